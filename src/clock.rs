@@ -1,0 +1,23 @@
+//! The only place that reads clocks.
+//!
+//! Monotonic time goes through tokio, so that a test with `tokio::time::pause()` moves it at will.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+pub use tokio::time::Instant;
+
+/// Monotonic now.
+#[must_use]
+#[allow(clippy::disallowed_methods, reason = "this is the one place")]
+pub fn now() -> Instant {
+    Instant::now()
+}
+
+/// Wall clock in Unix milliseconds; for records and logs, never for decisions.
+#[must_use]
+#[allow(clippy::disallowed_methods, reason = "this is the one place")]
+pub fn unix_millis() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
+}

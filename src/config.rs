@@ -1,0 +1,340 @@
+//! The configuration: every key, its unit and its default. `config/default.toml` documents them for users.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// Everything that can be configured. Field names are the TOML keys.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where journal and policy state live.
+    pub data_dir: PathBuf,
+    /// Redis to share metadata with; absent = embedded.
+    pub redis_url: Option<String>,
+    /// HTTP frontends.
+    pub http: HttpConfig,
+    /// The RPC port for model containers.
+    pub rpc: RpcConfig,
+    /// The way of a query.
+    pub serving: ServingConfig,
+    /// Replicas and child processes.
+    pub containers: ContainersConfig,
+    /// The journal.
+    pub journal: JournalConfig,
+    /// Logs.
+    pub log: LogConfig,
+    /// Applications to register at start if missing.
+    #[serde(rename = "application")]
+    pub applications: Vec<ApplicationConfig>,
+    /// Models to register, link and start at start if missing.
+    #[serde(rename = "model")]
+    pub models: Vec<ModelConfig>,
+}
+
+/// `[http]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HttpConfig {
+    /// Query frontend.
+    pub query_addr: SocketAddr,
+    /// Management frontend.
+    pub management_addr: SocketAddr,
+    /// Prometheus text.
+    pub metrics_addr: SocketAddr,
+    /// Threads of the query frontend; 0 = one per core.
+    pub query_workers: usize,
+    /// Largest request body, bytes; above it 413.
+    pub body_max_bytes: usize,
+    /// Open connections per frontend; further ones wait in the listen backlog.
+    pub connections_max: usize,
+    /// Listen backlog, connections.
+    pub backlog: u32,
+    /// Time for a client to send its request head, ms; then 408.
+    pub client_request_timeout_ms: u64,
+    /// Idle keep-alive connections are closed after this, ms.
+    pub keep_alive_ms: u64,
+    /// SIGTERM: in-flight queries get this long, ms.
+    pub shutdown_timeout_ms: u64,
+}
+
+/// `[rpc]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RpcConfig {
+    /// `tcp://host:port` that containers connect to.
+    pub addr: String,
+    /// Open container connections; further ones are refused.
+    pub connections_max: usize,
+    /// Connections that have not yet registered a model; further ones are refused.
+    pub pending_handshakes_max: usize,
+    /// From accept to the new-container message, ms.
+    pub handshake_timeout_ms: u64,
+    /// A replica that has been silent this long is dropped, ms (protocol page: 30 s).
+    pub silence_timeout_ms: u64,
+    /// Frames of one message.
+    pub frames_max: usize,
+    /// Bytes of one frame.
+    pub frame_max_bytes: usize,
+    /// Bytes of one message, all its frames.
+    pub message_max_bytes: usize,
+    /// Bytes queued for a replica that does not read; above it, it is dropped.
+    pub write_queue_max_bytes: usize,
+}
+
+/// `[serving]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ServingConfig {
+    /// Threads that run models' queues and replica connections.
+    pub data_threads: usize,
+    /// Queries being answered, whole process; above it 429.
+    pub inflight_queries_max: usize,
+    /// Queries waiting for one model version; above it the default output.
+    pub model_queue_max: usize,
+    /// Inputs in one request; above it 413.
+    pub request_inputs_max: usize,
+    /// Queries in one message to a replica, whatever the batch size says.
+    pub batch_max: usize,
+    /// Prediction cache, bytes of keys and values; 0 = off.
+    pub cache_max_bytes: u64,
+    /// How often one query may be sent to a replica, first try included.
+    pub attempts_max: u32,
+    /// Bound of every actor's mailbox, messages.
+    pub mailbox_max: usize,
+}
+
+/// `[containers]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ContainersConfig {
+    /// First pause before a dead child is started again, ms; doubles each time.
+    pub restart_backoff_initial_ms: u64,
+    /// Longest pause, ms.
+    pub restart_backoff_max_ms: u64,
+    /// Quick deaths in a row (each within `restart_window_ms` of its start) after which a child is given up.
+    pub restart_budget: u32,
+    /// A child that lived this long has its budget back, ms.
+    pub restart_window_ms: u64,
+    /// SIGTERM to a child, then SIGKILL after this, ms.
+    pub stop_grace_ms: u64,
+    /// Bytes of one captured output line; the rest of it is cut.
+    pub output_line_max_bytes: usize,
+}
+
+/// `[journal]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct JournalConfig {
+    /// A snapshot every so many events.
+    pub snapshot_every_events: u64,
+    /// Events older than the newest snapshot kept for `journal list`.
+    pub keep_events: u64,
+    /// Commands waiting to be written; above it 503.
+    pub queue_max: usize,
+    /// Page cache of the store, bytes.
+    pub page_cache_bytes: u64,
+}
+
+/// `[log]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogConfig {
+    /// text or json.
+    pub format: LogFormat,
+    /// A tracing filter.
+    pub filter: String,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `[[application]]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApplicationConfig {
+    /// Its name.
+    pub name: String,
+    /// bytes, integers, floats, doubles or strings.
+    pub input_type: String,
+    /// Sent when no model answers in time.
+    pub default_output: String,
+    /// The objective, microseconds.
+    pub latency_slo_micros: i64,
+    /// The model it queries.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+}
+
+/// `[[model]]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelConfig {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// bytes, integers, floats, doubles or strings.
+    pub input_type: String,
+    /// Queries a message; -1 = adaptive.
+    #[serde(default = "adaptive")]
+    pub batch_size: i64,
+    /// Free labels.
+    #[serde(default)]
+    pub labels: Vec<String>,
+    /// How its replicas are started; absent = they connect by themselves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<ContainerConfig>,
+}
+
+fn adaptive() -> i64 {
+    -1
+}
+
+/// `[model.container]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "runtime", rename_all = "lowercase", deny_unknown_fields)]
+pub enum ContainerConfig {
+    /// This binary again: `clipper container onnx`.
+    Onnx {
+        /// The model file; relative to the config file's folder.
+        path: PathBuf,
+        /// Processes to keep alive.
+        #[serde(default = "one")]
+        replicas: u32,
+    },
+    /// A Python function: a list of inputs in, a list of outputs out.
+    Python {
+        /// `FILE.py:function`; relative to the config file's folder.
+        function: String,
+        /// The interpreter.
+        #[serde(default = "python3")]
+        python: String,
+        /// Processes to keep alive.
+        #[serde(default = "one")]
+        replicas: u32,
+    },
+    /// Anything that speaks the protocol.
+    Command {
+        /// Program and arguments.
+        command: Vec<String>,
+        /// Processes to keep alive.
+        #[serde(default = "one")]
+        replicas: u32,
+    },
+}
+
+fn one() -> u32 {
+    1
+}
+
+fn python3() -> String {
+    "python3".to_owned()
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            data_dir: PathBuf::from("./data"),
+            redis_url: None,
+            http: HttpConfig::default(),
+            rpc: RpcConfig::default(),
+            serving: ServingConfig::default(),
+            containers: ContainersConfig::default(),
+            journal: JournalConfig::default(),
+            log: LogConfig::default(),
+            applications: Vec::new(),
+            models: Vec::new(),
+        }
+    }
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self {
+            query_addr: loopback(1337),
+            management_addr: loopback(1338),
+            metrics_addr: loopback(1390),
+            query_workers: 0,
+            body_max_bytes: 16 << 20,
+            connections_max: 25_000,
+            backlog: 2048,
+            client_request_timeout_ms: 10_000,
+            keep_alive_ms: 75_000,
+            shutdown_timeout_ms: 30_000,
+        }
+    }
+}
+
+impl Default for RpcConfig {
+    fn default() -> Self {
+        Self {
+            addr: "tcp://127.0.0.1:7000".to_owned(),
+            connections_max: 4096,
+            pending_handshakes_max: 512,
+            handshake_timeout_ms: 5_000,
+            silence_timeout_ms: 30_000,
+            frames_max: 8_192,
+            frame_max_bytes: 64 << 20,
+            message_max_bytes: 64 << 20,
+            write_queue_max_bytes: 128 << 20,
+        }
+    }
+}
+
+impl Default for ServingConfig {
+    fn default() -> Self {
+        Self {
+            data_threads: 1,
+            inflight_queries_max: 100_000,
+            model_queue_max: 50_000,
+            request_inputs_max: 10_000,
+            batch_max: 4_096,
+            cache_max_bytes: 32 << 20,
+            attempts_max: 2,
+            mailbox_max: 1_024,
+        }
+    }
+}
+
+impl Default for ContainersConfig {
+    fn default() -> Self {
+        Self {
+            restart_backoff_initial_ms: 100,
+            restart_backoff_max_ms: 10_000,
+            restart_budget: 20,
+            restart_window_ms: 30_000,
+            stop_grace_ms: 2_000,
+            output_line_max_bytes: 8 << 10,
+        }
+    }
+}
+
+impl Default for JournalConfig {
+    fn default() -> Self {
+        Self {
+            snapshot_every_events: 1_000,
+            keep_events: 10_000,
+            queue_max: 1_024,
+            page_cache_bytes: 8 << 20,
+        }
+    }
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { format: LogFormat::Text, filter: "info".to_owned() }
+    }
+}

@@ -1,0 +1,65 @@
+//! What an application is.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{AppName, InputType};
+
+/// The policy every application starts with: query the linked model, else the default output.
+pub const DEFAULT_POLICY: &str = "DefaultOutputSelectionPolicy";
+
+/// A latency objective in microseconds, 1 to `i32::MAX` (the original stores a C++ `int`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "i64", into = "i64")]
+pub struct LatencySlo(u32);
+
+impl LatencySlo {
+    /// Accepts 1 to `i32::MAX` microseconds.
+    #[must_use]
+    pub fn from_micros(micros: i64) -> Option<Self> {
+        let micros = i32::try_from(micros).ok().filter(|m| *m > 0)?;
+        u32::try_from(micros).ok().map(Self)
+    }
+
+    /// The objective in microseconds.
+    #[must_use]
+    pub fn as_micros(self) -> u32 {
+        self.0
+    }
+
+    /// The objective as a duration.
+    #[must_use]
+    pub fn as_duration(self) -> Duration {
+        Duration::from_micros(u64::from(self.0))
+    }
+}
+
+impl TryFrom<i64> for LatencySlo {
+    type Error = String;
+    fn try_from(micros: i64) -> Result<Self, String> {
+        Self::from_micros(micros)
+            .ok_or_else(|| format!("latency_slo_micros must be 1 to {}, not {micros}", i32::MAX))
+    }
+}
+
+impl From<LatencySlo> for i64 {
+    fn from(slo: LatencySlo) -> i64 {
+        i64::from(slo.0)
+    }
+}
+
+/// The definition of one application.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppSpec {
+    /// Its name.
+    pub name: AppName,
+    /// What its inputs are made of.
+    pub input_type: InputType,
+    /// The selection policy's name; [`DEFAULT_POLICY`] unless another was stored.
+    pub policy: String,
+    /// The output sent when no model answers in time: JSON if it parses as JSON, else text.
+    pub default_output: String,
+    /// The objective every answer keeps.
+    pub latency_slo: LatencySlo,
+}

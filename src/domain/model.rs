@@ -1,0 +1,63 @@
+//! What a model version is.
+
+use std::num::NonZeroU32;
+
+use serde::{Deserialize, Serialize};
+
+use super::{InputType, Label, ModelId};
+
+/// How many queries one message to a replica may carry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "i64", into = "i64")]
+pub enum BatchSize {
+    /// Chosen by the server; `-1` in requests and tables.
+    Adaptive,
+    /// Never more than this.
+    Fixed(NonZeroU32),
+}
+
+impl BatchSize {
+    /// Reads the number of requests and tables: positive, or -1 for adaptive, as an `i32`.
+    #[must_use]
+    pub fn from_number(number: i64) -> Option<Self> {
+        if number == -1 {
+            return Some(Self::Adaptive);
+        }
+        let number = u32::try_from(i32::try_from(number).ok()?).ok()?;
+        NonZeroU32::new(number).map(Self::Fixed)
+    }
+}
+
+impl TryFrom<i64> for BatchSize {
+    type Error = String;
+    fn try_from(number: i64) -> Result<Self, String> {
+        Self::from_number(number)
+            .ok_or_else(|| format!("batch size must be positive or -1, not {number}"))
+    }
+}
+
+impl From<BatchSize> for i64 {
+    fn from(size: BatchSize) -> i64 {
+        match size {
+            BatchSize::Adaptive => -1,
+            BatchSize::Fixed(n) => i64::from(n.get()),
+        }
+    }
+}
+
+/// The definition of one model version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelSpec {
+    /// Name and version.
+    pub id: ModelId,
+    /// What its inputs are made of.
+    pub input_type: InputType,
+    /// Free labels of the operator.
+    pub labels: Vec<Label>,
+    /// The image or runtime that serves it; information only.
+    pub container_name: String,
+    /// Where its data came from; information only.
+    pub model_data_path: String,
+    /// Batch size of its replicas.
+    pub batch_size: BatchSize,
+}

@@ -1,0 +1,3 @@
+//! The `clipper` binary.
+
+fn main() {}

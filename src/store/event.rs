@@ -1,0 +1,75 @@
+//! The durable alphabet: everything that can have happened to the metadata, in the past tense.
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::{AppName, AppSpec, ModelId, ModelName, ModelSpec};
+
+/// One change of the metadata. Applying it is [`super::projection::Catalog::apply`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Event {
+    /// An application was registered, or (from Redis) its definition replaced.
+    AppAdded {
+        /// The definition, whole.
+        app: AppSpec,
+    },
+    /// An application and its links were removed.
+    AppDeleted {
+        /// Which.
+        name: AppName,
+    },
+    /// A model version was registered, or (from Redis) its definition replaced. Does not make it current.
+    ModelAdded {
+        /// The definition, whole.
+        model: ModelSpec,
+    },
+    /// A version became its model's current one.
+    ModelVersionSet {
+        /// Which.
+        id: ModelId,
+    },
+    /// A model version was removed.
+    ModelVersionRetired {
+        /// Which.
+        id: ModelId,
+    },
+    /// An application was linked to a model.
+    ModelLinked {
+        /// The application.
+        app: AppName,
+        /// The model.
+        model: ModelName,
+    },
+    /// A link was removed.
+    ModelUnlinked {
+        /// The application.
+        app: AppName,
+        /// The model.
+        model: ModelName,
+    },
+}
+
+/// Who caused an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// A management request to this process.
+    Admin,
+    /// The config file at start.
+    Bootstrap,
+    /// Read from Redis: another frontend or an operator.
+    Redis,
+}
+
+/// An event as the journal holds it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Envelope {
+    /// Position in the journal, from 1 without a gap (invariant J1).
+    pub seq: u64,
+    /// Wall clock when it was appended, Unix milliseconds. Information only; nothing decides by it.
+    pub recorded_at_ms: u64,
+    /// Who caused it.
+    pub origin: Origin,
+    /// What happened.
+    pub event: Event,
+}

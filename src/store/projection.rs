@@ -1,0 +1,297 @@
+//! The state that the journal's events add up to, and the two pure functions around it.
+//!
+//! [`Catalog::decide`] turns a command into events or a refusal; [`Catalog::apply`] folds one event in and
+//! says what has to change in the running system. Neither does IO, reads a clock or draws a random number.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use super::event::Event;
+use crate::domain::{
+    AppName, AppSpec, Command, CommandError, InputType, ModelId, ModelName, ModelSpec, ModelVersion,
+};
+
+/// What an applied event asks of the actors. Run only after the event is durable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Start this application's actors, or give running ones the new definition.
+    ServeApp(AppSpec),
+    /// Stop serving it at once.
+    StopApp(AppName),
+    /// Start this model version's actors, or give running ones the new definition.
+    ServeModel(ModelSpec),
+    /// Drop its replicas, its queue and its cache entries.
+    StopModel(ModelId),
+    /// Queries to the model go to this version from now on (`None`: to no version).
+    RouteModel(ModelName, Option<ModelVersion>),
+    /// The application's queries go to these models from now on.
+    RouteApp(AppName, BTreeSet<ModelName>),
+}
+
+/// The metadata: applications, model versions, current versions, links.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Catalog {
+    apps: BTreeMap<AppName, AppSpec>,
+    #[serde(with = "models_as_list")]
+    models: BTreeMap<ModelName, BTreeMap<ModelVersion, ModelSpec>>,
+    current: BTreeMap<ModelName, ModelVersion>,
+    links: BTreeMap<AppName, BTreeSet<ModelName>>,
+}
+
+mod models_as_list {
+    //! Serialises the nested model table as a plain list of specs.
+    use super::{BTreeMap, Deserialize, ModelName, ModelSpec, ModelVersion, Serialize};
+    use serde::{Deserializer, Serializer};
+
+    type Table = BTreeMap<ModelName, BTreeMap<ModelVersion, ModelSpec>>;
+
+    pub(super) fn serialize<S: Serializer>(table: &Table, to: S) -> Result<S::Ok, S::Error> {
+        table.values().flat_map(BTreeMap::values).collect::<Vec<_>>().serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Table, D::Error> {
+        let mut table = Table::new();
+        for spec in Vec::<ModelSpec>::deserialize(from)? {
+            let id = spec.id.clone();
+            table.entry(id.name).or_default().insert(id.version, spec);
+        }
+        Ok(table)
+    }
+}
+
+impl Catalog {
+    /// All applications, by name.
+    pub fn apps(&self) -> impl Iterator<Item = &AppSpec> {
+        self.apps.values()
+    }
+
+    /// One application.
+    #[must_use]
+    pub fn app(&self, name: &str) -> Option<&AppSpec> {
+        self.apps.get(name)
+    }
+
+    /// The models an application is linked to; empty for an unknown application.
+    pub fn linked_models(&self, app: &str) -> impl Iterator<Item = &ModelName> {
+        self.links.get(app).into_iter().flatten()
+    }
+
+    /// All model versions, by name and version.
+    pub fn models(&self) -> impl Iterator<Item = &ModelSpec> {
+        self.models.values().flat_map(BTreeMap::values)
+    }
+
+    /// One model version.
+    #[must_use]
+    pub fn model(&self, name: &str, version: &str) -> Option<&ModelSpec> {
+        self.models.get(name)?.get(version)
+    }
+
+    /// The current version of a model.
+    #[must_use]
+    pub fn current_version(&self, model: &str) -> Option<&ModelVersion> {
+        self.current.get(model)
+    }
+
+    /// Effects that start everything this catalog describes: what a restart runs after replaying.
+    #[must_use]
+    pub fn boot_effects(&self) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        effects.extend(self.models().cloned().map(Effect::ServeModel));
+        effects.extend(
+            self.current.iter().map(|(m, v)| Effect::RouteModel(m.clone(), Some(v.clone()))),
+        );
+        effects.extend(self.apps().cloned().map(Effect::ServeApp));
+        effects.extend(self.links.iter().map(|(a, m)| Effect::RouteApp(a.clone(), m.clone())));
+        effects
+    }
+
+    /// Decides what `command` makes happen, without changing anything.
+    ///
+    /// # Errors
+    /// Why the command is refused, in the original's words.
+    pub fn decide(&self, command: &Command) -> Result<Vec<Event>, CommandError> {
+        match command {
+            Command::AddApp(app) => {
+                if self.apps.contains_key(&app.name) {
+                    return Err(CommandError::AppExists(app.name.clone()));
+                }
+                Ok(vec![Event::AppAdded { app: app.clone() }])
+            }
+            Command::DeleteApp(name) => {
+                if !self.apps.contains_key(name) {
+                    return Err(CommandError::AppUnknown(name.clone()));
+                }
+                Ok(vec![Event::AppDeleted { name: name.clone() }])
+            }
+            Command::AddModel(model) => {
+                if self.model_by_id(&model.id).is_some() {
+                    return Err(CommandError::ModelExists(model.id.clone()));
+                }
+                self.check_linked_apps_take(&model.id.name, model.input_type)?;
+                Ok(vec![
+                    Event::ModelAdded { model: model.clone() },
+                    Event::ModelVersionSet { id: model.id.clone() },
+                ])
+            }
+            Command::SetModelVersion(id) => self.decide_set_version(id),
+            Command::DeleteVersionedModel(id) => {
+                if self.model_by_id(id).is_none() {
+                    return Err(CommandError::ModelVersionUnknown(id.clone()));
+                }
+                Ok(vec![Event::ModelVersionRetired { id: id.clone() }])
+            }
+            Command::AddModelLinks { app, models } => self.decide_link(app, models),
+            Command::DeleteModelLinks { app, models } => self.decide_unlink(app, models),
+        }
+    }
+
+    fn decide_set_version(&self, id: &ModelId) -> Result<Vec<Event>, CommandError> {
+        if !self.models.contains_key(&id.name) {
+            return Err(CommandError::SetVersionOfUnknownModel(id.name.clone()));
+        }
+        let Some(model) = self.model_by_id(id) else {
+            return Err(CommandError::SetUnknownVersion(id.clone()));
+        };
+        self.check_linked_apps_take(&id.name, model.input_type)?;
+        Ok(vec![Event::ModelVersionSet { id: id.clone() }])
+    }
+
+    fn decide_link(&self, app: &AppName, models: &[ModelName]) -> Result<Vec<Event>, CommandError> {
+        let Some(spec) = self.apps.get(app) else {
+            return Err(CommandError::LinkUnknownApp(app.clone()));
+        };
+        let [model] = models else {
+            return Err(CommandError::LinkCount(models.len()));
+        };
+        let Some(current) =
+            self.current.get(model).and_then(|v| self.model(model.as_str(), v.as_str()))
+        else {
+            return Err(CommandError::LinkUnknownModel(model.clone()));
+        };
+        if current.input_type != spec.input_type {
+            return Err(CommandError::LinkIncompatible {
+                model: model.clone(),
+                model_type: current.input_type,
+                app_type: spec.input_type,
+            });
+        }
+        match self.linked_models(app.as_str()).next() {
+            Some(linked) if linked == model => {
+                Err(CommandError::AlreadyLinked { app: app.clone(), model: model.clone() })
+            }
+            Some(linked) => {
+                Err(CommandError::LinkedElsewhere { app: app.clone(), linked: linked.clone() })
+            }
+            None => Ok(vec![Event::ModelLinked { app: app.clone(), model: model.clone() }]),
+        }
+    }
+
+    fn decide_unlink(
+        &self,
+        app: &AppName,
+        models: &[ModelName],
+    ) -> Result<Vec<Event>, CommandError> {
+        if !self.apps.contains_key(app) {
+            return Err(CommandError::UnlinkUnknownApp(app.clone()));
+        }
+        let wanted: BTreeSet<&ModelName> = models.iter().collect();
+        let linked = self.links.get(app);
+        for model in &wanted {
+            if !linked.is_some_and(|l| l.contains(*model)) {
+                return Err(CommandError::UnlinkUnknown {
+                    app: app.clone(),
+                    model: (*model).clone(),
+                });
+            }
+        }
+        Ok(wanted
+            .into_iter()
+            .map(|model| Event::ModelUnlinked { app: app.clone(), model: model.clone() })
+            .collect())
+    }
+
+    fn model_by_id(&self, id: &ModelId) -> Option<&ModelSpec> {
+        self.model(id.name.as_str(), id.version.as_str())
+    }
+
+    fn check_linked_apps_take(
+        &self,
+        model: &ModelName,
+        model_type: InputType,
+    ) -> Result<(), CommandError> {
+        for (app, models) in &self.links {
+            let Some(spec) = self.apps.get(app).filter(|_| models.contains(model)) else {
+                continue;
+            };
+            if spec.input_type != model_type {
+                return Err(CommandError::IncompatibleVersion {
+                    model: model.clone(),
+                    app: app.clone(),
+                    app_type: spec.input_type,
+                    model_type,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Folds one event in and says what must change outside. Applying an event twice is harmless.
+    pub fn apply(&mut self, event: &Event) -> Vec<Effect> {
+        match event {
+            Event::AppAdded { app } => {
+                self.apps.insert(app.name.clone(), app.clone());
+                vec![Effect::ServeApp(app.clone()), self.route_app(&app.name)]
+            }
+            Event::AppDeleted { name } => {
+                self.apps.remove(name);
+                self.links.remove(name);
+                vec![Effect::StopApp(name.clone())]
+            }
+            Event::ModelAdded { model } => {
+                let id = model.id.clone();
+                self.models.entry(id.name).or_default().insert(id.version, model.clone());
+                vec![Effect::ServeModel(model.clone())]
+            }
+            Event::ModelVersionSet { id } => {
+                self.current.insert(id.name.clone(), id.version.clone());
+                vec![Effect::RouteModel(id.name.clone(), Some(id.version.clone()))]
+            }
+            Event::ModelVersionRetired { id } => self.apply_retired(id),
+            Event::ModelLinked { app, model } => {
+                self.links.entry(app.clone()).or_default().insert(model.clone());
+                vec![self.route_app(app)]
+            }
+            Event::ModelUnlinked { app, model } => {
+                if let Some(models) = self.links.get_mut(app) {
+                    models.remove(model);
+                    if models.is_empty() {
+                        self.links.remove(app);
+                    }
+                }
+                vec![self.route_app(app)]
+            }
+        }
+    }
+
+    fn apply_retired(&mut self, id: &ModelId) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        if self.current.get(&id.name) == Some(&id.version) {
+            self.current.remove(&id.name);
+            effects.push(Effect::RouteModel(id.name.clone(), None));
+        }
+        if let Some(versions) = self.models.get_mut(&id.name) {
+            versions.remove(&id.version);
+            if versions.is_empty() {
+                self.models.remove(&id.name);
+            }
+        }
+        effects.push(Effect::StopModel(id.clone()));
+        effects
+    }
+
+    fn route_app(&self, app: &AppName) -> Effect {
+        Effect::RouteApp(app.clone(), self.links.get(app).cloned().unwrap_or_default())
+    }
+}
