@@ -7,7 +7,7 @@
 //! Architecture invariant: arrows point one way: http -> actors -> {store, rpc, cache, policies} -> domain.
 
 pub mod actors;
-pub mod cache;
+
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -19,4 +19,5 @@ pub mod policies;
 pub mod rpc;
 pub mod runtime;
 pub mod server;
+pub mod serving;
 pub mod store;

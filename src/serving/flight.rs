@@ -1,0 +1,129 @@
+//! One computation of one input, shared by every query that asks for the same thing.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use parking_lot::Mutex;
+use smallvec::SmallVec;
+
+use super::cache::CacheKey;
+use super::ticket::{Answer, Slot};
+use crate::clock::Instant;
+use crate::domain::Input;
+
+/// A query that waits for a flight.
+#[derive(Debug)]
+pub struct Waiter {
+    /// Where its answer goes.
+    pub slot: Slot,
+    /// When its answer is due.
+    pub deadline: Instant,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Queued,
+    Running,
+    Done,
+}
+
+#[derive(Debug)]
+struct State {
+    stage: Stage,
+    waiters: SmallVec<[Waiter; 1]>,
+}
+
+/// One computation. It is queued, runs on a replica (perhaps again on another), and ends once.
+#[derive(Debug)]
+pub struct Flight {
+    /// What is computed and for which model version.
+    pub key: CacheKey,
+    /// When the first query asked.
+    pub arrived: Instant,
+    attempts: AtomicU32,
+    state: Mutex<State>,
+}
+
+impl Flight {
+    /// A queued flight with its first waiter.
+    #[must_use]
+    pub fn new(key: CacheKey, arrived: Instant, first: Waiter) -> Arc<Self> {
+        let mut waiters = SmallVec::new();
+        waiters.push(first);
+        let state = Mutex::new(State { stage: Stage::Queued, waiters });
+        Arc::new(Self { key, arrived, attempts: AtomicU32::new(0), state })
+    }
+
+    /// The input, in wire form.
+    #[must_use]
+    pub fn input(&self) -> &Input {
+        &self.key.input
+    }
+
+    /// Adds a waiter. Gives it back if the flight has ended meanwhile.
+    ///
+    /// # Errors
+    /// The waiter, for a new flight.
+    pub fn join(&self, waiter: Waiter) -> Result<(), Waiter> {
+        let mut state = self.state.lock();
+        if state.stage == Stage::Done {
+            return Err(waiter);
+        }
+        state.waiters.push(waiter);
+        Ok(())
+    }
+
+    /// The latest deadline that somebody who still waits has after `now`, if any.
+    #[must_use]
+    pub fn live_until(&self, now: Instant) -> Option<Instant> {
+        let state = self.state.lock();
+        state
+            .waiters
+            .iter()
+            .filter(|w| w.slot.is_awaited() && w.deadline > now)
+            .map(|w| w.deadline)
+            .max()
+    }
+
+    /// Takes it out of the queue to run it. `false` if it runs or has ended: it may stand in a queue
+    /// more than once.
+    #[must_use]
+    pub fn start(&self) -> bool {
+        let mut state = self.state.lock();
+        if state.stage != Stage::Queued {
+            return false;
+        }
+        state.stage = Stage::Running;
+        self.attempts.fetch_add(1, Ordering::Relaxed);
+        true
+    }
+
+    /// Back to the queue after its replica failed. `false` if it has ended.
+    #[must_use]
+    pub fn requeue(&self) -> bool {
+        let mut state = self.state.lock();
+        if state.stage == Stage::Done {
+            return false;
+        }
+        state.stage = Stage::Queued;
+        true
+    }
+
+    /// How often it was sent to a replica.
+    #[must_use]
+    pub fn attempts(&self) -> u32 {
+        self.attempts.load(Ordering::Relaxed)
+    }
+
+    /// Ends it: every waiter gets `answer`. Later calls do nothing (invariant P1).
+    pub(super) fn end(&self, answer: &Answer) {
+        let waiters = {
+            let mut state = self.state.lock();
+            state.stage = Stage::Done;
+            std::mem::take(&mut state.waiters)
+        };
+        for waiter in waiters {
+            waiter.slot.fill(answer.clone());
+        }
+    }
+}

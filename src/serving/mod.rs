@@ -1,0 +1,16 @@
+//! A query between its request and its answer: pure structs that the data-plane actors wrap.
+//!
+//! - [`ticket`]: what a request waits on: one slot per query.
+//! - [`flight`]: one computation of one input, with everybody who waits for it.
+//! - [`cache`]: finished outputs and unfinished flights by model and input.
+//! - [`queue`]: what waits for a replica, earliest deadline first.
+//! - [`batch`]: how many queries the next message to a replica carries.
+//! - [`parse`]: request bodies into inputs in wire form. [`output`]: a model's text into JSON.
+
+pub mod batch;
+pub mod cache;
+pub mod flight;
+pub mod output;
+pub mod parse;
+pub mod queue;
+pub mod ticket;

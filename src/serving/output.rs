@@ -1,0 +1,60 @@
+//! A model's output text as the JSON that clients receive.
+
+use bytes::Bytes;
+use serde::de::IgnoredAny;
+
+/// One output as a JSON value, ready to be copied into an answer. Cheap to clone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Output(Bytes);
+
+impl Output {
+    /// The text itself where it parses as JSON, else the text as a JSON string (protocol page,
+    /// section 4). `None` where it is not UTF-8.
+    ///
+    /// The bytes are copied, so that an output in the cache does not keep alive the receive buffer
+    /// of the whole message it came in.
+    #[must_use]
+    pub fn from_text(text: &[u8]) -> Option<Self> {
+        let text = std::str::from_utf8(text).ok()?;
+        if serde_json::from_str::<IgnoredAny>(text).is_ok() {
+            return Some(Self(Bytes::copy_from_slice(text.trim().as_bytes())));
+        }
+        serde_json::to_vec(text).ok().map(|quoted| Self(Bytes::from(quoted)))
+    }
+
+    /// The JSON value.
+    #[must_use]
+    pub fn json(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Output;
+
+    #[test]
+    fn json_stays_json_and_other_text_becomes_a_string() {
+        let cases = [
+            ("7", "7"),
+            ("-1", "-1"),
+            (" {\"a\": [1, 2.5]}\n", "{\"a\": [1, 2.5]}"),
+            ("plain text", "\"plain text\""),
+            ("NaN", "\"NaN\""),
+            ("say \"hi\"\n", r#""say \"hi\"\n""#),
+            ("", "\"\""),
+        ];
+        for (text, json) in cases {
+            let output = Output::from_text(text.as_bytes()).expect("UTF-8");
+            assert_eq!(std::str::from_utf8(output.json()), Ok(json), "{text:?}");
+        }
+        assert_eq!(Output::from_text(b"\xff"), None);
+    }
+
+    #[test]
+    fn nesting_beyond_the_parsers_bound_is_passed_on_as_a_string() {
+        let deep = "[".repeat(200_000);
+        let output = Output::from_text(deep.as_bytes()).expect("UTF-8");
+        assert_eq!(output.json().len(), deep.len() + 2);
+    }
+}

@@ -1,0 +1,106 @@
+//! What bodies are accepted, and what is said of the others.
+
+use super::*;
+
+fn wire(body: &str, input_type: InputType) -> Result<Vec<Vec<u8>>, String> {
+    match predict_body(body.as_bytes(), input_type, 3) {
+        Ok(parsed) => Ok(parsed.inputs.iter().map(|i| i.0.to_vec()).collect()),
+        Err(BodyError::Semantic(text)) => Err(text),
+        Err(BodyError::Syntax(error)) => Err(format!("syntax: {error}")),
+        Err(BodyError::NotAnObject) => Err("not an object".to_owned()),
+        Err(BodyError::TooManyInputs(n)) => Err(format!("more than {n}")),
+    }
+}
+
+fn doubles(values: &[f64]) -> Vec<u8> {
+    values.iter().flat_map(|v| v.to_le_bytes()).collect()
+}
+
+#[test]
+fn all_five_types_become_wire_bytes() {
+    use InputType::{Bytes, Doubles, Floats, Integers, Strings};
+    assert_eq!(wire(r#"{"input": [1.5, -2, 3]}"#, Doubles), Ok(vec![doubles(&[1.5, -2.0, 3.0])]));
+    assert_eq!(
+        wire(r#"{"input": [1.5, 2]}"#, Floats),
+        Ok(vec![[1.5f32.to_le_bytes(), 2f32.to_le_bytes()].concat()])
+    );
+    assert_eq!(
+        wire(r#"{"input": [1, -2]}"#, Integers),
+        Ok(vec![[1i32.to_le_bytes(), (-2i32).to_le_bytes()].concat()])
+    );
+    assert_eq!(wire(r#"{"input": "h\u00e9"}"#, Strings), Ok(vec!["hé".as_bytes().to_vec()]));
+    assert_eq!(wire(r#"{"input": ""}"#, Strings), Ok(vec![vec![]]));
+    assert_eq!(wire(r#"{"input": "AQL/"}"#, Bytes), Ok(vec![vec![1, 2, 255]]));
+    assert_eq!(wire(r#"{"input": "AQ"}"#, Bytes), Ok(vec![vec![1]]));
+}
+
+#[test]
+fn batches_keep_their_order_and_other_members_are_ignored() {
+    let body = r#"{"x": [[{}]], "input_batch": [[1], [2.5, 3]], "version": "7", "version": 8}"#;
+    let parsed = predict_body(body.as_bytes(), InputType::Doubles, 3).expect("valid");
+    assert_eq!(parsed.version.as_deref(), Some("7"));
+    let bytes: Vec<_> = parsed.inputs.iter().map(|i| i.0.to_vec()).collect();
+    assert_eq!(bytes, [doubles(&[1.0]), doubles(&[2.5, 3.0])]);
+    assert_eq!(wire(r#"{"input_batch": []}"#, InputType::Doubles), Ok(vec![]));
+    let too_many = r#"{"input_batch": [[1], [1], [1], [1]]}"#;
+    assert_eq!(wire(too_many, InputType::Doubles), Err("more than 3".to_owned()));
+}
+
+#[test]
+fn refusals_say_what_and_where() {
+    use InputType::{Bytes, Doubles, Floats, Integers, Strings};
+    let array_wanted = "Type mismatch! JSON key input expected type Arraybut found type String";
+    let string_wanted = "Type mismatch! JSON key input expected type Stringbut found type Array";
+    let cases = [
+        (Doubles, "[1]", "not an object"),
+        (Doubles, "{}", "JSON object does not have required keys input or input_batch"),
+        (Doubles, r#"{"input": "abc"}"#, array_wanted),
+        (Strings, r#"{"input": ["hello"]}"#, string_wanted),
+        (Doubles, r#"{"input_batch": [1.5]}"#, "Array input of type Number is not of type array"),
+        (
+            Doubles,
+            r#"{"input": [1, true]}"#,
+            "Array input of type True is not of type double (element 1 of the input)",
+        ),
+        (
+            Integers,
+            r#"{"input_batch": [[1], [2, 3.5]]}"#,
+            "Array input of type Number is not of type int (element 1 of input 1)",
+        ),
+        (
+            Integers,
+            r#"{"input": [1, 3000000000]}"#,
+            "element 1 of the input, 3000000000, is outside the range of a 32-bit integer",
+        ),
+        (Floats, r#"{"input": [1e300]}"#, "element 0 of the input, "),
+        (Doubles, r#"{"input": []}"#, "The input is empty: give at least one element"),
+        (Doubles, r#"{"input_batch": [[1], []]}"#, "Input 1 is empty: give at least one element"),
+        (Bytes, r#"{"input": ""}"#, "The input is empty: give at least one element"),
+        (Bytes, r#"{"input": "!!!"}"#, "The input is not base64-encoded: "),
+        (Doubles, r#"{"input": [NaN]}"#, "syntax: expected value"),
+        (Doubles, r#"{"input": [1e999]}"#, "syntax: number out of range"),
+        (Doubles, r#"{"input": [1]} x"#, "syntax: trailing characters"),
+    ];
+    for (input_type, body, start) in cases {
+        let text = wire(body, input_type).expect_err(body);
+        assert!(text.starts_with(start), "{body}: {text}");
+    }
+}
+
+#[test]
+fn deep_nesting_is_refused_or_skipped_not_overflowed() {
+    let deep = "[".repeat(200_000);
+    assert!(wire(&format!("{{\"input\": {deep}"), InputType::Doubles).is_err());
+    assert!(wire(&format!("{{\"other\": {deep}"), InputType::Doubles).is_err());
+    assert!(wire(&deep, InputType::Doubles).is_err());
+}
+
+#[test]
+fn updates_take_integer_labels() {
+    let body = br#"{"uid": 5, "input": [1], "label": 1}"#;
+    let parsed = update_body(body, InputType::Doubles).expect("valid");
+    assert_eq!((parsed.uid, parsed.label), (5, 1.0));
+    for missing in [r#"{"input": [1], "label": 1}"#, r#"{"uid": 1, "input": [1]}"#] {
+        assert!(update_body(missing.as_bytes(), InputType::Doubles).is_err(), "{missing}");
+    }
+}
