@@ -1,0 +1,492 @@
+//! The server's side of ZMTP 3.0 and 3.1 with the NULL mechanism, as a ROUTER: pure, bounded, total.
+//!
+//! Source: <https://rfc.zeromq.org/spec/23/> (3.0) and <https://rfc.zeromq.org/spec/37/> (3.1).
+//! Use: send [`Handshake::greeting`], feed what arrives to [`Handshake::advance`] until it is done, then
+//! read the same buffer with a [`Decoder`]. What goes out is made by [`super::wire::WireChunks`].
+
+use std::fmt;
+use std::io;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+
+use super::wire::{FLAG_COMMAND, FLAG_LONG, FLAG_MORE};
+
+/// Bytes of a greeting.
+pub const GREETING_BYTES: usize = 64;
+
+/// Longest accepted command body, READY included. libzmq sends under 100 bytes.
+pub const COMMAND_MAX_BYTES: usize = 8 << 10;
+
+/// Longest context that a PING may carry (RFC 37).
+const PING_CONTEXT_MAX_BYTES: usize = 16;
+
+/// Room made at least for a frame that is still arriving.
+const RESERVE_STEP_BYTES: usize = 64 << 10;
+
+/// A read buffer that held a frame of this size is given back once that frame is out.
+const KEEP_BUFFER_BYTES: usize = 256 << 10;
+
+/// Size of the buffer that takes its place.
+const FRESH_BUFFER_BYTES: usize = 8 << 10;
+
+/// How much one peer may send in one message (`[rpc]` of the config).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Frames of one message.
+    pub frames_max: usize,
+    /// Bytes of one frame.
+    pub frame_max_bytes: usize,
+    /// Bytes of one message, all its frames.
+    pub message_max_bytes: usize,
+}
+
+/// Why a connection cannot go on. The texts are for the operator's log.
+#[derive(Debug, thiserror::Error)]
+pub enum ZmtpError {
+    /// The first byte is not that of a greeting.
+    #[error("the peer is not ZMTP 3: its first byte is {}", FirstByte(*.0))]
+    FirstByte(u8),
+    /// The tenth byte is not that of a greeting.
+    #[error("the peer is not ZMTP 3: byte 10 of its greeting is {0:#04x} instead of 0x7f")]
+    Signature(u8),
+    /// A greeting of ZMTP 1 or 2.
+    #[error("the peer speaks ZMTP {0}; this server needs 3.0 or later (libzmq 4)")]
+    Version(u8),
+    /// CURVE, PLAIN, GSSAPI or something else.
+    #[error("the peer wants the security mechanism {0:?}; this server has only NULL")]
+    Mechanism(String),
+    /// The as-server flag, which NULL forbids.
+    #[error("the peer's greeting says that it is the server of the NULL mechanism, which has none")]
+    AsServer,
+    /// Something else than the READY command after the greeting.
+    #[error("the peer sent {0} instead of READY after its greeting")]
+    NotReady(String),
+    /// Names and lengths in a command do not fit together.
+    #[error("the peer's {0} command is malformed")]
+    MalformedCommand(&'static str),
+    /// A command over [`COMMAND_MAX_BYTES`].
+    #[error("the peer sends a command of {0} bytes; the limit is {COMMAND_MAX_BYTES}")]
+    CommandBytes(u64),
+    /// READY without a socket type.
+    #[error("the peer's READY command has no Socket-Type")]
+    NoSocketType,
+    /// A socket type that cannot talk to a ROUTER.
+    #[error("the peer's socket is a {0:?}; a model container uses a DEALER")]
+    SocketType(String),
+    /// The peer's ERROR command.
+    #[error("the peer ended the connection with an error: {0:?}")]
+    Peer(String),
+    /// Reserved bits, or a command that says that more follows.
+    #[error("the peer sends a frame with the invalid flags {0:#04x}")]
+    Flags(u8),
+    /// Over [`Limits::frames_max`].
+    #[error("the peer sends a message of more than {0} frames (rpc.frames_max)")]
+    FramesMax(usize),
+    /// Over [`Limits::frame_max_bytes`].
+    #[error("the peer sends a frame of {bytes} bytes; the limit is {max} (rpc.frame_max_bytes)")]
+    FrameBytes {
+        /// What it announced.
+        bytes: u64,
+        /// The limit.
+        max: usize,
+    },
+    /// Over [`Limits::message_max_bytes`].
+    #[error("the peer sends a message of more than {0} bytes (rpc.message_max_bytes)")]
+    MessageBytes(usize),
+    /// The connection itself failed.
+    #[error("the connection failed: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// Shows a wrong first byte with a guess at who sent it.
+struct FirstByte(u8);
+
+impl fmt::Display for FirstByte {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#04x}", self.0)?;
+        match self.0 {
+            b'A'..=b'Z' => {
+                let letter = char::from(self.0);
+                write!(f, " ('{letter}'); is an HTTP client talking to the RPC port?")
+            }
+            0x16 => f.write_str("; is a TLS client talking to the RPC port?"),
+            0x00 | 0x01 => f.write_str("; is it a ZeroMQ 2 peer?"),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What the peer said about itself in the handshake.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// Major and minor version of its ZMTP.
+    pub version: (u8, u8),
+    /// `DEALER`, `REQ` or `ROUTER`.
+    pub socket_type: &'static str,
+    /// The routing identity it asks for; mostly empty. Connections are not keyed by it.
+    pub identity: Bytes,
+}
+
+/// What the owner of a [`Handshake`] does next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Read more bytes.
+    More,
+    /// Write these bytes, then advance again without reading.
+    Send(Bytes),
+    /// The handshake is over; what is left in the buffer belongs to the [`Decoder`].
+    Done(Peer),
+}
+
+#[derive(Debug)]
+enum State {
+    /// So many bytes of the greeting are checked.
+    Greeting(usize),
+    Ready((u8, u8)),
+    Finished(Peer),
+}
+
+/// The handshake as a state machine. It needs at most [`GREETING_BYTES`] and [`COMMAND_MAX_BYTES`] in the
+/// buffer at a time; the time that a peer may take for it is its owner's business.
+#[derive(Debug)]
+pub struct Handshake {
+    state: State,
+}
+
+impl Default for Handshake {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Handshake {
+    /// A handshake that has seen nothing yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { state: State::Greeting(0) }
+    }
+
+    /// The server's greeting, version 3.1. Send it at once: libzmq waits for it after 10 bytes.
+    #[must_use]
+    pub fn greeting() -> [u8; GREETING_BYTES] {
+        let mut greeting = [0; GREETING_BYTES];
+        greeting[0] = 0xff;
+        greeting[8] = 1;
+        greeting[9] = 0x7f;
+        greeting[10] = 3;
+        greeting[11] = 1;
+        greeting[12..16].copy_from_slice(b"NULL");
+        greeting
+    }
+
+    /// Takes what it can from `buf` and says what to do next.
+    ///
+    /// # Errors
+    /// At the first byte that cannot be part of a greeting or READY of an acceptable peer. The
+    /// connection is then to be closed.
+    pub fn advance(&mut self, buf: &mut BytesMut) -> Result<Step, ZmtpError> {
+        loop {
+            match &mut self.state {
+                State::Greeting(checked) => {
+                    let arrived = buf.len().min(GREETING_BYTES);
+                    for (at, byte) in buf.iter().enumerate().take(arrived).skip(*checked) {
+                        check_greeting_byte(at, *byte)?;
+                    }
+                    *checked = arrived;
+                    if arrived < GREETING_BYTES {
+                        return Ok(Step::More);
+                    }
+                    let greeting = buf.split_to(GREETING_BYTES);
+                    check_mechanism(&greeting[12..32])?;
+                    self.state = State::Ready((greeting[10], greeting[11]));
+                }
+                State::Ready(version) => {
+                    let Some((head, head_bytes)) = FrameHead::parse(buf)? else {
+                        return Ok(Step::More);
+                    };
+                    if !head.command {
+                        return Err(ZmtpError::NotReady("a message".to_owned()));
+                    }
+                    let len = head.command_len()?;
+                    if buf.len() < head_bytes + len {
+                        return Ok(Step::More);
+                    }
+                    buf.advance(head_bytes);
+                    let body = buf.split_to(len).freeze();
+                    self.state = State::Finished(parse_ready(*version, &body)?);
+                    return Ok(Step::Send(Bytes::from_static(READY)));
+                }
+                State::Finished(peer) => return Ok(Step::Done(peer.clone())),
+            }
+        }
+    }
+}
+
+/// Our READY: a command frame with `Socket-Type` = `ROUTER`.
+const READY: &[u8] = b"\x04\x1c\x05READY\x0bSocket-Type\x00\x00\x00\x06ROUTER";
+
+fn check_greeting_byte(at: usize, byte: u8) -> Result<(), ZmtpError> {
+    match at {
+        0 if byte != 0xff => Err(ZmtpError::FirstByte(byte)),
+        9 if byte != 0x7f => Err(ZmtpError::Signature(byte)),
+        // Later major versions are fine: they fall back to ours.
+        10 if byte < 3 => Err(ZmtpError::Version(if byte == 0 { 1 } else { 2 })),
+        32 if byte != 0 => Err(ZmtpError::AsServer),
+        _ => Ok(()),
+    }
+}
+
+fn check_mechanism(field: &[u8]) -> Result<(), ZmtpError> {
+    let end = field.iter().position(|byte| *byte == 0).unwrap_or(field.len());
+    let name = &field[..end];
+    if name == b"NULL" { Ok(()) } else { Err(ZmtpError::Mechanism(lossy(name))) }
+}
+
+/// Text of the peer for an error, cut to a length that fits a log line.
+fn lossy(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(&bytes[..bytes.len().min(255)]).into_owned()
+}
+
+/// Splits a field with a one-byte length off the front of `rest`.
+fn short_field<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let (&len, after) = rest.split_first()?;
+    let (field, after) = after.split_at_checked(usize::from(len))?;
+    *rest = after;
+    Some(field)
+}
+
+fn parse_ready(version: (u8, u8), body: &Bytes) -> Result<Peer, ZmtpError> {
+    const MALFORMED: ZmtpError = ZmtpError::MalformedCommand("READY");
+    let mut rest = &body[..];
+    match short_field(&mut rest).ok_or(MALFORMED)? {
+        b"READY" => {}
+        b"ERROR" => return Err(peer_error(rest)),
+        other => return Err(ZmtpError::NotReady(format!("the command {:?}", lossy(other)))),
+    }
+    let mut socket_type = None;
+    let mut identity = Bytes::new();
+    while !rest.is_empty() {
+        let name = short_field(&mut rest).ok_or(MALFORMED)?;
+        let (len, after) = rest.split_first_chunk::<4>().ok_or(MALFORMED)?;
+        let len = usize::try_from(u32::from_be_bytes(*len)).map_err(|_| MALFORMED)?;
+        let (value, after) = after.split_at_checked(len).ok_or(MALFORMED)?;
+        rest = after;
+        if name.eq_ignore_ascii_case(b"Socket-Type") {
+            socket_type = Some(value);
+        } else if name.eq_ignore_ascii_case(b"Identity") {
+            // Copied, so that it does not keep the read buffer alive as long as the connection.
+            identity = Bytes::copy_from_slice(value);
+        }
+    }
+    let socket_type = match socket_type.ok_or(ZmtpError::NoSocketType)? {
+        b"DEALER" => "DEALER",
+        b"REQ" => "REQ",
+        b"ROUTER" => "ROUTER",
+        other => return Err(ZmtpError::SocketType(lossy(other))),
+    };
+    Ok(Peer { version, socket_type, identity })
+}
+
+fn peer_error(mut rest: &[u8]) -> ZmtpError {
+    short_field(&mut rest)
+        .map_or(ZmtpError::MalformedCommand("ERROR"), |reason| ZmtpError::Peer(lossy(reason)))
+}
+
+/// A frame's flags and length, as announced.
+#[derive(Debug, Clone, Copy)]
+struct FrameHead {
+    command: bool,
+    more: bool,
+    len: u64,
+}
+
+impl FrameHead {
+    /// Reads a head from the front of `bytes`; gives it with its own size, or nothing when it is not
+    /// whole yet.
+    fn parse(bytes: &[u8]) -> Result<Option<(Self, usize)>, ZmtpError> {
+        let Some((&flags, rest)) = bytes.split_first() else { return Ok(None) };
+        let command = flags & FLAG_COMMAND != 0;
+        let more = flags & FLAG_MORE != 0;
+        if flags & !(FLAG_COMMAND | FLAG_LONG | FLAG_MORE) != 0 || (command && more) {
+            return Err(ZmtpError::Flags(flags));
+        }
+        let (len, head_bytes) = if flags & FLAG_LONG != 0 {
+            let Some(len) = rest.first_chunk::<8>() else { return Ok(None) };
+            (u64::from_be_bytes(*len), 9)
+        } else {
+            let Some(&len) = rest.first() else { return Ok(None) };
+            (u64::from(len), 2)
+        };
+        Ok(Some((Self { command, more, len }, head_bytes)))
+    }
+
+    fn command_len(self) -> Result<usize, ZmtpError> {
+        within(self.len, COMMAND_MAX_BYTES).ok_or(ZmtpError::CommandBytes(self.len))
+    }
+}
+
+/// `len` as a `usize` when it is not over `max`.
+fn within(len: u64, max: usize) -> Option<usize> {
+    usize::try_from(len).ok().filter(|len| *len <= max)
+}
+
+/// What a peer sent after the handshake.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Incoming {
+    /// The frames of one message, at least one. They share the memory of the read buffer: whoever keeps
+    /// a frame longer than the handling of its message copies it, else a few bytes hold a whole block.
+    Message(Vec<Bytes>),
+    /// A PING; answer it with a PONG of the same context.
+    Ping {
+        /// Up to 16 bytes.
+        context: Bytes,
+    },
+}
+
+impl fmt::Debug for Incoming {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Message(frames) => {
+                let bytes: usize = frames.iter().map(Bytes::len).sum();
+                write!(f, "Message({} frames, {bytes} bytes)", frames.len())
+            }
+            Self::Ping { context } => write!(f, "Ping({} bytes)", context.len()),
+        }
+    }
+}
+
+/// Reads messages and commands from the bytes behind the handshake.
+///
+/// It copies no frame body. Its memory is what the peer has sent of one message, at most
+/// `message_max_bytes`, as much again while a frame arrives, and the vector of at most `frames_max`
+/// frames. After an error it must not be used again.
+#[derive(Debug)]
+pub struct Decoder {
+    limits: Limits,
+    /// The frame whose head is read and whose body of so many bytes is awaited.
+    awaited: Option<(FrameHead, usize)>,
+    frames: Vec<Bytes>,
+    /// Bytes of `frames` and of the awaited one.
+    message_bytes: usize,
+    /// The read buffer has held a large frame and is to be given back.
+    large_buffer: bool,
+}
+
+impl Decoder {
+    /// A decoder at the start of a message.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self { limits, awaited: None, frames: Vec::new(), message_bytes: 0, large_buffer: false }
+    }
+
+    /// Takes the next message or PING from `buf`; nothing when more bytes are needed.
+    ///
+    /// # Errors
+    /// The rule or limit that the peer broke.
+    pub fn next(&mut self, buf: &mut BytesMut) -> Result<Option<Incoming>, ZmtpError> {
+        loop {
+            // A head is read once and remembered, so a frame that arrives in many pieces costs one
+            // comparison a piece.
+            let (head, len) = if let Some(awaited) = self.awaited {
+                awaited
+            } else {
+                let Some((head, head_bytes)) = FrameHead::parse(buf)? else {
+                    self.give_back_large(buf);
+                    return Ok(None);
+                };
+                let len = self.admit(head)?;
+                buf.advance(head_bytes);
+                (head, len)
+            };
+            self.awaited = Some((head, len));
+            if buf.len() < len {
+                // Room grows with what has arrived: announcing a large frame costs the peer nothing,
+                // so it must cost us nothing.
+                let missing = len - buf.len();
+                buf.reserve(missing.min(buf.len().max(RESERVE_STEP_BYTES)));
+                return Ok(None);
+            }
+            self.awaited = None;
+            self.large_buffer |= len >= KEEP_BUFFER_BYTES;
+            // An empty frame needs no share in the buffer.
+            let body = if len == 0 { Bytes::new() } else { buf.split_to(len).freeze() };
+            if head.command {
+                if let Some(ping) = parse_command(&body)? {
+                    return Ok(Some(ping));
+                }
+                continue;
+            }
+            self.frames.push(body);
+            if !head.more {
+                self.message_bytes = 0;
+                return Ok(Some(Incoming::Message(std::mem::take(&mut self.frames))));
+            }
+        }
+    }
+
+    /// Checks a head against the limits; gives the length that it announces.
+    fn admit(&mut self, head: FrameHead) -> Result<usize, ZmtpError> {
+        // libzmq may put a PING between two frames of a message, so commands leave the message alone.
+        if head.command {
+            return head.command_len();
+        }
+        if self.frames.len() >= self.limits.frames_max {
+            return Err(ZmtpError::FramesMax(self.limits.frames_max));
+        }
+        let max = self.limits.frame_max_bytes;
+        let len = within(head.len, max).ok_or(ZmtpError::FrameBytes { bytes: head.len, max })?;
+        let total = self.message_bytes.saturating_add(len);
+        if total > self.limits.message_max_bytes {
+            return Err(ZmtpError::MessageBytes(self.limits.message_max_bytes));
+        }
+        if self.frames.capacity() == 0 {
+            // The frames of an answer with a few outputs.
+            self.frames.reserve(8.min(self.limits.frames_max));
+        }
+        self.message_bytes = total;
+        Ok(len)
+    }
+
+    /// Exchanges a read buffer that grew with a large frame for a small one; otherwise each of
+    /// thousands of idle connections might keep the largest block it ever needed.
+    fn give_back_large(&mut self, buf: &mut BytesMut) {
+        if self.large_buffer && buf.len() < FRESH_BUFFER_BYTES {
+            let mut fresh = BytesMut::with_capacity(FRESH_BUFFER_BYTES);
+            fresh.put_slice(buf);
+            *buf = fresh;
+            self.large_buffer = false;
+        }
+    }
+}
+
+/// Reads a command behind the handshake. All but PING and ERROR are ignored: PONG because any byte
+/// counts as a sign of life, the rest because RFC 37 asks for it.
+fn parse_command(body: &Bytes) -> Result<Option<Incoming>, ZmtpError> {
+    let mut rest = &body[..];
+    match short_field(&mut rest) {
+        Some(b"PING") => {
+            // Two bytes of time-to-live, which binds the peer and not us, then the context.
+            let context = rest.get(2..).ok_or(ZmtpError::MalformedCommand("PING"))?;
+            if context.len() > PING_CONTEXT_MAX_BYTES {
+                return Err(ZmtpError::MalformedCommand("PING"));
+            }
+            Ok(Some(Incoming::Ping { context: body.slice_ref(context) }))
+        }
+        Some(b"ERROR") => Err(peer_error(rest)),
+        Some(_) => Ok(None),
+        None => Err(ZmtpError::MalformedCommand("nameless")),
+    }
+}
+
+impl tokio_util::codec::Decoder for Decoder {
+    type Item = Incoming;
+    type Error = ZmtpError;
+
+    fn decode(&mut self, buf: &mut BytesMut) -> Result<Option<Incoming>, ZmtpError> {
+        self.next(buf)
+    }
+}
+
+#[cfg(test)]
+#[path = "zmtp_tests.rs"]
+mod tests;
