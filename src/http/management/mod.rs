@@ -1,0 +1,2 @@
+//! (soon)
+pub mod ports;
