@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
+use actix_web::HttpRequest;
+use actix_web::http::header::CONTENT_LENGTH;
 use actix_web::web::{Bytes, BytesMut, Payload};
 use futures_util::StreamExt as _;
 
 use super::errors::{self, ApiError};
 use crate::config::HttpConfig;
 
-/// A body this many times over its limit is read and thrown away, so that the client, still busy
-/// sending, gets to see the 413 instead of a reset connection. A larger one is cut off.
+/// A body over its limit, but by less than this factor, is read and thrown away, so that the
+/// client, still busy sending, sees the 413 and not a reset connection. A larger one is cut off.
 const DRAIN_TIMES: usize = 2;
 
 /// Limits on one body.
@@ -34,7 +36,15 @@ impl From<&HttpConfig> for BodyLimits {
 ///
 /// # Errors
 /// 413 over the limit, 408 when the client stops sending, 400 when the framing is broken.
-pub async fn read(mut payload: Payload, limits: BodyLimits) -> Result<Bytes, ApiError> {
+pub async fn read(
+    request: &HttpRequest,
+    mut payload: Payload,
+    limits: BodyLimits,
+) -> Result<Bytes, ApiError> {
+    let drain_max = limits.max_bytes.saturating_mul(DRAIN_TIMES);
+    if declared_bytes(request).is_some_and(|declared| declared > drain_max) {
+        return Err(ApiError::too_large(limits.max_bytes));
+    }
     let mut body = BytesMut::new();
     let mut received: usize = 0;
     loop {
@@ -50,7 +60,7 @@ pub async fn read(mut payload: Payload, limits: BodyLimits) -> Result<Bytes, Api
             body.extend_from_slice(&chunk);
         } else {
             body = BytesMut::new();
-            if received > limits.max_bytes.saturating_mul(DRAIN_TIMES) {
+            if received > drain_max {
                 break;
             }
         }
@@ -59,4 +69,8 @@ pub async fn read(mut payload: Payload, limits: BodyLimits) -> Result<Bytes, Api
         return Err(ApiError::too_large(limits.max_bytes));
     }
     Ok(body.freeze())
+}
+
+fn declared_bytes(request: &HttpRequest) -> Option<usize> {
+    request.headers().get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }

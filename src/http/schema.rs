@@ -1,8 +1,8 @@
 //! JSON bodies to typed members, with the error texts that clients of the original know.
 //!
-//! The spacing of those texts is odd in places (`Stringbut found`); it is kept because clients show and
-//! match them. A body is not turned into a tree: members stay slices of it until asked for, so that
-//! memory stays near the size of the body whatever it holds.
+//! The spacing of those texts is odd in places (`Stringbut found`); it is kept because clients show
+//! and match them. A body is not turned into a tree: members stay slices of it until asked for, so
+//! that memory stays near the size of the body whatever it holds.
 
 use std::borrow::Cow;
 
@@ -361,7 +361,31 @@ fn end_of_object(body: &[u8]) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::{ProptestConfig, proptest};
+
     use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        #[test]
+        fn any_body_gets_an_answer_and_only_json_objects_pass(
+            body in "\\{?(\"a\":)?[{}\\[\\]:,\" 01a\\\\ue.\n-]{0,24}",
+        ) {
+            let is_object = serde_json::from_str::<serde::de::IgnoredAny>(&body).is_ok()
+                && body.trim_start().starts_with('{');
+            match Object::parse(body.as_bytes()) {
+                Ok(_) => assert!(is_object, "{body}"),
+                Err(SchemaError::Syntax(phrase)) => {
+                    assert!(!is_object, "{body}: {phrase}");
+                    let offset = phrase.split_once("(offset ").unwrap().1.trim_end_matches(')');
+                    assert!(offset.parse::<usize>().unwrap() <= body.len(), "{body}: {phrase}");
+                    assert!(!phrase.starts_with("Invalid JSON."), "{body}: {phrase}");
+                }
+                Err(error) => assert_eq!(error, SchemaError::NotAnObject, "{body}"),
+            }
+        }
+    }
 
     fn refusal(body: &[u8]) -> String {
         Object::parse(body).map(|_| ()).unwrap_err().to_string()

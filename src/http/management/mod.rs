@@ -1,8 +1,8 @@
 //! The management frontend: `/admin/*` (protocol page, section 5).
 //!
 //! Every operation is a row of [`ENDPOINTS`]: a path, the schema its errors show, and a function. A
-//! change becomes a [`Command`] for the one writer of metadata; a read looks at the catalog. Refusals are
-//! 400 with the original's plain text, which `clipper_admin` shows to its users.
+//! change becomes a [`Command`] for the one writer of metadata; a read looks at the catalog.
+//! Refusals are 400 with the original's plain text, which `clipper_admin` shows to its users.
 //!
 //! Architecture invariant: nothing here decides what a change does; that is
 //! [`crate::store::projection::Catalog::decide`].
@@ -209,7 +209,7 @@ async fn post(
     if request.method() != Method::POST {
         return other_method(request.method(), POST_ALLOW);
     }
-    let body = match body::read(payload, limits).await {
+    let body = match body::read(&request, payload, limits).await {
         Ok(body) => body,
         Err(error) => return error.error_response(),
     };
