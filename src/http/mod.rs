@@ -1,1 +1,7 @@
-//! (to be written)
+//! The HTTP frontends: text from outside becomes typed values here, and answers become text again.
+
+pub mod body;
+pub mod errors;
+pub mod health;
+pub mod management;
+pub mod schema;

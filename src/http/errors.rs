@@ -1,0 +1,258 @@
+//! The error table of both frontends: kind, HTTP status, whether and when to try again.
+//!
+//! The JSON form is `{"error": kind, "cause": text}`, as clients of the query frontend know it. The
+//! management frontend's refusals (400) are plain text instead; see [`super::management`].
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::{ALLOW, HeaderValue, RETRY_AFTER};
+use actix_web::{HttpResponse, ResponseError};
+use serde::Serialize;
+
+/// One row of the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kind {
+    /// The `error` member of the body.
+    pub error: &'static str,
+    /// The HTTP status.
+    pub status: StatusCode,
+    /// Seconds after which the same request may succeed; `None` = not as it stands.
+    pub retry_after_s: Option<u32>,
+    /// When it is sent.
+    pub when: &'static str,
+}
+
+/// The body is not JSON, or not the JSON that was asked for.
+pub const JSON: Kind = Kind {
+    error: "Json error",
+    status: StatusCode::BAD_REQUEST,
+    retry_after_s: None,
+    when: "the body is not JSON, or not of the expected schema",
+};
+/// The query is well formed and cannot be answered.
+pub const QUERY: Kind = Kind {
+    error: "Query processing error",
+    status: StatusCode::BAD_REQUEST,
+    retry_after_s: None,
+    when: "the query asks for something that does not exist",
+};
+/// No such application.
+pub const UNKNOWN_APPLICATION: Kind = Kind {
+    error: "Unknown application",
+    status: StatusCode::NOT_FOUND,
+    retry_after_s: None,
+    when: "no application of that name is registered",
+};
+/// No such path.
+pub const NOT_FOUND: Kind = Kind {
+    error: "Not found",
+    status: StatusCode::NOT_FOUND,
+    retry_after_s: None,
+    when: "the path is not an endpoint",
+};
+/// A known path with the wrong verb.
+pub const METHOD_NOT_ALLOWED: Kind = Kind {
+    error: "Method not allowed",
+    status: StatusCode::METHOD_NOT_ALLOWED,
+    retry_after_s: None,
+    when: "the endpoint does not take that method; see the Allow header",
+};
+/// The body did not arrive in time.
+pub const TIMEOUT: Kind = Kind {
+    error: "Request timeout",
+    status: StatusCode::REQUEST_TIMEOUT,
+    retry_after_s: None,
+    when: "the client stopped sending its body",
+};
+/// The connection broke or its framing is wrong.
+pub const BROKEN_BODY: Kind = Kind {
+    error: "Broken request body",
+    status: StatusCode::BAD_REQUEST,
+    retry_after_s: None,
+    when: "the body ends early or its chunks are malformed",
+};
+/// The body is larger than configured.
+pub const TOO_LARGE: Kind = Kind {
+    error: "Request too large",
+    status: StatusCode::PAYLOAD_TOO_LARGE,
+    retry_after_s: None,
+    when: "the body or the number of inputs is over its limit",
+};
+/// Too many queries at once.
+pub const TOO_MANY: Kind = Kind {
+    error: "Too many requests",
+    status: StatusCode::TOO_MANY_REQUESTS,
+    retry_after_s: Some(1),
+    when: "the server answers as many queries as it is configured to",
+};
+/// Something the request needs is away.
+pub const UNAVAILABLE: Kind = Kind {
+    error: "Service unavailable",
+    status: StatusCode::SERVICE_UNAVAILABLE,
+    retry_after_s: Some(1),
+    when: "the server starts, stops, or cannot store changes now; nothing was changed",
+};
+
+/// Every row, for documentation and tests.
+pub const TABLE: [Kind; 10] = [
+    JSON,
+    QUERY,
+    UNKNOWN_APPLICATION,
+    NOT_FOUND,
+    METHOD_NOT_ALLOWED,
+    TIMEOUT,
+    BROKEN_BODY,
+    TOO_LARGE,
+    TOO_MANY,
+    UNAVAILABLE,
+];
+
+/// An error on its way to a client: a row of [`TABLE`] and what exactly happened.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{error}: {cause}")]
+pub struct ApiError {
+    /// The HTTP status.
+    pub status: StatusCode,
+    /// The kind, from [`TABLE`].
+    pub error: &'static str,
+    /// What happened, for a person.
+    pub cause: String,
+    /// The `Retry-After` header, seconds.
+    pub retry_after_s: Option<u32>,
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    error: &'a str,
+    cause: &'a str,
+}
+
+impl ApiError {
+    /// An error of this kind.
+    #[must_use]
+    pub fn new(kind: Kind, cause: impl Into<String>) -> Self {
+        Self {
+            status: kind.status,
+            error: kind.error,
+            cause: cause.into(),
+            retry_after_s: kind.retry_after_s,
+        }
+    }
+
+    /// The body or its schema is wrong.
+    #[must_use]
+    pub fn json(cause: impl Into<String>) -> Self {
+        Self::new(JSON, cause)
+    }
+
+    /// The query cannot be answered.
+    #[must_use]
+    pub fn query(cause: impl Into<String>) -> Self {
+        Self::new(QUERY, cause)
+    }
+
+    /// No application of that name.
+    #[must_use]
+    pub fn unknown_application(name: &str) -> Self {
+        Self::new(UNKNOWN_APPLICATION, format!("No application with name '{}'", shown(name)))
+    }
+
+    /// The path is not an endpoint; `endpoints` are those that are.
+    #[must_use]
+    pub fn not_found(path: &str, endpoints: &str) -> Self {
+        let path = shown(path);
+        Self::new(NOT_FOUND, format!("There is no {path} here. Endpoints: {endpoints}"))
+    }
+
+    /// The body is over `limit` bytes.
+    #[must_use]
+    pub fn too_large(limit: usize) -> Self {
+        Self::new(TOO_LARGE, format!("The body is over http.body_max_bytes = {limit}"))
+    }
+
+    /// Too many queries at once.
+    #[must_use]
+    pub fn too_many(cause: impl Into<String>) -> Self {
+        Self::new(TOO_MANY, cause)
+    }
+
+    /// Something is away.
+    #[must_use]
+    pub fn unavailable(reason: impl Into<String>) -> Self {
+        Self::new(UNAVAILABLE, reason)
+    }
+
+    /// The JSON body.
+    #[must_use]
+    pub fn body(&self) -> String {
+        // Serialising two strings cannot fail; an empty body would still carry the status.
+        serde_json::to_string(&Body { error: self.error, cause: &self.cause }).unwrap_or_default()
+    }
+}
+
+impl ResponseError for ApiError {
+    fn status_code(&self) -> StatusCode {
+        self.status
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        let mut response = HttpResponse::build(self.status);
+        if let Some(seconds) = self.retry_after_s {
+            response.insert_header((RETRY_AFTER, seconds));
+        }
+        response.content_type("application/json").body(self.body())
+    }
+}
+
+/// 405 with the methods that the endpoint takes, such as `GET, HEAD, OPTIONS`; 204 to OPTIONS.
+#[must_use]
+pub fn other_method(method: &actix_web::http::Method, allow: &'static str) -> HttpResponse {
+    let mut response = if method == actix_web::http::Method::OPTIONS {
+        HttpResponse::NoContent().finish()
+    } else {
+        let cause = format!("{} is not one of: {allow}", shown(method.as_str()));
+        ApiError::new(METHOD_NOT_ALLOWED, cause).error_response()
+    };
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
+    response
+}
+
+/// Longest piece of a request that an error repeats, characters.
+const SHOWN_MAX_CHARS: usize = 200;
+
+/// Text of a request, fit to be repeated in an error: no control characters, bounded.
+#[must_use]
+pub fn shown(text: &str) -> String {
+    let clean = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
+    let mut shown: String = text.chars().take(SHOWN_MAX_CHARS).map(clean).collect();
+    if text.chars().nth(SHOWN_MAX_CHARS).is_some() {
+        shown.push_str("...");
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_two_members_in_the_order_clients_know() {
+        let error = ApiError::json("say \"what\"\n");
+        assert_eq!(error.body(), r#"{"error":"Json error","cause":"say \"what\"\n"}"#);
+        assert_eq!(error.error_response().status(), StatusCode::BAD_REQUEST);
+    }
+
+    #[test]
+    fn only_a_kind_that_passes_says_when_to_try_again() {
+        for kind in TABLE {
+            let response = ApiError::new(kind, "x").error_response();
+            let retryable = [429, 503].contains(&kind.status.as_u16());
+            assert_eq!(response.headers().contains_key(RETRY_AFTER), retryable, "{}", kind.error);
+        }
+    }
+
+    #[test]
+    fn request_text_in_an_error_is_bounded_and_clean() {
+        assert_eq!(shown("a\r\nb"), "a\u{fffd}\u{fffd}b");
+        assert_eq!(shown(&"é".repeat(9_000)).chars().count(), SHOWN_MAX_CHARS + 3);
+    }
+}

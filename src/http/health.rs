@@ -1,0 +1,138 @@
+//! `/livez`, `/readyz` and `/healthz`: is the process up, and should it get traffic.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use actix_web::http::StatusCode;
+use actix_web::{HttpRequest, HttpResponse, web};
+use serde::Serialize;
+
+use super::errors::other_method;
+
+/// The paths served here, for lists of endpoints.
+pub const PATHS: [&str; 3] = ["/livez", "/readyz", "/healthz"];
+
+const ALLOW: &str = "GET, HEAD, OPTIONS";
+
+/// What has to be done before the server takes traffic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Condition {
+    /// The journal has been replayed into the catalog.
+    JournalReplayed,
+    /// The HTTP listeners are bound.
+    ListenersBound,
+    /// The port for model containers is bound.
+    RpcBound,
+}
+
+impl Condition {
+    /// Every condition.
+    pub const ALL: [Self; 3] = [Self::JournalReplayed, Self::ListenersBound, Self::RpcBound];
+
+    /// Its name in answers.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::JournalReplayed => "journal replayed",
+            Self::ListenersBound => "listeners bound",
+            Self::RpcBound => "rpc bound",
+        }
+    }
+}
+
+/// Which conditions are met, and whether the server is on its way out. Shared by all threads.
+#[derive(Debug, Default)]
+pub struct Readiness {
+    met: [AtomicBool; Condition::ALL.len()],
+    draining: AtomicBool,
+}
+
+impl Readiness {
+    /// Nothing is met yet.
+    #[must_use]
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// A condition is met from now on.
+    pub fn meet(&self, condition: Condition) {
+        self.met[condition as usize].store(true, Ordering::Release);
+    }
+
+    /// The server stops: never ready again.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    /// Names of what is missing; empty = ready.
+    #[must_use]
+    pub fn missing(&self) -> Vec<&'static str> {
+        let unmet = Condition::ALL
+            .into_iter()
+            .filter(|c| !self.met[*c as usize].load(Ordering::Acquire))
+            .map(Condition::name);
+        let draining = self.draining.load(Ordering::Acquire).then_some("not draining");
+        unmet.chain(draining).collect()
+    }
+}
+
+#[derive(Serialize)]
+struct ReadyBody {
+    ready: bool,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    missing: Vec<&'static str>,
+}
+
+/// Adds the three paths to a frontend.
+pub fn configure(readiness: Arc<Readiness>) -> impl Fn(&mut web::ServiceConfig) + Clone {
+    move |config| {
+        config
+            .app_data(web::Data::from(Arc::clone(&readiness)))
+            .service(web::resource(["/livez", "/livez/"]).route(web::to(live)))
+            .service(
+                web::resource(["/readyz", "/readyz/", "/healthz", "/healthz/"])
+                    .route(web::to(ready)),
+            );
+    }
+}
+
+fn wants_page(request: &HttpRequest) -> bool {
+    use actix_web::http::Method;
+    [Method::GET, Method::HEAD].contains(request.method())
+}
+
+async fn live(request: HttpRequest) -> HttpResponse {
+    if !wants_page(&request) {
+        return other_method(request.method(), ALLOW);
+    }
+    HttpResponse::Ok().content_type("application/json").body(r#"{"live":true}"#)
+}
+
+async fn ready(request: HttpRequest, readiness: web::Data<Readiness>) -> HttpResponse {
+    if !wants_page(&request) {
+        return other_method(request.method(), ALLOW);
+    }
+    let missing = readiness.missing();
+    let ready = missing.is_empty();
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    HttpResponse::build(status).json(ReadyBody { ready, missing })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ready_means_every_condition_and_not_draining() {
+        let readiness = Readiness::new();
+        assert_eq!(readiness.missing(), ["journal replayed", "listeners bound", "rpc bound"]);
+        readiness.meet(Condition::ListenersBound);
+        assert_eq!(readiness.missing(), ["journal replayed", "rpc bound"]);
+        for condition in Condition::ALL {
+            readiness.meet(condition);
+        }
+        assert!(readiness.missing().is_empty());
+        readiness.drain();
+        assert_eq!(readiness.missing(), ["not draining"]);
+    }
+}

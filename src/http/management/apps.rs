@@ -1,0 +1,145 @@
+//! Operations on applications and their links.
+
+use serde::Serialize;
+
+use super::{Change, Failure, ManagementState, Reply, names};
+use crate::domain::{AppSpec, Command, DEFAULT_POLICY, LatencySlo, ModelName};
+use crate::http::schema::Object;
+use crate::store::projection::Catalog;
+
+pub(super) const ADD_SCHEMA: &str = r#"
+  {
+   "name" := string,
+   "input_type" := "integers" | "bytes" | "floats" | "doubles" | "strings",
+   "default_output" := string,
+   "latency_slo_micros" := int
+  }
+"#;
+pub(super) const LINK_SCHEMA: &str = r#"
+  {
+    "app_name" := string,
+    "model_names" := [string]
+  }
+"#;
+pub(super) const UNLINK_SCHEMA: &str = r#"
+  {
+  "app_name" := string,
+  "model_names" := [string]
+  }
+"#;
+pub(super) const GET_SCHEMA: &str = "\n  {\n    \"name\" := string\n  }\n";
+pub(super) const LINKED_SCHEMA: &str = "\n  {\n    \"app_name\" := string\n  }\n";
+pub(super) const STATE_SCHEMA: &str = r#"
+  {
+   "app_name" := string,
+   "uid" := int,
+  }
+"#;
+
+pub(super) fn add(body: &Object<'_>) -> Result<Change, Failure> {
+    let name = body.string("name")?;
+    let input_type = body.string("input_type")?;
+    let default_output = body.string("default_output")?;
+    let micros = i64::from(body.int("latency_slo_micros")?);
+    let name = names::app(&name)?;
+    let spec = AppSpec {
+        name: name.clone(),
+        input_type: names::input_type(&input_type)?,
+        policy: DEFAULT_POLICY.to_owned(),
+        default_output: default_output.into_owned(),
+        latency_slo: LatencySlo::try_from(micros).map_err(Failure::Refused)?,
+    };
+    Ok(Change {
+        command: Command::AddApp(spec),
+        done: format!("Successfully added application with name '{name}'"),
+    })
+}
+
+pub(super) fn delete(body: &Object<'_>) -> Result<Change, Failure> {
+    let name = names::app(&body.string("name")?)?;
+    let done = format!("Successfully deleted application with name '{name}'");
+    Ok(Change { command: Command::DeleteApp(name), done })
+}
+
+pub(super) fn link(body: &Object<'_>) -> Result<Change, Failure> {
+    let app = body.string("app_name")?;
+    let models = body.strings("model_names")?;
+    let app = names::app(&app)?;
+    let models: Vec<ModelName> =
+        models.iter().map(|m| names::model(m)).collect::<Result<_, _>>()?;
+    let linked = models.first().map_or("", ModelName::as_str);
+    let done = format!("Successfully linked model with name '{linked}' to application '{app}'");
+    Ok(Change { command: Command::AddModelLinks { app, models }, done })
+}
+
+pub(super) fn unlink(body: &Object<'_>) -> Result<Change, Failure> {
+    let app = body.string("app_name")?;
+    let models = body.strings("model_names")?;
+    let app = names::app(&app)?;
+    let models = models.iter().map(|m| names::model(m)).collect::<Result<_, _>>()?;
+    let done = "Success!".to_owned();
+    Ok(Change { command: Command::DeleteModelLinks { app, models }, done })
+}
+
+/// An application as clients see it; the order of the members is the original's.
+#[derive(Serialize)]
+struct Shown<'a> {
+    input_type: &'a str,
+    default_output: &'a str,
+    latency_slo_micros: u32,
+    name: &'a str,
+    linked_models: Vec<&'a str>,
+}
+
+fn shown<'a>(catalog: &'a Catalog, app: &'a AppSpec) -> Shown<'a> {
+    Shown {
+        input_type: app.input_type.long_name(),
+        default_output: &app.default_output,
+        latency_slo_micros: app.latency_slo.as_micros(),
+        name: app.name.as_str(),
+        linked_models: linked(catalog, app),
+    }
+}
+
+fn linked<'a>(catalog: &'a Catalog, app: &AppSpec) -> Vec<&'a str> {
+    catalog.linked_models(app.name.as_str()).map(ModelName::as_str).collect()
+}
+
+pub(super) fn list(body: &Object<'_>, state: &ManagementState) -> Result<Reply, Failure> {
+    let verbose = body.bool("verbose")?;
+    let catalog = state.metadata.catalog();
+    if verbose {
+        return Reply::json(&catalog.apps().map(|app| shown(&catalog, app)).collect::<Vec<_>>());
+    }
+    Reply::json(&catalog.apps().map(|app| app.name.as_str()).collect::<Vec<_>>())
+}
+
+pub(super) fn get(body: &Object<'_>, state: &ManagementState) -> Result<Reply, Failure> {
+    let name = body.string("name")?;
+    let catalog = state.metadata.catalog();
+    match catalog.app(&name) {
+        Some(app) => Reply::json(&shown(&catalog, app)),
+        None => Ok(Reply::Json("{}".to_owned())),
+    }
+}
+
+pub(super) fn linked_models(body: &Object<'_>, state: &ManagementState) -> Result<Reply, Failure> {
+    let name = body.string("app_name")?;
+    let catalog = state.metadata.catalog();
+    let Some(app) = catalog.app(&name) else {
+        let name = crate::http::errors::shown(&name);
+        return Err(Failure::Refused(format!("No application with name '{name}' exists.")));
+    };
+    Reply::json(&linked(&catalog, app))
+}
+
+/// An unknown application has an empty state and no error, as recorded from the original.
+pub(super) fn state(body: &Object<'_>, state: &ManagementState) -> Result<Reply, Failure> {
+    let name = body.string("app_name")?;
+    let uid = body.integer("uid")?;
+    let catalog = state.metadata.catalog();
+    let text = catalog.app(&name).map(|app| {
+        state.states.get(app.name.as_str(), uid).unwrap_or_else(|| app.default_output.clone())
+    });
+    Ok(Reply::Text(text.unwrap_or_default()))
+}

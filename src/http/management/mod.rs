@@ -1,0 +1,245 @@
+//! The management frontend: `/admin/*` (protocol page, section 5).
+//!
+//! Every operation is a row of [`ENDPOINTS`]: a path, the schema its errors show, and a function. A
+//! change becomes a [`Command`] for the one writer of metadata; a read looks at the catalog.
+//! Refusals are 400 with the original's plain text, which `clipper_admin` shows to its users.
+//!
+//! Architecture invariant: nothing here decides what a change does; that is
+//! [`crate::store::projection::Catalog::decide`].
+
+mod apps;
+mod containers;
+mod models;
+mod names;
+pub mod ports;
+
+use std::sync::Arc;
+
+use actix_web::http::Method;
+use actix_web::{HttpRequest, HttpResponse, ResponseError as _, web};
+
+use self::ports::{ChangeError, Containers, Metadata, PolicyStates};
+use super::body::{self, BodyLimits};
+use super::errors::{ApiError, other_method};
+use super::health::{self, Readiness};
+use super::schema::{self, Object, SchemaError};
+use crate::domain::Command;
+
+/// Makes the page of `/admin/metrics` from a request (its `Accept` header chooses the form).
+pub type MetricsPage = Arc<dyn Fn(&HttpRequest) -> HttpResponse + Send + Sync>;
+
+/// What the handlers work on. Cheap to clone.
+#[derive(Clone)]
+pub struct ManagementState {
+    /// The metadata and its writer.
+    pub metadata: Arc<dyn Metadata>,
+    /// The connected replicas.
+    pub containers: Arc<dyn Containers>,
+    /// What applications have learnt.
+    pub states: Arc<dyn PolicyStates>,
+    /// The metrics page.
+    pub metrics: MetricsPage,
+    /// What `/readyz` tells.
+    pub readiness: Arc<Readiness>,
+}
+
+/// A request that did not succeed.
+#[derive(Debug)]
+enum Failure {
+    /// Not the JSON that was asked for: 400.
+    Schema(SchemaError),
+    /// Not allowed: 400 with this text.
+    Refused(String),
+    /// Not now: 503.
+    Unavailable(String),
+}
+
+impl From<SchemaError> for Failure {
+    fn from(error: SchemaError) -> Self {
+        Self::Schema(error)
+    }
+}
+
+impl From<ChangeError> for Failure {
+    fn from(error: ChangeError) -> Self {
+        match error {
+            ChangeError::Refused(why) => Self::Refused(why.to_string()),
+            ChangeError::Unavailable { reason } => Self::Unavailable(reason),
+        }
+    }
+}
+
+/// A request that succeeded.
+#[derive(Debug)]
+enum Reply {
+    Text(String),
+    Json(String),
+}
+
+impl Reply {
+    fn json<T: serde::Serialize>(value: &T) -> Result<Self, Failure> {
+        let json = serde_json::to_string(value).map(Self::Json);
+        json.map_err(|error| Failure::Unavailable(format!("the answer has no JSON form: {error}")))
+    }
+}
+
+/// A change of the metadata and the text that tells of its success.
+struct Change {
+    command: Command,
+    done: String,
+}
+
+#[derive(Clone, Copy)]
+enum Operation {
+    Change(fn(&Object<'_>) -> Result<Change, Failure>),
+    Read(fn(&Object<'_>, &ManagementState) -> Result<Reply, Failure>),
+}
+
+/// One `POST` endpoint.
+#[derive(Clone, Copy)]
+struct Endpoint {
+    path: &'static str,
+    /// Shown in the errors of its body; the texts differ in spacing, as in the original.
+    schema: &'static str,
+    operation: Operation,
+}
+
+const fn change(
+    path: &'static str,
+    schema: &'static str,
+    run: fn(&Object<'_>) -> Result<Change, Failure>,
+) -> Endpoint {
+    Endpoint { path, schema, operation: Operation::Change(run) }
+}
+
+const fn read(
+    path: &'static str,
+    schema: &'static str,
+    run: fn(&Object<'_>, &ManagementState) -> Result<Reply, Failure>,
+) -> Endpoint {
+    Endpoint { path, schema, operation: Operation::Read(run) }
+}
+
+const VERBOSE_SCHEMA: &str = "\n  {\n    \"verbose\" := bool\n  }\n";
+
+/// Every `POST` endpoint.
+const ENDPOINTS: [Endpoint; 15] = [
+    change("/admin/add_app", apps::ADD_SCHEMA, apps::add),
+    change("/admin/delete_app", apps::ADD_SCHEMA, apps::delete),
+    change("/admin/add_model", models::ADD_SCHEMA, models::add),
+    change("/admin/set_model_version", models::VERSION_SCHEMA, models::set_version),
+    change("/admin/delete_versioned_model", models::VERSION_SCHEMA, models::delete_version),
+    change("/admin/add_model_links", apps::LINK_SCHEMA, apps::link),
+    change("/admin/delete_model_links", apps::UNLINK_SCHEMA, apps::unlink),
+    read("/admin/get_all_applications", VERBOSE_SCHEMA, apps::list),
+    read("/admin/get_application", apps::GET_SCHEMA, apps::get),
+    read("/admin/get_linked_models", apps::LINKED_SCHEMA, apps::linked_models),
+    read("/admin/get_all_models", VERBOSE_SCHEMA, models::list),
+    read("/admin/get_model", models::GET_SCHEMA, models::get),
+    read("/admin/get_all_containers", VERBOSE_SCHEMA, containers::list),
+    read("/admin/get_container", containers::GET_SCHEMA, containers::get),
+    read("/admin/get_state", apps::STATE_SCHEMA, apps::state),
+];
+
+const PING: &str = "/admin/ping";
+const METRICS: &str = "/admin/metrics";
+
+const POST_ALLOW: &str = "POST, OPTIONS";
+const PAGE_ALLOW: &str = "GET, HEAD, OPTIONS";
+const PLAIN: &str = "text/plain; charset=utf-8";
+
+/// The endpoints as a line of text, for the answer to an unknown path.
+fn endpoint_list() -> String {
+    let posts = ENDPOINTS.iter().map(|endpoint| format!("POST {}", endpoint.path));
+    let pages = [PING, METRICS].into_iter().chain(health::PATHS).map(|path| format!("GET {path}"));
+    posts.chain(pages).collect::<Vec<_>>().join(", ")
+}
+
+/// Adds the management endpoints and the health pages to a frontend.
+pub fn configure(
+    state: ManagementState,
+    limits: BodyLimits,
+) -> impl Fn(&mut web::ServiceConfig) + Clone {
+    move |config| {
+        health::configure(Arc::clone(&state.readiness))(config);
+        for endpoint in ENDPOINTS {
+            let state = state.clone();
+            let handler = move |request, payload| {
+                let state = state.clone();
+                async move { post(endpoint, state, limits, request, payload).await }
+            };
+            config.service(resource(endpoint.path).route(web::to(handler)));
+        }
+        let pong: MetricsPage = Arc::new(|_| HttpResponse::Ok().content_type(PLAIN).body("PONG"));
+        for (path, page) in [(PING, pong), (METRICS, Arc::clone(&state.metrics))] {
+            let handler = move |request: HttpRequest| {
+                let response = show(&request, &page);
+                async move { response }
+            };
+            config.service(resource(path).route(web::to(handler)));
+        }
+        config.default_service(web::to(not_found));
+    }
+}
+
+/// A path with and without a slash at its end.
+fn resource(path: &str) -> actix_web::Resource {
+    web::resource([path.to_owned(), format!("{path}/")])
+}
+
+fn show(request: &HttpRequest, page: &MetricsPage) -> HttpResponse {
+    if [Method::GET, Method::HEAD].contains(request.method()) {
+        page(request)
+    } else {
+        other_method(request.method(), PAGE_ALLOW)
+    }
+}
+
+async fn not_found(request: HttpRequest) -> HttpResponse {
+    ApiError::not_found(request.path(), &endpoint_list()).error_response()
+}
+
+async fn post(
+    endpoint: Endpoint,
+    state: ManagementState,
+    limits: BodyLimits,
+    request: HttpRequest,
+    payload: web::Payload,
+) -> HttpResponse {
+    if request.method() != Method::POST {
+        return other_method(request.method(), POST_ALLOW);
+    }
+    let body = match body::read(&request, payload, limits).await {
+        Ok(body) => body,
+        Err(error) => return error.error_response(),
+    };
+    let outcome = run(endpoint.operation, &state, &body).await;
+    match &outcome {
+        Ok(_) => tracing::debug!(path = endpoint.path, "management request answered"),
+        Err(failure) => tracing::info!(path = endpoint.path, ?failure, "management request failed"),
+    }
+    respond(outcome, endpoint.schema)
+}
+
+async fn run(operation: Operation, state: &ManagementState, body: &[u8]) -> Result<Reply, Failure> {
+    let object = Object::parse(body)?;
+    match operation {
+        Operation::Read(read) => read(&object, state),
+        Operation::Change(change) => {
+            let Change { command, done } = change(&object)?;
+            state.metadata.execute(command).await?;
+            Ok(Reply::Text(done))
+        }
+    }
+}
+
+fn respond(outcome: Result<Reply, Failure>, schema: &str) -> HttpResponse {
+    let refuse = |text| HttpResponse::BadRequest().content_type(PLAIN).body(text);
+    match outcome {
+        Ok(Reply::Text(text)) => HttpResponse::Ok().content_type(PLAIN).body(text),
+        Ok(Reply::Json(json)) => HttpResponse::Ok().content_type("application/json").body(json),
+        Err(Failure::Schema(error)) => refuse(schema::explain(&error, schema)),
+        Err(Failure::Refused(text)) => refuse(text),
+        Err(Failure::Unavailable(reason)) => ApiError::unavailable(reason).error_response(),
+    }
+}

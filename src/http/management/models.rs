@@ -1,0 +1,125 @@
+//! Operations on model versions.
+
+use serde::Serialize;
+
+use super::{Change, Failure, ManagementState, Reply, names};
+use crate::domain::{BatchSize, Command, Label, ModelId, ModelSpec};
+use crate::http::schema::Object;
+use crate::store::projection::Catalog;
+
+/// The original's text leaves out `batch_size`, which it requires.
+pub(super) const ADD_SCHEMA: &str = r#"
+  {
+   "model_name" := string,
+   "model_version" := string,
+   "labels" := [string],
+   "input_type" := "integers" | "bytes" | "floats" | "doubles" | "strings",
+   "container_name" := string,
+   "model_data_path" := string
+  }
+"#;
+pub(super) const VERSION_SCHEMA: &str = r#"
+  {
+   "model_name" := string,
+   "model_version" := string,
+  }
+"#;
+pub(super) const GET_SCHEMA: &str = r#"
+  {
+    "model_name" := string,
+    "model_version" := string
+  }
+"#;
+
+pub(super) fn add(body: &Object<'_>) -> Result<Change, Failure> {
+    let name = body.string("model_name")?;
+    let version = body.string("model_version")?;
+    let labels = body.strings("labels")?;
+    let input_type = body.string("input_type")?;
+    let container_name = body.string("container_name")?;
+    let model_data_path = body.string("model_data_path")?;
+    let batch_size = body.int("batch_size")?;
+
+    let batch_size = BatchSize::from_number(i64::from(batch_size)).ok_or_else(|| {
+        let text = "The batch size must be positive or DEFAULT_BATCH_SIZE, which is -1";
+        Failure::Refused(text.to_owned())
+    })?;
+    let id = ModelId::new(names::model(&name)?, names::version(&version)?);
+    let labels = labels.iter().map(|l| names::label(l)).collect::<Result<_, _>>()?;
+    let input_type = names::input_type(&input_type)?;
+    let done =
+        format!("Successfully added model with name '{}' and input type '{input_type}'", id.name);
+    let spec = ModelSpec {
+        id,
+        input_type,
+        labels,
+        container_name: container_name.into_owned(),
+        model_data_path: model_data_path.into_owned(),
+        batch_size,
+    };
+    Ok(Change { command: Command::AddModel(spec), done })
+}
+
+fn id(body: &Object<'_>) -> Result<ModelId, Failure> {
+    let name = body.string("model_name")?;
+    let version = body.string("model_version")?;
+    Ok(ModelId::new(names::model(&name)?, names::version(&version)?))
+}
+
+pub(super) fn set_version(body: &Object<'_>) -> Result<Change, Failure> {
+    let id = id(body)?;
+    let done =
+        format!("Successfully set model with name '{}' to version '{}'", id.name, id.version);
+    Ok(Change { command: Command::SetModelVersion(id), done })
+}
+
+pub(super) fn delete_version(body: &Object<'_>) -> Result<Change, Failure> {
+    let id = id(body)?;
+    let done =
+        format!("Successfully deleted model with name '{}' and version '{}'", id.name, id.version);
+    Ok(Change { command: Command::DeleteVersionedModel(id), done })
+}
+
+/// A model version as clients see it; the order of the members is the original's.
+#[derive(Serialize)]
+struct Shown<'a> {
+    model_name: &'a str,
+    model_version: &'a str,
+    input_type: &'a str,
+    labels: Vec<&'a str>,
+    container_name: &'a str,
+    model_data_path: &'a str,
+    is_current_version: bool,
+}
+
+fn shown<'a>(catalog: &Catalog, model: &'a ModelSpec) -> Shown<'a> {
+    let name = model.id.name.as_str();
+    Shown {
+        model_name: name,
+        model_version: model.id.version.as_str(),
+        input_type: model.input_type.long_name(),
+        labels: model.labels.iter().map(Label::as_str).collect(),
+        container_name: &model.container_name,
+        model_data_path: &model.model_data_path,
+        is_current_version: catalog.current_version(name) == Some(&model.id.version),
+    }
+}
+
+pub(super) fn list(body: &Object<'_>, state: &ManagementState) -> Result<Reply, Failure> {
+    let verbose = body.bool("verbose")?;
+    let catalog = state.metadata.catalog();
+    if verbose {
+        return Reply::json(&catalog.models().map(|m| shown(&catalog, m)).collect::<Vec<_>>());
+    }
+    Reply::json(&catalog.models().map(|m| m.id.to_string()).collect::<Vec<_>>())
+}
+
+pub(super) fn get(body: &Object<'_>, state: &ManagementState) -> Result<Reply, Failure> {
+    let name = body.string("model_name")?;
+    let version = body.string("model_version")?;
+    let catalog = state.metadata.catalog();
+    match catalog.model(&name, &version) {
+        Some(model) => Reply::json(&shown(&catalog, model)),
+        None => Ok(Reply::Json("{}".to_owned())),
+    }
+}

@@ -1,0 +1,482 @@
+//! JSON bodies to typed members, with the error texts that clients of the original know.
+//!
+//! The spacing of those texts is odd in places (`Stringbut found`); it is kept because clients show
+//! and match them. A body is not turned into a tree: members stay slices of it until asked for, so
+//! that memory stays near the size of the body whatever it holds.
+
+use std::borrow::Cow;
+
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+/// Deepest nesting of arrays and objects in a body.
+pub const DEPTH_MAX: usize = 128;
+
+/// Most members of a body's object; every known request has fewer than ten.
+pub const MEMBERS_MAX: usize = 64;
+
+/// Why a body is not what was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SchemaError {
+    /// Not JSON; holds the result of [`rapidjson_phrase`].
+    #[error("JSON parse error: {0}\n")]
+    Syntax(String),
+    /// JSON, but not an object.
+    #[error("Can only get key-value pair from an object")]
+    NotAnObject,
+    /// A member is missing.
+    #[error("JSON object does not have required key: {0}")]
+    Missing(&'static str),
+    /// A member of another type.
+    #[error("Type mismatch! JSON key {key} expected type {expected}but found type {found}")]
+    Type {
+        /// The member.
+        key: &'static str,
+        /// What was wanted.
+        expected: &'static str,
+        /// What it is.
+        found: &'static str,
+    },
+    /// A member that should be true or false.
+    #[error("Type mismatch! JSON key {key} expected type bool but found type {found}")]
+    NotBool {
+        /// The member.
+        key: &'static str,
+        /// What it is.
+        found: &'static str,
+    },
+    /// A number of another kind, such as 1.5 for an int.
+    #[error("PredictionData of type Number is not of type {0}")]
+    NumberKind(&'static str),
+    /// An element of an array of another type.
+    #[error("Array input of type {found} is not of type {expected}")]
+    Element {
+        /// What it is.
+        found: &'static str,
+        /// What was wanted.
+        expected: &'static str,
+    },
+}
+
+/// The text sent for a [`SchemaError`].
+#[must_use]
+pub fn explain(error: &SchemaError, schema: &str) -> String {
+    format!("Error parsing JSON: {error}. Expected JSON schema: {schema}")
+}
+
+/// The type of a JSON value, in the original's words.
+#[must_use]
+pub fn type_name(value: &RawValue) -> &'static str {
+    match value.get().as_bytes().first() {
+        Some(b'n') => "Null",
+        Some(b'f') => "False",
+        Some(b't') => "True",
+        Some(b'{') => "Object",
+        Some(b'[') => "Array",
+        Some(b'"') => "String",
+        _ => "Number",
+    }
+}
+
+/// A JSON object whose members are still text. Of two members with one name the first counts, as in
+/// the original.
+#[derive(Debug)]
+pub struct Object<'a> {
+    body: &'a [u8],
+    members: Members<'a>,
+}
+
+#[derive(Debug)]
+struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'de> Deserialize<'de> for Members<'de> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct InOrder;
+        impl<'de> Visitor<'de> for InOrder {
+            type Value = Members<'de>;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut members = Vec::new();
+                while let Some((Key(key), value)) = map.next_entry()? {
+                    if members.len() == MEMBERS_MAX {
+                        return Err(A::Error::custom(TOO_MANY_MEMBERS));
+                    }
+                    members.push((key, value));
+                }
+                Ok(Members(members))
+            }
+        }
+        from.deserialize_map(InOrder)
+    }
+}
+
+/// A member's name, borrowed where it holds no escape.
+#[derive(serde::Deserialize)]
+struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
+
+const TOO_MANY_MEMBERS: &str = "Too many members in an object";
+
+impl<'a> Object<'a> {
+    /// Reads a body.
+    ///
+    /// # Errors
+    /// Not UTF-8, not JSON, nested deeper than [`DEPTH_MAX`], not an object, or more than
+    /// [`MEMBERS_MAX`] members.
+    pub fn parse(body: &'a [u8]) -> Result<Self, SchemaError> {
+        let text = std::str::from_utf8(body).map_err(|broken| {
+            SchemaError::Syntax(at("Invalid UTF-8 encoding.", broken.valid_up_to()))
+        })?;
+        if let Some(offset) = too_deep_at(body) {
+            let phrase = format!("Nested deeper than {DEPTH_MAX} levels.");
+            return Err(SchemaError::Syntax(at(&phrase, offset)));
+        }
+        let syntax = |error: serde_json::Error| SchemaError::Syntax(rapidjson_phrase(&error, body));
+        if text.trim_start_matches(JSON_SPACE).starts_with('{') {
+            let members = serde_json::from_str(text).map_err(syntax)?;
+            return Ok(Self { body, members });
+        }
+        serde_json::from_str::<&RawValue>(text).map_err(syntax)?;
+        Err(SchemaError::NotAnObject)
+    }
+
+    /// A member, if it is there.
+    #[must_use]
+    pub fn get(&self, key: &str) -> Option<&'a RawValue> {
+        self.members.0.iter().find(|(name, _)| name == key).map(|(_, value)| *value)
+    }
+
+    fn required(&self, key: &'static str) -> Result<&'a RawValue, SchemaError> {
+        self.get(key).ok_or(SchemaError::Missing(key))
+    }
+
+    fn typed(
+        &self,
+        key: &'static str,
+        expected: &'static str,
+    ) -> Result<&'a RawValue, SchemaError> {
+        let value = self.required(key)?;
+        match type_name(value) {
+            found if found == expected => Ok(value),
+            found => Err(SchemaError::Type { key, expected, found }),
+        }
+    }
+
+    /// A text member.
+    ///
+    /// # Errors
+    /// It is missing, of another type, or holds a broken escape.
+    pub fn string(&self, key: &'static str) -> Result<Cow<'a, str>, SchemaError> {
+        self.decode(self.typed(key, "String")?)
+    }
+
+    /// A member that is an array of texts.
+    ///
+    /// # Errors
+    /// It is missing, of another type, or an element is not a text.
+    pub fn strings(&self, key: &'static str) -> Result<Vec<Cow<'a, str>>, SchemaError> {
+        let array = self.typed(key, "Array")?;
+        let elements: Vec<&'a RawValue> =
+            serde_json::from_str(array.get()).map_err(|error| self.syntax(array, &error))?;
+        let text = |element| match type_name(element) {
+            "String" => self.decode(element),
+            found => Err(SchemaError::Element { found, expected: "string" }),
+        };
+        elements.into_iter().map(text).collect()
+    }
+
+    /// A true or false member.
+    ///
+    /// # Errors
+    /// It is missing or of another type.
+    pub fn bool(&self, key: &'static str) -> Result<bool, SchemaError> {
+        match type_name(self.required(key)?) {
+            "True" => Ok(true),
+            "False" => Ok(false),
+            found => Err(SchemaError::NotBool { key, found }),
+        }
+    }
+
+    /// A whole number of 32 bits, as the original reads every number.
+    ///
+    /// # Errors
+    /// It is missing, of another type, has a fraction or exponent, or does not fit.
+    pub fn int(&self, key: &'static str) -> Result<i32, SchemaError> {
+        let number = self.integer(key)?;
+        i32::try_from(number).map_err(|_| SchemaError::NumberKind("int"))
+    }
+
+    /// A whole number of 64 bits.
+    ///
+    /// # Errors
+    /// As for [`Self::int`].
+    pub fn integer(&self, key: &'static str) -> Result<i64, SchemaError> {
+        let number = self.typed(key, "Number")?.get();
+        number.parse().map_err(|_| SchemaError::NumberKind("int"))
+    }
+
+    fn decode(&self, text: &'a RawValue) -> Result<Cow<'a, str>, SchemaError> {
+        let Key(decoded) =
+            serde_json::from_str(text.get()).map_err(|error| self.syntax(text, &error))?;
+        Ok(decoded)
+    }
+
+    /// The phrase for an error inside one value, with its offset in the whole body.
+    fn syntax(&self, value: &RawValue, error: &serde_json::Error) -> SchemaError {
+        let value = value.get().as_bytes();
+        let before = value.as_ptr().addr().saturating_sub(self.body.as_ptr().addr());
+        let (phrase, offset) = locate(error, value);
+        SchemaError::Syntax(at(phrase, before + offset))
+    }
+}
+
+const JSON_SPACE: [char; 4] = [' ', '\t', '\n', '\r'];
+
+/// Where nesting first exceeds [`DEPTH_MAX`].
+fn too_deep_at(body: &[u8]) -> Option<usize> {
+    let mut depth: usize = 0;
+    let mut deep = None;
+    outside_strings(body, |offset, byte| {
+        match byte {
+            b'[' | b'{' => depth += 1,
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > DEPTH_MAX && deep.is_none() {
+            deep = Some(offset);
+        }
+    });
+    deep
+}
+
+/// Calls `visit` for each byte that is not within a string literal.
+fn outside_strings(body: &[u8], mut visit: impl FnMut(usize, u8)) {
+    let mut in_string = false;
+    let mut escaped = false;
+    for (offset, &byte) in body.iter().enumerate() {
+        match (in_string, byte) {
+            (true, _) if escaped => escaped = false,
+            (true, b'\\') => escaped = true,
+            (_, b'"') => in_string = !in_string,
+            (true, _) => {}
+            (false, _) => visit(offset, byte),
+        }
+    }
+}
+
+/// What is wrong with `body`, in the words and offsets of the original's parser, such as
+/// `Invalid value. (offset 9)`. `error` is what parsing `body` gave.
+#[must_use]
+pub fn rapidjson_phrase(error: &serde_json::Error, body: &[u8]) -> String {
+    let (phrase, offset) = locate(error, body);
+    at(phrase, offset)
+}
+
+fn at(phrase: &str, offset: usize) -> String {
+    format!("{phrase} (offset {offset})")
+}
+
+const INVALID_VALUE: &str = "Invalid value.";
+const NAME: &str = "Missing a name for object member.";
+const COLON: &str = "Missing a colon after a name of object member.";
+const OBJECT_COMMA: &str = "Missing a comma or } after an object member.";
+const ARRAY_COMMA: &str = "Missing a comma or ] after an array element.";
+
+/// `serde_json` tells its error kinds apart only by text; this is the one place that reads it.
+const PHRASES: [(&str, &str); 18] = [
+    ("EOF while parsing a string", "Missing a closing quotation mark in string."),
+    ("EOF while parsing a list", ARRAY_COMMA),
+    ("EOF while parsing a value", INVALID_VALUE),
+    ("expected value", INVALID_VALUE),
+    ("expected ident", INVALID_VALUE),
+    ("expected `:`", COLON),
+    ("expected `,` or `}`", OBJECT_COMMA),
+    ("expected `,` or `]`", ARRAY_COMMA),
+    ("key must be a string", NAME),
+    ("trailing characters", "The document root must not be followed by other values."),
+    ("invalid escape", "Invalid escape character in string."),
+    ("control character", "Invalid control character in string."),
+    ("lone leading surrogate", "The surrogate pair in string is invalid."),
+    ("unexpected end of hex escape", "The surrogate pair in string is invalid."),
+    ("invalid unicode code point", "Invalid encoding in string."),
+    ("number out of range", "Number too big to be stored in double."),
+    ("invalid number", INVALID_VALUE),
+    (TOO_MANY_MEMBERS, "Too many members in an object."),
+];
+
+fn locate(error: &serde_json::Error, body: &[u8]) -> (&'static str, usize) {
+    if body.iter().all(u8::is_ascii_whitespace) {
+        return ("The document is empty.", body.len());
+    }
+    let text = error.to_string();
+    let offset = if error.is_eof() { body.len() } else { offset_of(error, body) };
+    if text.starts_with("EOF while parsing an object") {
+        return (end_of_object(body), offset);
+    }
+    if text.starts_with("trailing comma") {
+        let in_object = body.get(offset) == Some(&b'}');
+        return (if in_object { NAME } else { INVALID_VALUE }, offset);
+    }
+    let known = PHRASES.iter().find(|(prefix, _)| text.starts_with(prefix));
+    let phrase = known.map_or("Invalid JSON.", |(_, phrase)| *phrase);
+    if text.starts_with("number out of range") {
+        return (phrase, start_of_number(body, offset));
+    }
+    (phrase, offset)
+}
+
+/// Byte offset of the character that `error` complains about: line and column count from 1.
+fn offset_of(error: &serde_json::Error, body: &[u8]) -> usize {
+    let newlines = body.iter().enumerate().filter(|(_, byte)| **byte == b'\n');
+    let line_start = match error.line().checked_sub(2) {
+        None => 0,
+        Some(nth) => newlines.map(|(offset, _)| offset + 1).nth(nth).unwrap_or(0),
+    };
+    (line_start + error.column()).saturating_sub(1).min(body.len())
+}
+
+fn start_of_number(body: &[u8], offset: usize) -> usize {
+    let part_of_number = |byte: &u8| byte.is_ascii_digit() || b"+-.eE".contains(byte);
+    let before = body.get(..offset).unwrap_or(body);
+    before.len() - before.iter().rev().take_while(|byte| part_of_number(byte)).count()
+}
+
+/// What an object that ends too early was waiting for.
+fn end_of_object(body: &[u8]) -> &'static str {
+    let mut last_mark = (0, b'{');
+    outside_strings(body, |offset, byte| {
+        if b"{}[]:,".contains(&byte) {
+            last_mark = (offset, byte);
+        }
+    });
+    let (offset, mark) = last_mark;
+    let more = body.get(offset + 1..).is_some_and(|rest| !rest.trim_ascii().is_empty());
+    match mark {
+        b'{' | b',' if more => COLON,
+        b'{' | b',' => NAME,
+        _ => OBJECT_COMMA,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::{ProptestConfig, proptest};
+
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        #[test]
+        fn any_body_gets_an_answer_and_only_json_objects_pass(
+            body in "\\{?(\"a\":)?[{}\\[\\]:,\" 01a\\\\ue.\n-]{0,24}",
+        ) {
+            let is_object = serde_json::from_str::<serde::de::IgnoredAny>(&body).is_ok()
+                && body.trim_start().starts_with('{');
+            match Object::parse(body.as_bytes()) {
+                Ok(_) => assert!(is_object, "{body}"),
+                Err(SchemaError::Syntax(phrase)) => {
+                    assert!(!is_object, "{body}: {phrase}");
+                    let offset = phrase.split_once("(offset ").unwrap().1.trim_end_matches(')');
+                    assert!(offset.parse::<usize>().unwrap() <= body.len(), "{body}: {phrase}");
+                    assert!(!phrase.starts_with("Invalid JSON."), "{body}: {phrase}");
+                }
+                Err(error) => assert_eq!(error, SchemaError::NotAnObject, "{body}"),
+            }
+        }
+    }
+
+    fn refusal(body: &[u8]) -> String {
+        Object::parse(body).map(|_| ()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn syntax_errors_read_as_the_originals_parser_puts_them() {
+        let cases: [(&str, &str, usize); 19] = [
+            ("", "The document is empty.", 0),
+            ("{", NAME, 1),
+            ("{\"name\": ", INVALID_VALUE, 9),
+            ("nope", INVALID_VALUE, 1),
+            ("{\"input\": [NaN]}", INVALID_VALUE, 11),
+            ("{\"a\"", COLON, 4),
+            ("{\"a\" 1}", COLON, 5),
+            ("{\"a\": \"b\"", OBJECT_COMMA, 9),
+            ("{\"a\": [1]", OBJECT_COMMA, 9),
+            ("{\"a\": 1 \"b\": 2}", OBJECT_COMMA, 8),
+            ("{\"a\": 1,}", NAME, 8),
+            ("{a: 1}", NAME, 1),
+            ("{\"a\": [1,]}", INVALID_VALUE, 9),
+            ("{\"a\": [1 2]}", ARRAY_COMMA, 9),
+            ("[1", ARRAY_COMMA, 2),
+            ("{\"a\": \"b", "Missing a closing quotation mark in string.", 8),
+            ("{\"a\": 1} x", "The document root must not be followed by other values.", 9),
+            ("{\n\"a\": 1\n,\n}", NAME, 11),
+            ("{\"a\": \"\\x\"}", "Invalid escape character in string.", 8),
+        ];
+        for (body, phrase, offset) in cases {
+            let expected = format!("JSON parse error: {phrase} (offset {offset})\n");
+            assert_eq!(refusal(body.as_bytes()), expected, "{body}");
+        }
+        let huge: serde_json::Error = serde_json::from_str::<f64>("1e999").unwrap_err();
+        assert_eq!(
+            rapidjson_phrase(&huge, b"1e999"),
+            "Number too big to be stored in double. (offset 0)"
+        );
+    }
+
+    #[test]
+    fn bodies_made_to_hurt_are_refused() {
+        assert_eq!(
+            refusal(b"{\"a\": \"\xff\"}"),
+            "JSON parse error: Invalid UTF-8 encoding. (offset 7)\n"
+        );
+        let deep = "[".repeat(200_000) + &"]".repeat(200_000);
+        let expected = "JSON parse error: Nested deeper than 128 levels. (offset 128)\n";
+        assert_eq!(refusal(deep.as_bytes()), expected);
+        let brackets_in_text = format!("{{\"a\": \"{}\\\"[\"}}", "[".repeat(500));
+        assert!(Object::parse(brackets_in_text.as_bytes()).is_ok());
+        let wide = format!("{{{}}}", vec!["\"a\":1"; MEMBERS_MAX + 1].join(","));
+        assert!(
+            refusal(wide.as_bytes()).contains("Too many members"),
+            "{}",
+            refusal(wide.as_bytes())
+        );
+        for body in ["[1]", "3", "\"x\"", "null"] {
+            assert_eq!(refusal(body.as_bytes()), "Can only get key-value pair from an object");
+        }
+    }
+
+    #[test]
+    fn members_are_typed_as_the_original_types_them() {
+        let body = br#"{"s": "a\u00e9", "b": true, "i": -7, "f": 1.0, "l": ["x", "y"], "s": 1,
+            "big": 3000000000, "mixed": ["x", null], "bad": "\ud800"}"#;
+        let object = Object::parse(body).unwrap();
+        assert_eq!(object.string("s").unwrap(), "aé");
+        assert!(object.bool("b").unwrap());
+        assert_eq!(object.int("i"), Ok(-7));
+        assert_eq!(object.strings("l").unwrap(), ["x", "y"]);
+        assert_eq!(object.integer("big"), Ok(3_000_000_000));
+        let texts = [
+            (object.int("big").unwrap_err(), "PredictionData of type Number is not of type int"),
+            (object.int("f").unwrap_err(), "PredictionData of type Number is not of type int"),
+            (
+                object.int("s").unwrap_err(),
+                "Type mismatch! JSON key s expected type Numberbut found type String",
+            ),
+            (
+                object.bool("i").unwrap_err(),
+                "Type mismatch! JSON key i expected type bool but found type Number",
+            ),
+            (
+                object.strings("mixed").unwrap_err(),
+                "Array input of type Null is not of type string",
+            ),
+            (object.string("none").unwrap_err(), "JSON object does not have required key: none"),
+        ];
+        for (error, text) in texts {
+            assert_eq!(error.to_string(), text);
+        }
+        assert!(object.string("bad").unwrap_err().to_string().contains("surrogate"));
+    }
+}

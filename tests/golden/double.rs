@@ -1,0 +1,142 @@
+//! The management frontend over metadata held in memory, on a real socket.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use actix_web::dev::ServerHandle;
+use actix_web::{App, HttpResponse, HttpServer};
+use clipper::domain::{Command, InputType, ModelId, ModelName, ModelVersion, ReplicaId};
+use clipper::http::body::BodyLimits;
+use clipper::http::health::Readiness;
+use clipper::http::management::ports::{
+    ChangeError, ContainerInfo, Containers, Metadata, PolicyStates,
+};
+use clipper::http::management::{ManagementState, configure};
+use clipper::store::projection::Catalog;
+use futures_util::future::BoxFuture;
+
+use crate::replay::World;
+
+#[derive(Default)]
+pub struct Memory {
+    catalog: Mutex<Catalog>,
+    containers: Mutex<Vec<ContainerInfo>>,
+    store_is_away: AtomicBool,
+}
+
+impl Memory {
+    fn carry_out(&self, command: &Command) -> Result<(), ChangeError> {
+        if self.store_is_away.load(Ordering::SeqCst) {
+            return Err(ChangeError::Unavailable { reason: "Redis is away".to_owned() });
+        }
+        let mut catalog = self.catalog.lock().unwrap();
+        for event in catalog.decide(command)? {
+            catalog.apply(&event);
+        }
+        Ok(())
+    }
+}
+
+impl Metadata for Memory {
+    fn execute(&self, command: Command) -> BoxFuture<'static, Result<(), ChangeError>> {
+        let outcome = self.carry_out(&command);
+        Box::pin(async move { outcome })
+    }
+
+    fn catalog(&self) -> Arc<Catalog> {
+        Arc::new(self.catalog.lock().unwrap().clone())
+    }
+}
+
+impl Containers for Memory {
+    fn list(&self) -> Vec<ContainerInfo> {
+        self.containers.lock().unwrap().clone()
+    }
+}
+
+impl PolicyStates for Memory {
+    fn get(&self, _app: &str, uid: i64) -> Option<String> {
+        (uid == 77).then(|| "learnt".to_owned())
+    }
+}
+
+pub struct InMemoryServer {
+    addr: SocketAddr,
+    memory: Arc<Memory>,
+    readiness: Arc<Readiness>,
+    handle: ServerHandle,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl InMemoryServer {
+    pub fn start(body_max_bytes: usize) -> Self {
+        let memory = Arc::new(Memory::default());
+        let readiness = Readiness::new();
+        let state = ManagementState {
+            metadata: memory.clone(),
+            containers: memory.clone(),
+            states: memory.clone(),
+            metrics: Arc::new(|_| HttpResponse::Ok().json(serde_json::json!({"counters": []}))),
+            readiness: readiness.clone(),
+        };
+        let limits = BodyLimits { max_bytes: body_max_bytes, idle: Duration::from_secs(1) };
+        let configure = configure(state, limits);
+        let (started, running) = mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            actix_web::rt::System::new().block_on(async move {
+                let server = HttpServer::new(move || App::new().configure(configure.clone()))
+                    .workers(1)
+                    .disable_signals()
+                    .shutdown_timeout(1)
+                    .bind(("127.0.0.1", 0))
+                    .unwrap();
+                let addr = server.addrs()[0];
+                let server = server.run();
+                started.send((addr, server.handle())).unwrap();
+                server.await.unwrap();
+            });
+        });
+        let (addr, handle) = running.recv().unwrap();
+        Self { addr, memory, readiness, handle, thread: Some(thread) }
+    }
+
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    pub fn readiness(&self) -> &Readiness {
+        &self.readiness
+    }
+
+    pub fn set_store_away(&self, away: bool) {
+        self.memory.store_is_away.store(away, Ordering::SeqCst);
+    }
+}
+
+impl World for InMemoryServer {
+    fn connect(&mut self, model: &str, version: &str, input_type: &str, _output: &str) {
+        let (name, version) = (ModelName::parse(model), ModelVersion::parse(version));
+        let model = ModelId::new(name.unwrap(), version.unwrap());
+        let mut containers = self.memory.containers.lock().unwrap();
+        let connected = containers.iter().filter(|c| c.model == model).count();
+        let replica = ReplicaId(u32::try_from(connected).unwrap());
+        let input_type = InputType::parse(input_type).unwrap();
+        containers.push(ContainerInfo { model, replica, input_type });
+    }
+
+    fn freeze(&mut self, _model: &str) {}
+
+    fn thaw(&mut self, _model: &str) {}
+}
+
+impl Drop for InMemoryServer {
+    fn drop(&mut self) {
+        drop(self.handle.stop(false));
+        if let Some(thread) = self.thread.take() {
+            assert!(thread.join().is_ok() || std::thread::panicking(), "the server panicked");
+        }
+    }
+}
