@@ -4,4 +4,5 @@ pub mod body;
 pub mod errors;
 pub mod health;
 pub mod management;
+pub mod query;
 pub mod schema;

@@ -53,5 +53,6 @@
 //! answer is limited by the caller of [`codec::decode_from_container`].
 
 pub mod codec;
+pub mod listener;
 pub mod wire;
 pub mod zmtp;

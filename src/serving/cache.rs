@@ -140,7 +140,7 @@ impl PredictionCache {
         }
         let mut pending = self.shard(&key).lock();
         let waiter = match pending.get(&key) {
-            Some(flight) => match flight.join(waiter) {
+            Some(flight) => match flight.join(waiter, arrived) {
                 Ok(()) => return Lookup::Joined(Arc::clone(flight)),
                 Err(waiter) => waiter,
             },
@@ -174,6 +174,14 @@ impl PredictionCache {
     pub fn retire(&self, model: u64) {
         if let Some(ready) = &self.ready {
             ready.retain(|key, _| key.model != model);
+        }
+    }
+
+    /// Drops flights that wait although nobody waits for them any more: those that a dying actor
+    /// lost with its mailbox.
+    pub fn forget_lost(&self, now: Instant) {
+        for shard in &self.pending {
+            shard.lock().retain(|_, flight| !flight.is_forgotten(now));
         }
     }
 

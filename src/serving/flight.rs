@@ -33,6 +33,17 @@ struct State {
     waiters: SmallVec<[Waiter; 1]>,
 }
 
+impl State {
+    fn live_until(&self, now: Instant) -> Option<Instant> {
+        let live = self.waiters.iter().filter(|w| w.slot.is_awaited() && w.deadline > now);
+        live.map(|w| w.deadline).max()
+    }
+
+    fn is_forgotten(&self, now: Instant) -> bool {
+        self.stage == Stage::Queued && self.live_until(now).is_none()
+    }
+}
+
 /// One computation. It is queued, runs on a replica (perhaps again on another), and ends once.
 #[derive(Debug)]
 pub struct Flight {
@@ -40,6 +51,8 @@ pub struct Flight {
     pub key: CacheKey,
     /// When the first query asked.
     pub arrived: Instant,
+    /// When the first query's answer is due.
+    pub deadline: Instant,
     attempts: AtomicU32,
     state: Mutex<State>,
 }
@@ -48,10 +61,11 @@ impl Flight {
     /// A queued flight with its first waiter.
     #[must_use]
     pub fn new(key: CacheKey, arrived: Instant, first: Waiter) -> Arc<Self> {
+        let deadline = first.deadline;
         let mut waiters = SmallVec::new();
         waiters.push(first);
         let state = Mutex::new(State { stage: Stage::Queued, waiters });
-        Arc::new(Self { key, arrived, attempts: AtomicU32::new(0), state })
+        Arc::new(Self { key, arrived, deadline, attempts: AtomicU32::new(0), state })
     }
 
     /// The input, in wire form.
@@ -60,13 +74,14 @@ impl Flight {
         &self.key.input
     }
 
-    /// Adds a waiter. Gives it back if the flight has ended meanwhile.
+    /// Adds a waiter. Gives it back if the flight has ended, or waits in a queue although everybody
+    /// who asked for it has gone: the queue may drop it at any moment.
     ///
     /// # Errors
     /// The waiter, for a new flight.
-    pub fn join(&self, waiter: Waiter) -> Result<(), Waiter> {
+    pub fn join(&self, waiter: Waiter, now: Instant) -> Result<(), Waiter> {
         let mut state = self.state.lock();
-        if state.stage == Stage::Done {
+        if state.stage == Stage::Done || state.is_forgotten(now) {
             return Err(waiter);
         }
         state.waiters.push(waiter);
@@ -76,13 +91,13 @@ impl Flight {
     /// The latest deadline that somebody who still waits has after `now`, if any.
     #[must_use]
     pub fn live_until(&self, now: Instant) -> Option<Instant> {
-        let state = self.state.lock();
-        state
-            .waiters
-            .iter()
-            .filter(|w| w.slot.is_awaited() && w.deadline > now)
-            .map(|w| w.deadline)
-            .max()
+        self.state.lock().live_until(now)
+    }
+
+    /// Whether it waits to be run although nobody waits for it.
+    #[must_use]
+    pub fn is_forgotten(&self, now: Instant) -> bool {
+        self.state.lock().is_forgotten(now)
     }
 
     /// Takes it out of the queue to run it. `false` if it runs or has ended: it may stand in a queue
@@ -115,7 +130,8 @@ impl Flight {
         self.attempts.load(Ordering::Relaxed)
     }
 
-    /// Ends it: every waiter gets `answer`. Later calls do nothing (invariant P1).
+    /// Ends it: every waiter gets `answer`. Later calls do nothing (invariant P1). Through the cache
+    /// ([`super::cache::PredictionCache::land`], `abort`), which forgets it first.
     pub(super) fn end(&self, answer: &Answer) {
         let waiters = {
             let mut state = self.state.lock();

@@ -22,6 +22,12 @@ impl Output {
         serde_json::to_vec(text).ok().map(|quoted| Self(Bytes::from(quoted)))
     }
 
+    /// JSON's `null`.
+    #[must_use]
+    pub fn null() -> Self {
+        Self(Bytes::from_static(b"null"))
+    }
+
     /// The JSON value.
     #[must_use]
     pub fn json(&self) -> &[u8] {

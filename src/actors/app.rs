@@ -1,0 +1,241 @@
+//! One per application and HTTP worker, on the worker's own thread: from a request body to queries
+//! under way, and feedback.
+
+use std::sync::Arc;
+
+use actix::prelude::*;
+use smallvec::SmallVec;
+
+use super::data_plane::{DataPlane, Permit};
+use super::directory::{ModelEntry, ModelHandle};
+use super::messages::{
+    AppEnded, AppFacts, Enqueue, Predict, Progress, QueryRefused, Redefine, Relink, Started,
+    StopApp, Update,
+};
+use super::router::Router;
+use crate::clock::Instant;
+use crate::domain::AppName;
+use crate::serving::cache::Lookup;
+use crate::serving::flight::{Flight, Waiter};
+use crate::serving::parse::{self, Inputs, PredictBody};
+use crate::serving::ticket::{Answer, DefaultReason, Ticket};
+
+/// Keeps what feedback leaves with an application's policy. Called on HTTP workers: must be quick.
+pub trait FeedbackLog: Send + Sync {
+    /// Records that user `uid` of `app` gave feedback; `initial` is the policy's state before any.
+    fn record(&self, app: &AppName, uid: i64, initial: &str);
+}
+
+/// The actor.
+pub struct App {
+    plane: Arc<DataPlane>,
+    facts: Arc<AppFacts>,
+    linked: Option<Arc<ModelEntry>>,
+    feedback: Arc<dyn FeedbackLog>,
+    parent: Addr<Router>,
+}
+
+type Answers = SmallVec<[Answer; 1]>;
+
+impl App {
+    /// An application without a link.
+    #[must_use]
+    pub fn new(
+        plane: Arc<DataPlane>,
+        facts: Arc<AppFacts>,
+        linked: Option<Arc<ModelEntry>>,
+        feedback: Arc<dyn FeedbackLog>,
+        parent: Addr<Router>,
+    ) -> Self {
+        Self { plane, facts, linked, feedback, parent }
+    }
+
+    fn predict(&self, predict: &Predict) -> Result<Started, QueryRefused> {
+        let PredictBody { inputs, version } = parse::predict_body(
+            &predict.body,
+            self.facts.spec.input_type,
+            self.plane.serving.request_inputs_max,
+        )
+        .map_err(QueryRefused::Body)?;
+        let model = self.select(version.as_deref())?;
+        let permit = self.plane.admit(inputs.len()).ok_or(QueryRefused::Busy)?;
+        let queries = inputs.len();
+        let progress = match model {
+            Some(model) => self.answer(&model, inputs, predict.arrived),
+            None => Progress::Ready(no_replica(queries)),
+        };
+        Ok(self.started(queries, progress, permit))
+    }
+
+    fn started(&self, queries: usize, progress: Progress, permit: Permit) -> Started {
+        let first_query_id = self.plane.query_ids(queries);
+        Started { first_query_id, app: Arc::clone(&self.facts), progress, permit }
+    }
+
+    /// The default policy's choice: the linked model, in its current version or the one asked for.
+    fn select(&self, version: Option<&str>) -> Result<Option<Arc<ModelHandle>>, QueryRefused> {
+        match (version, &self.linked) {
+            (None, linked) => Ok(linked.as_ref().and_then(|entry| entry.current())),
+            (Some(version), Some(entry)) => match entry.version(version) {
+                Some(handle) => Ok(Some(handle)),
+                None => Err(QueryRefused::Version(format!(
+                    "Requested version: {version} does not exist for model: {}",
+                    entry.name()
+                ))),
+            },
+            (Some(version), None) => Err(QueryRefused::Version(format!(
+                "Requested version: {version} does not exist: application '{}' is not linked to \
+                 a model",
+                self.facts.spec.name
+            ))),
+        }
+    }
+
+    fn answer(&self, model: &Arc<ModelHandle>, inputs: Inputs, arrived: Instant) -> Progress {
+        let cache = &self.plane.cache;
+        let mut answers: SmallVec<[Option<Answer>; 1]> = SmallVec::with_capacity(inputs.len());
+        let mut misses = SmallVec::<[_; 1]>::new();
+        for input in inputs {
+            let key = cache.key(model.serial, input);
+            let hit = cache.get(&key);
+            model.metrics.cache_lookup(hit.is_some());
+            if hit.is_none() {
+                misses.push((answers.len(), key));
+            }
+            answers.push(hit.map(Answer::Output));
+        }
+        if misses.is_empty() {
+            return Progress::Ready(answers.into_iter().flatten().collect());
+        }
+        if model.replicas() == 0 {
+            let late = || Answer::Default(DefaultReason::NoReplica);
+            return Progress::Ready(answers.into_iter().map(|a| a.unwrap_or_else(late)).collect());
+        }
+        let deadline = arrived + self.facts.spec.latency_slo.as_duration();
+        let ticket = Ticket::new(answers.len());
+        for (index, answer) in answers.into_iter().enumerate() {
+            if let Some(answer) = answer {
+                ticket.slot(index).fill(answer);
+            }
+        }
+        let mut entries = SmallVec::new();
+        for (index, key) in misses {
+            let waiter = Waiter { slot: ticket.slot(index), deadline };
+            match cache.lookup(key, arrived, waiter) {
+                Lookup::Hit(output) => ticket.slot(index).fill(Answer::Output(output)),
+                Lookup::Miss(flight) => entries.push((deadline, flight)),
+                // Queued behind somebody patient: queue it again by the earlier deadline.
+                Lookup::Joined(flight) if deadline < flight.deadline => {
+                    entries.push((deadline, flight));
+                }
+                Lookup::Joined(_) => {}
+            }
+        }
+        self.enqueue(model, entries);
+        Progress::Waiting { ticket, deadline }
+    }
+
+    fn enqueue(&self, model: &ModelHandle, entries: SmallVec<[(Instant, Arc<Flight>); 1]>) {
+        if entries.is_empty() {
+            return;
+        }
+        let places = entries.len();
+        if !model.reserve(places, self.plane.serving.model_queue_max) {
+            return self.shed(model, entries, "serving.model_queue_max");
+        }
+        let refused = match model.batcher() {
+            Some(batcher) => match batcher.try_send(Enqueue { entries }) {
+                Ok(()) => return,
+                Err(SendError::Full(enqueue) | SendError::Closed(enqueue)) => enqueue.entries,
+            },
+            None => entries,
+        };
+        model.release(places);
+        self.shed(model, refused, "serving.mailbox_max");
+    }
+
+    /// Answers queries that there is no room for (invariant L1).
+    fn shed(
+        &self,
+        model: &ModelHandle,
+        entries: SmallVec<[(Instant, Arc<Flight>); 1]>,
+        limit: &str,
+    ) {
+        let why = format!("The queue of model {} is full ({limit})", model.spec.id);
+        let why: Arc<str> = Arc::from(why);
+        for (_, flight) in entries {
+            self.plane.cache.abort(&flight, DefaultReason::Shed(Arc::clone(&why)));
+        }
+    }
+}
+
+fn no_replica(queries: usize) -> Answers {
+    std::iter::repeat_n(Answer::Default(DefaultReason::NoReplica), queries).collect()
+}
+
+impl Actor for App {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(self.plane.serving.mailbox_max);
+    }
+
+    fn stopped(&mut self, _: &mut Self::Context) {
+        let ended = AppEnded {
+            name: self.facts.spec.name.clone(),
+            panicked: std::thread::panicking(),
+        };
+        if self.parent.try_send(ended).is_err() {
+            tracing::debug!(app = %self.facts.spec.name, "its router has ended");
+        }
+    }
+}
+
+impl Handler<Predict> for App {
+    type Result = Result<Started, QueryRefused>;
+
+    fn handle(&mut self, predict: Predict, _: &mut Self::Context) -> Self::Result {
+        let started = self.predict(&predict);
+        if started.is_err() {
+            self.facts.metrics.rejected();
+        }
+        started
+    }
+}
+
+impl Handler<Update> for App {
+    type Result = Result<(), QueryRefused>;
+
+    fn handle(&mut self, update: Update, _: &mut Self::Context) -> Self::Result {
+        let spec = &self.facts.spec;
+        let body =
+            parse::update_body(&update.body, spec.input_type).map_err(QueryRefused::Body)?;
+        // The default policy learns nothing from a label; it keeps that the user is known.
+        self.feedback.record(&spec.name, body.uid, &spec.default_output);
+        Ok(())
+    }
+}
+
+impl Handler<Redefine> for App {
+    type Result = ();
+
+    fn handle(&mut self, redefine: Redefine, _: &mut Self::Context) {
+        self.facts = redefine.0;
+    }
+}
+
+impl Handler<Relink> for App {
+    type Result = ();
+
+    fn handle(&mut self, relink: Relink, _: &mut Self::Context) {
+        self.linked = relink.0;
+    }
+}
+
+impl Handler<StopApp> for App {
+    type Result = ();
+
+    fn handle(&mut self, _: StopApp, ctx: &mut Self::Context) {
+        ctx.stop();
+    }
+}

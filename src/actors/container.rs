@@ -1,0 +1,381 @@
+//! One per replica: owns its ZeroMQ connection and the one batch under way.
+//!
+//! It dies on silence, on a broken rule, when its queue of unwritten bytes overflows, or with the
+//! connection; what it had not answered goes back to the batcher (invariant C1). It never trusts the
+//! other end (invariants P3, C2): an answer counts only for the batch under way, whole.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::prelude::*;
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio_util::codec::{FramedParts, FramedRead};
+use tracing::{debug, info, warn};
+
+use super::batcher::Batcher;
+use super::container_pool::ContainerPool;
+use super::data_plane::DataPlane;
+use super::directory::ModelHandle;
+use super::messages::{
+    Attach, BatchDone, CloseContainer, ContainerEnded, Detach, ReplicaLeft, ReplicaReady, RunBatch,
+};
+use crate::clock::{self, Instant};
+use crate::domain::{InputType, ModelId, ReplicaId};
+use crate::metrics::RpcEnd;
+use crate::rpc::codec::{self, FromContainer};
+use crate::rpc::listener::{self, Place};
+use crate::rpc::wire::WireChunks;
+use crate::rpc::zmtp::{Decoder, Incoming, ZmtpError};
+use crate::serving::flight::Flight;
+use crate::serving::output::Output;
+use crate::serving::ticket::DefaultReason;
+
+/// What a container is, as registered.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// What it serves.
+    pub model: ModelId,
+    /// Its number.
+    pub replica: ReplicaId,
+    /// What its inputs are made of.
+    pub input_type: InputType,
+    /// The other end.
+    pub peer: SocketAddr,
+}
+
+#[derive(Debug)]
+struct Serving {
+    model: Arc<ModelHandle>,
+    batcher: Addr<Batcher>,
+}
+
+#[derive(Debug)]
+struct InFlight {
+    message_id: u32,
+    flights: Vec<Arc<Flight>>,
+    sent: Instant,
+}
+
+/// The actor. Lives on its model's data arbiter.
+#[derive(Debug)]
+pub struct Container {
+    plane: Arc<DataPlane>,
+    identity: Identity,
+    pool: Addr<ContainerPool>,
+    serving: Option<Serving>,
+    write_half: Arc<OwnedWriteHalf>,
+    unwritten: WireChunks,
+    waiting_to_write: bool,
+    in_flight: Option<InFlight>,
+    /// Its batcher has not heard of it, because it was attached in the middle of a batch.
+    unannounced: bool,
+    next_message_id: u32,
+    last_heard: Instant,
+    end: Option<(RpcEnd, String)>,
+    _place: Place,
+}
+
+impl Container {
+    /// Takes over a connection whose handshake is done. Runs on the arbiter that will own it.
+    ///
+    /// # Errors
+    /// The connection cannot be registered with this thread's event loop.
+    pub fn adopt(
+        plane: Arc<DataPlane>,
+        identity: Identity,
+        pool: Addr<ContainerPool>,
+        connection: std::net::TcpStream,
+        place: Place,
+    ) -> io::Result<(Self, OwnedReadHalf)> {
+        let (read_half, write_half) = TcpStream::from_std(connection)?.into_split();
+        let container = Self {
+            plane,
+            identity,
+            pool,
+            serving: None,
+            write_half: Arc::new(write_half),
+            unwritten: WireChunks::new(),
+            waiting_to_write: false,
+            in_flight: None,
+            unannounced: false,
+            next_message_id: 0,
+            last_heard: clock::now(),
+            end: None,
+            _place: place,
+        };
+        Ok((container, read_half))
+    }
+
+    /// Starts to read; `unread` is what the handshake read too much.
+    pub fn listen(&self, read_half: OwnedReadHalf, unread: BytesMut, ctx: &mut Context<Self>) {
+        let mut parts = FramedParts::new::<Bytes>(
+            read_half,
+            Decoder::new(listener::zmtp_limits(&self.plane.rpc)),
+        );
+        parts.read_buf = unread;
+        let framed: FramedRead<_, _> = FramedRead::from(parts);
+        ctx.add_stream(framed);
+    }
+
+    fn end(&mut self, why: RpcEnd, text: impl Into<String>, ctx: &mut Context<Self>) {
+        if self.end.is_none() {
+            self.end = Some((why, text.into()));
+        }
+        ctx.stop();
+    }
+
+    fn receive(&mut self, frames: Vec<Bytes>, ctx: &mut Context<Self>) {
+        match codec::decode_from_container(frames, self.plane.rpc.frames_max) {
+            Ok(FromContainer::Heartbeat) => {
+                codec::encode_heartbeat(&mut self.unwritten, false);
+                self.write(ctx);
+            }
+            Ok(FromContainer::NewContainer { .. }) => {
+                // It asks again after a heartbeat of ours crossed its first message: known already.
+                debug!(replica = %self.identity.replica, "repeated new-container message");
+            }
+            Ok(FromContainer::Answer { message_id, outputs }) => {
+                self.answer(message_id, &outputs, ctx);
+            }
+            Err(error) => self.end(RpcEnd::Protocol, error.to_string(), ctx),
+        }
+    }
+
+    fn answer(&mut self, message_id: u32, outputs: &[Bytes], ctx: &mut Context<Self>) {
+        let answered = clock::now();
+        let Some(batch) = self.in_flight.take_if(|batch| batch.message_id == message_id) else {
+            if let Some(serving) = &self.serving {
+                serving.model.metrics.stray_answer();
+            }
+            debug!(replica = %self.identity.replica, message_id, "stray answer ignored");
+            return;
+        };
+        if outputs.len() != batch.flights.len() {
+            let (sent, got) = (batch.flights.len(), outputs.len());
+            self.in_flight = Some(batch);
+            let text = format!("it answered {got} outputs to {sent} inputs");
+            return self.end(RpcEnd::OutputCount, text, ctx);
+        }
+        for (flight, text) in batch.flights.iter().zip(outputs) {
+            match Output::from_text(text) {
+                Some(output) => self.plane.cache.land(flight, output),
+                None => self.plane.cache.abort(
+                    flight,
+                    DefaultReason::Failed(Arc::from("The model's output is not UTF-8 text")),
+                ),
+            }
+        }
+        if std::mem::take(&mut self.unannounced) {
+            return self.announce(ctx);
+        }
+        let done = BatchDone {
+            replica: self.identity.replica,
+            queries: batch.flights.len(),
+            sent: batch.sent,
+            answered,
+        };
+        self.tell_batcher(done, ctx);
+    }
+
+    fn announce(&self, ctx: &mut Context<Self>) {
+        let replica = self.identity.replica;
+        self.tell_batcher(ReplicaReady { replica, container: ctx.address() }, ctx);
+    }
+
+    /// Sends to the batcher without losing the message when its mailbox is full for a moment.
+    fn tell_batcher<M>(&self, message: M, ctx: &mut Context<Self>)
+    where
+        M: Message<Result = ()> + Send + 'static,
+        Batcher: Handler<M>,
+    {
+        let Some(serving) = &self.serving else { return };
+        match serving.batcher.try_send(message) {
+            Ok(()) => {}
+            Err(SendError::Full(message)) => {
+                let told = serving.batcher.send(message).into_actor(self);
+                ctx.spawn(told.map(|told, container, _| {
+                    if told.is_err() {
+                        debug!(replica = %container.identity.replica, "its batcher has ended");
+                    }
+                }));
+            }
+            // Its model starts another one and the pool attaches this replica to it.
+            Err(SendError::Closed(_)) => {
+                debug!(replica = %self.identity.replica, "its batcher has ended");
+            }
+        }
+    }
+
+    /// Writes as much as the connection takes; the rest when it is writable again.
+    fn write(&mut self, ctx: &mut Context<Self>) {
+        if self.waiting_to_write {
+            return self.check_write_queue(ctx);
+        }
+        while !self.unwritten.is_empty() {
+            let mut pieces = [io::IoSlice::new(&[]); 64];
+            let n = self.unwritten.chunks_vectored(&mut pieces);
+            match self.write_half.try_write_vectored(&pieces[..n]) {
+                Ok(0) => return self.end(RpcEnd::Closed, "it takes no more bytes", ctx),
+                Ok(written) => self.unwritten.advance(written),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.await_writable(ctx);
+                    return self.check_write_queue(ctx);
+                }
+                Err(error) => return self.end(RpcEnd::Closed, error.to_string(), ctx),
+            }
+        }
+    }
+
+    fn await_writable(&mut self, ctx: &mut Context<Self>) {
+        self.waiting_to_write = true;
+        let write_half = Arc::clone(&self.write_half);
+        let writable = async move { write_half.writable().await.map_err(|e| e.to_string()) };
+        ctx.spawn(writable.into_actor(self).map(|writable, container, ctx| {
+            container.waiting_to_write = false;
+            match writable {
+                Ok(()) => container.write(ctx),
+                Err(error) => container.end(RpcEnd::Closed, error, ctx),
+            }
+        }));
+    }
+
+    fn check_write_queue(&mut self, ctx: &mut Context<Self>) {
+        let max = self.plane.rpc.write_queue_max_bytes;
+        let queued = self.unwritten.queued_bytes();
+        if queued > max {
+            let text = format!("it does not read: {queued} bytes wait, the limit is {max}");
+            self.end(RpcEnd::Stuck, text, ctx);
+        }
+    }
+
+    fn watch_silence(&mut self, ctx: &mut Context<Self>) {
+        let limit = Duration::from_millis(self.plane.rpc.silence_timeout_ms);
+        let silent = clock::now() - self.last_heard;
+        if silent >= limit {
+            return self.end(RpcEnd::Silent, format!("nothing heard for {silent:?}"), ctx);
+        }
+        ctx.run_later(limit - silent, Self::watch_silence);
+    }
+
+    /// Leaves the batcher, with what is unanswered.
+    fn leave(&mut self, why: &str) {
+        let unanswered = self.in_flight.take().map(|batch| batch.flights).unwrap_or_default();
+        let Some(serving) = self.serving.take() else { return };
+        let why = format!("Replica {}:{} failed: {why}", self.identity.model, self.identity.replica);
+        let left =
+            ReplicaLeft { replica: self.identity.replica, unanswered, why: Arc::from(why) };
+        if let Err(SendError::Full(left) | SendError::Closed(left)) =
+            serving.batcher.try_send(left)
+        {
+            for flight in left.unanswered {
+                let reason = DefaultReason::Failed(Arc::clone(&left.why));
+                self.plane.cache.abort(&flight, reason);
+            }
+        }
+    }
+}
+
+impl Actor for Container {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(self.plane.serving.mailbox_max);
+        self.watch_silence(ctx);
+    }
+
+    fn stopped(&mut self, _: &mut Self::Context) {
+        let (why, text) = if std::thread::panicking() {
+            (RpcEnd::Panicked, "its actor panicked".to_owned())
+        } else {
+            self.end.take().unwrap_or((RpcEnd::Closed, "the connection was closed".to_owned()))
+        };
+        let Identity { model, replica, peer, .. } = &self.identity;
+        if matches!(why, RpcEnd::Closed | RpcEnd::Retired | RpcEnd::Shutdown) {
+            info!(%model, %replica, %peer, reason = ?why, "replica left: {text}");
+        } else {
+            warn!(%model, %replica, %peer, reason = ?why, "replica dropped: {text}");
+        }
+        self.leave(&text);
+        let ended = ContainerEnded {
+            model: self.identity.model.clone(),
+            replica: self.identity.replica,
+            why,
+        };
+        if self.pool.try_send(ended).is_err() {
+            // The pool looks for dead replicas by itself from time to time.
+            debug!(replica = %self.identity.replica, "the container pool is busy");
+        }
+    }
+}
+
+impl StreamHandler<Result<Incoming, ZmtpError>> for Container {
+    fn handle(&mut self, incoming: Result<Incoming, ZmtpError>, ctx: &mut Self::Context) {
+        self.last_heard = clock::now();
+        match incoming {
+            Ok(Incoming::Message(frames)) => self.receive(frames, ctx),
+            Ok(Incoming::Ping { context }) => {
+                self.unwritten.push_pong(&context);
+                self.write(ctx);
+            }
+            Err(error) => {
+                let why = listener::end_of(&error);
+                self.end(why, error.to_string(), ctx);
+            }
+        }
+    }
+
+    fn finished(&mut self, ctx: &mut Self::Context) {
+        self.end(RpcEnd::Closed, "the connection was closed", ctx);
+    }
+}
+
+impl Handler<Attach> for Container {
+    type Result = ();
+
+    fn handle(&mut self, attach: Attach, ctx: &mut Self::Context) {
+        self.serving = Some(Serving { model: attach.model, batcher: attach.batcher });
+        if self.in_flight.is_some() {
+            self.unannounced = true;
+        } else {
+            self.announce(ctx);
+        }
+    }
+}
+
+impl Handler<Detach> for Container {
+    type Result = ();
+
+    fn handle(&mut self, _: Detach, _: &mut Self::Context) {
+        self.leave("its model was retired");
+    }
+}
+
+impl Handler<RunBatch> for Container {
+    type Result = ();
+
+    fn handle(&mut self, batch: RunBatch, ctx: &mut Self::Context) {
+        let message_id = self.next_message_id;
+        self.next_message_id = self.next_message_id.wrapping_add(1);
+        codec::encode_predict(
+            &mut self.unwritten,
+            message_id,
+            self.identity.input_type,
+            batch.flights.iter().map(|flight| flight.input()),
+        );
+        let sent = clock::now();
+        self.in_flight = Some(InFlight { message_id, flights: batch.flights, sent });
+        self.write(ctx);
+    }
+}
+
+impl Handler<CloseContainer> for Container {
+    type Result = ();
+
+    fn handle(&mut self, close: CloseContainer, ctx: &mut Self::Context) {
+        self.end(close.0, "the server closed the connection", ctx);
+    }
+}

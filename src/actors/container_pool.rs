@@ -1,0 +1,303 @@
+//! Who is connected: registers containers, numbers replicas, keeps configured child processes alive.
+//!
+//! Membership is soft state: nothing here is journalled. A container of an unregistered model is taken
+//! and listed, and serves once its model is registered.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::prelude::*;
+use parking_lot::RwLock;
+use tracing::{error, info};
+
+use super::children::{Children, StopChildren};
+use super::container::{Container, Identity};
+use super::data_plane::DataPlane;
+use super::directory::ModelHandle;
+use super::messages::{
+    Attach, BatcherReady, CloseContainer, ContainerEnded, Detach, ModelChange, ModelsChanged,
+    Register, RegistrationRefused,
+};
+use super::models::DataArbiters;
+use crate::domain::{InputType, ModelId, ReplicaId};
+use crate::metrics::RpcEnd;
+use crate::rpc::listener::Registration;
+
+/// How often the pool looks for replicas whose end it was not told of.
+const SWEEP: Duration = Duration::from_secs(5);
+
+/// A connected replica, as operators see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContainerInfo {
+    /// What it serves.
+    pub model: ModelId,
+    /// Its number.
+    pub replica: ReplicaId,
+    /// What its inputs are made of.
+    pub input_type: InputType,
+}
+
+/// The list of connected replicas, readable from any thread.
+#[derive(Debug, Clone, Default)]
+pub struct ContainerList(Arc<RwLock<BTreeMap<(ModelId, ReplicaId), ContainerInfo>>>);
+
+impl ContainerList {
+    /// All of them, by model and number.
+    #[must_use]
+    pub fn all(&self) -> Vec<ContainerInfo> {
+        self.0.read().values().cloned().collect()
+    }
+}
+
+#[derive(Debug)]
+struct Registered {
+    handle: Arc<ModelHandle>,
+    batcher: Option<Addr<super::batcher::Batcher>>,
+}
+
+#[derive(Debug)]
+struct Replica {
+    container: Addr<Container>,
+    input_type: InputType,
+}
+
+/// The actor.
+pub struct ContainerPool {
+    plane: Arc<DataPlane>,
+    arbiters: DataArbiters,
+    list: ContainerList,
+    children: Children,
+    models: HashMap<ModelId, Registered>,
+    retired: HashSet<ModelId>,
+    replicas: HashMap<ModelId, BTreeMap<ReplicaId, Replica>>,
+    next_replica: HashMap<ModelId, u32>,
+    stopping: bool,
+}
+
+impl ContainerPool {
+    /// An empty pool.
+    #[must_use]
+    pub fn new(
+        plane: Arc<DataPlane>,
+        arbiters: DataArbiters,
+        list: ContainerList,
+        children: Children,
+    ) -> Self {
+        Self {
+            plane,
+            arbiters,
+            list,
+            children,
+            models: HashMap::new(),
+            retired: HashSet::new(),
+            replicas: HashMap::new(),
+            next_replica: HashMap::new(),
+            stopping: false,
+        }
+    }
+
+    fn check(&self, registration: &Registration) -> Result<(), RegistrationRefused> {
+        if self.stopping {
+            return Err(RegistrationRefused::Stopping);
+        }
+        match self.models.get(&registration.model) {
+            Some(model) if model.handle.spec.input_type != registration.input_type => {
+                Err(RegistrationRefused::InputType {
+                    model: registration.model.clone(),
+                    registered: model.handle.spec.input_type,
+                    offered: registration.input_type,
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn take(&mut self, registration: Registration, ctx: &mut Context<Self>) {
+        let Registration { stream, unread, model, input_type, peer, place } = registration;
+        let number = self.next_replica.entry(model.clone()).or_default();
+        let replica = ReplicaId(*number);
+        *number += 1;
+        let identity = Identity { model: model.clone(), replica, input_type, peer };
+        let (plane, pool) = (Arc::clone(&self.plane), ctx.address());
+        let (started, start) = tokio::sync::oneshot::channel();
+        // The connection joins the event loop of the thread that owns it from now on.
+        self.arbiters.of(&model).spawn_fn(move || {
+            match Container::adopt(plane, identity, pool, stream, place) {
+                Ok((container, read_half)) => {
+                    let container = Container::create(|ctx| {
+                        container.listen(read_half, unread, ctx);
+                        container
+                    });
+                    // The receiver is gone only if the pool is.
+                    let _ = started.send(container);
+                }
+                Err(error) => error!(%error, "a container connection cannot be adopted"),
+            }
+        });
+        ctx.wait(start.into_actor(self).map(move |container, pool, _| {
+            if let Ok(container) = container {
+                info!(%model, %replica, %peer, %input_type, "replica connected");
+                pool.add(&model, replica, Replica { container, input_type });
+            }
+        }));
+    }
+
+    fn add(&mut self, model: &ModelId, id: ReplicaId, replica: Replica) {
+        if !self.retired.contains(model) {
+            self.show(model, id, replica.input_type);
+        }
+        if let Some(registered) = self.models.get(model) {
+            attach(registered, &replica);
+        }
+        self.replicas.entry(model.clone()).or_default().insert(id, replica);
+    }
+
+    fn show(&self, model: &ModelId, replica: ReplicaId, input_type: InputType) {
+        let info = ContainerInfo { model: model.clone(), replica, input_type };
+        self.list.0.write().insert((model.clone(), replica), info);
+    }
+
+    fn remove(&mut self, model: &ModelId, replica: ReplicaId) -> bool {
+        self.list.0.write().remove(&(model.clone(), replica));
+        let Some(replicas) = self.replicas.get_mut(model) else { return false };
+        let removed = replicas.remove(&replica).is_some();
+        if replicas.is_empty() {
+            self.replicas.remove(model);
+        }
+        removed
+    }
+
+    fn registered(&mut self, handle: Arc<ModelHandle>, ctx: &mut Context<Self>) {
+        let id = handle.spec.id.clone();
+        self.retired.remove(&id);
+        if let Some(replicas) = self.replicas.get(&id) {
+            for (replica, entry) in replicas {
+                if entry.input_type == handle.spec.input_type {
+                    self.show(&id, *replica, entry.input_type);
+                } else {
+                    tell(&entry.container, CloseContainer(RpcEnd::InputType));
+                }
+            }
+        }
+        self.models.insert(id.clone(), Registered { handle, batcher: None });
+        self.children.start(&id, ctx);
+    }
+
+    fn retire(&mut self, id: &ModelId) {
+        self.models.remove(id);
+        self.children.stop(id);
+        let Some(replicas) = self.replicas.get(id) else { return };
+        for (replica, entry) in replicas {
+            self.list.0.write().remove(&(id.clone(), *replica));
+            tell(&entry.container, Detach);
+        }
+        // Its containers may stay connected or come back: not listed until it is registered again.
+        self.retired.insert(id.clone());
+    }
+
+    /// Forgets replicas whose actor ended without a word.
+    fn sweep(&mut self) {
+        let dead: Vec<(ModelId, ReplicaId)> = self
+            .replicas
+            .iter()
+            .flat_map(|(model, replicas)| replicas.iter().map(move |(id, entry)| (model, id, entry)))
+            .filter(|(_, _, entry)| !entry.container.connected())
+            .map(|(model, id, _)| (model.clone(), *id))
+            .collect();
+        for (model, replica) in dead {
+            self.remove(&model, replica);
+        }
+    }
+
+    /// The children's part of the state.
+    pub fn children(&mut self) -> &mut Children {
+        &mut self.children
+    }
+}
+
+fn attach(registered: &Registered, replica: &Replica) {
+    if let Some(batcher) = &registered.batcher
+        && registered.handle.spec.input_type == replica.input_type
+    {
+        let model = Arc::clone(&registered.handle);
+        tell(&replica.container, Attach { model, batcher: batcher.clone() });
+    }
+}
+
+/// A container that cannot be told is ended or about to: the sweep finds it.
+fn tell<M>(container: &Addr<Container>, message: M)
+where
+    M: Message<Result = ()> + Send + 'static,
+    Container: Handler<M>,
+{
+    if container.try_send(message).is_err() {
+        tracing::debug!("a container could not be told");
+    }
+}
+
+impl Actor for ContainerPool {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(self.plane.serving.mailbox_max);
+        ctx.run_interval(SWEEP, |pool, _| pool.sweep());
+    }
+}
+
+impl Handler<Register> for ContainerPool {
+    type Result = Result<(), RegistrationRefused>;
+
+    fn handle(&mut self, register: Register, ctx: &mut Self::Context) -> Self::Result {
+        self.check(&register.0)?;
+        self.take(register.0, ctx);
+        Ok(())
+    }
+}
+
+impl Handler<ContainerEnded> for ContainerPool {
+    type Result = ();
+
+    fn handle(&mut self, ended: ContainerEnded, _: &mut Self::Context) {
+        self.plane.metrics.rpc_ended(ended.why);
+        self.remove(&ended.model, ended.replica);
+    }
+}
+
+impl Handler<BatcherReady> for ContainerPool {
+    type Result = ();
+
+    fn handle(&mut self, ready: BatcherReady, _: &mut Self::Context) {
+        let id = &ready.model.spec.id;
+        let Some(registered) = self.models.get_mut(id) else { return };
+        if registered.handle.serial != ready.model.serial {
+            return;
+        }
+        registered.batcher = Some(ready.batcher);
+        for replica in self.replicas.get(id).into_iter().flat_map(BTreeMap::values) {
+            attach(registered, replica);
+        }
+    }
+}
+
+impl Handler<ModelsChanged> for ContainerPool {
+    type Result = ();
+
+    fn handle(&mut self, changed: ModelsChanged, ctx: &mut Self::Context) {
+        for change in changed.0 {
+            match change {
+                ModelChange::Registered(handle) => self.registered(handle, ctx),
+                ModelChange::Retired(id) => self.retire(&id),
+            }
+        }
+    }
+}
+
+impl Handler<StopChildren> for ContainerPool {
+    type Result = ResponseFuture<()>;
+
+    fn handle(&mut self, _: StopChildren, _: &mut Self::Context) -> Self::Result {
+        self.stopping = true;
+        Box::pin(self.children.stop_all())
+    }
+}

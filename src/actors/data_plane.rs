@@ -1,0 +1,77 @@
+//! What every data-plane actor and handler shares: limits, cache, metrics, the directory of models.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use super::directory::Directory;
+use crate::config::{Config, ContainersConfig, RpcConfig, ServingConfig};
+use crate::metrics::Metrics;
+use crate::serving::cache::PredictionCache;
+
+/// Shared by reference; everything in it may be used from any thread.
+#[derive(Debug)]
+pub struct DataPlane {
+    /// Limits of a query's way.
+    pub serving: ServingConfig,
+    /// Limits of replica connections.
+    pub rpc: RpcConfig,
+    /// Restart rules.
+    pub containers: ContainersConfig,
+    /// Finished outputs and unfinished flights.
+    pub cache: PredictionCache,
+    /// All metrics.
+    pub metrics: Arc<Metrics>,
+    /// All models.
+    pub directory: Directory,
+    next_query_id: AtomicU64,
+    inflight: AtomicUsize,
+}
+
+impl DataPlane {
+    /// An empty data plane.
+    #[must_use]
+    pub fn new(config: &Config, metrics: Arc<Metrics>) -> Arc<Self> {
+        Arc::new(Self {
+            serving: config.serving.clone(),
+            rpc: config.rpc.clone(),
+            containers: config.containers.clone(),
+            cache: PredictionCache::new(config.serving.cache_max_bytes),
+            metrics,
+            directory: Directory::default(),
+            next_query_id: AtomicU64::new(0),
+            inflight: AtomicUsize::new(0),
+        })
+    }
+
+    /// The first of `n` consecutive query ids.
+    pub fn query_ids(&self, n: usize) -> u64 {
+        self.next_query_id.fetch_add(n as u64, Ordering::Relaxed)
+    }
+
+    /// Room for `n` more queries, given back when the permit is dropped; `None` at the limit.
+    #[must_use]
+    pub fn admit(self: &Arc<Self>, n: usize) -> Option<Permit> {
+        let before = self.inflight.fetch_add(n, Ordering::Relaxed);
+        let permit = Permit { plane: Arc::clone(self), n };
+        (before + n <= self.serving.inflight_queries_max).then_some(permit)
+    }
+
+    /// Queries being answered.
+    #[must_use]
+    pub fn inflight(&self) -> usize {
+        self.inflight.load(Ordering::Relaxed)
+    }
+}
+
+/// Room for a request's queries among those being answered (invariant L1).
+#[derive(Debug)]
+pub struct Permit {
+    plane: Arc<DataPlane>,
+    n: usize,
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.plane.inflight.fetch_sub(self.n, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,194 @@
+//! Where queries find their models: shared by all threads, written by `Models` and `Batcher` only.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use actix::Addr;
+use parking_lot::RwLock;
+
+use super::batcher::Batcher;
+use crate::domain::{ModelName, ModelSpec, ModelVersion};
+use crate::metrics::ModelMetrics;
+
+/// One registered model version, as the query path sees it.
+#[derive(Debug)]
+pub struct ModelHandle {
+    /// Its definition.
+    pub spec: ModelSpec,
+    /// Number of this registration; part of every cache key.
+    pub serial: u64,
+    /// Its metrics.
+    pub metrics: Arc<ModelMetrics>,
+    batcher: RwLock<Option<Addr<Batcher>>>,
+    replicas: AtomicUsize,
+    queued: AtomicUsize,
+}
+
+impl ModelHandle {
+    /// A version without a batcher and without replicas.
+    #[must_use]
+    pub fn new(spec: ModelSpec, serial: u64, metrics: Arc<ModelMetrics>) -> Self {
+        Self {
+            spec,
+            serial,
+            metrics,
+            batcher: RwLock::default(),
+            replicas: AtomicUsize::new(0),
+            queued: AtomicUsize::new(0),
+        }
+    }
+
+    /// Its batcher, while it runs. A restart gives another address.
+    #[must_use]
+    pub fn batcher(&self) -> Option<Addr<Batcher>> {
+        self.batcher.read().clone()
+    }
+
+    /// Called by its `Model` around the batcher's life.
+    pub fn set_batcher(&self, batcher: Option<Addr<Batcher>>) {
+        *self.batcher.write() = batcher;
+    }
+
+    /// Replicas that are connected and attached.
+    #[must_use]
+    pub fn replicas(&self) -> usize {
+        self.replicas.load(Ordering::Relaxed)
+    }
+
+    /// Called by its batcher.
+    pub fn set_replicas(&self, replicas: usize) {
+        self.replicas.store(replicas, Ordering::Relaxed);
+        self.metrics.set_replicas(replicas);
+    }
+
+    /// Takes `n` places in the queue, or none if that would exceed `max` (invariant L1).
+    #[must_use]
+    pub fn reserve(&self, n: usize, max: usize) -> bool {
+        let before = self.queued.fetch_add(n, Ordering::Relaxed);
+        if before + n > max {
+            self.queued.fetch_sub(n, Ordering::Relaxed);
+            return false;
+        }
+        true
+    }
+
+    /// Takes places without asking, for queries that come back after their replica failed.
+    pub fn reserve_again(&self, n: usize) {
+        self.queued.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// Gives places back.
+    pub fn release(&self, n: usize) {
+        let less = |queued: usize| Some(queued.saturating_sub(n));
+        let _ = self.queued.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+    }
+
+    /// Counts anew, when a batcher takes over after another one died with messages unread.
+    pub fn recount(&self, queued: usize) {
+        self.queued.store(queued, Ordering::Relaxed);
+    }
+
+    /// Places taken.
+    #[must_use]
+    pub fn queued(&self) -> usize {
+        self.queued.load(Ordering::Relaxed)
+    }
+}
+
+#[derive(Debug, Default)]
+struct Versions {
+    current: Option<ModelVersion>,
+    by_version: HashMap<ModelVersion, Arc<ModelHandle>>,
+}
+
+/// A model's name and what is behind it now. Applications hold one for each link; it stays the same
+/// object while versions come and go, so moving traffic touches no application.
+#[derive(Debug)]
+pub struct ModelEntry {
+    name: ModelName,
+    versions: RwLock<Versions>,
+}
+
+impl ModelEntry {
+    /// The model's name.
+    #[must_use]
+    pub fn name(&self) -> &ModelName {
+        &self.name
+    }
+
+    /// The current version, if it is registered.
+    #[must_use]
+    pub fn current(&self) -> Option<Arc<ModelHandle>> {
+        let versions = self.versions.read();
+        versions.by_version.get(versions.current.as_ref()?).cloned()
+    }
+
+    /// A version by name.
+    #[must_use]
+    pub fn version(&self, version: &str) -> Option<Arc<ModelHandle>> {
+        self.versions.read().by_version.get(version).cloned()
+    }
+
+    fn is_empty(&self) -> bool {
+        let versions = self.versions.read();
+        versions.current.is_none() && versions.by_version.is_empty()
+    }
+}
+
+/// All models by name.
+#[derive(Debug, Default)]
+pub struct Directory(RwLock<HashMap<ModelName, Arc<ModelEntry>>>);
+
+impl Directory {
+    /// The entry of a name, made if it is not there: an application may be linked before the model
+    /// is registered again.
+    pub fn entry(&self, name: &ModelName) -> Arc<ModelEntry> {
+        if let Some(entry) = self.0.read().get(name) {
+            return Arc::clone(entry);
+        }
+        let mut entries = self.0.write();
+        let entry = entries.entry(name.clone()).or_insert_with(|| {
+            Arc::new(ModelEntry { name: name.clone(), versions: RwLock::default() })
+        });
+        Arc::clone(entry)
+    }
+
+    /// Adds or replaces a version; gives back what it replaced.
+    pub fn insert(&self, handle: Arc<ModelHandle>) -> Option<Arc<ModelHandle>> {
+        let entry = self.entry(&handle.spec.id.name);
+        let version = handle.spec.id.version.clone();
+        let replaced = entry.versions.write().by_version.insert(version, handle);
+        replaced
+    }
+
+    /// Removes a version.
+    pub fn remove(&self, name: &ModelName, version: &ModelVersion) -> Option<Arc<ModelHandle>> {
+        let entry = self.entry(name);
+        let removed = entry.versions.write().by_version.remove(version);
+        self.forget_if_unused(name);
+        removed
+    }
+
+    /// Moves the model's traffic.
+    pub fn route(&self, name: &ModelName, version: Option<ModelVersion>) {
+        self.entry(name).versions.write().current = version;
+        self.forget_if_unused(name);
+    }
+
+    /// A version by full name.
+    #[must_use]
+    pub fn get(&self, name: &ModelName, version: &ModelVersion) -> Option<Arc<ModelHandle>> {
+        self.0.read().get(name)?.version(version.as_str())
+    }
+
+    fn forget_if_unused(&self, name: &ModelName) {
+        let mut entries = self.0.write();
+        // Only the map refers to it: no application is linked to this name.
+        let unused =
+            entries.get(name).is_some_and(|e| e.is_empty() && Arc::strong_count(e) == 1);
+        if unused {
+            entries.remove(name);
+        }
+    }
+}

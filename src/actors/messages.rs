@@ -1,0 +1,291 @@
+//! Every message that crosses data-plane actors, grouped by receiver.
+//!
+//! Metadata messages (`Execute`, `Subscribe`, `Published`) stand in [`super::catalog`].
+
+use std::sync::Arc;
+
+use actix::{Addr, Message};
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use super::batcher::Batcher;
+use super::container::Container;
+use super::data_plane::Permit;
+use super::directory::{ModelEntry, ModelHandle};
+use crate::clock::Instant;
+use crate::domain::{AppName, AppSpec, InputType, ModelId, ReplicaId};
+use crate::metrics::{AppMetrics, RpcEnd};
+use crate::rpc::listener::Registration;
+use crate::serving::flight::Flight;
+use crate::serving::output::Output;
+use crate::serving::parse::BodyError;
+use crate::serving::ticket::{Answer, Ticket};
+
+// ---------------------------------------------------------------------------------------- App
+
+/// A request body for an application. Sender: the HTTP handler, on the same thread. Reply: answers
+/// or a ticket. Full mailbox: the sender waits; the number of senders is bounded by connections.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<Started, QueryRefused>")]
+pub struct Predict {
+    /// The JSON body.
+    pub body: Bytes,
+    /// When it had arrived; the deadline counts from here.
+    pub arrived: Instant,
+}
+
+/// A predict request under way.
+#[derive(Debug)]
+pub struct Started {
+    /// Id of the first query; the others follow.
+    pub first_query_id: u64,
+    /// What the answer needs of the application.
+    pub app: Arc<AppFacts>,
+    /// The answers, or where they will be.
+    pub progress: Progress,
+    /// Room taken by the request; dropped with it.
+    pub permit: Permit,
+}
+
+/// Where a request's answers are.
+#[derive(Debug)]
+pub enum Progress {
+    /// Here, in input order.
+    Ready(SmallVec<[Answer; 1]>),
+    /// On their way; closed at the deadline.
+    Waiting {
+        /// What to wait on.
+        ticket: Ticket,
+        /// Until when.
+        deadline: Instant,
+    },
+}
+
+/// The part of an application's definition that answers need, resolved once.
+#[derive(Debug)]
+pub struct AppFacts {
+    /// The definition.
+    pub spec: AppSpec,
+    /// Its default output as JSON.
+    pub default_output: Output,
+    /// Its metrics.
+    pub metrics: Arc<AppMetrics>,
+}
+
+/// Why a predict or update request is refused without an answer to its queries.
+#[derive(Debug)]
+pub enum QueryRefused {
+    /// The body.
+    Body(BodyError),
+    /// The `version` asked for.
+    Version(String),
+    /// No room: `serving.inflight_queries_max`.
+    Busy,
+}
+
+/// Feedback for an application. Sender: the HTTP handler, on the same thread. Reply: recorded.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<(), QueryRefused>")]
+pub struct Update {
+    /// The JSON body.
+    pub body: Bytes,
+}
+
+/// A new definition. Sender: the worker's `Router`.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Redefine(pub Arc<AppFacts>);
+
+/// New links. Sender: the worker's `Router`.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Relink(pub Option<Arc<ModelEntry>>);
+
+/// The application was deleted. Sender: the worker's `Router`.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct StopApp;
+
+// ------------------------------------------------------------------------------------- Router
+
+/// An application's actor has ended. Sender: `App`, from `stopped()`.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct AppEnded {
+    /// Which.
+    pub name: AppName,
+    /// By a panic.
+    pub panicked: bool,
+}
+
+// -------------------------------------------------------------------------------------- Model
+
+/// The model's batcher has ended. Sender: `Batcher`, from `stopped()`.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct BatcherEnded {
+    /// What it still had queued, for its successor.
+    pub queued: Vec<(Instant, Arc<Flight>)>,
+    /// By a panic.
+    pub panicked: bool,
+}
+
+/// The model version was retired. Sender: `Models`.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct RetireModel;
+
+// ------------------------------------------------------------------------------------- Models
+
+/// A model's actor has ended. Sender: `Model`, from `stopped()`.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct ModelEnded {
+    /// Which registration.
+    pub handle: Arc<ModelHandle>,
+    /// By a panic.
+    pub panicked: bool,
+}
+
+// ------------------------------------------------------------------------------------ Batcher
+
+/// Queries for the model. Sender: `App`, from an HTTP worker's thread, after taking places in the
+/// queue. Full mailbox: the sender gives the default output.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Enqueue {
+    /// Each with the deadline it is queued by.
+    pub entries: SmallVec<[(Instant, Arc<Flight>); 1]>,
+}
+
+/// A replica is attached and idle. Sender: `Container`.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct ReplicaReady {
+    /// Which.
+    pub replica: ReplicaId,
+    /// Where batches go.
+    pub container: Addr<Container>,
+}
+
+/// A replica has answered its batch and is idle. Sender: `Container`.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct BatchDone {
+    /// Which.
+    pub replica: ReplicaId,
+    /// Queries answered.
+    pub queries: usize,
+    /// When the batch was sent.
+    pub sent: Instant,
+    /// When the answer was read.
+    pub answered: Instant,
+}
+
+/// A replica is gone. Sender: `Container`, from `stopped()` or when detached.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct ReplicaLeft {
+    /// Which.
+    pub replica: ReplicaId,
+    /// What it had not answered.
+    pub unanswered: Vec<Arc<Flight>>,
+    /// Said to callers whose query cannot be tried again.
+    pub why: Arc<str>,
+}
+
+/// The model version was retired: answer what waits by the default output and end. Sender: `Model`.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct StopBatcher;
+
+// ---------------------------------------------------------------------------------- Container
+
+/// The replica's model is registered: serve it. Sender: `ContainerPool`.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Attach {
+    /// The registration.
+    pub model: Arc<ModelHandle>,
+    /// Its batcher.
+    pub batcher: Addr<Batcher>,
+}
+
+/// The replica's model was retired: keep the connection, serve nothing. Sender: `ContainerPool`.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Detach;
+
+/// One batch; the replica is idle (invariant C1). Sender: `Batcher`.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct RunBatch {
+    /// At least one.
+    pub flights: Vec<Arc<Flight>>,
+}
+
+/// End the connection. Sender: `ContainerPool`.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct CloseContainer(pub RpcEnd);
+
+// ------------------------------------------------------------------------------ ContainerPool
+
+/// A connection has said what it serves. Sender: the RPC listener. Reply: taken, or why not.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<(), RegistrationRefused>")]
+pub struct Register(pub Registration);
+
+/// Why a container is not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistrationRefused {
+    /// Its type is not that of its model.
+    #[error("model {model} takes {registered}, but the container says {offered}")]
+    InputType {
+        /// The model version.
+        model: ModelId,
+        /// What the registration says.
+        registered: InputType,
+        /// What the container says.
+        offered: InputType,
+    },
+    /// The server is stopping.
+    #[error("the server is stopping")]
+    Stopping,
+}
+
+/// A replica's actor has ended. Sender: `Container`, from `stopped()`.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct ContainerEnded {
+    /// Its model version.
+    pub model: ModelId,
+    /// Which.
+    pub replica: ReplicaId,
+    /// Why.
+    pub why: RpcEnd,
+}
+
+/// A model version has a (new) batcher. Sender: `Model`.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct BatcherReady {
+    /// The registration.
+    pub model: Arc<ModelHandle>,
+    /// Its batcher.
+    pub batcher: Addr<Batcher>,
+}
+
+/// Model versions were registered or retired, in this order. Sender: `Models`.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct ModelsChanged(pub Vec<ModelChange>);
+
+/// One of [`ModelsChanged`].
+#[derive(Debug)]
+pub enum ModelChange {
+    /// Start its child processes; the batcher follows.
+    Registered(Arc<ModelHandle>),
+    /// Stop its child processes, detach its replicas.
+    Retired(ModelId),
+}

@@ -1,0 +1,129 @@
+//! One per registered model version: keeps its batcher alive and tells the others where it is.
+
+use std::sync::Arc;
+
+use actix::prelude::*;
+use tracing::{error, warn};
+
+use super::batcher::Batcher;
+use super::container_pool::ContainerPool;
+use super::data_plane::DataPlane;
+use super::directory::ModelHandle;
+use super::messages::{BatcherEnded, BatcherReady, ModelEnded, RetireModel, StopBatcher};
+use super::models::Models;
+use super::supervisor::{RestartBudget, Verdict};
+use crate::clock::{self, Instant};
+use crate::serving::flight::Flight;
+use crate::serving::ticket::DefaultReason;
+
+/// The actor. Lives on one of the data arbiters, with its batcher and its containers.
+#[derive(Debug)]
+pub struct Model {
+    plane: Arc<DataPlane>,
+    handle: Arc<ModelHandle>,
+    pool: Addr<ContainerPool>,
+    parent: Addr<Models>,
+    budget: RestartBudget,
+    retired: bool,
+}
+
+impl Model {
+    /// A model whose batcher starts with it.
+    #[must_use]
+    pub fn new(
+        plane: Arc<DataPlane>,
+        handle: Arc<ModelHandle>,
+        pool: Addr<ContainerPool>,
+        parent: Addr<Models>,
+    ) -> Self {
+        let budget = RestartBudget::new(&plane.containers);
+        Self { plane, handle, pool, parent, budget, retired: false }
+    }
+
+    fn start_batcher(
+        &mut self,
+        queued: Vec<(Instant, Arc<Flight>)>,
+        ctx: &mut Context<Self>,
+    ) {
+        self.budget.started(clock::now());
+        let batcher = Batcher::new(
+            Arc::clone(&self.plane),
+            Arc::clone(&self.handle),
+            ctx.address(),
+            queued,
+        )
+        .start();
+        self.handle.set_batcher(Some(batcher.clone()));
+        let ready = BatcherReady { model: Arc::clone(&self.handle), batcher };
+        let tell_pool = self.pool.send(ready).into_actor(self);
+        ctx.spawn(tell_pool.map(|told, model, _| {
+            if told.is_err() {
+                warn!(model = %model.handle.spec.id, "the container pool is gone");
+            }
+        }));
+    }
+
+    fn give_up(&self, queued: Vec<(Instant, Arc<Flight>)>) {
+        error!(model = %self.handle.spec.id, "its batcher failed too often; register the model anew");
+        for (_, flight) in queued {
+            self.handle.release(1);
+            self.plane.cache.abort(&flight, DefaultReason::NoReplica);
+        }
+    }
+}
+
+impl Actor for Model {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(self.plane.serving.mailbox_max);
+        self.start_batcher(Vec::new(), ctx);
+    }
+
+    fn stopped(&mut self, _: &mut Self::Context) {
+        if let Some(batcher) = self.handle.batcher() {
+            self.handle.set_batcher(None);
+            if batcher.try_send(StopBatcher).is_err() {
+                warn!(model = %self.handle.spec.id, "its batcher had ended already");
+            }
+        }
+        let ended = ModelEnded {
+            handle: Arc::clone(&self.handle),
+            panicked: std::thread::panicking(),
+        };
+        if self.parent.try_send(ended).is_err() {
+            warn!(model = %self.handle.spec.id, "nobody supervises it any more");
+        }
+    }
+}
+
+impl Handler<BatcherEnded> for Model {
+    type Result = ();
+
+    fn handle(&mut self, ended: BatcherEnded, ctx: &mut Self::Context) {
+        self.handle.set_batcher(None);
+        self.handle.set_replicas(0);
+        if self.retired {
+            return;
+        }
+        self.plane.metrics.actor_restarted("batcher");
+        self.plane.cache.forget_lost(clock::now());
+        match self.budget.died(clock::now()) {
+            Verdict::GiveUp => self.give_up(ended.queued),
+            Verdict::RestartAfter(pause) => {
+                warn!(model = %self.handle.spec.id, panicked = ended.panicked, ?pause,
+                    "its batcher ended and is started again");
+                ctx.run_later(pause, |model, ctx| model.start_batcher(ended.queued, ctx));
+            }
+        }
+    }
+}
+
+impl Handler<RetireModel> for Model {
+    type Result = ();
+
+    fn handle(&mut self, _: RetireModel, ctx: &mut Self::Context) {
+        self.retired = true;
+        ctx.stop();
+    }
+}

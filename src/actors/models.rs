@@ -1,0 +1,208 @@
+//! Starts, replaces and stops the `Model` actors as the metadata says, and keeps them alive.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use actix::prelude::*;
+use tracing::{error, info, warn};
+
+use super::catalog::{Published, Subscribe};
+use super::container_pool::ContainerPool;
+use super::data_plane::DataPlane;
+use super::directory::ModelHandle;
+use super::messages::{ModelChange, ModelEnded, ModelsChanged, RetireModel};
+use super::model::Model;
+use super::supervisor::{RestartBudget, Verdict};
+use crate::clock;
+use crate::domain::{ModelId, ModelSpec};
+use crate::store::projection::{Catalog, Effect};
+
+/// The threads that models run on. A model stays on one of them: its batcher and all its replicas
+/// exchange messages without leaving it.
+#[derive(Debug, Clone)]
+pub struct DataArbiters(pub Arc<[ArbiterHandle]>);
+
+impl DataArbiters {
+    /// The thread of a model version.
+    #[must_use]
+    pub fn of(&self, id: &ModelId) -> &ArbiterHandle {
+        let mut hasher = DefaultHasher::new();
+        id.hash(&mut hasher);
+        let threads = self.0.len() as u64;
+        &self.0[usize::try_from(hasher.finish() % threads).unwrap_or(0)]
+    }
+}
+
+struct Running {
+    handle: Arc<ModelHandle>,
+    actor: Addr<Model>,
+    budget: RestartBudget,
+}
+
+/// The actor.
+pub struct Models {
+    plane: Arc<DataPlane>,
+    arbiters: DataArbiters,
+    pool: Addr<ContainerPool>,
+    running: HashMap<ModelId, Running>,
+    next_serial: u64,
+    /// What the pool has not been told yet.
+    changes: Vec<ModelChange>,
+}
+
+impl Models {
+    /// Nothing runs until [`Boot`] or [`Published`] says so.
+    #[must_use]
+    pub fn new(plane: Arc<DataPlane>, arbiters: DataArbiters, pool: Addr<ContainerPool>) -> Self {
+        Self {
+            plane,
+            arbiters,
+            pool,
+            running: HashMap::new(),
+            next_serial: 1,
+            changes: Vec::new(),
+        }
+    }
+
+    fn run(&mut self, effect: &Effect, ctx: &mut Context<Self>) {
+        match effect {
+            Effect::ServeModel(spec) => self.serve(spec, ctx),
+            Effect::StopModel(id) => self.retire(id),
+            Effect::RouteModel(name, version) => {
+                self.plane.directory.route(name, version.clone());
+            }
+            Effect::ServeApp(_) | Effect::StopApp(_) | Effect::RouteApp(..) => {}
+        }
+    }
+
+    fn serve(&mut self, spec: &ModelSpec, ctx: &mut Context<Self>) {
+        if self.running.get(&spec.id).is_some_and(|r| r.handle.spec == *spec) {
+            return;
+        }
+        self.retire(&spec.id);
+        let metrics = self.plane.metrics.model(&spec.id);
+        let handle = Arc::new(ModelHandle::new(spec.clone(), self.next_serial, metrics));
+        self.next_serial += 1;
+        let mut budget = RestartBudget::new(&self.plane.containers);
+        budget.started(clock::now());
+        let actor = self.start(&handle, ctx);
+        self.plane.directory.insert(Arc::clone(&handle));
+        self.changes.push(ModelChange::Registered(Arc::clone(&handle)));
+        info!(model = %spec.id, input_type = %spec.input_type, "model registered");
+        self.running.insert(spec.id.clone(), Running { handle, actor, budget });
+    }
+
+    fn start(&self, handle: &Arc<ModelHandle>, ctx: &mut Context<Self>) -> Addr<Model> {
+        let (plane, pool, parent) = (Arc::clone(&self.plane), self.pool.clone(), ctx.address());
+        let arbiter = self.arbiters.of(&handle.spec.id);
+        let handle = Arc::clone(handle);
+        Model::start_in_arbiter(arbiter, move |_| Model::new(plane, handle, pool, parent))
+    }
+
+    fn retire(&mut self, id: &ModelId) {
+        let Some(running) = self.running.remove(id) else { return };
+        self.plane.directory.remove(&id.name, &id.version);
+        self.plane.cache.retire(running.handle.serial);
+        self.plane.metrics.remove_model(id);
+        if running.actor.try_send(RetireModel).is_err() {
+            warn!(model = %id, "its actor had ended already");
+        }
+        self.changes.push(ModelChange::Retired(id.clone()));
+        info!(model = %id, "model retired");
+    }
+
+    /// Runs effects and tells the pool once; nothing else is handled until it has heard.
+    fn run_all<'e>(
+        &mut self,
+        effects: impl IntoIterator<Item = &'e Effect>,
+        ctx: &mut Context<Self>,
+    ) {
+        for effect in effects {
+            self.run(effect, ctx);
+        }
+        let changes = std::mem::take(&mut self.changes);
+        if changes.is_empty() {
+            return;
+        }
+        let told = self.pool.send(ModelsChanged(changes)).into_actor(self);
+        ctx.wait(told.map(|told, _, _| {
+            if told.is_err() {
+                error!("the container pool is gone");
+            }
+        }));
+    }
+}
+
+impl Actor for Models {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(self.plane.serving.mailbox_max);
+    }
+}
+
+/// Follow the catalog from here on. Sender: the composition root, once. Reply: all is started.
+#[derive(Message)]
+#[rtype(result = "Result<(), String>")]
+pub struct Boot(pub Addr<super::catalog::CatalogWriter>);
+
+impl Handler<Boot> for Models {
+    type Result = AtomicResponse<Self, Result<(), String>>;
+
+    fn handle(&mut self, boot: Boot, ctx: &mut Self::Context) -> Self::Result {
+        let subscribe = Subscribe { recipient: ctx.address().recipient() };
+        let catalog = boot.0.send(subscribe).into_actor(self);
+        let started = catalog.map(|catalog, models, ctx| {
+            let catalog: Arc<Catalog> = catalog.map_err(|e| format!("catalog writer: {e}"))?;
+            models.run_all(&catalog.boot_effects(), ctx);
+            Ok(())
+        });
+        // Nothing published may be handled before the snapshot it follows.
+        AtomicResponse::new(Box::pin(started))
+    }
+}
+
+impl Handler<Published> for Models {
+    type Result = ();
+
+    fn handle(&mut self, published: Published, ctx: &mut Self::Context) {
+        self.run_all(published.effects.iter(), ctx);
+    }
+}
+
+impl Handler<ModelEnded> for Models {
+    type Result = ();
+
+    fn handle(&mut self, ended: ModelEnded, ctx: &mut Self::Context) {
+        let id = ended.handle.spec.id.clone();
+        let now = clock::now();
+        // A retired registration ends on purpose and is not in the table any more.
+        let Some(running) = self.running.get_mut(&id) else { return };
+        if running.handle.serial != ended.handle.serial {
+            return;
+        }
+        self.plane.metrics.actor_restarted("model");
+        match running.budget.died(now) {
+            Verdict::GiveUp => error!(model = %id, "its actor failed too often; register it anew"),
+            Verdict::RestartAfter(pause) => {
+                warn!(model = %id, panicked = ended.panicked, ?pause, "its actor is started again");
+                ctx.run_later(pause, move |models, ctx| models.start_again(&ended.handle, ctx));
+            }
+        }
+    }
+}
+
+impl Models {
+    fn start_again(&mut self, handle: &Arc<ModelHandle>, ctx: &mut Context<Self>) {
+        let actor = self.start(handle, ctx);
+        if let Some(running) = self.running.get_mut(&handle.spec.id)
+            && running.handle.serial == handle.serial
+        {
+            running.budget.started(clock::now());
+            running.actor = actor;
+        } else if actor.try_send(RetireModel).is_err() {
+            warn!(model = %handle.spec.id, "ended before it was retired");
+        }
+    }
+}

@@ -1,0 +1,338 @@
+//! Accepts container connections on the RPC port and brings each to the point where it has said what it
+//! serves; then hands it over.
+//!
+//! Nothing here is trusted (invariant C2): connections and unfinished handshakes are counted and limited,
+//! a handshake has a deadline and small message limits, accept errors back off instead of spinning.
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tracing::{debug, warn};
+
+use super::codec::{self, DecodeError, FromContainer};
+use super::wire::WireChunks;
+use super::zmtp::{Decoder, Handshake, Incoming, Limits, Step, ZmtpError};
+use crate::clock::{self, Instant};
+use crate::config::RpcConfig;
+use crate::domain::{InputType, ModelId};
+use crate::metrics::{Metrics, RpcEnd};
+
+/// Message limits until a container has registered: its metadata is a few short frames.
+const HANDSHAKE_LIMITS: Limits =
+    Limits { frames_max: 16, frame_max_bytes: 4 << 10, message_max_bytes: 16 << 10 };
+/// A peer that says nothing for this long after the handshake is asked for its metadata: it may have
+/// reconnected to a restarted server and would otherwise stay silent until its own idle heartbeat.
+const ASK_AFTER: Duration = Duration::from_millis(50);
+/// First and longest pause after a failed accept.
+const ACCEPT_BACKOFF: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
+/// At most one log line per reason in this time: a refused container tries again ten times a second.
+const LOG_PAUSE: Duration = Duration::from_secs(1);
+
+/// A connection that has said what it serves.
+#[derive(Debug)]
+pub struct Registration {
+    /// The connection, handshake done.
+    pub stream: std::net::TcpStream,
+    /// What was read beyond the new-container message.
+    pub unread: BytesMut,
+    /// What it serves.
+    pub model: ModelId,
+    /// What its inputs are made of.
+    pub input_type: InputType,
+    /// The other end.
+    pub peer: SocketAddr,
+    /// Its place among the open connections.
+    pub place: Place,
+}
+
+/// Why a connection was not handed over.
+#[derive(Debug)]
+pub struct Refused {
+    /// The metric label.
+    pub why: RpcEnd,
+    /// For the operator.
+    pub text: String,
+}
+
+impl Refused {
+    /// A refusal with its explanation.
+    pub fn new(why: RpcEnd, text: impl fmt::Display) -> Self {
+        Self { why, text: text.to_string() }
+    }
+}
+
+/// Limits for the decoder of a registered connection.
+#[must_use]
+pub fn zmtp_limits(config: &RpcConfig) -> Limits {
+    Limits {
+        frames_max: config.frames_max,
+        frame_max_bytes: config.frame_max_bytes,
+        message_max_bytes: config.message_max_bytes,
+    }
+}
+
+/// The metric label of a ZMTP error.
+#[must_use]
+pub fn end_of(error: &ZmtpError) -> RpcEnd {
+    match error {
+        ZmtpError::Io(_) => RpcEnd::Closed,
+        _ => RpcEnd::Zmtp,
+    }
+}
+
+fn end_of_decode(error: &DecodeError) -> RpcEnd {
+    match error {
+        DecodeError::RpcVersion { .. } => RpcEnd::RpcVersion,
+        DecodeError::Name { .. } => RpcEnd::Name,
+        DecodeError::InputType(_) => RpcEnd::InputType,
+        _ => RpcEnd::Protocol,
+    }
+}
+
+#[derive(Debug, Default)]
+struct Places {
+    open: AtomicUsize,
+    pending: AtomicUsize,
+}
+
+/// One open connection's share of `rpc.connections_max`, given back when dropped.
+#[derive(Debug)]
+pub struct Place {
+    places: Arc<Places>,
+    metrics: Arc<Metrics>,
+}
+
+impl Place {
+    fn take(places: &Arc<Places>, metrics: &Arc<Metrics>) -> Self {
+        let open = places.open.fetch_add(1, Ordering::Relaxed) + 1;
+        metrics.set_rpc_connections(open);
+        Self { places: Arc::clone(places), metrics: Arc::clone(metrics) }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let open = self.places.open.fetch_sub(1, Ordering::Relaxed) - 1;
+        self.metrics.set_rpc_connections(open);
+    }
+}
+
+/// An unfinished handshake's share of `rpc.pending_handshakes_max`.
+struct PendingPlace(Arc<Places>);
+
+impl Drop for PendingPlace {
+    fn drop(&mut self) {
+        self.0.pending.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Accepts until dropped. `register` takes over a connection or says why not; it runs on this thread.
+pub async fn serve<R, F>(
+    listener: TcpListener,
+    config: RpcConfig,
+    metrics: Arc<Metrics>,
+    register: R,
+) where
+    R: Fn(Registration) -> F + Clone + 'static,
+    F: Future<Output = Result<(), Refused>> + 'static,
+{
+    let places = Arc::new(Places::default());
+    let mut log = Quiet::default();
+    let mut backoff = ACCEPT_BACKOFF.0;
+    loop {
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                log.warn(&format!("cannot accept container connections for now: {error}"));
+                tokio::time::sleep(backoff).await;
+                backoff = (backoff * 2).min(ACCEPT_BACKOFF.1);
+                continue;
+            }
+        };
+        backoff = ACCEPT_BACKOFF.0;
+        let open = places.open.load(Ordering::Relaxed);
+        let pending = places.pending.load(Ordering::Relaxed);
+        if open >= config.connections_max || pending >= config.pending_handshakes_max {
+            metrics.rpc_ended(RpcEnd::Limit);
+            log.warn(&format!(
+                "container connection from {peer} refused: {open} open (rpc.connections_max = {}), \
+                 {pending} in handshake (rpc.pending_handshakes_max = {})",
+                config.connections_max, config.pending_handshakes_max
+            ));
+            continue;
+        }
+        let place = Place::take(&places, &metrics);
+        places.pending.fetch_add(1, Ordering::Relaxed);
+        let pending = PendingPlace(Arc::clone(&places));
+        let (config, metrics, register) = (config.clone(), Arc::clone(&metrics), register.clone());
+        actix::spawn(async move {
+            let result = introduce(stream, peer, place, &config, register).await;
+            drop(pending);
+            if let Err(Refused { why, text }) = result {
+                metrics.rpc_ended(why);
+                refused(why, peer, &text);
+            }
+        });
+    }
+}
+
+fn refused(why: RpcEnd, peer: SocketAddr, text: &str) {
+    if why == RpcEnd::Closed {
+        debug!(%peer, "connection closed before it registered a model: {text}");
+    } else {
+        LOG.with(|log| log.borrow_mut().refused(why, peer, text));
+    }
+}
+
+thread_local! {
+    static LOG: std::cell::RefCell<Quiet> = std::cell::RefCell::default();
+}
+
+/// Lets one line per reason and [`LOG_PAUSE`] through and counts the rest.
+#[derive(Default)]
+struct Quiet {
+    last: std::collections::HashMap<Option<RpcEnd>, (Instant, u64)>,
+}
+
+impl Quiet {
+    fn pass(&mut self, key: Option<RpcEnd>) -> Option<u64> {
+        let now = clock::now();
+        match self.last.get_mut(&key) {
+            Some((last, suppressed)) if now - *last < LOG_PAUSE => {
+                *suppressed += 1;
+                None
+            }
+            Some((last, suppressed)) => {
+                *last = now;
+                Some(std::mem::take(suppressed))
+            }
+            None => {
+                self.last.insert(key, (now, 0));
+                Some(0)
+            }
+        }
+    }
+
+    fn warn(&mut self, text: &str) {
+        if let Some(suppressed) = self.pass(None) {
+            warn!(suppressed, "{text}");
+        }
+    }
+
+    fn refused(&mut self, why: RpcEnd, peer: SocketAddr, text: &str) {
+        if let Some(suppressed) = self.pass(Some(why)) {
+            warn!(%peer, reason = ?why, suppressed, "container refused: {text}");
+        }
+    }
+}
+
+async fn introduce<R, F>(
+    stream: TcpStream,
+    peer: SocketAddr,
+    place: Place,
+    config: &RpcConfig,
+    register: R,
+) -> Result<(), Refused>
+where
+    R: Fn(Registration) -> F,
+    F: Future<Output = Result<(), Refused>>,
+{
+    let closed = |error: io::Error| Refused::new(RpcEnd::Closed, error);
+    tune(&stream).map_err(closed)?;
+    let mut connection = Connection { stream, buffer: BytesMut::with_capacity(1 << 10) };
+    let deadline = Duration::from_millis(config.handshake_timeout_ms);
+    let (model, input_type) = tokio::time::timeout(deadline, connection.introduction())
+        .await
+        .map_err(|_| {
+            let text = format!("it did not say what it serves within {deadline:?}");
+            Refused::new(RpcEnd::HandshakeTimeout, text)
+        })??;
+    let stream = connection.stream.into_std().map_err(closed)?;
+    let unread = connection.buffer;
+    register(Registration { stream, unread, model, input_type, peer, place }).await
+}
+
+fn tune(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let keepalive =
+        TcpKeepalive::new().with_time(Duration::from_secs(15)).with_interval(Duration::from_secs(5));
+    SockRef::from(stream).set_tcp_keepalive(&keepalive)
+}
+
+struct Connection {
+    stream: TcpStream,
+    buffer: BytesMut,
+}
+
+impl Connection {
+    /// Greeting, READY, and messages until one says what the peer serves.
+    async fn introduction(&mut self) -> Result<(ModelId, InputType), Refused> {
+        self.write(&Handshake::greeting()).await?;
+        let mut handshake = Handshake::new();
+        loop {
+            let step = handshake.advance(&mut self.buffer);
+            match step.map_err(|e| Refused::new(end_of(&e), e))? {
+                Step::More => self.read().await?,
+                Step::Send(bytes) => self.write(&bytes).await?,
+                Step::Done(_) => break,
+            }
+        }
+        let mut decoder = Decoder::new(HANDSHAKE_LIMITS);
+        let mut asked = false;
+        let mut answer = WireChunks::new();
+        loop {
+            match decoder.next(&mut self.buffer).map_err(|e| Refused::new(end_of(&e), e))? {
+                Some(Incoming::Message(frames)) => {
+                    let message = codec::decode_from_container(frames, 0)
+                        .map_err(|e| Refused::new(end_of_decode(&e), e))?;
+                    match message {
+                        FromContainer::NewContainer { name, version, input_type } => {
+                            return Ok((ModelId::new(name, version), input_type));
+                        }
+                        FromContainer::Heartbeat => codec::encode_heartbeat(&mut answer, true),
+                        FromContainer::Answer { .. } => {
+                            let text = "it sent an answer before it said what it serves";
+                            return Err(Refused::new(RpcEnd::Protocol, text));
+                        }
+                    }
+                    asked = true;
+                }
+                Some(Incoming::Ping { context }) => answer.push_pong(&context),
+                None if asked => self.read().await?,
+                None => {
+                    if let Ok(read) = tokio::time::timeout(ASK_AFTER, self.read()).await {
+                        read?;
+                    } else {
+                        codec::encode_heartbeat(&mut answer, true);
+                        asked = true;
+                    }
+                }
+            }
+            while !answer.is_empty() {
+                let written = self.stream.write_buf(&mut answer).await;
+                written.map_err(|e| Refused::new(RpcEnd::Closed, e))?;
+            }
+        }
+    }
+
+    async fn write(&mut self, bytes: &[u8]) -> Result<(), Refused> {
+        self.stream.write_all(bytes).await.map_err(|e| Refused::new(RpcEnd::Closed, e))
+    }
+
+    async fn read(&mut self) -> Result<(), Refused> {
+        match self.stream.read_buf(&mut self.buffer).await {
+            Ok(0) => Err(Refused::new(RpcEnd::Closed, "the peer closed the connection")),
+            Ok(_) => Ok(()),
+            Err(error) => Err(Refused::new(RpcEnd::Closed, error)),
+        }
+    }
+}
