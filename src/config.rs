@@ -133,6 +133,16 @@ pub struct JournalConfig {
     pub keep_events: u64,
     /// Commands waiting to be written; above it 503.
     pub queue_max: usize,
+    /// From a command's acceptance to its answer, ms; then 503, and it may still be written.
+    pub commit_timeout_ms: u64,
+    /// An acknowledgement waits this long for the actors to apply the change, ms; then it is logged.
+    pub publish_timeout_ms: u64,
+    /// Events waiting for one actor that does not apply them; above it, it is cut off.
+    pub subscriber_queue_max: usize,
+    /// Users whose policy state is kept; further ones have the initial state.
+    pub policy_state_max_entries: usize,
+    /// Policy state that no commit has flushed is flushed after this, ms.
+    pub policy_state_flush_ms: u64,
     /// Page cache of the store, bytes.
     pub page_cache_bytes: u64,
 }
@@ -328,6 +338,11 @@ impl Default for JournalConfig {
             snapshot_every_events: 1_000,
             keep_events: 10_000,
             queue_max: 1_024,
+            commit_timeout_ms: 10_000,
+            publish_timeout_ms: 1_000,
+            subscriber_queue_max: 4_096,
+            policy_state_max_entries: 100_000,
+            policy_state_flush_ms: 1_000,
             page_cache_bytes: 8 << 20,
         }
     }

@@ -69,7 +69,7 @@ pub enum CommandError {
     #[error("Cannot set non-existent version '{}' for model with name '{}'", .0.version, .0.name)]
     SetUnknownVersion(ModelId),
     /// `delete_versioned_model` of an unknown version.
-    #[error("Model with name '{}' and version '{}' does not exist", .0.name, .0.version)]
+    #[error("model with name '{}' and version '{}' does not exist", .0.name, .0.version)]
     ModelVersionUnknown(ModelId),
     /// A link to an unknown application.
     #[error("No app with name '{0}' exists.")]
@@ -77,8 +77,13 @@ pub enum CommandError {
     /// A link to an unknown model.
     #[error("No model with name '{0}' exists.")]
     LinkUnknownModel(ModelName),
-    /// Not exactly one model in `add_model_links`.
-    #[error("Applications must be linked with exactly one model. {0} models were provided.")]
+    /// No model in `add_model_links`.
+    #[error("Please provide the name of the model that you want to link to the application '{0}'")]
+    LinkNone(AppName),
+    /// More than one model in `add_model_links`.
+    #[error(
+        "Applications must be linked with at most one model. Attempted to add links to {0} models."
+    )]
     LinkCount(usize),
     /// The application is linked to this very model.
     #[error("The model with name '{model}' is already linked to '{app}'")]

@@ -162,21 +162,14 @@ impl Catalog {
         let Some(spec) = self.apps.get(app) else {
             return Err(CommandError::LinkUnknownApp(app.clone()));
         };
-        let [model] = models else {
-            return Err(CommandError::LinkCount(models.len()));
-        };
-        let Some(current) =
-            self.current.get(model).and_then(|v| self.model(model.as_str(), v.as_str()))
-        else {
-            return Err(CommandError::LinkUnknownModel(model.clone()));
-        };
-        if current.input_type != spec.input_type {
-            return Err(CommandError::LinkIncompatible {
-                model: model.clone(),
-                model_type: current.input_type,
-                app_type: spec.input_type,
-            });
+        for model in models {
+            self.check_linkable(spec, model)?;
         }
+        let model = match models {
+            [model] => model,
+            [] => return Err(CommandError::LinkNone(app.clone())),
+            more => return Err(CommandError::LinkCount(more.len())),
+        };
         match self.linked_models(app.as_str()).next() {
             Some(linked) if linked == model => {
                 Err(CommandError::AlreadyLinked { app: app.clone(), model: model.clone() })
@@ -186,6 +179,21 @@ impl Catalog {
             }
             None => Ok(vec![Event::ModelLinked { app: app.clone(), model: model.clone() }]),
         }
+    }
+
+    fn check_linkable(&self, app: &AppSpec, model: &ModelName) -> Result<(), CommandError> {
+        let current = self.current.get(model).map(|v| self.model(model.as_str(), v.as_str()));
+        let Some(Some(current)) = current else {
+            return Err(CommandError::LinkUnknownModel(model.clone()));
+        };
+        if current.input_type != app.input_type {
+            return Err(CommandError::LinkIncompatible {
+                model: model.clone(),
+                model_type: current.input_type,
+                app_type: app.input_type,
+            });
+        }
+        Ok(())
     }
 
     fn decide_unlink(
@@ -295,3 +303,7 @@ impl Catalog {
         Effect::RouteApp(app.clone(), self.links.get(app).cloned().unwrap_or_default())
     }
 }
+
+#[cfg(test)]
+#[path = "projection_tests.rs"]
+mod tests;

@@ -1,0 +1,382 @@
+//! The catalog writer: the only one that changes metadata.
+//!
+//! ```text
+//! Execute --decide--> queue --(one commit at a time)--> Journal thread: append, flush
+//!                                                            |
+//!      answer <-- all subscribers applied <-- Published <-- CatalogView
+//! ```
+//!
+//! Group commit: commands that arrive while a commit is under way are decided on the state that includes
+//! everything accepted before them, and are then written together with one flush. A refusal waits for what it
+//! was decided on to be durable. If a write fails and may have left traces, all waiting commands answer
+//! `Unavailable` and the state is read again from the store; what turns out to be durable is published.
+//!
+//! Supervision: the actor keeps nothing that the store does not have. After a panic its parent makes a new one
+//! with [`CatalogWriter::new`] on the same [`Journal`]; subscribers of the old one must subscribe again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::prelude::*;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::clock;
+use crate::config::JournalConfig;
+use crate::domain::{Command, CommandError};
+use crate::store::event::{Envelope, Origin};
+use crate::store::journal::Change;
+use crate::store::projection::{Catalog, Effect};
+use crate::store::{CatalogView, Journal, StoreError};
+
+/// Sender: management handlers, bootstrap. Reply: after the change is durable and every subscriber has applied
+/// it, or `journal.publish_timeout_ms` later. Full queue: `Unavailable` at once.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<Acknowledged, ChangeError>")]
+pub struct Execute {
+    /// What is asked for.
+    pub command: Command,
+    /// By whom.
+    pub origin: Origin,
+}
+
+/// Sender: anyone that mirrors the state. Reply: the durable state; later changes arrive as [`Published`] on the
+/// recipient, in order, none missed.
+///
+/// Wait for the reply with `ctx.wait`, so that no `Published` is handled before it. A recipient that lets
+/// `journal.subscriber_queue_max` events pile up is cut off, which is logged as an error.
+#[derive(Message)]
+#[rtype(result = "Arc<Catalog>")]
+pub struct Subscribe {
+    /// Who gets the changes. It applies a change before it answers.
+    pub recipient: Recipient<Published>,
+}
+
+/// Sender: the catalog writer, to each subscriber. One durable event and what it asks of the actors.
+///
+/// The whole state is not in it, because copying it for each event would cost milliseconds with many
+/// applications; it is in [`CatalogView`], which includes this event by now.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub struct Published {
+    /// The event.
+    pub envelope: Arc<Envelope>,
+    /// What must change outside.
+    pub effects: Arc<[Effect]>,
+}
+
+/// A change that is durable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Acknowledged {
+    /// Its events; none if the state was already as asked for.
+    pub events: Vec<Envelope>,
+}
+
+/// Why a command was not acknowledged.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ChangeError {
+    /// The rules say no; nothing has changed. 400.
+    #[error(transparent)]
+    Refused(#[from] CommandError),
+    /// Too many commands wait, or the store fails. 503; the reason says whether it may still be written.
+    #[error("{reason}")]
+    Unavailable {
+        /// For the caller and the log.
+        reason: String,
+    },
+}
+
+impl ChangeError {
+    fn unavailable(reason: impl Into<String>) -> Self {
+        Self::Unavailable { reason: reason.into() }
+    }
+}
+
+type Reply = oneshot::Sender<Result<Acknowledged, ChangeError>>;
+
+/// A decided command and who waits for it.
+struct Pending {
+    decision: Result<Change, CommandError>,
+    reply: Reply,
+}
+
+struct Subscriber {
+    queue: mpsc::Sender<Published>,
+    applied: watch::Receiver<u64>,
+    lagging: bool,
+}
+
+/// The actor. See the module's text.
+pub struct CatalogWriter {
+    journal: Journal,
+    view: CatalogView,
+    limits: JournalConfig,
+    /// The durable state and everything accepted since.
+    accepted: Catalog,
+    next_seq: u64,
+    queue: Vec<Pending>,
+    in_flight: usize,
+    /// Why nothing can be accepted; the next command tries to read the store again.
+    broken: Option<String>,
+    subscribers: Vec<Subscriber>,
+    since_snapshot: u64,
+}
+
+impl CatalogWriter {
+    /// A writer of `journal`; it reads the state when it is started. Cheap: a factory may call it again.
+    #[must_use]
+    pub fn new(journal: Journal, limits: JournalConfig) -> Self {
+        let view = journal.view();
+        Self {
+            journal,
+            view,
+            limits,
+            accepted: Catalog::default(),
+            next_seq: 0,
+            queue: Vec::new(),
+            in_flight: 0,
+            broken: None,
+            subscribers: Vec::new(),
+            since_snapshot: 0,
+        }
+    }
+
+    fn accept(&mut self, command: &Command, origin: Origin, reply: Reply) {
+        let recorded_at_ms = clock::unix_millis();
+        let decision = self.accepted.decide(command).map(|events| {
+            let envelope = |event| {
+                self.accepted.apply(&event);
+                let seq = self.next_seq;
+                self.next_seq += 1;
+                Envelope { seq, recorded_at_ms, origin, event }
+            };
+            events.into_iter().map(envelope).collect()
+        });
+        self.queue.push(Pending { decision, reply });
+    }
+
+    /// Writes everything that waits, unless a commit is under way; that one calls this again.
+    fn commit(&mut self, ctx: &mut Context<Self>) {
+        if self.in_flight > 0 || self.queue.is_empty() {
+            return;
+        }
+        let batch = std::mem::take(&mut self.queue);
+        self.in_flight = batch.len();
+        let changes: Vec<Change> = batch
+            .iter()
+            .filter_map(|p| p.decision.as_ref().ok())
+            .filter(|change| !change.is_empty())
+            .cloned()
+            .collect();
+        if changes.is_empty() {
+            self.finish(batch, ctx);
+            return;
+        }
+        let journal = self.journal.clone();
+        let commit = async move { journal.commit(changes).await };
+        ctx.spawn(commit.into_actor(self).map(|result, writer, ctx| match result {
+            Ok(()) => writer.committed(batch, ctx),
+            Err(error) => writer.failed(batch, &error, ctx),
+        }));
+    }
+
+    /// The batch is durable: show it, tell the subscribers, answer.
+    fn committed(&mut self, batch: Vec<Pending>, ctx: &mut Context<Self>) {
+        let changes = batch.iter().filter_map(|p| p.decision.as_ref().ok());
+        self.publish(changes.flatten());
+        if self.since_snapshot >= self.limits.snapshot_every_events {
+            self.since_snapshot = 0;
+            self.journal.snapshot();
+        }
+        let applied = self.applied();
+        ctx.spawn(applied.into_actor(self).map(|(), writer, ctx| {
+            writer.review_subscribers();
+            writer.finish(batch, ctx);
+        }));
+    }
+
+    fn finish(&mut self, batch: Vec<Pending>, ctx: &mut Context<Self>) {
+        for Pending { decision, reply } in batch {
+            answer(reply, decision.map(|events| Acknowledged { events }).map_err(Into::into));
+        }
+        self.in_flight = 0;
+        self.commit(ctx);
+    }
+
+    /// Nobody is acknowledged: not the batch, nor what was decided on top of it.
+    fn failed(&mut self, batch: Vec<Pending>, error: &StoreError, ctx: &mut Context<Self>) {
+        let certain = error.certainly_not_written();
+        tracing::error!(%error, commands = batch.len(), certain, "a commit failed");
+        let doubt = if certain { "nothing was written" } else { "it may still be written" };
+        let reason = format!("the change was not acknowledged ({doubt}): {error}");
+        for pending in batch {
+            answer(pending.reply, Err(ChangeError::unavailable(reason.clone())));
+        }
+        let reason = format!("nothing was written: the change before it failed: {error}");
+        for pending in std::mem::take(&mut self.queue) {
+            answer(pending.reply, Err(ChangeError::unavailable(reason.clone())));
+        }
+        self.in_flight = 0;
+        if certain {
+            let (seq, catalog) = self.view.copy();
+            self.accepted = catalog;
+            self.next_seq = seq + 1;
+        } else {
+            self.reload(ctx);
+        }
+    }
+
+    /// Reads the state from the store; messages wait meanwhile, `journal.commit_timeout_ms` at most.
+    fn reload(&mut self, ctx: &mut Context<Self>) {
+        let journal = self.journal.clone();
+        let shown = self.view.seq();
+        let limit = Duration::from_millis(self.limits.commit_timeout_ms);
+        let load = async move {
+            let late = StoreError::Read { reason: "it does not answer".to_owned() };
+            tokio::time::timeout(limit, journal.load(shown)).await.unwrap_or(Err(late))
+        };
+        ctx.wait(load.into_actor(self).map(move |loaded, writer, ctx| {
+            let broken = match loaded {
+                Ok(replay) if replay.seq < shown => {
+                    let seq = replay.seq;
+                    Some(format!("the store went back from event {shown} to {seq}; restart"))
+                }
+                Ok(replay) => {
+                    writer.publish(&replay.tail);
+                    writer.accepted = replay.catalog;
+                    writer.next_seq = replay.seq + 1;
+                    None
+                }
+                Err(error) => Some(error.to_string()),
+            };
+            if let Some(reason) = &broken {
+                tracing::error!(reason, "the state cannot be read from the store");
+            }
+            writer.broken = broken;
+            writer.commit(ctx);
+        }));
+    }
+
+    /// Folds durable events into the view and queues them for every subscriber, in order.
+    fn publish<'a>(&mut self, events: impl IntoIterator<Item = &'a Envelope>) {
+        for (envelope, effects) in self.view.apply(events) {
+            self.since_snapshot += 1;
+            let published = Published { envelope: Arc::new(envelope), effects: Arc::from(effects) };
+            self.subscribers.retain(|s| match s.queue.try_send(published.clone()) {
+                Ok(()) => true,
+                Err(mpsc::error::TrySendError::Closed(_)) => false,
+                Err(mpsc::error::TrySendError::Full(_)) => {
+                    tracing::error!("an actor that applies no changes was cut off");
+                    false
+                }
+            });
+        }
+    }
+
+    /// Ends when every subscriber that kept up so far has applied what is published, or in time.
+    fn applied(&self) -> impl Future<Output = ()> + use<> {
+        let seq = self.view.seq();
+        let limit = Duration::from_millis(self.limits.publish_timeout_ms);
+        let keeping_up = self.subscribers.iter().filter(|s| !s.lagging);
+        let waits: Vec<_> = keeping_up.map(|s| s.applied.clone()).collect();
+        async move {
+            let all = waits.into_iter().map(|mut applied| async move {
+                // An error means that the subscriber is gone, and so has nothing to apply.
+                applied.wait_for(|at| *at >= seq).await.is_ok()
+            });
+            if tokio::time::timeout(limit, futures_util::future::join_all(all)).await.is_err() {
+                tracing::warn!(seq, "an actor has not applied a change in time");
+            }
+        }
+    }
+
+    /// Forgets dead subscribers; does not wait again for one that lags, until it has caught up.
+    fn review_subscribers(&mut self) {
+        let seq = self.view.seq();
+        self.subscribers.retain(|s| !s.queue.is_closed());
+        for subscriber in &mut self.subscribers {
+            subscriber.lagging = *subscriber.applied.borrow() < seq;
+        }
+    }
+}
+
+fn answer(reply: Reply, result: Result<Acknowledged, ChangeError>) {
+    if reply.send(result).is_err() {
+        tracing::debug!("nobody waits for the command's answer");
+    }
+}
+
+/// Hands events to one subscriber, one after the other, and notes how far it is.
+async fn forward(
+    recipient: Recipient<Published>,
+    mut queue: mpsc::Receiver<Published>,
+    applied: watch::Sender<u64>,
+) {
+    while let Some(published) = queue.recv().await {
+        let seq = published.envelope.seq;
+        if recipient.send(published).await.is_err() {
+            return;
+        }
+        applied.send_replace(seq);
+    }
+}
+
+impl Actor for CatalogWriter {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        ctx.set_mailbox_capacity(self.limits.queue_max);
+        self.reload(ctx);
+    }
+}
+
+impl Handler<Execute> for CatalogWriter {
+    type Result = ResponseFuture<Result<Acknowledged, ChangeError>>;
+
+    fn handle(&mut self, msg: Execute, ctx: &mut Context<Self>) -> Self::Result {
+        let (reply, answered) = oneshot::channel();
+        if let Some(reason) = &self.broken {
+            let reason = format!("nothing was written: the store is not readable: {reason}");
+            answer(reply, Err(ChangeError::unavailable(reason)));
+            self.reload(ctx);
+        } else if self.queue.len() + self.in_flight >= self.limits.queue_max {
+            let reason = format!(
+                "nothing was written: {} changes wait already (journal.queue_max)",
+                self.limits.queue_max
+            );
+            answer(reply, Err(ChangeError::unavailable(reason)));
+        } else {
+            self.accept(&msg.command, msg.origin, reply);
+            self.commit(ctx);
+        }
+        let limit = Duration::from_millis(self.limits.commit_timeout_ms);
+        Box::pin(async move {
+            match tokio::time::timeout(limit, answered).await {
+                Ok(Ok(result)) => result,
+                Ok(Err(_)) => Err(ChangeError::unavailable(
+                    "the change was not acknowledged (it may still be written): its writer failed",
+                )),
+                Err(_) => Err(ChangeError::unavailable(
+                    "the change was not acknowledged in time (it may still be written)",
+                )),
+            }
+        })
+    }
+}
+
+impl Handler<Subscribe> for CatalogWriter {
+    type Result = MessageResult<Subscribe>;
+
+    fn handle(&mut self, msg: Subscribe, _: &mut Context<Self>) -> MessageResult<Subscribe> {
+        let (seq, catalog) = self.view.copy();
+        let (queue, queued) = mpsc::channel(self.limits.subscriber_queue_max.max(1));
+        let (applied_to, applied) = watch::channel(seq);
+        // Not bound to this actor's life: events already published still arrive after a panic here.
+        actix::spawn(forward(msg.recipient, queued, applied_to));
+        self.subscribers.push(Subscriber { queue, applied, lagging: false });
+        MessageResult(Arc::new(catalog))
+    }
+}
+
+#[cfg(test)]
+#[path = "catalog_tests.rs"]
+mod tests;

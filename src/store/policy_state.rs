@@ -1,0 +1,81 @@
+//! What users' feedback left with an application's selection policy: soft state beside the journal.
+//!
+//! Not flushed by each call: a kill may lose the last second of it, and the policy then starts again from its
+//! initial state. Deleting an application removes its entries.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::error::StoreError;
+use crate::domain::AppName;
+
+/// A bounded table of texts, kept by a storage engine. Calls are short but may touch the disk.
+pub trait SoftTable: Send + Sync {
+    /// The value of `key`.
+    fn get(&self, key: &str) -> Result<Option<String>, StoreError>;
+
+    /// Stores `value` if there is none and less than `max` entries exist.
+    fn put_if_absent(&self, key: &str, value: &str, max: usize) -> Result<Put, StoreError>;
+}
+
+/// What became of a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Put {
+    /// Stored.
+    Stored,
+    /// Another value was there and stays.
+    Present,
+    /// Not stored: `journal.policy_state_max_entries` are in use.
+    Full,
+}
+
+/// Policy state of all users; clones share it, any thread may call.
+#[derive(Clone)]
+pub struct PolicyStateStore {
+    table: Arc<dyn SoftTable>,
+    max_entries: usize,
+}
+
+impl fmt::Debug for PolicyStateStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PolicyStateStore")
+            .field("max_entries", &self.max_entries)
+            .finish_non_exhaustive()
+    }
+}
+
+impl PolicyStateStore {
+    /// At most `max_entries` entries in `table`.
+    #[must_use]
+    pub fn new(table: Arc<dyn SoftTable>, max_entries: usize) -> Self {
+        Self { table, max_entries }
+    }
+
+    /// The state of a user of an application; `None` if there is none or it cannot be read (logged).
+    #[must_use]
+    pub fn get(&self, app: &AppName, uid: i64) -> Option<String> {
+        let key = key(app, uid);
+        self.table.get(&key).unwrap_or_else(|error| {
+            tracing::warn!(%key, %error, "policy state cannot be read");
+            None
+        })
+    }
+
+    /// Stores the state of a user who has none yet.
+    ///
+    /// # Errors
+    /// The engine's; the entry is then not there, or lost soon.
+    pub fn put_if_absent(&self, app: &AppName, uid: i64, value: &str) -> Result<Put, StoreError> {
+        self.table.put_if_absent(&key(app, uid), value, self.max_entries)
+    }
+}
+
+/// The key of the original's Redis table 1.
+fn key(app: &AppName, uid: i64) -> String {
+    format!("{app}:{uid}:0")
+}
+
+/// What the keys of all users of `app` start with. Names hold no `:`, so no other application's key does.
+pub(super) fn prefix(app: &AppName) -> String {
+    format!("{app}:")
+}

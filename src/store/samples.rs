@@ -1,0 +1,99 @@
+//! Commands and events for tests.
+
+use proptest::prelude::*;
+
+use super::event::{Envelope, Origin};
+use super::journal::Change;
+use super::projection::Catalog;
+use crate::domain::{
+    AppName, AppSpec, BatchSize, Command, DEFAULT_POLICY, InputType, LatencySlo, ModelId,
+    ModelName, ModelSpec, ModelVersion,
+};
+
+/// An application name.
+pub(crate) fn app_name(name: &str) -> AppName {
+    AppName::parse(name).unwrap()
+}
+
+/// A model name.
+pub(crate) fn model_name(name: &str) -> ModelName {
+    ModelName::parse(name).unwrap()
+}
+
+/// A model version's id.
+pub(crate) fn model_id(name: &str, version: &str) -> ModelId {
+    ModelId::new(model_name(name), ModelVersion::parse(version).unwrap())
+}
+
+/// An application's definition.
+pub(crate) fn app(name: &str, input_type: InputType) -> AppSpec {
+    AppSpec {
+        name: app_name(name),
+        input_type,
+        policy: DEFAULT_POLICY.to_owned(),
+        default_output: "-1".to_owned(),
+        latency_slo: LatencySlo::from_micros(100_000).unwrap(),
+    }
+}
+
+/// A model version's definition.
+pub(crate) fn model(name: &str, version: &str, input_type: InputType) -> ModelSpec {
+    ModelSpec {
+        id: model_id(name, version),
+        input_type,
+        labels: Vec::new(),
+        container_name: "noop:1".to_owned(),
+        model_data_path: "/models/x".to_owned(),
+        batch_size: BatchSize::Adaptive,
+    }
+}
+
+/// `AddApp` of doubles.
+pub(crate) fn add_app(name: &str) -> Command {
+    Command::AddApp(app(name, InputType::Doubles))
+}
+
+/// `AddModel` of doubles: two events.
+pub(crate) fn add_model(name: &str, version: &str) -> Command {
+    Command::AddModel(model(name, version, InputType::Doubles))
+}
+
+/// The changes that `commands` make, refused ones left out, numbered from 1; and the final state.
+pub(crate) fn changes(commands: &[Command]) -> (Vec<Change>, Catalog) {
+    let mut catalog = Catalog::default();
+    let mut changes = Vec::new();
+    let mut seq = 0;
+    for command in commands {
+        let Ok(events) = catalog.decide(command) else { continue };
+        let envelope = |event| {
+            catalog.apply(&event);
+            seq += 1;
+            Envelope { seq, recorded_at_ms: 1_700_000_000_000 + seq, origin: Origin::Admin, event }
+        };
+        let change: Change = events.into_iter().map(envelope).collect();
+        if !change.is_empty() {
+            changes.push(change);
+        }
+    }
+    (changes, catalog)
+}
+
+/// Any command over few names, so that commands meet each other's results.
+pub(crate) fn any_command() -> impl Strategy<Value = Command> {
+    let name = prop::sample::select(vec!["a", "b", "c"]);
+    let version = prop::sample::select(vec!["1", "2"]);
+    let input_type = prop::sample::select(vec![InputType::Doubles, InputType::Strings]);
+    let models = prop::collection::vec(name.clone().prop_map(model_name), 0..3);
+    prop_oneof![
+        (name.clone(), input_type.clone()).prop_map(|(n, t)| Command::AddApp(app(n, t))),
+        name.clone().prop_map(|n| Command::DeleteApp(app_name(n))),
+        (name.clone(), version.clone(), input_type)
+            .prop_map(|(n, v, t)| Command::AddModel(model(n, v, t))),
+        (name.clone(), version.clone()).prop_map(|(n, v)| Command::SetModelVersion(model_id(n, v))),
+        (name.clone(), version).prop_map(|(n, v)| Command::DeleteVersionedModel(model_id(n, v))),
+        (name.clone(), models.clone())
+            .prop_map(|(n, models)| Command::AddModelLinks { app: app_name(n), models }),
+        (name, models)
+            .prop_map(|(n, models)| Command::DeleteModelLinks { app: app_name(n), models }),
+    ]
+}

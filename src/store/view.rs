@@ -1,0 +1,66 @@
+//! The shared, read-only copy of the catalog: what is durable, cheap to read from any thread.
+
+use std::sync::Arc;
+
+use parking_lot::{MappedRwLockReadGuard, RwLock, RwLockReadGuard};
+
+use super::event::Envelope;
+use super::projection::{Catalog, Effect};
+
+#[derive(Debug)]
+struct Versioned {
+    seq: u64,
+    catalog: Catalog,
+}
+
+/// A handle to the durable catalog; clones share it. Only the catalog writer changes it.
+#[derive(Debug, Clone)]
+pub struct CatalogView(Arc<RwLock<Versioned>>);
+
+impl CatalogView {
+    /// A view of `catalog` as of event `seq`.
+    #[must_use]
+    pub fn new(seq: u64, catalog: Catalog) -> Self {
+        Self(Arc::new(RwLock::new(Versioned { seq, catalog })))
+    }
+
+    /// The catalog, consistent as of one event, until the guard is dropped.
+    ///
+    /// The writer waits for the guard: never hold it across an `.await`.
+    pub fn read(&self) -> MappedRwLockReadGuard<'_, Catalog> {
+        RwLockReadGuard::map(self.0.read(), |v| &v.catalog)
+    }
+
+    /// The last event that [`Self::read`] includes.
+    #[must_use]
+    pub fn seq(&self) -> u64 {
+        self.0.read().seq
+    }
+
+    /// A copy of the catalog and the last event it includes.
+    #[must_use]
+    pub fn copy(&self) -> (u64, Catalog) {
+        let versioned = self.0.read();
+        (versioned.seq, versioned.catalog.clone())
+    }
+
+    /// Folds durable events in, in order; returns what each asks of the actors.
+    ///
+    /// Events that it already includes are left out, so that none is applied twice.
+    pub fn apply<'a>(
+        &self,
+        events: impl IntoIterator<Item = &'a Envelope>,
+    ) -> Vec<(Envelope, Vec<Effect>)> {
+        let mut versioned = self.0.write();
+        let mut applied = Vec::new();
+        for envelope in events {
+            if envelope.seq <= versioned.seq {
+                continue;
+            }
+            let effects = versioned.catalog.apply(&envelope.event);
+            versioned.seq = envelope.seq;
+            applied.push((envelope.clone(), effects));
+        }
+        applied
+    }
+}
