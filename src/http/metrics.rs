@@ -51,8 +51,8 @@ fn text_response(metrics: &Metrics) -> HttpResponse {
     }
 }
 
-/// Whether a Prometheus format is strictly preferred to JSON. Without an `Accept` header, or with one
-/// that says nothing of either, it is not.
+/// Whether a Prometheus format is strictly preferred to JSON. Without an `Accept` header, or with
+/// one that says nothing of either, it is not.
 fn prefers_text(request: &impl HttpMessage) -> bool {
     let Ok(accept) = Accept::parse(request) else { return false };
     let text = quality(&accept, "text", "plain");

@@ -1,8 +1,9 @@
 //! A histogram that many threads write without locks and a scrape reads.
 //!
-//! Buckets hold two significant decimal digits, upper bound inclusive: 1, 2, ... 100, 110, ... 1000,
-//! 1100, ... up to [`TOP`]. Decimal, so that the bounds of the Prometheus buckets (1 ms, 2.5 ms, ...)
-//! are bucket bounds here and their counts are exact. A quantile is off by at most a bucket: 10 %.
+//! Buckets hold two significant decimal digits, upper bound inclusive: 1, 2, ... 100, 110, ...
+//! 1000, 1100, ... up to [`TOP`]. Decimal, so that the bounds of the Prometheus buckets (1 ms,
+//! 2.5 ms, ...) are bucket bounds here and their counts are exact. A quantile is off by at most a
+//! bucket: 10 %.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -207,8 +208,8 @@ impl Snapshot {
         if self.count == 0 { 0.0 } else { float(self.sum) / float(self.count) }
     }
 
-    /// The standard deviation, each value taken as the middle of its bucket; 0 if there is no value.
-    /// Kept out of the writers' way: a sum of squares would be one more shared word, and overflow.
+    /// The standard deviation, each value taken as the middle of its bucket; 0 without values.
+    /// A sum of squares kept by the writers would be one more shared word, and overflow.
     #[must_use]
     pub fn std_dev(&self) -> f64 {
         if self.count == 0 {

@@ -1,4 +1,4 @@
-//! Rates of a growing count: the mean since the start, and averages that decay over 1, 5, 15 minutes.
+//! Rates of a growing count: the mean since the start, and averages that decay over minutes.
 //!
 //! Pure: it is told the time and the count. Writers only keep the count.
 

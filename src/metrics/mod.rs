@@ -253,8 +253,8 @@ impl Metrics {
         count.fetch_add(1, Relaxed);
     }
 
-    /// Moves all decaying rates to `now`. Asking for the metrics does so too; [`keep_ticking`] makes
-    /// them right however rarely somebody asks.
+    /// Moves all decaying rates to `now`. Asking for the metrics does so too; [`keep_ticking`]
+    /// makes them right however rarely somebody asks.
     pub fn tick(&self, now: clock::Instant) {
         for app in self.apps.read().values() {
             app.tick(now);

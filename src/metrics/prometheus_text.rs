@@ -1,7 +1,7 @@
 //! The metrics as Prometheus text, format 0.0.4.
 //!
-//! First the labelled metrics of [`super::table`], then `process_*`, then every number of the Clipper
-//! JSON as a gauge under the flat name that the original's exporter gave it.
+//! First the metrics of [`super::table`], then every number of the Clipper JSON as a gauge under
+//! the flat name that the original's exporter gave it.
 
 use std::collections::HashSet;
 use std::sync::atomic::Ordering::Relaxed;
@@ -234,7 +234,7 @@ fn flat(report: &Report) -> (Vec<MetricFamily>, u64) {
     (families, dropped)
 }
 
-/// `app:simple-example:num_predictions` and `count` become `app_simple_example_num_predictions_count`.
+/// `app:a-b:num_predictions` and `count` become `app_a_b_num_predictions_count`.
 fn flat_name(name: &str, field: &str) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
     name.chars().map(plain).chain(['_']).chain(field.chars()).collect()

@@ -56,10 +56,21 @@ const MODEL: &[&str] = &["model", "version"];
 const REPLICA: &[&str] = &["model", "version", "replica"];
 
 macro_rules! rows {
-    ($($id:ident = $kind:ident $name:literal, $unit:literal, $labels:expr, $help:literal, $alert:literal;)+) => {
-        $(#[doc = $help] pub const $id: Row = Row {
-            name: $name, kind: Kind::$kind, unit: $unit, labels: $labels, help: $help, alert: $alert,
-        };)+
+    ($(
+        $id:ident = $kind:ident $name:literal, $unit:literal, $labels:expr, $help:literal,
+        $alert:literal;
+    )+) => {
+        $(
+            #[doc = $help]
+            pub const $id: Row = Row {
+                name: $name,
+                kind: Kind::$kind,
+                unit: $unit,
+                labels: $labels,
+                help: $help,
+                alert: $alert,
+            };
+        )+
         /// Every Prometheus metric with a fixed name, in the order of the exposition.
         pub const TABLE: &[&Row] = &[$(&$id),+];
     };
@@ -67,7 +78,7 @@ macro_rules! rows {
 
 rows! {
     PREDICTIONS = Counter "clipper_predictions_total", "queries", &["app", "outcome"],
-        "Answered queries, by how they ended: outcome is prediction, or why the default output was sent.",
+        "Answered queries: outcome is prediction, or why the default output was sent.",
         "share of outcomes other than prediction above 1 % for 5 min";
     PREDICTION_DURATION = Histogram "clipper_prediction_duration_seconds", "seconds", APP,
         "Time from a query's arrival to its answer.",
@@ -93,8 +104,9 @@ rows! {
         "rate above 0.9 for 10 min: add replicas";
     REPLICAS = Gauge "clipper_replicas", "replicas", MODEL,
         "Connected replicas of a model version.", "0 for 1 min while the version is current";
-    CACHE_LOOKUPS = Counter "clipper_cache_lookups_total", "queries", &["model", "version", "result"],
-        "Queries that reached a model version: result is hit if the prediction cache answered, else miss.",
+    CACHE_LOOKUPS = Counter "clipper_cache_lookups_total", "queries",
+        &["model", "version", "result"],
+        "Queries that reached a model version: result is hit (the cache answered) or miss.",
         "-";
     QUEUE_DEPTH = Gauge "clipper_queue_depth", "queries", MODEL,
         "Queries that wait for a replica of a model version.", "growing for 5 min";
