@@ -15,7 +15,7 @@ use actix_web::{App, HttpServer};
 use clipper::domain::{AppName, ModelId, ModelName, ModelVersion, ReplicaId};
 use clipper::http::metrics::{configure_metrics, configure_query};
 use clipper::metrics::table::{CLIPPER_TABLE, TABLE};
-use clipper::metrics::{Metrics, Outcome, RpcEnd, prometheus_text_body};
+use clipper::metrics::{FlatNames, Metrics, Outcome, RpcEnd, prometheus_text_body};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -54,7 +54,7 @@ fn busy() -> Arc<Metrics> {
 }
 
 fn text(metrics: &Metrics) -> String {
-    prometheus_text_body(metrics).unwrap()
+    prometheus_text_body(metrics, FlatNames::Listed).unwrap()
 }
 
 /// One family of an exposition.
@@ -344,7 +344,8 @@ async fn prometheus_gets_text_and_clipper_admin_gets_json() {
             assert_eq!(kind, "text/plain; version=0.0.4; charset=utf-8", "{accept:?}");
             let families = parse(&body);
             assert!(families.contains_key("clipper_predictions_total"));
-            assert!(families.contains_key("app_simple_example_num_predictions_count"));
+            let flat = families.contains_key("app_simple_example_num_predictions_count");
+            assert_eq!(flat, port_1390, "flat names belong to the metrics port");
         }
     }
 }

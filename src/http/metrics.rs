@@ -5,27 +5,39 @@ use std::sync::Arc;
 use actix_web::http::header::{self, Accept, Header, HeaderValue, Quality};
 use actix_web::{HttpMessage, HttpRequest, HttpResponse, web};
 
-use crate::metrics::{Metrics, clipper_json_body, prometheus_text, prometheus_text_body};
+use crate::metrics::{FlatNames, Metrics};
+use crate::metrics::{clipper_json_body, prometheus_text, prometheus_text_body};
 
 const PATH: &str = "/metrics";
 
 /// The route of the query frontend: by content negotiation, JSON unless text is preferred.
+/// The text has the labelled metrics only.
 pub fn configure_query(metrics: Arc<Metrics>) -> impl Fn(&mut web::ServiceConfig) + Clone {
-    configure(metrics, false)
+    configure(metrics, Port::Query)
 }
 
-/// The route of the metrics port: always Prometheus text.
+/// The route of the metrics port: always Prometheus text, the original's flat names included.
 pub fn configure_metrics(metrics: Arc<Metrics>) -> impl Fn(&mut web::ServiceConfig) + Clone {
-    configure(metrics, true)
+    configure(metrics, Port::Metrics)
 }
 
-fn configure(metrics: Arc<Metrics>, always_text: bool) -> impl Fn(&mut web::ServiceConfig) + Clone {
+#[derive(Clone, Copy)]
+enum Port {
+    Query,
+    Metrics,
+}
+
+fn configure(metrics: Arc<Metrics>, port: Port) -> impl Fn(&mut web::ServiceConfig) + Clone {
     move |config| {
         let metrics = Arc::clone(&metrics);
         let handler = move |request: HttpRequest| {
-            let text = always_text || prefers_text(&request);
-            let response = if text { text_response(&metrics) } else { json_response(&metrics) };
-            std::future::ready(response)
+            std::future::ready(match port {
+                Port::Metrics => text_response(&metrics, FlatNames::Listed),
+                Port::Query if prefers_text(&request) => {
+                    text_response(&metrics, FlatNames::LeftOut)
+                }
+                Port::Query => json_response(&metrics),
+            })
         };
         config.service(web::resource(PATH).route(web::get().to(handler)));
     }
@@ -38,8 +50,8 @@ fn json_response(metrics: &Metrics) -> HttpResponse {
         .body(clipper_json_body(metrics))
 }
 
-fn text_response(metrics: &Metrics) -> HttpResponse {
-    match prometheus_text_body(metrics) {
+fn text_response(metrics: &Metrics, flat_names: FlatNames) -> HttpResponse {
+    match prometheus_text_body(metrics, flat_names) {
         Ok(body) => HttpResponse::Ok()
             .content_type(HeaderValue::from_static(prometheus_text::CONTENT_TYPE))
             .insert_header((header::VARY, "Accept"))

@@ -21,7 +21,7 @@ pub mod table;
 
 pub use clipper_json::clipper_json_body;
 pub use handles::{AppMetrics, ModelMetrics};
-pub use prometheus_text::prometheus_text_body;
+pub use prometheus_text::{FlatNames, prometheus_text_body};
 
 use histogram::Snapshot;
 use meter::{Meter, Rates};
@@ -294,6 +294,30 @@ pub async fn keep_ticking(metrics: Weak<Metrics>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    use std::time::Duration;
+
+    use crate::domain::{ModelName, ModelVersion, ReplicaId};
+
+    #[test]
+    fn rates_decay_without_anybody_asking() {
+        let metrics = Metrics::new();
+        let app = metrics.app(&AppName::parse("digits").unwrap());
+        let model =
+            ModelId::new(ModelName::parse("net").unwrap(), ModelVersion::parse("1").unwrap());
+        app.answered(Outcome::Prediction, Duration::from_millis(1));
+        metrics.model(&model).batch_answered(ReplicaId(0), 4, Duration::from_millis(1));
+        assert_eq!(metrics.totals(clock::now()).1.decaying[0].to_string(), "-1");
+        let later = clock::now() + meter::TICK;
+        metrics.tick(later);
+        let rates = [app.tick(later), metrics.model(&model).tick(later), metrics.totals(later).1];
+        for rates in rates {
+            assert!(rates.decaying.iter().all(|rate| *rate > 0.0), "{rates:?}");
+        }
+        metrics.remove_model(&model);
+        metrics.tick(later + meter::TICK);
+        assert!(metrics.totals(later + meter::TICK).1.decaying[0] > 0.0);
+    }
 
     #[test]
     fn labels_are_distinct_and_follow_the_declaration() {

@@ -1,7 +1,7 @@
 //! The metrics as Prometheus text, format 0.0.4.
 //!
-//! First the metrics of [`super::table`], then every number of the Clipper JSON as a gauge under
-//! the flat name that the original's exporter gave it.
+//! First the metrics of [`super::table`]; then, on the metrics port, every number of the Clipper
+//! JSON as a gauge under the flat name that the original's exporter gave it.
 
 use std::collections::HashSet;
 use std::sync::atomic::Ordering::Relaxed;
@@ -21,11 +21,24 @@ pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 const MICROS_PER_SECOND: f64 = 1e6;
 
+/// Whether a scrape also lists the original exporter's flat names. They break a rule of naming (a
+/// gauge must not end in `_count`), and on two ports each would appear twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FlatNames {
+    /// For the metrics port, where the original's dashboards look for them.
+    Listed,
+    /// For the query frontend.
+    LeftOut,
+}
+
 /// The body of a scrape.
 ///
 /// # Errors
 /// Only if the encoder meets a metric without a name or value, which would be a fault here.
-pub fn prometheus_text_body(metrics: &Metrics) -> Result<String, prometheus::Error> {
+pub fn prometheus_text_body(
+    metrics: &Metrics,
+    flat_names: FlatNames,
+) -> Result<String, prometheus::Error> {
     let (flat, dropped) = flat(&Report::of(metrics));
     let mut families = process_wide(metrics, dropped);
     families.extend(of_apps(metrics));
@@ -33,7 +46,9 @@ pub fn prometheus_text_body(metrics: &Metrics) -> Result<String, prometheus::Err
     families.sort_by_key(|family| {
         table::TABLE.iter().position(|row| row.name == family.name()).unwrap_or(usize::MAX)
     });
-    families.extend(flat);
+    if flat_names == FlatNames::Listed {
+        families.extend(flat);
+    }
     families.retain(|family| !family.get_metric().is_empty());
     prometheus::TextEncoder::new().encode_to_string(&families)
 }
