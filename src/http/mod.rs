@@ -4,5 +4,6 @@ pub mod body;
 pub mod errors;
 pub mod health;
 pub mod management;
+pub mod metrics;
 pub mod query;
 pub mod schema;

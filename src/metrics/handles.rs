@@ -1,0 +1,214 @@
+//! What hot paths hold: counters of one application or one model version, found once.
+//!
+//! Every per-query call is a few relaxed atomic additions: no lock, no allocation, no text.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use parking_lot::{Mutex, RwLock};
+
+use crate::clock;
+use crate::domain::ReplicaId;
+
+use super::Outcome;
+use super::histogram::{Histogram, micros};
+use super::meter::{Meter, Rates};
+
+/// Replicas of one model version that have series of their own; the oldest give way.
+pub const REPLICA_SERIES_MAX: usize = 256;
+
+/// Handles of one application, resolved once.
+#[derive(Debug)]
+pub struct AppMetrics {
+    outcomes: [AtomicU64; Outcome::ALL.len()],
+    pub(super) rejected: AtomicU64,
+    pub(super) latency: Histogram,
+    meter: Mutex<Meter>,
+}
+
+impl Default for AppMetrics {
+    fn default() -> Self {
+        Self {
+            outcomes: Default::default(),
+            rejected: AtomicU64::new(0),
+            latency: Histogram::default(),
+            meter: Mutex::new(Meter::new(clock::now())),
+        }
+    }
+}
+
+impl AppMetrics {
+    /// One answered query and the time from arrival to answer.
+    pub fn answered(&self, outcome: Outcome, latency: Duration) {
+        if let Some(count) = self.outcomes.get(outcome as usize) {
+            count.fetch_add(1, Relaxed);
+        }
+        self.latency.record_time(latency);
+    }
+
+    /// One request refused with a 4xx.
+    pub fn rejected(&self) {
+        self.rejected.fetch_add(1, Relaxed);
+    }
+
+    /// How many queries ended so.
+    #[must_use]
+    pub fn ended(&self, outcome: Outcome) -> u64 {
+        self.outcomes.get(outcome as usize).map_or(0, |count| count.load(Relaxed))
+    }
+
+    /// All answered queries.
+    #[must_use]
+    pub fn predictions(&self) -> u64 {
+        self.outcomes.iter().map(|count| count.load(Relaxed)).sum()
+    }
+
+    pub(super) fn tick(&self, now: clock::Instant) -> Rates {
+        tick(&self.meter, now, self.predictions())
+    }
+}
+
+/// Handles of one model version, resolved once.
+#[derive(Debug)]
+pub struct ModelMetrics {
+    pub(super) hits: AtomicU64,
+    pub(super) misses: AtomicU64,
+    /// Send to answer, once for each query of a batch.
+    pub(super) query_latency: Histogram,
+    /// Send to answer, once for each batch.
+    pub(super) batch_latency: Histogram,
+    pub(super) batch_size: Histogram,
+    pub(super) queue_wait: Histogram,
+    pub(super) skipped: AtomicU64,
+    pub(super) retried: AtomicU64,
+    pub(super) queue_depth: AtomicU64,
+    pub(super) replicas: AtomicU64,
+    pub(super) stray_answers: AtomicU64,
+    pub(super) child_starts: AtomicU64,
+    by_replica: RwLock<BTreeMap<ReplicaId, Arc<ReplicaMetrics>>>,
+    meter: Mutex<Meter>,
+}
+
+/// Counters of one replica.
+#[derive(Debug, Default)]
+pub(super) struct ReplicaMetrics {
+    pub(super) batches: AtomicU64,
+    pub(super) predictions: AtomicU64,
+    /// Microseconds from send to answer, all batches.
+    pub(super) busy: AtomicU64,
+}
+
+impl ReplicaMetrics {
+    fn batch(&self, size: u64, micros: u64) {
+        self.batches.fetch_add(1, Relaxed);
+        self.predictions.fetch_add(size, Relaxed);
+        self.busy.fetch_add(micros, Relaxed);
+    }
+}
+
+impl Default for ModelMetrics {
+    fn default() -> Self {
+        Self {
+            hits: AtomicU64::new(0),
+            misses: AtomicU64::new(0),
+            query_latency: Histogram::default(),
+            batch_latency: Histogram::default(),
+            batch_size: Histogram::default(),
+            queue_wait: Histogram::default(),
+            skipped: AtomicU64::new(0),
+            retried: AtomicU64::new(0),
+            queue_depth: AtomicU64::new(0),
+            replicas: AtomicU64::new(0),
+            stray_answers: AtomicU64::new(0),
+            child_starts: AtomicU64::new(0),
+            by_replica: RwLock::default(),
+            meter: Mutex::new(Meter::new(clock::now())),
+        }
+    }
+}
+
+impl ModelMetrics {
+    /// One query that reached this model: answered from the prediction cache, or not.
+    /// Also called, with `false`, where the cache is off or an equal query is already under way.
+    pub fn cache_lookup(&self, hit: bool) {
+        let count = if hit { &self.hits } else { &self.misses };
+        count.fetch_add(1, Relaxed);
+    }
+
+    /// One batch answered by a replica: its size, and the time from send to answer.
+    pub fn batch_answered(&self, replica: ReplicaId, size: usize, latency: Duration) {
+        let (size, latency) = (size as u64, micros(latency));
+        self.batch_size.record(size);
+        self.batch_latency.record(latency);
+        self.query_latency.record_n(latency, size);
+        // Once a batch, not once a query; only a replica's first batch and its end take the lock
+        // for writing.
+        if let Some(metrics) = self.by_replica.read().get(&replica) {
+            metrics.batch(size, latency);
+            return;
+        }
+        let mut replicas = self.by_replica.write();
+        replicas.entry(replica).or_default().batch(size, latency);
+        while replicas.len() > REPLICA_SERIES_MAX {
+            replicas.pop_first();
+        }
+    }
+
+    /// Forgets a gone replica's series; call it after its last [`Self::batch_answered`].
+    pub fn remove_replica(&self, replica: ReplicaId) {
+        self.by_replica.write().remove(&replica);
+    }
+
+    /// Time one query spent in the queue.
+    pub fn queued(&self, wait: Duration) {
+        self.queue_wait.record_time(wait);
+    }
+
+    /// Queries skipped at dequeue: expired, or nobody waits any more.
+    pub fn skipped(&self, queries: usize) {
+        self.skipped.fetch_add(queries as u64, Relaxed);
+    }
+
+    /// Queries put back into the queue after their replica died or hung.
+    pub fn retried(&self, queries: usize) {
+        self.retried.fetch_add(queries as u64, Relaxed);
+    }
+
+    /// Queries waiting now.
+    pub fn set_queue_depth(&self, queries: usize) {
+        self.queue_depth.store(queries as u64, Relaxed);
+    }
+
+    /// Replicas connected now.
+    pub fn set_replicas(&self, replicas: usize) {
+        self.replicas.store(replicas as u64, Relaxed);
+    }
+
+    /// An answer with an unknown or repeated message id; ignored.
+    pub fn stray_answer(&self) {
+        self.stray_answers.fetch_add(1, Relaxed);
+    }
+
+    /// Queries answered by replicas.
+    #[must_use]
+    pub fn predictions(&self) -> u64 {
+        self.batch_size.sum()
+    }
+
+    pub(super) fn by_replica(&self) -> BTreeMap<ReplicaId, Arc<ReplicaMetrics>> {
+        self.by_replica.read().clone()
+    }
+
+    pub(super) fn tick(&self, now: clock::Instant) -> Rates {
+        tick(&self.meter, now, self.predictions())
+    }
+}
+
+/// Moves a meter to `now` and reads it.
+pub(super) fn tick(meter: &Mutex<Meter>, now: clock::Instant, total: u64) -> Rates {
+    let mut meter = meter.lock();
+    meter.advance(now, total);
+    meter.rates(now, total)
+}

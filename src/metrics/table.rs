@@ -1,0 +1,266 @@
+//! The table: name, kind, unit, labels and meaning of every metric, in one place.
+//!
+//! A test compares it with `docs/metrics.md` and with what the server says of itself.
+
+/// What a metric is to Prometheus.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Cumulative buckets, a sum and a count.
+    Histogram,
+}
+
+impl Kind {
+    /// As in a `TYPE` line.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
+/// The declaration of one Prometheus metric.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Row {
+    /// Its name.
+    pub name: &'static str,
+    /// What it is to Prometheus.
+    pub kind: Kind,
+    /// What one unit of its value is.
+    pub unit: &'static str,
+    /// The names of its labels.
+    pub labels: &'static [&'static str],
+    /// One sentence; the `HELP` line.
+    pub help: &'static str,
+    /// When somebody should look; `-` if never by this metric alone.
+    pub alert: &'static str,
+}
+
+/// Bounds of every duration histogram, microseconds; shown in seconds.
+pub const DURATION_BOUNDS_US: &[u64] = &[
+    100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000,
+    1_000_000, 2_500_000, 5_000_000, 10_000_000, 30_000_000,
+];
+
+/// Bounds of the batch size histogram, queries.
+pub const BATCH_BOUNDS: &[u64] = &[1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000];
+
+const APP: &[&str] = &["app"];
+const MODEL: &[&str] = &["model", "version"];
+const REPLICA: &[&str] = &["model", "version", "replica"];
+
+macro_rules! rows {
+    ($(
+        $id:ident = $kind:ident $name:literal, $unit:literal, $labels:expr, $help:literal,
+        $alert:literal;
+    )+) => {
+        $(
+            #[doc = $help]
+            pub const $id: Row = Row {
+                name: $name,
+                kind: Kind::$kind,
+                unit: $unit,
+                labels: $labels,
+                help: $help,
+                alert: $alert,
+            };
+        )+
+        /// Every Prometheus metric with a fixed name, in the order of the exposition.
+        pub const TABLE: &[&Row] = &[$(&$id),+];
+    };
+}
+
+rows! {
+    PREDICTIONS = Counter "clipper_predictions_total", "queries", &["app", "outcome"],
+        "Answered queries: outcome is prediction, or why the default output was sent.",
+        "share of outcomes other than prediction above 1 % for 5 min";
+    PREDICTION_DURATION = Histogram "clipper_prediction_duration_seconds", "seconds", APP,
+        "Time from a query's arrival to its answer.",
+        "0.99 quantile above the application's objective for 5 min";
+    REQUESTS_REJECTED = Counter "clipper_requests_rejected_total", "requests", APP,
+        "Requests refused with a 4xx: malformed, too large, or above a limit.",
+        "a rise above its usual rate";
+    MODEL_PREDICTIONS = Counter "clipper_model_predictions_total", "queries", MODEL,
+        "Queries answered by the replicas of a model version.",
+        "no increase for 5 min while clipper_queue_depth is above 0";
+    MODEL_BATCH_SIZE = Histogram "clipper_model_batch_size", "queries", MODEL,
+        "Queries in a batch that a replica answered.", "-";
+    MODEL_BATCH_DURATION = Histogram "clipper_model_batch_duration_seconds", "seconds", MODEL,
+        "Time from sending a batch to a replica to its answer.",
+        "0.99 quantile above the objective of a linked application";
+    REPLICA_BATCHES = Counter "clipper_replica_batches_total", "batches", REPLICA,
+        "Batches that one replica answered; gone when the replica is.", "-";
+    REPLICA_PREDICTIONS = Counter "clipper_replica_predictions_total", "queries", REPLICA,
+        "Queries that one replica answered; gone when the replica is.",
+        "one replica far below the others of its version";
+    REPLICA_BUSY = Counter "clipper_replica_busy_seconds_total", "seconds", REPLICA,
+        "Time one replica spent on batches; its rate is the share of time it is busy.",
+        "rate above 0.9 for 10 min: add replicas";
+    REPLICAS = Gauge "clipper_replicas", "replicas", MODEL,
+        "Connected replicas of a model version.", "0 for 1 min while the version is current";
+    CACHE_LOOKUPS = Counter "clipper_cache_lookups_total", "queries",
+        &["model", "version", "result"],
+        "Queries that reached a model version: result is hit (the cache answered) or miss.",
+        "-";
+    QUEUE_DEPTH = Gauge "clipper_queue_depth", "queries", MODEL,
+        "Queries that wait for a replica of a model version.", "growing for 5 min";
+    QUEUE_WAIT = Histogram "clipper_queue_wait_seconds", "seconds", MODEL,
+        "Time a query waited before it was sent to a replica.",
+        "0.99 quantile above half of the objective for 5 min";
+    QUEUE_SKIPPED = Counter "clipper_queue_skipped_total", "queries", MODEL,
+        "Queries skipped at dequeue: their deadline had passed, or nobody waited any more.",
+        "above 1 % of the version's queries for 5 min";
+    QUEUE_RETRIED = Counter "clipper_queue_retried_total", "queries", MODEL,
+        "Queries put back into the queue after their replica died or hung.",
+        "any lasting increase: replicas die";
+    STRAY_ANSWERS = Counter "clipper_stray_answers_total", "messages", MODEL,
+        "Answers of a replica with an unknown or repeated message id; they were ignored.",
+        "any increase: a faulty container";
+    CONTAINER_STARTS = Counter "clipper_container_starts_total", "processes", MODEL,
+        "Starts of a model version's supervised container processes, restarts included.",
+        "more than 3 in 10 min: the container dies at its start";
+    RPC_CONNECTIONS = Gauge "clipper_rpc_connections", "connections", &[],
+        "Open connections of containers.", "near rpc.connections_max";
+    RPC_ENDED = Counter "clipper_rpc_ended_total", "connections", &["reason"],
+        "Connections of containers that ended or were refused, by reason.",
+        "any reason but closed, retired and shutdown increases";
+    ACTOR_RESTARTS = Counter "clipper_actor_restarts_total", "restarts", &["actor"],
+        "Actors restarted by their parent after a panic or a stop.", "any increase";
+    ADMIN_COMMANDS = Counter "clipper_admin_commands_total", "commands", &["result"],
+        "Commands of operators: result is acknowledged or refused.", "-";
+    BUILD_INFO = Gauge "clipper_build_info", "constant 1", &["version"],
+        "The version of this server; always 1.", "more than one version for longer than an upgrade";
+    FLAT_NAMES_DROPPED = Gauge "clipper_flat_names_dropped", "series", &[],
+        "Series left out of the original exporter's flat names because two names became equal.",
+        "above 0: rename an application or model, or use the labelled metrics";
+    PROCESS_CPU = Counter "process_cpu_seconds_total", "seconds", &[],
+        "Total user and system CPU time spent in seconds.", "-";
+    PROCESS_MAX_FDS = Gauge "process_max_fds", "descriptors", &[],
+        "Maximum number of open file descriptors.", "-";
+    PROCESS_OPEN_FDS = Gauge "process_open_fds", "descriptors", &[],
+        "Number of open file descriptors.", "above 80 % of process_max_fds";
+    PROCESS_RSS = Gauge "process_resident_memory_bytes", "bytes", &[],
+        "Resident memory size in bytes.", "growing for days";
+    PROCESS_START = Gauge "process_start_time_seconds", "seconds", &[],
+        "Start time of the process since unix epoch in seconds.", "changes without an upgrade";
+    PROCESS_THREADS = Gauge "process_threads", "threads", &[],
+        "Number of OS threads in the process.", "-";
+    PROCESS_VIRTUAL = Gauge "process_virtual_memory_bytes", "bytes", &[],
+        "Virtual memory size in bytes.", "-";
+}
+
+/// The declaration of one metric under the original's name.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ClipperRow {
+    /// Its name; `{...}` stands for the name of an application or model, or a version.
+    pub name: &'static str,
+    /// The category it is listed under.
+    pub category: &'static str,
+    /// What one unit of its value is.
+    pub unit: &'static str,
+    /// One sentence.
+    pub meaning: &'static str,
+}
+
+const fn clipper(
+    name: &'static str,
+    category: &'static str,
+    unit: &'static str,
+    meaning: &'static str,
+) -> ClipperRow {
+    ClipperRow { name, category, unit, meaning }
+}
+
+/// Every metric of the Clipper JSON, in the order of one report.
+pub const CLIPPER_TABLE: &[ClipperRow] = &[
+    clipper(
+        "internal:prediction_cache_lookups",
+        "counters",
+        "queries",
+        "Queries that reached a model, all versions.",
+    ),
+    clipper(
+        "internal:aggregate_num_predictions",
+        "counters",
+        "queries",
+        "Queries given to models, from the cache or not, all versions.",
+    ),
+    clipper(
+        "app:{app}:num_predictions",
+        "counters",
+        "queries",
+        "Answered queries, default outputs included.",
+    ),
+    clipper(
+        "model:{model}:{version}:num_predictions",
+        "counters",
+        "queries",
+        "Queries answered by replicas.",
+    ),
+    clipper(
+        "internal:prediction_cache_hit_ratio",
+        "ratio_counters",
+        "ratio",
+        "Share of look-ups that the cache answered, all versions.",
+    ),
+    clipper(
+        "app:{app}:default_prediction_ratio",
+        "ratio_counters",
+        "ratio",
+        "Share of answers that were the default output.",
+    ),
+    clipper(
+        "model:{model}:{version}:cache_hit_ratio",
+        "ratio_counters",
+        "ratio",
+        "Share of look-ups that the cache answered.",
+    ),
+    clipper(
+        "internal:aggregate_model_throughput",
+        "meters",
+        "events per second",
+        "Rate of queries answered by replicas, all versions.",
+    ),
+    clipper(
+        "app:{app}:prediction_throughput",
+        "meters",
+        "events per second",
+        "Rate of answered queries.",
+    ),
+    clipper(
+        "model:{model}:{version}:prediction_throughput",
+        "meters",
+        "events per second",
+        "Rate of queries answered by replicas.",
+    ),
+    clipper(
+        "internal:rpc_request_queueing_delay",
+        "histograms",
+        "microseconds",
+        "Time queries waited before they were sent to a replica, all versions.",
+    ),
+    clipper(
+        "app:{app}:prediction_latency",
+        "histograms",
+        "microseconds",
+        "Time from a query's arrival to its answer.",
+    ),
+    clipper(
+        "model:{model}:{version}:prediction_latency",
+        "histograms",
+        "microseconds",
+        "Time from sending a query to a replica to its answer.",
+    ),
+    clipper(
+        "model:{model}:{version}:batch_size",
+        "histograms",
+        "queries",
+        "Queries in an answered batch.",
+    ),
+];
