@@ -1,1 +1,45 @@
-//! (to be written)
+//! Everything on the container's side of the model RPC.
+//!
+//! A model container is a process of its own that connects to the server's RPC port and answers
+//! batches (protocol page, sections 3 and 6). This module holds the containers in the box
+//! ([`onnx`], [`noop`], [`exec`] and the Python runner), the loop they share ([`session`]), and
+//! [`launch`], which says how the server starts each of them as a child.
+//!
+//! Architecture invariant: nothing in here knows the server's actors; a container started by hand
+//! on another machine runs the same code as a supervised child.
+
+pub mod args;
+pub mod exec;
+pub mod frames;
+pub mod launch;
+pub mod lifeline;
+pub mod noop;
+pub mod onnx;
+mod onnx_ops;
+mod onnx_output;
+pub mod session;
+
+use bytes::Bytes;
+
+pub use args::{ContainerCommand, run_cli};
+pub use launch::{Launch, launch_plan};
+pub use session::{ContainerOptions, RuntimeError, run, run_until};
+
+use crate::domain::InputType;
+
+/// A model as a container sees it: a batch of inputs in, one text per input out.
+pub trait BatchModel {
+    /// What the inputs are made of; announced to the server when the container registers.
+    fn input_type(&self) -> InputType;
+
+    /// Answers `inputs`, in their wire form, with one output text each, in the same order.
+    ///
+    /// An input that cannot be predicted gets [`error_output`]; it never spoils its neighbours.
+    fn predict(&mut self, inputs: &[Bytes]) -> Vec<String>;
+}
+
+/// The output of an input that could not be predicted: a JSON object with the key `error`.
+#[must_use]
+pub fn error_output(why: &str) -> String {
+    serde_json::json!({ "error": why }).to_string()
+}

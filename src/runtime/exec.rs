@@ -1,0 +1,97 @@
+//! Runs any program as a container: in a process group of its own, which ends with the server.
+
+use std::ffi::OsString;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use tokio::process::{Child, Command};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use super::lifeline;
+
+/// What to run and how to end it.
+#[derive(Debug, Clone)]
+pub struct ExecOptions {
+    /// Program and arguments.
+    pub command: Vec<OsString>,
+    /// Time between SIGTERM and SIGKILL to the group.
+    pub grace: Duration,
+    /// Also end when stdin ends.
+    pub lifeline: bool,
+}
+
+/// Runs the program until it ends, or until SIGTERM, SIGINT or the lifeline ends it.
+///
+/// Returns the program's exit code, or 128 plus the number of the signal that killed it. When the
+/// wrapper itself was told to end, that is a clean exit and the code is 0.
+///
+/// # Errors
+/// When the program cannot be started.
+pub async fn run(options: &ExecOptions) -> std::io::Result<u8> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let (server_gone, mut lifeline_end) = oneshot::channel::<()>();
+    if options.lifeline {
+        lifeline::watch(move || {
+            // Nobody listens any more once the program has ended by itself.
+            let _ = server_gone.send(());
+        })?;
+    }
+    let mut child = spawn(&options.command)?;
+    let Some(group) = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw) else {
+        return Err(std::io::Error::other("the program has no process id"));
+    };
+    let code = tokio::select! {
+        status = child.wait() => exit_code(status?),
+        _ = terminate.recv() => end_group(&mut child, group, options.grace).await,
+        _ = interrupt.recv() => end_group(&mut child, group, options.grace).await,
+        Ok(()) = &mut lifeline_end => end_group(&mut child, group, options.grace).await,
+    };
+    // What the program started and left behind goes as well.
+    signal_group(group, Signal::SIGKILL);
+    Ok(code)
+}
+
+fn spawn(command: &[OsString]) -> std::io::Result<Child> {
+    let [program, arguments @ ..] = command else {
+        return Err(std::io::Error::other("no program given"));
+    };
+    // The lifeline is between the server and this process; the program must not read it away.
+    Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .env_remove(lifeline::VARIABLE)
+        .process_group(0)
+        .spawn()
+        .map_err(|error| {
+            let text = format!("cannot start {}: {error}", program.to_string_lossy());
+            std::io::Error::new(error.kind(), text)
+        })
+}
+
+async fn end_group(child: &mut Child, group: Pid, grace: Duration) -> u8 {
+    signal_group(group, Signal::SIGTERM);
+    if timeout(grace, child.wait()).await.is_err() {
+        tracing::warn!("the program ignored SIGTERM for {grace:?}: killing it");
+        signal_group(group, Signal::SIGKILL);
+        if let Err(error) = child.wait().await {
+            tracing::warn!("cannot wait for the program: {error}");
+        }
+    }
+    0
+}
+
+fn signal_group(group: Pid, signal: Signal) {
+    // An error means that the group is gone already, which is what was wanted.
+    let _ = killpg(group, signal);
+}
+
+fn exit_code(status: ExitStatus) -> u8 {
+    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
+    code.and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX)
+}

@@ -1,0 +1,35 @@
+//! A model that answers a constant: for benchmarks and for trying the wiring.
+
+use std::thread;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::BatchModel;
+use crate::domain::InputType;
+
+/// Answers every input with the same text after a fixed time per batch.
+#[derive(Debug, Clone)]
+pub struct NoopModel {
+    /// Announced to the server.
+    pub input_type: InputType,
+    /// The answer to every input.
+    pub output: String,
+    /// How long a batch takes, whatever its size.
+    pub sleep: Duration,
+}
+
+impl BatchModel for NoopModel {
+    fn input_type(&self) -> InputType {
+        self.input_type
+    }
+
+    fn predict(&mut self, inputs: &[Bytes]) -> Vec<String> {
+        if !self.sleep.is_zero() {
+            // Blocks on purpose: a real model keeps its process busy just like this.
+            #[allow(clippy::disallowed_methods, reason = "stands for a model's computation")]
+            thread::sleep(self.sleep);
+        }
+        vec![self.output.clone(); inputs.len()]
+    }
+}
