@@ -1,1 +1,403 @@
-//! (to be written)
+//! The composition root: the only file that knows every part. Starts bottom-up, stops top-down.
+
+use std::collections::HashMap;
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use actix::prelude::*;
+use actix_web::dev::{Server, ServerHandle};
+use actix_web::{App as HttpApp, HttpServer, web};
+use futures_util::future::BoxFuture;
+use tracing::{error, info, warn};
+
+use crate::actors::app::FeedbackLog;
+use crate::actors::catalog::{CatalogWriter, ChangeError, Execute};
+use crate::actors::children::{ChildPlan, Children, StopChildren};
+use crate::actors::container_pool::{ContainerInfo, ContainerList, ContainerPool};
+use crate::actors::data_plane::DataPlane;
+use crate::actors::messages::{Register, RegistrationRefused};
+use crate::actors::models::{Boot, DataArbiters, Models};
+use crate::actors::router::{Router, Routes};
+use crate::bootstrap;
+use crate::config::{Config, HttpConfig, Loaded};
+use crate::domain::{AppName, Command};
+use crate::http::body::BodyLimits;
+use crate::http::health::{self, Condition, Readiness};
+use crate::http::management::ManagementState;
+use crate::http::management::ports::{CatalogRead, Containers, Metadata, PolicyStates};
+use crate::http::{management, metrics as metrics_pages, query};
+use crate::metrics::{self, Metrics, RpcEnd};
+use crate::rpc::listener::{self, Refused};
+use crate::runtime::launch_plan;
+use crate::store::event::Origin;
+use crate::store::policy_state::{PolicyStateStore, Put};
+use crate::store::sled::SledLog;
+use crate::store::{CatalogView, Journal};
+
+/// Serves until SIGTERM or SIGINT.
+///
+/// # Errors
+/// Why the server could not start or had to stop.
+pub fn run(loaded: Loaded) -> Result<(), String> {
+    System::new().block_on(serve(loaded))
+}
+
+async fn serve(loaded: Loaded) -> Result<(), String> {
+    let Loaded { config, base_dir } = loaded;
+    let stop = stop_signal()?;
+    let readiness = Readiness::new();
+    let metrics = Metrics::new();
+    actix::spawn(metrics::keep_ticking(Arc::downgrade(&metrics)));
+    let sockets = Sockets::bind(&config)?;
+    let (journal, states) = open_journal(&config)?;
+    readiness.meet(Condition::JournalReplayed);
+
+    let plane = DataPlane::new(&config, Arc::clone(&metrics));
+    let threads: Vec<Arbiter> = (0..config.serving.data_threads).map(|_| Arbiter::new()).collect();
+    let arbiters = DataArbiters(threads.iter().map(Arbiter::handle).collect());
+    let list = ContainerList::default();
+    let children = child_plans(&config, &base_dir, sockets.rpc_addr()?)?;
+    let children = Children::new(config.containers.clone(), Arc::clone(&metrics), children);
+    let pool =
+        ContainerPool::new(Arc::clone(&plane), arbiters.clone(), list.clone(), children).start();
+    let rpc = Arbiter::new();
+    sockets.serve_rpc(&rpc, &config, &metrics, &pool)?;
+    readiness.meet(Condition::RpcBound);
+
+    let catalog = CatalogWriter::new(journal.clone(), config.journal.clone()).start();
+    let models = Models::new(Arc::clone(&plane), arbiters, pool.clone()).start();
+    models.send(Boot(catalog.clone())).await.map_err(|e| e.to_string())??;
+    bootstrap::run(&config, &catalog).await?;
+
+    let states = Arc::new(States(states));
+    let frontends = Frontends {
+        plane,
+        catalog,
+        view: journal.view(),
+        list,
+        states,
+        readiness: Arc::clone(&readiness),
+    };
+    let handles = frontends.start(&config, sockets)?;
+    while !readiness.missing().is_empty() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    stop.await;
+    readiness.drain();
+    info!("stopping: in-flight queries finish first");
+    futures_util::future::join_all(handles.iter().map(|handle| handle.stop(true))).await;
+    if pool.send(StopChildren).await.is_err() {
+        warn!("the container pool ended before its child processes");
+    }
+    journal.close().await;
+    info!("stopped");
+    Ok(())
+}
+
+/// A future that is done when the process is asked to stop. The handlers are in place on return.
+fn stop_signal() -> Result<impl Future<Output = ()>, String> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let listen = |kind| signal(kind).map_err(|e| format!("cannot handle signals: {e}"));
+    let (mut term, mut int) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+    })
+}
+
+fn open_journal(config: &Config) -> Result<(Journal, PolicyStateStore), String> {
+    let (log, report) =
+        SledLog::open(&config.data_dir, &config.journal).map_err(|e| e.to_string())?;
+    let states = log.policy_state();
+    let idle = Duration::from_millis(config.journal.policy_state_flush_ms);
+    let journal = Journal::start(Box::new(log), idle).map_err(|e| e.to_string())?;
+    info!(data_dir = %config.data_dir.display(), events = report.last_seq, "journal replayed");
+    Ok((journal, states))
+}
+
+/// All listening sockets, bound before anything is started: a port in use is a clear first error.
+struct Sockets {
+    query: TcpListener,
+    management: TcpListener,
+    metrics: TcpListener,
+    rpc: TcpListener,
+}
+
+impl Sockets {
+    fn bind(config: &Config) -> Result<Self, String> {
+        let backlog = i32::try_from(config.http.backlog).unwrap_or(i32::MAX);
+        let http = |key: &str, addr| listen(key, addr, backlog);
+        let rpc = config.rpc.addr.strip_prefix("tcp://").unwrap_or(&config.rpc.addr);
+        let rpc = rpc
+            .replace('*', "0.0.0.0")
+            .to_socket_addrs()
+            .ok()
+            .and_then(|mut addrs| addrs.next())
+            .ok_or_else(|| format!("rpc.addr: {} is no address", config.rpc.addr))?;
+        Ok(Self {
+            query: http("http.query_addr", config.http.query_addr)?,
+            management: http("http.management_addr", config.http.management_addr)?,
+            metrics: http("http.metrics_addr", config.http.metrics_addr)?,
+            rpc: listen("rpc.addr", rpc, backlog)?,
+        })
+    }
+
+    /// Where containers on this machine connect.
+    fn rpc_addr(&self) -> Result<SocketAddr, String> {
+        let mut addr = self.rpc.local_addr().map_err(|e| e.to_string())?;
+        if addr.ip().is_unspecified() {
+            addr.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+        }
+        Ok(addr)
+    }
+
+    fn serve_rpc(
+        &self,
+        arbiter: &Arbiter,
+        config: &Config,
+        metrics: &Arc<Metrics>,
+        pool: &Addr<ContainerPool>,
+    ) -> Result<(), String> {
+        let socket = self.rpc.try_clone().map_err(|e| e.to_string())?;
+        let (config, metrics, pool) = (config.rpc.clone(), Arc::clone(metrics), pool.clone());
+        let register = move |registration| {
+            let answer = pool.send(Register(registration));
+            async move {
+                match answer.await {
+                    Ok(Ok(())) => Ok(()),
+                    Ok(Err(error @ RegistrationRefused::InputType { .. })) => {
+                        Err(Refused::new(RpcEnd::InputType, error))
+                    }
+                    Ok(Err(error @ RegistrationRefused::Stopping)) => {
+                        Err(Refused::new(RpcEnd::Shutdown, error))
+                    }
+                    Err(error) => Err(Refused::new(RpcEnd::Shutdown, error)),
+                }
+            }
+        };
+        arbiter.spawn(async move {
+            match tokio::net::TcpListener::from_std(socket) {
+                Ok(socket) => listener::serve(socket, config, metrics, register).await,
+                Err(error) => error!(%error, "the RPC port cannot be served"),
+            }
+        });
+        Ok(())
+    }
+}
+
+fn listen(key: &str, addr: SocketAddr, backlog: i32) -> Result<TcpListener, String> {
+    let bind = || {
+        let domain = socket2::Domain::for_address(addr);
+        let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
+        socket.bind(&addr.into())?;
+        socket.listen(backlog)?;
+        socket.set_nonblocking(true)?;
+        Ok::<TcpListener, std::io::Error>(socket.into())
+    };
+    bind().map_err(|error| format!("{key}: cannot listen on {addr}: {error}"))
+}
+
+fn child_plans(
+    config: &Config,
+    base_dir: &Path,
+    rpc: SocketAddr,
+) -> Result<HashMap<crate::domain::ModelId, ChildPlan>, String> {
+    let exe = std::env::current_exe().map_err(|e| format!("where is this program? {e}"))?;
+    let mut plans = HashMap::new();
+    for model in &config.models {
+        let Some(container) = &model.container else { continue };
+        let launch = launch_plan(model, &format!("tcp://{rpc}"), &exe, base_dir)
+            .map_err(|e| format!("model '{}': {e}", model.name))?;
+        let plan = ChildPlan { launch, replicas: container.replicas() };
+        plans.insert(bootstrap::model_id(model)?, plan);
+    }
+    Ok(plans)
+}
+
+/// What the HTTP workers need.
+struct Frontends {
+    plane: Arc<DataPlane>,
+    catalog: Addr<CatalogWriter>,
+    view: CatalogView,
+    list: ContainerList,
+    states: Arc<States>,
+    readiness: Arc<Readiness>,
+}
+
+impl Frontends {
+    fn start(self, config: &Config, sockets: Sockets) -> Result<Vec<ServerHandle>, String> {
+        let Sockets { query, management, metrics, rpc } = sockets;
+        let addr = |socket: &TcpListener| socket.local_addr().map_err(|e| e.to_string());
+        let (query_addr, management_addr) = (addr(&query)?, addr(&management)?);
+        let (metrics_addr, rpc_addr) = (addr(&metrics)?, addr(&rpc)?);
+        let servers = [
+            self.query(&config.http, query)?,
+            self.management(&config.http, management)?,
+            self.metrics(&config.http, metrics)?,
+        ];
+        let handles = servers.iter().map(Server::handle).collect();
+        for server in servers {
+            actix::spawn(async move {
+                if let Err(error) = server.await {
+                    error!(%error, "an HTTP frontend ended");
+                }
+            });
+        }
+        info!(
+            query = %format_args!("http://{query_addr}"),
+            management = %format_args!("http://{management_addr}"),
+            metrics = %format_args!("http://{metrics_addr}/metrics"),
+            rpc = %format_args!("tcp://{rpc_addr}"),
+            "listening"
+        );
+        Ok(handles)
+    }
+
+    fn query(&self, config: &HttpConfig, socket: TcpListener) -> Result<Server, String> {
+        let limits = BodyLimits::from(config);
+        let workers = match config.query_workers {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            n => n,
+        };
+        let starting = Arc::new(AtomicUsize::new(workers));
+        let (plane, catalog) = (Arc::clone(&self.plane), self.catalog.clone());
+        let feedback: Arc<dyn FeedbackLog> = self.states.clone();
+        let readiness = Arc::clone(&self.readiness);
+        let server = HttpServer::new(move || {
+            let routes = Routes::default();
+            let (starting, ready) = (Arc::clone(&starting), Arc::clone(&readiness));
+            let on_loaded = move || {
+                if starting.fetch_sub(1, Ordering::AcqRel) == 1 {
+                    ready.meet(Condition::ListenersBound);
+                }
+            };
+            Router::new(
+                Arc::clone(&plane),
+                catalog.clone(),
+                Arc::clone(&feedback),
+                routes.clone(),
+                on_loaded,
+            )
+            .start();
+            HttpApp::new()
+                .configure(metrics_pages::configure_query(Arc::clone(&plane.metrics)))
+                .configure(health::configure(Arc::clone(&readiness)))
+                .configure(query::configure(routes, limits))
+        });
+        finish(server.workers(workers), config, socket)
+    }
+
+    fn management(&self, config: &HttpConfig, socket: TcpListener) -> Result<Server, String> {
+        let metrics = Arc::clone(&self.plane.metrics);
+        let state = ManagementState {
+            metadata: Arc::new(Writer { catalog: self.catalog.clone(), view: self.view.clone() }),
+            containers: Arc::new(self.list.clone()),
+            states: self.states.clone(),
+            metrics: Arc::new(move |request| metrics_pages::by_preference(&metrics, request)),
+            readiness: Arc::clone(&self.readiness),
+        };
+        let configure = management::configure(state, BodyLimits::from(config));
+        let server = HttpServer::new(move || HttpApp::new().configure(configure.clone()));
+        finish(server.workers(1), config, socket)
+    }
+
+    fn metrics(&self, config: &HttpConfig, socket: TcpListener) -> Result<Server, String> {
+        let metrics = Arc::clone(&self.plane.metrics);
+        let readiness = Arc::clone(&self.readiness);
+        let server = HttpServer::new(move || {
+            HttpApp::new()
+                .configure(metrics_pages::configure_metrics(Arc::clone(&metrics)))
+                .configure(health::configure(Arc::clone(&readiness)))
+                .default_service(web::to(|| async { "GET /metrics, /livez, /readyz\n" }))
+        });
+        finish(server.workers(1), config, socket)
+    }
+}
+
+/// The limits that all frontends share. Signals are the composition root's business.
+fn finish<F, I, S, B>(
+    server: HttpServer<F, I, S, B>,
+    config: &HttpConfig,
+    socket: TcpListener,
+) -> Result<Server, String>
+where
+    F: Fn() -> I + Send + Clone + 'static,
+    I: actix_service::IntoServiceFactory<S, actix_http::Request>,
+    S: actix_service::ServiceFactory<actix_http::Request, Config = actix_web::dev::AppConfig>
+        + 'static,
+    S::Error: Into<actix_web::Error> + 'static,
+    S::InitError: std::fmt::Debug,
+    S::Response: Into<actix_web::HttpResponse<B>> + 'static,
+    B: actix_web::body::MessageBody + 'static,
+{
+    let server = server
+        .max_connections(config.connections_max)
+        .client_request_timeout(Duration::from_millis(config.client_request_timeout_ms))
+        .keep_alive(Duration::from_millis(config.keep_alive_ms))
+        .shutdown_timeout(config.shutdown_timeout_ms.div_ceil(1000))
+        .disable_signals()
+        .listen(socket)
+        .map_err(|error| error.to_string())?;
+    Ok(server.run())
+}
+
+/// The metadata as the management frontend sees it.
+struct Writer {
+    catalog: Addr<CatalogWriter>,
+    view: CatalogView,
+}
+
+impl Metadata for Writer {
+    fn execute(&self, command: Command) -> BoxFuture<'static, Result<(), ChangeError>> {
+        let answer = self.catalog.send(Execute { command, origin: Origin::Admin });
+        Box::pin(async move {
+            let ended = |_| ChangeError::Unavailable {
+                reason: "the metadata writer is being restarted".to_owned(),
+            };
+            answer.await.map_err(ended)?.map(|_| ())
+        })
+    }
+
+    fn catalog(&self) -> CatalogRead<'_> {
+        self.view.read()
+    }
+}
+
+impl Containers for ContainerList {
+    fn list(&self) -> Vec<ContainerInfo> {
+        self.all()
+    }
+}
+
+/// Policy state: the default policy's is `{"y_hat":"<default output>"}` (protocol page, section 2).
+struct States(PolicyStateStore);
+
+#[derive(serde::Serialize, serde::Deserialize)]
+struct DefaultPolicyState {
+    y_hat: String,
+}
+
+impl FeedbackLog for States {
+    fn record(&self, app: &AppName, uid: i64, initial: &str) {
+        let state = DefaultPolicyState { y_hat: initial.to_owned() };
+        let Ok(state) = serde_json::to_string(&state) else { return };
+        match self.0.put_if_absent(app, uid, &state) {
+            Ok(Put::Stored | Put::Present) => {}
+            Ok(Put::Full) => warn!(%app, uid, "no room for a user's policy state"),
+            Err(error) => warn!(%app, uid, %error, "a user's policy state cannot be kept"),
+        }
+    }
+}
+
+impl PolicyStates for States {
+    fn get(&self, app: &str, uid: i64) -> Option<String> {
+        let state = self.0.get(&AppName::parse(app).ok()?, uid)?;
+        serde_json::from_str::<DefaultPolicyState>(&state).ok().map(|state| state.y_hat)
+    }
+}

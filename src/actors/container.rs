@@ -13,7 +13,7 @@ use actix::prelude::*;
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio_util::codec::{FramedParts, FramedRead};
+use tokio_util::codec::FramedRead;
 use tracing::{debug, info, warn};
 
 use super::batcher::Batcher;
@@ -112,12 +112,9 @@ impl Container {
 
     /// Starts to read; `unread` is what the handshake read too much.
     pub fn listen(&self, read_half: OwnedReadHalf, unread: BytesMut, ctx: &mut Context<Self>) {
-        let mut parts = FramedParts::new::<Bytes>(
-            read_half,
-            Decoder::new(listener::zmtp_limits(&self.plane.rpc)),
-        );
-        parts.read_buf = unread;
-        let framed: FramedRead<_, _> = FramedRead::from(parts);
+        let decoder = Decoder::new(listener::zmtp_limits(&self.plane.rpc));
+        let mut framed = FramedRead::new(read_half, decoder);
+        framed.read_buffer_mut().unsplit(unread);
         ctx.add_stream(framed);
     }
 

@@ -72,7 +72,9 @@ impl Models {
             Effect::RouteModel(name, version) => {
                 self.plane.directory.route(name, version.clone());
             }
-            Effect::ServeApp(_) | Effect::StopApp(_) | Effect::RouteApp(..) => {}
+            // Every worker serves applications; one place forgets their series.
+            Effect::StopApp(name) => self.plane.metrics.remove_app(name),
+            Effect::ServeApp(_) | Effect::RouteApp(..) => {}
         }
     }
 
@@ -86,14 +88,14 @@ impl Models {
         self.next_serial += 1;
         let mut budget = RestartBudget::new(&self.plane.containers);
         budget.started(clock::now());
-        let actor = self.start(&handle, ctx);
+        let actor = self.start_model(&handle, ctx);
         self.plane.directory.insert(Arc::clone(&handle));
         self.changes.push(ModelChange::Registered(Arc::clone(&handle)));
         info!(model = %spec.id, input_type = %spec.input_type, "model registered");
         self.running.insert(spec.id.clone(), Running { handle, actor, budget });
     }
 
-    fn start(&self, handle: &Arc<ModelHandle>, ctx: &mut Context<Self>) -> Addr<Model> {
+    fn start_model(&self, handle: &Arc<ModelHandle>, ctx: &mut Context<Self>) -> Addr<Model> {
         let (plane, pool, parent) = (Arc::clone(&self.plane), self.pool.clone(), ctx.address());
         let arbiter = self.arbiters.of(&handle.spec.id);
         let handle = Arc::clone(handle);
@@ -195,7 +197,7 @@ impl Handler<ModelEnded> for Models {
 
 impl Models {
     fn start_again(&mut self, handle: &Arc<ModelHandle>, ctx: &mut Context<Self>) {
-        let actor = self.start(handle, ctx);
+        let actor = self.start_model(handle, ctx);
         if let Some(running) = self.running.get_mut(&handle.spec.id)
             && running.handle.serial == handle.serial
         {

@@ -129,11 +129,11 @@ impl Router {
         }
         let mut budget = RestartBudget::new(&self.plane.containers);
         budget.started(clock::now());
-        let actor = self.start(&facts, None, ctx);
+        let actor = self.start_app(&facts, None, ctx);
         self.apps.insert(spec.name.clone(), Served { actor, facts, linked: None, budget });
     }
 
-    fn start(
+    fn start_app(
         &self,
         facts: &Arc<AppFacts>,
         linked: Option<Arc<ModelEntry>>,
@@ -153,7 +153,6 @@ impl Router {
 
     fn stop(&mut self, name: &AppName) {
         self.routes.0.borrow_mut().apps.remove(name);
-        self.plane.metrics.remove_app(name);
         if let Some(served) = self.apps.remove(name) {
             tell(&served.actor, StopApp);
         }
@@ -168,7 +167,7 @@ impl Router {
 
     fn start_again(&mut self, name: &AppName, ctx: &mut Context<Self>) {
         let Some(served) = self.apps.get(name) else { return };
-        let actor = self.start(&Arc::clone(&served.facts), served.linked.clone(), ctx);
+        let actor = self.start_app(&Arc::clone(&served.facts), served.linked.clone(), ctx);
         if let Some(served) = self.apps.get_mut(name) {
             served.budget.started(clock::now());
             served.actor = actor;

@@ -182,9 +182,9 @@ async fn other(method: Method) -> HttpResponse {
     errors::other_method(&method, "POST")
 }
 
-async fn unknown_path(request: HttpRequest) -> ApiError {
-    ApiError::not_found(
+async fn unknown_path(request: HttpRequest) -> Result<HttpResponse, ApiError> {
+    Err(ApiError::not_found(
         request.path(),
         "POST /{app}/predict, POST /{app}/update, GET /metrics, GET /livez, GET /readyz",
-    )
+    ))
 }

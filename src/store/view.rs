@@ -13,6 +13,9 @@ struct Versioned {
     catalog: Catalog,
 }
 
+/// A read lock on the catalog.
+pub type CatalogRead<'a> = MappedRwLockReadGuard<'a, Catalog>;
+
 /// A handle to the durable catalog; clones share it. Only the catalog writer changes it.
 #[derive(Debug, Clone)]
 pub struct CatalogView(Arc<RwLock<Versioned>>);
@@ -27,7 +30,7 @@ impl CatalogView {
     /// The catalog, consistent as of one event, until the guard is dropped.
     ///
     /// The writer waits for the guard: never hold it across an `.await`.
-    pub fn read(&self) -> MappedRwLockReadGuard<'_, Catalog> {
+    pub fn read(&self) -> CatalogRead<'_> {
         RwLockReadGuard::map(self.0.read(), |v| &v.catalog)
     }
 

@@ -12,17 +12,18 @@ use clipper::domain::{Command, InputType, ModelId, ModelName, ModelVersion, Repl
 use clipper::http::body::BodyLimits;
 use clipper::http::health::Readiness;
 use clipper::http::management::ports::{
-    ChangeError, ContainerInfo, Containers, Metadata, PolicyStates,
+    CatalogRead, ChangeError, ContainerInfo, Containers, Metadata, PolicyStates,
 };
 use clipper::http::management::{ManagementState, configure};
+use clipper::store::CatalogView;
+use clipper::store::event::{Envelope, Origin};
 use clipper::store::projection::Catalog;
 use futures_util::future::BoxFuture;
 
 use crate::replay::World;
 
-#[derive(Default)]
 pub struct Memory {
-    catalog: Mutex<Catalog>,
+    catalog: CatalogView,
     containers: Mutex<Vec<ContainerInfo>>,
     store_is_away: AtomicBool,
 }
@@ -32,10 +33,11 @@ impl Memory {
         if self.store_is_away.load(Ordering::SeqCst) {
             return Err(ChangeError::Unavailable { reason: "Redis is away".to_owned() });
         }
-        let mut catalog = self.catalog.lock().unwrap();
-        for event in catalog.decide(command)? {
-            catalog.apply(&event);
-        }
+        let events = self.catalog.read().decide(command)?;
+        let envelopes = events.into_iter().zip(self.catalog.seq() + 1..).map(|(event, seq)| {
+            Envelope { seq, recorded_at_ms: 0, origin: Origin::Admin, event }
+        });
+        self.catalog.apply(&envelopes.collect::<Vec<_>>());
         Ok(())
     }
 }
@@ -46,8 +48,8 @@ impl Metadata for Memory {
         Box::pin(async move { outcome })
     }
 
-    fn catalog(&self) -> Arc<Catalog> {
-        Arc::new(self.catalog.lock().unwrap().clone())
+    fn catalog(&self) -> CatalogRead<'_> {
+        self.catalog.read()
     }
 }
 
@@ -73,7 +75,11 @@ pub struct InMemoryServer {
 
 impl InMemoryServer {
     pub fn start(body_max_bytes: usize) -> Self {
-        let memory = Arc::new(Memory::default());
+        let memory = Arc::new(Memory {
+            catalog: CatalogView::new(0, Catalog::default()),
+            containers: Mutex::default(),
+            store_is_away: AtomicBool::new(false),
+        });
         let readiness = Readiness::new();
         let state = ManagementState {
             metadata: memory.clone(),

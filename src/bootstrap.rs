@@ -1,0 +1,97 @@
+//! Registers what the config file describes and the metadata does not have yet.
+//!
+//! Idempotent: a second start finds everything there and changes nothing. What exists with another
+//! definition stays as it is, which is said in the log: the file is a start, not the truth.
+
+use actix::Addr;
+use tracing::{info, warn};
+
+use crate::actors::catalog::{CatalogWriter, ChangeError, Execute};
+use crate::config::{ApplicationConfig, Config, ModelConfig};
+use crate::domain::{
+    AppName, AppSpec, BatchSize, Command, CommandError, DEFAULT_POLICY, InputType, Label,
+    LatencySlo, ModelId, ModelName, ModelSpec, ModelVersion,
+};
+use crate::store::event::Origin;
+
+/// Sends the missing commands.
+///
+/// # Errors
+/// A value that the configuration's own checks should have refused, or a store that fails.
+pub async fn run(config: &Config, catalog: &Addr<CatalogWriter>) -> Result<(), String> {
+    for command in commands(config)? {
+        let execute = Execute { command: command.clone(), origin: Origin::Bootstrap };
+        match catalog.send(execute).await.map_err(|e| e.to_string())? {
+            Ok(_) => info!(?command, "registered from the config file"),
+            Err(ChangeError::Refused(refusal)) if is_there_already(&refusal) => {}
+            Err(ChangeError::Refused(refusal)) => {
+                warn!(?command, "not registered from the config file: {refusal}");
+            }
+            Err(ChangeError::Unavailable { reason }) => return Err(reason),
+        }
+    }
+    Ok(())
+}
+
+fn is_there_already(refusal: &CommandError) -> bool {
+    matches!(
+        refusal,
+        CommandError::AppExists(_)
+            | CommandError::ModelExists(_)
+            | CommandError::AlreadyLinked { .. }
+    )
+}
+
+/// Models, then applications, then links: each is there before what refers to it.
+fn commands(config: &Config) -> Result<Vec<Command>, String> {
+    let models = config.models.iter().map(|m| model_spec(m).map(Command::AddModel));
+    let apps = config.applications.iter().map(|a| app_spec(a).map(Command::AddApp));
+    let links = config.applications.iter().filter_map(link);
+    models.chain(apps).chain(links).collect()
+}
+
+/// The id of a configured model.
+///
+/// # Errors
+/// A name that cannot be one.
+pub fn model_id(model: &ModelConfig) -> Result<ModelId, String> {
+    let name = ModelName::parse(&model.name).map_err(|e| format!("model name: {e}"))?;
+    let version = ModelVersion::parse(&model.version).map_err(|e| format!("model version: {e}"))?;
+    Ok(ModelId::new(name, version))
+}
+
+fn model_spec(model: &ModelConfig) -> Result<ModelSpec, String> {
+    let labels = model.labels.iter().map(|label| Label::parse(label));
+    Ok(ModelSpec {
+        id: model_id(model)?,
+        input_type: input_type(&model.input_type)?,
+        labels: labels.collect::<Result<_, _>>().map_err(|e| format!("label: {e}"))?,
+        container_name: model.container.as_ref().map_or("external", |c| c.name()).to_owned(),
+        model_data_path: model.container.as_ref().map_or_else(String::new, |c| c.source()),
+        batch_size: BatchSize::try_from(model.batch_size)?,
+    })
+}
+
+fn app_spec(app: &ApplicationConfig) -> Result<AppSpec, String> {
+    Ok(AppSpec {
+        name: AppName::parse(&app.name).map_err(|e| format!("application name: {e}"))?,
+        input_type: input_type(&app.input_type)?,
+        policy: DEFAULT_POLICY.to_owned(),
+        default_output: app.default_output.clone(),
+        latency_slo: LatencySlo::try_from(app.latency_slo_micros)?,
+    })
+}
+
+fn link(app: &ApplicationConfig) -> Option<Result<Command, String>> {
+    let model = app.model.as_ref()?;
+    let link = || {
+        let app = AppName::parse(&app.name).map_err(|e| format!("application name: {e}"))?;
+        let model = ModelName::parse(model).map_err(|e| format!("model name: {e}"))?;
+        Ok(Command::AddModelLinks { app, models: vec![model] })
+    };
+    Some(link())
+}
+
+fn input_type(text: &str) -> Result<InputType, String> {
+    InputType::parse(text).ok_or_else(|| format!("unknown input type '{text}'"))
+}
