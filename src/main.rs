@@ -1,3 +1,7 @@
 //! The `clipper` binary.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    clipper::cli::run(std::env::args_os())
+}

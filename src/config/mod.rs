@@ -1,9 +1,21 @@
-//! The configuration: every key, its unit and its default. `config/default.toml` documents them for users.
+//! The configuration: every key, its unit and its default; [`load`] reads it.
+//!
+//! `config/default.toml` documents the keys for users, [`schema`] says what each of them accepts.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+
+pub mod fault;
+pub mod load;
+pub mod rule;
+pub mod schema;
+mod validate;
+mod walk;
+
+pub use fault::{ConfigFaults, Fault, Origin};
+pub use load::{Loaded, Override};
 
 /// Everything that can be configured. Field names are the TOML keys.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -113,7 +125,8 @@ pub struct ContainersConfig {
     pub restart_backoff_initial_ms: u64,
     /// Longest pause, ms.
     pub restart_backoff_max_ms: u64,
-    /// Quick deaths in a row (each within `restart_window_ms` of its start) after which a child is given up.
+    /// Quick deaths in a row (each within `restart_window_ms` of its start) after which a child is
+    /// given up.
     pub restart_budget: u32,
     /// A child that lived this long has its budget back, ms.
     pub restart_window_ms: u64,

@@ -1,0 +1,110 @@
+//! `clipper check-config FILE`
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::answer;
+use crate::config::{Config, ConfigFaults, ContainerConfig, Loaded};
+
+/// `clipper check-config`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Checks the file alone, without the environment: keys, types, ranges, names, links, model files, and
+limits that contradict each other. Exits with 1 when something is wrong.
+
+Examples:
+  clipper check-config config/quickstart.toml
+  clipper check-config --json clipper.toml | jq '.faults[].line'")]
+pub(super) struct CheckConfigArgs {
+    /// The config file.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What a good file says. The Redis address may hold a password and is left out.
+#[derive(Debug, Serialize)]
+struct Summary {
+    applications: Vec<String>,
+    models: Vec<String>,
+    replicas: u64,
+    query_addr: String,
+    management_addr: String,
+    metrics_addr: String,
+    rpc_addr: String,
+    metadata: &'static str,
+    data_dir: String,
+}
+
+fn replicas(container: &ContainerConfig) -> u64 {
+    match container {
+        ContainerConfig::Onnx { replicas, .. }
+        | ContainerConfig::Python { replicas, .. }
+        | ContainerConfig::Command { replicas, .. } => u64::from(*replicas),
+    }
+}
+
+impl Summary {
+    fn of(Config { http, rpc, data_dir, redis_url, applications, models, .. }: &Config) -> Self {
+        Self {
+            applications: applications.iter().map(|app| app.name.clone()).collect(),
+            models: models.iter().map(|m| format!("{}:{}", m.name, m.version)).collect(),
+            replicas: models.iter().filter_map(|m| m.container.as_ref()).map(replicas).sum(),
+            query_addr: http.query_addr.to_string(),
+            management_addr: http.management_addr.to_string(),
+            metrics_addr: http.metrics_addr.to_string(),
+            rpc_addr: rpc.addr.clone(),
+            metadata: if redis_url.is_some() { "redis" } else { "embedded" },
+            data_dir: data_dir.display().to_string(),
+        }
+    }
+
+    fn text(&self) -> String {
+        let list = |names: &[String]| match names {
+            [] => "none".to_owned(),
+            names => names.join(", "),
+        };
+        format!(
+            "OK\napplications: {}\nmodels: {}\nreplicas: {}\nquery: {}\nmanagement: {}\n\
+             metrics: {}\nrpc: {}\nmetadata: {}\ndata: {}",
+            list(&self.applications),
+            list(&self.models),
+            self.replicas,
+            self.query_addr,
+            self.management_addr,
+            self.metrics_addr,
+            self.rpc_addr,
+            self.metadata,
+            self.data_dir
+        )
+    }
+}
+
+impl CheckConfigArgs {
+    pub(super) fn run(&self) -> ExitCode {
+        let loaded = Config::load(Some(&self.file), std::iter::empty(), &[]);
+        answer(if self.json { json(&loaded) } else { text(&loaded) });
+        if loaded.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+}
+
+fn text(loaded: &Result<Loaded, ConfigFaults>) -> String {
+    match loaded {
+        Ok(loaded) => Summary::of(&loaded.config).text(),
+        Err(faults) => faults.to_string(),
+    }
+}
+
+fn json(loaded: &Result<Loaded, ConfigFaults>) -> String {
+    match loaded {
+        Ok(loaded) => {
+            serde_json::json!({ "ok": true, "summary": Summary::of(&loaded.config) }).to_string()
+        }
+        Err(faults) => serde_json::json!({ "ok": false, "faults": faults }).to_string(),
+    }
+}

@@ -1,0 +1,162 @@
+//! The command line: what can be asked of the binary, and its exit codes.
+//!
+//! 0 is success, 1 a failure, 2 a wrong use of the command line.
+
+mod check_config;
+
+use std::ffi::OsString;
+use std::fmt::Display;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::rule::Rule;
+use crate::config::{Config, LogFormat, Override};
+use crate::{logging, server};
+
+/// Exit code of a wrong use of the command line.
+const USAGE: u8 = 2;
+
+/// Serves machine-learning predictions before each application's latency objective.
+#[derive(Debug, Parser)]
+#[command(name = "clipper", version, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the server.
+    Serve(ServeArgs),
+    /// Check a config file and print everything that is wrong with it.
+    CheckConfig(check_config::CheckConfigArgs),
+}
+
+/// `clipper serve`
+#[allow(clippy::doc_markdown, reason = "the help prints these texts as they are")]
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Each value comes from its flag, else from the environment, else from the config file, else from
+the default. Any key of the file can be set in the environment: CLIPPER_HTTP__BODY_MAX_BYTES is
+body_max_bytes of [http]. config/default.toml lists every key.
+
+Examples:
+  clipper serve --config config/quickstart.toml
+  clipper serve --query-addr 0.0.0.0:1337 --data-dir /var/lib/clipper --log-format json
+  CLIPPER_REDIS_URL=redis://127.0.0.1:6379 clipper serve")]
+pub struct ServeArgs {
+    /// The config file; without it, defaults.
+    #[arg(long, value_name = "FILE", env = "CLIPPER_CONFIG", hide_env_values = true)]
+    config: Option<PathBuf>,
+    /// Where applications are queried [env: CLIPPER_QUERY_ADDR] [default: 127.0.0.1:1337].
+    #[arg(long, value_name = "IP:PORT")]
+    query_addr: Option<SocketAddr>,
+    /// Where the server is managed [env: CLIPPER_MANAGEMENT_ADDR] [default: 127.0.0.1:1338].
+    #[arg(long, value_name = "IP:PORT")]
+    management_addr: Option<SocketAddr>,
+    /// Where model containers connect [env: CLIPPER_RPC_ADDR] [default: tcp://127.0.0.1:7000].
+    #[arg(long, value_name = "tcp://IP:PORT", value_parser = rpc_addr)]
+    rpc_addr: Option<String>,
+    /// Where Prometheus reads metrics [env: CLIPPER_METRICS_ADDR] [default: 127.0.0.1:1390].
+    #[arg(long, value_name = "IP:PORT")]
+    metrics_addr: Option<SocketAddr>,
+    /// Redis to share metadata with [env: CLIPPER_REDIS_URL] [default: none, metadata is embedded].
+    #[arg(long, value_name = "redis://HOST:PORT", value_parser = redis_url)]
+    redis_url: Option<String>,
+    /// Where journal and policy state live [env: CLIPPER_DATA_DIR] [default: ./data].
+    #[arg(long, value_name = "DIR", value_parser = data_dir)]
+    data_dir: Option<String>,
+    /// How log lines look [env: CLIPPER_LOG_FORMAT] [default: text].
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    log_format: Option<LogFormat>,
+}
+
+fn checked(rule: Rule, text: &str) -> Result<String, String> {
+    rule.read(text).map(|_| text.to_owned())
+}
+
+fn rpc_addr(text: &str) -> Result<String, String> {
+    checked(Rule::RpcAddress, text)
+}
+
+fn redis_url(text: &str) -> Result<String, String> {
+    checked(Rule::RedisUrl, text)
+}
+
+fn data_dir(text: &str) -> Result<String, String> {
+    checked(Rule::Text, text)
+}
+
+impl ServeArgs {
+    fn overrides(&self) -> Vec<Override> {
+        let log_format = self.log_format.map(|format| match format {
+            LogFormat::Text => "text".to_owned(),
+            LogFormat::Json => "json".to_owned(),
+        });
+        [
+            ("--query-addr", "http.query_addr", self.query_addr.map(|a| a.to_string())),
+            (
+                "--management-addr",
+                "http.management_addr",
+                self.management_addr.map(|a| a.to_string()),
+            ),
+            ("--metrics-addr", "http.metrics_addr", self.metrics_addr.map(|a| a.to_string())),
+            ("--rpc-addr", "rpc.addr", self.rpc_addr.clone()),
+            ("--redis-url", "redis_url", self.redis_url.clone()),
+            ("--data-dir", "data_dir", self.data_dir.clone()),
+            ("--log-format", "log.format", log_format),
+        ]
+        .into_iter()
+        .filter_map(|(flag, key, value)| Some(Override { flag, key, value: value? }))
+        .collect()
+    }
+
+    fn run(&self) -> Result<(), String> {
+        let loaded = Config::load(self.config.as_deref(), env_vars(), &self.overrides())
+            .map_err(|faults| faults.to_string())?;
+        logging::init(&loaded.config.log)?;
+        server::run(loaded)
+    }
+}
+
+/// The environment; values that are not UTF-8 get replacement characters and fail their checks.
+fn env_vars() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().map(|(name, value)| {
+        (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned())
+    })
+}
+
+/// Runs one command line, the program's name first.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(answer) => {
+            // A closed stdout is the reader's choice.
+            let _ = answer.print();
+            return if answer.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
+    match cli.command {
+        Command::Serve(args) => exit(args.run()),
+        Command::CheckConfig(args) => args.run(),
+    }
+}
+
+fn exit(result: Result<(), String>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Prints one answer to stdout; a closed stdout is the reader's choice.
+fn answer(text: impl Display) {
+    let _ = writeln!(std::io::stdout(), "{text}");
+}

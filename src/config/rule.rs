@@ -1,0 +1,246 @@
+//! What one value may be: its type, its range, its spelling.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
+
+use toml::Value;
+use tracing_subscriber::EnvFilter;
+
+use crate::domain::{BatchSize, InputType, LatencySlo, ModelName};
+
+/// The rule of one key.
+#[derive(Debug, Clone, Copy)]
+pub enum Rule {
+    /// A whole number in a range, both ends included.
+    Int {
+        /// Least accepted.
+        min: i64,
+        /// Most accepted.
+        max: i64,
+        /// What it counts.
+        unit: &'static str,
+    },
+    /// `IP:PORT`.
+    Address,
+    /// `tcp://IP:PORT`, see [`rpc_socket_addr`].
+    RpcAddress,
+    /// `redis://[USER:PASSWORD@]HOST[:PORT][/DB]`.
+    RedisUrl,
+    /// Any text.
+    AnyText,
+    /// Any text but the empty one: a path, a program.
+    Text,
+    /// One of these words.
+    Choice(&'static [&'static str]),
+    /// A tracing filter such as `info,clipper::rpc=debug`.
+    Filter,
+    /// A name that fits a URL and a Redis key.
+    Name,
+    /// A list of such names.
+    Names,
+    /// A list of texts, the first of them not empty.
+    CommandLine,
+    /// An input type.
+    InputType,
+    /// A latency objective, microseconds.
+    Slo,
+    /// Queries a message, or -1.
+    BatchSize,
+    /// `FILE.py:function`.
+    PythonFunction,
+}
+
+/// Splits `FILE.py:function`; `None` if it is not of that form.
+#[must_use]
+pub fn split_python_function(text: &str) -> Option<(&str, &str)> {
+    let (file, function) = text.rsplit_once(':')?;
+    let named = function.chars().next().is_some_and(|c| c.is_alphabetic() || c == '_')
+        && function.chars().all(|c| c.is_alphanumeric() || c == '_');
+    let python = Path::new(file).extension().is_some_and(|extension| extension == "py");
+    (named && python).then_some((file, function))
+}
+
+/// The socket address in `tcp://IP:PORT`; `*` means every interface and `localhost` the loopback.
+#[must_use]
+pub fn rpc_socket_addr(text: &str) -> Option<SocketAddr> {
+    let (host, port) = text.strip_prefix("tcp://")?.rsplit_once(':')?;
+    let ip: IpAddr = match host {
+        "*" => Ipv4Addr::UNSPECIFIED.into(),
+        "localhost" => Ipv4Addr::LOCALHOST.into(),
+        _ => match host.strip_prefix('[').and_then(|h| h.strip_suffix(']')) {
+            Some(v6) => IpAddr::V6(v6.parse().ok()?),
+            None => IpAddr::V4(host.parse().ok()?),
+        },
+    };
+    Some(SocketAddr::new(ip, port.parse().ok()?))
+}
+
+fn is_redis_url(text: &str) -> bool {
+    let Some(rest) = text.strip_prefix("redis://") else { return false };
+    let authority = rest.split(['/', '?']).next().unwrap_or_default();
+    let address = authority.rsplit('@').next().unwrap_or_default();
+    let (host, port) = match address.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+        _ => (address, None),
+    };
+    !host.is_empty() && port.is_none_or(|p| p.parse::<u16>().is_ok())
+}
+
+impl Rule {
+    /// What is accepted, to stand after "expected".
+    #[must_use]
+    pub fn accepted(&self) -> String {
+        match self {
+            Self::Int { min, max, unit } => format!("a whole number of {unit}, {min} to {max}"),
+            Self::Address => "IP:PORT such as \"127.0.0.1:1337\"".into(),
+            Self::RpcAddress => "tcp://IP:PORT such as \"tcp://127.0.0.1:7000\"".into(),
+            Self::RedisUrl => "redis://[USER:PASSWORD@]HOST[:PORT][/DB]".into(),
+            Self::AnyText => "a text".into(),
+            Self::Text => "a text that is not empty".into(),
+            Self::Choice(words) => format!("one of {}", words.join(", ")),
+            Self::Filter => "a filter such as \"info\" or \"info,clipper::rpc=debug\"".into(),
+            Self::Name => "a name of 1 to 256 bytes without , : / and control characters".into(),
+            Self::Names => "a list of names such as [\"a\", \"b\"]".into(),
+            Self::CommandLine => "a list of texts such as [\"program\", \"argument\"]".into(),
+            Self::InputType => "bytes, integers, floats, doubles or strings".into(),
+            Self::Slo => format!("a whole number of microseconds, 1 to {}", i32::MAX),
+            Self::BatchSize => {
+                format!("a whole number of queries, 1 to {}, or -1 for adaptive", i32::MAX)
+            }
+            Self::PythonFunction => "FILE.py:function".into(),
+        }
+    }
+
+    /// Checks a value.
+    ///
+    /// # Errors
+    /// What is wrong and what is accepted.
+    pub fn check(&self, value: &Value) -> Result<(), String> {
+        let fits = match (self, value) {
+            (Self::Int { min, max, .. }, Value::Integer(n)) => (min..=max).contains(&n),
+            (Self::Slo, Value::Integer(n)) => LatencySlo::from_micros(*n).is_some(),
+            (Self::BatchSize, Value::Integer(n)) => BatchSize::from_number(*n).is_some(),
+            (Self::Names, Value::Array(items)) => {
+                for item in items {
+                    Self::Name.check(item)?;
+                }
+                true
+            }
+            (Self::CommandLine, Value::Array(items)) => {
+                items.first().and_then(Value::as_str).is_some_and(|program| !program.is_empty())
+                    && items.iter().all(Value::is_str)
+            }
+            (_, Value::String(text)) => return self.check_text(text),
+            _ => false,
+        };
+        if fits { Ok(()) } else { Err(self.refuse(&show(value))) }
+    }
+
+    fn check_text(&self, text: &str) -> Result<(), String> {
+        let fits = match self {
+            Self::Text => !text.is_empty(),
+            Self::Address => text.parse::<SocketAddr>().is_ok(),
+            Self::RpcAddress => rpc_socket_addr(text).is_some(),
+            Self::Choice(words) => words.contains(&text),
+            Self::InputType => InputType::parse(text).is_some(),
+            Self::PythonFunction => split_python_function(text).is_some(),
+            Self::Filter => match EnvFilter::try_new(text) {
+                Ok(_) => true,
+                Err(error) => return Err(format!("{}: {error}", self.refuse(&quote(text)))),
+            },
+            Self::Name => match ModelName::parse(text) {
+                Ok(_) => true,
+                Err(error) => return Err(format!("{}: {error}", self.refuse(&quote(text)))),
+            },
+            // The refused text may hold a password, so it is not repeated.
+            Self::RedisUrl if !is_redis_url(text) => {
+                return Err(format!("expected {}", self.accepted()));
+            }
+            Self::AnyText | Self::RedisUrl => true,
+            Self::Int { .. } | Self::Slo | Self::BatchSize | Self::Names | Self::CommandLine => {
+                false
+            }
+        };
+        if fits { Ok(()) } else { Err(self.refuse(&quote(text))) }
+    }
+
+    /// Reads the text of a flag or an environment variable.
+    ///
+    /// # Errors
+    /// What is wrong and what is accepted.
+    pub fn read(&self, text: &str) -> Result<Value, String> {
+        let value = match self {
+            Self::Int { .. } | Self::Slo | Self::BatchSize => {
+                Value::Integer(text.trim().parse().map_err(|_| self.refuse(&quote(text)))?)
+            }
+            _ => Value::String(text.to_owned()),
+        };
+        self.check(&value)?;
+        Ok(value)
+    }
+
+    fn refuse(&self, found: &str) -> String {
+        format!("expected {}, found {found}", self.accepted())
+    }
+}
+
+fn quote(text: &str) -> String {
+    const SHOWN: usize = 60;
+    if text.chars().count() <= SHOWN {
+        return format!("{text:?}");
+    }
+    format!("{:?}...", text.chars().take(SHOWN).collect::<String>())
+}
+
+fn show(value: &Value) -> String {
+    match value {
+        Value::String(text) => quote(text),
+        Value::Integer(n) => n.to_string(),
+        Value::Float(x) => x.to_string(),
+        Value::Boolean(b) => b.to_string(),
+        Value::Datetime(_) => "a date".to_owned(),
+        Value::Array(_) => "a list".to_owned(),
+        Value::Table(_) => "a table".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rpc_addresses() {
+        for (text, want) in [
+            ("tcp://127.0.0.1:7000", Some("127.0.0.1:7000")),
+            ("tcp://*:7000", Some("0.0.0.0:7000")),
+            ("tcp://localhost:0", Some("127.0.0.1:0")),
+            ("tcp://[::1]:7000", Some("[::1]:7000")),
+            ("127.0.0.1:7000", None),
+            ("tcp://127.0.0.1", None),
+            ("tcp://::1:7000", None),
+            ("tcp://127.0.0.1:70000", None),
+        ] {
+            assert_eq!(rpc_socket_addr(text).map(|a| a.to_string()).as_deref(), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn redis_urls_and_python_functions() {
+        for good in ["redis://h", "redis://h:6379", "redis://u:p@h:1/3", "redis://[::1]:1"] {
+            assert!(is_redis_url(good), "{good}");
+        }
+        for bad in ["h:6379", "rediss://h", "redis://", "redis://h:x", "redis://h:70000", ""] {
+            assert!(!is_redis_url(bad), "{bad}");
+        }
+        assert_eq!(split_python_function("a/b.py:f_1"), Some(("a/b.py", "f_1")));
+        for bad in ["b.py", "b.py:", "b:f", ".py:f", "b.py:1f", "b.py:f()"] {
+            assert_eq!(split_python_function(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_refused_redis_url_does_not_show_its_password() {
+        let refused = Rule::RedisUrl.read("rediss://user:secret@host").unwrap_err();
+        assert!(!refused.contains("secret"), "{refused}");
+    }
+}

@@ -1,0 +1,209 @@
+//! Every key and the rule it follows.
+//!
+//! A test compares this with the structs and with the documented file.
+
+use super::rule::Rule;
+
+/// One key of a table.
+#[derive(Debug)]
+pub struct Key {
+    /// Its name.
+    pub name: &'static str,
+    /// What it accepts.
+    pub rule: Rule,
+    /// Whether its table is faulty without it.
+    pub required: bool,
+}
+
+const fn key(name: &'static str, rule: Rule) -> Key {
+    Key { name, rule, required: false }
+}
+
+const fn needed(name: &'static str, rule: Rule) -> Key {
+    Key { name, rule, required: true }
+}
+
+const fn int(name: &'static str, min: i64, max: i64, unit: &'static str) -> Key {
+    key(name, Rule::Int { min, max, unit })
+}
+
+/// Milliseconds up to a day, from 1.
+const fn millis(name: &'static str) -> Key {
+    int(name, 1, 86_400_000, "milliseconds")
+}
+
+/// Bytes up to a tebibyte, from 1.
+const fn bytes(name: &'static str) -> Key {
+    int(name, 1, 1 << 40, "bytes")
+}
+
+/// A count up to ten million, from 1.
+const fn count(name: &'static str, unit: &'static str) -> Key {
+    int(name, 1, 10_000_000, unit)
+}
+
+/// Keys above the first table.
+pub const TOP: &[Key] = &[key("data_dir", Rule::Text), key("redis_url", Rule::RedisUrl)];
+
+/// The tables that occur once.
+pub const SECTIONS: &[(&str, &[Key])] = &[
+    ("http", HTTP),
+    ("rpc", RPC),
+    ("serving", SERVING),
+    ("containers", CONTAINERS),
+    ("journal", JOURNAL),
+    ("log", LOG),
+];
+
+const HTTP: &[Key] = &[
+    key("query_addr", Rule::Address),
+    key("management_addr", Rule::Address),
+    key("metrics_addr", Rule::Address),
+    int("query_workers", 0, 1_024, "threads"),
+    bytes("body_max_bytes"),
+    count("connections_max", "connections"),
+    int("backlog", 1, 65_535, "connections"),
+    millis("client_request_timeout_ms"),
+    int("keep_alive_ms", 0, 86_400_000, "milliseconds"),
+    int("shutdown_timeout_ms", 0, 86_400_000, "milliseconds"),
+];
+
+const RPC: &[Key] = &[
+    key("addr", Rule::RpcAddress),
+    count("connections_max", "connections"),
+    count("pending_handshakes_max", "connections"),
+    millis("handshake_timeout_ms"),
+    millis("silence_timeout_ms"),
+    count("frames_max", "frames"),
+    bytes("frame_max_bytes"),
+    bytes("message_max_bytes"),
+    bytes("write_queue_max_bytes"),
+];
+
+const SERVING: &[Key] = &[
+    int("data_threads", 1, 1_024, "threads"),
+    count("inflight_queries_max", "queries"),
+    count("model_queue_max", "queries"),
+    count("request_inputs_max", "inputs"),
+    count("batch_max", "queries"),
+    int("cache_max_bytes", 0, 1 << 40, "bytes"),
+    int("attempts_max", 1, 100, "attempts"),
+    count("mailbox_max", "messages"),
+];
+
+const CONTAINERS: &[Key] = &[
+    millis("restart_backoff_initial_ms"),
+    millis("restart_backoff_max_ms"),
+    int("restart_budget", 0, 1_000_000, "restarts"),
+    millis("restart_window_ms"),
+    millis("stop_grace_ms"),
+    bytes("output_line_max_bytes"),
+];
+
+const JOURNAL: &[Key] = &[
+    int("snapshot_every_events", 1, 1_000_000_000, "events"),
+    int("keep_events", 0, 1_000_000_000, "events"),
+    count("queue_max", "commands"),
+    int("page_cache_bytes", 1 << 16, 1 << 40, "bytes"),
+];
+
+const LOG: &[Key] = &[key("format", Rule::Choice(&["text", "json"])), key("filter", Rule::Filter)];
+
+/// The list of applications.
+pub const APPLICATION_TABLES: &str = "application";
+
+/// Keys of `[[application]]`.
+pub const APPLICATION: &[Key] = &[
+    needed("name", Rule::Name),
+    needed("input_type", Rule::InputType),
+    needed("default_output", Rule::AnyText),
+    needed("latency_slo_micros", Rule::Slo),
+    key("model", Rule::Name),
+];
+
+/// The list of models.
+pub const MODEL_TABLES: &str = "model";
+
+/// Keys of `[[model]]`, without the table [`CONTAINER_TABLE`].
+pub const MODEL: &[Key] = &[
+    needed("name", Rule::Name),
+    needed("version", Rule::Name),
+    needed("input_type", Rule::InputType),
+    key("batch_size", Rule::BatchSize),
+    key("labels", Rule::Names),
+];
+
+/// The table of a model that says how its replicas are started.
+pub const CONTAINER_TABLE: &str = "container";
+
+/// The key of [`CONTAINER_TABLE`] that chooses its other keys.
+pub const RUNTIME: Key = needed("runtime", Rule::Choice(&["onnx", "python", "command"]));
+
+/// Replicas; `rpc.connections_max` limits the sum over all models.
+const REPLICAS: Key = count("replicas", "processes");
+
+/// Keys of `[model.container]` by runtime.
+pub const CONTAINER: &[(&str, &[Key])] = &[
+    ("onnx", &[RUNTIME, needed("path", Rule::Text), REPLICAS]),
+    (
+        "python",
+        &[RUNTIME, needed("function", Rule::PythonFunction), key("python", Rule::Text), REPLICAS],
+    ),
+    ("command", &[RUNTIME, needed("command", Rule::CommandLine), REPLICAS]),
+];
+
+/// Environment variables with a name of their own, and their keys.
+///
+/// `RUST_LOG` comes first so that `CLIPPER_LOG` overrides it.
+pub const ENV_ALIASES: &[(&str, &str)] = &[
+    ("RUST_LOG", "log.filter"),
+    ("CLIPPER_LOG", "log.filter"),
+    ("CLIPPER_LOG_FORMAT", "log.format"),
+    ("CLIPPER_QUERY_ADDR", "http.query_addr"),
+    ("CLIPPER_MANAGEMENT_ADDR", "http.management_addr"),
+    ("CLIPPER_METRICS_ADDR", "http.metrics_addr"),
+    ("CLIPPER_RPC_ADDR", "rpc.addr"),
+    ("CLIPPER_REDIS_URL", "redis_url"),
+    ("CLIPPER_DATA_DIR", "data_dir"),
+];
+
+/// The keys of a table that occurs once; `""` is the top.
+#[must_use]
+pub fn section(name: &str) -> Option<&'static [Key]> {
+    if name.is_empty() {
+        return Some(TOP);
+    }
+    SECTIONS.iter().find(|(section, _)| *section == name).map(|(_, keys)| *keys)
+}
+
+/// The key with a dotted path such as `http.query_addr` or `data_dir`.
+#[must_use]
+pub fn by_path(path: &str) -> Option<&'static Key> {
+    let (table, name) = path.rsplit_once('.').unwrap_or(("", path));
+    section(table)?.iter().find(|key| key.name == name)
+}
+
+/// Dotted paths of all keys outside the lists of tables.
+pub fn paths() -> impl Iterator<Item = String> {
+    let top = TOP.iter().map(|key| key.name.to_owned());
+    top.chain(
+        SECTIONS.iter().flat_map(|(section, keys)| {
+            keys.iter().map(move |key| format!("{section}.{}", key.name))
+        }),
+    )
+}
+
+/// The word among `candidates` that was most likely meant by `word`, if any is near.
+#[must_use]
+pub fn closest<S: AsRef<str>>(word: &str, candidates: impl IntoIterator<Item = S>) -> Option<S> {
+    let word = word.to_lowercase().replace('-', "_");
+    let near = (word.chars().count() / 3).max(1);
+    candidates
+        .into_iter()
+        .map(|candidate| {
+            (strsim::damerau_levenshtein(&word, &candidate.as_ref().to_lowercase()), candidate)
+        })
+        .filter(|(distance, _)| *distance <= near)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}

@@ -1,0 +1,249 @@
+//! Checks that concern more than one key, and files that must exist.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::Path;
+
+use toml::{Table, Value};
+
+use super::fault::Origin;
+use super::rule::{rpc_socket_addr, split_python_function};
+use super::walk::Draft;
+use super::{Config, schema};
+use crate::domain::InputType;
+
+/// Frames of a batch beside its inputs: delimiter, version, type, id, request type, header length,
+/// header (protocol page, section 3).
+const BATCH_HEADER_FRAMES: usize = 7;
+
+/// Adds what is wrong to `draft.faults`. Values that are faulty by themselves are left out of it.
+pub(super) fn check(draft: &mut Draft, base_dir: &Path) {
+    // Only the lists can still lack something, so the rest always makes a `Config`.
+    let mut single = draft.root.clone();
+    single.remove(schema::APPLICATION_TABLES);
+    single.remove(schema::MODEL_TABLES);
+    if let Ok(config) = Value::Table(single).try_into::<Config>() {
+        limits(draft, &config);
+        addresses(draft, &config);
+        models(draft, &config, base_dir);
+    }
+    applications(draft);
+}
+
+/// Blames the first of `keys` that somebody has set; defaults do not contradict each other.
+fn blame(draft: &mut Draft, keys: [&str; 2], problems: [String; 2]) {
+    for (key, problem) in keys.into_iter().zip(problems) {
+        if let Some(origin) = draft.origins.get(key).cloned() {
+            return draft.fault(origin, key, problem);
+        }
+    }
+}
+
+fn limits(draft: &mut Draft, config: &Config) {
+    let (http, rpc, serving) = (&config.http, &config.rpc, &config.serving);
+    let batch_frames = serving.batch_max.saturating_add(BATCH_HEADER_FRAMES);
+    let backoff = &config.containers;
+    // (smaller key, its value, larger key, its value, why)
+    let pairs: [(&str, u64, &str, u64, &str); 7] = [
+        (
+            "rpc.frame_max_bytes",
+            rpc.frame_max_bytes as u64,
+            "rpc.message_max_bytes",
+            rpc.message_max_bytes as u64,
+            "a message holds its frames",
+        ),
+        (
+            "rpc.message_max_bytes",
+            rpc.message_max_bytes as u64,
+            "rpc.write_queue_max_bytes",
+            rpc.write_queue_max_bytes as u64,
+            "the queue must hold one message",
+        ),
+        (
+            "http.body_max_bytes",
+            http.body_max_bytes as u64,
+            "rpc.frame_max_bytes",
+            rpc.frame_max_bytes as u64,
+            "an input travels in one frame",
+        ),
+        (
+            "rpc.pending_handshakes_max",
+            rpc.pending_handshakes_max as u64,
+            "rpc.connections_max",
+            rpc.connections_max as u64,
+            "pending connections are connections",
+        ),
+        (
+            "serving.request_inputs_max",
+            serving.request_inputs_max as u64,
+            "serving.inflight_queries_max",
+            serving.inflight_queries_max as u64,
+            "the largest request could never be admitted",
+        ),
+        (
+            "serving.batch_max",
+            batch_frames as u64,
+            "rpc.frames_max",
+            rpc.frames_max as u64,
+            "a message has 7 frames beside those of the queries",
+        ),
+        (
+            "containers.restart_backoff_initial_ms",
+            backoff.restart_backoff_initial_ms,
+            "containers.restart_backoff_max_ms",
+            backoff.restart_backoff_max_ms,
+            "the first pause is the shortest",
+        ),
+    ];
+    for (small, small_value, large, large_value, why) in pairs {
+        if small_value > large_value {
+            let too_large = format!("{small_value} is more than {large}, {large_value}: {why}");
+            let too_small = format!("{large_value} is less than {small}, {small_value}: {why}");
+            blame(draft, [small, large], [too_large, too_small]);
+        }
+    }
+}
+
+fn addresses(draft: &mut Draft, config: &Config) {
+    let addresses = [
+        ("http.query_addr", Some(config.http.query_addr)),
+        ("http.management_addr", Some(config.http.management_addr)),
+        ("http.metrics_addr", Some(config.http.metrics_addr)),
+        ("rpc.addr", rpc_socket_addr(&config.rpc.addr)),
+    ];
+    let clash = |a: SocketAddr, b: SocketAddr| {
+        let shared = a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified();
+        a.port() != 0 && a.port() == b.port() && shared && a.is_ipv4() == b.is_ipv4()
+    };
+    for (n, (key, address)) in addresses.iter().enumerate() {
+        for (other, taken) in &addresses[..n] {
+            let (Some(address), Some(taken)) = (address, taken) else { continue };
+            if clash(*address, *taken) {
+                let problems = [
+                    format!("{address} is taken by {other}, {taken}"),
+                    format!("{taken} is taken by {key}, {address}"),
+                ];
+                blame(draft, [key, other], problems);
+            }
+        }
+    }
+}
+
+/// The tables of a list with their paths, such as `model[0]`.
+fn listed(draft: &Draft, name: &str) -> Vec<(String, Table)> {
+    let items = draft.root.get(name).and_then(Value::as_array);
+    let tables = items.into_iter().flatten().filter_map(Value::as_table).cloned();
+    tables.enumerate().map(|(n, table)| (format!("{name}[{n}]"), table)).collect()
+}
+
+fn text<'t>(table: &'t Table, key: &str) -> Option<&'t str> {
+    table.get(key)?.as_str()
+}
+
+fn fault_at(draft: &mut Draft, path: &str, problem: String) {
+    if let Some(origin) = draft.origins.get(path).cloned() {
+        draft.fault(origin, path, problem);
+    }
+}
+
+fn line_of(draft: &Draft, path: &str) -> String {
+    match draft.origins.get(path) {
+        Some(Origin::File(_, Some(line))) => format!("line {line}"),
+        _ => path.to_owned(),
+    }
+}
+
+fn applications(draft: &mut Draft) {
+    let models = listed(draft, schema::MODEL_TABLES);
+    let mut seen: BTreeMap<String, String> = BTreeMap::new();
+    for (path, app) in listed(draft, schema::APPLICATION_TABLES) {
+        let name_path = format!("{path}.name");
+        if let Some(name) = text(&app, "name") {
+            if let Some(first) = seen.get(name) {
+                let problem = format!("application {name:?} exists: {}", line_of(draft, first));
+                fault_at(draft, &name_path, problem);
+            } else {
+                seen.insert(name.to_owned(), name_path);
+            }
+        }
+        let Some(linked) = text(&app, "model") else { continue };
+        let model_path = format!("{path}.model");
+        let versions: Vec<_> =
+            models.iter().filter(|(_, model)| text(model, "name") == Some(linked)).collect();
+        if versions.is_empty() {
+            let names = models.iter().filter_map(|(_, model)| text(model, "name"));
+            let hint = schema::closest(linked, names.collect::<BTreeSet<_>>())
+                .map_or_else(String::new, |meant| format!("; did you mean {meant:?}?"));
+            let problem = format!("no [[model]] is named {linked:?}{hint}");
+            fault_at(draft, &model_path, problem);
+        }
+        let kind = |table| text(table, "input_type").and_then(InputType::parse);
+        for (other, model) in versions {
+            let (Some(mine), Some(theirs)) = (kind(&app), kind(model)) else { continue };
+            if mine != theirs {
+                let line = line_of(draft, &format!("{other}.input_type"));
+                let version = text(model, "version").unwrap_or_default();
+                let problem = format!(
+                    "the application takes {mine}, but version {version:?} of model {linked:?} \
+                     takes {theirs} ({line}); they must be the same"
+                );
+                fault_at(draft, &model_path, problem);
+            }
+        }
+    }
+}
+
+fn models(draft: &mut Draft, config: &Config, base_dir: &Path) {
+    let mut seen: BTreeMap<(String, String), String> = BTreeMap::new();
+    let mut replicas = 0;
+    for (path, model) in listed(draft, schema::MODEL_TABLES) {
+        let name_path = format!("{path}.name");
+        if let (Some(name), Some(version)) = (text(&model, "name"), text(&model, "version")) {
+            let id = (name.to_owned(), version.to_owned());
+            if let Some(first) = seen.get(&id) {
+                let problem =
+                    format!("model {name:?} version {version:?} exists: {}", line_of(draft, first));
+                fault_at(draft, &name_path, problem);
+            } else {
+                seen.insert(id, name_path);
+            }
+        }
+        let size = model.get("batch_size").and_then(Value::as_integer).unwrap_or(-1);
+        if usize::try_from(size).is_ok_and(|size| size > config.serving.batch_max) {
+            let max = config.serving.batch_max;
+            let problem = format!("{size} is more than serving.batch_max, {max}");
+            fault_at(draft, &format!("{path}.batch_size"), problem);
+        }
+        let Some(container) = model.get(schema::CONTAINER_TABLE).and_then(Value::as_table) else {
+            continue;
+        };
+        let path = format!("{path}.{}", schema::CONTAINER_TABLE);
+        let wanted = container.get("replicas").and_then(Value::as_integer).unwrap_or(1);
+        replicas += usize::try_from(wanted).unwrap_or(0);
+        if replicas > config.rpc.connections_max {
+            let problem = format!(
+                "{replicas} replicas of all models up to here, but rpc.connections_max is {}",
+                config.rpc.connections_max
+            );
+            let replicas_path = format!("{path}.replicas");
+            let blamed =
+                if draft.origins.contains_key(&replicas_path) { &replicas_path } else { &path };
+            fault_at(draft, blamed, problem);
+        }
+        container_files(draft, &path, container, base_dir);
+    }
+}
+
+fn container_files(draft: &mut Draft, path: &str, container: &Table, base_dir: &Path) {
+    let onnx = text(container, "path").map(|file| ("path", file));
+    let python = text(container, "function")
+        .and_then(split_python_function)
+        .map(|(file, _)| ("function", file));
+    for (key, file) in onnx.into_iter().chain(python) {
+        let file = base_dir.join(file);
+        if !file.is_file() {
+            let problem = format!("there is no file {}", file.display());
+            fault_at(draft, &format!("{path}.{key}"), problem);
+        }
+    }
+}
