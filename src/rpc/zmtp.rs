@@ -366,7 +366,7 @@ pub struct Decoder {
     /// The frame whose head is read and whose body of so many bytes is awaited.
     awaited: Option<(FrameHead, usize)>,
     frames: Vec<Bytes>,
-    /// Bytes of `frames` and of the awaited one.
+    /// Bytes of `frames`, of the awaited one, and of commands between them.
     message_bytes: usize,
     /// The read buffer has held a large frame and is to be given back.
     large_buffer: bool,
@@ -426,15 +426,21 @@ impl Decoder {
 
     /// Checks a head against the limits; gives the length that it announces.
     fn admit(&mut self, head: FrameHead) -> Result<usize, ZmtpError> {
-        // libzmq may put a PING between two frames of a message, so commands leave the message alone.
-        if head.command {
-            return head.command_len();
-        }
-        if self.frames.len() >= self.limits.frames_max {
-            return Err(ZmtpError::FramesMax(self.limits.frames_max));
-        }
-        let max = self.limits.frame_max_bytes;
-        let len = within(head.len, max).ok_or(ZmtpError::FrameBytes { bytes: head.len, max })?;
+        let len = if head.command {
+            let len = head.command_len()?;
+            if self.frames.is_empty() {
+                return Ok(len);
+            }
+            // libzmq may put a PING between two frames of a message. It counts as part of the message,
+            // else small frames between large commands would each hold a block of the read buffer.
+            len
+        } else {
+            if self.frames.len() >= self.limits.frames_max {
+                return Err(ZmtpError::FramesMax(self.limits.frames_max));
+            }
+            let max = self.limits.frame_max_bytes;
+            within(head.len, max).ok_or(ZmtpError::FrameBytes { bytes: head.len, max })?
+        };
         let total = self.message_bytes.saturating_add(len);
         if total > self.limits.message_max_bytes {
             return Err(ZmtpError::MessageBytes(self.limits.message_max_bytes));

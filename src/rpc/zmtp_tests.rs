@@ -169,6 +169,10 @@ fn broken_frames_end_with_a_reason() {
     let limits = Limits { message_max_bytes: 5, ..LIMITS };
     let (_, end) = decode(limits, b"\x01\x03abc\x01\x03abc", 100);
     assert!(end.expect_err("too long").contains("rpc.message_max_bytes"));
+    let commands = [&b"\x01\x01x"[..], &LIBZMQ_PING.repeat(10)].concat();
+    let (out, end) = decode(Limits { message_max_bytes: 29, ..LIMITS }, &commands, 100);
+    assert_eq!(out.len(), 4, "commands inside a message count as part of it");
+    assert!(end.expect_err("too long").contains("rpc.message_max_bytes"));
 }
 
 #[test]
