@@ -1,5 +1,5 @@
-//! Arbitrary frames to the message codec, both directions: no panic, and what was read is written back
-//! to a message with the same meaning.
+//! Arbitrary frames to the message codec, both directions: no panic, and what was read is written
+//! back to a message with the same meaning.
 //!
 //! Input: frames, each a length byte and its body; the last one may be cut.
 #![no_main]

@@ -1,5 +1,5 @@
-//! Arbitrary bytes to the handshake and the frame decoder: no panic, the same outcome whole and split,
-//! no message over a limit, no memory beyond what arrived.
+//! Arbitrary bytes to the handshake and the frame decoder: no panic, the same outcome whole and
+//! split, no message over a limit, no memory beyond what arrived.
 //!
 //! Input: one byte of mode and piece size, then what the peer sends.
 #![no_main]

@@ -108,7 +108,8 @@ fn who_cannot_shake_hands_is_told_apart() {
     let after = |frame: &[u8]| refusal(&[&good, frame].concat());
     assert_eq!(
         refusal(b"GET / HTTP/1.1\r\n\r\n"),
-        "the peer is not ZMTP 3: its first byte is 0x47 ('G'); is an HTTP client talking to the RPC port?"
+        "the peer is not ZMTP 3: its first byte is 0x47 ('G'); \
+         is an HTTP client talking to the RPC port?"
     );
     assert!(refusal(b"\x16\x03\x01").contains("TLS"));
     assert!(refusal(b"\x01\x00").contains("ZeroMQ 2"));
