@@ -26,16 +26,17 @@
 //! |---|---|
 //! | heartbeat | `""`, `u32` 2 |
 //! | new container | `""`, `u32` 0, model name, model version, input type, `u32` 3 |
-//! | answer | `""`, `u32` 1, `u32` message id, `u64` header bytes, header, outputs |
+//! | answer | `""`, `u32` 1, `u32` id, `u64` header bytes, header, outputs |
 //!
-//! The header of an answer is `u64` n, then n times the `u64` length of an output.
+//! The id is that of the predict message. The header of an answer is `u64` n, then n times the
+//! `u64` length of an output.
 //!
 //! Server to container:
 //!
 //! | message | frames |
 //! |---|---|
 //! | heartbeat | `""`, `u32` 3, `u32` 2, `u32` kind: 0 keep-alive, 1 send your metadata |
-//! | predict | `""`, `u32` 3, `u32` 1, `u32` message id, `u32` 0, `u64` header bytes, header, inputs |
+//! | predict | `""`, `u32` 3, `u32` 1, `u32` id, `u32` 0, `u64` header bytes, header, inputs |
 //!
 //! The header of a predict message is `u64` input type, `u64` n, then n times the `u64` length of
 //! an input. The `u32` 3 is the RPC version. Input types are 0 bytes, 1 integers, 2 floats, 3
