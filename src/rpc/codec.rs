@@ -1,4 +1,4 @@
-//! The meaning of frames: Clipper's RPC version 3 (frame tables in [`super`]), both directions. Pure.
+//! The meaning of frames: Clipper's RPC version 3 (frame tables in [`super`]), both ways. Pure.
 //!
 //! A server decodes what containers send and encodes straight into the queue of a connection; a
 //! container does the reverse with lists of frames, as `ZeroMQ` sockets take and give them.
@@ -208,8 +208,8 @@ impl fmt::Display for VersionText {
     }
 }
 
-/// Reads a message of a container. An answer may have up to `outputs_max` outputs; they are moved, not
-/// copied.
+/// Reads a message of a container. An answer may have up to `outputs_max` outputs; they are moved,
+/// not copied.
 ///
 /// # Errors
 /// What is wrong with the message. The connection is then to be closed.
@@ -235,7 +235,8 @@ pub fn decode_from_container(
     }
 }
 
-/// Reads a message of the server. A batch may have up to `inputs_max` inputs; they are moved, not copied.
+/// Reads a message of the server. A batch may have up to `inputs_max` inputs; they are moved, not
+/// copied.
 ///
 /// # Errors
 /// What is wrong with the message.
@@ -274,7 +275,8 @@ pub fn decode_from_server(
     }
 }
 
-/// Queues the server's answer to a heartbeat. `send_metadata`: the server does not know this connection.
+/// Queues the server's answer to a heartbeat. `send_metadata`: the server does not know this
+/// connection.
 pub fn encode_heartbeat(out: &mut WireChunks, send_metadata: bool) {
     let kind = if send_metadata { HEARTBEAT_SEND_METADATA } else { HEARTBEAT_KEEP_ALIVE };
     out.copy_frame(&[], true);
@@ -458,7 +460,8 @@ fn word(header: &[u8], index: usize) -> u64 {
         .map_or(0, |word| u64::from_le_bytes(*word))
 }
 
-/// Checks that number `count_at` of the header counts `frames`, and that what follows are their lengths.
+/// Checks that number `count_at` of the header counts `frames`, and that what follows are their
+/// lengths.
 fn items(header: &[u8], count_at: usize, frames: &[Bytes], max: usize) -> Result<(), DecodeError> {
     let count = word(header, count_at);
     if count > max as u64 {

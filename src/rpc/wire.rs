@@ -8,16 +8,16 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 /// Frame bodies up to this many bytes are copied: cheaper than one more piece in a vectored write.
 pub const INLINE_MAX_BYTES: usize = 4096;
 
-/// The running buffer is closed and queued as a chunk when it holds this many bytes, so that a burst
-/// does not leave a large buffer behind for the rest of the connection.
+/// The running buffer is closed and queued as a chunk when it holds this many bytes, so that a
+/// burst does not leave a large buffer behind for the rest of the connection.
 const TAIL_MAX_BYTES: usize = 64 << 10;
 
 pub(super) const FLAG_MORE: u8 = 0b001;
 pub(super) const FLAG_LONG: u8 = 0b010;
 pub(super) const FLAG_COMMAND: u8 = 0b100;
 
-/// A queue of encoded frames. Read it through [`Buf`]: `write_buf` of tokio then writes all its pieces
-/// with one vectored system call.
+/// A queue of encoded frames. Read it through [`Buf`]: `write_buf` of tokio then writes all its
+/// pieces with one vectored system call.
 ///
 /// It has no limit of its own: its owner compares [`Self::queued_bytes`] with the configured
 /// write queue before it adds a message.

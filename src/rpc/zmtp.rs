@@ -1,8 +1,8 @@
-//! The server's side of ZMTP 3.0 and 3.1 with the NULL mechanism, as a ROUTER: pure, bounded, total.
+//! The server's side of ZMTP 3.0 and 3.1 with the NULL mechanism, as a ROUTER: pure and bounded.
 //!
 //! Source: <https://rfc.zeromq.org/spec/23/> (3.0) and <https://rfc.zeromq.org/spec/37/> (3.1).
-//! Use: send [`Handshake::greeting`], feed what arrives to [`Handshake::advance`] until it is done, then
-//! read the same buffer with a [`Decoder`]. What goes out is made by [`super::wire::WireChunks`].
+//! Use: send [`Handshake::greeting`], feed what arrives to [`Handshake::advance`] until it is done,
+//! then read the same buffer with a [`Decoder`]. [`super::wire`] makes what goes out.
 
 use std::fmt;
 use std::io;
@@ -146,8 +146,8 @@ enum State {
     Finished(Peer),
 }
 
-/// The handshake as a state machine. It needs at most [`GREETING_BYTES`] and [`COMMAND_MAX_BYTES`] in the
-/// buffer at a time; the time that a peer may take for it is its owner's business.
+/// The handshake as a state machine. It needs at most [`GREETING_BYTES`] and [`COMMAND_MAX_BYTES`]
+/// in the buffer at a time; the time that a peer may take for it is its owner's business.
 #[derive(Debug)]
 pub struct Handshake {
     state: State,
@@ -301,8 +301,8 @@ struct FrameHead {
 }
 
 impl FrameHead {
-    /// Reads a head from the front of `bytes`; gives it with its own size, or nothing when it is not
-    /// whole yet.
+    /// Reads a head from the front of `bytes`; gives it with its own size, or nothing when it is
+    /// not whole yet.
     fn parse(bytes: &[u8]) -> Result<Option<(Self, usize)>, ZmtpError> {
         let Some((&flags, rest)) = bytes.split_first() else { return Ok(None) };
         let command = flags & FLAG_COMMAND != 0;
@@ -333,8 +333,8 @@ fn within(len: u64, max: usize) -> Option<usize> {
 /// What a peer sent after the handshake.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Incoming {
-    /// The frames of one message, at least one. They share the memory of the read buffer: whoever keeps
-    /// a frame longer than the handling of its message copies it, else a few bytes hold a whole block.
+    /// The frames of one message, at least one. They share the memory of the read buffer: whoever
+    /// keeps a frame beyond its message copies it, else a few bytes hold a whole block.
     Message(Vec<Bytes>),
     /// A PING; answer it with a PONG of the same context.
     Ping {
@@ -366,7 +366,7 @@ pub struct Decoder {
     /// The frame whose head is read and whose body of so many bytes is awaited.
     awaited: Option<(FrameHead, usize)>,
     frames: Vec<Bytes>,
-    /// Bytes of `frames` and of the awaited one.
+    /// Bytes of `frames`, of the awaited one, and of commands between them.
     message_bytes: usize,
     /// The read buffer has held a large frame and is to be given back.
     large_buffer: bool,
@@ -400,8 +400,8 @@ impl Decoder {
             };
             self.awaited = Some((head, len));
             if buf.len() < len {
-                // Room grows with what has arrived: announcing a large frame costs the peer nothing,
-                // so it must cost us nothing.
+                // Room grows with what has arrived: announcing a large frame costs the peer
+                // nothing, so it must cost us nothing.
                 let missing = len - buf.len();
                 buf.reserve(missing.min(buf.len().max(RESERVE_STEP_BYTES)));
                 return Ok(None);
@@ -426,15 +426,21 @@ impl Decoder {
 
     /// Checks a head against the limits; gives the length that it announces.
     fn admit(&mut self, head: FrameHead) -> Result<usize, ZmtpError> {
-        // libzmq may put a PING between two frames of a message, so commands leave the message alone.
-        if head.command {
-            return head.command_len();
-        }
-        if self.frames.len() >= self.limits.frames_max {
-            return Err(ZmtpError::FramesMax(self.limits.frames_max));
-        }
-        let max = self.limits.frame_max_bytes;
-        let len = within(head.len, max).ok_or(ZmtpError::FrameBytes { bytes: head.len, max })?;
+        let len = if head.command {
+            let len = head.command_len()?;
+            if self.frames.is_empty() {
+                return Ok(len);
+            }
+            // libzmq may put a PING between two frames of a message. It counts as part of it: small
+            // frames between large commands would else each hold a block of the read buffer.
+            len
+        } else {
+            if self.frames.len() >= self.limits.frames_max {
+                return Err(ZmtpError::FramesMax(self.limits.frames_max));
+            }
+            let max = self.limits.frame_max_bytes;
+            within(head.len, max).ok_or(ZmtpError::FrameBytes { bytes: head.len, max })?
+        };
         let total = self.message_bytes.saturating_add(len);
         if total > self.limits.message_max_bytes {
             return Err(ZmtpError::MessageBytes(self.limits.message_max_bytes));

@@ -108,7 +108,8 @@ fn who_cannot_shake_hands_is_told_apart() {
     let after = |frame: &[u8]| refusal(&[&good, frame].concat());
     assert_eq!(
         refusal(b"GET / HTTP/1.1\r\n\r\n"),
-        "the peer is not ZMTP 3: its first byte is 0x47 ('G'); is an HTTP client talking to the RPC port?"
+        "the peer is not ZMTP 3: its first byte is 0x47 ('G'); \
+         is an HTTP client talking to the RPC port?"
     );
     assert!(refusal(b"\x16\x03\x01").contains("TLS"));
     assert!(refusal(b"\x01\x00").contains("ZeroMQ 2"));
@@ -168,6 +169,10 @@ fn broken_frames_end_with_a_reason() {
     }
     let limits = Limits { message_max_bytes: 5, ..LIMITS };
     let (_, end) = decode(limits, b"\x01\x03abc\x01\x03abc", 100);
+    assert!(end.expect_err("too long").contains("rpc.message_max_bytes"));
+    let commands = [&b"\x01\x01x"[..], &LIBZMQ_PING.repeat(10)].concat();
+    let (out, end) = decode(Limits { message_max_bytes: 29, ..LIMITS }, &commands, 100);
+    assert_eq!(out.len(), 4, "commands inside a message count as part of it");
     assert!(end.expect_err("too long").contains("rpc.message_max_bytes"));
 }
 

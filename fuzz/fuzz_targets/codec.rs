@@ -1,0 +1,73 @@
+//! Arbitrary frames to the message codec, both directions: no panic, and what was read is written
+//! back to a message with the same meaning.
+//!
+//! Input: frames, each a length byte and its body; the last one may be cut.
+#![no_main]
+#![allow(dead_code, unused_imports, missing_docs)]
+
+#[path = "../../src/domain/mod.rs"]
+mod domain;
+#[path = "../../src/rpc"]
+mod rpc {
+    pub mod codec;
+    pub mod wire;
+    pub mod zmtp;
+}
+
+use bytes::{Buf, Bytes, BytesMut};
+use domain::Input;
+use libfuzzer_sys::fuzz_target;
+use rpc::codec::{self, FromContainer, FromServer};
+use rpc::wire::WireChunks;
+use rpc::zmtp::{Decoder, Incoming, Limits};
+
+const ITEMS_MAX: usize = 64;
+
+fn split(mut data: &[u8]) -> Vec<Bytes> {
+    let mut frames = Vec::new();
+    while let Some((&len, rest)) = data.split_first() {
+        let (frame, rest) = rest.split_at(usize::from(len).min(rest.len()));
+        frames.push(Bytes::copy_from_slice(frame));
+        data = rest;
+    }
+    frames
+}
+
+/// What a peer reads of a queue with one message.
+fn over_the_wire(mut out: WireChunks) -> Vec<Bytes> {
+    let limits = Limits { frames_max: 128, frame_max_bytes: 1 << 20, message_max_bytes: 1 << 20 };
+    let mut buf = BytesMut::from(&out.copy_to_bytes(out.remaining())[..]);
+    match Decoder::new(limits).next(&mut buf) {
+        Ok(Some(Incoming::Message(frames))) if buf.is_empty() => frames,
+        other => panic!("one whole message, not {other:?}"),
+    }
+}
+
+fuzz_target!(|data: &[u8]| {
+    let frames = split(data);
+    if let Ok(message) = codec::decode_from_container(frames.clone(), ITEMS_MAX) {
+        let again = match message.clone() {
+            FromContainer::Heartbeat => codec::encode_container_heartbeat(),
+            FromContainer::NewContainer { name, version, input_type } => {
+                codec::encode_new_container(&name, &version, input_type)
+            }
+            FromContainer::Answer { message_id, outputs } => {
+                codec::encode_answer(message_id, outputs)
+            }
+        };
+        assert_eq!(codec::decode_from_container(again, ITEMS_MAX), Ok(message));
+    }
+    if let Ok(message) = codec::decode_from_server(frames, ITEMS_MAX) {
+        let mut out = WireChunks::new();
+        match message.clone() {
+            FromServer::Heartbeat { send_metadata } => {
+                codec::encode_heartbeat(&mut out, send_metadata);
+            }
+            FromServer::Predict { message_id, input_type, inputs } => {
+                let inputs: Vec<Input> = inputs.into_iter().map(Input).collect();
+                codec::encode_predict(&mut out, message_id, input_type, &inputs);
+            }
+        }
+        assert_eq!(codec::decode_from_server(over_the_wire(out), ITEMS_MAX), Ok(message));
+    }
+});
