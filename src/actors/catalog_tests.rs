@@ -7,8 +7,10 @@ use std::rc::Rc;
 use parking_lot::Mutex;
 
 use super::*;
+use crate::store::inspect;
 use crate::store::memory::{FailPoint, MemoryDisk, Unflushed};
 use crate::store::samples::{add_app, add_model, app_name};
+use crate::store::sled::SledLog;
 
 fn limits() -> JournalConfig {
     JournalConfig { publish_timeout_ms: 50, ..JournalConfig::default() }
@@ -309,4 +311,41 @@ async fn a_new_writer_on_the_same_journal_goes_on_where_the_old_one_stopped() {
     assert!(journal.view().read().app("b").is_some(), "read back from the store");
     assert_eq!(disk.durable().unwrap().iter().map(|e| e.seq).collect::<Vec<_>>(), [1, 2, 3]);
     lost.await.unwrap().ok();
+}
+
+/// Prints figures: `cargo test --lib measure_commands -- --ignored --nocapture`.
+#[actix::test]
+#[ignore = "a measurement"]
+async fn measure_commands() {
+    for clients in [1, 64] {
+        let dir = tempfile::tempdir().unwrap();
+        let (log, _) = SledLog::open(dir.path(), &limits()).unwrap();
+        let journal = Journal::start(Box::new(log), Duration::from_mins(1)).unwrap();
+        let writer = CatalogWriter::new(journal.clone(), limits()).start();
+        let mirror = mirror(&writer, true).await;
+        let begin = clock::now();
+        let each = 6_400 / clients;
+        let work = (0..clients).map(|client| {
+            let writer = writer.clone();
+            async move {
+                for n in 0..each {
+                    run(&writer, add_app(&format!("app{client}x{n}"))).await.unwrap();
+                }
+            }
+        });
+        futures_util::future::join_all(work).await;
+        let elapsed = begin.elapsed();
+        assert_eq!(mirror.seqs.lock().len(), 6_400);
+        journal.close().await;
+        let verification = inspect::verify(dir.path(), &limits()).unwrap();
+        let disk: u64 = std::fs::read_dir(dir.path().join("journal"))
+            .unwrap()
+            .map(|f| f.unwrap().metadata().unwrap().len())
+            .sum();
+        println!(
+            "{clients} clients: {:.0} commands/s; {} bytes of records, {disk} on disk",
+            6_400.0 / elapsed.as_secs_f64(),
+            verification.bytes,
+        );
+    }
 }

@@ -51,6 +51,8 @@ pub struct OpenReport {
     pub bad_snapshots: Vec<u64>,
     /// The tail that was cut.
     pub cut: Option<Cut>,
+    /// The last event that was acknowledged, if a repair went on without it.
+    pub lost_up_to: Option<u64>,
 }
 
 /// A part of the journal that was moved aside because it was not whole.

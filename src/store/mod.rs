@@ -11,6 +11,7 @@
 
 pub mod error;
 pub mod event;
+pub mod head;
 pub mod inspect;
 pub mod journal;
 pub mod memory;

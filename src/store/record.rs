@@ -126,3 +126,7 @@ fn checksum(header: &[u8], payload: &[u8]) -> u32 {
     hasher.update(payload);
     hasher.finalize()
 }
+
+#[cfg(test)]
+#[path = "record_tests.rs"]
+mod tests;
