@@ -1,7 +1,8 @@
-//! Invariant J1 from outside: processes killed while they append, and damaged files of the storage engine.
+//! Invariant J1 from outside: processes killed while they append, and damaged files of the storage
+//! engine.
 //!
-//! The children are this test program again, running one of the ignored tests with a directory in its
-//! environment.
+//! The children are this test program again, running one of the ignored tests with a directory in
+//! its environment.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failed step is a failed test")]
 
@@ -88,10 +89,10 @@ fn child(test: &str, directory: &Path) -> Child {
 }
 
 fn append(log: &mut SledLog, script: &mut Script) {
-    let change = script.step();
-    log.append(&[change]).unwrap();
+    let changes: Vec<Change> = (0..=script.next % 3).map(|_| script.step()).collect();
+    log.append(&changes).unwrap();
     log.flush().unwrap();
-    if script.next.is_multiple_of(10) {
+    if script.next.is_multiple_of(5) {
         log.snapshot(script.seq, &script.catalog).unwrap();
     }
 }
@@ -116,7 +117,8 @@ fn every_acknowledged_event_survives_kill_9_at_any_point() {
     let directory = tempfile::tempdir().unwrap();
     let mut rng = rand::rng();
     let mut total = 0;
-    for round in 0..30 {
+    let rounds = std::env::var("CLIPPER_KILL_ROUNDS").map_or(30, |r| r.parse().unwrap());
+    for round in 0..rounds {
         let mut child = child("child_appends_until_killed", directory.path());
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut acknowledged = total;
@@ -143,6 +145,7 @@ fn every_acknowledged_event_survives_kill_9_at_any_point() {
         let verification = inspect::verify(directory.path(), &config()).unwrap();
         assert!(verification.is_clean(), "round {round}: {verification}");
     }
+    println!("{total} events, {rounds} kills");
     assert!(total > 100, "only {total} events were written");
 }
 
@@ -163,6 +166,50 @@ fn child_opens_and_reports() {
         Err(StoreError::Closed) => unreachable!("never said by a log"),
         Err(error) => println!("\nerror {error}"),
     }
+}
+
+#[test]
+#[ignore = "a child of the full-disk test"]
+fn child_appends_until_the_disk_is_full() {
+    let Ok(directory) = std::env::var(DIRECTORY) else { return };
+    let (mut log, _) = SledLog::open(Path::new(&directory), &config()).unwrap();
+    let mut script = Script::new();
+    let error = loop {
+        let acknowledged = script.seq;
+        if let Err(error) = log.append(&[script.step()]).and_then(|()| log.flush()) {
+            println!("\nacknowledged {acknowledged}");
+            break error;
+        }
+    };
+    println!("\nerror {error}");
+    assert!(!error.certainly_not_written());
+    println!("\nstate {}", log.load(0).unwrap().seq);
+}
+
+#[test]
+fn a_full_disk_loses_nothing_and_is_left_behind() {
+    let directory = tempfile::tempdir().unwrap();
+    // The limit on a file's size stands in for the disk's; its signal is ignored, so writes fail.
+    let output = Process::new("sh")
+        .args(["-c", "trap '' XFSZ; ulimit -f 2048; exec \"$@\"", "sh"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["child_appends_until_the_disk_is_full", "--exact", "--ignored", "--nocapture"])
+        .env(DIRECTORY, directory.path())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}");
+    let line = |start: &str| text.lines().find_map(|l| l.strip_prefix(start)).unwrap();
+    let number = |start: &str| line(start).parse::<u64>().unwrap();
+    assert!(line("error ").contains("failed while writing"), "{text}");
+    assert!(number("acknowledged ") > 0 && number("state ") >= number("acknowledged "), "{text}");
+
+    // With room again it goes on where it was.
+    let (mut log, report) = SledLog::open(directory.path(), &config()).unwrap();
+    assert!(report.last_seq >= number("acknowledged "), "{text}");
+    let mut script = Script::at(report.last_seq);
+    assert_eq!(log.load(0).unwrap().catalog, script.catalog);
+    append(&mut log, &mut script);
 }
 
 fn copy(from: &Path, to: &Path) {

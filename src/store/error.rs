@@ -68,9 +68,9 @@ pub enum StoreError {
     },
     /// The state ends before the last acknowledged event: the engine has lost some.
     #[error(
-        "events {from} to {to} were acknowledged and are lost: the store's files are damaged, or an \
-         older copy of some. Restore the data directory from a backup, or go on without them with \
-         `clipper journal verify --repair`"
+        "events {from} to {to} were acknowledged and are lost: the store's files are damaged, or \
+         an older copy of some. Restore the data directory from a backup, or go on without them \
+         with `clipper journal verify --repair`"
     )]
     Lost {
         /// First lost event.

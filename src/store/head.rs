@@ -1,8 +1,9 @@
 //! The number of the last acknowledged event, in a small file beside the engine's.
 //!
-//! sled takes the first damaged byte of its file for the end of its log, and what came after it is gone without
-//! a word. This number tells: a state that ends before it has lost acknowledged events. It is written after
-//! each flush and not flushed itself, so after a power failure it may be too low, never too high.
+//! sled takes the first damaged byte of its file for the end of its log, and what came after it is
+//! gone without a word. This number tells: a state that ends before it has lost acknowledged
+//! events. It is written after each flush and not flushed itself, so after a power failure it may
+//! be too low, never too high.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -43,7 +44,8 @@ impl Head {
         0
     }
 
-    /// Notes that everything up to `seq` is durable. A failure is logged: the events are durable all the same.
+    /// Notes that everything up to `seq` is durable. A failure is logged: the events are durable
+    /// all the same.
     pub fn write(&self, seq: u64) {
         let seq_bytes = seq.to_le_bytes();
         let mut bytes = [0; BYTES];

@@ -103,7 +103,8 @@ impl fmt::Display for Verification {
                 Some(last) => write!(
                     f,
                     "good events follow, up to {last}; the server will not start. Restore the data \
-                     directory from a backup, or cut {records} records ({bytes} bytes) with --repair"
+                     directory from a backup, or cut {records} records ({bytes} bytes) with \
+                     --repair"
                 )?,
             }
         }
@@ -149,7 +150,8 @@ pub fn verify(data_dir: &Path, config: &JournalConfig) -> Result<Verification, S
     })
 }
 
-/// Cuts the journal at its first fault, wherever that is; the cut records stay in the store's `cut` tree.
+/// Cuts the journal at its first fault, wherever that is; the cut records stay in the store's `cut`
+/// tree.
 ///
 /// # Errors
 /// As [`SledLog::open_with`].

@@ -108,8 +108,8 @@ impl Engine {
                 result => break result?,
             }
         };
-        // What a killed process wrote but did not flush is served from now on, so it must last; and sled
-        // does not sync the directory entries of the files it creates.
+        // What a killed process wrote but did not flush is served from now on, so it must last; and
+        // sled does not sync the directory entries of the files it creates.
         let sync = |path: &Path| File::open(path).and_then(|f| f.sync_all()).map_err(not_open);
         sync(&directory.join(DATA_FILE))?;
         sync(directory)?;

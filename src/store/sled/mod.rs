@@ -1,9 +1,10 @@
 //! The log and the policy state on sled: only this folder names sled.
 //!
-//! Trees: `journal` (event number, big-endian, to record), `snapshots` (the same), `cut` (records of
-//! the last cut), `policy_state`. sled 0.34 panics on some damaged files, takes the first damaged
-//! byte for the end of its log, and refuses everything after a failed write. So calls are guarded,
-//! [`super::head`] tells what must be there, and a failed log is opened again by the next load.
+//! Trees: `journal` (event number, big-endian, to record), `snapshots` (the same), `cut` (records
+//! of the last cut), `policy_state`. sled 0.34 panics on some damaged files, takes the first
+//! damaged byte for the end of its log, and refuses everything after a failed write. So calls are
+//! guarded, [`super::head`] tells what must be there, and a failed log is opened again by the next
+//! load.
 
 mod engine;
 mod policy;
@@ -19,7 +20,7 @@ use self::engine::{Engine, guarded};
 use self::policy::PolicyTable;
 use super::error::StoreError;
 use super::event::Event;
-use super::journal::{Change, EventLog, OpenReport};
+use super::journal::{Change, EventLog, OpenReport, check_continues};
 use super::policy_state::{PolicyStateStore, prefix};
 use super::projection::Catalog;
 use super::record;
@@ -41,7 +42,8 @@ impl SledLog {
     /// Opens or creates the store in `data_dir`; a torn tail is cut and reported.
     ///
     /// # Errors
-    /// Every variant of [`StoreError`] that names the directory or an event; nothing has changed then.
+    /// Every variant of [`StoreError`] that names the directory or an event; nothing has changed
+    /// then.
     pub fn open(data_dir: &Path, config: &JournalConfig) -> Result<(Self, OpenReport), StoreError> {
         Self::open_with(data_dir, config, OnFault::Refuse)
     }
@@ -105,6 +107,8 @@ impl SledLog {
 
 impl EventLog for SledLog {
     fn append(&mut self, changes: &[Change]) -> Result<(), StoreError> {
+        self.engine()?;
+        let last = check_continues(self.last_appended, changes)?;
         let mut batch = Batch::default();
         let mut deleted_apps = Vec::new();
         for change in changes {
@@ -119,8 +123,7 @@ impl EventLog for SledLog {
             }));
         }
         self.write(|engine| engine.journal.apply_batch(batch))?;
-        self.last_appended =
-            changes.iter().flatten().map(|e| e.seq).fold(self.last_appended, u64::max);
+        self.last_appended = last;
         for app in deleted_apps {
             if let Err(error) = self.table.remove_prefix(&prefix(&app)) {
                 tracing::warn!(%app, %error, "policy state of a deleted application stays");
