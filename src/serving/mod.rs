@@ -4,12 +4,13 @@
 //! - [`flight`]: one computation of one input, with everybody who waits for it.
 //! - [`cache`]: finished outputs and unfinished flights by model and input.
 //! - [`queue`]: what waits for a replica, earliest deadline first.
-//! - [`batch`]: how many queries the next message to a replica carries.
+//! - [`batch`]: how many queries the next message to a replica carries; [`latency`]: what it has learned.
 //! - [`parse`]: request bodies into inputs in wire form. [`output`]: a model's text into JSON.
 
 pub mod batch;
 pub mod cache;
 pub mod flight;
+pub mod latency;
 pub mod output;
 pub mod parse;
 pub mod queue;
