@@ -64,13 +64,13 @@ class FakeServer:
         self._context.term()
 
     def recv(self) -> tuple[bytes, list[bytes]]:
-        assert self._socket.poll(DEADLINE_SECONDS * 1000), "the container sent nothing"
+        assert self._socket.poll(int(DEADLINE_SECONDS * 1000)), "the container sent nothing"
         identity, *frames = self._socket.recv_multipart()
         assert frames[0] == b""
         return identity, frames[1:]
 
     def is_quiet(self, seconds: float) -> bool:
-        return not self._socket.poll(seconds * 1000)
+        return not self._socket.poll(int(seconds * 1000))
 
     def send(self, identity: bytes, *frames: bytes) -> None:
         self._socket.send_multipart([identity, b"", *frames])
@@ -161,7 +161,9 @@ class FakeHttp:
         self._release = threading.Event()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(0.01,), daemon=True
+        )
         self._thread.start()
 
     @property

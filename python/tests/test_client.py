@@ -94,7 +94,8 @@ def test_a_batch_of_one_and_of_none(http: FakeHttp) -> None:
 def test_an_output_as_array(http: FakeHttp) -> None:
     http.answer({"query_id": 1, "output": [[1, 2], [3, 4]], "default": False})
     array = Client(http.url).predict("app", [1]).array(np.float32)
-    assert (array.shape, array.dtype) == ((2, 2), np.float32)
+    assert array.shape == (2, 2)
+    assert array.dtype == np.float32
 
 
 def test_names_are_quoted(http: FakeHttp) -> None:

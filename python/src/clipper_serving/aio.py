@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from types import TracebackType
 from typing import Any, Callable, TypeVar
 
 from .client import DEFAULT_QUERY_URL, DEFAULT_TIMEOUT_SECONDS, Client, Prediction
+from .wire_json import Inputs
 
 T = TypeVar("T")
 
@@ -45,7 +45,7 @@ class AsyncClient:
     async def predict_batch(
         self,
         app: str,
-        xs: Sequence[Any],
+        xs: Inputs,
         version: str | None = None,
         timeout: float | None = None,
     ) -> list[Prediction]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 from urllib.parse import quote
@@ -10,6 +9,7 @@ from urllib.parse import quote
 from .errors import UnexpectedAnswer
 from .http import MAX_IDLE_CONNECTIONS, HttpPool
 from .wire_json import (
+    Inputs,
     Prediction,
     batch_body,
     predict_body,
@@ -59,7 +59,7 @@ class Client:
     def predict_batch(
         self,
         app: str,
-        xs: Sequence[Any],
+        xs: Inputs,
         version: str | None = None,
         timeout: float | None = None,
     ) -> list[Prediction]:

@@ -16,6 +16,8 @@ _log = logging.getLogger(__name__)
 READ_TIMEOUT_SECONDS = 10.0
 """How long one scrape connection may stay silent."""
 
+_STOP_CHECK_SECONDS = 0.2
+
 
 class MetricsServer:
     """Serves one registry from a thread of its own.
@@ -35,7 +37,10 @@ class MetricsServer:
             _log.warning("metrics port %d is taken, using %d", port, self.port)
         _log.info("metrics on http://%s:%d/metrics", host, self.port)
         self._thread = threading.Thread(
-            target=self._server.serve_forever, name="metrics", daemon=True
+            target=self._server.serve_forever,
+            args=(_STOP_CHECK_SECONDS,),
+            name="metrics",
+            daemon=True,
         )
 
     @property

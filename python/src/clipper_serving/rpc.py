@@ -178,6 +178,8 @@ class _Connection:
         return self._keep_alive(time.monotonic())
 
     def _poll_millis(self) -> int:
+        if self._lost:
+            return 0
         now = time.monotonic()
         if not self._connected:
             due = self._heard + self._timing.connect

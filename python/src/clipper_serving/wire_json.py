@@ -6,7 +6,7 @@ import base64
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Union
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,9 @@ from .errors import (
     UnknownApplication,
 )
 from .http import Answer
+
+Inputs = Union[Sequence[Any], "npt.NDArray[Any]"]
+"""Several inputs: a sequence of them, or a 2-D array with one in each row."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ def predict_body(value: Any, version: str | None) -> bytes:
     return _body({"input": encode_input(value)}, version)
 
 
-def batch_body(values: Sequence[Any], version: str | None) -> bytes:
+def batch_body(values: Inputs, version: str | None) -> bytes:
     """The request for several inputs; a 2-D array counts as one input for each row."""
     return _body({"input_batch": [encode_input(value) for value in values]}, version)
 
