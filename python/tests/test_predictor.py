@@ -60,6 +60,14 @@ def test_the_search_ends_with_its_budget() -> None:
     assert {json.loads(text)["error"] for text in result.texts} == {"broken"}
 
 
+def test_failures_are_logged_but_do_not_flood(caplog: pytest.LogCaptureFixture) -> None:
+    predictor = Predictor(lambda xs: [1 / 0 for _ in xs], InputType.DOUBLES)
+    for _ in range(50):
+        predictor.run(predictor.decode(InputType.DOUBLES, frames([1.0, 2.0])))
+    assert "ZeroDivisionError" in caplog.text
+    assert len(caplog.records) < 50
+
+
 def test_mixed_lengths_keep_their_order() -> None:
     predictor = Predictor(lambda xs: [len(x) for x in xs], InputType.DOUBLES)
     lengths = [3, 1, 2, 3, 1]

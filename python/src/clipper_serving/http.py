@@ -13,6 +13,7 @@ from .errors import PredictionTimeout, ServerUnavailable
 
 MAX_IDLE_CONNECTIONS = 16
 MAX_BODY_BYTES = 256 * 1024 * 1024
+_READ_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class HttpPool:
             headers = {"Content-Type": "application/json"} if body is not None else {}
             connection.request(method, path, body, headers)
             response = connection.getresponse()
-            content = response.read(MAX_BODY_BYTES + 1)
+            content = _read_body(response)
         except (socket.timeout, TimeoutError) as error:
             connection.close()
             raise PredictionTimeout(
@@ -70,9 +71,6 @@ class HttpPool:
         except BaseException:
             connection.close()
             raise
-        if len(content) > MAX_BODY_BYTES:
-            connection.close()
-            raise ServerUnavailable(f"the answer of {self.url} exceeds {MAX_BODY_BYTES} bytes")
         self._give_back(connection, response.will_close)
         return Answer(response.status, content, _seconds(response.getheader("Retry-After")))
 
@@ -100,6 +98,16 @@ class HttpPool:
                 self._idle.append(connection)
                 return
         connection.close()
+
+
+def _read_body(response: http.client.HTTPResponse) -> bytes:
+    """The whole body. Raises ``HTTPException`` when it exceeds ``MAX_BODY_BYTES``."""
+    body = bytearray()
+    while chunk := response.read(_READ_BYTES):
+        body += chunk
+        if len(body) > MAX_BODY_BYTES:
+            raise http.client.HTTPException(f"the answer exceeds {MAX_BODY_BYTES} bytes")
+    return bytes(body)
 
 
 def _is_open(connection: http.client.HTTPConnection) -> bool:

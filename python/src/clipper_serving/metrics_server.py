@@ -71,6 +71,7 @@ class _Server(ThreadingHTTPServer):
 def _handler(registry: Registry, ready: Callable[[], bool]) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
         timeout = READ_TIMEOUT_SECONDS
 
         def do_GET(self) -> None:

@@ -26,9 +26,9 @@ def to_text(output: Any) -> str:
     if isinstance(output, (bytes, bytearray)):
         return output.decode("utf-8")
     try:
-        return json.dumps(output, default=_plain, allow_nan=False)
+        return _ENCODER.encode(output)
     except ValueError:
-        return json.dumps(_finite(output), default=_plain, allow_nan=False)
+        return _ENCODER.encode(_finite(output))
 
 
 def to_texts(outputs: Any, count: int) -> list[str]:
@@ -74,3 +74,7 @@ def _finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
     return value
+
+
+# One encoder for all outputs: json.dumps would make one for each.
+_ENCODER = json.JSONEncoder(default=_plain, allow_nan=False)

@@ -24,6 +24,9 @@ PredictFn = Callable[[Any], Any]
 BISECT_BUDGET_SECONDS = 10.0
 """How long one batch may be searched for its bad inputs."""
 
+LOG_INTERVAL_SECONDS = 1.0
+"""Failed inputs are logged at most this often, with the last one's traceback."""
+
 
 @dataclass(frozen=True)
 class BatchResult:
@@ -69,6 +72,8 @@ class Predictor:
         self.input_type = input_type
         self._stacked = stacked and is_numeric(input_type)
         self._bisect_budget = bisect_budget_seconds
+        self._unreported = 0
+        self._next_report = 0.0
 
     def decode(self, input_type: InputType, frames: Sequence[bytes]) -> DecodedBatch:
         """Decode a batch; inputs that cannot be decoded, or are of another type, are set apart."""
@@ -87,11 +92,24 @@ class Predictor:
         for position, error in batch.failed.items():
             texts[position] = error_text(error)
         search = _Search(self._fn, self._bisect_budget)
+        search.last_error = next(iter(batch.failed.values()), None)
         for group in batch.groups:
             outputs = search.run(group.inputs)
             texts.update(zip(group.positions, outputs))
         ordered = [texts[position] for position in range(batch.count)]
-        return BatchResult(ordered, len(batch.failed) + search.errors)
+        errors = len(batch.failed) + search.errors
+        if errors:
+            self._report(errors, search.last_error)
+        return BatchResult(ordered, errors)
+
+    def _report(self, errors: int, error: Exception | None) -> None:
+        """Log failed inputs, at most once in ``LOG_INTERVAL_SECONDS``."""
+        self._unreported += errors
+        now = time.monotonic()
+        if now >= self._next_report:
+            _log.warning("%d input(s) failed", self._unreported, exc_info=error)
+            self._unreported = 0
+            self._next_report = now + LOG_INTERVAL_SECONDS
 
     def _decode_each(self, frames: Sequence[bytes]) -> DecodedBatch:
         positions: list[int] = []
@@ -138,6 +156,7 @@ class _Search:
         self._fn = fn
         self._deadline = time.monotonic() + budget_seconds
         self.errors = 0
+        self.last_error: Exception | None = None
 
     def run(self, inputs: Any) -> list[str]:
         """One text for each input of the slice ``inputs``."""
@@ -147,6 +166,6 @@ class _Search:
             if len(inputs) > 1 and time.monotonic() < self._deadline:
                 half = len(inputs) // 2
                 return self.run(inputs[:half]) + self.run(inputs[half:])
-            _log.warning("%d input(s) failed", len(inputs), exc_info=error)
             self.errors += len(inputs)
+            self.last_error = error
             return [error_text(error)] * len(inputs)
