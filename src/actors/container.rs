@@ -56,7 +56,7 @@ struct Serving {
 #[derive(Debug)]
 struct InFlight {
     message_id: u32,
-    flights: Vec<Arc<Flight>>,
+    flights: Arc<[Arc<Flight>]>,
     sent: Instant,
 }
 
@@ -261,16 +261,16 @@ impl Container {
 
     /// Leaves the batcher, with what is unanswered.
     fn leave(&mut self, why: &str) {
-        let unanswered = self.in_flight.take().map(|batch| batch.flights).unwrap_or_default();
+        let unanswered = self.in_flight.take().map(|batch| batch.flights);
         let Some(serving) = self.serving.take() else { return };
         let why =
             format!("Replica {}:{} failed: {why}", self.identity.model, self.identity.replica);
         let left = ReplicaLeft { replica: self.identity.replica, unanswered, why: Arc::from(why) };
         if let Err(SendError::Full(left) | SendError::Closed(left)) = serving.batcher.try_send(left)
         {
-            for flight in left.unanswered {
+            for flight in left.unanswered.iter().flat_map(|flights| flights.iter()) {
                 let reason = DefaultReason::Failed(Arc::clone(&left.why));
-                self.plane.cache.abort(&flight, reason);
+                self.plane.cache.abort(flight, reason);
             }
         }
     }

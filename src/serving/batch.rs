@@ -57,6 +57,44 @@ impl BatchController {
     }
 }
 
+/// Queries after which an objective that nobody has any more is forgotten, at the latest twice as many.
+const WINDOW: u32 = 1_024;
+/// Assumed before the first query.
+const NO_OBJECTIVE: Duration = Duration::from_secs(3_600);
+
+/// The tightest latency objective among a model's latest queries.
+#[derive(Debug, Clone)]
+pub struct Objective {
+    current: Duration,
+    previous: Duration,
+    seen: u32,
+}
+
+impl Default for Objective {
+    fn default() -> Self {
+        Self { current: NO_OBJECTIVE, previous: NO_OBJECTIVE, seen: 0 }
+    }
+}
+
+impl Objective {
+    /// A query with this objective was sent.
+    pub fn saw(&mut self, objective: Duration) {
+        if self.seen == WINDOW {
+            self.previous = self.current;
+            self.current = NO_OBJECTIVE;
+            self.seen = 0;
+        }
+        self.seen += 1;
+        self.current = self.current.min(objective);
+    }
+
+    /// The tightest of the last [`WINDOW`] queries, or a few more.
+    #[must_use]
+    pub fn tightest(&self) -> Duration {
+        self.current.min(self.previous)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::num::NonZeroU32;
@@ -98,7 +136,8 @@ mod tests {
     #[test]
     fn two_batches_fit_into_the_objective_for_models_of_every_kind() {
         let mut random = SmallRng::seed_from_u64(7);
-        for (fixed_us, per_query_us) in [(50, 5), (1_000, 20), (5_000, 0), (100, 900), (10, 5_000)] {
+        for (fixed_us, per_query_us) in [(50, 5), (1_000, 20), (5_000, 0), (100, 900), (10, 5_000)]
+        {
             let noisy = |n: usize| {
                 let mean = (fixed_us + per_query_us * n as u64) as f64;
                 Duration::from_secs_f64(mean * 1e-6 * random.random_range(0.95..1.25))

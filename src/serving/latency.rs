@@ -49,7 +49,6 @@ impl LatencyCurve {
     }
 
     /// Learns from a batch of `queries` that took `latency`.
-    #[allow(clippy::cast_precision_loss, reason = "batch sizes are far below 2^52")]
     pub fn record(&mut self, queries: usize, latency: Duration) {
         let n = queries.max(1) as f64;
         let mut seconds = latency.as_secs_f64();
@@ -72,7 +71,6 @@ impl LatencyCurve {
 
     /// Expected time of a batch.
     #[must_use]
-    #[allow(clippy::cast_precision_loss, reason = "batch sizes are far below 2^52")]
     pub fn mean(&self, queries: usize) -> Duration {
         Duration::from_secs_f64(self.mean_seconds(queries as f64).max(0.0))
     }

@@ -1,5 +1,6 @@
 //! A query between its request and its answer: pure structs that the data-plane actors wrap.
 //!
+//! - [`admission`]: whether a query can make its deadline behind what waits already.
 //! - [`ticket`]: what a request waits on: one slot per query.
 //! - [`flight`]: one computation of one input, with everybody who waits for it.
 //! - [`cache`]: finished outputs and unfinished flights by model and input.
@@ -7,6 +8,7 @@
 //! - [`batch`]: how many queries the next message to a replica carries; [`latency`]: what it has learned.
 //! - [`parse`]: request bodies into inputs in wire form. [`output`]: a model's text into JSON.
 
+pub mod admission;
 pub mod batch;
 pub mod cache;
 pub mod flight;

@@ -430,7 +430,6 @@ impl Element<'_> {
     }
 }
 
-#[allow(clippy::cast_precision_loss, reason = "what JSON readers do with large integers")]
 impl<'de> Visitor<'de> for Element<'_> {
     type Value = ();
     expecting!("a number");
@@ -515,7 +514,6 @@ impl Label<'_> {
     }
 }
 
-#[allow(clippy::cast_precision_loss, reason = "what JSON readers do with large integers")]
 impl<'de> Visitor<'de> for Label<'_> {
     type Value = f64;
     expecting!("a number");

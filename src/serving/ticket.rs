@@ -27,6 +27,14 @@ pub enum DefaultReason {
 }
 
 impl DefaultReason {
+    /// The query stood so far back in the queue that its answer would have been late.
+    #[must_use]
+    pub fn overtaken() -> Self {
+        Self::Shed(Arc::from(
+            "The query could not be answered within its latency SLO behind those before it",
+        ))
+    }
+
     /// The metric label of this reason.
     #[must_use]
     pub fn outcome(&self) -> Outcome {
