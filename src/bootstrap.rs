@@ -7,7 +7,7 @@ use actix::Addr;
 use tracing::{info, warn};
 
 use crate::actors::catalog::{CatalogWriter, ChangeError, Execute};
-use crate::config::{ApplicationConfig, Config, ModelConfig};
+use crate::config::{ApplicationConfig, Config, ContainerConfig, ModelConfig};
 use crate::domain::{
     AppName, AppSpec, BatchSize, Command, CommandError, DEFAULT_POLICY, InputType, Label,
     LatencySlo, ModelId, ModelName, ModelSpec, ModelVersion,
@@ -66,8 +66,8 @@ fn model_spec(model: &ModelConfig) -> Result<ModelSpec, String> {
         id: model_id(model)?,
         input_type: input_type(&model.input_type)?,
         labels: labels.collect::<Result<_, _>>().map_err(|e| format!("label: {e}"))?,
-        container_name: model.container.as_ref().map_or("external", |c| c.name()).to_owned(),
-        model_data_path: model.container.as_ref().map_or_else(String::new, |c| c.source()),
+        container_name: model.container.as_ref().map_or("external", |c| c.runtime()).to_owned(),
+        model_data_path: model.container.as_ref().map_or_else(String::new, ContainerConfig::source),
         batch_size: BatchSize::try_from(model.batch_size)?,
     })
 }

@@ -269,7 +269,7 @@ impl Frontends {
         let (plane, catalog) = (Arc::clone(&self.plane), self.catalog.clone());
         let feedback: Arc<dyn FeedbackLog> = self.states.clone();
         let readiness = Arc::clone(&self.readiness);
-        let server = HttpServer::new(move || {
+        frontend(config, workers, socket, move |app| {
             let routes = Routes::default();
             let (starting, ready) = (Arc::clone(&starting), Arc::clone(&readiness));
             let on_loaded = move || {
@@ -285,12 +285,10 @@ impl Frontends {
                 on_loaded,
             )
             .start();
-            HttpApp::new()
-                .configure(metrics_pages::configure_query(Arc::clone(&plane.metrics)))
+            app.configure(metrics_pages::configure_query(Arc::clone(&plane.metrics)))
                 .configure(health::configure(Arc::clone(&readiness)))
-                .configure(query::configure(routes, limits))
-        });
-        finish(server.workers(workers), config, socket)
+                .configure(query::configure(routes, limits));
+        })
     }
 
     fn management(&self, config: &HttpConfig, socket: TcpListener) -> Result<Server, String> {
@@ -303,40 +301,29 @@ impl Frontends {
             readiness: Arc::clone(&self.readiness),
         };
         let configure = management::configure(state, BodyLimits::from(config));
-        let server = HttpServer::new(move || HttpApp::new().configure(configure.clone()));
-        finish(server.workers(1), config, socket)
+        frontend(config, 1, socket, configure)
     }
 
     fn metrics(&self, config: &HttpConfig, socket: TcpListener) -> Result<Server, String> {
         let metrics = Arc::clone(&self.plane.metrics);
         let readiness = Arc::clone(&self.readiness);
-        let server = HttpServer::new(move || {
-            HttpApp::new()
-                .configure(metrics_pages::configure_metrics(Arc::clone(&metrics)))
-                .configure(health::configure(Arc::clone(&readiness)))
-                .default_service(web::to(|| async { "GET /metrics, /livez, /readyz\n" }))
-        });
-        finish(server.workers(1), config, socket)
+        frontend(config, 1, socket, move |app| {
+            app.configure(metrics_pages::configure_metrics(Arc::clone(&metrics)))
+                .configure(health::configure(Arc::clone(&readiness)));
+        })
     }
 }
 
-/// The limits that all frontends share. Signals are the composition root's business.
-fn finish<F, I, S, B>(
-    server: HttpServer<F, I, S, B>,
+/// An HTTP server with the limits that all frontends share; `configure` runs once on each of its
+/// threads. Signals are the composition root's business.
+fn frontend(
     config: &HttpConfig,
+    workers: usize,
     socket: TcpListener,
-) -> Result<Server, String>
-where
-    F: Fn() -> I + Send + Clone + 'static,
-    I: actix_service::IntoServiceFactory<S, actix_http::Request>,
-    S: actix_service::ServiceFactory<actix_http::Request, Config = actix_web::dev::AppConfig>
-        + 'static,
-    S::Error: Into<actix_web::Error> + 'static,
-    S::InitError: std::fmt::Debug,
-    S::Response: Into<actix_web::HttpResponse<B>> + 'static,
-    B: actix_web::body::MessageBody + 'static,
-{
-    let server = server
+    configure: impl Fn(&mut web::ServiceConfig) + Clone + Send + 'static,
+) -> Result<Server, String> {
+    let server = HttpServer::new(move || HttpApp::new().configure(&configure))
+        .workers(workers)
         .max_connections(config.connections_max)
         .client_request_timeout(Duration::from_millis(config.client_request_timeout_ms))
         .keep_alive(Duration::from_millis(config.keep_alive_ms))

@@ -181,10 +181,8 @@ impl Actor for App {
     }
 
     fn stopped(&mut self, _: &mut Self::Context) {
-        let ended = AppEnded {
-            name: self.facts.spec.name.clone(),
-            panicked: std::thread::panicking(),
-        };
+        let ended =
+            AppEnded { name: self.facts.spec.name.clone(), panicked: std::thread::panicking() };
         if self.parent.try_send(ended).is_err() {
             tracing::debug!(app = %self.facts.spec.name, "its router has ended");
         }
@@ -208,8 +206,7 @@ impl Handler<Update> for App {
 
     fn handle(&mut self, update: Update, _: &mut Self::Context) -> Self::Result {
         let spec = &self.facts.spec;
-        let body =
-            parse::update_body(&update.body, spec.input_type).map_err(QueryRefused::Body)?;
+        let body = parse::update_body(&update.body, spec.input_type).map_err(QueryRefused::Body)?;
         // The default policy learns nothing from a label; it keeps that the user is known.
         self.feedback.record(&spec.name, body.uid, &spec.default_output);
         Ok(())

@@ -6,13 +6,15 @@
 //!      answer <-- all subscribers applied <-- Published <-- CatalogView
 //! ```
 //!
-//! Group commit: commands that arrive while a commit is under way are decided on the state that includes
-//! everything accepted before them, and are then written together with one flush. A refusal waits for what it
-//! was decided on to be durable. If a write fails and may have left traces, all waiting commands answer
-//! `Unavailable` and the state is read again from the store; what turns out to be durable is published.
+//! Group commit: commands that arrive while a commit is under way are decided on the state that
+//! includes everything accepted before them, and are then written together with one flush. A
+//! refusal waits for what it was decided on to be durable. If a write fails and may have left
+//! traces, all waiting commands answer `Unavailable` and the state is read again from the store;
+//! what turns out to be durable is published.
 //!
-//! Supervision: the actor keeps nothing that the store does not have. After a panic its parent makes a new one
-//! with [`CatalogWriter::new`] on the same [`Journal`]; subscribers of the old one must subscribe again.
+//! Supervision: the actor keeps nothing that the store does not have. After a panic its parent
+//! makes a new one with [`CatalogWriter::new`] on the same [`Journal`]; subscribers of the old one
+//! must subscribe again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,8 +30,8 @@ use crate::store::journal::Change;
 use crate::store::projection::{Catalog, Effect};
 use crate::store::{CatalogView, Journal, StoreError};
 
-/// Sender: management handlers, bootstrap. Reply: after the change is durable and every subscriber has applied
-/// it, or `journal.publish_timeout_ms` later. Full queue: `Unavailable` at once.
+/// Sender: management handlers, bootstrap. Reply: after the change is durable and every subscriber
+/// has applied it, or `journal.publish_timeout_ms` later. Full queue: `Unavailable` at once.
 #[derive(Debug, Message)]
 #[rtype(result = "Result<Acknowledged, ChangeError>")]
 pub struct Execute {
@@ -39,11 +41,11 @@ pub struct Execute {
     pub origin: Origin,
 }
 
-/// Sender: anyone that mirrors the state. Reply: the durable state; later changes arrive as [`Published`] on the
-/// recipient, in order, none missed.
+/// Sender: anyone that mirrors the state. Reply: the durable state; later changes arrive as
+/// [`Published`] on the recipient, in order, none missed.
 ///
-/// Wait for the reply with `ctx.wait`, so that no `Published` is handled before it. A recipient that lets
-/// `journal.subscriber_queue_max` events pile up is cut off, which is logged as an error.
+/// Wait for the reply with `ctx.wait`, so that no `Published` is handled before it. A recipient
+/// that lets `journal.subscriber_queue_max` events pile up is cut off, which is logged as an error.
 #[derive(Message)]
 #[rtype(result = "Arc<Catalog>")]
 pub struct Subscribe {
@@ -51,10 +53,11 @@ pub struct Subscribe {
     pub recipient: Recipient<Published>,
 }
 
-/// Sender: the catalog writer, to each subscriber. One durable event and what it asks of the actors.
+/// Sender: the catalog writer, to each subscriber. One durable event and what it asks of the
+/// actors.
 ///
-/// The whole state is not in it, because copying it for each event would cost milliseconds with many
-/// applications; it is in [`CatalogView`], which includes this event by now.
+/// The whole state is not in it, because copying it for each event would cost milliseconds with
+/// many applications; it is in [`CatalogView`], which includes this event by now.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
 pub struct Published {
@@ -77,7 +80,8 @@ pub enum ChangeError {
     /// The rules say no; nothing has changed. 400.
     #[error(transparent)]
     Refused(#[from] CommandError),
-    /// Too many commands wait, or the store fails. 503; the reason says whether it may still be written.
+    /// Too many commands wait, or the store fails. 503; the reason says whether it may still be
+    /// written.
     #[error("{reason}")]
     Unavailable {
         /// For the caller and the log.
@@ -122,7 +126,8 @@ pub struct CatalogWriter {
 }
 
 impl CatalogWriter {
-    /// A writer of `journal`; it reads the state when it is started. Cheap: a factory may call it again.
+    /// A writer of `journal`; it reads the state when it is started. Cheap: a factory may call it
+    /// again.
     #[must_use]
     pub fn new(journal: Journal, limits: JournalConfig) -> Self {
         let view = journal.view();
@@ -225,7 +230,8 @@ impl CatalogWriter {
         }
     }
 
-    /// Reads the state from the store; messages wait meanwhile, `journal.commit_timeout_ms` at most.
+    /// Reads the state from the store; messages wait meanwhile, `journal.commit_timeout_ms` at
+    /// most.
     fn reload(&mut self, ctx: &mut Context<Self>) {
         let journal = self.journal.clone();
         let shown = self.view.seq();
@@ -242,6 +248,8 @@ impl CatalogWriter {
                 }
                 Ok(replay) => {
                     writer.publish(&replay.tail);
+                    debug_assert_eq!(*writer.view.read(), replay.catalog, "invariant J2");
+                    writer.since_snapshot = replay.seq - replay.snapshot_seq;
                     writer.accepted = replay.catalog;
                     writer.next_seq = replay.seq + 1;
                     None

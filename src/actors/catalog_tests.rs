@@ -1,5 +1,5 @@
-//! The writer's promises, on a log with planned failures: acknowledged means durable, not acknowledged means
-//! absent or whole; and what subscribers see.
+//! The writer's promises, on a log with planned failures: acknowledged means durable, not
+//! acknowledged means absent or whole; and what subscribers see.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -9,6 +9,8 @@ use parking_lot::Mutex;
 use super::*;
 use crate::store::memory::{FailPoint, MemoryDisk, Unflushed};
 use crate::store::samples::{add_app, add_model, app_name};
+use crate::store::sled::SledLog;
+use crate::store::{EventLog, inspect};
 
 fn limits() -> JournalConfig {
     JournalConfig { publish_timeout_ms: 50, ..JournalConfig::default() }
@@ -309,4 +311,88 @@ async fn a_new_writer_on_the_same_journal_goes_on_where_the_old_one_stopped() {
     assert!(journal.view().read().app("b").is_some(), "read back from the store");
     assert_eq!(disk.durable().unwrap().iter().map(|e| e.seq).collect::<Vec<_>>(), [1, 2, 3]);
     lost.await.unwrap().ok();
+}
+
+/// A replaced writer that lives on for a while cannot overwrite what the new one wrote.
+#[actix::test]
+async fn two_writers_on_one_journal_never_use_a_number_twice() {
+    let disk = MemoryDisk::new();
+    let journal = Journal::start(Box::new(disk.log()), Duration::from_mins(1)).unwrap();
+    let writers = [0, 1].map(|_| CatalogWriter::new(journal.clone(), limits()).start());
+    let mut acknowledged = Vec::new();
+    for n in 0..40 {
+        let [a, b] = &writers;
+        let (a, b) = futures_util::future::join(
+            run(a, add_app(&format!("a{n}"))),
+            run(b, add_app(&format!("b{n}"))),
+        )
+        .await;
+        acknowledged.extend([a, b].into_iter().flatten().flat_map(|a| a.events));
+    }
+    assert!(acknowledged.len() >= 10, "{}", acknowledged.len());
+    acknowledged.sort_by_key(|e| e.seq);
+    assert_eq!(disk.durable().unwrap(), acknowledged);
+    assert_eq!(journal.view().read().apps().count(), acknowledged.len());
+}
+
+#[actix::test]
+async fn snapshots_come_after_so_many_events_whatever_the_restarts() {
+    let dir = tempfile::tempdir().unwrap();
+    let limits = JournalConfig { snapshot_every_events: 10, ..limits() };
+    for start in 0..4 {
+        let (log, _) = SledLog::open(dir.path(), &limits).unwrap();
+        let journal = Journal::start(Box::new(log), Duration::from_mins(1)).unwrap();
+        let writer = CatalogWriter::new(journal.clone(), limits.clone()).start();
+        for n in 0..6 {
+            run(&writer, add_app(&format!("a{start}x{n}"))).await.unwrap();
+        }
+        journal.close().await;
+        let answer = run(&writer, add_app("late")).await;
+        assert!(matches!(answer, Err(ChangeError::Unavailable { .. })), "{answer:?}");
+    }
+    let verification = inspect::verify(dir.path(), &limits).unwrap();
+    assert!(verification.is_clean(), "{verification}");
+    assert_eq!(verification.snapshots, [10, 20]);
+}
+
+/// Prints figures: `cargo test --lib measure_commands -- --ignored --nocapture`.
+#[actix::test]
+#[ignore = "a measurement"]
+async fn measure_commands() {
+    for clients in [1, 64] {
+        let dir = tempfile::tempdir().unwrap();
+        let (log, _) = SledLog::open(dir.path(), &limits()).unwrap();
+        let journal = Journal::start(Box::new(log), Duration::from_mins(1)).unwrap();
+        let writer = CatalogWriter::new(journal.clone(), limits()).start();
+        let mirror = mirror(&writer, true).await;
+        let begin = clock::now();
+        let each = 6_400 / clients;
+        let work = (0..clients).map(|client| {
+            let writer = writer.clone();
+            async move {
+                for n in 0..each {
+                    run(&writer, add_app(&format!("app{client}x{n}"))).await.unwrap();
+                }
+            }
+        });
+        futures_util::future::join_all(work).await;
+        let elapsed = begin.elapsed();
+        assert_eq!(mirror.seqs.lock().len(), 6_400);
+        journal.close().await;
+        let verification = inspect::verify(dir.path(), &limits()).unwrap();
+        let begin = clock::now();
+        let replay = SledLog::open(dir.path(), &limits()).unwrap().0.load(0).unwrap();
+        let opening = begin.elapsed();
+        assert_eq!(replay.seq, 6_400);
+        let disk: u64 = std::fs::read_dir(dir.path().join("journal"))
+            .unwrap()
+            .map(|f| f.unwrap().metadata().unwrap().len())
+            .sum();
+        println!(
+            "{clients} clients: {:.0} commands/s; {} bytes of records, {disk} on disk; \
+             opened in {opening:?}",
+            6_400.0 / elapsed.as_secs_f64(),
+            verification.bytes,
+        );
+    }
 }

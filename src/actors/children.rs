@@ -126,11 +126,16 @@ impl KeptChild {
             budget.started(clock::now());
             let why = match self.spawn() {
                 Ok(mut child) => {
+                    // Waiting for a child closes its stdin, unless somebody else holds it.
+                    let lifeline = child.stdin.take();
                     self.metrics.child_started(&self.model);
                     info!(model = %self.model, child = self.number, pid = child.id(), "container process started");
                     tokio::select! {
                         ended = child.wait() => describe(ended),
-                        _ = stop.wait_for(|stop| *stop) => return self.end(child).await,
+                        _ = stop.wait_for(|stop| *stop) => {
+                            drop(lifeline);
+                            return self.end(child).await;
+                        }
                     }
                 }
                 Err(error) => format!("it cannot be started: {error}"),
@@ -187,7 +192,9 @@ impl KeptChild {
                         warn!(target: "container", %model, child, "(an overlong line was cut)");
                     }
                     // Not UTF-8, or the pipe broke; the child's end is reported by `keep`.
-                    Err(LinesCodecError::Io(error)) if error.kind() == io::ErrorKind::InvalidData => {
+                    Err(LinesCodecError::Io(error))
+                        if error.kind() == io::ErrorKind::InvalidData =>
+                    {
                         warn!(target: "container", %model, child, "(a line that is not UTF-8)");
                     }
                     Err(LinesCodecError::Io(_)) => return,
@@ -204,8 +211,6 @@ impl KeptChild {
         {
             warn!(model = %self.model, child = self.number, %error, "cannot be told to stop");
         }
-        // Closing its lifeline says the same to a child that ignores the signal.
-        drop(child.stdin.take());
         let grace = Duration::from_millis(self.config.stop_grace_ms);
         if tokio::time::timeout(grace, child.wait()).await.is_err() {
             warn!(model = %self.model, child = self.number, ?grace, "did not stop in time: killed");

@@ -1,4 +1,4 @@
-//! One per replica: owns its ZeroMQ connection and the one batch under way.
+//! One per replica: owns its `ZeroMQ` connection and the one batch under way.
 //!
 //! It dies on silence, on a broken rule, when its queue of unwritten bytes overflows, or with the
 //! connection; what it had not answered goes back to the batcher (invariant C1). It never trusts the
@@ -76,7 +76,8 @@ pub struct Container {
     next_message_id: u32,
     last_heard: Instant,
     end: Option<(RpcEnd, String)>,
-    _place: Place,
+    /// Gives the connection's place back when the replica ends.
+    _open: Place,
 }
 
 impl Container {
@@ -89,7 +90,7 @@ impl Container {
         identity: Identity,
         pool: Addr<ContainerPool>,
         connection: std::net::TcpStream,
-        place: Place,
+        open: Place,
     ) -> io::Result<(Self, OwnedReadHalf)> {
         let (read_half, write_half) = TcpStream::from_std(connection)?.into_split();
         let container = Self {
@@ -105,7 +106,7 @@ impl Container {
             next_message_id: 0,
             last_heard: clock::now(),
             end: None,
-            _place: place,
+            _open: open,
         };
         Ok((container, read_half))
     }
@@ -255,18 +256,17 @@ impl Container {
         if silent >= limit {
             return self.end(RpcEnd::Silent, format!("nothing heard for {silent:?}"), ctx);
         }
-        ctx.run_later(limit - silent, Self::watch_silence);
+        ctx.run_later(limit.saturating_sub(silent), Self::watch_silence);
     }
 
     /// Leaves the batcher, with what is unanswered.
     fn leave(&mut self, why: &str) {
         let unanswered = self.in_flight.take().map(|batch| batch.flights).unwrap_or_default();
         let Some(serving) = self.serving.take() else { return };
-        let why = format!("Replica {}:{} failed: {why}", self.identity.model, self.identity.replica);
-        let left =
-            ReplicaLeft { replica: self.identity.replica, unanswered, why: Arc::from(why) };
-        if let Err(SendError::Full(left) | SendError::Closed(left)) =
-            serving.batcher.try_send(left)
+        let why =
+            format!("Replica {}:{} failed: {why}", self.identity.model, self.identity.replica);
+        let left = ReplicaLeft { replica: self.identity.replica, unanswered, why: Arc::from(why) };
+        if let Err(SendError::Full(left) | SendError::Closed(left)) = serving.batcher.try_send(left)
         {
             for flight in left.unanswered {
                 let reason = DefaultReason::Failed(Arc::clone(&left.why));

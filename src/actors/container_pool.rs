@@ -201,7 +201,9 @@ impl ContainerPool {
         let dead: Vec<(ModelId, ReplicaId)> = self
             .replicas
             .iter()
-            .flat_map(|(model, replicas)| replicas.iter().map(move |(id, entry)| (model, id, entry)))
+            .flat_map(|(model, replicas)| {
+                replicas.iter().map(move |(id, entry)| (model, id, entry))
+            })
             .filter(|(_, _, entry)| !entry.container.connected())
             .map(|(model, id, _)| (model.clone(), *id))
             .collect();

@@ -158,8 +158,7 @@ impl Directory {
     pub fn insert(&self, handle: Arc<ModelHandle>) -> Option<Arc<ModelHandle>> {
         let entry = self.entry(&handle.spec.id.name);
         let version = handle.spec.id.version.clone();
-        let replaced = entry.versions.write().by_version.insert(version, handle);
-        replaced
+        entry.versions.write().by_version.insert(version, handle)
     }
 
     /// Removes a version.
@@ -185,8 +184,7 @@ impl Directory {
     fn forget_if_unused(&self, name: &ModelName) {
         let mut entries = self.0.write();
         // Only the map refers to it: no application is linked to this name.
-        let unused =
-            entries.get(name).is_some_and(|e| e.is_empty() && Arc::strong_count(e) == 1);
+        let unused = entries.get(name).is_some_and(|e| e.is_empty() && Arc::strong_count(e) == 1);
         if unused {
             entries.remove(name);
         }

@@ -40,19 +40,11 @@ impl Model {
         Self { plane, handle, pool, parent, budget, retired: false }
     }
 
-    fn start_batcher(
-        &mut self,
-        queued: Vec<(Instant, Arc<Flight>)>,
-        ctx: &mut Context<Self>,
-    ) {
+    fn start_batcher(&mut self, queued: Vec<(Instant, Arc<Flight>)>, ctx: &mut Context<Self>) {
         self.budget.started(clock::now());
-        let batcher = Batcher::new(
-            Arc::clone(&self.plane),
-            Arc::clone(&self.handle),
-            ctx.address(),
-            queued,
-        )
-        .start();
+        let batcher =
+            Batcher::new(Arc::clone(&self.plane), Arc::clone(&self.handle), ctx.address(), queued)
+                .start();
         self.handle.set_batcher(Some(batcher.clone()));
         let ready = BatcherReady { model: Arc::clone(&self.handle), batcher };
         let tell_pool = self.pool.send(ready).into_actor(self);
@@ -87,10 +79,8 @@ impl Actor for Model {
                 warn!(model = %self.handle.spec.id, "its batcher had ended already");
             }
         }
-        let ended = ModelEnded {
-            handle: Arc::clone(&self.handle),
-            panicked: std::thread::panicking(),
-        };
+        let ended =
+            ModelEnded { handle: Arc::clone(&self.handle), panicked: std::thread::panicking() };
         if self.parent.try_send(ended).is_err() {
             warn!(model = %self.handle.spec.id, "nobody supervises it any more");
         }

@@ -55,14 +55,7 @@ impl Models {
     /// Nothing runs until [`Boot`] or [`Published`] says so.
     #[must_use]
     pub fn new(plane: Arc<DataPlane>, arbiters: DataArbiters, pool: Addr<ContainerPool>) -> Self {
-        Self {
-            plane,
-            arbiters,
-            pool,
-            running: HashMap::new(),
-            next_serial: 1,
-            changes: Vec::new(),
-        }
+        Self { plane, arbiters, pool, running: HashMap::new(), next_serial: 1, changes: Vec::new() }
     }
 
     fn run(&mut self, effect: &Effect, ctx: &mut Context<Self>) {

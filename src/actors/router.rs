@@ -212,7 +212,9 @@ impl Handler<AppEnded> for Router {
     fn handle(&mut self, ended: AppEnded, ctx: &mut Self::Context) {
         let name = ended.name;
         // A stopped application is not in the table any more, or has a new, living actor.
-        let Some(served) = self.apps.get_mut(&name).filter(|s| !s.actor.connected()) else { return };
+        let Some(served) = self.apps.get_mut(&name).filter(|s| !s.actor.connected()) else {
+            return;
+        };
         self.plane.metrics.actor_restarted("app");
         match served.budget.died(clock::now()) {
             Verdict::GiveUp => error!(app = %name, "its actor failed too often; register it anew"),

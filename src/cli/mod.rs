@@ -34,6 +34,12 @@ enum Command {
     Serve(ServeArgs),
     /// Check a config file and print everything that is wrong with it.
     CheckConfig(check_config::CheckConfigArgs),
+    /// Run a model container: a process that connects to a server and answers its batches.
+    Container {
+        /// What kind.
+        #[command(subcommand)]
+        runtime: crate::runtime::ContainerCommand,
+    },
 }
 
 /// `clipper serve`
@@ -143,6 +149,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     match cli.command {
         Command::Serve(args) => exit(args.run()),
         Command::CheckConfig(args) => args.run(),
+        Command::Container { runtime } => crate::runtime::run_cli(runtime),
     }
 }
 

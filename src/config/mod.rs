@@ -255,6 +255,38 @@ pub enum ContainerConfig {
     },
 }
 
+impl ContainerConfig {
+    /// `onnx`, `python` or `command`.
+    #[must_use]
+    pub fn runtime(&self) -> &'static str {
+        match self {
+            Self::Onnx { .. } => "onnx",
+            Self::Python { .. } => "python",
+            Self::Command { .. } => "command",
+        }
+    }
+
+    /// What it serves, as the file says it.
+    #[must_use]
+    pub fn source(&self) -> String {
+        match self {
+            Self::Onnx { path, .. } => path.display().to_string(),
+            Self::Python { function, .. } => function.clone(),
+            Self::Command { command, .. } => command.join(" "),
+        }
+    }
+
+    /// Processes to keep alive.
+    #[must_use]
+    pub fn replicas(&self) -> u32 {
+        match self {
+            Self::Onnx { replicas, .. }
+            | Self::Python { replicas, .. }
+            | Self::Command { replicas, .. } => *replicas,
+        }
+    }
+}
+
 fn one() -> u32 {
     1
 }

@@ -104,6 +104,11 @@ const JOURNAL: &[Key] = &[
     int("snapshot_every_events", 1, 1_000_000_000, "events"),
     int("keep_events", 0, 1_000_000_000, "events"),
     count("queue_max", "commands"),
+    int("commit_timeout_ms", 1, 3_600_000, "ms"),
+    int("publish_timeout_ms", 1, 3_600_000, "ms"),
+    count("subscriber_queue_max", "events"),
+    count("policy_state_max_entries", "entries"),
+    int("policy_state_flush_ms", 1, 3_600_000, "ms"),
     int("page_cache_bytes", 1 << 16, 1 << 40, "bytes"),
 ];
 

@@ -33,13 +33,19 @@ fn configure(metrics: Arc<Metrics>, port: Port) -> impl Fn(&mut web::ServiceConf
         let handler = move |request: HttpRequest| {
             std::future::ready(match port {
                 Port::Metrics => text_response(&metrics, FlatNames::Listed),
-                Port::Query if prefers_text(&request) => {
-                    text_response(&metrics, FlatNames::LeftOut)
-                }
-                Port::Query => json_response(&metrics),
+                Port::Query => by_preference(&metrics, &request),
             })
         };
         config.service(web::resource(PATH).route(web::get().to(handler)));
+    }
+}
+
+/// The page in the form that the request's `Accept` header prefers; JSON unless text is.
+pub fn by_preference(metrics: &Metrics, request: &HttpRequest) -> HttpResponse {
+    if prefers_text(request) {
+        text_response(metrics, FlatNames::LeftOut)
+    } else {
+        json_response(metrics)
     }
 }
 

@@ -160,9 +160,9 @@ fn explain(refused: QueryRefused, body: &[u8]) -> ApiError {
         ),
         QueryRefused::Body(error) => ApiError::json(cause(&error, body, PREDICT_SCHEMA)),
         QueryRefused::Version(text) => ApiError::query(text),
-        QueryRefused::Busy => ApiError::too_many(
-            "Too many queries are being answered (serving.inflight_queries_max)",
-        ),
+        QueryRefused::Busy => {
+            ApiError::too_many("Too many queries are being answered (serving.inflight_queries_max)")
+        }
     }
 }
 

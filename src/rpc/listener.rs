@@ -250,9 +250,8 @@ where
     tune(&stream).map_err(closed)?;
     let mut connection = Connection { stream, buffer: BytesMut::with_capacity(1 << 10) };
     let deadline = Duration::from_millis(config.handshake_timeout_ms);
-    let (model, input_type) = tokio::time::timeout(deadline, connection.introduction())
-        .await
-        .map_err(|_| {
+    let (model, input_type) =
+        tokio::time::timeout(deadline, connection.introduction()).await.map_err(|_| {
             let text = format!("it did not say what it serves within {deadline:?}");
             Refused::new(RpcEnd::HandshakeTimeout, text)
         })??;
@@ -263,8 +262,9 @@ where
 
 fn tune(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    let keepalive =
-        TcpKeepalive::new().with_time(Duration::from_secs(15)).with_interval(Duration::from_secs(5));
+    let keepalive = TcpKeepalive::new()
+        .with_time(Duration::from_secs(15))
+        .with_interval(Duration::from_secs(5));
     SockRef::from(stream).set_tcp_keepalive(&keepalive)
 }
 

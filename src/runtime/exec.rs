@@ -42,7 +42,9 @@ pub async fn run(options: &ExecOptions) -> std::io::Result<u8> {
             let _ = server_gone.send(());
         })?;
     }
-    let mut child = spawn(&options.command)?;
+    let mut child = spawn(options)?;
+    // Taken out, as `wait` would close it; held, so that it lives as long as this process.
+    let _program_lifeline = child.stdin.take();
     let Some(group) = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw) else {
         return Err(std::io::Error::other("the program has no process id"));
     };
@@ -57,21 +59,17 @@ pub async fn run(options: &ExecOptions) -> std::io::Result<u8> {
     Ok(code)
 }
 
-fn spawn(command: &[OsString]) -> std::io::Result<Child> {
-    let [program, arguments @ ..] = command else {
+fn spawn(options: &ExecOptions) -> std::io::Result<Child> {
+    let [program, arguments @ ..] = options.command.as_slice() else {
         return Err(std::io::Error::other("no program given"));
     };
-    // The lifeline is between the server and this process; the program must not read it away.
-    Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .env_remove(lifeline::VARIABLE)
-        .process_group(0)
-        .spawn()
-        .map_err(|error| {
-            let text = format!("cannot start {}: {error}", program.to_string_lossy());
-            std::io::Error::new(error.kind(), text)
-        })
+    // The program must not read the server's pipe away. It gets a lifeline of its own, so that a
+    // program that watches it ends even when this process is killed.
+    let stdin = if options.lifeline { Stdio::piped() } else { Stdio::null() };
+    Command::new(program).args(arguments).stdin(stdin).process_group(0).spawn().map_err(|error| {
+        let text = format!("cannot start {}: {error}", program.to_string_lossy());
+        std::io::Error::new(error.kind(), text)
+    })
 }
 
 async fn end_group(child: &mut Child, group: Pid, grace: Duration) -> u8 {

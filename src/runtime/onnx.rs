@@ -53,7 +53,15 @@ pub enum OnnxError {
          --output"
     )]
     ZipMap(String),
-    /// The model does not run, most often for an operator that tract lacks.
+    /// The model needs operators that tract lacks.
+    #[error("the output '{output}' needs ONNX operators that are not supported: {operators}")]
+    Operators {
+        /// The chosen output.
+        output: String,
+        /// Their names.
+        operators: String,
+    },
+    /// The model does not run.
     #[error("cannot run the model: {0}")]
     Plan(String),
 }
@@ -295,13 +303,10 @@ fn plan(
     layout: &Layout,
     output: &str,
 ) -> Result<(Arc<TypedRunnableModel>, Option<usize>), OnnxError> {
-    let zip_map = feeds_output(&model, "ZipMap");
-    let refuse = |error: TractError| {
-        if zip_map {
-            return OnnxError::ZipMap(output.to_owned());
-        }
-        OnnxError::Plan(format!("{error:#}"))
-    };
+    if let Some(error) = unsupported(&model, output) {
+        return Err(error);
+    }
+    let refuse = |error: TractError| OnnxError::Plan(format!("{error:#}"));
     if let Some(rows) = layout.rows {
         let plan = plan_for(model, layout, rows.to_dim()).map_err(refuse)?;
         return Ok((plan, Some(rows)));
@@ -328,11 +333,28 @@ fn plan_for(
     model.into_optimized()?.into_runnable()
 }
 
-/// Whether an operator of this kind stands between the input and the output.
-fn feeds_output(model: &InferenceModel, operator: &str) -> bool {
-    model.eval_order().is_ok_and(|order| {
-        order.iter().any(|id| model.nodes.get(*id).is_some_and(|node| node.op.name() == operator))
-    })
+/// What stands between the input and the output and cannot be run, if anything.
+fn unsupported(model: &InferenceModel, output: &str) -> Option<OnnxError> {
+    let mut operators: Vec<String> = model
+        .eval_order()
+        .ok()?
+        .into_iter()
+        .filter_map(|id| {
+            // How tract names what it has parsed but does not know.
+            let name = model.nodes.get(id)?.op.name();
+            Some(name.strip_prefix("Unimplemented(")?.trim_end_matches(')').to_owned())
+        })
+        .collect();
+    operators.sort();
+    operators.dedup();
+    if operators.is_empty() {
+        return None;
+    }
+    let output = output.to_owned();
+    if operators.iter().any(|operator| operator == "ZipMap") {
+        return Some(OnnxError::ZipMap(output));
+    }
+    Some(OnnxError::Operators { output, operators: operators.join(", ") })
 }
 
 fn wire_tensor(input_type: InputType, shape: &[usize], values: &[u8]) -> TractResult<Tensor> {

@@ -66,6 +66,18 @@ pub enum StoreError {
         /// Last missing event.
         to: u64,
     },
+    /// The state ends before the last acknowledged event: the engine has lost some.
+    #[error(
+        "events {from} to {to} were acknowledged and are lost: the store's files are damaged, or \
+         an older copy of some. Restore the data directory from a backup, or go on without them \
+         with `clipper journal verify --repair`"
+    )]
+    Lost {
+        /// First lost event.
+        from: u64,
+        /// Last lost event.
+        to: u64,
+    },
     /// Written by a later release.
     #[error(
         "event {seq} has format version {found}, this release knows up to {known}; run the release \

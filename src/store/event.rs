@@ -18,7 +18,8 @@ pub enum Event {
         /// Which.
         name: AppName,
     },
-    /// A model version was registered, or (from Redis) its definition replaced. Does not make it current.
+    /// A model version was registered, or (from Redis) its definition replaced. Does not make it
+    /// current.
     ModelAdded {
         /// The definition, whole.
         model: ModelSpec,

@@ -53,6 +53,8 @@ pub struct Verification {
     pub first_seq: Option<u64>,
     /// The newest good event.
     pub last_seq: Option<u64>,
+    /// The last event known to have been acknowledged.
+    pub acknowledged: u64,
     /// Good snapshots.
     pub snapshots: Vec<u64>,
     /// Damaged snapshots.
@@ -101,7 +103,8 @@ impl fmt::Display for Verification {
                 Some(last) => write!(
                     f,
                     "good events follow, up to {last}; the server will not start. Restore the data \
-                     directory from a backup, or cut {records} records ({bytes} bytes) with --repair"
+                     directory from a backup, or cut {records} records ({bytes} bytes) with \
+                     --repair"
                 )?,
             }
         }
@@ -129,22 +132,26 @@ pub fn verify(data_dir: &Path, config: &JournalConfig) -> Result<Verification, S
             Ok(_) | Err(_) => {}
         }
     }
+    let acknowledged = contents.acknowledged;
     let usable = replay(&contents.snapshots, &contents.scan, u64::MAX, u64::MAX);
+    let unusable = contents.lost().or(usable.err()).map(|e| e.to_string());
     let events = &contents.scan.events;
     Ok(Verification {
         events: events.len(),
         bytes: contents.scan.bytes,
         first_seq: events.first().map(|e| e.seq),
         last_seq: events.last().map(|e| e.seq),
+        acknowledged,
         snapshots: contents.snapshots.iter().map(|s| s.seq).collect(),
         bad_snapshots: contents.bad_snapshots.clone(),
         wrong_snapshots,
         fault: contents.scan.fault.clone(),
-        unusable: usable.err().map(|e| e.to_string()),
+        unusable,
     })
 }
 
-/// Cuts the journal at its first fault, wherever that is; the cut records stay in the store's `cut` tree.
+/// Cuts the journal at its first fault, wherever that is; the cut records stay in the store's `cut`
+/// tree.
 ///
 /// # Errors
 /// As [`SledLog::open_with`].

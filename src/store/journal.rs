@@ -1,8 +1,10 @@
 //! The append-only log of events, and the thread that writes it.
 //!
-//! [`EventLog`] is what a storage engine offers; [`Journal`] owns one on a thread of its own, because writing
-//! and flushing block. Jobs are done in the order they were sent, so a load sees every commit before it.
+//! [`EventLog`] is what a storage engine offers; [`Journal`] owns one on a thread of its own,
+//! because writing and flushing block. Jobs are done in the order they were sent, so a load sees
+//! every commit before it.
 
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc;
 use std::thread;
@@ -23,12 +25,14 @@ pub type Change = Vec<Envelope>;
 /// A storage engine for events. Calls block.
 pub trait EventLog: Send {
     /// Appends all events of all changes in one atomic step; durable only after [`Self::flush`].
+    /// Refuses, with nothing written, events whose numbers do not go on where the log ends.
     fn append(&mut self, changes: &[Change]) -> Result<(), StoreError>;
 
     /// Makes everything appended durable.
     fn flush(&mut self) -> Result<(), StoreError>;
 
-    /// Reads the state again, after a failure from the disk itself; `tail` holds the events after `after`.
+    /// Reads the state again, after a failure from the disk itself; `tail` holds the events after
+    /// `after`.
     fn load(&mut self, after: u64) -> Result<Replay, StoreError>;
 
     /// Keeps the state after event `seq`, and drops what is no longer needed.
@@ -38,6 +42,20 @@ pub trait EventLog: Send {
     fn idle(&mut self) -> Result<(), StoreError> {
         Ok(())
     }
+}
+
+/// Checks that `changes` go on after event `last`; answers their last event (invariant J1).
+///
+/// # Errors
+/// `NotWritten` if a number is skipped or used again, as by a writer that was replaced.
+pub fn check_continues(last: u64, changes: &[Change]) -> Result<u64, StoreError> {
+    changes.iter().flatten().try_fold(last, |last, envelope| {
+        if envelope.seq == last + 1 {
+            return Ok(envelope.seq);
+        }
+        let reason = format!("event {} does not follow event {last}", envelope.seq);
+        Err(StoreError::NotWritten { reason })
+    })
 }
 
 /// What opening a journal found.
@@ -51,6 +69,25 @@ pub struct OpenReport {
     pub bad_snapshots: Vec<u64>,
     /// The tail that was cut.
     pub cut: Option<Cut>,
+    /// The last event that was acknowledged, if a repair went on without it.
+    pub lost_up_to: Option<u64>,
+}
+
+impl fmt::Display for OpenReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "last event {}, built on the snapshot of {}", self.last_seq, self.snapshot_seq)?;
+        if !self.bad_snapshots.is_empty() {
+            write!(f, "\npassed over damaged snapshots: {:?}", self.bad_snapshots)?;
+        }
+        if let Some(Cut { seq, offset, reason, records, bytes }) = &self.cut {
+            write!(f, "\ncut {records} records ({bytes} bytes) at event {seq} (byte {offset}): ")?;
+            f.write_str(reason)?;
+        }
+        if let Some(to) = self.lost_up_to {
+            write!(f, "\nlost events {} to {to}", self.last_seq + 1)?;
+        }
+        Ok(())
+    }
 }
 
 /// A part of the journal that was moved aside because it was not whole.

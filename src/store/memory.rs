@@ -1,4 +1,5 @@
-//! The log in memory, with planned failures: for tests and simulations of everything above the store.
+//! The log in memory, with planned failures: for tests and simulations of everything above the
+//! store.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -7,7 +8,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::error::StoreError;
 use super::event::Envelope;
-use super::journal::{Change, EventLog};
+use super::journal::{Change, EventLog, check_continues};
 use super::projection::Catalog;
 use super::record;
 use super::replay::{Replay, Snapshot, replay};
@@ -48,6 +49,14 @@ struct Disk {
     unflushed: Option<Unflushed>,
     flushes: usize,
     held: bool,
+}
+
+impl Disk {
+    fn last_seq(&self) -> u64 {
+        let last = self.written.last().or(self.durable.last());
+        let key = last.and_then(|(key, _)| <[u8; 8]>::try_from(key.as_slice()).ok());
+        key.map_or(0, u64::from_be_bytes)
+    }
 }
 
 /// The disk behind a [`MemoryLog`]; clones share it, and it outlives the log.
@@ -124,6 +133,7 @@ impl EventLog for MemoryLog {
             return Err(StoreError::NotWritten { reason: "planned failure".to_owned() });
         }
         assert!(!self.0.strikes(FailPoint::PanicInAppend), "planned panic of the engine");
+        check_continues(self.0.0.0.lock().last_seq(), changes)?;
         for change in changes {
             let records = record::encode_change(change)
                 .map_err(|e| StoreError::NotWritten { reason: e.to_string() })?;

@@ -1,16 +1,18 @@
 //! The log of metadata changes and what is derived from it.
 //!
-//! [`event`] is the durable alphabet, [`journal`] the append-only log and its thread ([`record`] its bytes,
-//! [`scan`] its checks, [`sled`] its storage), [`projection`] the state that replaying gives, [`view`] the
-//! shared copy of that state, [`policy_state`] what users' feedback left. Predictions never come here.
+//! [`event`] is the durable alphabet, [`journal`] the append-only log and its thread ([`record`]
+//! its bytes, [`scan`] its checks, [`sled`] its storage), [`projection`] the state that replaying
+//! gives, [`view`] the shared copy of that state, [`policy_state`] what users' feedback left.
+//! Predictions never come here.
 //!
 //! Invariants:
-//! - **J1** Sequence numbers have no gap. An acknowledged change survives a kill at any point. A torn or
-//!   corrupt tail is detected, reported with its offset and cut, never half-applied.
+//! - **J1** Sequence numbers have no gap. An acknowledged change survives a kill at any point. A
+//!   torn or corrupt tail is detected, reported with its offset and cut, never half-applied.
 //! - **J2** Replaying from the start and from any snapshot gives equal state.
 
 pub mod error;
 pub mod event;
+pub mod head;
 pub mod inspect;
 pub mod journal;
 pub mod memory;

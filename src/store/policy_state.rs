@@ -1,7 +1,7 @@
 //! What users' feedback left with an application's selection policy: soft state beside the journal.
 //!
-//! Not flushed by each call: a kill may lose the last second of it, and the policy then starts again from its
-//! initial state. Deleting an application removes its entries.
+//! Not flushed by each call: a kill may lose the last second of it, and the policy then starts
+//! again from its initial state. Deleting an application removes its entries.
 
 use std::fmt;
 use std::sync::Arc;
@@ -51,7 +51,8 @@ impl PolicyStateStore {
         Self { table, max_entries }
     }
 
-    /// The state of a user of an application; `None` if there is none or it cannot be read (logged).
+    /// The state of a user of an application; `None` if there is none or it cannot be read
+    /// (logged).
     #[must_use]
     pub fn get(&self, app: &AppName, uid: i64) -> Option<String> {
         let key = key(app, uid);
@@ -75,7 +76,8 @@ fn key(app: &AppName, uid: i64) -> String {
     format!("{app}:{uid}:0")
 }
 
-/// What the keys of all users of `app` start with. Names hold no `:`, so no other application's key does.
+/// What the keys of all users of `app` start with. Names hold no `:`, so no other application's key
+/// does.
 pub(super) fn prefix(app: &AppName) -> String {
     format!("{app}:")
 }

@@ -1,7 +1,8 @@
 //! The state that the journal's events add up to, and the two pure functions around it.
 //!
-//! [`Catalog::decide`] turns a command into events or a refusal; [`Catalog::apply`] folds one event in and
-//! says what has to change in the running system. Neither does IO, reads a clock or draws a random number.
+//! [`Catalog::decide`] turns a command into events or a refusal; [`Catalog::apply`] folds one event
+//! in and says what has to change in the running system. Neither does IO, reads a clock or draws a
+//! random number.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -17,7 +17,8 @@ fn unlink(app: &str, models: &[&str]) -> Command {
     Command::DeleteModelLinks { app: app_name(app), models }
 }
 
-/// Applications `app` (doubles) and `strings`; models `m` (doubles, versions 1 and 2), `m_ints`, `other`.
+/// Applications `app` (doubles) and `strings`; models `m` (doubles, versions 1 and 2), `m_ints`,
+/// `other`.
 fn golden_state() -> Catalog {
     changes(&[
         add_app("app"),
@@ -40,8 +41,9 @@ fn refusals_are_in_the_originals_words() {
         (add_model("m", "1"), "model with name 'm' and version '1' already exists"),
         (
             integers,
-            "Model with name 'm' is already linked to app 'app' using input type 'doubles'. The input \
-             type you provided for a new version of the model, 'integers', is not compatible.",
+            "Model with name 'm' is already linked to app 'app' using input type 'doubles'. The \
+             input type you provided for a new version of the model, 'integers', is not \
+             compatible.",
         ),
         (
             Command::SetModelVersion(model_id("m", "77")),
@@ -59,8 +61,8 @@ fn refusals_are_in_the_originals_words() {
         (link("app", &["zzz"]), "No model with name 'zzz' exists."),
         (
             link("app", &["m_ints"]),
-            "Model with name 'm_ints' has incompatible input_type 'integers'. Requested app to link \
-             to has input_type 'doubles'.",
+            "Model with name 'm_ints' has incompatible input_type 'integers'. Requested app to \
+             link to has input_type 'doubles'.",
         ),
         (link("app", &["m"]), "The model with name 'm' is already linked to 'app'"),
         (link("app", &["other"]), "A model with name m is already linked to 'app'."),
@@ -70,7 +72,8 @@ fn refusals_are_in_the_originals_words() {
         ),
         (
             link("app", &["m", "other"]),
-            "Applications must be linked with at most one model. Attempted to add links to 2 models.",
+            "Applications must be linked with at most one model. Attempted to add links to 2 \
+             models.",
         ),
         (unlink("zzz", &["m"]), "No app with name zzz exists."),
         (
@@ -134,8 +137,8 @@ fn unlinking_nothing_is_a_success_that_changes_nothing() {
 }
 
 proptest! {
-    /// Whatever users ask: versions and links point at things that exist, one link an application, and types
-    /// agree wherever a current version is linked.
+    /// Whatever users ask: versions and links point at things that exist, one link an application,
+    /// and types agree wherever a current version is linked.
     #[test]
     fn the_state_stays_consistent(commands in prop::collection::vec(any_command(), 0..60)) {
         let (_, state) = changes(&commands);
@@ -153,7 +156,8 @@ proptest! {
         }
     }
 
-    /// Applying an event twice is applying it once; a catalog survives its JSON form (J2 rests on both).
+    /// Applying an event twice is applying it once; a catalog survives its JSON form (J2 rests on
+    /// both).
     #[test]
     fn apply_is_idempotent_and_json_keeps_everything(
         commands in prop::collection::vec(any_command(), 0..60),

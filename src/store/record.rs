@@ -8,8 +8,9 @@
 //! | 7-10 | u32 little-endian: CRC-32 (IEEE) of bytes 0-6 and the payload |
 //! | 11- | payload: an [`Envelope`] (or a snapshot) as JSON |
 //!
-//! The frame (bytes 0-10) stays the same in every version, so that an older release can tell a record of a
-//! newer one from a damaged record. Bytes of every version are kept in `tests/fixtures/journal/`.
+//! The frame (bytes 0-10) stays the same in every version, so that an older release can tell a
+//! record of a newer one from a damaged record. Bytes of every version are kept in
+//! `tests/fixtures/journal/`.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -126,3 +127,7 @@ fn checksum(header: &[u8], payload: &[u8]) -> u32 {
     hasher.update(payload);
     hasher.finalize()
 }
+
+#[cfg(test)]
+#[path = "record_tests.rs"]
+mod tests;

@@ -23,6 +23,8 @@ pub struct Replay {
     pub seq: u64,
     /// The state.
     pub catalog: Catalog,
+    /// The snapshot it was built on; 0 = none.
+    pub snapshot_seq: u64,
     /// The events after the one asked for, up to `seq`.
     pub tail: Vec<Envelope>,
 }
@@ -54,5 +56,5 @@ pub fn replay(
         seq = envelope.seq;
     }
     let tail = scan.events.iter().filter(|e| e.seq > after && e.seq <= until).cloned().collect();
-    Ok(Replay { seq, catalog, tail })
+    Ok(Replay { seq, catalog, snapshot_seq: base, tail })
 }

@@ -43,11 +43,12 @@ struct Open {
     following: u16,
 }
 
-/// Checks `records` (key and value, in key order): keys without a gap, frames, whole changes (invariant J1).
+/// Checks `records` (key and value, in key order): keys without a gap, frames, whole changes
+/// (invariant J1).
 ///
 /// # Errors
-/// `NewerFormat` and `NotUnderstood` for intact records of another release, wherever they are: such a
-/// journal is not damaged and must not be cut.
+/// `NewerFormat` and `NotUnderstood` for intact records of another release, wherever they are: such
+/// a journal is not damaged and must not be cut.
 pub fn scan<K: AsRef<[u8]>, V: AsRef<[u8]>>(records: &[(K, V)]) -> Result<Scan, StoreError> {
     let mut scan = Scan::default();
     let mut open: Option<Open> = None;

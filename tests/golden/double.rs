@@ -34,9 +34,10 @@ impl Memory {
             return Err(ChangeError::Unavailable { reason: "Redis is away".to_owned() });
         }
         let events = self.catalog.read().decide(command)?;
-        let envelopes = events.into_iter().zip(self.catalog.seq() + 1..).map(|(event, seq)| {
-            Envelope { seq, recorded_at_ms: 0, origin: Origin::Admin, event }
-        });
+        let envelopes = events
+            .into_iter()
+            .zip(self.catalog.seq() + 1..)
+            .map(|(event, seq)| Envelope { seq, recorded_at_ms: 0, origin: Origin::Admin, event });
         self.catalog.apply(&envelopes.collect::<Vec<_>>());
         Ok(())
     }

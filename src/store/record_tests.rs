@@ -1,0 +1,118 @@
+//! Old bytes stay readable, and no bytes are read as something else.
+
+use std::path::PathBuf;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::domain::{Command, InputType};
+use crate::store::event::{Event, Origin};
+use crate::store::projection::Catalog;
+use crate::store::replay::Snapshot;
+use crate::store::samples::{add_app, add_model, app, app_name, changes, model_id, model_name};
+
+/// One record of each kind of event, as they were when version 1 was the newest.
+fn version_1() -> Vec<(&'static str, usize, Envelope)> {
+    let (name, model) = (app_name("digits"), model_name("digits-model"));
+    let commands = [
+        Command::AddApp(app("digits", InputType::Doubles)),
+        add_model("digits-model", "1"),
+        Command::AddModelLinks { app: name.clone(), models: vec![model.clone()] },
+        Command::DeleteModelLinks { app: name.clone(), models: vec![model] },
+        Command::DeleteVersionedModel(model_id("digits-model", "1")),
+        Command::DeleteApp(name),
+    ];
+    let mut records = Vec::new();
+    for change in changes(&commands).0 {
+        let count = change.len();
+        for (at, mut envelope) in change.into_iter().enumerate() {
+            let name = match envelope.event {
+                Event::AppAdded { .. } => "app_added",
+                Event::AppDeleted { .. } => "app_deleted",
+                Event::ModelAdded { .. } => "model_added",
+                Event::ModelVersionSet { .. } => "model_version_set",
+                Event::ModelVersionRetired { .. } => "model_version_retired",
+                Event::ModelLinked { .. } => "model_linked",
+                Event::ModelUnlinked { .. } => "model_unlinked",
+            };
+            let origins = [Origin::Admin, Origin::Bootstrap, Origin::Redis];
+            envelope.origin = origins[records.len() % origins.len()];
+            records.push((name, count - 1 - at, envelope));
+        }
+    }
+    records
+}
+
+fn snapshot_1() -> Snapshot {
+    let (all, catalog) = changes(&[
+        add_app("digits"),
+        add_model("digits-model", "1"),
+        add_model("digits-model", "2"),
+        Command::AddModelLinks {
+            app: app_name("digits"),
+            models: vec![model_name("digits-model")],
+        },
+    ]);
+    Snapshot { seq: all.concat().len() as u64, catalog }
+}
+
+fn fixture(name: &str) -> PathBuf {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/journal/v1");
+    folder.join(format!("{name}.bin"))
+}
+
+#[test]
+fn bytes_of_version_1_are_read() {
+    for (name, following, envelope) in version_1() {
+        let bytes = std::fs::read(fixture(name)).unwrap();
+        assert_eq!(bytes[0], 1, "{name}: fixtures are never written again");
+        let record: Record<Envelope> = decode(&bytes).unwrap();
+        assert_eq!(
+            (usize::from(record.following), &record.value),
+            (following, &envelope),
+            "{name}"
+        );
+    }
+    let bytes = std::fs::read(fixture("snapshot")).unwrap();
+    assert_eq!(decode::<Snapshot>(&bytes).unwrap().value, snapshot_1());
+}
+
+#[test]
+#[ignore = "writes the fixtures of the current version; for a new version only"]
+fn write_fixtures() {
+    for (name, following, envelope) in version_1() {
+        std::fs::write(fixture(name), encode(following, &envelope).unwrap()).unwrap();
+    }
+    std::fs::write(fixture("snapshot"), encode(0, &snapshot_1()).unwrap()).unwrap();
+}
+
+#[test]
+fn every_flipped_bit_and_every_truncation_is_noticed() {
+    let (_, following, envelope) = version_1().remove(0);
+    let bytes = encode(following, &envelope).unwrap();
+    for bit in 0..bytes.len() * 8 {
+        let mut damaged = bytes.clone();
+        damaged[bit / 8] ^= 1 << (bit % 8);
+        let error = decode::<Envelope>(&damaged).unwrap_err();
+        let damaged = matches!(error, RecordError::Length { .. } | RecordError::Checksum { .. });
+        assert!(damaged, "bit {bit}: {error}");
+    }
+    for length in 0..bytes.len() {
+        let error = decode::<Envelope>(&bytes[..length]).unwrap_err();
+        assert!(matches!(error, RecordError::Short(_) | RecordError::Length { .. }));
+    }
+    let longer = [&bytes[..], b"x"].concat();
+    assert!(matches!(decode::<Envelope>(&longer), Err(RecordError::Length { .. })));
+}
+
+#[test]
+fn a_change_of_too_many_events_is_refused() {
+    assert_eq!(encode(1 << 16, &Catalog::default()), Err(RecordError::TooLarge));
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_panic_the_decoder(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        prop_assert!(decode::<Envelope>(&bytes).is_err());
+    }
+}

@@ -1,0 +1,180 @@
+//! The log and the policy state on sled: only this folder names sled.
+//!
+//! Trees: `journal` (event number, big-endian, to record), `snapshots` (the same), `cut` (records
+//! of the last cut), `policy_state`. sled 0.34 panics on some damaged files, takes the first
+//! damaged byte for the end of its log, and refuses everything after a failed write. So calls are
+//! guarded, [`super::head`] tells what must be there, and a failed log is opened again by the next
+//! load.
+
+mod engine;
+mod policy;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use ::sled::Batch;
+
+pub use self::engine::{Contents, OnFault};
+use self::engine::{Engine, guarded};
+use self::policy::PolicyTable;
+use super::error::StoreError;
+use super::event::Event;
+use super::journal::{Change, EventLog, OpenReport, check_continues};
+use super::policy_state::{PolicyStateStore, prefix};
+use super::projection::Catalog;
+use super::record;
+use super::replay::{Replay, Snapshot, replay};
+use crate::config::JournalConfig;
+
+/// [`EventLog`] on sled.
+pub struct SledLog {
+    directory: PathBuf,
+    config: JournalConfig,
+    engine: Option<Engine>,
+    table: Arc<PolicyTable>,
+    last_appended: u64,
+    /// A write failed or panicked: the engine has to be opened again before anything else.
+    failed: bool,
+}
+
+impl SledLog {
+    /// Opens or creates the store in `data_dir`; a torn tail is cut and reported.
+    ///
+    /// # Errors
+    /// Every variant of [`StoreError`] that names the directory or an event; nothing has changed
+    /// then.
+    pub fn open(data_dir: &Path, config: &JournalConfig) -> Result<(Self, OpenReport), StoreError> {
+        Self::open_with(data_dir, config, OnFault::Refuse)
+    }
+
+    /// As [`Self::open`]; with [`OnFault::Repair`] the journal is cut wherever its first fault is.
+    pub fn open_with(
+        data_dir: &Path,
+        config: &JournalConfig,
+        on_fault: OnFault,
+    ) -> Result<(Self, OpenReport), StoreError> {
+        let directory = engine::directory(data_dir);
+        let (engine, policy) = Engine::open(&directory, config)?;
+        let report = guarded(&directory, || engine.recover(on_fault))?;
+        let table = Arc::new(PolicyTable::new(policy));
+        let (config, engine, last_appended) = (config.clone(), Some(engine), report.last_seq);
+        Ok((Self { directory, config, engine, table, last_appended, failed: false }, report))
+    }
+
+    /// Reads a store without changing it.
+    ///
+    /// # Errors
+    /// `NotThere`, `InUse`, or what the engine or another release's record says.
+    pub fn inspect(data_dir: &Path, config: &JournalConfig) -> Result<Contents, StoreError> {
+        let directory = engine::directory(data_dir);
+        let (engine, _) = Engine::open_existing(&directory, config)?;
+        guarded(&directory, || engine.contents())
+    }
+
+    /// The policy state kept in the same store.
+    #[must_use]
+    pub fn policy_state(&self) -> PolicyStateStore {
+        PolicyStateStore::new(self.table.clone(), self.config.policy_state_max_entries)
+    }
+
+    fn engine(&self) -> Result<&Engine, StoreError> {
+        let closed = || StoreError::NotWritten { reason: "the store has failed".to_owned() };
+        self.engine.as_ref().filter(|_| !self.failed).ok_or_else(closed)
+    }
+
+    /// Runs a write; whatever ends it but success leaves the log failed, a panic too.
+    fn write(&mut self, job: impl FnOnce(&Engine) -> ::sled::Result<()>) -> Result<(), StoreError> {
+        self.engine()?;
+        self.failed = true;
+        if let Some(engine) = &self.engine {
+            job(engine).map_err(|e| StoreError::Write { reason: e.to_string() })?;
+        }
+        self.failed = false;
+        Ok(())
+    }
+
+    fn reopen(&mut self) -> Result<(), StoreError> {
+        self.table.detach();
+        self.engine = None;
+        let (engine, policy) = Engine::open(&self.directory, &self.config)?;
+        self.table.attach(policy);
+        self.engine = Some(engine);
+        self.failed = false;
+        Ok(())
+    }
+}
+
+impl EventLog for SledLog {
+    fn append(&mut self, changes: &[Change]) -> Result<(), StoreError> {
+        self.engine()?;
+        let last = check_continues(self.last_appended, changes)?;
+        let mut batch = Batch::default();
+        let mut deleted_apps = Vec::new();
+        for change in changes {
+            let records = record::encode_change(change)
+                .map_err(|e| StoreError::NotWritten { reason: e.to_string() })?;
+            for (seq, bytes) in records {
+                batch.insert(&seq.to_be_bytes(), bytes);
+            }
+            deleted_apps.extend(change.iter().filter_map(|e| match &e.event {
+                Event::AppDeleted { name } => Some(name.clone()),
+                _ => None,
+            }));
+        }
+        self.write(|engine| engine.journal.apply_batch(batch))?;
+        self.last_appended = last;
+        for app in deleted_apps {
+            if let Err(error) = self.table.remove_prefix(&prefix(&app)) {
+                tracing::warn!(%app, %error, "policy state of a deleted application stays");
+            }
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), StoreError> {
+        self.table.dirty.store(false, Ordering::Relaxed);
+        let seq = self.last_appended;
+        self.write(|engine| {
+            engine.db.flush()?;
+            engine.head.write(seq);
+            Ok(())
+        })
+    }
+
+    fn load(&mut self, after: u64) -> Result<Replay, StoreError> {
+        if self.failed || self.engine.is_none() {
+            self.reopen()?;
+        }
+        let engine = self.engine()?;
+        let replay = guarded(&self.directory, || {
+            engine.recover(OnFault::Refuse)?;
+            let contents = engine.contents()?;
+            replay(&contents.snapshots, &contents.scan, after, u64::MAX)
+        })?;
+        self.last_appended = replay.seq;
+        Ok(replay)
+    }
+
+    fn snapshot(&mut self, seq: u64, catalog: &Catalog) -> Result<(), StoreError> {
+        let snapshot = Snapshot { seq, catalog: catalog.clone() };
+        let bytes = record::encode(0, &snapshot)
+            .map_err(|e| StoreError::NotWritten { reason: e.to_string() })?;
+        let keep_events = self.config.keep_events;
+        self.write(|engine| {
+            engine.snapshots.insert(seq.to_be_bytes(), bytes)?;
+            engine.db.flush()?;
+            engine.compact(seq, keep_events)
+        })
+    }
+
+    fn idle(&mut self) -> Result<(), StoreError> {
+        if self.failed || !self.table.dirty.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        self.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests;

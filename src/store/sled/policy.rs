@@ -1,0 +1,90 @@
+//! Policy state in a tree of its own.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use ::sled::Tree;
+use parking_lot::RwLock;
+
+use crate::store::error::StoreError;
+use crate::store::journal::panic_text;
+use crate::store::policy_state::{Put, SoftTable};
+
+/// The policy state's tree, exchanged when the engine is opened again.
+pub(super) struct PolicyTable {
+    tree: RwLock<Option<Tree>>,
+    entries: AtomicUsize,
+    /// Something has been stored since the last flush.
+    pub(super) dirty: AtomicBool,
+}
+
+impl PolicyTable {
+    pub(super) fn new(tree: Tree) -> Self {
+        Self {
+            entries: AtomicUsize::new(tree.len()),
+            tree: RwLock::new(Some(tree)),
+            dirty: AtomicBool::new(false),
+        }
+    }
+
+    /// Lets go of the tree, so that the engine can be closed; calls fail until [`Self::attach`].
+    pub(super) fn detach(&self) {
+        *self.tree.write() = None;
+    }
+
+    /// Takes the tree of a newly opened engine.
+    pub(super) fn attach(&self, tree: Tree) {
+        self.entries.store(tree.len(), Ordering::Relaxed);
+        *self.tree.write() = Some(tree);
+    }
+
+    fn with<T>(&self, job: impl FnOnce(&Tree) -> ::sled::Result<T>) -> Result<T, StoreError> {
+        let failed = |e: &str| StoreError::Write { reason: e.to_owned() };
+        let tree = self.tree.read();
+        let tree = tree.as_ref().ok_or_else(|| failed("the store has failed"))?;
+        match catch_unwind(AssertUnwindSafe(|| job(tree))) {
+            Ok(result) => result.map_err(|e| failed(&e.to_string())),
+            Err(panic) => Err(failed(panic_text(&*panic))),
+        }
+    }
+
+    /// Removes every entry whose key starts with `prefix`.
+    pub(super) fn remove_prefix(&self, prefix: &str) -> Result<(), StoreError> {
+        self.with(|tree| {
+            for key in tree.scan_prefix(prefix).keys() {
+                if tree.remove(key?)?.is_some() {
+                    self.entries.fetch_sub(1, Ordering::Relaxed);
+                }
+            }
+            Ok(())
+        })
+    }
+}
+
+impl SoftTable for PolicyTable {
+    fn get(&self, key: &str) -> Result<Option<String>, StoreError> {
+        let value = self.with(|tree| tree.get(key))?;
+        Ok(value.map(|v| String::from_utf8_lossy(&v).into_owned()))
+    }
+
+    fn put_if_absent(&self, key: &str, value: &str, max: usize) -> Result<Put, StoreError> {
+        if self.with(|tree| tree.contains_key(key))? {
+            return Ok(Put::Present);
+        }
+        if self.entries.fetch_add(1, Ordering::Relaxed) >= max {
+            self.entries.fetch_sub(1, Ordering::Relaxed);
+            return Ok(Put::Full);
+        }
+        let stored = self.with(|t| t.compare_and_swap(key, None::<&[u8]>, Some(value)));
+        match stored {
+            Ok(Ok(())) => {
+                self.dirty.store(true, Ordering::Relaxed);
+                Ok(Put::Stored)
+            }
+            other => {
+                self.entries.fetch_sub(1, Ordering::Relaxed);
+                other.map(|_| Put::Present)
+            }
+        }
+    }
+}
