@@ -85,11 +85,17 @@ failed=0
 
 cargo test --locked --no-fail-fast "$@" 2>&1 | tee "$log" || failed=1
 if [ -d python/tests ]; then
-    PYTHONPATH=python/src "$venv_python" -m pytest -p no:cacheprovider python/tests 2>&1 |
+    PYTHONPATH="$PWD/python/src" "$venv_python" -m pytest -p no:cacheprovider python/tests 2>&1 |
         tee -a "$log" || failed=1
 fi
 
-# The runners' own summary lines once more, together.
+# The runners' own summary lines once more, each under the name of what it sums up.
 say summary
-grep -E '^test result: |^=+ .*(passed|failed|error|skipped).* =+$' "$log" || failed=1
+awk '
+    /^ +Running / { name = $2 == "unittests" ? $3 : $2 }
+    /^ +Doc-tests / { name = "doc tests" }
+    /^test result: / { print name; print; found = 1; passed += $4; bad += $6 }
+    /^=+ .*(passed|failed|error|no tests ran).* =+$/ { print "python/tests"; print }
+    END { printf "all of Rust: %d passed, %d failed\n", passed, bad; exit !found }
+' "$log" || failed=1
 exit "$failed"
