@@ -92,10 +92,15 @@ fi
 # The runners' own summary lines once more, each under the name of what it sums up.
 say summary
 awk '
+    function keep(line) { lines[++count] = line }
     /^ +Running / { name = $2 == "unittests" ? $3 : $2 }
     /^ +Doc-tests / { name = "doc tests" }
-    /^test result: / { print name; print; found = 1; passed += $4; bad += $6 }
-    /^=+ .*(passed|failed|error|no tests ran).* =+$/ { print "python/tests"; print }
-    END { printf "all of Rust: %d passed, %d failed\n", passed, bad; exit !found }
+    /^test result: / { keep(name); keep($0); passed += $4; failed += $6 }
+    /^=+ .*(passed|failed|error|no tests ran).* =+$/ { keep("python/tests"); keep($0) }
+    END {
+        printf "Rust: %d passed, %d failed\n", passed, failed
+        for (n = 1; n <= count; n++) print lines[n]
+        exit !count
+    }
 ' "$log" || failed=1
 exit "$failed"
