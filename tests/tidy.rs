@@ -1,4 +1,4 @@
-//! House rules that neither rustfmt nor clippy checks: layout, sizes, and which part may know which.
+//! House rules that neither rustfmt nor clippy checks: layout, sizes, who may know whom.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests may stop")]
 
 use std::collections::BTreeSet;

@@ -1,7 +1,8 @@
 //! One per model version: the deadline-ordered queue, and which idle replica gets the next batch.
 //!
-//! Replicas pull: a batch goes out when queries wait and a replica is idle, so a slow or stuck replica
-//! holds up nothing but the batch it has. Expired and abandoned queries are skipped and counted.
+//! Replicas pull: a batch goes out when queries wait and a replica is idle, so a slow or stuck
+//! replica holds up nothing but the batch it has. Expired and abandoned queries are skipped and
+//! counted.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -165,8 +166,8 @@ impl Batcher {
         self.model.metrics.retried(retried);
     }
 
-    /// While queries wait, wakes up at the first deadline, so that nothing expired stays behind even
-    /// when no replica pulls.
+    /// While queries wait, wakes up at the first deadline, so that nothing expired stays behind
+    /// even when no replica pulls.
     fn arm_sweep(&mut self, ctx: &mut Context<Self>) {
         if self.sweep.is_some() {
             return;

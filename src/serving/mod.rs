@@ -14,3 +14,4 @@ pub mod output;
 pub mod parse;
 pub mod queue;
 pub mod ticket;
+mod visitors;
