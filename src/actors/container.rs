@@ -1,8 +1,8 @@
 //! One per replica: owns its `ZeroMQ` connection and the one batch under way.
 //!
 //! It dies on silence, on a broken rule, when its queue of unwritten bytes overflows, or with the
-//! connection; what it had not answered goes back to the batcher (invariant C1). It never trusts the
-//! other end (invariants P3, C2): an answer counts only for the batch under way, whole.
+//! connection; what it had not answered goes back to the batcher (invariant C1). It never trusts
+//! the other end (invariants P3, C2): an answer counts only for the batch under way, whole.
 
 use std::io;
 use std::net::SocketAddr;

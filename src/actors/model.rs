@@ -56,7 +56,10 @@ impl Model {
     }
 
     fn give_up(&self, queued: Vec<(Instant, Arc<Flight>)>) {
-        error!(model = %self.handle.spec.id, "its batcher failed too often; register the model anew");
+        error!(
+            model = %self.handle.spec.id,
+            "its batcher failed too often; register the model anew"
+        );
         for (_, flight) in queued {
             self.plane.cache.abort(&flight, DefaultReason::NoReplica);
         }

@@ -12,6 +12,10 @@ use crate::domain::BatchSize;
 
 /// Share of the objective that one batch may take: two of them, and a tenth for everything around.
 const SHARE: f64 = 0.45;
+/// Share of the objective that a probe may take.
+const PROBE_SHARE: f64 = 0.9;
+/// One batch in so many may be a probe.
+const PROBE_EVERY: u32 = 8;
 
 /// One replica's batch sizes and what it has learned.
 #[derive(Debug, Clone)]
@@ -19,6 +23,7 @@ pub struct BatchController {
     size: BatchSize,
     max: usize,
     curve: LatencyCurve,
+    batches: u32,
 }
 
 impl BatchController {
@@ -26,7 +31,7 @@ impl BatchController {
     /// earlier replica of the same model has learned.
     #[must_use]
     pub fn new(size: BatchSize, max: usize, curve: LatencyCurve) -> Self {
-        Self { size, max: max.max(1), curve }
+        Self { size, max: max.max(1), curve, batches: 0 }
     }
 
     /// The most queries that the next batch may carry for queries with this latency objective; at
@@ -35,18 +40,28 @@ impl BatchController {
     pub fn limit(&self, objective: Duration) -> usize {
         let wanted = match self.size {
             BatchSize::Fixed(n) => n.get() as usize,
-            BatchSize::Adaptive => {
-                // Into the unknown at most by doubling.
-                let explored = self.curve.explored.saturating_mul(2).max(1);
-                let fits = self.curve.largest_within(objective.mul_f64(SHARE));
-                fits.unwrap_or(1).min(explored)
-            }
+            BatchSize::Adaptive => self.adaptive(objective),
         };
         wanted.clamp(1, self.max)
     }
 
+    fn adaptive(&self, objective: Duration) -> usize {
+        let explored = self.curve.explored.max(1);
+        let Some(fits) = self.curve.largest_within(objective.mul_f64(SHARE)) else { return 1 };
+        if fits > explored {
+            // Into the unknown at most by doubling.
+            return fits.min(explored.saturating_mul(2));
+        }
+        // The line's slope is a guess beyond the sizes seen. Where it alone forbids the next size,
+        // try that now and then, if even the guess would not be late.
+        let next = explored + explored.div_ceil(4);
+        let harmless = self.curve.p99(next) <= objective.mul_f64(PROBE_SHARE);
+        if fits == explored && harmless && self.batches % PROBE_EVERY == 0 { next } else { fits }
+    }
+
     /// Learns from an answered batch.
     pub fn record(&mut self, queries: usize, latency: Duration) {
+        self.batches = self.batches.wrapping_add(1);
         self.curve.record(queries, latency);
     }
 

@@ -109,8 +109,8 @@ impl Flight {
         self.state.lock().is_forgotten(now)
     }
 
-    /// Takes it out of the queue to run it. `false` if it runs or has ended: it may stand in a queue
-    /// more than once.
+    /// Takes it out of the queue to run it. `false` if it runs or has ended: it may stand in a
+    /// queue more than once.
     #[must_use]
     pub fn start(&self) -> bool {
         let mut state = self.state.lock();
@@ -149,8 +149,8 @@ impl Flight {
         self.attempts.load(Ordering::Relaxed)
     }
 
-    /// Ends it: every waiter gets `answer`. Later calls do nothing (invariant P1). Through the cache
-    /// ([`super::cache::PredictionCache::land`], `abort`), which forgets it first.
+    /// Ends it: every waiter gets `answer`. Later calls do nothing (invariant P1). Through the
+    /// cache ([`super::cache::PredictionCache::land`], `abort`), which forgets it first.
     pub(super) fn end(&self, answer: &Answer) {
         let waiters = {
             let mut state = self.state.lock();

@@ -17,3 +17,4 @@ pub mod output;
 pub mod parse;
 pub mod queue;
 pub mod ticket;
+mod visitors;

@@ -118,8 +118,8 @@ impl Ticket {
         .await;
     }
 
-    /// Closes the ticket and takes what there is; a slot still empty is late (invariant P1: from here
-    /// on nothing can change the answer).
+    /// Closes the ticket and takes what there is; a slot still empty is late (invariant P1: from
+    /// here on nothing can change the answer).
     #[must_use]
     pub fn close(self) -> SmallVec<[Answer; 1]> {
         self.0.closed.store(true, Ordering::Release);
