@@ -145,13 +145,24 @@ impl ContainerPool {
     }
 
     fn add(&mut self, model: &ModelId, id: ReplicaId, replica: Replica) {
-        if !self.retired.contains(model) {
-            self.show(model, id, replica.input_type);
-        }
         if let Some(registered) = self.models.get(model) {
             attach(registered, &replica);
         }
+        let input_type = replica.input_type;
         self.replicas.entry(model.clone()).or_default().insert(id, replica);
+        self.count(model);
+        // Listed last: whoever sees it in the list may rely on it.
+        if !self.retired.contains(model) {
+            self.show(model, id, input_type);
+        }
+    }
+
+    /// Tells the query path how many replicas of a model there are.
+    fn count(&self, model: &ModelId) {
+        let Some(registered) = self.models.get(model) else { return };
+        let wanted = registered.handle.spec.input_type;
+        let replicas = self.replicas.get(model).into_iter().flat_map(BTreeMap::values);
+        registered.handle.set_replicas(replicas.filter(|r| r.input_type == wanted).count());
     }
 
     fn show(&self, model: &ModelId, replica: ReplicaId, input_type: InputType) {
@@ -166,6 +177,7 @@ impl ContainerPool {
         if replicas.is_empty() {
             self.replicas.remove(model);
         }
+        self.count(model);
         removed
     }
 
@@ -182,6 +194,7 @@ impl ContainerPool {
             }
         }
         self.models.insert(id.clone(), Registered { handle, batcher: None });
+        self.count(&id);
         self.children.start(&id, ctx);
     }
 
