@@ -193,7 +193,13 @@ impl ContainerPool {
                 }
             }
         }
-        self.models.insert(id.clone(), Registered { handle, batcher: None });
+        // Its batcher may have reported before the model was known here.
+        let batcher = handle.batcher();
+        let registered = Registered { handle, batcher };
+        for replica in self.replicas.get(&id).into_iter().flat_map(BTreeMap::values) {
+            attach(&registered, replica);
+        }
+        self.models.insert(id.clone(), registered);
         self.count(&id);
         self.children.start(&id, ctx);
     }
@@ -286,7 +292,8 @@ impl Handler<BatcherReady> for ContainerPool {
     fn handle(&mut self, ready: BatcherReady, _: &mut Self::Context) {
         let id = &ready.model.spec.id;
         let Some(registered) = self.models.get_mut(id) else { return };
-        if registered.handle.serial != ready.model.serial {
+        let known = registered.batcher.as_ref() == Some(&ready.batcher);
+        if known || registered.handle.serial != ready.model.serial {
             return;
         }
         registered.batcher = Some(ready.batcher);
