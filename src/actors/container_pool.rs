@@ -180,7 +180,12 @@ impl ContainerPool {
                 }
             }
         }
-        self.models.insert(id.clone(), Registered { handle, batcher: None });
+        // The batcher runs on another thread: its word may have come before the registration.
+        let registered = Registered { batcher: handle.batcher(), handle };
+        for replica in self.replicas.get(&id).into_iter().flat_map(BTreeMap::values) {
+            attach(&registered, replica);
+        }
+        self.models.insert(id.clone(), registered);
         self.children.start(&id, ctx);
     }
 
@@ -272,7 +277,9 @@ impl Handler<BatcherReady> for ContainerPool {
     fn handle(&mut self, ready: BatcherReady, _: &mut Self::Context) {
         let id = &ready.model.spec.id;
         let Some(registered) = self.models.get_mut(id) else { return };
-        if registered.handle.serial != ready.model.serial {
+        // Attaching a replica twice would give it two batches at once.
+        let is_known = registered.batcher.as_ref() == Some(&ready.batcher);
+        if is_known || registered.handle.serial != ready.model.serial {
             return;
         }
         registered.batcher = Some(ready.batcher);
