@@ -11,9 +11,12 @@
     clippy::panic,
     reason = "a test that cannot go on has failed"
 )]
+#![allow(clippy::disallowed_methods, reason = "tests look from outside, at the real time")]
 
+mod admin;
 mod faults;
 mod golden;
+mod inputs;
 mod quickstart;
 mod replicas;
 mod runtimes;

@@ -46,12 +46,12 @@ fn is_refused(options: &[&str], reason: &str, log: &str) {
 
 #[test]
 fn a_new_container_message_with_a_non_numeric_input_type_is_refused() {
-    is_refused(&["--type-code", "doubles"], "protocol", "input type");
+    is_refused(&["--type-code", "doubles"], "input_type", "not a number from 0 to 4");
 }
 
 #[test]
 fn a_new_container_message_with_an_unknown_input_type_is_refused() {
-    is_refused(&["--type-code", "5"], "protocol", "input type");
+    is_refused(&["--type-code", "5"], "input_type", "not a number from 0 to 4");
 }
 
 #[test]

@@ -167,7 +167,9 @@ fn a_container_sees_exactly_the_inputs_that_were_sent() {
             }
         })
     });
-    clients.collect::<Vec<_>>().into_iter().for_each(|client| client.join().unwrap());
+    for client in clients.collect::<Vec<_>>() {
+        client.join().unwrap();
+    }
     let sent = (0..4_u32).flat_map(|client| {
         (0..40_u32).flat_map(move |number| {
             (0..=number % 5)

@@ -51,7 +51,8 @@ impl World for RealContainers<'_> {
             self.server.sample(&format!("clipper_model_batch_size_{kind}{labels}"))
         };
         let sent = self.containers.get_mut(model).unwrap().counted("batches");
-        eventually("the held answers are there", || batches("count") as u64 >= sent);
+        let sent = f64::from(u32::try_from(sent).unwrap());
+        eventually("the held answers are there", || batches("count") >= sent);
     }
 }
 

@@ -2,12 +2,13 @@
 
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use serde_json::json;
 
+use super::eventually;
 use super::http::Client;
 use super::server::{Prediction, Server};
 
@@ -21,7 +22,8 @@ const PAUSE: Duration = Duration::from_millis(2);
 pub struct Bystander {
     container: Child,
     stop: Arc<AtomicBool>,
-    client: Option<JoinHandle<u64>>,
+    served: Arc<AtomicU64>,
+    client: Option<JoinHandle<()>>,
 }
 
 impl Bystander {
@@ -36,32 +38,36 @@ impl Bystander {
             .spawn()
             .unwrap();
         server.await_replicas(NAME, 1);
-        let stop = Arc::new(AtomicBool::new(false));
-        let (stopped, addr) = (Arc::clone(&stop), server.query);
+        let (stop, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (stopped, counter, addr) = (Arc::clone(&stop), Arc::clone(&count), server.query);
         let client = std::thread::spawn(move || {
             let mut client = Client::new(addr);
-            let mut served = 0;
             while !stopped.load(Ordering::SeqCst) {
-                served += 1;
-                let body = json!({"input": [served]}).to_string();
-                let answer = client.post("/bystander/predict", body.as_bytes());
-                let prediction = Prediction::from(&answer);
+                // Never the same twice, so that no cache answers.
+                let number = counter.load(Ordering::SeqCst);
+                let body = json!({"input": [number]}).to_string();
+                let prediction =
+                    Prediction::from(&client.post("/bystander/predict", body.as_bytes()));
                 assert_eq!(prediction.status, 200, "{prediction:?}");
-                assert!(!prediction.is_default(), "query {served}: {prediction:?}");
+                assert!(!prediction.is_default(), "query {number}: {prediction:?}");
+                counter.fetch_add(1, Ordering::SeqCst);
                 std::thread::sleep(PAUSE);
             }
-            served
         });
-        Self { container, stop, client: Some(client) }
+        Self { container, stop, served: count, client: Some(client) }
     }
 
     /// Fails if one query of the whole time had an error or the default output.
     pub fn was_served(mut self, server: &Server) {
+        let before = self.served.load(Ordering::SeqCst);
+        let client = self.client.take().unwrap();
+        eventually("the second application is served after the fault", || {
+            client.is_finished() || self.served.load(Ordering::SeqCst) > before + 1
+        });
+        self.stop.store(true, Ordering::SeqCst);
+        client.join().expect("the second application is served");
         let last = server.predict(NAME, &json!({"input": [-1.5]}));
         assert_eq!((last.status, last.output()), (200, &json!(7)), "{last:?}");
-        self.stop.store(true, Ordering::SeqCst);
-        let served = self.client.take().unwrap().join().expect("the second application is served");
-        assert!(served > 0);
     }
 }
 

@@ -58,10 +58,6 @@ impl Container {
         container
     }
 
-    pub fn pid(&self) -> u32 {
-        self.process.id()
-    }
-
     /// Gives an order and waits until it was carried out.
     fn order(&mut self, command: &Value) {
         let before = self.count("done");

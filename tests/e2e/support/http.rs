@@ -93,6 +93,10 @@ pub fn call(addr: SocketAddr, method: &str, path: &str, body: &[u8]) -> Option<A
     connection.answer(method)
 }
 
+pub fn get(addr: SocketAddr, path: &str) -> Answer {
+    call(addr, "GET", path, b"").expect("an answer")
+}
+
 /// Posts over one connection, as long as the server keeps it.
 pub struct Client {
     addr: SocketAddr,

@@ -98,7 +98,7 @@ impl Server {
         let rpc = String::new();
         let mut server = Self { process, log, query, management, metrics, rpc, data, config };
         server.read_addresses();
-        eventually("the server is ready", || server.get(server.query, "/readyz").status == 200);
+        eventually("the server is ready", || http::get(server.query, "/readyz").status == 200);
         server
     }
 
@@ -131,10 +131,6 @@ impl Server {
     /// The first line of the log with `text` in it.
     pub fn log_line(&self, text: &str) -> Option<String> {
         self.log.lock().unwrap().iter().find(|line| line.contains(text)).cloned()
-    }
-
-    pub fn get(&self, addr: SocketAddr, path: &str) -> Answer {
-        http::call(addr, "GET", path, b"").expect("an answer")
     }
 
     pub fn admin(&self, endpoint: &str, body: &Value) -> Answer {
@@ -185,7 +181,7 @@ impl Server {
 
     /// The value of one Prometheus sample, 0 where it is not there.
     pub fn sample(&self, name: &str) -> f64 {
-        let page = self.get(self.metrics, "/metrics").text();
+        let page = http::get(self.metrics, "/metrics").text();
         let value = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         value.map_or(0.0, |value| value.parse().unwrap())
     }
