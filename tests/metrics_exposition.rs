@@ -356,7 +356,7 @@ fn counter(report: &Value, name: &str) -> Value {
 }
 
 /// The original's answer of a server without applications, models and queries, byte for byte.
-const EMPTY_SERVER: &str = include_str!("golden/metrics_empty_server.json");
+const EMPTY_SERVER: &str = include_str!("e2e/golden/metrics_empty_server.json");
 
 #[actix_web::test]
 async fn an_empty_server_answers_as_the_original_did() {

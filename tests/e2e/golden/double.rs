@@ -20,7 +20,7 @@ use clipper::store::event::{Envelope, Origin};
 use clipper::store::projection::Catalog;
 use futures_util::future::BoxFuture;
 
-use crate::replay::World;
+use super::replay::World;
 
 pub struct Memory {
     catalog: CatalogView,

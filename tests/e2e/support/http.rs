@@ -92,3 +92,29 @@ pub fn call(addr: SocketAddr, method: &str, path: &str, body: &[u8]) -> Option<A
     connection.send(&request(method, path, body));
     connection.answer(method)
 }
+
+pub fn get(addr: SocketAddr, path: &str) -> Answer {
+    call(addr, "GET", path, b"").expect("an answer")
+}
+
+/// Posts over one connection, as long as the server keeps it.
+pub struct Client {
+    addr: SocketAddr,
+    connection: Connection,
+}
+
+impl Client {
+    pub fn new(addr: SocketAddr) -> Self {
+        Self { addr, connection: Connection::open(addr) }
+    }
+
+    /// The answer; fails the test where there is none.
+    pub fn post(&mut self, path: &str, body: &[u8]) -> Answer {
+        self.connection.send(&request("POST", path, body));
+        let answer = self.connection.answer("POST").expect("an answer");
+        if answer.header("connection").is_some_and(|v| v.eq_ignore_ascii_case("close")) {
+            self.connection = Connection::open(self.addr);
+        }
+        answer
+    }
+}

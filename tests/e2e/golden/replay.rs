@@ -6,9 +6,9 @@ use std::net::SocketAddr;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::better::BETTER;
-use crate::client::{self, Answer};
-use crate::setup::{BEFORE, Step};
+use super::better::BETTER;
+use super::setup::{BEFORE, Step};
+use crate::support::http::{self as client, Answer};
 
 /// One recorded request and the original's answer; `status: None` = it closed without answering.
 #[derive(Debug, Deserialize)]
@@ -152,32 +152,27 @@ fn same_without_query_ids(recorded: &str, got: &str) -> bool {
     }
 }
 
-/// `name | same | better (why) | different (what)`, one line an exchange, then the counts.
+/// `| name | same, better or different | why |`, one row an exchange, then the counts.
 pub fn table(rows: &[Row]) -> String {
-    let mut table = String::new();
+    let mut table = String::from("| exchange | verdict | why |\n|---|---|---|\n");
     let (mut same, mut better, mut different) = (0, 0, 0);
     for Row { name, verdict } in rows {
-        let verdict = match verdict {
+        let (verdict, why) = match verdict {
             Verdict::Same => {
                 same += 1;
-                "same".to_owned()
+                ("same", "")
             }
             Verdict::Better(why) => {
                 better += 1;
-                format!("better ({why})")
+                ("better", *why)
             }
             Verdict::Different(what) => {
                 different += 1;
-                format!("different ({what})")
+                ("different", what.as_str())
             }
         };
-        writeln!(table, "{name} | {verdict}").unwrap();
+        writeln!(table, "| {name} | {verdict} | {why} |").unwrap();
     }
-    writeln!(
-        table,
-        "{same} same, {better} better, {different} not as meant; plain texts are text/plain, \
-         where the original said application/json"
-    )
-    .unwrap();
+    writeln!(table, "\n{same} same, {better} better, {different} different.").unwrap();
     table
 }

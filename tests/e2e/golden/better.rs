@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::replay::Exchange;
+use super::replay::Exchange;
 
 pub struct Better {
     /// The recorded exchange.
@@ -115,6 +115,42 @@ pub const BETTER: &[Better] = &[
         status: 404,
         body: |_, body| body.contains("/app/foo"),
         why: "404 that names the path instead of a closed connection",
+    },
+    Better {
+        name: "update uid 5",
+        status: 200,
+        body: |_, body| body == "Feedback received? 1",
+        why: "feedback of every user is accepted",
+    },
+    Better {
+        name: "update label int",
+        status: 200,
+        body: |_, body| body == "Feedback received? 1",
+        why: "integer labels are accepted",
+    },
+    Better {
+        name: "bytes predict not base64",
+        status: 400,
+        body: |_, body| body.contains("The input is not base64-encoded"),
+        why: "400 that names the fault instead of a prediction for other bytes",
+    },
+    Better {
+        name: "empty input doubles",
+        status: 400,
+        body: |_, body| body.contains("The input is empty"),
+        why: "400 instead of a replica that never gets another batch",
+    },
+    Better {
+        name: "predict after empty input doubles",
+        status: 200,
+        body: |_, body| body.contains("\"output\":0,\"default\":false"),
+        why: "the replica goes on serving",
+    },
+    Better {
+        name: "predict after empty input strings",
+        status: 200,
+        body: |_, body| body.contains("\"output\":0,\"default\":false"),
+        why: "the replica goes on serving",
     },
 ];
 

@@ -1,0 +1,24 @@
+//! The whole system from outside: the real binary, real sockets, containers on stock pyzmq.
+//!
+//! `faults` does everything that is known to break the original; a second application has to be
+//! served meanwhile. `golden` replays recorded exchanges of the original. The tests need a Python
+//! with pyzmq, named by `CLIPPER_TEST_PYTHON`. A test that waits polls a condition, with a deadline
+//! far above what a healthy server needs.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on has failed"
+)]
+#![allow(clippy::disallowed_methods, reason = "tests look from outside, at the real time")]
+
+mod admin;
+mod faults;
+mod golden;
+mod inputs;
+mod quickstart;
+mod replicas;
+mod runtimes;
+mod shutdown;
+mod support;

@@ -1,0 +1,83 @@
+//! Two replicas, one killed in the middle of a batch under load: clients notice nothing.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+use crate::support::http::Client;
+use crate::support::server::{Prediction, Server};
+use crate::support::{descendants_of, eventually, signal, within};
+
+const CLIENTS: u64 = 8;
+const KILLS: usize = 5;
+
+fn config() -> String {
+    let clipper = env!("CARGO_BIN_EXE_clipper");
+    // A batch takes 20 ms, so that almost every moment is the middle of one.
+    let script = format!(
+        "exec '{clipper}' container noop --name=m --version=1 \
+         --connect=tcp://$CLIPPER_IP:$CLIPPER_PORT --sleep-us=20000"
+    );
+    format!(
+        "[[application]]\nname = \"m\"\ninput_type = \"doubles\"\ndefault_output = \"-1\"\n\
+         latency_slo_micros = 20000000\nmodel = \"m\"\n\n\
+         [[model]]\nname = \"m\"\nversion = \"1\"\ninput_type = \"doubles\"\n\n\
+         [model.container]\nruntime = \"command\"\ncommand = [\"sh\", \"-c\", \"{script}\"]\n\
+         replicas = 2\n"
+    )
+}
+
+/// The processes that answer: the leaves below the server, where a wrapper holds each.
+fn replica_processes(server: &Server) -> Vec<u32> {
+    let all = descendants_of(server.pid());
+    all.into_iter().filter(|pid| descendants_of(*pid).is_empty()).collect()
+}
+
+#[test]
+fn a_replica_killed_under_load_costs_no_query() {
+    let server = Server::with_config(&config());
+    server.await_replicas("m", 2);
+    let stop = Arc::new(AtomicBool::new(false));
+    let answered = Arc::new(AtomicU64::new(0));
+    let clients: Vec<_> = (0..CLIENTS)
+        .map(|client| {
+            let (stop, answered, addr) = (Arc::clone(&stop), Arc::clone(&answered), server.query);
+            std::thread::spawn(move || {
+                let mut connection = Client::new(addr);
+                let mut number = 0_u64;
+                while !stop.load(Ordering::SeqCst) {
+                    number += 1;
+                    let body = json!({"input": [client, number]}).to_string();
+                    let answer = connection.post("/m/predict", body.as_bytes());
+                    let prediction = Prediction::from(&answer);
+                    assert_eq!(prediction.status, 200, "{prediction:?}");
+                    assert!(!prediction.is_default(), "{prediction:?}");
+                    answered.fetch_add(1, Ordering::SeqCst);
+                }
+            })
+        })
+        .collect();
+    for _ in 0..KILLS {
+        let before = answered.load(Ordering::SeqCst);
+        eventually("the load runs", || answered.load(Ordering::SeqCst) > before + 3 * CLIENTS);
+        let listed = server.containers();
+        let doomed = *replica_processes(&server).first().expect("a replica");
+        let killed = Instant::now();
+        signal(doomed, Signal::SIGKILL);
+        within(Duration::from_secs(2), "the replica is back", || {
+            let now = server.containers();
+            now.len() == 2 && now != listed && (server.replicas("m") - 2.0).abs() < 0.5
+        });
+        println!("two replicas again {:?} after kill -9", killed.elapsed());
+    }
+    stop.store(true, Ordering::SeqCst);
+    for client in clients {
+        client.join().expect("no error and no default");
+    }
+    let retried = server.sample("clipper_queue_retried_total{model=\"m\",version=\"1\"}");
+    println!("{} queries answered, {retried} tried twice", answered.load(Ordering::SeqCst));
+    assert!(retried > 0.0, "no kill hit a batch");
+}

@@ -1,0 +1,48 @@
+//! How the server ends: queries under way first, then everything else.
+
+use serde_json::json;
+
+use crate::support::container::Container;
+use crate::support::http;
+use crate::support::server::Server;
+use crate::support::{descendants_of, eventually, is_running, signal};
+use nix::sys::signal::Signal;
+
+const PATIENT_US: u64 = 25_000_000;
+
+#[test]
+fn sigterm_lets_a_query_under_way_finish() {
+    let mut server = Server::start();
+    server.serve("m", "doubles", PATIENT_US);
+    let mut container = Container::serving(&server, "m", &["--how", "hold"]);
+    let addr = server.query;
+    // Open before the end begins: whether it is ready is asked on a connection that exists.
+    let mut watcher = http::Connection::open(server.query);
+    watcher.send(b"GET /readyz HTTP/1.1\r\nHost: test\r\n\r\n");
+    assert_eq!(watcher.answer("GET").unwrap().status, 200);
+    let client =
+        std::thread::spawn(move || http::call(addr, "POST", "/m/predict", b"{\"input\": [1.5]}"));
+    container.await_input(&json!([1.5]));
+    signal(server.pid(), Signal::SIGTERM);
+    eventually("it says that it stops", || server.log_line("stopping").is_some());
+    watcher.send(b"GET /readyz HTTP/1.1\r\nHost: test\r\n\r\n");
+    // 503, or the idle connection was closed; but not ready any more.
+    assert!(watcher.answer("GET").is_none_or(|answer| answer.status == 503));
+    container.answer("right");
+    let answer = client.join().unwrap().expect("the query under way is answered");
+    assert_eq!(answer.status, 200);
+    assert!(answer.text().contains("\"output\":[1.5],\"default\":false"), "{}", answer.text());
+    assert!(server.ended().success(), "exit code 0");
+}
+
+#[test]
+fn sigterm_ends_an_idle_server_and_its_containers() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut server = Server::with_config_file(folder.join("config/quickstart.toml"));
+    server.await_replicas("digits", 2);
+    let children = descendants_of(server.pid());
+    assert_eq!(children.len(), 2);
+    assert!(server.terminate().success());
+    assert!(!children.iter().any(|child| is_running(*child)), "its children ended before it");
+    assert!(server.log_line("stopped").is_some());
+}
