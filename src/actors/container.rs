@@ -14,7 +14,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio_util::codec::FramedRead;
-use tracing::{debug, info, warn};
+use tracing::{debug, debug_span, info, trace, warn};
 
 use super::batcher::Batcher;
 use super::container_pool::ContainerPool;
@@ -148,6 +148,12 @@ impl Container {
         }
     }
 
+    /// The context of a batch's log lines.
+    fn span(&self, message_id: u32) -> tracing::Span {
+        let Identity { model, replica, .. } = &self.identity;
+        debug_span!("batch", %model, %replica, message_id)
+    }
+
     fn answer(&mut self, message_id: u32, outputs: &[Bytes], ctx: &mut Context<Self>) {
         let answered = clock::now();
         let Some(batch) = self.in_flight.take_if(|batch| batch.message_id == message_id) else {
@@ -163,7 +169,12 @@ impl Container {
             let text = format!("it answered {got} outputs to {sent} inputs");
             return self.end(RpcEnd::OutputCount, text, ctx);
         }
+        let _span = self.span(message_id).entered();
+        debug!(queries = batch.flights.len(), latency = ?(answered - batch.sent), "batch answered");
         for (flight, text) in batch.flights.iter().zip(outputs) {
+            if tracing::enabled!(tracing::Level::TRACE) {
+                trace!(query_ids = ?flight.query_ids(), "query answered");
+            }
             match Output::from_text(text) {
                 Some(output) => self.plane.cache.land(flight, output),
                 None => self.plane.cache.abort(
@@ -379,6 +390,12 @@ impl Handler<RunBatch> for Container {
 
     fn handle(&mut self, batch: RunBatch, ctx: &mut Self::Context) {
         let message_id = self.next_message_id;
+        let _span = self.span(message_id).entered();
+        if tracing::enabled!(tracing::Level::TRACE) {
+            for flight in batch.flights.iter() {
+                trace!(query_ids = ?flight.query_ids(), "query sent");
+            }
+        }
         self.next_message_id = self.next_message_id.wrapping_add(1);
         codec::encode_predict(
             &mut self.unwritten,
