@@ -32,22 +32,18 @@ const MACHINE_PATHS: &[&str] = &[
 ];
 
 /// Each module of the crate and the modules it may name, besides itself. Arrows point one way:
-/// http -> actors -> {policies, serving, store, rpc, runtime} -> {config, metrics} -> domain.
+/// http -> actors -> {serving, store, rpc, runtime} -> {config, metrics} -> domain.
 const LAYERS: &[(&str, &[&str])] = &[
     ("clock", &[]),
     ("domain", &[]),
     ("config", &["domain"]),
     ("metrics", &["clock", "config", "domain"]),
     ("logging", &["config"]),
-    ("policies", &["clock", "config", "domain"]),
-    ("serving", &["clock", "config", "domain", "metrics", "policies"]),
+    ("serving", &["clock", "config", "domain", "metrics"]),
     ("store", &["clock", "config", "domain", "metrics"]),
     ("rpc", &["clock", "config", "domain", "metrics"]),
     ("runtime", &["clock", "config", "domain", "rpc"]),
-    (
-        "actors",
-        &["clock", "config", "domain", "metrics", "policies", "rpc", "runtime", "serving", "store"],
-    ),
+    ("actors", &["clock", "config", "domain", "metrics", "rpc", "runtime", "serving", "store"]),
     ("http", &["actors", "clock", "config", "domain", "metrics", "serving", "store"]),
     ("bootstrap", &["actors", "config", "domain", "runtime", "store"]),
     (
@@ -61,7 +57,6 @@ const LAYERS: &[(&str, &[&str])] = &[
             "http",
             "logging",
             "metrics",
-            "policies",
             "rpc",
             "runtime",
             "serving",

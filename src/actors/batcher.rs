@@ -1,8 +1,8 @@
 //! One per model version: the deadline-ordered queue, and which idle replica gets the next batch.
 //!
-//! Replicas pull: a batch goes out when queries wait and a replica is idle, so a slow or stuck replica
-//! holds up nothing but the batch it has, and that is given to another one when it takes suspiciously
-//! long. Expired and abandoned queries are skipped and counted.
+//! Replicas pull: a batch goes out when queries wait and a replica is idle, so a slow or stuck
+//! replica holds up nothing but the batch it has, and that is given to another one when it takes
+//! suspiciously long. Expired and abandoned queries are skipped and counted.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -219,8 +219,8 @@ impl Batcher {
         self.queue.push(deadline, Arc::clone(flight));
     }
 
-    /// Gives the queries of a batch that takes suspiciously long to another replica as well; the first
-    /// answer counts. Its own replica gets nothing more until it answers.
+    /// Gives the queries of a batch that takes suspiciously long to another replica as well; the
+    /// first answer counts. Its own replica gets nothing more until it answers.
     fn hedge(&mut self, now: Instant) {
         if self.replicas.len() < 2 {
             return;

@@ -1,8 +1,9 @@
-//! Whether a query can make its deadline behind what waits already. Pure but for atomic counters, so that
-//! an HTTP worker decides without asking the model's thread.
+//! Whether a query can make its deadline behind what waits already. Pure but for atomic counters,
+//! so that an HTTP worker decides without asking the model's thread.
 //!
-//! The replicas of a model work in rounds: at most one full batch each. A query that is admitted waits for
-//! the round under way, for as many rounds as the queries before it fill, and takes part in one of its own.
+//! The replicas of a model work in rounds: at most one full batch each. A query that is admitted
+//! waits for the round under way, for as many rounds as the queries before it fill, and takes part
+//! in one of its own.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -15,8 +16,8 @@ fn class_of(objective: Duration) -> usize {
     (micros.ilog2() as usize).min(CLASSES - 1)
 }
 
-/// Queries waiting for a model. The queue is ordered by deadline, so those with a much looser objective
-/// do not stand before a query, although they came first.
+/// Queries waiting for a model. The queue is ordered by deadline, so those with a much looser
+/// objective do not stand before a query, although they came first.
 #[derive(Debug, Default)]
 pub struct QueuedByObjective {
     total: AtomicUsize,
@@ -91,8 +92,9 @@ impl Round {
         self.nanos.store(nanos, Ordering::Relaxed);
     }
 
-    /// Whether a query that finds `ahead` others before it can be answered within `objective`. Always,
-    /// if none is before it: somebody has to find out whether the model has become faster.
+    /// Whether a query that finds `ahead` others before it can be answered within `objective`.
+    /// Always, if none is before it: somebody has to find out whether the model has become
+    /// faster.
     #[must_use]
     pub fn can_make_it(&self, ahead: usize, objective: Duration) -> bool {
         let (queries, nanos) =

@@ -1,9 +1,9 @@
 //! How many queries the next message to a replica carries. Pure.
 //!
-//! A fixed size is obeyed exactly. Otherwise the size is the largest whose learned p99 latency fits twice
-//! into the objective, because a query may have to wait for one whole batch before its own. The paper's
-//! controller (NSDI'17, section 4.3) probes additively and rides over the objective; this one knows its
-//! latency curve, so it grows faster and stays below.
+//! A fixed size is obeyed exactly. Otherwise the size is the largest whose learned p99 latency fits
+//! twice into the objective, because a query may have to wait for one whole batch before its own.
+//! The paper's controller (NSDI'17, section 4.3) probes additively and rides over the objective;
+//! this one knows its latency curve, so it grows faster and stays below.
 
 use std::time::Duration;
 
@@ -76,7 +76,8 @@ impl BatchController {
     }
 }
 
-/// Queries after which an objective that nobody has any more is forgotten, at the latest twice as many.
+/// Queries after which an objective that nobody has any more is forgotten, at the latest twice as
+/// many.
 const WINDOW: u32 = 1_024;
 /// Assumed before the first query.
 const NO_OBJECTIVE: Duration = Duration::from_secs(3_600);

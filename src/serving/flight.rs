@@ -134,8 +134,8 @@ impl Flight {
         running
     }
 
-    /// A replica that had it has failed. `true` if nobody else has it or will get it, so that the caller
-    /// has to queue or end it.
+    /// A replica that had it has failed. `true` if nobody else has it or will get it, so that the
+    /// caller has to queue or end it.
     #[must_use]
     pub fn failed(&self) -> bool {
         let mut state = self.state.lock();

@@ -1,7 +1,9 @@
-//! How long a batch of `n` queries takes on one replica, learned from the batches it has answered. Pure.
+//! How long a batch of `n` queries takes on one replica, learned from the batches it has answered.
+//! Pure.
 //!
-//! A line fitted with exponentially fading weights, and the ratio that 99 of 100 batches stay below. Before
-//! sizes have varied the line goes through the origin: cost in proportion, the cautious assumption.
+//! A line fitted with exponentially fading weights, and the ratio that 99 of 100 batches stay
+//! below. Before sizes have varied the line goes through the origin: cost in proportion, the
+//! cautious assumption.
 
 use std::time::Duration;
 
@@ -18,8 +20,8 @@ const QUANTILE: f64 = 0.99;
 /// Bounds of the tracked ratio; the lower one is where it starts.
 const RATIO_MIN: f64 = 1.1;
 const RATIO_MAX: f64 = 4.0;
-/// A batch beyond this multiple of what was expected counts as this much: one stall of the machine must
-/// not bend the line.
+/// A batch beyond this multiple of what was expected counts as this much: one stall of the machine
+/// must not bend the line.
 const OUTLIER: f64 = 4.0;
 
 /// The learned curve of one replica.
@@ -81,8 +83,8 @@ impl LatencyCurve {
         self.mean(queries).mul_f64(self.ratio)
     }
 
-    /// The largest batch whose [`Self::p99`] is within `target`; `None` before anything is known, 0 if
-    /// even a single query takes longer.
+    /// The largest batch whose [`Self::p99`] is within `target`; `None` before anything is known, 0
+    /// if even a single query takes longer.
     #[must_use]
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped first")]
     pub fn largest_within(&self, target: Duration) -> Option<usize> {

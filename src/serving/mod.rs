@@ -5,7 +5,8 @@
 //! - [`flight`]: one computation of one input, with everybody who waits for it.
 //! - [`cache`]: finished outputs and unfinished flights by model and input.
 //! - [`queue`]: what waits for a replica, earliest deadline first.
-//! - [`batch`]: how many queries the next message to a replica carries; [`latency`]: what it has learned.
+//! - [`batch`]: how many queries the next message to a replica carries; [`latency`]: what it has
+//!   learned.
 //! - [`parse`]: request bodies into inputs in wire form. [`output`]: a model's text into JSON.
 
 pub mod admission;

@@ -1,5 +1,5 @@
-//! The first thing a newcomer runs: `config/quickstart.toml`, a trained model and images that it has
-//! not seen.
+//! The first thing a newcomer runs: `config/quickstart.toml`, a trained model and images that it
+//! has not seen.
 
 use std::path::Path;
 

@@ -1,8 +1,8 @@
 //! Attacks on the RPC port of the real server, beside a container and a client that behave.
 //!
 //! Each case says what becomes of the attacker; for each, the server stays up, the client's answers
-//! stay right and quick, memory stays bounded, and a counter and a log line say why the attacker was
-//! refused. `CLIPPER_ROBUST_FULL=1` runs the full sizes that `docs/robustness.md` reports; the
+//! stay right and quick, memory stays bounded, and a counter and a log line say why the attacker
+//! was refused. `CLIPPER_ROBUST_FULL=1` runs the full sizes that `docs/robustness.md` reports; the
 //! table is printed with `--nocapture`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests")]
