@@ -7,6 +7,7 @@
 //! Architecture invariant: arrows point one way: http -> actors -> {store, rpc, cache, policies} -> domain.
 
 pub mod actors;
+pub mod bench;
 pub mod bootstrap;
 
 pub mod cli;

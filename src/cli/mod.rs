@@ -2,6 +2,7 @@
 //!
 //! 0 is success, 1 a failure, 2 a wrong use of the command line.
 
+mod bench;
 mod check_config;
 
 use std::ffi::OsString;
@@ -34,6 +35,8 @@ enum Command {
     Serve(ServeArgs),
     /// Check a config file and print everything that is wrong with it.
     CheckConfig(check_config::CheckConfigArgs),
+    /// Load an application and measure its answers.
+    Bench(bench::BenchArgs),
     /// Run a model container: a process that connects to a server and answers its batches.
     Container {
         /// What kind.
@@ -149,6 +152,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     match cli.command {
         Command::Serve(args) => exit(args.run()),
         Command::CheckConfig(args) => args.run(),
+        Command::Bench(args) => args.run(),
         Command::Container { runtime } => crate::runtime::run_cli(runtime),
     }
 }
