@@ -171,16 +171,20 @@ impl ContainerPool {
     fn registered(&mut self, handle: Arc<ModelHandle>, ctx: &mut Context<Self>) {
         let id = handle.spec.id.clone();
         self.retired.remove(&id);
+        // The batcher starts on another thread: its `BatcherReady` may have come before this.
+        let batcher = handle.batcher();
+        let registered = Registered { handle, batcher };
         if let Some(replicas) = self.replicas.get(&id) {
             for (replica, entry) in replicas {
-                if entry.input_type == handle.spec.input_type {
+                if entry.input_type == registered.handle.spec.input_type {
                     self.show(&id, *replica, entry.input_type);
+                    attach(&registered, entry);
                 } else {
                     tell(&entry.container, CloseContainer(RpcEnd::InputType));
                 }
             }
         }
-        self.models.insert(id.clone(), Registered { handle, batcher: None });
+        self.models.insert(id.clone(), registered);
         self.children.start(&id, ctx);
     }
 
@@ -273,6 +277,9 @@ impl Handler<BatcherReady> for ContainerPool {
         let id = &ready.model.spec.id;
         let Some(registered) = self.models.get_mut(id) else { return };
         if registered.handle.serial != ready.model.serial {
+            return;
+        }
+        if registered.batcher.as_ref() == Some(&ready.batcher) {
             return;
         }
         registered.batcher = Some(ready.batcher);
