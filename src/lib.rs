@@ -1,10 +1,11 @@
 //! `clipper` serves machine-learning predictions before each application's latency objective.
 //!
 //! Reading order: [`domain`] (the words), [`store::projection`] (what a change of metadata does),
-//! [`actors`] (who talks to whom), [`http::query`] (a prediction's way in and out), [`rpc`] (a batch's way to
-//! a container and back), [`server`] (how it is put together).
+//! [`actors`] (who talks to whom), [`http::query`] (a prediction's way in and out), [`rpc`] (a
+//! batch's way to a container and back), [`server`] (how it is put together).
 //!
-//! Architecture invariant: arrows point one way: http -> actors -> {store, rpc, cache, policies} -> domain.
+//! Architecture invariant: arrows point one way: http -> actors -> {store, rpc, cache, policies} ->
+//! domain.
 
 pub mod actors;
 pub mod bench;

@@ -111,7 +111,17 @@ impl App {
             let late = || Answer::Default(DefaultReason::NoReplica);
             return Progress::Ready(answers.into_iter().map(|a| a.unwrap_or_else(late)).collect());
         }
-        let deadline = arrived + self.facts.spec.latency_slo.as_duration();
+        let objective = self.facts.spec.latency_slo.as_duration();
+        let ahead = model.queued().ahead_of(objective);
+        if !model.round().can_make_it(ahead, objective) {
+            let why = format!(
+                "The query could not be answered within its latency SLO behind {ahead} others"
+            );
+            let why = Answer::Default(DefaultReason::Shed(Arc::from(why)));
+            let shed = answers.into_iter().map(|a| a.unwrap_or_else(|| why.clone()));
+            return Progress::Ready(shed.collect());
+        }
+        let deadline = arrived + objective;
         let ticket = Ticket::new(answers.len());
         for (index, answer) in answers.into_iter().enumerate() {
             if let Some(answer) = answer {
@@ -140,7 +150,9 @@ impl App {
             return;
         }
         let places = entries.len();
-        if !model.reserve(places, self.plane.serving.model_queue_max) {
+        let objective = self.facts.spec.latency_slo.as_duration();
+        let max = self.plane.serving.model_queue_max;
+        if !model.queued().reserve(places, objective, max) {
             return self.shed(model, entries, "serving.model_queue_max");
         }
         let refused = match model.batcher() {
@@ -150,7 +162,7 @@ impl App {
             },
             None => entries,
         };
-        model.release(places);
+        model.queued().release(places, objective);
         self.shed(model, refused, "serving.mailbox_max");
     }
 

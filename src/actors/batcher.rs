@@ -1,15 +1,16 @@
 //! One per model version: the deadline-ordered queue, and which idle replica gets the next batch.
 //!
 //! Replicas pull: a batch goes out when queries wait and a replica is idle, so a slow or stuck replica
-//! holds up nothing but the batch it has. Expired and abandoned queries are skipped and counted.
+//! holds up nothing but the batch it has, and that is given to another one when it takes suspiciously
+//! long. Expired and abandoned queries are skipped and counted.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::prelude::*;
-use rand::Rng;
-use rand::SeedableRng;
 use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
 use tracing::{debug, warn};
 
 use super::container::Container;
@@ -21,18 +22,29 @@ use super::messages::{
 use super::model::Model;
 use crate::clock::{self, Instant};
 use crate::domain::ReplicaId;
-use crate::serving::batch::BatchController;
+use crate::serving::batch::{BatchController, Objective};
 use crate::serving::flight::Flight;
+use crate::serving::latency::LatencyCurve;
 use crate::serving::queue::DeadlineQueue;
 use crate::serving::ticket::DefaultReason;
+
+/// A batch under way is suspected of hanging after this many times its learned p99 latency ...
+const SUSPICION: u32 = 3;
+/// ... but not before this, because a busy machine stalls everybody for some milliseconds.
+const SUSPICION_MIN: Duration = Duration::from_millis(10);
+
+#[derive(Debug)]
+struct Running {
+    flights: Arc<[Arc<Flight>]>,
+    sent: Instant,
+    suspect_after: Instant,
+}
 
 #[derive(Debug)]
 struct Replica {
     container: Addr<Container>,
-    busy: bool,
     controller: BatchController,
-    /// Time between deadline and arrival of the tightest query of the batch under way.
-    objective: std::time::Duration,
+    running: Option<Running>,
 }
 
 /// The actor. Started by its [`Model`], which starts another one if it dies.
@@ -42,11 +54,20 @@ pub struct Batcher {
     model: Arc<ModelHandle>,
     parent: Addr<Model>,
     queue: DeadlineQueue<Arc<Flight>>,
+    objective: Objective,
     replicas: BTreeMap<ReplicaId, Replica>,
     idle: Vec<ReplicaId>,
-    sweep: Option<SpawnHandle>,
+    /// What the replica that answered last has learned; where a new one starts.
+    curve: LatencyCurve,
+    dispatch_due: bool,
+    watch: Option<(Instant, SpawnHandle)>,
     random: SmallRng,
 }
+
+/// Hand out batches. To itself, so that all queries that have arrived by then are in the queue.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+struct Dispatch;
 
 impl Batcher {
     /// A batcher that goes on with what its predecessor had queued.
@@ -58,7 +79,9 @@ impl Batcher {
         queued: Vec<(Instant, Arc<Flight>)>,
     ) -> Self {
         let mut queue = DeadlineQueue::default();
+        model.queued().clear();
         for (deadline, flight) in queued {
+            model.queued().reserve_again(flight.objective());
             queue.push(deadline, flight);
         }
         Self {
@@ -67,121 +90,194 @@ impl Batcher {
             model,
             parent,
             queue,
+            objective: Objective::default(),
             replicas: BTreeMap::new(),
             idle: Vec::new(),
-            sweep: None,
+            curve: LatencyCurve::default(),
+            dispatch_due: false,
+            watch: None,
         }
     }
 
-    /// Hands batches out while queries wait and replicas are idle.
+    fn dispatch_soon(&mut self, ctx: &mut Context<Self>) {
+        if !self.dispatch_due && !self.idle.is_empty() {
+            self.dispatch_due = true;
+            ctx.notify(Dispatch);
+        }
+    }
+
     fn dispatch(&mut self, ctx: &mut Context<Self>) {
         let now = clock::now();
         while !self.queue.is_empty() {
             let Some(id) = self.pick_idle() else { break };
-            let Some(limit) = self.replicas.get(&id).map(|r| r.controller.limit()) else {
-                continue;
-            };
-            let (flights, objective) = self.take(limit, now);
+            let Some(replica) = self.replicas.get(&id) else { continue };
+            let limit = replica.controller.limit(self.objective.tightest());
+            let expected = replica.controller.curve().mean(limit.min(self.queue.len()));
+            let flights = self.take(limit, expected, now);
             if flights.is_empty() {
                 self.idle.push(id);
                 break;
             }
-            self.send(id, flights, objective);
+            self.send(id, flights, now);
         }
         self.model.metrics.set_queue_depth(self.queue.len());
-        self.arm_sweep(ctx);
+        self.arm_watch(ctx);
     }
 
-    /// Takes an idle replica at random, so that none is favoured.
+    /// Of two idle replicas drawn at random the one that is faster.
     fn pick_idle(&mut self) -> Option<ReplicaId> {
-        match self.idle.len() {
-            0 => None,
-            1 => self.idle.pop(),
-            n => Some(self.idle.swap_remove(self.random.random_range(0..n))),
+        let n = self.idle.len();
+        if n < 2 {
+            return self.idle.pop();
         }
+        let (a, b) = (self.random.random_range(0..n), self.random.random_range(0..n));
+        let time_of_one = |at: usize| {
+            self.replicas.get(&self.idle[at]).map(|replica| replica.controller.curve().mean(1))
+        };
+        let faster = if time_of_one(b) < time_of_one(a) { b } else { a };
+        Some(self.idle.swap_remove(faster))
     }
 
-    /// Up to `limit` queries that somebody still waits for, and the tightest objective among them.
-    fn take(&mut self, limit: usize, now: Instant) -> (Vec<Arc<Flight>>, std::time::Duration) {
+    /// Up to `limit` queries that somebody still waits for. Those that would be late although they
+    /// were sent at once are given up as long as others can use the place.
+    fn take(&mut self, limit: usize, expected: Duration, now: Instant) -> Vec<Arc<Flight>> {
         let mut flights = Vec::with_capacity(limit.min(self.queue.len()));
-        let mut objective = std::time::Duration::MAX;
         let mut skipped = 0;
         while flights.len() < limit {
             let Some((_, flight)) = self.queue.pop() else { break };
-            self.model.release(1);
-            if flight.live_until(now).is_none() {
+            self.model.queued().release(1, flight.objective());
+            let Some(live_until) = flight.live_until(now) else {
                 self.plane.cache.abort(&flight, DefaultReason::Late);
+                skipped += 1;
+                continue;
+            };
+            if live_until < now + expected && !self.queue.is_empty() {
+                self.plane.cache.abort(&flight, DefaultReason::overtaken());
                 skipped += 1;
                 continue;
             }
             if !flight.start() {
                 continue;
             }
-            objective = objective.min(flight.deadline - flight.arrived);
+            self.objective.saw(flight.objective());
             self.model.metrics.queued(now - flight.arrived);
             flights.push(flight);
         }
         if skipped > 0 {
             self.model.metrics.skipped(skipped);
         }
-        (flights, objective)
+        flights
     }
 
-    fn send(&mut self, id: ReplicaId, flights: Vec<Arc<Flight>>, objective: std::time::Duration) {
+    fn send(&mut self, id: ReplicaId, flights: Vec<Arc<Flight>>, now: Instant) {
         let Some(replica) = self.replicas.get_mut(&id) else { return };
-        replica.busy = true;
-        replica.objective = objective;
-        if let Err(error) = replica.container.try_send(RunBatch { flights }) {
+        let flights: Arc<[Arc<Flight>]> = Arc::from(flights);
+        let curve = replica.controller.curve();
+        let patience = if curve.is_known() {
+            (curve.p99(flights.len()) * SUSPICION).max(SUSPICION_MIN)
+        } else {
+            self.objective.tightest() / 2
+        };
+        let sent = replica.container.try_send(RunBatch { flights: Arc::clone(&flights) });
+        replica.running = Some(Running { flights, sent: now, suspect_after: now + patience });
+        if sent.is_err() {
             warn!(model = %self.model.spec.id, replica = %id, "replica does not take a batch");
-            self.forget(id);
-            let (SendError::Full(batch) | SendError::Closed(batch)) = error;
-            self.take_back(batch.flights, "The replica ended before it took the batch");
+            self.leave(id, "The replica ended before it took the batch");
         }
     }
 
-    fn forget(&mut self, id: ReplicaId) {
-        self.replicas.remove(&id);
+    /// Forgets a replica and queues again what it had not answered.
+    fn leave(&mut self, id: ReplicaId, why: &str) {
+        let Some(replica) = self.replicas.remove(&id) else { return };
         self.idle.retain(|idle| *idle != id);
         self.model.set_replicas(self.replicas.len());
+        if let Some(running) = replica.running {
+            self.take_back(&running.flights, why);
+        }
     }
 
     /// Queues again what a failed replica left unanswered, if there is time and a try left.
-    fn take_back(&mut self, flights: Vec<Arc<Flight>>, why: &str) {
+    fn take_back(&mut self, flights: &[Arc<Flight>], why: &str) {
         let now = clock::now();
         let mut retried = 0;
-        for flight in flights {
+        for flight in flights.iter().filter(|flight| flight.failed()) {
             let Some(deadline) = flight.live_until(now) else {
-                self.plane.cache.abort(&flight, DefaultReason::Late);
+                self.plane.cache.abort(flight, DefaultReason::Late);
                 continue;
             };
             if flight.attempts() >= self.plane.serving.attempts_max {
-                self.plane.cache.abort(&flight, DefaultReason::Failed(Arc::from(why)));
+                self.plane.cache.abort(flight, DefaultReason::Failed(Arc::from(why)));
             } else if flight.requeue() {
-                self.model.reserve_again(1);
-                self.queue.push(deadline, flight);
+                self.queue_again(deadline, flight);
                 retried += 1;
             }
         }
         self.model.metrics.retried(retried);
     }
 
-    /// While queries wait, wakes up at the first deadline, so that nothing expired stays behind even
-    /// when no replica pulls.
-    fn arm_sweep(&mut self, ctx: &mut Context<Self>) {
-        if self.sweep.is_some() {
-            return;
-        }
-        let Some(deadline) = self.queue.next_deadline() else { return };
-        let pause = deadline.saturating_duration_since(clock::now());
-        self.sweep = Some(ctx.run_later(pause, |batcher, ctx| {
-            batcher.sweep = None;
-            batcher.drop_overdue();
-            batcher.arm_sweep(ctx);
-        }));
+    fn queue_again(&mut self, deadline: Instant, flight: &Arc<Flight>) {
+        self.model.queued().reserve_again(flight.objective());
+        self.queue.push(deadline, Arc::clone(flight));
     }
 
-    fn drop_overdue(&mut self) {
-        let now = clock::now();
+    /// Gives the queries of a batch that takes suspiciously long to another replica as well; the first
+    /// answer counts. Its own replica gets nothing more until it answers.
+    fn hedge(&mut self, now: Instant) {
+        if self.replicas.len() < 2 {
+            return;
+        }
+        let mut suspects = Vec::new();
+        for (id, replica) in &mut self.replicas {
+            if let Some(running) = replica.running.as_mut().filter(|r| r.suspect_after <= now) {
+                // Once is enough.
+                running.suspect_after = running.sent + Duration::from_secs(3_600);
+                suspects.push((*id, Arc::clone(&running.flights)));
+            }
+        }
+        for (id, flights) in suspects {
+            let mut retried = 0;
+            for flight in flights.iter() {
+                let Some(deadline) = flight.live_until(now) else { continue };
+                if flight.attempts() < self.plane.serving.attempts_max && flight.requeue() {
+                    self.queue_again(deadline, flight);
+                    retried += 1;
+                }
+            }
+            if retried > 0 {
+                debug!(model = %self.model.spec.id, replica = %id, retried, "replica is slow");
+                self.model.metrics.retried(retried);
+            }
+        }
+    }
+
+    /// Wakes up for the first deadline in the queue and the first batch to be suspected, so that
+    /// nothing expired stays behind and no batch hangs unseen even when no message comes.
+    fn arm_watch(&mut self, ctx: &mut Context<Self>) {
+        let several = self.replicas.len() > 1;
+        let running = self.replicas.values().filter_map(|r| r.running.as_ref());
+        let suspect = running.map(|r| r.suspect_after).min().filter(|_| several);
+        let Some(due) = [self.queue.next_deadline(), suspect].into_iter().flatten().min() else {
+            return;
+        };
+        if let Some((armed, handle)) = self.watch.take() {
+            if armed <= due {
+                self.watch = Some((armed, handle));
+                return;
+            }
+            ctx.cancel_future(handle);
+        }
+        let pause = due.saturating_duration_since(clock::now());
+        let handle = ctx.run_later(pause, |batcher, ctx| {
+            batcher.watch = None;
+            let now = clock::now();
+            batcher.hedge(now);
+            batcher.drop_overdue(now);
+            batcher.dispatch(ctx);
+        });
+        self.watch = Some((due, handle));
+    }
+
+    fn drop_overdue(&mut self, now: Instant) {
         let mut skipped = 0;
         while let Some(flight) = self.queue.pop_overdue(now) {
             // A later query may have joined it.
@@ -189,12 +285,24 @@ impl Batcher {
                 self.queue.push(later, flight);
                 continue;
             }
-            self.model.release(1);
+            self.model.queued().release(1, flight.objective());
             self.plane.cache.abort(&flight, DefaultReason::Late);
             skipped += 1;
         }
         self.model.metrics.skipped(skipped);
-        self.model.metrics.set_queue_depth(self.queue.len());
+    }
+
+    /// Tells the HTTP workers what a round takes, for their admission test.
+    fn publish_round(&self) {
+        let objective = self.objective.tightest();
+        let mut queries = 0;
+        let mut time = Duration::ZERO;
+        for replica in self.replicas.values() {
+            let limit = replica.controller.limit(objective);
+            queries += limit;
+            time = time.max(replica.controller.curve().mean(limit));
+        }
+        self.model.round().publish(queries, time);
     }
 }
 
@@ -204,8 +312,7 @@ impl Actor for Batcher {
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(self.plane.serving.mailbox_max);
         self.model.set_replicas(0);
-        self.model.recount(self.queue.len());
-        self.arm_sweep(ctx);
+        self.arm_watch(ctx);
     }
 
     fn stopped(&mut self, _: &mut Self::Context) {
@@ -214,7 +321,6 @@ impl Actor for Batcher {
         if let Err(SendError::Full(ended) | SendError::Closed(ended)) = self.parent.try_send(ended)
         {
             for (_, flight) in ended.queued {
-                self.model.release(1);
                 self.plane.cache.abort(&flight, DefaultReason::NoReplica);
             }
         }
@@ -228,6 +334,18 @@ impl Handler<Enqueue> for Batcher {
         for (deadline, flight) in enqueue.entries {
             self.queue.push(deadline, flight);
         }
+        self.dispatch_soon(ctx);
+        if self.idle.is_empty() {
+            self.arm_watch(ctx);
+        }
+    }
+}
+
+impl Handler<Dispatch> for Batcher {
+    type Result = ();
+
+    fn handle(&mut self, _: Dispatch, ctx: &mut Self::Context) {
+        self.dispatch_due = false;
         self.dispatch(ctx);
     }
 }
@@ -237,19 +355,18 @@ impl Handler<ReplicaReady> for Batcher {
 
     fn handle(&mut self, ready: ReplicaReady, ctx: &mut Self::Context) {
         debug!(model = %self.model.spec.id, replica = %ready.replica, "replica ready");
-        let controller =
-            BatchController::new(self.model.spec.batch_size, self.plane.serving.batch_max);
-        let replica = Replica {
-            container: ready.container,
-            busy: false,
-            controller,
-            objective: std::time::Duration::MAX,
-        };
-        self.forget(ready.replica);
+        self.leave(ready.replica, "The replica was replaced");
+        let controller = BatchController::new(
+            self.model.spec.batch_size,
+            self.plane.serving.batch_max,
+            self.curve.clone(),
+        );
+        let replica = Replica { container: ready.container, controller, running: None };
         self.replicas.insert(ready.replica, replica);
         self.idle.push(ready.replica);
         self.model.set_replicas(self.replicas.len());
-        self.dispatch(ctx);
+        self.publish_round();
+        self.dispatch_soon(ctx);
     }
 }
 
@@ -259,13 +376,15 @@ impl Handler<BatchDone> for Batcher {
     fn handle(&mut self, done: BatchDone, ctx: &mut Self::Context) {
         let latency = done.answered - done.sent;
         self.model.metrics.batch_answered(done.replica, done.queries, latency);
-        if let Some(replica) = self.replicas.get_mut(&done.replica).filter(|r| r.busy) {
-            replica.busy = false;
-            // A query may wait for one whole batch before its own: each gets half the objective.
-            replica.controller.record(done.queries, latency, replica.objective / 2);
+        if let Some(replica) = self.replicas.get_mut(&done.replica)
+            && replica.running.take().is_some()
+        {
+            replica.controller.record(done.queries, latency);
+            self.curve.clone_from(replica.controller.curve());
             self.idle.push(done.replica);
+            self.publish_round();
         }
-        self.dispatch(ctx);
+        self.dispatch_soon(ctx);
     }
 }
 
@@ -273,9 +392,15 @@ impl Handler<ReplicaLeft> for Batcher {
     type Result = ();
 
     fn handle(&mut self, left: ReplicaLeft, ctx: &mut Self::Context) {
-        self.forget(left.replica);
-        self.take_back(left.unanswered, &left.why);
-        self.dispatch(ctx);
+        let known = self.replicas.get(&left.replica).is_some_and(|r| r.running.is_some());
+        self.leave(left.replica, &left.why);
+        if let Some(unanswered) = left.unanswered.filter(|_| !known) {
+            self.take_back(&unanswered, &left.why);
+        }
+        self.model.metrics.remove_replica(left.replica);
+        self.publish_round();
+        self.dispatch_soon(ctx);
+        self.arm_watch(ctx);
     }
 }
 
@@ -284,9 +409,9 @@ impl Handler<StopBatcher> for Batcher {
 
     fn handle(&mut self, _: StopBatcher, ctx: &mut Self::Context) {
         while let Some((_, flight)) = self.queue.pop() {
-            self.model.release(1);
             self.plane.cache.abort(&flight, DefaultReason::NoReplica);
         }
+        self.model.queued().clear();
         self.model.set_replicas(0);
         ctx.stop();
     }

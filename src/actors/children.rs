@@ -1,7 +1,7 @@
 //! The child processes of `[model.container]`: started, watched, started again, stopped.
 //!
-//! A child's stdin is a pipe that it watches: when the server ends, by whatever cause, the pipe closes
-//! and the child exits. Its output lines become log lines with its name.
+//! A child's stdin is a pipe that it watches: when the server ends, by whatever cause, the pipe
+//! closes and the child exits. Its output lines become log lines with its name.
 
 use std::collections::HashMap;
 use std::io;
@@ -129,7 +129,12 @@ impl KeptChild {
                     // Waiting for a child closes its stdin, unless somebody else holds it.
                     let lifeline = child.stdin.take();
                     self.metrics.child_started(&self.model);
-                    info!(model = %self.model, child = self.number, pid = child.id(), "container process started");
+                    info!(
+                        model = %self.model,
+                        child = self.number,
+                        pid = child.id(),
+                        "container process started"
+                    );
                     tokio::select! {
                         ended = child.wait() => describe(ended),
                         _ = stop.wait_for(|stop| *stop) => {
@@ -142,9 +147,13 @@ impl KeptChild {
             };
             match budget.died(clock::now()) {
                 Verdict::GiveUp => {
-                    error!(model = %self.model, child = self.number,
+                    error!(
+                        model = %self.model,
+                        child = self.number,
                         "container process ended too often and is given up \
-                         (containers.restart_budget = {}); last: {why}", self.config.restart_budget);
+                         (containers.restart_budget = {}); last: {why}",
+                        self.config.restart_budget
+                    );
                     // The pipe of waiters must stay until the server stops.
                     let _ = stop.wait_for(|stop| *stop).await;
                     return;

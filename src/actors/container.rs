@@ -1,8 +1,8 @@
 //! One per replica: owns its `ZeroMQ` connection and the one batch under way.
 //!
 //! It dies on silence, on a broken rule, when its queue of unwritten bytes overflows, or with the
-//! connection; what it had not answered goes back to the batcher (invariant C1). It never trusts the
-//! other end (invariants P3, C2): an answer counts only for the batch under way, whole.
+//! connection; what it had not answered goes back to the batcher (invariant C1). It never trusts
+//! the other end (invariants P3, C2): an answer counts only for the batch under way, whole.
 
 use std::io;
 use std::net::SocketAddr;
@@ -56,7 +56,7 @@ struct Serving {
 #[derive(Debug)]
 struct InFlight {
     message_id: u32,
-    flights: Vec<Arc<Flight>>,
+    flights: Arc<[Arc<Flight>]>,
     sent: Instant,
 }
 
@@ -261,16 +261,16 @@ impl Container {
 
     /// Leaves the batcher, with what is unanswered.
     fn leave(&mut self, why: &str) {
-        let unanswered = self.in_flight.take().map(|batch| batch.flights).unwrap_or_default();
+        let unanswered = self.in_flight.take().map(|batch| batch.flights);
         let Some(serving) = self.serving.take() else { return };
         let why =
             format!("Replica {}:{} failed: {why}", self.identity.model, self.identity.replica);
         let left = ReplicaLeft { replica: self.identity.replica, unanswered, why: Arc::from(why) };
         if let Err(SendError::Full(left) | SendError::Closed(left)) = serving.batcher.try_send(left)
         {
-            for flight in left.unanswered {
+            for flight in left.unanswered.iter().flat_map(|flights| flights.iter()) {
                 let reason = DefaultReason::Failed(Arc::clone(&left.why));
-                self.plane.cache.abort(&flight, reason);
+                self.plane.cache.abort(flight, reason);
             }
         }
     }

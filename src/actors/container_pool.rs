@@ -1,7 +1,8 @@
-//! Who is connected: registers containers, numbers replicas, keeps configured child processes alive.
+//! Who is connected: registers containers, numbers replicas, keeps configured child processes
+//! alive.
 //!
-//! Membership is soft state: nothing here is journalled. A container of an unregistered model is taken
-//! and listed, and serves once its model is registered.
+//! Membership is soft state: nothing here is journalled. A container of an unregistered model is
+//! taken and listed, and serves once its model is registered.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;

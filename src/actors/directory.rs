@@ -10,6 +10,7 @@ use parking_lot::RwLock;
 use super::batcher::Batcher;
 use crate::domain::{ModelName, ModelSpec, ModelVersion};
 use crate::metrics::ModelMetrics;
+use crate::serving::admission::{QueuedByObjective, Round};
 
 /// One registered model version, as the query path sees it.
 #[derive(Debug)]
@@ -22,7 +23,8 @@ pub struct ModelHandle {
     pub metrics: Arc<ModelMetrics>,
     batcher: RwLock<Option<Addr<Batcher>>>,
     replicas: AtomicUsize,
-    queued: AtomicUsize,
+    queued: QueuedByObjective,
+    round: Round,
 }
 
 impl ModelHandle {
@@ -35,7 +37,8 @@ impl ModelHandle {
             metrics,
             batcher: RwLock::default(),
             replicas: AtomicUsize::new(0),
-            queued: AtomicUsize::new(0),
+            queued: QueuedByObjective::default(),
+            round: Round::default(),
         }
     }
 
@@ -62,37 +65,16 @@ impl ModelHandle {
         self.metrics.set_replicas(replicas);
     }
 
-    /// Takes `n` places in the queue, or none if that would exceed `max` (invariant L1).
+    /// Queries waiting, by objective.
     #[must_use]
-    pub fn reserve(&self, n: usize, max: usize) -> bool {
-        let before = self.queued.fetch_add(n, Ordering::Relaxed);
-        if before + n > max {
-            self.queued.fetch_sub(n, Ordering::Relaxed);
-            return false;
-        }
-        true
+    pub fn queued(&self) -> &QueuedByObjective {
+        &self.queued
     }
 
-    /// Takes places without asking, for queries that come back after their replica failed.
-    pub fn reserve_again(&self, n: usize) {
-        self.queued.fetch_add(n, Ordering::Relaxed);
-    }
-
-    /// Gives places back.
-    pub fn release(&self, n: usize) {
-        let less = |queued: usize| Some(queued.saturating_sub(n));
-        let _ = self.queued.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
-    }
-
-    /// Counts anew, when a batcher takes over after another one died with messages unread.
-    pub fn recount(&self, queued: usize) {
-        self.queued.store(queued, Ordering::Relaxed);
-    }
-
-    /// Places taken.
+    /// What the replicas take at once and how long they take for it, as last learned.
     #[must_use]
-    pub fn queued(&self) -> usize {
-        self.queued.load(Ordering::Relaxed)
+    pub fn round(&self) -> &Round {
+        &self.round
     }
 }
 

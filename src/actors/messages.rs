@@ -188,8 +188,8 @@ pub struct BatchDone {
 pub struct ReplicaLeft {
     /// Which.
     pub replica: ReplicaId,
-    /// What it had not answered.
-    pub unanswered: Vec<Arc<Flight>>,
+    /// What it had not answered, which a batcher that was started meanwhile does not know.
+    pub unanswered: Option<Arc<[Arc<Flight>]>>,
     /// Said to callers whose query cannot be tried again.
     pub why: Arc<str>,
 }
@@ -221,7 +221,7 @@ pub struct Detach;
 #[rtype(result = "()")]
 pub struct RunBatch {
     /// At least one.
-    pub flights: Vec<Arc<Flight>>,
+    pub flights: Arc<[Arc<Flight>]>,
 }
 
 /// End the connection. Sender: `ContainerPool`.

@@ -1,20 +1,21 @@
 //! The actors: thin shells with timers, mailboxes and addresses around pure structs.
 //!
 //! ```text
-//! HTTP worker threads (one each)       control thread                  data threads
-//!   Router --starts--> App               CatalogWriter                   Model --starts--> Batcher
-//!                       |                  | Published                     ^                 ^ |
-//!                       |                  +--> Router (each worker)       | starts    Ready | | RunBatch
-//!                       |                  +--> Models -------------------+            Done | v
-//!                       |                         | ModelsChanged                      Container == ZeroMQ
-//!                       |                         v                                      ^
-//!                       |                  ContainerPool ------------ starts, attaches --+
-//!                       |                         ^ Register          RPC thread: listener, handshakes
-//!                       +---------- Enqueue -------------------------------> Batcher
+//! HTTP worker threads (each)     control thread                 data threads
+//!   Router --starts--> App         CatalogWriter                  Model --starts--> Batcher
+//!                       |            | Published                    ^                 ^ |
+//!                       |            +--> Router (each worker)      | starts    Ready | | RunBatch
+//!                       |            +--> Models -------------------+            Done | v
+//!                       |                   | ModelsChanged             Container == ZeroMQ
+//!                       |                   v                               ^
+//!                       |            ContainerPool ---- starts, attaches ---+
+//!                       |                   ^ Register      RPC thread: listener, handshakes
+//!                       +---------- Enqueue ----------------------------> Batcher
 //! ```
 //!
-//! A prediction crosses threads once each way: `App` to `Batcher`, and the answer to the waiting handler.
-//! Every mailbox holds `serving.mailbox_max` messages; a full one sheds (data) or waits (control).
+//! A prediction crosses threads once each way: `App` to `Batcher`, and the answer to the waiting
+//! handler. Every mailbox holds `serving.mailbox_max` messages; a full one sheds (data) or waits
+//! (control).
 //!
 //! Architecture invariant: each parent starts its children by a factory and hears of their end from
 //! `stopped()`, which runs after a panic too; actix's own supervisor does not survive one.

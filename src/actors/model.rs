@@ -56,9 +56,11 @@ impl Model {
     }
 
     fn give_up(&self, queued: Vec<(Instant, Arc<Flight>)>) {
-        error!(model = %self.handle.spec.id, "its batcher failed too often; register the model anew");
+        error!(
+            model = %self.handle.spec.id,
+            "its batcher failed too often; register the model anew"
+        );
         for (_, flight) in queued {
-            self.handle.release(1);
             self.plane.cache.abort(&flight, DefaultReason::NoReplica);
         }
     }

@@ -1,8 +1,8 @@
 //! When a parent starts a dead child again. Pure.
 //!
-//! Actix's own supervisor does not survive a panic, so every parent keeps a factory for its children,
-//! hears of their end from `stopped()`, looks for silent deaths now and then, and asks its
-//! [`RestartBudget`] what to do.
+//! Actix's own supervisor does not survive a panic, so every parent keeps a factory for its
+//! children, hears of their end from `stopped()`, looks for silent deaths now and then, and asks
+//! its [`RestartBudget`] what to do.
 
 use std::time::Duration;
 

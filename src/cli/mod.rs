@@ -4,6 +4,8 @@
 
 mod bench;
 mod check_config;
+mod journal;
+mod value;
 
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -14,7 +16,6 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::rule::Rule;
 use crate::config::{Config, LogFormat, Override};
 use crate::{logging, server};
 
@@ -35,6 +36,17 @@ enum Command {
     Serve(ServeArgs),
     /// Check a config file and print everything that is wrong with it.
     CheckConfig(check_config::CheckConfigArgs),
+    /// Look into the journal of a server that is not running.
+    #[command(after_help = "\
+Examples:
+  clipper journal list --from 10 --json
+  clipper journal verify --data-dir /var/lib/clipper
+  clipper journal state --at 42")]
+    Journal {
+        /// What to print.
+        #[command(subcommand)]
+        what: journal::JournalCommand,
+    },
     /// Load an application and measure its answers.
     Bench(bench::BenchArgs),
     /// Run a model container: a process that connects to a server and answers its batches.
@@ -68,36 +80,20 @@ pub struct ServeArgs {
     #[arg(long, value_name = "IP:PORT")]
     management_addr: Option<SocketAddr>,
     /// Where model containers connect [env: CLIPPER_RPC_ADDR] [default: tcp://127.0.0.1:7000].
-    #[arg(long, value_name = "tcp://IP:PORT", value_parser = rpc_addr)]
+    #[arg(long, value_name = "tcp://IP:PORT", value_parser = value::rpc_addr)]
     rpc_addr: Option<String>,
     /// Where Prometheus reads metrics [env: CLIPPER_METRICS_ADDR] [default: 127.0.0.1:1390].
     #[arg(long, value_name = "IP:PORT")]
     metrics_addr: Option<SocketAddr>,
     /// Redis to share metadata with [env: CLIPPER_REDIS_URL] [default: none, metadata is embedded].
-    #[arg(long, value_name = "redis://HOST:PORT", value_parser = redis_url)]
+    #[arg(long, value_name = "redis://HOST:PORT", value_parser = value::redis_url)]
     redis_url: Option<String>,
     /// Where journal and policy state live [env: CLIPPER_DATA_DIR] [default: ./data].
-    #[arg(long, value_name = "DIR", value_parser = data_dir)]
+    #[arg(long, value_name = "DIR", value_parser = value::data_dir)]
     data_dir: Option<String>,
     /// How log lines look [env: CLIPPER_LOG_FORMAT] [default: text].
     #[arg(long, value_enum, value_name = "FORMAT")]
     log_format: Option<LogFormat>,
-}
-
-fn checked(rule: Rule, text: &str) -> Result<String, String> {
-    rule.read(text).map(|_| text.to_owned())
-}
-
-fn rpc_addr(text: &str) -> Result<String, String> {
-    checked(Rule::RpcAddress, text)
-}
-
-fn redis_url(text: &str) -> Result<String, String> {
-    checked(Rule::RedisUrl, text)
-}
-
-fn data_dir(text: &str) -> Result<String, String> {
-    checked(Rule::Text, text)
 }
 
 impl ServeArgs {
@@ -152,6 +148,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     match cli.command {
         Command::Serve(args) => exit(args.run()),
         Command::CheckConfig(args) => args.run(),
+        Command::Journal { what } => what.run(),
         Command::Bench(args) => args.run(),
         Command::Container { runtime } => crate::runtime::run_cli(runtime),
     }

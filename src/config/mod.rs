@@ -148,7 +148,8 @@ pub struct JournalConfig {
     pub queue_max: usize,
     /// From a command's acceptance to its answer, ms; then 503, and it may still be written.
     pub commit_timeout_ms: u64,
-    /// An acknowledgement waits this long for the actors to apply the change, ms; then it is logged.
+    /// An acknowledgement waits this long for the actors to apply the change, ms; then it is
+    /// logged.
     pub publish_timeout_ms: u64,
     /// Events waiting for one actor that does not apply them; above it, it is cut off.
     pub subscriber_queue_max: usize,
@@ -395,6 +396,6 @@ impl Default for JournalConfig {
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self { format: LogFormat::Text, filter: "info".to_owned() }
+        Self { format: LogFormat::Text, filter: "info,actix_server=warn".to_owned() }
     }
 }

@@ -1,7 +1,9 @@
 //! The words of the project, as values: no IO, no clock, no actors.
 //!
-//! - **application**: what a client queries: an input type, a latency objective (SLO), a default output.
-//! - **model**: a name with versions; one version is *current*. An application is *linked* to a model.
+//! - **application**: what a client queries: an input type, a latency objective (SLO), a default
+//!   output.
+//! - **model**: a name with versions; one version is *current*. An application is *linked* to a
+//!   model.
 //! - **replica**: one connected container process that serves one model version.
 //! - **query**: one input on its way to one output; a request carries one query or a batch of them.
 //!

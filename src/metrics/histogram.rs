@@ -32,7 +32,6 @@ pub fn micros(time: Duration) -> u64 {
 
 /// For ratios and Prometheus samples.
 #[must_use]
-#[allow(clippy::cast_precision_loss, reason = "counts above 2^53 lose their last digits only")]
 pub fn float(count: u64) -> f64 {
     count as f64
 }

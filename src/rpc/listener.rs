@@ -1,8 +1,9 @@
-//! Accepts container connections on the RPC port and brings each to the point where it has said what it
-//! serves; then hands it over.
+//! Accepts container connections on the RPC port and brings each to the point where it has said
+//! what it serves; then hands it over.
 //!
-//! Nothing here is trusted (invariant C2): connections and unfinished handshakes are counted and limited,
-//! a handshake has a deadline and small message limits, accept errors back off instead of spinning.
+//! Nothing here is trusted (invariant C2): connections and unfinished handshakes are counted and
+//! limited, a handshake has a deadline and small message limits, accept errors back off instead of
+//! spinning.
 
 use std::fmt;
 use std::future::Future;
@@ -29,12 +30,14 @@ use crate::metrics::{Metrics, RpcEnd};
 /// Message limits until a container has registered: its metadata is a few short frames.
 const HANDSHAKE_LIMITS: Limits =
     Limits { frames_max: 16, frame_max_bytes: 4 << 10, message_max_bytes: 16 << 10 };
-/// A peer that says nothing for this long after the handshake is asked for its metadata: it may have
-/// reconnected to a restarted server and would otherwise stay silent until its own idle heartbeat.
+/// A peer that says nothing for this long after the handshake is asked for its metadata: it may
+/// have reconnected to a restarted server and would otherwise stay silent until its own idle
+/// heartbeat.
 const ASK_AFTER: Duration = Duration::from_millis(50);
 /// First and longest pause after a failed accept.
 const ACCEPT_BACKOFF: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
-/// At most one log line per reason in this time: a refused container tries again ten times a second.
+/// At most one log line per reason in this time: a refused container tries again ten times a
+/// second.
 const LOG_PAUSE: Duration = Duration::from_secs(1);
 
 /// A connection that has said what it serves.
@@ -135,7 +138,8 @@ impl Drop for PendingPlace {
     }
 }
 
-/// Accepts until dropped. `register` takes over a connection or says why not; it runs on this thread.
+/// Accepts until dropped. `register` takes over a connection or says why not; it runs on this
+/// thread.
 pub async fn serve<R, F>(
     listener: TcpListener,
     config: RpcConfig,

@@ -1,8 +1,8 @@
 //! The prediction cache: finished outputs within a byte bound, and unfinished flights.
 //!
-//! Equal queries share one flight while it runs and its output afterwards. Keys are compared in full,
-//! not by hash. The bound counts the bytes of keys and outputs and a fixed cost per entry. Shared by
-//! all threads, so that a hit is answered without leaving the HTTP worker it came in on.
+//! Equal queries share one flight while it runs and its output afterwards. Keys are compared in
+//! full, not by hash. The bound counts the bytes of keys and outputs and a fixed cost per entry.
+//! Shared by all threads, so that a hit is answered without leaving the HTTP worker it came in on.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, Hasher};

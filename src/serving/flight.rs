@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use smallvec::SmallVec;
@@ -30,6 +31,8 @@ enum Stage {
 #[derive(Debug)]
 struct State {
     stage: Stage,
+    /// Replicas that have it now: two after one of them was suspected of hanging.
+    running: u32,
     waiters: SmallVec<[Waiter; 1]>,
 }
 
@@ -64,7 +67,7 @@ impl Flight {
         let deadline = first.deadline;
         let mut waiters = SmallVec::new();
         waiters.push(first);
-        let state = Mutex::new(State { stage: Stage::Queued, waiters });
+        let state = Mutex::new(State { stage: Stage::Queued, running: 0, waiters });
         Arc::new(Self { key, arrived, deadline, attempts: AtomicU32::new(0), state })
     }
 
@@ -72,6 +75,12 @@ impl Flight {
     #[must_use]
     pub fn input(&self) -> &Input {
         &self.key.input
+    }
+
+    /// The first query's latency objective.
+    #[must_use]
+    pub fn objective(&self) -> Duration {
+        self.deadline - self.arrived
     }
 
     /// Adds a waiter. Gives it back if the flight has ended, or waits in a queue although everybody
@@ -100,8 +109,8 @@ impl Flight {
         self.state.lock().is_forgotten(now)
     }
 
-    /// Takes it out of the queue to run it. `false` if it runs or has ended: it may stand in a queue
-    /// more than once.
+    /// Takes it out of the queue to run it. `false` if it runs or has ended: it may stand in a
+    /// queue more than once.
     #[must_use]
     pub fn start(&self) -> bool {
         let mut state = self.state.lock();
@@ -109,19 +118,29 @@ impl Flight {
             return false;
         }
         state.stage = Stage::Running;
+        state.running += 1;
         self.attempts.fetch_add(1, Ordering::Relaxed);
         true
     }
 
-    /// Back to the queue after its replica failed. `false` if it has ended.
+    /// Lets it be queued again. `false` if it is queued already or has ended.
     #[must_use]
     pub fn requeue(&self) -> bool {
         let mut state = self.state.lock();
-        if state.stage == Stage::Done {
-            return false;
+        let running = state.stage == Stage::Running;
+        if running {
+            state.stage = Stage::Queued;
         }
-        state.stage = Stage::Queued;
-        true
+        running
+    }
+
+    /// A replica that had it has failed. `true` if nobody else has it or will get it, so that the caller
+    /// has to queue or end it.
+    #[must_use]
+    pub fn failed(&self) -> bool {
+        let mut state = self.state.lock();
+        state.running = state.running.saturating_sub(1);
+        state.stage == Stage::Running && state.running == 0
     }
 
     /// How often it was sent to a replica.
@@ -130,8 +149,8 @@ impl Flight {
         self.attempts.load(Ordering::Relaxed)
     }
 
-    /// Ends it: every waiter gets `answer`. Later calls do nothing (invariant P1). Through the cache
-    /// ([`super::cache::PredictionCache::land`], `abort`), which forgets it first.
+    /// Ends it: every waiter gets `answer`. Later calls do nothing (invariant P1). Through the
+    /// cache ([`super::cache::PredictionCache::land`], `abort`), which forgets it first.
     pub(super) fn end(&self, answer: &Answer) {
         let waiters = {
             let mut state = self.state.lock();

@@ -1,16 +1,20 @@
 //! A query between its request and its answer: pure structs that the data-plane actors wrap.
 //!
+//! - [`admission`]: whether a query can make its deadline behind what waits already.
 //! - [`ticket`]: what a request waits on: one slot per query.
 //! - [`flight`]: one computation of one input, with everybody who waits for it.
 //! - [`cache`]: finished outputs and unfinished flights by model and input.
 //! - [`queue`]: what waits for a replica, earliest deadline first.
-//! - [`batch`]: how many queries the next message to a replica carries.
+//! - [`batch`]: how many queries the next message to a replica carries; [`latency`]: what it has learned.
 //! - [`parse`]: request bodies into inputs in wire form. [`output`]: a model's text into JSON.
 
+pub mod admission;
 pub mod batch;
 pub mod cache;
 pub mod flight;
+pub mod latency;
 pub mod output;
 pub mod parse;
 pub mod queue;
 pub mod ticket;
+mod visitors;

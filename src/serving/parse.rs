@@ -13,6 +13,7 @@ use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visito
 use serde_json::Deserializer;
 use smallvec::SmallVec;
 
+use super::visitors::{expecting, refuse, seed};
 use crate::domain::{Input, InputType};
 
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -147,58 +148,6 @@ trait DeserializeAnyWith<'de>: serde::Deserializer<'de> + Sized {
 }
 
 impl<'de, D: serde::Deserializer<'de>> DeserializeAnyWith<'de> for D {}
-
-/// Visitor methods that refuse every JSON type but the wanted one; `$refuse(self, type name)` makes
-/// the error.
-macro_rules! refuse {
-    ($refuse:path; $($kind:ident),*) => { $(refuse!(@ $kind $refuse);)* };
-    (@ null $refuse:path) => {
-        fn visit_unit<E: Error>(self) -> Result<Self::Value, E> { Err($refuse(self, "Null")) }
-    };
-    (@ bool $refuse:path) => {
-        fn visit_bool<E: Error>(self, value: bool) -> Result<Self::Value, E> {
-            Err($refuse(self, if value { "True" } else { "False" }))
-        }
-    };
-    (@ number $refuse:path) => {
-        fn visit_i64<E: Error>(self, _: i64) -> Result<Self::Value, E> { Err($refuse(self, "Number")) }
-        fn visit_u64<E: Error>(self, _: u64) -> Result<Self::Value, E> { Err($refuse(self, "Number")) }
-        fn visit_f64<E: Error>(self, _: f64) -> Result<Self::Value, E> { Err($refuse(self, "Number")) }
-    };
-    (@ string $refuse:path) => {
-        fn visit_str<E: Error>(self, _: &str) -> Result<Self::Value, E> { Err($refuse(self, "String")) }
-    };
-    (@ array $refuse:path) => {
-        fn visit_seq<A: SeqAccess<'de>>(self, _: A) -> Result<Self::Value, A::Error> {
-            Err($refuse(self, "Array"))
-        }
-    };
-    (@ object $refuse:path) => {
-        fn visit_map<A: MapAccess<'de>>(self, _: A) -> Result<Self::Value, A::Error> {
-            Err($refuse(self, "Object"))
-        }
-    };
-}
-
-/// Makes a visitor a seed that accepts any JSON value, and gives it serde's required description.
-macro_rules! seed {
-    ($name:ident => $value:ty) => {
-        impl<'de> DeserializeSeed<'de> for $name<'_> {
-            type Value = $value;
-            fn deserialize<D: serde::Deserializer<'de>>(self, from: D) -> Result<$value, D::Error> {
-                from.deserialize_any(self)
-            }
-        }
-    };
-}
-
-macro_rules! expecting {
-    ($text:literal) => {
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str($text)
-        }
-    };
-}
 
 struct Body<'c> {
     context: &'c mut Context,
@@ -430,7 +379,6 @@ impl Element<'_> {
     }
 }
 
-#[allow(clippy::cast_precision_loss, reason = "what JSON readers do with large integers")]
 impl<'de> Visitor<'de> for Element<'_> {
     type Value = ();
     expecting!("a number");
@@ -515,7 +463,6 @@ impl Label<'_> {
     }
 }
 
-#[allow(clippy::cast_precision_loss, reason = "what JSON readers do with large integers")]
 impl<'de> Visitor<'de> for Label<'_> {
     type Value = f64;
     expecting!("a number");

@@ -27,6 +27,14 @@ pub enum DefaultReason {
 }
 
 impl DefaultReason {
+    /// The query stood so far back in the queue that its answer would have been late.
+    #[must_use]
+    pub fn overtaken() -> Self {
+        Self::Shed(Arc::from(
+            "The query could not be answered within its latency SLO behind those before it",
+        ))
+    }
+
     /// The metric label of this reason.
     #[must_use]
     pub fn outcome(&self) -> Outcome {
@@ -110,8 +118,8 @@ impl Ticket {
         .await;
     }
 
-    /// Closes the ticket and takes what there is; a slot still empty is late (invariant P1: from here
-    /// on nothing can change the answer).
+    /// Closes the ticket and takes what there is; a slot still empty is late (invariant P1: from
+    /// here on nothing can change the answer).
     #[must_use]
     pub fn close(self) -> SmallVec<[Answer; 1]> {
         self.0.closed.store(true, Ordering::Release);

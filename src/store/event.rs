@@ -67,7 +67,8 @@ pub enum Origin {
 pub struct Envelope {
     /// Position in the journal, from 1 without a gap (invariant J1).
     pub seq: u64,
-    /// Wall clock when it was appended, Unix milliseconds. Information only; nothing decides by it.
+    /// Wall clock when it was appended, Unix milliseconds. Information only; nothing decides by
+    /// it.
     pub recorded_at_ms: u64,
     /// Who caused it.
     pub origin: Origin,

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -56,6 +57,14 @@ pub struct Contents {
 }
 
 impl Contents {
+    /// Where the good records are that go on from a snapshot of event `base`.
+    fn good_after(&self, base: u64) -> Result<Range<usize>, StoreError> {
+        let start = self.records.partition_point(|(k, _)| k.as_ref() <= &base.to_be_bytes()[..]);
+        let events = scan(self.records.get(start..).unwrap_or_default())?.events;
+        let goes_on = events.first().is_some_and(|e| e.seq == base + 1);
+        Ok(start..start + if goes_on { events.len() } else { 0 })
+    }
+
     /// What the engine lost: acknowledged events that are not even there as damaged records.
     #[must_use]
     pub fn lost(&self) -> Option<StoreError> {
@@ -157,7 +166,7 @@ impl Engine {
     }
 
     /// Cuts a torn tail, or with `Repair` everything from the first fault; refuses other damage.
-    pub(super) fn recover(&self, on_fault: OnFault) -> Result<OpenReport, StoreError> {
+    pub(super) fn recover(&self, on_fault: OnFault) -> Result<(OpenReport, Contents), StoreError> {
         let contents = self.contents()?;
         let lost = contents.lost();
         if let Some(error) = lost.clone().filter(|_| on_fault == OnFault::Refuse) {
@@ -180,16 +189,16 @@ impl Engine {
             // The snapshot is ahead of the fault: the history before it would leave a gap.
             Some(fault) if fault.seq <= base => {
                 let reason = format!("{}; the snapshot of event {base} goes on", fault.reason);
-                Some(self.cut(&contents, 0, reason)?)
+                Some(self.cut(&contents, contents.good_after(base)?, reason)?)
             }
             Some(fault) => {
-                let from = contents.records.len() - fault.records;
-                Some(self.cut(&contents, from, fault.reason.clone())?)
+                let good = contents.records.len() - fault.records;
+                Some(self.cut(&contents, 0..good, fault.reason.clone())?)
             }
             None => match replay(&contents.snapshots, &contents.scan, u64::MAX, u64::MAX) {
                 Err(StoreError::Missing { from, to }) if on_fault == OnFault::Repair => {
                     let reason = format!("events {from} to {to} are missing");
-                    Some(self.cut(&contents, 0, reason)?)
+                    Some(self.cut(&contents, 0..0, reason)?)
                 }
                 Err(error) => return Err(error),
                 Ok(_) => None,
@@ -200,18 +209,25 @@ impl Engine {
         if last_seq < contents.acknowledged {
             self.head.write(last_seq);
         }
-        let bad_snapshots = contents.bad_snapshots;
+        let bad_snapshots = contents.bad_snapshots.clone();
         if !bad_snapshots.is_empty() {
             tracing::warn!(?bad_snapshots, "damaged snapshots of the journal were passed over");
         }
-        Ok(OpenReport { last_seq, snapshot_seq: base, bad_snapshots, cut, lost_up_to })
+        let report = OpenReport { last_seq, snapshot_seq: base, bad_snapshots, cut, lost_up_to };
+        Ok((report, contents))
     }
 
-    /// Moves the records from index `from` on into the `cut` tree, which then holds this cut alone.
-    fn cut(&self, contents: &Contents, from: usize, reason: String) -> Result<Cut, StoreError> {
-        let records = contents.records.get(from..).unwrap_or_default();
+    /// Moves all records but those at `kept` into the `cut` tree, which then holds this cut alone.
+    fn cut(
+        &self,
+        contents: &Contents,
+        kept: Range<usize>,
+        reason: String,
+    ) -> Result<Cut, StoreError> {
+        let outside = |(at, record)| (!kept.contains(&at)).then_some(record);
+        let records: Vec<_> = contents.records.iter().enumerate().filter_map(outside).collect();
         let (mut copies, mut removals) = (Batch::default(), Batch::default());
-        for (key, value) in records {
+        for (key, value) in &records {
             copies.insert(key, value);
             removals.remove(key);
         }
@@ -223,22 +239,22 @@ impl Engine {
             self.db.flush().map(drop)
         };
         moved().map_err(|e: ::sled::Error| StoreError::Write { reason: e.to_string() })?;
-        let size = |records: &[(IVec, IVec)]| records.iter().map(|(_, v)| v.len() as u64).sum();
-        let before = contents.records.get(..from).unwrap_or_default();
-        let seq = match (&contents.scan.fault, records.first()) {
-            (Some(fault), _) if from > 0 => fault.seq,
-            (_, Some((key, _))) => <[u8; 8]>::try_from(&**key).map_or(0, u64::from_be_bytes),
-            _ => 0,
+        let before = contents.records.get(..kept.end).filter(|_| kept.start == 0);
+        let offset = before.unwrap_or_default().iter().map(|(_, v)| v.len() as u64).sum();
+        let bytes = records.iter().map(|(_, v)| v.len() as u64).sum();
+        let first_key = records.first().and_then(|(k, _)| <[u8; 8]>::try_from(&**k).ok());
+        let seq = match &contents.scan.fault {
+            Some(fault) if kept.start == 0 && kept.end > 0 => fault.seq,
+            _ => first_key.map_or(0, u64::from_be_bytes),
         };
-        let cut =
-            Cut { seq, offset: size(before), reason, records: records.len(), bytes: size(records) };
+        let cut = Cut { seq, offset, reason, records: records.len(), bytes };
         tracing::warn!(
             seq,
             offset = cut.offset,
             records = cut.records,
             bytes = cut.bytes,
             reason = cut.reason,
-            "the journal's tail was not whole and has been cut"
+            "a part of the journal was not whole and has been cut"
         );
         Ok(cut)
     }

@@ -56,7 +56,7 @@ impl SledLog {
     ) -> Result<(Self, OpenReport), StoreError> {
         let directory = engine::directory(data_dir);
         let (engine, policy) = Engine::open(&directory, config)?;
-        let report = guarded(&directory, || engine.recover(on_fault))?;
+        let (report, _) = guarded(&directory, || engine.recover(on_fault))?;
         let table = Arc::new(PolicyTable::new(policy));
         let (config, engine, last_appended) = (config.clone(), Some(engine), report.last_seq);
         Ok((Self { directory, config, engine, table, last_appended, failed: false }, report))
@@ -148,8 +148,7 @@ impl EventLog for SledLog {
         }
         let engine = self.engine()?;
         let replay = guarded(&self.directory, || {
-            engine.recover(OnFault::Refuse)?;
-            let contents = engine.contents()?;
+            let (_, contents) = engine.recover(OnFault::Refuse)?;
             replay(&contents.snapshots, &contents.scan, after, u64::MAX)
         })?;
         self.last_appended = replay.seq;

@@ -242,6 +242,28 @@ fn a_cut_below_a_snapshot_goes_on_from_the_snapshot() {
 }
 
 #[test]
+fn a_repair_below_a_snapshot_keeps_what_comes_after_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = open(dir.path());
+    let all = twelve_events();
+    write(&mut log, &all[..8]);
+    let state = log.load(0).unwrap().catalog;
+    log.snapshot(8, &state).unwrap();
+    write(&mut log, &all[8..]);
+    let whole = log.load(0).unwrap().catalog;
+    let engine = log.engine().unwrap();
+    engine.journal.insert(3_u64.to_be_bytes(), b"torn").unwrap();
+    engine.db.flush().unwrap();
+    drop(log);
+    let error = SledLog::open(dir.path(), &config()).err().unwrap();
+    assert!(matches!(error, StoreError::Corrupt { seq: 3, last_valid: 12, .. }), "{error}");
+
+    let report = inspect::repair(dir.path(), &config()).unwrap();
+    assert_eq!((report.last_seq, report.cut.map(|c| (c.seq, c.records))), (12, Some((1, 8))));
+    assert_eq!(open(dir.path()).load(0).unwrap().catalog, whole);
+}
+
+#[test]
 fn policy_state_is_bounded_kept_and_goes_with_its_application() {
     let dir = tempfile::tempdir().unwrap();
     let config = JournalConfig { policy_state_max_entries: 3, ..config() };

@@ -1,0 +1,7 @@
+"""``python -m clipper_serving``."""
+
+import sys
+
+from .cli import main
+
+sys.exit(main())

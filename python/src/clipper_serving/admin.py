@@ -1,0 +1,260 @@
+"""Manage applications, models and links, with the method names of ``clipper_admin``.
+
+What started, stopped or filled Docker containers is not here: a model version is registered,
+and whichever container connects under its name and version serves it.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Callable, Union
+
+from .client import DEFAULT_QUERY_URL, DEFAULT_TIMEOUT_SECONDS
+from .errors import AdminError, BadInput, ServerUnavailable
+from .http import Answer, HttpPool
+from .input_types import InputType, decode_one, encode_one
+
+DEFAULT_MANAGEMENT_URL = "http://127.0.0.1:1338"
+NO_IMAGE = "NO_CONTAINER"
+"""What ``clipper_admin`` records as the image of a model without one."""
+
+Info = dict[str, Any]
+Version = Union[str, int]
+
+
+class Admin:
+    """Commands to one management frontend. May be used from any number of threads.
+
+    ``query_url`` is asked by ``inspect_instance`` only. ``timeout`` is in seconds. A refused
+    command raises ``AdminError`` with the server's reason in ``msg``; a server that does not
+    answer raises ``ServerUnavailable`` or ``PredictionTimeout``.
+    """
+
+    def __init__(
+        self,
+        url: str = DEFAULT_MANAGEMENT_URL,
+        query_url: str = DEFAULT_QUERY_URL,
+        timeout: float = DEFAULT_TIMEOUT_SECONDS,
+    ) -> None:
+        self._management = HttpPool(url)
+        self._query = HttpPool(query_url)
+        self._timeout = timeout
+
+    def connect(self) -> None:
+        """Check that the server answers. Every other method works without it as well."""
+        _checked(self._management.request("GET", "/admin/ping", None, self._timeout))
+
+    def register_application(
+        self, name: str, input_type: str, default_output: str, slo_micros: int
+    ) -> None:
+        """Add an application that answers within ``slo_micros`` microseconds."""
+        self._post(
+            "add_app",
+            name=name,
+            input_type=input_type,
+            default_output=default_output,
+            latency_slo_micros=slo_micros,
+        )
+
+    def unregister_application(self, name: str) -> None:
+        """Remove an application and its links."""
+        self._post("delete_app", name=name)
+
+    def delete_application(self, name: str) -> None:
+        """The older name of ``unregister_application``."""
+        self.unregister_application(name)
+
+    def register_model(
+        self,
+        name: str,
+        version: Version,
+        input_type: str,
+        image: str | None = None,
+        labels: Sequence[str] | None = None,
+        batch_size: int = -1,
+    ) -> None:
+        """Add a model version and make it the current one.
+
+        ``batch_size`` bounds its batches; -1 lets the server find the best size. ``image`` and
+        ``labels`` are notes only.
+        """
+        self._post(
+            "add_model",
+            model_name=name,
+            model_version=str(version),
+            labels=list(labels or []),
+            input_type=input_type,
+            container_name=NO_IMAGE if image is None else image,
+            model_data_path="DEPRECATED",
+            batch_size=batch_size,
+        )
+
+    def unregister_model(self, name: str, version: Version) -> None:
+        """Remove one version of a model; the server drops its replicas."""
+        self._post("delete_versioned_model", model_name=name, model_version=str(version))
+
+    def stop_models(self, model_names: Sequence[str]) -> None:
+        """Remove all versions of these models."""
+        self._unregister_where(lambda model: model["model_name"] in model_names)
+
+    def stop_versioned_models(self, model_versions_dict: Mapping[str, Sequence[Version]]) -> None:
+        """Remove these versions; the keys are model names."""
+        for name, versions in model_versions_dict.items():
+            for version in versions:
+                self.unregister_model(name, version)
+
+    def stop_inactive_model_versions(self, model_names: Sequence[str]) -> None:
+        """Remove all versions of these models but the current ones."""
+        self._unregister_where(
+            lambda model: model["model_name"] in model_names and not model["is_current_version"]
+        )
+
+    def stop_all_model_containers(self) -> None:
+        """Remove all versions of all models."""
+        self._unregister_where(lambda _model: True)
+
+    def link_model_to_app(self, app_name: str, model_name: str) -> None:
+        """Let the application answer from the model; their input types must be equal."""
+        self._post("add_model_links", app_name=app_name, model_names=[model_name])
+
+    def unlink_model_from_app(self, app_name: str, model_name: str) -> None:
+        """Undo ``link_model_to_app``."""
+        self._post("delete_model_links", app_name=app_name, model_names=[model_name])
+
+    def set_model_version(self, name: str, version: Version) -> None:
+        """Make a registered version the current one: roll forward or back."""
+        self._post("set_model_version", model_name=name, model_version=str(version))
+
+    def get_current_model_version(self, name: str) -> str:
+        """The current version of a model. Raises ``AdminError`` when it has none."""
+        for model in self.get_all_models(verbose=True):
+            if model["model_name"] == name and model["is_current_version"]:
+                return str(model["model_version"])
+        raise AdminError(f"No versions of model {name} registered with Clipper")
+
+    def get_num_replicas(self, name: str, version: Version | None = None) -> int:
+        """How many replicas of a version, by default the current one, are connected."""
+        wanted = self.get_current_model_version(name) if version is None else str(version)
+        return sum(
+            replica["model_name"] == name and replica["model_version"] == wanted
+            for replica in self.get_all_model_replicas(verbose=True)
+        )
+
+    def get_all_apps(self, verbose: bool = False) -> list[Any]:
+        """The names of all applications, or with ``verbose`` their definitions."""
+        return self._list("get_all_applications", verbose=verbose)
+
+    def get_app_info(self, name: str) -> Info | None:
+        """One application's definition, ``None`` when it is unknown."""
+        return self._info("get_application", name=name)
+
+    def get_linked_models(self, app_name: str) -> list[str]:
+        """The names of the models linked to an application."""
+        return self._list("get_linked_models", app_name=app_name)
+
+    def get_all_models(self, verbose: bool = False) -> list[Any]:
+        """All model versions as ``name:version``, or with ``verbose`` their definitions."""
+        return self._list("get_all_models", verbose=verbose)
+
+    def get_model_info(self, name: str, version: Version) -> Info | None:
+        """One model version's definition, ``None`` when it is unknown."""
+        return self._info("get_model", model_name=name, model_version=str(version))
+
+    def get_all_model_replicas(self, verbose: bool = False) -> list[Any]:
+        """All connected replicas as ``name:version:id``, or with ``verbose`` as dicts."""
+        return self._list("get_all_containers", verbose=verbose)
+
+    def get_model_replica_info(self, name: str, version: Version, replica_id: int) -> Info | None:
+        """One connected replica, ``None`` when it is unknown."""
+        return self._info(
+            "get_container", model_name=name, model_version=str(version), replica_id=replica_id
+        )
+
+    def inspect_instance(self) -> Info:
+        """The metrics of the query frontend, in Clipper's JSON."""
+        answer = self._query.request("GET", "/metrics", None, self._timeout)
+        found = _json(_checked(answer))
+        if not isinstance(found, dict):
+            raise AdminError(f"unexpected metrics: {answer.text[:200]}", answer.status)
+        return found
+
+    def get_query_addr(self) -> str:
+        """``host:port`` of the query frontend."""
+        return self._query.address
+
+    def test_predict_function(
+        self, query: Mapping[str, Any], func: Callable[[Any], Any], input_type: str
+    ) -> Any:
+        """Call ``func`` here with the inputs of a query, as a container would get them.
+
+        ``query`` is what the query frontend takes: ``{"input": X}`` or
+        ``{"input_batch": [X, ...]}``; byte inputs are bytes or base64 text. Returns what
+        ``func`` returns; raises ``BadInput`` for a query that the server would refuse.
+        """
+        if "input_batch" in query:
+            inputs = list(query["input_batch"])
+        elif "input" in query:
+            inputs = [query["input"]]
+        else:
+            raise BadInput('a query has the key "input" or "input_batch"')
+        kind = InputType.parse(input_type)
+        try:
+            frames = [encode_one(kind, _from_base64(kind, value)) for value in inputs]
+        except (TypeError, ValueError) as error:
+            raise BadInput(f"the query does not fit {kind.long_name}: {error}") from error
+        return func([decode_one(kind, frame) for frame in frames])
+
+    def close(self) -> None:
+        """Close the idle connections."""
+        self._management.close()
+        self._query.close()
+
+    def _unregister_where(self, chosen: Callable[[Info], bool]) -> None:
+        for model in self.get_all_models(verbose=True):
+            if chosen(model):
+                self.unregister_model(model["model_name"], model["model_version"])
+
+    def _post(self, verb: str, **arguments: Any) -> Answer:
+        body = json.dumps(arguments).encode("utf-8")
+        return _checked(self._management.request("POST", f"/admin/{verb}", body, self._timeout))
+
+    def _list(self, verb: str, **arguments: Any) -> list[Any]:
+        found = _json(self._post(verb, **arguments))
+        if not isinstance(found, list):
+            raise AdminError(f"unexpected answer to {verb}: {found!r}")
+        return found
+
+    def _info(self, verb: str, **arguments: Any) -> Info | None:
+        found = _json(self._post(verb, **arguments))
+        if not isinstance(found, dict):
+            raise AdminError(f"unexpected answer to {verb}: {found!r}")
+        return found or None
+
+
+def _checked(answer: Answer) -> Answer:
+    """The answer itself if it is 200, else the typed error."""
+    if answer.status == 200:
+        return answer
+    msg = f"Received error status code: {answer.status} and message: {answer.text}"
+    if answer.status == 503:
+        raise ServerUnavailable(msg, answer.status, answer.retry_after)
+    raise AdminError(msg, answer.status)
+
+
+def _json(answer: Answer) -> Any:
+    try:
+        return json.loads(answer.body)
+    except ValueError as error:
+        raise AdminError(f"not JSON: {answer.text[:200]}", answer.status) from error
+
+
+def _from_base64(kind: InputType, value: Any) -> Any:
+    if kind is not InputType.BYTES or not isinstance(value, str):
+        return value
+    try:
+        return base64.b64decode(value, validate=True)
+    except binascii.Error as error:
+        raise ValueError("byte inputs are base64 text") from error

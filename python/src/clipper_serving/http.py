@@ -1,0 +1,126 @@
+"""HTTP/1.1 with kept connections, shared by ``Client`` and ``Admin``."""
+
+from __future__ import annotations
+
+import http.client
+import select
+import socket
+import threading
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from .errors import PredictionTimeout, ServerUnavailable
+
+MAX_IDLE_CONNECTIONS = 16
+MAX_BODY_BYTES = 256 * 1024 * 1024
+_READ_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Status, body and the advice of a ``Retry-After`` header in seconds."""
+
+    status: int
+    body: bytes
+    retry_after: float | None
+
+    @property
+    def text(self) -> str:
+        """The body as text."""
+        return self.body.decode("utf-8", "replace")
+
+
+class HttpPool:
+    """Connections to one server, at most one request on each at a time. Thread-safe.
+
+    ``url`` is ``http://host:port``; anything else raises ``ValueError``.
+    """
+
+    def __init__(self, url: str, max_idle: int = MAX_IDLE_CONNECTIONS) -> None:
+        parts = urlsplit(url)
+        if parts.scheme != "http" or not parts.hostname or parts.path.strip("/"):
+            raise ValueError(f"{url!r} is not of the form http://host:port")
+        self.url = url.rstrip("/")
+        self.address = parts.netloc
+        self._host, self._port = parts.hostname, parts.port or 80
+        self._max_idle = max_idle
+        self._lock = threading.Lock()
+        self._idle: list[http.client.HTTPConnection] = []
+
+    def request(self, method: str, path: str, body: bytes | None, timeout_seconds: float) -> Answer:
+        """Send one request and read its answer.
+
+        ``timeout_seconds`` bounds each wait for the network. Nothing is ever sent twice.
+        Raises ``PredictionTimeout`` or ``ServerUnavailable``.
+        """
+        connection = self._take(timeout_seconds)
+        try:
+            headers = {"Content-Type": "application/json"} if body is not None else {}
+            connection.request(method, path, body, headers)
+            response = connection.getresponse()
+            content = _read_body(response)
+        except (socket.timeout, TimeoutError) as error:
+            connection.close()
+            raise PredictionTimeout(
+                f"no answer from {self.url} within {timeout_seconds:g} s"
+            ) from error
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            what = str(error) or type(error).__name__
+            raise ServerUnavailable(f"no answer from {self.url}: {what}") from error
+        except BaseException:
+            connection.close()
+            raise
+        self._give_back(connection, response.will_close)
+        return Answer(response.status, content, _seconds(response.getheader("Retry-After")))
+
+    def close(self) -> None:
+        """Close the idle connections; the pool stays usable."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+
+    def _take(self, timeout_seconds: float) -> http.client.HTTPConnection:
+        while True:
+            with self._lock:
+                connection = self._idle.pop() if self._idle else None
+            if connection is None:
+                return http.client.HTTPConnection(self._host, self._port, timeout=timeout_seconds)
+            if _is_open(connection):
+                connection.sock.settimeout(timeout_seconds)
+                return connection
+            connection.close()
+
+    def _give_back(self, connection: http.client.HTTPConnection, closing: bool) -> None:
+        with self._lock:
+            if not closing and len(self._idle) < self._max_idle:
+                self._idle.append(connection)
+                return
+        connection.close()
+
+
+def _read_body(response: http.client.HTTPResponse) -> bytes:
+    """The whole body. Raises ``HTTPException`` when it exceeds ``MAX_BODY_BYTES``."""
+    body = bytearray()
+    while chunk := response.read(_READ_BYTES):
+        body += chunk
+        if len(body) > MAX_BODY_BYTES:
+            raise http.client.HTTPException(f"the answer exceeds {MAX_BODY_BYTES} bytes")
+    return bytes(body)
+
+
+def _is_open(connection: http.client.HTTPConnection) -> bool:
+    """Whether an idle connection can be used: one with something to read was closed."""
+    if connection.sock is None:
+        return False
+    poll = select.poll()
+    poll.register(connection.sock, select.POLLIN)
+    return not poll.poll(0)
+
+
+def _seconds(header: str | None) -> float | None:
+    try:
+        return float(header) if header is not None else None
+    except ValueError:
+        return None

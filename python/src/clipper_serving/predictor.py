@@ -1,0 +1,171 @@
+"""Runs a predict function over one batch so that one bad input fails alone.
+
+When a call raises or returns the wrong number of outputs, the batch is halved and each half
+tried again, until single inputs fail. A budget of time bounds this: a model that fails on
+everything, slowly, answers the rest of its batch with the last error instead.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Callable
+
+from .input_types import InputType, decode_one, decode_rows, is_numeric
+from .outputs import error_text, to_texts
+
+_log = logging.getLogger(__name__)
+
+PredictFn = Callable[[Any], Any]
+"""Takes a list of inputs, or a 2-D array when stacked; returns one output for each."""
+
+BISECT_BUDGET_SECONDS = 10.0
+"""How long one batch may be searched for its bad inputs."""
+
+LOG_INTERVAL_SECONDS = 1.0
+"""Failed inputs are logged at most this often, with the last one's traceback."""
+
+
+@dataclass(frozen=True)
+class BatchResult:
+    """One text for each input, in input order, and how many of them are errors."""
+
+    texts: list[str]
+    errors: int
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Inputs that go to the predict function together; ``inputs`` can be sliced."""
+
+    positions: list[int]
+    inputs: Any
+
+
+class DecodedBatch:
+    """The inputs of one batch, and the errors of those that could not be decoded."""
+
+    def __init__(self, count: int, groups: list[_Group], failed: dict[int, Exception]) -> None:
+        self.count = count
+        self.groups = groups
+        self.failed = failed
+
+
+class Predictor:
+    """A predict function with the input type that it takes.
+
+    With ``stacked``, numeric inputs of one length arrive together as an array of shape
+    (inputs, values); a batch of mixed lengths takes one call for each length. Without it, and
+    always for strings and bytes, the function gets a list.
+    """
+
+    def __init__(
+        self,
+        fn: PredictFn,
+        input_type: InputType,
+        stacked: bool = False,
+        bisect_budget_seconds: float = BISECT_BUDGET_SECONDS,
+    ) -> None:
+        self._fn = fn
+        self.input_type = input_type
+        self._stacked = stacked and is_numeric(input_type)
+        self._bisect_budget = bisect_budget_seconds
+        self._unreported = 0
+        self._next_report = 0.0
+
+    def decode(self, input_type: InputType, frames: Sequence[bytes]) -> DecodedBatch:
+        """Decode a batch; inputs that cannot be decoded, or are of another type, are set apart."""
+        if input_type is not self.input_type:
+            wrong = TypeError(
+                f"this model takes {self.input_type.long_name}, not {input_type.long_name}"
+            )
+            return DecodedBatch(len(frames), [], {at: wrong for at in range(len(frames))})
+        if not is_numeric(input_type):
+            return self._decode_each(frames)
+        return self._decode_numeric(frames)
+
+    def run(self, batch: DecodedBatch) -> BatchResult:
+        """Predict a whole batch. Raises nothing that the model raises."""
+        texts: dict[int, str] = {}
+        for position, error in batch.failed.items():
+            texts[position] = error_text(error)
+        search = _Search(self._fn, self._bisect_budget)
+        search.last_error = next(iter(batch.failed.values()), None)
+        for group in batch.groups:
+            outputs = search.run(group.inputs)
+            texts.update(zip(group.positions, outputs))
+        ordered = [texts[position] for position in range(batch.count)]
+        errors = len(batch.failed) + search.errors
+        if errors:
+            self._report(errors, search.last_error)
+        return BatchResult(ordered, errors)
+
+    def _report(self, errors: int, error: Exception | None) -> None:
+        """Log failed inputs, at most once in ``LOG_INTERVAL_SECONDS``."""
+        self._unreported += errors
+        now = time.monotonic()
+        if now >= self._next_report:
+            _log.warning("%d input(s) failed", self._unreported, exc_info=error)
+            self._unreported = 0
+            self._next_report = now + LOG_INTERVAL_SECONDS
+
+    def _decode_each(self, frames: Sequence[bytes]) -> DecodedBatch:
+        positions: list[int] = []
+        inputs: list[Any] = []
+        failed: dict[int, Exception] = {}
+        for position, frame in enumerate(frames):
+            try:
+                inputs.append(decode_one(self.input_type, frame))
+                positions.append(position)
+            except ValueError as error:
+                failed[position] = error
+        groups = [_Group(positions, inputs)] if positions else []
+        return DecodedBatch(len(frames), groups, failed)
+
+    def _decode_numeric(self, frames: Sequence[bytes]) -> DecodedBatch:
+        by_length: dict[int, list[int]] = {}
+        for position, frame in enumerate(frames):
+            by_length.setdefault(len(frame), []).append(position)
+        groups: list[_Group] = []
+        failed: dict[int, Exception] = {}
+        for positions in by_length.values():
+            try:
+                rows = decode_rows(self.input_type, [frames[at] for at in positions])
+                groups.append(_Group(positions, rows))
+            except ValueError as error:
+                failed.update((at, error) for at in positions)
+        if not self._stacked and groups:
+            groups = [_in_input_order(groups)]
+        return DecodedBatch(len(frames), groups, failed)
+
+
+def _in_input_order(groups: list[_Group]) -> _Group:
+    pairs: list[tuple[int, Any]] = [
+        pair for group in groups for pair in zip(group.positions, group.inputs)
+    ]
+    pairs.sort(key=lambda pair: pair[0])
+    return _Group([position for position, _ in pairs], [row for _, row in pairs])
+
+
+class _Search:
+    """One batch's calls to the model, with the time left for searching bad inputs."""
+
+    def __init__(self, fn: PredictFn, budget_seconds: float) -> None:
+        self._fn = fn
+        self._deadline = time.monotonic() + budget_seconds
+        self.errors = 0
+        self.last_error: Exception | None = None
+
+    def run(self, inputs: Any) -> list[str]:
+        """One text for each input of the slice ``inputs``."""
+        try:
+            return to_texts(self._fn(inputs), len(inputs))
+        except Exception as error:
+            if len(inputs) > 1 and time.monotonic() < self._deadline:
+                half = len(inputs) // 2
+                return self.run(inputs[:half]) + self.run(inputs[half:])
+            self.errors += len(inputs)
+            self.last_error = error
+            return [error_text(error)] * len(inputs)

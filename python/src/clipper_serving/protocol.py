@@ -1,0 +1,136 @@
+"""Clipper's model RPC, version 3: frames to messages and back, without any IO.
+
+All integers are little-endian. Each function takes or returns the frames of one ZeroMQ
+multipart message as a DEALER socket sees it, the empty delimiter first.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Union
+
+from .errors import ProtocolError
+from .input_types import InputType
+
+RPC_VERSION = 3
+
+_NEW_CONTAINER = 0
+_CONTENT = 1
+_HEARTBEAT = 2
+_SEND_METADATA = 1
+_PREDICT = 0
+_FEEDBACK = 1
+
+_U32 = struct.Struct("<I")
+_U64 = struct.Struct("<Q")
+
+
+@dataclass(frozen=True)
+class Heartbeat:
+    """The server's answer to a heartbeat.
+
+    ``wants_metadata`` says that the server does not know this connection yet.
+    """
+
+    wants_metadata: bool
+
+
+@dataclass(frozen=True)
+class PredictRequest:
+    """One batch: ``frames`` holds the raw bytes of each input, in order."""
+
+    message_id: int
+    input_type: InputType
+    frames: list[bytes]
+
+
+@dataclass(frozen=True)
+class FeedbackRequest:
+    """A feedback message; it carries nothing that a container answers."""
+
+    message_id: int
+
+
+ServerMessage = Union[Heartbeat, PredictRequest, FeedbackRequest]
+
+
+def heartbeat() -> list[bytes]:
+    """The frames that say that this container is alive."""
+    return [b"", _U32.pack(_HEARTBEAT)]
+
+
+def new_container(name: str, version: str, input_type: InputType) -> list[bytes]:
+    """The frames that register this container as a replica of ``name``:``version``."""
+    return [
+        b"",
+        _U32.pack(_NEW_CONTAINER),
+        name.encode("utf-8"),
+        version.encode("utf-8"),
+        str(int(input_type)).encode("ascii"),
+        _U32.pack(RPC_VERSION),
+    ]
+
+
+def prediction_response(message_id: int, outputs: Sequence[str]) -> list[bytes]:
+    """The frames that answer batch ``message_id``, one output text for each input."""
+    frames = [output.encode("utf-8") for output in outputs]
+    header = struct.pack(f"<{len(frames) + 1}Q", len(frames), *map(len, frames))
+    return [
+        b"",
+        _U32.pack(_CONTENT),
+        _U32.pack(message_id),
+        _U64.pack(len(header)),
+        header,
+        *frames,
+    ]
+
+
+def decode_server_message(frames: Sequence[bytes]) -> ServerMessage:
+    """Read one message of the server.
+
+    Raises ``ProtocolError`` for every message that the protocol does not know.
+    """
+    if len(frames) < 4 or frames[0] != b"":
+        raise ProtocolError(f"a message of {len(frames)} frames without its parts")
+    version = _u32(frames[1], "RPC version")
+    if version != RPC_VERSION:
+        raise ProtocolError(f"the server speaks RPC version {version}, not {RPC_VERSION}")
+    kind = _u32(frames[2], "message type")
+    if kind == _HEARTBEAT:
+        return Heartbeat(_u32(frames[3], "heartbeat kind") == _SEND_METADATA)
+    if kind != _CONTENT:
+        raise ProtocolError(f"unknown message type {kind}")
+    return _decode_content(frames)
+
+
+def _decode_content(frames: Sequence[bytes]) -> ServerMessage:
+    message_id = _u32(frames[3], "message id")
+    if len(frames) < 5:
+        raise ProtocolError("a request without its type")
+    request = _u32(frames[4], "request type")
+    if request == _FEEDBACK:
+        return FeedbackRequest(message_id)
+    if request != _PREDICT:
+        raise ProtocolError(f"unknown request type {request}")
+    if len(frames) < 7:
+        raise ProtocolError("a prediction request without its header")
+    header = frames[6]
+    if len(header) < 16 or len(header) % 8:
+        raise ProtocolError(f"a request header of {len(header)} bytes")
+    kind, count, *sizes = struct.unpack(f"<{len(header) // 8}Q", header)
+    inputs = list(frames[7:])
+    if count != len(inputs) or sizes != [len(frame) for frame in inputs]:
+        raise ProtocolError("a request header that does not describe its inputs")
+    try:
+        return PredictRequest(message_id, InputType(kind), inputs)
+    except ValueError as error:
+        raise ProtocolError(f"unknown input type {kind}") from error
+
+
+def _u32(frame: bytes, what: str) -> int:
+    if len(frame) != _U32.size:
+        raise ProtocolError(f"{what} of {len(frame)} bytes instead of {_U32.size}")
+    value: int = _U32.unpack(frame)[0]
+    return value

@@ -1,0 +1,262 @@
+"""The container's side of the RPC connection: register, answer batches, stay connected.
+
+One DEALER socket is one TCP connection: libzmq's own reconnecting is off, so that an answer
+that comes late never reaches a server that did not ask. A closed connection is noticed at
+once through the socket's monitor, a silent one by ``Timing.silence``.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+import math
+import time
+from dataclasses import dataclass
+
+import zmq
+from zmq.utils.monitor import recv_monitor_message
+
+from . import protocol
+from .container_metrics import ContainerMetrics
+from .errors import ProtocolError
+from .input_types import InputType
+from .predictor import Predictor
+from .stopping import StopSignal
+
+_log = logging.getLogger(__name__)
+
+_LOST = (
+    zmq.EVENT_CLOSED
+    | zmq.EVENT_DISCONNECTED
+    | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+)
+# Plain numbers, because combining flags for each frame costs as much as sending it.
+_LAST = int(zmq.NOBLOCK)
+_MORE = int(zmq.NOBLOCK | zmq.SNDMORE)
+
+
+@dataclass(frozen=True)
+class Replica:
+    """Which model version this container serves, and the server's address (``tcp://...``)."""
+
+    name: str
+    version: str
+    input_type: InputType
+    address: str
+
+
+@dataclass(frozen=True)
+class Timing:
+    """The times of a connection, all in seconds.
+
+    ``metadata_repeat``: a request for metadata this soon after the last one answers an older
+    heartbeat and is ignored, else the server would count one container twice.
+    ``linger``: how long the end waits for the last answer to leave.
+    """
+
+    idle_heartbeat: float = 5.0
+    silence: float = 30.0
+    connect: float = 10.0
+    retry_min: float = 0.1
+    retry_max: float = 2.0
+    metadata_repeat: float = 1.0
+    linger: float = 1.0
+
+
+class End(enum.Enum):
+    """Why a connection ended, in words for the log."""
+
+    STOPPED = "stopped"
+    CLOSED = "the server closed the connection"
+    SILENT = "the server is silent"
+    UNREACHABLE = "cannot connect"
+    PROTOCOL = "the server does not follow the protocol"
+
+
+class RpcClient:
+    """Keeps one replica connected and answers its batches, until ``stop`` is set."""
+
+    def __init__(
+        self,
+        replica: Replica,
+        predictor: Predictor,
+        stop: StopSignal,
+        metrics: ContainerMetrics,
+        timing: Timing | None = None,
+    ) -> None:
+        self.replica = replica
+        self.predictor = predictor
+        self.stop = stop
+        self.metrics = metrics
+        self.timing = timing or Timing()
+        self._connection: _Connection | None = None
+
+    def is_ready(self) -> bool:
+        """Whether the connection is up and the server has this replica's metadata."""
+        connection = self._connection
+        return connection is not None and connection.is_registered()
+
+    def run(self) -> None:
+        """Connect, and reconnect whenever the connection ends, until ``stop`` is set."""
+        retry = self.timing.retry_min
+        warned = False
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        try:
+            while not self.stop.is_set():
+                self._connection = connection = _Connection(context, self)
+                end = connection.run()
+                self._connection = None
+                if end is End.STOPPED:
+                    return
+                if connection.was_useful():
+                    retry, warned = self.timing.retry_min, False
+                level = logging.DEBUG if warned else logging.WARNING
+                _log.log(level, "%s: %s, trying again", self.replica.address, end.value)
+                warned = True
+                self.stop.wait(retry)
+                retry = min(retry * 2, self.timing.retry_max)
+        finally:
+            context.term()
+
+
+class _Connection:
+    """One TCP connection, from connecting to its end."""
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], client: RpcClient) -> None:
+        self._client = client
+        self._timing = client.timing
+        self._socket = context.socket(zmq.DEALER)
+        self._socket.setsockopt(zmq.LINGER, 0)
+        self._socket.setsockopt(zmq.RECONNECT_IVL, -1)
+        self._monitor = self._socket.get_monitor_socket(_LOST | zmq.EVENT_HANDSHAKE_SUCCEEDED)
+        self._poller = zmq.Poller()
+        for source in (self._socket, self._monitor, client.stop.fileno()):
+            self._poller.register(source, zmq.POLLIN)
+        self._heard = self._spoke = time.monotonic()
+        self._metadata_sent: float | None = None
+        self._connected = False
+        self._lost = False
+        self._batches = 0
+
+    def is_registered(self) -> bool:
+        return self._metadata_sent is not None
+
+    def was_useful(self) -> bool:
+        """Whether it lived long enough, or did enough, to try again without delay."""
+        return self._batches > 0 or (
+            self._metadata_sent is not None
+            and time.monotonic() - self._metadata_sent > self._timing.retry_max
+        )
+
+    def run(self) -> End:
+        """Work until something ends this connection; says what it was."""
+        try:
+            self._socket.connect(self._client.replica.address)
+            self._send(protocol.heartbeat())
+            while True:
+                end = self._step()
+                if end is not None:
+                    return end
+        except ProtocolError as error:
+            _log.error("%s", error)
+            return End.PROTOCOL
+        finally:
+            self._socket.disable_monitor()
+            self._monitor.close(0)
+            self._socket.close()
+
+    def _step(self) -> End | None:
+        if self._client.stop.is_set():
+            self._socket.setsockopt(zmq.LINGER, math.ceil(self._timing.linger * 1000))
+            return End.STOPPED
+        ready = dict(self._poller.poll(self._poll_millis()))
+        self._read_monitor()
+        if self._lost:
+            return End.CLOSED if self._connected else End.UNREACHABLE
+        if self._socket in ready:
+            self._receive()
+            return None
+        return self._keep_alive(time.monotonic())
+
+    def _poll_millis(self) -> int:
+        if self._lost:
+            return 0
+        now = time.monotonic()
+        if not self._connected:
+            due = self._heard + self._timing.connect
+        else:
+            idle = max(self._heard, self._spoke) + self._timing.idle_heartbeat
+            due = min(idle, self._heard + self._timing.silence)
+        return max(0, math.ceil((due - now) * 1000))
+
+    def _keep_alive(self, now: float) -> End | None:
+        if not self._connected:
+            late = now - self._heard >= self._timing.connect
+            return End.UNREACHABLE if late else None
+        if now - self._heard >= self._timing.silence:
+            return End.SILENT
+        if now - max(self._heard, self._spoke) >= self._timing.idle_heartbeat:
+            self._send(protocol.heartbeat())
+        return None
+
+    def _read_monitor(self) -> None:
+        while self._monitor.poll(0):
+            event = recv_monitor_message(self._monitor)["event"]
+            if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                self._connected = True
+                self._heard = time.monotonic()
+                _log.info("connected to %s", self._client.replica.address)
+            elif event & _LOST:
+                self._lost = True
+
+    def _receive(self) -> None:
+        began = time.monotonic()
+        frames = self._socket.recv_multipart()
+        message = protocol.decode_server_message(frames)
+        self._heard = time.monotonic()
+        if isinstance(message, protocol.Heartbeat):
+            if message.wants_metadata:
+                self._send_metadata(self._heard)
+        elif isinstance(message, protocol.PredictRequest):
+            self._answer(message, began, self._heard)
+        else:
+            _log.debug("feedback message %d ignored", message.message_id)
+
+    def _send_metadata(self, now: float) -> None:
+        sent = self._metadata_sent
+        if sent is not None and now - sent < self._timing.metadata_repeat:
+            return
+        replica = self._client.replica
+        self._send(protocol.new_container(replica.name, replica.version, replica.input_type))
+        self._metadata_sent = now
+        _log.info("registered as a replica of %s:%s", replica.name, replica.version)
+
+    def _answer(self, request: protocol.PredictRequest, began: float, received: float) -> None:
+        predictor, metrics = self._client.predictor, self._client.metrics
+        batch = predictor.decode(request.input_type, request.frames)
+        parsed = time.monotonic()
+        result = predictor.run(batch)
+        handled = time.monotonic()
+        self._read_monitor()
+        if not self._lost:
+            self._send(protocol.prediction_response(request.message_id, result.texts))
+        self._batches += 1
+        metrics.predictions.inc(len(result.texts))
+        metrics.errors.inc(result.errors)
+        metrics.recv.observe((received - began) * 1000)
+        metrics.parse.observe((parsed - received) * 1000)
+        metrics.handle.observe((handled - parsed) * 1000)
+        metrics.end_to_end.observe((time.monotonic() - began) * 1000)
+        # A long batch must not count as the server's silence.
+        self._heard = time.monotonic()
+
+    def _send(self, frames: list[bytes]) -> None:
+        try:
+            for frame in frames[:-1]:
+                self._socket.send(frame, _MORE)
+            self._socket.send(frames[-1], _LAST)
+            self._spoke = time.monotonic()
+        except zmq.Again:
+            self._lost = True

@@ -1,0 +1,193 @@
+"""``serve`` and ``@container``: turn a predict function into a replica of a Clipper model."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import Any, Callable
+
+from . import metrics as user_metrics
+from .container_metrics import ContainerMetrics
+from .errors import ConfigurationError
+from .input_types import InputType
+from .metrics_server import MetricsServer
+from .predictor import PredictFn, Predictor
+from .rpc import Replica, RpcClient, Timing
+from .stopping import StopSignal, stop_on_signals, stop_with_parent
+
+LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
+DEFAULT_HOST = "127.0.0.1"
+DEFAULT_RPC_PORT = 7000
+DEFAULT_METRICS_PORT = 1390
+DEFAULT_INPUT_TYPE = "doubles"
+
+_MAX_PORT = 65535
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a container serves; ``None`` leaves a setting to the environment.
+
+    ``name``, ``version`` (CLIPPER_MODEL_NAME, CLIPPER_MODEL_VERSION): the model, required.
+    ``input_type`` (CLIPPER_INPUT_TYPE, default doubles).
+    ``host``, ``port`` (CLIPPER_IP, CLIPPER_PORT, default 127.0.0.1:7000): the server.
+    ``stacked``: numeric batches as arrays of shape (inputs, values) instead of lists; by
+    default what the predict function says of itself, else no.
+    ``metrics_host``, ``metrics_port`` (CLIPPER_CONTAINER_METRICS_HOST, default 127.0.0.1, and
+    CLIPPER_CONTAINER_METRICS_PORT, default 1390; 0 turns metrics off).
+    """
+
+    name: str | None = None
+    version: str | int | None = None
+    input_type: str | InputType | None = None
+    host: str | None = None
+    port: int | None = None
+    stacked: bool | None = None
+    metrics_host: str | None = None
+    metrics_port: int | None = None
+
+    def replica(self, env: Mapping[str, str]) -> Replica:
+        """The replica to serve. Raises ``ConfigurationError`` for what is missing or wrong."""
+        name = _required(self.name, env, "CLIPPER_MODEL_NAME", "model name")
+        version = _required(self.version, env, "CLIPPER_MODEL_VERSION", "model version")
+        input_type = self.input_type
+        if input_type is None:
+            input_type = env.get("CLIPPER_INPUT_TYPE") or DEFAULT_INPUT_TYPE
+        host = self.host or env.get("CLIPPER_IP") or DEFAULT_HOST
+        port = _port(self.port, env, "CLIPPER_PORT", DEFAULT_RPC_PORT)
+        return Replica(name, version, InputType.parse(input_type), f"tcp://{host}:{port}")
+
+    def metrics_address(self, env: Mapping[str, str]) -> tuple[str, int]:
+        """Host and port of the metrics endpoint; port 0 means none."""
+        host = self.metrics_host or env.get("CLIPPER_CONTAINER_METRICS_HOST") or DEFAULT_HOST
+        variable = "CLIPPER_CONTAINER_METRICS_PORT"
+        return host, _port(self.metrics_port, env, variable, DEFAULT_METRICS_PORT)
+
+
+def serve(
+    fn: PredictFn,
+    *,
+    name: str | None = None,
+    version: str | int | None = None,
+    input_type: str | InputType | None = None,
+    host: str | None = None,
+    port: int | None = None,
+    stacked: bool | None = None,
+    metrics_host: str | None = None,
+    metrics_port: int | None = None,
+    stop: StopSignal | None = None,
+    timing: Timing | None = None,
+) -> None:
+    """Serve ``fn`` until SIGTERM, SIGINT or ``stop``; see ``Settings`` for the arguments.
+
+    ``fn`` takes a list of inputs (1-D arrays, strings or bytes; one 2-D array when
+    ``stacked``) and returns one output for each, in order. Outputs that are not strings are
+    sent as JSON. If it raises, the batch is searched for the inputs at fault, and only these
+    are answered with the error. Raises ``ConfigurationError`` before connecting.
+    """
+    settings = Settings(name, version, input_type, host, port, stacked, metrics_host, metrics_port)
+    run(fn, settings, stop=stop, timing=timing)
+
+
+def run(
+    fn: PredictFn,
+    settings: Settings,
+    *,
+    stop: StopSignal | None = None,
+    timing: Timing | None = None,
+    env: Mapping[str, str] = os.environ,
+) -> None:
+    """``serve`` with its settings in one value.
+
+    With a ``stop`` of the caller, signals and the lifeline are the caller's as well. Without,
+    a process that has no log yet gets one on standard error.
+    """
+    replica = settings.replica(env)
+    metrics_host, metrics_port = settings.metrics_address(env)
+    stacked = settings.stacked
+    if stacked is None:
+        stacked = bool(getattr(fn, "stacked", False))
+    if stop is None:
+        logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
+        stop = StopSignal()
+        stop_on_signals(stop)
+        stop_with_parent(stop, env)
+    client = RpcClient(
+        replica,
+        Predictor(fn, replica.input_type, stacked),
+        stop,
+        ContainerMetrics(user_metrics.REGISTRY),
+        timing,
+    )
+    try:
+        with ExitStack() as stack:
+            if metrics_port:
+                stack.enter_context(
+                    MetricsServer(
+                        user_metrics.REGISTRY, metrics_host, metrics_port, client.is_ready
+                    )
+                )
+            client.run()
+    finally:
+        stop.finish()
+
+
+class Container:
+    """A predict function with its settings; still callable as the function it wraps."""
+
+    def __init__(self, fn: PredictFn, settings: Settings) -> None:
+        self.fn = fn
+        self.settings = settings
+        self.stacked = bool(settings.stacked)
+        self.__doc__ = fn.__doc__
+        self.__name__ = getattr(fn, "__name__", type(fn).__name__)
+
+    def __call__(self, inputs: Any) -> Any:
+        return self.fn(inputs)
+
+    def serve(self, **changes: Any) -> None:
+        """Serve it; keyword arguments are those of ``serve`` and replace the decorator's."""
+        stop, timing = changes.pop("stop", None), changes.pop("timing", None)
+        run(self.fn, replace(self.settings, **changes), stop=stop, timing=timing)
+
+
+def container(
+    *,
+    name: str | None = None,
+    version: str | int | None = None,
+    input_type: str | InputType | None = None,
+    host: str | None = None,
+    port: int | None = None,
+    stacked: bool | None = None,
+    metrics_host: str | None = None,
+    metrics_port: int | None = None,
+) -> Callable[[PredictFn], Container]:
+    """Declare a predict function's settings where it is written; ``.serve()`` serves it.
+
+    The command line reads them as well: ``python -m clipper_serving serve file.py:function``.
+    """
+    settings = Settings(name, version, input_type, host, port, stacked, metrics_host, metrics_port)
+    return lambda fn: Container(fn, settings)
+
+
+def _required(value: str | int | None, env: Mapping[str, str], variable: str, what: str) -> str:
+    text = str(value) if value is not None else env.get(variable, "")
+    if not text:
+        raise ConfigurationError(f"no {what}: give it, or set {variable}")
+    if "," in text or ":" in text:
+        raise ConfigurationError(f"the {what} {text!r} contains ',' or ':'")
+    return text
+
+
+def _port(value: int | None, env: Mapping[str, str], variable: str, default: int) -> int:
+    text = env.get(variable) or default
+    try:
+        port = int(text) if value is None else value
+    except ValueError as error:
+        raise ConfigurationError(f"{variable} is {text!r}, which is no port") from error
+    if not 0 <= port <= _MAX_PORT:
+        raise ConfigurationError(f"{port} is no port")
+    return port

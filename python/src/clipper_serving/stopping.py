@@ -1,0 +1,92 @@
+"""How a container is asked to end: by a caller, a signal, or the end of its standard input."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Mapping
+from types import FrameType
+
+_log = logging.getLogger(__name__)
+
+LIFELINE_VARIABLE = "CLIPPER_LIFELINE"
+LIFELINE_GRACE_SECONDS = 5.0
+"""How long a model may hold up the end of its process once its parent is gone."""
+
+
+class StopSignal:
+    """A flag that also wakes whoever polls ``fileno()``."""
+
+    def __init__(self) -> None:
+        self._flag = threading.Event()
+        self._finished = threading.Event()
+        self._reader, self._writer = socket.socketpair()
+        self._writer.setblocking(False)
+
+    def fileno(self) -> int:
+        """A descriptor that is readable once ``set`` was called."""
+        return self._reader.fileno()
+
+    def set(self) -> None:
+        """Ask for the end. May be called from any thread and from a signal handler."""
+        if not self._flag.is_set():
+            self._flag.set()
+            self._writer.send(b"x")
+
+    def is_set(self) -> bool:
+        """Whether the end was asked for."""
+        return self._flag.is_set()
+
+    def wait(self, timeout_seconds: float) -> bool:
+        """Wait for ``set``; returns whether it was called."""
+        return self._flag.wait(timeout_seconds)
+
+    def finish(self) -> None:
+        """Say that the container has ended."""
+        self._finished.set()
+
+    def wait_finished(self, timeout_seconds: float) -> bool:
+        """Wait for ``finish``; returns whether it was called."""
+        return self._finished.wait(timeout_seconds)
+
+
+def stop_on_signals(stop: StopSignal) -> None:
+    """Let SIGTERM and SIGINT set ``stop``; a second one ends the process at once.
+
+    Does nothing outside the main thread, where Python allows no signal handlers.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
+
+    def handler(number: int, _frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, handler)
+
+
+def stop_with_parent(stop: StopSignal, env: Mapping[str, str] = os.environ) -> None:
+    """With ``CLIPPER_LIFELINE=stdin``, set ``stop`` when standard input ends.
+
+    The parent holds the other end of that pipe, so it ends with the parent, however that dies.
+    A process that is still busy after ``LIFELINE_GRACE_SECONDS`` is ended by force.
+    """
+    if env.get(LIFELINE_VARIABLE) == "stdin":
+        threading.Thread(target=_watch, args=(stop,), name="lifeline", daemon=True).start()
+
+
+def _watch(stop: StopSignal) -> None:
+    try:
+        while os.read(0, 4096):
+            pass
+    except OSError:
+        _log.warning("standard input cannot be read; taken as the end of the parent")
+    _log.info("standard input ended, stopping")
+    stop.set()
+    if not stop.wait_finished(LIFELINE_GRACE_SECONDS):
+        _log.error("still busy %.0f s after the parent ended", LIFELINE_GRACE_SECONDS)
+        os._exit(1)

@@ -1,0 +1,140 @@
+"""Inputs, requests and answers of the query frontend as JSON."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn, Union
+
+import numpy as np
+import numpy.typing as npt
+
+from .errors import (
+    BadInput,
+    Overloaded,
+    ServerUnavailable,
+    UnexpectedAnswer,
+    UnknownApplication,
+)
+from .http import Answer
+
+Inputs = Union[Sequence[Any], "npt.NDArray[Any]"]
+"""Several inputs: a sequence of them, or a 2-D array with one in each row."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One answer.
+
+    ``output`` is the model's output, parsed where it was JSON. ``default`` says that it is the
+    application's default output instead, and ``explanation`` then says why.
+    """
+
+    output: Any
+    default: bool
+    explanation: str | None
+    query_id: int
+
+    def array(self, dtype: npt.DTypeLike | None = None) -> npt.NDArray[Any]:
+        """The output as an array. Raises ``ValueError`` when it cannot be one of ``dtype``."""
+        return np.asarray(self.output, dtype=dtype)
+
+
+def encode_input(value: Any) -> Any:
+    """One input as JSON takes it: arrays as lists, bytes as base64 text.
+
+    Takes a 1-D array, a list or tuple of numbers, a string, or bytes; else ``BadInput``.
+    """
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return base64.b64encode(value).decode("ascii")
+    if isinstance(value, np.ndarray):
+        if value.ndim != 1:
+            raise BadInput(f"an input is a 1-D array, not one of {value.ndim} dimensions")
+        return value.tolist()
+    if isinstance(value, (list, tuple)):
+        return [item.item() if isinstance(item, np.generic) else item for item in value]
+    raise BadInput(f"an input cannot be a {type(value).__name__}")
+
+
+def predict_body(value: Any, version: str | None) -> bytes:
+    """The request for one input."""
+    return _body({"input": encode_input(value)}, version)
+
+
+def batch_body(values: Inputs, version: str | None) -> bytes:
+    """The request for several inputs; a 2-D array counts as one input for each row."""
+    return _body({"input_batch": [encode_input(value) for value in values]}, version)
+
+
+def update_body(uid: int, value: Any, label: float) -> bytes:
+    """The request that reports the true ``label`` of an input."""
+    return _dump({"uid": int(uid), "input": encode_input(value), "label": float(label)})
+
+
+def read_predictions(answer: Answer) -> list[Prediction]:
+    """The predictions in an answer, in input order.
+
+    Raises what ``raise_for_status`` raises, and ``UnexpectedAnswer`` for anything else.
+    """
+    raise_for_status(answer)
+    try:
+        found = json.loads(answer.body)
+        rows = found.get("batch_predictions", [found])
+        return [
+            Prediction(
+                output=row["output"],
+                default=bool(row["default"]),
+                explanation=row.get("default_explanation"),
+                query_id=int(row["query_id"]),
+            )
+            for row in rows
+        ]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UnexpectedAnswer(f"not a prediction: {answer.text[:200]}", 200) from error
+
+
+def raise_for_status(answer: Answer) -> None:
+    """Raise the typed error of an answer that is not 200."""
+    if answer.status != 200:
+        _raise(answer, _cause(answer))
+
+
+def _raise(answer: Answer, cause: str) -> NoReturn:
+    status = answer.status
+    if status in (400, 413, 422):
+        raise BadInput(cause, status)
+    if status == 404:
+        raise UnknownApplication(cause, status)
+    if status == 429:
+        raise Overloaded(cause, status, answer.retry_after)
+    if status == 503:
+        raise ServerUnavailable(cause, status, answer.retry_after)
+    raise UnexpectedAnswer(f"status {status}: {cause}", status)
+
+
+def _cause(answer: Answer) -> str:
+    """What the server says went wrong: the ``cause`` of a JSON body, else the text."""
+    try:
+        found = json.loads(answer.body)
+    except ValueError:
+        return answer.text
+    if isinstance(found, dict):
+        return str(found.get("cause") or found.get("error") or answer.text)
+    return answer.text
+
+
+def _body(content: Any, version: str | None) -> bytes:
+    if version is not None:
+        content["version"] = str(version)
+    return _dump(content)
+
+
+def _dump(content: Any) -> bytes:
+    try:
+        return json.dumps(content, allow_nan=False).encode("utf-8")
+    except (TypeError, ValueError) as error:
+        raise BadInput(f"the input cannot be sent as JSON: {error}") from error

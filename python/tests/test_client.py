@@ -1,0 +1,218 @@
+"""The clients against an HTTP server that gives recorded answers of Clipper."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+from fakes import FakeHttp
+
+from clipper_serving import (
+    AsyncClient,
+    BadInput,
+    Client,
+    Overloaded,
+    PredictionTimeout,
+    ServerUnavailable,
+    UnexpectedAnswer,
+    UnknownApplication,
+)
+
+ANSWER = '{"query_id":26,"output":"plain text","default":false}'
+DEFAULT = (
+    '{"query_id":38,"output":-1,"default":true,"default_explanation":"Failed to retrieve a '
+    'prediction response within the specified latency SLO"}'
+)
+BATCH = (
+    '{"batch_predictions":[{"query_id":42,"output":0,"default":false},'
+    '{"query_id":43,"output":-1,"default":true,"default_explanation":"late"}]}'
+)
+
+
+def test_a_prediction(http: FakeHttp) -> None:
+    http.answer(ANSWER)
+    with Client(http.url) as client:
+        prediction = client.predict("app", [1.5, 2])
+    assert (prediction.output, prediction.query_id) == ("plain text", 26)
+    assert (prediction.default, prediction.explanation) == (False, None)
+    (seen,) = http.seen
+    assert (seen.method, seen.path, seen.body) == ("POST", "/app/predict", {"input": [1.5, 2]})
+
+
+def test_a_default_answer_says_so(http: FakeHttp) -> None:
+    http.answer(DEFAULT)
+    prediction = Client(http.url).predict("app", [1.0])
+    assert prediction.default
+    assert prediction.explanation is not None
+    assert "latency SLO" in prediction.explanation
+
+
+@pytest.mark.parametrize(
+    ("x", "sent"),
+    [
+        (np.array([1.0, 2.5]), [1.0, 2.5]),
+        (np.array([1, 2], dtype=np.int32), [1, 2]),
+        ([np.float32(0.5), 1], [0.5, 1]),
+        ((1, 2), [1, 2]),
+        ("text", "text"),
+        (np.str_("text"), "text"),
+        (b"\x00\xff", "AP8="),
+        (bytearray(b"a"), "YQ=="),
+    ],
+)
+def test_inputs_as_json(http: FakeHttp, x: Any, sent: Any) -> None:
+    http.answer(ANSWER)
+    Client(http.url).predict("app", x)
+    assert http.seen[0].body == {"input": sent}
+
+
+@pytest.mark.parametrize("x", [np.zeros((2, 2)), 5, None, [float("nan")], [object()]])
+def test_inputs_that_are_none_are_not_sent(http: FakeHttp, x: Any) -> None:
+    with pytest.raises(BadInput):
+        Client(http.url).predict("app", x)
+    assert http.seen == []
+
+
+def test_a_batch(http: FakeHttp) -> None:
+    http.answer(BATCH)
+    first, second = Client(http.url).predict_batch("app", np.array([[1.0], [2.0]]), version="3")
+    assert (first.output, second.default) == (0, True)
+    assert http.seen[0].body == {"input_batch": [[1.0], [2.0]], "version": "3"}
+
+
+def test_a_batch_of_one_and_of_none(http: FakeHttp) -> None:
+    http.answer(ANSWER)
+    client = Client(http.url)
+    assert len(client.predict_batch("app", [[1]])) == 1
+    assert client.predict_batch("app", []) == []
+    assert len(http.seen) == 1
+
+
+def test_an_output_as_array(http: FakeHttp) -> None:
+    http.answer({"query_id": 1, "output": [[1, 2], [3, 4]], "default": False})
+    array = Client(http.url).predict("app", [1]).array(np.float32)
+    assert array.shape == (2, 2)
+    assert array.dtype == np.float32
+
+
+def test_names_are_quoted(http: FakeHttp) -> None:
+    http.answer(ANSWER)
+    Client(http.url).predict("a b/ü", [1])
+    assert http.seen[0].path == "/a%20b%2F%C3%BC/predict"
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "error", "message"),
+    [
+        (400, {"error": "Json error", "cause": "why"}, BadInput, "why"),
+        (413, {"error": "too large"}, BadInput, "too large"),
+        (404, {"error": "unknown", "cause": "no app"}, UnknownApplication, "no app"),
+        (429, {"error": "full"}, Overloaded, "full"),
+        (503, "going down", ServerUnavailable, "going down"),
+        (500, "oops", UnexpectedAnswer, "500"),
+        (200, "not json", UnexpectedAnswer, "not json"),
+        (200, [], UnexpectedAnswer, "not a prediction"),
+        (200, {"output": 1}, UnexpectedAnswer, "not a prediction"),
+        (200, {"batch_predictions": []}, UnexpectedAnswer, "0 predictions for 1"),
+    ],
+)
+def test_errors_are_typed(
+    http: FakeHttp, status: int, body: Any, error: type[Exception], message: str
+) -> None:
+    http.answer(body, status, Retry_After="2")
+    with pytest.raises(error, match=message) as raised:
+        Client(http.url).predict("app", [1])
+    assert getattr(raised.value, "status") == status  # noqa: B009
+    assert getattr(raised.value, "retry_after", 2.0) == 2.0
+
+
+def test_no_answer_in_time(http: FakeHttp) -> None:
+    with pytest.raises(PredictionTimeout, match=r"0\.05 s"):
+        Client(http.url).predict("app", [1], timeout=0.05)
+
+
+def test_a_connection_closed_without_an_answer(http: FakeHttp) -> None:
+    http.hang_up()
+    with pytest.raises(ServerUnavailable):
+        Client(http.url).predict("app", [1])
+    assert len(http.seen) == 1
+
+
+def test_nobody_listens(http: FakeHttp) -> None:
+    http.close()
+    with pytest.raises(ServerUnavailable):
+        Client(http.url).predict("app", [1])
+
+
+def test_connections_are_kept(http: FakeHttp) -> None:
+    client = Client(http.url)
+    for _ in range(3):
+        http.answer(ANSWER)
+        client.predict("app", [1])
+    assert len({seen.connection for seen in http.seen}) == 1
+
+
+def test_a_kept_connection_that_was_closed_is_replaced(http: FakeHttp) -> None:
+    client = Client(http.url)
+    http.answer(ANSWER, Connection="close")
+    client.predict("app", [1])
+    http.answer(ANSWER)
+    client.predict("app", [1])
+    assert len({seen.connection for seen in http.seen}) == 2
+
+
+def test_many_threads_share_a_client(http: FakeHttp) -> None:
+    client = Client(http.url)
+    for _ in range(200):
+        http.answer(ANSWER)
+    done: list[str] = []
+
+    def work() -> None:
+        for _ in range(20):
+            done.append(client.predict("app", [1]).output)
+
+    threads = [threading.Thread(target=work) for _ in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert done == ["plain text"] * 200
+    assert len({seen.connection for seen in http.seen}) <= 10
+
+
+@pytest.mark.parametrize(("text", "taken"), [("1", True), ("0", False)])
+def test_feedback(http: FakeHttp, text: str, taken: bool) -> None:
+    http.answer(f"Feedback received? {text}")
+    assert Client(http.url).update("app", 0, np.array([1.5]), 1) is taken
+    seen = http.seen[0]
+    assert (seen.path, seen.body) == ("/app/update", {"uid": 0, "input": [1.5], "label": 1.0})
+    assert isinstance(seen.body["label"], float)
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:1337", "https://h", "http://h/path", ""])
+def test_urls_that_cannot_be_used(url: str) -> None:
+    with pytest.raises(ValueError, match="http://host:port"):
+        Client(url)
+
+
+def test_the_async_client(http: FakeHttp) -> None:
+    for _ in range(20):
+        http.answer(ANSWER)
+
+    async def run() -> None:
+        async with AsyncClient(http.url, concurrency=4) as client:
+            found = await asyncio.gather(*(client.predict("app", [n]) for n in range(20)))
+            assert {prediction.output for prediction in found} == {"plain text"}
+            http.answer(BATCH)
+            assert len(await client.predict_batch("app", [[1], [2]])) == 2
+            http.answer("Feedback received? 1")
+            assert await client.update("app", 0, [1], 1.0)
+            http.answer({"error": "unknown"}, 404)
+            with pytest.raises(UnknownApplication):
+                await client.predict("nowhere", [1])
+
+    asyncio.run(run())
+    assert len({seen.connection for seen in http.seen}) <= 4

@@ -1,0 +1,106 @@
+#!/usr/bin/env bash
+# Runs every test of the project: Rust, end to end, Python.
+#
+# Needs Rust; gets the rest by itself where it is missing: redis-server and Python by apt-get (as
+# root or with sudo), pyzmq, numpy and pytest into .venv. Without anything missing it needs no
+# network. Arguments go to `cargo test`, for example: scripts/test.sh --test check_config
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+requirements=scripts/test-requirements.txt
+venv_python=.venv/bin/python
+
+say() { printf '== %s\n' "$*" >&2; }
+
+as_root() {
+    if [ "$(id -u)" -eq 0 ]; then
+        "$@"
+    elif command -v sudo >/dev/null; then
+        sudo -n "$@"
+    else
+        return 1
+    fi
+}
+
+# apt_install PACKAGE...: false if it cannot.
+apt_install() {
+    command -v apt-get >/dev/null || return 1
+    say "apt-get install $*"
+    as_root apt-get update -qq &&
+        as_root env DEBIAN_FRONTEND=noninteractive \
+            apt-get install -y -qq --no-install-recommends "$@" >&2
+}
+
+# need COMMAND PACKAGE: installs PACKAGE unless there is COMMAND.
+need() {
+    command -v "$1" >/dev/null && return
+    apt_install "$2" && command -v "$1" >/dev/null && return
+    say "$1 is missing and cannot be installed here; install the package $2"
+    exit 1
+}
+
+# Whether .venv has exactly the pinned versions.
+venv_is_ready() {
+    [ -x "$venv_python" ] && "$venv_python" - "$requirements" <<'PY' 2>/dev/null
+import sys
+from importlib.metadata import version
+for line in open(sys.argv[1]):
+    if "==" in line and not line.startswith("#"):
+        name, pinned = line.strip().split("==")
+        assert version(name) == pinned
+import numpy, pytest, zmq
+PY
+}
+
+make_venv() {
+    venv_is_ready && return
+    say "python packages into .venv"
+    rm -rf .venv
+    # Debian keeps ensurepip, which venv needs to put pip into it, in a package of its own.
+    python3 -c 'import ensurepip' 2>/dev/null || apt_install python3-venv || true
+    if ! python3 -m venv .venv >&2; then
+        rm -rf .venv
+        python3 -m venv --without-pip .venv >&2
+    fi
+    if "$venv_python" -m pip --version >/dev/null 2>&1; then
+        "$venv_python" -m pip install -q --disable-pip-version-check -r "$requirements" >&2
+    else
+        # A pip outside can fill an environment that has none.
+        python3 -m pip --python "$venv_python" install -q -r "$requirements" >&2
+    fi
+    venv_is_ready || { say ".venv lacks what $requirements names"; exit 1; }
+}
+
+need cargo cargo
+need cc build-essential
+need redis-server redis-server
+need python3 python3
+make_venv
+export CLIPPER_TEST_PYTHON="$PWD/$venv_python"
+export CARGO_TERM_COLOR=never
+
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+failed=0
+
+cargo test --locked --no-fail-fast "$@" 2>&1 | tee "$log" || failed=1
+if [ -d python/tests ]; then
+    PYTHONPATH="$PWD/python/src" "$venv_python" -m pytest -p no:cacheprovider python/tests 2>&1 |
+        tee -a "$log" || failed=1
+fi
+
+# The runners' own summary lines once more, each under the name of what it sums up.
+say summary
+awk '
+    function keep(line) { lines[++count] = line }
+    /^ +Running / { name = $2 == "unittests" ? $3 : $2 }
+    /^ +Doc-tests / { name = "doc tests" }
+    /^test result: / { keep(name); keep($0); passed += $4; failed += $6 }
+    /^=+ .*(passed|failed|error|no tests ran).* =+$/ { keep("python/tests"); keep($0) }
+    END {
+        printf "Rust: %d passed, %d failed\n", passed, failed
+        for (n = 1; n <= count; n++) print lines[n]
+        exit !count
+    }
+' "$log" || failed=1
+exit "$failed"
