@@ -7,6 +7,7 @@
     reason = "helpers of tests may fail the test"
 )]
 
+use std::collections::HashSet;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Output};
@@ -14,6 +15,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use clipper::bench::inputs::{Choice, InputPlan, InputSource, Template};
+use clipper::domain::InputType;
+use clipper::serving::parse::predict_body;
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
 use serde_json::Value;
 
 const PREDICTION: &str = r#"{"query_id":1,"output":7,"default":false}"#;
@@ -158,4 +164,27 @@ fn people_get_a_table_and_plots() {
     let svg = std::fs::read_to_string(svg).unwrap();
     assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"));
     assert!(svg.contains("<polyline"));
+}
+
+#[test]
+fn the_server_reads_every_body_and_no_two_inputs_are_the_same() {
+    for input_type in InputType::ALL {
+        for (len, batch) in [(9, None), (9, Some(1)), (10, Some(7)), (784, None)] {
+            let plan = InputPlan { input_type, len, batch, choice: Choice::Unique };
+            let template = Template::new(&plan);
+            let source = InputSource::new(&plan, 3);
+            let mut rng = SmallRng::seed_from_u64(1);
+            let mut body = template.body.clone();
+            let mut seen = HashSet::new();
+            for _ in 0..200 {
+                template.fill(&mut body, || source.next(&mut rng));
+                let read = predict_body(&body, input_type, 100).unwrap();
+                assert_eq!(read.inputs.len() as u64, plan.per_request());
+                for input in read.inputs {
+                    let bytes = input.0.to_vec();
+                    assert!(seen.insert(bytes), "{}", String::from_utf8_lossy(&body));
+                }
+            }
+        }
+    }
 }

@@ -2,7 +2,7 @@
 //!
 //! Closed loop: each connection sends its next request when it has its answer. Open loop: requests
 //! have times of their own, whatever the server does. A latency counts from the time at which its
-//! request was meant to start, so that a server that stalls cannot hide the requests it kept waiting.
+//! request was meant to start, so that a server that stalls cannot hide what it kept waiting.
 //!
 //! [`run`] measures one [`Plan`]; [`search::GoodputSearch`] looks for the highest rate answered in
 //! time; [`report::Report`] is what was seen.

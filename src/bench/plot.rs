@@ -1,7 +1,7 @@
 //! The percentile spectrum as text and as SVG.
 //!
-//! The shares are spread by their nines: 90 %, 99 % and 99.9 % are equally far apart, since the tail
-//! is what an objective is about.
+//! The shares are spread by their nines: 90 %, 99 % and 99.9 % are equally far apart, since an
+//! objective is about the tail.
 
 use std::fmt::Write as _;
 
