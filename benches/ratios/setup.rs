@@ -53,9 +53,6 @@ impl Shape {
 
     fn config(&self, settings: &Settings) -> Result<String> {
         let mut text = settings.config.clone();
-        if let Some(max) = self.batch_max {
-            write!(text, "\n[serving]\nbatch_max = {max}\n")?;
-        }
         for n in 0..self.apps {
             let slo_us = self.slo.as_micros();
             write!(
@@ -97,6 +94,8 @@ impl Server {
                 .args(["--query-addr", "127.0.0.1:0", "--management-addr", "127.0.0.1:0"])
                 .args(["--metrics-addr", "127.0.0.1:0", "--rpc-addr", "tcp://127.0.0.1:0"])
                 .args(["--log-format", "json"])
+                // By the environment, so that --config may have a [serving] of its own.
+                .envs(shape.batch_max.map(|max| ("CLIPPER_SERVING__BATCH_MAX", max.to_string())))
                 .stdin(Stdio::null())
                 .stdout(File::create(dir.path().join("stdout"))?)
                 .stderr(File::create(&log)?),
