@@ -2,6 +2,7 @@
 //!
 //! 0 is success, 1 a failure, 2 a wrong use of the command line.
 
+mod bench;
 mod check_config;
 mod journal;
 mod value;
@@ -46,6 +47,8 @@ Examples:
         #[command(subcommand)]
         what: journal::JournalCommand,
     },
+    /// Load an application and measure its answers.
+    Bench(bench::BenchArgs),
     /// Run a model container: a process that connects to a server and answers its batches.
     Container {
         /// What kind.
@@ -146,6 +149,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Serve(args) => exit(args.run()),
         Command::CheckConfig(args) => args.run(),
         Command::Journal { what } => what.run(),
+        Command::Bench(args) => args.run(),
         Command::Container { runtime } => crate::runtime::run_cli(runtime),
     }
 }
