@@ -96,6 +96,22 @@ fn a_container_may_connect_before_its_model_is_registered() {
 }
 
 #[test]
+fn a_model_deleted_and_registered_again_is_served_each_time() {
+    let (server, bystander) = scene();
+    let _container = Container::serving(&server, "m", &[]);
+    let id = json!({"model_name": "m", "model_version": "1"});
+    for round in 0..20 {
+        server.manage("delete_versioned_model", &id);
+        assert_eq!(ask(&server, 1.5).explanation(), "No connected models found for query");
+        server.add_model("m", "1", "doubles");
+        server.await_replicas("m", 1);
+        let input = f64::from(round) + 0.5;
+        assert_eq!(ask(&server, input).output(), &json!([input]));
+    }
+    bystander.was_served(&server);
+}
+
+#[test]
 fn a_container_of_another_type_than_its_later_model_is_dropped() {
     let server = Server::start();
     let bystander = Bystander::start(&server);
