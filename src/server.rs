@@ -47,6 +47,7 @@ pub fn run(loaded: Loaded) -> Result<(), String> {
 
 async fn serve(loaded: Loaded) -> Result<(), String> {
     let Loaded { config, base_dir } = loaded;
+    raise_open_files_limit();
     let stop = stop_signal()?;
     let readiness = Readiness::new();
     let metrics = Metrics::new();
@@ -95,6 +96,17 @@ async fn serve(loaded: Loaded) -> Result<(), String> {
     journal.close().await;
     info!("stopped");
     Ok(())
+}
+
+/// Every connection takes a file, and the usual soft limit of 1,024 is far below the connections
+/// that the config allows. The hard limit is the operator's and stays.
+fn raise_open_files_limit() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        warn!(%error, "the limit of open files cannot be raised");
+    }
 }
 
 /// A future that is done when the process is asked to stop. The handlers are in place on return.
