@@ -4,7 +4,7 @@
 //! [`actors`] (who talks to whom), [`http::query`] (a prediction's way in and out), [`rpc`] (a
 //! batch's way to a container and back), [`server`] (how it is put together).
 //!
-//! Architecture invariant: arrows point one way: http -> actors -> {store, rpc, cache, policies} ->
+//! Architecture invariant: arrows point one way: http -> actors -> {serving, store, rpc} ->
 //! domain.
 
 pub mod actors;
@@ -17,7 +17,6 @@ pub mod domain;
 pub mod http;
 pub mod logging;
 pub mod metrics;
-pub mod policies;
 pub mod rpc;
 pub mod runtime;
 pub mod server;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use actix::prelude::*;
 use smallvec::SmallVec;
 
-use super::data_plane::{DataPlane, Permit};
+use super::data_plane::DataPlane;
 use super::directory::{ModelEntry, ModelHandle};
 use super::messages::{
     AppEnded, AppFacts, Enqueue, Predict, Progress, QueryRefused, Redefine, Relink, Started,
@@ -60,16 +60,12 @@ impl App {
         let model = self.select(version.as_deref())?;
         let permit = self.plane.admit(inputs.len()).ok_or(QueryRefused::Busy)?;
         let queries = inputs.len();
+        let first_query_id = self.plane.query_ids(queries);
         let progress = match model {
-            Some(model) => self.answer(&model, inputs, predict.arrived),
+            Some(model) => self.answer(&model, inputs, predict.arrived, first_query_id),
             None => Progress::Ready(no_replica(queries)),
         };
-        Ok(self.started(queries, progress, permit))
-    }
-
-    fn started(&self, queries: usize, progress: Progress, permit: Permit) -> Started {
-        let first_query_id = self.plane.query_ids(queries);
-        Started { first_query_id, app: Arc::clone(&self.facts), progress, permit }
+        Ok(Started { first_query_id, app: Arc::clone(&self.facts), progress, permit })
     }
 
     /// The default policy's choice: the linked model, in its current version or the one asked for.
@@ -91,7 +87,13 @@ impl App {
         }
     }
 
-    fn answer(&self, model: &Arc<ModelHandle>, inputs: Inputs, arrived: Instant) -> Progress {
+    fn answer(
+        &self,
+        model: &Arc<ModelHandle>,
+        inputs: Inputs,
+        arrived: Instant,
+        first_query_id: u64,
+    ) -> Progress {
         let cache = &self.plane.cache;
         let mut answers: SmallVec<[Option<Answer>; 1]> = SmallVec::with_capacity(inputs.len());
         let mut misses = SmallVec::<[_; 1]>::new();
@@ -122,7 +124,7 @@ impl App {
             return Progress::Ready(shed.collect());
         }
         let deadline = arrived + objective;
-        let ticket = Ticket::new(answers.len());
+        let ticket = Ticket::new(answers.len(), first_query_id);
         for (index, answer) in answers.into_iter().enumerate() {
             if let Some(answer) = answer {
                 ticket.slot(index).fill(answer);

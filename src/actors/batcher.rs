@@ -190,7 +190,6 @@ impl Batcher {
     fn leave(&mut self, id: ReplicaId, why: &str) {
         let Some(replica) = self.replicas.remove(&id) else { return };
         self.idle.retain(|idle| *idle != id);
-        self.model.set_replicas(self.replicas.len());
         if let Some(running) = replica.running {
             self.take_back(&running.flights, why);
         }
@@ -311,7 +310,6 @@ impl Actor for Batcher {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(self.plane.serving.mailbox_max);
-        self.model.set_replicas(0);
         self.arm_watch(ctx);
     }
 
@@ -364,7 +362,6 @@ impl Handler<ReplicaReady> for Batcher {
         let replica = Replica { container: ready.container, controller, running: None };
         self.replicas.insert(ready.replica, replica);
         self.idle.push(ready.replica);
-        self.model.set_replicas(self.replicas.len());
         self.publish_round();
         self.dispatch_soon(ctx);
     }
@@ -412,7 +409,6 @@ impl Handler<StopBatcher> for Batcher {
             self.plane.cache.abort(&flight, DefaultReason::NoReplica);
         }
         self.model.queued().clear();
-        self.model.set_replicas(0);
         ctx.stop();
     }
 }

@@ -14,7 +14,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio_util::codec::FramedRead;
-use tracing::{debug, info, warn};
+use tracing::{debug, debug_span, info, trace, warn};
 
 use super::batcher::Batcher;
 use super::container_pool::ContainerPool;
@@ -75,6 +75,8 @@ pub struct Container {
     unannounced: bool,
     next_message_id: u32,
     last_heard: Instant,
+    /// Since when, and how many, messages that were no awaited answer are counted.
+    unasked: (Instant, u32),
     end: Option<(RpcEnd, String)>,
     /// Gives the connection's place back when the replica ends.
     _open: Place,
@@ -105,6 +107,7 @@ impl Container {
             unannounced: false,
             next_message_id: 0,
             last_heard: clock::now(),
+            unasked: (clock::now(), 0),
             end: None,
             _open: open,
         };
@@ -129,10 +132,12 @@ impl Container {
     fn receive(&mut self, frames: Vec<Bytes>, ctx: &mut Context<Self>) {
         match codec::decode_from_container(frames, self.plane.rpc.frames_max) {
             Ok(FromContainer::Heartbeat) => {
+                self.count_unasked(ctx);
                 codec::encode_heartbeat(&mut self.unwritten, false);
                 self.write(ctx);
             }
             Ok(FromContainer::NewContainer { .. }) => {
+                self.count_unasked(ctx);
                 // It asks again after a heartbeat of ours crossed its first message: known already.
                 debug!(replica = %self.identity.replica, "repeated new-container message");
             }
@@ -143,6 +148,12 @@ impl Container {
         }
     }
 
+    /// The context of a batch's log lines.
+    fn span(&self, message_id: u32) -> tracing::Span {
+        let Identity { model, replica, .. } = &self.identity;
+        debug_span!("batch", %model, %replica, message_id)
+    }
+
     fn answer(&mut self, message_id: u32, outputs: &[Bytes], ctx: &mut Context<Self>) {
         let answered = clock::now();
         let Some(batch) = self.in_flight.take_if(|batch| batch.message_id == message_id) else {
@@ -150,7 +161,7 @@ impl Container {
                 serving.model.metrics.stray_answer();
             }
             debug!(replica = %self.identity.replica, message_id, "stray answer ignored");
-            return;
+            return self.count_unasked(ctx);
         };
         if outputs.len() != batch.flights.len() {
             let (sent, got) = (batch.flights.len(), outputs.len());
@@ -158,7 +169,12 @@ impl Container {
             let text = format!("it answered {got} outputs to {sent} inputs");
             return self.end(RpcEnd::OutputCount, text, ctx);
         }
+        let _span = self.span(message_id).entered();
+        debug!(queries = batch.flights.len(), latency = ?(answered - batch.sent), "batch answered");
         for (flight, text) in batch.flights.iter().zip(outputs) {
+            if tracing::enabled!(tracing::Level::TRACE) {
+                trace!(query_ids = ?flight.query_ids(), "query answered");
+            }
             match Output::from_text(text) {
                 Some(output) => self.plane.cache.land(flight, output),
                 None => self.plane.cache.abort(
@@ -177,6 +193,20 @@ impl Container {
             answered,
         };
         self.tell_batcher(done, ctx);
+    }
+
+    /// Ends a connection that talks too much: its messages take time from all replicas on the thread.
+    fn count_unasked(&mut self, ctx: &mut Context<Self>) {
+        let (since, count) = &mut self.unasked;
+        if self.last_heard - *since >= Duration::from_secs(1) {
+            (*since, *count) = (self.last_heard, 0);
+        }
+        *count += 1;
+        let max = self.plane.rpc.unasked_messages_per_second_max;
+        if *count > max {
+            let text = format!("it sent more than {max} messages in a second that nobody awaited");
+            self.end(RpcEnd::Flood, text, ctx);
+        }
     }
 
     fn announce(&self, ctx: &mut Context<Self>) {
@@ -311,10 +341,14 @@ impl Actor for Container {
 
 impl StreamHandler<Result<Incoming, ZmtpError>> for Container {
     fn handle(&mut self, incoming: Result<Incoming, ZmtpError>, ctx: &mut Self::Context) {
+        if self.end.is_some() {
+            return;
+        }
         self.last_heard = clock::now();
         match incoming {
             Ok(Incoming::Message(frames)) => self.receive(frames, ctx),
             Ok(Incoming::Ping { context }) => {
+                self.count_unasked(ctx);
                 self.unwritten.push_pong(&context);
                 self.write(ctx);
             }
@@ -356,6 +390,12 @@ impl Handler<RunBatch> for Container {
 
     fn handle(&mut self, batch: RunBatch, ctx: &mut Self::Context) {
         let message_id = self.next_message_id;
+        let _span = self.span(message_id).entered();
+        if tracing::enabled!(tracing::Level::TRACE) {
+            for flight in batch.flights.iter() {
+                trace!(query_ids = ?flight.query_ids(), "query sent");
+            }
+        }
         self.next_message_id = self.next_message_id.wrapping_add(1);
         codec::encode_predict(
             &mut self.unwritten,

@@ -145,13 +145,24 @@ impl ContainerPool {
     }
 
     fn add(&mut self, model: &ModelId, id: ReplicaId, replica: Replica) {
-        if !self.retired.contains(model) {
-            self.show(model, id, replica.input_type);
-        }
         if let Some(registered) = self.models.get(model) {
             attach(registered, &replica);
         }
+        let input_type = replica.input_type;
         self.replicas.entry(model.clone()).or_default().insert(id, replica);
+        self.count(model);
+        // Listed last: whoever sees it in the list may rely on it.
+        if !self.retired.contains(model) {
+            self.show(model, id, input_type);
+        }
+    }
+
+    /// Tells the query path how many replicas of a model there are.
+    fn count(&self, model: &ModelId) {
+        let Some(registered) = self.models.get(model) else { return };
+        let wanted = registered.handle.spec.input_type;
+        let replicas = self.replicas.get(model).into_iter().flat_map(BTreeMap::values);
+        registered.handle.set_replicas(replicas.filter(|r| r.input_type == wanted).count());
     }
 
     fn show(&self, model: &ModelId, replica: ReplicaId, input_type: InputType) {
@@ -166,6 +177,7 @@ impl ContainerPool {
         if replicas.is_empty() {
             self.replicas.remove(model);
         }
+        self.count(model);
         removed
     }
 
@@ -181,12 +193,14 @@ impl ContainerPool {
                 }
             }
         }
-        // The batcher runs on another thread: its word may have come before the registration.
-        let registered = Registered { batcher: handle.batcher(), handle };
+        // Its batcher may have reported before the model was known here.
+        let batcher = handle.batcher();
+        let registered = Registered { handle, batcher };
         for replica in self.replicas.get(&id).into_iter().flat_map(BTreeMap::values) {
             attach(&registered, replica);
         }
         self.models.insert(id.clone(), registered);
+        self.count(&id);
         self.children.start(&id, ctx);
     }
 
@@ -278,9 +292,8 @@ impl Handler<BatcherReady> for ContainerPool {
     fn handle(&mut self, ready: BatcherReady, _: &mut Self::Context) {
         let id = &ready.model.spec.id;
         let Some(registered) = self.models.get_mut(id) else { return };
-        // Attaching a replica twice would give it two batches at once.
-        let is_known = registered.batcher.as_ref() == Some(&ready.batcher);
-        if is_known || registered.handle.serial != ready.model.serial {
+        let known = registered.batcher.as_ref() == Some(&ready.batcher);
+        if known || registered.handle.serial != ready.model.serial {
             return;
         }
         registered.batcher = Some(ready.batcher);

@@ -53,13 +53,13 @@ impl ModelHandle {
         *self.batcher.write() = batcher;
     }
 
-    /// Replicas that are connected and attached.
+    /// Replicas that are connected. Their batcher may not know a new one yet: queries wait for it.
     #[must_use]
     pub fn replicas(&self) -> usize {
         self.replicas.load(Ordering::Relaxed)
     }
 
-    /// Called by its batcher.
+    /// Called by the container pool.
     pub fn set_replicas(&self, replicas: usize) {
         self.replicas.store(replicas, Ordering::Relaxed);
         self.metrics.set_replicas(replicas);

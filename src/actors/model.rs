@@ -94,7 +94,6 @@ impl Handler<BatcherEnded> for Model {
 
     fn handle(&mut self, ended: BatcherEnded, ctx: &mut Self::Context) {
         self.handle.set_batcher(None);
-        self.handle.set_replicas(0);
         if self.retired {
             return;
         }

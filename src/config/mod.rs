@@ -79,12 +79,14 @@ pub struct RpcConfig {
     pub addr: String,
     /// Open container connections; further ones are refused.
     pub connections_max: usize,
-    /// Connections that have not yet registered a model; further ones are refused.
+    /// Connections that have not yet registered a model; for a further one the oldest gives way.
     pub pending_handshakes_max: usize,
     /// From accept to the new-container message, ms.
     pub handshake_timeout_ms: u64,
     /// A replica that has been silent this long is dropped, ms (protocol page: 30 s).
     pub silence_timeout_ms: u64,
+    /// Messages in one second, other than answers that are awaited; above it, it is dropped.
+    pub unasked_messages_per_second_max: u32,
     /// Frames of one message.
     pub frames_max: usize,
     /// Bytes of one frame.
@@ -342,6 +344,7 @@ impl Default for RpcConfig {
             pending_handshakes_max: 512,
             handshake_timeout_ms: 5_000,
             silence_timeout_ms: 30_000,
+            unasked_messages_per_second_max: 1_000,
             frames_max: 8_192,
             frame_max_bytes: 64 << 20,
             message_max_bytes: 64 << 20,

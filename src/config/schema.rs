@@ -74,6 +74,7 @@ const RPC: &[Key] = &[
     count("pending_handshakes_max", "connections"),
     millis("handshake_timeout_ms"),
     millis("silence_timeout_ms"),
+    count("unasked_messages_per_second_max", "messages"),
     count("frames_max", "frames"),
     bytes("frame_max_bytes"),
     bytes("message_max_bytes"),

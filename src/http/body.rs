@@ -45,7 +45,7 @@ pub async fn read(
     if declared_bytes(request).is_some_and(|declared| declared > drain_max) {
         return Err(ApiError::too_large(limits.max_bytes));
     }
-    let mut body = BytesMut::new();
+    let mut pieces = Pieces::default();
     let mut received: usize = 0;
     loop {
         let next = tokio::time::timeout(limits.idle, payload.next()).await.map_err(|_| {
@@ -57,9 +57,9 @@ pub async fn read(
             chunk.map_err(|broken| ApiError::new(errors::BROKEN_BODY, broken.to_string()))?;
         received = received.saturating_add(chunk.len());
         if received <= limits.max_bytes {
-            body.extend_from_slice(&chunk);
+            pieces.push(chunk);
         } else {
-            body = BytesMut::new();
+            pieces = Pieces::default();
             if received > drain_max {
                 break;
             }
@@ -68,7 +68,31 @@ pub async fn read(
     if received > limits.max_bytes {
         return Err(ApiError::too_large(limits.max_bytes));
     }
-    Ok(body.freeze())
+    Ok(pieces.join())
+}
+
+/// A body in the making. Most come in one piece, which is then passed on without a copy.
+#[derive(Default)]
+struct Pieces {
+    first: Bytes,
+    rest: BytesMut,
+}
+
+impl Pieces {
+    fn push(&mut self, piece: Bytes) {
+        if self.first.is_empty() {
+            self.first = piece;
+        } else {
+            if self.rest.is_empty() {
+                self.rest.extend_from_slice(&self.first);
+            }
+            self.rest.extend_from_slice(&piece);
+        }
+    }
+
+    fn join(self) -> Bytes {
+        if self.rest.is_empty() { self.first } else { self.rest.freeze() }
+    }
 }
 
 fn declared_bytes(request: &HttpRequest) -> Option<usize> {

@@ -6,7 +6,7 @@ use actix_web::http::{Method, header};
 use actix_web::web::{self, Payload};
 use actix_web::{HttpRequest, HttpResponse};
 use bytes::{BufMut, BytesMut};
-use tracing::debug;
+use tracing::{Instrument as _, debug, debug_span};
 
 use super::body::{self, BodyLimits};
 use super::errors::{self, ApiError};
@@ -62,15 +62,18 @@ async fn predict(
         .map_err(|_| ApiError::unavailable("The application's actor is being restarted"))?
         .map_err(|refused| explain(refused, &body))?;
     let Started { first_query_id, app, progress, permit } = started;
+    let span = debug_span!("query", app = %app.spec.name, query_id = first_query_id);
     let answers = match progress {
         Progress::Ready(answers) => answers,
         Progress::Waiting { ticket, deadline } => {
             // At the deadline the ticket is closed with what it has (invariant P1).
-            let _ = tokio::time::timeout_at(deadline, ticket.filled()).await;
+            let filled = ticket.filled().instrument(span.clone());
+            let _ = tokio::time::timeout_at(deadline, filled).await;
             ticket.close()
         }
     };
     drop(permit);
+    let _span = span.entered();
     let latency = clock::now() - arrived;
     let mut json = BytesMut::with_capacity(96 * answers.len().max(1));
     if answers.len() != 1 {
@@ -86,7 +89,7 @@ async fn predict(
             Answer::Default(reason) => reason.outcome(),
         };
         app.metrics.answered(outcome, latency);
-        debug!(app = %app.spec.name, query_id, ?outcome, ?latency, "answered");
+        debug!(query_id, ?outcome, ?latency, "answered");
         write_answer(&mut json, query_id, answer, app.default_output.json());
     }
     if answers.len() != 1 {

@@ -82,6 +82,8 @@ pub enum RpcEnd {
     Silent,
     /// Did not read; its write queue was full.
     Stuck,
+    /// Sent too many messages that nobody asked for.
+    Flood,
     /// Wrong number of outputs.
     OutputCount,
     /// Its model version was retired.
@@ -94,7 +96,7 @@ pub enum RpcEnd {
 
 impl RpcEnd {
     /// Every reason, in the order of declaration.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Limit,
         Self::Zmtp,
         Self::Protocol,
@@ -105,6 +107,7 @@ impl RpcEnd {
         Self::Closed,
         Self::Silent,
         Self::Stuck,
+        Self::Flood,
         Self::OutputCount,
         Self::Retired,
         Self::Panicked,
@@ -125,6 +128,7 @@ impl RpcEnd {
             Self::Closed => "closed",
             Self::Silent => "silent",
             Self::Stuck => "stuck",
+            Self::Flood => "flood",
             Self::OutputCount => "output_count",
             Self::Retired => "retired",
             Self::Panicked => "panicked",

@@ -5,6 +5,8 @@
 //! limited, a handshake has a deadline and small message limits, accept errors back off instead of
 //! spinning.
 
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::future::Future;
 use std::io;
@@ -14,9 +16,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::BytesMut;
+use parking_lot::Mutex;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
 use tracing::{debug, warn};
 
 use super::codec::{self, DecodeError, FromContainer};
@@ -104,7 +108,6 @@ fn end_of_decode(error: &DecodeError) -> RpcEnd {
 #[derive(Debug, Default)]
 struct Places {
     open: AtomicUsize,
-    pending: AtomicUsize,
 }
 
 /// One open connection's share of `rpc.connections_max`, given back when dropped.
@@ -129,12 +132,42 @@ impl Drop for Place {
     }
 }
 
+/// Unfinished handshakes, oldest first: when there are too many, the oldest gives way. A container is
+/// done within milliseconds, so that those who only hold places go first.
+#[derive(Clone, Default)]
+struct Pending(Arc<Mutex<PendingTable>>);
+
+#[derive(Default)]
+struct PendingTable {
+    next: u64,
+    /// Dropping the sender ends the handshake.
+    oldest_first: BTreeMap<u64, oneshot::Sender<()>>,
+}
+
+impl Pending {
+    /// A place for one more, and what ends when it is taken away.
+    fn take(&self, max: usize) -> (PendingPlace, oneshot::Receiver<()>) {
+        let mut table = self.0.lock();
+        while table.oldest_first.len() >= max {
+            table.oldest_first.pop_first();
+        }
+        let (evict, evicted) = oneshot::channel();
+        let number = table.next;
+        table.next += 1;
+        table.oldest_first.insert(number, evict);
+        (PendingPlace { pending: self.clone(), number }, evicted)
+    }
+}
+
 /// An unfinished handshake's share of `rpc.pending_handshakes_max`.
-struct PendingPlace(Arc<Places>);
+struct PendingPlace {
+    pending: Pending,
+    number: u64,
+}
 
 impl Drop for PendingPlace {
     fn drop(&mut self) {
-        self.0.pending.fetch_sub(1, Ordering::Relaxed);
+        self.pending.0.lock().oldest_first.remove(&self.number);
     }
 }
 
@@ -150,6 +183,7 @@ pub async fn serve<R, F>(
     F: Future<Output = Result<(), Refused>> + 'static,
 {
     let places = Arc::new(Places::default());
+    let handshakes = Pending::default();
     let mut log = Quiet::default();
     let mut backoff = ACCEPT_BACKOFF.0;
     loop {
@@ -164,29 +198,39 @@ pub async fn serve<R, F>(
         };
         backoff = ACCEPT_BACKOFF.0;
         let open = places.open.load(Ordering::Relaxed);
-        let pending = places.pending.load(Ordering::Relaxed);
-        if open >= config.connections_max || pending >= config.pending_handshakes_max {
+        if open >= config.connections_max {
             metrics.rpc_ended(RpcEnd::Limit);
-            log.warn(&format!(
-                "container connection from {peer} refused: {open} open (rpc.connections_max = {}), \
-                 {pending} in handshake (rpc.pending_handshakes_max = {})",
-                config.connections_max, config.pending_handshakes_max
-            ));
+            let max = config.connections_max;
+            refused(RpcEnd::Limit, peer, &format!("{open} are open (rpc.connections_max = {max})"));
             continue;
         }
         let place = Place::take(&places, &metrics);
-        places.pending.fetch_add(1, Ordering::Relaxed);
-        let pending = PendingPlace(Arc::clone(&places));
+        let (pending, evicted) = handshakes.take(config.pending_handshakes_max);
         let (config, metrics, register) = (config.clone(), Arc::clone(&metrics), register.clone());
         actix::spawn(async move {
-            let result = introduce(stream, peer, place, &config, register).await;
+            let introduced = tokio::select! {
+                introduced = introduce(stream, peer, place, &config) => introduced,
+                _ = evicted => Err(evicted_by_newer(config.pending_handshakes_max)),
+            };
             drop(pending);
+            let result = match introduced {
+                Ok(registration) => register(registration).await,
+                Err(refused) => Err(refused),
+            };
             if let Err(Refused { why, text }) = result {
                 metrics.rpc_ended(why);
                 refused(why, peer, &text);
             }
         });
     }
+}
+
+fn evicted_by_newer(max: usize) -> Refused {
+    let text = format!(
+        "it had not said what it serves and gave way to a newer connection: \
+         {max} are in handshake (rpc.pending_handshakes_max)"
+    );
+    Refused::new(RpcEnd::Limit, text)
 }
 
 fn refused(why: RpcEnd, peer: SocketAddr, text: &str) {
@@ -198,13 +242,13 @@ fn refused(why: RpcEnd, peer: SocketAddr, text: &str) {
 }
 
 thread_local! {
-    static LOG: std::cell::RefCell<Quiet> = std::cell::RefCell::default();
+    static LOG: RefCell<Quiet> = RefCell::default();
 }
 
 /// Lets one line per reason and [`LOG_PAUSE`] through and counts the rest.
 #[derive(Default)]
 struct Quiet {
-    last: std::collections::HashMap<Option<RpcEnd>, (Instant, u64)>,
+    last: HashMap<Option<RpcEnd>, (Instant, u64)>,
 }
 
 impl Quiet {
@@ -239,17 +283,12 @@ impl Quiet {
     }
 }
 
-async fn introduce<R, F>(
+async fn introduce(
     stream: TcpStream,
     peer: SocketAddr,
     place: Place,
     config: &RpcConfig,
-    register: R,
-) -> Result<(), Refused>
-where
-    R: Fn(Registration) -> F,
-    F: Future<Output = Result<(), Refused>>,
-{
+) -> Result<Registration, Refused> {
     let closed = |error: io::Error| Refused::new(RpcEnd::Closed, error);
     tune(&stream).map_err(closed)?;
     let mut connection = Connection { stream, buffer: BytesMut::with_capacity(1 << 10) };
@@ -261,7 +300,7 @@ where
         })??;
     let stream = connection.stream.into_std().map_err(closed)?;
     let unread = connection.buffer;
-    register(Registration { stream, unread, model, input_type, peer, place }).await
+    Ok(Registration { stream, unread, model, input_type, peer, place })
 }
 
 fn tune(stream: &TcpStream) -> io::Result<()> {

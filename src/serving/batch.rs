@@ -56,7 +56,11 @@ impl BatchController {
         // try that now and then, if even the guess would not be late.
         let next = explored + explored.div_ceil(4);
         let harmless = self.curve.p99(next) <= objective.mul_f64(PROBE_SHARE);
-        if fits == explored && harmless && self.batches % PROBE_EVERY == 0 { next } else { fits }
+        if fits == explored && harmless && self.batches.is_multiple_of(PROBE_EVERY) {
+            next
+        } else {
+            fits
+        }
     }
 
     /// Learns from an answered batch.

@@ -143,6 +143,12 @@ impl Flight {
         state.stage == Stage::Running && state.running == 0
     }
 
+    /// The ids of the queries that wait for it; for logs.
+    #[must_use]
+    pub fn query_ids(&self) -> SmallVec<[u64; 1]> {
+        self.state.lock().waiters.iter().map(|w| w.slot.query_id()).collect()
+    }
+
     /// How often it was sent to a replica.
     #[must_use]
     pub fn attempts(&self) -> u32 {

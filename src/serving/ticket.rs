@@ -74,6 +74,7 @@ struct Shared {
     open: AtomicUsize,
     closed: AtomicBool,
     waker: AtomicWaker,
+    first_query_id: u64,
 }
 
 /// The waiting end: owned by the request's handler; dropping it tells everybody not to bother.
@@ -88,14 +89,15 @@ pub struct Slot {
 }
 
 impl Ticket {
-    /// A ticket for `queries` queries, none answered.
+    /// A ticket for `queries` queries with consecutive ids, none answered.
     #[must_use]
-    pub fn new(queries: usize) -> Self {
+    pub fn new(queries: usize, first_query_id: u64) -> Self {
         let mut slots = SmallVec::with_capacity(queries);
         slots.resize(queries, None);
         Self(Arc::new(Shared {
             slots: Mutex::new(slots),
             open: AtomicUsize::new(queries),
+            first_query_id,
             ..Shared::default()
         }))
     }
@@ -152,6 +154,12 @@ impl Slot {
         }
     }
 
+    /// The id of its query, as the client is told.
+    #[must_use]
+    pub fn query_id(&self) -> u64 {
+        self.shared.first_query_id + self.index as u64
+    }
+
     /// Whether somebody still waits for it.
     #[must_use]
     pub fn is_awaited(&self) -> bool {
@@ -169,7 +177,7 @@ mod tests {
 
     #[tokio::test]
     async fn wakes_when_the_last_slot_is_filled_and_keeps_each_first_answer() {
-        let ticket = Ticket::new(2);
+        let ticket = Ticket::new(2, 0);
         let (a, b) = (ticket.slot(0), ticket.slot(1));
         let filler = tokio::spawn(async move {
             b.fill(output("2"));
@@ -184,7 +192,7 @@ mod tests {
 
     #[test]
     fn what_is_missing_at_the_close_is_late_and_later_answers_go_nowhere() {
-        let ticket = Ticket::new(2);
+        let ticket = Ticket::new(2, 0);
         let (a, b) = (ticket.slot(0), ticket.slot(1));
         a.fill(output("1"));
         assert!(b.is_awaited());
@@ -196,7 +204,7 @@ mod tests {
 
     #[test]
     fn a_dropped_ticket_is_not_awaited() {
-        let ticket = Ticket::new(1);
+        let ticket = Ticket::new(1, 0);
         let slot = ticket.slot(0);
         drop(ticket);
         assert!(!slot.is_awaited());

@@ -1,0 +1,288 @@
+//! The real server as a process, and a plain HTTP client for it.
+
+#![allow(dead_code, reason = "each test file uses a part of it")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests")]
+#![allow(clippy::disallowed_methods, reason = "plain threads of a test, not actors")]
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// Far above what any step takes; only a test that fails waits so long.
+pub const PATIENCE: Duration = Duration::from_mins(1);
+
+/// Polls until `condition` gives something.
+pub fn until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(Instant::now() < deadline, "not in time: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A process that does not outlive its test.
+pub struct Process(pub Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A running server with all ports free ones.
+pub struct Served {
+    process: Process,
+    pub query: SocketAddr,
+    pub management: SocketAddr,
+    pub metrics: SocketAddr,
+    pub rpc: SocketAddr,
+    log: Arc<Mutex<Vec<String>>>,
+}
+
+impl Served {
+    /// Starts the server and waits until it listens.
+    pub fn start(config: &str, data_dir: &Path) -> Self {
+        Self::start_by(Command::new(env!("CARGO_BIN_EXE_clipper")), config, data_dir)
+    }
+
+    /// The same with at most `files` open file descriptors.
+    pub fn start_with_files(files: u32, config: &str, data_dir: &Path) -> Self {
+        let mut shell = Command::new("sh");
+        let script = format!("ulimit -n {files}; exec \"$@\"");
+        shell.args(["-c", &script, "sh", env!("CARGO_BIN_EXE_clipper")]);
+        Self::start_by(shell, config, data_dir)
+    }
+
+    fn start_by(mut command: Command, config: &str, data_dir: &Path) -> Self {
+        let file = data_dir.join("clipper.toml");
+        std::fs::write(&file, config).unwrap();
+        let child = command
+            .args(["serve", "--query-addr", "127.0.0.1:0", "--management-addr", "127.0.0.1:0"])
+            .args(["--metrics-addr", "127.0.0.1:0", "--rpc-addr", "tcp://127.0.0.1:0"])
+            .args(["--log-format", "json", "--config"])
+            .arg(&file)
+            .arg("--data-dir")
+            .arg(data_dir.join("data"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut process = Process(child);
+        let stderr = process.0.stderr.take().unwrap();
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let keep = Arc::clone(&log);
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                keep.lock().unwrap().push(line);
+            }
+        });
+        let listening = until("the server listens", || {
+            let ended = process.0.try_wait().unwrap();
+            let lines = log.lock().unwrap();
+            assert!(ended.is_none(), "the server ended: {ended:?}\n{}", lines.join("\n"));
+            lines.iter().find(|line| line.contains("\"listening\"")).cloned()
+        });
+        let line: serde_json::Value = serde_json::from_str(&listening).unwrap();
+        let addr = |key: &str| {
+            let text = line[key].as_str().unwrap();
+            let text = text.trim_start_matches("http://").trim_start_matches("tcp://");
+            text.trim_end_matches("/metrics").parse().unwrap()
+        };
+        Self {
+            query: addr("query"),
+            management: addr("management"),
+            metrics: addr("metrics"),
+            rpc: addr("rpc"),
+            process,
+            log,
+        }
+    }
+
+    /// The lines it has logged so far.
+    pub fn log(&self) -> Vec<String> {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// Whether it still runs.
+    pub fn is_up(&mut self) -> bool {
+        self.process.0.try_wait().unwrap().is_none()
+    }
+
+    /// Ends it at once, as a crash does.
+    pub fn kill_9(mut self) {
+        self.process.0.kill().unwrap();
+        self.process.0.wait().unwrap();
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.0.id()
+    }
+
+    /// Resident memory, MB.
+    pub fn resident_mb(&self) -> f64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1024.0
+    }
+
+    /// User and system CPU time so far, in clock ticks (hundredths of a second on Linux).
+    pub fn cpu_ticks(&self) -> u64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
+        let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    }
+
+    /// The value of the sample whose line starts with `sample`; 0 if there is none.
+    pub fn metric(&self, sample: &str) -> f64 {
+        let (_, text) = Http::new(self.metrics).request("GET", "/metrics", "").unwrap();
+        let line = text.lines().find(|line| line.strip_prefix(sample).is_some_and(is_value));
+        line.map_or(0.0, |line| line.rsplit_once(' ').unwrap().1.parse().unwrap())
+    }
+
+    /// Connections that ended for `reason`.
+    pub fn ended(&self, reason: &str) -> f64 {
+        self.metric(&format!("clipper_rpc_ended_total{{reason=\"{reason}\"}}"))
+    }
+
+    /// One admin command that must be acknowledged.
+    pub fn admin(&self, path: &str, body: &serde_json::Value) {
+        let (status, text) =
+            Http::new(self.management).request("POST", path, &body.to_string()).unwrap();
+        assert_eq!(status, 200, "{path} {body}: {text}");
+    }
+
+    /// Registers an application, its model and the link.
+    pub fn add_linked(&self, name: &str, slo_micros: u32) {
+        self.admin("/admin/add_app", &app(name, slo_micros));
+        self.admin("/admin/add_model", &model(name));
+        let link = serde_json::json!({ "app_name": name, "model_names": [name] });
+        self.admin("/admin/add_model_links", &link);
+    }
+
+    /// A container that answers "7" to everything.
+    pub fn noop(&self, model: &str) -> Process {
+        let child = Command::new(env!("CARGO_BIN_EXE_clipper"))
+            .args(["container", "noop", "--name", model, "--version", "1", "--output", "7"])
+            .args(["--connect", &format!("tcp://{}", self.rpc)])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        Process(child)
+    }
+
+    /// Waits until a version's number of attached replicas is `n`.
+    pub fn await_replicas(&self, model: &str, n: u32) {
+        let sample = format!("clipper_replicas{{model=\"{model}\",version=\"1\"}}");
+        let wanted = f64::from(n);
+        until(&format!("{n} replicas of {model}"), || {
+            (self.metric(&sample).to_bits() == wanted.to_bits()).then_some(())
+        });
+    }
+}
+
+fn is_value(rest: &str) -> bool {
+    rest.strip_prefix(' ').is_some_and(|value| value.parse::<f64>().is_ok())
+}
+
+/// The body that adds an application over doubles.
+pub fn app(name: &str, slo_micros: u32) -> serde_json::Value {
+    serde_json::json!({
+        "name": name, "input_type": "doubles", "default_output": "-1.0",
+        "latency_slo_micros": slo_micros,
+    })
+}
+
+/// The body that adds version 1 of a model over doubles.
+pub fn model(name: &str) -> serde_json::Value {
+    serde_json::json!({
+        "model_name": name, "model_version": "1", "input_type": "doubles", "labels": [],
+        "container_name": "external", "model_data_path": "", "batch_size": 1,
+    })
+}
+
+/// A connection that is kept alive and opened anew when it broke.
+pub struct Http {
+    addr: SocketAddr,
+    stream: Option<BufReader<TcpStream>>,
+}
+
+impl Http {
+    pub fn new(addr: SocketAddr) -> Self {
+        Self { addr, stream: None }
+    }
+
+    /// Status and body of the answer.
+    pub fn request(
+        &mut self,
+        verb: &str,
+        path: &str,
+        body: &str,
+    ) -> std::io::Result<(u16, String)> {
+        let answer = self.attempt(verb, path, body);
+        if answer.is_err() {
+            self.stream = None;
+        }
+        answer
+    }
+
+    fn attempt(&mut self, verb: &str, path: &str, body: &str) -> std::io::Result<(u16, String)> {
+        if self.stream.is_none() {
+            let stream = TcpStream::connect_timeout(&self.addr, PATIENCE)?;
+            stream.set_nodelay(true)?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            self.stream = Some(BufReader::new(stream));
+        }
+        let stream = self.stream.as_mut().unwrap();
+        let request = format!(
+            "{verb} {path} HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        stream.get_mut().write_all(request.as_bytes())?;
+        read_answer(stream)
+    }
+}
+
+fn read_answer(stream: &mut BufReader<TcpStream>) -> std::io::Result<(u16, String)> {
+    let broken = || std::io::Error::other("not an HTTP answer");
+    let mut head = Vec::new();
+    loop {
+        let mut line = String::new();
+        if stream.read_line(&mut line)? == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        if line == "\r\n" {
+            break;
+        }
+        head.push(line.to_ascii_lowercase());
+    }
+    let status = head.first().and_then(|line| line.split(' ').nth(1)?.parse().ok());
+    let length = head.iter().find_map(|line| line.strip_prefix("content-length:"));
+    if let Some(length) = length {
+        let mut body = vec![0; length.trim().parse().map_err(|_| broken())?];
+        stream.read_exact(&mut body)?;
+        return Ok((status.ok_or_else(broken)?, String::from_utf8(body).map_err(|_| broken())?));
+    }
+    // Chunked.
+    let mut body = String::new();
+    loop {
+        let mut size = String::new();
+        stream.read_line(&mut size)?;
+        let size = usize::from_str_radix(size.trim(), 16).map_err(|_| broken())?;
+        let mut chunk = vec![0; size + 2];
+        stream.read_exact(&mut chunk)?;
+        if size == 0 {
+            return Ok((status.ok_or_else(broken)?, body));
+        }
+        body.push_str(std::str::from_utf8(&chunk[..size]).map_err(|_| broken())?);
+    }
+}
