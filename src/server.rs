@@ -89,7 +89,12 @@ async fn serve(loaded: Loaded) -> Result<(), String> {
     stop.await;
     readiness.drain();
     info!("stopping: in-flight queries finish first");
-    futures_util::future::join_all(handles.iter().map(|handle| handle.stop(true))).await;
+    // The query frontend first: meanwhile the others still say that the server is not ready.
+    let mut handles = handles.iter();
+    if let Some(query) = handles.next() {
+        query.stop(true).await;
+    }
+    futures_util::future::join_all(handles.map(|handle| handle.stop(true))).await;
     if pool.send(StopChildren).await.is_err() {
         warn!("the container pool ended before its child processes");
     }
