@@ -47,6 +47,7 @@ pub fn run(loaded: Loaded) -> Result<(), String> {
 
 async fn serve(loaded: Loaded) -> Result<(), String> {
     let Loaded { config, base_dir } = loaded;
+    raise_open_files_limit();
     let stop = stop_signal()?;
     let readiness = Readiness::new();
     let metrics = Metrics::new();
@@ -88,13 +89,29 @@ async fn serve(loaded: Loaded) -> Result<(), String> {
     stop.await;
     readiness.drain();
     info!("stopping: in-flight queries finish first");
-    futures_util::future::join_all(handles.iter().map(|handle| handle.stop(true))).await;
+    // The query frontend first: meanwhile the others still say that the server is not ready.
+    let mut handles = handles.iter();
+    if let Some(query) = handles.next() {
+        query.stop(true).await;
+    }
+    futures_util::future::join_all(handles.map(|handle| handle.stop(true))).await;
     if pool.send(StopChildren).await.is_err() {
         warn!("the container pool ended before its child processes");
     }
     journal.close().await;
     info!("stopped");
     Ok(())
+}
+
+/// Every connection takes a file, and the usual soft limit of 1,024 is far below the connections
+/// that the config allows. The hard limit is the operator's and stays.
+fn raise_open_files_limit() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        warn!(%error, "the limit of open files cannot be raised");
+    }
 }
 
 /// A future that is done when the process is asked to stop. The handlers are in place on return.
