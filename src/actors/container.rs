@@ -146,6 +146,10 @@ impl Container {
             }
             Err(error) => self.end(RpcEnd::Protocol, error.to_string(), ctx),
         }
+        // With nothing unanswered it may leave a dead pool; it comes back to the new one.
+        if self.in_flight.is_none() && !self.pool.connected() {
+            self.end(RpcEnd::Shutdown, "the container pool ended", ctx);
+        }
     }
 
     fn answer(&mut self, message_id: u32, outputs: &[Bytes], ctx: &mut Context<Self>) {
