@@ -18,9 +18,12 @@ use crate::actors::catalog::{CatalogWriter, ChangeError, Execute};
 use crate::actors::children::{ChildPlan, Children, StopChildren};
 use crate::actors::container_pool::{ContainerInfo, ContainerList, ContainerPool};
 use crate::actors::data_plane::DataPlane;
+use crate::actors::kept::Kept;
 use crate::actors::messages::{Register, RegistrationRefused};
 use crate::actors::models::{Boot, DataArbiters, Models};
 use crate::actors::router::{Router, Routes};
+use crate::actors::supervisor::RestartBudget;
+use crate::actors::watchdog::Watchdog;
 use crate::bootstrap;
 use crate::config::{Config, HttpConfig, Loaded};
 use crate::domain::{AppName, Command};
@@ -58,19 +61,23 @@ async fn serve(loaded: Loaded) -> Result<(), String> {
 
     let plane = DataPlane::new(&config, Arc::clone(&metrics));
     let threads: Vec<Arbiter> = (0..config.serving.data_threads).map(|_| Arbiter::new()).collect();
+    let watchdog = Watchdog::default();
+    for thread in &threads {
+        watchdog.watch("data", thread.handle());
+    }
     let arbiters = DataArbiters(threads.iter().map(Arbiter::handle).collect());
     let list = ContainerList::default();
     let children = child_plans(&config, &base_dir, sockets.rpc_addr()?)?;
-    let children = Children::new(config.containers.clone(), Arc::clone(&metrics), children);
-    let pool =
-        ContainerPool::new(Arc::clone(&plane), arbiters.clone(), list.clone(), children).start();
+    let pool = keep_pool(&config, &plane, &arbiters, &list, children);
     let rpc = Arbiter::new();
+    watchdog.watch("rpc", rpc.handle());
+    actix::spawn(watchdog.clone().run(Arc::clone(&metrics)));
     sockets.serve_rpc(&rpc, &config, &metrics, &pool)?;
     readiness.meet(Condition::RpcBound);
 
-    let catalog = CatalogWriter::new(journal.clone(), config.journal.clone()).start();
-    let models = Models::new(Arc::clone(&plane), arbiters, pool.clone()).start();
-    models.send(Boot(catalog.clone())).await.map_err(|e| e.to_string())??;
+    let catalog = keep_catalog(&config, &metrics, &journal);
+    let models = Models::new(Arc::clone(&plane), arbiters, pool.clone(), catalog.clone()).start();
+    models.send(Boot).await.map_err(|e| e.to_string())??;
     bootstrap::run(&config, &catalog).await?;
 
     let states = Arc::new(States(states));
@@ -81,6 +88,7 @@ async fn serve(loaded: Loaded) -> Result<(), String> {
         list,
         states,
         readiness: Arc::clone(&readiness),
+        watchdog,
     };
     let handles = frontends.start(&config, sockets)?;
     while !readiness.missing().is_empty() {
@@ -112,6 +120,31 @@ fn raise_open_files_limit() {
     if let Err(error) = raised {
         warn!(%error, "the limit of open files cannot be raised");
     }
+}
+
+fn keep_pool(
+    config: &Config,
+    plane: &Arc<DataPlane>,
+    arbiters: &DataArbiters,
+    list: &ContainerList,
+    children: HashMap<crate::domain::ModelId, ChildPlan>,
+) -> Kept<ContainerPool> {
+    let budget = RestartBudget::new(&config.containers);
+    let (metrics, containers) = (Arc::clone(&plane.metrics), config.containers.clone());
+    let (plane, arbiters, list) = (Arc::clone(plane), arbiters.clone(), list.clone());
+    Kept::start("container_pool", Arc::clone(&metrics), budget, move |lifeline| {
+        let children = Children::new(containers.clone(), Arc::clone(&metrics), children.clone());
+        let (plane, arbiters, list) = (Arc::clone(&plane), arbiters.clone(), list.clone());
+        ContainerPool::new(plane, arbiters, list, children, lifeline)
+    })
+}
+
+fn keep_catalog(config: &Config, metrics: &Arc<Metrics>, journal: &Journal) -> Kept<CatalogWriter> {
+    let budget = RestartBudget::new(&config.containers);
+    let (journal, limits) = (journal.clone(), config.journal.clone());
+    Kept::start("catalog_writer", Arc::clone(metrics), budget, move |lifeline| {
+        CatalogWriter::new(journal.clone(), limits.clone(), lifeline)
+    })
 }
 
 /// A future that is done when the process is asked to stop. The handlers are in place on return.
@@ -178,7 +211,7 @@ impl Sockets {
         arbiter: &Arbiter,
         config: &Config,
         metrics: &Arc<Metrics>,
-        pool: &Addr<ContainerPool>,
+        pool: &Kept<ContainerPool>,
     ) -> Result<(), String> {
         let socket = self.rpc.try_clone().map_err(|e| e.to_string())?;
         let (config, metrics, pool) = (config.rpc.clone(), Arc::clone(metrics), pool.clone());
@@ -240,11 +273,12 @@ fn child_plans(
 /// What the HTTP workers need.
 struct Frontends {
     plane: Arc<DataPlane>,
-    catalog: Addr<CatalogWriter>,
+    catalog: Kept<CatalogWriter>,
     view: CatalogView,
     list: ContainerList,
     states: Arc<States>,
     readiness: Arc<Readiness>,
+    watchdog: Watchdog,
 }
 
 impl Frontends {
@@ -286,7 +320,9 @@ impl Frontends {
         let (plane, catalog) = (Arc::clone(&self.plane), self.catalog.clone());
         let feedback: Arc<dyn FeedbackLog> = self.states.clone();
         let readiness = Arc::clone(&self.readiness);
+        let watchdog = self.watchdog.clone();
         frontend(config, workers, socket, move |app| {
+            watchdog.watch("http", Arbiter::current());
             let routes = Routes::default();
             let (starting, ready) = (Arc::clone(&starting), Arc::clone(&readiness));
             let on_loaded = move || {
@@ -353,7 +389,7 @@ fn frontend(
 
 /// The metadata as the management frontend sees it.
 struct Writer {
-    catalog: Addr<CatalogWriter>,
+    catalog: Kept<CatalogWriter>,
     view: CatalogView,
 }
 

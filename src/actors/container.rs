@@ -148,6 +148,10 @@ impl Container {
             }
             Err(error) => self.end(RpcEnd::Protocol, error.to_string(), ctx),
         }
+        // With nothing unanswered it may leave a dead pool; it comes back to the new one.
+        if self.in_flight.is_none() && !self.pool.connected() {
+            self.end(RpcEnd::Shutdown, "the container pool ended", ctx);
+        }
     }
 
     /// The context of a batch's log lines.

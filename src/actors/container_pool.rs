@@ -16,6 +16,7 @@ use super::children::{Children, StopChildren};
 use super::container::{Container, Identity};
 use super::data_plane::DataPlane;
 use super::directory::ModelHandle;
+use super::kept::Lifeline;
 use super::messages::{
     Attach, BatcherReady, CloseContainer, ContainerEnded, Detach, ModelChange, ModelsChanged,
     Register, RegistrationRefused,
@@ -39,15 +40,30 @@ pub struct ContainerInfo {
     pub input_type: InputType,
 }
 
-/// The list of connected replicas, readable from any thread.
+/// The list of connected replicas, readable from any thread; and the numbers of the next ones, which
+/// a pool that takes over after a panic goes on with.
 #[derive(Debug, Clone, Default)]
-pub struct ContainerList(Arc<RwLock<BTreeMap<(ModelId, ReplicaId), ContainerInfo>>>);
+pub struct ContainerList(Arc<RwLock<Table>>);
+
+#[derive(Debug, Default)]
+struct Table {
+    connected: BTreeMap<(ModelId, ReplicaId), ContainerInfo>,
+    next: HashMap<ModelId, u32>,
+}
 
 impl ContainerList {
+    fn number(&self, model: &ModelId) -> ReplicaId {
+        let mut table = self.0.write();
+        let next = table.next.entry(model.clone()).or_default();
+        let number = ReplicaId(*next);
+        *next += 1;
+        number
+    }
+
     /// All of them, by model and number.
     #[must_use]
     pub fn all(&self) -> Vec<ContainerInfo> {
-        self.0.read().values().cloned().collect()
+        self.0.read().connected.values().cloned().collect()
     }
 }
 
@@ -72,19 +88,21 @@ pub struct ContainerPool {
     models: HashMap<ModelId, Registered>,
     retired: HashSet<ModelId>,
     replicas: HashMap<ModelId, BTreeMap<ReplicaId, Replica>>,
-    next_replica: HashMap<ModelId, u32>,
     stopping: bool,
+    _lifeline: Lifeline,
 }
 
 impl ContainerPool {
-    /// An empty pool.
+    /// An empty pool. Replicas of an earlier one end by themselves and come back to this one.
     #[must_use]
     pub fn new(
         plane: Arc<DataPlane>,
         arbiters: DataArbiters,
         list: ContainerList,
         children: Children,
+        lifeline: Lifeline,
     ) -> Self {
+        list.0.write().connected.clear();
         Self {
             plane,
             arbiters,
@@ -93,8 +111,8 @@ impl ContainerPool {
             models: HashMap::new(),
             retired: HashSet::new(),
             replicas: HashMap::new(),
-            next_replica: HashMap::new(),
             stopping: false,
+            _lifeline: lifeline,
         }
     }
 
@@ -116,9 +134,7 @@ impl ContainerPool {
 
     fn take(&mut self, registration: Registration, ctx: &mut Context<Self>) {
         let Registration { stream, unread, model, input_type, peer, place } = registration;
-        let number = self.next_replica.entry(model.clone()).or_default();
-        let replica = ReplicaId(*number);
-        *number += 1;
+        let replica = self.list.number(&model);
         let identity = Identity { model: model.clone(), replica, input_type, peer };
         let (plane, pool) = (Arc::clone(&self.plane), ctx.address());
         let (started, start) = tokio::sync::oneshot::channel();
@@ -167,11 +183,11 @@ impl ContainerPool {
 
     fn show(&self, model: &ModelId, replica: ReplicaId, input_type: InputType) {
         let info = ContainerInfo { model: model.clone(), replica, input_type };
-        self.list.0.write().insert((model.clone(), replica), info);
+        self.list.0.write().connected.insert((model.clone(), replica), info);
     }
 
     fn remove(&mut self, model: &ModelId, replica: ReplicaId) -> bool {
-        self.list.0.write().remove(&(model.clone(), replica));
+        self.list.0.write().connected.remove(&(model.clone(), replica));
         let Some(replicas) = self.replicas.get_mut(model) else { return false };
         let removed = replicas.remove(&replica).is_some();
         if replicas.is_empty() {
@@ -209,7 +225,7 @@ impl ContainerPool {
         self.children.stop(id);
         let Some(replicas) = self.replicas.get(id) else { return };
         for (replica, entry) in replicas {
-            self.list.0.write().remove(&(id.clone(), *replica));
+            self.list.0.write().connected.remove(&(id.clone(), *replica));
             tell(&entry.container, Detach);
         }
         // Its containers may stay connected or come back: not listed until it is registered again.
@@ -230,6 +246,12 @@ impl ContainerPool {
         for (model, replica) in dead {
             self.remove(&model, replica);
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn containers(&self, id: &ModelId) -> Vec<Addr<Container>> {
+        let replicas = self.replicas.get(id).into_iter().flat_map(BTreeMap::values);
+        replicas.map(|replica| replica.container.clone()).collect()
     }
 
     /// The children's part of the state.

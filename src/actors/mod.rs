@@ -28,8 +28,13 @@ pub mod container;
 pub mod container_pool;
 pub mod data_plane;
 pub mod directory;
+pub mod kept;
 pub mod messages;
 pub mod model;
 pub mod models;
 pub mod router;
 pub mod supervisor;
+pub mod watchdog;
+
+#[cfg(test)]
+mod supervision_tests;
