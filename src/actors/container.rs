@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use actix::prelude::*;
 use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio_util::codec::FramedRead;
@@ -117,9 +118,9 @@ impl Container {
     /// Starts to read; `unread` is what the handshake read too much.
     pub fn listen(&self, read_half: OwnedReadHalf, unread: BytesMut, ctx: &mut Context<Self>) {
         let decoder = Decoder::new(listener::zmtp_limits(&self.plane.rpc));
-        let mut framed = FramedRead::new(read_half, decoder);
-        framed.read_buffer_mut().unsplit(unread);
-        ctx.add_stream(framed);
+        // What is put into a `FramedRead`'s buffer is not looked at before more arrives.
+        let bytes = AsyncReadExt::chain(io::Cursor::new(unread), read_half);
+        ctx.add_stream(FramedRead::new(bytes, decoder));
     }
 
     fn end(&mut self, why: RpcEnd, text: impl Into<String>, ctx: &mut Context<Self>) {
