@@ -189,7 +189,7 @@ impl Container {
         self.tell_batcher(done, ctx);
     }
 
-    /// Ends a connection that talks too much: its messages take time from all replicas on the thread.
+    /// Ends a connection that talks too much: that takes time from all replicas on the thread.
     fn count_unasked(&mut self, ctx: &mut Context<Self>) {
         let (since, count) = &mut self.unasked;
         if self.last_heard - *since >= Duration::from_secs(1) {

@@ -129,8 +129,8 @@ impl Drop for Place {
     }
 }
 
-/// Unfinished handshakes, oldest first: when there are too many, the oldest gives way. A container is
-/// done within milliseconds, so that those who only hold places go first.
+/// Unfinished handshakes, oldest first: when there are too many, the oldest gives way. A container
+/// is done within milliseconds, so that those who only hold places go first.
 #[derive(Clone, Default)]
 struct Pending(Arc<Mutex<PendingTable>>);
 
