@@ -118,10 +118,9 @@ impl Container {
     /// Starts to read; `unread` is what the handshake read too much.
     pub fn listen(&self, read_half: OwnedReadHalf, unread: BytesMut, ctx: &mut Context<Self>) {
         let decoder = Decoder::new(listener::zmtp_limits(&self.plane.rpc));
-        // Read as if it arrived now: what is merely put into the buffer waits for the next bytes.
+        // What is put into a `FramedRead`'s buffer is not looked at before more arrives.
         let bytes = AsyncReadExt::chain(io::Cursor::new(unread), read_half);
-        let framed = FramedRead::new(bytes, decoder);
-        ctx.add_stream(framed);
+        ctx.add_stream(FramedRead::new(bytes, decoder));
     }
 
     fn end(&mut self, why: RpcEnd, text: impl Into<String>, ctx: &mut Context<Self>) {
@@ -201,8 +200,7 @@ impl Container {
         self.tell_batcher(done, ctx);
     }
 
-    /// Ends a connection that talks too much: its messages take time from all replicas on the
-    /// thread.
+    /// Ends a connection that talks too much: that takes time from all replicas on the thread.
     fn count_unasked(&mut self, ctx: &mut Context<Self>) {
         let (since, count) = &mut self.unasked;
         if self.last_heard - *since >= Duration::from_secs(1) {

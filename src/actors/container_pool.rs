@@ -40,8 +40,8 @@ pub struct ContainerInfo {
     pub input_type: InputType,
 }
 
-/// The list of connected replicas, readable from any thread; and the numbers of the next ones, which
-/// a pool that takes over after a panic goes on with.
+/// The list of connected replicas, readable from any thread; and the numbers of the next ones,
+/// which a pool that takes over after a panic goes on with.
 #[derive(Debug, Clone, Default)]
 pub struct ContainerList(Arc<RwLock<Table>>);
 

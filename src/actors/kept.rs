@@ -1,8 +1,8 @@
 //! Keeps the two actors alive that everybody knows, and leads to the one that lives now.
 //!
-//! An actor's address ends with it. Whoever talks to the catalog writer or the container pool holds a
-//! [`Kept`] instead: after a death, a panic included, a factory makes the next one, and those who follow
-//! the actor hear of it by [`Kept::replacements`].
+//! An actor's address ends with it. Whoever talks to the catalog writer or the container pool holds
+//! a [`Kept`] instead: after a death, a panic included, a factory makes the next one, and those who
+//! follow the actor hear of it by [`Kept::replacements`].
 
 use std::convert::Infallible;
 use std::sync::Arc;

@@ -296,7 +296,10 @@ async fn a_panicked_model_comes_back_with_its_replicas() {
     let graph = Graph::serving(PATIENCE).await;
     let _container = graph.container("7", Duration::ZERO).await;
     kill(graph.models.send(ModelOf(samples::model_id("m", "1"))).await.unwrap().unwrap()).await;
-    until("it is back", async || graph.restarts("model") == 1 && graph.replicas() == 1).await;
+    until("it is back", async || {
+        graph.restarts("model") == 1 && graph.predict(0).await.unwrap().is_ok()
+    })
+    .await;
     assert_eq!(graph.answer(1).await, "7");
 }
 

@@ -1,5 +1,5 @@
-//! Sees threads that do not get round to their messages: blocking code on an arbiter stops everything
-//! on it, silently.
+//! Sees threads that do not get round to their messages: blocking code on an arbiter stops all
+//! that lives there, silently.
 //!
 //! One message a second to each thread; an answer that takes longer than [`STALL`] is logged and
 //! counted. Runs on the control thread, which is the one it does not see.
