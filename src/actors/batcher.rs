@@ -24,6 +24,7 @@ use crate::clock::{self, Instant};
 use crate::domain::ReplicaId;
 use crate::serving::batch::{BatchController, Objective};
 use crate::serving::flight::Flight;
+use crate::serving::gather::{self, Crowd};
 use crate::serving::latency::LatencyCurve;
 use crate::serving::queue::DeadlineQueue;
 use crate::serving::ticket::DefaultReason;
@@ -59,7 +60,11 @@ pub struct Batcher {
     idle: Vec<ReplicaId>,
     /// What the replica that answered last has learned; where a new one starts.
     curve: LatencyCurve,
+    crowd: Crowd,
+    running: usize,
     dispatch_due: bool,
+    /// A small batch waits for more.
+    gathering: Option<SpawnHandle>,
     watch: Option<(Instant, SpawnHandle)>,
     random: SmallRng,
 }
@@ -94,7 +99,10 @@ impl Batcher {
             replicas: BTreeMap::new(),
             idle: Vec::new(),
             curve: LatencyCurve::default(),
+            crowd: Crowd::default(),
+            running: 0,
             dispatch_due: false,
+            gathering: None,
             watch: None,
         }
     }
@@ -104,6 +112,30 @@ impl Batcher {
             self.dispatch_due = true;
             ctx.notify(Dispatch);
         }
+    }
+
+    /// Whether enough queries wait for a batch that is worth its price. If not, it will be sent when
+    /// they do, or after a short wait.
+    fn gathered(&mut self, ctx: &mut Context<Self>) -> bool {
+        let Some(replica) = self.idle.last().and_then(|id| self.replicas.get(id)) else {
+            return true;
+        };
+        let objective = self.objective.tightest();
+        let limit = replica.controller.limit(objective);
+        let wanted = self.crowd.worth_gathering(limit, replica.controller.curve(), objective);
+        if self.queue.len() >= wanted {
+            if let Some(wait) = self.gathering.take() {
+                ctx.cancel_future(wait);
+            }
+            return true;
+        }
+        if self.gathering.is_none() && !self.queue.is_empty() {
+            self.gathering = Some(ctx.run_later(gather::WAIT, |batcher, ctx| {
+                batcher.gathering = None;
+                batcher.dispatch(ctx);
+            }));
+        }
+        false
     }
 
     fn dispatch(&mut self, ctx: &mut Context<Self>) {
@@ -172,6 +204,8 @@ impl Batcher {
     fn send(&mut self, id: ReplicaId, flights: Vec<Arc<Flight>>, now: Instant) {
         let Some(replica) = self.replicas.get_mut(&id) else { return };
         let flights: Arc<[Arc<Flight>]> = Arc::from(flights);
+        self.running += flights.len();
+        self.crowd.batch_sent();
         let curve = replica.controller.curve();
         let patience = if curve.is_known() {
             (curve.p99(flights.len()) * SUSPICION).max(SUSPICION_MIN)
@@ -191,6 +225,7 @@ impl Batcher {
         let Some(replica) = self.replicas.remove(&id) else { return };
         self.idle.retain(|idle| *idle != id);
         if let Some(running) = replica.running {
+            self.running -= running.flights.len();
             self.take_back(&running.flights, why);
         }
     }
@@ -332,6 +367,7 @@ impl Handler<Enqueue> for Batcher {
         for (deadline, flight) in enqueue.entries {
             self.queue.push(deadline, flight);
         }
+        self.crowd.arrived(self.queue.len() + self.running);
         self.dispatch_soon(ctx);
         if self.idle.is_empty() {
             self.arm_watch(ctx);
@@ -344,7 +380,11 @@ impl Handler<Dispatch> for Batcher {
 
     fn handle(&mut self, _: Dispatch, ctx: &mut Self::Context) {
         self.dispatch_due = false;
-        self.dispatch(ctx);
+        if self.gathered(ctx) {
+            self.dispatch(ctx);
+        } else {
+            self.arm_watch(ctx);
+        }
     }
 }
 
@@ -374,8 +414,9 @@ impl Handler<BatchDone> for Batcher {
         let latency = done.answered - done.sent;
         self.model.metrics.batch_answered(done.replica, done.queries, latency);
         if let Some(replica) = self.replicas.get_mut(&done.replica)
-            && replica.running.take().is_some()
+            && let Some(running) = replica.running.take()
         {
+            self.running -= running.flights.len();
             replica.controller.record(done.queries, latency);
             self.curve.clone_from(replica.controller.curve());
             self.idle.push(done.replica);

@@ -102,6 +102,14 @@ impl LatencyCurve {
         Some((left / per_query).min(1e9) as usize)
     }
 
+    /// The share of a batch's time that does not depend on its size; 0 before anything is known.
+    #[must_use]
+    pub fn fixed_share(&self, queries: usize) -> f64 {
+        let (fixed, per_query) = self.line();
+        let whole = fixed + per_query * queries as f64;
+        if whole > 0.0 { fixed / whole } else { 0.0 }
+    }
+
     fn mean_seconds(&self, n: f64) -> f64 {
         let (fixed, per_query) = self.line();
         fixed + per_query * n

@@ -7,12 +7,14 @@
 //! - [`queue`]: what waits for a replica, earliest deadline first.
 //! - [`batch`]: how many queries the next message to a replica carries; [`latency`]: what it has
 //!   learned.
+//! - [`gather`]: whether a small batch waits a little for a fuller one.
 //! - [`parse`]: request bodies into inputs in wire form. [`output`]: a model's text into JSON.
 
 pub mod admission;
 pub mod batch;
 pub mod cache;
 pub mod flight;
+pub mod gather;
 pub mod latency;
 pub mod output;
 pub mod parse;

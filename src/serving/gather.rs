@@ -1,0 +1,100 @@
+//! Whether a small batch waits a little for a fuller one. Pure.
+//!
+//! It pays when a batch costs much by itself, whatever is in it, and when many queries are known to
+//! be under way: those just answered come back with the next question. A wait ends when most of
+//! the crowd has arrived; a single client never waits.
+
+use std::time::Duration;
+
+use super::latency::LatencyCurve;
+
+/// Longest wait: one tick of the timer.
+pub const WAIT: Duration = Duration::from_millis(1);
+/// A wait is at most this share of the latency objective.
+const WAIT_SHARE: f64 = 0.05;
+/// Share of the crowd that is worth waiting for.
+const MOST: f64 = 0.75;
+/// What the memory of a crowd keeps from batch to batch.
+const FADE: f64 = 0.95;
+/// A wait pays if at least this share of a batch's time is there whatever its size.
+const FIXED_SHARE_MIN: f64 = 0.25;
+
+/// The recent number of queries under way at once.
+#[derive(Debug, Clone, Default)]
+pub struct Crowd {
+    peak: f64,
+}
+
+impl Crowd {
+    /// So many queries wait or run, one more having arrived.
+    pub fn arrived(&mut self, under_way: usize) {
+        self.peak = self.peak.max(under_way as f64);
+    }
+
+    /// A batch was sent.
+    pub fn batch_sent(&mut self) {
+        self.peak *= FADE;
+    }
+
+    /// How many queries to gather before a batch goes out, of at most `limit`; 1 if waiting does not
+    /// pay for a replica with this curve and queries with this objective.
+    #[must_use]
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 <= peak")]
+    pub fn worth_gathering(
+        &self,
+        limit: usize,
+        curve: &LatencyCurve,
+        objective: Duration,
+    ) -> usize {
+        let most = (self.peak * MOST) as usize;
+        let pays = curve.fixed_share(most) >= FIXED_SHARE_MIN;
+        if !pays || WAIT > objective.mul_f64(WAIT_SHARE) { 1 } else { most.clamp(1, limit) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OBJECTIVE: Duration = Duration::from_millis(100);
+
+    fn curve(fixed_us: u64, per_query_us: u64) -> LatencyCurve {
+        let mut curve = LatencyCurve::default();
+        for n in (0..200).map(|i| 1 + i % 40) {
+            curve.record(n, Duration::from_micros(fixed_us + per_query_us * n as u64));
+        }
+        curve
+    }
+
+    fn crowd(of: usize) -> Crowd {
+        let mut crowd = Crowd::default();
+        crowd.arrived(of);
+        crowd
+    }
+
+    #[test]
+    fn one_client_never_waits_and_a_crowd_is_gathered() {
+        let cheap = curve(200, 2);
+        assert_eq!(crowd(1).worth_gathering(100, &cheap, OBJECTIVE), 1);
+        assert_eq!(crowd(64).worth_gathering(100, &cheap, OBJECTIVE), 48);
+        assert_eq!(crowd(64).worth_gathering(10, &cheap, OBJECTIVE), 10);
+    }
+
+    #[test]
+    fn nobody_waits_where_it_does_not_pay_or_cannot_be_afforded() {
+        assert_eq!(crowd(64).worth_gathering(100, &curve(10, 1_000), OBJECTIVE), 1);
+        let tight = Duration::from_millis(10);
+        assert_eq!(crowd(64).worth_gathering(100, &curve(200, 2), tight), 1);
+        assert_eq!(crowd(64).worth_gathering(100, &LatencyCurve::default(), OBJECTIVE), 1);
+    }
+
+    #[test]
+    fn a_crowd_that_has_gone_is_forgotten() {
+        let mut crowd = crowd(64);
+        for _ in 0..100 {
+            crowd.arrived(1);
+            crowd.batch_sent();
+        }
+        assert_eq!(crowd.worth_gathering(100, &curve(200, 2), OBJECTIVE), 1);
+    }
+}
