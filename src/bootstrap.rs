@@ -3,10 +3,10 @@
 //! Idempotent: a second start finds everything there and changes nothing. What exists with another
 //! definition stays as it is, which is said in the log: the file is a start, not the truth.
 
-use actix::Addr;
+use actix::Recipient;
 use tracing::{info, warn};
 
-use crate::actors::catalog::{CatalogWriter, ChangeError, Execute};
+use crate::actors::catalog::{ChangeError, Execute};
 use crate::config::{ApplicationConfig, Config, ContainerConfig, ModelConfig};
 use crate::domain::{
     AppName, AppSpec, BatchSize, Command, CommandError, DEFAULT_POLICY, InputType, Label,
@@ -17,11 +17,12 @@ use crate::store::event::Origin;
 /// Sends the missing commands.
 ///
 /// # Errors
-/// A value that the configuration's own checks should have refused, or a store that fails.
-pub async fn run(config: &Config, catalog: &Addr<CatalogWriter>) -> Result<(), String> {
+/// A value that the configuration's own checks should have refused, or a store that fails or is
+/// away.
+pub async fn run(config: &Config, metadata: &Recipient<Execute>) -> Result<(), String> {
     for command in commands(config)? {
         let execute = Execute { command: command.clone(), origin: Origin::Bootstrap };
-        match catalog.send(execute).await.map_err(|e| e.to_string())? {
+        match metadata.send(execute).await.map_err(|e| e.to_string())? {
             Ok(_) => info!(?command, "registered from the config file"),
             Err(ChangeError::Refused(refusal)) if is_there_already(&refusal) => {}
             Err(ChangeError::Refused(refusal)) => {

@@ -20,6 +20,7 @@ use crate::actors::container_pool::{ContainerInfo, ContainerList, ContainerPool}
 use crate::actors::data_plane::DataPlane;
 use crate::actors::messages::{Register, RegistrationRefused};
 use crate::actors::models::{Boot, DataArbiters, Models};
+use crate::actors::redis_watcher::{Availability, LeaveRedis, RedisParts, RedisWatcher};
 use crate::actors::router::{Router, Routes};
 use crate::bootstrap;
 use crate::config::{Config, HttpConfig, Loaded};
@@ -59,6 +60,10 @@ async fn serve(loaded: Loaded) -> Result<(), String> {
     let threads: Vec<Arbiter> = (0..config.serving.data_threads).map(|_| Arbiter::new()).collect();
     let arbiters = DataArbiters(threads.iter().map(Arbiter::handle).collect());
     let list = ContainerList::default();
+    let catalog = CatalogWriter::new(journal.clone(), config.journal.clone()).start();
+    let redis = follow_redis(&config, &catalog, journal.view(), &list, &metrics).await;
+    let metadata: Recipient<Execute> =
+        redis.clone().map_or_else(|| catalog.clone().recipient(), Addr::recipient);
     let children = child_plans(&config, &base_dir, sockets.rpc_addr()?)?;
     let children = Children::new(config.containers.clone(), Arc::clone(&metrics), children);
     let pool =
@@ -67,15 +72,18 @@ async fn serve(loaded: Loaded) -> Result<(), String> {
     sockets.serve_rpc(&rpc, &config, &metrics, &pool)?;
     readiness.meet(Condition::RpcBound);
 
-    let catalog = CatalogWriter::new(journal.clone(), config.journal.clone()).start();
     let models = Models::new(Arc::clone(&plane), arbiters, pool.clone()).start();
     models.send(Boot(catalog.clone())).await.map_err(|e| e.to_string())??;
-    bootstrap::run(&config, &catalog).await?;
+    match (bootstrap::run(&config, &metadata).await, &redis) {
+        (Err(reason), Some(_)) => bootstrap_later(config.clone(), metadata.clone(), reason),
+        (result, _) => result?,
+    }
 
     let states = Arc::new(States(states));
     let frontends = Frontends {
         plane,
         catalog,
+        metadata,
         view: journal.view(),
         list,
         states,
@@ -92,9 +100,60 @@ async fn serve(loaded: Loaded) -> Result<(), String> {
     if pool.send(StopChildren).await.is_err() {
         warn!("the container pool ended before its child processes");
     }
+    if let Some(redis) = redis
+        && redis.send(LeaveRedis).await.is_err()
+    {
+        warn!("the Redis watcher ended before it was told to leave");
+    }
     journal.close().await;
     info!("stopped");
     Ok(())
+}
+
+/// With a Redis, follows its tables; returns when the first attempt to do so has succeeded or
+/// failed.
+async fn follow_redis(
+    config: &Config,
+    catalog: &Addr<CatalogWriter>,
+    view: CatalogView,
+    containers: &ContainerList,
+    metrics: &Arc<Metrics>,
+) -> Option<Addr<RedisWatcher>> {
+    let watcher = RedisWatcher::new(RedisParts {
+        url: config.redis_url.clone()?,
+        config: config.redis.clone(),
+        catalog: catalog.clone(),
+        view,
+        containers: containers.clone(),
+        metrics: Arc::clone(metrics),
+        data_dir: config.data_dir.clone(),
+        events_at_once: (config.journal.subscriber_queue_max / 4).max(1),
+    });
+    let mut availability = watcher.availability();
+    let watcher = RedisWatcher::start_in_arbiter(&Arbiter::new().handle(), |_| watcher);
+    if availability.wait_for(|now| *now != Availability::Starting).await.is_err() {
+        warn!("the Redis watcher has ended");
+    }
+    Some(watcher)
+}
+
+/// Registers what the config file describes as soon as Redis is there.
+fn bootstrap_later(config: Config, metadata: Recipient<Execute>, mut reason: String) {
+    const PAUSE: Duration = Duration::from_secs(1);
+    actix::spawn(async move {
+        warn!(reason, "the config file's applications and models are registered later");
+        loop {
+            tokio::time::sleep(PAUSE).await;
+            match bootstrap::run(&config, &metadata).await {
+                Ok(()) => return,
+                Err(again) if again == reason => {}
+                Err(other) => {
+                    warn!(reason = other, "not yet registered from the config file");
+                    reason = other;
+                }
+            }
+        }
+    });
 }
 
 /// A future that is done when the process is asked to stop. The handlers are in place on return.
@@ -224,6 +283,7 @@ fn child_plans(
 struct Frontends {
     plane: Arc<DataPlane>,
     catalog: Addr<CatalogWriter>,
+    metadata: Recipient<Execute>,
     view: CatalogView,
     list: ContainerList,
     states: Arc<States>,
@@ -294,7 +354,7 @@ impl Frontends {
     fn management(&self, config: &HttpConfig, socket: TcpListener) -> Result<Server, String> {
         let metrics = Arc::clone(&self.plane.metrics);
         let state = ManagementState {
-            metadata: Arc::new(Writer { catalog: self.catalog.clone(), view: self.view.clone() }),
+            metadata: Arc::new(Writer { changes: self.metadata.clone(), view: self.view.clone() }),
             containers: Arc::new(self.list.clone()),
             states: self.states.clone(),
             metrics: Arc::new(move |request| metrics_pages::by_preference(&metrics, request)),
@@ -336,13 +396,14 @@ fn frontend(
 
 /// The metadata as the management frontend sees it.
 struct Writer {
-    catalog: Addr<CatalogWriter>,
+    /// The catalog writer, or with Redis its watcher.
+    changes: Recipient<Execute>,
     view: CatalogView,
 }
 
 impl Metadata for Writer {
     fn execute(&self, command: Command) -> BoxFuture<'static, Result<(), ChangeError>> {
-        let answer = self.catalog.send(Execute { command, origin: Origin::Admin });
+        let answer = self.changes.send(Execute { command, origin: Origin::Admin });
         Box::pin(async move {
             let ended = |_| ChangeError::Unavailable {
                 reason: "the metadata writer is being restarted".to_owned(),

@@ -63,7 +63,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "store",
         ],
     ),
-    ("cli", &["config", "domain", "logging", "runtime", "server", "store"]),
+    ("cli", &["clock", "config", "domain", "logging", "runtime", "server", "store"]),
     ("lib", &[]),
     ("main", &["cli"]),
 ];

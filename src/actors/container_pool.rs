@@ -6,10 +6,12 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use actix::prelude::*;
 use parking_lot::RwLock;
+use tokio::sync::Notify;
 use tracing::{error, info};
 
 use super::children::{Children, StopChildren};
@@ -39,15 +41,67 @@ pub struct ContainerInfo {
     pub input_type: InputType,
 }
 
-/// The list of connected replicas, readable from any thread.
+type Replicas = BTreeMap<(ModelId, ReplicaId), ContainerInfo>;
+
+/// The list of connected replicas, readable from any thread: this server's, and those that other
+/// frontends have put into the shared table.
 #[derive(Debug, Clone, Default)]
-pub struct ContainerList(Arc<RwLock<BTreeMap<(ModelId, ReplicaId), ContainerInfo>>>);
+pub struct ContainerList(Arc<Lists>);
+
+#[derive(Debug, Default)]
+struct Lists {
+    own: RwLock<Replicas>,
+    others: RwLock<Replicas>,
+    /// What this server's replica numbers are counted from.
+    first_replica: AtomicU32,
+    changed: Notify,
+}
 
 impl ContainerList {
     /// All of them, by model and number.
     #[must_use]
     pub fn all(&self) -> Vec<ContainerInfo> {
-        self.0.read().values().cloned().collect()
+        let mut all = self.0.others.read().clone();
+        all.extend(self.0.own.read().clone());
+        all.into_values().collect()
+    }
+
+    /// Those connected to this server.
+    #[must_use]
+    pub fn own(&self) -> Vec<ContainerInfo> {
+        self.0.own.read().values().cloned().collect()
+    }
+
+    /// Replaces those of other frontends.
+    pub fn set_others(&self, others: impl IntoIterator<Item = ContainerInfo>) {
+        let key = |info: ContainerInfo| ((info.model.clone(), info.replica), info);
+        *self.0.others.write() = others.into_iter().map(key).collect();
+    }
+
+    /// Sets what the numbers of replicas that connect from now on are counted from, so that
+    /// frontends of one Redis never give a number twice.
+    pub fn set_first_replica(&self, first: u32) {
+        self.0.first_replica.store(first, Ordering::Relaxed);
+    }
+
+    /// Waits until this server's replicas have changed since the last call.
+    pub async fn changed(&self) {
+        self.0.changed.notified().await;
+    }
+
+    fn first_replica(&self) -> u32 {
+        self.0.first_replica.load(Ordering::Relaxed)
+    }
+
+    fn put(&self, info: ContainerInfo) {
+        self.0.own.write().insert((info.model.clone(), info.replica), info);
+        self.0.changed.notify_one();
+    }
+
+    fn remove(&self, model: &ModelId, replica: ReplicaId) {
+        if self.0.own.write().remove(&(model.clone(), replica)).is_some() {
+            self.0.changed.notify_one();
+        }
     }
 }
 
@@ -117,7 +171,7 @@ impl ContainerPool {
     fn take(&mut self, registration: Registration, ctx: &mut Context<Self>) {
         let Registration { stream, unread, model, input_type, peer, place } = registration;
         let number = self.next_replica.entry(model.clone()).or_default();
-        let replica = ReplicaId(*number);
+        let replica = ReplicaId(self.list.first_replica().saturating_add(*number));
         *number += 1;
         let identity = Identity { model: model.clone(), replica, input_type, peer };
         let (plane, pool) = (Arc::clone(&self.plane), ctx.address());
@@ -167,11 +221,11 @@ impl ContainerPool {
 
     fn show(&self, model: &ModelId, replica: ReplicaId, input_type: InputType) {
         let info = ContainerInfo { model: model.clone(), replica, input_type };
-        self.list.0.write().insert((model.clone(), replica), info);
+        self.list.put(info);
     }
 
     fn remove(&mut self, model: &ModelId, replica: ReplicaId) -> bool {
-        self.list.0.write().remove(&(model.clone(), replica));
+        self.list.remove(model, replica);
         let Some(replicas) = self.replicas.get_mut(model) else { return false };
         let removed = replicas.remove(&replica).is_some();
         if replicas.is_empty() {
@@ -209,7 +263,7 @@ impl ContainerPool {
         self.children.stop(id);
         let Some(replicas) = self.replicas.get(id) else { return };
         for (replica, entry) in replicas {
-            self.list.0.write().remove(&(id.clone(), *replica));
+            self.list.remove(id, *replica);
             tell(&entry.container, Detach);
         }
         // Its containers may stay connected or come back: not listed until it is registered again.

@@ -31,5 +31,8 @@ pub mod directory;
 pub mod messages;
 pub mod model;
 pub mod models;
+mod redis_rows;
+mod redis_session;
+pub mod redis_watcher;
 pub mod router;
 pub mod supervisor;
