@@ -11,6 +11,7 @@ use actix::prelude::*;
 use actix_web::dev::{Server, ServerHandle};
 use actix_web::{App as HttpApp, HttpServer, web};
 use futures_util::future::BoxFuture;
+use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
 use crate::actors::app::FeedbackLog;
@@ -20,7 +21,7 @@ use crate::actors::container_pool::{ContainerInfo, ContainerList, ContainerPool}
 use crate::actors::data_plane::DataPlane;
 use crate::actors::messages::{Register, RegistrationRefused};
 use crate::actors::models::{Boot, DataArbiters, Models};
-use crate::actors::redis_watcher::{Availability, LeaveRedis, RedisParts, RedisWatcher};
+use crate::actors::redis_watcher::{Availability, Learnt, LeaveRedis, RedisParts, RedisWatcher};
 use crate::actors::router::{Router, Routes};
 use crate::bootstrap;
 use crate::config::{Config, HttpConfig, Loaded};
@@ -34,7 +35,7 @@ use crate::metrics::{self, Metrics, RpcEnd};
 use crate::rpc::listener::{self, Refused};
 use crate::runtime::launch_plan;
 use crate::store::event::Origin;
-use crate::store::policy_state::{PolicyStateStore, Put};
+use crate::store::policy_state::{self, PolicyStateStore, Put};
 use crate::store::sled::SledLog;
 use crate::store::{CatalogView, Journal};
 
@@ -61,7 +62,8 @@ async fn serve(loaded: Loaded) -> Result<(), String> {
     let arbiters = DataArbiters(threads.iter().map(Arbiter::handle).collect());
     let list = ContainerList::default();
     let catalog = CatalogWriter::new(journal.clone(), config.journal.clone()).start();
-    let redis = follow_redis(&config, &catalog, journal.view(), &list, &metrics).await;
+    let redis = follow_redis(&config, &catalog, &journal, &states, &list, &metrics).await;
+    let (redis, learnt) = redis.unzip();
     let metadata: Recipient<Execute> =
         redis.clone().map_or_else(|| catalog.clone().recipient(), Addr::recipient);
     let children = child_plans(&config, &base_dir, sockets.rpc_addr()?)?;
@@ -79,7 +81,7 @@ async fn serve(loaded: Loaded) -> Result<(), String> {
         (result, _) => result?,
     }
 
-    let states = Arc::new(States(states));
+    let states = Arc::new(States { store: states, learnt });
     let frontends = Frontends {
         plane,
         catalog,
@@ -115,26 +117,28 @@ async fn serve(loaded: Loaded) -> Result<(), String> {
 async fn follow_redis(
     config: &Config,
     catalog: &Addr<CatalogWriter>,
-    view: CatalogView,
+    journal: &Journal,
+    states: &PolicyStateStore,
     containers: &ContainerList,
     metrics: &Arc<Metrics>,
-) -> Option<Addr<RedisWatcher>> {
+) -> Option<(Addr<RedisWatcher>, mpsc::Sender<Learnt>)> {
     let watcher = RedisWatcher::new(RedisParts {
         url: config.redis_url.clone()?,
         config: config.redis.clone(),
         catalog: catalog.clone(),
-        view,
+        view: journal.view(),
+        states: states.clone(),
         containers: containers.clone(),
         metrics: Arc::clone(metrics),
         data_dir: config.data_dir.clone(),
         events_at_once: (config.journal.subscriber_queue_max / 4).max(1),
     });
-    let mut availability = watcher.availability();
+    let (learnt, mut availability) = (watcher.learnt(), watcher.availability());
     let watcher = RedisWatcher::start_in_arbiter(&Arbiter::new().handle(), |_| watcher);
     if availability.wait_for(|now| *now != Availability::Starting).await.is_err() {
         warn!("the Redis watcher has ended");
     }
-    Some(watcher)
+    Some((watcher, learnt))
 }
 
 /// Registers what the config file describes as soon as Redis is there.
@@ -424,7 +428,11 @@ impl Containers for ContainerList {
 }
 
 /// Policy state: the default policy's is `{"y_hat":"<default output>"}` (protocol page, section 2).
-struct States(PolicyStateStore);
+struct States {
+    store: PolicyStateStore,
+    /// With Redis, where others hear of it.
+    learnt: Option<mpsc::Sender<Learnt>>,
+}
 
 #[derive(serde::Serialize, serde::Deserialize)]
 struct DefaultPolicyState {
@@ -435,8 +443,14 @@ impl FeedbackLog for States {
     fn record(&self, app: &AppName, uid: i64, initial: &str) {
         let state = DefaultPolicyState { y_hat: initial.to_owned() };
         let Ok(state) = serde_json::to_string(&state) else { return };
-        match self.0.put_if_absent(app, uid, &state) {
-            Ok(Put::Stored | Put::Present) => {}
+        match self.store.put_if_absent(app, uid, &state) {
+            Ok(Put::Stored) => {
+                let key = policy_state::key(app, uid);
+                if self.learnt.as_ref().is_some_and(|l| l.try_send((key, state)).is_err()) {
+                    tracing::debug!(%app, uid, "others will not hear of a user's policy state");
+                }
+            }
+            Ok(Put::Present) => {}
             Ok(Put::Full) => warn!(%app, uid, "no room for a user's policy state"),
             Err(error) => warn!(%app, uid, %error, "a user's policy state cannot be kept"),
         }
@@ -445,7 +459,7 @@ impl FeedbackLog for States {
 
 impl PolicyStates for States {
     fn get(&self, app: &str, uid: i64) -> Option<String> {
-        let state = self.0.get(&AppName::parse(app).ok()?, uid)?;
+        let state = self.store.get(&AppName::parse(app).ok()?, uid)?;
         serde_json::from_str::<DefaultPolicyState>(&state).ok().map(|state| state.y_hat)
     }
 }

@@ -3,12 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
 use super::container_pool::ContainerInfo;
 use super::redis_session::{Session, text};
+use super::redis_watcher::Learnt;
 use crate::config::OnDataLoss;
+use crate::domain::AppName;
 use crate::store::projection::Catalog;
+use crate::store::redis::client::LinkError;
 use crate::store::redis::marker::{Found, Verdict, judge, marker_key, restoring_key, slot_key};
 use crate::store::redis::tables::{
     ContainerRow, Key, Raw, Table, container_fields, decode_container,
@@ -145,13 +149,73 @@ impl Session {
     pub(super) async fn join(&mut self) -> Result<(), String> {
         self.renew_slot().await?;
         self.load_rows().await?;
-        self.mirror().await
+        self.mirror().await?;
+        let states = self.link.keys(Table::State, None).await.map_err(text)?;
+        self.look_at_states(&states).await
+    }
+
+    /// Takes over policy state that others have stored.
+    pub(super) async fn look_at_states(&mut self, keys: &BTreeSet<Key>) -> Result<(), String> {
+        let (entries, _) = self.link.read(keys).await.map_err(text)?;
+        for (key, raw) in entries {
+            let value = match &raw {
+                Raw::Text(value) => std::str::from_utf8(value).ok(),
+                _ => None,
+            };
+            let Ok(name) = std::str::from_utf8(&key.name) else { continue };
+            if let Err(error) = self.parts.states.follow(name, value) {
+                warn!(%key, %error, "policy state of others cannot be kept");
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts policy state that was stored here first into the shared table.
+    pub(super) async fn tell_learnt(
+        &mut self,
+        first: Learnt,
+        more: &mut mpsc::Receiver<Learnt>,
+    ) -> Result<(), String> {
+        let mut writes = Vec::new();
+        let mut next = Some(first);
+        while let Some((key, value)) = next {
+            writes.push(Write::one(Key::new(Table::State, &key), "SETNX", &value));
+            next = more.try_recv().ok();
+        }
+        self.write_soft(&writes).await
+    }
+
+    /// Removes the policy state of all users of an application.
+    pub(super) async fn remove_states(&mut self, app: &AppName) -> Result<(), String> {
+        let escape = |c: char| if c.is_alphanumeric() { c.to_string() } else { format!("\\{c}") };
+        let pattern: String = app.as_str().chars().map(escape).chain([":*".to_owned()]).collect();
+        let keys = self.link.keys(Table::State, Some(&pattern)).await.map_err(text)?;
+        let writes: Vec<Write> = keys.into_iter().map(|key| Write::bare(key, "DEL")).collect();
+        self.write_soft(&writes).await
+    }
+
+    /// Writes what others can do without: a server that takes no writes is followed all the same.
+    async fn write_soft(&mut self, writes: &[Write]) -> Result<(), String> {
+        match self.link.write(writes).await {
+            Err(error @ LinkError::Refused(_)) => {
+                warn!(%error, "Redis does not take rows of containers or policy state");
+                Ok(())
+            }
+            result => result.map_err(text),
+        }
     }
 
     async fn renew_slot(&mut self) -> Result<(), String> {
         let me = self.memory.frontend.clone();
         for slot in self.rows.slot.into_iter().chain(0..SLOTS) {
-            if self.link.hold(&slot_key(slot), &me, SLOT_LEASE).await.map_err(text)? {
+            let held = match self.link.hold(&slot_key(slot), &me, SLOT_LEASE).await {
+                Err(error @ LinkError::Refused(_)) => {
+                    warn!(%error, "no range of replica numbers can be taken in Redis");
+                    return Ok(());
+                }
+                held => held.map_err(text)?,
+            };
+            if held {
                 if self.rows.slot != Some(slot) {
                     self.parts.containers.set_first_replica(slot * SLOT_SIZE);
                     self.rows.slot = Some(slot);
@@ -164,7 +228,7 @@ impl Session {
 
     /// Reads the whole table of containers.
     pub(super) async fn load_rows(&mut self) -> Result<(), String> {
-        let keys = self.link.keys(Table::Container).await.map_err(text)?;
+        let keys = self.link.keys(Table::Container, None).await.map_err(text)?;
         self.rows.others.clear();
         self.look_at_rows(&keys).await?;
         self.show_others();
@@ -195,7 +259,7 @@ impl Session {
             }
         }
         self.show_others();
-        self.link.write(&stale).await.map_err(text)
+        self.write_soft(&stale).await
     }
 
     fn show_others(&self) {
@@ -215,7 +279,7 @@ impl Session {
             writes.extend(self.row(key, info));
         }
         self.rows.own = now;
-        self.link.write(&writes).await.map_err(text)
+        self.write_soft(&writes).await
     }
 
     /// The row, and the end of its lease.
@@ -238,7 +302,7 @@ impl Session {
         self.renew_slot().await?;
         let writes: Vec<Write> =
             self.rows.own.iter().flat_map(|(key, info)| self.row(key, info)).collect();
-        self.link.write(&writes).await.map_err(text)
+        self.write_soft(&writes).await
     }
 
     /// Removes this server's rows.
@@ -246,6 +310,6 @@ impl Session {
         let own = std::mem::take(&mut self.rows.own).into_keys();
         let slot = self.rows.slot.take().map(slot_key);
         let writes: Vec<Write> = own.chain(slot).map(|key| Write::bare(key, "DEL")).collect();
-        self.link.write(&writes).await.map_err(text)
+        self.write_soft(&writes).await
     }
 }

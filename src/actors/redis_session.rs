@@ -78,6 +78,8 @@ impl Session {
             out_of_step: false,
             reconciled_at: None,
         };
+        // Fails while the server still loads its data.
+        session.link.pulse().await.map_err(text)?;
         if let Err(missing) = session.link.enable_notices().await.map_err(text)? {
             warn!(
                 missing,
@@ -93,7 +95,7 @@ impl Session {
 
     /// Follows the tables and carries jobs out until something fails; tells what.
     pub(super) async fn follow(&mut self, todo: &Jobs) -> String {
-        let mut todo = todo.lock().await;
+        let (mut learnt, mut todo) = (todo.learnt.lock().await, todo.jobs.lock().await);
         let config = &self.parts.config;
         let mut pulse = every(config.pulse_interval_ms);
         let mut reconcile = every(config.reconcile_interval_ms);
@@ -114,6 +116,7 @@ impl Session {
                         left
                     }
                 },
+                Some(first) = learnt.recv() => self.tell_learnt(first, &mut learnt).await,
                 () = containers.changed() => self.mirror().await,
                 _ = pulse.tick() => self.feel_pulse().await,
                 _ = reconcile.tick() => self.reconcile_if_changed().await,
@@ -128,7 +131,7 @@ impl Session {
     /// Looks at what notices point to, all that have arrived together.
     async fn look(&mut self, first: Notice) -> Result<(), String> {
         let mut keys = BTreeSet::new();
-        let mut rows = BTreeSet::new();
+        let (mut rows, mut states) = (BTreeSet::new(), BTreeSet::new());
         let mut next = Some(first);
         let mut taken = 0;
         while let Some(notice) = next {
@@ -137,6 +140,9 @@ impl Session {
                 Notice::Announced(text) => self.announced(&text),
                 Notice::Changed(key) if key.table == Table::Container => {
                     rows.insert(key);
+                }
+                Notice::Changed(key) if key.table == Table::State => {
+                    states.insert(key);
                 }
                 Notice::Changed(key) => keys.extend(related(&key)),
             }
@@ -151,6 +157,7 @@ impl Session {
         if !keys.is_empty() {
             self.observe(keys).await.map_err(text)?;
         }
+        self.look_at_states(&states).await?;
         self.look_at_rows(&rows).await
     }
 
@@ -320,16 +327,26 @@ impl Session {
         }
     }
 
+    /// Policy state of a deleted application goes from the shared table too.
+    async fn forget_states(&mut self, events: &[Event]) -> Result<(), String> {
+        for event in events {
+            if let Event::AppDeleted { name } = event {
+                self.remove_states(name).await?;
+            }
+        }
+        Ok(())
+    }
+
     async fn recorded(
         &mut self,
         events: Vec<Event>,
         origin: Origin,
         reply: Reply,
     ) -> Result<(), String> {
-        match self.record(events, origin).await {
+        match self.record(events.clone(), origin).await {
             Ok(acknowledged) => {
                 answer(reply, Ok(acknowledged));
-                Ok(())
+                self.forget_states(&events).await
             }
             Err(reason) => {
                 let reason = format!("it is in Redis, but was not acknowledged: {reason}");

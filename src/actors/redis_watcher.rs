@@ -30,6 +30,7 @@ use super::redis_session::Session;
 use crate::config::RedisConfig;
 use crate::metrics::Metrics;
 use crate::store::CatalogView;
+use crate::store::policy_state::PolicyStateStore;
 use crate::store::redis::client::Settings;
 
 /// What the watcher works with.
@@ -47,6 +48,8 @@ pub struct RedisParts {
     pub containers: ContainerList,
     /// Metrics.
     pub metrics: Arc<Metrics>,
+    /// What applications have learnt.
+    pub states: PolicyStateStore,
     /// Where it remembers its Redis.
     pub data_dir: PathBuf,
     /// Events recorded at once, so that no subscriber falls behind.
@@ -83,12 +86,20 @@ pub(super) enum Job {
     Leave(oneshot::Sender<()>),
 }
 
-pub(super) type Jobs = Mutex<mpsc::Receiver<Job>>;
+/// A user's policy state that was stored here first: its key and value.
+pub type Learnt = (String, String);
+
+/// What the sessions do in turn; each takes it over from the one before.
+pub(super) struct Jobs {
+    pub(super) jobs: Mutex<mpsc::Receiver<Job>>,
+    pub(super) learnt: Mutex<mpsc::Receiver<Learnt>>,
+}
 
 /// The actor.
 pub struct RedisWatcher {
     parts: RedisParts,
     jobs: mpsc::Sender<Job>,
+    learnt: mpsc::Sender<Learnt>,
     todo: Arc<Jobs>,
     availability: watch::Sender<Availability>,
 }
@@ -97,10 +108,18 @@ impl RedisWatcher {
     /// A watcher that connects when it is started.
     #[must_use]
     pub fn new(parts: RedisParts) -> Self {
-        let (jobs, todo) = mpsc::channel(parts.config.queue_max);
+        let (jobs, jobs_todo) = mpsc::channel(parts.config.queue_max);
+        let (learnt, learnt_todo) = mpsc::channel(parts.config.queue_max);
+        let todo = Jobs { jobs: Mutex::new(jobs_todo), learnt: Mutex::new(learnt_todo) };
         let availability = watch::Sender::new(Availability::Starting);
         parts.metrics.redis();
-        Self { parts, jobs, todo: Arc::new(Mutex::new(todo)), availability }
+        Self { parts, jobs, learnt, todo: Arc::new(todo), availability }
+    }
+
+    /// Where policy state goes that others should know; a full queue drops it, as it is soft.
+    #[must_use]
+    pub fn learnt(&self) -> mpsc::Sender<Learnt> {
+        self.learnt.clone()
     }
 
     /// Tells whether the tables are followed.
@@ -166,7 +185,7 @@ async fn refuse(
     todo: &Jobs,
     availability: &watch::Sender<Availability>,
 ) -> std::convert::Infallible {
-    let mut todo = todo.lock().await;
+    let mut todo = todo.jobs.lock().await;
     loop {
         let reason = match &*availability.borrow() {
             Availability::Away(reason) => Some(reason.clone()),

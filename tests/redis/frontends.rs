@@ -7,7 +7,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
 use serde_json::{Value, json};
 
-use crate::harness::{Clipper, Redis, until_true};
+use crate::harness::{Clipper, Redis, post, until_true};
 use crate::size;
 
 fn two(redis: &Redis) -> ([Clipper; 2], tempfile::TempDir) {
@@ -124,6 +124,25 @@ fn random_commands_leave_frontends_and_tables_equal() {
         assert_eq!(alone.catalog(), shown, "journal {name}");
         alone.stop();
     }
+}
+
+#[test]
+fn what_one_frontend_has_learnt_the_others_know() {
+    let redis = Redis::start();
+    let ([a, b], _dir) = two(&redis);
+    a.done("add_app", &app("digits"));
+    until_true("served", || b.serves("digits"));
+    let feedback = json!({"uid": 7, "input": [1.0], "label": 1.0});
+    let (status, text) = post(a.query, "/digits/update", &feedback.to_string());
+    assert_eq!(status, 200, "{text}");
+    let row = r#"digits:7:0 string ["{\"y_hat\":\"0\"}"]"#;
+    until_true("the original's form", || redis.dump(1) == [row]);
+    let state =
+        |clipper: &Clipper| clipper.done("get_state", &json!({"app_name": "digits", "uid": 7}));
+    redis.db(1).run::<redis::Value>(&["SET", "digits:7:0", r#"{"y_hat":"9"}"#]);
+    until_true("both know", || [&a, &b].map(state) == ["9", "9"]);
+    b.done("delete_app", &json!({"name": "digits"}));
+    until_true("gone with its application", || redis.dump(1).is_empty());
 }
 
 #[test]

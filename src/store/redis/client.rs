@@ -241,16 +241,23 @@ impl Link {
         Ok((entries, now))
     }
 
-    /// The keys of a table, by `SCAN`: whatever is there all the time is in it.
+    /// The keys of a table that match `pattern`, by `SCAN`: what is there all the time is in it.
     ///
     /// # Errors
     /// The connection's.
-    pub async fn keys(&mut self, table: Table) -> Result<BTreeSet<Key>, LinkError> {
+    pub async fn keys(
+        &mut self,
+        table: Table,
+        pattern: Option<&str>,
+    ) -> Result<BTreeSet<Key>, LinkError> {
         let mut keys = BTreeSet::new();
         let mut cursor = "0".to_owned();
         loop {
             let mut scan = redis::cmd("SCAN");
             scan.arg(&cursor).arg("COUNT").arg(KEYS_A_MESSAGE);
+            if let Some(pattern) = pattern {
+                scan.arg("MATCH").arg(pattern);
+            }
             let Value::Array(answer) = self.one(table, scan).await? else {
                 return Err(LinkError::Failed("SCAN has answered no list".to_owned()));
             };
@@ -272,7 +279,7 @@ impl Link {
     pub async fn load(&mut self) -> Result<Entries, LinkError> {
         let mut keys = BTreeSet::new();
         for table in Table::CATALOG {
-            keys.append(&mut self.keys(table).await?);
+            keys.append(&mut self.keys(table, None).await?);
         }
         Ok(self.read(&keys).await?.0)
     }
