@@ -40,17 +40,28 @@ pub fn until_true(what: &str, mut condition: impl FnMut() -> bool) {
     until(what, || condition().then_some(()));
 }
 
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
 /// A redis-server on a port and in a directory of its own.
 pub struct Redis {
     child: Option<Child>,
     dir: tempfile::TempDir,
     port: u16,
+    args: Vec<String>,
 }
 
 impl Redis {
     pub fn start() -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut redis = Self { child: None, dir: tempfile::tempdir().unwrap(), port };
+        Self::start_with(&[])
+    }
+
+    /// With more arguments of redis-server.
+    pub fn start_with(args: &[&str]) -> Self {
+        let port = free_port();
+        let args = args.iter().map(ToString::to_string).collect();
+        let mut redis = Self { child: None, dir: tempfile::tempdir().unwrap(), port, args };
         redis.run();
         redis
     }
@@ -63,6 +74,7 @@ impl Redis {
             .arg(self.dir.path())
             .args(["--unixsocket"])
             .arg(self.socket())
+            .args(&self.args)
             .stdout(Stdio::null())
             .spawn()
             .expect("redis-server is installed");

@@ -14,6 +14,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests may stop")]
 #![allow(clippy::print_stdout, reason = "figures")]
 
+mod access;
 mod follow;
 mod forms;
 mod frontends;
