@@ -50,6 +50,8 @@ pub struct Record {
     pub events: Vec<Event>,
     /// Who did it.
     pub origin: Origin,
+    /// More of the same follows at once: a snapshot waits for the last, as each holds everything.
+    pub more: bool,
 }
 
 /// Sender: anyone that mirrors the state. Reply: the durable state; later changes arrive as
@@ -112,12 +114,13 @@ type Reply = oneshot::Sender<Result<Acknowledged, ChangeError>>;
 /// What is asked of the writer.
 enum Request {
     Decide(Command),
-    Record(Vec<Event>),
+    Record { events: Vec<Event>, more: bool },
 }
 
 /// A decided command and who waits for it.
 struct Pending {
     decision: Result<Change, CommandError>,
+    more: bool,
     reply: Reply,
 }
 
@@ -165,9 +168,9 @@ impl CatalogWriter {
 
     fn accept(&mut self, request: Request, origin: Origin, reply: Reply) {
         let recorded_at_ms = clock::unix_millis();
-        let decided = match request {
-            Request::Decide(command) => self.accepted.decide(&command),
-            Request::Record(events) => Ok(events),
+        let (decided, more) = match request {
+            Request::Decide(command) => (self.accepted.decide(&command), false),
+            Request::Record { events, more } => (Ok(events), more),
         };
         let decision = decided.map(|events| {
             let envelope = |event| {
@@ -178,7 +181,7 @@ impl CatalogWriter {
             };
             events.into_iter().map(envelope).collect()
         });
-        self.queue.push(Pending { decision, reply });
+        self.queue.push(Pending { decision, more, reply });
     }
 
     /// Takes a request, or answers at once why not; the reply comes within
@@ -247,7 +250,8 @@ impl CatalogWriter {
     fn committed(&mut self, batch: Vec<Pending>, ctx: &mut Context<Self>) {
         let changes = batch.iter().filter_map(|p| p.decision.as_ref().ok());
         self.publish(changes.flatten());
-        if self.since_snapshot >= self.limits.snapshot_every_events {
+        let more = batch.iter().any(|p| p.more);
+        if !more && self.since_snapshot >= self.limits.snapshot_every_events {
             self.since_snapshot = 0;
             self.journal.snapshot();
         }
@@ -259,7 +263,7 @@ impl CatalogWriter {
     }
 
     fn finish(&mut self, batch: Vec<Pending>, ctx: &mut Context<Self>) {
-        for Pending { decision, reply } in batch {
+        for Pending { decision, reply, .. } in batch {
             answer(reply, decision.map(|events| Acknowledged { events }).map_err(Into::into));
         }
         self.in_flight = 0;
@@ -408,7 +412,8 @@ impl Handler<Record> for CatalogWriter {
     type Result = ResponseFuture<Result<Acknowledged, ChangeError>>;
 
     fn handle(&mut self, msg: Record, ctx: &mut Context<Self>) -> Self::Result {
-        self.request(Request::Record(msg.events), msg.origin, ctx)
+        let Record { events, origin, more } = msg;
+        self.request(Request::Record { events, more }, origin, ctx)
     }
 }
 

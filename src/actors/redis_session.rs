@@ -242,7 +242,8 @@ impl Session {
             {
                 batch.push(next);
             }
-            self.record(batch, origin).await.map_err(LinkError::Failed)?;
+            let more = rest.peek().is_some();
+            self.record(batch, origin, more).await.map_err(LinkError::Failed)?;
         }
         // The second half of a deletion that another management frontend began.
         for key in marked {
@@ -261,8 +262,13 @@ impl Session {
         if fresh { Origin::Frontend } else { Origin::Redis }
     }
 
-    async fn record(&self, events: Vec<Event>, origin: Origin) -> Result<Acknowledged, String> {
-        let recorded = self.parts.catalog.send(Record { events, origin }).await;
+    async fn record(
+        &self,
+        events: Vec<Event>,
+        origin: Origin,
+        more: bool,
+    ) -> Result<Acknowledged, String> {
+        let recorded = self.parts.catalog.send(Record { events, origin, more }).await;
         let recorded = recorded.map_err(|e| format!("the catalog writer: {e}"))?;
         recorded.map_err(|e| format!("the journal: {e}"))
     }
@@ -343,7 +349,7 @@ impl Session {
         origin: Origin,
         reply: Reply,
     ) -> Result<(), String> {
-        match self.record(events.clone(), origin).await {
+        match self.record(events.clone(), origin, false).await {
             Ok(acknowledged) => {
                 answer(reply, Ok(acknowledged));
                 self.forget_states(&events).await

@@ -30,7 +30,7 @@ fn started(redis: &Redis, dir: &Path, entries: usize, what: &str) {
     let took = start.elapsed();
     let rss = clipper.metric("process_resident_memory_bytes") / f64::from(1 << 20);
     println!("{entries} applications, {entries} models, {what}: ready in {took:?}, {rss:.0} MiB");
-    for step in ["journal replayed", "following the tables", "starting 2 workers", "listening"] {
+    for step in ["journal replayed", "following the tables", "listening"] {
         let log = clipper.log.lock();
         let line = log.iter().find(|line| line.contains(step)).unwrap();
         println!("  {step}: {}", &line[14..41]);
