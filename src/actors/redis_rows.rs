@@ -8,12 +8,14 @@ use tracing::{error, info, warn};
 
 use super::container_pool::ContainerInfo;
 use super::redis_session::{Session, text};
-use super::redis_watcher::Learnt;
+use super::redis_watcher::{Learnt, RedisParts};
 use crate::config::OnDataLoss;
 use crate::domain::AppName;
 use crate::store::projection::Catalog;
 use crate::store::redis::client::LinkError;
-use crate::store::redis::marker::{Found, Verdict, judge, marker_key, restoring_key, slot_key};
+use crate::store::redis::marker::{
+    Found, Memory, Verdict, judge, marker_key, restoring_key, slot_key,
+};
 use crate::store::redis::tables::{
     ContainerRow, Key, Raw, Table, container_fields, decode_container,
 };
@@ -38,6 +40,14 @@ const RESTORE_POLL: Duration = Duration::from_millis(50);
 
 /// Entries restored in one transaction.
 const RESTORED_AT_ONCE: usize = 100;
+
+/// Before Redis is asked, replicas get numbers that no other frontend is likely to give: from the
+/// range this one had last, or any of those that are handed out last.
+pub(super) fn guess_numbers(parts: &RedisParts) {
+    let remembered = Memory::load(&parts.data_dir, String::new).ok().and_then(|m| m.slot);
+    let slot = remembered.unwrap_or_else(|| rand::random_range(SLOTS / 2..SLOTS));
+    parts.containers.set_first_replica(slot * SLOT_SIZE);
+}
 
 /// What is in the table of containers.
 #[derive(Debug, Default)]
@@ -99,6 +109,10 @@ impl Session {
             return Ok(());
         }
         (self.memory.marker, self.memory.run_id) = (marker, run_id);
+        self.keep_memory()
+    }
+
+    fn keep_memory(&self) -> Result<(), String> {
         let stored = self.memory.store(&self.parts.data_dir);
         stored.map_err(|e| format!("what is to be remembered of Redis cannot be kept: {e}"))
     }
@@ -207,7 +221,8 @@ impl Session {
 
     async fn renew_slot(&mut self) -> Result<(), String> {
         let me = self.memory.frontend.clone();
-        for slot in self.rows.slot.into_iter().chain(0..SLOTS) {
+        let had = self.rows.slot.or(self.memory.slot);
+        for slot in had.into_iter().chain(0..SLOTS) {
             let held = match self.link.hold(&slot_key(slot), &me, SLOT_LEASE).await {
                 Err(error @ LinkError::Refused(_)) => {
                     warn!(%error, "no range of replica numbers can be taken in Redis");
@@ -219,6 +234,8 @@ impl Session {
                 if self.rows.slot != Some(slot) {
                     self.parts.containers.set_first_replica(slot * SLOT_SIZE);
                     self.rows.slot = Some(slot);
+                    self.memory.slot = Some(slot);
+                    self.keep_memory()?;
                 }
                 return Ok(());
             }

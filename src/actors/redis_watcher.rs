@@ -26,6 +26,7 @@ use tracing::{error, info, warn};
 
 use super::catalog::{Acknowledged, CatalogWriter, ChangeError, Execute};
 use super::container_pool::ContainerList;
+use super::redis_rows::guess_numbers;
 use super::redis_session::Session;
 use crate::config::RedisConfig;
 use crate::metrics::Metrics;
@@ -113,6 +114,7 @@ impl RedisWatcher {
         let todo = Jobs { jobs: Mutex::new(jobs_todo), learnt: Mutex::new(learnt_todo) };
         let availability = watch::Sender::new(Availability::Starting);
         parts.metrics.redis();
+        guess_numbers(&parts);
         Self { parts, jobs, learnt, todo: Arc::new(todo), availability }
     }
 

@@ -202,11 +202,13 @@ fn without_redis_the_journal_is_served_from_the_start() {
     assert!(!clipper.connected());
     let _replica = clipper.container("net", "1", "7");
     until_true("a prediction", || clipper.predict("digits").1["output"] == 7);
+    let stranger = Clipper::start(&site.redis.url(), &site.dir.path().join("stranger"), &[]);
+    let _other = stranger.container("net", "1", "8");
     let (status, text) = clipper.admin("delete_app", &json!({"name": "digits"}));
     assert_eq!((status, text.contains("Redis is away")), (503, true), "{text}");
     site.redis.run();
     until_true("connected", || clipper.connected());
-    until_true("the replica's row", || site.redis.dump(3).len() == 1);
+    until_true("both replicas have rows", || site.redis.dump(3).len() == 2);
     clipper.done("delete_app", &json!({"name": "digits"}));
 }
 

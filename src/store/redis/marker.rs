@@ -38,6 +38,9 @@ pub struct Memory {
     pub marker: Option<String>,
     /// The run of the Redis server that it saw it in.
     pub run_id: Option<String>,
+    /// Its range of replica numbers.
+    #[serde(default)]
+    pub slot: Option<u32>,
 }
 
 impl Memory {
@@ -55,7 +58,7 @@ impl Memory {
         match std::fs::read(Self::path(data_dir)) {
             Ok(bytes) => serde_json::from_slice(&bytes).map_err(io::Error::from),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                Ok(Self { frontend: fresh(), marker: None, run_id: None })
+                Ok(Self { frontend: fresh(), marker: None, run_id: None, slot: None })
             }
             Err(error) => Err(error),
         }
@@ -125,6 +128,7 @@ mod tests {
             frontend: "f".to_owned(),
             marker: marker.map(str::to_owned),
             run_id: Some("run".to_owned()),
+            slot: None,
         };
         let found = |marker, run_id, tables_empty, journal_empty| Found {
             marker,
