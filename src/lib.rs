@@ -8,6 +8,7 @@
 //! domain.
 
 pub mod actors;
+pub mod bench;
 pub mod bootstrap;
 
 pub mod cli;

@@ -15,14 +15,17 @@ use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
 use crate::actors::app::FeedbackLog;
-use crate::actors::catalog::{CatalogWriter, ChangeError, Execute};
+use crate::actors::catalog::{CatalogWriter, ChangeError};
 use crate::actors::children::{ChildPlan, Children, StopChildren};
 use crate::actors::container_pool::{ContainerInfo, ContainerList, ContainerPool};
 use crate::actors::data_plane::DataPlane;
+use crate::actors::kept::Kept;
 use crate::actors::messages::{Register, RegistrationRefused};
 use crate::actors::models::{Boot, DataArbiters, Models};
-use crate::actors::redis_watcher::{Availability, Learnt, LeaveRedis, RedisParts, RedisWatcher};
+use crate::actors::redis_watcher::{Changes, Learnt, LeaveRedis, RedisParts, RedisWatcher};
 use crate::actors::router::{Router, Routes};
+use crate::actors::supervisor::RestartBudget;
+use crate::actors::watchdog::Watchdog;
 use crate::bootstrap;
 use crate::config::{Config, HttpConfig, Loaded};
 use crate::domain::{AppName, Command};
@@ -49,6 +52,7 @@ pub fn run(loaded: Loaded) -> Result<(), String> {
 
 async fn serve(loaded: Loaded) -> Result<(), String> {
     let Loaded { config, base_dir } = loaded;
+    raise_open_files_limit();
     let stop = stop_signal()?;
     let readiness = Readiness::new();
     let metrics = Metrics::new();
@@ -59,37 +63,38 @@ async fn serve(loaded: Loaded) -> Result<(), String> {
 
     let plane = DataPlane::new(&config, Arc::clone(&metrics));
     let threads: Vec<Arbiter> = (0..config.serving.data_threads).map(|_| Arbiter::new()).collect();
+    let watchdog = Watchdog::default();
+    for thread in &threads {
+        watchdog.watch("data", thread.handle());
+    }
     let arbiters = DataArbiters(threads.iter().map(Arbiter::handle).collect());
     let list = ContainerList::default();
-    let catalog = CatalogWriter::new(journal.clone(), config.journal.clone()).start();
+    let catalog = keep_catalog(&config, &metrics, &journal);
     let redis = follow_redis(&config, &catalog, &journal, &states, &list, &metrics).await;
     let (redis, learnt) = redis.unzip();
-    let metadata: Recipient<Execute> =
-        redis.clone().map_or_else(|| catalog.clone().recipient(), Addr::recipient);
+    let changes = redis.clone().map_or_else(|| Changes::Embedded(catalog.clone()), Changes::Redis);
     let children = child_plans(&config, &base_dir, sockets.rpc_addr()?)?;
-    let children = Children::new(config.containers.clone(), Arc::clone(&metrics), children);
-    let pool =
-        ContainerPool::new(Arc::clone(&plane), arbiters.clone(), list.clone(), children).start();
+    let pool = keep_pool(&config, &plane, &arbiters, &list, children);
     let rpc = Arbiter::new();
+    watchdog.watch("rpc", rpc.handle());
+    actix::spawn(watchdog.clone().run(Arc::clone(&metrics)));
     sockets.serve_rpc(&rpc, &config, &metrics, &pool)?;
     readiness.meet(Condition::RpcBound);
 
-    let models = Models::new(Arc::clone(&plane), arbiters, pool.clone()).start();
-    models.send(Boot(catalog.clone())).await.map_err(|e| e.to_string())??;
-    match (bootstrap::run(&config, &metadata).await, &redis) {
-        (Err(reason), Some(_)) => bootstrap_later(config.clone(), metadata.clone(), reason),
-        (result, _) => result?,
-    }
+    let models = Models::new(Arc::clone(&plane), arbiters, pool.clone(), catalog.clone()).start();
+    models.send(Boot).await.map_err(|e| e.to_string())??;
+    bootstrap::run_or_later(&config, &changes).await?;
 
     let states = Arc::new(States { store: states, learnt });
     let frontends = Frontends {
         plane,
         catalog,
-        metadata,
+        changes,
         view: journal.view(),
         list,
         states,
         readiness: Arc::clone(&readiness),
+        watchdog,
     };
     let handles = frontends.start(&config, sockets)?;
     while !readiness.missing().is_empty() {
@@ -98,7 +103,12 @@ async fn serve(loaded: Loaded) -> Result<(), String> {
     stop.await;
     readiness.drain();
     info!("stopping: in-flight queries finish first");
-    futures_util::future::join_all(handles.iter().map(|handle| handle.stop(true))).await;
+    // The query frontend first: meanwhile the others still say that the server is not ready.
+    let mut handles = handles.iter();
+    if let Some(query) = handles.next() {
+        query.stop(true).await;
+    }
+    futures_util::future::join_all(handles.map(|handle| handle.stop(true))).await;
     if pool.send(StopChildren).await.is_err() {
         warn!("the container pool ended before its child processes");
     }
@@ -116,7 +126,7 @@ async fn serve(loaded: Loaded) -> Result<(), String> {
 /// failed.
 async fn follow_redis(
     config: &Config,
-    catalog: &Addr<CatalogWriter>,
+    catalog: &Kept<CatalogWriter>,
     journal: &Journal,
     states: &PolicyStateStore,
     containers: &ContainerList,
@@ -133,31 +143,44 @@ async fn follow_redis(
         data_dir: config.data_dir.clone(),
         events_at_once: (config.journal.subscriber_queue_max / 4).max(1),
     });
-    let (learnt, mut availability) = (watcher.learnt(), watcher.availability());
-    let watcher = RedisWatcher::start_in_arbiter(&Arbiter::new().handle(), |_| watcher);
-    if availability.wait_for(|now| *now != Availability::Starting).await.is_err() {
-        warn!("the Redis watcher has ended");
-    }
-    Some((watcher, learnt))
+    let learnt = watcher.learnt();
+    Some((watcher.follow().await, learnt))
 }
 
-/// Registers what the config file describes as soon as Redis is there.
-fn bootstrap_later(config: Config, metadata: Recipient<Execute>, mut reason: String) {
-    const PAUSE: Duration = Duration::from_secs(1);
-    actix::spawn(async move {
-        warn!(reason, "the config file's applications and models are registered later");
-        loop {
-            tokio::time::sleep(PAUSE).await;
-            match bootstrap::run(&config, &metadata).await {
-                Ok(()) => return,
-                Err(again) if again == reason => {}
-                Err(other) => {
-                    warn!(reason = other, "not yet registered from the config file");
-                    reason = other;
-                }
-            }
-        }
-    });
+/// Every connection takes a file, and the usual soft limit of 1,024 is far below the connections
+/// that the config allows. The hard limit is the operator's and stays.
+fn raise_open_files_limit() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        warn!(%error, "the limit of open files cannot be raised");
+    }
+}
+
+fn keep_pool(
+    config: &Config,
+    plane: &Arc<DataPlane>,
+    arbiters: &DataArbiters,
+    list: &ContainerList,
+    children: HashMap<crate::domain::ModelId, ChildPlan>,
+) -> Kept<ContainerPool> {
+    let budget = RestartBudget::new(&config.containers);
+    let (metrics, containers) = (Arc::clone(&plane.metrics), config.containers.clone());
+    let (plane, arbiters, list) = (Arc::clone(plane), arbiters.clone(), list.clone());
+    Kept::start("container_pool", Arc::clone(&metrics), budget, move |lifeline| {
+        let children = Children::new(containers.clone(), Arc::clone(&metrics), children.clone());
+        let (plane, arbiters, list) = (Arc::clone(&plane), arbiters.clone(), list.clone());
+        ContainerPool::new(plane, arbiters, list, children, lifeline)
+    })
+}
+
+fn keep_catalog(config: &Config, metrics: &Arc<Metrics>, journal: &Journal) -> Kept<CatalogWriter> {
+    let budget = RestartBudget::new(&config.containers);
+    let (journal, limits) = (journal.clone(), config.journal.clone());
+    Kept::start("catalog_writer", Arc::clone(metrics), budget, move |lifeline| {
+        CatalogWriter::new(journal.clone(), limits.clone(), lifeline)
+    })
 }
 
 /// A future that is done when the process is asked to stop. The handlers are in place on return.
@@ -224,7 +247,7 @@ impl Sockets {
         arbiter: &Arbiter,
         config: &Config,
         metrics: &Arc<Metrics>,
-        pool: &Addr<ContainerPool>,
+        pool: &Kept<ContainerPool>,
     ) -> Result<(), String> {
         let socket = self.rpc.try_clone().map_err(|e| e.to_string())?;
         let (config, metrics, pool) = (config.rpc.clone(), Arc::clone(metrics), pool.clone());
@@ -286,12 +309,13 @@ fn child_plans(
 /// What the HTTP workers need.
 struct Frontends {
     plane: Arc<DataPlane>,
-    catalog: Addr<CatalogWriter>,
-    metadata: Recipient<Execute>,
+    catalog: Kept<CatalogWriter>,
+    changes: Changes,
     view: CatalogView,
     list: ContainerList,
     states: Arc<States>,
     readiness: Arc<Readiness>,
+    watchdog: Watchdog,
 }
 
 impl Frontends {
@@ -333,7 +357,9 @@ impl Frontends {
         let (plane, catalog) = (Arc::clone(&self.plane), self.catalog.clone());
         let feedback: Arc<dyn FeedbackLog> = self.states.clone();
         let readiness = Arc::clone(&self.readiness);
+        let watchdog = self.watchdog.clone();
         frontend(config, workers, socket, move |app| {
+            watchdog.watch("http", Arbiter::current());
             let routes = Routes::default();
             let (starting, ready) = (Arc::clone(&starting), Arc::clone(&readiness));
             let on_loaded = move || {
@@ -358,7 +384,7 @@ impl Frontends {
     fn management(&self, config: &HttpConfig, socket: TcpListener) -> Result<Server, String> {
         let metrics = Arc::clone(&self.plane.metrics);
         let state = ManagementState {
-            metadata: Arc::new(Writer { changes: self.metadata.clone(), view: self.view.clone() }),
+            metadata: Arc::new(Writer { changes: self.changes.clone(), view: self.view.clone() }),
             containers: Arc::new(self.list.clone()),
             states: self.states.clone(),
             metrics: Arc::new(move |request| metrics_pages::by_preference(&metrics, request)),
@@ -400,20 +426,14 @@ fn frontend(
 
 /// The metadata as the management frontend sees it.
 struct Writer {
-    /// The catalog writer, or with Redis its watcher.
-    changes: Recipient<Execute>,
+    changes: Changes,
     view: CatalogView,
 }
 
 impl Metadata for Writer {
     fn execute(&self, command: Command) -> BoxFuture<'static, Result<(), ChangeError>> {
-        let answer = self.changes.send(Execute { command, origin: Origin::Admin });
-        Box::pin(async move {
-            let ended = |_| ChangeError::Unavailable {
-                reason: "the metadata writer is being restarted".to_owned(),
-            };
-            answer.await.map_err(ended)?.map(|_| ())
-        })
+        let changes = self.changes.clone();
+        Box::pin(async move { changes.execute(command, Origin::Admin).await })
     }
 
     fn catalog(&self) -> CatalogRead<'_> {

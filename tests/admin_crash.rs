@@ -228,7 +228,7 @@ fn no_acknowledged_change_is_lost_when_the_server_is_killed() {
     }
     let acknowledged = acknowledged.load(Ordering::Relaxed);
     println!(
-        "{rounds} kills, {acknowledged} acknowledged changes, {cut_off} cut off, {kept} of them kept"
+        "{rounds} kills, {acknowledged} acknowledged changes, {cut_off} cut off ({kept} kept)"
     );
     assert!(acknowledged > rounds, "only {acknowledged} changes");
 }

@@ -49,6 +49,7 @@ fn busy() -> Arc<Metrics> {
     metrics.rpc_ended(RpcEnd::Silent);
     metrics.set_rpc_connections(1);
     metrics.actor_restarted("container");
+    metrics.thread_stalled("data");
     metrics.admin_command(true);
     metrics
 }
@@ -187,6 +188,7 @@ fn what_was_counted_is_what_is_shown() {
         (format!("clipper_replica_busy_seconds_total{{{net},replica=\"0\"}}"), 0.004),
         ("clipper_rpc_ended_total{reason=\"silent\"}".to_owned(), 1.0),
         ("clipper_actor_restarts_total{actor=\"container\"}".to_owned(), 1.0),
+        ("clipper_thread_stalls_total{thread=\"data\"}".to_owned(), 1.0),
         ("clipper_admin_commands_total{result=\"acknowledged\"}".to_owned(), 1.0),
         // The name that the original's dashboard asks for.
         ("app_simple_example_num_predictions_count".to_owned(), 5.0),

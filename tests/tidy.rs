@@ -34,6 +34,7 @@ const MACHINE_PATHS: &[&str] = &[
 /// Each module of the crate and the modules it may name, besides itself. Arrows point one way:
 /// http -> actors -> {serving, store, rpc, runtime} -> {config, metrics} -> domain.
 const LAYERS: &[(&str, &[&str])] = &[
+    ("bench", &["clock", "domain"]),
     ("clock", &[]),
     ("domain", &[]),
     ("config", &["domain"]),
@@ -63,7 +64,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "store",
         ],
     ),
-    ("cli", &["clock", "config", "domain", "logging", "runtime", "server", "store"]),
+    ("cli", &["bench", "clock", "config", "domain", "logging", "runtime", "server", "store"]),
     ("lib", &[]),
     ("main", &["cli"]),
 ];

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use actix::prelude::*;
 use smallvec::SmallVec;
 
+use super::batcher::Batcher;
 use super::data_plane::DataPlane;
 use super::directory::{ModelEntry, ModelHandle};
 use super::messages::{
@@ -109,10 +110,13 @@ impl App {
         if misses.is_empty() {
             return Progress::Ready(answers.into_iter().flatten().collect());
         }
-        if model.replicas() == 0 {
-            let late = || Answer::Default(DefaultReason::NoReplica);
-            return Progress::Ready(answers.into_iter().map(|a| a.unwrap_or_else(late)).collect());
-        }
+        let batcher = model.batcher().filter(|_| model.replicas() > 0);
+        let Some(batcher) = batcher else {
+            let nobody = || Answer::Default(DefaultReason::NoReplica);
+            return Progress::Ready(
+                answers.into_iter().map(|a| a.unwrap_or_else(nobody)).collect(),
+            );
+        };
         let objective = self.facts.spec.latency_slo.as_duration();
         let ahead = model.queued().ahead_of(objective);
         if !model.round().can_make_it(ahead, objective) {
@@ -143,11 +147,16 @@ impl App {
                 Lookup::Joined(_) => {}
             }
         }
-        self.enqueue(model, entries);
+        self.enqueue(model, &batcher, entries);
         Progress::Waiting { ticket, deadline }
     }
 
-    fn enqueue(&self, model: &ModelHandle, entries: SmallVec<[(Instant, Arc<Flight>); 1]>) {
+    fn enqueue(
+        &self,
+        model: &ModelHandle,
+        batcher: &Addr<Batcher>,
+        entries: SmallVec<[(Instant, Arc<Flight>); 1]>,
+    ) {
         if entries.is_empty() {
             return;
         }
@@ -157,15 +166,19 @@ impl App {
         if !model.queued().reserve(places, objective, max) {
             return self.shed(model, entries, "serving.model_queue_max");
         }
-        let refused = match model.batcher() {
-            Some(batcher) => match batcher.try_send(Enqueue { entries }) {
-                Ok(()) => return,
-                Err(SendError::Full(enqueue) | SendError::Closed(enqueue)) => enqueue.entries,
-            },
-            None => entries,
-        };
-        model.queued().release(places, objective);
-        self.shed(model, refused, "serving.mailbox_max");
+        match batcher.try_send(Enqueue { entries }) {
+            Ok(()) => {}
+            Err(SendError::Full(refused)) => {
+                model.queued().release(places, objective);
+                self.shed(model, refused.entries, "serving.mailbox_max");
+            }
+            Err(SendError::Closed(refused)) => {
+                model.queued().release(places, objective);
+                for (_, flight) in refused.entries {
+                    self.plane.cache.abort(&flight, DefaultReason::NoReplica);
+                }
+            }
+        }
     }
 
     /// Answers queries that there is no room for (invariant L1).

@@ -19,7 +19,7 @@ fn limits() -> JournalConfig {
 fn writer(disk: &MemoryDisk, limits: JournalConfig) -> (Addr<CatalogWriter>, CatalogView) {
     let journal = Journal::start(Box::new(disk.log()), Duration::from_mins(1)).unwrap();
     let view = journal.view();
-    (CatalogWriter::new(journal, limits).start(), view)
+    (CatalogWriter::new(journal, limits, Lifeline::default()).start(), view)
 }
 
 async fn run(writer: &Addr<CatalogWriter>, command: Command) -> Result<Acknowledged, ChangeError> {
@@ -64,7 +64,7 @@ async fn mirror(writer: &Addr<CatalogWriter>, open: bool) -> MirrorHandle {
     let seqs = Arc::new(Mutex::new(Vec::new()));
     let addr = Mirror { catalog: catalog.clone(), seqs: seqs.clone(), open }.start();
     let snapshot = writer.send(Subscribe { recipient: addr.clone().recipient() }).await.unwrap();
-    *catalog.borrow_mut() = (*snapshot).clone();
+    *catalog.borrow_mut() = (*snapshot.catalog).clone();
     MirrorHandle { addr, catalog, seqs, gate }
 }
 
@@ -298,14 +298,14 @@ async fn a_panicking_subscriber_is_forgotten() {
 async fn a_new_writer_on_the_same_journal_goes_on_where_the_old_one_stopped() {
     let disk = MemoryDisk::new();
     let journal = Journal::start(Box::new(disk.log()), Duration::from_mins(1)).unwrap();
-    let old = CatalogWriter::new(journal.clone(), limits()).start();
+    let old = CatalogWriter::new(journal.clone(), limits(), Lifeline::default()).start();
     run(&old, add_app("a")).await.unwrap();
     disk.hold();
     let lost = actix::spawn(old.send(Execute { command: add_app("b"), origin: Origin::Admin }));
     until(|| disk.flushes() == 2).await;
     // The old one dies while its commit is under way.
     drop(old);
-    let new = CatalogWriter::new(journal.clone(), limits()).start();
+    let new = CatalogWriter::new(journal.clone(), limits(), Lifeline::default()).start();
     disk.release();
     run(&new, add_app("c")).await.unwrap();
     assert!(journal.view().read().app("b").is_some(), "read back from the store");
@@ -318,7 +318,8 @@ async fn a_new_writer_on_the_same_journal_goes_on_where_the_old_one_stopped() {
 async fn two_writers_on_one_journal_never_use_a_number_twice() {
     let disk = MemoryDisk::new();
     let journal = Journal::start(Box::new(disk.log()), Duration::from_mins(1)).unwrap();
-    let writers = [0, 1].map(|_| CatalogWriter::new(journal.clone(), limits()).start());
+    let writers =
+        [0, 1].map(|_| CatalogWriter::new(journal.clone(), limits(), Lifeline::default()).start());
     let mut acknowledged = Vec::new();
     for n in 0..40 {
         let [a, b] = &writers;
@@ -342,7 +343,8 @@ async fn snapshots_come_after_so_many_events_whatever_the_restarts() {
     for start in 0..4 {
         let (log, _) = SledLog::open(dir.path(), &limits).unwrap();
         let journal = Journal::start(Box::new(log), Duration::from_mins(1)).unwrap();
-        let writer = CatalogWriter::new(journal.clone(), limits.clone()).start();
+        let writer =
+            CatalogWriter::new(journal.clone(), limits.clone(), Lifeline::default()).start();
         for n in 0..6 {
             run(&writer, add_app(&format!("a{start}x{n}"))).await.unwrap();
         }
@@ -363,7 +365,7 @@ async fn measure_commands() {
         let dir = tempfile::tempdir().unwrap();
         let (log, _) = SledLog::open(dir.path(), &limits()).unwrap();
         let journal = Journal::start(Box::new(log), Duration::from_mins(1)).unwrap();
-        let writer = CatalogWriter::new(journal.clone(), limits()).start();
+        let writer = CatalogWriter::new(journal.clone(), limits(), Lifeline::default()).start();
         let mirror = mirror(&writer, true).await;
         let begin = clock::now();
         let each = 6_400 / clients;

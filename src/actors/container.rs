@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use actix::prelude::*;
 use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio_util::codec::FramedRead;
@@ -117,9 +118,9 @@ impl Container {
     /// Starts to read; `unread` is what the handshake read too much.
     pub fn listen(&self, read_half: OwnedReadHalf, unread: BytesMut, ctx: &mut Context<Self>) {
         let decoder = Decoder::new(listener::zmtp_limits(&self.plane.rpc));
-        let mut framed = FramedRead::new(read_half, decoder);
-        framed.read_buffer_mut().unsplit(unread);
-        ctx.add_stream(framed);
+        // What is put into a `FramedRead`'s buffer is not looked at before more arrives.
+        let bytes = AsyncReadExt::chain(io::Cursor::new(unread), read_half);
+        ctx.add_stream(FramedRead::new(bytes, decoder));
     }
 
     fn end(&mut self, why: RpcEnd, text: impl Into<String>, ctx: &mut Context<Self>) {
@@ -145,6 +146,10 @@ impl Container {
                 self.answer(message_id, &outputs, ctx);
             }
             Err(error) => self.end(RpcEnd::Protocol, error.to_string(), ctx),
+        }
+        // With nothing unanswered it may leave a dead pool; it comes back to the new one.
+        if self.in_flight.is_none() && !self.pool.connected() {
+            self.end(RpcEnd::Shutdown, "the container pool ended", ctx);
         }
     }
 
@@ -195,8 +200,7 @@ impl Container {
         self.tell_batcher(done, ctx);
     }
 
-    /// Ends a connection that talks too much: its messages take time from all replicas on the
-    /// thread.
+    /// Ends a connection that talks too much: that takes time from all replicas on the thread.
     fn count_unasked(&mut self, ctx: &mut Context<Self>) {
         let (since, count) = &mut self.unasked;
         if self.last_heard - *since >= Duration::from_secs(1) {

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use actix::prelude::*;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 use tracing::{error, info};
 
@@ -18,6 +18,7 @@ use super::children::{Children, StopChildren};
 use super::container::{Container, Identity};
 use super::data_plane::DataPlane;
 use super::directory::ModelHandle;
+use super::kept::Lifeline;
 use super::messages::{
     Attach, BatcherReady, CloseContainer, ContainerEnded, Detach, ModelChange, ModelsChanged,
     Register, RegistrationRefused,
@@ -52,12 +53,23 @@ pub struct ContainerList(Arc<Lists>);
 struct Lists {
     own: RwLock<Replicas>,
     others: RwLock<Replicas>,
+    /// The numbers of the next ones, which a pool that takes over after a panic goes on with.
+    next: Mutex<HashMap<ModelId, u32>>,
     /// What this server's replica numbers are counted from.
     first_replica: AtomicU32,
     changed: Notify,
 }
 
 impl ContainerList {
+    fn number(&self, model: &ModelId) -> ReplicaId {
+        let mut next = self.0.next.lock();
+        let next = next.entry(model.clone()).or_default();
+        let first = self.0.first_replica.load(Ordering::Relaxed);
+        let number = ReplicaId(first.saturating_add(*next));
+        *next += 1;
+        number
+    }
+
     /// All of them, by model and number.
     #[must_use]
     pub fn all(&self) -> Vec<ContainerInfo> {
@@ -89,8 +101,9 @@ impl ContainerList {
         self.0.changed.notified().await;
     }
 
-    fn first_replica(&self) -> u32 {
-        self.0.first_replica.load(Ordering::Relaxed)
+    fn clear_own(&self) {
+        self.0.own.write().clear();
+        self.0.changed.notify_one();
     }
 
     fn put(&self, info: ContainerInfo) {
@@ -126,19 +139,21 @@ pub struct ContainerPool {
     models: HashMap<ModelId, Registered>,
     retired: HashSet<ModelId>,
     replicas: HashMap<ModelId, BTreeMap<ReplicaId, Replica>>,
-    next_replica: HashMap<ModelId, u32>,
     stopping: bool,
+    _lifeline: Lifeline,
 }
 
 impl ContainerPool {
-    /// An empty pool.
+    /// An empty pool. Replicas of an earlier one end by themselves and come back to this one.
     #[must_use]
     pub fn new(
         plane: Arc<DataPlane>,
         arbiters: DataArbiters,
         list: ContainerList,
         children: Children,
+        lifeline: Lifeline,
     ) -> Self {
+        list.clear_own();
         Self {
             plane,
             arbiters,
@@ -147,8 +162,8 @@ impl ContainerPool {
             models: HashMap::new(),
             retired: HashSet::new(),
             replicas: HashMap::new(),
-            next_replica: HashMap::new(),
             stopping: false,
+            _lifeline: lifeline,
         }
     }
 
@@ -170,9 +185,7 @@ impl ContainerPool {
 
     fn take(&mut self, registration: Registration, ctx: &mut Context<Self>) {
         let Registration { stream, unread, model, input_type, peer, place } = registration;
-        let number = self.next_replica.entry(model.clone()).or_default();
-        let replica = ReplicaId(self.list.first_replica().saturating_add(*number));
-        *number += 1;
+        let replica = self.list.number(&model);
         let identity = Identity { model: model.clone(), replica, input_type, peer };
         let (plane, pool) = (Arc::clone(&self.plane), ctx.address());
         let (started, start) = tokio::sync::oneshot::channel();
@@ -284,6 +297,12 @@ impl ContainerPool {
         for (model, replica) in dead {
             self.remove(&model, replica);
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn containers(&self, id: &ModelId) -> Vec<Addr<Container>> {
+        let replicas = self.replicas.get(id).into_iter().flat_map(BTreeMap::values);
+        replicas.map(|replica| replica.container.clone()).collect()
     }
 
     /// The children's part of the state.

@@ -31,6 +31,7 @@ pub mod container;
 pub mod container_pool;
 pub mod data_plane;
 pub mod directory;
+pub mod kept;
 pub mod messages;
 pub mod model;
 pub mod models;
@@ -39,3 +40,7 @@ mod redis_session;
 pub mod redis_watcher;
 pub mod router;
 pub mod supervisor;
+pub mod watchdog;
+
+#[cfg(test)]
+mod supervision_tests;

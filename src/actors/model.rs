@@ -9,6 +9,7 @@ use super::batcher::Batcher;
 use super::container_pool::ContainerPool;
 use super::data_plane::DataPlane;
 use super::directory::ModelHandle;
+use super::kept::Kept;
 use super::messages::{BatcherEnded, BatcherReady, ModelEnded, RetireModel, StopBatcher};
 use super::models::Models;
 use super::supervisor::{RestartBudget, Verdict};
@@ -21,7 +22,7 @@ use crate::serving::ticket::DefaultReason;
 pub struct Model {
     plane: Arc<DataPlane>,
     handle: Arc<ModelHandle>,
-    pool: Addr<ContainerPool>,
+    pool: Kept<ContainerPool>,
     parent: Addr<Models>,
     budget: RestartBudget,
     retired: bool,
@@ -33,7 +34,7 @@ impl Model {
     pub fn new(
         plane: Arc<DataPlane>,
         handle: Arc<ModelHandle>,
-        pool: Addr<ContainerPool>,
+        pool: Kept<ContainerPool>,
         parent: Addr<Models>,
     ) -> Self {
         let budget = RestartBudget::new(&plane.containers);
@@ -50,7 +51,8 @@ impl Model {
         let tell_pool = self.pool.send(ready).into_actor(self);
         ctx.spawn(tell_pool.map(|told, model, _| {
             if told.is_err() {
-                warn!(model = %model.handle.spec.id, "the container pool is gone");
+                // Its successor looks for the batcher itself.
+                warn!(model = %model.handle.spec.id, "the container pool has ended");
             }
         }));
     }

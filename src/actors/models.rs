@@ -5,12 +5,14 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use actix::prelude::*;
+use futures_util::StreamExt as _;
 use tracing::{error, info, warn};
 
-use super::catalog::{Published, Subscribe};
+use super::catalog::{CatalogWriter, Published, Subscribe, Subscribed};
 use super::container_pool::ContainerPool;
 use super::data_plane::DataPlane;
 use super::directory::ModelHandle;
+use super::kept::{Kept, Replaced};
 use super::messages::{ModelChange, ModelEnded, ModelsChanged, RetireModel};
 use super::model::Model;
 use super::supervisor::{RestartBudget, Verdict};
@@ -44,7 +46,10 @@ struct Running {
 pub struct Models {
     plane: Arc<DataPlane>,
     arbiters: DataArbiters,
-    pool: Addr<ContainerPool>,
+    pool: Kept<ContainerPool>,
+    catalog: Kept<CatalogWriter>,
+    /// The last event that the models include.
+    seq: u64,
     running: HashMap<ModelId, Running>,
     next_serial: u64,
     /// What the pool has not been told yet.
@@ -54,8 +59,48 @@ pub struct Models {
 impl Models {
     /// Nothing runs until [`Boot`] or [`Published`] says so.
     #[must_use]
-    pub fn new(plane: Arc<DataPlane>, arbiters: DataArbiters, pool: Addr<ContainerPool>) -> Self {
-        Self { plane, arbiters, pool, running: HashMap::new(), next_serial: 1, changes: Vec::new() }
+    pub fn new(
+        plane: Arc<DataPlane>,
+        arbiters: DataArbiters,
+        pool: Kept<ContainerPool>,
+        catalog: Kept<CatalogWriter>,
+    ) -> Self {
+        Self {
+            plane,
+            arbiters,
+            pool,
+            catalog,
+            seq: 0,
+            running: HashMap::new(),
+            next_serial: 1,
+            changes: Vec::new(),
+        }
+    }
+
+    /// Makes the models what the snapshot says, whatever they were.
+    fn load(&mut self, snapshot: &Subscribed, ctx: &mut Context<Self>) {
+        let catalog: &Catalog = &snapshot.catalog;
+        self.seq = snapshot.seq;
+        let ids: Vec<ModelId> = self.running.keys().cloned().collect();
+        for id in ids {
+            if catalog.model(id.name.as_str(), id.version.as_str()).is_none() {
+                self.retire(&id);
+            }
+            if catalog.current_version(id.name.as_str()).is_none() {
+                self.plane.directory.route(&id.name, None);
+            }
+        }
+        self.plane.metrics.retain_apps(|name| catalog.app(name.as_str()).is_some());
+        self.run_all(&catalog.boot_effects(), ctx);
+    }
+
+    #[cfg(test)]
+    pub(super) fn actor(&self, id: &ModelId) -> Option<Addr<Model>> {
+        self.running.get(id).map(|running| running.actor.clone())
+    }
+
+    fn subscribe(&self, ctx: &mut Context<Self>) -> Request<CatalogWriter, Subscribe> {
+        self.catalog.send(Subscribe { recipient: ctx.address().recipient() })
     }
 
     fn run(&mut self, effect: &Effect, ctx: &mut Context<Self>) {
@@ -123,7 +168,8 @@ impl Models {
         let told = self.pool.send(ModelsChanged(changes)).into_actor(self);
         ctx.wait(told.map(|told, _, _| {
             if told.is_err() {
-                error!("the container pool is gone");
+                // Its successor is told everything.
+                warn!("the container pool has ended");
             }
         }));
     }
@@ -134,23 +180,52 @@ impl Actor for Models {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(self.plane.serving.mailbox_max);
+        ctx.add_stream(self.catalog.replacements().map(ReplacedActor::Catalog));
+        ctx.add_stream(self.pool.replacements().map(ReplacedActor::Pool));
+    }
+}
+
+enum ReplacedActor {
+    Catalog(Replaced),
+    Pool(Replaced),
+}
+
+impl StreamHandler<ReplacedActor> for Models {
+    fn handle(&mut self, replaced: ReplacedActor, ctx: &mut Self::Context) {
+        match replaced {
+            ReplacedActor::Catalog(Replaced) => {
+                let catalog = self.subscribe(ctx).into_actor(self);
+                ctx.wait(catalog.map(|snapshot, models, ctx| match snapshot {
+                    Ok(snapshot) => models.load(&snapshot, ctx),
+                    // Its successor is followed.
+                    Err(error) => warn!(%error, "models cannot follow the catalog for now"),
+                }));
+            }
+            ReplacedActor::Pool(Replaced) => {
+                let known = self.running.values().map(|running| Arc::clone(&running.handle));
+                self.changes = known.map(ModelChange::Registered).collect();
+                self.run_all([], ctx);
+            }
+        }
+    }
+
+    fn finished(&mut self, _: &mut Self::Context) {
+        error!("an actor of the control thread is gone; models stay as they are");
     }
 }
 
 /// Follow the catalog from here on. Sender: the composition root, once. Reply: all is started.
 #[derive(Message)]
 #[rtype(result = "Result<(), String>")]
-pub struct Boot(pub Addr<super::catalog::CatalogWriter>);
+pub struct Boot;
 
 impl Handler<Boot> for Models {
     type Result = AtomicResponse<Self, Result<(), String>>;
 
-    fn handle(&mut self, boot: Boot, ctx: &mut Self::Context) -> Self::Result {
-        let subscribe = Subscribe { recipient: ctx.address().recipient() };
-        let catalog = boot.0.send(subscribe).into_actor(self);
-        let started = catalog.map(|catalog, models, ctx| {
-            let catalog: Arc<Catalog> = catalog.map_err(|e| format!("catalog writer: {e}"))?;
-            models.run_all(&catalog.boot_effects(), ctx);
+    fn handle(&mut self, _: Boot, ctx: &mut Self::Context) -> Self::Result {
+        let catalog = self.subscribe(ctx).into_actor(self);
+        let started = catalog.map(|snapshot, models, ctx| {
+            models.load(&snapshot.map_err(|e| format!("catalog writer: {e}"))?, ctx);
             Ok(())
         });
         // Nothing published may be handled before the snapshot it follows.
@@ -162,6 +237,11 @@ impl Handler<Published> for Models {
     type Result = ();
 
     fn handle(&mut self, published: Published, ctx: &mut Self::Context) {
+        // Of a dead writer, or known by the snapshot of its successor.
+        if published.envelope.seq <= self.seq {
+            return;
+        }
+        self.seq = published.envelope.seq;
         self.run_all(published.effects.iter(), ctx);
     }
 }

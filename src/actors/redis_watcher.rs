@@ -26,11 +26,14 @@ use tracing::{error, info, warn};
 
 use super::catalog::{Acknowledged, CatalogWriter, ChangeError, Execute};
 use super::container_pool::ContainerList;
+use super::kept::Kept;
 use super::redis_rows::guess_numbers;
 use super::redis_session::Session;
 use crate::config::RedisConfig;
+use crate::domain::Command;
 use crate::metrics::Metrics;
 use crate::store::CatalogView;
+use crate::store::event::Origin;
 use crate::store::policy_state::PolicyStateStore;
 use crate::store::redis::client::Settings;
 
@@ -42,7 +45,7 @@ pub struct RedisParts {
     /// Limits.
     pub config: RedisConfig,
     /// Who records events.
-    pub catalog: Addr<CatalogWriter>,
+    pub catalog: Kept<CatalogWriter>,
     /// What is recorded.
     pub view: CatalogView,
     /// The replicas.
@@ -67,9 +70,34 @@ impl RedisParts {
     }
 }
 
+/// Where changes are carried out.
+#[derive(Clone)]
+pub enum Changes {
+    /// By the catalog writer alone.
+    Embedded(Kept<CatalogWriter>),
+    /// In the shared tables first.
+    Redis(Addr<RedisWatcher>),
+}
+
+impl Changes {
+    /// Carries out a command; done means durable.
+    ///
+    /// # Errors
+    /// Why not; the reason says whether it may still be written.
+    pub async fn execute(&self, command: Command, origin: Origin) -> Result<(), ChangeError> {
+        let execute = Execute { command, origin };
+        let answer = match self {
+            Self::Embedded(catalog) => catalog.send(execute).await,
+            Self::Redis(watcher) => watcher.send(execute).await,
+        };
+        let ended = |_| ChangeError::unavailable("the metadata writer is being restarted");
+        answer.map_err(ended)?.map(|_| ())
+    }
+}
+
 /// Whether the tables are followed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Availability {
+enum Availability {
     /// The first attempt is under way.
     Starting,
     /// Yes.
@@ -124,10 +152,15 @@ impl RedisWatcher {
         self.learnt.clone()
     }
 
-    /// Tells whether the tables are followed.
-    #[must_use]
-    pub fn availability(&self) -> watch::Receiver<Availability> {
-        self.availability.subscribe()
+    /// Starts it on a thread of its own; returns when the first attempt to follow the tables has
+    /// succeeded or failed.
+    pub async fn follow(self) -> Addr<Self> {
+        let mut availability = self.availability.subscribe();
+        let watcher = Self::start_in_arbiter(&Arbiter::new().handle(), |_| self);
+        if availability.wait_for(|now| *now != Availability::Starting).await.is_err() {
+            warn!("the Redis watcher has ended");
+        }
+        watcher
     }
 
     /// Runs the loop as a task, so that its panic does not end the actor.

@@ -9,9 +9,10 @@ use actix::prelude::*;
 use tracing::{error, warn};
 
 use super::app::{App, FeedbackLog};
-use super::catalog::{CatalogWriter, Published, Subscribe};
+use super::catalog::{CatalogWriter, Published, Subscribe, Subscribed};
 use super::data_plane::DataPlane;
 use super::directory::ModelEntry;
+use super::kept::{Kept, Replaced};
 use super::messages::{AppEnded, AppFacts, Redefine, Relink, StopApp};
 use super::supervisor::{RestartBudget, Verdict};
 use crate::clock;
@@ -63,7 +64,9 @@ struct Served {
 /// The actor.
 pub struct Router {
     plane: Arc<DataPlane>,
-    catalog: Addr<CatalogWriter>,
+    catalog: Kept<CatalogWriter>,
+    /// The last event that the applications include.
+    seq: u64,
     feedback: Arc<dyn FeedbackLog>,
     routes: Routes,
     apps: HashMap<AppName, Served>,
@@ -76,13 +79,13 @@ impl Router {
     #[must_use]
     pub fn new(
         plane: Arc<DataPlane>,
-        catalog: Addr<CatalogWriter>,
+        catalog: Kept<CatalogWriter>,
         feedback: Arc<dyn FeedbackLog>,
         routes: Routes,
         on_loaded: impl FnOnce() + 'static,
     ) -> Self {
         let on_loaded: Option<Box<dyn FnOnce()>> = Some(Box::new(on_loaded));
-        Self { plane, catalog, feedback, routes, apps: HashMap::new(), on_loaded }
+        Self { plane, catalog, seq: 0, feedback, routes, apps: HashMap::new(), on_loaded }
     }
 
     /// Follows the catalog from its present state on.
@@ -91,12 +94,24 @@ impl Router {
         let subscribed = self.catalog.send(Subscribe { recipient }).into_actor(self);
         // Nothing published may be handled before the snapshot it follows.
         ctx.wait(subscribed.map(|catalog, router, ctx| match catalog {
-            Ok(catalog) => router.load(&catalog, ctx),
-            Err(error) => error!(%error, "an HTTP worker cannot follow the catalog"),
+            Ok(snapshot) => router.load(&snapshot, ctx),
+            // Its successor is followed.
+            Err(error) => warn!(%error, "an HTTP worker cannot follow the catalog for now"),
         }));
     }
 
-    fn load(&mut self, catalog: &Arc<Catalog>, ctx: &mut Context<Self>) {
+    /// Makes the applications what the snapshot says, whatever they were.
+    fn load(&mut self, snapshot: &Subscribed, ctx: &mut Context<Self>) {
+        let catalog: &Catalog = &snapshot.catalog;
+        self.seq = snapshot.seq;
+        let names: Vec<AppName> = self.apps.keys().cloned().collect();
+        for name in names {
+            if catalog.app(name.as_str()).is_none() {
+                self.stop(&name);
+            } else if catalog.linked_models(name.as_str()).next().is_none() {
+                self.link(&name, &BTreeSet::new());
+            }
+        }
         for effect in catalog.boot_effects() {
             self.run(&effect, ctx);
         }
@@ -192,7 +207,18 @@ impl Actor for Router {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(self.plane.serving.mailbox_max);
+        ctx.add_stream(self.catalog.replacements());
         self.follow(ctx);
+    }
+}
+
+impl StreamHandler<Replaced> for Router {
+    fn handle(&mut self, _: Replaced, ctx: &mut Self::Context) {
+        self.follow(ctx);
+    }
+
+    fn finished(&mut self, _: &mut Self::Context) {
+        error!("there is no catalog writer any more; applications stay as they are");
     }
 }
 
@@ -200,6 +226,11 @@ impl Handler<Published> for Router {
     type Result = ();
 
     fn handle(&mut self, published: Published, ctx: &mut Self::Context) {
+        // Of a dead writer, or known by the snapshot of its successor.
+        if published.envelope.seq <= self.seq {
+            return;
+        }
+        self.seq = published.envelope.seq;
         for effect in published.effects.iter() {
             self.run(effect, ctx);
         }

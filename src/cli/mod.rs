@@ -2,6 +2,7 @@
 //!
 //! 0 is success, 1 a failure, 2 a wrong use of the command line.
 
+mod bench;
 mod check_config;
 mod journal;
 mod transfer;
@@ -51,6 +52,8 @@ Examples:
         #[command(subcommand)]
         what: journal::JournalCommand,
     },
+    /// Load an application and measure its answers.
+    Bench(bench::BenchArgs),
     /// Run a model container: a process that connects to a server and answers its batches.
     Container {
         /// What kind.
@@ -153,6 +156,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Import(args) => exit(args.import()),
         Command::Export(args) => exit(args.export()),
         Command::Journal { what } => what.run(),
+        Command::Bench(args) => args.run(),
         Command::Container { runtime } => crate::runtime::run_cli(runtime),
     }
 }

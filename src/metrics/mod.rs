@@ -160,6 +160,7 @@ pub struct Metrics {
     rpc_ended: [AtomicU64; RpcEnd::ALL.len()],
     rpc_connections: AtomicU64,
     actor_restarts: Mutex<BTreeMap<&'static str, u64>>,
+    thread_stalls: Mutex<BTreeMap<&'static str, u64>>,
     admin_acknowledged: AtomicU64,
     admin_refused: AtomicU64,
     redis: OnceLock<RedisMetrics>,
@@ -196,6 +197,7 @@ impl Default for Metrics {
             rpc_ended: Default::default(),
             rpc_connections: AtomicU64::new(0),
             actor_restarts: Mutex::default(),
+            thread_stalls: Mutex::default(),
             admin_acknowledged: AtomicU64::new(0),
             admin_refused: AtomicU64::new(0),
             redis: OnceLock::new(),
@@ -226,6 +228,12 @@ impl Metrics {
     /// deletion would forget an application that was added again meanwhile.
     pub fn remove_app(&self, name: &AppName) {
         self.apps.write().remove(name);
+    }
+
+    /// Forgets the series of all applications but those. For one owner to call, as
+    /// [`Self::remove_app`].
+    pub fn retain_apps(&self, keep: impl Fn(&AppName) -> bool) {
+        self.apps.write().retain(|name, _| keep(name));
     }
 
     /// Handles of a model version, made on first use.
@@ -261,6 +269,11 @@ impl Metrics {
     /// Counts a restart of an actor by its parent.
     pub fn actor_restarted(&self, actor: &'static str) {
         *self.actor_restarts.lock().entry(actor).or_default() += 1;
+    }
+
+    /// Counts a thread of this kind that did not answer the watchdog in time.
+    pub fn thread_stalled(&self, kind: &'static str) {
+        *self.thread_stalls.lock().entry(kind).or_default() += 1;
     }
 
     /// Counts a start of a child process.

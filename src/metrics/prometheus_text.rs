@@ -144,6 +144,10 @@ fn process_wide(metrics: &Metrics, dropped: u64) -> Vec<MetricFamily> {
     for (actor, count) in metrics.actor_restarts.lock().iter() {
         restarts.number(&[actor], float(*count));
     }
+    let mut stalls = Family::new(&table::THREAD_STALLS);
+    for (thread, count) in metrics.thread_stalls.lock().iter() {
+        stalls.number(&[thread], float(*count));
+    }
     let mut commands = Family::new(&table::ADMIN_COMMANDS);
     commands.number(&["acknowledged"], float(metrics.admin_acknowledged.load(Relaxed)));
     commands.number(&["refused"], float(metrics.admin_refused.load(Relaxed)));
@@ -151,7 +155,7 @@ fn process_wide(metrics: &Metrics, dropped: u64) -> Vec<MetricFamily> {
     build.number(&[env!("CARGO_PKG_VERSION")], 1.0);
     let mut flat_dropped = Family::new(&table::FLAT_NAMES_DROPPED);
     flat_dropped.number(&[], float(dropped));
-    let families = [connections, ended, restarts, commands, build, flat_dropped];
+    let families = [connections, ended, restarts, stalls, commands, build, flat_dropped];
     let redis = metrics.redis.get().map(of_redis).into_iter().flatten();
     let mut families: Vec<MetricFamily> =
         families.into_iter().chain(redis).map(Family::finish).collect();

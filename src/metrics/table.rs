@@ -132,6 +132,9 @@ rows! {
         "any reason but closed, retired and shutdown increases";
     ACTOR_RESTARTS = Counter "clipper_actor_restarts_total", "restarts", &["actor"],
         "Actors restarted by their parent after a panic or a stop.", "any increase";
+    THREAD_STALLS = Counter "clipper_thread_stalls_total", "stalls", &["thread"],
+        "Times a thread did not answer within half a second: thread is data, rpc or http.",
+        "any increase";
     ADMIN_COMMANDS = Counter "clipper_admin_commands_total", "commands", &["result"],
         "Commands of operators: result is acknowledged or refused.", "-";
     REDIS_CONNECTED = Gauge "clipper_redis_connected", "constant 1", &[],

@@ -16,18 +16,16 @@ fn sigterm_lets_a_query_under_way_finish() {
     server.serve("m", "doubles", PATIENT_US);
     let mut container = Container::serving(&server, "m", &["--how", "hold"]);
     let addr = server.query;
-    // Open before the end begins: whether it is ready is asked on a connection that exists.
-    let mut watcher = http::Connection::open(server.query);
-    watcher.send(b"GET /readyz HTTP/1.1\r\nHost: test\r\n\r\n");
-    assert_eq!(watcher.answer("GET").unwrap().status, 200);
     let client =
         std::thread::spawn(move || http::call(addr, "POST", "/m/predict", b"{\"input\": [1.5]}"));
     container.await_input(&json!([1.5]));
     signal(server.pid(), Signal::SIGTERM);
     eventually("it says that it stops", || server.log_line("stopping").is_some());
-    watcher.send(b"GET /readyz HTTP/1.1\r\nHost: test\r\n\r\n");
-    // 503, or the idle connection was closed; but not ready any more.
-    assert!(watcher.answer("GET").is_none_or(|answer| answer.status == 503));
+    for addr in [server.management, server.metrics] {
+        let (ready, live) = (http::get(addr, "/readyz"), http::get(addr, "/livez"));
+        assert_eq!((ready.status, live.status), (503, 200), "{}", ready.text());
+    }
+    assert!(!client.is_finished());
     container.answer("right");
     let answer = client.join().unwrap().expect("the query under way is answered");
     assert_eq!(answer.status, 200);

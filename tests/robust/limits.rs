@@ -44,10 +44,12 @@ fn without_file_descriptors_it_goes_on_and_does_not_spin() {
     drop(container);
     let _another = server.noop("live");
     server.await_replicas("live", 1);
+    let timeouts = server.ended("handshake_timeout");
+    assert!(timeouts > 0.0, "no connection that said nothing was ended");
     println!(
         "| EMFILE (96 descriptors, 150 connections) | live answers go on, accepting pauses, \
          {lines} log lines in all, {cpu:.0} % CPU with the live client | {memory:.0} MB | \
-         {:.1?} -> {:.1?} ({} answers) | handshake_timeout |",
+         {:.1?} -> {:.1?} ({} answers) | handshake_timeout +{timeouts} |",
         quiet.p99, window.p99, window.answers
     );
 }

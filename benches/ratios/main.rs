@@ -1,0 +1,135 @@
+//! What the server costs and keeps, measured on one machine in one run.
+//!
+//! `cargo bench --bench ratios` prints the ratios against a bare handler; `-- CASE` runs another
+//! case. docs/benchmarks.md explains each of them. The server, its containers and the bare handler
+//! are processes of their own; the load comes from this one, and its CPU is not counted.
+
+mod bare;
+mod cases;
+mod growth;
+mod limits;
+mod process;
+mod setup;
+mod table;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use setup::Settings;
+
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+#[derive(Debug, Parser)]
+#[command(name = "ratios")]
+struct Cli {
+    /// Rounds; medians over them are printed.
+    #[arg(long, default_value_t = 5, global = true)]
+    rounds: usize,
+    /// Seconds of each measurement.
+    #[arg(long, default_value_t = 3.0, global = true)]
+    seconds: f64,
+    /// Numbers of one input.
+    #[arg(long, default_value_t = 10, global = true)]
+    input_len: usize,
+    /// The binary to measure [default: the one built along].
+    #[arg(long, global = true)]
+    clipper: Option<PathBuf>,
+    /// Lines added to the server's config before its applications, such as "[serving]".
+    #[arg(long, global = true, default_value = "")]
+    config: String,
+    /// Print one JSON object.
+    #[arg(long, global = true)]
+    json: bool,
+    /// What `cargo bench` passes to every benchmark.
+    #[arg(long, hide = true, global = true)]
+    bench: bool,
+    #[command(subcommand)]
+    case: Option<Case>,
+}
+
+#[derive(Debug, Clone, Copy, Subcommand)]
+enum Case {
+    /// CPU per request against a bare handler: cache hit, cache miss, batches (the default).
+    Ratios,
+    /// Goodput of a model that sleeps 5 ms for each batch, against the ideal.
+    Sleep,
+    /// Offered load of 0.5, 0.9, 1.1, 2 and 5 times the capacity.
+    Overload,
+    /// One of four replicas frozen under load.
+    Frozen,
+    /// CPU per request with 1,000 applications and models against one.
+    Growth,
+    /// CPU per request with 500 connected replicas against one.
+    Replicas,
+    /// 10,000 identical queries at once.
+    Identical,
+    /// 10,000 connections, 1,000 of them active.
+    Connections,
+    /// All of them.
+    All,
+    /// Runs the bare handler.
+    #[command(hide = true)]
+    Bare {
+        #[arg(long)]
+        addr: SocketAddr,
+    },
+}
+
+fn run(cli: &Cli) -> Result<()> {
+    let settings = Settings {
+        clipper: cli.clipper.clone().unwrap_or_else(|| env!("CARGO_BIN_EXE_clipper").into()),
+        rounds: cli.rounds.max(1),
+        seconds: cli.seconds,
+        input_len: cli.input_len,
+        config: cli.config.replace("\\n", "\n"),
+    };
+    let case = cli.case.unwrap_or(Case::Ratios);
+    if let Case::Bare { addr } = case {
+        return bare::serve(addr);
+    }
+    let all = [
+        Case::Ratios,
+        Case::Sleep,
+        Case::Overload,
+        Case::Frozen,
+        Case::Growth,
+        Case::Replicas,
+        Case::Identical,
+        Case::Connections,
+    ];
+    let cases = if matches!(case, Case::All) { &all[..] } else { &[case] };
+    let mut results = Vec::new();
+    for case in cases {
+        let result = match case {
+            Case::Ratios => cases::ratios(&settings)?,
+            Case::Sleep => limits::sleep(&settings)?,
+            Case::Overload => limits::overload(&settings)?,
+            Case::Frozen => limits::frozen(&settings)?,
+            Case::Growth => growth::registered(&settings)?,
+            Case::Replicas => growth::replicas(&settings)?,
+            Case::Identical => limits::identical(&settings)?,
+            Case::Connections => limits::connections(&settings)?,
+            Case::All | Case::Bare { .. } => continue,
+        };
+        if !cli.json {
+            setup::say(&result);
+        }
+        results.push(result);
+    }
+    if cli.json {
+        setup::say(serde_json::to_string(&results)?);
+    }
+    Ok(())
+}
+
+fn main() -> ExitCode {
+    match run(&Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            setup::note(error);
+            ExitCode::FAILURE
+        }
+    }
+}

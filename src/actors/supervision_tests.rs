@@ -1,0 +1,415 @@
+//! A whole graph of actors with containers on real connections, and deaths in it: a child that
+//! panics, one that fails at each start, one that hangs.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::prelude::*;
+use futures_util::future::join_all;
+
+use super::app::{App, FeedbackLog};
+use super::batcher::Batcher;
+use super::catalog::{CatalogWriter, Execute};
+use super::children::{ChildPlan, Children, StopChildren};
+use super::container::Container;
+use super::container_pool::{ContainerList, ContainerPool};
+use super::data_plane::DataPlane;
+use super::directory::ModelHandle;
+use super::kept::Kept;
+use super::messages::{Predict, Progress, Register};
+use super::model::Model;
+use super::models::{Boot, DataArbiters, Models};
+use super::router::{Route, Router, Routes};
+use super::supervisor::RestartBudget;
+use crate::clock;
+use crate::config::Config;
+use crate::domain::{AppName, Command, InputType, LatencySlo, ModelId};
+use crate::metrics::{FlatNames, Metrics, RpcEnd, prometheus_text_body};
+use crate::rpc::listener::{self, Refused};
+use crate::runtime::launch::Launch;
+use crate::runtime::noop::NoopModel;
+use crate::runtime::session::{self, ContainerOptions};
+use crate::serving::ticket::{Answer, DefaultReason};
+use crate::store::Journal;
+use crate::store::event::Origin;
+use crate::store::memory::MemoryDisk;
+use crate::store::samples;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Longer than any test.
+const FOR_EVER: Duration = Duration::from_mins(10);
+
+/// Dies while it is handled.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Panic;
+
+macro_rules! panics {
+    ($($actor:ty),+) => {
+        $(impl Handler<Panic> for $actor {
+            type Result = ();
+            fn handle(&mut self, _: Panic, _: &mut Self::Context) {
+                panic!("on purpose");
+            }
+        })+
+    };
+}
+panics!(App, Model, Batcher, Container, ContainerPool, CatalogWriter);
+
+/// Waits for the death; its sender never gets an answer.
+async fn kill<A>(addr: Addr<A>)
+where
+    A: Actor<Context = Context<A>> + Handler<Panic>,
+{
+    assert!(addr.send(Panic).await.is_err());
+    until("it is gone", async || !addr.connected()).await;
+}
+
+async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let poll = async {
+        while !condition().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    assert!(tokio::time::timeout(PATIENCE, poll).await.is_ok(), "not in time: {what}");
+}
+
+struct NoFeedback;
+
+impl FeedbackLog for NoFeedback {
+    fn record(&self, _: &AppName, _: i64, _: &str) {}
+}
+
+struct Graph {
+    plane: Arc<DataPlane>,
+    disk: MemoryDisk,
+    catalog: Kept<CatalogWriter>,
+    pool: Kept<ContainerPool>,
+    models: Addr<Models>,
+    list: ContainerList,
+    routes: Routes,
+    rpc: SocketAddr,
+}
+
+impl Graph {
+    async fn start() -> Self {
+        Self::start_with(HashMap::new()).await
+    }
+
+    async fn start_with(processes: HashMap<ModelId, ChildPlan>) -> Self {
+        let mut config = Config::default();
+        config.containers.restart_backoff_initial_ms = 10;
+        config.containers.restart_backoff_max_ms = 20;
+        config.containers.restart_budget = 3;
+        config.containers.stop_grace_ms = 200;
+        let metrics = Metrics::new();
+        let plane = DataPlane::new(&config, Arc::clone(&metrics));
+        let arbiters = DataArbiters([Arbiter::new().handle()].into());
+        let list = ContainerList::default();
+        let budget = RestartBudget::new(&config.containers);
+        let of_pool =
+            (Arc::clone(&plane), arbiters.clone(), list.clone(), config.containers.clone());
+        let pool = Kept::start("container_pool", Arc::clone(&metrics), budget.clone(), {
+            let metrics = Arc::clone(&metrics);
+            move |lifeline| {
+                let (plane, arbiters, list, containers) = of_pool.clone();
+                let children = Children::new(containers, Arc::clone(&metrics), processes.clone());
+                ContainerPool::new(plane, arbiters, list, children, lifeline)
+            }
+        });
+        let disk = MemoryDisk::new();
+        let journal = Journal::start(Box::new(disk.log()), FOR_EVER).unwrap();
+        let limits = config.journal.clone();
+        let catalog =
+            Kept::start("catalog_writer", Arc::clone(&metrics), budget, move |lifeline| {
+                CatalogWriter::new(journal.clone(), limits.clone(), lifeline)
+            });
+        let models =
+            Models::new(Arc::clone(&plane), arbiters, pool.clone(), catalog.clone()).start();
+        models.send(Boot).await.unwrap().unwrap();
+        let routes = Routes::default();
+        let feedback = Arc::new(NoFeedback);
+        Router::new(Arc::clone(&plane), catalog.clone(), feedback, routes.clone(), || ()).start();
+
+        let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let rpc = socket.local_addr().unwrap();
+        let to = pool.clone();
+        let register = move |registration| {
+            let answer = to.send(Register(registration));
+            async move {
+                match answer.await {
+                    Ok(answer) => answer.map_err(|e| Refused::new(RpcEnd::InputType, e)),
+                    Err(error) => Err(Refused::new(RpcEnd::Shutdown, error)),
+                }
+            }
+        };
+        actix::spawn(listener::serve(socket, config.rpc.clone(), metrics, register));
+        Self { plane, disk, catalog, pool, models, list, routes, rpc }
+    }
+
+    /// A graph that serves application and model `m`.
+    async fn serving(slo: Duration) -> Self {
+        let graph = Self::start().await;
+        graph.register(slo).await;
+        graph
+    }
+
+    async fn register(&self, slo: Duration) {
+        let mut app = samples::app("m", InputType::Doubles);
+        app.latency_slo = LatencySlo::from_micros(i64::try_from(slo.as_micros()).unwrap()).unwrap();
+        self.run(samples::add_model("m", "1")).await;
+        self.run(Command::AddApp(app)).await;
+        let models = vec![samples::model_name("m")];
+        self.run(Command::AddModelLinks { app: samples::app_name("m"), models }).await;
+    }
+
+    async fn run(&self, command: Command) {
+        let execute = Execute { command, origin: Origin::Admin };
+        self.catalog.send(execute).await.unwrap().unwrap();
+    }
+
+    /// A container on a thread of its own that takes `sleep` for a batch and answers `output`.
+    async fn container(&self, output: &str, sleep: Duration) -> Arbiter {
+        let before = self.replicas();
+        let mut options =
+            ContainerOptions::new(samples::model_id("m", "1"), format!("tcp://{}", self.rpc));
+        options.heartbeat_interval = Duration::from_millis(100);
+        let model = NoopModel { input_type: InputType::Doubles, output: output.to_owned(), sleep };
+        let thread = Arbiter::new();
+        thread.spawn(async move {
+            session::run_until(options, model, std::future::pending()).await.unwrap();
+        });
+        until("the container is attached", async || self.replicas() == before + 1).await;
+        thread
+    }
+
+    fn handle(&self) -> Arc<ModelHandle> {
+        let id = samples::model_id("m", "1");
+        self.plane.directory.get(&id.name, &id.version).unwrap()
+    }
+
+    fn replicas(&self) -> usize {
+        self.handle().replicas()
+    }
+
+    fn app(&self) -> Addr<App> {
+        match self.routes.of("m") {
+            Route::To(app) => app,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The text of the model's answer, or why there is the default output; outside, why none.
+    async fn predict(&self, input: u32) -> Result<Result<String, DefaultReason>, MailboxError> {
+        let body = format!("{{\"input\":[{input}.0]}}").into();
+        let started = self.app().send(Predict { body, arrived: clock::now() }).await?.unwrap();
+        let answers = match started.progress {
+            Progress::Ready(answers) => answers,
+            Progress::Waiting { ticket, deadline } => {
+                let _ = tokio::time::timeout_at(deadline, ticket.filled()).await;
+                ticket.close()
+            }
+        };
+        Ok(match &answers[0] {
+            Answer::Output(output) => Ok(String::from_utf8(output.json().to_vec()).unwrap()),
+            Answer::Default(reason) => Err(reason.clone()),
+        })
+    }
+
+    async fn answer(&self, input: u32) -> String {
+        self.predict(input).await.unwrap().unwrap()
+    }
+
+    fn restarts(&self, actor: &str) -> u32 {
+        let text = prometheus_text_body(&self.plane.metrics, FlatNames::LeftOut).unwrap();
+        let sample = format!("clipper_actor_restarts_total{{actor=\"{actor}\"}} ");
+        text.lines().find_map(|line| line.strip_prefix(&sample)).map_or(0, |n| n.parse().unwrap())
+    }
+}
+
+#[actix::test]
+async fn what_a_panicked_batcher_had_queued_is_answered_by_its_successor() {
+    let graph = Graph::serving(PATIENCE).await;
+    let _container = graph.container("7", Duration::from_millis(100)).await;
+    let handle = graph.handle();
+    let queries = join_all((0..5).map(|input| graph.predict(input)));
+    let death = async {
+        until("queries wait", async || handle.queued().total() > 0).await;
+        kill(handle.batcher().unwrap()).await;
+    };
+    let (answers, ()) = futures_util::future::join(queries, death).await;
+    for answer in answers {
+        assert_eq!(answer.unwrap().unwrap(), "7");
+    }
+    assert_eq!(graph.restarts("batcher"), 1);
+    assert_eq!((graph.replicas(), handle.queued().total()), (1, 0));
+}
+
+#[actix::test]
+async fn a_panicked_containers_queries_go_to_another_replica() {
+    let graph = Graph::serving(PATIENCE).await;
+    let _hanging = graph.container("hung", FOR_EVER).await;
+    let id = samples::model_id("m", "1");
+    let death = async {
+        until("the query is under way", async || {
+            graph.plane.cache.flights() == 1 && graph.handle().queued().total() == 0
+        })
+        .await;
+        let hanging = graph.pool.send(ContainersOf(id.clone())).await.unwrap();
+        let _ok = graph.container("7", Duration::ZERO).await;
+        kill(hanging[0].clone()).await;
+        until("the pool forgets it", async || graph.list.all().len() == 1).await;
+        assert_eq!(graph.answer(2).await, "7");
+    };
+    let (answer, ()) = futures_util::future::join(graph.answer(1), death).await;
+    assert_eq!(answer, "7");
+}
+
+#[actix::test]
+async fn a_hanging_replica_costs_one_batch_and_the_other_replica_serves() {
+    let graph = Graph::serving(Duration::from_millis(500)).await;
+    let _hanging = graph.container("hung", FOR_EVER).await;
+    let asked = clock::now();
+    assert!(matches!(graph.predict(0).await.unwrap(), Err(DefaultReason::Late)));
+    assert!(clock::now() - asked >= Duration::from_millis(500));
+    let _ok = graph.container("7", Duration::ZERO).await;
+    for input in 1..20 {
+        assert_eq!(graph.answer(input).await, "7");
+    }
+}
+
+#[actix::test]
+async fn a_panicked_app_comes_back_with_its_link() {
+    let graph = Graph::serving(PATIENCE).await;
+    let _container = graph.container("7", Duration::ZERO).await;
+    kill(graph.app()).await;
+    // The handler makes a 503 of it.
+    assert!(graph.predict(0).await.is_err());
+    until("it serves again", async || graph.predict(1).await.is_ok_and(|a| a.is_ok())).await;
+    assert_eq!(graph.restarts("app"), 1);
+}
+
+#[actix::test]
+async fn a_panicked_model_comes_back_with_its_replicas() {
+    let graph = Graph::serving(PATIENCE).await;
+    let _container = graph.container("7", Duration::ZERO).await;
+    kill(graph.models.send(ModelOf(samples::model_id("m", "1"))).await.unwrap().unwrap()).await;
+    until("it is back", async || {
+        graph.restarts("model") == 1 && graph.predict(0).await.unwrap().is_ok()
+    })
+    .await;
+    assert_eq!(graph.answer(1).await, "7");
+}
+
+#[actix::test]
+async fn a_batcher_that_dies_at_each_start_is_given_up_until_the_model_is_registered_anew() {
+    let graph = Graph::serving(PATIENCE).await;
+    let _container = graph.container("7", Duration::ZERO).await;
+    // The budget is 3.
+    for _ in 0..4 {
+        until("a batcher lives", async || {
+            graph.handle().batcher().is_some_and(|batcher| batcher.connected())
+        })
+        .await;
+        kill(graph.handle().batcher().unwrap()).await;
+    }
+    until("it is given up", async || graph.handle().batcher().is_none()).await;
+    let restarts = graph.restarts("batcher");
+    for input in 0..20 {
+        let answer = graph.predict(input).await.unwrap();
+        assert!(matches!(answer, Err(DefaultReason::NoReplica)), "{answer:?}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(graph.handle().batcher().is_none());
+    assert_eq!(graph.restarts("batcher"), restarts, "nobody tries in vain");
+
+    graph.run(Command::DeleteVersionedModel(samples::model_id("m", "1"))).await;
+    graph.run(samples::add_model("m", "1")).await;
+    until("it serves again", async || graph.predict(100).await.unwrap().is_ok()).await;
+}
+
+#[actix::test]
+async fn a_panicked_pools_replicas_serve_on_and_register_with_the_next_one() {
+    let graph = Graph::serving(PATIENCE).await;
+    let _container = graph.container("7", Duration::ZERO).await;
+    let before = graph.list.all()[0].replica;
+    kill(graph.pool.addr()).await;
+    assert_eq!(graph.answer(1).await, "7", "served without a pool, by the replica it had");
+    // By a new number: the old one may still be in use.
+    let again = async || graph.list.all().first().is_some_and(|shown| shown.replica > before);
+    until("a replica registers", again).await;
+    until("it is attached", async || graph.replicas() == 1).await;
+    assert_eq!(graph.answer(2).await, "7");
+    assert_eq!(graph.restarts("container_pool"), 1);
+}
+
+#[actix::test]
+async fn what_becomes_durable_while_the_catalog_writer_dies_reaches_every_actor() {
+    let graph = Graph::serving(PATIENCE).await;
+    let _container = graph.container("7", Duration::ZERO).await;
+    graph.run(samples::add_app("goes")).await;
+    let flushes = graph.disk.flushes();
+    graph.disk.hold();
+    // Two changes in one write that is under way at the death: nobody is told of them.
+    let writer = graph.catalog.addr();
+    let execute = |command| actix::spawn(writer.send(Execute { command, origin: Origin::Admin }));
+    let first = execute(Command::DeleteApp(samples::app_name("goes")));
+    until("the write is under way", async || graph.disk.flushes() > flushes).await;
+    kill(graph.catalog.addr()).await;
+    graph.disk.release();
+    assert!(!matches!(first.await.unwrap(), Ok(Ok(_))), "not acknowledged");
+
+    until("the applications follow", async || matches!(graph.routes.of("goes"), Route::Unknown))
+        .await;
+    assert_eq!(graph.restarts("catalog_writer"), 1);
+    graph.run(samples::add_app("comes")).await;
+    assert!(matches!(graph.routes.of("comes"), Route::To(_)));
+    graph.run(Command::DeleteVersionedModel(samples::model_id("m", "1"))).await;
+    graph.run(samples::add_model("m", "1")).await;
+    until("models follow", async || graph.predict(1).await.unwrap().is_ok()).await;
+}
+
+#[actix::test]
+async fn a_child_process_that_ignores_sigterm_is_killed_after_the_grace() {
+    let folder = tempfile::tempdir().unwrap();
+    let mark = folder.path().join("pid");
+    let script =
+        format!("trap '' TERM; echo $$ > {}; while :; do sleep 0.05; done", mark.display());
+    let launch =
+        Launch { program: "sh".into(), args: vec!["-c".into(), script.into()], env: Vec::new() };
+    let plan = ChildPlan { launch, replicas: 1 };
+    let graph = Graph::start_with([(samples::model_id("m", "1"), plan)].into()).await;
+    graph.register(PATIENCE).await;
+    let pid = || std::fs::read_to_string(&mark).ok()?.trim().parse::<u32>().ok();
+    until("the child runs", async || pid().is_some()).await;
+    let asked = clock::now();
+    graph.pool.send(StopChildren).await.unwrap();
+    assert!(clock::now() - asked >= Duration::from_millis(200), "it had its grace");
+    assert!(!std::path::Path::new(&format!("/proc/{}", pid().unwrap())).exists());
+}
+
+/// The replicas of a version.
+#[derive(Message)]
+#[rtype(result = "Vec<Addr<Container>>")]
+struct ContainersOf(ModelId);
+
+impl Handler<ContainersOf> for ContainerPool {
+    type Result = Vec<Addr<Container>>;
+    fn handle(&mut self, of: ContainersOf, _: &mut Self::Context) -> Self::Result {
+        self.containers(&of.0)
+    }
+}
+
+/// The actor of a version.
+#[derive(Message)]
+#[rtype(result = "Option<Addr<Model>>")]
+struct ModelOf(ModelId);
+
+impl Handler<ModelOf> for Models {
+    type Result = Option<Addr<Model>>;
+    fn handle(&mut self, of: ModelOf, _: &mut Self::Context) -> Self::Result {
+        self.actor(&of.0)
+    }
+}

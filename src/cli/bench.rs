@@ -1,0 +1,241 @@
+//! `clipper bench`
+
+use std::io::{IsTerminal as _, Write as _};
+use std::net::ToSocketAddrs as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::answer;
+use crate::bench::inputs::{Choice, InputPlan};
+use crate::bench::report::Report;
+use crate::bench::search::GoodputSearch;
+use crate::bench::{self, Arrivals, Load, Plan, Progress, Target, plot};
+use crate::clock;
+use crate::domain::InputType;
+
+/// Highest rate that a search tries, requests per second.
+const RATE_MAX: f64 = 1e6;
+/// Connections of an open loop, unless told: enough for 10,000 requests/s at 100 ms each.
+const OPEN_CONNECTIONS: usize = 1000;
+/// Connections of a closed loop, unless told.
+const CLOSED_CONNECTIONS: usize = 64;
+
+/// `clipper bench`
+#[allow(clippy::doc_markdown, reason = "the help prints these texts as they are")]
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Without --rate each connection sends its next request when it has its answer (closed loop). With
+--rate requests start at their own times, and a latency counts from the time at which its request
+was meant to start, so a server that stalls cannot hide what it kept waiting (open loop).
+
+Exits with 1 when a request failed or got another status than 200, or a search found no rate.
+
+Examples:
+  clipper bench --app digits --input-len 64
+  clipper bench --app digits --input-len 64 --rate 2000 --slo-ms 20 --svg latency.svg
+  clipper bench --app digits --input-len 64 --batch 100 --inputs zipf:1.0:1000000 --json
+  clipper bench --app digits --input-len 64 --find-goodput --slo-ms 20 --duration 5")]
+pub(super) struct BenchArgs {
+    /// The query frontend.
+    #[arg(long, default_value = "http://127.0.0.1:1337", value_name = "http://HOST:PORT")]
+    url: String,
+    /// The application.
+    #[arg(long, value_name = "NAME")]
+    app: String,
+    /// The application's input type.
+    #[arg(long, default_value = "doubles", value_parser = input_type)]
+    input_type: InputType,
+    /// Elements of one input: numbers, characters or bytes.
+    #[arg(long, default_value_t = 10, value_name = "N", value_parser = at_most(1 << 20))]
+    input_len: u64,
+    /// Inputs of one request, sent as input_batch [default: one, sent as input].
+    #[arg(long, value_name = "N", value_parser = at_most(100_000))]
+    batch: Option<u64>,
+    /// unique, same, or zipf:S:N for N inputs with exponent S. Unique floats and short texts
+    /// repeat when their digits are used up; floats after 10 million.
+    #[arg(long, default_value = "unique", value_parser = Choice::parse)]
+    inputs: Choice,
+    /// Connections; in an open loop the most requests under way [default: 64; open loop: 1000].
+    #[arg(long, value_name = "N", value_parser = at_most(60_000))]
+    connections: Option<u64>,
+    /// Further connections, held open and silent.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    idle_connections: usize,
+    /// Requests per second: open loop.
+    #[arg(long, value_name = "R", value_parser = rate)]
+    rate: Option<f64>,
+    /// Evenly spaced requests instead of random (Poisson) ones.
+    #[arg(long)]
+    constant: bool,
+    /// Search for the highest rate with 99 % of queries in time, --duration for each step.
+    #[arg(long)]
+    find_goodput: bool,
+    /// Measured time, s.
+    #[arg(long, default_value = "10", value_name = "S", value_parser = seconds)]
+    duration: Duration,
+    /// Time under load before that, s.
+    #[arg(long, default_value = "1", value_name = "S", value_parser = seconds)]
+    warmup: Duration,
+    /// A request without an answer after this has failed, s.
+    #[arg(long, default_value = "5", value_name = "S", value_parser = seconds)]
+    timeout: Duration,
+    /// The objective that goodput is counted against, ms.
+    #[arg(long, default_value_t = 100.0, value_name = "MS")]
+    slo_ms: f64,
+    /// Threads of the generator.
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = at_most(256))]
+    threads: u64,
+    /// Repeats a run's inputs and arrivals [default: from the clock].
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+    /// Write a plot of the latencies.
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+}
+
+fn input_type(text: &str) -> Result<InputType, String> {
+    InputType::parse(text)
+        .ok_or_else(|| "expected bytes, integers, floats, doubles or strings".to_owned())
+}
+
+fn at_most(max: u64) -> clap::builder::RangedU64ValueParser<u64> {
+    clap::value_parser!(u64).range(1..=max)
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let expected = || "expected seconds, at most 86400".to_owned();
+    let seconds: f64 = text.parse().map_err(|_| expected())?;
+    let duration = Duration::try_from_secs_f64(seconds).map_err(|_| expected())?;
+    if duration <= Duration::from_hours(24) { Ok(duration) } else { Err(expected()) }
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    let rate: f64 = text.parse().map_err(|_| "expected a number".to_owned())?;
+    let fits = (0.001..=RATE_MAX).contains(&rate);
+    if fits { Ok(rate) } else { Err(format!("expected 0.001 to {RATE_MAX}")) }
+}
+
+/// `http://HOST:PORT` into its address.
+fn target(url: &str, app: &str) -> Result<Target, String> {
+    let host = url.strip_prefix("http://").unwrap_or(url).trim_end_matches('/');
+    let addr = host
+        .to_socket_addrs()
+        .map_err(|error| format!("--url {url}: {error}"))?
+        .next()
+        .ok_or_else(|| format!("--url {url}: no such host"))?;
+    Ok(Target { addr, host: host.to_owned(), app: app.to_owned() })
+}
+
+impl BenchArgs {
+    fn plan(&self) -> Result<Plan, String> {
+        let arrivals = if self.constant { Arrivals::Constant } else { Arrivals::Poisson };
+        let open = self.rate.is_some() || self.find_goodput;
+        let connections = match self.connections {
+            Some(n) => size(n),
+            None if open => OPEN_CONNECTIONS,
+            None => CLOSED_CONNECTIONS,
+        };
+        Ok(Plan {
+            target: target(&self.url, &self.app)?,
+            inputs: InputPlan {
+                input_type: self.input_type,
+                len: size(self.input_len),
+                batch: self.batch.map(size),
+                choice: self.inputs,
+            },
+            load: self.rate.map_or(Load::Closed, |rate| Load::Open { rate, arrivals }),
+            connections,
+            idle_connections: self.idle_connections,
+            threads: size(self.threads),
+            warmup: self.warmup,
+            duration: self.duration,
+            timeout: self.timeout,
+            slo: Duration::try_from_secs_f64(self.slo_ms / 1e3)
+                .map_err(|error| format!("--slo-ms: {error}"))?,
+            seed: self.seed.unwrap_or_else(clock::unix_millis),
+        })
+    }
+
+    pub(super) fn run(&self) -> ExitCode {
+        let result = self.plan().and_then(|plan| {
+            if self.find_goodput { self.search(plan) } else { measure(&plan).map(Some) }
+        });
+        match result {
+            Ok(Some(report)) => self.show(&report),
+            Ok(None) => super::exit(Err("no rate had 99 % of its queries in time".to_owned())),
+            Err(error) => super::exit(Err(error)),
+        }
+    }
+
+    /// The report of the highest rate that was good.
+    fn search(&self, mut plan: Plan) -> Result<Option<Report>, String> {
+        let arrivals = if self.constant { Arrivals::Constant } else { Arrivals::Poisson };
+        let mut search = GoodputSearch::new(self.rate.unwrap_or(100.0), RATE_MAX);
+        let mut best = None;
+        while let Some(rate) = search.next_rate() {
+            plan.load = Load::Open { rate, arrivals };
+            plan.seed = plan.seed.wrapping_add(1);
+            let report = measure(&plan)?;
+            search.record(report.share_in_time);
+            let _ = writeln!(
+                std::io::stderr(),
+                "{rate:>10.0} requests/s: {:>6.2} % in time, p99 {:.2} ms",
+                report.share_in_time * 100.0,
+                report.prediction_latency.p99_ms
+            );
+            if search.best() == Some(rate) {
+                best = Some(report);
+            }
+        }
+        Ok(best)
+    }
+
+    fn show(&self, report: &Report) -> ExitCode {
+        if let Some(file) = &self.svg
+            && let Err(error) = std::fs::write(file, plot::svg(report))
+        {
+            return super::exit(Err(format!("{}: {error}", file.display())));
+        }
+        if self.json {
+            match serde_json::to_string(report) {
+                Ok(json) => answer(json),
+                Err(error) => return super::exit(Err(error.to_string())),
+            }
+        } else {
+            answer(format_args!("{}\n{}", report.table(), plot::text(report)));
+        }
+        if report.errors() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+}
+
+fn size(n: u64) -> usize {
+    usize::try_from(n).unwrap_or(usize::MAX)
+}
+
+/// One measurement, with a line of progress where somebody looks at it.
+fn measure(plan: &Plan) -> Result<Report, String> {
+    let mut stderr = std::io::stderr();
+    let watched = stderr.is_terminal();
+    let begin = clock::now();
+    let total = (plan.warmup + plan.duration).as_secs_f64();
+    let report = bench::run(plan, |Progress { answered, failed }| {
+        if watched {
+            let elapsed = (clock::now() - begin).as_secs_f64();
+            let _ = write!(
+                stderr,
+                "\r{elapsed:>6.1} of {total:.0} s  {answered} answered  {failed} failed\x1b[K"
+            );
+        }
+    })
+    .map_err(|error| error.to_string());
+    if watched {
+        let _ = write!(std::io::stderr(), "\r\x1b[K");
+    }
+    report
+}
