@@ -3,10 +3,12 @@
 //! Idempotent: a second start finds everything there and changes nothing. What exists with another
 //! definition stays as it is, which is said in the log: the file is a start, not the truth.
 
+use std::time::Duration;
+
 use tracing::{info, warn};
 
-use crate::actors::catalog::{CatalogWriter, ChangeError, Execute};
-use crate::actors::kept::Kept;
+use crate::actors::catalog::ChangeError;
+use crate::actors::redis_watcher::Changes;
 use crate::config::{ApplicationConfig, Config, ContainerConfig, ModelConfig};
 use crate::domain::{
     AppName, AppSpec, BatchSize, Command, CommandError, DEFAULT_POLICY, InputType, Label,
@@ -14,15 +16,18 @@ use crate::domain::{
 };
 use crate::store::event::Origin;
 
+/// Between two attempts while Redis is away.
+const PAUSE: Duration = Duration::from_secs(1);
+
 /// Sends the missing commands.
 ///
 /// # Errors
-/// A value that the configuration's own checks should have refused, or a store that fails.
-pub async fn run(config: &Config, catalog: &Kept<CatalogWriter>) -> Result<(), String> {
+/// A value that the configuration's own checks should have refused, or a store that fails or is
+/// away.
+pub async fn run(config: &Config, changes: &Changes) -> Result<(), String> {
     for command in commands(config)? {
-        let execute = Execute { command: command.clone(), origin: Origin::Bootstrap };
-        match catalog.send(execute).await.map_err(|e| e.to_string())? {
-            Ok(_) => info!(?command, "registered from the config file"),
+        match changes.execute(command.clone(), Origin::Bootstrap).await {
+            Ok(()) => info!(?command, "registered from the config file"),
             Err(ChangeError::Refused(refusal)) if is_there_already(&refusal) => {}
             Err(ChangeError::Refused(refusal)) => {
                 warn!(?command, "not registered from the config file: {refusal}");
@@ -31,6 +36,38 @@ pub async fn run(config: &Config, catalog: &Kept<CatalogWriter>) -> Result<(), S
         }
     }
     Ok(())
+}
+
+/// As [`run`]; but what a Redis that is away cannot take is registered when it is back.
+///
+/// # Errors
+/// As [`run`], without Redis.
+pub async fn run_or_later(config: &Config, changes: &Changes) -> Result<(), String> {
+    match (run(config, changes).await, changes) {
+        (Err(reason), Changes::Redis(_)) => {
+            later(config.clone(), changes.clone(), reason);
+            Ok(())
+        }
+        (result, Changes::Redis(_) | Changes::Embedded(_)) => result,
+    }
+}
+
+/// As soon as Redis is there.
+fn later(config: Config, changes: Changes, mut reason: String) {
+    actix::spawn(async move {
+        warn!(reason, "the config file's applications and models are registered later");
+        loop {
+            tokio::time::sleep(PAUSE).await;
+            match run(&config, &changes).await {
+                Ok(()) => return,
+                Err(again) if again == reason => {}
+                Err(other) => {
+                    warn!(reason = other, "not yet registered from the config file");
+                    reason = other;
+                }
+            }
+        }
+    });
 }
 
 fn is_there_already(refusal: &CommandError) -> bool {

@@ -11,16 +11,18 @@ use actix::prelude::*;
 use actix_web::dev::{Server, ServerHandle};
 use actix_web::{App as HttpApp, HttpServer, web};
 use futures_util::future::BoxFuture;
+use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
 use crate::actors::app::FeedbackLog;
-use crate::actors::catalog::{CatalogWriter, ChangeError, Execute};
+use crate::actors::catalog::{CatalogWriter, ChangeError};
 use crate::actors::children::{ChildPlan, Children, StopChildren};
 use crate::actors::container_pool::{ContainerInfo, ContainerList, ContainerPool};
 use crate::actors::data_plane::DataPlane;
 use crate::actors::kept::Kept;
 use crate::actors::messages::{Register, RegistrationRefused};
 use crate::actors::models::{Boot, DataArbiters, Models};
+use crate::actors::redis_watcher::{Changes, Learnt, LeaveRedis, RedisParts, RedisWatcher};
 use crate::actors::router::{Router, Routes};
 use crate::actors::supervisor::RestartBudget;
 use crate::actors::watchdog::Watchdog;
@@ -36,7 +38,7 @@ use crate::metrics::{self, Metrics, RpcEnd};
 use crate::rpc::listener::{self, Refused};
 use crate::runtime::launch_plan;
 use crate::store::event::Origin;
-use crate::store::policy_state::{PolicyStateStore, Put};
+use crate::store::policy_state::{self, PolicyStateStore, Put};
 use crate::store::sled::SledLog;
 use crate::store::{CatalogView, Journal};
 
@@ -67,6 +69,10 @@ async fn serve(loaded: Loaded) -> Result<(), String> {
     }
     let arbiters = DataArbiters(threads.iter().map(Arbiter::handle).collect());
     let list = ContainerList::default();
+    let catalog = keep_catalog(&config, &metrics, &journal);
+    let redis = follow_redis(&config, &catalog, &journal, &states, &list, &metrics).await;
+    let (redis, learnt) = redis.unzip();
+    let changes = redis.clone().map_or_else(|| Changes::Embedded(catalog.clone()), Changes::Redis);
     let children = child_plans(&config, &base_dir, sockets.rpc_addr()?)?;
     let pool = keep_pool(&config, &plane, &arbiters, &list, children);
     let rpc = Arbiter::new();
@@ -75,15 +81,15 @@ async fn serve(loaded: Loaded) -> Result<(), String> {
     sockets.serve_rpc(&rpc, &config, &metrics, &pool)?;
     readiness.meet(Condition::RpcBound);
 
-    let catalog = keep_catalog(&config, &metrics, &journal);
     let models = Models::new(Arc::clone(&plane), arbiters, pool.clone(), catalog.clone()).start();
     models.send(Boot).await.map_err(|e| e.to_string())??;
-    bootstrap::run(&config, &catalog).await?;
+    bootstrap::run_or_later(&config, &changes).await?;
 
-    let states = Arc::new(States(states));
+    let states = Arc::new(States { store: states, learnt });
     let frontends = Frontends {
         plane,
         catalog,
+        changes,
         view: journal.view(),
         list,
         states,
@@ -106,9 +112,39 @@ async fn serve(loaded: Loaded) -> Result<(), String> {
     if pool.send(StopChildren).await.is_err() {
         warn!("the container pool ended before its child processes");
     }
+    if let Some(redis) = redis
+        && redis.send(LeaveRedis).await.is_err()
+    {
+        warn!("the Redis watcher ended before it was told to leave");
+    }
     journal.close().await;
     info!("stopped");
     Ok(())
+}
+
+/// With a Redis, follows its tables; returns when the first attempt to do so has succeeded or
+/// failed.
+async fn follow_redis(
+    config: &Config,
+    catalog: &Kept<CatalogWriter>,
+    journal: &Journal,
+    states: &PolicyStateStore,
+    containers: &ContainerList,
+    metrics: &Arc<Metrics>,
+) -> Option<(Addr<RedisWatcher>, mpsc::Sender<Learnt>)> {
+    let watcher = RedisWatcher::new(RedisParts {
+        url: config.redis_url.clone()?,
+        config: config.redis.clone(),
+        catalog: catalog.clone(),
+        view: journal.view(),
+        states: states.clone(),
+        containers: containers.clone(),
+        metrics: Arc::clone(metrics),
+        data_dir: config.data_dir.clone(),
+        events_at_once: (config.journal.subscriber_queue_max / 4).max(1),
+    });
+    let learnt = watcher.learnt();
+    Some((watcher.follow().await, learnt))
 }
 
 /// Every connection takes a file, and the usual soft limit of 1,024 is far below the connections
@@ -274,6 +310,7 @@ fn child_plans(
 struct Frontends {
     plane: Arc<DataPlane>,
     catalog: Kept<CatalogWriter>,
+    changes: Changes,
     view: CatalogView,
     list: ContainerList,
     states: Arc<States>,
@@ -347,7 +384,7 @@ impl Frontends {
     fn management(&self, config: &HttpConfig, socket: TcpListener) -> Result<Server, String> {
         let metrics = Arc::clone(&self.plane.metrics);
         let state = ManagementState {
-            metadata: Arc::new(Writer { catalog: self.catalog.clone(), view: self.view.clone() }),
+            metadata: Arc::new(Writer { changes: self.changes.clone(), view: self.view.clone() }),
             containers: Arc::new(self.list.clone()),
             states: self.states.clone(),
             metrics: Arc::new(move |request| metrics_pages::by_preference(&metrics, request)),
@@ -389,19 +426,14 @@ fn frontend(
 
 /// The metadata as the management frontend sees it.
 struct Writer {
-    catalog: Kept<CatalogWriter>,
+    changes: Changes,
     view: CatalogView,
 }
 
 impl Metadata for Writer {
     fn execute(&self, command: Command) -> BoxFuture<'static, Result<(), ChangeError>> {
-        let answer = self.catalog.send(Execute { command, origin: Origin::Admin });
-        Box::pin(async move {
-            let ended = |_| ChangeError::Unavailable {
-                reason: "the metadata writer is being restarted".to_owned(),
-            };
-            answer.await.map_err(ended)?.map(|_| ())
-        })
+        let changes = self.changes.clone();
+        Box::pin(async move { changes.execute(command, Origin::Admin).await })
     }
 
     fn catalog(&self) -> CatalogRead<'_> {
@@ -416,7 +448,11 @@ impl Containers for ContainerList {
 }
 
 /// Policy state: the default policy's is `{"y_hat":"<default output>"}` (protocol page, section 2).
-struct States(PolicyStateStore);
+struct States {
+    store: PolicyStateStore,
+    /// With Redis, where others hear of it.
+    learnt: Option<mpsc::Sender<Learnt>>,
+}
 
 #[derive(serde::Serialize, serde::Deserialize)]
 struct DefaultPolicyState {
@@ -427,8 +463,14 @@ impl FeedbackLog for States {
     fn record(&self, app: &AppName, uid: i64, initial: &str) {
         let state = DefaultPolicyState { y_hat: initial.to_owned() };
         let Ok(state) = serde_json::to_string(&state) else { return };
-        match self.0.put_if_absent(app, uid, &state) {
-            Ok(Put::Stored | Put::Present) => {}
+        match self.store.put_if_absent(app, uid, &state) {
+            Ok(Put::Stored) => {
+                let key = policy_state::key(app, uid);
+                if self.learnt.as_ref().is_some_and(|l| l.try_send((key, state)).is_err()) {
+                    tracing::debug!(%app, uid, "others will not hear of a user's policy state");
+                }
+            }
+            Ok(Put::Present) => {}
             Ok(Put::Full) => warn!(%app, uid, "no room for a user's policy state"),
             Err(error) => warn!(%app, uid, %error, "a user's policy state cannot be kept"),
         }
@@ -437,7 +479,7 @@ impl FeedbackLog for States {
 
 impl PolicyStates for States {
     fn get(&self, app: &str, uid: i64) -> Option<String> {
-        let state = self.0.get(&AppName::parse(app).ok()?, uid)?;
+        let state = self.store.get(&AppName::parse(app).ok()?, uid)?;
         serde_json::from_str::<DefaultPolicyState>(&state).ok().map(|state| state.y_hat)
     }
 }

@@ -55,7 +55,7 @@ fn unknown_keys_get_a_suggestion() {
 #[test]
 fn wrong_types_ranges_and_addresses() {
     faults(
-        "data_dir = \"\"\nredis_url = \"rediss://u:secret@h\"\n[http]\n\
+        "data_dir = \"\"\nredis_url = \"http://u:secret@h\"\n[http]\n\
          query_addr = \"localhost:1\"\nbody_max_bytes = \"big\"\nbacklog = 99999999999999999999\n\
          query_workers = -1\nkeep_alive_ms = 1.5\n[rpc]\naddr = \"127.0.0.1:7000\"\n[log]\n\
          format = \"xml\"\nfilter = \"clipper=loud\"\n",

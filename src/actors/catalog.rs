@@ -27,7 +27,7 @@ use super::kept::Lifeline;
 use crate::clock;
 use crate::config::JournalConfig;
 use crate::domain::{Command, CommandError};
-use crate::store::event::{Envelope, Origin};
+use crate::store::event::{Envelope, Event, Origin};
 use crate::store::journal::Change;
 use crate::store::projection::{Catalog, Effect};
 use crate::store::replay::Replay;
@@ -42,6 +42,19 @@ pub struct Execute {
     pub command: Command,
     /// By whom.
     pub origin: Origin,
+}
+
+/// Sender: the Redis watcher, about changes that the shared tables have already. Not decided on,
+/// only recorded; otherwise as [`Execute`].
+#[derive(Debug, Message)]
+#[rtype(result = "Result<Acknowledged, ChangeError>")]
+pub struct Record {
+    /// What has happened; all of it is durable, or nothing.
+    pub events: Vec<Event>,
+    /// Who did it.
+    pub origin: Origin,
+    /// More of the same follows at once: a snapshot waits for the last, as each holds everything.
+    pub more: bool,
 }
 
 /// Sender: anyone that mirrors the state. Reply: the durable state; later changes arrive as
@@ -103,16 +116,24 @@ pub enum ChangeError {
 }
 
 impl ChangeError {
-    fn unavailable(reason: impl Into<String>) -> Self {
+    /// Not now, for this reason.
+    pub fn unavailable(reason: impl Into<String>) -> Self {
         Self::Unavailable { reason: reason.into() }
     }
 }
 
 type Reply = oneshot::Sender<Result<Acknowledged, ChangeError>>;
 
+/// What is asked of the writer.
+enum Request {
+    Decide(Command),
+    Record { events: Vec<Event>, more: bool },
+}
+
 /// A decided command and who waits for it.
 struct Pending {
     decision: Result<Change, CommandError>,
+    more: bool,
     reply: Reply,
 }
 
@@ -160,9 +181,13 @@ impl CatalogWriter {
         }
     }
 
-    fn accept(&mut self, command: &Command, origin: Origin, reply: Reply) {
+    fn accept(&mut self, request: Request, origin: Origin, reply: Reply) {
         let recorded_at_ms = clock::unix_millis();
-        let decision = self.accepted.decide(command).map(|events| {
+        let (decided, more) = match request {
+            Request::Decide(command) => (self.accepted.decide(&command), false),
+            Request::Record { events, more } => (Ok(events), more),
+        };
+        let decision = decided.map(|events| {
             let envelope = |event| {
                 self.accepted.apply(&event);
                 let seq = self.next_seq;
@@ -171,7 +196,44 @@ impl CatalogWriter {
             };
             events.into_iter().map(envelope).collect()
         });
-        self.queue.push(Pending { decision, reply });
+        self.queue.push(Pending { decision, more, reply });
+    }
+
+    /// Takes a request, or answers at once why not; the reply comes within
+    /// `journal.commit_timeout_ms`.
+    fn request(
+        &mut self,
+        request: Request,
+        origin: Origin,
+        ctx: &mut Context<Self>,
+    ) -> ResponseFuture<Result<Acknowledged, ChangeError>> {
+        let (reply, answered) = oneshot::channel();
+        if let Some(reason) = &self.broken {
+            let reason = format!("nothing was written: the store is not readable: {reason}");
+            answer(reply, Err(ChangeError::unavailable(reason)));
+            self.reload(ctx);
+        } else if self.queue.len() + self.in_flight >= self.limits.queue_max {
+            let reason = format!(
+                "nothing was written: {} changes wait already (journal.queue_max)",
+                self.limits.queue_max
+            );
+            answer(reply, Err(ChangeError::unavailable(reason)));
+        } else {
+            self.accept(request, origin, reply);
+            self.commit(ctx);
+        }
+        let limit = Duration::from_millis(self.limits.commit_timeout_ms);
+        Box::pin(async move {
+            match tokio::time::timeout(limit, answered).await {
+                Ok(Ok(result)) => result,
+                Ok(Err(_)) => Err(ChangeError::unavailable(
+                    "the change was not acknowledged (it may still be written): its writer failed",
+                )),
+                Err(_) => Err(ChangeError::unavailable(
+                    "the change was not acknowledged in time (it may still be written)",
+                )),
+            }
+        })
     }
 
     /// Writes everything that waits, unless a commit is under way; that one calls this again.
@@ -203,7 +265,8 @@ impl CatalogWriter {
     fn committed(&mut self, batch: Vec<Pending>, ctx: &mut Context<Self>) {
         let changes = batch.iter().filter_map(|p| p.decision.as_ref().ok());
         self.publish(changes.flatten());
-        if self.since_snapshot >= self.limits.snapshot_every_events {
+        let more = batch.iter().any(|p| p.more);
+        if !more && self.since_snapshot >= self.limits.snapshot_every_events {
             self.since_snapshot = 0;
             self.journal.snapshot();
         }
@@ -215,7 +278,7 @@ impl CatalogWriter {
     }
 
     fn finish(&mut self, batch: Vec<Pending>, ctx: &mut Context<Self>) {
-        for Pending { decision, reply } in batch {
+        for Pending { decision, reply, .. } in batch {
             answer(reply, decision.map(|events| Acknowledged { events }).map_err(Into::into));
         }
         self.in_flight = 0;
@@ -362,33 +425,16 @@ impl Handler<Execute> for CatalogWriter {
     type Result = ResponseFuture<Result<Acknowledged, ChangeError>>;
 
     fn handle(&mut self, msg: Execute, ctx: &mut Context<Self>) -> Self::Result {
-        let (reply, answered) = oneshot::channel();
-        if let Some(reason) = &self.broken {
-            let reason = format!("nothing was written: the store is not readable: {reason}");
-            answer(reply, Err(ChangeError::unavailable(reason)));
-            self.reload(ctx);
-        } else if self.queue.len() + self.in_flight >= self.limits.queue_max {
-            let reason = format!(
-                "nothing was written: {} changes wait already (journal.queue_max)",
-                self.limits.queue_max
-            );
-            answer(reply, Err(ChangeError::unavailable(reason)));
-        } else {
-            self.accept(&msg.command, msg.origin, reply);
-            self.commit(ctx);
-        }
-        let limit = Duration::from_millis(self.limits.commit_timeout_ms);
-        Box::pin(async move {
-            match tokio::time::timeout(limit, answered).await {
-                Ok(Ok(result)) => result,
-                Ok(Err(_)) => Err(ChangeError::unavailable(
-                    "the change was not acknowledged (it may still be written): its writer failed",
-                )),
-                Err(_) => Err(ChangeError::unavailable(
-                    "the change was not acknowledged in time (it may still be written)",
-                )),
-            }
-        })
+        self.request(Request::Decide(msg.command), msg.origin, ctx)
+    }
+}
+
+impl Handler<Record> for CatalogWriter {
+    type Result = ResponseFuture<Result<Acknowledged, ChangeError>>;
+
+    fn handle(&mut self, msg: Record, ctx: &mut Context<Self>) -> Self::Result {
+        let Record { events, origin, more } = msg;
+        self.request(Request::Record { events, more }, origin, ctx)
     }
 }
 

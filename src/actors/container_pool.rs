@@ -6,10 +6,12 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use actix::prelude::*;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::Notify;
 use tracing::{error, info};
 
 use super::children::{Children, StopChildren};
@@ -40,22 +42,30 @@ pub struct ContainerInfo {
     pub input_type: InputType,
 }
 
-/// The list of connected replicas, readable from any thread; and the numbers of the next ones,
-/// which a pool that takes over after a panic goes on with.
+type Replicas = BTreeMap<(ModelId, ReplicaId), ContainerInfo>;
+
+/// The list of connected replicas, readable from any thread: this server's, and those that other
+/// frontends have put into the shared table.
 #[derive(Debug, Clone, Default)]
-pub struct ContainerList(Arc<RwLock<Table>>);
+pub struct ContainerList(Arc<Lists>);
 
 #[derive(Debug, Default)]
-struct Table {
-    connected: BTreeMap<(ModelId, ReplicaId), ContainerInfo>,
-    next: HashMap<ModelId, u32>,
+struct Lists {
+    own: RwLock<Replicas>,
+    others: RwLock<Replicas>,
+    /// The numbers of the next ones, which a pool that takes over after a panic goes on with.
+    next: Mutex<HashMap<ModelId, u32>>,
+    /// What this server's replica numbers are counted from.
+    first_replica: AtomicU32,
+    changed: Notify,
 }
 
 impl ContainerList {
     fn number(&self, model: &ModelId) -> ReplicaId {
-        let mut table = self.0.write();
-        let next = table.next.entry(model.clone()).or_default();
-        let number = ReplicaId(*next);
+        let mut next = self.0.next.lock();
+        let next = next.entry(model.clone()).or_default();
+        let first = self.0.first_replica.load(Ordering::Relaxed);
+        let number = ReplicaId(first.saturating_add(*next));
         *next += 1;
         number
     }
@@ -63,7 +73,48 @@ impl ContainerList {
     /// All of them, by model and number.
     #[must_use]
     pub fn all(&self) -> Vec<ContainerInfo> {
-        self.0.read().connected.values().cloned().collect()
+        let mut all = self.0.others.read().clone();
+        all.extend(self.0.own.read().clone());
+        all.into_values().collect()
+    }
+
+    /// Those connected to this server.
+    #[must_use]
+    pub fn own(&self) -> Vec<ContainerInfo> {
+        self.0.own.read().values().cloned().collect()
+    }
+
+    /// Replaces those of other frontends.
+    pub fn set_others(&self, others: impl IntoIterator<Item = ContainerInfo>) {
+        let key = |info: ContainerInfo| ((info.model.clone(), info.replica), info);
+        *self.0.others.write() = others.into_iter().map(key).collect();
+    }
+
+    /// Sets what the numbers of replicas that connect from now on are counted from, so that
+    /// frontends of one Redis never give a number twice.
+    pub fn set_first_replica(&self, first: u32) {
+        self.0.first_replica.store(first, Ordering::Relaxed);
+    }
+
+    /// Waits until this server's replicas have changed since the last call.
+    pub async fn changed(&self) {
+        self.0.changed.notified().await;
+    }
+
+    fn clear_own(&self) {
+        self.0.own.write().clear();
+        self.0.changed.notify_one();
+    }
+
+    fn put(&self, info: ContainerInfo) {
+        self.0.own.write().insert((info.model.clone(), info.replica), info);
+        self.0.changed.notify_one();
+    }
+
+    fn remove(&self, model: &ModelId, replica: ReplicaId) {
+        if self.0.own.write().remove(&(model.clone(), replica)).is_some() {
+            self.0.changed.notify_one();
+        }
     }
 }
 
@@ -102,7 +153,7 @@ impl ContainerPool {
         children: Children,
         lifeline: Lifeline,
     ) -> Self {
-        list.0.write().connected.clear();
+        list.clear_own();
         Self {
             plane,
             arbiters,
@@ -183,11 +234,11 @@ impl ContainerPool {
 
     fn show(&self, model: &ModelId, replica: ReplicaId, input_type: InputType) {
         let info = ContainerInfo { model: model.clone(), replica, input_type };
-        self.list.0.write().connected.insert((model.clone(), replica), info);
+        self.list.put(info);
     }
 
     fn remove(&mut self, model: &ModelId, replica: ReplicaId) -> bool {
-        self.list.0.write().connected.remove(&(model.clone(), replica));
+        self.list.remove(model, replica);
         let Some(replicas) = self.replicas.get_mut(model) else { return false };
         let removed = replicas.remove(&replica).is_some();
         if replicas.is_empty() {
@@ -225,7 +276,7 @@ impl ContainerPool {
         self.children.stop(id);
         let Some(replicas) = self.replicas.get(id) else { return };
         for (replica, entry) in replicas {
-            self.list.0.write().connected.remove(&(id.clone(), *replica));
+            self.list.remove(id, *replica);
             tell(&entry.container, Detach);
         }
         // Its containers may stay connected or come back: not listed until it is registered again.

@@ -13,6 +13,9 @@
 //!                       +---------- Enqueue ----------------------------> Batcher
 //! ```
 //!
+//! With Redis, a `RedisWatcher` on a thread of its own stands before `CatalogWriter`: changes and
+//! what others have changed in the tables come through it.
+//!
 //! A prediction crosses threads once each way: `App` to `Batcher`, and the answer to the waiting
 //! handler. Every mailbox holds `serving.mailbox_max` messages; a full one sheds (data) or waits
 //! (control).
@@ -32,6 +35,9 @@ pub mod kept;
 pub mod messages;
 pub mod model;
 pub mod models;
+mod redis_rows;
+mod redis_session;
+pub mod redis_watcher;
 pub mod router;
 pub mod supervisor;
 pub mod watchdog;

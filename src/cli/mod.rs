@@ -5,6 +5,7 @@
 mod bench;
 mod check_config;
 mod journal;
+mod transfer;
 mod value;
 
 use std::ffi::OsString;
@@ -36,6 +37,10 @@ enum Command {
     Serve(ServeArgs),
     /// Check a config file and print everything that is wrong with it.
     CheckConfig(check_config::CheckConfigArgs),
+    /// Take what the tables of a Redis hold into the journal of a stopped server.
+    Import(transfer::TransferArgs),
+    /// Write what the journal of a stopped server holds into the tables of a Redis.
+    Export(transfer::TransferArgs),
     /// Look into the journal of a server that is not running.
     #[command(after_help = "\
 Examples:
@@ -148,6 +153,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     match cli.command {
         Command::Serve(args) => exit(args.run()),
         Command::CheckConfig(args) => args.run(),
+        Command::Import(args) => exit(args.import()),
+        Command::Export(args) => exit(args.export()),
         Command::Journal { what } => what.run(),
         Command::Bench(args) => args.run(),
         Command::Container { runtime } => crate::runtime::run_cli(runtime),

@@ -25,6 +25,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Redis to share metadata with; absent = embedded.
     pub redis_url: Option<String>,
+    /// How Redis is used, if `redis_url` is there.
+    pub redis: RedisConfig,
     /// HTTP frontends.
     pub http: HttpConfig,
     /// The RPC port for model containers.
@@ -161,6 +163,46 @@ pub struct JournalConfig {
     pub policy_state_flush_ms: u64,
     /// Page cache of the store, bytes.
     pub page_cache_bytes: u64,
+}
+
+/// `[redis]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RedisConfig {
+    /// What to do with tables that came back without their data.
+    pub on_data_loss: OnDataLoss,
+    /// From the first packet to a usable connection, ms.
+    pub connect_timeout_ms: u64,
+    /// For each answer of Redis, ms; then the connection is made anew.
+    pub command_timeout_ms: u64,
+    /// From a management request to its answer, ms; then 503.
+    pub change_timeout_ms: u64,
+    /// How often a change is decided again after another frontend was first.
+    pub conflict_retries_max: u32,
+    /// First pause between attempts to connect, ms; doubles each time.
+    pub backoff_initial_ms: u64,
+    /// Longest pause, ms.
+    pub backoff_max_ms: u64,
+    /// A small look at the server this often, ms.
+    pub pulse_interval_ms: u64,
+    /// The whole tables are read again this often, ms.
+    pub reconcile_interval_ms: u64,
+    /// Rows of a frontend that is gone disappear after this, ms.
+    pub lease_ms: u64,
+    /// Notices that wait to be looked at; above it the whole tables are read.
+    pub notices_max: usize,
+    /// Changes that wait to be carried out; above it 503.
+    pub queue_max: usize,
+}
+
+/// What to do with tables that came back without their data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnDataLoss {
+    /// Write them back from the journal.
+    Restore,
+    /// Take their emptiness as the truth.
+    Adopt,
 }
 
 /// `[log]`
@@ -307,6 +349,7 @@ impl Default for Config {
         Self {
             data_dir: PathBuf::from("./data"),
             redis_url: None,
+            redis: RedisConfig::default(),
             http: HttpConfig::default(),
             rpc: RpcConfig::default(),
             serving: ServingConfig::default(),
@@ -393,6 +436,25 @@ impl Default for JournalConfig {
             policy_state_max_entries: 100_000,
             policy_state_flush_ms: 1_000,
             page_cache_bytes: 8 << 20,
+        }
+    }
+}
+
+impl Default for RedisConfig {
+    fn default() -> Self {
+        Self {
+            on_data_loss: OnDataLoss::Restore,
+            connect_timeout_ms: 1_000,
+            command_timeout_ms: 1_000,
+            change_timeout_ms: 1_500,
+            conflict_retries_max: 50,
+            backoff_initial_ms: 20,
+            backoff_max_ms: 500,
+            pulse_interval_ms: 500,
+            reconcile_interval_ms: 60_000,
+            lease_ms: 30_000,
+            notices_max: 65_536,
+            queue_max: 1_024,
         }
     }
 }

@@ -24,7 +24,7 @@ pub enum Rule {
     Address,
     /// `tcp://IP:PORT`, see [`rpc_socket_addr`].
     RpcAddress,
-    /// `redis://[USER:PASSWORD@]HOST[:PORT][/DB]`.
+    /// `redis://[USER:PASSWORD@]HOST[:PORT][/DB]`, `rediss://` for TLS, or `redis+unix:///PATH`.
     RedisUrl,
     /// Any text.
     AnyText,
@@ -76,7 +76,12 @@ pub fn rpc_socket_addr(text: &str) -> Option<SocketAddr> {
 }
 
 fn is_redis_url(text: &str) -> bool {
-    let Some(rest) = text.strip_prefix("redis://") else { return false };
+    // A Unix socket has a path instead of a host.
+    if ["redis+unix:", "unix:"].iter().any(|scheme| text.starts_with(scheme)) {
+        return text.split_once(":///").is_some_and(|(_, path)| !path.is_empty());
+    }
+    let schemes = ["redis://", "rediss://"];
+    let Some(rest) = schemes.iter().find_map(|s| text.strip_prefix(s)) else { return false };
     let authority = rest.split(['/', '?']).next().unwrap_or_default();
     let address = authority.rsplit('@').next().unwrap_or_default();
     let (host, port) = match address.rsplit_once(':') {
@@ -94,7 +99,9 @@ impl Rule {
             Self::Int { min, max, unit } => format!("a whole number of {unit}, {min} to {max}"),
             Self::Address => "IP:PORT such as \"127.0.0.1:1337\"".into(),
             Self::RpcAddress => "tcp://IP:PORT such as \"tcp://127.0.0.1:7000\"".into(),
-            Self::RedisUrl => "redis://[USER:PASSWORD@]HOST[:PORT][/DB]".into(),
+            Self::RedisUrl => {
+                "redis://[USER:PASSWORD@]HOST[:PORT][/DB], rediss:// or redis+unix:///PATH".into()
+            }
             Self::AnyText => "a text".into(),
             Self::Text => "a text that is not empty".into(),
             Self::Choice(words) => format!("one of {}", words.join(", ")),
@@ -226,10 +233,19 @@ mod tests {
 
     #[test]
     fn redis_urls_and_python_functions() {
-        for good in ["redis://h", "redis://h:6379", "redis://u:p@h:1/3", "redis://[::1]:1"] {
+        for good in ["redis://h", "rediss://h:6379", "redis://u:p@h:1/3", "redis://[::1]:1"] {
             assert!(is_redis_url(good), "{good}");
         }
-        for bad in ["h:6379", "rediss://h", "redis://", "redis://h:x", "redis://h:70000", ""] {
+        assert!(is_redis_url("redis+unix:///run/redis.sock?db=8"));
+        for bad in [
+            "h:6379",
+            "http://h",
+            "redis+unix://",
+            "redis://",
+            "redis://h:x",
+            "redis://h:70000",
+            "",
+        ] {
             assert!(!is_redis_url(bad), "{bad}");
         }
         assert_eq!(split_python_function("a/b.py:f_1"), Some(("a/b.py", "f_1")));
@@ -240,7 +256,7 @@ mod tests {
 
     #[test]
     fn a_refused_redis_url_does_not_show_its_password() {
-        let refused = Rule::RedisUrl.read("rediss://user:secret@host").unwrap_err();
+        let refused = Rule::RedisUrl.read("http://user:secret@host").unwrap_err();
         assert!(!refused.contains("secret"), "{refused}");
     }
 }

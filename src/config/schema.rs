@@ -47,12 +47,28 @@ pub const TOP: &[Key] = &[key("data_dir", Rule::Text), key("redis_url", Rule::Re
 
 /// The tables that occur once.
 pub const SECTIONS: &[(&str, &[Key])] = &[
+    ("redis", REDIS),
     ("http", HTTP),
     ("rpc", RPC),
     ("serving", SERVING),
     ("containers", CONTAINERS),
     ("journal", JOURNAL),
     ("log", LOG),
+];
+
+const REDIS: &[Key] = &[
+    key("on_data_loss", Rule::Choice(&["restore", "adopt"])),
+    millis("connect_timeout_ms"),
+    millis("command_timeout_ms"),
+    millis("change_timeout_ms"),
+    int("conflict_retries_max", 0, 1_000_000, "retries"),
+    millis("backoff_initial_ms"),
+    millis("backoff_max_ms"),
+    millis("pulse_interval_ms"),
+    millis("reconcile_interval_ms"),
+    int("lease_ms", 1_000, 86_400_000, "milliseconds"),
+    count("notices_max", "notices"),
+    count("queue_max", "commands"),
 ];
 
 const HTTP: &[Key] = &[

@@ -44,7 +44,14 @@ fn limits(draft: &mut Draft, config: &Config) {
     let batch_frames = serving.batch_max.saturating_add(BATCH_HEADER_FRAMES);
     let backoff = &config.containers;
     // (smaller key, its value, larger key, its value, why)
-    let pairs: [(&str, u64, &str, u64, &str); 7] = [
+    let pairs: [(&str, u64, &str, u64, &str); 8] = [
+        (
+            "redis.backoff_initial_ms",
+            config.redis.backoff_initial_ms,
+            "redis.backoff_max_ms",
+            config.redis.backoff_max_ms,
+            "the first pause is the shortest",
+        ),
         (
             "rpc.frame_max_bytes",
             rpc.frame_max_bytes as u64,

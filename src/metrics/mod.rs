@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::{Mutex, RwLock};
 
@@ -137,6 +137,21 @@ impl RpcEnd {
     }
 }
 
+/// What the Redis watcher counts.
+#[derive(Debug, Default)]
+pub struct RedisMetrics {
+    /// 1 while the tables are followed, else 0.
+    pub connected: AtomicU64,
+    /// Connections that ended or were not made.
+    pub failures: AtomicU64,
+    /// Entries of the tables that mean nothing.
+    pub malformed: AtomicU64,
+    /// Changes decided again because another frontend was first.
+    pub conflicts: AtomicU64,
+    /// Events read from the tables.
+    pub events: AtomicU64,
+}
+
 /// All metrics of the process.
 #[derive(Debug)]
 pub struct Metrics {
@@ -148,6 +163,7 @@ pub struct Metrics {
     thread_stalls: Mutex<BTreeMap<&'static str, u64>>,
     admin_acknowledged: AtomicU64,
     admin_refused: AtomicU64,
+    redis: OnceLock<RedisMetrics>,
     /// What removed models had counted, so that sums over all models never fall.
     removed: Mutex<Totals>,
     throughput: Mutex<Meter>,
@@ -184,6 +200,7 @@ impl Default for Metrics {
             thread_stalls: Mutex::default(),
             admin_acknowledged: AtomicU64::new(0),
             admin_refused: AtomicU64::new(0),
+            redis: OnceLock::new(),
             removed: Mutex::default(),
             throughput: Mutex::new(Meter::new(clock::now())),
             process: prometheus::process_collector::ProcessCollector::for_self(),
@@ -262,6 +279,11 @@ impl Metrics {
     /// Counts a start of a child process.
     pub fn child_started(&self, id: &ModelId) {
         self.model(id).child_starts.fetch_add(1, Relaxed);
+    }
+
+    /// The Redis watcher's metrics; shown from the first call on.
+    pub fn redis(&self) -> &RedisMetrics {
+        self.redis.get_or_init(RedisMetrics::default)
     }
 
     /// Counts a command acknowledged (`true`) or refused.

@@ -14,7 +14,7 @@ use prometheus::proto::{
 use super::clipper_json::Report;
 use super::histogram::{Snapshot, float};
 use super::table::{self, Kind, Row};
-use super::{Metrics, ModelMetrics, Outcome, RpcEnd};
+use super::{Metrics, ModelMetrics, Outcome, RedisMetrics, RpcEnd};
 
 /// The media type of [`prometheus_text_body`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -156,9 +156,27 @@ fn process_wide(metrics: &Metrics, dropped: u64) -> Vec<MetricFamily> {
     let mut flat_dropped = Family::new(&table::FLAT_NAMES_DROPPED);
     flat_dropped.number(&[], float(dropped));
     let families = [connections, ended, restarts, stalls, commands, build, flat_dropped];
-    let mut families: Vec<MetricFamily> = families.into_iter().map(Family::finish).collect();
+    let redis = metrics.redis.get().map(of_redis).into_iter().flatten();
+    let mut families: Vec<MetricFamily> =
+        families.into_iter().chain(redis).map(Family::finish).collect();
     families.extend(metrics.process.collect());
     families
+}
+
+/// Absent in embedded mode.
+fn of_redis(redis: &RedisMetrics) -> [Family; 5] {
+    let rows = [
+        (&table::REDIS_CONNECTED, &redis.connected),
+        (&table::REDIS_FAILURES, &redis.failures),
+        (&table::REDIS_MALFORMED, &redis.malformed),
+        (&table::REDIS_CONFLICTS, &redis.conflicts),
+        (&table::REDIS_EVENTS, &redis.events),
+    ];
+    rows.map(|(row, value)| {
+        let mut family = Family::new(row);
+        family.number(&[], float(value.load(Relaxed)));
+        family
+    })
 }
 
 fn of_apps(metrics: &Metrics) -> Vec<MetricFamily> {

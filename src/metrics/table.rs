@@ -137,6 +137,16 @@ rows! {
         "any increase";
     ADMIN_COMMANDS = Counter "clipper_admin_commands_total", "commands", &["result"],
         "Commands of operators: result is acknowledged or refused.", "-";
+    REDIS_CONNECTED = Gauge "clipper_redis_connected", "constant 1", &[],
+        "1 while the tables in Redis are followed, 0 while Redis is away.", "0 for 1 min";
+    REDIS_FAILURES = Counter "clipper_redis_failures_total", "connections", &[],
+        "Connections to Redis that ended or could not be made.", "a rise above its usual rate";
+    REDIS_MALFORMED = Gauge "clipper_redis_malformed_entries", "entries", &[],
+        "Entries of the tables in Redis that are passed over; the log names them.", "above 0";
+    REDIS_CONFLICTS = Counter "clipper_redis_conflicts_total", "changes", &[],
+        "Changes decided again because somebody else changed the same entries first.", "-";
+    REDIS_EVENTS = Counter "clipper_redis_events_total", "events", &[],
+        "Changes by others that were read from the tables in Redis.", "-";
     BUILD_INFO = Gauge "clipper_build_info", "constant 1", &["version"],
         "The version of this server; always 1.", "more than one version for longer than an upgrade";
     FLAT_NAMES_DROPPED = Gauge "clipper_flat_names_dropped", "series", &[],

@@ -29,6 +29,11 @@ pub enum Event {
         /// Which.
         id: ModelId,
     },
+    /// A model has no current version any more, though its versions stay (from Redis).
+    ModelVersionUnset {
+        /// Which.
+        model: ModelName,
+    },
     /// A model version was removed.
     ModelVersionRetired {
         /// Which.
@@ -58,8 +63,12 @@ pub enum Origin {
     Admin,
     /// The config file at start.
     Bootstrap,
-    /// Read from Redis: another frontend or an operator.
+    /// Read from Redis: an operator, another program, or a change made while this process was away.
     Redis,
+    /// Read from Redis: another frontend said that it was its change.
+    Frontend,
+    /// `clipper import`.
+    Import,
 }
 
 /// An event as the journal holds it.

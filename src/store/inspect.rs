@@ -38,6 +38,8 @@ pub fn line(envelope: &Envelope) -> String {
         super::event::Origin::Admin => "admin",
         super::event::Origin::Bootstrap => "bootstrap",
         super::event::Origin::Redis => "redis",
+        super::event::Origin::Frontend => "frontend",
+        super::event::Origin::Import => "import",
     };
     format!("{:>8}  {}  {origin:<9}  {event}", envelope.seq, envelope.recorded_at_ms)
 }

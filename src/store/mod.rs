@@ -19,6 +19,7 @@ pub mod memory;
 pub mod policy_state;
 pub mod projection;
 pub mod record;
+pub mod redis;
 pub mod replay;
 pub mod scan;
 pub mod sled;

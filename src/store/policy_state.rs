@@ -14,6 +14,12 @@ pub trait SoftTable: Send + Sync {
     /// The value of `key`.
     fn get(&self, key: &str) -> Result<Option<String>, StoreError>;
 
+    /// Stores `value`, over another if there is one, if less than `max` other entries exist.
+    fn put(&self, key: &str, value: &str, max: usize) -> Result<Put, StoreError>;
+
+    /// Removes what is there.
+    fn remove(&self, key: &str) -> Result<(), StoreError>;
+
     /// Stores `value` if there is none and less than `max` entries exist.
     fn put_if_absent(&self, key: &str, value: &str, max: usize) -> Result<Put, StoreError>;
 }
@@ -62,6 +68,17 @@ impl PolicyStateStore {
         })
     }
 
+    /// Makes the entry `key` as the shared table has it; `None`: it has none.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub fn follow(&self, key: &str, value: Option<&str>) -> Result<(), StoreError> {
+        match value {
+            Some(value) => self.table.put(key, value, self.max_entries).map(|_| ()),
+            None => self.table.remove(key),
+        }
+    }
+
     /// Stores the state of a user who has none yet.
     ///
     /// # Errors
@@ -72,7 +89,8 @@ impl PolicyStateStore {
 }
 
 /// The key of the original's Redis table 1.
-fn key(app: &AppName, uid: i64) -> String {
+#[must_use]
+pub fn key(app: &AppName, uid: i64) -> String {
     format!("{app}:{uid}:0")
 }
 

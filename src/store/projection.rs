@@ -95,6 +95,11 @@ impl Catalog {
         self.current.get(model)
     }
 
+    /// Every model's current version.
+    pub fn current_versions(&self) -> impl Iterator<Item = (&ModelName, &ModelVersion)> {
+        self.current.iter()
+    }
+
     /// Effects that start everything this catalog describes: what a restart runs after replaying.
     #[must_use]
     pub fn boot_effects(&self) -> Vec<Effect> {
@@ -266,6 +271,10 @@ impl Catalog {
             Event::ModelVersionSet { id } => {
                 self.current.insert(id.name.clone(), id.version.clone());
                 vec![Effect::RouteModel(id.name.clone(), Some(id.version.clone()))]
+            }
+            Event::ModelVersionUnset { model } => {
+                self.current.remove(model);
+                vec![Effect::RouteModel(model.clone(), None)]
             }
             Event::ModelVersionRetired { id } => self.apply_retired(id),
             Event::ModelLinked { app, model } => {

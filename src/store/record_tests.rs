@@ -31,6 +31,7 @@ fn version_1() -> Vec<(&'static str, usize, Envelope)> {
                 Event::AppDeleted { .. } => "app_deleted",
                 Event::ModelAdded { .. } => "model_added",
                 Event::ModelVersionSet { .. } => "model_version_set",
+                Event::ModelVersionUnset { .. } => "model_version_unset",
                 Event::ModelVersionRetired { .. } => "model_version_retired",
                 Event::ModelLinked { .. } => "model_linked",
                 Event::ModelUnlinked { .. } => "model_unlinked",
@@ -40,6 +41,11 @@ fn version_1() -> Vec<(&'static str, usize, Envelope)> {
             records.push((name, count - 1 - at, envelope));
         }
     }
+    // No command causes it; it comes from Redis only.
+    let event = Event::ModelVersionUnset { model: model_name("digits-model") };
+    let unset =
+        Envelope { seq: records.len() as u64 + 1, recorded_at_ms: 0, origin: Origin::Redis, event };
+    records.push(("model_version_unset", 0, unset));
     records
 }
 

@@ -67,6 +67,23 @@ impl SoftTable for PolicyTable {
         Ok(value.map(|v| String::from_utf8_lossy(&v).into_owned()))
     }
 
+    fn put(&self, key: &str, value: &str, max: usize) -> Result<Put, StoreError> {
+        let put = self.put_if_absent(key, value, max)?;
+        if put == Put::Present && self.get(key)?.as_deref() != Some(value) {
+            self.with(|tree| tree.insert(key, value))?;
+            self.dirty.store(true, Ordering::Relaxed);
+        }
+        Ok(put)
+    }
+
+    fn remove(&self, key: &str) -> Result<(), StoreError> {
+        if self.with(|tree| tree.remove(key))?.is_some() {
+            self.entries.fetch_sub(1, Ordering::Relaxed);
+            self.dirty.store(true, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
     fn put_if_absent(&self, key: &str, value: &str, max: usize) -> Result<Put, StoreError> {
         if self.with(|tree| tree.contains_key(key))? {
             return Ok(Put::Present);

@@ -1,0 +1,206 @@
+//! From what was read of the tables to the events that make the catalog equal to them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::tables::{Entry, Key, Raw, app_of, current_of, decode, model_of};
+use crate::domain::{AppName, AppSpec, ModelId, ModelName, ModelSpec, ModelVersion};
+use crate::store::event::Event;
+use crate::store::projection::Catalog;
+
+/// What a look at some or all keys has found. A name that is not in it was not looked at.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Observed {
+    apps: BTreeMap<AppName, Option<AppSpec>>,
+    models: BTreeMap<ModelId, Option<ModelSpec>>,
+    current: BTreeMap<ModelName, Option<ModelVersion>>,
+    links: BTreeMap<AppName, BTreeSet<ModelName>>,
+    marked: BTreeSet<ModelId>,
+    /// Entries that mean nothing, by key, with the reason; they count as absent.
+    pub malformed: BTreeMap<Key, String>,
+}
+
+impl Observed {
+    /// What these keys hold.
+    #[must_use]
+    pub fn of<'k>(entries: impl IntoIterator<Item = (&'k Key, &'k Raw)>) -> Self {
+        let mut observed = Self::default();
+        for (key, raw) in entries {
+            observed.add(key, raw);
+        }
+        observed
+    }
+
+    /// Whole tables that hold `catalog`.
+    #[must_use]
+    pub fn of_catalog(catalog: &Catalog) -> Self {
+        let app = |app: &AppSpec| (app.name.clone(), Some(app.clone()));
+        let model = |model: &ModelSpec| (model.id.clone(), Some(model.clone()));
+        let current = |(m, v): (&ModelName, &ModelVersion)| (m.clone(), Some(v.clone()));
+        let links = |app: &AppSpec| {
+            (app.name.clone(), catalog.linked_models(app.name.as_str()).cloned().collect())
+        };
+        Self {
+            apps: catalog.apps().map(app).collect(),
+            models: catalog.models().map(model).collect(),
+            current: catalog.current_versions().map(current).collect(),
+            links: catalog.apps().map(links).collect(),
+            ..Self::default()
+        }
+    }
+
+    /// Notes what `key` holds.
+    pub fn add(&mut self, key: &Key, raw: &Raw) {
+        self.absent(key);
+        match decode(key, raw) {
+            Ok(None) => {}
+            Ok(Some(Entry::App(app))) => {
+                self.apps.insert(app.name.clone(), Some(app));
+            }
+            Ok(Some(Entry::Model(model))) => {
+                self.models.insert(model.id.clone(), Some(model));
+            }
+            Ok(Some(Entry::Marked(id))) => {
+                self.marked.insert(id);
+            }
+            Ok(Some(Entry::Current(model, version))) => {
+                self.current.insert(model, Some(version));
+            }
+            Ok(Some(Entry::Links(app, models))) => {
+                self.links.insert(app, models);
+            }
+            Err(reason) => {
+                self.malformed.insert(key.clone(), reason);
+            }
+        }
+    }
+
+    fn absent(&mut self, key: &Key) {
+        use super::tables::Table;
+        self.malformed.remove(key);
+        match key.table {
+            Table::Application => {
+                self.apps.extend(app_of(key).map(|app| (app, None)));
+            }
+            Table::Links => {
+                self.links.extend(app_of(key).map(|app| (app, BTreeSet::new())));
+            }
+            Table::Model => {
+                self.models.extend(model_of(key).map(|id| (id, None)));
+                model_of(key).map(|id| self.marked.remove(&id));
+            }
+            Table::Metadata => {
+                self.current.extend(current_of(key).map(|model| (model, None)));
+            }
+            Table::State | Table::Container | Table::Resource => {}
+        }
+    }
+
+    /// The whole tables were read: what `catalog` has and they have not is absent.
+    pub fn complete(&mut self, catalog: &Catalog) {
+        for app in catalog.apps() {
+            self.apps.entry(app.name.clone()).or_default();
+            self.links.entry(app.name.clone()).or_default();
+        }
+        for model in catalog.models() {
+            self.models.entry(model.id.clone()).or_default();
+        }
+        for (model, _) in catalog.current_versions() {
+            self.current.entry(model.clone()).or_default();
+        }
+    }
+
+    /// Keys that have to be read too before this means anything: definitions of current versions.
+    pub fn follow_up(&self) -> impl Iterator<Item = Key> {
+        let named = self
+            .current
+            .iter()
+            .filter_map(|(model, version)| Some(ModelId::new(model.clone(), version.clone()?)));
+        named.filter(|id| !self.models.contains_key(id)).map(|id| Key::model(&id))
+    }
+
+    /// Versions that `catalog` serves and a management frontend has marked as deleted.
+    pub fn marked<'o>(&'o self, catalog: &'o Catalog) -> impl Iterator<Item = &'o ModelId> {
+        let served = |id: &&ModelId| catalog.model(id.name.as_str(), id.version.as_str()).is_some();
+        self.marked.iter().filter(served)
+    }
+
+    fn has_app(&self, name: &AppName, catalog: &Catalog) -> bool {
+        match self.apps.get(name) {
+            Some(observed) => observed.is_some(),
+            None => catalog.app(name.as_str()).is_some(),
+        }
+    }
+
+    fn has_model(&self, name: &ModelName, version: &ModelVersion, catalog: &Catalog) -> bool {
+        match self.models.get(&ModelId::new(name.clone(), version.clone())) {
+            Some(observed) => observed.is_some(),
+            None => catalog.model(name.as_str(), version.as_str()).is_some(),
+        }
+    }
+}
+
+/// The events that turn `catalog` into what was observed, in an order that never leaves a linked
+/// model without a version if it has one before and after.
+///
+/// A current version that is not defined counts as none, and links of an application that is not
+/// defined do not count.
+#[must_use]
+pub fn diff(observed: &Observed, catalog: &Catalog) -> Vec<Event> {
+    let mut events = Vec::new();
+    for model in observed.models.values().flatten() {
+        if catalog.model(model.id.name.as_str(), model.id.version.as_str()) != Some(model) {
+            events.push(Event::ModelAdded { model: model.clone() });
+        }
+    }
+    for (model, version) in &observed.current {
+        events.extend(current_change(observed, catalog, model, version.as_ref()));
+    }
+    for app in observed.apps.values().flatten() {
+        if catalog.app(app.name.as_str()) != Some(app) {
+            events.push(Event::AppAdded { app: app.clone() });
+        }
+    }
+    for (app, models) in observed.links.iter().filter(|(app, _)| observed.has_app(app, catalog)) {
+        let had: BTreeSet<&ModelName> = catalog.linked_models(app.as_str()).collect();
+        let linked = models.iter().filter(|model| !had.contains(model));
+        events.extend(linked.map(|m| Event::ModelLinked { app: app.clone(), model: m.clone() }));
+        let unlinked = had.iter().filter(|model| !models.contains(**model));
+        events.extend(
+            unlinked.map(|m| Event::ModelUnlinked { app: app.clone(), model: (*m).clone() }),
+        );
+    }
+    for (name, _) in observed.apps.iter().filter(|(_, app)| app.is_none()) {
+        if catalog.app(name.as_str()).is_some() {
+            events.push(Event::AppDeleted { name: name.clone() });
+        }
+    }
+    for (id, _) in observed.models.iter().filter(|(_, model)| model.is_none()) {
+        if catalog.model(id.name.as_str(), id.version.as_str()).is_some() {
+            events.push(Event::ModelVersionRetired { id: id.clone() });
+        }
+    }
+    events
+}
+
+fn current_change(
+    observed: &Observed,
+    catalog: &Catalog,
+    model: &ModelName,
+    version: Option<&ModelVersion>,
+) -> Option<Event> {
+    let had = catalog.current_version(model.as_str());
+    match version.filter(|version| observed.has_model(model, version, catalog)) {
+        Some(version) if had == Some(version) => None,
+        Some(version) => {
+            Some(Event::ModelVersionSet { id: ModelId::new(model.clone(), version.clone()) })
+        }
+        // A retired version takes its being current with it.
+        None => had
+            .filter(|had| observed.has_model(model, had, catalog))
+            .map(|_| Event::ModelVersionUnset { model: model.clone() }),
+    }
+}
+
+#[cfg(test)]
+#[path = "diff_tests.rs"]
+mod tests;

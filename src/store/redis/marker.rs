@@ -1,0 +1,167 @@
+//! How lost tables are told from emptied ones, and what a frontend remembers of its Redis.
+//!
+//! A frontend leaves a marker in table 4, which the original reserves and never uses. Tables
+//! without it, on a server that was restarted since, have lost their data. On a server that was
+//! not, somebody emptied them.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::tables::{Key, Table};
+
+/// The key of the marker.
+#[must_use]
+pub fn marker_key() -> Key {
+    Key::new(Table::Resource, "clipper:marker")
+}
+
+/// The key that a frontend holds while it writes lost tables back.
+#[must_use]
+pub fn restoring_key() -> Key {
+    Key::new(Table::Resource, "clipper:restoring")
+}
+
+/// The key that a frontend holds while it hands out the replica numbers of a slot.
+#[must_use]
+pub fn slot_key(slot: u32) -> Key {
+    Key::new(Table::Resource, &format!("clipper:slot:{slot}"))
+}
+
+/// What a frontend remembers from one connection to the next, in its data directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Memory {
+    /// The frontend's name in the tables.
+    pub frontend: String,
+    /// The marker it saw last.
+    pub marker: Option<String>,
+    /// The run of the Redis server that it saw it in.
+    pub run_id: Option<String>,
+    /// Its range of replica numbers.
+    #[serde(default)]
+    pub slot: Option<u32>,
+}
+
+impl Memory {
+    const FILE: &str = "redis.json";
+
+    fn path(data_dir: &Path) -> PathBuf {
+        data_dir.join(Self::FILE)
+    }
+
+    /// What is remembered in `data_dir`; a frontend without memory takes the name `fresh`.
+    ///
+    /// # Errors
+    /// The file is there and cannot be read or understood.
+    pub fn load(data_dir: &Path, fresh: impl FnOnce() -> String) -> io::Result<Self> {
+        match std::fs::read(Self::path(data_dir)) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(io::Error::from),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Ok(Self { frontend: fresh(), marker: None, run_id: None, slot: None })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Keeps it; a kill leaves the old or the new memory.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn store(&self, data_dir: &Path) -> io::Result<()> {
+        let path = Self::path(data_dir);
+        let new = path.with_extension("json.new");
+        std::fs::write(&new, serde_json::to_vec(self)?)?;
+        std::fs::File::open(&new)?.sync_all()?;
+        std::fs::rename(new, path)
+    }
+}
+
+/// What was found at a connection.
+#[derive(Debug, Clone, Copy)]
+pub struct Found<'f> {
+    /// The marker.
+    pub marker: Option<&'f str>,
+    /// The server's run; `None` if it does not tell.
+    pub run_id: Option<&'f str>,
+    /// Whether the tables of the catalog hold nothing.
+    pub tables_empty: bool,
+    /// Whether the journal's catalog holds nothing.
+    pub journal_empty: bool,
+}
+
+/// What the tables are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Marked: the truth, however little is in them.
+    Marked,
+    /// Never seen with a marker: the truth, to be marked.
+    New,
+    /// Emptied by somebody while the server ran: the truth, to be marked again.
+    Emptied,
+    /// Without the data they had.
+    Lost,
+}
+
+/// Judges tables.
+#[must_use]
+pub fn judge(memory: &Memory, found: Found<'_>) -> Verdict {
+    if found.marker.is_some() {
+        return Verdict::Marked;
+    }
+    if memory.marker.is_none() {
+        // Also a server that moves from its own journal to an empty Redis.
+        let moving = found.tables_empty && !found.journal_empty;
+        return if moving { Verdict::Lost } else { Verdict::New };
+    }
+    let same_run = found.run_id.is_some() && found.run_id == memory.run_id.as_deref();
+    if same_run { Verdict::Emptied } else { Verdict::Lost }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_restarted_server_without_its_marker_has_lost_data() {
+        let memory = |marker: Option<&str>| Memory {
+            frontend: "f".to_owned(),
+            marker: marker.map(str::to_owned),
+            run_id: Some("run".to_owned()),
+            slot: None,
+        };
+        let found = |marker, run_id, tables_empty, journal_empty| Found {
+            marker,
+            run_id,
+            tables_empty,
+            journal_empty,
+        };
+        let cases = [
+            (memory(Some("m")), found(Some("m"), Some("new"), true, false), Verdict::Marked),
+            (memory(Some("m")), found(Some("other"), Some("new"), false, false), Verdict::Marked),
+            (memory(Some("m")), found(None, Some("new"), true, false), Verdict::Lost),
+            (memory(Some("m")), found(None, Some("new"), false, false), Verdict::Lost),
+            (memory(Some("m")), found(None, None, true, false), Verdict::Lost),
+            (memory(Some("m")), found(None, Some("run"), true, false), Verdict::Emptied),
+            (memory(None), found(None, Some("new"), false, false), Verdict::New),
+            (memory(None), found(None, Some("new"), true, true), Verdict::New),
+            (memory(None), found(None, Some("new"), true, false), Verdict::Lost),
+        ];
+        for (memory, found, want) in cases {
+            assert_eq!(judge(&memory, found), want, "{memory:?} {found:?}");
+        }
+    }
+
+    #[test]
+    fn memory_survives() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut memory = Memory::load(folder.path(), || "fresh".to_owned()).unwrap();
+        assert_eq!(memory.frontend, "fresh");
+        memory.marker = Some("m".to_owned());
+        memory.store(folder.path()).unwrap();
+        let again = Memory::load(folder.path(), || "other".to_owned()).unwrap();
+        assert_eq!(again, memory);
+        std::fs::write(folder.path().join(Memory::FILE), "{").unwrap();
+        assert!(Memory::load(folder.path(), String::new).is_err());
+    }
+}

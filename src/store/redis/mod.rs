@@ -1,0 +1,20 @@
+//! Redis as the place where frontends meet (protocol page, section 2). Only this folder names the
+//! redis crate.
+//!
+//! [`tables`] is the original's form of every entry, [`diff`] what a look at the tables means for
+//! the catalog, [`writes`] what an event means for the tables, [`transaction`] how several writes
+//! happen at once or not at all, [`marker`] how lost tables are told from emptied ones, [`client`]
+//! the connection. All but the last are pure.
+//!
+//! Invariants:
+//! - **R1** The catalog is a function of the tables: whoever reads them whole, whenever, whatever
+//!   journal it has, arrives at the same state.
+//! - **R2** No change is half-done: the writes of a command happen in one transaction, and only if
+//!   what they were decided on is still there.
+
+pub mod client;
+pub mod diff;
+pub mod marker;
+pub mod tables;
+pub mod transaction;
+pub mod writes;

@@ -1,0 +1,373 @@
+//! The entries of the tables in the original's form, byte for byte (protocol page, section 2).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use crate::domain::{
+    AppName, AppSpec, BatchSize, InputType, Label, LatencySlo, ModelId, ModelName, ModelSpec,
+    ModelVersion, ReplicaId,
+};
+
+/// What the keys of [`Table::Metadata`] start with.
+const CURRENT_PREFIX: &str = "CURRENT_MODEL_VERSION:";
+
+/// The original writes a C++ double that nothing reads.
+const LOAD: &str = "0.000000";
+
+/// A logical database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Table {
+    /// Selection-policy state, text.
+    State,
+    /// Model versions, hashes.
+    Model,
+    /// Connected replicas, hashes.
+    Container,
+    /// Unused by the original; holds what frontends of this server tell each other.
+    Resource,
+    /// Applications, hashes.
+    Application,
+    /// Current versions, text.
+    Metadata,
+    /// Links of applications to models, sets.
+    Links,
+}
+
+impl Table {
+    /// The tables that the catalog is made of.
+    pub const CATALOG: [Self; 4] = [Self::Model, Self::Metadata, Self::Application, Self::Links];
+
+    /// Every table.
+    pub const ALL: [Self; 7] = [
+        Self::State,
+        Self::Model,
+        Self::Container,
+        Self::Resource,
+        Self::Application,
+        Self::Metadata,
+        Self::Links,
+    ];
+
+    /// Its number, before the offset of the URL is added.
+    #[must_use]
+    pub fn number(self) -> i64 {
+        match self {
+            Self::State => 1,
+            Self::Model => 2,
+            Self::Container => 3,
+            Self::Resource => 4,
+            Self::Application => 5,
+            Self::Metadata => 6,
+            Self::Links => 7,
+        }
+    }
+
+    /// The inverse of [`Self::number`].
+    #[must_use]
+    pub fn from_number(number: i64) -> Option<Self> {
+        Self::ALL.into_iter().find(|table| table.number() == number)
+    }
+}
+
+/// A key in a table.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key {
+    /// The table.
+    pub table: Table,
+    /// The key; whoever wrote it may have used any bytes.
+    pub name: Vec<u8>,
+}
+
+impl Key {
+    /// A key by its text.
+    #[must_use]
+    pub fn new(table: Table, name: &str) -> Self {
+        Self { table, name: name.as_bytes().to_vec() }
+    }
+
+    /// The key of an application's definition.
+    #[must_use]
+    pub fn app(name: &AppName) -> Self {
+        Self::new(Table::Application, name.as_str())
+    }
+
+    /// The key of an application's links.
+    #[must_use]
+    pub fn links(name: &AppName) -> Self {
+        Self::new(Table::Links, name.as_str())
+    }
+
+    /// The key of a model version.
+    #[must_use]
+    pub fn model(id: &ModelId) -> Self {
+        Self::new(Table::Model, &id.to_string())
+    }
+
+    /// The key of a model's current version.
+    #[must_use]
+    pub fn current(model: &ModelName) -> Self {
+        Self::new(Table::Metadata, &format!("{CURRENT_PREFIX}{model}"))
+    }
+
+    /// The key of a replica.
+    #[must_use]
+    pub fn container(model: &ModelId, replica: ReplicaId) -> Self {
+        Self::new(Table::Container, &format!("{},{},{replica}", model.name, model.version))
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "db {} {:?}", self.table.number(), String::from_utf8_lossy(&self.name))
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// What a key holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Raw {
+    /// Nothing.
+    Absent,
+    /// Fields and values.
+    Hash(BTreeMap<Vec<u8>, Vec<u8>>),
+    /// Members.
+    Set(BTreeSet<Vec<u8>>),
+    /// A string.
+    Text(Vec<u8>),
+    /// A value of another type than its table's.
+    OtherType,
+}
+
+/// An entry that means something to the catalog.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Entry {
+    /// An application.
+    App(AppSpec),
+    /// A model version.
+    Model(ModelSpec),
+    /// A model version that a management frontend has marked as deleted.
+    Marked(ModelId),
+    /// A current version.
+    Current(ModelName, ModelVersion),
+    /// The models an application is linked to.
+    Links(AppName, BTreeSet<ModelName>),
+}
+
+/// A field and its value, in the order of the original's writes.
+pub type Fields = Vec<(&'static str, String)>;
+
+/// The fields of an application.
+#[must_use]
+pub fn app_fields(app: &AppSpec) -> Fields {
+    vec![
+        ("input_type", app.input_type.long_name().to_owned()),
+        ("policy", app.policy.clone()),
+        ("default_output", app.default_output.clone()),
+        ("latency_slo_micros", app.latency_slo.as_micros().to_string()),
+    ]
+}
+
+/// The fields of a model version.
+#[must_use]
+pub fn model_fields(model: &ModelSpec) -> Fields {
+    let labels: Vec<&str> = model.labels.iter().map(Label::as_str).collect();
+    vec![
+        ("model_name", model.id.name.to_string()),
+        ("model_version", model.id.version.to_string()),
+        ("load", LOAD.to_owned()),
+        ("input_type", model.input_type.long_name().to_owned()),
+        ("labels", labels.join(",")),
+        ("container_name", model.container_name.clone()),
+        ("model_data_path", model.model_data_path.clone()),
+        ("batch_size", i64::from(model.batch_size).to_string()),
+        ("valid", String::new()),
+    ]
+}
+
+/// A replica as its row says it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContainerRow {
+    /// What it serves.
+    pub model: ModelId,
+    /// Its number.
+    pub replica: ReplicaId,
+    /// What its inputs are made of.
+    pub input_type: InputType,
+    /// The frontend it is connected to; `None` if an original frontend wrote the row.
+    pub frontend: Option<String>,
+}
+
+/// The fields of a replica; `frontend`, its owner, is one that the original's readers pass over.
+#[must_use]
+pub fn container_fields(row: &ContainerRow) -> Fields {
+    let mut fields = vec![
+        ("model_id", row.model.to_string()),
+        ("model_name", row.model.name.to_string()),
+        ("model_version", row.model.version.to_string()),
+        ("model_replica_id", row.replica.to_string()),
+        ("zmq_connection_id", row.replica.to_string()),
+        ("batch_size", "1".to_owned()),
+        ("input_type", row.input_type.long_name().to_owned()),
+    ];
+    fields.extend(row.frontend.clone().map(|frontend| ("frontend", frontend)));
+    fields
+}
+
+/// Reads a row of [`Table::Container`].
+///
+/// # Errors
+/// What is wrong with it.
+pub fn decode_container(raw: &Raw) -> Result<Option<ContainerRow>, String> {
+    let Raw::Hash(fields) = raw else { return not_a(raw, "hash").map(|()| None) };
+    let name = parse(fields, "model_name", ModelName::parse)?;
+    let version = parse(fields, "model_version", ModelVersion::parse)?;
+    let replica = field(fields, "model_replica_id")?;
+    Ok(Some(ContainerRow {
+        model: ModelId::new(name, version),
+        replica: ReplicaId(
+            replica.parse().map_err(|_| format!("model_replica_id {replica:?} is no number"))?,
+        ),
+        input_type: input_type(fields)?,
+        frontend: field(fields, "frontend").ok().map(str::to_owned),
+    }))
+}
+
+/// What an entry of the catalog's tables means; `None`: the key is not there.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn decode(key: &Key, raw: &Raw) -> Result<Option<Entry>, String> {
+    if *raw == Raw::Absent {
+        return Ok(None);
+    }
+    let name = std::str::from_utf8(&key.name).map_err(|_| "the key is not UTF-8".to_owned())?;
+    let entry = match key.table {
+        Table::Application => {
+            let Raw::Hash(fields) = raw else { return not_a(raw, "hash").map(|()| None) };
+            Entry::App(decode_app(app_name(name)?, fields)?)
+        }
+        Table::Model => {
+            let Raw::Hash(fields) = raw else { return not_a(raw, "hash").map(|()| None) };
+            decode_model(model_id(name)?, fields)?
+        }
+        Table::Metadata => {
+            let Some(model) = name.strip_prefix(CURRENT_PREFIX) else { return Ok(None) };
+            let Raw::Text(version) = raw else { return not_a(raw, "string").map(|()| None) };
+            let model = ModelName::parse(model).map_err(|e| format!("model name: {e}"))?;
+            let version = ModelVersion::parse(text("the version", version)?)
+                .map_err(|e| format!("model version: {e}"))?;
+            Entry::Current(model, version)
+        }
+        Table::Links => {
+            let Raw::Set(members) = raw else { return not_a(raw, "set").map(|()| None) };
+            let model = |member: &Vec<u8>| {
+                let member = text("a member", member)?;
+                ModelName::parse(member).map_err(|e| format!("member {member:?}: {e}"))
+            };
+            Entry::Links(app_name(name)?, members.iter().map(model).collect::<Result<_, _>>()?)
+        }
+        Table::State | Table::Container | Table::Resource => return Ok(None),
+    };
+    Ok(Some(entry))
+}
+
+/// The application of a key of [`Table::Application`] or [`Table::Links`].
+#[must_use]
+pub fn app_of(key: &Key) -> Option<AppName> {
+    matches!(key.table, Table::Application | Table::Links)
+        .then(|| AppName::parse(std::str::from_utf8(&key.name).ok()?).ok())?
+}
+
+/// The model version of a key of [`Table::Model`].
+#[must_use]
+pub fn model_of(key: &Key) -> Option<ModelId> {
+    let name = std::str::from_utf8(&key.name).ok().filter(|_| key.table == Table::Model)?;
+    model_id(name).ok()
+}
+
+/// The model of a key of [`Table::Metadata`].
+#[must_use]
+pub fn current_of(key: &Key) -> Option<ModelName> {
+    let name = std::str::from_utf8(&key.name).ok().filter(|_| key.table == Table::Metadata)?;
+    ModelName::parse(name.strip_prefix(CURRENT_PREFIX)?).ok()
+}
+
+fn not_a(raw: &Raw, wanted: &str) -> Result<(), String> {
+    if *raw == Raw::Absent { Ok(()) } else { Err(format!("its type is not {wanted}")) }
+}
+
+fn app_name(name: &str) -> Result<AppName, String> {
+    AppName::parse(name).map_err(|e| format!("application name: {e}"))
+}
+
+fn model_id(name: &str) -> Result<ModelId, String> {
+    let parts = name.split_once(':');
+    let (name, version) = parts.ok_or_else(|| "the key is not NAME:VERSION".to_owned())?;
+    let name = ModelName::parse(name).map_err(|e| format!("model name: {e}"))?;
+    let version = ModelVersion::parse(version).map_err(|e| format!("model version: {e}"))?;
+    Ok(ModelId::new(name, version))
+}
+
+type Hash = BTreeMap<Vec<u8>, Vec<u8>>;
+
+fn text<'b>(what: &str, bytes: &'b [u8]) -> Result<&'b str, String> {
+    std::str::from_utf8(bytes).map_err(|_| format!("{what} is not UTF-8"))
+}
+
+fn field<'h>(fields: &'h Hash, name: &str) -> Result<&'h str, String> {
+    let value = fields.get(name.as_bytes()).ok_or_else(|| format!("it has no field {name}"))?;
+    text(name, value)
+}
+
+fn parse<T, E: fmt::Display>(
+    fields: &Hash,
+    name: &str,
+    read: impl FnOnce(&str) -> Result<T, E>,
+) -> Result<T, String> {
+    read(field(fields, name)?).map_err(|e| format!("{name}: {e}"))
+}
+
+fn input_type(fields: &Hash) -> Result<InputType, String> {
+    parse(fields, "input_type", |t| InputType::parse(t).ok_or_else(|| format!("{t:?} is unknown")))
+}
+
+fn number(text: &str) -> Result<i64, String> {
+    text.parse().map_err(|_| format!("{text:?} is no whole number"))
+}
+
+fn decode_app(name: AppName, fields: &Hash) -> Result<AppSpec, String> {
+    Ok(AppSpec {
+        name,
+        input_type: input_type(fields)?,
+        policy: field(fields, "policy")?.to_owned(),
+        default_output: field(fields, "default_output")?.to_owned(),
+        latency_slo: parse(fields, "latency_slo_micros", |t| LatencySlo::try_from(number(t)?))?,
+    })
+}
+
+fn decode_model(id: ModelId, fields: &Hash) -> Result<Entry, String> {
+    for (name, part) in [("model_name", id.name.as_str()), ("model_version", id.version.as_str())] {
+        let value = field(fields, name)?;
+        if value != part {
+            return Err(format!("{name} is {value:?}, in the key {part:?}"));
+        }
+    }
+    let labels = field(fields, "labels")?.split(',').filter(|label| !label.is_empty());
+    let model = ModelSpec {
+        id,
+        input_type: input_type(fields)?,
+        labels: labels
+            .map(|label| Label::parse(label).map_err(|e| format!("label {label:?}: {e}")))
+            .collect::<Result<_, _>>()?,
+        container_name: field(fields, "container_name")?.to_owned(),
+        model_data_path: field(fields, "model_data_path")?.to_owned(),
+        batch_size: parse(fields, "batch_size", |t| BatchSize::try_from(number(t)?))?,
+    };
+    let valid = fields.contains_key(b"valid".as_slice());
+    Ok(if valid { Entry::Model(model) } else { Entry::Marked(model.id) })
+}

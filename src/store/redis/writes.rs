@@ -1,0 +1,167 @@
+//! From commands and events to keys and writes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::tables::{
+    Fields, Key, Raw, Table, app_fields, app_of, current_of, model_fields, model_of,
+};
+use crate::domain::{AppName, Command, ModelId, ModelName};
+use crate::store::event::Event;
+use crate::store::projection::Catalog;
+
+/// One write of a transaction: a Redis command in a table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Write {
+    /// Where.
+    pub key: Key,
+    /// The command's name.
+    pub command: &'static str,
+    /// Its arguments after the key.
+    pub args: Vec<Vec<u8>>,
+}
+
+impl Write {
+    /// A write without further arguments, such as `DEL`.
+    #[must_use]
+    pub fn bare(key: Key, command: &'static str) -> Self {
+        Self { key, command, args: Vec::new() }
+    }
+
+    /// A write with one more argument.
+    #[must_use]
+    pub fn one(key: Key, command: &'static str, arg: &str) -> Self {
+        Self { key, command, args: vec![arg.as_bytes().to_vec()] }
+    }
+
+    /// Writes a hash whole.
+    #[must_use]
+    pub fn hash(key: Key, fields: Fields) -> Self {
+        let args =
+            fields.into_iter().flat_map(|(n, v)| [n.as_bytes().to_vec(), v.into_bytes()]).collect();
+        Self { key, command: "HMSET", args }
+    }
+}
+
+/// What was read, exactly.
+pub type Entries = BTreeMap<Key, Raw>;
+
+/// The keys that a change of `key` makes worth reading: itself, and what gives it its meaning.
+#[must_use]
+pub fn related(key: &Key) -> Vec<Key> {
+    match key.table {
+        Table::Application | Table::Links => {
+            app_of(key).map_or_else(Vec::new, |app| of_app(&app).into())
+        }
+        Table::Model => model_of(key)
+            .map_or_else(|| vec![key.clone()], |id| vec![key.clone(), Key::current(&id.name)]),
+        Table::Metadata if current_of(key).is_some() => vec![key.clone()],
+        _ => Vec::new(),
+    }
+}
+
+fn of_app(app: &AppName) -> [Key; 2] {
+    [Key::app(app), Key::links(app)]
+}
+
+/// The keys that decide about `command`: read before it is decided, unchanged when it is written.
+#[must_use]
+pub fn keys_of(command: &Command, catalog: &Catalog) -> BTreeSet<Key> {
+    match command {
+        Command::AddApp(app) => of_app(&app.name).into(),
+        Command::DeleteApp(name) => of_app(name).into(),
+        Command::AddModel(model) => of_version(&model.id, catalog),
+        Command::SetModelVersion(id) => of_version(id, catalog),
+        Command::DeleteVersionedModel(id) => [Key::model(id), Key::current(&id.name)].into(),
+        Command::AddModelLinks { app, models } | Command::DeleteModelLinks { app, models } => {
+            let current = models.iter().map(Key::current);
+            of_app(app).into_iter().chain(current).collect()
+        }
+    }
+}
+
+/// The key that an event is about.
+#[must_use]
+pub fn key_of(event: &Event) -> Key {
+    match event {
+        Event::AppAdded { app } => Key::app(&app.name),
+        Event::AppDeleted { name } => Key::app(name),
+        Event::ModelAdded { model } => Key::model(&model.id),
+        Event::ModelVersionRetired { id } => Key::model(id),
+        Event::ModelVersionSet { id } => Key::current(&id.name),
+        Event::ModelVersionUnset { model } => Key::current(model),
+        Event::ModelLinked { app, .. } | Event::ModelUnlinked { app, .. } => Key::links(app),
+    }
+}
+
+/// A version, and the applications that are linked to its model.
+fn of_version(id: &ModelId, catalog: &Catalog) -> BTreeSet<Key> {
+    let linked = |app: &AppName| {
+        catalog.linked_models(app.as_str()).any(|model: &ModelName| *model == id.name)
+    };
+    let apps = catalog.apps().map(|app| &app.name).filter(|app| linked(app));
+    apps.flat_map(of_app).chain([Key::model(id), Key::current(&id.name)]).collect()
+}
+
+/// What `event` writes, where `before` is what its keys hold.
+#[must_use]
+pub fn writes(event: &Event, before: &Entries) -> Vec<Write> {
+    let leftover = |key: Key| {
+        let there = before.get(&key).is_some_and(|raw| *raw != Raw::Absent);
+        there.then(|| Write::bare(key, "DEL"))
+    };
+    let mut writes = Vec::new();
+    match event {
+        Event::AppAdded { app } => {
+            // Leftovers of another application of that name, or something malformed.
+            writes.extend(leftover(Key::app(&app.name)));
+            writes.extend(leftover(Key::links(&app.name)));
+            writes.push(Write::hash(Key::app(&app.name), app_fields(app)));
+        }
+        Event::AppDeleted { name } => {
+            writes.extend(of_app(name).map(|key| Write::bare(key, "DEL")));
+        }
+        Event::ModelAdded { model } => {
+            let key = Key::model(&model.id);
+            writes.extend(leftover(key.clone()));
+            writes.push(Write::hash(key, model_fields(model)));
+        }
+        Event::ModelVersionSet { id } => {
+            writes.push(Write::one(Key::current(&id.name), "SET", id.version.as_str()));
+        }
+        Event::ModelVersionUnset { model } => {
+            writes.push(Write::bare(Key::current(model), "DEL"));
+        }
+        Event::ModelVersionRetired { id } => {
+            // Two steps, as in the original: the first is what its query frontends listen for.
+            writes.push(Write::one(Key::model(id), "HDEL", "valid"));
+            writes.push(Write::bare(Key::model(id), "DEL"));
+        }
+        Event::ModelLinked { app, model } => {
+            writes.push(Write::one(Key::links(app), "SADD", model.as_str()));
+        }
+        Event::ModelUnlinked { app, model } => {
+            writes.push(Write::one(Key::links(app), "SREM", model.as_str()));
+        }
+    }
+    writes
+}
+
+/// The writes that put all of `catalog` into empty tables, in groups that belong together.
+#[must_use]
+pub fn of_catalog(catalog: &Catalog) -> Vec<Vec<Write>> {
+    let none = Entries::new();
+    let one = |event: Event| writes(&event, &none);
+    let models = catalog.models().map(|model| one(Event::ModelAdded { model: model.clone() }));
+    let current = catalog.current_versions().map(|(model, version)| {
+        one(Event::ModelVersionSet { id: ModelId::new(model.clone(), version.clone()) })
+    });
+    let apps = catalog.apps().map(|app| {
+        let mut group = one(Event::AppAdded { app: app.clone() });
+        for model in catalog.linked_models(app.name.as_str()) {
+            let link = Event::ModelLinked { app: app.name.clone(), model: model.clone() };
+            group.extend(one(link));
+        }
+        group
+    });
+    models.chain(current).chain(apps).collect()
+}

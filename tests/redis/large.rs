@@ -1,0 +1,54 @@
+//! Many applications and models.
+
+use std::path::Path;
+
+use crate::harness::{Clipper, Redis, now};
+use crate::size;
+
+fn fill(redis: &Redis, entries: usize) {
+    let client = redis::Client::open(redis.url()).unwrap();
+    let mut connection = client.get_connection().unwrap();
+    for n in 0..entries {
+        let mut pipe = redis::pipe();
+        pipe.cmd("SELECT").arg(5).cmd("HMSET").arg(format!("app{n}"));
+        pipe.arg(&["input_type", "doubles", "policy", "DefaultOutputSelectionPolicy"]);
+        pipe.arg(&["default_output", "0", "latency_slo_micros", "100000"]);
+        pipe.cmd("SELECT").arg(7).cmd("SADD").arg(format!("app{n}")).arg(format!("model{n}"));
+        pipe.cmd("SELECT").arg(6).cmd("SET").arg(format!("CURRENT_MODEL_VERSION:model{n}")).arg(1);
+        pipe.cmd("SELECT").arg(2).cmd("HMSET").arg(format!("model{n}:1"));
+        pipe.arg("model_name").arg(format!("model{n}")).arg(&["model_version", "1"]);
+        pipe.arg(&["load", "0.000000", "input_type", "doubles", "labels", ""]);
+        pipe.arg(&["container_name", "c", "model_data_path", "/m", "batch_size", "-1"]);
+        pipe.arg(&["valid", ""]);
+        pipe.query::<()>(&mut connection).unwrap();
+    }
+}
+
+fn started(redis: &Redis, dir: &Path, entries: usize, what: &str) {
+    let start = now();
+    let clipper = Clipper::start(&redis.url(), dir, &[]);
+    let took = start.elapsed();
+    let rss = clipper.metric("process_resident_memory_bytes") / f64::from(1 << 20);
+    println!("{entries} applications, {entries} models, {what}: ready in {took:?}, {rss:.0} MiB");
+    for step in ["journal replayed", "following the tables", "listening"] {
+        let log = clipper.log.lock();
+        let line = log.iter().find(|line| line.contains(step)).unwrap();
+        println!("  {step}: {}", &line[14..41]);
+    }
+    let [apps, models] = clipper.catalog();
+    assert_eq!(apps.as_array().unwrap().len(), entries);
+    assert_eq!(models.as_array().unwrap().len(), entries);
+    assert!(clipper.serves(&format!("app{}", entries - 1)));
+    clipper.stop();
+}
+
+/// With `CLIPPER_TEST_ENTRIES=10000` and `--release` this is the cold start that the README states.
+#[test]
+fn a_cold_start_reads_everything() {
+    let redis = Redis::start();
+    let entries = size("CLIPPER_TEST_ENTRIES", 500);
+    fill(&redis, entries);
+    let dir = tempfile::tempdir().unwrap();
+    started(&redis, dir.path(), entries, "no journal");
+    started(&redis, dir.path(), entries, "warm journal");
+}
