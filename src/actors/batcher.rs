@@ -114,8 +114,8 @@ impl Batcher {
         }
     }
 
-    /// Whether enough queries wait for a batch that is worth its price. If not, it will be sent when
-    /// they do, or after a short wait.
+    /// Whether enough queries wait for a batch that is worth its price. If not, it will be sent
+    /// when they do, or after a short wait.
     fn gathered(&mut self, ctx: &mut Context<Self>) -> bool {
         let Some(replica) = self.idle.last().and_then(|id| self.replicas.get(id)) else {
             return true;

@@ -36,8 +36,8 @@ impl Crowd {
         self.peak *= FADE;
     }
 
-    /// How many queries to gather before a batch goes out, of at most `limit`; 1 if waiting does not
-    /// pay for a replica with this curve and queries with this objective.
+    /// How many queries to gather before a batch goes out, of at most `limit`; 1 if waiting does
+    /// not pay for a replica with this curve and queries with this objective.
     #[must_use]
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 <= peak")]
     pub fn worth_gathering(
