@@ -1,16 +1,20 @@
 //! The query frontend: `POST /{app}/predict` and `POST /{app}/update` (protocol page, section 4).
 
+use std::borrow::Cow;
 use std::io::Write as _;
 
+use actix::Addr;
 use actix_web::http::{Method, header};
 use actix_web::web::{self, Payload};
 use actix_web::{HttpRequest, HttpResponse};
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
+use percent_encoding::percent_decode_str;
 use tracing::{Instrument as _, debug, debug_span};
 
 use super::body::{self, BodyLimits};
 use super::errors::{self, ApiError};
 use super::schema::rapidjson_phrase;
+use crate::actors::app::App;
 use crate::actors::messages::{Predict, Progress, QueryRefused, Started, Update};
 use crate::actors::router::{Route, Routes};
 use crate::clock;
@@ -31,30 +35,61 @@ struct Frontend {
 }
 
 /// Adds the query endpoints of one HTTP worker.
+///
+/// They are found by hand and not by route patterns: matching those would be a tenth of a cache
+/// hit's cost.
 pub fn configure(routes: Routes, limits: BodyLimits) -> impl FnOnce(&mut web::ServiceConfig) {
     move |app| {
         app.app_data(web::Data::new(Frontend { routes, limits }));
-        for path in ["/{app}/predict", "/{app}/predict/"] {
-            app.service(
-                web::resource(path).route(web::post().to(predict)).default_service(web::to(other)),
-            );
-        }
-        for path in ["/{app}/update", "/{app}/update/"] {
-            app.service(
-                web::resource(path).route(web::post().to(update)).default_service(web::to(other)),
-            );
-        }
-        app.default_service(web::to(unknown_path));
+        app.default_service(web::to(dispatch));
     }
 }
 
-async fn predict(
+#[derive(Clone, Copy)]
+enum Verb {
+    Predict,
+    Update,
+}
+
+/// Reads `/{app}/predict` or `/{app}/update`, with or without a slash at its end.
+fn endpoint(path: &str) -> Option<(Cow<'_, str>, Verb)> {
+    let path = path.strip_prefix('/')?;
+    let (app, verb) = path.strip_suffix('/').unwrap_or(path).split_once('/')?;
+    let verb = match verb {
+        "predict" => Verb::Predict,
+        "update" => Verb::Update,
+        _ => return None,
+    };
+    Some((percent_decode_str(app).decode_utf8().ok()?, verb))
+}
+
+async fn dispatch(
     request: HttpRequest,
     payload: Payload,
     frontend: web::Data<Frontend>,
 ) -> Result<HttpResponse, ApiError> {
-    let app = route(&request, &frontend)?;
+    let Some((app, verb)) = endpoint(request.path()) else {
+        return Err(ApiError::not_found(
+            request.path(),
+            "POST /{app}/predict, POST /{app}/update, GET /metrics, GET /livez, GET /readyz",
+        ));
+    };
+    if request.method() != Method::POST {
+        return Ok(errors::other_method(request.method(), "POST"));
+    }
+    let app = match frontend.routes.of(&app) {
+        Route::To(app) => app,
+        Route::Unknown => return Err(ApiError::unknown_application(&app)),
+        Route::Starting => return Err(ApiError::unavailable("The server is starting")),
+    };
     let body = body::read(&request, payload, frontend.limits).await?;
+    match verb {
+        Verb::Predict => predict(&app, body).await,
+        Verb::Update => update(&app, body).await,
+    }
+}
+
+async fn predict(app: &Addr<App>, body: Bytes) -> Result<HttpResponse, ApiError> {
     let arrived = clock::now();
     let started = app
         .send(Predict { body: body.clone(), arrived })
@@ -121,13 +156,7 @@ fn write_answer(json: &mut BytesMut, query_id: u64, answer: &Answer, default_out
     }
 }
 
-async fn update(
-    request: HttpRequest,
-    payload: Payload,
-    frontend: web::Data<Frontend>,
-) -> Result<HttpResponse, ApiError> {
-    let app = route(&request, &frontend)?;
-    let body = body::read(&request, payload, frontend.limits).await?;
+async fn update(app: &Addr<App>, body: Bytes) -> Result<HttpResponse, ApiError> {
     let recorded = app
         .send(Update { body: body.clone() })
         .await
@@ -140,18 +169,6 @@ async fn update(
             .insert_header((header::CONTENT_TYPE, "text/plain; charset=utf-8"))
             .body(cause(&error, &body, UPDATE_SCHEMA))),
         Err(refused) => Err(explain(refused, &body)),
-    }
-}
-
-fn route(
-    request: &HttpRequest,
-    frontend: &Frontend,
-) -> Result<actix::Addr<crate::actors::app::App>, ApiError> {
-    let name = request.match_info().get("app").unwrap_or_default();
-    match frontend.routes.of(name) {
-        Route::To(app) => Ok(app),
-        Route::Unknown => Err(ApiError::unknown_application(name)),
-        Route::Starting => Err(ApiError::unavailable("The server is starting")),
     }
 }
 
@@ -181,13 +198,22 @@ fn cause(error: &BodyError, body: &[u8], schema: &str) -> String {
     format!("Error parsing JSON: {what}. Expected JSON schema: {schema}")
 }
 
-async fn other(method: Method) -> HttpResponse {
-    errors::other_method(&method, "POST")
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-async fn unknown_path(request: HttpRequest) -> Result<HttpResponse, ApiError> {
-    Err(ApiError::not_found(
-        request.path(),
-        "POST /{app}/predict, POST /{app}/update, GET /metrics, GET /livez, GET /readyz",
-    ))
+    #[test]
+    fn the_endpoints_are_found_with_or_without_a_last_slash() {
+        let found = |path| endpoint(path).map(|(app, verb)| (app.into_owned(), verb));
+        for path in ["/digits/predict", "/digits/predict/"] {
+            assert!(matches!(found(path), Some((app, Verb::Predict)) if app == "digits"), "{path}");
+        }
+        assert!(matches!(found("/a%20b/update"), Some((app, Verb::Update)) if app == "a b"));
+        for path in
+            ["/", "//", "/predict", "/a/b/predict", "/digits/predict//", "/a/foo", "/%ff/predict"]
+        {
+            assert!(found(path).is_none(), "{path}");
+        }
+        assert!(matches!(found("//predict"), Some((app, _)) if app.is_empty()));
+    }
 }
