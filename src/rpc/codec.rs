@@ -66,7 +66,7 @@ pub enum FromServer {
         message_id: u32,
         /// What the inputs are made of.
         input_type: InputType,
-        /// Each a whole number of elements.
+        /// One frame per input; that its length suits the type is the model's to check.
         inputs: Vec<Bytes>,
     },
 }
@@ -174,16 +174,6 @@ pub enum DecodeError {
         /// What arrived.
         bytes: usize,
     },
-    /// An input that does not end with a whole element.
-    #[error("input {index} has {bytes} bytes, which is no whole number of {input_type}")]
-    TornInput {
-        /// Which, from 0.
-        index: usize,
-        /// Its length.
-        bytes: usize,
-        /// What it should be made of.
-        input_type: InputType,
-    },
 }
 
 /// Why bytes cannot be a name.
@@ -268,7 +258,6 @@ pub fn decode_from_server(
                 .ok_or_else(|| DecodeError::InputType(code.to_string()))?;
             items(header, 1, &frames[PREDICT_HEAD_FRAMES..], inputs_max)?;
             frames.drain(..PREDICT_HEAD_FRAMES);
-            whole_elements(input_type, &frames)?;
             Ok(FromServer::Predict { message_id, input_type, inputs: frames })
         }
         other => Err(unknown(Part::MessageType, other)),
@@ -482,13 +471,6 @@ fn items(header: &[u8], count_at: usize, frames: &[Bytes], max: usize) -> Result
         }
     }
     Ok(())
-}
-
-fn whole_elements(input_type: InputType, inputs: &[Bytes]) -> Result<(), DecodeError> {
-    let torn = inputs.iter().position(|input| input.len() % input_type.element_bytes() != 0);
-    torn.map_or(Ok(()), |index| {
-        Err(DecodeError::TornInput { index, bytes: inputs[index].len(), input_type })
-    })
 }
 
 #[cfg(test)]

@@ -10,7 +10,6 @@
 
 pub mod args;
 pub mod exec;
-pub mod frames;
 pub mod launch;
 pub mod lifeline;
 pub mod noop;

@@ -12,10 +12,10 @@ use tokio::time::{sleep, sleep_until};
 use zeromq::prelude::*;
 use zeromq::{DealerSocket, Endpoint, SocketEvent, SocketOptions, ZmqError, ZmqMessage};
 
-use super::frames::{self, FrameError, ServerMessage};
 use super::{BatchModel, error_output};
 use crate::clock;
 use crate::domain::{InputType, ModelId};
+use crate::rpc::codec::{self, DecodeError, FromServer};
 
 /// Who a container is and how patient it is.
 #[derive(Debug, Clone)]
@@ -79,7 +79,7 @@ enum SessionError {
     #[error("the server was silent for {0:?}")]
     Silent(Duration),
     #[error("the server sent a broken message: {0}")]
-    Frame(#[from] FrameError),
+    Message(#[from] DecodeError),
 }
 
 /// Serves `model` until SIGTERM or SIGINT.
@@ -153,13 +153,13 @@ async fn serve_connection(
     *connected_at = Some(clock::now());
     tracing::info!(model = %options.model, server = %options.connect, "connected");
 
-    send(&mut socket, frames::heartbeat()).await?;
+    send(&mut socket, codec::encode_container_heartbeat()).await?;
     let mut heard_at = clock::now();
     let mut next_heartbeat = heard_at + options.heartbeat_interval;
     loop {
         tokio::select! {
             message = socket.recv() => {
-                let message = frames::decode(message?.into_vec())?;
+                let message = codec::decode_from_server(message?.into_vec(), usize::MAX)?;
                 if let Some(reply) = reply_to(message, options, model) {
                     send(&mut socket, reply).await?;
                 }
@@ -177,7 +177,7 @@ async fn serve_connection(
                 return Err(SessionError::Silent(options.silence_timeout));
             }
             () = sleep_until(next_heartbeat) => {
-                send(&mut socket, frames::heartbeat()).await?;
+                send(&mut socket, codec::encode_container_heartbeat()).await?;
                 next_heartbeat = clock::now() + options.heartbeat_interval;
             }
         }
@@ -185,33 +185,30 @@ async fn serve_connection(
 }
 
 fn reply_to(
-    message: ServerMessage,
+    message: FromServer,
     options: &ContainerOptions,
     model: &mut impl BatchModel,
 ) -> Option<Vec<Bytes>> {
     match message {
-        ServerMessage::KeepAlive | ServerMessage::Other => None,
-        ServerMessage::SendMetadata => Some(frames::new_container(
-            options.model.name.as_str(),
-            options.model.version.as_str(),
+        FromServer::Heartbeat { send_metadata: false } => None,
+        FromServer::Heartbeat { send_metadata: true } => Some(codec::encode_new_container(
+            &options.model.name,
+            &options.model.version,
             model.input_type(),
         )),
-        ServerMessage::Predict { message_id, input_type, inputs } => {
-            Some(frames::answer(message_id, predict(model, input_type, &inputs)))
+        FromServer::Predict { message_id, input_type, inputs } => {
+            let outputs = predict(model, input_type, &inputs);
+            let outputs = outputs.into_iter().map(Bytes::from).collect();
+            Some(codec::encode_answer(message_id, outputs))
         }
     }
 }
 
 /// Asks the model and makes sure that every input has its output.
-fn predict(
-    model: &mut impl BatchModel,
-    input_type: Option<InputType>,
-    inputs: &[Bytes],
-) -> Vec<String> {
+fn predict(model: &mut impl BatchModel, input_type: InputType, inputs: &[Bytes]) -> Vec<String> {
     let expected = model.input_type();
-    if input_type != Some(expected) {
-        let got = input_type.map_or("inputs of an unknown type", InputType::long_name);
-        let why = format!("this container takes {expected}, not {got}");
+    if input_type != expected {
+        let why = format!("this container takes {expected}, not {input_type}");
         return vec![error_output(&why); inputs.len()];
     }
     let outputs = model.predict(inputs);
