@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs every test of the project: Rust, end to end, Python.
 #
-# Needs Rust; gets the rest by itself where it is missing: redis-server and Python by apt-get (as
+# Needs Rust; gets the rest by itself where it is missing: redis-server, openssl and Python by apt-get (as
 # root or with sudo), pyzmq, numpy and pytest into .venv. Without anything missing it needs no
 # network. Arguments go to `cargo test`, for example: scripts/test.sh --test check_config
 set -euo pipefail
@@ -74,6 +74,7 @@ make_venv() {
 need cargo cargo
 need cc build-essential
 need redis-server redis-server
+need openssl openssl
 need python3 python3
 make_venv
 export CLIPPER_TEST_PYTHON="$PWD/$venv_python"
