@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Runs every test of the project: Rust, end to end, Python.
 #
-# Needs Rust; gets the rest by itself where it is missing: redis-server, openssl and Python by apt-get (as
-# root or with sudo), pyzmq, numpy and pytest into .venv. Without anything missing it needs no
-# network. Arguments go to `cargo test`, for example: scripts/test.sh --test check_config
+# Needs Rust; gets the rest by itself where it is missing: redis-server, openssl and Python by
+# apt-get (as root or with sudo), pyzmq, numpy and pytest into .venv. Without anything missing it
+# needs no network. Arguments go to `cargo test`, for example: scripts/test.sh --test check_config
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

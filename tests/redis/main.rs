@@ -18,6 +18,10 @@ mod access;
 mod follow;
 mod forms;
 mod frontends;
+mod golden;
+#[allow(dead_code, reason = "replicas are not needed here")]
+#[path = "../e2e/golden/setup.rs"]
+mod golden_setup;
 mod harness;
 mod large;
 mod outages;
