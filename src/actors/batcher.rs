@@ -25,7 +25,6 @@ use crate::domain::ReplicaId;
 use crate::serving::batch::{BatchController, Objective};
 use crate::serving::flight::Flight;
 use crate::serving::gather::{self, Crowd};
-use crate::serving::latency::LatencyCurve;
 use crate::serving::queue::DeadlineQueue;
 use crate::serving::ticket::DefaultReason;
 
@@ -58,8 +57,6 @@ pub struct Batcher {
     objective: Objective,
     replicas: BTreeMap<ReplicaId, Replica>,
     idle: Vec<ReplicaId>,
-    /// What the replica that answered last has learned; where a new one starts.
-    curve: LatencyCurve,
     crowd: Crowd,
     running: usize,
     dispatch_due: bool,
@@ -98,7 +95,6 @@ impl Batcher {
             objective: Objective::default(),
             replicas: BTreeMap::new(),
             idle: Vec::new(),
-            curve: LatencyCurve::default(),
             crowd: Crowd::default(),
             running: 0,
             dispatch_due: false,
@@ -397,7 +393,7 @@ impl Handler<ReplicaReady> for Batcher {
         let controller = BatchController::new(
             self.model.spec.batch_size,
             self.plane.serving.batch_max,
-            self.curve.clone(),
+            self.model.curve(),
         );
         let replica = Replica { container: ready.container, controller, running: None };
         self.replicas.insert(ready.replica, replica);
@@ -418,7 +414,7 @@ impl Handler<BatchDone> for Batcher {
         {
             self.running -= running.flights.len();
             replica.controller.record(done.queries, latency);
-            self.curve.clone_from(replica.controller.curve());
+            self.model.set_curve(replica.controller.curve());
             self.idle.push(done.replica);
             self.publish_round();
         }

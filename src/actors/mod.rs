@@ -32,6 +32,7 @@ pub mod container_pool;
 pub mod data_plane;
 pub mod directory;
 pub mod kept;
+pub mod learned;
 pub mod messages;
 pub mod model;
 pub mod models;

@@ -18,6 +18,7 @@ use super::model::Model;
 use super::supervisor::{RestartBudget, Verdict};
 use crate::clock;
 use crate::domain::{ModelId, ModelSpec};
+use crate::serving::latency::LatencyCurve;
 use crate::store::projection::{Catalog, Effect};
 
 /// The threads that models run on. A model stays on one of them: its batcher and all its replicas
@@ -52,6 +53,8 @@ pub struct Models {
     seq: u64,
     running: HashMap<ModelId, Running>,
     next_serial: u64,
+    /// What an earlier process has learned of models that are not registered yet.
+    kept_curves: HashMap<ModelId, LatencyCurve>,
     /// What the pool has not been told yet.
     changes: Vec<ModelChange>,
 }
@@ -64,6 +67,7 @@ impl Models {
         arbiters: DataArbiters,
         pool: Kept<ContainerPool>,
         catalog: Kept<CatalogWriter>,
+        kept_curves: HashMap<ModelId, LatencyCurve>,
     ) -> Self {
         Self {
             plane,
@@ -73,6 +77,7 @@ impl Models {
             seq: 0,
             running: HashMap::new(),
             next_serial: 1,
+            kept_curves,
             changes: Vec::new(),
         }
     }
@@ -122,7 +127,9 @@ impl Models {
         }
         self.retire(&spec.id);
         let metrics = self.plane.metrics.model(&spec.id);
-        let handle = Arc::new(ModelHandle::new(spec.clone(), self.next_serial, metrics));
+        let curve = self.kept_curves.remove(&spec.id).unwrap_or_default();
+        let handle = ModelHandle::new(spec.clone(), self.next_serial, metrics, curve);
+        let handle = Arc::new(handle);
         self.next_serial += 1;
         let mut budget = RestartBudget::new(&self.plane.containers);
         budget.started(clock::now());

@@ -117,6 +117,8 @@ pub struct ServingConfig {
     pub cache_max_bytes: u64,
     /// How often one query may be sent to a replica, first try included.
     pub attempts_max: u32,
+    /// What replicas have learned of their latency is saved this often, ms, if it has changed.
+    pub learned_save_ms: u64,
     /// Bound of every actor's mailbox, messages.
     pub mailbox_max: usize,
 }
@@ -406,6 +408,7 @@ impl Default for ServingConfig {
             batch_max: 4_096,
             cache_max_bytes: 32 << 20,
             attempts_max: 2,
+            learned_save_ms: 10_000,
             mailbox_max: 1_024,
         }
     }

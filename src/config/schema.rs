@@ -105,6 +105,7 @@ const SERVING: &[Key] = &[
     count("batch_max", "queries"),
     int("cache_max_bytes", 0, 1 << 40, "bytes"),
     int("attempts_max", 1, 100, "attempts"),
+    int("learned_save_ms", 10, 86_400_000, "milliseconds"),
     count("mailbox_max", "messages"),
 ];
 
