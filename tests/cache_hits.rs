@@ -5,10 +5,17 @@
 //! `CLIPPER_TEST_ZIPF_QUERIES=5000000 cargo test --release --test cache_hits -- --nocapture` prints
 //! the table of docs/benchmarks.md.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests may fail the test"
+)]
+
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use clipper::clock;
 use clipper::domain::Input;
 use clipper::serving::cache::{Lookup, PredictionCache};
@@ -52,7 +59,7 @@ fn ours(trace: &[u32], entries: usize) -> f64 {
     let cache = PredictionCache::new(entries as u64 * ENTRY_BYTES);
     let output = Output::from_text(b"0").expect("text");
     hit_ratio(trace, |_, key| {
-        let key = cache.key(1, Input(Bytes::copy_from_slice(&u64::from(key).to_le_bytes())));
+        let key = cache.key(1, Input(Arc::from(u64::from(key).to_le_bytes())));
         let (ticket, now) = (Ticket::new(1, 0), clock::now());
         let waiter = Waiter { slot: ticket.slot(0), deadline: now + Duration::from_secs(60) };
         match cache.lookup(key, now, waiter) {

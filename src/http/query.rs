@@ -114,6 +114,7 @@ async fn predict(app: &Addr<App>, body: Bytes) -> Result<HttpResponse, ApiError>
     if answers.len() != 1 {
         json.put_slice(b"{\"batch_predictions\":[");
     }
+    let mut ended = [0; Outcome::ALL.len()];
     for (index, answer) in answers.iter().enumerate() {
         if index > 0 {
             json.put_u8(b',');
@@ -123,9 +124,12 @@ async fn predict(app: &Addr<App>, body: Bytes) -> Result<HttpResponse, ApiError>
             Answer::Output(_) => Outcome::Prediction,
             Answer::Default(reason) => reason.outcome(),
         };
-        app.metrics.answered(outcome, latency);
+        ended[outcome as usize] += 1;
         debug!(query_id, ?outcome, ?latency, "answered");
         write_answer(&mut json, query_id, answer, app.default_output.json());
+    }
+    for (outcome, queries) in Outcome::ALL.into_iter().zip(ended).filter(|(_, n)| *n > 0) {
+        app.metrics.answered(outcome, queries, latency);
     }
     if answers.len() != 1 {
         json.put_slice(b"]}");

@@ -344,7 +344,7 @@ mod tests {
         let app = metrics.app(&AppName::parse("digits").unwrap());
         let model =
             ModelId::new(ModelName::parse("net").unwrap(), ModelVersion::parse("1").unwrap());
-        app.answered(Outcome::Prediction, Duration::from_millis(1));
+        app.answered(Outcome::Prediction, 1, Duration::from_millis(1));
         metrics.model(&model).batch_answered(ReplicaId(0), 4, Duration::from_millis(1));
         assert_eq!(metrics.totals(clock::now()).1.decaying[0].to_string(), "-1");
         let later = clock::now() + meter::TICK;
