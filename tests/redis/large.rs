@@ -42,7 +42,8 @@ fn started(redis: &Redis, dir: &Path, entries: usize, what: &str) {
     clipper.stop();
 }
 
-/// With `CLIPPER_TEST_ENTRIES=10000` and `--release` this is the cold start that the README states.
+/// With `CLIPPER_TEST_ENTRIES=10000` and a release build as `CLIPPER_TEST_BINARY` this is the cold
+/// start that `docs/redis.md` states.
 #[test]
 fn a_cold_start_reads_everything() {
     let redis = Redis::start();
