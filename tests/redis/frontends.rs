@@ -105,7 +105,7 @@ fn what_was_learnt_while_redis_was_away_is_told_later() {
     clipper.stop();
     redis.run();
     let _clipper = Clipper::start(&redis.url(), dir.path(), &[]);
-    let row = r#"digits:7:0 string ["{"y_hat":"0"}"]"#;
+    let row = r#"digits:7:0 string ["{\"y_hat\":\"0\"}"]"#;
     until_true("told", || redis.dump(1) == [row]);
 }
 

@@ -25,7 +25,7 @@ const SLACK: Duration = Duration::from_millis(50);
 /// Within which the frontends have to equal the tables once Redis is back, reconnection included.
 const CATCH_UP: Duration = Duration::from_secs(1);
 
-/// How long an application that came back is used before it goes again.
+/// How long the load goes on with Redis away, and again with it back.
 const STEADY: Duration = Duration::from_millis(200);
 
 /// What the client may expect of the application under load.
@@ -168,9 +168,11 @@ fn killed_and_kept(frontends: usize) {
             let (status, text) = clippers[0].admin("delete_app", &json!({"name": "digits"}));
             assert_eq!(status, 503, "{text}");
             assert!(text.contains("nothing was written: Redis is away"), "{text}");
+            pause(STEADY);
             redis.run();
             let took = caught_up(&clippers, |c| c.catalog() == shown);
             assert_eq!(redis.catalog(), tables);
+            pause(STEADY);
             took
         });
     });
@@ -214,6 +216,7 @@ fn killed_and_changed(frontends: usize) {
             let (tables, shown) = (redis.catalog(), redis.shown());
             let took = caught_up(&clippers, |c| c.catalog() == shown);
             assert_eq!(redis.catalog(), tables, "nobody has changed them");
+            pause(STEADY);
             took
         });
     });
@@ -240,9 +243,12 @@ fn lost_and_restored(frontends: usize) {
             redis.kill();
             until_true("noticed", || clippers.iter().all(|c| !c.connected()));
             redis.forget();
+            pause(STEADY);
             redis.run();
             let back = |c: &Clipper| redis.catalog() == before && c.catalog() == shown;
-            caught_up(&clippers, back)
+            let took = caught_up(&clippers, back);
+            pause(STEADY);
+            took
         });
     });
     let loud = |c: &&Clipper| c.logged("Redis has LOST its data");
@@ -290,6 +296,7 @@ fn lost_and_adopted(frontends: usize) {
             redis.kill();
             until_true("noticed", || clippers.iter().all(|c| !c.connected()));
             redis.forget();
+            pause(STEADY);
             redis.run();
             let took = caught_up(&clippers, |c| c.catalog() == [json!([]), json!([])]);
             assert!(clippers.iter().all(|c| c.predict("digits").0 == 404));
