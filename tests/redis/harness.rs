@@ -341,6 +341,14 @@ impl Clipper {
             .unwrap()
     }
 
+    /// As the kernel counts it; to ask for the metric would take memory for all metrics.
+    pub fn resident_mib(&self) -> u64 {
+        let pid = self.child.as_ref().unwrap().id();
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
+    }
+
     pub fn connected(&self) -> bool {
         self.metric("clipper_redis_connected") > 0.5
     }
