@@ -1,5 +1,6 @@
 //! Starts, replaces and stops the `Model` actors as the metadata says, and keeps them alive.
 
+use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -96,7 +97,7 @@ impl Models {
             }
         }
         self.plane.metrics.retain_apps(|name| catalog.app(name.as_str()).is_some());
-        self.run_all(&catalog.boot_effects(), ctx);
+        self.run_all(catalog.boot_effects(), ctx);
     }
 
     #[cfg(test)]
@@ -160,13 +161,13 @@ impl Models {
     }
 
     /// Runs effects and tells the pool once; nothing else is handled until it has heard.
-    fn run_all<'e>(
+    fn run_all<E: Borrow<Effect>>(
         &mut self,
-        effects: impl IntoIterator<Item = &'e Effect>,
+        effects: impl IntoIterator<Item = E>,
         ctx: &mut Context<Self>,
     ) {
         for effect in effects {
-            self.run(effect, ctx);
+            self.run(effect.borrow(), ctx);
         }
         let changes = std::mem::take(&mut self.changes);
         if changes.is_empty() {
@@ -211,7 +212,7 @@ impl StreamHandler<ReplacedActor> for Models {
             ReplacedActor::Pool(Replaced) => {
                 let known = self.running.values().map(|running| Arc::clone(&running.handle));
                 self.changes = known.map(ModelChange::Registered).collect();
-                self.run_all([], ctx);
+                self.run_all(std::iter::empty::<Effect>(), ctx);
             }
         }
     }
