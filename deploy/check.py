@@ -27,7 +27,6 @@ VARIABLES = {
     "$__rate_interval": "1m",
     "$app": ".*",
     "$model": ".*",
-    "$objective_ms": "100",
 }
 
 
