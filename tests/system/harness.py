@@ -134,9 +134,7 @@ def server(folder: Path, config: str, env: dict[str, str] | None = None) -> Iter
         yield Server(lines, until("the server listens", listening))
 
 
-def container(
-    served: Server, folder: Path, name: str, source: str, **env: str
-) -> Any:
+def container(served: Server, folder: Path, name: str, source: str, **env: str) -> Any:
     """A container of the Python package that serves ``predict`` of ``source``."""
     (folder / f"{name}.py").write_text(source)
     settings = {
