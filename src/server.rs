@@ -19,6 +19,7 @@ use crate::actors::catalog::{CatalogWriter, ChangeError};
 use crate::actors::children::{ChildPlan, Children, StopChildren};
 use crate::actors::container_pool::{ContainerInfo, ContainerList, ContainerPool};
 use crate::actors::data_plane::DataPlane;
+use crate::actors::file_sd::FileSd;
 use crate::actors::kept::Kept;
 use crate::actors::learned::LearnedCurves;
 use crate::actors::messages::{Register, RegistrationRefused};
@@ -70,6 +71,7 @@ async fn serve(loaded: Loaded) -> Result<(), String> {
     }
     let arbiters = DataArbiters(threads.iter().map(Arbiter::handle).collect());
     let list = ContainerList::default();
+    let targets = FileSd::start(&config.metrics, list.scraped())?;
     let catalog = keep_catalog(&config, &metrics, &journal);
     let redis = follow_redis(&config, &catalog, &journal, &states, &list, &metrics).await;
     let (redis, learnt) = redis.unzip();
@@ -119,6 +121,7 @@ async fn serve(loaded: Loaded) -> Result<(), String> {
     {
         warn!("the Redis watcher ended before it was told to leave");
     }
+    targets.leave();
     journal.close().await;
     info!("stopped");
     Ok(())

@@ -31,6 +31,7 @@ pub mod container;
 pub mod container_pool;
 pub mod data_plane;
 pub mod directory;
+pub mod file_sd;
 pub mod kept;
 pub mod learned;
 pub mod messages;

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 pub mod fault;
 pub mod load;
+pub mod metrics;
 pub mod rule;
 pub mod schema;
 mod validate;
@@ -16,6 +17,7 @@ mod walk;
 
 pub use fault::{ConfigFaults, Fault, Origin};
 pub use load::{Loaded, Override};
+pub use metrics::MetricsConfig;
 
 /// Everything that can be configured. Field names are the TOML keys.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -37,6 +39,8 @@ pub struct Config {
     pub containers: ContainersConfig,
     /// The journal.
     pub journal: JournalConfig,
+    /// Targets for Prometheus.
+    pub metrics: MetricsConfig,
     /// Logs.
     pub log: LogConfig,
     /// Applications to register at start if missing.
@@ -357,6 +361,7 @@ impl Default for Config {
             serving: ServingConfig::default(),
             containers: ContainersConfig::default(),
             journal: JournalConfig::default(),
+            metrics: MetricsConfig::default(),
             log: LogConfig::default(),
             applications: Vec::new(),
             models: Vec::new(),

@@ -25,6 +25,8 @@ pub struct AppMetrics {
     outcomes: [AtomicU64; Outcome::ALL.len()],
     pub(super) rejected: AtomicU64,
     pub(super) latency: Histogram,
+    /// Microseconds.
+    pub(super) objective: AtomicU64,
     meter: Mutex<Meter>,
 }
 
@@ -34,6 +36,7 @@ impl Default for AppMetrics {
             outcomes: Default::default(),
             rejected: AtomicU64::new(0),
             latency: Histogram::default(),
+            objective: AtomicU64::new(0),
             meter: Mutex::new(Meter::new(clock::now())),
         }
     }
@@ -46,6 +49,11 @@ impl AppMetrics {
             count.fetch_add(queries as u64, Relaxed);
         }
         self.latency.record_n(micros(latency), queries as u64);
+    }
+
+    /// The application's objective is this from now on.
+    pub fn set_objective(&self, objective: Duration) {
+        self.objective.store(micros(objective), Relaxed);
     }
 
     /// One request refused with a 4xx.

@@ -13,6 +13,7 @@ use crate::clock;
 use crate::domain::{AppName, ModelId};
 
 pub mod clipper_json;
+pub mod file_sd;
 pub mod handles;
 pub mod histogram;
 pub mod meter;

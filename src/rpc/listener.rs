@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -57,6 +57,8 @@ pub struct Registration {
     pub input_type: InputType,
     /// The other end.
     pub peer: SocketAddr,
+    /// The routing identity it asked for; mostly empty.
+    pub identity: Bytes,
     /// Its place among the open connections.
     pub place: Place,
 }
@@ -293,14 +295,14 @@ async fn introduce(
     tune(&stream).map_err(closed)?;
     let mut connection = Connection { stream, buffer: BytesMut::with_capacity(1 << 10) };
     let deadline = Duration::from_millis(config.handshake_timeout_ms);
-    let (model, input_type) =
+    let (identity, model, input_type) =
         tokio::time::timeout(deadline, connection.introduction()).await.map_err(|_| {
             let text = format!("it did not say what it serves within {deadline:?}");
             Refused::new(RpcEnd::HandshakeTimeout, text)
         })??;
     let stream = connection.stream.into_std().map_err(closed)?;
     let unread = connection.buffer;
-    Ok(Registration { stream, unread, model, input_type, peer, place })
+    Ok(Registration { stream, unread, model, input_type, peer, identity, place })
 }
 
 fn tune(stream: &TcpStream) -> io::Result<()> {
@@ -318,17 +320,17 @@ struct Connection {
 
 impl Connection {
     /// Greeting, READY, and messages until one says what the peer serves.
-    async fn introduction(&mut self) -> Result<(ModelId, InputType), Refused> {
+    async fn introduction(&mut self) -> Result<(Bytes, ModelId, InputType), Refused> {
         self.write(&Handshake::greeting()).await?;
         let mut handshake = Handshake::new();
-        loop {
+        let identity = loop {
             let step = handshake.advance(&mut self.buffer);
             match step.map_err(|e| Refused::new(end_of(&e), e))? {
                 Step::More => self.read().await?,
                 Step::Send(bytes) => self.write(&bytes).await?,
-                Step::Done(_) => break,
+                Step::Done(peer) => break peer.identity,
             }
-        }
+        };
         let mut decoder = Decoder::new(HANDSHAKE_LIMITS);
         let mut asked = false;
         let mut answer = WireChunks::new();
@@ -339,7 +341,7 @@ impl Connection {
                         .map_err(|e| Refused::new(end_of_decode(&e), e))?;
                     match message {
                         FromContainer::NewContainer { name, version, input_type } => {
-                            return Ok((ModelId::new(name, version), input_type));
+                            return Ok((identity, ModelId::new(name, version), input_type));
                         }
                         FromContainer::Heartbeat => codec::encode_heartbeat(&mut answer, true),
                         FromContainer::Answer { .. } => {
