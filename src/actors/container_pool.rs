@@ -184,9 +184,10 @@ impl ContainerPool {
     }
 
     fn take(&mut self, registration: Registration, ctx: &mut Context<Self>) {
-        let Registration { stream, unread, model, input_type, peer, place } = registration;
+        let Registration { stream, unread, model, input_type, extensions, peer, place } =
+            registration;
         let replica = self.list.number(&model);
-        let identity = Identity { model: model.clone(), replica, input_type, peer };
+        let identity = Identity { model: model.clone(), replica, input_type, extensions, peer };
         let (plane, pool) = (Arc::clone(&self.plane), ctx.address());
         let (started, start) = tokio::sync::oneshot::channel();
         // The connection joins the event loop of the thread that owns it from now on.

@@ -23,7 +23,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tracing::{debug, warn};
 
-use super::codec::{self, DecodeError, FromContainer};
+use super::codec::{self, AnswerLimits, DecodeError, Extensions, FromContainer};
 use super::wire::WireChunks;
 use super::zmtp::{Decoder, Handshake, Incoming, Limits, Step, ZmtpError};
 use crate::clock::{self, Instant};
@@ -34,6 +34,8 @@ use crate::metrics::{Metrics, RpcEnd};
 /// Message limits until a container has registered: its metadata is a few short frames.
 const HANDSHAKE_LIMITS: Limits =
     Limits { frames_max: 16, frame_max_bytes: 4 << 10, message_max_bytes: 16 << 10 };
+/// Nothing has been asked, so nothing can be answered.
+const NO_ANSWER: AnswerLimits = AnswerLimits { outputs_max: 0, error_max_bytes: None };
 /// A peer that says nothing for this long after the handshake is asked for its metadata: it may
 /// have reconnected to a restarted server and would otherwise stay silent until its own idle
 /// heartbeat.
@@ -55,6 +57,8 @@ pub struct Registration {
     pub model: ModelId,
     /// What its inputs are made of.
     pub input_type: InputType,
+    /// The extensions that it announces.
+    pub extensions: Extensions,
     /// The other end.
     pub peer: SocketAddr,
     /// Its place among the open connections.
@@ -293,14 +297,14 @@ async fn introduce(
     tune(&stream).map_err(closed)?;
     let mut connection = Connection { stream, buffer: BytesMut::with_capacity(1 << 10) };
     let deadline = Duration::from_millis(config.handshake_timeout_ms);
-    let (model, input_type) =
+    let (model, input_type, extensions) =
         tokio::time::timeout(deadline, connection.introduction()).await.map_err(|_| {
             let text = format!("it did not say what it serves within {deadline:?}");
             Refused::new(RpcEnd::HandshakeTimeout, text)
         })??;
     let stream = connection.stream.into_std().map_err(closed)?;
     let unread = connection.buffer;
-    Ok(Registration { stream, unread, model, input_type, peer, place })
+    Ok(Registration { stream, unread, model, input_type, extensions, peer, place })
 }
 
 fn tune(stream: &TcpStream) -> io::Result<()> {
@@ -318,7 +322,7 @@ struct Connection {
 
 impl Connection {
     /// Greeting, READY, and messages until one says what the peer serves.
-    async fn introduction(&mut self) -> Result<(ModelId, InputType), Refused> {
+    async fn introduction(&mut self) -> Result<(ModelId, InputType, Extensions), Refused> {
         self.write(&Handshake::greeting()).await?;
         let mut handshake = Handshake::new();
         loop {
@@ -335,11 +339,11 @@ impl Connection {
         loop {
             match decoder.next(&mut self.buffer).map_err(|e| Refused::new(end_of(&e), e))? {
                 Some(Incoming::Message(frames)) => {
-                    let message = codec::decode_from_container(frames, 0)
+                    let message = codec::decode_from_container(frames, NO_ANSWER)
                         .map_err(|e| Refused::new(end_of_decode(&e), e))?;
                     match message {
-                        FromContainer::NewContainer { name, version, input_type } => {
-                            return Ok((ModelId::new(name, version), input_type));
+                        FromContainer::NewContainer { name, version, input_type, extensions } => {
+                            return Ok((ModelId::new(name, version), input_type, extensions));
                         }
                         FromContainer::Heartbeat => codec::encode_heartbeat(&mut answer, true),
                         FromContainer::Answer { .. } => {

@@ -17,6 +17,7 @@ mod admin;
 mod faults;
 mod golden;
 mod inputs;
+mod model_errors;
 mod quickstart;
 mod replicas;
 mod runtimes;
