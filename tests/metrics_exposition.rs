@@ -45,6 +45,7 @@ fn busy() -> Arc<Metrics> {
     net.set_queue_depth(5);
     net.set_replicas(1);
     net.stray_answer();
+    net.model_errors(2);
     metrics.child_started(&model("net", "1"));
     metrics.rpc_ended(RpcEnd::Silent);
     metrics.set_rpc_connections(1);
@@ -175,15 +176,16 @@ fn what_was_counted_is_what_is_shown() {
     let net = r#"model="net",version="1""#;
     let expected = [
         (r#"clipper_predictions_total{app="simple-example",outcome="late"}"#.to_owned(), 1.0),
-        (r#"clipper_prediction_duration_seconds_count{app="simple-example"}"#.to_owned(), 5.0),
-        (r#"clipper_prediction_duration_seconds_sum{app="simple-example"}"#.to_owned(), 0.1),
+        (r#"clipper_prediction_duration_seconds_count{app="simple-example"}"#.to_owned(), 6.0),
+        (r#"clipper_prediction_duration_seconds_sum{app="simple-example"}"#.to_owned(), 0.12),
         (bucket("clipper_prediction_duration_seconds", "0.01"), 0.0),
-        (bucket("clipper_prediction_duration_seconds", "0.025"), 5.0),
+        (bucket("clipper_prediction_duration_seconds", "0.025"), 6.0),
         (format!("clipper_model_predictions_total{{{net}}}"), 3.0),
         (format!("clipper_model_batch_size_bucket{{{net},le=\"2\"}}"), 0.0),
         (format!("clipper_model_batch_size_bucket{{{net},le=\"5\"}}"), 1.0),
         (format!("clipper_cache_lookups_total{{{net},result=\"hit\"}}"), 1.0),
         (format!("clipper_cache_lookups_total{{{net},result=\"miss\"}}"), 3.0),
+        (format!("clipper_model_errors_total{{{net}}}"), 2.0),
         (format!("clipper_queue_depth{{{net}}}"), 5.0),
         (format!("clipper_replica_busy_seconds_total{{{net},replica=\"0\"}}"), 0.004),
         ("clipper_rpc_ended_total{reason=\"silent\"}".to_owned(), 1.0),
@@ -191,8 +193,8 @@ fn what_was_counted_is_what_is_shown() {
         ("clipper_thread_stalls_total{thread=\"data\"}".to_owned(), 1.0),
         ("clipper_admin_commands_total{result=\"acknowledged\"}".to_owned(), 1.0),
         // The name that the original's dashboard asks for.
-        ("app_simple_example_num_predictions_count".to_owned(), 5.0),
-        ("app_simple_example_default_prediction_ratio_ratio".to_owned(), 0.8),
+        ("app_simple_example_num_predictions_count".to_owned(), 6.0),
+        ("app_simple_example_default_prediction_ratio_ratio".to_owned(), 5.0 / 6.0),
         ("model_net_1_prediction_latency_p99".to_owned(), 4_000.0),
         ("model_net_1_prediction_latency_size".to_owned(), 3.0),
         ("model_net_1_batch_size_max".to_owned(), 3.0),
@@ -341,7 +343,7 @@ async fn prometheus_gets_text_and_clipper_admin_gets_json() {
         if json {
             assert_eq!(kind, "application/json", "{accept:?}");
             let report: Value = serde_json::from_str(&body).unwrap();
-            assert_eq!(counter(&report, "app:simple-example:num_predictions"), json!("5"));
+            assert_eq!(counter(&report, "app:simple-example:num_predictions"), json!("6"));
         } else {
             assert_eq!(kind, "text/plain; version=0.0.4; charset=utf-8", "{accept:?}");
             let families = parse(&body);

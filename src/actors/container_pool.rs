@@ -28,7 +28,7 @@ use super::models::DataArbiters;
 use crate::domain::{InputType, ModelId, ReplicaId};
 use crate::metrics::RpcEnd;
 use crate::metrics::file_sd::MetricsAt;
-use crate::rpc::listener::Registration;
+use crate::rpc::listener::{Introduction, Registration};
 
 /// How often the pool looks for replicas whose end it was not told of.
 const SWEEP: Duration = Duration::from_secs(5);
@@ -184,12 +184,12 @@ impl ContainerPool {
         if self.stopping {
             return Err(RegistrationRefused::Stopping);
         }
-        match self.models.get(&registration.model) {
-            Some(model) if model.handle.spec.input_type != registration.input_type => {
+        match self.models.get(&registration.introduction.model) {
+            Some(model) if model.handle.spec.input_type != registration.introduction.input_type => {
                 Err(RegistrationRefused::InputType {
-                    model: registration.model.clone(),
+                    model: registration.introduction.model.clone(),
                     registered: model.handle.spec.input_type,
-                    offered: registration.input_type,
+                    offered: registration.introduction.input_type,
                 })
             }
             _ => Ok(()),
@@ -197,11 +197,11 @@ impl ContainerPool {
     }
 
     fn take(&mut self, registration: Registration, ctx: &mut Context<Self>) {
-        let Registration { stream, unread, model, input_type, peer, identity, place } =
-            registration;
+        let Registration { stream, unread, introduction, peer, place } = registration;
+        let Introduction { identity, model, input_type, extensions } = introduction;
         let metrics_at = MetricsAt::of(peer.ip(), &identity);
         let replica = self.list.number(&model);
-        let identity = Identity { model: model.clone(), replica, input_type, peer };
+        let identity = Identity { model: model.clone(), replica, input_type, extensions, peer };
         let (plane, pool) = (Arc::clone(&self.plane), ctx.address());
         let (started, start) = tokio::sync::oneshot::channel();
         // The connection joins the event loop of the thread that owns it from now on.

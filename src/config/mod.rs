@@ -15,6 +15,8 @@ pub mod schema;
 mod validate;
 mod walk;
 
+use crate::domain::OnModelError;
+
 pub use fault::{ConfigFaults, Fault, Origin};
 pub use load::{Loaded, Override};
 pub use metrics::MetricsConfig;
@@ -101,6 +103,8 @@ pub struct RpcConfig {
     pub message_max_bytes: usize,
     /// Bytes queued for a replica that does not read; above it, it is dropped.
     pub write_queue_max_bytes: usize,
+    /// Longest text of a model's error, bytes; a replica that sends more is dropped.
+    pub model_error_max_bytes: u32,
 }
 
 /// `[serving]`
@@ -243,6 +247,9 @@ pub struct ApplicationConfig {
     pub default_output: String,
     /// The objective, microseconds.
     pub latency_slo_micros: i64,
+    /// What a caller gets for a query that the model answers with an error.
+    #[serde(default)]
+    pub on_model_error: OnModelError,
     /// The model it queries.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
@@ -399,6 +406,7 @@ impl Default for RpcConfig {
             frame_max_bytes: 64 << 20,
             message_max_bytes: 64 << 20,
             write_queue_max_bytes: 128 << 20,
+            model_error_max_bytes: 4 << 10,
         }
     }
 }

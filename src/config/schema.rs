@@ -3,6 +3,7 @@
 //! A test compares this with the structs and with the documented file.
 
 use super::rule::Rule;
+use crate::domain::OnModelError;
 
 /// One key of a table.
 #[derive(Debug)]
@@ -96,6 +97,7 @@ const RPC: &[Key] = &[
     bytes("frame_max_bytes"),
     bytes("message_max_bytes"),
     bytes("write_queue_max_bytes"),
+    int("model_error_max_bytes", 64, 1 << 20, "bytes"),
 ];
 
 const SERVING: &[Key] = &[
@@ -153,6 +155,7 @@ pub const APPLICATION: &[Key] = &[
     needed("input_type", Rule::InputType),
     needed("default_output", Rule::AnyText),
     needed("latency_slo_micros", Rule::Slo),
+    key("on_model_error", Rule::Choice(OnModelError::NAMES)),
     key("model", Rule::Name),
 ];
 

@@ -15,7 +15,7 @@ pub mod ids;
 pub mod model;
 pub mod tensor;
 
-pub use app::{AppSpec, DEFAULT_POLICY, LatencySlo};
+pub use app::{AppSpec, DEFAULT_POLICY, LatencySlo, OnModelError};
 pub use command::{Command, CommandError};
 pub use ids::{AppName, InvalidName, Label, ModelId, ModelName, ModelVersion, ReplicaId};
 pub use model::{BatchSize, ModelSpec};

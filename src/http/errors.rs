@@ -84,6 +84,13 @@ pub const TOO_MANY: Kind = Kind {
     retry_after_s: Some(1),
     when: "the server answers as many queries as it is configured to",
 };
+/// The model answered with an error.
+pub const MODEL: Kind = Kind {
+    error: "Model error",
+    status: StatusCode::UNPROCESSABLE_ENTITY,
+    retry_after_s: None,
+    when: "the model answered this input with an error, and the application passes it on",
+};
 /// Something the request needs is away.
 pub const UNAVAILABLE: Kind = Kind {
     error: "Service unavailable",
@@ -93,7 +100,7 @@ pub const UNAVAILABLE: Kind = Kind {
 };
 
 /// Every row, for documentation and tests.
-pub const TABLE: [Kind; 10] = [
+pub const TABLE: [Kind; 11] = [
     JSON,
     QUERY,
     UNKNOWN_APPLICATION,
@@ -103,6 +110,7 @@ pub const TABLE: [Kind; 10] = [
     BROKEN_BODY,
     TOO_LARGE,
     TOO_MANY,
+    MODEL,
     UNAVAILABLE,
 ];
 

@@ -94,6 +94,7 @@ pub struct ModelMetrics {
     pub(super) queue_depth: AtomicU64,
     pub(super) replicas: AtomicU64,
     pub(super) stray_answers: AtomicU64,
+    pub(super) model_errors: AtomicU64,
     pub(super) child_starts: AtomicU64,
     by_replica: RwLock<BTreeMap<ReplicaId, Arc<ReplicaMetrics>>>,
     meter: Mutex<Meter>,
@@ -130,6 +131,7 @@ impl Default for ModelMetrics {
             queue_depth: AtomicU64::new(0),
             replicas: AtomicU64::new(0),
             stray_answers: AtomicU64::new(0),
+            model_errors: AtomicU64::new(0),
             child_starts: AtomicU64::new(0),
             by_replica: RwLock::default(),
             meter: Mutex::new(Meter::new(clock::now())),
@@ -146,6 +148,11 @@ impl ModelMetrics {
                 count.fetch_add(queries as u64, Relaxed);
             }
         }
+    }
+
+    /// So many queries answered by a replica with an error of its model.
+    pub fn model_errors(&self, queries: usize) {
+        self.model_errors.fetch_add(queries as u64, Relaxed);
     }
 
     /// One batch answered by a replica: its size, and the time from send to answer.

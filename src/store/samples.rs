@@ -7,7 +7,7 @@ use super::journal::Change;
 use super::projection::Catalog;
 use crate::domain::{
     AppName, AppSpec, BatchSize, Command, DEFAULT_POLICY, InputType, LatencySlo, ModelId,
-    ModelName, ModelSpec, ModelVersion,
+    ModelName, ModelSpec, ModelVersion, OnModelError,
 };
 
 /// An application name.
@@ -33,6 +33,7 @@ pub(crate) fn app(name: &str, input_type: InputType) -> AppSpec {
         policy: DEFAULT_POLICY.to_owned(),
         default_output: "-1".to_owned(),
         latency_slo: LatencySlo::from_micros(100_000).unwrap(),
+        on_model_error: OnModelError::Default,
     }
 }
 

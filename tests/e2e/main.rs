@@ -18,6 +18,7 @@ mod faults;
 mod golden;
 mod inputs;
 mod learned;
+mod model_errors;
 mod quickstart;
 mod replicas;
 mod runtimes;

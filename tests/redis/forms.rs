@@ -77,6 +77,35 @@ fn commands_leave_the_originals_form() {
 }
 
 #[test]
+fn what_the_original_does_not_know_of_an_application_is_one_more_field() {
+    let redis = Redis::start();
+    let dir = tempfile::tempdir().unwrap();
+    let clipper = Clipper::start(&redis.url(), dir.path(), &[]);
+    let app = json!({"name": "strict", "input_type": "doubles", "default_output": "-1",
+        "latency_slo_micros": 5_000_000, "on_model_error": "error"});
+    clipper.done("add_app", &app);
+    let by_hand = Redis::start();
+    by_hand.db(5).tell(
+        "HMSET strict input_type doubles policy DefaultOutputSelectionPolicy default_output -1 \
+         latency_slo_micros 5000000 on_model_error error",
+    );
+    assert_eq!(redis.catalog(), by_hand.catalog());
+
+    // Another frontend takes it over, and a change by hand is followed.
+    let other_dir = tempfile::tempdir().unwrap();
+    let other = Clipper::start(&redis.url(), other_dir.path(), &[]);
+    let shown = |clipper: &Clipper| clipper.catalog()[0][0].clone();
+    until_true("it is known", || shown(&other)["on_model_error"] == "error");
+    redis.db(5).tell("HDEL strict on_model_error");
+    for clipper in [&clipper, &other] {
+        until_true("it is followed", || shown(clipper).get("on_model_error").is_none());
+        assert_eq!(shown(clipper)["latency_slo_micros"], 5_000_000);
+    }
+    clipper.stop();
+    other.stop();
+}
+
+#[test]
 fn a_dump_of_the_original_is_served_unchanged() {
     let redis = Redis::start();
     write_dump(&redis);
