@@ -14,6 +14,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests look from outside, at the real time")]
 
 mod admin;
+mod admin_cli;
 mod faults;
 mod golden;
 mod inputs;
