@@ -1,5 +1,7 @@
 //! The composition root: the only file that knows every part. Starts bottom-up, stops top-down.
 
+mod states;
+
 use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::path::Path;
@@ -14,11 +16,13 @@ use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
+use self::states::States;
 use crate::actors::app::FeedbackLog;
 use crate::actors::catalog::{CatalogWriter, ChangeError};
 use crate::actors::children::{ChildPlan, Children, StopChildren};
 use crate::actors::container_pool::{ContainerInfo, ContainerList, ContainerPool};
 use crate::actors::data_plane::DataPlane;
+use crate::actors::deploy::Deployer;
 use crate::actors::kept::Kept;
 use crate::actors::messages::{Register, RegistrationRefused};
 use crate::actors::models::{Boot, DataArbiters, Models};
@@ -28,17 +32,18 @@ use crate::actors::supervisor::RestartBudget;
 use crate::actors::watchdog::Watchdog;
 use crate::bootstrap;
 use crate::config::{Config, HttpConfig, Loaded};
-use crate::domain::{AppName, Command};
+use crate::domain::Command;
 use crate::http::body::BodyLimits;
 use crate::http::health::{self, Condition, Readiness};
 use crate::http::management::ManagementState;
-use crate::http::management::ports::{CatalogRead, Containers, Metadata, PolicyStates};
+use crate::http::management::deploy::{self, DeployState};
+use crate::http::management::ports::{CatalogRead, Containers, Metadata};
 use crate::http::{management, metrics as metrics_pages, query};
 use crate::metrics::{self, Metrics, RpcEnd};
 use crate::rpc::listener::{self, Refused};
-use crate::runtime::launch_plan;
+use crate::runtime::{Launcher, launch_plan};
 use crate::store::event::Origin;
-use crate::store::policy_state::{self, PolicyStateStore, Put};
+use crate::store::policy_state::PolicyStateStore;
 use crate::store::sled::SledLog;
 use crate::store::{CatalogView, Journal};
 
@@ -73,8 +78,9 @@ async fn serve(loaded: Loaded) -> Result<(), String> {
     let redis = follow_redis(&config, &catalog, &journal, &states, &list, &metrics).await;
     let (redis, learnt) = redis.unzip();
     let changes = redis.clone().map_or_else(|| Changes::Embedded(catalog.clone()), Changes::Redis);
-    let children = child_plans(&config, &base_dir, sockets.rpc_addr()?)?;
-    let pool = keep_pool(&config, &plane, &arbiters, &list, children);
+    let launcher = launcher(sockets.rpc_addr()?)?;
+    let children = child_plans(&config, &base_dir, &launcher)?;
+    let pool = keep_pool(&config, &plane, &arbiters, &list, (children, launcher));
     let rpc = Arbiter::new();
     watchdog.watch("rpc", rpc.handle());
     actix::spawn(watchdog.clone().run(Arc::clone(&metrics)));
@@ -95,6 +101,7 @@ async fn serve(loaded: Loaded) -> Result<(), String> {
         states,
         readiness: Arc::clone(&readiness),
         watchdog,
+        pool: pool.clone(),
     };
     let handles = frontends.start(&config, sockets)?;
     while !readiness.missing().is_empty() {
@@ -163,13 +170,14 @@ fn keep_pool(
     plane: &Arc<DataPlane>,
     arbiters: &DataArbiters,
     list: &ContainerList,
-    children: HashMap<crate::domain::ModelId, ChildPlan>,
+    (children, launcher): (HashMap<crate::domain::ModelId, ChildPlan>, Launcher),
 ) -> Kept<ContainerPool> {
     let budget = RestartBudget::new(&config.containers);
     let (metrics, containers) = (Arc::clone(&plane.metrics), config.containers.clone());
     let (plane, arbiters, list) = (Arc::clone(plane), arbiters.clone(), list.clone());
     Kept::start("container_pool", Arc::clone(&metrics), budget, move |lifeline| {
-        let children = Children::new(containers.clone(), Arc::clone(&metrics), children.clone());
+        let (children, launcher) = (children.clone(), launcher.clone());
+        let children = Children::new(containers.clone(), Arc::clone(&metrics), children, launcher);
         let (plane, arbiters, list) = (Arc::clone(&plane), arbiters.clone(), list.clone());
         ContainerPool::new(plane, arbiters, list, children, lifeline)
     })
@@ -292,16 +300,20 @@ fn listen(key: &str, addr: SocketAddr, backlog: i32) -> Result<TcpListener, Stri
     bind().map_err(|error| format!("{key}: cannot listen on {addr}: {error}"))
 }
 
+fn launcher(rpc: SocketAddr) -> Result<Launcher, String> {
+    let this_exe = std::env::current_exe().map_err(|e| format!("where is this program? {e}"))?;
+    Ok(Launcher { this_exe, rpc_addr: format!("tcp://{rpc}") })
+}
+
 fn child_plans(
     config: &Config,
     base_dir: &Path,
-    rpc: SocketAddr,
+    launcher: &Launcher,
 ) -> Result<HashMap<crate::domain::ModelId, ChildPlan>, String> {
-    let exe = std::env::current_exe().map_err(|e| format!("where is this program? {e}"))?;
     let mut plans = HashMap::new();
     for model in &config.models {
         let Some(container) = &model.container else { continue };
-        let launch = launch_plan(model, &format!("tcp://{rpc}"), &exe, base_dir)
+        let launch = launch_plan(model, &launcher.rpc_addr, &launcher.this_exe, base_dir)
             .map_err(|e| format!("model '{}': {e}", model.name))?;
         let plan = ChildPlan { launch, replicas: container.replicas() };
         plans.insert(bootstrap::model_id(model)?, plan);
@@ -319,6 +331,7 @@ struct Frontends {
     states: Arc<States>,
     readiness: Arc<Readiness>,
     watchdog: Watchdog,
+    pool: Kept<ContainerPool>,
 }
 
 impl Frontends {
@@ -329,7 +342,7 @@ impl Frontends {
         let (metrics_addr, rpc_addr) = (addr(&metrics)?, addr(&rpc)?);
         let servers = [
             self.query(&config.http, query)?,
-            self.management(&config.http, management)?,
+            self.management(config, management)?,
             self.metrics(&config.http, metrics)?,
         ];
         let handles = servers.iter().map(Server::handle).collect();
@@ -384,7 +397,19 @@ impl Frontends {
         })
     }
 
-    fn management(&self, config: &HttpConfig, socket: TcpListener) -> Result<Server, String> {
+    fn management(&self, config: &Config, socket: TcpListener) -> Result<Server, String> {
+        let limits = BodyLimits::from(&config.http);
+        let deployer = Arc::new(Deployer {
+            plane: Arc::clone(&self.plane),
+            pool: self.pool.clone(),
+            changes: self.changes.clone(),
+            view: self.view.clone(),
+            list: self.list.clone(),
+            config: config.management.clone(),
+            running: AtomicUsize::new(0),
+        });
+        let deploy = DeployState { deployer, readiness: Arc::clone(&self.readiness) };
+        let deploy = deploy::configure(deploy, limits);
         let metrics = Arc::clone(&self.plane.metrics);
         let state = ManagementState {
             metadata: Arc::new(Writer { changes: self.changes.clone(), view: self.view.clone() }),
@@ -393,8 +418,11 @@ impl Frontends {
             metrics: Arc::new(move |request| metrics_pages::by_preference(&metrics, request)),
             readiness: Arc::clone(&self.readiness),
         };
-        let configure = management::configure(state, BodyLimits::from(config));
-        frontend(config, 1, socket, configure)
+        let rest = management::configure(state, limits);
+        frontend(&config.http, 1, socket, move |app| {
+            deploy(app);
+            rest(app);
+        })
     }
 
     fn metrics(&self, config: &HttpConfig, socket: TcpListener) -> Result<Server, String> {
@@ -447,42 +475,5 @@ impl Metadata for Writer {
 impl Containers for ContainerList {
     fn list(&self) -> Vec<ContainerInfo> {
         self.all()
-    }
-}
-
-/// Policy state: the default policy's is `{"y_hat":"<default output>"}` (protocol page, section 2).
-struct States {
-    store: PolicyStateStore,
-    /// With Redis, where others hear of it.
-    learnt: Option<mpsc::Sender<Learnt>>,
-}
-
-#[derive(serde::Serialize, serde::Deserialize)]
-struct DefaultPolicyState {
-    y_hat: String,
-}
-
-impl FeedbackLog for States {
-    fn record(&self, app: &AppName, uid: i64, initial: &str) {
-        let state = DefaultPolicyState { y_hat: initial.to_owned() };
-        let Ok(state) = serde_json::to_string(&state) else { return };
-        match self.store.put_if_absent(app, uid, &state) {
-            Ok(Put::Stored) => {
-                let key = policy_state::key(app, uid);
-                if self.learnt.as_ref().is_some_and(|l| l.try_send((key, state)).is_err()) {
-                    tracing::debug!(%app, uid, "others will not hear of a user's policy state");
-                }
-            }
-            Ok(Put::Present) => {}
-            Ok(Put::Full) => warn!(%app, uid, "no room for a user's policy state"),
-            Err(error) => warn!(%app, uid, %error, "a user's policy state cannot be kept"),
-        }
-    }
-}
-
-impl PolicyStates for States {
-    fn get(&self, app: &str, uid: i64) -> Option<String> {
-        let state = self.store.get(&AppName::parse(app).ok()?, uid)?;
-        serde_json::from_str::<DefaultPolicyState>(&state).ok().map(|state| state.y_hat)
     }
 }

@@ -3,6 +3,7 @@
 //! Knows the server only through `/admin/*`, as any other client does.
 
 pub mod client;
+pub mod deployment;
 pub mod rows;
 pub mod table;
 

@@ -5,6 +5,7 @@
 mod admin;
 mod bench;
 mod check_config;
+mod deploy;
 mod journal;
 mod transfer;
 mod value;
@@ -58,6 +59,8 @@ Examples:
     },
     /// Look at and change what a running server serves.
     Admin(admin::AdminArgs),
+    /// Register, link and start a model in one step, and wait until it answers.
+    Deploy(deploy::DeployArgs),
     /// Load an application and measure its answers.
     Bench(bench::BenchArgs),
     /// Run a model container: a process that connects to a server and answers its batches.
@@ -173,6 +176,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Export(args) => exit(args.export()),
         Command::Journal { what } => what.run(),
         Command::Admin(args) => args.run(),
+        Command::Deploy(args) => args.run(),
         Command::Bench(args) => args.run(),
         Command::Container { runtime } => crate::runtime::run_cli(runtime),
         Command::Completions { shell } => {

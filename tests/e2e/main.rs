@@ -15,6 +15,7 @@
 
 mod admin;
 mod admin_cli;
+mod deploy;
 mod faults;
 mod golden;
 mod inputs;
