@@ -412,7 +412,7 @@ async fn ended(state: &mut watch::Receiver<TrialState>) -> String {
     if state.wait_for(over).await.is_err() {
         return pool_ended();
     }
-    // A process that ends takes its connection with it: how it ended says more, if it is known soon.
+    // A process that ends takes its connection with it: how it ended says more, if soon known.
     let exited = state.wait_for(|state| state.exited.is_some());
     let exited = tokio::time::timeout(EXIT_WAIT, exited).await;
     if let Ok(Ok(state)) = &exited

@@ -1,10 +1,14 @@
 //! What `clipper deploy` asks for: pure, except that it looks which files are there.
 
+use std::ffi::OsStr;
 use std::path::Path;
 
 use serde_json::{Value, json};
 
 /// What is deployed, as the server is told: paths absolute.
+///
+/// `path` is the environment's `PATH`: programs are those that the caller's shell would run, not
+/// the server's.
 ///
 /// # Errors
 /// What is wrong with it, and what would be right.
@@ -12,15 +16,16 @@ pub fn runtime(
     model: Option<&str>,
     command: &[String],
     python: &str,
+    path: Option<&OsStr>,
     here: &Path,
 ) -> Result<Value, String> {
     match (model, command) {
         (None, []) => Err("name a MODEL (FILE.onnx or FILE.py:function) or a --command".to_owned()),
         (Some(_), [_, ..]) => Err("a MODEL and a --command do not go together".to_owned()),
         (None, command) => {
-            Ok(json!({"runtime": "command", "command": absolute_words(command, here)}))
+            Ok(json!({"runtime": "command", "command": absolute_words(command, path, here)}))
         }
-        (Some(model), []) => of_file(model, python, here),
+        (Some(model), []) => of_file(model, &program(python, path, here), here),
     }
 }
 
@@ -58,21 +63,23 @@ fn existing(file: &str, here: &Path) -> Result<String, String> {
     text.map_err(|path| format!("the path {} is not UTF-8", path.display()))
 }
 
-/// The words of a command, those that name a file here made absolute: the server has another folder.
-fn absolute_words(command: &[String], here: &Path) -> Vec<String> {
+/// The words of a command, those that name a file here made absolute: the server's folder is not
+/// this one.
+fn absolute_words(command: &[String], path: Option<&OsStr>, here: &Path) -> Vec<String> {
     let absolute = |(n, word): (usize, &String)| {
-        let path = here.join(word);
-        // A program without a slash is looked up in PATH.
-        let meant = n > 0 || word.contains('/');
-        match path.to_str() {
-            Some(path) if meant && Path::new(path).exists() && !word.is_empty() => path.to_owned(),
+        if n == 0 {
+            return program(word, path, here);
+        }
+        match here.join(word).to_str() {
+            Some(file) if Path::new(file).exists() && !word.is_empty() => file.to_owned(),
             _ => word.clone(),
         }
     };
     command.iter().enumerate().map(absolute).collect()
 }
 
-/// A model's name from its file's: `models/my digits.v2.onnx` is `my digits.v2`. None for a command.
+/// A model's name from its file's: `models/my digits.v2.onnx` is `my digits.v2`. None for a
+/// command.
 #[must_use]
 pub fn name_of(runtime: &Value) -> Option<String> {
     let source = match runtime["runtime"].as_str()? {
@@ -92,10 +99,8 @@ pub fn next_version<'v>(versions: impl Iterator<Item = &'v str>) -> String {
     highest.map_or(1, |highest| highest.saturating_add(1)).to_string()
 }
 
-/// A program of `path` (the environment's `PATH`) by its name, so that the server runs the very
-/// one that the caller's shell would.
-#[must_use]
-pub fn program(name: &str, path: Option<&std::ffi::OsStr>, here: &Path) -> String {
+/// The absolute path of a program; the bare name where it is not found.
+fn program(name: &str, path: Option<&OsStr>, here: &Path) -> String {
     let found = if name.contains('/') {
         Some(here.join(name))
     } else {
@@ -116,7 +121,7 @@ mod tests {
         for file in ["m.onnx", "m.py"] {
             std::fs::write(here.join(file), "").unwrap();
         }
-        let of = |model| runtime(Some(model), &[], "py", here);
+        let of = |model| runtime(Some(model), &[], "py", None, here);
         let onnx = of("m.onnx").unwrap();
         assert_eq!(onnx["path"].as_str().unwrap(), here.join("m.onnx").to_str().unwrap());
         let python = of("m.py:f").unwrap();
@@ -132,7 +137,7 @@ mod tests {
         ] {
             assert!(of(wrong).unwrap_err().contains(part), "{wrong}: {:?}", of(wrong));
         }
-        assert!(runtime(None, &[], "py", here).is_err());
+        assert!(runtime(None, &[], "py", None, here).is_err());
     }
 
     #[test]
@@ -142,7 +147,12 @@ mod tests {
         std::fs::write(here.join("serve.py"), "").unwrap();
         let words = ["python3", "serve.py", "--port=1", "x"].map(str::to_owned);
         let file = here.join("serve.py").to_str().unwrap().to_owned();
-        assert_eq!(absolute_words(&words, here), ["python3", &file, "--port=1", "x"]);
+        assert_eq!(absolute_words(&words, None, here), ["python3", &file, "--port=1", "x"]);
+        let bin = here.join("bin");
+        std::fs::create_dir(&bin).unwrap();
+        std::fs::write(bin.join("python3"), "").unwrap();
+        let found = absolute_words(&words, Some(bin.as_os_str()), here);
+        assert_eq!(found[0], bin.join("python3").to_str().unwrap());
     }
 
     #[test]

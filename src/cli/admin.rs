@@ -9,7 +9,8 @@ use serde::Deserialize as _;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::{UNREACHABLE, answer, exit};
+use super::remote::{Failure, ServerArgs};
+use super::{answer, exit};
 use crate::admin::rows::{AppRow, ContainerRow, ModelRow, hint};
 use crate::admin::{Client, ClientError, table};
 
@@ -34,30 +35,6 @@ pub(super) struct AdminArgs {
     json: bool,
     #[command(subcommand)]
     what: What,
-}
-
-/// Which server.
-#[derive(Debug, Args)]
-pub(super) struct ServerArgs {
-    /// The management frontend.
-    #[arg(
-        long,
-        global = true,
-        value_name = "http://HOST:PORT",
-        default_value = "http://127.0.0.1:1338",
-        env = "CLIPPER_MANAGEMENT_URL"
-    )]
-    url: String,
-    /// The longest wait for an answer, s.
-    #[arg(long, global = true, value_name = "S", default_value = "10",
-          value_parser = super::value::seconds)]
-    request_timeout: Duration,
-}
-
-impl ServerArgs {
-    pub(super) fn client(&self) -> Result<Client, String> {
-        Client::new(&self.url, self.request_timeout).map_err(|error| format!("--url: {error}"))
-    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -219,34 +196,6 @@ enum Containers {
         /// Which replica.
         replica: u32,
     },
-}
-
-/// Why a verb failed.
-#[derive(Debug)]
-pub(super) enum Failure {
-    Client(ClientError),
-    /// In words for the operator.
-    Said(String),
-}
-
-impl From<ClientError> for Failure {
-    fn from(error: ClientError) -> Self {
-        Self::Client(error)
-    }
-}
-
-impl Failure {
-    /// Prints it and gives the exit code.
-    pub(super) fn show(self) -> ExitCode {
-        match self {
-            Self::Client(error @ ClientError::Unreachable { .. }) => {
-                let _ = exit(Err(error.to_string()));
-                ExitCode::from(UNREACHABLE)
-            }
-            Self::Client(error) => exit(Err(error.to_string())),
-            Self::Said(text) => exit(Err(text)),
-        }
-    }
 }
 
 /// What a verb prints: for people and for programs.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::admin::{Failure, ServerArgs};
+use super::remote::{Failure, ServerArgs};
 use super::{answer, exit};
 use crate::admin::rows::hint;
 use crate::admin::{Client, ClientError, deployment};
@@ -134,9 +134,10 @@ impl DeployArgs {
     /// The request, with what the command line leaves open taken from the server.
     fn body(&self, client: &Client) -> Result<Value, Failure> {
         let here = std::env::current_dir().map_err(|error| Failure::Said(error.to_string()))?;
-        let python = deployment::program(&self.python, std::env::var_os("PATH").as_deref(), &here);
-        let runtime = deployment::runtime(self.model.as_deref(), &self.command, &python, &here)
-            .map_err(Failure::Said)?;
+        let (model, path) = (self.model.as_deref(), std::env::var_os("PATH"));
+        let runtime =
+            deployment::runtime(model, &self.command, &self.python, path.as_deref(), &here);
+        let runtime = runtime.map_err(Failure::Said)?;
         let app = client.ask("get_application", &json!({"name": self.app}))?;
         let is_new = app.as_object().is_none_or(serde_json::Map::is_empty);
         if is_new && self.slo_ms.is_none() {

@@ -7,6 +7,7 @@ mod bench;
 mod check_config;
 mod deploy;
 mod journal;
+mod remote;
 mod transfer;
 mod value;
 

@@ -316,3 +316,57 @@ fn no_web_page_deploys_and_an_operator_can_switch_it_off() {
     assert!(text(&output.stderr).contains("switched off"), "{}", text(&output.stderr));
     assert_eq!(get(server.management, "/admin/deploy_model").status, 405);
 }
+
+/// A program that speaks the protocol, for the page's `--command`.
+const ADDER: &str = "\
+import os, struct, zmq
+socket = zmq.Context().socket(zmq.DEALER)
+socket.connect('tcp://%s:%s' % (os.environ['CLIPPER_IP'], os.environ['CLIPPER_PORT']))
+u32 = lambda n: struct.pack('<I', n)
+u64 = lambda *n: struct.pack('<%dQ' % len(n), *n)
+socket.send_multipart([b'', u32(2)])
+while True:
+    frames = socket.recv_multipart()
+    if frames[2] == u32(2) and frames[3] == u32(1):
+        me = [os.environ[k].encode() for k in ('CLIPPER_MODEL_NAME', 'CLIPPER_MODEL_VERSION')]
+        socket.send_multipart([b'', u32(0)] + me + [b'3', u32(3)])
+    if frames[2] == u32(1):
+        add = lambda frame: sum(struct.unpack('<%dd' % (len(frame) // 8), frame))
+        outputs = [str(add(frame)).encode() for frame in frames[7:]]
+        header = u64(len(outputs), *map(len, outputs))
+        socket.send_multipart([b'', u32(1), frames[3], u64(len(header)), header] + outputs)
+";
+
+#[test]
+fn every_command_of_the_page_runs() {
+    let (server, folder) = (Server::start(), folder());
+    for (name, bytes) in [
+        ("digits.onnx", &*std::fs::read(digits()).unwrap()),
+        ("digits-v2.onnx", &*std::fs::read(digits()).unwrap()),
+        ("model.py", b"def predict(texts):\n    return [len(text) for text in texts]\n"),
+        ("adder.py", ADDER.as_bytes()),
+    ] {
+        std::fs::write(folder.path().join(name), bytes).unwrap();
+    }
+    let clipper = Path::new(env!("CARGO_BIN_EXE_clipper")).parent().unwrap();
+    let python = PathBuf::from(python());
+    let mut path = vec![python.parent().unwrap().to_owned(), clipper.to_owned()];
+    path.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap()));
+    let page = include_str!("../../docs/deploy.md");
+    let blocks = page.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    let commands: Vec<&str> = blocks.flat_map(str::lines).collect();
+    assert!(commands.len() > 20, "{commands:?}");
+    for line in commands {
+        let output = Command::new("sh")
+            .args(["-c", line])
+            .current_dir(folder.path())
+            .env("PATH", std::env::join_paths(&path).unwrap())
+            .env("CLIPPER_MANAGEMENT_URL", format!("http://{}", server.management))
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{line}: {}", text(&output.stderr));
+    }
+    assert_eq!(server.predict("spam", &json!({"input": "hello"})).output(), &json!(5));
+    assert_eq!(server.predict("sums", &json!({"input": [1, 2]})).output(), &json!(3.0));
+    assert!(!server.predict("digits", &json!({"input": vec![0; 64]})).is_default());
+}
