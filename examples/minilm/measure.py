@@ -1,7 +1,8 @@
 """Throughput and latency of a text model with batching and without, in one table.
 
 Starts a server and one container of embed.py for each kind and loads it with `clipper bench`, in a
-closed loop of different texts of 24 characters. Everything runs on this machine, the generator included.
+closed loop of different texts of 24 characters. Everything runs on this machine, the generator
+included.
 """
 
 import argparse

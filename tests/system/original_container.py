@@ -4,7 +4,7 @@ import sys
 
 sys.path.insert(0, sys.argv[1])
 
-import rpc  # noqa: E402
+import rpc
 
 
 class Sum(rpc.ModelContainerBase):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import tomllib
+
 from documents import FILE_NAME, Block, Terminal, blocks, words
 from harness import ROOT, process, until
 

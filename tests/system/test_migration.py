@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import ROOT, Server, container, get, post, process, server, until
-
 from clipper_serving import Admin, Client
+
+from harness import ROOT, Server, container, get, post, process, server, until
 
 HERE = Path(__file__).parent
 PYTHON = os.environ.get("CLIPPER_TEST_ORIGINAL_PYTHON", "")
