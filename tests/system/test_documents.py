@@ -42,12 +42,17 @@ def predict(inputs):
 
 
 def cargo_knows(command: str) -> None:
-    """The test or benchmark that it names exists."""
+    """The test or benchmark that it names exists, and knows each word that follows."""
     arguments = words(command)
     kind = "bench" if "--bench" in arguments else "test"
     name = arguments[arguments.index(f"--{kind}") + 1]
-    folders = {"bench": ["benches"], "test": ["tests"]}[kind]
-    assert any((ROOT / folder / name / "main.rs").exists() for folder in folders), command
+    folder = ROOT / {"bench": "benches", "test": "tests"}[kind] / name
+    assert (folder / "main.rs").exists(), command
+    if kind == "bench":
+        source = "".join(path.read_text() for path in folder.glob("*.rs")).lower()
+        rest = " ".join(arguments).split(" > ")[0].partition(" -- ")[2].split()
+        for word in rest:
+            assert word.isdigit() or word.lstrip("-") in source, f"{command}: {word}"
 
 
 def is_a_script(command: str) -> None:
