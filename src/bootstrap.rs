@@ -116,6 +116,7 @@ fn app_spec(app: &ApplicationConfig) -> Result<AppSpec, String> {
         policy: DEFAULT_POLICY.to_owned(),
         default_output: app.default_output.clone(),
         latency_slo: LatencySlo::try_from(app.latency_slo_micros)?,
+        on_model_error: app.on_model_error,
     })
 }
 

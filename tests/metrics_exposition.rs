@@ -32,19 +32,20 @@ fn busy() -> Arc<Metrics> {
     let metrics = Metrics::new();
     let digits = metrics.app(&app("simple-example"));
     for outcome in Outcome::ALL {
-        digits.answered(outcome, Duration::from_millis(20));
+        digits.answered(outcome, 1, Duration::from_millis(20));
     }
     digits.rejected();
     let net = metrics.model(&model("net", "1"));
-    net.cache_lookup(true);
-    (0..3).for_each(|_| net.cache_lookup(false));
-    net.queued(Duration::from_micros(700));
+    net.cache_lookups(1, 0);
+    net.cache_lookups(0, 3);
+    net.queued(1, Duration::from_micros(700));
     net.batch_answered(ReplicaId(0), 3, Duration::from_millis(4));
     net.skipped(1);
     net.retried(2);
     net.set_queue_depth(5);
     net.set_replicas(1);
     net.stray_answer();
+    net.model_errors(2);
     metrics.child_started(&model("net", "1"));
     metrics.rpc_ended(RpcEnd::Silent);
     metrics.set_rpc_connections(1);
@@ -175,15 +176,16 @@ fn what_was_counted_is_what_is_shown() {
     let net = r#"model="net",version="1""#;
     let expected = [
         (r#"clipper_predictions_total{app="simple-example",outcome="late"}"#.to_owned(), 1.0),
-        (r#"clipper_prediction_duration_seconds_count{app="simple-example"}"#.to_owned(), 5.0),
-        (r#"clipper_prediction_duration_seconds_sum{app="simple-example"}"#.to_owned(), 0.1),
+        (r#"clipper_prediction_duration_seconds_count{app="simple-example"}"#.to_owned(), 6.0),
+        (r#"clipper_prediction_duration_seconds_sum{app="simple-example"}"#.to_owned(), 0.12),
         (bucket("clipper_prediction_duration_seconds", "0.01"), 0.0),
-        (bucket("clipper_prediction_duration_seconds", "0.025"), 5.0),
+        (bucket("clipper_prediction_duration_seconds", "0.025"), 6.0),
         (format!("clipper_model_predictions_total{{{net}}}"), 3.0),
         (format!("clipper_model_batch_size_bucket{{{net},le=\"2\"}}"), 0.0),
         (format!("clipper_model_batch_size_bucket{{{net},le=\"5\"}}"), 1.0),
         (format!("clipper_cache_lookups_total{{{net},result=\"hit\"}}"), 1.0),
         (format!("clipper_cache_lookups_total{{{net},result=\"miss\"}}"), 3.0),
+        (format!("clipper_model_errors_total{{{net}}}"), 2.0),
         (format!("clipper_queue_depth{{{net}}}"), 5.0),
         (format!("clipper_replica_busy_seconds_total{{{net},replica=\"0\"}}"), 0.004),
         ("clipper_rpc_ended_total{reason=\"silent\"}".to_owned(), 1.0),
@@ -191,8 +193,8 @@ fn what_was_counted_is_what_is_shown() {
         ("clipper_thread_stalls_total{thread=\"data\"}".to_owned(), 1.0),
         ("clipper_admin_commands_total{result=\"acknowledged\"}".to_owned(), 1.0),
         // The name that the original's dashboard asks for.
-        ("app_simple_example_num_predictions_count".to_owned(), 5.0),
-        ("app_simple_example_default_prediction_ratio_ratio".to_owned(), 0.8),
+        ("app_simple_example_num_predictions_count".to_owned(), 6.0),
+        ("app_simple_example_default_prediction_ratio_ratio".to_owned(), 5.0 / 6.0),
         ("model_net_1_prediction_latency_p99".to_owned(), 4_000.0),
         ("model_net_1_prediction_latency_size".to_owned(), 3.0),
         ("model_net_1_batch_size_max".to_owned(), 3.0),
@@ -214,7 +216,7 @@ fn bucket(name: &str, le: &str) -> String {
 fn two_scrapes_list_the_same_series_in_the_same_order() {
     let metrics = busy();
     for name in ["b", "a", "z", "m"] {
-        metrics.app(&app(name)).answered(Outcome::Late, Duration::ZERO);
+        metrics.app(&app(name)).answered(Outcome::Late, 1, Duration::ZERO);
     }
     let names = |text: String| -> Vec<String> {
         text.lines().map(|line| line.rsplit_once(' ').unwrap().0.to_owned()).collect()
@@ -234,7 +236,7 @@ fn removed_applications_models_and_replicas_leave_no_series() {
 
     metrics.remove_app(&app("simple-example"));
     metrics.remove_model(&model("net", "1"));
-    net.cache_lookup(true);
+    net.cache_lookups(1, 0);
     let after = text(&metrics);
     for gone in ["simple-example", "simple_example", r#"model="net""#, "model_net"] {
         assert!(!after.contains(gone), "{gone}");
@@ -267,7 +269,7 @@ fn only_so_many_replicas_of_a_version_have_series() {
 fn awkward_names_make_no_invalid_line() {
     let metrics = Metrics::new();
     for name in ["quo\"te", "back\\slash", "new\u{2028}line", "模型", "a b{}", "1st", "é-é"] {
-        metrics.app(&app(name)).answered(Outcome::Prediction, Duration::from_millis(1));
+        metrics.app(&app(name)).answered(Outcome::Prediction, 1, Duration::from_millis(1));
         let _ = metrics.model(&model(name, "v1.2-rc+3"));
     }
     let families = parse(&text(&metrics));
@@ -280,7 +282,7 @@ fn awkward_names_make_no_invalid_line() {
 #[test]
 fn names_that_become_equal_keep_the_first_and_count_the_rest() {
     let metrics = Metrics::new();
-    metrics.app(&app("a-b")).answered(Outcome::Prediction, Duration::from_millis(1));
+    metrics.app(&app("a-b")).answered(Outcome::Prediction, 1, Duration::from_millis(1));
     assert_eq!(value(&parse(&text(&metrics)), "clipper_flat_names_dropped"), Some(0.0));
     let _ = metrics.app(&app("a_b"));
     let families = parse(&text(&metrics));
@@ -341,7 +343,7 @@ async fn prometheus_gets_text_and_clipper_admin_gets_json() {
         if json {
             assert_eq!(kind, "application/json", "{accept:?}");
             let report: Value = serde_json::from_str(&body).unwrap();
-            assert_eq!(counter(&report, "app:simple-example:num_predictions"), json!("5"));
+            assert_eq!(counter(&report, "app:simple-example:num_predictions"), json!("6"));
         } else {
             assert_eq!(kind, "text/plain; version=0.0.4; charset=utf-8", "{accept:?}");
             let families = parse(&body);

@@ -235,7 +235,7 @@ fn another_output_is_chosen_by_its_name() {
     let mut model =
         OnnxModel::load(&path, Some(InputType::Doubles), Some("probabilities")).unwrap();
     let image = &held_out()[0];
-    let output = model.predict(&[doubles(&image.image)]).remove(0);
+    let output = model.predict(&[doubles(&image.image)]).remove(0).unwrap();
     let probabilities: Vec<f64> = serde_json::from_str(&output).unwrap();
     assert_eq!(probabilities.len(), 10);
     assert!((probabilities.iter().sum::<f64>() - 1.0).abs() < 1e-3, "{output}");

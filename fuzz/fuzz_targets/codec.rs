@@ -10,6 +10,7 @@ mod domain;
 #[path = "../../src/rpc"]
 mod rpc {
     pub mod codec;
+    pub mod decode_error;
     pub mod wire;
     pub mod zmtp;
 }
@@ -17,11 +18,12 @@ mod rpc {
 use bytes::{Buf, Bytes, BytesMut};
 use domain::Input;
 use libfuzzer_sys::fuzz_target;
-use rpc::codec::{self, FromContainer, FromServer};
+use rpc::codec::{self, AnswerLimits, FromContainer, FromServer};
 use rpc::wire::WireChunks;
 use rpc::zmtp::{Decoder, Incoming, Limits};
 
 const ITEMS_MAX: usize = 64;
+const ERROR_MAX_BYTES: usize = 64;
 
 fn split(mut data: &[u8]) -> Vec<Bytes> {
     let mut frames = Vec::new();
@@ -45,23 +47,34 @@ fn over_the_wire(mut out: WireChunks) -> Vec<Bytes> {
 
 fuzz_target!(|data: &[u8]| {
     let frames = split(data);
-    if let Ok(message) = codec::decode_from_container(frames.clone(), ITEMS_MAX) {
+    // With and without the agreement that an answer may hold errors.
+    for error_max_bytes in [None, Some(ERROR_MAX_BYTES)] {
+        let limits = AnswerLimits { outputs_max: ITEMS_MAX, error_max_bytes };
+        let Ok(message) = codec::decode_from_container(frames.clone(), limits) else { continue };
         let again = match message.clone() {
             FromContainer::Heartbeat => codec::encode_container_heartbeat(),
-            FromContainer::NewContainer { name, version, input_type } => {
-                codec::encode_new_container(&name, &version, input_type)
+            FromContainer::NewContainer { name, version, input_type, extensions } => {
+                codec::encode_new_container(&name, &version, input_type, extensions)
             }
-            FromContainer::Answer { message_id, outputs } => {
-                codec::encode_answer(message_id, outputs)
+            FromContainer::Answer { message_id, outputs, errors } => {
+                for &error in &errors {
+                    let text = std::str::from_utf8(&outputs[error]).expect("checked");
+                    assert!(!text.is_empty() && text.len() <= ERROR_MAX_BYTES);
+                }
+                assert!(error_max_bytes.is_some() || errors.is_empty());
+                codec::encode_answer(message_id, outputs, &errors)
             }
         };
-        assert_eq!(codec::decode_from_container(again, ITEMS_MAX), Ok(message));
+        assert_eq!(codec::decode_from_container(again, limits), Ok(message));
     }
     if let Ok(message) = codec::decode_from_server(frames, ITEMS_MAX) {
         let mut out = WireChunks::new();
         match message.clone() {
             FromServer::Heartbeat { send_metadata } => {
                 codec::encode_heartbeat(&mut out, send_metadata);
+            }
+            FromServer::Extensions { accepted, error_max_bytes } => {
+                codec::encode_extensions(&mut out, accepted, error_max_bytes);
             }
             FromServer::Predict { message_id, input_type, inputs } => {
                 let inputs: Vec<Input> = inputs.into_iter().map(Input).collect();

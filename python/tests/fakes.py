@@ -44,6 +44,7 @@ class Registration:
     version: str
     input_type: str
     rpc_version: int
+    extensions: int
 
 
 class FakeServer:
@@ -95,7 +96,7 @@ class FakeServer:
             name.decode(),
             version.decode(),
             input_type.decode(),
-            struct.unpack("<I", rpc_version)[0],
+            *struct.unpack("<II", rpc_version),
         )
 
     def handshake(self) -> Registration:
@@ -116,8 +117,17 @@ class FakeServer:
         self.send(identity, *request, *frames)
         return self._next_id
 
+    def accept_extensions(self, identity: bytes, accepted: int, error_max_bytes: int) -> None:
+        self.send(identity, u32(3), u32(2), u32(2), u32(accepted), u32(error_max_bytes))
+
     def expect_answer(self, message_id: int) -> list[str]:
-        """The outputs of one answer; heartbeats on the way are passed over."""
+        """The outputs of one answer without errors; heartbeats on the way are passed over."""
+        outputs, errors = self.expect_outputs_and_errors(message_id)
+        assert not errors
+        return [outputs[position] for position in range(len(outputs))]
+
+    def expect_outputs_and_errors(self, message_id: int) -> tuple[dict[int, str], dict[int, str]]:
+        """The outputs and the errors of one answer, by position."""
         while True:
             _, frames = self.recv()
             if frames != [u32(2)]:
@@ -125,8 +135,13 @@ class FakeServer:
         kind, answered, header_bytes, header, *outputs = frames
         assert (kind, answered) == (u32(1), u32(message_id))
         assert header_bytes == u64(len(header))
-        assert header == u64(len(outputs), *map(len, outputs))
-        return [output.decode() for output in outputs]
+        count, *lengths = struct.unpack(f"<{len(header) // 8}Q", header)
+        assert count == len(outputs)
+        assert [length & ~(1 << 63) for length in lengths] == [len(output) for output in outputs]
+        found: tuple[dict[int, str], dict[int, str]] = ({}, {})
+        for position, (length, output) in enumerate(zip(lengths, outputs)):
+            found[length >> 63][position] = output.decode()
+        return found
 
     def predict(self, identity: bytes, input_type: int, inputs: Sequence[Any]) -> list[str]:
         return self.expect_answer(self.send_batch(identity, input_type, inputs))

@@ -49,6 +49,17 @@ MODELS = [model("m", "1", False), model("m", "2", True), model("n", "1", True)]
     ("command", "path", "body"),
     [
         (
+            lambda a: a.register_application("app", "ints", "-1", 5, on_model_error="error"),
+            "add_app",
+            {
+                "name": "app",
+                "input_type": "ints",
+                "default_output": "-1",
+                "latency_slo_micros": 5,
+                "on_model_error": "error",
+            },
+        ),
+        (
             lambda a: a.register_application("app", "doubles", "-1", 100000),
             "add_app",
             {

@@ -14,6 +14,7 @@ from clipper_serving import (
     AsyncClient,
     BadInput,
     Client,
+    ModelError,
     Overloaded,
     PredictionTimeout,
     ServerUnavailable,
@@ -48,6 +49,25 @@ def test_a_default_answer_says_so(http: FakeHttp) -> None:
     assert prediction.default
     assert prediction.explanation is not None
     assert "latency SLO" in prediction.explanation
+
+
+def test_an_error_of_the_model_is_raised(http: FakeHttp) -> None:
+    http.answer({"error": "Model error", "cause": "ValueError: no 13"}, status=422)
+    with pytest.raises(ModelError, match="ValueError: no 13") as caught:
+        Client(http.url).predict("app", [13.0])
+    assert caught.value.status == 422
+
+
+def test_an_error_of_the_model_does_not_fail_its_batch(http: FakeHttp) -> None:
+    failed = {"query_id": 2, "error": "Model error", "cause": "ValueError: no 13"}
+    good = {"query_id": 1, "output": [1], "default": False}
+    http.answer({"batch_predictions": [good, failed]})
+    first, second = Client(http.url).predict_batch("app", [[1.0], [13.0]])
+    assert (first.array().tolist(), first.error) == ([1], None)
+    assert second.error is not None and second.error.msg == "ValueError: no 13"
+    assert (second.output, second.default, second.query_id) == (None, False, 2)
+    with pytest.raises(ModelError):
+        second.array()
 
 
 @pytest.mark.parametrize(

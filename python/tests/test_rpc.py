@@ -124,6 +124,33 @@ def test_one_poisoned_input_of_64_fails_alone(server: FakeServer, start: Start) 
     assert [float(a) for n, a in enumerate(answers) if n != 13] == [n for n in range(64) if n != 13]
 
 
+def test_an_error_goes_out_as_one_where_the_server_takes_errors(
+    server: FakeServer, start: Start
+) -> None:
+    def predict(xs: Any) -> Any:
+        if any(x[0] == 13 for x in xs):
+            raise ValueError("é" * 100)
+        return [x[0] for x in xs]
+
+    start(predict)
+    replica = server.handshake()
+    assert (replica.rpc_version, replica.extensions) == (3, 1)
+    server.accept_extensions(replica.identity, 1, 65)
+    sent = server.send_batch(replica.identity, 3, [[n] for n in range(64)])
+    outputs, errors = server.expect_outputs_and_errors(sent)
+    # Of 65 bytes, 13 are `ValueError: ` and half a letter.
+    assert errors == {13: "ValueError: " + "é" * 26}
+    assert [float(outputs[n]) for n in range(64) if n != 13] == [n for n in range(64) if n != 13]
+
+
+def test_a_server_that_accepts_nothing_gets_outputs(server: FakeServer, start: Start) -> None:
+    start(lambda xs: [1 / 0 for _ in xs])
+    replica = server.handshake()
+    server.accept_extensions(replica.identity, 0, 65)
+    (answer,) = server.predict(replica.identity, 3, [[1]])
+    assert json.loads(answer)["type"] == "ZeroDivisionError"
+
+
 def test_undecodable_inputs_fail_alone(server: FakeServer, start: Start) -> None:
     start(lambda xs: [x.upper() for x in xs], input_type="strings")
     replica = server.handshake()

@@ -27,7 +27,7 @@ use super::messages::{
 use crate::clock::{self, Instant};
 use crate::domain::{InputType, ModelId, ReplicaId};
 use crate::metrics::RpcEnd;
-use crate::rpc::codec::{self, FromContainer};
+use crate::rpc::codec::{self, AnswerLimits, Extensions, FromContainer};
 use crate::rpc::listener::{self, Place};
 use crate::rpc::wire::WireChunks;
 use crate::rpc::zmtp::{Decoder, Incoming, ZmtpError};
@@ -44,8 +44,17 @@ pub struct Identity {
     pub replica: ReplicaId,
     /// What its inputs are made of.
     pub input_type: InputType,
+    /// The extensions of the protocol that it announced.
+    pub extensions: Extensions,
     /// The other end.
     pub peer: SocketAddr,
+}
+
+impl Identity {
+    /// The extensions that both sides know.
+    fn accepted(&self) -> Extensions {
+        self.extensions.and(Extensions::QUERY_ERRORS)
+    }
 }
 
 #[derive(Debug)]
@@ -131,7 +140,7 @@ impl Container {
     }
 
     fn receive(&mut self, frames: Vec<Bytes>, ctx: &mut Context<Self>) {
-        match codec::decode_from_container(frames, self.plane.rpc.frames_max) {
+        match codec::decode_from_container(frames, self.answer_limits()) {
             Ok(FromContainer::Heartbeat) => {
                 self.count_unasked(ctx);
                 codec::encode_heartbeat(&mut self.unwritten, false);
@@ -142,8 +151,8 @@ impl Container {
                 // It asks again after a heartbeat of ours crossed its first message: known already.
                 debug!(replica = %self.identity.replica, "repeated new-container message");
             }
-            Ok(FromContainer::Answer { message_id, outputs }) => {
-                self.answer(message_id, &outputs, ctx);
+            Ok(FromContainer::Answer { message_id, outputs, errors }) => {
+                self.answer(message_id, &outputs, &errors, ctx);
             }
             Err(error) => self.end(RpcEnd::Protocol, error.to_string(), ctx),
         }
@@ -153,13 +162,26 @@ impl Container {
         }
     }
 
+    fn answer_limits(&self) -> AnswerLimits {
+        let rpc = &self.plane.rpc;
+        let errors = !self.identity.accepted().is_none();
+        let error_max_bytes = errors.then_some(rpc.model_error_max_bytes as usize);
+        AnswerLimits { outputs_max: rpc.frames_max, error_max_bytes }
+    }
+
     /// The context of a batch's log lines.
     fn span(&self, message_id: u32) -> tracing::Span {
         let Identity { model, replica, .. } = &self.identity;
         debug_span!("batch", %model, %replica, message_id)
     }
 
-    fn answer(&mut self, message_id: u32, outputs: &[Bytes], ctx: &mut Context<Self>) {
+    fn answer(
+        &mut self,
+        message_id: u32,
+        outputs: &[Bytes],
+        errors: &[usize],
+        ctx: &mut Context<Self>,
+    ) {
         let answered = clock::now();
         let Some(batch) = self.in_flight.take_if(|batch| batch.message_id == message_id) else {
             if let Some(serving) = &self.serving {
@@ -176,17 +198,15 @@ impl Container {
         }
         let _span = self.span(message_id).entered();
         debug!(queries = batch.flights.len(), latency = ?(answered - batch.sent), "batch answered");
-        for (flight, text) in batch.flights.iter().zip(outputs) {
+        if let Some(serving) = self.serving.as_ref().filter(|_| !errors.is_empty()) {
+            serving.model.metrics.model_errors(errors.len());
+        }
+        let mut errors = errors.iter().peekable();
+        for (index, (flight, text)) in batch.flights.iter().zip(outputs).enumerate() {
             if tracing::enabled!(tracing::Level::TRACE) {
                 trace!(query_ids = ?flight.query_ids(), "query answered");
             }
-            match Output::from_text(text) {
-                Some(output) => self.plane.cache.land(flight, output),
-                None => self.plane.cache.abort(
-                    flight,
-                    DefaultReason::Failed(Arc::from("The model's output is not UTF-8 text")),
-                ),
-            }
+            self.land(flight, text, errors.next_if_eq(&&index).is_some());
         }
         if std::mem::take(&mut self.unannounced) {
             return self.announce(ctx);
@@ -198,6 +218,19 @@ impl Container {
             answered,
         };
         self.tell_batcher(done, ctx);
+    }
+
+    /// Ends one query by what the model made of it. An error is not kept: the model may be better
+    /// the next time.
+    fn land(&self, flight: &Arc<Flight>, text: &[u8], is_error: bool) {
+        let reason = if is_error {
+            DefaultReason::Model(Arc::from(String::from_utf8_lossy(text)))
+        } else if let Some(output) = Output::from_text(text) {
+            return self.plane.cache.land(flight, output);
+        } else {
+            DefaultReason::Failed(Arc::from("The model's output is not UTF-8 text"))
+        };
+        self.plane.cache.abort(flight, reason);
     }
 
     /// Ends a connection that talks too much: that takes time from all replicas on the thread.
@@ -316,6 +349,13 @@ impl Actor for Container {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(self.plane.serving.mailbox_max);
+        if !self.identity.extensions.is_none() {
+            // Before its first batch, so that it knows how to answer that.
+            let error_max_bytes = self.plane.rpc.model_error_max_bytes;
+            let accepted = self.identity.accepted();
+            codec::encode_extensions(&mut self.unwritten, accepted, error_max_bytes);
+            self.write(ctx);
+        }
         self.watch_silence(ctx);
     }
 
@@ -336,6 +376,7 @@ impl Actor for Container {
             model: self.identity.model.clone(),
             replica: self.identity.replica,
             why,
+            text,
         };
         if self.pool.try_send(ended).is_err() {
             // The pool looks for dead replicas by itself from time to time.

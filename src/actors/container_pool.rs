@@ -25,10 +25,11 @@ use super::messages::{
     Register, RegistrationRefused,
 };
 use super::models::DataArbiters;
+use super::trial::{EndTrial, StartTrial, Trial, TrialLink};
 use crate::domain::{InputType, ModelId, ReplicaId};
 use crate::metrics::RpcEnd;
 use crate::metrics::file_sd::MetricsAt;
-use crate::rpc::listener::Registration;
+use crate::rpc::listener::{Introduction, Registration};
 
 /// How often the pool looks for replicas whose end it was not told of.
 const SWEEP: Duration = Duration::from_secs(5);
@@ -184,24 +185,29 @@ impl ContainerPool {
         if self.stopping {
             return Err(RegistrationRefused::Stopping);
         }
-        match self.models.get(&registration.model) {
-            Some(model) if model.handle.spec.input_type != registration.input_type => {
-                Err(RegistrationRefused::InputType {
-                    model: registration.model.clone(),
-                    registered: model.handle.spec.input_type,
-                    offered: registration.input_type,
-                })
-            }
-            _ => Ok(()),
+        let Introduction { model, input_type: offered, .. } = &registration.introduction;
+        let offered = *offered;
+        let trial = self.children.trial(model);
+        let registered = match self.models.get(model) {
+            Some(known) => Some(known.handle.spec.input_type),
+            None => trial.map(|trial| trial.input_type),
+        };
+        let Some(registered) = registered.filter(|wanted| *wanted != offered) else {
+            return Ok(());
+        };
+        let refused = RegistrationRefused::InputType { model: model.clone(), registered, offered };
+        if let Some(trial) = trial {
+            trial.refused(refused.to_string());
         }
+        Err(refused)
     }
 
     fn take(&mut self, registration: Registration, ctx: &mut Context<Self>) {
-        let Registration { stream, unread, model, input_type, peer, identity, place } =
-            registration;
+        let Registration { stream, unread, introduction, peer, place } = registration;
+        let Introduction { identity, model, input_type, extensions } = introduction;
         let metrics_at = MetricsAt::of(peer.ip(), &identity);
         let replica = self.list.number(&model);
-        let identity = Identity { model: model.clone(), replica, input_type, peer };
+        let identity = Identity { model: model.clone(), replica, input_type, extensions, peer };
         let (plane, pool) = (Arc::clone(&self.plane), ctx.address());
         let (started, start) = tokio::sync::oneshot::channel();
         // The connection joins the event loop of the thread that owns it from now on.
@@ -229,6 +235,9 @@ impl ContainerPool {
     fn add(&mut self, model: &ModelId, id: ReplicaId, replica: Replica) {
         if let Some(registered) = self.models.get(model) {
             attach(registered, &replica);
+        }
+        if let Some(trial) = self.children.trial(model) {
+            trial.connected(id, replica.container.clone());
         }
         let (input_type, metrics_at) = (replica.input_type, replica.metrics_at);
         self.replicas.entry(model.clone()).or_default().insert(id, replica);
@@ -376,6 +385,9 @@ impl Handler<ContainerEnded> for ContainerPool {
 
     fn handle(&mut self, ended: ContainerEnded, _: &mut Self::Context) {
         self.plane.metrics.rpc_ended(ended.why);
+        if let Some(trial) = self.children.trial(&ended.model) {
+            trial.left(ended.replica, &ended.text);
+        }
         self.remove(&ended.model, ended.replica);
     }
 }
@@ -404,9 +416,43 @@ impl Handler<ModelsChanged> for ContainerPool {
         for change in changed.0 {
             match change {
                 ModelChange::Registered(handle) => self.registered(handle, ctx),
+                ModelChange::Planned(id, replicas) => {
+                    if let Some(model) = self.models.get(&id) {
+                        let input_type = model.handle.spec.input_type;
+                        self.children.keep(&id, input_type, &replicas, ctx);
+                    }
+                }
                 ModelChange::Retired(id) => self.retire(&id),
             }
         }
+    }
+}
+
+impl Handler<StartTrial> for ContainerPool {
+    type Result = Result<Trial, String>;
+
+    fn handle(&mut self, start: StartTrial, ctx: &mut Self::Context) -> Self::Result {
+        if self.stopping {
+            return Err(RegistrationRefused::Stopping.to_string());
+        }
+        if self.models.contains_key(&start.id) {
+            return Err(format!("model {} is registered already", start.id));
+        }
+        self.children.try_out(start, ctx)
+    }
+}
+
+impl Handler<EndTrial> for ContainerPool {
+    type Result = ResponseFuture<()>;
+
+    fn handle(&mut self, end: EndTrial, _: &mut Self::Context) -> Self::Result {
+        if let Some((replica, container)) =
+            self.children.trial(&end.0).and_then(TrialLink::connection)
+        {
+            self.list.remove(&end.0, replica);
+            tell(&container, CloseContainer(RpcEnd::Retired));
+        }
+        Box::pin(self.children.end_trial(&end.0))
     }
 }
 

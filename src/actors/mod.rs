@@ -30,9 +30,11 @@ pub mod children;
 pub mod container;
 pub mod container_pool;
 pub mod data_plane;
+pub mod deploy;
 pub mod directory;
 pub mod file_sd;
 pub mod kept;
+pub mod learned;
 pub mod messages;
 pub mod model;
 pub mod models;
@@ -41,6 +43,7 @@ mod redis_session;
 pub mod redis_watcher;
 pub mod router;
 pub mod supervisor;
+pub mod trial;
 pub mod watchdog;
 
 #[cfg(test)]

@@ -1,8 +1,10 @@
 //! Starts, replaces and stops the `Model` actors as the metadata says, and keeps them alive.
 
+use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::prelude::*;
 use futures_util::StreamExt as _;
@@ -17,8 +19,15 @@ use super::messages::{ModelChange, ModelEnded, ModelsChanged, RetireModel};
 use super::model::Model;
 use super::supervisor::{RestartBudget, Verdict};
 use crate::clock;
-use crate::domain::{ModelId, ModelSpec};
+use crate::domain::{ModelId, ModelSpec, Replicas};
+use crate::serving::latency::LatencyCurve;
 use crate::store::projection::{Catalog, Effect};
+
+/// How long a deployed version's batcher is waited for before queries go to it.
+const BATCHER_WAIT: Duration = Duration::from_secs(1);
+
+/// How often it is looked for.
+const BATCHER_POLL: Duration = Duration::from_millis(1);
 
 /// The threads that models run on. A model stays on one of them: its batcher and all its replicas
 /// exchange messages without leaving it.
@@ -40,6 +49,17 @@ struct Running {
     handle: Arc<ModelHandle>,
     actor: Addr<Model>,
     budget: RestartBudget,
+    /// What the server keeps alive of it, if it was deployed.
+    replicas: Option<Replicas>,
+}
+
+impl Running {
+    /// What a pool has to hear of it.
+    fn changes(&self) -> impl Iterator<Item = ModelChange> + use<> {
+        let id = self.handle.spec.id.clone();
+        let planned = self.replicas.clone().map(|replicas| ModelChange::Planned(id, replicas));
+        std::iter::once(ModelChange::Registered(Arc::clone(&self.handle))).chain(planned)
+    }
 }
 
 /// The actor.
@@ -52,6 +72,8 @@ pub struct Models {
     seq: u64,
     running: HashMap<ModelId, Running>,
     next_serial: u64,
+    /// What an earlier process has learned of models that are not registered yet.
+    kept_curves: HashMap<ModelId, LatencyCurve>,
     /// What the pool has not been told yet.
     changes: Vec<ModelChange>,
 }
@@ -64,6 +86,7 @@ impl Models {
         arbiters: DataArbiters,
         pool: Kept<ContainerPool>,
         catalog: Kept<CatalogWriter>,
+        kept_curves: HashMap<ModelId, LatencyCurve>,
     ) -> Self {
         Self {
             plane,
@@ -73,6 +96,7 @@ impl Models {
             seq: 0,
             running: HashMap::new(),
             next_serial: 1,
+            kept_curves,
             changes: Vec::new(),
         }
     }
@@ -91,7 +115,7 @@ impl Models {
             }
         }
         self.plane.metrics.retain_apps(|name| catalog.app(name.as_str()).is_some());
-        self.run_all(&catalog.boot_effects(), ctx);
+        self.run_all(catalog.boot_effects(), ctx);
     }
 
     #[cfg(test)]
@@ -106,6 +130,7 @@ impl Models {
     fn run(&mut self, effect: &Effect, ctx: &mut Context<Self>) {
         match effect {
             Effect::ServeModel(spec) => self.serve(spec, ctx),
+            Effect::KeepReplicas(id, replicas) => self.keep_replicas(id, replicas),
             Effect::StopModel(id) => self.retire(id),
             Effect::RouteModel(name, version) => {
                 self.plane.directory.route(name, version.clone());
@@ -120,17 +145,45 @@ impl Models {
         if self.running.get(&spec.id).is_some_and(|r| r.handle.spec == *spec) {
             return;
         }
+        let replicas = self.running.get(&spec.id).and_then(|running| running.replicas.clone());
         self.retire(&spec.id);
         let metrics = self.plane.metrics.model(&spec.id);
-        let handle = Arc::new(ModelHandle::new(spec.clone(), self.next_serial, metrics));
+        let curve = self.kept_curves.remove(&spec.id).unwrap_or_default();
+        let handle = ModelHandle::new(spec.clone(), self.next_serial, metrics, curve);
+        let handle = Arc::new(handle);
         self.next_serial += 1;
         let mut budget = RestartBudget::new(&self.plane.containers);
         budget.started(clock::now());
         let actor = self.start_model(&handle, ctx);
         self.plane.directory.insert(Arc::clone(&handle));
-        self.changes.push(ModelChange::Registered(Arc::clone(&handle)));
         info!(model = %spec.id, input_type = %spec.input_type, "model registered");
-        self.running.insert(spec.id.clone(), Running { handle, actor, budget });
+        let running = Running { handle, actor, budget, replicas };
+        self.changes.extend(running.changes());
+        self.running.insert(spec.id.clone(), running);
+    }
+
+    fn keep_replicas(&mut self, id: &ModelId, replicas: &Replicas) {
+        let Some(running) = self.running.get_mut(id) else { return };
+        running.replicas = Some(replicas.clone());
+        self.changes.push(ModelChange::Planned(id.clone(), replicas.clone()));
+    }
+
+    /// Handles nothing else until the version's batcher is there: what comes next may be that
+    /// queries go to it, and none of them is to find it half-built.
+    fn await_batcher(&self, id: &ModelId, ctx: &mut Context<Self>) {
+        let Some(running) = self.running.get(id) else { return };
+        let handle = Arc::clone(&running.handle);
+        let there = async move {
+            while handle.batcher().is_none() {
+                tokio::time::sleep(BATCHER_POLL).await;
+            }
+        };
+        let bounded = tokio::time::timeout(BATCHER_WAIT, there);
+        ctx.wait(bounded.into_actor(self).map(|there, _, _| {
+            if there.is_err() {
+                warn!("a deployed model takes queries before it is ready");
+            }
+        }));
     }
 
     fn start_model(&self, handle: &Arc<ModelHandle>, ctx: &mut Context<Self>) -> Addr<Model> {
@@ -153,13 +206,13 @@ impl Models {
     }
 
     /// Runs effects and tells the pool once; nothing else is handled until it has heard.
-    fn run_all<'e>(
+    fn run_all<E: Borrow<Effect>>(
         &mut self,
-        effects: impl IntoIterator<Item = &'e Effect>,
+        effects: impl IntoIterator<Item = E>,
         ctx: &mut Context<Self>,
     ) {
         for effect in effects {
-            self.run(effect, ctx);
+            self.run(effect.borrow(), ctx);
         }
         let changes = std::mem::take(&mut self.changes);
         if changes.is_empty() {
@@ -202,9 +255,8 @@ impl StreamHandler<ReplacedActor> for Models {
                 }));
             }
             ReplacedActor::Pool(Replaced) => {
-                let known = self.running.values().map(|running| Arc::clone(&running.handle));
-                self.changes = known.map(ModelChange::Registered).collect();
-                self.run_all([], ctx);
+                self.changes = self.running.values().flat_map(Running::changes).collect();
+                self.run_all(std::iter::empty::<Effect>(), ctx);
             }
         }
     }
@@ -243,6 +295,11 @@ impl Handler<Published> for Models {
         }
         self.seq = published.envelope.seq;
         self.run_all(published.effects.iter(), ctx);
+        for effect in published.effects.iter() {
+            if let Effect::KeepReplicas(id, _) = effect {
+                self.await_batcher(id, ctx);
+            }
+        }
     }
 }
 

@@ -143,6 +143,9 @@ fn state_text(StateAt { seq, catalog }: &StateAt) -> String {
             app.latency_slo.as_micros(),
             app.default_output
         );
+        if !app.on_model_error.is_default() {
+            let _ = write!(text, ", errors of the model: {}", app.on_model_error.name());
+        }
     }
     for model in catalog.models() {
         let current = catalog.current_version(model.id.name.as_str()) == Some(&model.id.version);

@@ -9,14 +9,18 @@ use serde::{Deserialize, Serialize};
 
 pub mod fault;
 pub mod load;
+pub mod management;
 pub mod metrics;
 pub mod rule;
 pub mod schema;
 mod validate;
 mod walk;
 
+use crate::domain::OnModelError;
+
 pub use fault::{ConfigFaults, Fault, Origin};
 pub use load::{Loaded, Override};
+pub use management::{Deploy, ManagementConfig};
 pub use metrics::MetricsConfig;
 
 /// Everything that can be configured. Field names are the TOML keys.
@@ -31,6 +35,8 @@ pub struct Config {
     pub redis: RedisConfig,
     /// HTTP frontends.
     pub http: HttpConfig,
+    /// What the management frontend allows.
+    pub management: ManagementConfig,
     /// The RPC port for model containers.
     pub rpc: RpcConfig,
     /// The way of a query.
@@ -101,6 +107,8 @@ pub struct RpcConfig {
     pub message_max_bytes: usize,
     /// Bytes queued for a replica that does not read; above it, it is dropped.
     pub write_queue_max_bytes: usize,
+    /// Longest text of a model's error, bytes; a replica that sends more is dropped.
+    pub model_error_max_bytes: u32,
 }
 
 /// `[serving]`
@@ -121,6 +129,8 @@ pub struct ServingConfig {
     pub cache_max_bytes: u64,
     /// How often one query may be sent to a replica, first try included.
     pub attempts_max: u32,
+    /// What replicas have learned of their latency is saved this often, ms, if it has changed.
+    pub learned_save_ms: u64,
     /// Bound of every actor's mailbox, messages.
     pub mailbox_max: usize,
 }
@@ -241,6 +251,9 @@ pub struct ApplicationConfig {
     pub default_output: String,
     /// The objective, microseconds.
     pub latency_slo_micros: i64,
+    /// What a caller gets for a query that the model answers with an error.
+    #[serde(default)]
+    pub on_model_error: OnModelError,
     /// The model it queries.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
@@ -355,6 +368,7 @@ impl Default for Config {
             redis_url: None,
             redis: RedisConfig::default(),
             http: HttpConfig::default(),
+            management: ManagementConfig::default(),
             rpc: RpcConfig::default(),
             serving: ServingConfig::default(),
             containers: ContainersConfig::default(),
@@ -397,6 +411,7 @@ impl Default for RpcConfig {
             frame_max_bytes: 64 << 20,
             message_max_bytes: 64 << 20,
             write_queue_max_bytes: 128 << 20,
+            model_error_max_bytes: 4 << 10,
         }
     }
 }
@@ -411,6 +426,7 @@ impl Default for ServingConfig {
             batch_max: 4_096,
             cache_max_bytes: 32 << 20,
             attempts_max: 2,
+            learned_save_ms: 10_000,
             mailbox_max: 1_024,
         }
     }

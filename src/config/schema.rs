@@ -3,6 +3,7 @@
 //! A test compares this with the structs and with the documented file.
 
 use super::rule::Rule;
+use crate::domain::OnModelError;
 
 /// One key of a table.
 #[derive(Debug)]
@@ -49,6 +50,7 @@ pub const TOP: &[Key] = &[key("data_dir", Rule::Text), key("redis_url", Rule::Re
 pub const SECTIONS: &[(&str, &[Key])] = &[
     ("redis", REDIS),
     ("http", HTTP),
+    ("management", MANAGEMENT),
     ("rpc", RPC),
     ("serving", SERVING),
     ("containers", CONTAINERS),
@@ -85,6 +87,14 @@ const HTTP: &[Key] = &[
     int("shutdown_timeout_ms", 0, 86_400_000, "milliseconds"),
 ];
 
+const MANAGEMENT: &[Key] = &[
+    key("deploy", Rule::Choice(&["off", "local", "any"])),
+    count("deploys_max", "deployments"),
+    millis("deploy_timeout_max_ms"),
+    count("deploy_replicas_max", "replicas"),
+    int("deploy_output_lines_max", 1, 1_000, "lines"),
+];
+
 const RPC: &[Key] = &[
     key("addr", Rule::RpcAddress),
     count("connections_max", "connections"),
@@ -96,6 +106,7 @@ const RPC: &[Key] = &[
     bytes("frame_max_bytes"),
     bytes("message_max_bytes"),
     bytes("write_queue_max_bytes"),
+    int("model_error_max_bytes", 64, 1 << 20, "bytes"),
 ];
 
 const SERVING: &[Key] = &[
@@ -106,6 +117,7 @@ const SERVING: &[Key] = &[
     count("batch_max", "queries"),
     int("cache_max_bytes", 0, 1 << 40, "bytes"),
     int("attempts_max", 1, 100, "attempts"),
+    int("learned_save_ms", 10, 86_400_000, "milliseconds"),
     count("mailbox_max", "messages"),
 ];
 
@@ -152,6 +164,7 @@ pub const APPLICATION: &[Key] = &[
     needed("input_type", Rule::InputType),
     needed("default_output", Rule::AnyText),
     needed("latency_slo_micros", Rule::Slo),
+    key("on_model_error", Rule::Choice(OnModelError::NAMES)),
     key("model", Rule::Name),
 ];
 

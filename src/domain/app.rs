@@ -49,6 +49,49 @@ impl From<LatencySlo> for i64 {
     }
 }
 
+/// What a caller gets for a query that the model answers with an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnModelError {
+    /// The default output, with the error as its explanation.
+    #[default]
+    Default,
+    /// The error.
+    Error,
+}
+
+impl OnModelError {
+    /// Its names, as users write them.
+    pub const NAMES: &'static [&'static str] = &["default", "error"];
+
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Default => "default",
+            Self::Error => "error",
+        }
+    }
+
+    /// Reads a name.
+    ///
+    /// # Errors
+    /// A sentence with the names there are.
+    pub fn parse(name: &str) -> Result<Self, String> {
+        match name {
+            "default" => Ok(Self::Default),
+            "error" => Ok(Self::Error),
+            other => Err(format!("on_model_error must be 'default' or 'error', not '{other}'")),
+        }
+    }
+
+    /// Whether it is what every application has that does not say.
+    #[must_use]
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// The definition of one application.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AppSpec {
@@ -62,4 +105,8 @@ pub struct AppSpec {
     pub default_output: String,
     /// The objective every answer keeps.
     pub latency_slo: LatencySlo,
+    /// What its callers get for a query that the model answers with an error. Records of releases
+    /// that did not know it lack it.
+    #[serde(default, skip_serializing_if = "OnModelError::is_default")]
+    pub on_model_error: OnModelError,
 }

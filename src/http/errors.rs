@@ -35,6 +35,13 @@ pub const QUERY: Kind = Kind {
     retry_after_s: None,
     when: "the query asks for something that does not exist",
 };
+/// Not for this client.
+pub const FORBIDDEN: Kind = Kind {
+    error: "Forbidden",
+    status: StatusCode::FORBIDDEN,
+    retry_after_s: None,
+    when: "the configuration does not let this client do that",
+};
 /// No such application.
 pub const UNKNOWN_APPLICATION: Kind = Kind {
     error: "Unknown application",
@@ -84,6 +91,13 @@ pub const TOO_MANY: Kind = Kind {
     retry_after_s: Some(1),
     when: "the server answers as many queries as it is configured to",
 };
+/// The model answered with an error.
+pub const MODEL: Kind = Kind {
+    error: "Model error",
+    status: StatusCode::UNPROCESSABLE_ENTITY,
+    retry_after_s: None,
+    when: "the model answered this input with an error, and the application passes it on",
+};
 /// Something the request needs is away.
 pub const UNAVAILABLE: Kind = Kind {
     error: "Service unavailable",
@@ -93,9 +107,10 @@ pub const UNAVAILABLE: Kind = Kind {
 };
 
 /// Every row, for documentation and tests.
-pub const TABLE: [Kind; 10] = [
+pub const TABLE: [Kind; 12] = [
     JSON,
     QUERY,
+    FORBIDDEN,
     UNKNOWN_APPLICATION,
     NOT_FOUND,
     METHOD_NOT_ALLOWED,
@@ -103,6 +118,7 @@ pub const TABLE: [Kind; 10] = [
     BROKEN_BODY,
     TOO_LARGE,
     TOO_MANY,
+    MODEL,
     UNAVAILABLE,
 ];
 

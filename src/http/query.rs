@@ -12,15 +12,16 @@ use percent_encoding::percent_decode_str;
 use tracing::{Instrument as _, debug, debug_span};
 
 use super::body::{self, BodyLimits};
-use super::errors::{self, ApiError};
+use super::errors::{self, ApiError, MODEL};
 use super::schema::rapidjson_phrase;
 use crate::actors::app::App;
 use crate::actors::messages::{Predict, Progress, QueryRefused, Started, Update};
 use crate::actors::router::{Route, Routes};
 use crate::clock;
+use crate::domain::OnModelError;
 use crate::metrics::Outcome;
 use crate::serving::parse::BodyError;
-use crate::serving::ticket::Answer;
+use crate::serving::ticket::{Answer, DefaultReason};
 
 const PREDICT_SCHEMA: &str = "\n  {\n   \"input\" := [double] | [int] | [string] | [byte] | \
                               [float],\n  }\n";
@@ -110,10 +111,19 @@ async fn predict(app: &Addr<App>, body: Bytes) -> Result<HttpResponse, ApiError>
     drop(permit);
     let _span = span.entered();
     let latency = clock::now() - arrived;
+    let passes_errors_on = app.spec.on_model_error == OnModelError::Error;
+    if let [Answer::Default(reason @ DefaultReason::Model(why))] = answers.as_slice()
+        && passes_errors_on
+    {
+        app.metrics.answered(reason.outcome(), 1, latency);
+        debug!(query_id = first_query_id, %why, "answered with the model's error");
+        return Err(ApiError::new(MODEL, &**why));
+    }
     let mut json = BytesMut::with_capacity(96 * answers.len().max(1));
     if answers.len() != 1 {
         json.put_slice(b"{\"batch_predictions\":[");
     }
+    let mut ended = [0; Outcome::ALL.len()];
     for (index, answer) in answers.iter().enumerate() {
         if index > 0 {
             json.put_u8(b',');
@@ -123,9 +133,17 @@ async fn predict(app: &Addr<App>, body: Bytes) -> Result<HttpResponse, ApiError>
             Answer::Output(_) => Outcome::Prediction,
             Answer::Default(reason) => reason.outcome(),
         };
-        app.metrics.answered(outcome, latency);
+        ended[outcome as usize] += 1;
         debug!(query_id, ?outcome, ?latency, "answered");
-        write_answer(&mut json, query_id, answer, app.default_output.json());
+        match answer {
+            Answer::Default(DefaultReason::Model(why)) if passes_errors_on => {
+                write_model_error(&mut json, query_id, why);
+            }
+            answer => write_answer(&mut json, query_id, answer, app.default_output.json()),
+        }
+    }
+    for (outcome, queries) in Outcome::ALL.into_iter().zip(ended).filter(|(_, n)| *n > 0) {
+        app.metrics.answered(outcome, queries, latency);
     }
     if answers.len() != 1 {
         json.put_slice(b"]}");
@@ -154,6 +172,16 @@ fn write_answer(json: &mut BytesMut, query_id: u64, answer: &Answer, default_out
             json.into_inner().put_u8(b'}');
         }
     }
+}
+
+/// What a query of a batch has in place of an answer object. It has no output, so that nobody
+/// takes it for one.
+fn write_model_error(json: &mut BytesMut, query_id: u64, why: &str) {
+    let mut json = json.writer();
+    // Writing to memory does not fail.
+    let _ = write!(json, "{{\"query_id\":{query_id},\"error\":\"{}\",\"cause\":", MODEL.error);
+    let _ = serde_json::to_writer(&mut json, why);
+    json.into_inner().put_u8(b'}');
 }
 
 async fn update(app: &Addr<App>, body: Bytes) -> Result<HttpResponse, ApiError> {

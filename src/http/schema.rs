@@ -171,6 +171,14 @@ impl<'a> Object<'a> {
         self.decode(self.typed(key, "String")?)
     }
 
+    /// A text member that may be missing.
+    ///
+    /// # Errors
+    /// It is of another type, or holds a broken escape.
+    pub fn string_if_there(&self, key: &'static str) -> Result<Option<Cow<'a, str>>, SchemaError> {
+        self.get(key).map(|_| self.string(key)).transpose()
+    }
+
     /// A member that is an array of texts.
     ///
     /// # Errors

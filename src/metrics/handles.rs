@@ -43,12 +43,12 @@ impl Default for AppMetrics {
 }
 
 impl AppMetrics {
-    /// One answered query and the time from arrival to answer.
-    pub fn answered(&self, outcome: Outcome, latency: Duration) {
+    /// Answered queries that ended alike, and the time from their arrival to their answer.
+    pub fn answered(&self, outcome: Outcome, queries: usize, latency: Duration) {
         if let Some(count) = self.outcomes.get(outcome as usize) {
-            count.fetch_add(1, Relaxed);
+            count.fetch_add(queries as u64, Relaxed);
         }
-        self.latency.record_time(latency);
+        self.latency.record_n(micros(latency), queries as u64);
     }
 
     /// The application's objective is this from now on.
@@ -94,6 +94,7 @@ pub struct ModelMetrics {
     pub(super) queue_depth: AtomicU64,
     pub(super) replicas: AtomicU64,
     pub(super) stray_answers: AtomicU64,
+    pub(super) model_errors: AtomicU64,
     pub(super) child_starts: AtomicU64,
     by_replica: RwLock<BTreeMap<ReplicaId, Arc<ReplicaMetrics>>>,
     meter: Mutex<Meter>,
@@ -130,6 +131,7 @@ impl Default for ModelMetrics {
             queue_depth: AtomicU64::new(0),
             replicas: AtomicU64::new(0),
             stray_answers: AtomicU64::new(0),
+            model_errors: AtomicU64::new(0),
             child_starts: AtomicU64::new(0),
             by_replica: RwLock::default(),
             meter: Mutex::new(Meter::new(clock::now())),
@@ -138,11 +140,19 @@ impl Default for ModelMetrics {
 }
 
 impl ModelMetrics {
-    /// One query that reached this model: answered from the prediction cache, or not.
-    /// Also called, with `false`, where the cache is off or an equal query is already under way.
-    pub fn cache_lookup(&self, hit: bool) {
-        let count = if hit { &self.hits } else { &self.misses };
-        count.fetch_add(1, Relaxed);
+    /// Queries that reached this model: answered from the prediction cache, or not because the
+    /// cache is off, has no answer, or an equal query is already under way.
+    pub fn cache_lookups(&self, hits: usize, misses: usize) {
+        for (count, queries) in [(&self.hits, hits), (&self.misses, misses)] {
+            if queries > 0 {
+                count.fetch_add(queries as u64, Relaxed);
+            }
+        }
+    }
+
+    /// So many queries answered by a replica with an error of its model.
+    pub fn model_errors(&self, queries: usize) {
+        self.model_errors.fetch_add(queries as u64, Relaxed);
     }
 
     /// One batch answered by a replica: its size, and the time from send to answer.
@@ -169,9 +179,9 @@ impl ModelMetrics {
         self.by_replica.write().remove(&replica);
     }
 
-    /// Time one query spent in the queue.
-    pub fn queued(&self, wait: Duration) {
-        self.queue_wait.record_time(wait);
+    /// Time that queries which arrived together spent in the queue.
+    pub fn queued(&self, queries: usize, wait: Duration) {
+        self.queue_wait.record_n(micros(wait), queries as u64);
     }
 
     /// Queries skipped at dequeue: expired, or nobody waits any more.

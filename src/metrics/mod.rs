@@ -38,14 +38,16 @@ pub enum Outcome {
     Late,
     /// The default output: the model's queue was full or could not make the deadline.
     Shed,
-    /// The default output: the model failed on this query.
+    /// The default output: the replica failed on this query.
     Failed,
+    /// The default output, or the error itself: the model answered with an error.
+    ModelError,
 }
 
 impl Outcome {
     /// Every outcome, in the order of declaration.
-    pub const ALL: [Self; 5] =
-        [Self::Prediction, Self::NoReplica, Self::Late, Self::Shed, Self::Failed];
+    pub const ALL: [Self; 6] =
+        [Self::Prediction, Self::NoReplica, Self::Late, Self::Shed, Self::Failed, Self::ModelError];
 
     /// The value of the label `outcome`.
     #[must_use]
@@ -56,6 +58,7 @@ impl Outcome {
             Self::Late => "late",
             Self::Shed => "shed",
             Self::Failed => "failed",
+            Self::ModelError => "model_error",
         }
     }
 }
@@ -345,7 +348,7 @@ mod tests {
         let app = metrics.app(&AppName::parse("digits").unwrap());
         let model =
             ModelId::new(ModelName::parse("net").unwrap(), ModelVersion::parse("1").unwrap());
-        app.answered(Outcome::Prediction, Duration::from_millis(1));
+        app.answered(Outcome::Prediction, 1, Duration::from_millis(1));
         metrics.model(&model).batch_answered(ReplicaId(0), 4, Duration::from_millis(1));
         assert_eq!(metrics.totals(clock::now()).1.decaying[0].to_string(), "-1");
         let later = clock::now() + meter::TICK;

@@ -239,8 +239,9 @@ fn of_models(metrics: &Metrics) -> Vec<MetricFamily> {
 type ReadModel = fn(&ModelMetrics) -> u64;
 
 /// The counters and gauges of a model version that have no label of their own.
-const MODEL_NUMBERS: [(&Row, ReadModel); 7] = [
+const MODEL_NUMBERS: [(&Row, ReadModel); 8] = [
     (&table::MODEL_PREDICTIONS, ModelMetrics::predictions),
+    (&table::MODEL_ERRORS, |model| model.model_errors.load(Relaxed)),
     (&table::REPLICAS, |model| model.replicas.load(Relaxed)),
     (&table::QUEUE_DEPTH, |model| model.queue_depth.load(Relaxed)),
     (&table::QUEUE_SKIPPED, |model| model.skipped.load(Relaxed)),

@@ -91,6 +91,9 @@ rows! {
     MODEL_PREDICTIONS = Counter "clipper_model_predictions_total", "queries", MODEL,
         "Queries answered by the replicas of a model version.",
         "no increase for 5 min while clipper_queue_depth is above 0";
+    MODEL_ERRORS = Counter "clipper_model_errors_total", "queries", MODEL,
+        "Queries that a replica answered with an error of its model.",
+        "above 1 % of the version's queries for 5 min";
     MODEL_BATCH_SIZE = Histogram "clipper_model_batch_size", "queries", MODEL,
         "Queries in a batch that a replica answered.", "-";
     MODEL_BATCH_DURATION = Histogram "clipper_model_batch_duration_seconds", "seconds", MODEL,

@@ -3,11 +3,12 @@
 //! A server decodes what containers send and encodes straight into the queue of a connection; a
 //! container does the reverse with lists of frames, as `ZeroMQ` sockets take and give them.
 
-use std::fmt;
+use std::sync::Arc;
 
 use bytes::{BufMut, Bytes};
 
-use super::wire::WireChunks;
+pub use super::decode_error::{DecodeError, ErrorTextFault, NameFault, Part};
+use super::wire::{INLINE_MAX_BYTES, WireChunks};
 use crate::domain::{Input, InputType, InvalidName, ModelName, ModelVersion};
 
 /// The version of the protocol that both sides must have.
@@ -19,6 +20,7 @@ const TYPE_HEARTBEAT: u32 = 2;
 
 const HEARTBEAT_KEEP_ALIVE: u32 = 0;
 const HEARTBEAT_SEND_METADATA: u32 = 1;
+const HEARTBEAT_EXTENSIONS: u32 = 2;
 
 const REQUEST_PREDICT: u32 = 0;
 
@@ -28,6 +30,42 @@ const ANSWER_HEAD_FRAMES: usize = 5;
 const PREDICT_HEAD_FRAMES: usize = 7;
 /// Bytes of a number in a header.
 const WORD_BYTES: usize = 8;
+/// Marks the length of an output that is an error. No output is so long.
+const ERROR_MARK: u64 = 1 << 63;
+
+/// Extensions of version 3, one bit each. A container announces those it knows, the server accepts
+/// those it knows too, and only then they are used: a container or a server that has never heard of
+/// them sees no difference.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Extensions(pub u32);
+
+impl Extensions {
+    /// Plain version 3.
+    pub const NONE: Self = Self(0);
+    /// An answer may hold an error in place of an output.
+    pub const QUERY_ERRORS: Self = Self(1);
+
+    /// Those of `self` that are in `other` as well.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_none(self) -> bool {
+        self == Self::NONE
+    }
+}
+
+/// What an answer may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AnswerLimits {
+    /// Most outputs.
+    pub outputs_max: usize,
+    /// Longest text of an error, bytes; `None` where errors were not negotiated.
+    pub error_max_bytes: Option<usize>,
+}
 
 /// A message of a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +80,8 @@ pub enum FromContainer {
         version: ModelVersion,
         /// What its inputs are made of.
         input_type: InputType,
+        /// The extensions that it announces, unknown ones included.
+        extensions: Extensions,
     },
     /// The outputs of one batch.
     Answer {
@@ -49,6 +89,8 @@ pub enum FromContainer {
         message_id: u32,
         /// One output per input, in order; meant to be UTF-8 text, which is not checked here.
         outputs: Vec<Bytes>,
+        /// Which of the outputs are errors of the model, ascending; their text is UTF-8.
+        errors: Vec<usize>,
     },
 }
 
@@ -59,6 +101,13 @@ pub enum FromServer {
     Heartbeat {
         /// The server does not know this connection and wants a new-container message.
         send_metadata: bool,
+    },
+    /// The extensions that the server accepts of those announced.
+    Extensions {
+        /// Which.
+        accepted: Extensions,
+        /// Longest text of an error, bytes.
+        error_max_bytes: u32,
     },
     /// A batch to predict.
     Predict {
@@ -71,141 +120,13 @@ pub enum FromServer {
     },
 }
 
-/// Which part of a message holds something wrong.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Part {
-    /// The empty first frame.
-    Delimiter,
-    /// The message type.
-    MessageType,
-    /// The heartbeat's kind.
-    HeartbeatKind,
-    /// The message id.
-    MessageId,
-    /// The request type.
-    RequestType,
-    /// The length of the header.
-    HeaderBytes,
-    /// The header.
-    Header,
-}
-
-impl fmt::Display for Part {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Delimiter => "empty first frame",
-            Self::MessageType => "message type",
-            Self::HeartbeatKind => "heartbeat kind",
-            Self::MessageId => "message id",
-            Self::RequestType => "request type",
-            Self::HeaderBytes => "header length",
-            Self::Header => "header",
-        })
-    }
-}
-
-/// Why frames are not a message of version 3. The texts are for the operator's log.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum DecodeError {
-    /// A part is missing, or its frame has the wrong length.
-    #[error("the message's {part} is missing or has the wrong length ({bytes:?} bytes)")]
-    Malformed {
-        /// Which.
-        part: Part,
-        /// Length of the frame, if there is one.
-        bytes: Option<usize>,
-    },
-    /// A number with no meaning.
-    #[error("the message has the unknown {part} {value}")]
-    Unknown {
-        /// Which number.
-        part: Part,
-        /// Its value.
-        value: u64,
-    },
-    /// Frames that should not be there, or too few.
-    #[error("a message of this kind has {expected} frames, not {found}")]
-    FrameCount {
-        /// By the table.
-        expected: usize,
-        /// What arrived.
-        found: usize,
-    },
-    /// The RPC version is missing, unreadable or not [`RPC_VERSION`].
-    #[error("{}; version {RPC_VERSION} is needed", VersionText(*.found))]
-    RpcVersion {
-        /// What the peer said.
-        found: Option<u32>,
-    },
-    /// A model name or version that cannot be one.
-    #[error("the container's {field} cannot be one: {why}")]
-    Name {
-        /// `model name` or `model version`.
-        field: &'static str,
-        /// The rule that it breaks.
-        why: NameFault,
-    },
-    /// An input type that is not `0` to `4`.
-    #[error("the container's input type is {0:?}, not a number from 0 to 4")]
-    InputType(String),
-    /// The header counts more outputs or inputs than allowed.
-    #[error("the message counts {count} items; the limit is {max}")]
-    TooMany {
-        /// By its header.
-        count: u64,
-        /// The limit.
-        max: usize,
-    },
-    /// The header and the frames behind it differ in number.
-    #[error("the header counts {count} items but {frames} frames follow it")]
-    ItemCount {
-        /// By the header.
-        count: u64,
-        /// What arrived.
-        frames: usize,
-    },
-    /// The header and a frame differ in length.
-    #[error("item {index} has {bytes} bytes but the header says {announced}")]
-    ItemBytes {
-        /// Which, from 0.
-        index: usize,
-        /// By the header.
-        announced: u64,
-        /// What arrived.
-        bytes: usize,
-    },
-}
-
-/// Why bytes cannot be a name.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum NameFault {
-    /// Not text.
-    #[error("it is not UTF-8")]
-    NotText,
-    /// Against a rule of names.
-    #[error(transparent)]
-    Invalid(#[from] InvalidName),
-}
-
-struct VersionText(Option<u32>);
-
-impl fmt::Display for VersionText {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Some(found) => write!(f, "the peer speaks RPC version {found}"),
-            None => f.write_str("the peer does not say a readable RPC version"),
-        }
-    }
-}
-
-/// Reads a message of a container. An answer may have up to `outputs_max` outputs; they are moved,
-/// not copied.
+/// Reads a message of a container. The outputs of an answer are moved, not copied.
 ///
 /// # Errors
 /// What is wrong with the message. The connection is then to be closed.
 pub fn decode_from_container(
     mut frames: Vec<Bytes>,
-    outputs_max: usize,
+    limits: AnswerLimits,
 ) -> Result<FromContainer, DecodeError> {
     delimiter(&frames)?;
     match u32_at(&frames, 1, Part::MessageType)? {
@@ -217,9 +138,9 @@ pub fn decode_from_container(
         TYPE_CONTENT => {
             let message_id = u32_at(&frames, 2, Part::MessageId)?;
             let header = header(&frames, 3, 1)?;
-            items(header, 0, &frames[ANSWER_HEAD_FRAMES..], outputs_max)?;
+            let errors = outputs(header, &frames[ANSWER_HEAD_FRAMES..], limits)?;
             frames.drain(..ANSWER_HEAD_FRAMES);
-            Ok(FromContainer::Answer { message_id, outputs: frames })
+            Ok(FromContainer::Answer { message_id, outputs: frames, errors })
         }
         other => Err(unknown(Part::MessageType, other)),
     }
@@ -239,8 +160,12 @@ pub fn decode_from_server(
     match u32_at(&frames, 2, Part::MessageType)? {
         TYPE_HEARTBEAT => {
             let kind = u32_at(&frames, 3, Part::HeartbeatKind)?;
-            frame_count(&frames, 4)?;
+            frame_count(&frames, if kind == HEARTBEAT_EXTENSIONS { 6 } else { 4 })?;
             match kind {
+                HEARTBEAT_EXTENSIONS => Ok(FromServer::Extensions {
+                    accepted: Extensions(u32_at(&frames, 4, Part::Extensions)?),
+                    error_max_bytes: u32_at(&frames, 5, Part::Extensions)?,
+                }),
                 HEARTBEAT_KEEP_ALIVE => Ok(FromServer::Heartbeat { send_metadata: false }),
                 HEARTBEAT_SEND_METADATA => Ok(FromServer::Heartbeat { send_metadata: true }),
                 other => Err(unknown(Part::HeartbeatKind, other)),
@@ -256,7 +181,7 @@ pub fn decode_from_server(
             let code = word(header, 0);
             let input_type = InputType::from_wire_code(code)
                 .ok_or_else(|| DecodeError::InputType(code.to_string()))?;
-            items(header, 1, &frames[PREDICT_HEAD_FRAMES..], inputs_max)?;
+            items(header, 1, &frames[PREDICT_HEAD_FRAMES..], inputs_max, same_length)?;
             frames.drain(..PREDICT_HEAD_FRAMES);
             Ok(FromServer::Predict { message_id, input_type, inputs: frames })
         }
@@ -272,6 +197,17 @@ pub fn encode_heartbeat(out: &mut WireChunks, send_metadata: bool) {
     out.copy_frame(&RPC_VERSION.to_le_bytes(), true);
     out.copy_frame(&TYPE_HEARTBEAT.to_le_bytes(), true);
     out.copy_frame(&kind.to_le_bytes(), false);
+}
+
+/// Queues the server's word on the extensions that a container has announced. Only for such a
+/// container: others do not know this message.
+pub fn encode_extensions(out: &mut WireChunks, accepted: Extensions, error_max_bytes: u32) {
+    out.copy_frame(&[], true);
+    out.copy_frame(&RPC_VERSION.to_le_bytes(), true);
+    out.copy_frame(&TYPE_HEARTBEAT.to_le_bytes(), true);
+    out.copy_frame(&HEARTBEAT_EXTENSIONS.to_le_bytes(), true);
+    out.copy_frame(&accepted.0.to_le_bytes(), true);
+    out.copy_frame(&error_max_bytes.to_le_bytes(), false);
 }
 
 /// Queues a batch; large inputs are queued by reference.
@@ -301,7 +237,12 @@ pub fn encode_predict<'a, I>(
         }
     });
     for (index, input) in inputs.enumerate() {
-        out.push_frame(&input.0, index + 1 < count);
+        let more = index + 1 < count;
+        if input.0.len() <= INLINE_MAX_BYTES {
+            out.copy_frame(&input.0, more);
+        } else {
+            out.push_frame(Bytes::from_owner(Arc::clone(&input.0)), more);
+        }
     }
 }
 
@@ -311,30 +252,39 @@ pub fn encode_container_heartbeat() -> Vec<Bytes> {
     vec![Bytes::new(), number(TYPE_HEARTBEAT)]
 }
 
-/// A container's description of itself.
+/// A container's description of itself. Extensions are announced behind the RPC version, in the
+/// same frame, of which the original server reads the first 4 bytes.
 #[must_use]
 pub fn encode_new_container(
     name: &ModelName,
     version: &ModelVersion,
     input_type: InputType,
+    extensions: Extensions,
 ) -> Vec<Bytes> {
+    let mut rpc_version = RPC_VERSION.to_le_bytes().to_vec();
+    if !extensions.is_none() {
+        rpc_version.put_u32_le(extensions.0);
+    }
     vec![
         Bytes::new(),
         number(TYPE_NEW_CONTAINER),
         Bytes::copy_from_slice(name.as_str().as_bytes()),
         Bytes::copy_from_slice(version.as_str().as_bytes()),
         Bytes::from(input_type.wire_code().to_string()),
-        number(RPC_VERSION),
+        Bytes::from(rpc_version),
     ]
 }
 
-/// A container's answer to the predict message `message_id`.
+/// A container's answer to the predict message `message_id`. `errors` says which of the outputs are
+/// errors, ascending; only for a server that has accepted [`Extensions::QUERY_ERRORS`].
 #[must_use]
-pub fn encode_answer(message_id: u32, outputs: Vec<Bytes>) -> Vec<Bytes> {
+pub fn encode_answer(message_id: u32, outputs: Vec<Bytes>, errors: &[usize]) -> Vec<Bytes> {
     let mut header = Vec::with_capacity((1 + outputs.len()) * WORD_BYTES);
     header.put_u64_le(outputs.len() as u64);
-    for output in &outputs {
-        header.put_u64_le(output.len() as u64);
+    let mut errors = errors.iter().peekable();
+    for (index, output) in outputs.iter().enumerate() {
+        let mark = if errors.next_if_eq(&&index).is_some() { ERROR_MARK } else { 0 };
+        header.put_u64_le(output.len() as u64 | mark);
     }
     let mut frames = Vec::with_capacity(ANSWER_HEAD_FRAMES + outputs.len());
     frames.push(Bytes::new());
@@ -377,24 +327,32 @@ fn frame_count(frames: &[Bytes], expected: usize) -> Result<(), DecodeError> {
     Err(DecodeError::FrameCount { expected, found: frames.len() })
 }
 
-/// Checks the RPC version. Containers on the JVM send it in 8 bytes, all others in 4.
-fn rpc_version(frame: Option<&Bytes>) -> Result<(), DecodeError> {
+/// Checks the RPC version and reads the extensions behind it. The frame has 4 bytes, or 8 from
+/// containers that announce extensions and from those on the JVM, where the rest is zero.
+fn rpc_version(frame: Option<&Bytes>) -> Result<Extensions, DecodeError> {
     let found = frame.and_then(|frame| {
-        let long = <[u8; 8]>::try_from(&frame[..]).ok().map(u64::from_le_bytes);
-        let short = <[u8; 4]>::try_from(&frame[..]).ok().map(u32::from_le_bytes);
-        short.or_else(|| u32::try_from(long?).ok())
+        let (version, rest) = frame.split_first_chunk::<4>()?;
+        let extensions = match rest {
+            [] => 0,
+            rest => u32::from_le_bytes(rest.try_into().ok()?),
+        };
+        Some((u32::from_le_bytes(*version), Extensions(extensions)))
     });
-    if found == Some(RPC_VERSION) { Ok(()) } else { Err(DecodeError::RpcVersion { found }) }
+    match found {
+        Some((RPC_VERSION, extensions)) => Ok(extensions),
+        found => Err(DecodeError::RpcVersion { found: found.map(|(version, _)| version) }),
+    }
 }
 
 fn new_container(frames: &[Bytes]) -> Result<FromContainer, DecodeError> {
     // The version comes first: of another version, nothing else is known to be where it should.
-    rpc_version(frames.get(5))?;
+    let extensions = rpc_version(frames.get(5))?;
     frame_count(frames, 6)?;
     Ok(FromContainer::NewContainer {
         name: name(&frames[2], "model name", ModelName::parse)?,
         version: name(&frames[3], "model version", ModelVersion::parse)?,
         input_type: input_type(&frames[4])?,
+        extensions,
     })
 }
 
@@ -449,9 +407,15 @@ fn word(header: &[u8], index: usize) -> u64 {
         .map_or(0, |word| u64::from_le_bytes(*word))
 }
 
-/// Checks that number `count_at` of the header counts `frames`, and that what follows are their
-/// lengths.
-fn items(header: &[u8], count_at: usize, frames: &[Bytes], max: usize) -> Result<(), DecodeError> {
+/// Checks that number `count_at` of the header counts `frames`, and by `check`, which gets a
+/// frame's place and its number, that what follows are their lengths.
+fn items(
+    header: &[u8],
+    count_at: usize,
+    frames: &[Bytes],
+    max: usize,
+    mut check: impl FnMut(usize, u64, &Bytes) -> Result<(), DecodeError>,
+) -> Result<(), DecodeError> {
     let count = word(header, count_at);
     if count > max as u64 {
         return Err(DecodeError::TooMany { count, max });
@@ -465,12 +429,46 @@ fn items(header: &[u8], count_at: usize, frames: &[Bytes], max: usize) -> Result
         return Err(DecodeError::Malformed { part: Part::Header, bytes });
     }
     for (index, (length, frame)) in lengths.iter().zip(frames).enumerate() {
-        let announced = u64::from_le_bytes(*length);
-        if announced != frame.len() as u64 {
-            return Err(DecodeError::ItemBytes { index, announced, bytes: frame.len() });
-        }
+        check(index, u64::from_le_bytes(*length), frame)?;
     }
     Ok(())
+}
+
+fn same_length(index: usize, announced: u64, frame: &Bytes) -> Result<(), DecodeError> {
+    if announced == frame.len() as u64 {
+        return Ok(());
+    }
+    Err(DecodeError::ItemBytes { index, announced, bytes: frame.len() })
+}
+
+/// Checks the outputs of an answer; those that are errors.
+fn outputs(
+    header: &[u8],
+    frames: &[Bytes],
+    limits: AnswerLimits,
+) -> Result<Vec<usize>, DecodeError> {
+    let mut errors = Vec::new();
+    items(header, 0, frames, limits.outputs_max, |index, announced, frame| {
+        match limits.error_max_bytes {
+            Some(max) if announced & ERROR_MARK != 0 => {
+                same_length(index, announced & !ERROR_MARK, frame)?;
+                error_text(frame, max).map_err(|why| DecodeError::ErrorText { index, why })?;
+                errors.push(index);
+                Ok(())
+            }
+            _ => same_length(index, announced, frame),
+        }
+    })?;
+    Ok(errors)
+}
+
+fn error_text(frame: &[u8], max: usize) -> Result<(), ErrorTextFault> {
+    match frame.len() {
+        0 => return Err(ErrorTextFault::Empty),
+        bytes if bytes > max => return Err(ErrorTextFault::TooLong { bytes, max }),
+        _ => {}
+    }
+    std::str::from_utf8(frame).map(|_| ()).map_err(|_| ErrorTextFault::NotText)
 }
 
 #[cfg(test)]

@@ -8,6 +8,10 @@ use crate::rpc::zmtp::{Decoder, Incoming, Limits};
 use bytes::BytesMut;
 
 const MAX: usize = 100;
+/// An original container's.
+const PLAIN: AnswerLimits = AnswerLimits { outputs_max: MAX, error_max_bytes: None };
+/// After both sides have agreed on errors.
+const WITH_ERRORS: AnswerLimits = AnswerLimits { outputs_max: MAX, error_max_bytes: Some(16) };
 
 /// What pyzmq 27.3 wrote for the calls of the original's Python container.
 const PY_HEARTBEAT: &[u8] = b"\x01\x00\x00\x04\x02\0\0\0";
@@ -43,7 +47,7 @@ fn written(frames: &[Bytes]) -> Bytes {
 }
 
 fn from_container(frames: &[&[u8]]) -> Result<FromContainer, DecodeError> {
-    decode_from_container(frames.iter().map(|frame| Bytes::copy_from_slice(frame)).collect(), MAX)
+    decode_from_container(frames.iter().map(|frame| Bytes::copy_from_slice(frame)).collect(), PLAIN)
 }
 
 fn digits() -> (ModelName, ModelVersion) {
@@ -54,18 +58,21 @@ fn digits() -> (ModelName, ModelVersion) {
 fn the_original_python_container_is_understood_and_imitated_to_the_byte() {
     let (name, version) = digits();
     let input_type = InputType::Doubles;
-    assert_eq!(decode_from_container(frames_of(PY_HEARTBEAT), MAX), Ok(FromContainer::Heartbeat));
+    assert_eq!(decode_from_container(frames_of(PY_HEARTBEAT), PLAIN), Ok(FromContainer::Heartbeat));
     assert_eq!(written(&encode_container_heartbeat()), PY_HEARTBEAT);
-    assert_eq!(written(&encode_new_container(&name, &version, input_type)), PY_NEW);
     assert_eq!(
-        decode_from_container(frames_of(PY_NEW), MAX),
-        Ok(FromContainer::NewContainer { name, version, input_type })
+        written(&encode_new_container(&name, &version, input_type, Extensions::NONE)),
+        PY_NEW
+    );
+    assert_eq!(
+        decode_from_container(frames_of(PY_NEW), PLAIN),
+        Ok(FromContainer::NewContainer { name, version, input_type, extensions: Extensions::NONE })
     );
     let outputs = vec![Bytes::from_static(b"1"), Bytes::from("\u{e9}7")];
-    assert_eq!(written(&encode_answer(7, outputs.clone())), PY_ANSWER);
+    assert_eq!(written(&encode_answer(7, outputs.clone(), &[])), PY_ANSWER);
     assert_eq!(
-        decode_from_container(frames_of(PY_ANSWER), MAX),
-        Ok(FromContainer::Answer { message_id: 7, outputs })
+        decode_from_container(frames_of(PY_ANSWER), PLAIN),
+        Ok(FromContainer::Answer { message_id: 7, outputs, errors: Vec::new() })
     );
 }
 
@@ -81,7 +88,7 @@ fn the_server_writes_what_a_libzmq_router_writes() {
     let bytes = |values: &[f64]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Bytes>();
     let inputs = vec![bytes(&[1.5, -2.0]), bytes(&[0.25])];
     let mut out = WireChunks::new();
-    let as_inputs: Vec<Input> = inputs.iter().cloned().map(Input).collect();
+    let as_inputs: Vec<Input> = inputs.iter().map(|i| Input(Arc::from(&i[..]))).collect();
     encode_predict(&mut out, 7, InputType::Doubles, &as_inputs);
     assert_eq!(bytes_of(out), ROUTER_PREDICT);
     assert_eq!(
@@ -93,8 +100,12 @@ fn the_server_writes_what_a_libzmq_router_writes() {
 #[test]
 fn containers_of_other_languages_are_understood() {
     let (name, version) = digits();
-    let expected =
-        Ok(FromContainer::NewContainer { name, version, input_type: InputType::Doubles });
+    let expected = Ok(FromContainer::NewContainer {
+        name,
+        version,
+        input_type: InputType::Doubles,
+        extensions: Extensions::NONE,
+    });
     let new = |input_type: &[u8], rpc: &[u8]| {
         from_container(&[b"", &[0; 4], b"digits", b"1", input_type, rpc])
     };
@@ -160,7 +171,8 @@ fn a_wrong_answer_says_what_is_wrong() {
         answer(announced, &words(header), outputs).expect_err("should be refused")
     };
     assert!(answer(16, &words(&[1, 2]), &[b"ok"]).is_ok());
-    let empty = Ok(FromContainer::Answer { message_id: 7, outputs: Vec::new() });
+    let empty =
+        Ok(FromContainer::Answer { message_id: 7, outputs: Vec::new(), errors: Vec::new() });
     assert_eq!(answer(8, &words(&[0]), &[]), empty);
     let header = |bytes| DecodeError::Malformed { part: Part::Header, bytes: Some(bytes) };
     assert_eq!(fault(0, &[], &[]), header(0));
@@ -182,6 +194,51 @@ fn a_wrong_answer_says_what_is_wrong() {
     );
 }
 
+#[test]
+fn extensions_are_announced_behind_the_rpc_version_and_accepted_by_a_message() {
+    let (name, version) = digits();
+    let frames = encode_new_container(
+        &name,
+        &version,
+        InputType::Doubles,
+        Extensions(Extensions::QUERY_ERRORS.0 | 1 << 31),
+    );
+    assert_eq!(frames[5], &b"\x03\0\0\0\x01\0\0\x80"[..], "the original reads the first 4 bytes");
+    match decode_from_container(frames, PLAIN) {
+        Ok(FromContainer::NewContainer { extensions, .. }) => {
+            assert_eq!(extensions.and(Extensions::QUERY_ERRORS), Extensions::QUERY_ERRORS);
+        }
+        other => panic!("{other:?}"),
+    }
+    for rpc in [&b"\x04\0\0\0\x01\0\0\0"[..], b"\x03\0\0\0\x01", b"\x03\0\0\0\x01\0\0\0\0"] {
+        let refused = from_container(&[b"", &[0; 4], b"a", b"1", b"3", rpc]);
+        assert!(matches!(refused, Err(DecodeError::RpcVersion { .. })), "{rpc:?}: {refused:?}");
+    }
+    let mut out = WireChunks::new();
+    encode_extensions(&mut out, Extensions::QUERY_ERRORS, 4096);
+    let accepted =
+        FromServer::Extensions { accepted: Extensions::QUERY_ERRORS, error_max_bytes: 4096 };
+    assert_eq!(decode_from_server(frames_of(&bytes_of(out)), MAX), Ok(accepted));
+}
+
+#[test]
+fn an_error_needs_the_agreement_and_a_short_text() {
+    let answer = |text: &'static [u8], limits| {
+        decode_from_container(encode_answer(7, vec![Bytes::from_static(text)], &[0]), limits)
+    };
+    let fault = |text| match answer(text, WITH_ERRORS) {
+        Err(DecodeError::ErrorText { index: 0, why }) => why,
+        other => panic!("{other:?}"),
+    };
+    assert!(answer(b"0123456789abcdef", WITH_ERRORS).is_ok());
+    assert_eq!(fault(b"0123456789abcdef!"), ErrorTextFault::TooLong { bytes: 17, max: 16 });
+    assert_eq!(fault(b""), ErrorTextFault::Empty);
+    assert_eq!(fault(b"\xff"), ErrorTextFault::NotText);
+    let length = ERROR_MARK | 2;
+    let stranger = DecodeError::ItemBytes { index: 0, announced: length, bytes: 2 };
+    assert_eq!(answer(b"no", PLAIN), Err(stranger), "nobody agreed");
+}
+
 fn frames() -> impl Strategy<Value = Vec<Bytes>> {
     let frame = prop_oneof![
         Just(Vec::new()),
@@ -199,20 +256,31 @@ fn items() -> impl Strategy<Value = Vec<Bytes>> {
 proptest! {
     #[test]
     fn any_frames_are_read_or_refused(frames in frames()) {
-        let _ = decode_from_container(frames.clone(), MAX);
+        let _ = decode_from_container(frames.clone(), WITH_ERRORS);
         let _ = decode_from_server(frames, MAX);
     }
 
     #[test]
     fn answers_come_back(message_id: u32, outputs in items()) {
-        let read = decode_from_container(encode_answer(message_id, outputs.clone()), MAX);
-        prop_assert_eq!(read, Ok(FromContainer::Answer { message_id, outputs }));
+        let read = decode_from_container(encode_answer(message_id, outputs.clone(), &[]), PLAIN);
+        prop_assert_eq!(read, Ok(FromContainer::Answer { message_id, outputs, errors: vec![] }));
+    }
+
+    #[test]
+    fn errors_come_back_beside_outputs(
+        texts in prop::collection::vec("[a-zé]{1,8}", 0..9),
+        bits: u16,
+    ) {
+        let errors: Vec<usize> = (0..texts.len()).filter(|at| bits & 1 << at != 0).collect();
+        let outputs: Vec<Bytes> = texts.into_iter().map(Bytes::from).collect();
+        let read = decode_from_container(encode_answer(7, outputs.clone(), &errors), WITH_ERRORS);
+        prop_assert_eq!(read, Ok(FromContainer::Answer { message_id: 7, outputs, errors }));
     }
 
     #[test]
     fn batches_come_back(message_id: u32, inputs in items()) {
         let mut out = WireChunks::new();
-        let as_inputs: Vec<Input> = inputs.iter().cloned().map(Input).collect();
+        let as_inputs: Vec<Input> = inputs.iter().map(|i| Input(Arc::from(&i[..]))).collect();
         encode_predict(&mut out, message_id, InputType::Strings, &as_inputs);
         let read = decode_from_server(frames_of(&bytes_of(out)), MAX);
         let input_type = InputType::Strings;

@@ -23,7 +23,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tracing::{debug, warn};
 
-use super::codec::{self, DecodeError, FromContainer};
+use super::codec::{self, AnswerLimits, DecodeError, Extensions, FromContainer};
 use super::wire::WireChunks;
 use super::zmtp::{Decoder, Handshake, Incoming, Limits, Step, ZmtpError};
 use crate::clock::{self, Instant};
@@ -34,6 +34,8 @@ use crate::metrics::{Metrics, RpcEnd};
 /// Message limits until a container has registered: its metadata is a few short frames.
 const HANDSHAKE_LIMITS: Limits =
     Limits { frames_max: 16, frame_max_bytes: 4 << 10, message_max_bytes: 16 << 10 };
+/// Nothing has been asked, so nothing can be answered.
+const NO_ANSWER: AnswerLimits = AnswerLimits { outputs_max: 0, error_max_bytes: None };
 /// A peer that says nothing for this long after the handshake is asked for its metadata: it may
 /// have reconnected to a restarted server and would otherwise stay silent until its own idle
 /// heartbeat.
@@ -51,16 +53,25 @@ pub struct Registration {
     pub stream: std::net::TcpStream,
     /// What was read beyond the new-container message.
     pub unread: BytesMut,
+    /// What it says of itself.
+    pub introduction: Introduction,
+    /// The other end.
+    pub peer: SocketAddr,
+    /// Its place among the open connections.
+    pub place: Place,
+}
+
+/// What a container says of itself.
+#[derive(Debug)]
+pub struct Introduction {
+    /// The routing identity it asked for; mostly empty.
+    pub identity: Bytes,
     /// What it serves.
     pub model: ModelId,
     /// What its inputs are made of.
     pub input_type: InputType,
-    /// The other end.
-    pub peer: SocketAddr,
-    /// The routing identity it asked for; mostly empty.
-    pub identity: Bytes,
-    /// Its place among the open connections.
-    pub place: Place,
+    /// The extensions that it announces.
+    pub extensions: Extensions,
 }
 
 /// Why a connection was not handed over.
@@ -295,14 +306,14 @@ async fn introduce(
     tune(&stream).map_err(closed)?;
     let mut connection = Connection { stream, buffer: BytesMut::with_capacity(1 << 10) };
     let deadline = Duration::from_millis(config.handshake_timeout_ms);
-    let (identity, model, input_type) =
+    let introduction =
         tokio::time::timeout(deadline, connection.introduction()).await.map_err(|_| {
             let text = format!("it did not say what it serves within {deadline:?}");
             Refused::new(RpcEnd::HandshakeTimeout, text)
         })??;
     let stream = connection.stream.into_std().map_err(closed)?;
     let unread = connection.buffer;
-    Ok(Registration { stream, unread, model, input_type, peer, identity, place })
+    Ok(Registration { stream, unread, introduction, peer, place })
 }
 
 fn tune(stream: &TcpStream) -> io::Result<()> {
@@ -320,7 +331,7 @@ struct Connection {
 
 impl Connection {
     /// Greeting, READY, and messages until one says what the peer serves.
-    async fn introduction(&mut self) -> Result<(Bytes, ModelId, InputType), Refused> {
+    async fn introduction(&mut self) -> Result<Introduction, Refused> {
         self.write(&Handshake::greeting()).await?;
         let mut handshake = Handshake::new();
         let identity = loop {
@@ -337,11 +348,12 @@ impl Connection {
         loop {
             match decoder.next(&mut self.buffer).map_err(|e| Refused::new(end_of(&e), e))? {
                 Some(Incoming::Message(frames)) => {
-                    let message = codec::decode_from_container(frames, 0)
+                    let message = codec::decode_from_container(frames, NO_ANSWER)
                         .map_err(|e| Refused::new(end_of_decode(&e), e))?;
                     match message {
-                        FromContainer::NewContainer { name, version, input_type } => {
-                            return Ok((identity, ModelId::new(name, version), input_type));
+                        FromContainer::NewContainer { name, version, input_type, extensions } => {
+                            let model = ModelId::new(name, version);
+                            return Ok(Introduction { identity, model, input_type, extensions });
                         }
                         FromContainer::Heartbeat => codec::encode_heartbeat(&mut answer, true),
                         FromContainer::Answer { .. } => {

@@ -43,6 +43,18 @@
 //! an input. The `u32` 3 is the RPC version. Input types are 0 bytes, 1 integers, 2 floats, 3
 //! doubles, 4 strings; a new-container message says it as decimal text.
 //!
+//! # Extensions
+//! A container that knows extensions announces them in the frame of its RPC version, which then has
+//! 8 bytes: `u32` 3, `u32` bits ([`codec::Extensions`]). The original server reads the first four.
+//! This server answers the announcement, and only that, with a message of its own:
+//!
+//! | message | frames |
+//! |---|---|
+//! | extensions | `""`, `u32` 3, `u32` 2, `u32` 2, `u32` accepted bits, `u32` longest error |
+//!
+//! From here on an answer may hold errors of the model: bit 63 of an output's length says that the
+//! output is the text of an error. `docs/container-protocol.md` has the bytes.
+//!
 //! # Life of a container
 //! It connects and sends a heartbeat. The server answers with kind 1, and the container sends
 //! new-container: from here on it is a replica and gets predict messages, one at a time. When it
@@ -57,6 +69,7 @@
 //! an answer is limited by the caller of [`codec::decode_from_container`].
 
 pub mod codec;
+mod decode_error;
 pub mod listener;
 pub mod wire;
 pub mod zmtp;

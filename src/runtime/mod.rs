@@ -21,23 +21,26 @@ pub mod session;
 use bytes::Bytes;
 
 pub use args::{ContainerCommand, run_cli};
-pub use launch::{Launch, launch_plan};
+pub use launch::{Launch, Launcher, launch_plan};
 pub use session::{ContainerOptions, RuntimeError, run, run_until};
 
 use crate::domain::InputType;
 
-/// A model as a container sees it: a batch of inputs in, one text per input out.
+/// What a model makes of one input: a text, or why it has none.
+pub type ModelOutput = Result<String, String>;
+
+/// A model as a container sees it: a batch of inputs in, one output per input out.
 pub trait BatchModel {
     /// What the inputs are made of; announced to the server when the container registers.
     fn input_type(&self) -> InputType;
 
-    /// Answers `inputs`, in their wire form, with one output text each, in the same order.
+    /// Answers `inputs`, in their wire form, with one output each, in the same order.
     ///
-    /// An input that cannot be predicted gets [`error_output`]; it never spoils its neighbours.
-    fn predict(&mut self, inputs: &[Bytes]) -> Vec<String>;
+    /// An input that cannot be predicted gets an error; it never spoils its neighbours.
+    fn predict(&mut self, inputs: &[Bytes]) -> Vec<ModelOutput>;
 }
 
-/// The output of an input that could not be predicted: a JSON object with the key `error`.
+/// An error as an output, for a server that takes no errors: a JSON object with the key `error`.
 #[must_use]
 pub fn error_output(why: &str) -> String {
     serde_json::json!({ "error": why }).to_string()

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::BatchModel;
+use super::{BatchModel, ModelOutput};
 use crate::domain::InputType;
 
 /// Answers every input with the same text after a fixed time per batch.
@@ -24,12 +24,12 @@ impl BatchModel for NoopModel {
         self.input_type
     }
 
-    fn predict(&mut self, inputs: &[Bytes]) -> Vec<String> {
+    fn predict(&mut self, inputs: &[Bytes]) -> Vec<ModelOutput> {
         if !self.sleep.is_zero() {
             // Blocks on purpose: a real model keeps its process busy just like this.
             #[allow(clippy::disallowed_methods, reason = "stands for a model's computation")]
             thread::sleep(self.sleep);
         }
-        vec![self.output.clone(); inputs.len()]
+        vec![Ok(self.output.clone()); inputs.len()]
     }
 }

@@ -10,7 +10,7 @@ use tract_onnx::tract_hir::infer::Factoid as _;
 use tract_onnx::tract_hir::internal::{DimLike as _, bail};
 
 use super::onnx_output::render_rows;
-use super::{BatchModel, error_output, onnx_ops};
+use super::{BatchModel, ModelOutput, onnx_ops};
 use crate::domain::InputType;
 
 /// Rows of the batch that proves at load time that the model runs.
@@ -178,12 +178,12 @@ impl OnnxModel {
     fn wrong_length(&self, input: &Bytes) -> String {
         let element = self.input_type.element_bytes();
         let got = input.len() / element;
-        error_output(&format!(
+        format!(
             "expected {} {}, got {got} ({} bytes)",
             self.layout.width(),
             self.input_type,
             input.len()
-        ))
+        )
     }
 }
 
@@ -192,7 +192,7 @@ impl BatchModel for OnnxModel {
         self.input_type
     }
 
-    fn predict(&mut self, inputs: &[Bytes]) -> Vec<String> {
+    fn predict(&mut self, inputs: &[Bytes]) -> Vec<ModelOutput> {
         let fits = |input: &&Bytes| input.len() == self.input_bytes();
         let rows: Vec<&Bytes> = inputs.iter().filter(fits).collect();
         match self.predict_rows(&rows) {
@@ -200,16 +200,24 @@ impl BatchModel for OnnxModel {
                 let mut outputs = outputs.into_iter();
                 let mut answer = |input| {
                     let output = if fits(&input) { outputs.next() } else { None };
-                    output.unwrap_or_else(|| self.wrong_length(input))
+                    output.ok_or_else(|| self.wrong_length(input))
                 };
                 inputs.iter().map(&mut answer).collect()
             }
             Err(why) => {
                 tracing::error!("the model failed on a batch of {}: {why}", inputs.len());
-                vec![error_output(&why); inputs.len()]
+                vec![Err(why); inputs.len()]
             }
         }
     }
+}
+
+/// Elements of one input as the file declares them; the model is read and not prepared to run.
+///
+/// # Errors
+/// See [`OnnxError`].
+pub fn declared_width(path: &Path) -> Result<usize, OnnxError> {
+    input_layout(&parse(path)?).map(|layout| layout.width())
 }
 
 fn parse(path: &Path) -> Result<InferenceModel, OnnxError> {

@@ -25,7 +25,11 @@ except ImportError as error:
 
 RPC_VERSION = 3
 NEW_CONTAINER, CONTENT, HEARTBEAT = 0, 1, 2
-SEND_METADATA = 1
+SEND_METADATA, EXTENSIONS = 1, 2
+# The extension by which an answer may hold an error in place of an output, and what marks its
+# length.
+QUERY_ERRORS = 1
+ERROR_MARK = 1 << 63
 PREDICT = 0
 INPUT_TYPES = ["bytes", "integers", "floats", "doubles", "strings"]
 DTYPES = {"integers": "<i4", "floats": "<f4", "doubles": "<f8"}
@@ -99,8 +103,11 @@ def output_text(value):
     return value if isinstance(value, str) else json.dumps(value, default=to_json)
 
 
-def error_text(why):
-    return json.dumps({"error": why})
+class Failure:
+    """In place of an output: why there is none."""
+
+    def __init__(self, why):
+        self.why = why
 
 
 def decode_input(input_type, frame):
@@ -113,7 +120,7 @@ def decode_input(input_type, frame):
 
 
 def predict(function, input_type, frames):
-    """One output text per frame, whatever the function does."""
+    """One output text or failure per frame, whatever the function does."""
     outputs = [None] * len(frames)
     inputs, places = [], []
     for place, frame in enumerate(frames):
@@ -121,7 +128,7 @@ def predict(function, input_type, frames):
             inputs.append(decode_input(input_type, frame))
             places.append(place)
         except ValueError as error:
-            outputs[place] = error_text(f"the input is not {input_type}: {error}")
+            outputs[place] = Failure(f"the input is not {input_type}: {error}")
     try:
         results = function(inputs) if inputs else []
         if isinstance(results, numpy.ndarray):
@@ -133,13 +140,14 @@ def predict(function, input_type, frames):
             raise ValueError(f"the function returned {counts}")
     except Exception as error:
         traceback.print_exc()
-        results = [error_text(f"{type(error).__name__}: {error}")] * len(inputs)
+        results = [Failure(f"{type(error).__name__}: {error}")] * len(inputs)
     for place, result in zip(places, results):
         try:
-            outputs[place] = output_text(result)
+            failed = isinstance(result, Failure)
+            outputs[place] = result if failed else output_text(result)
         except Exception as error:
             traceback.print_exc()
-            outputs[place] = error_text(f"{type(error).__name__}: {error}")
+            outputs[place] = Failure(f"{type(error).__name__}: {error}")
     return outputs
 
 
@@ -149,16 +157,37 @@ def u32(frame):
     return struct.unpack("<I", frame)[0]
 
 
-def send_answer(socket, message_id, outputs):
+def encode(output, error_max_bytes):
+    """The frame of an output and the length to announce for it."""
+    mark = 0
+    if isinstance(output, Failure):
+        if error_max_bytes is None:
+            output = json.dumps({"error": output.why})
+        else:
+            whole = output.why.encode("utf-8", "replace")[:error_max_bytes]
+            # Not cut inside a character.
+            output, mark = whole.decode("utf-8", "ignore"), ERROR_MARK
     # A lone surrogate in an output has no UTF-8; it becomes a question mark.
-    encoded = [output.encode("utf-8", "replace") for output in outputs]
-    header = struct.pack(f"<{1 + len(encoded)}Q", len(encoded), *map(len, encoded))
+    frame = output.encode("utf-8", "replace")
+    return frame, len(frame) | mark
+
+
+def send_answer(socket, message_id, outputs, error_max_bytes):
+    encoded, lengths = [], []
+    for output in outputs:
+        frame, length = encode(output, error_max_bytes)
+        encoded.append(frame)
+        lengths.append(length)
+    header = struct.pack(f"<{1 + len(encoded)}Q", len(encoded), *lengths)
     frames = [b"", struct.pack("<I", CONTENT), message_id, struct.pack("<Q", len(header)), header]
     socket.send_multipart(frames + encoded)
 
 
-def handle(socket, frames, identity, input_type, function):
-    """Acts on one message of the server."""
+def handle(socket, frames, identity, input_type, function, error_max_bytes):
+    """Acts on one message of the server.
+
+    Returns the longest error that the server takes; None where it takes none.
+    """
     if len(frames) < 4 or frames[0] != b"":
         raise BrokenMessage("it is too short or lacks the empty frame")
     if u32(frames[1]) != RPC_VERSION:
@@ -167,9 +196,15 @@ def handle(socket, frames, identity, input_type, function):
     if message_type == HEARTBEAT and u32(frames[3]) == SEND_METADATA:
         type_code = str(INPUT_TYPES.index(input_type)).encode()
         head = [b"", struct.pack("<I", NEW_CONTAINER)]
-        socket.send_multipart(head + identity + [type_code, struct.pack("<I", RPC_VERSION)])
+        # The extensions stand where the original server does not look.
+        rpc_version = struct.pack("<II", RPC_VERSION, QUERY_ERRORS)
+        socket.send_multipart(head + identity + [type_code, rpc_version])
+    if message_type == HEARTBEAT and u32(frames[3]) == EXTENSIONS:
+        if len(frames) != 6:
+            raise BrokenMessage("its extensions are incomplete")
+        return u32(frames[5]) if u32(frames[4]) & QUERY_ERRORS else None
     if message_type != CONTENT or len(frames) < 7 or u32(frames[4]) != PREDICT:
-        return
+        return error_max_bytes
     header, inputs = frames[6], frames[7:]
     if len(header) < 16 or len(header) % 8:
         raise BrokenMessage("its header has the wrong length")
@@ -177,10 +212,11 @@ def handle(socket, frames, identity, input_type, function):
     if count != len(inputs) or sizes != [len(frame) for frame in inputs]:
         raise BrokenMessage(f"its header announces other inputs than the {len(inputs)} that came")
     if type_code != INPUT_TYPES.index(input_type):
-        outputs = [error_text(f"this container takes {input_type}")] * len(inputs)
+        outputs = [Failure(f"this container takes {input_type}")] * len(inputs)
     else:
         outputs = predict(function, input_type, inputs)
-    send_answer(socket, frames[3], outputs)
+    send_answer(socket, frames[3], outputs, error_max_bytes)
+    return error_max_bytes
 
 
 def open_socket(context, address):
@@ -197,7 +233,7 @@ def open_socket(context, address):
 def serve_connection(context, address, identity, input_type, function):
     """One connection until it ends; returns why, and how many seconds it lived."""
     socket, monitor = open_socket(context, address)
-    connected_at = heard_at = next_heartbeat = None
+    connected_at = heard_at = next_heartbeat = error_max_bytes = None
     try:
         poller = zmq.Poller()
         poller.register(socket, zmq.POLLIN)
@@ -214,7 +250,10 @@ def serve_connection(context, address, identity, input_type, function):
                 next_heartbeat = time.monotonic() + HEARTBEAT_SECONDS
             ready = dict(poller.poll(max(0.0, next_heartbeat - time.monotonic()) * 1000))
             if socket in ready:
-                handle(socket, socket.recv_multipart(), identity, input_type, function)
+                message = socket.recv_multipart()
+                error_max_bytes = handle(
+                    socket, message, identity, input_type, function, error_max_bytes
+                )
                 # Taken after the function has run: its time is not the server's silence.
                 heard_at = time.monotonic()
                 next_heartbeat = heard_at + HEARTBEAT_SECONDS

@@ -12,10 +12,10 @@ use tokio::time::{sleep, sleep_until};
 use zeromq::prelude::*;
 use zeromq::{DealerSocket, Endpoint, SocketEvent, SocketOptions, ZmqError, ZmqMessage};
 
-use super::{BatchModel, error_output};
+use super::{BatchModel, ModelOutput, error_output};
 use crate::clock;
 use crate::domain::{InputType, ModelId};
-use crate::rpc::codec::{self, DecodeError, FromServer};
+use crate::rpc::codec::{self, DecodeError, Extensions, FromServer};
 
 /// Who a container is and how patient it is.
 #[derive(Debug, Clone)]
@@ -156,11 +156,13 @@ async fn serve_connection(
     send(&mut socket, codec::encode_container_heartbeat()).await?;
     let mut heard_at = clock::now();
     let mut next_heartbeat = heard_at + options.heartbeat_interval;
+    // Longest error that the server takes; none where it takes none.
+    let mut error_max_bytes = None;
     loop {
         tokio::select! {
             message = socket.recv() => {
                 let message = codec::decode_from_server(message?.into_vec(), usize::MAX)?;
-                if let Some(reply) = reply_to(message, options, model) {
+                if let Some(reply) = reply_to(message, options, model, &mut error_max_bytes) {
                     send(&mut socket, reply).await?;
                 }
                 // Taken after the model has run: its time is not the server's silence.
@@ -188,6 +190,7 @@ fn reply_to(
     message: FromServer,
     options: &ContainerOptions,
     model: &mut impl BatchModel,
+    error_max_bytes: &mut Option<usize>,
 ) -> Option<Vec<Bytes>> {
     match message {
         FromServer::Heartbeat { send_metadata: false } => None,
@@ -195,21 +198,50 @@ fn reply_to(
             &options.model.name,
             &options.model.version,
             model.input_type(),
+            Extensions::QUERY_ERRORS,
         )),
+        FromServer::Extensions { accepted, error_max_bytes: max } => {
+            let takes_errors = accepted.and(Extensions::QUERY_ERRORS) == Extensions::QUERY_ERRORS;
+            *error_max_bytes = takes_errors.then_some(max as usize);
+            None
+        }
         FromServer::Predict { message_id, input_type, inputs } => {
             let outputs = predict(model, input_type, &inputs);
-            let outputs = outputs.into_iter().map(Bytes::from).collect();
-            Some(codec::encode_answer(message_id, outputs))
+            let (outputs, errors) = as_frames(outputs, *error_max_bytes);
+            Some(codec::encode_answer(message_id, outputs, &errors))
         }
     }
 }
 
+/// The outputs, and which of them are errors; all are outputs for a server that takes no errors.
+fn as_frames(
+    outputs: Vec<ModelOutput>,
+    error_max_bytes: Option<usize>,
+) -> (Vec<Bytes>, Vec<usize>) {
+    let mut errors = Vec::new();
+    let frame = |(index, output): (usize, ModelOutput)| match (output, error_max_bytes) {
+        (Ok(text), _) => Bytes::from(text),
+        (Err(why), None) => Bytes::from(error_output(&why)),
+        (Err(mut why), Some(max)) => {
+            errors.push(index);
+            why.truncate(why.floor_char_boundary(max));
+            Bytes::from(why)
+        }
+    };
+    let frames = outputs.into_iter().enumerate().map(frame).collect();
+    (frames, errors)
+}
+
 /// Asks the model and makes sure that every input has its output.
-fn predict(model: &mut impl BatchModel, input_type: InputType, inputs: &[Bytes]) -> Vec<String> {
+fn predict(
+    model: &mut impl BatchModel,
+    input_type: InputType,
+    inputs: &[Bytes],
+) -> Vec<ModelOutput> {
     let expected = model.input_type();
     if input_type != expected {
         let why = format!("this container takes {expected}, not {input_type}");
-        return vec![error_output(&why); inputs.len()];
+        return vec![Err(why); inputs.len()];
     }
     let outputs = model.predict(inputs);
     if outputs.len() == inputs.len() {
@@ -217,7 +249,7 @@ fn predict(model: &mut impl BatchModel, input_type: InputType, inputs: &[Bytes])
     }
     let why = format!("the model gave {} outputs for {} inputs", outputs.len(), inputs.len());
     tracing::error!("{why}");
-    vec![error_output(&why); inputs.len()]
+    vec![Err(why); inputs.len()]
 }
 
 async fn send(socket: &mut DealerSocket, frames: Vec<Bytes>) -> Result<(), SessionError> {

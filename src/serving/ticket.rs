@@ -22,8 +22,10 @@ pub enum DefaultReason {
     Late,
     /// Refused at the door of the model's queue.
     Shed(Arc<str>),
-    /// Tried, and the model failed on it.
+    /// Tried, and the replica failed on it.
     Failed(Arc<str>),
+    /// The model answered with this error.
+    Model(Arc<str>),
 }
 
 impl DefaultReason {
@@ -43,6 +45,7 @@ impl DefaultReason {
             Self::Late => Outcome::Late,
             Self::Shed(_) => Outcome::Shed,
             Self::Failed(_) => Outcome::Failed,
+            Self::Model(_) => Outcome::ModelError,
         }
     }
 }
@@ -55,6 +58,7 @@ impl fmt::Display for DefaultReason {
                 "Failed to retrieve a prediction response within the specified latency SLO",
             ),
             Self::Shed(why) | Self::Failed(why) => f.write_str(why),
+            Self::Model(why) => write!(f, "The model answered with an error: {why}"),
         }
     }
 }

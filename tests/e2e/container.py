@@ -42,6 +42,12 @@ def answer_frames(message_id, outputs):
     return head + outputs
 
 
+def error_frames(message_id, text):
+    """One output, marked as an error."""
+    header = struct.pack("<QQ", 1, len(text) | 1 << 63)
+    return with_header(message_id, header) + [text]
+
+
 def with_header(message_id, header):
     return [b"", u32(CONTENT), u32(message_id), struct.pack("<Q", len(header)), header]
 
@@ -131,7 +137,8 @@ class Container:
         frames = [b"", u32(NEW_CONTAINER), o.name.encode(), o.version.encode()]
         frames.append(o.type_code.encode())
         if o.rpc_version != "missing":
-            frames.append(u32(int(o.rpc_version)))
+            extensions = u32(o.extensions) if o.extensions else b""
+            frames.append(u32(int(o.rpc_version)) + extensions)
         self.socket.send_multipart(frames)
 
     def output(self, one):
@@ -163,6 +170,13 @@ class Container:
             "single frame": [[b"x"]],
             "no delimiter": [normal[1:]],
             "extra frames": [normal + [b"x", b"", b"y"]],
+            "an error": [error_frames(message_id, b"poisoned")],
+            "an error not utf-8": [error_frames(message_id, b"\xff\xfe")],
+            "an error too long": [error_frames(message_id, b"x" * 4097)],
+            "an error without text": [error_frames(message_id, b"")],
+            "an error of another length": [
+                with_header(message_id, struct.pack("<QQ", 1, 7 | 1 << 63)) + [b"poisoned"]
+            ],
             "not utf-8": [answer_frames(message_id, [b"\xff\xfe"] * len(outputs))],
         }
         for frames in replies[self.how]:
@@ -176,6 +190,7 @@ def main():
     parser.add_argument("--version", default="1")
     parser.add_argument("--type-code", default="3")
     parser.add_argument("--rpc-version", default="3")
+    parser.add_argument("--extensions", type=int, default=0, help="bits; 0 is the original")
     parser.add_argument("--output", default="ECHO", help="ECHO repeats the input")
     parser.add_argument("--how", default="right")
     parser.add_argument("--slow-ms", type=int, default=0)

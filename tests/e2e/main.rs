@@ -14,9 +14,13 @@
 #![allow(clippy::disallowed_methods, reason = "tests look from outside, at the real time")]
 
 mod admin;
+mod admin_cli;
+mod deploy;
 mod faults;
 mod golden;
 mod inputs;
+mod learned;
+mod model_errors;
 mod quickstart;
 mod replicas;
 mod runtimes;

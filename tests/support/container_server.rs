@@ -77,7 +77,7 @@ impl Server {
         assert_eq!(frames.len(), 7);
         assert_eq!(frames[0], identity);
         assert_eq!(frames[1], Bytes::new());
-        assert_eq!((&frames[2], &frames[6]), (&u32_frame(0), &u32_frame(3)));
+        assert_eq!((&frames[2], &frames[6][..4]), (&u32_frame(0), &u32_frame(3)[..]));
         let text = |at: usize| String::from_utf8(frames[at].to_vec()).unwrap();
         Registered { identity, name: text(3), version: text(4), type_code: text(5) }
     }

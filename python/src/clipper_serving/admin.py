@@ -48,15 +48,27 @@ class Admin:
         _checked(self._management.request("GET", "/admin/ping", None, self._timeout))
 
     def register_application(
-        self, name: str, input_type: str, default_output: str, slo_micros: int
+        self,
+        name: str,
+        input_type: str,
+        default_output: str,
+        slo_micros: int,
+        on_model_error: str | None = None,
     ) -> None:
-        """Add an application that answers within ``slo_micros`` microseconds."""
+        """Add an application that answers within ``slo_micros`` microseconds.
+
+        ``on_model_error`` says what a caller gets for an input that the model answers with an
+        error: ``"default"``, the default output with the error as its explanation (what the
+        server does unasked), or ``"error"``, see ``ModelError``.
+        """
+        extra = {} if on_model_error is None else {"on_model_error": on_model_error}
         self._post(
             "add_app",
             name=name,
             input_type=input_type,
             default_output=default_output,
             latency_slo_micros=slo_micros,
+            **extra,
         )
 
     def unregister_application(self, name: str) -> None:

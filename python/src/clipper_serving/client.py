@@ -30,7 +30,7 @@ class Client:
     ``timeout`` is in seconds and bounds each wait for the network; the server itself answers
     within the application's latency objective, if need be with its default output.
 
-    All methods raise ``UnknownApplication``, ``BadInput``, ``Overloaded``,
+    All methods raise ``UnknownApplication``, ``BadInput``, ``ModelError``, ``Overloaded``,
     ``ServerUnavailable``, ``PredictionTimeout`` or ``UnexpectedAnswer``.
     """
 
@@ -64,6 +64,9 @@ class Client:
         timeout: float | None = None,
     ) -> list[Prediction]:
         """Predict several inputs in one request; answers in input order.
+
+        An input that the model answers with an error does not fail the others: see
+        ``Prediction.error``.
 
         ``xs`` is a sequence of inputs, or a 2-D array with one input in each row.
         """

@@ -27,6 +27,14 @@ class UnknownApplication(ClipperError):
     """No application of that name is served (HTTP 404)."""
 
 
+class ModelError(ClipperError):
+    """The model answered this input with an error (HTTP 422); ``msg`` is the model's.
+
+    Raised where the application passes errors of its model on; by default they arrive as the
+    default output's explanation.
+    """
+
+
 class Overloaded(ClipperError):
     """The server is at one of its limits (HTTP 429).
 

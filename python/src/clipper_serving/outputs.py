@@ -51,8 +51,14 @@ def to_texts(outputs: Any, count: int) -> list[str]:
 
 
 def error_text(error: BaseException) -> str:
-    """The answer for an input that failed: a JSON object with ``error`` and ``type``."""
+    """An error as an output, for a server that takes no errors: JSON with ``error`` and ``type``."""
     return json.dumps({"error": str(error), "type": type(error).__name__})
+
+
+def error_bytes(error: BaseException, max_bytes: int) -> bytes:
+    """The text of an error as UTF-8 of at most ``max_bytes`` bytes; never cut inside a character."""
+    text = f"{type(error).__name__}: {error}".encode("utf-8", "replace")
+    return text[:max_bytes].decode("utf-8", "ignore").encode("utf-8")
 
 
 def _plain(value: Any) -> Any:

@@ -30,10 +30,18 @@ LOG_INTERVAL_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class BatchResult:
-    """One text for each input, in input order, and how many of them are errors."""
+    """One text for each input, in input order; ``failed`` has the errors by position.
+
+    The text of an input that failed is its error as JSON, for servers that take no errors.
+    """
 
     texts: list[str]
-    errors: int
+    failed: dict[int, Exception]
+
+    @property
+    def errors(self) -> int:
+        """How many inputs failed."""
+        return len(self.failed)
 
 
 @dataclass(frozen=True)
@@ -89,20 +97,25 @@ class Predictor:
     def run(self, batch: DecodedBatch) -> BatchResult:
         """Predict a whole batch. Raises nothing that the model raises."""
         texts: dict[int, str] = {}
-        for position, error in batch.failed.items():
-            texts[position] = error_text(error)
-        search = _Search(self._fn, self._bisect_budget)
-        search.last_error = next(iter(batch.failed.values()), None)
-        for group in batch.groups:
-            outputs = search.run(group.inputs)
-            texts.update(zip(group.positions, outputs))
-        ordered = [texts[position] for position in range(batch.count)]
-        errors = len(batch.failed) + search.errors
-        if errors:
-            self._report(errors, search.last_error)
-        return BatchResult(ordered, errors)
+        failed: dict[int, Exception] = {}
 
-    def _report(self, errors: int, error: Exception | None) -> None:
+        def take(position: int, output: str | Exception) -> None:
+            if isinstance(output, Exception):
+                failed[position] = output
+                output = error_text(output)
+            texts[position] = output
+
+        for position, error in batch.failed.items():
+            take(position, error)
+        search = _Search(self._fn, self._bisect_budget)
+        for group in batch.groups:
+            for position, output in zip(group.positions, search.run(group.inputs)):
+                take(position, output)
+        if failed:
+            self._report(len(failed), next(reversed(failed.values())))
+        return BatchResult([texts[position] for position in range(batch.count)], failed)
+
+    def _report(self, errors: int, error: Exception) -> None:
         """Log failed inputs, at most once in ``LOG_INTERVAL_SECONDS``."""
         self._unreported += errors
         now = time.monotonic()
@@ -155,17 +168,13 @@ class _Search:
     def __init__(self, fn: PredictFn, budget_seconds: float) -> None:
         self._fn = fn
         self._deadline = time.monotonic() + budget_seconds
-        self.errors = 0
-        self.last_error: Exception | None = None
 
-    def run(self, inputs: Any) -> list[str]:
-        """One text for each input of the slice ``inputs``."""
+    def run(self, inputs: Any) -> Sequence[str | Exception]:
+        """One text or error for each input of the slice ``inputs``."""
         try:
             return to_texts(self._fn(inputs), len(inputs))
         except Exception as error:
             if len(inputs) > 1 and time.monotonic() < self._deadline:
                 half = len(inputs) // 2
-                return self.run(inputs[:half]) + self.run(inputs[half:])
-            self.errors += len(inputs)
-            self.last_error = error
-            return [error_text(error)] * len(inputs)
+                return [*self.run(inputs[:half]), *self.run(inputs[half:])]
+            return [error] * len(inputs)

@@ -7,7 +7,7 @@ multipart message as a DEALER socket sees it, the empty delimiter first.
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Union
 
@@ -16,15 +16,22 @@ from .input_types import InputType
 
 RPC_VERSION = 3
 
+QUERY_ERRORS = 1
+"""The extension by which an answer may hold an error in place of an output; a bit."""
+
 _NEW_CONTAINER = 0
 _CONTENT = 1
 _HEARTBEAT = 2
 _SEND_METADATA = 1
+_EXTENSIONS = 2
 _PREDICT = 0
 _FEEDBACK = 1
 
 _U32 = struct.Struct("<I")
 _U64 = struct.Struct("<Q")
+
+_ERROR_MARK = 1 << 63
+"""Marks the length of an output that is an error."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +42,17 @@ class Heartbeat:
     """
 
     wants_metadata: bool
+
+
+@dataclass(frozen=True)
+class Extensions:
+    """The extensions that the server accepts of those announced, as bits.
+
+    ``error_max_bytes`` is the longest error text that it takes.
+    """
+
+    accepted: int
+    error_max_bytes: int
 
 
 @dataclass(frozen=True)
@@ -53,7 +71,7 @@ class FeedbackRequest:
     message_id: int
 
 
-ServerMessage = Union[Heartbeat, PredictRequest, FeedbackRequest]
+ServerMessage = Union[Heartbeat, Extensions, PredictRequest, FeedbackRequest]
 
 
 def heartbeat() -> list[bytes]:
@@ -62,21 +80,35 @@ def heartbeat() -> list[bytes]:
 
 
 def new_container(name: str, version: str, input_type: InputType) -> list[bytes]:
-    """The frames that register this container as a replica of ``name``:``version``."""
+    """The frames that register this container as a replica of ``name``:``version``.
+
+    The extensions are announced behind the RPC version, in a frame of which the original server
+    reads the first four bytes.
+    """
     return [
         b"",
         _U32.pack(_NEW_CONTAINER),
         name.encode("utf-8"),
         version.encode("utf-8"),
         str(int(input_type)).encode("ascii"),
-        _U32.pack(RPC_VERSION),
+        _U32.pack(RPC_VERSION) + _U32.pack(QUERY_ERRORS),
     ]
 
 
-def prediction_response(message_id: int, outputs: Sequence[str]) -> list[bytes]:
-    """The frames that answer batch ``message_id``, one output text for each input."""
+def prediction_response(
+    message_id: int, outputs: Sequence[str], errors: Mapping[int, bytes] | None = None
+) -> list[bytes]:
+    """The frames that answer batch ``message_id``, one output text for each input.
+
+    ``errors`` has the texts that go out as errors in place of outputs, by position; only for a
+    server that has accepted ``QUERY_ERRORS``.
+    """
     frames = [output.encode("utf-8") for output in outputs]
-    header = struct.pack(f"<{len(frames) + 1}Q", len(frames), *map(len, frames))
+    lengths = [len(frame) for frame in frames]
+    for position, error in (errors or {}).items():
+        frames[position] = error
+        lengths[position] = len(error) | _ERROR_MARK
+    header = struct.pack(f"<{len(frames) + 1}Q", len(frames), *lengths)
     return [
         b"",
         _U32.pack(_CONTENT),
@@ -99,10 +131,19 @@ def decode_server_message(frames: Sequence[bytes]) -> ServerMessage:
         raise ProtocolError(f"the server speaks RPC version {version}, not {RPC_VERSION}")
     kind = _u32(frames[2], "message type")
     if kind == _HEARTBEAT:
-        return Heartbeat(_u32(frames[3], "heartbeat kind") == _SEND_METADATA)
+        return _decode_heartbeat(frames)
     if kind != _CONTENT:
         raise ProtocolError(f"unknown message type {kind}")
     return _decode_content(frames)
+
+
+def _decode_heartbeat(frames: Sequence[bytes]) -> ServerMessage:
+    kind = _u32(frames[3], "heartbeat kind")
+    if kind == _EXTENSIONS:
+        if len(frames) != 6:
+            raise ProtocolError(f"extensions in {len(frames)} frames instead of 6")
+        return Extensions(_u32(frames[4], "extensions"), _u32(frames[5], "error length"))
+    return Heartbeat(kind == _SEND_METADATA)
 
 
 def _decode_content(frames: Sequence[bytes]) -> ServerMessage:

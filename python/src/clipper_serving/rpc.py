@@ -21,6 +21,7 @@ from . import protocol
 from .container_metrics import ContainerMetrics
 from .errors import ProtocolError
 from .input_types import InputType
+from .outputs import error_bytes
 from .predictor import Predictor
 from .stopping import StopSignal
 
@@ -156,6 +157,7 @@ class _Connection:
         self._connected = False
         self._lost = False
         self._batches = 0
+        self._error_max_bytes: int | None = None
 
     def is_registered(self) -> bool:
         return self._metadata_sent is not None
@@ -236,6 +238,9 @@ class _Connection:
         if isinstance(message, protocol.Heartbeat):
             if message.wants_metadata:
                 self._send_metadata(self._heard)
+        elif isinstance(message, protocol.Extensions):
+            takes_errors = message.accepted & protocol.QUERY_ERRORS
+            self._error_max_bytes = message.error_max_bytes if takes_errors else None
         elif isinstance(message, protocol.PredictRequest):
             self._answer(message, began, self._heard)
         else:
@@ -258,7 +263,11 @@ class _Connection:
         handled = time.monotonic()
         self._read_monitor()
         if not self._lost:
-            self._send(protocol.prediction_response(request.message_id, result.texts))
+            errors: dict[int, bytes] = {}
+            if self._error_max_bytes is not None:
+                for position, error in result.failed.items():
+                    errors[position] = error_bytes(error, self._error_max_bytes)
+            self._send(protocol.prediction_response(request.message_id, result.texts, errors))
         self._batches += 1
         metrics.predictions.inc(len(result.texts))
         metrics.errors.inc(result.errors)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, Union
 
@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from .errors import (
     BadInput,
+    ModelError,
     Overloaded,
     ServerUnavailable,
     UnexpectedAnswer,
@@ -30,15 +31,24 @@ class Prediction:
 
     ``output`` is the model's output, parsed where it was JSON. ``default`` says that it is the
     application's default output instead, and ``explanation`` then says why.
+
+    ``error`` is set for one input of a batch that the model answered with an error, if the
+    application passes errors on; there is no output then.
     """
 
     output: Any
     default: bool
     explanation: str | None
     query_id: int
+    error: ModelError | None = None
 
     def array(self, dtype: npt.DTypeLike | None = None) -> npt.NDArray[Any]:
-        """The output as an array. Raises ``ValueError`` when it cannot be one of ``dtype``."""
+        """The output as an array. Raises ``ValueError`` when it cannot be one of ``dtype``.
+
+        Raises ``error`` if there is one.
+        """
+        if self.error is not None:
+            raise self.error
         return np.asarray(self.output, dtype=dtype)
 
 
@@ -84,17 +94,22 @@ def read_predictions(answer: Answer) -> list[Prediction]:
     try:
         found = json.loads(answer.body)
         rows = found.get("batch_predictions", [found])
-        return [
-            Prediction(
-                output=row["output"],
-                default=bool(row["default"]),
-                explanation=row.get("default_explanation"),
-                query_id=int(row["query_id"]),
-            )
-            for row in rows
-        ]
+        return [_prediction(row) for row in rows]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UnexpectedAnswer(f"not a prediction: {answer.text[:200]}", 200) from error
+
+
+def _prediction(row: Mapping[str, Any]) -> Prediction:
+    query_id = int(row["query_id"])
+    if "error" in row:
+        error = ModelError(str(row["cause"]), 422)
+        return Prediction(None, False, None, query_id, error)
+    return Prediction(
+        output=row["output"],
+        default=bool(row["default"]),
+        explanation=row.get("default_explanation"),
+        query_id=query_id,
+    )
 
 
 def raise_for_status(answer: Answer) -> None:
@@ -105,7 +120,9 @@ def raise_for_status(answer: Answer) -> None:
 
 def _raise(answer: Answer, cause: str) -> NoReturn:
     status = answer.status
-    if status in (400, 413, 422):
+    if status == 422:
+        raise ModelError(cause, status)
+    if status in (400, 413):
         raise BadInput(cause, status)
     if status == 404:
         raise UnknownApplication(cause, status)

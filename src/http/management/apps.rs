@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::{Change, Failure, ManagementState, Reply, names};
-use crate::domain::{AppSpec, Command, DEFAULT_POLICY, LatencySlo, ModelName};
+use crate::domain::{AppSpec, Command, DEFAULT_POLICY, LatencySlo, ModelName, OnModelError};
 use crate::http::schema::Object;
 use crate::store::projection::Catalog;
 
@@ -41,6 +41,10 @@ pub(super) fn add(body: &Object<'_>) -> Result<Change, Failure> {
     let input_type = body.string("input_type")?;
     let default_output = body.string("default_output")?;
     let micros = i64::from(body.int("latency_slo_micros")?);
+    let on_model_error = match body.string_if_there("on_model_error")? {
+        Some(name) => OnModelError::parse(&name).map_err(Failure::Refused)?,
+        None => OnModelError::default(),
+    };
     let name = names::app(&name)?;
     let spec = AppSpec {
         name: name.clone(),
@@ -48,6 +52,7 @@ pub(super) fn add(body: &Object<'_>) -> Result<Change, Failure> {
         policy: DEFAULT_POLICY.to_owned(),
         default_output: default_output.into_owned(),
         latency_slo: LatencySlo::try_from(micros).map_err(Failure::Refused)?,
+        on_model_error,
     };
     Ok(Change {
         command: Command::AddApp(spec),
@@ -81,7 +86,8 @@ pub(super) fn unlink(body: &Object<'_>) -> Result<Change, Failure> {
     Ok(Change { command: Command::DeleteModelLinks { app, models }, done })
 }
 
-/// An application as clients see it; the order of the members is the original's.
+/// An application as clients see it; the order of the members is the original's. What the original
+/// does not know is left out where it is the default.
 #[derive(Serialize)]
 struct Shown<'a> {
     input_type: &'a str,
@@ -89,6 +95,8 @@ struct Shown<'a> {
     latency_slo_micros: u32,
     name: &'a str,
     linked_models: Vec<&'a str>,
+    #[serde(skip_serializing_if = "OnModelError::is_default")]
+    on_model_error: OnModelError,
 }
 
 fn shown<'a>(catalog: &'a Catalog, app: &'a AppSpec) -> Shown<'a> {
@@ -98,6 +106,7 @@ fn shown<'a>(catalog: &'a Catalog, app: &'a AppSpec) -> Shown<'a> {
         latency_slo_micros: app.latency_slo.as_micros(),
         name: app.name.as_str(),
         linked_models: linked(catalog, app),
+        on_model_error: app.on_model_error,
     }
 }
 

@@ -276,6 +276,10 @@ fn malformed_entries_are_named_with_the_reason() {
         (with("latency_slo_micros", "1e3"), "latency_slo_micros: \"1e3\" is no whole number"),
         (with("latency_slo_micros", "0"), "latency_slo_micros must be 1 to"),
         (with("input_type", "tensor"), "input_type: \"tensor\" is unknown"),
+        (
+            app(&[&whole[..], &[("on_model_error", "shrug")]].concat()),
+            "on_model_error must be 'default' or 'error', not 'shrug'",
+        ),
         ((Key::new(Table::Application, "a/b"), hash(&whole)), "application name: it contains '/'"),
         ((Key::new(Table::Application, "a"), Raw::OtherType), "its type is not hash"),
         ((Key::new(Table::Links, "a"), Raw::OtherType), "its type is not set"),

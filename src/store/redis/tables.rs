@@ -5,7 +5,7 @@ use std::fmt;
 
 use crate::domain::{
     AppName, AppSpec, BatchSize, InputType, Label, LatencySlo, ModelId, ModelName, ModelSpec,
-    ModelVersion, ReplicaId,
+    ModelVersion, OnModelError, ReplicaId,
 };
 
 /// What the keys of [`Table::Metadata`] start with.
@@ -13,6 +13,8 @@ const CURRENT_PREFIX: &str = "CURRENT_MODEL_VERSION:";
 
 /// The original writes a C++ double that nothing reads.
 const LOAD: &str = "0.000000";
+
+const ON_MODEL_ERROR: &str = "on_model_error";
 
 /// A logical database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -162,14 +164,21 @@ pub enum Entry {
 pub type Fields = Vec<(&'static str, String)>;
 
 /// The fields of an application.
+///
+/// What it does about errors of the model is a field that the original's readers pass over. It is
+/// left out where it is the default, so that the row is then the original's to the byte.
 #[must_use]
 pub fn app_fields(app: &AppSpec) -> Fields {
-    vec![
+    let mut fields = vec![
         ("input_type", app.input_type.long_name().to_owned()),
         ("policy", app.policy.clone()),
         ("default_output", app.default_output.clone()),
         ("latency_slo_micros", app.latency_slo.as_micros().to_string()),
-    ]
+    ];
+    if !app.on_model_error.is_default() {
+        fields.push((ON_MODEL_ERROR, app.on_model_error.name().to_owned()));
+    }
+    fields
 }
 
 /// The fields of a model version.
@@ -347,6 +356,10 @@ fn decode_app(name: AppName, fields: &Hash) -> Result<AppSpec, String> {
         policy: field(fields, "policy")?.to_owned(),
         default_output: field(fields, "default_output")?.to_owned(),
         latency_slo: parse(fields, "latency_slo_micros", |t| LatencySlo::try_from(number(t)?))?,
+        on_model_error: match fields.get(ON_MODEL_ERROR.as_bytes()) {
+            Some(value) => OnModelError::parse(text(ON_MODEL_ERROR, value)?)?,
+            None => OnModelError::default(),
+        },
     })
 }
 

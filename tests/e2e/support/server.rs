@@ -124,6 +124,11 @@ impl Server {
         self.rpc = value("rpc=");
     }
 
+    /// Where its journal is.
+    pub fn data_dir(&self) -> PathBuf {
+        self.data.path().join("data")
+    }
+
     pub fn pid(&self) -> u32 {
         self.process.id()
     }
