@@ -71,6 +71,9 @@ fn folder() -> tempfile::TempDir {
     write("corrupt.onnx", &onnx[..onnx.len() / 2]);
     write("models.py", MODELS.as_bytes());
     write("broken.py", b"raise RuntimeError('no weights here')\n");
+    let alone = "import os\ntry:\n    os.mkdir(__file__ + '.lock')\nexcept FileExistsError:\n    \
+                 raise SystemExit('there is one already')\nf = lambda inputs: inputs\n";
+    write("alone.py", alone.as_bytes());
     write("leaves.py", b"import sys\nsys.exit('I would rather not')\n");
     write("miscounts.py", MISCOUNTS.as_bytes());
     folder
@@ -113,7 +116,7 @@ fn what_does_not_work_says_why_and_leaves_nothing() {
     const NEW: [&str; 6] = ["--app", "a", "--slo-ms", "1000", "--default-output", "-1"];
     let (mut server, folder) = (Server::start(), folder());
     let python = python().into_string().unwrap();
-    let cases: [(&[&str], &str); 9] = [
+    let cases: [(&[&str], &str); 10] = [
         (&["corrupt.onnx"], "is not a valid ONNX model"),
         (&["broken.py:f"], "RuntimeError: no weights here"),
         (&["leaves.py:f"], "I would rather not"),
@@ -121,6 +124,7 @@ fn what_does_not_work_says_why_and_leaves_nothing() {
         (&["models.py:short"], "1 outputs for 3 inputs"),
         (&["models.py:picky", "--example", "[1]"], "three numbers, please"),
         (&["models.py:dies"], "this is the end"),
+        (&["alone.py:f", "--replicas", "3"], "there is one already"),
         (&["--name", "m", "--command", &python, "miscounts.py"], "2 outputs to 1 inputs"),
         (
             &["--name", "m", "--timeout", "1", "--command", "sleep", "1000"],
@@ -279,8 +283,7 @@ fn a_refusal_comes_before_anything_is_started_and_knows_a_way_out() {
         &["models.py:picky", "--app", "sums", "--example", "[1, 2, 3]", "--json"],
     );
     let last: Value = serde_json::from_str(says.lines().last().unwrap()).unwrap();
-    let done = json!({"stage": "done", "model": "models:2", "app": "sums", "connected": 1,
-                      "wanted": 1});
+    let done = json!({"stage": "done", "model": "models:2", "app": "sums", "replicas": 1});
     assert_eq!(last, done);
 }
 
