@@ -401,7 +401,6 @@ impl Frontends {
             pool: self.pool.clone(),
             changes: self.changes.clone(),
             view: self.view.clone(),
-            list: self.list.clone(),
             config: config.management.clone(),
             running: AtomicUsize::new(0),
         });

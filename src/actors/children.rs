@@ -54,7 +54,14 @@ pub struct Children {
     launcher: Launcher,
     running: HashMap<ModelId, Vec<Keeper>>,
     /// Processes of versions that are not registered.
-    trials: HashMap<ModelId, (Arc<TrialLink>, Keeper)>,
+    trials: HashMap<ModelId, TriedOut>,
+}
+
+/// The processes of a version that is tried out, and how to start more of them.
+struct TriedOut {
+    link: Arc<TrialLink>,
+    plan: ChildPlan,
+    keepers: Vec<Keeper>,
 }
 
 /// One replica's process is kept alive until `stop` is raised; its receiver is dropped when the
@@ -108,8 +115,8 @@ impl Children {
         Keeper { stop }
     }
 
-    /// Starts the processes of a deployed version, if they do not run yet. The one that was tried
-    /// out becomes the first of them.
+    /// Starts the processes of a deployed version, if they do not run yet. Those that were
+    /// tried out are the first of them.
     pub fn keep(
         &mut self,
         id: &ModelId,
@@ -125,11 +132,9 @@ impl Children {
             Err(error) => return error!(model = %id, "its replicas cannot be started: {error}"),
         };
         let mut keepers: Vec<Keeper> = Vec::new();
-        if let Some((trial, keeper)) = self.trials.remove(id) {
-            trial.adopt();
-            if !keeper.stop.is_closed() {
-                keepers.push(keeper);
-            }
+        if let Some(trial) = self.trials.remove(id) {
+            trial.link.adopt();
+            keepers.extend(trial.keepers.into_iter().filter(|keeper| !keeper.stop.is_closed()));
         }
         let started = u32::try_from(keepers.len()).unwrap_or(u32::MAX);
         for number in started..replicas.count {
@@ -153,25 +158,31 @@ impl Children {
         }
         let launch = self.launcher.plan(&id, input_type, &replicas)?;
         let (link, trial) = TrialLink::new(input_type, lines_max);
-        let keeper = self.spawn(&id, 0, launch, Some(Arc::clone(&link)), ctx);
-        self.trials.insert(id, (link, keeper));
+        let plan = ChildPlan { launch: launch.clone(), replicas: replicas.count };
+        let keepers = vec![self.spawn(&id, 0, launch, Some(Arc::clone(&link)), ctx)];
+        self.trials.insert(id, TriedOut { link, plan, keepers });
         Ok(trial)
+    }
+
+    /// Starts the other processes of a version that is tried out.
+    pub fn grow_trial(&mut self, id: &ModelId, ctx: &mut Context<ContainerPool>) {
+        let Some(mut trial) = self.trials.remove(id) else { return };
+        for number in 1..trial.plan.replicas {
+            let (launch, link) = (trial.plan.launch.clone(), Arc::clone(&trial.link));
+            trial.keepers.push(self.spawn(id, number, launch, Some(link), ctx));
+        }
+        self.trials.insert(id.clone(), trial);
     }
 
     /// The trial of a version.
     pub(super) fn trial(&self, id: &ModelId) -> Option<&TrialLink> {
-        self.trials.get(id).map(|(link, _)| &**link)
+        self.trials.get(id).map(|trial| &*trial.link)
     }
 
-    /// Stops the process that is tried out, if any; done when it has ended.
+    /// Stops the processes that are tried out, if any; done when they have ended.
     pub fn end_trial(&mut self, id: &ModelId) -> impl Future<Output = ()> + use<> {
         let trial = self.trials.remove(id);
-        async move {
-            if let Some((_, keeper)) = trial {
-                keeper.stop.send_replace(true);
-                keeper.stop.closed().await;
-            }
-        }
+        end_all(trial.map_or_else(Vec::new, |trial| trial.keepers))
     }
 
     /// Stops the processes of a model version.
@@ -183,17 +194,19 @@ impl Children {
 
     /// Stops all; done when they have ended.
     pub fn stop_all(&mut self) -> impl Future<Output = ()> + use<> {
-        let trials = self.trials.drain().map(|(_, (_, keeper))| keeper);
+        let trials = self.trials.drain().flat_map(|(_, trial)| trial.keepers);
         let running = self.running.drain().flat_map(|(_, keepers)| keepers);
         let keepers: Vec<Keeper> = running.chain(trials).collect();
-        async move {
-            for keeper in &keepers {
-                keeper.stop.send_replace(true);
-            }
-            for keeper in &keepers {
-                keeper.stop.closed().await;
-            }
-        }
+        end_all(keepers)
+    }
+}
+
+async fn end_all(keepers: Vec<Keeper>) {
+    for keeper in &keepers {
+        keeper.stop.send_replace(true);
+    }
+    for keeper in &keepers {
+        keeper.stop.closed().await;
     }
 }
 

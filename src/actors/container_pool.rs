@@ -25,7 +25,7 @@ use super::messages::{
     Register, RegistrationRefused,
 };
 use super::models::DataArbiters;
-use super::trial::{EndTrial, StartTrial, Trial, TrialLink};
+use super::trial::{EndTrial, GrowTrial, StartTrial, Trial, TrialLink};
 use crate::domain::{InputType, ModelId, ReplicaId};
 use crate::metrics::RpcEnd;
 use crate::metrics::file_sd::MetricsAt;
@@ -442,13 +442,20 @@ impl Handler<StartTrial> for ContainerPool {
     }
 }
 
+impl Handler<GrowTrial> for ContainerPool {
+    type Result = ();
+
+    fn handle(&mut self, grow: GrowTrial, ctx: &mut Self::Context) {
+        self.children.grow_trial(&grow.0, ctx);
+    }
+}
+
 impl Handler<EndTrial> for ContainerPool {
     type Result = ResponseFuture<()>;
 
     fn handle(&mut self, end: EndTrial, _: &mut Self::Context) -> Self::Result {
-        if let Some((replica, container)) =
-            self.children.trial(&end.0).and_then(TrialLink::connection)
-        {
+        let trial = self.children.trial(&end.0).map(TrialLink::connections);
+        for (replica, container) in trial.into_iter().flatten() {
             self.list.remove(&end.0, replica);
             tell(&container, CloseContainer(RpcEnd::Retired));
         }

@@ -1,9 +1,13 @@
 //! Deploys a model version in one step: tries one replica out, and only then changes anything.
 //!
 //! ```text
-//! StartTrial -> connected? -> answers one input, answers a batch? -> Command::Deploy (one change)
-//!      \___________________ else EndTrial: nothing is left _________________/
+//! StartTrial -> connected? -> answers one input, then a batch? -> GrowTrial -> all connected?
+//!      \__________ else EndTrial: nothing is left __________/         |
+//!                                                     Command::Deploy (one change)
 //! ```
+//!
+//! Queries go to a version when all its replicas are there: a new version is not to drown in what
+//! those of the old one took.
 //!
 //! Whoever stops waiting (its future is dropped) ends the trial, unless the change is under way.
 
@@ -20,12 +24,12 @@ use tracing::{info, warn};
 
 use super::catalog::ChangeError;
 use super::container::Container;
-use super::container_pool::{ContainerList, ContainerPool};
+use super::container_pool::ContainerPool;
 use super::data_plane::DataPlane;
 use super::kept::Kept;
 use super::messages::RunBatch;
 use super::redis_watcher::Changes;
-use super::trial::{EndTrial, StartTrial, Trial, TrialState};
+use super::trial::{EndTrial, GrowTrial, StartTrial, Trial, TrialState};
 use crate::clock::{self, Instant};
 use crate::config::ManagementConfig;
 use crate::domain::{Command, Deployment, Input, ModelId};
@@ -37,9 +41,6 @@ use crate::store::event::Origin;
 
 /// The serial of what is tried out in cache keys; registrations count from 1.
 const TRIAL_SERIAL: u64 = 0;
-
-/// How often the number of connected replicas is looked at.
-const REPLICAS_POLL: Duration = Duration::from_millis(20);
 
 /// What to deploy and how to try it out.
 #[derive(Debug)]
@@ -75,8 +76,6 @@ pub enum Progress {
         /// The last batch took so long, milliseconds.
         batch_ms: f64,
     },
-    /// Model, replicas and link are durable, and queries go to the version.
-    Registered,
     /// Replicas come.
     Replicas {
         /// Connected.
@@ -84,6 +83,8 @@ pub enum Progress {
         /// Asked for.
         wanted: u32,
     },
+    /// Model, replicas and link are durable, and queries go to the version.
+    Registered,
     /// Something takes its time.
     Waiting,
     /// The last line: it is served.
@@ -92,10 +93,8 @@ pub enum Progress {
         model: String,
         /// By which application it is queried.
         app: String,
-        /// Replicas that are connected.
-        connected: usize,
-        /// Replicas asked for; the server goes on to start those that are missing.
-        wanted: u32,
+        /// Its replicas; all are connected.
+        replicas: u32,
     },
     /// The last line: nothing has changed.
     Failed(Failed),
@@ -126,8 +125,6 @@ pub struct Deployer {
     pub changes: Changes,
     /// The metadata.
     pub view: CatalogView,
-    /// The connected replicas.
-    pub list: ContainerList,
     /// Limits.
     pub config: ManagementConfig,
     /// Deployments under way.
@@ -233,13 +230,11 @@ impl Deployer {
             return Err(Failed { cause, output });
         }
         let Deployment { model, replicas, app, .. } = &request.deployment;
-        let (id, app, wanted) = (model.id.clone(), app.clone(), replicas.count);
+        let (id, app, replicas) = (model.id.clone(), app.clone(), replicas.count);
         self.register(request.deployment, guard).await?;
         tell(told, Progress::Registered);
-        let left = request.timeout.saturating_sub(clock::now() - started);
-        let connected = self.await_replicas(&id, wanted, left, told).await;
-        info!(model = %id, %app, connected, wanted, "deployed");
-        Ok(Progress::Done { model: id.to_string(), app: app.to_string(), connected, wanted })
+        info!(model = %id, %app, replicas, "deployed");
+        Ok(Progress::Done { model: id.to_string(), app: app.to_string(), replicas })
     }
 
     async fn start(&self, deployment: &Deployment) -> Result<(TrialGuard, Trial), Failed> {
@@ -288,7 +283,34 @@ impl Deployer {
         let output = serde_json::from_slice(output).map_err(|error| error.to_string())?;
         let batch_ms = batch_time.as_secs_f64() * 1e3;
         tell(told, Progress::Answered { output, queries, batch_ms });
-        Ok(())
+        *phase = Phase::Growing;
+        self.grow(&request.deployment, state, told).await
+    }
+
+    /// All replicas connect.
+    async fn grow(
+        &self,
+        deployment: &Deployment,
+        state: &mut watch::Receiver<TrialState>,
+        told: &mpsc::Sender<Progress>,
+    ) -> Result<(), String> {
+        let wanted = deployment.replicas.count;
+        let grown = self.pool.send(GrowTrial(deployment.model.id.clone())).await;
+        grown.map_err(|_| pool_ended())?;
+        loop {
+            let connected = {
+                let state = state.borrow_and_update();
+                if state.has_failed() {
+                    return Err(format!("another replica did not come up: {}", failure(&state)));
+                }
+                state.connected.len()
+            };
+            tell(told, Progress::Replicas { connected, wanted });
+            if u32::try_from(connected).is_ok_and(|connected| connected >= wanted) {
+                return Ok(());
+            }
+            state.changed().await.map_err(|_| pool_ended())?;
+        }
     }
 
     /// Sends one batch to the container, past all queues; its replica is not attached to any.
@@ -334,32 +356,6 @@ impl Deployer {
         let ended = |_| Failed::before("the change was not acknowledged (it may still be written)");
         change.await.map_err(ended)?
     }
-
-    async fn await_replicas(
-        &self,
-        id: &ModelId,
-        wanted: u32,
-        left: Duration,
-        told: &mpsc::Sender<Progress>,
-    ) -> usize {
-        let count = || self.list.own().iter().filter(|replica| replica.model == *id).count();
-        let mut last = None;
-        let all = async {
-            loop {
-                let connected = count();
-                if last.replace(connected) != Some(connected) {
-                    tell(told, Progress::Replicas { connected, wanted });
-                }
-                if u32::try_from(connected).is_ok_and(|connected| connected >= wanted) {
-                    return;
-                }
-                tokio::time::sleep(REPLICAS_POLL).await;
-            }
-        };
-        // Those that are missing are started again and again, as any replica is.
-        let _ = tokio::time::timeout(left, all).await;
-        count()
-    }
 }
 
 /// What a trial is waited for.
@@ -367,6 +363,7 @@ impl Deployer {
 enum Phase {
     Connecting,
     Answering,
+    Growing,
 }
 
 impl Phase {
@@ -379,6 +376,10 @@ impl Phase {
             Self::Answering => {
                 format!("the container connected and did not answer a trial query within {limit:?}")
             }
+            Self::Growing => format!(
+                "one replica answers, but not all of those asked for have connected within \
+                 {limit:?}"
+            ),
         }
     }
 }
@@ -390,40 +391,36 @@ fn tell(told: &mpsc::Sender<Progress>, progress: Progress) {
 
 /// The trial's connection, or why there will be none.
 async fn connected(state: &mut watch::Receiver<TrialState>) -> Result<Addr<Container>, String> {
-    let over = |state: &TrialState| {
-        state.connected.is_some() || state.dropped.is_some() || state.exited.is_some()
-    };
+    let over = |state: &TrialState| !state.connected.is_empty() || state.has_failed();
     let state = state.wait_for(over).await.map_err(|_| pool_ended())?;
-    match &*state {
-        TrialState { connected: Some((_, container)), .. } => Ok(container.clone()),
-        TrialState { exited: Some(how), .. } => {
+    match (&*state, state.connected.first()) {
+        (_, Some((_, container))) => Ok(container.clone()),
+        (TrialState { exited: Some(how), .. }, None) => {
             Err(format!("the container ended before it connected ({how})"))
         }
-        TrialState { dropped, .. } => {
-            let why = dropped.as_deref().unwrap_or("it was refused");
-            Err(format!("the container's connection was refused: {why}"))
-        }
+        (state, None) => Err(format!("the container's connection was refused: {}", failure(state))),
     }
 }
 
 /// Why a connected trial cannot answer any more.
 async fn ended(state: &mut watch::Receiver<TrialState>) -> String {
-    let over = |state: &TrialState| state.connected.is_none() || state.exited.is_some();
-    if state.wait_for(over).await.is_err() {
+    if state.wait_for(TrialState::has_failed).await.is_err() {
         return pool_ended();
     }
     // A process that ends takes its connection with it: how it ended says more, if soon known.
     let exited = state.wait_for(|state| state.exited.is_some());
-    let exited = tokio::time::timeout(EXIT_WAIT, exited).await;
-    if let Ok(Ok(state)) = &exited
-        && let Some(how) = &state.exited
-    {
-        return format!("the container ended on a trial query ({how})");
-    }
-    drop(exited);
+    let known = tokio::time::timeout(EXIT_WAIT, exited).await.is_ok();
     let state = state.borrow();
-    let why = state.dropped.as_deref().unwrap_or("the connection was closed");
-    format!("the container failed on a trial query: {why}")
+    match &state.exited {
+        Some(how) if known => format!("the container ended on a trial query ({how})"),
+        _ => format!("the container failed on a trial query: {}", failure(&state)),
+    }
+}
+
+/// What went wrong, the process's end first.
+fn failure(state: &TrialState) -> &str {
+    let why = state.exited.as_deref().or(state.dropped.as_deref());
+    why.unwrap_or("the connection was closed")
 }
 
 /// A connection that ended and its process's end are told by different roads.

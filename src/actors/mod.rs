@@ -16,6 +16,9 @@
 //! With Redis, a `RedisWatcher` on a thread of its own stands before `CatalogWriter`: changes and
 //! what others have changed in the tables come through it.
 //!
+//! A [`deploy`]ment has `ContainerPool` start replicas that no `Model` knows, sends the first one a
+//! trial batch past everything else, and only then asks for the change of metadata.
+//!
 //! A prediction crosses threads once each way: `App` to `Batcher`, and the answer to the waiting
 //! handler. Every mailbox holds `serving.mailbox_max` messages; a full one sheds (data) or waits
 //! (control).

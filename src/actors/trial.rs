@@ -1,8 +1,8 @@
-//! A replica of a model version that is not registered: does it start, connect and answer?
+//! Replicas of a model version that is not registered: do they start, connect and answer?
 //!
-//! The pool owns its process; whoever asked for it watches its [`TrialState`] and sends it trial
-//! batches. It becomes the first replica of its version when that is registered with replicas, and
-//! ends with [`EndTrial`] otherwise.
+//! The pool owns their processes; whoever asked for the first one watches the [`TrialState`], sends
+//! it trial batches, and asks for the rest. They become the replicas of their version when that is
+//! registered with replicas, and end with [`EndTrial`] otherwise.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -23,14 +23,20 @@ pub struct StartTrial {
     pub id: ModelId,
     /// What its inputs are made of.
     pub input_type: InputType,
-    /// What to run.
+    /// What to run; one of it for now.
     pub replicas: Replicas,
     /// Lines of its output to remember.
     pub lines_max: usize,
 }
 
-/// End the process, unless it has become a replica. Sender: a deployment that failed. Reply: it has
-/// ended.
+/// Start the rest of the replicas. Sender: a deployment whose first one has answered. Reply: they
+/// are being started.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct GrowTrial(pub ModelId);
+
+/// End the processes, unless they have become replicas. Sender: a deployment that failed. Reply:
+/// they have ended.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct EndTrial(pub ModelId);
@@ -38,12 +44,20 @@ pub struct EndTrial(pub ModelId);
 /// How far a trial is.
 #[derive(Debug, Clone, Default)]
 pub struct TrialState {
-    /// Its connection.
-    pub connected: Option<(ReplicaId, Addr<Container>)>,
+    /// The connections, in the order in which they came.
+    pub connected: Vec<(ReplicaId, Addr<Container>)>,
     /// Why a connection ended or was refused.
     pub dropped: Option<String>,
-    /// How the process ended.
+    /// How a process ended.
     pub exited: Option<String>,
+}
+
+impl TrialState {
+    /// Nothing good can come any more.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.dropped.is_some() || self.exited.is_some()
+    }
 }
 
 /// A trial as its owner sees it.
@@ -55,14 +69,14 @@ pub struct Trial {
 }
 
 impl Trial {
-    /// The last lines that the process has written.
+    /// The last lines that the processes have written.
     #[must_use]
     pub fn output(&self) -> Vec<String> {
         self.output.tail.lock().iter().cloned().collect()
     }
 }
 
-/// What a trial's process, its pool and its owner share.
+/// What a trial's processes, their pool and its owner share.
 #[derive(Debug)]
 pub(super) struct TrialLink {
     pub(super) input_type: InputType,
@@ -82,7 +96,7 @@ impl TrialLink {
         (link, trial)
     }
 
-    /// It is a replica like any other from now on.
+    /// They are replicas like any other from now on.
     pub(super) fn adopt(&self) {
         self.adopted.store(true, Ordering::Release);
         *self.tail.lock() = VecDeque::new();
@@ -105,31 +119,32 @@ impl TrialLink {
     }
 
     pub(super) fn connected(&self, replica: ReplicaId, container: Addr<Container>) {
-        self.state.send_modify(|state| state.connected = Some((replica, container)));
+        self.state.send_modify(|state| state.connected.push((replica, container)));
     }
 
     pub(super) fn refused(&self, why: String) {
-        self.state.send_modify(|state| state.dropped = Some(why));
+        self.state.send_modify(|state| state.dropped = state.dropped.take().or(Some(why)));
     }
 
-    /// A replica's connection ended; whether it was this one's.
+    /// A replica's connection ended, perhaps one of these.
     pub(super) fn left(&self, replica: ReplicaId, why: &str) {
         self.state.send_if_modified(|state| {
-            let its = state.connected.as_ref().is_some_and(|(id, _)| *id == replica);
+            let before = state.connected.len();
+            state.connected.retain(|(id, _)| *id != replica);
+            let its = state.connected.len() < before;
             if its {
-                state.connected = None;
-                state.dropped = Some(why.to_owned());
+                state.dropped.get_or_insert_with(|| why.to_owned());
             }
             its
         });
     }
 
     pub(super) fn exited(&self, why: String) {
-        self.state.send_modify(|state| state.exited = Some(why));
+        self.state.send_modify(|state| state.exited = state.exited.take().or(Some(why)));
     }
 
-    /// The connection it has now.
-    pub(super) fn connection(&self) -> Option<(ReplicaId, Addr<Container>)> {
+    /// The connections there are now.
+    pub(super) fn connections(&self) -> Vec<(ReplicaId, Addr<Container>)> {
         self.state.borrow().connected.clone()
     }
 }

@@ -22,10 +22,10 @@ const SLACK: Duration = Duration::from_secs(30);
 #[allow(clippy::doc_markdown, reason = "the help prints these texts as they are")]
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The server starts one replica, lets it answer a trial input and a small batch of it, and only then
-registers the model, links it, and starts the other replicas. Until then nothing changes: a
-deployment that fails, or is ended by Ctrl-C, leaves nothing behind. The replicas belong to the
-server: it starts them again when they die, and after its own restart.
+The server starts one replica, lets it answer a trial input and a small batch of it, starts the
+others, and only then registers the model and links it. Until then nothing changes: a deployment
+that fails, or is ended by Ctrl-C, leaves nothing behind. The replicas belong to the server: it
+starts them again when they die, and after its own restart.
 
 Exits with 0 when the model answers, 1 when it does not or the server refused, 2 when the command
 line is wrong and 3 when no server answers.
@@ -212,17 +212,9 @@ impl DeployArgs {
     }
 
     fn done(&self, last: &Value) -> ExitCode {
-        let (model, app) = (text(&last["model"]), text(&last["app"]));
-        let (connected, wanted) = (&last["connected"], &last["wanted"]);
         if !self.json {
+            let (model, app) = (text(&last["model"]), text(&last["app"]));
             answer(format!("{model} answers for application '{app}'"));
-        }
-        if connected.as_u64() < wanted.as_u64() {
-            let _ = writeln!(
-                std::io::stderr(),
-                "{connected} of {wanted} replicas are connected by now; the server goes on to \
-                 start the others: `clipper admin containers list --watch`, and its log"
-            );
         }
         ExitCode::SUCCESS
     }
@@ -245,7 +237,10 @@ impl DeployArgs {
             says.push_str("\nThe container's last lines:\n  ");
             says.push_str(&lines.join("\n  "));
         }
-        says.push_str("\nNothing was registered.");
+        // Said of a change that the store has neither written nor refused in time.
+        if !cause.contains("may still be written") {
+            says.push_str("\nNothing was registered.");
+        }
         exit(Err(says))
     }
 }

@@ -114,6 +114,11 @@ impl Catalog {
         self.models.get(name)?.get(version).map(AsRef::as_ref)
     }
 
+    /// What the server keeps alive of model versions that were deployed.
+    pub fn replicas(&self) -> impl Iterator<Item = (&ModelId, &Replicas)> {
+        self.replicas.iter()
+    }
+
     /// The current version of a model.
     #[must_use]
     pub fn current_version(&self, model: &str) -> Option<&ModelVersion> {

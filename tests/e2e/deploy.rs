@@ -71,6 +71,9 @@ fn folder() -> tempfile::TempDir {
     write("corrupt.onnx", &onnx[..onnx.len() / 2]);
     write("models.py", MODELS.as_bytes());
     write("broken.py", b"raise RuntimeError('no weights here')\n");
+    let alone = "import os\ntry:\n    os.mkdir(__file__ + '.lock')\nexcept FileExistsError:\n    \
+                 raise SystemExit('there is one already')\nf = lambda inputs: inputs\n";
+    write("alone.py", alone.as_bytes());
     write("leaves.py", b"import sys\nsys.exit('I would rather not')\n");
     write("miscounts.py", MISCOUNTS.as_bytes());
     folder
@@ -113,7 +116,7 @@ fn what_does_not_work_says_why_and_leaves_nothing() {
     const NEW: [&str; 6] = ["--app", "a", "--slo-ms", "1000", "--default-output", "-1"];
     let (mut server, folder) = (Server::start(), folder());
     let python = python().into_string().unwrap();
-    let cases: [(&[&str], &str); 9] = [
+    let cases: [(&[&str], &str); 10] = [
         (&["corrupt.onnx"], "is not a valid ONNX model"),
         (&["broken.py:f"], "RuntimeError: no weights here"),
         (&["leaves.py:f"], "I would rather not"),
@@ -121,6 +124,7 @@ fn what_does_not_work_says_why_and_leaves_nothing() {
         (&["models.py:short"], "1 outputs for 3 inputs"),
         (&["models.py:picky", "--example", "[1]"], "three numbers, please"),
         (&["models.py:dies"], "this is the end"),
+        (&["alone.py:f", "--replicas", "3"], "there is one already"),
         (&["--name", "m", "--command", &python, "miscounts.py"], "2 outputs to 1 inputs"),
         (
             &["--name", "m", "--timeout", "1", "--command", "sleep", "1000"],
@@ -140,12 +144,7 @@ fn what_does_not_work_says_why_and_leaves_nothing() {
         assert_eq!(leftovers(&server), [""; 0], "{words:?}");
     }
     assert!(server.terminate().success());
-    let journal = Command::new(env!("CARGO_BIN_EXE_clipper"))
-        .args(["journal", "list", "--data-dir"])
-        .arg(server.data_dir())
-        .output()
-        .unwrap();
-    assert_eq!((journal.status.code(), text(&journal.stdout)), (Some(0), String::new()));
+    assert_eq!(journal(&server, &["list"]), "");
 }
 
 #[test]
@@ -176,8 +175,40 @@ fn a_good_model_is_served_and_is_back_after_a_crash() {
     // And end with their version, for good.
     server.manage("delete_versioned_model", &json!({"model_name": "good", "model_version": "1"}));
     eventually("its processes have ended", || children_of(server.pid()).is_empty());
-    let server = server.restart();
+    let mut server = server.restart();
     assert_eq!(children_of(server.pid()), [0; 0]);
+    server.terminate();
+    let state = journal(&server, &["state", "--at", "5"]);
+    let file = folder.path().join("good.onnx");
+    let planned = format!("replicas of good:1: 2 by onnx, {}\n", file.display());
+    assert!(state.ends_with(&planned), "{state}");
+    assert!(!journal(&server, &["state"]).contains("replicas"));
+}
+
+/// What `clipper journal` says of a server that has stopped.
+fn journal(server: &Server, words: &[&str]) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_clipper"));
+    let output = command.arg("journal").args(words).arg("--data-dir").arg(server.data_dir());
+    let output = output.output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    text(&output.stdout)
+}
+
+#[test]
+fn a_crash_in_the_middle_leaves_nothing() {
+    let (server, folder) = (Server::start(), folder());
+    let words = ["--app", "a", "--slo-ms", "10", "--name", "m", "--command", "sleep", "1000"];
+    let mut command = command(&server, folder.path(), &words);
+    let client = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    eventually("its process runs", || !children_of(server.pid()).is_empty());
+    let pids = descendants_of(server.pid());
+    let mut server = server.restart();
+    let output = client.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    eventually("its process has ended", || !pids.iter().any(|pid| is_running(*pid)));
+    assert_eq!(leftovers(&server), [""; 0]);
+    server.terminate();
+    assert_eq!(journal(&server, &["list"]), "");
 }
 
 #[test]
@@ -279,8 +310,7 @@ fn a_refusal_comes_before_anything_is_started_and_knows_a_way_out() {
         &["models.py:picky", "--app", "sums", "--example", "[1, 2, 3]", "--json"],
     );
     let last: Value = serde_json::from_str(says.lines().last().unwrap()).unwrap();
-    let done = json!({"stage": "done", "model": "models:2", "app": "sums", "connected": 1,
-                      "wanted": 1});
+    let done = json!({"stage": "done", "model": "models:2", "app": "sums", "replicas": 1});
     assert_eq!(last, done);
 }
 
