@@ -23,3 +23,4 @@ pub mod runtime;
 pub mod server;
 pub mod serving;
 pub mod store;
+pub mod top;

@@ -5,6 +5,7 @@
 mod bench;
 mod check_config;
 mod journal;
+mod top;
 mod transfer;
 mod value;
 
@@ -54,6 +55,8 @@ Examples:
     },
     /// Load an application and measure its answers.
     Bench(bench::BenchArgs),
+    /// Watch the applications, models and replicas of a running server.
+    Top(top::TopArgs),
     /// Run a model container: a process that connects to a server and answers its batches.
     Container {
         /// What kind.
@@ -157,6 +160,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Export(args) => exit(args.export()),
         Command::Journal { what } => what.run(),
         Command::Bench(args) => args.run(),
+        Command::Top(args) => exit(args.run()),
         Command::Container { runtime } => crate::runtime::run_cli(runtime),
     }
 }

@@ -23,3 +23,4 @@ mod replicas;
 mod runtimes;
 mod shutdown;
 mod support;
+mod top;
