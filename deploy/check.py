@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import Any, Iterator
 
 DASHBOARD = Path(__file__).parent / "grafana" / "clipper.json"
+ORIGINAL = Path(__file__).parent / "prometheus" / "original-expressions.txt"
 # What Grafana would put in place of its variables: everything, and one usual interval.
 VARIABLES = {
     "$__rate_interval": "1m",
     "$app": ".*",
     "$model": ".*",
-    "$objective_ms": "100",
 }
 
 
@@ -44,6 +44,12 @@ def dashboard_expressions() -> Iterator[tuple[str, str]]:
             for name, value in VARIABLES.items():
                 expression = expression.replace(name, value)
             yield f"panel {panel['title']}", expression
+
+
+def original_expressions() -> Iterator[tuple[str, str]]:
+    for line in ORIGINAL.read_text().splitlines():
+        if line and not line.startswith("#"):
+            yield "the original's dashboard", line
 
 
 def without_comparisons(expression: str) -> list[str]:
@@ -74,7 +80,7 @@ def rule_expressions(url: str) -> Iterator[tuple[str, str]]:
                 yield name, rule["query"]
 
 
-def faults(url: str) -> tuple[int, list[str]]:
+def faults(url: str, original: bool) -> tuple[int, list[str]]:
     """How much was asked, and what is wrong with it."""
     found = []
     targets = get(url, "targets")["activeTargets"]
@@ -84,6 +90,8 @@ def faults(url: str) -> tuple[int, list[str]]:
         if target["health"] != "up":
             found.append(f"target {target['scrapeUrl']}: {target['health']} {target['lastError']}")
     asked = [*dashboard_expressions(), *rule_expressions(url)]
+    if original:
+        asked += original_expressions()
     for name, expression in asked:
         try:
             result = get(url, "query", query=expression)["result"]
@@ -101,10 +109,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("url", help="a Prometheus, as http://127.0.0.1:9090")
     parser.add_argument("--wait", type=float, default=60, metavar="S", help="default: 60")
+    parser.add_argument(
+        "--original",
+        action="store_true",
+        help="the original's dashboard as well: needs the application simple-example and a "
+        "container with metrics",
+    )
     arguments = parser.parse_args()
     deadline = time.monotonic() + arguments.wait
     while True:
-        asked, found = faults(arguments.url)
+        asked, found = faults(arguments.url, arguments.original)
         if not found or time.monotonic() > deadline:
             break
         time.sleep(2)

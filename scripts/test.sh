@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Runs every test of the project: Rust, end to end, Python.
 #
-# Needs Rust; gets the rest by itself where it is missing: redis-server, openssl and Python by
-# apt-get (as root or with sudo), pyzmq, numpy and pytest into .venv. Without anything missing it
-# needs no network. Arguments go to `cargo test`, for example: scripts/test.sh --test check_config
+# Needs Rust; gets the rest by itself where it is missing: redis-server, openssl, prometheus and
+# Python by apt-get (as root or with sudo), what test-requirements.txt names into .venv. Without
+# anything missing it needs no network. Arguments go to `cargo test`, for example: scripts/test.sh --test check_config
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -48,7 +48,7 @@ for line in open(sys.argv[1]):
     if "==" in line and not line.startswith("#"):
         name, pinned = line.strip().split("==")
         assert version(name) == pinned
-import numpy, pytest, zmq
+import joblib, numpy, pytest, sklearn, zmq
 PY
 }
 
@@ -76,6 +76,9 @@ need cc build-essential
 need redis-server redis-server
 need openssl openssl
 need python3 python3
+need curl curl
+command -v promtool >/dev/null || apt_install prometheus ||
+    say "prometheus cannot be installed here: its tests are skipped"
 make_venv
 export CLIPPER_TEST_PYTHON="$PWD/$venv_python"
 export CARGO_TERM_COLOR=never
@@ -85,10 +88,12 @@ trap 'rm -f "$log"' EXIT
 failed=0
 
 cargo test --locked --no-fail-fast "$@" 2>&1 | tee "$log" || failed=1
-if [ -d python/tests ]; then
-    PYTHONPATH="$PWD/python/src" "$venv_python" -m pytest -p no:cacheprovider python/tests 2>&1 |
-        tee -a "$log" || failed=1
-fi
+# Each of its own: both have a conftest.py. The second uses the binary that was built above.
+for folder in python/tests tests/system; do
+    printf '     Running %s\n' "$folder" | tee -a "$log"
+    PYTHONPATH="$PWD/python/src" "$venv_python" -m pytest -p no:cacheprovider -q -rs \
+        "$folder" 2>&1 | tee -a "$log" || failed=1
+done
 
 # The runners' own summary lines once more, each under the name of what it sums up.
 say summary
@@ -97,7 +102,7 @@ awk '
     /^ +Running / { name = $2 == "unittests" ? $3 : $2 }
     /^ +Doc-tests / { name = "doc tests" }
     /^test result: / { keep(name); keep($0); passed += $4; failed += $6 }
-    /^=+ .*(passed|failed|error|no tests ran).* =+$/ { keep("python/tests"); keep($0) }
+    /^(=+ )?([0-9]+ (passed|failed|error|skipped)|no tests ran).* in [0-9.]+s/ { keep(name); keep($0) }
     END {
         printf "Rust: %d passed, %d failed\n", passed, failed
         for (n = 1; n <= count; n++) print lines[n]

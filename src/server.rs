@@ -19,7 +19,9 @@ use crate::actors::catalog::{CatalogWriter, ChangeError};
 use crate::actors::children::{ChildPlan, Children, StopChildren};
 use crate::actors::container_pool::{ContainerInfo, ContainerList, ContainerPool};
 use crate::actors::data_plane::DataPlane;
+use crate::actors::file_sd::FileSd;
 use crate::actors::kept::Kept;
+use crate::actors::learned::LearnedCurves;
 use crate::actors::messages::{Register, RegistrationRefused};
 use crate::actors::models::{Boot, DataArbiters, Models};
 use crate::actors::redis_watcher::{Changes, Learnt, LeaveRedis, RedisParts, RedisWatcher};
@@ -69,6 +71,7 @@ async fn serve(loaded: Loaded) -> Result<(), String> {
     }
     let arbiters = DataArbiters(threads.iter().map(Arbiter::handle).collect());
     let list = ContainerList::default();
+    let targets = FileSd::start(&config.metrics, list.scraped())?;
     let catalog = keep_catalog(&config, &metrics, &journal);
     let redis = follow_redis(&config, &catalog, &journal, &states, &list, &metrics).await;
     let (redis, learnt) = redis.unzip();
@@ -81,10 +84,15 @@ async fn serve(loaded: Loaded) -> Result<(), String> {
     sockets.serve_rpc(&rpc, &config, &metrics, &pool)?;
     readiness.meet(Condition::RpcBound);
 
-    let models = Models::new(Arc::clone(&plane), arbiters, pool.clone(), catalog.clone()).start();
+    let learned = LearnedCurves::new(&config, &plane);
+    let kept_curves = learned.read();
+    let models =
+        Models::new(Arc::clone(&plane), arbiters, pool.clone(), catalog.clone(), kept_curves)
+            .start();
     models.send(Boot).await.map_err(|e| e.to_string())??;
     bootstrap::run_or_later(&config, &changes).await?;
 
+    actix::spawn(learned.clone().keep_saving());
     let states = Arc::new(States { store: states, learnt });
     let frontends = Frontends {
         plane,
@@ -103,12 +111,8 @@ async fn serve(loaded: Loaded) -> Result<(), String> {
     stop.await;
     readiness.drain();
     info!("stopping: in-flight queries finish first");
-    // The query frontend first: meanwhile the others still say that the server is not ready.
-    let mut handles = handles.iter();
-    if let Some(query) = handles.next() {
-        query.stop(true).await;
-    }
-    futures_util::future::join_all(handles.map(|handle| handle.stop(true))).await;
+    stop_frontends(&handles).await;
+    learned.save().await;
     if pool.send(StopChildren).await.is_err() {
         warn!("the container pool ended before its child processes");
     }
@@ -117,9 +121,19 @@ async fn serve(loaded: Loaded) -> Result<(), String> {
     {
         warn!("the Redis watcher ended before it was told to leave");
     }
+    targets.leave();
     journal.close().await;
     info!("stopped");
     Ok(())
+}
+
+async fn stop_frontends(handles: &[ServerHandle]) {
+    // The query frontend first: meanwhile the others still say that the server is not ready.
+    let mut handles = handles.iter();
+    if let Some(query) = handles.next() {
+        query.stop(true).await;
+    }
+    futures_util::future::join_all(handles.map(|handle| handle.stop(true))).await;
 }
 
 /// With a Redis, follows its tables; returns when the first attempt to do so has succeeded or

@@ -32,13 +32,13 @@ fn busy() -> Arc<Metrics> {
     let metrics = Metrics::new();
     let digits = metrics.app(&app("simple-example"));
     for outcome in Outcome::ALL {
-        digits.answered(outcome, Duration::from_millis(20));
+        digits.answered(outcome, 1, Duration::from_millis(20));
     }
     digits.rejected();
     let net = metrics.model(&model("net", "1"));
-    net.cache_lookup(true);
-    (0..3).for_each(|_| net.cache_lookup(false));
-    net.queued(Duration::from_micros(700));
+    net.cache_lookups(1, 0);
+    net.cache_lookups(0, 3);
+    net.queued(1, Duration::from_micros(700));
     net.batch_answered(ReplicaId(0), 3, Duration::from_millis(4));
     net.skipped(1);
     net.retried(2);
@@ -216,7 +216,7 @@ fn bucket(name: &str, le: &str) -> String {
 fn two_scrapes_list_the_same_series_in_the_same_order() {
     let metrics = busy();
     for name in ["b", "a", "z", "m"] {
-        metrics.app(&app(name)).answered(Outcome::Late, Duration::ZERO);
+        metrics.app(&app(name)).answered(Outcome::Late, 1, Duration::ZERO);
     }
     let names = |text: String| -> Vec<String> {
         text.lines().map(|line| line.rsplit_once(' ').unwrap().0.to_owned()).collect()
@@ -236,7 +236,7 @@ fn removed_applications_models_and_replicas_leave_no_series() {
 
     metrics.remove_app(&app("simple-example"));
     metrics.remove_model(&model("net", "1"));
-    net.cache_lookup(true);
+    net.cache_lookups(1, 0);
     let after = text(&metrics);
     for gone in ["simple-example", "simple_example", r#"model="net""#, "model_net"] {
         assert!(!after.contains(gone), "{gone}");
@@ -269,7 +269,7 @@ fn only_so_many_replicas_of_a_version_have_series() {
 fn awkward_names_make_no_invalid_line() {
     let metrics = Metrics::new();
     for name in ["quo\"te", "back\\slash", "new\u{2028}line", "模型", "a b{}", "1st", "é-é"] {
-        metrics.app(&app(name)).answered(Outcome::Prediction, Duration::from_millis(1));
+        metrics.app(&app(name)).answered(Outcome::Prediction, 1, Duration::from_millis(1));
         let _ = metrics.model(&model(name, "v1.2-rc+3"));
     }
     let families = parse(&text(&metrics));
@@ -282,7 +282,7 @@ fn awkward_names_make_no_invalid_line() {
 #[test]
 fn names_that_become_equal_keep_the_first_and_count_the_rest() {
     let metrics = Metrics::new();
-    metrics.app(&app("a-b")).answered(Outcome::Prediction, Duration::from_millis(1));
+    metrics.app(&app("a-b")).answered(Outcome::Prediction, 1, Duration::from_millis(1));
     assert_eq!(value(&parse(&text(&metrics)), "clipper_flat_names_dropped"), Some(0.0));
     let _ = metrics.app(&app("a_b"));
     let families = parse(&text(&metrics));

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+import socket
 import threading
+import urllib.request
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +27,27 @@ def echo_types(inputs: Any) -> list[Any]:
     return [
         [type(value).__name__, str(getattr(value, "dtype", "")), len(value)] for value in inputs
     ]
+
+
+def test_a_connection_says_where_the_metrics_are(server: FakeServer, start: Start) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        start(lambda xs: [0] * len(xs), metrics_port=taken.getsockname()[1])
+        identity = server.handshake().identity
+    found = re.fullmatch(rb"clipper-metrics=127\.0\.0\.1:(\d+);[0-9a-f]{32}", identity)
+    assert found, identity
+    page = urllib.request.urlopen(f"http://127.0.0.1:{int(found[1])}/metrics", timeout=10).read()
+    assert b"clipper_mc_pred_total" in page
+
+
+def test_a_connection_says_that_there_are_no_metrics(server: FakeServer, start: Start) -> None:
+    start(lambda xs: [0] * len(xs), metrics_port=0)
+    first = server.handshake().identity
+    assert first.startswith(b"clipper-metrics=off;")
+    start(lambda xs: [0] * len(xs), metrics_port=0)
+    second = server.handshake().identity
+    assert second.startswith(b"clipper-metrics=off;") and first != second
 
 
 @pytest.mark.parametrize(

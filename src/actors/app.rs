@@ -101,12 +101,12 @@ impl App {
         for input in inputs {
             let key = cache.key(model.serial, input);
             let hit = cache.get(&key);
-            model.metrics.cache_lookup(hit.is_some());
             if hit.is_none() {
                 misses.push((answers.len(), key));
             }
             answers.push(hit.map(Answer::Output));
         }
+        model.metrics.cache_lookups(answers.len() - misses.len(), misses.len());
         if misses.is_empty() {
             return Progress::Ready(answers.into_iter().flatten().collect());
         }

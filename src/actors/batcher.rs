@@ -25,7 +25,6 @@ use crate::domain::ReplicaId;
 use crate::serving::batch::{BatchController, Objective};
 use crate::serving::flight::Flight;
 use crate::serving::gather::{self, Crowd};
-use crate::serving::latency::LatencyCurve;
 use crate::serving::queue::DeadlineQueue;
 use crate::serving::ticket::DefaultReason;
 
@@ -58,8 +57,6 @@ pub struct Batcher {
     objective: Objective,
     replicas: BTreeMap<ReplicaId, Replica>,
     idle: Vec<ReplicaId>,
-    /// What the replica that answered last has learned; where a new one starts.
-    curve: LatencyCurve,
     crowd: Crowd,
     running: usize,
     dispatch_due: bool,
@@ -67,6 +64,36 @@ pub struct Batcher {
     gathering: Option<SpawnHandle>,
     watch: Option<(Instant, SpawnHandle)>,
     random: SmallRng,
+}
+
+/// Equal values that come one after the other.
+#[derive(Debug)]
+struct Run<T>(Option<(T, usize)>);
+
+impl<T> Default for Run<T> {
+    fn default() -> Self {
+        Self(None)
+    }
+}
+
+impl<T: Copy + PartialEq> Run<T> {
+    /// One more; if it is another value, the run before it is given to `count`.
+    fn add(&mut self, value: T, count: impl Fn(T, usize)) {
+        match &mut self.0 {
+            Some((same, n)) if *same == value => *n += 1,
+            run => {
+                if let Some((other, n)) = run.replace((value, 1)) {
+                    count(other, n);
+                }
+            }
+        }
+    }
+
+    fn end(self, count: impl Fn(T, usize)) {
+        if let Some((value, n)) = self.0 {
+            count(value, n);
+        }
+    }
 }
 
 /// Hand out batches. To itself, so that all queries that have arrived by then are in the queue.
@@ -98,7 +125,6 @@ impl Batcher {
             objective: Objective::default(),
             replicas: BTreeMap::new(),
             idle: Vec::new(),
-            curve: LatencyCurve::default(),
             crowd: Crowd::default(),
             running: 0,
             dispatch_due: false,
@@ -175,9 +201,14 @@ impl Batcher {
     fn take(&mut self, limit: usize, expected: Duration, now: Instant) -> Vec<Arc<Flight>> {
         let mut flights = Vec::with_capacity(limit.min(self.queue.len()));
         let mut skipped = 0;
+        // Queries of one request stand one behind the other and are counted together.
+        let mut left = Run::default();
+        let mut waited = Run::default();
+        let release = |objective, n| self.model.queued().release(n, objective);
+        let note_wait = |arrived, n| self.model.metrics.queued(n, now - arrived);
         while flights.len() < limit {
             let Some((_, flight)) = self.queue.pop() else { break };
-            self.model.queued().release(1, flight.objective());
+            left.add(flight.objective(), release);
             let Some(live_until) = flight.live_until(now) else {
                 self.plane.cache.abort(&flight, DefaultReason::Late);
                 skipped += 1;
@@ -192,9 +223,11 @@ impl Batcher {
                 continue;
             }
             self.objective.saw(flight.objective());
-            self.model.metrics.queued(now - flight.arrived);
+            waited.add(flight.arrived, note_wait);
             flights.push(flight);
         }
+        left.end(release);
+        waited.end(note_wait);
         if skipped > 0 {
             self.model.metrics.skipped(skipped);
         }
@@ -397,7 +430,7 @@ impl Handler<ReplicaReady> for Batcher {
         let controller = BatchController::new(
             self.model.spec.batch_size,
             self.plane.serving.batch_max,
-            self.curve.clone(),
+            self.model.curve(),
         );
         let replica = Replica { container: ready.container, controller, running: None };
         self.replicas.insert(ready.replica, replica);
@@ -418,7 +451,7 @@ impl Handler<BatchDone> for Batcher {
         {
             self.running -= running.flights.len();
             replica.controller.record(done.queries, latency);
-            self.curve.clone_from(replica.controller.curve());
+            self.model.set_curve(replica.controller.curve());
             self.idle.push(done.replica);
             self.publish_round();
         }

@@ -301,7 +301,7 @@ impl CatalogWriter {
         self.in_flight = 0;
         if certain {
             let (seq, catalog) = self.view.copy();
-            self.accepted = catalog;
+            self.accepted = Arc::unwrap_or_clone(catalog);
             self.next_seq = seq + 1;
         } else {
             self.reload(ctx);
@@ -311,7 +311,7 @@ impl CatalogWriter {
     /// Does the view show what was replayed, or something newer that another writer published?
     fn shows_at_least(&self, replay: &Replay) -> bool {
         let (seq, catalog) = self.view.copy();
-        seq > replay.seq || catalog == replay.catalog
+        seq > replay.seq || *catalog == replay.catalog
     }
 
     /// Reads the state from the store; messages wait meanwhile, `journal.commit_timeout_ms` at
@@ -448,7 +448,7 @@ impl Handler<Subscribe> for CatalogWriter {
         // Not bound to this actor's life: events already published still arrive after a panic here.
         actix::spawn(forward(msg.recipient, queued, applied_to));
         self.subscribers.push(Subscriber { queue, applied, lagging: false });
-        MessageResult(Subscribed { seq, catalog: Arc::new(catalog) })
+        MessageResult(Subscribed { seq, catalog })
     }
 }
 

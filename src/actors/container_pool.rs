@@ -18,6 +18,7 @@ use super::children::{Children, StopChildren};
 use super::container::{Container, Identity};
 use super::data_plane::DataPlane;
 use super::directory::ModelHandle;
+use super::file_sd::Scraped;
 use super::kept::Lifeline;
 use super::messages::{
     Attach, BatcherReady, CloseContainer, ContainerEnded, Detach, ModelChange, ModelsChanged,
@@ -26,7 +27,8 @@ use super::messages::{
 use super::models::DataArbiters;
 use crate::domain::{InputType, ModelId, ReplicaId};
 use crate::metrics::RpcEnd;
-use crate::rpc::listener::Registration;
+use crate::metrics::file_sd::MetricsAt;
+use crate::rpc::listener::{Introduction, Registration};
 
 /// How often the pool looks for replicas whose end it was not told of.
 const SWEEP: Duration = Duration::from_secs(5);
@@ -58,6 +60,7 @@ struct Lists {
     /// What this server's replica numbers are counted from.
     first_replica: AtomicU32,
     changed: Notify,
+    scraped: Scraped,
 }
 
 impl ContainerList {
@@ -101,17 +104,26 @@ impl ContainerList {
         self.0.changed.notified().await;
     }
 
+    /// This server's, with what is known of their metrics.
+    #[must_use]
+    pub fn scraped(&self) -> Scraped {
+        self.0.scraped.clone()
+    }
+
     fn clear_own(&self) {
         self.0.own.write().clear();
+        self.0.scraped.clear();
         self.0.changed.notify_one();
     }
 
-    fn put(&self, info: ContainerInfo) {
+    fn put(&self, info: ContainerInfo, metrics_at: MetricsAt) {
+        self.0.scraped.put(&info.model, info.replica, metrics_at);
         self.0.own.write().insert((info.model.clone(), info.replica), info);
         self.0.changed.notify_one();
     }
 
     fn remove(&self, model: &ModelId, replica: ReplicaId) {
+        self.0.scraped.remove(model, replica);
         if self.0.own.write().remove(&(model.clone(), replica)).is_some() {
             self.0.changed.notify_one();
         }
@@ -128,6 +140,7 @@ struct Registered {
 struct Replica {
     container: Addr<Container>,
     input_type: InputType,
+    metrics_at: MetricsAt,
 }
 
 /// The actor.
@@ -171,12 +184,12 @@ impl ContainerPool {
         if self.stopping {
             return Err(RegistrationRefused::Stopping);
         }
-        match self.models.get(&registration.model) {
-            Some(model) if model.handle.spec.input_type != registration.input_type => {
+        match self.models.get(&registration.introduction.model) {
+            Some(model) if model.handle.spec.input_type != registration.introduction.input_type => {
                 Err(RegistrationRefused::InputType {
-                    model: registration.model.clone(),
+                    model: registration.introduction.model.clone(),
                     registered: model.handle.spec.input_type,
-                    offered: registration.input_type,
+                    offered: registration.introduction.input_type,
                 })
             }
             _ => Ok(()),
@@ -184,8 +197,9 @@ impl ContainerPool {
     }
 
     fn take(&mut self, registration: Registration, ctx: &mut Context<Self>) {
-        let Registration { stream, unread, model, input_type, extensions, peer, place } =
-            registration;
+        let Registration { stream, unread, introduction, peer, place } = registration;
+        let Introduction { identity, model, input_type, extensions } = introduction;
+        let metrics_at = MetricsAt::of(peer.ip(), &identity);
         let replica = self.list.number(&model);
         let identity = Identity { model: model.clone(), replica, input_type, extensions, peer };
         let (plane, pool) = (Arc::clone(&self.plane), ctx.address());
@@ -207,7 +221,7 @@ impl ContainerPool {
         ctx.wait(start.into_actor(self).map(move |container, pool, _| {
             if let Ok(container) = container {
                 info!(%model, %replica, %peer, %input_type, "replica connected");
-                pool.add(&model, replica, Replica { container, input_type });
+                pool.add(&model, replica, Replica { container, input_type, metrics_at });
             }
         }));
     }
@@ -216,12 +230,12 @@ impl ContainerPool {
         if let Some(registered) = self.models.get(model) {
             attach(registered, &replica);
         }
-        let input_type = replica.input_type;
+        let (input_type, metrics_at) = (replica.input_type, replica.metrics_at);
         self.replicas.entry(model.clone()).or_default().insert(id, replica);
         self.count(model);
         // Listed last: whoever sees it in the list may rely on it.
         if !self.retired.contains(model) {
-            self.show(model, id, input_type);
+            self.show(model, id, input_type, metrics_at);
         }
     }
 
@@ -233,9 +247,15 @@ impl ContainerPool {
         registered.handle.set_replicas(replicas.filter(|r| r.input_type == wanted).count());
     }
 
-    fn show(&self, model: &ModelId, replica: ReplicaId, input_type: InputType) {
+    fn show(
+        &self,
+        model: &ModelId,
+        replica: ReplicaId,
+        input_type: InputType,
+        metrics_at: MetricsAt,
+    ) {
         let info = ContainerInfo { model: model.clone(), replica, input_type };
-        self.list.put(info);
+        self.list.put(info, metrics_at);
     }
 
     fn remove(&mut self, model: &ModelId, replica: ReplicaId) -> bool {
@@ -255,7 +275,7 @@ impl ContainerPool {
         if let Some(replicas) = self.replicas.get(&id) {
             for (replica, entry) in replicas {
                 if entry.input_type == handle.spec.input_type {
-                    self.show(&id, *replica, entry.input_type);
+                    self.show(&id, *replica, entry.input_type, entry.metrics_at);
                 } else {
                     tell(&entry.container, CloseContainer(RpcEnd::InputType));
                 }

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use actix::Addr;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use super::batcher::Batcher;
 use crate::domain::{ModelName, ModelSpec, ModelVersion};
 use crate::metrics::ModelMetrics;
 use crate::serving::admission::{QueuedByObjective, Round};
+use crate::serving::latency::LatencyCurve;
 
 /// One registered model version, as the query path sees it.
 #[derive(Debug)]
@@ -25,12 +26,18 @@ pub struct ModelHandle {
     replicas: AtomicUsize,
     queued: QueuedByObjective,
     round: Round,
+    curve: Mutex<LatencyCurve>,
 }
 
 impl ModelHandle {
-    /// A version without a batcher and without replicas.
+    /// A version without a batcher and without replicas; `curve` is where they start to learn.
     #[must_use]
-    pub fn new(spec: ModelSpec, serial: u64, metrics: Arc<ModelMetrics>) -> Self {
+    pub fn new(
+        spec: ModelSpec,
+        serial: u64,
+        metrics: Arc<ModelMetrics>,
+        curve: LatencyCurve,
+    ) -> Self {
         Self {
             spec,
             serial,
@@ -39,6 +46,7 @@ impl ModelHandle {
             replicas: AtomicUsize::new(0),
             queued: QueuedByObjective::default(),
             round: Round::default(),
+            curve: Mutex::new(curve),
         }
     }
 
@@ -75,6 +83,17 @@ impl ModelHandle {
     #[must_use]
     pub fn round(&self) -> &Round {
         &self.round
+    }
+
+    /// What the replica that answered last has learned; where a new one starts.
+    #[must_use]
+    pub fn curve(&self) -> LatencyCurve {
+        self.curve.lock().clone()
+    }
+
+    /// Called by its batcher after each batch.
+    pub fn set_curve(&self, curve: &LatencyCurve) {
+        self.curve.lock().clone_from(curve);
     }
 }
 
@@ -161,6 +180,16 @@ impl Directory {
     #[must_use]
     pub fn get(&self, name: &ModelName, version: &ModelVersion) -> Option<Arc<ModelHandle>> {
         self.0.read().get(name)?.version(version.as_str())
+    }
+
+    /// All registered versions, in no order.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<ModelHandle>> {
+        let entries: Vec<_> = self.0.read().values().cloned().collect();
+        let versions = |entry: &Arc<ModelEntry>| {
+            entry.versions.read().by_version.values().cloned().collect::<Vec<_>>()
+        };
+        entries.iter().flat_map(versions).collect()
     }
 
     fn forget_if_unused(&self, name: &ModelName) {

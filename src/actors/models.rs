@@ -1,5 +1,6 @@
 //! Starts, replaces and stops the `Model` actors as the metadata says, and keeps them alive.
 
+use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use super::model::Model;
 use super::supervisor::{RestartBudget, Verdict};
 use crate::clock;
 use crate::domain::{ModelId, ModelSpec};
+use crate::serving::latency::LatencyCurve;
 use crate::store::projection::{Catalog, Effect};
 
 /// The threads that models run on. A model stays on one of them: its batcher and all its replicas
@@ -52,6 +54,8 @@ pub struct Models {
     seq: u64,
     running: HashMap<ModelId, Running>,
     next_serial: u64,
+    /// What an earlier process has learned of models that are not registered yet.
+    kept_curves: HashMap<ModelId, LatencyCurve>,
     /// What the pool has not been told yet.
     changes: Vec<ModelChange>,
 }
@@ -64,6 +68,7 @@ impl Models {
         arbiters: DataArbiters,
         pool: Kept<ContainerPool>,
         catalog: Kept<CatalogWriter>,
+        kept_curves: HashMap<ModelId, LatencyCurve>,
     ) -> Self {
         Self {
             plane,
@@ -73,6 +78,7 @@ impl Models {
             seq: 0,
             running: HashMap::new(),
             next_serial: 1,
+            kept_curves,
             changes: Vec::new(),
         }
     }
@@ -91,7 +97,7 @@ impl Models {
             }
         }
         self.plane.metrics.retain_apps(|name| catalog.app(name.as_str()).is_some());
-        self.run_all(&catalog.boot_effects(), ctx);
+        self.run_all(catalog.boot_effects(), ctx);
     }
 
     #[cfg(test)]
@@ -122,7 +128,9 @@ impl Models {
         }
         self.retire(&spec.id);
         let metrics = self.plane.metrics.model(&spec.id);
-        let handle = Arc::new(ModelHandle::new(spec.clone(), self.next_serial, metrics));
+        let curve = self.kept_curves.remove(&spec.id).unwrap_or_default();
+        let handle = ModelHandle::new(spec.clone(), self.next_serial, metrics, curve);
+        let handle = Arc::new(handle);
         self.next_serial += 1;
         let mut budget = RestartBudget::new(&self.plane.containers);
         budget.started(clock::now());
@@ -153,13 +161,13 @@ impl Models {
     }
 
     /// Runs effects and tells the pool once; nothing else is handled until it has heard.
-    fn run_all<'e>(
+    fn run_all<E: Borrow<Effect>>(
         &mut self,
-        effects: impl IntoIterator<Item = &'e Effect>,
+        effects: impl IntoIterator<Item = E>,
         ctx: &mut Context<Self>,
     ) {
         for effect in effects {
-            self.run(effect, ctx);
+            self.run(effect.borrow(), ctx);
         }
         let changes = std::mem::take(&mut self.changes);
         if changes.is_empty() {
@@ -204,7 +212,7 @@ impl StreamHandler<ReplacedActor> for Models {
             ReplacedActor::Pool(Replaced) => {
                 let known = self.running.values().map(|running| Arc::clone(&running.handle));
                 self.changes = known.map(ModelChange::Registered).collect();
-                self.run_all([], ctx);
+                self.run_all(std::iter::empty::<Effect>(), ctx);
             }
         }
     }

@@ -11,6 +11,7 @@ use super::redis_session::{Session, text};
 use super::redis_watcher::{Learnt, RedisParts};
 use crate::config::OnDataLoss;
 use crate::domain::AppName;
+use crate::store::policy_state::app_of;
 use crate::store::projection::Catalog;
 use crate::store::redis::client::LinkError;
 use crate::store::redis::marker::{
@@ -165,7 +166,23 @@ impl Session {
         self.load_rows().await?;
         self.mirror().await?;
         let states = self.link.keys(Table::State, None).await.map_err(text)?;
-        self.look_at_states(&states).await
+        self.look_at_states(&states).await?;
+        self.tell_untold(&states).await
+    }
+
+    /// Shares policy state that the table, which has `there`, has not: it was stored here while
+    /// Redis was away, or the table was lost.
+    async fn tell_untold(&mut self, there: &BTreeSet<Key>) -> Result<(), String> {
+        let kept = self.parts.states.all().map_err(|e| format!("policy state: {e}"))?;
+        let writes: Vec<Write> = {
+            let catalog = self.parts.view.read();
+            let known = |key: &str| app_of(key).is_some_and(|app| catalog.app(app).is_some());
+            let kept = kept.into_iter().filter(|(key, _)| known(key));
+            let kept = kept.map(|(key, value)| (Key::new(Table::State, &key), value));
+            let untold = kept.filter(|(key, _)| !there.contains(key));
+            untold.map(|(key, value)| Write::one(key, "SETNX", &value)).collect()
+        };
+        self.write_soft(&writes).await
     }
 
     /// Takes over policy state that others have stored.

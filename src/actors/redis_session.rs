@@ -15,10 +15,11 @@ use super::catalog::{Acknowledged, ChangeError, Execute, Record};
 use super::redis_rows::Rows;
 use super::redis_watcher::{Job, Jobs, RedisParts, Reply, answer};
 use crate::clock::{self, Instant};
+use crate::domain::Command;
 use crate::store::event::{Event, Origin};
 use crate::store::redis::client::{ANNOUNCEMENTS, Link, LinkError, Notice};
 use crate::store::redis::diff::{Observed, diff};
-use crate::store::redis::marker::Memory;
+use crate::store::redis::marker::{Memory, linking_key, mark_of_link};
 use crate::store::redis::tables::{Key, Raw, Table};
 use crate::store::redis::transaction::{Outcome, Transaction};
 use crate::store::redis::writes::{Entries, Write, key_of, keys_of, related, writes};
@@ -238,7 +239,8 @@ impl Session {
             let origin = self.origin_of(&event);
             let mut batch = vec![event];
             while batch.len() < self.parts.events_at_once
-                && let Some(next) = rest.next_if(|next| self.origin_of(next) == origin)
+                && let Some(next) =
+                    rest.next_if(|next| self.origin_of(next) == origin && !divides(&batch, next))
             {
                 batch.push(next);
             }
@@ -281,8 +283,7 @@ impl Session {
             if reply.is_closed() {
                 return Ok(());
             }
-            let keys = keys_of(&change.command, &self.parts.view.read());
-            let (entries, now) = match self.observe(keys).await {
+            let (entries, now) = match self.read_for(&change.command).await {
                 Ok(read) => read,
                 Err(error) => return fail(reply, "nothing was written", &error),
             };
@@ -312,8 +313,39 @@ impl Session {
         Ok(())
     }
 
+    /// Reads what decides about `command`.
+    async fn read_for(&mut self, command: &Command) -> Result<(Entries, u64), LinkError> {
+        let linking = self.learn_links(command).await?;
+        let keys = keys_of(command, &self.parts.view.read());
+        let (mut entries, now) = self.observe(keys).await?;
+        entries.extend(linking);
+        Ok((entries, now))
+    }
+
+    /// A version's input type must suit all applications that are linked to its model. Which these
+    /// are is known from notices, and the newest may still be on its way: if there was a link
+    /// lately, all are read. What the mark of it was then must still be so at the write.
+    async fn learn_links(&mut self, command: &Command) -> Result<Entries, LinkError> {
+        let model = match command {
+            Command::AddModel(model) => &model.id.name,
+            Command::SetModelVersion(id) => &id.name,
+            _ => return Ok(Entries::new()),
+        };
+        let (mark, _) = self.link.read(&[linking_key(model)].into()).await?;
+        if mark.values().any(|raw| *raw != Raw::Absent) {
+            let links = self.link.keys(Table::Links, None).await?;
+            self.observe(links.iter().flat_map(related).collect()).await?;
+        }
+        Ok(mark)
+    }
+
     fn transaction(&self, events: &[Event], entries: Entries, now: u64) -> Transaction {
-        let writes: Vec<Write> = events.iter().flat_map(|e| writes(e, &entries)).collect();
+        let mut writes: Vec<Write> = events.iter().flat_map(|e| writes(e, &entries)).collect();
+        let linked = events.iter().filter_map(|event| match event {
+            Event::ModelLinked { model, .. } => Some(model),
+            _ => None,
+        });
+        writes.extend(linked.map(|model| mark_of_link(model, rand::random())));
         let keys = writes.iter().map(|write| {
             (write.key.table.number(), String::from_utf8_lossy(&write.key.name).into_owned())
         });
@@ -392,6 +424,13 @@ impl Session {
         self.take_whole(entries).await?;
         self.load_rows().await
     }
+}
+
+/// Applications go before the models they query: a batch is acknowledged when every actor has
+/// applied it, so that nobody is told of a model without replicas before being told 404.
+fn divides(batch: &[Event], next: &Event) -> bool {
+    let retires = |event: &Event| matches!(event, Event::ModelVersionRetired { .. });
+    retires(next) && batch.last().is_some_and(|last| !retires(last))
 }
 
 /// Answers that the change failed; ends the session unless Redis has answered.

@@ -137,6 +137,7 @@ impl Router {
             metrics: self.plane.metrics.app(&spec.name),
             spec: spec.clone(),
         });
+        facts.metrics.set_objective(spec.latency_slo.as_duration());
         if let Some(served) = self.apps.get_mut(&spec.name) {
             served.facts = Arc::clone(&facts);
             tell(&served.actor, Redefine(facts));

@@ -126,8 +126,14 @@ impl Graph {
             Kept::start("catalog_writer", Arc::clone(&metrics), budget, move |lifeline| {
                 CatalogWriter::new(journal.clone(), limits.clone(), lifeline)
             });
-        let models =
-            Models::new(Arc::clone(&plane), arbiters, pool.clone(), catalog.clone()).start();
+        let models = Models::new(
+            Arc::clone(&plane),
+            arbiters,
+            pool.clone(),
+            catalog.clone(),
+            HashMap::new(),
+        )
+        .start();
         models.send(Boot).await.unwrap().unwrap();
         let routes = Routes::default();
         let feedback = Arc::new(NoFeedback);

@@ -118,7 +118,7 @@ async fn load(
     let thread = Thread {
         plan,
         shared,
-        recorder: RefCell::new(Recorder::new()),
+        recorder: RefCell::new(Recorder::new()?),
         rng: RefCell::new(SmallRng::seed_from_u64(share.seed(plan.seed))),
         template,
         head: head.into_bytes(),

@@ -101,6 +101,9 @@ pub enum BenchError {
         /// Why it failed.
         source: std::io::Error,
     },
+    /// Latencies cannot be counted.
+    #[error("cannot count latencies: {0}")]
+    Histogram(#[from] hdrhistogram::CreationError),
     /// A thread of the generator ended before its time.
     #[error("a thread of the load generator died")]
     ThreadDied,
@@ -157,7 +160,7 @@ pub fn run(plan: &Plan, mut progress: impl FnMut(Progress)) -> Result<Report, Be
             });
         }
         drop(done);
-        let mut total = Recorder::new();
+        let mut total = Recorder::new()?;
         let mut waiting = threads;
         while waiting > 0 {
             match results.recv_timeout(PROGRESS_INTERVAL) {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use hdrhistogram::Histogram;
+use hdrhistogram::{CreationError, Histogram};
 
 /// Longest latency that is told apart from longer ones, ns: 10 minutes.
 const LATENCY_MAX_NS: u64 = 600_000_000_000;
@@ -49,10 +49,8 @@ impl Failure {
 pub struct Latencies(Histogram<u64>);
 
 impl Latencies {
-    fn new() -> Self {
-        // The bounds are constants that `new_with_bounds` accepts; a test builds one.
-        #[allow(clippy::expect_used, reason = "fails for constants only, which a test covers")]
-        Self(Histogram::new_with_bounds(1, LATENCY_MAX_NS, DIGITS).expect("constant bounds"))
+    fn new() -> Result<Self, CreationError> {
+        Histogram::new_with_bounds(1, LATENCY_MAX_NS, DIGITS).map(Self)
     }
 
     fn record(&mut self, latency: Duration, count: u64) {
@@ -111,17 +109,19 @@ pub struct Recorder {
 
 impl Recorder {
     /// Nothing seen yet.
-    #[must_use]
-    pub fn new() -> Self {
-        Self {
-            responses: Latencies::new(),
-            predictions: Latencies::new(),
-            send_lag: Latencies::new(),
+    ///
+    /// # Errors
+    /// The bounds of the latencies make no histogram.
+    pub fn new() -> Result<Self, CreationError> {
+        Ok(Self {
+            responses: Latencies::new()?,
+            predictions: Latencies::new()?,
+            send_lag: Latencies::new()?,
             in_time: 0,
             defaults: BTreeMap::new(),
             http_errors: BTreeMap::new(),
             failures: BTreeMap::new(),
-        }
+        })
     }
 
     /// A response came.
@@ -171,12 +171,6 @@ impl Recorder {
     }
 }
 
-impl Default for Recorder {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 fn merge<K: Ord + Clone>(into: &mut BTreeMap<K, u64>, from: &BTreeMap<K, u64>) {
     for (key, count) in from {
         *into.entry(key.clone()).or_default() += count;
@@ -190,12 +184,12 @@ mod tests {
     #[test]
     fn threads_add_up() {
         let slo = Duration::from_millis(20);
-        let mut one = Recorder::new();
+        let mut one = Recorder::new().unwrap();
         for millis in [1, 2, 30] {
             one.response(200, Duration::from_millis(millis));
             one.prediction(Duration::from_millis(millis), slo);
         }
-        let mut two = Recorder::new();
+        let mut two = Recorder::new().unwrap();
         two.response(503, Duration::from_millis(5));
         two.default_output("late");
         two.failure(Failure::Timeout);
@@ -213,7 +207,7 @@ mod tests {
 
     #[test]
     fn endless_explanations_and_latencies_do_not_take_endless_memory() {
-        let mut recorder = Recorder::new();
+        let mut recorder = Recorder::new().unwrap();
         (0..1_000).for_each(|n| recorder.default_output(&format!("reason {n}")));
         assert!(recorder.defaults.len() <= EXPLANATIONS_MAX + 1);
         assert_eq!(recorder.defaults.values().sum::<u64>(), 1_000);

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 pub mod fault;
 pub mod load;
+pub mod metrics;
 pub mod rule;
 pub mod schema;
 mod validate;
@@ -18,6 +19,7 @@ use crate::domain::OnModelError;
 
 pub use fault::{ConfigFaults, Fault, Origin};
 pub use load::{Loaded, Override};
+pub use metrics::MetricsConfig;
 
 /// Everything that can be configured. Field names are the TOML keys.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -39,6 +41,8 @@ pub struct Config {
     pub containers: ContainersConfig,
     /// The journal.
     pub journal: JournalConfig,
+    /// Targets for Prometheus.
+    pub metrics: MetricsConfig,
     /// Logs.
     pub log: LogConfig,
     /// Applications to register at start if missing.
@@ -121,6 +125,8 @@ pub struct ServingConfig {
     pub cache_max_bytes: u64,
     /// How often one query may be sent to a replica, first try included.
     pub attempts_max: u32,
+    /// What replicas have learned of their latency is saved this often, ms, if it has changed.
+    pub learned_save_ms: u64,
     /// Bound of every actor's mailbox, messages.
     pub mailbox_max: usize,
 }
@@ -362,6 +368,7 @@ impl Default for Config {
             serving: ServingConfig::default(),
             containers: ContainersConfig::default(),
             journal: JournalConfig::default(),
+            metrics: MetricsConfig::default(),
             log: LogConfig::default(),
             applications: Vec::new(),
             models: Vec::new(),
@@ -414,6 +421,7 @@ impl Default for ServingConfig {
             batch_max: 4_096,
             cache_max_bytes: 32 << 20,
             attempts_max: 2,
+            learned_save_ms: 10_000,
             mailbox_max: 1_024,
         }
     }

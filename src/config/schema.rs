@@ -54,6 +54,7 @@ pub const SECTIONS: &[(&str, &[Key])] = &[
     ("serving", SERVING),
     ("containers", CONTAINERS),
     ("journal", JOURNAL),
+    ("metrics", METRICS),
     ("log", LOG),
 ];
 
@@ -107,6 +108,7 @@ const SERVING: &[Key] = &[
     count("batch_max", "queries"),
     int("cache_max_bytes", 0, 1 << 40, "bytes"),
     int("attempts_max", 1, 100, "attempts"),
+    int("learned_save_ms", 10, 86_400_000, "milliseconds"),
     count("mailbox_max", "messages"),
 ];
 
@@ -129,6 +131,17 @@ const JOURNAL: &[Key] = &[
     count("policy_state_max_entries", "entries"),
     int("policy_state_flush_ms", 1, 3_600_000, "ms"),
     int("page_cache_bytes", 1 << 16, 1 << 40, "bytes"),
+];
+
+const METRICS: &[Key] = &[
+    key("file_sd_path", Rule::AnyText),
+    int("file_sd_pause_ms", 0, 86_400_000, "milliseconds"),
+    int("container_port", 0, 65_535, "port"),
+    count("probes_max", "containers"),
+    millis("probe_timeout_ms"),
+    bytes("probe_max_bytes"),
+    int("probe_attempts_max", 0, 1_000_000, "attempts"),
+    millis("probe_interval_ms"),
 ];
 
 const LOG: &[Key] = &[key("format", Rule::Choice(&["text", "json"])), key("filter", Rule::Filter)];

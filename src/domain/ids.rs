@@ -136,6 +136,16 @@ impl ModelId {
     pub fn new(name: ModelName, version: ModelVersion) -> Self {
         Self { name, version }
     }
+
+    /// Reads what its display shows.
+    ///
+    /// # Errors
+    /// There is no `:`, or a part is no name.
+    pub fn parse(text: &str) -> Result<Self, InvalidName> {
+        // A name has no `:`; without one, the version is empty and refused.
+        let (name, version) = text.split_once(':').unwrap_or((text, ""));
+        Ok(Self::new(ModelName::parse(name)?, ModelVersion::parse(version)?))
+    }
 }
 
 impl fmt::Display for ModelId {

@@ -1,8 +1,8 @@
 //! Inputs in the byte layout of the model RPC (protocol page, section 3).
 
 use std::fmt;
+use std::sync::Arc;
 
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 /// The element type of an application's and a model's inputs.
@@ -86,9 +86,10 @@ impl fmt::Display for InputType {
     }
 }
 
-/// One input in wire form: little-endian elements, raw bytes, or UTF-8 text. Cheap to clone.
+/// One input in wire form: little-endian elements, raw bytes, or UTF-8 text. Cheap to clone; one
+/// allocation of its own, so that what the cache keeps holds nothing else in memory.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Input(pub Bytes);
+pub struct Input(pub Arc<[u8]>);
 
 impl fmt::Debug for Input {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -115,7 +115,7 @@ async fn predict(app: &Addr<App>, body: Bytes) -> Result<HttpResponse, ApiError>
     if let [Answer::Default(reason @ DefaultReason::Model(why))] = answers.as_slice()
         && passes_errors_on
     {
-        app.metrics.answered(reason.outcome(), latency);
+        app.metrics.answered(reason.outcome(), 1, latency);
         debug!(query_id = first_query_id, ?why, "answered with the model's error");
         return Err(ApiError::new(MODEL, &**why));
     }
@@ -123,6 +123,7 @@ async fn predict(app: &Addr<App>, body: Bytes) -> Result<HttpResponse, ApiError>
     if answers.len() != 1 {
         json.put_slice(b"{\"batch_predictions\":[");
     }
+    let mut ended = [0; Outcome::ALL.len()];
     for (index, answer) in answers.iter().enumerate() {
         if index > 0 {
             json.put_u8(b',');
@@ -132,7 +133,7 @@ async fn predict(app: &Addr<App>, body: Bytes) -> Result<HttpResponse, ApiError>
             Answer::Output(_) => Outcome::Prediction,
             Answer::Default(reason) => reason.outcome(),
         };
-        app.metrics.answered(outcome, latency);
+        ended[outcome as usize] += 1;
         debug!(query_id, ?outcome, ?latency, "answered");
         match answer {
             Answer::Default(DefaultReason::Model(why)) if passes_errors_on => {
@@ -140,6 +141,9 @@ async fn predict(app: &Addr<App>, body: Bytes) -> Result<HttpResponse, ApiError>
             }
             answer => write_answer(&mut json, query_id, answer, app.default_output.json()),
         }
+    }
+    for (outcome, queries) in Outcome::ALL.into_iter().zip(ended).filter(|(_, n)| *n > 0) {
+        app.metrics.answered(outcome, queries, latency);
     }
     if answers.len() != 1 {
         json.put_slice(b"]}");

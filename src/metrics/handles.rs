@@ -25,6 +25,8 @@ pub struct AppMetrics {
     outcomes: [AtomicU64; Outcome::ALL.len()],
     pub(super) rejected: AtomicU64,
     pub(super) latency: Histogram,
+    /// Microseconds.
+    pub(super) objective: AtomicU64,
     meter: Mutex<Meter>,
 }
 
@@ -34,18 +36,24 @@ impl Default for AppMetrics {
             outcomes: Default::default(),
             rejected: AtomicU64::new(0),
             latency: Histogram::default(),
+            objective: AtomicU64::new(0),
             meter: Mutex::new(Meter::new(clock::now())),
         }
     }
 }
 
 impl AppMetrics {
-    /// One answered query and the time from arrival to answer.
-    pub fn answered(&self, outcome: Outcome, latency: Duration) {
+    /// Answered queries that ended alike, and the time from their arrival to their answer.
+    pub fn answered(&self, outcome: Outcome, queries: usize, latency: Duration) {
         if let Some(count) = self.outcomes.get(outcome as usize) {
-            count.fetch_add(1, Relaxed);
+            count.fetch_add(queries as u64, Relaxed);
         }
-        self.latency.record_time(latency);
+        self.latency.record_n(micros(latency), queries as u64);
+    }
+
+    /// The application's objective is this from now on.
+    pub fn set_objective(&self, objective: Duration) {
+        self.objective.store(micros(objective), Relaxed);
     }
 
     /// One request refused with a 4xx.
@@ -132,11 +140,14 @@ impl Default for ModelMetrics {
 }
 
 impl ModelMetrics {
-    /// One query that reached this model: answered from the prediction cache, or not.
-    /// Also called, with `false`, where the cache is off or an equal query is already under way.
-    pub fn cache_lookup(&self, hit: bool) {
-        let count = if hit { &self.hits } else { &self.misses };
-        count.fetch_add(1, Relaxed);
+    /// Queries that reached this model: answered from the prediction cache, or not because the
+    /// cache is off, has no answer, or an equal query is already under way.
+    pub fn cache_lookups(&self, hits: usize, misses: usize) {
+        for (count, queries) in [(&self.hits, hits), (&self.misses, misses)] {
+            if queries > 0 {
+                count.fetch_add(queries as u64, Relaxed);
+            }
+        }
     }
 
     /// So many queries answered by a replica with an error of its model.
@@ -168,9 +179,9 @@ impl ModelMetrics {
         self.by_replica.write().remove(&replica);
     }
 
-    /// Time one query spent in the queue.
-    pub fn queued(&self, wait: Duration) {
-        self.queue_wait.record_time(wait);
+    /// Time that queries which arrived together spent in the queue.
+    pub fn queued(&self, queries: usize, wait: Duration) {
+        self.queue_wait.record_n(micros(wait), queries as u64);
     }
 
     /// Queries skipped at dequeue: expired, or nobody waits any more.

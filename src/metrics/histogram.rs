@@ -5,6 +5,7 @@
 //! 2.5 ms, ...) are bucket bounds here and their counts are exact. A quantile is off by at most a
 //! bucket: 10 %.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -72,16 +73,21 @@ fn lower(index: usize) -> u64 {
 /// Counts values: microseconds or queries.
 #[derive(Debug)]
 pub struct Histogram {
-    buckets: Box<[AtomicU64]>,
+    /// Five kilobytes, made by the first value: most of thousands of models may be idle.
+    buckets: OnceLock<Box<[AtomicU64]>>,
     sum: AtomicU64,
     min: AtomicU64,
     max: AtomicU64,
 }
 
+fn empty() -> Box<[AtomicU64]> {
+    std::iter::repeat_with(AtomicU64::default).take(BUCKETS).collect()
+}
+
 impl Default for Histogram {
     fn default() -> Self {
         Self {
-            buckets: std::iter::repeat_with(AtomicU64::default).take(BUCKETS).collect(),
+            buckets: OnceLock::new(),
             sum: AtomicU64::new(0),
             min: AtomicU64::new(u64::MAX),
             max: AtomicU64::new(0),
@@ -102,7 +108,7 @@ impl Histogram {
 
     /// Counts one value `times` times.
     pub fn record_n(&self, value: u64, times: u64) {
-        if let Some(bucket) = self.buckets.get(index(value)) {
+        if let Some(bucket) = self.buckets.get_or_init(empty).get(index(value)) {
             bucket.fetch_add(times, Relaxed);
         }
         self.sum.fetch_add(value.saturating_mul(times), Relaxed);
@@ -124,7 +130,8 @@ impl Histogram {
     /// What was counted so far. Writers go on meanwhile, so the sum may be a few values ahead.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
-        let counts: Vec<u64> = self.buckets.iter().map(|bucket| bucket.load(Relaxed)).collect();
+        let Some(buckets) = self.buckets.get() else { return Snapshot::default() };
+        let counts: Vec<u64> = buckets.iter().map(|bucket| bucket.load(Relaxed)).collect();
         let count = counts.iter().sum();
         let first = counts.iter().position(|n| *n > 0);
         let last = counts.iter().rposition(|n| *n > 0);
@@ -286,6 +293,15 @@ mod tests {
         assert_eq!((none.percentile(99), none.mean(), none.std_dev()), (0.0, 0.0, 0.0));
         assert_eq!(of([3, 8, 8, 8]).percentile(50).to_string(), "8");
         assert_eq!(of([TOP * 3]).percentile(99).to_string(), (TOP * 3).to_string());
+    }
+
+    #[test]
+    fn buckets_are_made_by_the_first_value() {
+        let histogram = Histogram::default();
+        assert_eq!(histogram.snapshot(), Snapshot::default());
+        assert!(histogram.buckets.get().is_none());
+        histogram.record(1);
+        assert_eq!(histogram.snapshot(), of([1]));
     }
 
     #[test]

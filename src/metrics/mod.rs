@@ -13,6 +13,7 @@ use crate::clock;
 use crate::domain::{AppName, ModelId};
 
 pub mod clipper_json;
+pub mod file_sd;
 pub mod handles;
 pub mod histogram;
 pub mod meter;
@@ -347,7 +348,7 @@ mod tests {
         let app = metrics.app(&AppName::parse("digits").unwrap());
         let model =
             ModelId::new(ModelName::parse("net").unwrap(), ModelVersion::parse("1").unwrap());
-        app.answered(Outcome::Prediction, Duration::from_millis(1));
+        app.answered(Outcome::Prediction, 1, Duration::from_millis(1));
         metrics.model(&model).batch_answered(ReplicaId(0), 4, Duration::from_millis(1));
         assert_eq!(metrics.totals(clock::now()).1.decaying[0].to_string(), "-1");
         let later = clock::now() + meter::TICK;

@@ -182,6 +182,7 @@ fn of_redis(redis: &RedisMetrics) -> [Family; 5] {
 fn of_apps(metrics: &Metrics) -> Vec<MetricFamily> {
     let mut predictions = Family::new(&table::PREDICTIONS);
     let mut durations = Family::new(&table::PREDICTION_DURATION);
+    let mut objectives = Family::new(&table::APPLICATION_OBJECTIVE);
     let mut rejected = Family::new(&table::REQUESTS_REJECTED);
     for (name, app) in metrics.apps.read().iter() {
         let name = name.as_str();
@@ -190,9 +191,10 @@ fn of_apps(metrics: &Metrics) -> Vec<MetricFamily> {
         }
         let latency = app.latency.snapshot();
         durations.histogram(&[name], &latency, table::DURATION_BOUNDS_US, MICROS_PER_SECOND);
+        objectives.number(&[name], float(app.objective.load(Relaxed)) / MICROS_PER_SECOND);
         rejected.number(&[name], float(app.rejected.load(Relaxed)));
     }
-    [predictions, durations, rejected].map(Family::finish).into()
+    [predictions, durations, objectives, rejected].map(Family::finish).into()
 }
 
 fn of_models(metrics: &Metrics) -> Vec<MetricFamily> {

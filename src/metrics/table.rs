@@ -83,6 +83,8 @@ rows! {
     PREDICTION_DURATION = Histogram "clipper_prediction_duration_seconds", "seconds", APP,
         "Time from a query's arrival to its answer.",
         "0.99 quantile above the application's objective for 5 min";
+    APPLICATION_OBJECTIVE = Gauge "clipper_application_objective_seconds", "seconds", APP,
+        "The latency objective of an application.", "-";
     REQUESTS_REJECTED = Counter "clipper_requests_rejected_total", "requests", APP,
         "Requests refused with a 4xx: malformed, too large, or above a limit.",
         "a rise above its usual rate";

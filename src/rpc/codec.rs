@@ -3,10 +3,12 @@
 //! A server decodes what containers send and encodes straight into the queue of a connection; a
 //! container does the reverse with lists of frames, as `ZeroMQ` sockets take and give them.
 
+use std::sync::Arc;
+
 use bytes::{BufMut, Bytes};
 
 pub use super::decode_error::{DecodeError, ErrorTextFault, NameFault, Part};
-use super::wire::WireChunks;
+use super::wire::{INLINE_MAX_BYTES, WireChunks};
 use crate::domain::{Input, InputType, InvalidName, ModelName, ModelVersion};
 
 /// The version of the protocol that both sides must have.
@@ -235,7 +237,12 @@ pub fn encode_predict<'a, I>(
         }
     });
     for (index, input) in inputs.enumerate() {
-        out.push_frame(&input.0, index + 1 < count);
+        let more = index + 1 < count;
+        if input.0.len() <= INLINE_MAX_BYTES {
+            out.copy_frame(&input.0, more);
+        } else {
+            out.push_frame(Bytes::from_owner(Arc::clone(&input.0)), more);
+        }
     }
 }
 

@@ -88,7 +88,7 @@ fn the_server_writes_what_a_libzmq_router_writes() {
     let bytes = |values: &[f64]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Bytes>();
     let inputs = vec![bytes(&[1.5, -2.0]), bytes(&[0.25])];
     let mut out = WireChunks::new();
-    let as_inputs: Vec<Input> = inputs.iter().cloned().map(Input).collect();
+    let as_inputs: Vec<Input> = inputs.iter().map(|i| Input(Arc::from(&i[..]))).collect();
     encode_predict(&mut out, 7, InputType::Doubles, &as_inputs);
     assert_eq!(bytes_of(out), ROUTER_PREDICT);
     assert_eq!(
@@ -280,7 +280,7 @@ proptest! {
     #[test]
     fn batches_come_back(message_id: u32, inputs in items()) {
         let mut out = WireChunks::new();
-        let as_inputs: Vec<Input> = inputs.iter().cloned().map(Input).collect();
+        let as_inputs: Vec<Input> = inputs.iter().map(|i| Input(Arc::from(&i[..]))).collect();
         encode_predict(&mut out, message_id, InputType::Strings, &as_inputs);
         let read = decode_from_server(frames_of(&bytes_of(out)), MAX);
         let input_type = InputType::Strings;

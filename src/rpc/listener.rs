@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -53,16 +53,25 @@ pub struct Registration {
     pub stream: std::net::TcpStream,
     /// What was read beyond the new-container message.
     pub unread: BytesMut,
+    /// What it says of itself.
+    pub introduction: Introduction,
+    /// The other end.
+    pub peer: SocketAddr,
+    /// Its place among the open connections.
+    pub place: Place,
+}
+
+/// What a container says of itself.
+#[derive(Debug)]
+pub struct Introduction {
+    /// The routing identity it asked for; mostly empty.
+    pub identity: Bytes,
     /// What it serves.
     pub model: ModelId,
     /// What its inputs are made of.
     pub input_type: InputType,
     /// The extensions that it announces.
     pub extensions: Extensions,
-    /// The other end.
-    pub peer: SocketAddr,
-    /// Its place among the open connections.
-    pub place: Place,
 }
 
 /// Why a connection was not handed over.
@@ -297,14 +306,14 @@ async fn introduce(
     tune(&stream).map_err(closed)?;
     let mut connection = Connection { stream, buffer: BytesMut::with_capacity(1 << 10) };
     let deadline = Duration::from_millis(config.handshake_timeout_ms);
-    let (model, input_type, extensions) =
+    let introduction =
         tokio::time::timeout(deadline, connection.introduction()).await.map_err(|_| {
             let text = format!("it did not say what it serves within {deadline:?}");
             Refused::new(RpcEnd::HandshakeTimeout, text)
         })??;
     let stream = connection.stream.into_std().map_err(closed)?;
     let unread = connection.buffer;
-    Ok(Registration { stream, unread, model, input_type, extensions, peer, place })
+    Ok(Registration { stream, unread, introduction, peer, place })
 }
 
 fn tune(stream: &TcpStream) -> io::Result<()> {
@@ -322,17 +331,17 @@ struct Connection {
 
 impl Connection {
     /// Greeting, READY, and messages until one says what the peer serves.
-    async fn introduction(&mut self) -> Result<(ModelId, InputType, Extensions), Refused> {
+    async fn introduction(&mut self) -> Result<Introduction, Refused> {
         self.write(&Handshake::greeting()).await?;
         let mut handshake = Handshake::new();
-        loop {
+        let identity = loop {
             let step = handshake.advance(&mut self.buffer);
             match step.map_err(|e| Refused::new(end_of(&e), e))? {
                 Step::More => self.read().await?,
                 Step::Send(bytes) => self.write(&bytes).await?,
-                Step::Done(_) => break,
+                Step::Done(peer) => break peer.identity,
             }
-        }
+        };
         let mut decoder = Decoder::new(HANDSHAKE_LIMITS);
         let mut asked = false;
         let mut answer = WireChunks::new();
@@ -343,7 +352,8 @@ impl Connection {
                         .map_err(|e| Refused::new(end_of_decode(&e), e))?;
                     match message {
                         FromContainer::NewContainer { name, version, input_type, extensions } => {
-                            return Ok((ModelId::new(name, version), input_type, extensions));
+                            let model = ModelId::new(name, version);
+                            return Ok(Introduction { identity, model, input_type, extensions });
                         }
                         FromContainer::Heartbeat => codec::encode_heartbeat(&mut answer, true),
                         FromContainer::Answer { .. } => {

@@ -58,14 +58,14 @@ impl WireChunks {
     }
 
     /// Adds one frame; a body over [`INLINE_MAX_BYTES`] is kept by reference.
-    pub fn push_frame(&mut self, body: &Bytes, more: bool) {
+    pub fn push_frame(&mut self, body: Bytes, more: bool) {
         if body.len() <= INLINE_MAX_BYTES {
-            return self.copy_frame(body, more);
+            return self.copy_frame(&body, more);
         }
         self.head(if more { FLAG_MORE } else { 0 }, body.len(), 0);
         self.close_tail();
         self.chunks_bytes += body.len();
-        self.chunks.push_back(body.clone());
+        self.chunks.push_back(body);
     }
 
     /// Adds one frame whose `len` bytes are written by `fill`, without a buffer in between.
@@ -82,7 +82,7 @@ impl WireChunks {
     /// Adds a whole message.
     pub fn push_message(&mut self, frames: &[Bytes]) {
         for (index, frame) in frames.iter().enumerate() {
-            self.push_frame(frame, index + 1 < frames.len());
+            self.push_frame(frame.clone(), index + 1 < frames.len());
         }
     }
 
@@ -177,7 +177,7 @@ mod tests {
         let large = Bytes::from(vec![7; INLINE_MAX_BYTES + 1]);
         let mut out = WireChunks::new();
         out.copy_frame(b"a", true);
-        out.push_frame(&large, true);
+        out.push_frame(large.clone(), true);
         out.copy_frame(b"b", false);
         let mut slices = [IoSlice::new(&[]); 8];
         assert_eq!(out.chunks_vectored(&mut slices), 3);

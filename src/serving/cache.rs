@@ -4,10 +4,10 @@
 //! full, not by hash. The bound counts the bytes of keys and outputs and a fixed cost per entry.
 //! Shared by all threads, so that a hit is answered without leaving the HTTP worker it came in on.
 
-use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
 
+use hashbrown::HashTable;
 use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 use quick_cache::{DefaultHashBuilder, Weighter};
@@ -59,7 +59,8 @@ impl Weighter<CacheKey, Output> for ByBytes {
 }
 
 type Ready = Cache<CacheKey, Output, ByBytes>;
-type Pending = Mutex<HashMap<CacheKey, Arc<Flight>, DefaultHashBuilder>>;
+/// By the hash of their keys, which each flight holds itself.
+type Pending = Mutex<HashTable<Arc<Flight>>>;
 
 /// What a look-up found.
 #[derive(Debug)]
@@ -130,28 +131,29 @@ impl PredictionCache {
         self.ready.as_ref()?.get(key)
     }
 
-    /// Finds or starts the computation of `key`.
+    /// Finds or starts the computation of `key`, which [`Self::get`] has just not found.
+    #[must_use]
     pub fn lookup(&self, key: CacheKey, arrived: Instant, waiter: Waiter) -> Lookup {
         let Some(ready) = &self.ready else {
             return Lookup::Miss(Flight::new(key, arrived, waiter));
         };
-        if let Some(output) = ready.get(&key) {
-            return Lookup::Hit(output);
-        }
         let mut pending = self.shard(&key).lock();
-        let waiter = match pending.get(&key) {
-            Some(flight) => match flight.join(waiter, arrived) {
-                Ok(()) => return Lookup::Joined(Arc::clone(flight)),
-                Err(waiter) => waiter,
+        let waiter = match pending.find_entry(key.hash, |flight| flight.key == key) {
+            Ok(found) => match found.get().join(waiter, arrived) {
+                Ok(()) => return Lookup::Joined(Arc::clone(found.get())),
+                Err(waiter) => {
+                    found.remove();
+                    waiter
+                }
             },
-            // It may have landed between the two looks; landing takes this lock after the insert.
-            None => match ready.get(&key) {
+            // It may have landed since the caller looked; landing takes this lock after the insert.
+            Err(_) => match ready.get(&key) {
                 Some(output) => return Lookup::Hit(output),
                 None => waiter,
             },
         };
-        let flight = Flight::new(key.clone(), arrived, waiter);
-        pending.insert(key, Arc::clone(&flight));
+        let flight = Flight::new(key, arrived, waiter);
+        pending.insert_unique(flight.key.hash, Arc::clone(&flight), |flight| flight.key.hash);
         Lookup::Miss(flight)
     }
 
@@ -181,7 +183,7 @@ impl PredictionCache {
     /// lost with its mailbox.
     pub fn forget_lost(&self, now: Instant) {
         for shard in &self.pending {
-            shard.lock().retain(|_, flight| !flight.is_forgotten(now));
+            shard.lock().retain(|flight| !flight.is_forgotten(now));
         }
     }
 
@@ -194,8 +196,9 @@ impl PredictionCache {
 
     fn forget(&self, flight: &Arc<Flight>) {
         let mut pending = self.shard(&flight.key).lock();
-        if pending.get(&flight.key).is_some_and(|found| Arc::ptr_eq(found, flight)) {
-            pending.remove(&flight.key);
+        let same = |found: &Arc<Flight>| Arc::ptr_eq(found, flight);
+        if let Ok(found) = pending.find_entry(flight.key.hash, same) {
+            found.remove();
         }
     }
 }

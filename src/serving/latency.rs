@@ -24,6 +24,9 @@ const RATIO_MAX: f64 = 4.0;
 /// must not bend the line.
 const OUTLIER: f64 = 4.0;
 
+/// As how many batches a curve counts that an earlier process has learned.
+const KEPT_WEIGHT: f64 = 5.0;
+
 /// The learned curve of one replica.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LatencyCurve {
@@ -44,6 +47,25 @@ impl Default for LatencyCurve {
 }
 
 impl LatencyCurve {
+    /// A curve kept by an earlier process, if its numbers can be a curve's. It counts as few
+    /// batches only, because the machine or the model may have changed meanwhile.
+    #[must_use]
+    pub fn kept(self) -> Option<Self> {
+        let sums = [self.weight, self.n, self.nn, self.y, self.ny];
+        let sound = sums.iter().all(|sum| sum.is_finite() && *sum > 0.0)
+            && (RATIO_MIN..=RATIO_MAX).contains(&self.ratio)
+            && self.explored > 0;
+        let share = (KEPT_WEIGHT / self.weight).min(1.0);
+        sound.then_some(Self {
+            weight: self.weight * share,
+            n: self.n * share,
+            nn: self.nn * share,
+            y: self.y * share,
+            ny: self.ny * share,
+            ..self
+        })
+    }
+
     /// Whether any batch was seen.
     #[must_use]
     pub fn is_known(&self) -> bool {
@@ -179,6 +201,28 @@ mod tests {
             curve.record(*n, Duration::from_micros(300 * *n as u64));
         }
         assert!(about(curve.mean(20), 6_000), "{:?}", curve.mean(20));
+    }
+
+    #[test]
+    fn a_kept_curve_is_known_at_once_and_corrected_soon() {
+        let sizes: Vec<usize> = (0..200).map(|i| 1 + i % 40).collect();
+        let mut curve = learned(|n| 100 * n as u64, &sizes).kept().expect("sound");
+        assert!(about(curve.mean(20), 2_000), "{:?}", curve.mean(20));
+        assert_eq!(curve.explored, 40);
+        for n in sizes.iter().take(40) {
+            curve.record(*n, Duration::from_micros(200 * *n as u64));
+        }
+        assert!(about(curve.mean(20), 4_000), "{:?}", curve.mean(20));
+    }
+
+    #[test]
+    fn numbers_that_no_batches_can_give_are_not_kept() {
+        let sound = learned(|_| 1_000, &[1, 2, 3]);
+        assert!(sound.clone().kept().is_some());
+        assert_eq!(LatencyCurve::default().kept(), None);
+        assert_eq!(LatencyCurve { y: f64::NAN, ..sound.clone() }.kept(), None);
+        assert_eq!(LatencyCurve { ratio: 1e9, ..sound.clone() }.kept(), None);
+        assert_eq!(LatencyCurve { nn: -1.0, ..sound }.kept(), None);
     }
 
     #[test]

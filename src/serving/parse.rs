@@ -4,11 +4,11 @@
 //! the model RPC sends. Messages follow the original's where it has one (golden exchanges).
 
 use std::fmt;
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use bytes::Bytes;
 use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Deserializer;
 use smallvec::SmallVec;
@@ -110,6 +110,8 @@ struct Context {
     inputs_max: usize,
     /// The input being read; its position in the batch.
     index: Option<usize>,
+    /// The input being read, in wire form.
+    wire: Vec<u8>,
     fault: Option<BodyError>,
 }
 
@@ -128,7 +130,8 @@ impl Context {
 }
 
 fn read(body: &[u8], input_type: InputType, inputs_max: usize) -> Result<Fields, BodyError> {
-    let mut context = Context { input_type, inputs_max, index: None, fault: None };
+    let mut context =
+        Context { input_type, inputs_max, index: None, wire: Vec::new(), fault: None };
     let mut json = Deserializer::from_slice(body);
     let fields = (&mut json)
         .deserialize_any_with(Body { context: &mut context })
@@ -280,10 +283,10 @@ impl<'de> Visitor<'de> for OneInput<'_> {
 
     fn visit_str<E: Error>(self, text: &str) -> Result<Input, E> {
         match self.context.input_type {
-            InputType::Strings => Ok(Input(Bytes::copy_from_slice(text.as_bytes()))),
+            InputType::Strings => Ok(Input(Arc::from(text.as_bytes()))),
             InputType::Bytes if text.is_empty() => Err(self.empty()),
             InputType::Bytes => match BASE64.decode(text) {
-                Ok(bytes) => Ok(Input(Bytes::from(bytes))),
+                Ok(bytes) => Ok(Input(Arc::from(bytes))),
                 Err(error) => {
                     let fault = format!("The input is not base64-encoded: {error}");
                     Err(self.context.fail(semantic(fault)))
@@ -297,26 +300,24 @@ impl<'de> Visitor<'de> for OneInput<'_> {
         if matches!(self.context.input_type, InputType::Strings | InputType::Bytes) {
             return Err(self.refuse("Array"));
         }
-        let mut wire = Vec::with_capacity(128);
+        self.context.wire.clear();
         let mut position = 0;
         loop {
-            let element = Element { wire: &mut wire, position, context: &mut *self.context };
+            let element = Element { position, context: &mut *self.context };
             if seq.next_element_seed(element)?.is_none() {
                 break;
             }
             position += 1;
         }
-        if wire.is_empty() {
+        if self.context.wire.is_empty() {
             return Err(self.empty());
         }
-        wire.shrink_to_fit();
-        Ok(Input(Bytes::from(wire)))
+        Ok(Input(Arc::from(self.context.wire.as_slice())))
     }
 }
 
-/// One number of an input, appended to `wire`.
+/// One number of an input, appended to the context's `wire`.
 struct Element<'c> {
-    wire: &'c mut Vec<u8>,
     position: usize,
     context: &'c mut Context,
 }
@@ -355,7 +356,7 @@ impl Element<'_> {
         }
         match number.try_into() {
             Ok(number) => {
-                self.wire.extend_from_slice(&i32::to_le_bytes(number));
+                self.context.wire.extend_from_slice(&i32::to_le_bytes(number));
                 Ok(())
             }
             Err(_) => Err(self.out_of_range(number)),
@@ -365,13 +366,13 @@ impl Element<'_> {
     #[allow(clippy::cast_possible_truncation, reason = "f64 to f32 rounds; overflow is checked")]
     fn real<E: Error>(self, number: f64) -> Result<(), E> {
         match self.context.input_type {
-            InputType::Doubles => self.wire.extend_from_slice(&number.to_le_bytes()),
+            InputType::Doubles => self.context.wire.extend_from_slice(&number.to_le_bytes()),
             InputType::Floats => {
                 let single = number as f32;
                 if single.is_infinite() {
                     return Err(self.out_of_range(number));
                 }
-                self.wire.extend_from_slice(&single.to_le_bytes());
+                self.context.wire.extend_from_slice(&single.to_le_bytes());
             }
             _ => return Err(self.refuse("Number")),
         }

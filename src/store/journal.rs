@@ -126,12 +126,12 @@ impl Journal {
     /// What the replay found, or that no thread can be started.
     pub fn start(mut log: Box<dyn EventLog>, idle_every: Duration) -> Result<Self, StoreError> {
         let replay = log.load(u64::MAX)?;
-        let view = CatalogView::new(replay.seq, replay.catalog);
+        let view = CatalogView::new(replay.seq, replay.catalog.clone());
         let (jobs, todo) = mpsc::channel();
         let thread_view = view.clone();
         thread::Builder::new()
             .name("journal".to_owned())
-            .spawn(move || work(log, &todo, &thread_view, idle_every))
+            .spawn(move || work(log, &todo, &thread_view, idle_every, replay))
             .map_err(|e| StoreError::Read { reason: format!("no thread for the journal: {e}") })?;
         Ok(Self { jobs, view })
     }
@@ -178,19 +178,24 @@ fn work(
     todo: &mpsc::Receiver<Job>,
     view: &CatalogView,
     idle_every: Duration,
+    read: Replay,
 ) {
+    // Nobody has written since it was read; whoever loads first need not read it all again.
+    let mut fresh = Some(read);
     loop {
         match todo.recv_timeout(idle_every) {
             Ok(Job::Commit { changes, reply }) => {
+                fresh = None;
                 let commit = |log: &mut dyn EventLog| {
                     log.append(&changes)?;
                     log.flush()
                 };
                 answer(reply, guarded(log.as_mut(), commit));
             }
-            Ok(Job::Load { after, reply }) => {
-                answer(reply, guarded(log.as_mut(), |log| log.load(after)));
-            }
+            Ok(Job::Load { after, reply }) => match fresh.take().filter(|r| after >= r.seq) {
+                Some(replay) => answer(reply, Ok(replay)),
+                None => answer(reply, guarded(log.as_mut(), |log| log.load(after))),
+            },
             Ok(Job::Snapshot) => {
                 let (seq, catalog) = view.copy();
                 if let Err(error) = guarded(log.as_mut(), |log| log.snapshot(seq, &catalog)) {

@@ -2,8 +2,8 @@
 //!
 //! [`event`] is the durable alphabet, [`journal`] the append-only log and its thread ([`record`]
 //! its bytes, [`scan`] its checks, [`sled`] its storage), [`projection`] the state that replaying
-//! gives, [`view`] the shared copy of that state, [`policy_state`] what users' feedback left.
-//! Predictions never come here.
+//! gives, [`view`] the shared copy of that state, [`policy_state`] what users' feedback left,
+//! [`soft_file`] other things worth keeping but not worth a log. Predictions never come here.
 //!
 //! Invariants:
 //! - **J1** Sequence numbers have no gap. An acknowledged change survives a kill at any point. A
@@ -23,6 +23,7 @@ pub mod redis;
 pub mod replay;
 pub mod scan;
 pub mod sled;
+pub mod soft_file;
 pub mod view;
 
 #[cfg(test)]

@@ -20,6 +20,9 @@ pub trait SoftTable: Send + Sync {
     /// Removes what is there.
     fn remove(&self, key: &str) -> Result<(), StoreError>;
 
+    /// All keys and values.
+    fn all(&self) -> Result<Vec<(String, String)>, StoreError>;
+
     /// Stores `value` if there is none and less than `max` entries exist.
     fn put_if_absent(&self, key: &str, value: &str, max: usize) -> Result<Put, StoreError>;
 }
@@ -79,6 +82,14 @@ impl PolicyStateStore {
         }
     }
 
+    /// Everything that is kept: keys and values, `max_entries` at most.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub fn all(&self) -> Result<Vec<(String, String)>, StoreError> {
+        self.table.all()
+    }
+
     /// Stores the state of a user who has none yet.
     ///
     /// # Errors
@@ -92,6 +103,12 @@ impl PolicyStateStore {
 #[must_use]
 pub fn key(app: &AppName, uid: i64) -> String {
     format!("{app}:{uid}:0")
+}
+
+/// The application of a key.
+#[must_use]
+pub fn app_of(key: &str) -> Option<&str> {
+    key.split_once(':').map(|(app, _)| app)
 }
 
 /// What the keys of all users of `app` start with. Names hold no `:`, so no other application's key

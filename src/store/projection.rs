@@ -5,6 +5,7 @@
 //! random number.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -30,32 +31,34 @@ pub enum Effect {
     RouteApp(AppName, BTreeSet<ModelName>),
 }
 
+/// By name and version. Shared, so that a copy of the catalog is small and a version takes little
+/// room in its node.
+type Models = BTreeMap<ModelName, BTreeMap<ModelVersion, Arc<ModelSpec>>>;
+
 /// The metadata: applications, model versions, current versions, links.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Catalog {
     apps: BTreeMap<AppName, AppSpec>,
     #[serde(with = "models_as_list")]
-    models: BTreeMap<ModelName, BTreeMap<ModelVersion, ModelSpec>>,
+    models: Models,
     current: BTreeMap<ModelName, ModelVersion>,
     links: BTreeMap<AppName, BTreeSet<ModelName>>,
 }
 
 mod models_as_list {
     //! Serialises the nested model table as a plain list of specs.
-    use super::{BTreeMap, Deserialize, ModelName, ModelSpec, ModelVersion, Serialize};
+    use super::{Arc, BTreeMap, Deserialize, ModelSpec, Models};
     use serde::{Deserializer, Serializer};
 
-    type Table = BTreeMap<ModelName, BTreeMap<ModelVersion, ModelSpec>>;
-
-    pub(super) fn serialize<S: Serializer>(table: &Table, to: S) -> Result<S::Ok, S::Error> {
-        table.values().flat_map(BTreeMap::values).collect::<Vec<_>>().serialize(to)
+    pub(super) fn serialize<S: Serializer>(table: &Models, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(table.values().flat_map(BTreeMap::values).map(AsRef::<ModelSpec>::as_ref))
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Table, D::Error> {
-        let mut table = Table::new();
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Models, D::Error> {
+        let mut table = Models::new();
         for spec in Vec::<ModelSpec>::deserialize(from)? {
             let id = spec.id.clone();
-            table.entry(id.name).or_default().insert(id.version, spec);
+            table.entry(id.name).or_default().insert(id.version, Arc::new(spec));
         }
         Ok(table)
     }
@@ -80,13 +83,13 @@ impl Catalog {
 
     /// All model versions, by name and version.
     pub fn models(&self) -> impl Iterator<Item = &ModelSpec> {
-        self.models.values().flat_map(BTreeMap::values)
+        self.models.values().flat_map(BTreeMap::values).map(AsRef::as_ref)
     }
 
     /// One model version.
     #[must_use]
     pub fn model(&self, name: &str, version: &str) -> Option<&ModelSpec> {
-        self.models.get(name)?.get(version)
+        self.models.get(name)?.get(version).map(AsRef::as_ref)
     }
 
     /// The current version of a model.
@@ -101,16 +104,13 @@ impl Catalog {
     }
 
     /// Effects that start everything this catalog describes: what a restart runs after replaying.
-    #[must_use]
-    pub fn boot_effects(&self) -> Vec<Effect> {
-        let mut effects = Vec::new();
-        effects.extend(self.models().cloned().map(Effect::ServeModel));
-        effects.extend(
-            self.current.iter().map(|(m, v)| Effect::RouteModel(m.clone(), Some(v.clone()))),
-        );
-        effects.extend(self.apps().cloned().map(Effect::ServeApp));
-        effects.extend(self.links.iter().map(|(a, m)| Effect::RouteApp(a.clone(), m.clone())));
-        effects
+    pub fn boot_effects(&self) -> impl Iterator<Item = Effect> {
+        let current = self.current.iter();
+        let models = self.models().cloned().map(Effect::ServeModel);
+        models
+            .chain(current.map(|(m, v)| Effect::RouteModel(m.clone(), Some(v.clone()))))
+            .chain(self.apps().cloned().map(Effect::ServeApp))
+            .chain(self.links.iter().map(|(a, m)| Effect::RouteApp(a.clone(), m.clone())))
     }
 
     /// Decides what `command` makes happen, without changing anything.
@@ -265,7 +265,7 @@ impl Catalog {
             }
             Event::ModelAdded { model } => {
                 let id = model.id.clone();
-                self.models.entry(id.name).or_default().insert(id.version, model.clone());
+                self.models.entry(id.name).or_default().insert(id.version, model.clone().into());
                 vec![Effect::ServeModel(model.clone())]
             }
             Event::ModelVersionSet { id } => {

@@ -186,7 +186,7 @@ proptest! {
             }
         }
         let mut restarted = Served::default();
-        state.boot_effects().into_iter().for_each(|e| restarted.follow(e));
+        state.boot_effects().for_each(|e| restarted.follow(e));
         prop_assert_eq!(followed, restarted);
     }
 }

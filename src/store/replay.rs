@@ -16,6 +16,15 @@ pub struct Snapshot {
     pub catalog: Catalog,
 }
 
+/// A [`Snapshot`] to be written, in the same form.
+#[derive(Debug, Serialize)]
+pub struct SnapshotOf<'c> {
+    /// The last event included.
+    pub seq: u64,
+    /// The state.
+    pub catalog: &'c Catalog,
+}
+
 /// The state that a store means.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Replay {

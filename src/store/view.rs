@@ -10,7 +10,8 @@ use super::projection::{Catalog, Effect};
 #[derive(Debug)]
 struct Versioned {
     seq: u64,
-    catalog: Catalog,
+    /// Shared with those that copy it; a change while they have it makes a copy of its own.
+    catalog: Arc<Catalog>,
 }
 
 /// A read lock on the catalog.
@@ -24,14 +25,14 @@ impl CatalogView {
     /// A view of `catalog` as of event `seq`.
     #[must_use]
     pub fn new(seq: u64, catalog: Catalog) -> Self {
-        Self(Arc::new(RwLock::new(Versioned { seq, catalog })))
+        Self(Arc::new(RwLock::new(Versioned { seq, catalog: Arc::new(catalog) })))
     }
 
     /// The catalog, consistent as of one event, until the guard is dropped.
     ///
     /// The writer waits for the guard: never hold it across an `.await`.
     pub fn read(&self) -> CatalogRead<'_> {
-        RwLockReadGuard::map(self.0.read(), |v| &v.catalog)
+        RwLockReadGuard::map(self.0.read(), |v| v.catalog.as_ref())
     }
 
     /// The last event that [`Self::read`] includes.
@@ -40,11 +41,12 @@ impl CatalogView {
         self.0.read().seq
     }
 
-    /// A copy of the catalog and the last event it includes.
+    /// The catalog as it is now, and the last event it includes. Drop it soon: the first change
+    /// meanwhile copies the whole.
     #[must_use]
-    pub fn copy(&self) -> (u64, Catalog) {
+    pub fn copy(&self) -> (u64, Arc<Catalog>) {
         let versioned = self.0.read();
-        (versioned.seq, versioned.catalog.clone())
+        (versioned.seq, Arc::clone(&versioned.catalog))
     }
 
     /// Folds durable events in, in order; returns what each asks of the actors.
@@ -60,7 +62,7 @@ impl CatalogView {
             if envelope.seq <= versioned.seq {
                 continue;
             }
-            let effects = versioned.catalog.apply(&envelope.event);
+            let effects = Arc::make_mut(&mut versioned.catalog).apply(&envelope.event);
             versioned.seq = envelope.seq;
             applied.push((envelope.clone(), effects));
         }

@@ -17,6 +17,7 @@ mod admin;
 mod faults;
 mod golden;
 mod inputs;
+mod learned;
 mod model_errors;
 mod quickstart;
 mod replicas;

@@ -10,6 +10,10 @@ use crate::size;
 
 const APP: &str = "input_type doubles policy p default_output 0 latency_slo_micros 5000000";
 
+/// A change by an operator is served by all frontends within this time, 99 of 100 times; asserted
+/// where a number of changes is asked for, because a busy machine says nothing.
+const SERVED_WITHIN: Duration = Duration::from_millis(50);
+
 #[test]
 fn every_kind_of_change_is_followed() {
     let redis = Redis::start();
@@ -86,4 +90,7 @@ fn a_change_by_an_operator_is_served_in_milliseconds() {
     times.sort();
     let at = |share: usize| times[(times.len() - 1) * share / 100];
     println!("changes {}: p50 {:?} p99 {:?} max {:?}", times.len(), at(50), at(99), at(100));
+    if std::env::var_os("CLIPPER_TEST_CHANGES").is_some() {
+        assert!(at(99) < SERVED_WITHIN, "p99 {:?}", at(99));
+    }
 }

@@ -109,7 +109,13 @@ fn what_the_original_does_not_know_of_an_application_is_one_more_field() {
 fn a_dump_of_the_original_is_served_unchanged() {
     let redis = Redis::start();
     write_dump(&redis);
-    let before = redis.catalog();
+    redis.db(1).tell(r#"SET digits:7:0 {"y_hat":"0.5"}"#);
+    redis.db(3).tell(
+        "HMSET net,2,4 model_id net:2 model_name net model_version 2 model_replica_id 4 \
+         zmq_connection_id 3 batch_size 1 input_type doubles",
+    );
+    let tables = [1, 2, 5, 6, 7].map(|table| redis.dump(table));
+    let row = redis.dump(3);
     let dir = tempfile::tempdir().unwrap();
     let clipper = Clipper::start(&redis.url(), dir.path(), &[]);
     let _replica = clipper.container("net", "1", "7");
@@ -123,7 +129,16 @@ fn a_dump_of_the_original_is_served_unchanged() {
     let current = |n: usize| models[n]["is_current_version"].as_bool();
     assert_eq!((current(0), current(1)), (Some(true), Some(false)), "{models}");
     assert_eq!(models[1]["labels"], json!([]));
-    assert_eq!(redis.catalog(), before);
+    let state = clipper.done("get_state", &json!({"app_name": "digits", "uid": 7}));
+    assert_eq!(state, "0.5");
+    let replicas = clipper.done("get_all_containers", &json!({"verbose": false}));
+    let replicas: Vec<String> = serde_json::from_str(&replicas).unwrap();
+    assert_eq!(replicas.len(), 2, "{replicas:?}");
+    assert!(replicas.contains(&"net:2:4".to_owned()), "{replicas:?}");
+    assert_eq!([1, 2, 5, 6, 7].map(|table| redis.dump(table)), tables);
+    until_true("the row of the replica", || redis.dump(3).len() == 2);
+    assert!(redis.dump(3).contains(&row[0]), "{:?}", redis.dump(3));
+    assert!(redis.dump(4).iter().all(|line| line.starts_with("clipper:")));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
 use serde_json::{Value, json};
 
-use crate::harness::{Clipper, Redis, post, until_true};
+use crate::harness::{Clipper, Redis, binary, post, until_true};
 use crate::size;
 
 fn two(redis: &Redis) -> ([Clipper; 2], tempfile::TempDir) {
@@ -54,6 +54,59 @@ fn of_two_simultaneous_commands_one_succeeds() {
             assert_eq!(text, "No model with name 'none' exists.");
         }
     }
+}
+
+#[test]
+fn a_link_and_a_version_that_do_not_suit_each_other_never_both_succeed() {
+    let redis = Redis::start();
+    let (clippers, _dir) = two(&redis);
+    let rounds = 50;
+    for n in 0..rounds {
+        clippers[0].done("add_app", &app(&format!("app{n}")));
+        clippers[0].done("add_model", &model(&format!("m{n}"), "1"));
+    }
+    let mut linked = 0;
+    for n in 0..rounds {
+        let mut ints = model(&format!("m{n}"), "2");
+        ints["input_type"] = json!("ints");
+        let link = json!({"app_name": format!("app{n}"), "model_names": [format!("m{n}")]});
+        let start = Barrier::new(2);
+        let [linking, adding] = std::thread::scope(|scope| {
+            let send = |clipper: &'static str, body| (clipper, body);
+            let jobs = [send("add_model_links", &link), send("add_model", &ints)];
+            let threads = [0, 1].map(|at: usize| {
+                let ((operation, body), clipper, start) = (jobs[at], &clippers[at], &start);
+                scope.spawn(move || {
+                    start.wait();
+                    clipper.admin(operation, body)
+                })
+            });
+            threads.map(|thread| thread.join().unwrap())
+        });
+        let statuses = BTreeSet::from([linking.0, adding.0]);
+        assert_eq!(statuses, BTreeSet::from([200, 400]), "{linking:?} {adding:?}");
+        linked += u32::from(linking.0 == 200);
+    }
+    println!("{linked} of {rounds} times the link was first");
+}
+
+#[test]
+fn what_was_learnt_while_redis_was_away_is_told_later() {
+    let mut redis = Redis::start();
+    let dir = tempfile::tempdir().unwrap();
+    let clipper = Clipper::start(&redis.url(), dir.path(), &[]);
+    clipper.done("add_app", &app("digits"));
+    redis.kill();
+    until_true("noticed", || !clipper.connected());
+    let feedback = json!({"uid": 7, "input": [1.0], "label": 1.0});
+    let (status, text) = post(clipper.query, "/digits/update", &feedback.to_string());
+    assert_eq!(status, 200, "{text}");
+    // Not even a restart forgets it.
+    clipper.stop();
+    redis.run();
+    let _clipper = Clipper::start(&redis.url(), dir.path(), &[]);
+    let row = r#"digits:7:0 string ["{\"y_hat\":\"0\"}"]"#;
+    until_true("told", || redis.dump(1) == [row]);
 }
 
 fn random_command(random: &mut SmallRng) -> (&'static str, Value) {
@@ -111,6 +164,7 @@ fn random_commands_leave_frontends_and_tables_equal() {
             assert!(shown[0].as_array().unwrap().iter().any(|a| a["name"] == *name), "{name}");
         }
     }
+    assert_eq!(redis.shown(), shown, "the tables");
     let conflicts = clippers.each_ref().map(|c| c.metric("clipper_redis_conflicts_total"));
     println!("conflicts {conflicts:?}");
     // A third one, which has no journal, reads the same from the tables.
@@ -151,7 +205,7 @@ fn metadata_moves_from_redis_to_a_journal_and_back() {
     crate::forms::write_dump(&redis);
     let dir = tempfile::tempdir().unwrap();
     let run = |verb: &str, url: &str, more: &[&str]| {
-        let output = std::process::Command::new(env!("CARGO_BIN_EXE_clipper"))
+        let output = std::process::Command::new(binary())
             .args([verb, "--redis-url", url, "--data-dir"])
             .arg(dir.path())
             .args(more)

@@ -6,10 +6,10 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::golden_setup::{BEFORE, Step};
-use crate::harness::{Clipper, Http, Redis};
+use crate::harness::{Clipper, Http, Redis, until_true};
 
 /// What the original answered otherwise on purpose or by fault, with our status.
-const OTHERWISE: &[(&str, u16)] = &[("add_app odd chars in name", 400)];
+const OTHERWISE: &[(&str, u16)] = &[("add_app odd chars in name", 400), ("update label int", 200)];
 
 #[derive(Deserialize)]
 struct Exchange {
@@ -69,7 +69,15 @@ impl Expected {
                 self.0.insert((5, t("name")), row);
             }
             // The original leaves the links, which a new application of that name would inherit.
-            "delete_app" => [5, 7].into_iter().for_each(|n| drop(self.0.remove(&(n, t("name"))))),
+            "delete_app" => {
+                let (name, users) = (t("name"), format!("{}:", t("name")));
+                self.0.retain(|(table, key), _| match table {
+                    5 | 7 => *key != name,
+                    1 => !key.starts_with(&users),
+                    _ => true,
+                });
+            }
+            "update" => self.learn(path.split('/').nth(1).unwrap(), &t("uid")),
             "add_model" => self.add_model(&body),
             "set_model_version" => self.select(&t("model_name"), t("model_version")),
             "delete_versioned_model" => {
@@ -102,6 +110,13 @@ impl Expected {
         ]);
         self.0.insert((2, format!("{}:{}", t("model_name"), t("model_version"))), row);
         self.select(&t("model_name"), t("model_version"));
+    }
+
+    /// The default policy's state of a user; it stays as it was first.
+    fn learn(&mut self, app: &str, uid: &str) {
+        let Some(Row::Hash(fields)) = self.0.get(&(5, app.to_owned())) else { return };
+        let state = format!(r#"{{"y_hat":{}}}"#, Value::from(fields[5].clone()));
+        self.0.entry((1, format!("{app}:{uid}:0"))).or_insert(Row::Text(state));
     }
 
     fn select(&mut self, model: &str, version: String) {
@@ -137,7 +152,7 @@ fn the_recorded_requests_leave_the_originals_tables() {
     let dir = tempfile::tempdir().unwrap();
     let clipper = Clipper::start(&redis.url(), dir.path(), &[]);
     let mut expected = Expected::default();
-    let mut compared = 0;
+    let (mut compared, mut learnt) = (0, false);
     for line in include_str!("../e2e/golden/exchanges.jsonl").lines() {
         let exchange: Exchange = serde_json::from_str(line).unwrap();
         let steps = BEFORE.iter().filter(|(name, _)| *name == exchange.name);
@@ -148,12 +163,13 @@ fn the_recorded_requests_leave_the_originals_tables() {
                 expected.follow(path, body);
             }
         }
-        if exchange.port != 1338 {
+        let update = exchange.path.trim_end_matches('/').ends_with("/update");
+        if exchange.port != 1338 && !update {
             continue;
         }
         let body = exchange.request_body.as_deref().unwrap_or_default();
-        let mut http = Http::open(clipper.management);
-        let (status, answer) = http.call(&exchange.method, &exchange.path, body);
+        let port = if update { clipper.query } else { clipper.management };
+        let (status, answer) = Http::open(port).call(&exchange.method, &exchange.path, body);
         let otherwise = OTHERWISE.iter().find(|(name, _)| *name == exchange.name);
         if let Some(wanted) = otherwise.map(|o| o.1).or(exchange.status) {
             assert_eq!(status, wanted, "{}: {answer}", exchange.name);
@@ -161,12 +177,18 @@ fn the_recorded_requests_leave_the_originals_tables() {
         if status == 200 {
             expected.follow(&exchange.path, body);
         }
-        for table in [2, 5, 6, 7] {
+        // What a query leaves there is told to others a moment later.
+        until_true("the learnt state", || redis.dump(1) == expected.dump(1));
+        learnt |= !redis.dump(1).is_empty();
+        for table in [2, 3, 5, 6, 7] {
             let dump = redis.dump(table);
             assert_eq!(dump, expected.dump(table), "table {table} after {}", exchange.name);
         }
         compared += 1;
     }
     assert!(compared > 80, "{compared}");
+    assert!(learnt, "some update leaves state");
+    let reserved = redis.dump(4);
+    assert!(reserved.iter().all(|line| line.starts_with("clipper:")), "{reserved:?}");
     println!("{compared} requests, tables compared after each");
 }

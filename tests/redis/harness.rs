@@ -9,7 +9,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Far above what any step takes; only a test that fails waits so long.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -38,6 +38,12 @@ pub fn until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
 
 pub fn until_true(what: &str, mut condition: impl FnMut() -> bool) {
     until(what, || condition().then_some(()));
+}
+
+/// The server under test: the one built along, or a release build made before.
+pub fn binary() -> PathBuf {
+    let other = std::env::var_os("CLIPPER_TEST_BINARY");
+    other.map_or_else(|| env!("CARGO_BIN_EXE_clipper").into(), PathBuf::from)
 }
 
 pub fn free_port() -> u16 {
@@ -102,6 +108,15 @@ impl Redis {
         child.wait().unwrap();
     }
 
+    /// Lets an operator at it where no frontend finds it.
+    pub fn run_elsewhere(&mut self, work: impl FnOnce(&Self)) {
+        let port = std::mem::replace(&mut self.port, free_port());
+        self.run();
+        work(self);
+        self.kill();
+        self.port = port;
+    }
+
     /// Deletes what it has kept; it must not run.
     pub fn forget(&self) {
         let kept = self.dir.path().join("appendonlydir");
@@ -124,10 +139,8 @@ impl Redis {
     /// All of a table, in a form that compares.
     pub fn dump(&self, number: i64) -> Vec<String> {
         let mut db = self.db(number);
-        let mut keys: Vec<String> = db.ask("KEYS *");
-        keys.sort();
         let mut lines = Vec::new();
-        for key in keys {
+        for key in self.keys(number) {
             let kind: String = db.ask(&format!("TYPE {key}"));
             let values: Vec<String> = match kind.as_str() {
                 "hash" => db.run(&["HGETALL", &key]),
@@ -143,6 +156,38 @@ impl Redis {
             lines.push(format!("{key} {kind} {values:?}"));
         }
         lines
+    }
+
+    fn keys(&self, number: i64) -> Vec<String> {
+        let mut keys: Vec<String> = self.db(number).ask("KEYS *");
+        keys.sort();
+        keys
+    }
+
+    /// What [`Clipper::catalog`] has to be, from the tables alone.
+    pub fn shown(&self) -> [Value; 2] {
+        type Hash = std::collections::BTreeMap<String, String>;
+        let [mut models, mut apps, mut current, mut links] = [2, 5, 6, 7].map(|n| self.db(n));
+        let apps = self.keys(5).into_iter().map(|name| {
+            let row: Hash = apps.run(&["HGETALL", &name]);
+            let mut linked: Vec<String> = links.run(&["SMEMBERS", &name]);
+            linked.sort();
+            json!({"name": name, "input_type": row["input_type"], "linked_models": linked,
+                "default_output": row["default_output"],
+                "latency_slo_micros": row["latency_slo_micros"].parse::<i64>().unwrap()})
+        });
+        let models = self.keys(2).into_iter().map(|key| {
+            let row: Hash = models.run(&["HGETALL", &key]);
+            let name = format!("CURRENT_MODEL_VERSION:{}", row["model_name"]);
+            let version: Option<String> = current.run(&["GET", &name]);
+            let labels: Vec<&str> = row["labels"].split(',').filter(|l| !l.is_empty()).collect();
+            json!({"model_name": row["model_name"], "model_version": row["model_version"],
+                "input_type": row["input_type"], "labels": labels,
+                "container_name": row["container_name"],
+                "model_data_path": row["model_data_path"],
+                "is_current_version": version.as_ref() == Some(&row["model_version"])})
+        });
+        [apps.collect(), models.collect()]
     }
 
     /// The tables that the catalog is made of.
@@ -195,7 +240,7 @@ pub struct Clipper {
 
 impl Clipper {
     pub fn start(redis: &str, data_dir: &Path, env: &[(&str, &str)]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_clipper"));
+        let mut command = Command::new(binary());
         command
             .args(["serve", "--log-format", "json", "--query-addr", "127.0.0.1:0"])
             .args(["--management-addr", "127.0.0.1:0", "--metrics-addr", "127.0.0.1:0"])
@@ -296,13 +341,21 @@ impl Clipper {
             .unwrap()
     }
 
+    /// As the kernel counts it; to ask for the metric would take memory for all metrics.
+    pub fn resident_mib(&self) -> u64 {
+        let pid = self.child.as_ref().unwrap().id();
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
+    }
+
     pub fn connected(&self) -> bool {
         self.metric("clipper_redis_connected") > 0.5
     }
 
     /// A container that answers every input with `output`.
     pub fn container(&self, model: &str, version: &str, output: &str) -> Container {
-        let child = Command::new(env!("CARGO_BIN_EXE_clipper"))
+        let child = Command::new(binary())
             .args(["container", "noop", "--name", model, "--version", version])
             .args(["--connect", &self.rpc, "--output", output])
             .stderr(Stdio::null())

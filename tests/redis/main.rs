@@ -10,6 +10,7 @@
 //! | `CLIPPER_TEST_ROUNDS` | 1 | rounds of each way in which Redis dies |
 //! | `CLIPPER_TEST_FREEZE_MS` | 3000 | how long Redis is frozen |
 //! | `CLIPPER_TEST_ENTRIES` | 500 | applications and models of the cold start |
+//! | `CLIPPER_TEST_BINARY` | the one built along | the `clipper` that is tested |
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests may stop")]
 #![allow(clippy::print_stdout, reason = "figures")]

@@ -48,6 +48,11 @@ class MetricsServer:
         """The port that is bound."""
         return int(self._server.server_address[1])
 
+    @property
+    def address(self) -> str:
+        """``IP:PORT`` of what is bound."""
+        return f"{self._server.server_address[0]!s}:{self.port}"
+
     def __enter__(self) -> MetricsServer:
         self._thread.start()
         return self

@@ -11,6 +11,7 @@ import enum
 import logging
 import math
 import time
+import uuid
 from dataclasses import dataclass
 
 import zmq
@@ -25,6 +26,8 @@ from .predictor import Predictor
 from .stopping import StopSignal
 
 _log = logging.getLogger(__name__)
+
+NO_METRICS = "off"
 
 _LOST = (
     zmq.EVENT_CLOSED
@@ -77,7 +80,10 @@ class End(enum.Enum):
 
 
 class RpcClient:
-    """Keeps one replica connected and answers its batches, until ``stop`` is set."""
+    """Keeps one replica connected and answers its batches, until ``stop`` is set.
+
+    ``metrics_at`` is where this container's metrics are, ``IP:PORT``.
+    """
 
     def __init__(
         self,
@@ -86,12 +92,14 @@ class RpcClient:
         stop: StopSignal,
         metrics: ContainerMetrics,
         timing: Timing | None = None,
+        metrics_at: str = NO_METRICS,
     ) -> None:
         self.replica = replica
         self.predictor = predictor
         self.stop = stop
         self.metrics = metrics
         self.timing = timing or Timing()
+        self.metrics_at = metrics_at
         self._connection: _Connection | None = None
 
     def is_ready(self) -> bool:
@@ -122,6 +130,14 @@ class RpcClient:
             context.term()
 
 
+def _identity(metrics_at: str) -> bytes:
+    """The name of one connection, which tells a server that reads it where the metrics are.
+
+    Unique, because the original's server refuses a second connection of the same name.
+    """
+    return f"clipper-metrics={metrics_at};{uuid.uuid4().hex}".encode("ascii")
+
+
 class _Connection:
     """One TCP connection, from connecting to its end."""
 
@@ -131,6 +147,7 @@ class _Connection:
         self._socket = context.socket(zmq.DEALER)
         self._socket.setsockopt(zmq.LINGER, 0)
         self._socket.setsockopt(zmq.RECONNECT_IVL, -1)
+        self._socket.setsockopt(zmq.ROUTING_ID, _identity(client.metrics_at))
         self._monitor = self._socket.get_monitor_socket(_LOST | zmq.EVENT_HANDSHAKE_SUCCEEDED)
         self._poller = zmq.Poller()
         for source in (self._socket, self._monitor, client.stop.fileno()):

@@ -125,11 +125,10 @@ def run(
     try:
         with ExitStack() as stack:
             if metrics_port:
-                stack.enter_context(
-                    MetricsServer(
-                        user_metrics.REGISTRY, metrics_host, metrics_port, client.is_ready
-                    )
+                server = MetricsServer(
+                    user_metrics.REGISTRY, metrics_host, metrics_port, client.is_ready
                 )
+                client.metrics_at = stack.enter_context(server).address
             client.run()
     finally:
         stop.finish()

@@ -10,6 +10,11 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::tables::{Key, Table};
+use super::writes::Write;
+use crate::domain::ModelName;
+
+/// How long a link is marked: longer than its notice takes to any frontend that is connected.
+const LINKING_MS: u64 = 60_000;
 
 /// The key of the marker.
 #[must_use]
@@ -27,6 +32,20 @@ pub fn restoring_key() -> Key {
 #[must_use]
 pub fn slot_key(slot: u32) -> Key {
     Key::new(Table::Resource, &format!("clipper:slot:{slot}"))
+}
+
+/// The key that says when a model was linked last, in a text that nobody uses twice.
+#[must_use]
+pub fn linking_key(model: &ModelName) -> Key {
+    Key::new(Table::Resource, &format!("clipper:linking:{model}"))
+}
+
+/// The write that says so; `mark` is a random number.
+#[must_use]
+pub fn mark_of_link(model: &ModelName, mark: u64) -> Write {
+    let args = [format!("{mark:016x}"), "PX".to_owned(), LINKING_MS.to_string()];
+    let args = args.map(String::into_bytes).into();
+    Write { key: linking_key(model), command: "SET", args }
 }
 
 /// What a frontend remembers from one connection to the next, in its data directory.

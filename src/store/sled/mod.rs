@@ -24,7 +24,7 @@ use super::journal::{Change, EventLog, OpenReport, check_continues};
 use super::policy_state::{PolicyStateStore, prefix};
 use super::projection::Catalog;
 use super::record;
-use super::replay::{Replay, Snapshot, replay};
+use super::replay::{Replay, SnapshotOf, replay};
 use crate::config::JournalConfig;
 
 /// [`EventLog`] on sled.
@@ -36,6 +36,8 @@ pub struct SledLog {
     last_appended: u64,
     /// A write failed or panicked: the engine has to be opened again before anything else.
     failed: bool,
+    /// What opening it has read, until the first load or write.
+    read: Option<Contents>,
 }
 
 impl SledLog {
@@ -56,10 +58,18 @@ impl SledLog {
     ) -> Result<(Self, OpenReport), StoreError> {
         let directory = engine::directory(data_dir);
         let (engine, policy) = Engine::open(&directory, config)?;
-        let (report, _) = guarded(&directory, || engine.recover(on_fault))?;
+        let (report, read) = guarded(&directory, || engine.recover(on_fault))?;
         let table = Arc::new(PolicyTable::new(policy));
-        let (config, engine, last_appended) = (config.clone(), Some(engine), report.last_seq);
-        Ok((Self { directory, config, engine, table, last_appended, failed: false }, report))
+        let log = Self {
+            directory,
+            config: config.clone(),
+            engine: Some(engine),
+            table,
+            last_appended: report.last_seq,
+            failed: false,
+            read: Some(read),
+        };
+        Ok((log, report))
     }
 
     /// Reads a store without changing it.
@@ -86,6 +96,7 @@ impl SledLog {
     /// Runs a write; whatever ends it but success leaves the log failed, a panic too.
     fn write(&mut self, job: impl FnOnce(&Engine) -> ::sled::Result<()>) -> Result<(), StoreError> {
         self.engine()?;
+        self.read = None;
         self.failed = true;
         if let Some(engine) = &self.engine {
             job(engine).map_err(|e| StoreError::Write { reason: e.to_string() })?;
@@ -146,9 +157,13 @@ impl EventLog for SledLog {
         if self.failed || self.engine.is_none() {
             self.reopen()?;
         }
+        let read = self.read.take();
         let engine = self.engine()?;
         let replay = guarded(&self.directory, || {
-            let (_, contents) = engine.recover(OnFault::Refuse)?;
+            let contents = match read {
+                Some(contents) => contents,
+                None => engine.recover(OnFault::Refuse)?.1,
+            };
             replay(&contents.snapshots, &contents.scan, after, u64::MAX)
         })?;
         self.last_appended = replay.seq;
@@ -156,8 +171,7 @@ impl EventLog for SledLog {
     }
 
     fn snapshot(&mut self, seq: u64, catalog: &Catalog) -> Result<(), StoreError> {
-        let snapshot = Snapshot { seq, catalog: catalog.clone() };
-        let bytes = record::encode(0, &snapshot)
+        let bytes = record::encode(0, &SnapshotOf { seq, catalog })
             .map_err(|e| StoreError::NotWritten { reason: e.to_string() })?;
         let keep_events = self.config.keep_events;
         self.write(|engine| {

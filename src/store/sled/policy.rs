@@ -84,6 +84,13 @@ impl SoftTable for PolicyTable {
         Ok(())
     }
 
+    fn all(&self) -> Result<Vec<(String, String)>, StoreError> {
+        let text = |bytes: ::sled::IVec| String::from_utf8_lossy(&bytes).into_owned();
+        self.with(|tree| {
+            tree.iter().map(|entry| entry.map(|(key, value)| (text(key), text(value)))).collect()
+        })
+    }
+
     fn put_if_absent(&self, key: &str, value: &str, max: usize) -> Result<Put, StoreError> {
         if self.with(|tree| tree.contains_key(key))? {
             return Ok(Put::Present);

@@ -142,6 +142,11 @@ impl Server {
         self.rpc = value("rpc=");
     }
 
+    /// Its data directory.
+    pub fn data(&self) -> PathBuf {
+        self.data.path().join("data")
+    }
+
     pub fn pid(&self) -> u32 {
         self.process.id()
     }

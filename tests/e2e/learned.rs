@@ -1,0 +1,58 @@
+//! What a server has learned of its models is still known after a restart.
+
+use serde_json::{Value, json};
+
+use crate::support::eventually;
+use crate::support::server::Server;
+
+const INPUTS: u32 = 128;
+
+fn config() -> String {
+    let clipper = env!("CARGO_BIN_EXE_clipper");
+    let script = format!(
+        "exec '{clipper}' container noop --name=m --version=1 \
+         --connect=tcp://$CLIPPER_IP:$CLIPPER_PORT --sleep-us=5000"
+    );
+    format!(
+        "[serving]\nlearned_save_ms = 10\n\n\
+         [[application]]\nname = \"m\"\ninput_type = \"doubles\"\ndefault_output = \"-1\"\n\
+         latency_slo_micros = 20000000\nmodel = \"m\"\n\n\
+         [[model]]\nname = \"m\"\nversion = \"1\"\ninput_type = \"doubles\"\n\n\
+         [model.container]\nruntime = \"command\"\ncommand = [\"sh\", \"-c\", \"{script}\"]\n"
+    )
+}
+
+/// How many batches the model gets for one request of [`INPUTS`] new inputs.
+fn batches(server: &Server, request: u32) -> f64 {
+    let count = || server.sample("clipper_model_batch_size_count{model=\"m\",version=\"1\"}");
+    let before = count();
+    let inputs: Vec<Value> = (0..INPUTS).map(|n| json!([request, n])).collect();
+    let answer = server.predict("m", &json!({"input_batch": inputs}));
+    assert_eq!(answer.status, 200, "{answer:?}");
+    count() - before
+}
+
+#[test]
+fn a_restarted_server_knows_its_models_batch_sizes() {
+    let mut server = Server::with_config(&config());
+    server.await_replicas("m", 1);
+    let first = batches(&server, 0);
+    assert!(first >= 7.0, "sizes at most double from one query on: {first}");
+    batches(&server, 1);
+    let file = server.data().join("latency-curves.json");
+    eventually("the curve is saved", || file.exists());
+
+    assert!(server.terminate().success());
+    let mut server = server.restart();
+    server.await_replicas("m", 1);
+    let again = batches(&server, 2);
+    assert!(again <= 3.0, "{again} batches, {first} when nothing was known");
+
+    server.kill();
+    std::fs::write(&file, "{\"m:1\": {\"weight\"").unwrap();
+    let server = server.restart();
+    server.await_replicas("m", 1);
+    assert!(server.log_line("learned latencies cannot be read").is_some());
+    let damaged = batches(&server, 3);
+    assert!(damaged >= 7.0, "a damaged file costs a first start: {damaged}");
+}

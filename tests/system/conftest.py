@@ -1,0 +1,9 @@
+"""Shared by the tests that need the binary: it has to be built."""
+
+from __future__ import annotations
+
+from harness import BINARY
+
+
+def pytest_configure() -> None:
+    assert BINARY.exists(), f"{BINARY} is missing: cargo build"

@@ -1,0 +1,150 @@
+"""The server and everything around it as processes of their own, on free ports."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+ROOT = Path(__file__).resolve().parents[2]
+BINARY = Path(os.environ.get("CLIPPER_TEST_BINARY", ROOT / "target" / "debug" / "clipper"))
+
+PATIENCE_SECONDS = 60.0
+"""Far above what any step takes; only a test that fails waits so long."""
+
+T = TypeVar("T")
+
+
+def until(what: str, condition: Callable[[], T | None]) -> T:
+    """Polls until ``condition`` gives something true."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        found = condition()
+        if found:
+            return found
+        assert time.monotonic() < deadline, f"not in time: {what}"
+        time.sleep(0.02)
+
+
+def free_port() -> int:
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind(("127.0.0.1", 0))
+        port: int = taken.getsockname()[1]
+        return port
+
+
+def free_ports(number: int) -> list[int]:
+    """Different ones: all are held until the last is found."""
+    held = [socket.socket() for _ in range(number)]
+    for one in held:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in held]
+    for one in held:
+        one.close()
+    return ports
+
+
+def get(url: str, accept: str = "*/*") -> str:
+    request = urllib.request.Request(url, headers={"Accept": accept})
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        text: str = answer.read().decode()
+        return text
+
+
+def post(url: str, body: Any) -> Any:
+    data = json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        text = answer.read().decode()
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+@contextmanager
+def process(*command: str | Path, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that does not outlive its block."""
+    running = subprocess.Popen([str(part) for part in command], **options)
+    try:
+        yield running
+    finally:
+        if running.poll() is None:
+            running.terminate()
+        try:
+            running.wait(10)
+        except subprocess.TimeoutExpired:
+            running.kill()
+            running.wait()
+
+
+class Server:
+    """What a running server says of itself."""
+
+    def __init__(self, lines: list[str], said: dict[str, str]) -> None:
+        self.lines = lines
+        self.query = said["query"]
+        self.management = said["management"]
+        self.metrics = said["metrics"].removesuffix("/metrics")
+        self.rpc_port = int(said["rpc"].rsplit(":", 1)[1])
+
+    def predict(self, app: str, value: Any) -> Any:
+        return post(f"{self.query}/{app}/predict", {"input": value})
+
+
+@contextmanager
+def server(folder: Path, config: str, env: dict[str, str] | None = None) -> Iterator[Server]:
+    """A server with this config file and its data in ``folder``."""
+    file = folder / "clipper.toml"
+    file.write_text(config)
+    addresses = ["--query-addr", "--management-addr", "--metrics-addr"]
+    command = [str(BINARY), "serve", "--config", str(file), "--data-dir", str(folder / "data")]
+    for flag in addresses:
+        command += [flag, "127.0.0.1:0"]
+    command += ["--rpc-addr", "tcp://127.0.0.1:0", "--log-format", "json"]
+    with process(
+        *command, env={**os.environ, **(env or {})}, cwd=folder, stderr=subprocess.PIPE
+    ) as running:
+        lines: list[str] = []
+
+        def collect() -> None:
+            assert running.stderr
+            for line in running.stderr:
+                lines.append(line.decode("utf-8", "replace"))
+
+        threading.Thread(target=collect, daemon=True).start()
+
+        def listening() -> dict[str, str] | None:
+            assert running.poll() is None, "".join(lines)
+            said = [line for line in lines if '"listening"' in line]
+            found: dict[str, str] | None = json.loads(said[0]) if said else None
+            return found
+
+        yield Server(lines, until("the server listens", listening))
+
+
+def container(served: Server, folder: Path, name: str, source: str, **env: str) -> Any:
+    """A container of the Python package that serves ``predict`` of ``source``."""
+    (folder / f"{name}.py").write_text(source)
+    settings = {
+        "PYTHONPATH": str(ROOT / "python" / "src"),
+        "CLIPPER_PORT": str(served.rpc_port),
+        "CLIPPER_CONTAINER_METRICS_PORT": "0",
+        **env,
+    }
+    return process(
+        sys.executable, "-m", "clipper_serving", "serve", f"{name}.py:predict",
+        "--name", name, "--version", "1",
+        cwd=folder, env={**os.environ, **settings},
+    )  # fmt: skip

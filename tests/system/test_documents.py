@@ -1,0 +1,282 @@
+"""Every command of the documents is run, every file in them used, every answer compared."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import tomllib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from documents import FILE_NAME, Block, Terminal, blocks, words
+from harness import ROOT, process, until
+
+DOCUMENTS = [
+    "README.md",
+    "python/README.md",
+    *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md")),
+]
+
+SUM_TOML = """
+[[application]]
+name = "sum"
+input_type = "doubles"
+default_output = "null"
+latency_slo_micros = 500000
+model = "sum"
+
+[[model]]
+name = "sum"
+version = "1"
+input_type = "doubles"
+"""
+
+SUM_PY = """
+def predict(inputs):
+    return [float(values.sum()) for values in inputs]
+"""
+
+
+def cargo_knows(command: str) -> None:
+    """The test or benchmark that it names exists."""
+    arguments = words(command)
+    kind = "bench" if "--bench" in arguments else "test"
+    name = arguments[arguments.index(f"--{kind}") + 1]
+    folders = {"bench": ["benches"], "test": ["tests"]}[kind]
+    assert any((ROOT / folder / name / "main.rs").exists() for folder in folders), command
+
+
+def is_a_script(command: str) -> None:
+    assert subprocess.run(["bash", "-n", ROOT / command], timeout=10).returncode == 0
+
+
+def compiles(command: str) -> None:
+    script = next(word for word in words(command) if word.endswith(".py"))
+    compile((ROOT / script).read_text(), script, "exec")
+
+
+# Commands that are not run, why not, and what is checked of them.
+NOT_RUN: dict[str, tuple[str, Callable[[str], None]]] = {
+    r"scripts/test\.sh": ("it runs this test", is_a_script),
+    r"cargo bench --bench .*": ("minutes, of a release build", cargo_knows),
+    r"CLIPPER_TEST_\w+=.* cargo test --release .*": ("an hour, of a release build", cargo_knows),
+}
+
+needs_prometheus = pytest.mark.skipif(
+    not (shutil.which("prometheus") and shutil.which("promtool")),
+    reason="prometheus and promtool are not installed (Debian: the package prometheus)",
+)
+
+
+@pytest.fixture
+def terminal(tmp_path: Path) -> Iterator[Terminal]:
+    terminal = Terminal(tmp_path)
+    yield terminal
+    terminal.end()
+
+
+def run_commands(terminal: Terminal, block: Block) -> None:
+    for command in block.commands():
+        not_run = [check for form, (_, check) in NOT_RUN.items() if re.fullmatch(form, command)]
+        if not_run:
+            not_run[0](command)
+        else:
+            terminal.run(command)
+
+
+def use(terminal: Terminal, block: Block) -> None:
+    """Does with a block what a reader does with it."""
+    names = FILE_NAME.findall(block.above)
+    if block.language in ("toml", "python") and names:
+        terminal.write(names[-1], block.text)
+    elif block.language == "toml":
+        terminal.write("snippet.toml", block.text)
+        terminal.run("clipper check-config snippet.toml")
+    elif block.language == "python":
+        terminal.write("snippet.py", block.text)
+        terminal.run("python -m py_compile snippet.py")
+    elif block.language == "sh":
+        run_commands(terminal, block)
+    elif block.language == "json":
+        terminal.expect(block)
+    elif block.language == "promql":
+        check_rules(terminal, block)
+    else:
+        # Without a language: a drawing, which is no command.
+        assert not block.language, f"{block}: what is to be done with {block.language}?"
+        assert not re.search(r"^(\$ |clipper |cargo |curl |pip )", block.text, re.M), str(block)
+
+
+def check_rules(terminal: Terminal, block: Block) -> None:
+    if not shutil.which("promtool"):
+        pytest.skip("promtool is not installed (Debian: the package prometheus)")
+    expressions = [part.strip() for part in re.split(r"^#.*$", block.text, flags=re.M)]
+    expressions = [" ".join(expression.split()) for expression in expressions if expression]
+    rules = [f"  - record: r{n}\n    expr: '{e}'" for n, e in enumerate(expressions)]
+    terminal.write("rules.yml", "groups:\n- name: g\n  rules:\n" + "\n".join(rules) + "\n")
+    said = terminal.run("promtool check rules rules.yml")
+    assert f"SUCCESS: {len(rules)} rules found" in said, said
+
+
+@contextmanager
+def redis(port: int, folder: Path) -> Iterator[None]:
+    command = ["redis-server", "--port", str(port), "--save", "", "--dir", str(folder)]
+    with process(*command, stdout=subprocess.DEVNULL):
+        ping = ["redis-cli", "-p", str(port), "ping"]
+        until("redis", lambda: subprocess.run(ping, capture_output=True).stdout == b"PONG\n")
+        yield
+
+
+def run_document(terminal: Terminal, document: str) -> int:
+    found = list(blocks(document))
+    for block in found:
+        use(terminal, block)
+    return len(found)
+
+
+def test_readme(terminal: Terminal) -> None:
+    terminal.write("mine.py", SUM_PY)
+    assert run_document(terminal, "README.md") >= 8
+
+
+def test_ten_lines_and_two_commands() -> None:
+    """What the README promises of its scikit-learn example."""
+    section = (ROOT / "README.md").read_text().split("## Ten lines of scikit-learn")[1]
+    section = section.split("\n## ")[0]
+    found = [block for block in blocks("README.md") if block.text in section]
+    python = [block for block in found if block.language == "python"]
+    commands = [block.commands() for block in found if block.language == "sh"]
+    assert len(python) == 1 and len(python[0].text.strip().splitlines()) <= 10
+    assert commands[0] == ["pip install './python[sklearn]'", "python iris.py"]
+
+
+def test_first_python_model(terminal: Terminal) -> None:
+    document = "docs/first-python-model.md"
+    for block in blocks(document):
+        if '"default":true' in block.text:
+            # "Stop both and ask for another input", after one of them was started once more.
+            terminal.run("python sum.py")
+            terminal.stop("python sum.py")
+            until("no replicas", lambda: not terminal.replicas())
+            ask = next(b for b in blocks(document) if "/sum/predict" in b.text)
+            terminal.run(ask.text.replace("[1, 2, 3]", "[4, 5, 6]"))
+        use(terminal, block)
+
+
+def test_operations(terminal: Terminal) -> None:
+    if not shutil.which("prometheus"):
+        pytest.skip("prometheus is not installed (Debian: the package prometheus)")
+    terminal.write("clipper.toml", SUM_TOML)
+    terminal.write("model.py", SUM_PY)
+    container = "python -m clipper_serving serve model.py:predict --name sum --version 1"
+    terminal.run("pip install ./python")
+    for block in blocks("docs/operations.md"):
+        if "journal" in block.text:
+            terminal.end()
+        for command in block.commands():
+            if " serve " in command:
+                # One server at a time; what follows wants a container and queries.
+                terminal.end()
+                terminal.run(command)
+                terminal.run(container)
+                bench = "clipper bench --app sum --input-len 10 --inputs zipf:1.0:100"
+                terminal.run(bench)
+            elif command.startswith("clipper bench"):
+                if not terminal.running:
+                    terminal.run("clipper serve --config clipper.toml")
+                    terminal.run(container)
+                terminal.run(command)
+            elif "check.py" in command:
+                check_while_asked(terminal, command)
+            else:
+                terminal.run(command)
+
+
+def check_while_asked(terminal: Terminal, command: str) -> None:
+    url = f"http://127.0.0.1:{terminal.ports[1337]}"
+    asking = ["bash", "-c", "while sleep 0.02; do "
+              f"curl -s {url}/sum/predict -d '{{\"input\": ['$((n++ / 2))']}}'; done"]  # fmt: skip
+    with process(*asking, stdout=subprocess.DEVNULL):
+        terminal.run(command)
+
+
+def test_redis(terminal: Terminal) -> None:
+    with redis(terminal.ports[6379], terminal.folder):
+        run_document(terminal, "docs/redis.md")
+
+
+def test_migrate(terminal: Terminal) -> None:
+    terminal.write("clipper.toml", SUM_TOML)
+    terminal.run("clipper serve --config clipper.toml")
+    run_document(terminal, "docs/migrate-from-clipper.md")
+
+
+def test_benchmarks(terminal: Terminal) -> None:
+    terminal.run("cargo run --release -- serve --config config/quickstart.toml")
+    run_document(terminal, "docs/benchmarks.md")
+
+
+def test_python_package(terminal: Terminal) -> None:
+    both = SUM_TOML + SUM_TOML.replace('"sum"', '"iris"')
+    terminal.write("clipper.toml", both)
+    train = next(b for b in blocks("docs/first-python-model.md") if "joblib.dump" in b.text)
+    terminal.write("model.py", SUM_PY)
+    terminal.write("train.py", train.text.replace("iris.joblib", "model.joblib"))
+    terminal.run("python train.py")
+    terminal.run("clipper serve --config clipper.toml")
+    run_document(terminal, "python/README.md")
+
+
+def test_the_translation_says_the_same() -> None:
+    """Blocks, links, headings and rows are equal, one by one."""
+    english, chinese = ((ROOT / name).read_text() for name in ("README.md", "README.zh-CN.md"))
+    assert [(b.language, b.text) for b in blocks("README.md")] == [
+        (b.language, b.text) for b in blocks("README.zh-CN.md")
+    ]
+
+    def shape(text: str) -> dict[str, list[str]]:
+        prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+        between_languages = re.compile(r"README(\.zh-CN)?\.md$")
+        links = [link for link in re.findall(r"\]\(([^)]+)\)", prose)]
+        return {
+            "links": [link for link in links if not between_languages.match(link)],
+            "code": sorted(re.findall(r"`[^`]+`", prose)),
+            "lines": re.findall(r"^(#+|-|\d\.|\|)(?= )", prose, re.M),
+        }
+
+    assert shape(english) == shape(chinese)
+    assert "README.zh-CN.md" in english and "](README.md)" in chinese
+
+
+WITH_A_TEST_ABOVE = {
+    "README.md",
+    "python/README.md",
+    "docs/benchmarks.md",
+    "docs/first-python-model.md",
+    "docs/migrate-from-clipper.md",
+    "docs/operations.md",
+    "docs/redis.md",
+}
+
+
+@pytest.mark.parametrize("document", sorted({*DOCUMENTS} - WITH_A_TEST_ABOVE))
+def test_other_documents(terminal: Terminal, document: str) -> None:
+    for block in blocks(document):
+        assert block.language != "sh", f"{block}: commands want a test that prepares for them"
+        use(terminal, block)
+
+
+def test_exceptions_are_needed() -> None:
+    commands = [c for document in DOCUMENTS for b in blocks(document) for c in b.commands()]
+    for form in NOT_RUN:
+        assert any(re.fullmatch(form, command) for command in commands), form
+
+
+def test_config_examples_are_toml() -> None:
+    for document in DOCUMENTS:
+        for block in blocks(document):
+            if block.language == "toml":
+                tomllib.loads(block.text)
