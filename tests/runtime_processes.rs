@@ -60,8 +60,8 @@ import numpy
 def total(inputs):
     if any(len(one) == 0 for one in inputs):
         raise RuntimeError("an empty one")
-    if len(inputs) == 7:
-        return ["too few"]
+    if any(one[0] == 13 for one in inputs):
+        return ["too", "many"] * len(inputs)
     return [numpy.float64(helper.total(one)) for one in inputs]
 
 def describe(inputs):
@@ -92,9 +92,13 @@ async fn a_python_function_answers_and_its_exceptions_are_answers() {
     let one = doubles(&[1.5, 2.0]);
     assert_eq!(server.predict(&container, 3, std::slice::from_ref(&one)).await, ["3.5"]);
     let outputs = server.predict(&container, 3, &[one.clone(), Bytes::new()]).await;
-    assert_eq!(outputs, vec![r#"{"error": "RuntimeError: an empty one"}"#; 2]);
-    let outputs = server.predict(&container, 3, &vec![one.clone(); 7]).await;
-    assert!(outputs.iter().all(|output| output.contains("1 outputs for 7 inputs")), "{outputs:?}");
+    assert_eq!(outputs, ["3.5", r#"{"error": "RuntimeError: an empty one"}"#]);
+    let mut batch = vec![one.clone(); 7];
+    batch[4] = doubles(&[13.0]);
+    let mut outputs = server.predict(&container, 3, &batch).await;
+    let wrong = outputs.remove(4);
+    assert!(wrong.contains("2 outputs for 1 inputs"), "{wrong}");
+    assert_eq!(outputs, vec!["3.5"; 6]);
     // Not a whole number of doubles: that input alone is an error.
     let outputs = server.predict(&container, 3, &[Bytes::from_static(b"123"), one]).await;
     assert!(outputs[0].contains("error"), "{outputs:?}");

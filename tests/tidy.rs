@@ -65,9 +65,13 @@ const LAYERS: &[(&str, &[&str])] = &[
             "store",
         ],
     ),
+    ("top", &["clock"]),
     (
         "cli",
-        &["admin", "bench", "clock", "config", "domain", "logging", "runtime", "server", "store"],
+        &[
+            "admin", "bench", "clock", "config", "domain", "logging", "runtime", "server", "store",
+            "top",
+        ],
     ),
     ("lib", &[]),
     ("main", &["cli"]),
@@ -82,6 +86,7 @@ const OWNED: &[(&str, &[&str], &str)] = &[
     ("tract_onnx::", &["src/runtime/"], "models run in containers, never in the server"),
     ("prometheus::", &["src/metrics/"], "metrics are declared in one place"),
     ("toml::", &["src/config/"], "files are read in one place"),
+    ("ratatui::", &["src/top/"], "one command draws"),
     ("Instant::now", &["src/clock.rs"], "tests must be able to move the clock"),
     ("SystemTime::now", &["src/clock.rs"], "tests must be able to move the clock"),
     (".elapsed()", &["src/clock.rs"], "it reads the clock; subtract from clock::now()"),

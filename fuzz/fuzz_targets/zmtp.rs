@@ -10,6 +10,7 @@ mod domain;
 #[path = "../../src/rpc"]
 mod rpc {
     pub mod codec;
+    pub mod decode_error;
     pub mod wire;
     pub mod zmtp;
 }

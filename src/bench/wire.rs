@@ -61,25 +61,32 @@ pub(super) fn head(bytes: &[u8]) -> Result<Option<Head>, Malformed> {
 pub(super) enum Answer<'a> {
     /// A model answered.
     Prediction,
-    /// The default output, and why.
+    /// The default output, or in a batch an error of the model instead, and why.
     Default(Cow<'a, str>),
 }
 
 #[derive(Deserialize)]
 struct One<'a> {
-    #[serde(rename = "output")]
+    #[serde(rename = "output", default)]
     _output: IgnoredAny,
-    default: bool,
+    default: Option<bool>,
     #[serde(borrow)]
     default_explanation: Option<Cow<'a, str>>,
+    /// In place of the others: the model's error.
+    #[serde(borrow)]
+    cause: Option<Cow<'a, str>>,
 }
 
 impl<'a> One<'a> {
-    fn answer(self) -> Answer<'a> {
-        if self.default {
-            Answer::Default(self.default_explanation.unwrap_or(Cow::Borrowed("no explanation")))
-        } else {
-            Answer::Prediction
+    fn answer(self) -> Result<Answer<'a>, Malformed> {
+        match (self.default, self.cause) {
+            (Some(false), None) => Ok(Answer::Prediction),
+            (Some(true), None) => {
+                let why = self.default_explanation.unwrap_or(Cow::Borrowed("no explanation"));
+                Ok(Answer::Default(why))
+            }
+            (None, Some(cause)) => Ok(Answer::Default(cause)),
+            _ => Err(Malformed),
         }
     }
 }
@@ -99,11 +106,15 @@ pub(super) fn answers(
     // The common case, without a parser.
     if !batch && body.ends_with(b",\"default\":false}") {
         each(Answer::Prediction);
-    } else if let Ok(one) = serde_json::from_slice::<One<'_>>(body) {
-        each(one.answer());
-    } else {
-        let many: Many<'_> = serde_json::from_slice(body).map_err(|_| Malformed)?;
-        many.batch_predictions.into_iter().map(One::answer).for_each(each);
+        return Ok(());
+    }
+    if let Ok(Ok(one)) = serde_json::from_slice::<One<'_>>(body).map(One::answer) {
+        each(one);
+        return Ok(());
+    }
+    let many: Many<'_> = serde_json::from_slice(body).map_err(|_| Malformed)?;
+    for one in many.batch_predictions {
+        each(one.answer()?);
     }
     Ok(())
 }
@@ -158,6 +169,11 @@ mod tests {
         assert_eq!(read(late, false).unwrap(), ["too \"late\""]);
         let batch = format!("{{\"batch_predictions\":[{good},{late},{good}]}}");
         assert_eq!(read(&batch, true).unwrap(), ["prediction", "too \"late\"", "prediction"]);
+        let failed = r#"{"query_id":2,"error":"Model error","cause":"no 13"}"#;
+        let batch = format!("{{\"batch_predictions\":[{failed},{good}]}}");
+        assert_eq!(read(&batch, true).unwrap(), ["no 13", "prediction"]);
+        let null = r#"{"batch_predictions":[{"query_id":1,"output":null,"default":false}]}"#;
+        assert_eq!(read(null, true).unwrap(), ["prediction"]);
         // The server answers a batch of one as it answers an input.
         assert_eq!(read(good, true).unwrap(), ["prediction"]);
         assert_eq!(read("{}", false), Err(Malformed));

@@ -8,6 +8,7 @@ mod check_config;
 mod deploy;
 mod journal;
 mod remote;
+mod top;
 mod transfer;
 mod value;
 
@@ -64,6 +65,8 @@ Examples:
     Deploy(deploy::DeployArgs),
     /// Load an application and measure its answers.
     Bench(bench::BenchArgs),
+    /// Watch the applications, models and replicas of a running server.
+    Top(top::TopArgs),
     /// Run a model container: a process that connects to a server and answers its batches.
     Container {
         /// What kind.
@@ -179,6 +182,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Admin(args) => args.run(),
         Command::Deploy(args) => args.run(),
         Command::Bench(args) => args.run(),
+        Command::Top(args) => exit(args.run()),
         Command::Container { runtime } => crate::runtime::run_cli(runtime),
         Command::Completions { shell } => {
             let mut script = Vec::new();

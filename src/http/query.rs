@@ -116,7 +116,7 @@ async fn predict(app: &Addr<App>, body: Bytes) -> Result<HttpResponse, ApiError>
         && passes_errors_on
     {
         app.metrics.answered(reason.outcome(), 1, latency);
-        debug!(query_id = first_query_id, %why, "answered with the model's error");
+        debug!(query_id = first_query_id, ?why, "answered with the model's error");
         return Err(ApiError::new(MODEL, &**why));
     }
     let mut json = BytesMut::with_capacity(96 * answers.len().max(1));

@@ -38,6 +38,8 @@ HEARTBEAT_SECONDS = 5.0
 SILENCE_SECONDS = 30.0
 RECONNECT_MILLIS = 100
 RECONNECT_MAX_MILLIS = 500
+# How long one batch may be searched for the inputs that the function fails on.
+SEARCH_SECONDS = 10.0
 # A server that refuses this container closes at once: do not ask it all the time. The pause after
 # a connection that ended young doubles; one that lived long enough starts again at the shortest.
 PAUSE_SECONDS = 0.05
@@ -106,8 +108,9 @@ def output_text(value):
 class Failure:
     """In place of an output: why there is none."""
 
-    def __init__(self, why):
+    def __init__(self, why, error=None):
         self.why = why
+        self.error = error
 
 
 def decode_input(input_type, frame):
@@ -117,6 +120,30 @@ def decode_input(input_type, frame):
         return frame.decode("utf-8")
     # A copy, because a view of the frame would be read-only.
     return numpy.frombuffer(frame, dtype=DTYPES[input_type]).copy()
+
+
+def call(function, inputs):
+    """The function's outputs, one for each input."""
+    results = function(inputs)
+    if isinstance(results, numpy.ndarray):
+        results = list(results)
+    if not isinstance(results, (list, tuple)):
+        raise TypeError(f"the function returned a {type(results).__name__}, not a list")
+    if len(results) != len(inputs):
+        raise ValueError(f"the function returned {len(results)} outputs for {len(inputs)} inputs")
+    return list(results)
+
+
+def search(function, inputs, deadline):
+    """One output or failure per input: a batch that fails is halved until bad inputs are alone."""
+    try:
+        return call(function, inputs)
+    except Exception as error:
+        if len(inputs) > 1 and time.monotonic() < deadline:
+            half = len(inputs) // 2
+            halves = inputs[:half], inputs[half:]
+            return [output for part in halves for output in search(function, part, deadline)]
+        return [Failure(f"{type(error).__name__}: {error}", error)] * len(inputs)
 
 
 def predict(function, input_type, frames):
@@ -129,18 +156,11 @@ def predict(function, input_type, frames):
             places.append(place)
         except ValueError as error:
             outputs[place] = Failure(f"the input is not {input_type}: {error}")
-    try:
-        results = function(inputs) if inputs else []
-        if isinstance(results, numpy.ndarray):
-            results = list(results)
-        if not isinstance(results, (list, tuple)):
-            raise TypeError(f"the function returned a {type(results).__name__}, not a list")
-        if len(results) != len(inputs):
-            counts = f"{len(results)} outputs for {len(inputs)} inputs"
-            raise ValueError(f"the function returned {counts}")
-    except Exception as error:
-        traceback.print_exc()
-        results = [Failure(f"{type(error).__name__}: {error}")] * len(inputs)
+    results = search(function, inputs, time.monotonic() + SEARCH_SECONDS) if inputs else []
+    # One for a batch: a function that always fails must not flood the log.
+    raised = [result.error for result in results if isinstance(result, Failure)]
+    if raised:
+        traceback.print_exception(type(raised[0]), raised[0], raised[0].__traceback__)
     for place, result in zip(places, results):
         try:
             failed = isinstance(result, Failure)

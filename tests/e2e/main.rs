@@ -26,3 +26,4 @@ mod replicas;
 mod runtimes;
 mod shutdown;
 mod support;
+mod top;

@@ -205,6 +205,24 @@ fn a_container_with_broken_errors_is_cut_off_and_harms_nobody() {
 }
 
 #[test]
+fn a_python_function_that_the_server_runs_fails_on_one_input_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("model.py");
+    let (function, _) = MODEL.split_once("\nserve(").unwrap();
+    std::fs::write(&file, function.replace("from clipper_serving import serve", "")).unwrap();
+    let server = Server::with_config(&format!(
+        "[[application]]\nname = \"m\"\ninput_type = \"doubles\"\ndefault_output = \"-1\"\n\
+         latency_slo_micros = {SLO_US}\non_model_error = \"error\"\nmodel = \"m\"\n\n\
+         [[model]]\nname = \"m\"\nversion = \"1\"\ninput_type = \"doubles\"\nbatch_size = 64\n\n\
+         [model.container]\nruntime = \"python\"\nfunction = '{}:predict'\npython = '{}'\n",
+        file.display(),
+        python().to_string_lossy()
+    ));
+    server.await_replicas("m", 1);
+    assert_eq!(ask_64(&server)[13]["cause"], "ValueError: poisoned");
+}
+
+#[test]
 fn an_input_of_a_wrong_length_is_an_error_of_an_onnx_model() {
     let folder = env!("CARGO_MANIFEST_DIR");
     let text = std::fs::read_to_string(format!("{folder}/config/quickstart.toml")).unwrap();

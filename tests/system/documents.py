@@ -79,6 +79,17 @@ if [ "$1" = bench ]; then
     [[ $said == *"no rate had 99 %"* ]] && exit 0
     exit "$code"
 fi
+if [ "$1" = top ]; then
+    arguments=("$@" --query-url "http://127.0.0.1:$PORT_1337"
+        --management-url "http://127.0.0.1:$PORT_1338")
+    for n in "${!arguments[@]}"; do
+        [ "${arguments[n]}" = --interval ] && arguments[n+1]=0.3
+    done
+    [[ $* == *--* ]] && exec "$BINARY" "${arguments[@]}"
+    # It draws in a terminal of its own until the key that ends it.
+    (sleep 1; printf q; sleep 1) | "$PYTHON" "$IN_TERMINAL" "$BINARY" "${arguments[@]}"
+    exit
+fi
 exec "$BINARY" "$@"
 """,
     "cargo": """
@@ -138,7 +149,9 @@ class Terminal:
             "PROMETHEUS": shutil.which("prometheus") or "",
             "SITE": str(self.site),
             "PORT_1337": port[1337],
+            "PORT_1338": port[1338],
             "PORT_9090": port[9090],
+            "IN_TERMINAL": str(ROOT / "tests" / "e2e" / "terminal.py"),
             "CLIPPER_QUERY_ADDR": f"127.0.0.1:{port[1337]}",
             "CLIPPER_MANAGEMENT_ADDR": f"127.0.0.1:{port[1338]}",
             "CLIPPER_METRICS_ADDR": f"127.0.0.1:{port[1390]}",

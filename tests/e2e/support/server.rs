@@ -1,7 +1,7 @@
 //! The real binary as a process of its own, on free ports, with a data directory of its own.
 
 use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -14,6 +14,9 @@ use super::{eventually, signal};
 
 /// Lines of the server's log that a failing test prints.
 const LOG_TAIL: usize = 60;
+
+/// Any free ports for query, management and metrics.
+const FREE: [SocketAddr; 3] = [SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0); 3];
 
 pub struct Server {
     process: Child,
@@ -50,12 +53,12 @@ impl Prediction {
 impl Server {
     /// A ready server with nothing registered.
     pub fn start() -> Self {
-        Self::start_in(Arc::new(tempfile::tempdir().unwrap()), None, "127.0.0.1:0")
+        Self::start_in(Arc::new(tempfile::tempdir().unwrap()), None, "127.0.0.1:0", FREE)
     }
 
     /// A ready server with the config file `config`.
     pub fn with_config_file(config: PathBuf) -> Self {
-        Self::start_in(Arc::new(tempfile::tempdir().unwrap()), Some(config), "127.0.0.1:0")
+        Self::start_in(Arc::new(tempfile::tempdir().unwrap()), Some(config), "127.0.0.1:0", FREE)
     }
 
     /// A ready server with a config file of this text; relative paths mean its data directory.
@@ -63,24 +66,40 @@ impl Server {
         let data = Arc::new(tempfile::tempdir().unwrap());
         let file = data.path().join("clipper.toml");
         std::fs::write(&file, text).unwrap();
-        Self::start_in(data, Some(file), "127.0.0.1:0")
+        Self::start_in(data, Some(file), "127.0.0.1:0", FREE)
     }
 
     /// Kills this one at once and starts another on its data and RPC port.
     pub fn restart(self) -> Self {
-        let (data, config, rpc) = (Arc::clone(&self.data), self.config.clone(), self.rpc.clone());
-        drop(self);
-        Self::start_in(data, config, rpc.strip_prefix("tcp://").unwrap())
+        self.restart_with(FREE)
     }
 
-    fn start_in(data: Arc<tempfile::TempDir>, config: Option<PathBuf>, rpc: &str) -> Self {
+    /// [`Self::restart`] on its HTTP ports as well.
+    pub fn restart_in_place(self) -> Self {
+        let http = [self.query, self.management, self.metrics];
+        self.restart_with(http)
+    }
+
+    fn restart_with(self, http: [SocketAddr; 3]) -> Self {
+        let (data, config, rpc) = (Arc::clone(&self.data), self.config.clone(), self.rpc.clone());
+        drop(self);
+        Self::start_in(data, config, rpc.strip_prefix("tcp://").unwrap(), http)
+    }
+
+    fn start_in(
+        data: Arc<tempfile::TempDir>,
+        config: Option<PathBuf>,
+        rpc: &str,
+        http: [SocketAddr; 3],
+    ) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_clipper"));
         command.arg("serve");
         if let Some(config) = &config {
             command.arg("--config").arg(config);
         }
-        for flag in ["--query-addr", "--management-addr", "--metrics-addr"] {
-            command.args([flag, "127.0.0.1:0"]);
+        let flags = ["--query-addr", "--management-addr", "--metrics-addr"];
+        for (flag, addr) in flags.into_iter().zip(http) {
+            command.arg(flag).arg(addr.to_string());
         }
         command.arg("--rpc-addr").arg(format!("tcp://{rpc}"));
         command.arg("--data-dir").arg(data.path().join("data"));
@@ -93,8 +112,7 @@ impl Server {
                 lines.lock().unwrap().push(line);
             }
         });
-        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        let (query, management, metrics) = (nowhere, nowhere, nowhere);
+        let [query, management, metrics] = http;
         let rpc = String::new();
         let mut server = Self { process, log, query, management, metrics, rpc, data, config };
         server.read_addresses();

@@ -1,0 +1,78 @@
+//! `clipper top`
+
+use std::io::IsTerminal as _;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::answer;
+use crate::top::{self, Options, grid};
+
+/// `clipper top`
+#[allow(clippy::doc_markdown, reason = "the help prints these texts as they are")]
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Keys: q quits, n t l d sort by name, throughput, latency and defaults, ? explains.
+
+Rates and percentiles are those of the time between two looks at the server's metrics.
+
+Examples:
+  clipper top
+  clipper top --query-url http://10.0.0.7:1337 --management-url http://10.0.0.7:1338
+  clipper top --once
+  clipper top --json --interval 10")]
+pub(super) struct TopArgs {
+    /// The query frontend, for its metrics.
+    #[arg(long, default_value = "http://127.0.0.1:1337", value_name = "http://HOST:PORT",
+          value_parser = http_url)]
+    query_url: String,
+    /// The management frontend, for definitions and replicas.
+    #[arg(long, default_value = "http://127.0.0.1:1338", value_name = "http://HOST:PORT",
+          value_parser = http_url)]
+    management_url: String,
+    /// Between two looks at the server, s.
+    #[arg(long, default_value = "2", value_name = "S", value_parser = interval)]
+    interval: Duration,
+    /// Print one table after one interval and end.
+    #[arg(long)]
+    once: bool,
+    /// Print one JSON object after one interval and end.
+    #[arg(long)]
+    json: bool,
+}
+
+impl TopArgs {
+    pub(super) fn run(&self) -> Result<(), String> {
+        let options = Options {
+            query_url: self.query_url.clone(),
+            management_url: self.management_url.clone(),
+            interval: self.interval,
+        };
+        if self.once || self.json {
+            let view = top::once(&options)?;
+            if self.json {
+                answer(serde_json::to_string_pretty(&view).map_err(|error| error.to_string())?);
+            } else {
+                answer(grid::text(&view));
+            }
+            return Ok(());
+        }
+        if !std::io::stdout().is_terminal() {
+            return Err("the output is no terminal: use --once or --json".to_owned());
+        }
+        top::live(&options)
+    }
+}
+
+fn http_url(text: &str) -> Result<String, String> {
+    match text.strip_prefix("http://") {
+        Some(rest) if !rest.is_empty() => Ok(text.to_owned()),
+        _ => Err("it must be http://HOST:PORT".to_owned()),
+    }
+}
+
+/// From a tenth of a second to an hour.
+fn interval(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().ok().filter(|seconds| (0.1..=3_600.0).contains(seconds));
+    seconds.map(Duration::from_secs_f64).ok_or_else(|| "it must be 0.1 to 3600 seconds".to_owned())
+}
