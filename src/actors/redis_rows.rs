@@ -40,7 +40,7 @@ const RESTORE_LEASE: Duration = Duration::from_secs(10);
 const RESTORE_POLL: Duration = Duration::from_millis(50);
 
 /// Entries restored in one transaction.
-const RESTORED_AT_ONCE: usize = 100;
+const RESTORED_AT_ONCE: usize = 500;
 
 /// Before Redis is asked, replicas get numbers that no other frontend is likely to give: from the
 /// range this one had last, or any of those that are handed out last.
