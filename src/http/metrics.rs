@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use actix_web::http::header::{self, Accept, Header, HeaderValue, Quality};
 use actix_web::{HttpMessage, HttpRequest, HttpResponse, web};
+use tokio::sync::Mutex;
 
 use crate::metrics::{FlatNames, Metrics};
 use crate::metrics::{clipper_json_body, prometheus_text, prometheus_text_body};
@@ -28,13 +29,23 @@ enum Port {
 }
 
 fn configure(metrics: Arc<Metrics>, port: Port) -> impl Fn(&mut web::ServiceConfig) + Clone {
+    // One page at a time: a large one takes much memory while it is made.
+    let turn = Arc::new(Mutex::new(()));
     move |config| {
-        let metrics = Arc::clone(&metrics);
+        let (metrics, turn) = (Arc::clone(&metrics), Arc::clone(&turn));
         let handler = move |request: HttpRequest| {
-            std::future::ready(match port {
-                Port::Metrics => text_response(&metrics, FlatNames::Listed),
-                Port::Query => by_preference(&metrics, &request),
-            })
+            let form = match port {
+                Port::Metrics => Form::Text(FlatNames::Listed),
+                Port::Query => Form::preferred(&request),
+            };
+            let (metrics, turn) = (Arc::clone(&metrics), Arc::clone(&turn));
+            // With thousands of applications a page takes seconds: not on a thread that answers
+            // queries.
+            async move {
+                let _turn = turn.lock().await;
+                let page = web::block(move || form.body(&metrics)).await;
+                respond(form, page.map_err(|error| error.to_string()).flatten())
+            }
         };
         config.service(web::resource(PATH).route(web::get().to(handler)));
     }
@@ -42,29 +53,42 @@ fn configure(metrics: Arc<Metrics>, port: Port) -> impl Fn(&mut web::ServiceConf
 
 /// The page in the form that the request's `Accept` header prefers; JSON unless text is.
 pub fn by_preference(metrics: &Metrics, request: &HttpRequest) -> HttpResponse {
-    if prefers_text(request) {
-        text_response(metrics, FlatNames::LeftOut)
-    } else {
-        json_response(metrics)
+    let form = Form::preferred(request);
+    respond(form, form.body(metrics))
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Form {
+    Json,
+    Text(FlatNames),
+}
+
+impl Form {
+    fn preferred(request: &HttpRequest) -> Self {
+        if prefers_text(request) { Self::Text(FlatNames::LeftOut) } else { Self::Json }
+    }
+
+    fn body(self, metrics: &Metrics) -> Result<String, String> {
+        match self {
+            Self::Json => Ok(clipper_json_body(metrics)),
+            Self::Text(names) => prometheus_text_body(metrics, names).map_err(|e| e.to_string()),
+        }
     }
 }
 
-fn json_response(metrics: &Metrics) -> HttpResponse {
-    HttpResponse::Ok()
-        .content_type(HeaderValue::from_static("application/json"))
-        .insert_header((header::VARY, "Accept"))
-        .body(clipper_json_body(metrics))
-}
-
-fn text_response(metrics: &Metrics, flat_names: FlatNames) -> HttpResponse {
-    match prometheus_text_body(metrics, flat_names) {
+fn respond(form: Form, page: Result<String, String>) -> HttpResponse {
+    let content_type = match form {
+        Form::Json => HeaderValue::from_static("application/json"),
+        Form::Text(_) => HeaderValue::from_static(prometheus_text::CONTENT_TYPE),
+    };
+    match page {
         Ok(body) => HttpResponse::Ok()
-            .content_type(HeaderValue::from_static(prometheus_text::CONTENT_TYPE))
+            .content_type(content_type)
             .insert_header((header::VARY, "Accept"))
             .body(body),
         Err(error) => {
-            tracing::error!(%error, "the metrics could not be written as Prometheus text");
-            HttpResponse::InternalServerError().body(error.to_string())
+            tracing::error!(%error, "the metrics could not be written");
+            HttpResponse::InternalServerError().body(error)
         }
     }
 }
