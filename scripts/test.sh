@@ -91,7 +91,7 @@ cargo test --locked --no-fail-fast "$@" 2>&1 | tee "$log" || failed=1
 # Each of its own: both have a conftest.py. The second uses the binary that was built above.
 for folder in python/tests tests/system; do
     printf '     Running %s\n' "$folder" | tee -a "$log"
-    PYTHONPATH="$PWD/python/src" "$venv_python" -m pytest -p no:cacheprovider -q -rs \
+    PYTHONPATH="$PWD/python/src" "$venv_python" -m pytest -p no:cacheprovider -rs \
         "$folder" 2>&1 | tee -a "$log" || failed=1
 done
 

@@ -8,6 +8,7 @@
 //! domain.
 
 pub mod actors;
+pub mod admin;
 pub mod bench;
 pub mod bootstrap;
 

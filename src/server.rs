@@ -1,5 +1,8 @@
 //! The composition root: the only file that knows every part. Starts bottom-up, stops top-down.
 
+mod process;
+mod states;
+
 use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::path::Path;
@@ -14,11 +17,13 @@ use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
+use self::states::States;
 use crate::actors::app::FeedbackLog;
 use crate::actors::catalog::{CatalogWriter, ChangeError};
 use crate::actors::children::{ChildPlan, Children, StopChildren};
 use crate::actors::container_pool::{ContainerInfo, ContainerList, ContainerPool};
 use crate::actors::data_plane::DataPlane;
+use crate::actors::deploy::Deployer;
 use crate::actors::file_sd::FileSd;
 use crate::actors::kept::Kept;
 use crate::actors::learned::LearnedCurves;
@@ -30,17 +35,18 @@ use crate::actors::supervisor::RestartBudget;
 use crate::actors::watchdog::Watchdog;
 use crate::bootstrap;
 use crate::config::{Config, HttpConfig, Loaded};
-use crate::domain::{AppName, Command};
+use crate::domain::Command;
 use crate::http::body::BodyLimits;
 use crate::http::health::{self, Condition, Readiness};
 use crate::http::management::ManagementState;
-use crate::http::management::ports::{CatalogRead, Containers, Metadata, PolicyStates};
+use crate::http::management::deploy::{self, DeployState};
+use crate::http::management::ports::{CatalogRead, Containers, Metadata};
 use crate::http::{management, metrics as metrics_pages, query};
 use crate::metrics::{self, Metrics, RpcEnd};
 use crate::rpc::listener::{self, Refused};
-use crate::runtime::launch_plan;
+use crate::runtime::{Launcher, launch_plan};
 use crate::store::event::Origin;
-use crate::store::policy_state::{self, PolicyStateStore, Put};
+use crate::store::policy_state::PolicyStateStore;
 use crate::store::sled::SledLog;
 use crate::store::{CatalogView, Journal};
 
@@ -54,8 +60,8 @@ pub fn run(loaded: Loaded) -> Result<(), String> {
 
 async fn serve(loaded: Loaded) -> Result<(), String> {
     let Loaded { config, base_dir } = loaded;
-    raise_open_files_limit();
-    let stop = stop_signal()?;
+    process::raise_open_files_limit();
+    let stop = process::stop_signal()?;
     let readiness = Readiness::new();
     let metrics = Metrics::new();
     actix::spawn(metrics::keep_ticking(Arc::downgrade(&metrics)));
@@ -76,23 +82,18 @@ async fn serve(loaded: Loaded) -> Result<(), String> {
     let redis = follow_redis(&config, &catalog, &journal, &states, &list, &metrics).await;
     let (redis, learnt) = redis.unzip();
     let changes = redis.clone().map_or_else(|| Changes::Embedded(catalog.clone()), Changes::Redis);
-    let children = child_plans(&config, &base_dir, sockets.rpc_addr()?)?;
-    let pool = keep_pool(&config, &plane, &arbiters, &list, children);
+    let launcher = launcher(sockets.rpc_addr()?)?;
+    let children = child_plans(&config, &base_dir, &launcher)?;
+    let pool = keep_pool(&config, &plane, &arbiters, &list, (children, launcher));
     let rpc = Arbiter::new();
     watchdog.watch("rpc", rpc.handle());
     actix::spawn(watchdog.clone().run(Arc::clone(&metrics)));
     sockets.serve_rpc(&rpc, &config, &metrics, &pool)?;
     readiness.meet(Condition::RpcBound);
 
-    let learned = LearnedCurves::new(&config, &plane);
-    let kept_curves = learned.read();
-    let models =
-        Models::new(Arc::clone(&plane), arbiters, pool.clone(), catalog.clone(), kept_curves)
-            .start();
-    models.send(Boot).await.map_err(|e| e.to_string())??;
+    let learned = start_models(&config, &plane, arbiters, &pool, &catalog).await?;
     bootstrap::run_or_later(&config, &changes).await?;
 
-    actix::spawn(learned.clone().keep_saving());
     let states = Arc::new(States { store: states, learnt });
     let frontends = Frontends {
         plane,
@@ -103,6 +104,7 @@ async fn serve(loaded: Loaded) -> Result<(), String> {
         states,
         readiness: Arc::clone(&readiness),
         watchdog,
+        pool: pool.clone(),
     };
     let handles = frontends.start(&config, sockets)?;
     while !readiness.missing().is_empty() {
@@ -125,6 +127,21 @@ async fn serve(loaded: Loaded) -> Result<(), String> {
     journal.close().await;
     info!("stopped");
     Ok(())
+}
+
+async fn start_models(
+    config: &Config,
+    plane: &Arc<DataPlane>,
+    arbiters: DataArbiters,
+    pool: &Kept<ContainerPool>,
+    catalog: &Kept<CatalogWriter>,
+) -> Result<LearnedCurves, String> {
+    let learned = LearnedCurves::new(config, plane);
+    let (plane, pool, catalog) = (Arc::clone(plane), pool.clone(), catalog.clone());
+    let models = Models::new(plane, arbiters, pool, catalog, learned.read()).start();
+    models.send(Boot).await.map_err(|e| e.to_string())??;
+    actix::spawn(learned.clone().keep_saving());
+    Ok(learned)
 }
 
 async fn stop_frontends(handles: &[ServerHandle]) {
@@ -161,29 +178,19 @@ async fn follow_redis(
     Some((watcher.follow().await, learnt))
 }
 
-/// Every connection takes a file, and the usual soft limit of 1,024 is far below the connections
-/// that the config allows. The hard limit is the operator's and stays.
-fn raise_open_files_limit() {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    let raised = getrlimit(Resource::RLIMIT_NOFILE)
-        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
-    if let Err(error) = raised {
-        warn!(%error, "the limit of open files cannot be raised");
-    }
-}
-
 fn keep_pool(
     config: &Config,
     plane: &Arc<DataPlane>,
     arbiters: &DataArbiters,
     list: &ContainerList,
-    children: HashMap<crate::domain::ModelId, ChildPlan>,
+    (children, launcher): (HashMap<crate::domain::ModelId, ChildPlan>, Launcher),
 ) -> Kept<ContainerPool> {
     let budget = RestartBudget::new(&config.containers);
     let (metrics, containers) = (Arc::clone(&plane.metrics), config.containers.clone());
     let (plane, arbiters, list) = (Arc::clone(plane), arbiters.clone(), list.clone());
     Kept::start("container_pool", Arc::clone(&metrics), budget, move |lifeline| {
-        let children = Children::new(containers.clone(), Arc::clone(&metrics), children.clone());
+        let (children, launcher) = (children.clone(), launcher.clone());
+        let children = Children::new(containers.clone(), Arc::clone(&metrics), children, launcher);
         let (plane, arbiters, list) = (Arc::clone(&plane), arbiters.clone(), list.clone());
         ContainerPool::new(plane, arbiters, list, children, lifeline)
     })
@@ -194,22 +201,6 @@ fn keep_catalog(config: &Config, metrics: &Arc<Metrics>, journal: &Journal) -> K
     let (journal, limits) = (journal.clone(), config.journal.clone());
     Kept::start("catalog_writer", Arc::clone(metrics), budget, move |lifeline| {
         CatalogWriter::new(journal.clone(), limits.clone(), lifeline)
-    })
-}
-
-/// A future that is done when the process is asked to stop. The handlers are in place on return.
-fn stop_signal() -> Result<impl Future<Output = ()>, String> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let listen = |kind| signal(kind).map_err(|e| format!("cannot handle signals: {e}"));
-    let (mut term, mut int) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
-    let mut hup = listen(SignalKind::hangup())?;
-    Ok(async move {
-        tokio::select! {
-            _ = term.recv() => {}
-            _ = int.recv() => {}
-            // The terminal it was started in is gone.
-            _ = hup.recv() => {}
-        }
     })
 }
 
@@ -306,16 +297,20 @@ fn listen(key: &str, addr: SocketAddr, backlog: i32) -> Result<TcpListener, Stri
     bind().map_err(|error| format!("{key}: cannot listen on {addr}: {error}"))
 }
 
+fn launcher(rpc: SocketAddr) -> Result<Launcher, String> {
+    let this_exe = std::env::current_exe().map_err(|e| format!("where is this program? {e}"))?;
+    Ok(Launcher { this_exe, rpc_addr: format!("tcp://{rpc}") })
+}
+
 fn child_plans(
     config: &Config,
     base_dir: &Path,
-    rpc: SocketAddr,
+    launcher: &Launcher,
 ) -> Result<HashMap<crate::domain::ModelId, ChildPlan>, String> {
-    let exe = std::env::current_exe().map_err(|e| format!("where is this program? {e}"))?;
     let mut plans = HashMap::new();
     for model in &config.models {
         let Some(container) = &model.container else { continue };
-        let launch = launch_plan(model, &format!("tcp://{rpc}"), &exe, base_dir)
+        let launch = launch_plan(model, &launcher.rpc_addr, &launcher.this_exe, base_dir)
             .map_err(|e| format!("model '{}': {e}", model.name))?;
         let plan = ChildPlan { launch, replicas: container.replicas() };
         plans.insert(bootstrap::model_id(model)?, plan);
@@ -333,6 +328,7 @@ struct Frontends {
     states: Arc<States>,
     readiness: Arc<Readiness>,
     watchdog: Watchdog,
+    pool: Kept<ContainerPool>,
 }
 
 impl Frontends {
@@ -343,7 +339,7 @@ impl Frontends {
         let (metrics_addr, rpc_addr) = (addr(&metrics)?, addr(&rpc)?);
         let servers = [
             self.query(&config.http, query)?,
-            self.management(&config.http, management)?,
+            self.management(config, management)?,
             self.metrics(&config.http, metrics)?,
         ];
         let handles = servers.iter().map(Server::handle).collect();
@@ -398,7 +394,18 @@ impl Frontends {
         })
     }
 
-    fn management(&self, config: &HttpConfig, socket: TcpListener) -> Result<Server, String> {
+    fn management(&self, config: &Config, socket: TcpListener) -> Result<Server, String> {
+        let limits = BodyLimits::from(&config.http);
+        let deployer = Arc::new(Deployer {
+            plane: Arc::clone(&self.plane),
+            pool: self.pool.clone(),
+            changes: self.changes.clone(),
+            view: self.view.clone(),
+            config: config.management.clone(),
+            running: AtomicUsize::new(0),
+        });
+        let deploy = DeployState { deployer, readiness: Arc::clone(&self.readiness) };
+        let deploy = deploy::configure(deploy, limits);
         let metrics = Arc::clone(&self.plane.metrics);
         let state = ManagementState {
             metadata: Arc::new(Writer { changes: self.changes.clone(), view: self.view.clone() }),
@@ -407,8 +414,11 @@ impl Frontends {
             metrics: Arc::new(move |request| metrics_pages::by_preference(&metrics, request)),
             readiness: Arc::clone(&self.readiness),
         };
-        let configure = management::configure(state, BodyLimits::from(config));
-        frontend(config, 1, socket, configure)
+        let rest = management::configure(state, limits);
+        frontend(&config.http, 1, socket, move |app| {
+            deploy(app);
+            rest(app);
+        })
     }
 
     fn metrics(&self, config: &HttpConfig, socket: TcpListener) -> Result<Server, String> {
@@ -461,42 +471,5 @@ impl Metadata for Writer {
 impl Containers for ContainerList {
     fn list(&self) -> Vec<ContainerInfo> {
         self.all()
-    }
-}
-
-/// Policy state: the default policy's is `{"y_hat":"<default output>"}` (protocol page, section 2).
-struct States {
-    store: PolicyStateStore,
-    /// With Redis, where others hear of it.
-    learnt: Option<mpsc::Sender<Learnt>>,
-}
-
-#[derive(serde::Serialize, serde::Deserialize)]
-struct DefaultPolicyState {
-    y_hat: String,
-}
-
-impl FeedbackLog for States {
-    fn record(&self, app: &AppName, uid: i64, initial: &str) {
-        let state = DefaultPolicyState { y_hat: initial.to_owned() };
-        let Ok(state) = serde_json::to_string(&state) else { return };
-        match self.store.put_if_absent(app, uid, &state) {
-            Ok(Put::Stored) => {
-                let key = policy_state::key(app, uid);
-                if self.learnt.as_ref().is_some_and(|l| l.try_send((key, state)).is_err()) {
-                    tracing::debug!(%app, uid, "others will not hear of a user's policy state");
-                }
-            }
-            Ok(Put::Present) => {}
-            Ok(Put::Full) => warn!(%app, uid, "no room for a user's policy state"),
-            Err(error) => warn!(%app, uid, %error, "a user's policy state cannot be kept"),
-        }
-    }
-}
-
-impl PolicyStates for States {
-    fn get(&self, app: &str, uid: i64) -> Option<String> {
-        let state = self.store.get(&AppName::parse(app).ok()?, uid)?;
-        serde_json::from_str::<DefaultPolicyState>(&state).ok().map(|state| state.y_hat)
     }
 }

@@ -34,6 +34,7 @@ const MACHINE_PATHS: &[&str] = &[
 /// Each module of the crate and the modules it may name, besides itself. Arrows point one way:
 /// http -> actors -> {serving, store, rpc, runtime} -> {config, metrics} -> domain.
 const LAYERS: &[(&str, &[&str])] = &[
+    ("admin", &["domain"]),
     ("bench", &["clock", "domain"]),
     ("clock", &[]),
     ("domain", &[]),
@@ -67,7 +68,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("top", &["clock"]),
     (
         "cli",
-        &["bench", "clock", "config", "domain", "logging", "runtime", "server", "store", "top"],
+        &[
+            "admin", "bench", "clock", "config", "domain", "logging", "runtime", "server", "store",
+            "top",
+        ],
     ),
     ("lib", &[]),
     ("main", &["cli"]),

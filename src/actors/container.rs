@@ -376,6 +376,7 @@ impl Actor for Container {
             model: self.identity.model.clone(),
             replica: self.identity.replica,
             why,
+            text,
         };
         if self.pool.try_send(ended).is_err() {
             // The pool looks for dead replicas by itself from time to time.

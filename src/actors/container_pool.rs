@@ -25,6 +25,7 @@ use super::messages::{
     Register, RegistrationRefused,
 };
 use super::models::DataArbiters;
+use super::trial::{EndTrial, GrowTrial, StartTrial, Trial, TrialLink};
 use crate::domain::{InputType, ModelId, ReplicaId};
 use crate::metrics::RpcEnd;
 use crate::metrics::file_sd::MetricsAt;
@@ -184,16 +185,21 @@ impl ContainerPool {
         if self.stopping {
             return Err(RegistrationRefused::Stopping);
         }
-        match self.models.get(&registration.introduction.model) {
-            Some(model) if model.handle.spec.input_type != registration.introduction.input_type => {
-                Err(RegistrationRefused::InputType {
-                    model: registration.introduction.model.clone(),
-                    registered: model.handle.spec.input_type,
-                    offered: registration.introduction.input_type,
-                })
-            }
-            _ => Ok(()),
+        let Introduction { model, input_type: offered, .. } = &registration.introduction;
+        let offered = *offered;
+        let trial = self.children.trial(model);
+        let registered = match self.models.get(model) {
+            Some(known) => Some(known.handle.spec.input_type),
+            None => trial.map(|trial| trial.input_type),
+        };
+        let Some(registered) = registered.filter(|wanted| *wanted != offered) else {
+            return Ok(());
+        };
+        let refused = RegistrationRefused::InputType { model: model.clone(), registered, offered };
+        if let Some(trial) = trial {
+            trial.refused(refused.to_string());
         }
+        Err(refused)
     }
 
     fn take(&mut self, registration: Registration, ctx: &mut Context<Self>) {
@@ -229,6 +235,9 @@ impl ContainerPool {
     fn add(&mut self, model: &ModelId, id: ReplicaId, replica: Replica) {
         if let Some(registered) = self.models.get(model) {
             attach(registered, &replica);
+        }
+        if let Some(trial) = self.children.trial(model) {
+            trial.connected(id, replica.container.clone());
         }
         let (input_type, metrics_at) = (replica.input_type, replica.metrics_at);
         self.replicas.entry(model.clone()).or_default().insert(id, replica);
@@ -376,6 +385,9 @@ impl Handler<ContainerEnded> for ContainerPool {
 
     fn handle(&mut self, ended: ContainerEnded, _: &mut Self::Context) {
         self.plane.metrics.rpc_ended(ended.why);
+        if let Some(trial) = self.children.trial(&ended.model) {
+            trial.left(ended.replica, &ended.text);
+        }
         self.remove(&ended.model, ended.replica);
     }
 }
@@ -404,9 +416,50 @@ impl Handler<ModelsChanged> for ContainerPool {
         for change in changed.0 {
             match change {
                 ModelChange::Registered(handle) => self.registered(handle, ctx),
+                ModelChange::Planned(id, replicas) => {
+                    if let Some(model) = self.models.get(&id) {
+                        let input_type = model.handle.spec.input_type;
+                        self.children.keep(&id, input_type, &replicas, ctx);
+                    }
+                }
                 ModelChange::Retired(id) => self.retire(&id),
             }
         }
+    }
+}
+
+impl Handler<StartTrial> for ContainerPool {
+    type Result = Result<Trial, String>;
+
+    fn handle(&mut self, start: StartTrial, ctx: &mut Self::Context) -> Self::Result {
+        if self.stopping {
+            return Err(RegistrationRefused::Stopping.to_string());
+        }
+        if self.models.contains_key(&start.id) {
+            return Err(format!("model {} is registered already", start.id));
+        }
+        self.children.try_out(start, ctx)
+    }
+}
+
+impl Handler<GrowTrial> for ContainerPool {
+    type Result = ();
+
+    fn handle(&mut self, grow: GrowTrial, ctx: &mut Self::Context) {
+        self.children.grow_trial(&grow.0, ctx);
+    }
+}
+
+impl Handler<EndTrial> for ContainerPool {
+    type Result = ResponseFuture<()>;
+
+    fn handle(&mut self, end: EndTrial, _: &mut Self::Context) -> Self::Result {
+        let trial = self.children.trial(&end.0).map(TrialLink::connections);
+        for (replica, container) in trial.into_iter().flatten() {
+            self.list.remove(&end.0, replica);
+            tell(&container, CloseContainer(RpcEnd::Retired));
+        }
+        Box::pin(self.children.end_trial(&end.0))
     }
 }
 

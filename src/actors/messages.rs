@@ -13,7 +13,7 @@ use super::container::Container;
 use super::data_plane::Permit;
 use super::directory::{ModelEntry, ModelHandle};
 use crate::clock::Instant;
-use crate::domain::{AppName, AppSpec, InputType, ModelId, ReplicaId};
+use crate::domain::{AppName, AppSpec, InputType, ModelId, ReplicaId, Replicas};
 use crate::metrics::{AppMetrics, RpcEnd};
 use crate::rpc::listener::Registration;
 use crate::serving::flight::Flight;
@@ -264,6 +264,8 @@ pub struct ContainerEnded {
     pub replica: ReplicaId,
     /// Why.
     pub why: RpcEnd,
+    /// In words.
+    pub text: String,
 }
 
 /// A model version has a (new) batcher. Sender: `Model`.
@@ -286,6 +288,8 @@ pub struct ModelsChanged(pub Vec<ModelChange>);
 pub enum ModelChange {
     /// Start its child processes; the batcher follows.
     Registered(Arc<ModelHandle>),
+    /// Keep these replicas of a registered version alive.
+    Planned(ModelId, Replicas),
     /// Stop its child processes, detach its replicas.
     Retired(ModelId),
 }

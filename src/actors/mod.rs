@@ -16,6 +16,9 @@
 //! With Redis, a `RedisWatcher` on a thread of its own stands before `CatalogWriter`: changes and
 //! what others have changed in the tables come through it.
 //!
+//! A [`deploy`]ment has `ContainerPool` start replicas that no `Model` knows, sends the first one a
+//! trial batch past everything else, and only then asks for the change of metadata.
+//!
 //! A prediction crosses threads once each way: `App` to `Batcher`, and the answer to the waiting
 //! handler. Every mailbox holds `serving.mailbox_max` messages; a full one sheds (data) or waits
 //! (control).
@@ -30,6 +33,7 @@ pub mod children;
 pub mod container;
 pub mod container_pool;
 pub mod data_plane;
+pub mod deploy;
 pub mod directory;
 pub mod file_sd;
 pub mod kept;
@@ -42,6 +46,7 @@ mod redis_session;
 pub mod redis_watcher;
 pub mod router;
 pub mod supervisor;
+pub mod trial;
 pub mod watchdog;
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::prelude::*;
 use futures_util::StreamExt as _;
@@ -18,9 +19,15 @@ use super::messages::{ModelChange, ModelEnded, ModelsChanged, RetireModel};
 use super::model::Model;
 use super::supervisor::{RestartBudget, Verdict};
 use crate::clock;
-use crate::domain::{ModelId, ModelSpec};
+use crate::domain::{ModelId, ModelSpec, Replicas};
 use crate::serving::latency::LatencyCurve;
 use crate::store::projection::{Catalog, Effect};
+
+/// How long a deployed version's batcher is waited for before queries go to it.
+const BATCHER_WAIT: Duration = Duration::from_secs(1);
+
+/// How often it is looked for.
+const BATCHER_POLL: Duration = Duration::from_millis(1);
 
 /// The threads that models run on. A model stays on one of them: its batcher and all its replicas
 /// exchange messages without leaving it.
@@ -42,6 +49,17 @@ struct Running {
     handle: Arc<ModelHandle>,
     actor: Addr<Model>,
     budget: RestartBudget,
+    /// What the server keeps alive of it, if it was deployed.
+    replicas: Option<Replicas>,
+}
+
+impl Running {
+    /// What a pool has to hear of it.
+    fn changes(&self) -> impl Iterator<Item = ModelChange> + use<> {
+        let id = self.handle.spec.id.clone();
+        let planned = self.replicas.clone().map(|replicas| ModelChange::Planned(id, replicas));
+        std::iter::once(ModelChange::Registered(Arc::clone(&self.handle))).chain(planned)
+    }
 }
 
 /// The actor.
@@ -112,6 +130,7 @@ impl Models {
     fn run(&mut self, effect: &Effect, ctx: &mut Context<Self>) {
         match effect {
             Effect::ServeModel(spec) => self.serve(spec, ctx),
+            Effect::KeepReplicas(id, replicas) => self.keep_replicas(id, replicas),
             Effect::StopModel(id) => self.retire(id),
             Effect::RouteModel(name, version) => {
                 self.plane.directory.route(name, version.clone());
@@ -126,6 +145,7 @@ impl Models {
         if self.running.get(&spec.id).is_some_and(|r| r.handle.spec == *spec) {
             return;
         }
+        let replicas = self.running.get(&spec.id).and_then(|running| running.replicas.clone());
         self.retire(&spec.id);
         let metrics = self.plane.metrics.model(&spec.id);
         let curve = self.kept_curves.remove(&spec.id).unwrap_or_default();
@@ -136,9 +156,34 @@ impl Models {
         budget.started(clock::now());
         let actor = self.start_model(&handle, ctx);
         self.plane.directory.insert(Arc::clone(&handle));
-        self.changes.push(ModelChange::Registered(Arc::clone(&handle)));
         info!(model = %spec.id, input_type = %spec.input_type, "model registered");
-        self.running.insert(spec.id.clone(), Running { handle, actor, budget });
+        let running = Running { handle, actor, budget, replicas };
+        self.changes.extend(running.changes());
+        self.running.insert(spec.id.clone(), running);
+    }
+
+    fn keep_replicas(&mut self, id: &ModelId, replicas: &Replicas) {
+        let Some(running) = self.running.get_mut(id) else { return };
+        running.replicas = Some(replicas.clone());
+        self.changes.push(ModelChange::Planned(id.clone(), replicas.clone()));
+    }
+
+    /// Handles nothing else until the version's batcher is there: what comes next may be that
+    /// queries go to it, and none of them is to find it half-built.
+    fn await_batcher(&self, id: &ModelId, ctx: &mut Context<Self>) {
+        let Some(running) = self.running.get(id) else { return };
+        let handle = Arc::clone(&running.handle);
+        let there = async move {
+            while handle.batcher().is_none() {
+                tokio::time::sleep(BATCHER_POLL).await;
+            }
+        };
+        let bounded = tokio::time::timeout(BATCHER_WAIT, there);
+        ctx.wait(bounded.into_actor(self).map(|there, _, _| {
+            if there.is_err() {
+                warn!("a deployed model takes queries before it is ready");
+            }
+        }));
     }
 
     fn start_model(&self, handle: &Arc<ModelHandle>, ctx: &mut Context<Self>) -> Addr<Model> {
@@ -210,8 +255,7 @@ impl StreamHandler<ReplacedActor> for Models {
                 }));
             }
             ReplacedActor::Pool(Replaced) => {
-                let known = self.running.values().map(|running| Arc::clone(&running.handle));
-                self.changes = known.map(ModelChange::Registered).collect();
+                self.changes = self.running.values().flat_map(Running::changes).collect();
                 self.run_all(std::iter::empty::<Effect>(), ctx);
             }
         }
@@ -251,6 +295,11 @@ impl Handler<Published> for Models {
         }
         self.seq = published.envelope.seq;
         self.run_all(published.effects.iter(), ctx);
+        for effect in published.effects.iter() {
+            if let Effect::KeepReplicas(id, _) = effect {
+                self.await_batcher(id, ctx);
+            }
+        }
     }
 }
 

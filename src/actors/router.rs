@@ -126,7 +126,10 @@ impl Router {
             Effect::ServeApp(spec) => self.serve(spec, ctx),
             Effect::StopApp(name) => self.stop(name),
             Effect::RouteApp(name, models) => self.link(name, models),
-            Effect::ServeModel(_) | Effect::StopModel(_) | Effect::RouteModel(..) => {}
+            Effect::ServeModel(_)
+            | Effect::KeepReplicas(..)
+            | Effect::StopModel(_)
+            | Effect::RouteModel(..) => {}
         }
     }
 

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,7 +29,7 @@ use crate::config::Config;
 use crate::domain::{AppName, Command, InputType, LatencySlo, ModelId};
 use crate::metrics::{FlatNames, Metrics, RpcEnd, prometheus_text_body};
 use crate::rpc::listener::{self, Refused};
-use crate::runtime::launch::Launch;
+use crate::runtime::launch::{Launch, Launcher};
 use crate::runtime::noop::NoopModel;
 use crate::runtime::session::{self, ContainerOptions};
 use crate::serving::ticket::{Answer, DefaultReason};
@@ -115,7 +116,10 @@ impl Graph {
             let metrics = Arc::clone(&metrics);
             move |lifeline| {
                 let (plane, arbiters, list, containers) = of_pool.clone();
-                let children = Children::new(containers, Arc::clone(&metrics), processes.clone());
+                let launcher =
+                    Launcher { this_exe: PathBuf::new(), rpc_addr: "tcp://127.0.0.1:1".to_owned() };
+                let children =
+                    Children::new(containers, Arc::clone(&metrics), processes.clone(), launcher);
                 ContainerPool::new(plane, arbiters, list, children, lifeline)
             }
         });

@@ -156,5 +156,9 @@ fn state_text(StateAt { seq, catalog }: &StateAt) -> String {
         let mark = if current { ", current" } else { "" };
         let _ = write!(text, "\nmodel {}: {}, {batch}{mark}", model.id, model.input_type);
     }
+    for (id, replicas) in catalog.replicas() {
+        let (runtime, source) = (replicas.runtime.name(), replicas.runtime.source());
+        let _ = write!(text, "\nreplicas of {id}: {} by {runtime}, {source}", replicas.count);
+    }
     text
 }

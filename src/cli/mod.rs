@@ -1,10 +1,13 @@
 //! The command line: what can be asked of the binary, and its exit codes.
 //!
-//! 0 is success, 1 a failure, 2 a wrong use of the command line.
+//! 0 is success, 1 a failure, 2 a wrong use of the command line, 3 a server that does not answer.
 
+mod admin;
 mod bench;
 mod check_config;
+mod deploy;
 mod journal;
+mod remote;
 mod top;
 mod transfer;
 mod value;
@@ -16,13 +19,16 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::config::{Config, LogFormat, Override};
 use crate::{logging, server};
 
 /// Exit code of a wrong use of the command line.
 const USAGE: u8 = 2;
+
+/// Exit code where the server that was to be asked cannot be reached.
+const UNREACHABLE: u8 = 3;
 
 /// Serves machine-learning predictions before each application's latency objective.
 #[derive(Debug, Parser)]
@@ -53,6 +59,10 @@ Examples:
         #[command(subcommand)]
         what: journal::JournalCommand,
     },
+    /// Look at and change what a running server serves.
+    Admin(admin::AdminArgs),
+    /// Register, link and start a model in one step, and wait until it answers.
+    Deploy(deploy::DeployArgs),
     /// Load an application and measure its answers.
     Bench(bench::BenchArgs),
     /// Watch the applications, models and replicas of a running server.
@@ -62,6 +72,16 @@ Examples:
         /// What kind.
         #[command(subcommand)]
         runtime: crate::runtime::ContainerCommand,
+    },
+    /// Print what makes a shell complete this command line.
+    #[command(after_help = "\
+Examples:
+  clipper completions bash > /etc/bash_completion.d/clipper
+  clipper completions zsh > ~/.zfunc/_clipper
+  clipper completions fish > ~/.config/fish/completions/clipper.fish")]
+    Completions {
+        /// Which.
+        shell: clap_complete::Shell,
     },
 }
 
@@ -159,9 +179,18 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Import(args) => exit(args.import()),
         Command::Export(args) => exit(args.export()),
         Command::Journal { what } => what.run(),
+        Command::Admin(args) => args.run(),
+        Command::Deploy(args) => args.run(),
         Command::Bench(args) => args.run(),
-        Command::Top(args) => exit(args.run()),
+        Command::Top(args) => args.run(),
         Command::Container { runtime } => crate::runtime::run_cli(runtime),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "clipper", &mut script);
+            // A closed stdout is the reader's choice.
+            let _ = std::io::stdout().write_all(&script);
+            ExitCode::SUCCESS
+        }
     }
 }
 

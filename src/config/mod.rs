@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 pub mod fault;
 pub mod load;
+pub mod management;
 pub mod metrics;
 pub mod rule;
 pub mod schema;
@@ -19,6 +20,7 @@ use crate::domain::OnModelError;
 
 pub use fault::{ConfigFaults, Fault, Origin};
 pub use load::{Loaded, Override};
+pub use management::{Deploy, ManagementConfig};
 pub use metrics::MetricsConfig;
 
 /// Everything that can be configured. Field names are the TOML keys.
@@ -33,6 +35,8 @@ pub struct Config {
     pub redis: RedisConfig,
     /// HTTP frontends.
     pub http: HttpConfig,
+    /// What the management frontend allows.
+    pub management: ManagementConfig,
     /// The RPC port for model containers.
     pub rpc: RpcConfig,
     /// The way of a query.
@@ -364,6 +368,7 @@ impl Default for Config {
             redis_url: None,
             redis: RedisConfig::default(),
             http: HttpConfig::default(),
+            management: ManagementConfig::default(),
             rpc: RpcConfig::default(),
             serving: ServingConfig::default(),
             containers: ContainersConfig::default(),

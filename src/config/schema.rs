@@ -50,6 +50,7 @@ pub const TOP: &[Key] = &[key("data_dir", Rule::Text), key("redis_url", Rule::Re
 pub const SECTIONS: &[(&str, &[Key])] = &[
     ("redis", REDIS),
     ("http", HTTP),
+    ("management", MANAGEMENT),
     ("rpc", RPC),
     ("serving", SERVING),
     ("containers", CONTAINERS),
@@ -84,6 +85,14 @@ const HTTP: &[Key] = &[
     millis("client_request_timeout_ms"),
     int("keep_alive_ms", 0, 86_400_000, "milliseconds"),
     int("shutdown_timeout_ms", 0, 86_400_000, "milliseconds"),
+];
+
+const MANAGEMENT: &[Key] = &[
+    key("deploy", Rule::Choice(&["off", "local", "any"])),
+    count("deploys_max", "deployments"),
+    millis("deploy_timeout_max_ms"),
+    count("deploy_replicas_max", "replicas"),
+    int("deploy_output_lines_max", 1, 1_000, "lines"),
 ];
 
 const RPC: &[Key] = &[

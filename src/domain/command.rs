@@ -3,7 +3,7 @@
 //! The texts are those of the original's management frontend, as recorded in the golden exchanges;
 //! `clipper_admin` shows them to its users.
 
-use super::{AppName, AppSpec, InputType, ModelId, ModelName, ModelSpec};
+use super::{AppName, AppSpec, Deployment, InputType, ModelId, ModelName, ModelSpec};
 
 /// A change a user asks for. Imperative; what came of it is an [`crate::store::event::Event`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +32,8 @@ pub enum Command {
         /// The models; may be empty.
         models: Vec<ModelName>,
     },
+    /// Register a model version with replicas, make it current, link it: all or nothing.
+    Deploy(Box<Deployment>),
 }
 
 /// Why a command was refused. Nothing has changed.

@@ -11,12 +11,14 @@
 
 pub mod app;
 pub mod command;
+pub mod deployment;
 pub mod ids;
 pub mod model;
 pub mod tensor;
 
 pub use app::{AppSpec, DEFAULT_POLICY, LatencySlo, OnModelError};
 pub use command::{Command, CommandError};
+pub use deployment::{Deployment, Replicas, Runtime};
 pub use ids::{AppName, InvalidName, Label, ModelId, ModelName, ModelVersion, ReplicaId};
 pub use model::{BatchSize, ModelSpec};
 pub use tensor::{Input, InputType};

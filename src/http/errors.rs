@@ -35,6 +35,13 @@ pub const QUERY: Kind = Kind {
     retry_after_s: None,
     when: "the query asks for something that does not exist",
 };
+/// Not for this client.
+pub const FORBIDDEN: Kind = Kind {
+    error: "Forbidden",
+    status: StatusCode::FORBIDDEN,
+    retry_after_s: None,
+    when: "the configuration does not let this client do that",
+};
 /// No such application.
 pub const UNKNOWN_APPLICATION: Kind = Kind {
     error: "Unknown application",
@@ -100,9 +107,10 @@ pub const UNAVAILABLE: Kind = Kind {
 };
 
 /// Every row, for documentation and tests.
-pub const TABLE: [Kind; 11] = [
+pub const TABLE: [Kind; 12] = [
     JSON,
     QUERY,
+    FORBIDDEN,
     UNKNOWN_APPLICATION,
     NOT_FOUND,
     METHOD_NOT_ALLOWED,

@@ -11,7 +11,8 @@
 //! 1. Both sides send a 64-byte greeting: `FF`, 8 bytes of padding, `7F`, major version, minor
 //!    version, the mechanism in 20 bytes, as-server, 31 zero bytes. libzmq sends the first 10 or 11
 //!    bytes, then waits for ours, so the server sends its greeting without waiting.
-//! 2. Both sides send a READY command with their `Socket-Type`.
+//! 2. Both sides send a READY command with their `Socket-Type`. The identity in a container's may
+//!    say where its metrics are ([`crate::metrics::file_sd`]).
 //! 3. Messages follow. A message is a list of frames; a frame is a flag byte (1 more, 2 long,
 //!    4 command), its length in 1 byte or 8 bytes big-endian, and its body.
 //! 4. PING commands may come at any time, also between two frames of a message; each is answered

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::lifeline;
 use crate::config::{ContainerConfig, ModelConfig};
-use crate::domain::InputType;
+use crate::domain::{InputType, ModelId, Replicas, Runtime};
 
 /// The Python runner, given to the interpreter as `-c`: no file that could be missing or stale.
 pub const PYTHON_RUNNER: &str = include_str!("python_runner.py");
@@ -64,6 +64,46 @@ pub fn launch_plan(
         }
     };
     Ok(Launch { program, args, env })
+}
+
+/// Plans replicas of deployed model versions, whose paths are absolute.
+#[derive(Debug, Clone)]
+pub struct Launcher {
+    /// The running binary.
+    pub this_exe: PathBuf,
+    /// Where containers connect: `tcp://host:port`.
+    pub rpc_addr: String,
+}
+
+impl Launcher {
+    /// Plans one replica.
+    ///
+    /// # Errors
+    /// As [`launch_plan`].
+    pub fn plan(
+        &self,
+        id: &ModelId,
+        input_type: InputType,
+        spec: &Replicas,
+    ) -> Result<Launch, String> {
+        let replicas = spec.count;
+        let container = match spec.runtime.clone() {
+            Runtime::Onnx { path } => ContainerConfig::Onnx { path: path.into(), replicas },
+            Runtime::Python { function, python } => {
+                ContainerConfig::Python { function, python, replicas }
+            }
+            Runtime::Command { command } => ContainerConfig::Command { command, replicas },
+        };
+        let model = ModelConfig {
+            name: id.name.to_string(),
+            version: id.version.to_string(),
+            input_type: input_type.long_name().to_owned(),
+            batch_size: -1,
+            labels: Vec::new(),
+            container: Some(container),
+        };
+        launch_plan(&model, &self.rpc_addr, &self.this_exe, Path::new("/"))
+    }
 }
 
 /// The variables of the protocol page, section 6, and the lifeline.

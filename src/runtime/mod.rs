@@ -21,7 +21,7 @@ pub mod session;
 use bytes::Bytes;
 
 pub use args::{ContainerCommand, run_cli};
-pub use launch::{Launch, launch_plan};
+pub use launch::{Launch, Launcher, launch_plan};
 pub use session::{ContainerOptions, RuntimeError, run, run_until};
 
 use crate::domain::InputType;

@@ -212,6 +212,14 @@ impl BatchModel for OnnxModel {
     }
 }
 
+/// Elements of one input as the file declares them; the model is read and not prepared to run.
+///
+/// # Errors
+/// See [`OnnxError`].
+pub fn declared_width(path: &Path) -> Result<usize, OnnxError> {
+    input_layout(&parse(path)?).map(|layout| layout.width())
+}
+
 fn parse(path: &Path) -> Result<InferenceModel, OnnxError> {
     let invalid = |reason: String| OnnxError::Parse { path: path.to_owned(), reason };
     let bytes =

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{AppName, AppSpec, ModelId, ModelName, ModelSpec};
+use crate::domain::{AppName, AppSpec, ModelId, ModelName, ModelSpec, Replicas};
 
 /// One change of the metadata. Applying it is [`super::projection::Catalog::apply`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +23,14 @@ pub enum Event {
     ModelAdded {
         /// The definition, whole.
         model: ModelSpec,
+    },
+    /// The server keeps replicas of a model version from now on. Of this server alone: no shared
+    /// table holds it.
+    ReplicasPlanned {
+        /// Which version.
+        id: ModelId,
+        /// What they are.
+        replicas: Replicas,
     },
     /// A version became its model's current one.
     ModelVersionSet {

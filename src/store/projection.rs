@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::event::Event;
 use crate::domain::{
-    AppName, AppSpec, Command, CommandError, InputType, ModelId, ModelName, ModelSpec, ModelVersion,
+    AppName, AppSpec, Command, CommandError, Deployment, InputType, ModelId, ModelName, ModelSpec,
+    ModelVersion, Replicas,
 };
 
 /// What an applied event asks of the actors. Run only after the event is durable.
@@ -23,6 +24,8 @@ pub enum Effect {
     StopApp(AppName),
     /// Start this model version's actors, or give running ones the new definition.
     ServeModel(ModelSpec),
+    /// Keep processes of this model version alive.
+    KeepReplicas(ModelId, Replicas),
     /// Drop its replicas, its queue and its cache entries.
     StopModel(ModelId),
     /// Queries to the model go to this version from now on (`None`: to no version).
@@ -43,6 +46,25 @@ pub struct Catalog {
     models: Models,
     current: BTreeMap<ModelName, ModelVersion>,
     links: BTreeMap<AppName, BTreeSet<ModelName>>,
+    /// Absent in what older releases wrote.
+    #[serde(default, with = "replicas_as_list", skip_serializing_if = "BTreeMap::is_empty")]
+    replicas: BTreeMap<ModelId, Replicas>,
+}
+
+mod replicas_as_list {
+    //! Serialises the planned replicas as pairs, since a JSON key can only be text.
+    use super::{BTreeMap, Deserialize, ModelId, Replicas, Serialize};
+    use serde::{Deserializer, Serializer};
+
+    type Table = BTreeMap<ModelId, Replicas>;
+
+    pub(super) fn serialize<S: Serializer>(table: &Table, to: S) -> Result<S::Ok, S::Error> {
+        table.iter().collect::<Vec<_>>().serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Table, D::Error> {
+        Ok(Vec::<(ModelId, Replicas)>::deserialize(from)?.into_iter().collect())
+    }
 }
 
 mod models_as_list {
@@ -92,6 +114,11 @@ impl Catalog {
         self.models.get(name)?.get(version).map(AsRef::as_ref)
     }
 
+    /// What the server keeps alive of model versions that were deployed.
+    pub fn replicas(&self) -> impl Iterator<Item = (&ModelId, &Replicas)> {
+        self.replicas.iter()
+    }
+
     /// The current version of a model.
     #[must_use]
     pub fn current_version(&self, model: &str) -> Option<&ModelVersion> {
@@ -106,8 +133,10 @@ impl Catalog {
     /// Effects that start everything this catalog describes: what a restart runs after replaying.
     pub fn boot_effects(&self) -> impl Iterator<Item = Effect> {
         let current = self.current.iter();
+        let replicas = self.replicas.iter();
         let models = self.models().cloned().map(Effect::ServeModel);
         models
+            .chain(replicas.map(|(id, r)| Effect::KeepReplicas(id.clone(), r.clone())))
             .chain(current.map(|(m, v)| Effect::RouteModel(m.clone(), Some(v.clone()))))
             .chain(self.apps().cloned().map(Effect::ServeApp))
             .chain(self.links.iter().map(|(a, m)| Effect::RouteApp(a.clone(), m.clone())))
@@ -150,7 +179,46 @@ impl Catalog {
             }
             Command::AddModelLinks { app, models } => self.decide_link(app, models),
             Command::DeleteModelLinks { app, models } => self.decide_unlink(app, models),
+            Command::Deploy(deployment) => self.decide_deploy(deployment),
         }
+    }
+
+    fn decide_deploy(&self, deployment: &Deployment) -> Result<Vec<Event>, CommandError> {
+        let Deployment { model, replicas, app, new_app } = deployment;
+        let (id, name) = (&model.id, &model.id.name);
+        let known = self.apps.get(app);
+        let Some(spec) = known.or(new_app.as_ref()) else {
+            return Err(CommandError::LinkUnknownApp(app.clone()));
+        };
+        let linked = self.linked_models(app.as_str()).next();
+        if let Some(linked) = linked.filter(|linked| *linked != name) {
+            let (app, linked) = (app.clone(), linked.clone());
+            return Err(CommandError::LinkedElsewhere { app, linked });
+        }
+        if spec.input_type != model.input_type {
+            return Err(CommandError::LinkIncompatible {
+                model: name.clone(),
+                model_type: model.input_type,
+                app_type: spec.input_type,
+            });
+        }
+        let added = self.decide(&Command::AddModel(model.clone()))?;
+        let mut events = Vec::new();
+        if known.is_none() {
+            events.push(Event::AppAdded { app: spec.clone() });
+        }
+        for event in added {
+            // Replicas first: a version is there to be queried when it becomes current.
+            if matches!(event, Event::ModelVersionSet { .. }) {
+                let (id, replicas) = (id.clone(), replicas.clone());
+                events.push(Event::ReplicasPlanned { id, replicas });
+            }
+            events.push(event);
+        }
+        if linked.is_none() {
+            events.push(Event::ModelLinked { app: app.clone(), model: name.clone() });
+        }
+        Ok(events)
     }
 
     fn decide_set_version(&self, id: &ModelId) -> Result<Vec<Event>, CommandError> {
@@ -268,6 +336,13 @@ impl Catalog {
                 self.models.entry(id.name).or_default().insert(id.version, model.clone().into());
                 vec![Effect::ServeModel(model.clone())]
             }
+            Event::ReplicasPlanned { id, replicas } => {
+                if self.model_by_id(id).is_none() {
+                    return Vec::new();
+                }
+                self.replicas.insert(id.clone(), replicas.clone());
+                vec![Effect::KeepReplicas(id.clone(), replicas.clone())]
+            }
             Event::ModelVersionSet { id } => {
                 self.current.insert(id.name.clone(), id.version.clone());
                 vec![Effect::RouteModel(id.name.clone(), Some(id.version.clone()))]
@@ -299,6 +374,7 @@ impl Catalog {
             self.current.remove(&id.name);
             effects.push(Effect::RouteModel(id.name.clone(), None));
         }
+        self.replicas.remove(id);
         if let Some(versions) = self.models.get_mut(&id.name) {
             versions.remove(&id.version);
             if versions.is_empty() {

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::store::samples::{
-    add_app, add_model, any_command, app, app_name, changes, model, model_id, model_name,
+    add_app, add_model, any_command, app, app_name, changes, deploy, model, model_id, model_name,
 };
 
 fn link(app: &str, models: &[&str]) -> Command {
@@ -30,6 +30,50 @@ fn golden_state() -> Catalog {
         link("app", &["m"]),
     ])
     .1
+}
+
+#[test]
+fn a_deployment_is_one_change_or_none() {
+    let mut state = golden_state();
+    let kinds = |command: &Command, state: &Catalog| -> Vec<&'static str> {
+        let events = state.decide(command).unwrap();
+        let kind = |event: &Event| match event {
+            Event::AppAdded { .. } => "app",
+            Event::ModelAdded { .. } => "model",
+            Event::ReplicasPlanned { .. } => "replicas",
+            Event::ModelVersionSet { .. } => "current",
+            Event::ModelLinked { .. } => "link",
+            other => panic!("{other:?}"),
+        };
+        events.iter().map(kind).collect()
+    };
+    let new = deploy("n", "1", "new", InputType::Doubles, true);
+    assert_eq!(kinds(&new, &state), ["app", "model", "replicas", "current", "link"]);
+    // Of a linked model there is a new version only, and the application stays as it is.
+    let next = deploy("m", "3", "app", InputType::Doubles, true);
+    assert_eq!(kinds(&next, &state), ["model", "replicas", "current"]);
+    for (command, why) in [
+        (deploy("n", "1", "new", InputType::Doubles, false), "No app with name 'new' exists."),
+        (deploy("m", "1", "app", InputType::Doubles, false), "already exists"),
+        (deploy("n", "1", "app", InputType::Doubles, false), "is already linked to 'app'"),
+        (deploy("m", "3", "app", InputType::Strings, false), "incompatible input_type"),
+    ] {
+        let refusal = state.decide(&command).unwrap_err().to_string();
+        assert!(refusal.contains(why), "{refusal}");
+    }
+    for event in state.decide(&next).unwrap() {
+        state.apply(&event);
+    }
+    let kept = |state: &Catalog| {
+        let keeps = |effect: &Effect| matches!(effect, Effect::KeepReplicas(..));
+        state.boot_effects().filter(keeps).count()
+    };
+    assert_eq!(kept(&state), 1);
+    let json = serde_json::to_string(&state).unwrap();
+    assert_eq!(serde_json::from_str::<Catalog>(&json).unwrap(), state);
+    state.apply(&Event::ModelVersionRetired { id: model_id("m", "3") });
+    assert_eq!(kept(&state), 0);
+    assert!(!serde_json::to_string(&golden_state()).unwrap().contains("replicas"));
 }
 
 #[test]
@@ -198,6 +242,7 @@ struct Served {
     models: BTreeMap<ModelId, ModelSpec>,
     versions: BTreeMap<ModelName, ModelVersion>,
     routes: BTreeMap<AppName, BTreeSet<ModelName>>,
+    replicas: BTreeMap<ModelId, Replicas>,
 }
 
 impl Served {
@@ -209,7 +254,11 @@ impl Served {
                 self.routes.remove(&name);
             }
             Effect::ServeModel(model) => drop(self.models.insert(model.id.clone(), model)),
-            Effect::StopModel(id) => drop(self.models.remove(&id)),
+            Effect::KeepReplicas(id, replicas) => drop(self.replicas.insert(id, replicas)),
+            Effect::StopModel(id) => {
+                self.models.remove(&id);
+                self.replicas.remove(&id);
+            }
             Effect::RouteModel(name, Some(version)) => drop(self.versions.insert(name, version)),
             Effect::RouteModel(name, None) => drop(self.versions.remove(&name)),
             Effect::RouteApp(app, models) if models.is_empty() => drop(self.routes.remove(&app)),

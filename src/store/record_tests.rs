@@ -9,7 +9,9 @@ use crate::domain::{Command, InputType};
 use crate::store::event::{Event, Origin};
 use crate::store::projection::Catalog;
 use crate::store::replay::Snapshot;
-use crate::store::samples::{add_app, add_model, app, app_name, changes, model_id, model_name};
+use crate::store::samples::{
+    add_app, add_model, app, app_name, changes, model_id, model_name, replicas,
+};
 
 /// One record of each kind of event, as they were when version 1 was the newest.
 fn version_1() -> Vec<(&'static str, usize, Envelope)> {
@@ -35,6 +37,7 @@ fn version_1() -> Vec<(&'static str, usize, Envelope)> {
                 Event::ModelVersionRetired { .. } => "model_version_retired",
                 Event::ModelLinked { .. } => "model_linked",
                 Event::ModelUnlinked { .. } => "model_unlinked",
+                Event::ReplicasPlanned { .. } => "replicas_planned",
             };
             let origins = [Origin::Admin, Origin::Bootstrap, Origin::Redis];
             envelope.origin = origins[records.len() % origins.len()];
@@ -46,6 +49,11 @@ fn version_1() -> Vec<(&'static str, usize, Envelope)> {
     let unset =
         Envelope { seq: records.len() as u64 + 1, recorded_at_ms: 0, origin: Origin::Redis, event };
     records.push(("model_version_unset", 0, unset));
+    let id = model_id("digits-model", "1");
+    let event = Event::ReplicasPlanned { id, replicas: replicas() };
+    let seq = records.len() as u64 + 1;
+    let planned = Envelope { seq, recorded_at_ms: 0, origin: Origin::Admin, event };
+    records.push(("replicas_planned", 0, planned));
     records
 }
 

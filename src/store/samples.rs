@@ -6,8 +6,8 @@ use super::event::{Envelope, Origin};
 use super::journal::Change;
 use super::projection::Catalog;
 use crate::domain::{
-    AppName, AppSpec, BatchSize, Command, DEFAULT_POLICY, InputType, LatencySlo, ModelId,
-    ModelName, ModelSpec, ModelVersion, OnModelError,
+    AppName, AppSpec, BatchSize, Command, DEFAULT_POLICY, Deployment, InputType, LatencySlo,
+    ModelId, ModelName, ModelSpec, ModelVersion, OnModelError, Replicas, Runtime,
 };
 
 /// An application name.
@@ -59,6 +59,27 @@ pub(crate) fn add_model(name: &str, version: &str) -> Command {
     Command::AddModel(model(name, version, InputType::Doubles))
 }
 
+/// Two ONNX replicas of anything.
+pub(crate) fn replicas() -> Replicas {
+    Replicas { runtime: Runtime::Onnx { path: "/models/x.onnx".to_owned() }, count: 2 }
+}
+
+/// `Deploy`; with what it takes to register the application, if `new`.
+pub(crate) fn deploy(
+    name: &str,
+    version: &str,
+    app_of: &str,
+    input_type: InputType,
+    new: bool,
+) -> Command {
+    Command::Deploy(Box::new(Deployment {
+        model: model(name, version, input_type),
+        replicas: replicas(),
+        app: app_name(app_of),
+        new_app: new.then(|| app(app_of, input_type)),
+    }))
+}
+
 /// The changes that `commands` make, refused ones left out, numbered from 1; and the final state.
 pub(crate) fn changes(commands: &[Command]) -> (Vec<Change>, Catalog) {
     let mut catalog = Catalog::default();
@@ -88,10 +109,13 @@ pub(crate) fn any_command() -> impl Strategy<Value = Command> {
     prop_oneof![
         (name.clone(), input_type.clone()).prop_map(|(n, t)| Command::AddApp(app(n, t))),
         name.clone().prop_map(|n| Command::DeleteApp(app_name(n))),
-        (name.clone(), version.clone(), input_type)
+        (name.clone(), version.clone(), input_type.clone())
             .prop_map(|(n, v, t)| Command::AddModel(model(n, v, t))),
         (name.clone(), version.clone()).prop_map(|(n, v)| Command::SetModelVersion(model_id(n, v))),
-        (name.clone(), version).prop_map(|(n, v)| Command::DeleteVersionedModel(model_id(n, v))),
+        (name.clone(), version.clone())
+            .prop_map(|(n, v)| Command::DeleteVersionedModel(model_id(n, v))),
+        (name.clone(), version.clone(), name.clone(), input_type.clone(), any::<bool>())
+            .prop_map(|(n, v, a, t, new)| deploy(n, v, a, t, new)),
         (name.clone(), models.clone())
             .prop_map(|(n, models)| Command::AddModelLinks { app: app_name(n), models }),
         (name, models)

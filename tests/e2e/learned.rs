@@ -39,7 +39,7 @@ fn a_restarted_server_knows_its_models_batch_sizes() {
     let first = batches(&server, 0);
     assert!(first >= 7.0, "sizes at most double from one query on: {first}");
     batches(&server, 1);
-    let file = server.data().join("latency-curves.json");
+    let file = server.data_dir().join("latency-curves.json");
     eventually("the curve is saved", || file.exists());
 
     assert!(server.terminate().success());

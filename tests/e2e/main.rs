@@ -14,6 +14,8 @@
 #![allow(clippy::disallowed_methods, reason = "tests look from outside, at the real time")]
 
 mod admin;
+mod admin_cli;
+mod deploy;
 mod faults;
 mod golden;
 mod inputs;

@@ -16,6 +16,7 @@
 #![allow(clippy::print_stdout, reason = "figures")]
 
 mod access;
+mod deploy;
 mod follow;
 mod forms;
 mod frontends;

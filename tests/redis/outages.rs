@@ -33,7 +33,8 @@ const STEADY: Duration = Duration::from_millis(200);
 enum Phase {
     /// Every answer is the model's.
     Served,
-    /// The application is going or gone: 404 counts too, the default output does not.
+    /// The application is going or gone: 404 counts too. The default output does not, but for a
+    /// query that its replica had when its model went.
     Gone,
     /// The application is added again, and its replicas after it: the default output counts too.
     Coming,
@@ -76,7 +77,10 @@ impl Load {
             let phases = [before, *self.phase.lock()];
             let predicted = status == 200 && answer.contains(r#""default":false"#);
             let excepted = match status {
-                200 => phases.contains(&Phase::Coming),
+                200 => {
+                    let under_way = answer.contains("its model was retired");
+                    phases.contains(&Phase::Coming) || under_way && phases.contains(&Phase::Gone)
+                }
                 404 => phases != [Phase::Served; 2],
                 _ => false,
             };

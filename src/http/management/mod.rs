@@ -9,6 +9,7 @@
 
 mod apps;
 mod containers;
+pub mod deploy;
 mod models;
 mod names;
 pub mod ports;
@@ -150,7 +151,8 @@ const PLAIN: &str = "text/plain; charset=utf-8";
 
 /// The endpoints as a line of text, for the answer to an unknown path.
 fn endpoint_list() -> String {
-    let posts = ENDPOINTS.iter().map(|endpoint| format!("POST {}", endpoint.path));
+    let posts = ENDPOINTS.iter().map(|endpoint| endpoint.path).chain([deploy::PATH]);
+    let posts = posts.map(|path| format!("POST {path}"));
     let pages = [PING, METRICS].into_iter().chain(health::PATHS).map(|path| format!("GET {path}"));
     posts.chain(pages).collect::<Vec<_>>().join(", ")
 }

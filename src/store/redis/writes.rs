@@ -71,6 +71,11 @@ pub fn keys_of(command: &Command, catalog: &Catalog) -> BTreeSet<Key> {
         Command::DeleteApp(name) => of_app(name).into(),
         Command::AddModel(model) => of_version(&model.id, catalog),
         Command::SetModelVersion(id) => of_version(id, catalog),
+        Command::Deploy(deployment) => {
+            let mut keys = of_version(&deployment.model.id, catalog);
+            keys.extend(of_app(&deployment.app));
+            keys
+        }
         Command::DeleteVersionedModel(id) => [Key::model(id), Key::current(&id.name)].into(),
         Command::AddModelLinks { app, models } | Command::DeleteModelLinks { app, models } => {
             let current = models.iter().map(Key::current);
@@ -86,7 +91,7 @@ pub fn key_of(event: &Event) -> Key {
         Event::AppAdded { app } => Key::app(&app.name),
         Event::AppDeleted { name } => Key::app(name),
         Event::ModelAdded { model } => Key::model(&model.id),
-        Event::ModelVersionRetired { id } => Key::model(id),
+        Event::ModelVersionRetired { id } | Event::ReplicasPlanned { id, .. } => Key::model(id),
         Event::ModelVersionSet { id } => Key::current(&id.name),
         Event::ModelVersionUnset { model } => Key::current(model),
         Event::ModelLinked { app, .. } | Event::ModelUnlinked { app, .. } => Key::links(app),
@@ -128,6 +133,8 @@ pub fn writes(event: &Event, before: &Entries) -> Vec<Write> {
         Event::ModelVersionSet { id } => {
             writes.push(Write::one(Key::current(&id.name), "SET", id.version.as_str()));
         }
+        // The paths are those of one machine: other frontends have no use for them.
+        Event::ReplicasPlanned { .. } => {}
         Event::ModelVersionUnset { model } => {
             writes.push(Write::bare(Key::current(model), "DEL"));
         }

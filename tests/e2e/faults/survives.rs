@@ -114,7 +114,8 @@ fn a_model_deleted_and_registered_again_is_served_each_time() {
         server.add_model("m", "1", "doubles");
         server.await_replicas("m", 1);
         let input = f64::from(round) + 0.5;
-        assert_eq!(ask(&server, input).output(), &json!([input]));
+        let prediction = ask(&server, input);
+        assert_eq!(prediction.output(), &json!([input]), "{prediction:?}");
     }
     bystander.was_served(&server);
 }

@@ -142,8 +142,8 @@ impl Server {
         self.rpc = value("rpc=");
     }
 
-    /// Its data directory.
-    pub fn data(&self) -> PathBuf {
+    /// Where its journal is.
+    pub fn data_dir(&self) -> PathBuf {
         self.data.path().join("data")
     }
 

@@ -1,0 +1,163 @@
+//! What `clipper deploy` asks for: pure, except that it looks which files are there.
+
+use std::ffi::OsStr;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+/// What is deployed, as the server is told: paths absolute.
+///
+/// `path` is the environment's `PATH`: programs are those that the caller's shell would run, not
+/// the server's.
+///
+/// # Errors
+/// What is wrong with it, and what would be right.
+pub fn runtime(
+    model: Option<&str>,
+    command: &[String],
+    python: &str,
+    path: Option<&OsStr>,
+    here: &Path,
+) -> Result<Value, String> {
+    match (model, command) {
+        (None, []) => Err("name a MODEL (FILE.onnx or FILE.py:function) or a --command".to_owned()),
+        (Some(_), [_, ..]) => Err("a MODEL and a --command do not go together".to_owned()),
+        (None, command) => {
+            Ok(json!({"runtime": "command", "command": absolute_words(command, path, here)}))
+        }
+        (Some(model), []) => of_file(model, &program(python, path, here), here),
+    }
+}
+
+fn of_file(model: &str, python: &str, here: &Path) -> Result<Value, String> {
+    if let Some((file, function)) = model.rsplit_once(':')
+        && !function.contains('/')
+    {
+        let path = existing(file, here)?;
+        if function.is_empty() {
+            return Err(format!("'{model}' lacks the function's name: FILE.py:function"));
+        }
+        return Ok(json!({"runtime": "python", "function": format!("{path}:{function}"),
+            "python": python}));
+    }
+    let kind = Path::new(model).extension().and_then(|extension| extension.to_str());
+    match kind {
+        Some("onnx") => Ok(json!({"runtime": "onnx", "path": existing(model, here)?})),
+        Some("py") => Err(format!("which function of it? {model}:FUNCTION")),
+        _ => Err(format!(
+            "'{model}' is neither FILE.onnx nor FILE.py:function; anything else that speaks the \
+             protocol goes by --command"
+        )),
+    }
+}
+
+/// The absolute path of a file that has to be there.
+fn existing(file: &str, here: &Path) -> Result<String, String> {
+    let path = here.join(file);
+    match std::fs::metadata(&path) {
+        Ok(found) if found.is_file() => {}
+        Ok(_) => return Err(format!("{file} is no file")),
+        Err(error) => return Err(format!("{file}: {error}")),
+    }
+    let text = path.into_os_string().into_string();
+    text.map_err(|path| format!("the path {} is not UTF-8", path.display()))
+}
+
+/// The words of a command, those that name a file here made absolute: the server's folder is not
+/// this one.
+fn absolute_words(command: &[String], path: Option<&OsStr>, here: &Path) -> Vec<String> {
+    let absolute = |(n, word): (usize, &String)| {
+        if n == 0 {
+            return program(word, path, here);
+        }
+        match here.join(word).to_str() {
+            Some(file) if Path::new(file).exists() && !word.is_empty() => file.to_owned(),
+            _ => word.clone(),
+        }
+    };
+    command.iter().enumerate().map(absolute).collect()
+}
+
+/// A model's name from its file's: `models/my digits.v2.onnx` is `my digits.v2`. None for a
+/// command.
+#[must_use]
+pub fn name_of(runtime: &Value) -> Option<String> {
+    let source = match runtime["runtime"].as_str()? {
+        "onnx" => runtime["path"].as_str()?,
+        "python" => runtime["function"].as_str()?.rsplit_once(':')?.0,
+        // A program's name is rarely the model's: `python3`, `sh`.
+        _ => return None,
+    };
+    let stem = Path::new(source).file_stem()?.to_str()?;
+    Some(stem.replace([':', ','], "-"))
+}
+
+/// The version after those there are: one more than the highest number.
+#[must_use]
+pub fn next_version<'v>(versions: impl Iterator<Item = &'v str>) -> String {
+    let highest = versions.filter_map(|version| version.parse::<u64>().ok()).max();
+    highest.map_or(1, |highest| highest.saturating_add(1)).to_string()
+}
+
+/// The absolute path of a program; the bare name where it is not found.
+fn program(name: &str, path: Option<&OsStr>, here: &Path) -> String {
+    let found = if name.contains('/') {
+        Some(here.join(name))
+    } else {
+        let folders = path.into_iter().flat_map(std::env::split_paths);
+        folders.map(|folder| here.join(folder).join(name)).find(|file| file.is_file())
+    };
+    found.and_then(|file| file.to_str().map(str::to_owned)).unwrap_or_else(|| name.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_is_told_by_its_name_and_made_absolute() {
+        let folder = tempfile::tempdir().unwrap();
+        let here = folder.path();
+        for file in ["m.onnx", "m.py"] {
+            std::fs::write(here.join(file), "").unwrap();
+        }
+        let of = |model| runtime(Some(model), &[], "py", None, here);
+        let onnx = of("m.onnx").unwrap();
+        assert_eq!(onnx["path"].as_str().unwrap(), here.join("m.onnx").to_str().unwrap());
+        let python = of("m.py:f").unwrap();
+        let function = format!("{}:f", here.join("m.py").display());
+        assert_eq!(python["function"].as_str().unwrap(), function);
+        assert_eq!(name_of(&python).unwrap(), "m");
+        assert_eq!(name_of(&json!({"runtime": "command", "command": ["sh"]})), None);
+        for (wrong, part) in [
+            ("none.onnx", "No such file"),
+            ("m.py", "m.py:FUNCTION"),
+            ("m.py:", "function's name"),
+            ("m.pkl", "--command"),
+        ] {
+            assert!(of(wrong).unwrap_err().contains(part), "{wrong}: {:?}", of(wrong));
+        }
+        assert!(runtime(None, &[], "py", None, here).is_err());
+    }
+
+    #[test]
+    fn words_of_a_command_that_are_files_become_absolute() {
+        let folder = tempfile::tempdir().unwrap();
+        let here = folder.path();
+        std::fs::write(here.join("serve.py"), "").unwrap();
+        let words = ["python3", "serve.py", "--port=1", "x"].map(str::to_owned);
+        let file = here.join("serve.py").to_str().unwrap().to_owned();
+        assert_eq!(absolute_words(&words, None, here), ["python3", &file, "--port=1", "x"]);
+        let bin = here.join("bin");
+        std::fs::create_dir(&bin).unwrap();
+        std::fs::write(bin.join("python3"), "").unwrap();
+        let found = absolute_words(&words, Some(bin.as_os_str()), here);
+        assert_eq!(found[0], bin.join("python3").to_str().unwrap());
+    }
+
+    #[test]
+    fn versions_count_on() {
+        assert_eq!(next_version([].into_iter()), "1");
+        assert_eq!(next_version(["1", "v7", "9", "10"].into_iter()), "11");
+    }
+}

@@ -1,0 +1,474 @@
+//! `clipper admin ...`: every verb of the management frontend.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use serde::Deserialize as _;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::remote::{Failure, ServerArgs};
+use super::{answer, exit};
+use crate::admin::rows::{AppRow, ContainerRow, ModelRow, hint};
+use crate::admin::{Client, ClientError, table};
+use crate::domain::OnModelError;
+
+/// `clipper admin`
+#[allow(clippy::doc_markdown, reason = "the help prints these texts as they are")]
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Exits with 0 when done, 1 when the server refused, 2 when the command line is wrong and 3 when no
+server answers.
+
+Examples:
+  clipper admin apps add digits --input-type doubles --default-output -1 --slo-ms 20
+  clipper admin links add digits digits-model
+  clipper admin models list --watch 2
+  clipper admin containers list --json
+  clipper admin --url http://10.0.0.7:1338 models set-version digits-model 3")]
+pub(super) struct AdminArgs {
+    #[command(flatten)]
+    server: ServerArgs,
+    /// Print JSON.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Applications: what is queried.
+    #[command(subcommand)]
+    Apps(Apps),
+    /// Model versions.
+    #[command(subcommand)]
+    Models(Models),
+    /// Which application queries which model.
+    #[command(subcommand)]
+    Links(Links),
+    /// Connected replicas.
+    #[command(subcommand)]
+    Containers(Containers),
+    /// Print what an application has learnt about a user.
+    State {
+        /// The application.
+        app: String,
+        /// The user's number.
+        #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
+        uid: i64,
+    },
+    /// Ask whether the server is there and ready.
+    Ping,
+    /// Print the server's metrics.
+    Metrics {
+        /// In Prometheus' text format.
+        #[arg(long)]
+        prometheus: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Watch {
+    /// Print again and again, this often in seconds [default when given without a number: 2].
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2",
+          value_parser = super::value::seconds)]
+    watch: Option<Duration>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Apps {
+    /// List them.
+    List(Watch),
+    /// Print one.
+    Show {
+        /// Which.
+        name: String,
+    },
+    /// Register one.
+    Add {
+        /// Its name.
+        name: String,
+        /// bytes, integers, floats, doubles or strings.
+        #[arg(long)]
+        input_type: String,
+        /// Sent when no model answers in time.
+        #[arg(long, allow_hyphen_values = true)]
+        default_output: String,
+        /// Its latency objective, ms.
+        #[arg(long, value_name = "MS", value_parser = super::value::slo_micros)]
+        slo_ms: i64,
+        /// What a caller gets for an input that the model answers with an error: the default
+        /// output with the error as its explanation (unless said), or the error.
+        #[arg(long, value_name = "CHOICE", value_parser = OnModelError::parse)]
+        on_model_error: Option<OnModelError>,
+    },
+    /// Remove one and its links.
+    Delete {
+        /// Which.
+        name: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum Models {
+    /// List them.
+    List(Watch),
+    /// Print one version; without a version, the current one.
+    Show {
+        /// Which model.
+        name: String,
+        /// Which version.
+        version: Option<String>,
+    },
+    /// Register a version and make it current. Its containers connect by themselves; see
+    /// `clipper deploy` for replicas that the server starts.
+    Add {
+        /// The model's name.
+        name: String,
+        /// The version.
+        version: String,
+        /// bytes, integers, floats, doubles or strings.
+        #[arg(long)]
+        input_type: String,
+        /// A free label; may be given more than once.
+        #[arg(long = "label")]
+        labels: Vec<String>,
+        /// The image or runtime that serves it; information only.
+        #[arg(long, default_value = "external")]
+        container_name: String,
+        /// Where its data came from; information only.
+        #[arg(long, default_value = "")]
+        data_path: String,
+        /// Queries of one message to a replica; -1 lets the server choose.
+        #[arg(long, default_value_t = -1, allow_negative_numbers = true)]
+        batch_size: i32,
+    },
+    /// Send queries to another version.
+    SetVersion {
+        /// Which model.
+        name: String,
+        /// Which version.
+        version: String,
+    },
+    /// Retire a version.
+    Delete {
+        /// Which model.
+        name: String,
+        /// Which version.
+        version: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum Links {
+    /// List them.
+    List {
+        /// Of this application only.
+        app: Option<String>,
+        #[command(flatten)]
+        watch: Watch,
+    },
+    /// Let an application query a model.
+    Add {
+        /// The application.
+        app: String,
+        /// The model.
+        model: String,
+    },
+    /// Take links away.
+    Remove {
+        /// The application.
+        app: String,
+        /// The models.
+        #[arg(required = true)]
+        models: Vec<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum Containers {
+    /// List them.
+    List(Watch),
+    /// Print one.
+    Show {
+        /// Which model.
+        name: String,
+        /// Which version.
+        version: String,
+        /// Which replica.
+        replica: u32,
+    },
+}
+
+/// What a verb prints: for people and for programs.
+struct Shown {
+    text: String,
+    json: Value,
+}
+
+type Outcome = Result<Shown, Failure>;
+
+impl AdminArgs {
+    #[allow(clippy::disallowed_methods, reason = "this process has no arbiter that could wait")]
+    pub(super) fn run(&self) -> ExitCode {
+        let client = match self.server.client() {
+            Ok(client) => client,
+            Err(error) => return exit(Err(error)),
+        };
+        match self.watched() {
+            Some(pause) => loop {
+                self.again(self.once(&client));
+                std::thread::sleep(pause);
+            },
+            None => match self.once(&client) {
+                Ok(shown) => {
+                    self.print(&shown);
+                    ExitCode::SUCCESS
+                }
+                Err(failure) => failure.show(),
+            },
+        }
+    }
+
+    fn watched(&self) -> Option<Duration> {
+        match &self.what {
+            What::Apps(Apps::List(watch))
+            | What::Models(Models::List(watch))
+            | What::Containers(Containers::List(watch))
+            | What::Links(Links::List { watch, .. }) => watch.watch,
+            _ => None,
+        }
+    }
+
+    fn print(&self, shown: &Shown) {
+        if self.json { answer(&shown.json) } else { answer(&shown.text) }
+    }
+
+    /// One look of many: on a terminal it takes the place of the one before. A server that is away
+    /// for a while does not end the watch.
+    fn again(&self, outcome: Outcome) {
+        if std::io::stdout().is_terminal() && !self.json {
+            let _ = write!(std::io::stdout(), "\x1b[H\x1b[J");
+        }
+        match outcome {
+            Ok(shown) => self.print(&shown),
+            Err(failure) => {
+                let _ = failure.show();
+            }
+        }
+    }
+
+    fn once(&self, client: &Client) -> Outcome {
+        match &self.what {
+            What::Apps(verb) => apps(client, verb),
+            What::Models(verb) => models(client, verb),
+            What::Links(verb) => links(client, verb),
+            What::Containers(verb) => containers(client, verb),
+            What::State { app, uid } => {
+                show(client, "get_application", &json!({"name": app}), "application", app)?;
+                let state = client.post("get_state", &json!({"app_name": app, "uid": uid}))?;
+                Ok(Shown { json: json!({"state": state}), text: state })
+            }
+            What::Ping => ping(client),
+            What::Metrics { prometheus } => {
+                let accept = if *prometheus { "text/plain" } else { "application/json" };
+                let text = client.get("/admin/metrics", accept)?;
+                let json = serde_json::from_str(&text).unwrap_or_else(|_| json!(text));
+                Ok(Shown { text, json })
+            }
+        }
+    }
+}
+
+fn ping(client: &Client) -> Outcome {
+    let pong = client.get("/admin/ping", "*/*")?;
+    if pong.trim() != "PONG" {
+        let why = format!("{} is there, but is no Clipper server", client.url());
+        return Err(Failure::Said(why));
+    }
+    let ready = match client.get("/readyz", "*/*") {
+        Ok(_) => true,
+        Err(ClientError::Refused { status: 503, .. }) => false,
+        Err(error) => return Err(error.into()),
+    };
+    let state = if ready { "ready" } else { "not ready" };
+    Ok(Shown {
+        text: format!("{} answers and is {state}", client.url()),
+        json: json!({"url": client.url(), "ready": ready}),
+    })
+}
+
+/// A change; a refusal of an unknown name comes with names that there are.
+fn change(client: &Client, endpoint: &str, body: &Value, names: &[(&str, &str)]) -> Outcome {
+    match client.post(endpoint, body) {
+        Ok(done) => Ok(Shown { json: json!({"done": done}), text: done }),
+        Err(ClientError::Refused { status: 400, why }) => {
+            let unknown = |(kind, name): &(&str, &str)| {
+                let (known, list) = names_of(client, kind).ok()?;
+                (!known.iter().any(|known| known == name)).then(|| hint(name, &known, list))
+            };
+            let hints: Vec<String> = names.iter().filter_map(unknown).collect();
+            Err(Failure::Said([vec![why], hints].concat().join("\n")))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The names there are, of this kind, and the verb that lists them.
+fn names_of(client: &Client, kind: &str) -> Result<(Vec<String>, &'static str), ClientError> {
+    let (endpoint, list) = match kind {
+        "application" => ("get_all_applications", "clipper admin apps list"),
+        "replica" => ("get_all_containers", "clipper admin containers list"),
+        _ => ("get_all_models", "clipper admin models list"),
+    };
+    let all = client.ask(endpoint, &json!({"verbose": false}))?;
+    let all = all.as_array().into_iter().flatten().filter_map(Value::as_str);
+    let mut names: Vec<String> = match kind {
+        // Listed as NAME:VERSION; neither has a colon.
+        "model" => all.filter_map(|id| id.split(':').next().map(str::to_owned)).collect(),
+        _ => all.map(str::to_owned).collect(),
+    };
+    names.sort();
+    names.dedup();
+    Ok((names, list))
+}
+
+fn list<T: DeserializeOwned>(client: &Client, endpoint: &str) -> Result<(Value, Vec<T>), Failure> {
+    let json = client.ask(endpoint, &json!({"verbose": true}))?;
+    let rows = Vec::<T>::deserialize(&json).map_err(|error| {
+        Failure::Said(format!("{endpoint} of {} is not understood: {error}", client.url()))
+    })?;
+    Ok((json, rows))
+}
+
+/// One object; the server answers `{}` to an unknown name.
+fn show(client: &Client, endpoint: &str, body: &Value, what: &str, name: &str) -> Outcome {
+    let json = client.ask(endpoint, body)?;
+    if json.as_object().is_some_and(serde_json::Map::is_empty) {
+        let (known, list) = names_of(client, what)?;
+        let hint = hint(name, &known, list);
+        return Err(Failure::Said(format!("There is no {what} '{name}'. {hint}")));
+    }
+    Ok(Shown { text: table::members(&json), json })
+}
+
+fn apps(client: &Client, verb: &Apps) -> Outcome {
+    match verb {
+        Apps::List(_) => {
+            let (json, rows) = list::<AppRow>(client, "get_all_applications")?;
+            Ok(Shown { text: table::apps(&rows), json })
+        }
+        Apps::Show { name } => {
+            show(client, "get_application", &json!({"name": name}), "application", name)
+        }
+        Apps::Add { name, input_type, default_output, slo_ms, on_model_error } => {
+            let mut body = json!({"name": name, "input_type": input_type,
+                "default_output": default_output, "latency_slo_micros": slo_ms});
+            // Left out, servers that do not know it understand the rest.
+            if let Some(choice) = on_model_error {
+                body["on_model_error"] = json!(choice);
+            }
+            change(client, "add_app", &body, &[])
+        }
+        Apps::Delete { name } => {
+            change(client, "delete_app", &json!({"name": name}), &[("application", name)])
+        }
+    }
+}
+
+fn models(client: &Client, verb: &Models) -> Outcome {
+    let version_body =
+        |name: &str, version: &str| json!({"model_name": name, "model_version": version});
+    match verb {
+        Models::List(_) => {
+            let (json, rows) = list::<ModelRow>(client, "get_all_models")?;
+            let (_, containers) = list::<ContainerRow>(client, "get_all_containers")?;
+            Ok(Shown { text: table::models(&rows, &containers), json })
+        }
+        Models::Show { name, version } => {
+            let version = match version {
+                Some(version) => version.clone(),
+                None => current_version(client, name)?,
+            };
+            let id = format!("{name}:{version}");
+            show(client, "get_model", &version_body(name, &version), "version", &id)
+        }
+        Models::Add {
+            name,
+            version,
+            input_type,
+            labels,
+            container_name,
+            data_path,
+            batch_size,
+        } => {
+            let body = json!({"model_name": name, "model_version": version,
+                "input_type": input_type, "labels": labels, "container_name": container_name,
+                "model_data_path": data_path, "batch_size": batch_size});
+            change(client, "add_model", &body, &[])
+        }
+        Models::SetVersion { name, version } => {
+            let body = version_body(name, version);
+            let id = format!("{name}:{version}");
+            change(client, "set_model_version", &body, &[("version", &id)])
+        }
+        Models::Delete { name, version } => {
+            let body = version_body(name, version);
+            let id = format!("{name}:{version}");
+            change(client, "delete_versioned_model", &body, &[("version", &id)])
+        }
+    }
+}
+
+fn current_version(client: &Client, name: &str) -> Result<String, Failure> {
+    let (_, rows) = list::<ModelRow>(client, "get_all_models")?;
+    let current = rows.iter().find(|row| row.model_name == name && row.is_current_version);
+    current.map(|row| row.model_version.clone()).ok_or_else(|| {
+        let names: Vec<String> = rows.into_iter().map(|row| row.model_name).collect();
+        let hint = hint(name, &names, "clipper admin models list");
+        Failure::Said(format!("No model '{name}' has a current version. {hint}"))
+    })
+}
+
+fn links(client: &Client, verb: &Links) -> Outcome {
+    match verb {
+        Links::List { app, .. } => {
+            let (_, mut rows) = list::<AppRow>(client, "get_all_applications")?;
+            if let Some(app) = app {
+                let names: Vec<String> = rows.iter().map(|row| row.name.clone()).collect();
+                rows.retain(|row| row.name == *app);
+                if rows.is_empty() {
+                    let hint = hint(app, &names, "clipper admin apps list");
+                    return Err(Failure::Said(format!("There is no application '{app}'. {hint}")));
+                }
+            }
+            let link = |app: &AppRow| json!({"app_name": app.name, "models": app.linked_models});
+            Ok(Shown { text: table::links(&rows), json: rows.iter().map(link).collect() })
+        }
+        Links::Add { app, model } => {
+            let body = json!({"app_name": app, "model_names": [model]});
+            change(client, "add_model_links", &body, &[("application", app), ("model", model)])
+        }
+        Links::Remove { app, models } => {
+            let body = json!({"app_name": app, "model_names": models});
+            change(client, "delete_model_links", &body, &[("application", app)])
+        }
+    }
+}
+
+fn containers(client: &Client, verb: &Containers) -> Outcome {
+    match verb {
+        Containers::List(_) => {
+            let (json, rows) = list::<ContainerRow>(client, "get_all_containers")?;
+            Ok(Shown { text: table::containers(&rows), json })
+        }
+        Containers::Show { name, version, replica } => {
+            let body = json!({"model_name": name, "model_version": version, "replica_id": replica});
+            let id = format!("{name}:{version}:{replica}");
+            show(client, "get_container", &body, "replica", &id)
+        }
+    }
+}

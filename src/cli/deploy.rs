@@ -1,0 +1,288 @@
+//! `clipper deploy`: from a file to an application that answers, in one step.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::remote::{Failure, ServerArgs};
+use super::{answer, exit};
+use crate::admin::rows::hint;
+use crate::admin::{Client, ClientError, deployment};
+use crate::domain::InputType;
+use crate::runtime::onnx;
+
+/// The answer of the server may take this much longer than the deployment.
+const SLACK: Duration = Duration::from_secs(30);
+
+/// `clipper deploy`
+#[allow(clippy::doc_markdown, reason = "the help prints these texts as they are")]
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The server starts one replica, lets it answer a trial input and a small batch of it, starts the
+others, and only then registers the model and links it. Until then nothing changes: a deployment
+that fails, or is ended by Ctrl-C, leaves nothing behind. The replicas belong to the server: it
+starts them again when they die, and after its own restart.
+
+Exits with 0 when the model answers, 1 when it does not or the server refused, 2 when the command
+line is wrong and 3 when no server answers.
+
+Examples:
+  clipper deploy digits.onnx --app digits --slo-ms 20 --default-output -1
+  clipper deploy digits-v2.onnx --app digits --replicas 2
+  clipper deploy model.py:predict --app spam --input-type strings --example '\"hello\"'
+  clipper deploy --app sums --example '[1, 2]' --name adder --command ./adder --fast")]
+pub(super) struct DeployArgs {
+    /// FILE.onnx, or FILE.py:function.
+    model: Option<String>,
+    /// The application that queries it.
+    #[arg(long, value_name = "NAME")]
+    app: String,
+    /// The model's name [default: the model that the application queries, else the file's name].
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// Its version [default: one more than the highest number there is].
+    #[arg(long, value_name = "VERSION")]
+    version: Option<String>,
+    /// bytes, integers, floats, doubles or strings [default: the application's, else doubles].
+    #[arg(long, value_name = "TYPE", value_parser = input_type)]
+    input_type: Option<InputType>,
+    /// Replicas to keep alive.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    replicas: u32,
+    /// Queries of one message to a replica; -1 lets the server choose.
+    #[arg(long, value_name = "N", default_value_t = -1, allow_negative_numbers = true)]
+    batch_size: i64,
+    /// Register the application, if it is not there, with this latency objective, ms.
+    #[arg(long, value_name = "MS", value_parser = super::value::slo_micros)]
+    slo_ms: Option<i64>,
+    /// And with this output for when no model answers in time.
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, requires = "slo_ms")]
+    default_output: Option<String>,
+    /// An input to try, as JSON [default: zeros, or a short text].
+    #[arg(long, value_name = "JSON", allow_hyphen_values = true, value_parser = json_text)]
+    example: Option<Value>,
+    /// The Python that runs FILE.py.
+    #[arg(long, value_name = "PROGRAM", default_value = "python3")]
+    python: String,
+    /// Time for all of it, s.
+    #[arg(long, value_name = "S", default_value = "60", value_parser = super::value::seconds)]
+    timeout: Duration,
+    /// Print a line of JSON for each step.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    server: ServerArgs,
+    /// A program that speaks the protocol, and its arguments, instead of MODEL. Comes last.
+    #[arg(long, value_name = "PROGRAM", num_args = 1.., allow_hyphen_values = true)]
+    command: Vec<String>,
+}
+
+fn input_type(text: &str) -> Result<InputType, String> {
+    InputType::parse(text)
+        .ok_or_else(|| "expected bytes, integers, floats, doubles or strings".to_owned())
+}
+
+fn json_text(text: &str) -> Result<Value, String> {
+    serde_json::from_str(text)
+        .map_err(|error| format!("it is not JSON: {error}; a text needs its quotes: '\"text\"'"))
+}
+
+/// What came of it.
+struct Ended {
+    last: Value,
+}
+
+impl DeployArgs {
+    pub(super) fn run(&self) -> ExitCode {
+        match self.deploy() {
+            Ok(Ended { last }) if last["stage"] == "done" => self.done(&last),
+            Ok(Ended { last }) => self.failed(&last),
+            Err(failure) => failure.show(),
+        }
+    }
+
+    fn deploy(&self) -> Result<Ended, Failure> {
+        let client = self.server.client().map_err(Failure::Said)?;
+        let body = self.body(&client).map_err(with_advice)?;
+        let mut last = Value::Null;
+        let limit = self.timeout + SLACK;
+        let followed = client.follow("deploy_model", &body, limit, |step| {
+            if self.json {
+                if step["stage"] != "waiting" {
+                    answer(&step);
+                }
+            } else {
+                self.step(&step);
+            }
+            last = step;
+        });
+        followed.map_err(|error| with_advice(error.into()))?;
+        if last["stage"] == "done" || last["stage"] == "failed" {
+            return Ok(Ended { last });
+        }
+        Err(Failure::Said(format!(
+            "{} ended the connection before it said what came of the deployment; look with \
+             `clipper admin models list`",
+            client.url()
+        )))
+    }
+
+    /// The request, with what the command line leaves open taken from the server.
+    fn body(&self, client: &Client) -> Result<Value, Failure> {
+        let here = std::env::current_dir().map_err(|error| Failure::Said(error.to_string()))?;
+        let (model, path) = (self.model.as_deref(), std::env::var_os("PATH"));
+        let runtime =
+            deployment::runtime(model, &self.command, &self.python, path.as_deref(), &here);
+        let runtime = runtime.map_err(Failure::Said)?;
+        let app = client.ask("get_application", &json!({"name": self.app}))?;
+        let is_new = app.as_object().is_none_or(serde_json::Map::is_empty);
+        if is_new && self.slo_ms.is_none() {
+            return Err(self.unknown_app(client)?);
+        }
+        let linked = app["linked_models"][0].as_str();
+        let name = self.name.clone().or_else(|| linked.map(str::to_owned));
+        let Some(name) = name.or_else(|| deployment::name_of(&runtime)) else {
+            return Err(Failure::Said("a model that is a --command needs a --name".to_owned()));
+        };
+        let version = match &self.version {
+            Some(version) => version.clone(),
+            None => next_version(client, &name)?,
+        };
+        let of_app = app["input_type"].as_str().and_then(InputType::parse);
+        let input_type = self.input_type.or(of_app).unwrap_or(InputType::Doubles);
+        let mut body = json!({
+            "model_name": name, "model_version": version, "app_name": self.app,
+            "input_type": input_type.long_name(), "replicas": self.replicas,
+            "batch_size": self.batch_size, "timeout_ms": self.timeout.as_millis(),
+        });
+        if let Some(input) = self.example.clone().or_else(|| declared_input(&runtime, input_type)) {
+            body["input"] = input;
+        }
+        if let Some(micros) = self.slo_ms.filter(|_| is_new) {
+            let output = self.default_output.as_deref().unwrap_or_default();
+            body["new_app"] = json!({"default_output": output, "latency_slo_micros": micros});
+        }
+        body["runtime"] = runtime;
+        Ok(body)
+    }
+
+    fn unknown_app(&self, client: &Client) -> Result<Failure, ClientError> {
+        let known = client.ask("get_all_applications", &json!({"verbose": false}))?;
+        let known = known.as_array().into_iter().flatten().filter_map(Value::as_str);
+        let known: Vec<String> = known.map(str::to_owned).collect();
+        let hint = hint(&self.app, &known, "clipper admin apps list");
+        Ok(Failure::Said(format!(
+            "There is no application '{}'. {hint}\nTo register it in the same step give it an \
+             objective and a default: --slo-ms 20 --default-output -1",
+            self.app
+        )))
+    }
+
+    /// Progress for people; a closed stderr is the reader's choice.
+    fn say(&self, text: &str) {
+        if !self.json {
+            let _ = writeln!(std::io::stderr(), "{text}");
+        }
+    }
+
+    fn step(&self, step: &Value) {
+        let number = |key: &str| step[key].as_u64().unwrap_or(0);
+        match step["stage"].as_str().unwrap_or_default() {
+            "started" => {
+                let model = text(&step["model"]);
+                self.say(&format!("{model}: a replica starts and is tried out"));
+            }
+            "connected" => self.say(&format!("  connected after {} ms", number("after_ms"))),
+            "answered" => {
+                let ms = step["batch_ms"].as_f64().unwrap_or(0.0);
+                let output: String = step["output"].to_string().chars().take(200).collect();
+                self.say(&format!("  answers {output}; the trial batch took {ms:.1} ms"));
+            }
+            "registered" => self.say("  registered and linked"),
+            "replicas" => {
+                let (connected, wanted) = (number("connected"), number("wanted"));
+                self.say(&format!("  {connected} of {wanted} replicas connected"));
+            }
+            _ => {}
+        }
+    }
+
+    fn done(&self, last: &Value) -> ExitCode {
+        if !self.json {
+            let (model, app) = (text(&last["model"]), text(&last["app"]));
+            answer(format!("{model} answers for application '{app}'"));
+        }
+        ExitCode::SUCCESS
+    }
+
+    fn failed(&self, last: &Value) -> ExitCode {
+        let cause = text(&last["cause"]);
+        if self.json {
+            return ExitCode::FAILURE;
+        }
+        let mut says = format!("Not deployed: {cause}");
+        if self.example.is_none()
+            && !cause.starts_with("the container failed")
+            && cause.contains("trial query")
+        {
+            says.push_str("\nIf the model wants other inputs than zeros, give it one: --example");
+        }
+        let lines: Vec<&str> =
+            last["output"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        if !lines.is_empty() {
+            says.push_str("\nThe container's last lines:\n  ");
+            says.push_str(&lines.join("\n  "));
+        }
+        // Said of a change that the store has neither written nor refused in time.
+        if !cause.contains("may still be written") {
+            says.push_str("\nNothing was registered.");
+        }
+        exit(Err(says))
+    }
+}
+
+/// Refusals that have a way out say it.
+fn with_advice(failure: Failure) -> Failure {
+    let Failure::Client(ClientError::Refused { status, why }) = failure else { return failure };
+    let advice = match status {
+        404 => "\nIs the server older than this program?",
+        400 if why.contains("is already linked to") => {
+            "\nDeploy a new version of that model by --name, or take its link away first: \
+             clipper admin links remove"
+        }
+        400 if why.contains("already exists") => "\nLeave --version out for the next number",
+        _ => "",
+    };
+    Failure::Said(format!("{why}{advice}"))
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+fn next_version(client: &Client, name: &str) -> Result<String, ClientError> {
+    let all = client.ask("get_all_models", &json!({"verbose": false}))?;
+    let ids = all.as_array().into_iter().flatten().filter_map(Value::as_str);
+    let versions = ids.filter_map(|id| {
+        let (model, version) = id.split_once(':')?;
+        (model == name).then_some(version)
+    });
+    Ok(deployment::next_version(versions))
+}
+
+/// Zeros of the width that an ONNX file declares. One that cannot be read has its say on the
+/// server, whose container says what is wrong with it.
+fn declared_input(runtime: &Value, input_type: InputType) -> Option<Value> {
+    let path = runtime["path"].as_str()?;
+    let zero = match input_type {
+        InputType::Integers => json!(0),
+        InputType::Floats | InputType::Doubles => json!(0.0),
+        InputType::Bytes | InputType::Strings => return None,
+    };
+    let width = onnx::declared_width(Path::new(path)).ok()?;
+    Some(Value::Array(vec![zero; width]))
+}

@@ -1,0 +1,72 @@
+//! What is deployed in one step: a model version, its replicas, its application.
+
+use serde::{Deserialize, Serialize};
+
+use super::{AppName, AppSpec, ModelSpec};
+
+/// What the server runs as a replica. Paths are absolute.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "runtime", rename_all = "lowercase", deny_unknown_fields)]
+pub enum Runtime {
+    /// An ONNX file, by this binary.
+    Onnx {
+        /// The model file.
+        path: String,
+    },
+    /// A Python function.
+    Python {
+        /// `FILE.py:function`.
+        function: String,
+        /// The interpreter.
+        python: String,
+    },
+    /// Anything that speaks the protocol.
+    Command {
+        /// Program and arguments.
+        command: Vec<String>,
+    },
+}
+
+impl Runtime {
+    /// `onnx`, `python` or `command`.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Onnx { .. } => "onnx",
+            Self::Python { .. } => "python",
+            Self::Command { .. } => "command",
+        }
+    }
+
+    /// What it serves, as it was asked for.
+    #[must_use]
+    pub fn source(&self) -> String {
+        match self {
+            Self::Onnx { path } => path.clone(),
+            Self::Python { function, .. } => function.clone(),
+            Self::Command { command } => command.join(" "),
+        }
+    }
+}
+
+/// The replicas of a model version that the server keeps alive.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replicas {
+    /// What each of them is.
+    pub runtime: Runtime,
+    /// How many.
+    pub count: u32,
+}
+
+/// A model version with its replicas, linked to an application.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deployment {
+    /// The version; it becomes the current one.
+    pub model: ModelSpec,
+    /// Its replicas.
+    pub replicas: Replicas,
+    /// The application that queries it.
+    pub app: AppName,
+    /// How to register that application if it is not there.
+    pub new_app: Option<AppSpec>,
+}

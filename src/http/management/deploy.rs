@@ -1,0 +1,331 @@
+//! `POST /admin/deploy_model`: starts, tries out, registers and links, telling how far it is.
+//!
+//! The answer is a line of JSON for each step ([`Progress`]), the last of which says what came of
+//! it. A client that goes away ends what has not been registered by then.
+//!
+//! It starts programs, so that it takes care whom it listens to: `management.deploy` says whose
+//! connections, a body has to call itself JSON, which a web page cannot have sent to another site
+//! unasked, and what a browser has sent for a page is refused altogether.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::http::Method;
+use actix_web::http::header::{CONTENT_TYPE, ORIGIN};
+use actix_web::web::Bytes;
+use actix_web::{HttpRequest, HttpResponse, ResponseError as _, web};
+use futures_util::future::LocalBoxFuture;
+use futures_util::{Stream, stream};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tokio::sync::mpsc;
+use tokio::time::Interval;
+
+use super::{Failure, POST_ALLOW, names, respond};
+use crate::actors::deploy::{DeployRequest, Deployer, Failed, Progress};
+use crate::config::Deploy;
+use crate::domain::{
+    AppSpec, BatchSize, DEFAULT_POLICY, Deployment, Input, InputType, LatencySlo, ModelId,
+    ModelSpec, OnModelError, Replicas, Runtime,
+};
+use crate::http::body::{self, BodyLimits};
+use crate::http::errors::{self, ApiError, other_method, shown};
+use crate::http::health::Readiness;
+use crate::serving::parse::{self, BodyError};
+
+/// The path served here.
+pub const PATH: &str = "/admin/deploy_model";
+
+const SCHEMA: &str = r#"
+  {
+   "model_name" := string,
+   "model_version" := string,
+   "input_type" := "integers" | "bytes" | "floats" | "doubles" | "strings",
+   "runtime" := {"runtime": "onnx", "path": string}
+              | {"runtime": "python", "function": string, "python": string}
+              | {"runtime": "command", "command": [string]},
+   "app_name" := string,
+   "new_app" := {"default_output": string, "latency_slo_micros": int} (optional),
+   "replicas" := int (optional), "batch_size" := int (optional),
+   "labels" := [string] (optional), "input" := a trial input (optional),
+   "timeout_ms" := int (optional)
+  }
+"#;
+
+/// Steps that a slow reader may be behind.
+const BEHIND_MAX: usize = 32;
+
+/// A line at least this often: that is how a client that has gone away is noticed.
+const SIGN_OF_LIFE: Duration = Duration::from_millis(500);
+
+/// Time for a deployment, unless the request says otherwise.
+const TIMEOUT_MS: u64 = 60_000;
+
+/// Queries of the trial batch that follows the first single one: a model that answers one input
+/// may still give the wrong number of outputs for more.
+const TRIAL_BATCH: u32 = 3;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Body {
+    model_name: String,
+    model_version: String,
+    input_type: String,
+    runtime: Runtime,
+    app_name: String,
+    #[serde(default)]
+    new_app: Option<NewApp>,
+    #[serde(default = "one")]
+    replicas: u32,
+    #[serde(default = "adaptive")]
+    batch_size: i64,
+    #[serde(default)]
+    labels: Vec<String>,
+    #[serde(default)]
+    input: Option<Box<RawValue>>,
+    #[serde(default)]
+    timeout_ms: Option<u64>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewApp {
+    default_output: String,
+    latency_slo_micros: i64,
+}
+
+fn one() -> u32 {
+    1
+}
+
+fn adaptive() -> i64 {
+    -1
+}
+
+/// What the handler works on. Cheap to clone.
+#[derive(Clone)]
+pub struct DeployState {
+    /// Carries deployments out.
+    pub deployer: Arc<Deployer>,
+    /// A server that stops ends deployments.
+    pub readiness: Arc<Readiness>,
+}
+
+/// Adds the endpoint to the management frontend.
+pub fn configure(
+    state: DeployState,
+    limits: BodyLimits,
+) -> impl Fn(&mut web::ServiceConfig) + Clone {
+    move |config| {
+        let state = state.clone();
+        let handler = move |request, payload| {
+            let state = state.clone();
+            async move { post(state, limits, request, payload).await }
+        };
+        config.service(super::resource(PATH).route(web::to(handler)));
+    }
+}
+
+async fn post(
+    state: DeployState,
+    limits: BodyLimits,
+    request: HttpRequest,
+    payload: web::Payload,
+) -> HttpResponse {
+    if request.method() != Method::POST {
+        return other_method(request.method(), POST_ALLOW);
+    }
+    if let Err(why) = allowed(state.deployer.config.deploy, &request) {
+        return ApiError::new(errors::FORBIDDEN, why).error_response();
+    }
+    let body = match body::read(&request, payload, limits).await {
+        Ok(body) => body,
+        Err(error) => return error.error_response(),
+    };
+    match plan(&body, &state.deployer) {
+        Ok(request) => HttpResponse::Ok()
+            .content_type("application/x-ndjson")
+            .streaming(lines(&state, request)),
+        Err(failure) => {
+            tracing::info!(path = PATH, ?failure, "management request failed");
+            respond(Err(failure), SCHEMA)
+        }
+    }
+}
+
+/// Whether this request may start programs.
+fn allowed(deploy: Deploy, request: &HttpRequest) -> Result<(), &'static str> {
+    let loopback = request.peer_addr().is_some_and(|peer| peer.ip().to_canonical().is_loopback());
+    let json = request.headers().get(CONTENT_TYPE).is_some_and(|value| {
+        let value = value.to_str().unwrap_or_default();
+        let kind = value.split(';').next().unwrap_or_default();
+        kind.trim().eq_ignore_ascii_case("application/json")
+    });
+    match deploy {
+        Deploy::Off => Err("Deploying is switched off: management.deploy = \"off\""),
+        Deploy::Local if !loopback => Err(
+            "Deploying is for connections from the server's machine: management.deploy = \"local\"",
+        ),
+        _ if request.headers().contains_key(ORIGIN) => Err("Web pages may not deploy"),
+        _ if !json => Err("The body has to be sent with Content-Type: application/json"),
+        Deploy::Local | Deploy::Any => Ok(()),
+    }
+}
+
+fn refused(text: impl Into<String>) -> Failure {
+    Failure::Refused(text.into())
+}
+
+/// Reads the request and refuses what cannot succeed before anything is started.
+fn plan(body: &[u8], deployer: &Deployer) -> Result<DeployRequest, Failure> {
+    let body: Body = serde_json::from_slice(body).map_err(|error| {
+        refused(format!("Error parsing JSON: {error}. Expected JSON schema: {SCHEMA}"))
+    })?;
+    let config = &deployer.config;
+    let most = config.deploy_replicas_max;
+    if !(1..=most).contains(&body.replicas) {
+        let text = "replicas must be 1 to management.deploy_replicas_max";
+        return Err(refused(format!("{text} = {most}, not {}", body.replicas)));
+    }
+    absolute(&body.runtime)?;
+    let input_type = names::input_type(&body.input_type)?;
+    let batch_size = BatchSize::try_from(body.batch_size).map_err(Failure::Refused)?;
+    let batches = trial_batches(body.input.as_deref(), input_type, batch_size)?;
+    let app = names::app(&body.app_name)?;
+    let new_app = body.new_app.map(|new| {
+        Ok::<_, Failure>(AppSpec {
+            name: app.clone(),
+            input_type,
+            policy: DEFAULT_POLICY.to_owned(),
+            default_output: new.default_output,
+            latency_slo: LatencySlo::try_from(new.latency_slo_micros).map_err(Failure::Refused)?,
+            on_model_error: OnModelError::default(),
+        })
+    });
+    let model = ModelSpec {
+        id: ModelId::new(names::model(&body.model_name)?, names::version(&body.model_version)?),
+        input_type,
+        labels: body.labels.iter().map(|l| names::label(l)).collect::<Result<_, _>>()?,
+        container_name: body.runtime.name().to_owned(),
+        model_data_path: body.runtime.source(),
+        batch_size,
+    };
+    let replicas = Replicas { runtime: body.runtime, count: body.replicas };
+    let deployment = Deployment { model, replicas, app, new_app: new_app.transpose()? };
+    deployer.check(&deployment)?;
+    let timeout_ms = body.timeout_ms.unwrap_or(TIMEOUT_MS).min(config.deploy_timeout_max_ms);
+    Ok(DeployRequest { deployment, batches, timeout: Duration::from_millis(timeout_ms) })
+}
+
+/// The server's folder is not the client's.
+fn absolute(runtime: &Runtime) -> Result<(), Failure> {
+    let path = match runtime {
+        Runtime::Onnx { path } => path,
+        Runtime::Python { function, .. } => function,
+        Runtime::Command { command } => {
+            let Some(program) = command.first() else { return Err(refused("command is empty")) };
+            if !program.contains('/') {
+                return Ok(());
+            }
+            program
+        }
+    };
+    if path.starts_with('/') {
+        return Ok(());
+    }
+    Err(refused(format!("'{}' is not an absolute path", shown(path))))
+}
+
+/// One query, then several.
+fn trial_batches(
+    input: Option<&RawValue>,
+    input_type: InputType,
+    batch_size: BatchSize,
+) -> Result<Vec<Vec<Input>>, Failure> {
+    let input = input.map_or(default_input(input_type), RawValue::get);
+    let body = format!("{{\"input\":{input}}}");
+    let parsed = parse::predict_body(body.as_bytes(), input_type, 1).map_err(|error| {
+        let why = match error {
+            BodyError::Syntax(error) => error.to_string(),
+            BodyError::NotAnObject => "it is not JSON".to_owned(),
+            BodyError::Semantic(why) => why,
+            BodyError::TooManyInputs(n) => format!("it is {n} inputs"),
+        };
+        refused(format!("The trial input is none of type {input_type}: {why}"))
+    })?;
+    let one = parsed.inputs.into_vec();
+    let several = match batch_size {
+        BatchSize::Adaptive => TRIAL_BATCH,
+        BatchSize::Fixed(size) => size.get().min(TRIAL_BATCH),
+    };
+    let several = one.iter().cycle().take(several as usize).cloned().collect();
+    Ok(vec![one, several])
+}
+
+/// A small input of each type.
+fn default_input(input_type: InputType) -> &'static str {
+    match input_type {
+        InputType::Bytes => "\"YQ==\"",
+        InputType::Integers => "[0]",
+        InputType::Floats | InputType::Doubles => "[0.0]",
+        InputType::Strings => "\"a\"",
+    }
+}
+
+/// A deployment under way and what is still to be told of it.
+struct Told {
+    /// Gone when it has ended.
+    deployment: Option<LocalBoxFuture<'static, Progress>>,
+    /// What came of it; told after every step.
+    last: Option<Progress>,
+    steps: mpsc::Receiver<Progress>,
+    signs: Interval,
+    readiness: Arc<Readiness>,
+}
+
+/// The answer. Dropping it drops the deployment.
+fn lines(
+    state: &DeployState,
+    request: DeployRequest,
+) -> impl Stream<Item = Result<Bytes, actix_web::Error>> + use<> {
+    let (told, steps) = mpsc::channel(BEHIND_MAX);
+    let deployer = Arc::clone(&state.deployer);
+    let deployment: LocalBoxFuture<'static, Progress> = Box::pin(deployer.deploy(request, told));
+    let readiness = Arc::clone(&state.readiness);
+    let signs = tokio::time::interval(SIGN_OF_LIFE);
+    let told = Told { deployment: Some(deployment), last: None, steps, signs, readiness };
+    stream::unfold(told, |mut told| async move {
+        let progress = told.next().await?;
+        let mut line = serde_json::to_vec(&progress).unwrap_or_default();
+        line.push(b'\n');
+        Some((Ok(Bytes::from(line)), told))
+    })
+}
+
+impl Told {
+    /// The next line; none after the last.
+    async fn next(&mut self) -> Option<Progress> {
+        loop {
+            if let Ok(step) = self.steps.try_recv() {
+                return Some(step);
+            }
+            let Some(deployment) = &mut self.deployment else { return self.last.take() };
+            tokio::select! {
+                biased;
+                Some(step) = self.steps.recv() => return Some(step),
+                last = deployment => {
+                    self.deployment = None;
+                    self.last = Some(last);
+                }
+                _ = self.signs.tick() => {
+                    if self.readiness.missing().is_empty() {
+                        return Some(Progress::Waiting);
+                    }
+                    self.deployment = None;
+                    let cause = "the server is stopping".to_owned();
+                    self.last = Some(Progress::Failed(Failed { cause, output: Vec::new() }));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! What applications have learnt, between the query frontend and the store.
+
+use tokio::sync::mpsc;
+use tracing::warn;
+
+use crate::actors::app::FeedbackLog;
+use crate::actors::redis_watcher::Learnt;
+use crate::domain::AppName;
+use crate::http::management::ports::PolicyStates;
+use crate::store::policy_state::{self, PolicyStateStore, Put};
+
+/// Policy state: the default policy's is `{"y_hat":"<default output>"}` (protocol page, section 2).
+pub(super) struct States {
+    pub(super) store: PolicyStateStore,
+    /// With Redis, where others hear of it.
+    pub(super) learnt: Option<mpsc::Sender<Learnt>>,
+}
+
+#[derive(serde::Serialize, serde::Deserialize)]
+struct DefaultPolicyState {
+    y_hat: String,
+}
+
+impl FeedbackLog for States {
+    fn record(&self, app: &AppName, uid: i64, initial: &str) {
+        let state = DefaultPolicyState { y_hat: initial.to_owned() };
+        let Ok(state) = serde_json::to_string(&state) else { return };
+        match self.store.put_if_absent(app, uid, &state) {
+            Ok(Put::Stored) => {
+                let key = policy_state::key(app, uid);
+                if self.learnt.as_ref().is_some_and(|l| l.try_send((key, state)).is_err()) {
+                    tracing::debug!(%app, uid, "others will not hear of a user's policy state");
+                }
+            }
+            Ok(Put::Present) => {}
+            Ok(Put::Full) => warn!(%app, uid, "no room for a user's policy state"),
+            Err(error) => warn!(%app, uid, %error, "a user's policy state cannot be kept"),
+        }
+    }
+}
+
+impl PolicyStates for States {
+    fn get(&self, app: &str, uid: i64) -> Option<String> {
+        let state = self.store.get(&AppName::parse(app).ok()?, uid)?;
+        serde_json::from_str::<DefaultPolicyState>(&state).ok().map(|state| state.y_hat)
+    }
+}
