@@ -248,9 +248,11 @@ impl ContainerPool {
         }
     }
 
-    /// Tells the query path how many replicas of a model there are.
+    /// Tells the query path how many replicas of a model there are. None count before there is a
+    /// batcher that can be given queries for them.
     fn count(&self, model: &ModelId) {
-        let Some(registered) = self.models.get(model) else { return };
+        let known = self.models.get(model).filter(|registered| registered.batcher.is_some());
+        let Some(registered) = known else { return };
         let wanted = registered.handle.spec.input_type;
         let replicas = self.replicas.get(model).into_iter().flat_map(BTreeMap::values);
         registered.handle.set_replicas(replicas.filter(|r| r.input_type == wanted).count());
@@ -406,6 +408,7 @@ impl Handler<BatcherReady> for ContainerPool {
         for replica in self.replicas.get(id).into_iter().flat_map(BTreeMap::values) {
             attach(registered, replica);
         }
+        self.count(&ready.model.spec.id);
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::harness::{Clipper, Redis, now};
+use crate::harness::{Clipper, Redis, now, until_true};
 use crate::size;
 
 fn fill(redis: &Redis, entries: usize) {
@@ -29,15 +29,20 @@ fn fill(redis: &Redis, entries: usize) {
 const READY_COLD: Duration = Duration::from_secs(5);
 const READY_WARM: Duration = Duration::from_secs(2);
 
+/// Whether a release build is tested in a size that was asked for.
+fn full_size() -> bool {
+    let asked = |variable| std::env::var_os(variable).is_some();
+    let release = asked("CLIPPER_TEST_BINARY") || !cfg!(debug_assertions);
+    release && asked("CLIPPER_TEST_ENTRIES")
+}
+
 fn started(redis: &Redis, dir: &Path, entries: usize, what: &str, limit: Duration) {
     let start = now();
     let clipper = Clipper::start(&redis.url(), dir, &[]);
     let took = start.elapsed();
     let memory = clipper.resident_mib();
     println!("{entries} applications, {entries} models, {what}: ready in {took:?}, {memory} MiB");
-    let asked = |variable| std::env::var_os(variable).is_some();
-    let release = asked("CLIPPER_TEST_BINARY") || !cfg!(debug_assertions);
-    assert!(took <= limit || !(release && asked("CLIPPER_TEST_ENTRIES")), "{what}: {took:?}");
+    assert!(took <= limit || !full_size(), "{what}: {took:?}");
     for step in ["journal replayed", "following the tables", "listening"] {
         let log = clipper.log.lock();
         let line = log.iter().find(|line| line.contains(step)).unwrap();
@@ -60,4 +65,30 @@ fn a_cold_start_reads_everything() {
     let dir = tempfile::tempdir().unwrap();
     started(&redis, dir.path(), entries, "no journal", READY_COLD);
     started(&redis, dir.path(), entries, "warm journal", READY_WARM);
+}
+
+/// As of an outage of few entries, but told by the log: metrics of so many take seconds.
+#[test]
+fn an_outage_of_large_tables_is_caught_up_with() {
+    let mut redis = Redis::start();
+    let entries = size("CLIPPER_TEST_ENTRIES", 500);
+    fill(&redis, entries);
+    let dir = tempfile::tempdir().unwrap();
+    let clipper = Clipper::start(&redis.url(), dir.path(), &[]);
+    for (times, lost) in [(2, false), (3, true)] {
+        let count = |text: &str| clipper.log.lock().iter().filter(|l| l.contains(text)).count();
+        redis.kill();
+        until_true("noticed", || count("Redis is away") == times - 1);
+        if lost {
+            redis.forget();
+        }
+        redis.run();
+        let start = now();
+        until_true("followed again", || count("following the tables") == times);
+        let took = start.elapsed();
+        let what = if lost { "restored" } else { "kept" };
+        println!("{entries} applications, {entries} models, {what}: equal after {took:?}");
+        assert_eq!([5, 2].map(|n| redis.db(n).ask::<usize>("DBSIZE")), [entries; 2]);
+        assert_eq!(clipper.catalog().map(|list| list.as_array().unwrap().len()), [entries; 2]);
+    }
 }

@@ -157,6 +157,7 @@ class Terminal:
             "CLIPPER_METRICS_ADDR": f"127.0.0.1:{port[1390]}",
             "CLIPPER_RPC_ADDR": f"tcp://127.0.0.1:{port[7000]}",
             "CLIPPER_PORT": port[7000],
+            "CLIPPER_MANAGEMENT_URL": f"http://127.0.0.1:{port[1338]}",
             "CLIPPER_LOG_FORMAT": "text",
         }
         self.running: dict[str, list[subprocess.Popen[str]]] = {}

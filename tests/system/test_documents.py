@@ -113,8 +113,8 @@ def use(terminal: Terminal, block: Block) -> None:
     elif block.language == "promql":
         check_rules(terminal, block)
     else:
-        # Without a language: a drawing, which is no command.
-        assert not block.language, f"{block}: what is to be done with {block.language}?"
+        # A drawing, or what a failure looks like: no command.
+        assert block.language in ("", "text"), f"{block}: what is to be done with {block.language}?"
         assert not re.search(r"^(\$ |clipper |cargo |curl |pip )", block.text, re.M), str(block)
 
 
@@ -211,6 +211,24 @@ def check_while_asked(terminal: Terminal, command: str) -> None:
         terminal.run(command)
 
 
+ADDER_PY = """
+from clipper_serving import serve
+
+serve(lambda inputs: [float(values.sum()) for values in inputs], metrics_port=0)
+"""
+
+
+def test_deploy(terminal: Terminal) -> None:
+    for name in ("digits.onnx", "digits-v2.onnx"):
+        shutil.copy(ROOT / "examples" / "digits" / "digits.onnx", terminal.folder / name)
+    terminal.write("model.py", "def predict(inputs):\n    return [len(text) for text in inputs]\n")
+    terminal.write("adder.py", ADDER_PY)
+    terminal.write("empty.toml", "")
+    terminal.run("pip install ./python")
+    terminal.run("clipper serve --config empty.toml")
+    run_document(terminal, "docs/deploy.md")
+
+
 def test_redis(terminal: Terminal) -> None:
     with redis(terminal.ports[6379], terminal.folder):
         run_document(terminal, "docs/redis.md")
@@ -263,6 +281,7 @@ WITH_A_TEST_ABOVE = {
     "README.md",
     "python/README.md",
     "docs/benchmarks.md",
+    "docs/deploy.md",
     "docs/first-python-model.md",
     "docs/migrate-from-clipper.md",
     "docs/operations.md",
