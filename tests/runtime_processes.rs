@@ -95,10 +95,8 @@ async fn a_python_function_answers_and_its_exceptions_are_answers() {
     assert_eq!(outputs, ["3.5", r#"{"error": "RuntimeError: an empty one"}"#]);
     let mut batch = vec![one.clone(); 7];
     batch[4] = doubles(&[13.0]);
-    let mut outputs = server.predict(&container, 3, &batch).await;
-    let wrong = outputs.remove(4);
-    assert!(wrong.contains("2 outputs for 1 inputs"), "{wrong}");
-    assert_eq!(outputs, vec!["3.5"; 6]);
+    let outputs = server.predict(&container, 3, &batch).await;
+    assert!(outputs.iter().all(|output| output.contains("14 outputs for 7 inputs")), "{outputs:?}");
     // Not a whole number of doubles: that input alone is an error.
     let outputs = server.predict(&container, 3, &[Bytes::from_static(b"123"), one]).await;
     assert!(outputs[0].contains("error"), "{outputs:?}");

@@ -13,6 +13,7 @@ use super::remote::{Failure, ServerArgs};
 use super::{answer, exit};
 use crate::admin::rows::{AppRow, ContainerRow, ModelRow, hint};
 use crate::admin::{Client, ClientError, table};
+use crate::domain::OnModelError;
 
 /// `clipper admin`
 #[allow(clippy::doc_markdown, reason = "the help prints these texts as they are")]
@@ -99,6 +100,10 @@ enum Apps {
         /// Its latency objective, ms.
         #[arg(long, value_name = "MS", value_parser = super::value::slo_micros)]
         slo_ms: i64,
+        /// What a caller gets for an input that the model answers with an error: the default
+        /// output with the error as its explanation (unless said), or the error.
+        #[arg(long, value_name = "CHOICE", value_parser = OnModelError::parse)]
+        on_model_error: Option<OnModelError>,
     },
     /// Remove one and its links.
     Delete {
@@ -359,9 +364,13 @@ fn apps(client: &Client, verb: &Apps) -> Outcome {
         Apps::Show { name } => {
             show(client, "get_application", &json!({"name": name}), "application", name)
         }
-        Apps::Add { name, input_type, default_output, slo_ms } => {
-            let body = json!({"name": name, "input_type": input_type,
+        Apps::Add { name, input_type, default_output, slo_ms, on_model_error } => {
+            let mut body = json!({"name": name, "input_type": input_type,
                 "default_output": default_output, "latency_slo_micros": slo_ms});
+            // Left out, servers that do not know it understand the rest.
+            if let Some(choice) = on_model_error {
+                body["on_model_error"] = json!(choice);
+            }
             change(client, "add_app", &body, &[])
         }
         Apps::Delete { name } => {

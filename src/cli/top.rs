@@ -1,11 +1,13 @@
 //! `clipper top`
 
 use std::io::IsTerminal as _;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
 
-use super::answer;
+use super::{UNREACHABLE, answer, exit};
+use crate::top::view::View;
 use crate::top::{self, Options, grid};
 
 /// `clipper top`
@@ -28,6 +30,7 @@ pub(super) struct TopArgs {
     query_url: String,
     /// The management frontend, for definitions and replicas.
     #[arg(long, default_value = "http://127.0.0.1:1338", value_name = "http://HOST:PORT",
+          env = "CLIPPER_MANAGEMENT_URL",
           value_parser = http_url)]
     management_url: String,
     /// Between two looks at the server, s.
@@ -42,25 +45,34 @@ pub(super) struct TopArgs {
 }
 
 impl TopArgs {
-    pub(super) fn run(&self) -> Result<(), String> {
+    pub(super) fn run(&self) -> ExitCode {
         let options = Options {
             query_url: self.query_url.clone(),
             management_url: self.management_url.clone(),
             interval: self.interval,
         };
         if self.once || self.json {
-            let view = top::once(&options)?;
-            if self.json {
-                answer(serde_json::to_string_pretty(&view).map_err(|error| error.to_string())?);
-            } else {
-                answer(grid::text(&view));
-            }
-            return Ok(());
+            return match top::once(&options) {
+                Ok(view) => exit(self.print(&view)),
+                Err(error) => {
+                    let _ = exit(Err(error));
+                    ExitCode::from(UNREACHABLE)
+                }
+            };
         }
         if !std::io::stdout().is_terminal() {
-            return Err("the output is no terminal: use --once or --json".to_owned());
+            return exit(Err("the output is no terminal: use --once or --json".to_owned()));
         }
-        top::live(&options)
+        exit(top::live(&options))
+    }
+
+    fn print(&self, view: &View) -> Result<(), String> {
+        if self.json {
+            answer(serde_json::to_string_pretty(view).map_err(|error| error.to_string())?);
+        } else {
+            answer(grid::text(view));
+        }
+        Ok(())
     }
 }
 

@@ -47,6 +47,10 @@ PAUSE_MAX_SECONDS = 2.0
 SETTLED_SECONDS = 5.0
 
 
+class WrongOutputs(Exception):
+    """The function did not return a list with one output for each input."""
+
+
 class BrokenMessage(Exception):
     """The server sent something that is not protocol version 3."""
 
@@ -128,9 +132,10 @@ def call(function, inputs):
     if isinstance(results, numpy.ndarray):
         results = list(results)
     if not isinstance(results, (list, tuple)):
-        raise TypeError(f"the function returned a {type(results).__name__}, not a list")
+        raise WrongOutputs(f"the function returned a {type(results).__name__}, not a list")
     if len(results) != len(inputs):
-        raise ValueError(f"the function returned {len(results)} outputs for {len(inputs)} inputs")
+        counts = f"{len(results)} outputs for {len(inputs)} inputs"
+        raise WrongOutputs(f"the function returned {counts}")
     return list(results)
 
 
@@ -139,7 +144,9 @@ def search(function, inputs, deadline):
     try:
         return call(function, inputs)
     except Exception as error:
-        if len(inputs) > 1 and time.monotonic() < deadline:
+        # A function that does not answer input by input is at fault itself.
+        of_inputs = not isinstance(error, WrongOutputs)
+        if of_inputs and len(inputs) > 1 and time.monotonic() < deadline:
             half = len(inputs) // 2
             halves = inputs[:half], inputs[half:]
             return [output for part in halves for output in search(function, part, deadline)]

@@ -109,7 +109,7 @@ fn a_server_that_is_not_there_is_an_error() {
     let mut server = Server::start();
     server.kill();
     let output = top(&server, &["--once"]);
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(3));
     let error = String::from_utf8(output.stderr).unwrap();
     let url = format!("http://{}/metrics", server.query);
     assert!(error.contains(&url) && error.contains("refused"), "{error}");
