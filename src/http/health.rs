@@ -86,13 +86,15 @@ struct ReadyBody {
 /// Adds the three paths to a frontend.
 pub fn configure(readiness: Arc<Readiness>) -> impl Fn(&mut web::ServiceConfig) + Clone {
     move |config| {
-        config
-            .app_data(web::Data::from(Arc::clone(&readiness)))
-            .service(web::resource(["/livez", "/livez/"]).route(web::to(live)))
-            .service(
-                web::resource(["/readyz", "/readyz/", "/healthz", "/healthz/"])
-                    .route(web::to(ready)),
-            );
+        config.app_data(web::Data::from(Arc::clone(&readiness)));
+        // One path each: a resource of several is found by a regular expression, which every
+        // prediction would have to pass first.
+        for path in ["/livez", "/livez/"] {
+            config.service(web::resource(path).route(web::to(live)));
+        }
+        for path in ["/readyz", "/readyz/", "/healthz", "/healthz/"] {
+            config.service(web::resource(path).route(web::to(ready)));
+        }
     }
 }
 
