@@ -1,4 +1,4 @@
-//! One JSON file that is worth keeping and may be lost: replaced whole, never half-written.
+//! One JSON file of what is worth keeping and not worth a log: replaced whole, never half-written.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
@@ -52,7 +52,7 @@ impl SoftFile {
         let mut file = File::create(&next)?;
         file.write_all(&serde_json::to_vec(value)?)?;
         // Or a power failure may leave the new name with no bytes.
-        file.sync_data()?;
+        file.sync_all()?;
         fs::rename(&next, &self.0)
     }
 }

@@ -5,13 +5,14 @@
 //! not, somebody emptied them.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use super::tables::{Key, Table};
 use super::writes::Write;
 use crate::domain::ModelName;
+use crate::store::soft_file::SoftFile;
 
 /// How long a link is marked: longer than its notice takes to any frontend that is connected.
 const LINKING_MS: u64 = 60_000;
@@ -65,8 +66,8 @@ pub struct Memory {
 impl Memory {
     const FILE: &str = "redis.json";
 
-    fn path(data_dir: &Path) -> PathBuf {
-        data_dir.join(Self::FILE)
+    fn file(data_dir: &Path) -> SoftFile {
+        SoftFile::new(data_dir, Self::FILE)
     }
 
     /// What is remembered in `data_dir`; a frontend without memory takes the name `fresh`.
@@ -74,13 +75,9 @@ impl Memory {
     /// # Errors
     /// The file is there and cannot be read or understood.
     pub fn load(data_dir: &Path, fresh: impl FnOnce() -> String) -> io::Result<Self> {
-        match std::fs::read(Self::path(data_dir)) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map_err(io::Error::from),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                Ok(Self { frontend: fresh(), marker: None, run_id: None, slot: None })
-            }
-            Err(error) => Err(error),
-        }
+        let kept = Self::file(data_dir).read()?;
+        let new = || Self { frontend: fresh(), marker: None, run_id: None, slot: None };
+        Ok(kept.unwrap_or_else(new))
     }
 
     /// Keeps it; a kill leaves the old or the new memory.
@@ -88,11 +85,7 @@ impl Memory {
     /// # Errors
     /// The disk's.
     pub fn store(&self, data_dir: &Path) -> io::Result<()> {
-        let path = Self::path(data_dir);
-        let new = path.with_extension("json.new");
-        std::fs::write(&new, serde_json::to_vec(self)?)?;
-        std::fs::File::open(&new)?.sync_all()?;
-        std::fs::rename(new, path)
+        Self::file(data_dir).write(self)
     }
 }
 
