@@ -12,7 +12,7 @@ use crate::actors::redis_watcher::Changes;
 use crate::config::{ApplicationConfig, Config, ContainerConfig, ModelConfig};
 use crate::domain::{
     AppName, AppSpec, BatchSize, Command, CommandError, DEFAULT_POLICY, InputType, Label,
-    LatencySlo, ModelId, ModelName, ModelSpec, ModelVersion,
+    LatencySlo, ModelName, ModelSpec, Runtime,
 };
 use crate::store::event::Origin;
 
@@ -87,24 +87,15 @@ fn commands(config: &Config) -> Result<Vec<Command>, String> {
     models.chain(apps).chain(links).collect()
 }
 
-/// The id of a configured model.
-///
-/// # Errors
-/// A name that cannot be one.
-pub fn model_id(model: &ModelConfig) -> Result<ModelId, String> {
-    let name = ModelName::parse(&model.name).map_err(|e| format!("model name: {e}"))?;
-    let version = ModelVersion::parse(&model.version).map_err(|e| format!("model version: {e}"))?;
-    Ok(ModelId::new(name, version))
-}
-
 fn model_spec(model: &ModelConfig) -> Result<ModelSpec, String> {
     let labels = model.labels.iter().map(|label| Label::parse(label));
+    let runtime = model.container.as_ref().map(ContainerConfig::runtime);
     Ok(ModelSpec {
-        id: model_id(model)?,
+        id: model.id()?,
         input_type: input_type(&model.input_type)?,
         labels: labels.collect::<Result<_, _>>().map_err(|e| format!("label: {e}"))?,
-        container_name: model.container.as_ref().map_or("external", |c| c.runtime()).to_owned(),
-        model_data_path: model.container.as_ref().map_or_else(String::new, ContainerConfig::source),
+        container_name: runtime.as_ref().map_or("external", Runtime::name).to_owned(),
+        model_data_path: runtime.as_ref().map_or_else(String::new, Runtime::source),
         batch_size: BatchSize::try_from(model.batch_size)?,
     })
 }

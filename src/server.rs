@@ -313,7 +313,7 @@ fn child_plans(
         let launch = launch_plan(model, &launcher.rpc_addr, &launcher.this_exe, base_dir)
             .map_err(|e| format!("model '{}': {e}", model.name))?;
         let plan = ChildPlan { launch, replicas: container.replicas() };
-        plans.insert(bootstrap::model_id(model)?, plan);
+        plans.insert(model.id()?, plan);
     }
     Ok(plans)
 }

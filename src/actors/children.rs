@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -127,7 +128,7 @@ impl Children {
         if self.running.contains_key(id) {
             return;
         }
-        let launch = match self.launcher.plan(id, input_type, replicas) {
+        let launch = match self.launcher.plan(id, input_type, &replicas.runtime, Path::new("/")) {
             Ok(launch) => launch,
             Err(error) => return error!(model = %id, "its replicas cannot be started: {error}"),
         };
@@ -156,7 +157,7 @@ impl Children {
         if self.trials.contains_key(&id) {
             return Err(format!("model {id} is being deployed already"));
         }
-        let launch = self.launcher.plan(&id, input_type, &replicas)?;
+        let launch = self.launcher.plan(&id, input_type, &replicas.runtime, Path::new("/"))?;
         let (link, trial) = TrialLink::new(input_type, lines_max);
         let plan = ChildPlan { launch: launch.clone(), replicas: replicas.count };
         let keepers = vec![self.spawn(&id, 0, launch, Some(Arc::clone(&link)), ctx)];

@@ -7,7 +7,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::answer;
-use crate::config::{Config, ConfigFaults, ContainerConfig, Loaded};
+use crate::config::{Config, ConfigFaults, Loaded};
 
 /// `clipper check-config`
 #[derive(Debug, Args)]
@@ -41,20 +41,14 @@ struct Summary {
     data_dir: String,
 }
 
-fn replicas(container: &ContainerConfig) -> u64 {
-    match container {
-        ContainerConfig::Onnx { replicas, .. }
-        | ContainerConfig::Python { replicas, .. }
-        | ContainerConfig::Command { replicas, .. } => u64::from(*replicas),
-    }
-}
-
 impl Summary {
     fn of(Config { http, rpc, data_dir, redis_url, applications, models, .. }: &Config) -> Self {
+        let containers = models.iter().filter_map(|model| model.container.as_ref());
+        let replicas = containers.map(|container| u64::from(container.replicas())).sum();
         Self {
             applications: applications.iter().map(|app| app.name.clone()).collect(),
             models: models.iter().map(|m| format!("{}:{}", m.name, m.version)).collect(),
-            replicas: models.iter().filter_map(|m| m.container.as_ref()).map(replicas).sum(),
+            replicas,
             query_addr: http.query_addr.to_string(),
             management_addr: http.management_addr.to_string(),
             metrics_addr: http.metrics_addr.to_string(),

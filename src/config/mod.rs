@@ -16,7 +16,7 @@ pub mod schema;
 mod validate;
 mod walk;
 
-use crate::domain::OnModelError;
+use crate::domain::{ModelId, ModelName, ModelVersion, OnModelError, Runtime};
 
 pub use fault::{ConfigFaults, Fault, Origin};
 pub use load::{Loaded, Override};
@@ -280,6 +280,18 @@ pub struct ModelConfig {
     pub container: Option<ContainerConfig>,
 }
 
+impl ModelConfig {
+    /// Its id.
+    ///
+    /// # Errors
+    /// A name that cannot be one.
+    pub fn id(&self) -> Result<ModelId, String> {
+        let name = ModelName::parse(&self.name).map_err(|e| format!("model name: {e}"))?;
+        let version = ModelVersion::parse(&self.version);
+        Ok(ModelId::new(name, version.map_err(|e| format!("model version: {e}"))?))
+    }
+}
+
 fn adaptive() -> i64 {
     -1
 }
@@ -291,7 +303,7 @@ pub enum ContainerConfig {
     /// This binary again: `clipper container onnx`.
     Onnx {
         /// The model file; relative to the config file's folder.
-        path: PathBuf,
+        path: String,
         /// Processes to keep alive.
         #[serde(default = "one")]
         replicas: u32,
@@ -318,23 +330,13 @@ pub enum ContainerConfig {
 }
 
 impl ContainerConfig {
-    /// `onnx`, `python` or `command`.
+    /// What each of its processes is.
     #[must_use]
-    pub fn runtime(&self) -> &'static str {
-        match self {
-            Self::Onnx { .. } => "onnx",
-            Self::Python { .. } => "python",
-            Self::Command { .. } => "command",
-        }
-    }
-
-    /// What it serves, as the file says it.
-    #[must_use]
-    pub fn source(&self) -> String {
-        match self {
-            Self::Onnx { path, .. } => path.display().to_string(),
-            Self::Python { function, .. } => function.clone(),
-            Self::Command { command, .. } => command.join(" "),
+    pub fn runtime(&self) -> Runtime {
+        match self.clone() {
+            Self::Onnx { path, .. } => Runtime::Onnx { path },
+            Self::Python { function, python, .. } => Runtime::Python { function, python },
+            Self::Command { command, .. } => Runtime::Command { command },
         }
     }
 

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{AppName, AppSpec, ModelSpec};
 
-/// What the server runs as a replica. Paths are absolute.
+/// What the server runs as a replica. Paths of a deployed version are absolute.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "runtime", rename_all = "lowercase", deny_unknown_fields)]
 pub enum Runtime {

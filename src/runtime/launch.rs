@@ -5,8 +5,8 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::lifeline;
-use crate::config::{ContainerConfig, ModelConfig};
-use crate::domain::{InputType, ModelId, Replicas, Runtime};
+use crate::config::ModelConfig;
+use crate::domain::{InputType, ModelId, Runtime};
 
 /// The Python runner, given to the interpreter as `-c`: no file that could be missing or stale.
 pub const PYTHON_RUNNER: &str = include_str!("python_runner.py");
@@ -39,34 +39,12 @@ pub fn launch_plan(
     };
     let input_type = InputType::parse(&spec.input_type)
         .ok_or_else(|| format!("unknown input type '{}'", spec.input_type))?;
-    let env = environment(spec, input_type, rpc_addr_for_containers)?;
-    let (program, args) = match container {
-        ContainerConfig::Onnx { path, .. } => {
-            if matches!(input_type, InputType::Bytes | InputType::Strings) {
-                return Err(format!("an ONNX container cannot take {input_type}"));
-            }
-            let model = config_dir.join(path);
-            (this_exe.to_owned(), onnx_args(spec, &model, input_type, rpc_addr_for_containers))
-        }
-        ContainerConfig::Python { function, python, .. } => {
-            let function = resolve_function(function, config_dir)?;
-            let args = vec!["-u".into(), "-c".into(), PYTHON_RUNNER.into(), function];
-            (resolve_program(python, config_dir), args)
-        }
-        ContainerConfig::Command { command, .. } => {
-            let [program, rest @ ..] = command.as_slice() else {
-                return Err("the command is empty".to_owned());
-            };
-            let mut args: Vec<OsString> = vec!["container".into(), "exec".into(), "--".into()];
-            args.push(resolve_program(program, config_dir).into());
-            args.extend(rest.iter().map(OsString::from));
-            (this_exe.to_owned(), args)
-        }
-    };
-    Ok(Launch { program, args, env })
+    let launcher =
+        Launcher { this_exe: this_exe.to_owned(), rpc_addr: rpc_addr_for_containers.to_owned() };
+    launcher.plan(&spec.id()?, input_type, &container.runtime(), config_dir)
 }
 
-/// Plans replicas of deployed model versions, whose paths are absolute.
+/// Plans replicas, which connect to this server.
 #[derive(Debug, Clone)]
 pub struct Launcher {
     /// The running binary.
@@ -76,39 +54,48 @@ pub struct Launcher {
 }
 
 impl Launcher {
-    /// Plans one replica.
+    /// Plans one replica of a model version; relative paths mean `folder`.
     ///
     /// # Errors
-    /// As [`launch_plan`].
+    /// A text for the operator: a setting that cannot work.
     pub fn plan(
         &self,
         id: &ModelId,
         input_type: InputType,
-        spec: &Replicas,
+        runtime: &Runtime,
+        folder: &Path,
     ) -> Result<Launch, String> {
-        let replicas = spec.count;
-        let container = match spec.runtime.clone() {
-            Runtime::Onnx { path } => ContainerConfig::Onnx { path: path.into(), replicas },
-            Runtime::Python { function, python } => {
-                ContainerConfig::Python { function, python, replicas }
+        let env = environment(id, input_type, &self.rpc_addr)?;
+        let (program, args) = match runtime {
+            Runtime::Onnx { path } => {
+                if matches!(input_type, InputType::Bytes | InputType::Strings) {
+                    return Err(format!("an ONNX container cannot take {input_type}"));
+                }
+                let args = onnx_args(id, &folder.join(path), input_type, &self.rpc_addr);
+                (self.this_exe.clone(), args)
             }
-            Runtime::Command { command } => ContainerConfig::Command { command, replicas },
+            Runtime::Python { function, python } => {
+                let function = resolve_function(function, folder)?;
+                let args = vec!["-u".into(), "-c".into(), PYTHON_RUNNER.into(), function];
+                (resolve_program(python, folder), args)
+            }
+            Runtime::Command { command } => {
+                let [program, rest @ ..] = command.as_slice() else {
+                    return Err("the command is empty".to_owned());
+                };
+                let mut args: Vec<OsString> = vec!["container".into(), "exec".into(), "--".into()];
+                args.push(resolve_program(program, folder).into());
+                args.extend(rest.iter().map(OsString::from));
+                (self.this_exe.clone(), args)
+            }
         };
-        let model = ModelConfig {
-            name: id.name.to_string(),
-            version: id.version.to_string(),
-            input_type: input_type.long_name().to_owned(),
-            batch_size: -1,
-            labels: Vec::new(),
-            container: Some(container),
-        };
-        launch_plan(&model, &self.rpc_addr, &self.this_exe, Path::new("/"))
+        Ok(Launch { program, args, env })
     }
 }
 
 /// The variables of the protocol page, section 6, and the lifeline.
 fn environment(
-    spec: &ModelConfig,
+    id: &ModelId,
     input_type: InputType,
     rpc_addr: &str,
 ) -> Result<Vec<(String, String)>, String> {
@@ -118,8 +105,8 @@ fn environment(
         .filter(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
         .ok_or_else(|| format!("'{rpc_addr}' is not tcp://HOST:PORT"))?;
     let pairs = [
-        ("CLIPPER_MODEL_NAME", spec.name.as_str()),
-        ("CLIPPER_MODEL_VERSION", spec.version.as_str()),
+        ("CLIPPER_MODEL_NAME", id.name.as_str()),
+        ("CLIPPER_MODEL_VERSION", id.version.as_str()),
         ("CLIPPER_IP", host),
         ("CLIPPER_PORT", port),
         ("CLIPPER_INPUT_TYPE", input_type.long_name()),
@@ -128,12 +115,7 @@ fn environment(
     Ok(pairs.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect())
 }
 
-fn onnx_args(
-    spec: &ModelConfig,
-    model: &Path,
-    input_type: InputType,
-    rpc_addr: &str,
-) -> Vec<OsString> {
+fn onnx_args(id: &ModelId, model: &Path, input_type: InputType, rpc_addr: &str) -> Vec<OsString> {
     let mut model_flag = OsString::from("--model=");
     model_flag.push(model);
     // `--name=value`, as a name may begin with a dash.
@@ -141,8 +123,8 @@ fn onnx_args(
         "container".into(),
         "onnx".into(),
         model_flag,
-        format!("--name={}", spec.name).into(),
-        format!("--version={}", spec.version).into(),
+        format!("--name={}", id.name).into(),
+        format!("--version={}", id.version).into(),
         format!("--connect={rpc_addr}").into(),
         format!("--input-type={input_type}").into(),
     ]
