@@ -119,7 +119,8 @@ impl App {
         };
         let objective = self.facts.spec.latency_slo.as_duration();
         let ahead = model.queued().ahead_of(objective);
-        if !model.round().can_make_it(ahead, objective) {
+        let deadline = arrived + objective;
+        if !model.round().can_make_it(ahead, arrived, deadline) {
             let why = format!(
                 "The query could not be answered within its latency SLO behind {ahead} others"
             );
@@ -127,7 +128,6 @@ impl App {
             let shed = answers.into_iter().map(|a| a.unwrap_or_else(|| why.clone()));
             return Progress::Ready(shed.collect());
         }
-        let deadline = arrived + objective;
         let ticket = Ticket::new(answers.len(), first_query_id);
         for (index, answer) in answers.into_iter().enumerate() {
             if let Some(answer) = answer {

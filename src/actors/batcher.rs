@@ -1,12 +1,12 @@
 //! One per model version: the deadline-ordered queue, and which idle replica gets the next batch.
 //!
-//! Replicas pull: a batch goes out when queries wait and a replica is idle, so a slow or stuck
-//! replica holds up nothing but the batch it has, and that is given to another one when it takes
-//! suspiciously long. Expired and abandoned queries are skipped and counted.
+//! Replicas pull: a batch goes out when queries wait and a replica is idle, or is about to be and
+//! there is a full batch for it. So a slow or stuck replica holds up nothing but what it has, and
+//! that is given to another one when it takes suspiciously long. Expired and abandoned queries are
+//! skipped and counted.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use actix::prelude::*;
 use rand::rngs::SmallRng;
@@ -22,29 +22,20 @@ use super::messages::{
 use super::model::Model;
 use crate::clock::{self, Instant};
 use crate::domain::ReplicaId;
+use crate::serving::admission::Round;
 use crate::serving::batch::{BatchController, Objective};
 use crate::serving::flight::Flight;
 use crate::serving::gather::{self, Crowd};
+use crate::serving::lane::{Batch, Lane};
 use crate::serving::queue::DeadlineQueue;
+use crate::serving::run::Run;
 use crate::serving::ticket::DefaultReason;
-
-/// A batch under way is suspected of hanging after this many times its learned p99 latency ...
-const SUSPICION: u32 = 3;
-/// ... but not before this, because a busy machine stalls everybody for some milliseconds.
-const SUSPICION_MIN: Duration = Duration::from_millis(10);
-
-#[derive(Debug)]
-struct Running {
-    flights: Arc<[Arc<Flight>]>,
-    sent: Instant,
-    suspect_after: Instant,
-}
 
 #[derive(Debug)]
 struct Replica {
     container: Addr<Container>,
     controller: BatchController,
-    running: Option<Running>,
+    lane: Lane<Arc<[Arc<Flight>]>>,
 }
 
 /// The actor. Started by its [`Model`], which starts another one if it dies.
@@ -58,42 +49,14 @@ pub struct Batcher {
     replicas: BTreeMap<ReplicaId, Replica>,
     idle: Vec<ReplicaId>,
     crowd: Crowd,
-    running: usize,
+    round: Round,
+    /// Queries sent and not answered.
+    under_way: usize,
     dispatch_due: bool,
     /// A small batch waits for more.
     gathering: Option<SpawnHandle>,
     watch: Option<(Instant, SpawnHandle)>,
     random: SmallRng,
-}
-
-/// Equal values that come one after the other.
-#[derive(Debug)]
-struct Run<T>(Option<(T, usize)>);
-
-impl<T> Default for Run<T> {
-    fn default() -> Self {
-        Self(None)
-    }
-}
-
-impl<T: Copy + PartialEq> Run<T> {
-    /// One more; if it is another value, the run before it is given to `count`.
-    fn add(&mut self, value: T, count: impl Fn(T, usize)) {
-        match &mut self.0 {
-            Some((same, n)) if *same == value => *n += 1,
-            run => {
-                if let Some((other, n)) = run.replace((value, 1)) {
-                    count(other, n);
-                }
-            }
-        }
-    }
-
-    fn end(self, count: impl Fn(T, usize)) {
-        if let Some((value, n)) = self.0 {
-            count(value, n);
-        }
-    }
 }
 
 /// Hand out batches. To itself, so that all queries that have arrived by then are in the queue.
@@ -126,7 +89,8 @@ impl Batcher {
             replicas: BTreeMap::new(),
             idle: Vec::new(),
             crowd: Crowd::default(),
-            running: 0,
+            round: Round::default(),
+            under_way: 0,
             dispatch_due: false,
             gathering: None,
             watch: None,
@@ -134,10 +98,27 @@ impl Batcher {
     }
 
     fn dispatch_soon(&mut self, ctx: &mut Context<Self>) {
-        if !self.dispatch_due && !self.idle.is_empty() {
+        if self.dispatch_due {
+            return;
+        }
+        if !self.idle.is_empty() || self.ending(clock::now()).is_some() {
             self.dispatch_due = true;
             ctx.notify(Dispatch);
         }
+    }
+
+    /// The replica that ends its batch first, if that is soon and a full batch waits for it; and
+    /// when it ends.
+    fn ending(&self, now: Instant) -> Option<(ReplicaId, Instant)> {
+        if self.queue.is_empty() {
+            return None;
+        }
+        let ending = self.replicas.iter().filter_map(|(id, replica)| {
+            let begins = replica.lane.begins(now)?;
+            let limit = replica.controller.limit(self.objective.tightest());
+            (self.queue.len() >= limit).then_some((*id, begins))
+        });
+        ending.min_by_key(|(_, begins)| *begins)
     }
 
     /// Whether enough queries wait for a batch that is worth its price. If not, it will be sent
@@ -167,18 +148,24 @@ impl Batcher {
     fn dispatch(&mut self, ctx: &mut Context<Self>) {
         let now = clock::now();
         while !self.queue.is_empty() {
-            let Some(id) = self.pick_idle() else { break };
+            let idle = self.pick_idle().map(|id| (id, now));
+            let Some((id, begins)) = idle.or_else(|| self.ending(now)) else { break };
             let Some(replica) = self.replicas.get(&id) else { continue };
             let limit = replica.controller.limit(self.objective.tightest());
-            let expected = replica.controller.curve().mean(limit.min(self.queue.len()));
-            let flights = self.take(limit, expected, now);
+            // A guess for a size that was never tried is no reason to give a query up.
+            let curve = replica.controller.curve();
+            let expected = curve.mean(limit.min(self.queue.len()).min(curve.explored));
+            let flights = self.take(limit, begins + expected, now);
             if flights.is_empty() {
-                self.idle.push(id);
+                if idle.is_some() {
+                    self.idle.push(id);
+                }
                 break;
             }
             self.send(id, flights, now);
         }
         self.model.metrics.set_queue_depth(self.queue.len());
+        self.publish_end();
         self.arm_watch(ctx);
     }
 
@@ -196,57 +183,62 @@ impl Batcher {
         Some(self.idle.swap_remove(faster))
     }
 
-    /// Up to `limit` queries that somebody still waits for. Those that would be late although they
-    /// were sent at once are given up as long as others can use the place.
-    fn take(&mut self, limit: usize, expected: Duration, now: Instant) -> Vec<Arc<Flight>> {
+    /// Up to `limit` queries that somebody still waits for. Those that would be late if they were
+    /// answered at `end` are given up as long as others can use the place.
+    fn take(&mut self, limit: usize, end: Instant, now: Instant) -> Vec<Arc<Flight>> {
         let mut flights = Vec::with_capacity(limit.min(self.queue.len()));
         let mut skipped = 0;
+        while flights.len() < limit {
+            let Some((_, flight)) = self.queue.pop() else { break };
+            let reason = match flight.live_until(now) {
+                None => Some(DefaultReason::Late),
+                Some(until) if until >= end || self.queue.is_empty() => None,
+                Some(_) => Some(DefaultReason::overtaken()),
+            };
+            if reason.is_none() && flight.start() {
+                self.objective.saw(flight.objective());
+                flights.push(flight);
+                continue;
+            }
+            self.model.queued().release(1, flight.objective());
+            if let Some(reason) = reason {
+                self.plane.cache.abort(&flight, reason);
+                skipped += 1;
+            }
+        }
+        self.model.metrics.skipped(skipped);
+        flights
+    }
+
+    /// A replica begins with these: they wait no more, and their places are free.
+    fn begun(&self, flights: &[Arc<Flight>], now: Instant) {
         // Queries of one request stand one behind the other and are counted together.
-        let mut left = Run::default();
+        let mut places = Run::default();
         let mut waited = Run::default();
         let release = |objective, n| self.model.queued().release(n, objective);
         let note_wait = |arrived, n| self.model.metrics.queued(n, now - arrived);
-        while flights.len() < limit {
-            let Some((_, flight)) = self.queue.pop() else { break };
-            left.add(flight.objective(), release);
-            let Some(live_until) = flight.live_until(now) else {
-                self.plane.cache.abort(&flight, DefaultReason::Late);
-                skipped += 1;
-                continue;
-            };
-            if live_until < now + expected && !self.queue.is_empty() {
-                self.plane.cache.abort(&flight, DefaultReason::overtaken());
-                skipped += 1;
-                continue;
-            }
-            if !flight.start() {
-                continue;
-            }
-            self.objective.saw(flight.objective());
+        for flight in flights {
+            places.add(flight.objective(), release);
             waited.add(flight.arrived, note_wait);
-            flights.push(flight);
         }
-        left.end(release);
+        places.end(release);
         waited.end(note_wait);
-        if skipped > 0 {
-            self.model.metrics.skipped(skipped);
-        }
-        flights
     }
 
     fn send(&mut self, id: ReplicaId, flights: Vec<Arc<Flight>>, now: Instant) {
         let Some(replica) = self.replicas.get_mut(&id) else { return };
         let flights: Arc<[Arc<Flight>]> = Arc::from(flights);
-        self.running += flights.len();
+        self.under_way += flights.len();
         self.crowd.batch_sent();
         let curve = replica.controller.curve();
-        let patience = if curve.is_known() {
-            (curve.p99(flights.len()) * SUSPICION).max(SUSPICION_MIN)
-        } else {
-            self.objective.tightest() / 2
-        };
+        let content = Arc::clone(&flights);
+        let batch = Batch::new(content, flights.len(), curve, self.objective.tightest());
         let sent = replica.container.try_send(RunBatch { flights: Arc::clone(&flights) });
-        replica.running = Some(Running { flights, sent: now, suspect_after: now + patience });
+        let begins = replica.lane.is_idle();
+        replica.lane.push(batch, now);
+        if begins {
+            self.begun(&flights, now);
+        }
         if sent.is_err() {
             warn!(model = %self.model.spec.id, replica = %id, "replica does not take a batch");
             self.leave(id, "The replica ended before it took the batch");
@@ -257,9 +249,13 @@ impl Batcher {
     fn leave(&mut self, id: ReplicaId, why: &str) {
         let Some(replica) = self.replicas.remove(&id) else { return };
         self.idle.retain(|idle| *idle != id);
-        if let Some(running) = replica.running {
-            self.running -= running.flights.len();
-            self.take_back(&running.flights, why);
+        let (running, following) = replica.lane.end();
+        if let Some(following) = &following {
+            self.begun(following, clock::now());
+        }
+        for flights in [running, following].into_iter().flatten() {
+            self.under_way -= flights.len();
+            self.take_back(&flights, why);
         }
     }
 
@@ -287,19 +283,15 @@ impl Batcher {
         self.queue.push(deadline, Arc::clone(flight));
     }
 
-    /// Gives the queries of a batch that takes suspiciously long to another replica as well; the
-    /// first answer counts. Its own replica gets nothing more until it answers.
+    /// Gives the queries of a batch that takes suspiciously long, and those behind it, to another
+    /// replica as well; the first answer counts. Its own gets nothing more until it answers.
     fn hedge(&mut self, now: Instant) {
         if self.replicas.len() < 2 {
             return;
         }
         let mut suspects = Vec::new();
         for (id, replica) in &mut self.replicas {
-            if let Some(running) = replica.running.as_mut().filter(|r| r.suspect_after <= now) {
-                // Once is enough.
-                running.suspect_after = running.sent + Duration::from_secs(3_600);
-                suspects.push((*id, Arc::clone(&running.flights)));
-            }
+            suspects.extend(replica.lane.suspects(now).map(|flights| (*id, Arc::clone(flights))));
         }
         for (id, flights) in suspects {
             let mut retried = 0;
@@ -317,15 +309,17 @@ impl Batcher {
         }
     }
 
-    /// Wakes up for the first deadline in the queue and the first batch to be suspected, so that
-    /// nothing expired stays behind and no batch hangs unseen even when no message comes.
+    /// Wakes up for the first deadline in the queue, the first batch to be suspected and the first
+    /// replica to take a batch ahead, so that nothing waits for a message that may not come.
     fn arm_watch(&mut self, ctx: &mut Context<Self>) {
+        let now = clock::now();
         let several = self.replicas.len() > 1;
-        let running = self.replicas.values().filter_map(|r| r.running.as_ref());
-        let suspect = running.map(|r| r.suspect_after).min().filter(|_| several);
-        let Some(due) = [self.queue.next_deadline(), suspect].into_iter().flatten().min() else {
-            return;
-        };
+        let lanes = || self.replicas.values().map(|replica| &replica.lane);
+        let suspect = lanes().filter_map(Lane::suspicious_from).min().filter(|_| several);
+        let ahead = lanes().filter_map(Lane::takes_more_from).filter(|from| *from > now).min();
+        let ahead = ahead.filter(|_| !self.queue.is_empty());
+        let due = [self.queue.next_deadline(), suspect, ahead].into_iter().flatten().min();
+        let Some(due) = due else { return };
         if let Some((armed, handle)) = self.watch.take() {
             if armed <= due {
                 self.watch = Some((armed, handle));
@@ -333,7 +327,7 @@ impl Batcher {
             }
             ctx.cancel_future(handle);
         }
-        let pause = due.saturating_duration_since(clock::now());
+        let pause = due.saturating_duration_since(now);
         let handle = ctx.run_later(pause, |batcher, ctx| {
             batcher.watch = None;
             let now = clock::now();
@@ -360,16 +354,25 @@ impl Batcher {
     }
 
     /// Tells the HTTP workers what a round takes, for their admission test.
-    fn publish_round(&self) {
+    fn publish_round(&mut self) {
         let objective = self.objective.tightest();
-        let mut queries = 0;
-        let mut time = Duration::ZERO;
+        let mut round = Round::default();
         for replica in self.replicas.values() {
             let limit = replica.controller.limit(objective);
-            queries += limit;
-            time = time.max(replica.controller.curve().mean(limit));
+            let curve = replica.controller.curve();
+            round.queries += limit;
+            round.time = round.time.max(curve.mean(limit));
+            round.spread = round.spread.max(curve.spread(limit));
         }
-        self.model.round().publish(queries, time);
+        self.round = round;
+        self.publish_end();
+    }
+
+    /// Tells them when the round under way ends.
+    fn publish_end(&mut self) {
+        let ends = || self.replicas.values().filter_map(|replica| replica.lane.ends()).max();
+        self.round.ends = self.idle.is_empty().then(ends).flatten();
+        self.model.set_round(self.round);
     }
 }
 
@@ -400,7 +403,7 @@ impl Handler<Enqueue> for Batcher {
         for (deadline, flight) in enqueue.entries {
             self.queue.push(deadline, flight);
         }
-        self.crowd.arrived(self.queue.len() + self.running);
+        self.crowd.arrived(self.queue.len() + self.under_way);
         self.dispatch_soon(ctx);
         if self.idle.is_empty() {
             self.arm_watch(ctx);
@@ -432,7 +435,7 @@ impl Handler<ReplicaReady> for Batcher {
             self.plane.serving.batch_max,
             self.model.curve(),
         );
-        let replica = Replica { container: ready.container, controller, running: None };
+        let replica = Replica { container: ready.container, controller, lane: Lane::default() };
         self.replicas.insert(ready.replica, replica);
         self.idle.push(ready.replica);
         self.publish_round();
@@ -444,15 +447,22 @@ impl Handler<BatchDone> for Batcher {
     type Result = ();
 
     fn handle(&mut self, done: BatchDone, ctx: &mut Self::Context) {
-        let latency = done.answered - done.sent;
-        self.model.metrics.batch_answered(done.replica, done.queries, latency);
+        let (queries, latency) = (done.flights.len(), done.answered - done.began);
+        self.model.metrics.batch_answered(done.replica, queries, latency);
+        let is = |batch: &Arc<[_]>| Arc::ptr_eq(batch, &done.flights);
         if let Some(replica) = self.replicas.get_mut(&done.replica)
-            && let Some(running) = replica.running.take()
+            && let Some(answered) = replica.lane.answered(is, done.answered)
         {
-            self.running -= running.flights.len();
-            replica.controller.record(done.queries, latency);
+            let begun = answered.begun.map(Arc::clone);
+            self.under_way -= queries;
+            replica.controller.record(queries, latency);
             self.model.set_curve(replica.controller.curve());
-            self.idle.push(done.replica);
+            if replica.lane.is_idle() {
+                self.idle.push(done.replica);
+            }
+            if let Some(flights) = begun {
+                self.begun(&flights, done.answered);
+            }
             self.publish_round();
         }
         self.dispatch_soon(ctx);
@@ -463,10 +473,10 @@ impl Handler<ReplicaLeft> for Batcher {
     type Result = ();
 
     fn handle(&mut self, left: ReplicaLeft, ctx: &mut Self::Context) {
-        let known = self.replicas.get(&left.replica).is_some_and(|r| r.running.is_some());
+        let known = self.replicas.get(&left.replica).is_some_and(|r| !r.lane.is_idle());
         self.leave(left.replica, &left.why);
-        if let Some(unanswered) = left.unanswered.filter(|_| !known) {
-            self.take_back(&unanswered, &left.why);
+        for flights in left.unanswered.iter().filter(|_| !known) {
+            self.take_back(flights, &left.why);
         }
         self.model.metrics.remove_replica(left.replica);
         self.publish_round();

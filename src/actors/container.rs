@@ -1,9 +1,10 @@
-//! One per replica: owns its `ZeroMQ` connection and the one batch under way.
+//! One per replica: owns its `ZeroMQ` connection and the batches under way.
 //!
 //! It dies on silence, on a broken rule, when its queue of unwritten bytes overflows, or with the
 //! connection; what it had not answered goes back to the batcher (invariant C1). It never trusts
-//! the other end (invariants P3, C2): an answer counts only for the batch under way, whole.
+//! the other end (invariants P3, C2): an answer counts only for a batch under way, whole.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -67,7 +68,8 @@ struct Serving {
 struct InFlight {
     message_id: u32,
     flights: Arc<[Arc<Flight>]>,
-    sent: Instant,
+    /// When it was sent, or the one before it was answered.
+    began: Instant,
 }
 
 /// The actor. Lives on its model's data arbiter.
@@ -80,7 +82,8 @@ pub struct Container {
     write_half: Arc<OwnedWriteHalf>,
     unwritten: WireChunks,
     waiting_to_write: bool,
-    in_flight: Option<InFlight>,
+    /// In the order in which they were sent; the batcher sends at most two.
+    in_flight: VecDeque<InFlight>,
     /// Its batcher has not heard of it, because it was attached in the middle of a batch.
     unannounced: bool,
     next_message_id: u32,
@@ -113,7 +116,7 @@ impl Container {
             write_half: Arc::new(write_half),
             unwritten: WireChunks::new(),
             waiting_to_write: false,
-            in_flight: None,
+            in_flight: VecDeque::with_capacity(2),
             unannounced: false,
             next_message_id: 0,
             last_heard: clock::now(),
@@ -157,7 +160,7 @@ impl Container {
             Err(error) => self.end(RpcEnd::Protocol, error.to_string(), ctx),
         }
         // With nothing unanswered it may leave a dead pool; it comes back to the new one.
-        if self.in_flight.is_none() && !self.pool.connected() {
+        if self.in_flight.is_empty() && !self.pool.connected() {
             self.end(RpcEnd::Shutdown, "the container pool ended", ctx);
         }
     }
@@ -183,7 +186,9 @@ impl Container {
         ctx: &mut Context<Self>,
     ) {
         let answered = clock::now();
-        let Some(batch) = self.in_flight.take_if(|batch| batch.message_id == message_id) else {
+        let position = self.in_flight.iter().position(|batch| batch.message_id == message_id);
+        let Some((position, batch)) = position.and_then(|at| Some((at, self.in_flight.get(at)?)))
+        else {
             if let Some(serving) = &self.serving {
                 serving.model.metrics.stray_answer();
             }
@@ -192,32 +197,34 @@ impl Container {
         };
         if outputs.len() != batch.flights.len() {
             let (sent, got) = (batch.flights.len(), outputs.len());
-            self.in_flight = Some(batch);
             let text = format!("it answered {got} outputs to {sent} inputs");
             return self.end(RpcEnd::OutputCount, text, ctx);
         }
+        let Some(InFlight { flights, began, .. }) = self.in_flight.remove(position) else { return };
+        if let Some(next) = self.in_flight.front_mut().filter(|_| position == 0) {
+            next.began = answered;
+        }
         let _span = self.span(message_id).entered();
-        debug!(queries = batch.flights.len(), latency = ?(answered - batch.sent), "batch answered");
+        debug!(queries = flights.len(), latency = ?(answered - began), "batch answered");
         if let Some(serving) = self.serving.as_ref().filter(|_| !errors.is_empty()) {
             serving.model.metrics.model_errors(errors.len());
         }
         let mut errors = errors.iter().peekable();
-        for (index, (flight, text)) in batch.flights.iter().zip(outputs).enumerate() {
+        for (index, (flight, text)) in flights.iter().zip(outputs).enumerate() {
             if tracing::enabled!(tracing::Level::TRACE) {
                 trace!(query_ids = ?flight.query_ids(), "query answered");
             }
             self.land(flight, text, errors.next_if_eq(&&index).is_some());
         }
-        if std::mem::take(&mut self.unannounced) {
-            return self.announce(ctx);
+        if self.unannounced {
+            if self.in_flight.is_empty() {
+                self.unannounced = false;
+                self.announce(ctx);
+            }
+            return;
         }
-        let done = BatchDone {
-            replica: self.identity.replica,
-            queries: batch.flights.len(),
-            sent: batch.sent,
-            answered,
-        };
-        self.tell_batcher(done, ctx);
+        let replica = self.identity.replica;
+        self.tell_batcher(BatchDone { replica, flights, began, answered }, ctx);
     }
 
     /// Ends one query by what the model made of it. An error is not kept: the model may be better
@@ -329,14 +336,14 @@ impl Container {
 
     /// Leaves the batcher, with what is unanswered.
     fn leave(&mut self, why: &str) {
-        let unanswered = self.in_flight.take().map(|batch| batch.flights);
+        let unanswered = self.in_flight.drain(..).map(|batch| batch.flights).collect();
         let Some(serving) = self.serving.take() else { return };
         let why =
             format!("Replica {}:{} failed: {why}", self.identity.model, self.identity.replica);
         let left = ReplicaLeft { replica: self.identity.replica, unanswered, why: Arc::from(why) };
         if let Err(SendError::Full(left) | SendError::Closed(left)) = serving.batcher.try_send(left)
         {
-            for flight in left.unanswered.iter().flat_map(|flights| flights.iter()) {
+            for flight in left.unanswered.iter().flat_map(|batch| batch.iter()) {
                 let reason = DefaultReason::Failed(Arc::clone(&left.why));
                 self.plane.cache.abort(flight, reason);
             }
@@ -415,9 +422,8 @@ impl Handler<Attach> for Container {
 
     fn handle(&mut self, attach: Attach, ctx: &mut Self::Context) {
         self.serving = Some(Serving { model: attach.model, batcher: attach.batcher });
-        if self.in_flight.is_some() {
-            self.unannounced = true;
-        } else {
+        self.unannounced = !self.in_flight.is_empty();
+        if !self.unannounced {
             self.announce(ctx);
         }
     }
@@ -449,8 +455,8 @@ impl Handler<RunBatch> for Container {
             self.identity.input_type,
             batch.flights.iter().map(|flight| flight.input()),
         );
-        let sent = clock::now();
-        self.in_flight = Some(InFlight { message_id, flights: batch.flights, sent });
+        let began = clock::now();
+        self.in_flight.push_back(InFlight { message_id, flights: batch.flights, began });
         self.write(ctx);
     }
 }

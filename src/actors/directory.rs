@@ -25,7 +25,7 @@ pub struct ModelHandle {
     batcher: RwLock<Option<Addr<Batcher>>>,
     replicas: AtomicUsize,
     queued: QueuedByObjective,
-    round: Round,
+    round: RwLock<Round>,
     curve: Mutex<LatencyCurve>,
 }
 
@@ -45,7 +45,7 @@ impl ModelHandle {
             batcher: RwLock::default(),
             replicas: AtomicUsize::new(0),
             queued: QueuedByObjective::default(),
-            round: Round::default(),
+            round: RwLock::default(),
             curve: Mutex::new(curve),
         }
     }
@@ -81,8 +81,13 @@ impl ModelHandle {
 
     /// What the replicas take at once and how long they take for it, as last learned.
     #[must_use]
-    pub fn round(&self) -> &Round {
-        &self.round
+    pub fn round(&self) -> Round {
+        *self.round.read()
+    }
+
+    /// Called by its batcher whenever it sends a batch or hears of one.
+    pub fn set_round(&self, round: Round) {
+        *self.round.write() = round;
     }
 
     /// What the replica that answered last has learned; where a new one starts.

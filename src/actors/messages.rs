@@ -168,16 +168,16 @@ pub struct ReplicaReady {
     pub container: Addr<Container>,
 }
 
-/// A replica has answered its batch and is idle. Sender: `Container`.
+/// A replica has answered a batch. Sender: `Container`.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct BatchDone {
     /// Which.
     pub replica: ReplicaId,
-    /// Queries answered.
-    pub queries: usize,
-    /// When the batch was sent.
-    pub sent: Instant,
+    /// The batch.
+    pub flights: Arc<[Arc<Flight>]>,
+    /// When the replica could begin with it: it was sent, or the one before it answered.
+    pub began: Instant,
     /// When the answer was read.
     pub answered: Instant,
 }
@@ -189,7 +189,7 @@ pub struct ReplicaLeft {
     /// Which.
     pub replica: ReplicaId,
     /// What it had not answered, which a batcher that was started meanwhile does not know.
-    pub unanswered: Option<Arc<[Arc<Flight>]>>,
+    pub unanswered: Vec<Arc<[Arc<Flight>]>>,
     /// Said to callers whose query cannot be tried again.
     pub why: Arc<str>,
 }
@@ -216,7 +216,7 @@ pub struct Attach {
 #[rtype(result = "()")]
 pub struct Detach;
 
-/// One batch; the replica is idle (invariant C1). Sender: `Batcher`.
+/// One batch; the replica is idle or about to be (invariant C1). Sender: `Batcher`.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct RunBatch {

@@ -164,6 +164,9 @@ async fn serve_connection(
                 let message = codec::decode_from_server(message?.into_vec(), usize::MAX)?;
                 if let Some(reply) = reply_to(message, options, model, &mut error_max_bytes) {
                     send(&mut socket, reply).await?;
+                    // `send` returns when a task of the crate has the message. That task writes it
+                    // now, not after the model has run for the next batch, which may be here.
+                    tokio::task::yield_now().await;
                 }
                 // Taken after the model has run: its time is not the server's silence.
                 heard_at = clock::now();

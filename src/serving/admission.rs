@@ -2,11 +2,17 @@
 //! so that an HTTP worker decides without asking the model's thread.
 //!
 //! The replicas of a model work in rounds: at most one full batch each. A query that is admitted
-//! waits for the round under way, for as many rounds as the queries before it fill, and takes part
-//! in one of its own.
+//! waits for the end of the round under way, for as many rounds as the queries before it fill, and
+//! takes part in one of its own.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
+
+use crate::clock::Instant;
+
+/// Share of the time until a deadline that is not planned with: for the way to the replica and back
+/// to the client.
+const RESERVE: f64 = 0.08;
 
 /// Classes of objectives: one for each power of two of microseconds.
 const CLASSES: usize = 32;
@@ -77,54 +83,77 @@ fn saturating_sub(counter: &AtomicUsize, n: usize) {
     let _ = counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
 }
 
-/// What all replicas of a model take at once, and for how long.
-#[derive(Debug, Default)]
+/// What all replicas of a model take at once, and for how long. Published by its batcher.
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Round {
-    queries: AtomicUsize,
-    nanos: AtomicU64,
+    /// Queries of a full batch for each replica; 0 while nothing is known.
+    pub queries: usize,
+    /// Expected time of the slowest batch.
+    pub time: Duration,
+    /// By how much one batch in a hundred exceeds that.
+    pub spread: Duration,
+    /// Expected end of the round under way; `None` while a replica is idle.
+    pub ends: Option<Instant>,
 }
 
 impl Round {
-    /// Published by the batcher after each batch.
-    pub fn publish(&self, queries: usize, time: Duration) {
-        self.queries.store(queries, Ordering::Relaxed);
-        let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        self.nanos.store(nanos, Ordering::Relaxed);
-    }
-
-    /// Whether a query that finds `ahead` others before it can be answered within `objective`.
+    /// Whether a query that finds `ahead` others before it at `now` can be answered by `deadline`.
     /// Always, if none is before it: somebody has to find out whether the model has become
     /// faster.
     #[must_use]
-    pub fn can_make_it(&self, ahead: usize, objective: Duration) -> bool {
-        let (queries, nanos) =
-            (self.queries.load(Ordering::Relaxed), self.nanos.load(Ordering::Relaxed));
-        if ahead == 0 || queries == 0 {
+    pub fn can_make_it(&self, ahead: usize, now: Instant, deadline: Instant) -> bool {
+        if ahead == 0 || self.queries == 0 {
             return true;
         }
-        let rounds = 2 + (ahead / queries) as u64;
-        Duration::from_nanos(nanos.saturating_mul(rounds)) <= objective
+        let under_way = self.ends.map_or(Duration::ZERO, |ends| {
+            // A round that is overdue may well take as long again.
+            let overdue = now.saturating_duration_since(ends);
+            ends.saturating_duration_since(now).max(overdue).min(self.time)
+        });
+        let rounds = u32::try_from(1 + ahead / self.queries).unwrap_or(u32::MAX);
+        let needed = self.time.saturating_mul(rounds).saturating_add(under_way + self.spread);
+        needed <= deadline.saturating_duration_since(now).mul_f64(1.0 - RESERVE)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock;
 
     const fn ms(ms: u64) -> Duration {
         Duration::from_millis(ms)
     }
 
-    #[test]
-    fn as_many_are_admitted_as_the_rounds_before_the_deadline_take() {
-        let round = Round::default();
-        assert!(round.can_make_it(1_000_000, ms(1)), "nothing is known yet");
-        round.publish(100, ms(5));
-        assert!(round.can_make_it(0, ms(1)), "an empty queue always admits");
-        assert!(round.can_make_it(299, ms(20)));
-        assert!(!round.can_make_it(300, ms(20)));
+    /// Rounds of 100 queries in 5 ms; the one under way ends in `ends_in`.
+    fn round(now: Instant, ends_in: Duration) -> Round {
+        Round { queries: 100, time: ms(5), spread: ms(1), ends: Some(now + ends_in) }
     }
 
+    #[test]
+    fn as_many_are_admitted_as_the_rounds_before_the_deadline_take() {
+        let now = clock::now();
+        assert!(Round::default().can_make_it(1_000_000, now, now + ms(1)), "nothing is known yet");
+        let early = round(now, ms(5));
+        assert!(early.can_make_it(0, now, now + ms(1)), "an empty queue always admits");
+        // 18.4 of 20 ms are planned with: 1 for the spread, 5 for this round, 10 for two more.
+        assert!(early.can_make_it(199, now, now + ms(20)));
+        assert!(!early.can_make_it(200, now, now + ms(20)));
+        let soon = round(now, ms(2));
+        assert!(soon.can_make_it(299, now, now + ms(20)));
+        assert!(!soon.can_make_it(300, now, now + ms(20)));
+    }
+
+    #[test]
+    fn the_longer_a_round_is_overdue_the_less_is_hoped_of_it() {
+        let started = clock::now();
+        let round = round(started, ms(5));
+        let at = |late| started + ms(5) + late;
+        let admits = |late| round.can_make_it(299, at(late), at(late) + ms(20));
+        assert!(admits(ms(0)) && admits(ms(2)));
+        assert!(!admits(ms(3)) && !admits(ms(100)));
+        assert!(round.can_make_it(199, at(ms(100)), at(ms(100)) + ms(20)), "at most a round more");
+    }
     #[test]
     fn those_with_looser_objectives_are_not_counted() {
         let queued = QueuedByObjective::default();

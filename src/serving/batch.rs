@@ -14,8 +14,9 @@ use crate::domain::BatchSize;
 const SHARE: f64 = 0.45;
 /// Share of the objective that a probe may take.
 const PROBE_SHARE: f64 = 0.9;
-/// One batch in so many may be a probe.
-const PROBE_EVERY: u32 = 8;
+/// So many batches come between a probe and the next one, which is made as soon as there are enough
+/// queries for it.
+const PROBE_AFTER: u32 = 8;
 
 /// One replica's batch sizes and what it has learned.
 #[derive(Debug, Clone)]
@@ -23,7 +24,7 @@ pub struct BatchController {
     size: BatchSize,
     max: usize,
     curve: LatencyCurve,
-    batches: u32,
+    since_probe: u32,
 }
 
 impl BatchController {
@@ -31,7 +32,7 @@ impl BatchController {
     /// earlier replica of the same model has learned.
     #[must_use]
     pub fn new(size: BatchSize, max: usize, curve: LatencyCurve) -> Self {
-        Self { size, max: max.max(1), curve, batches: 0 }
+        Self { size, max: max.max(1), curve, since_probe: 0 }
     }
 
     /// The most queries that the next batch may carry for queries with this latency objective; at
@@ -56,16 +57,13 @@ impl BatchController {
         // try that now and then, if even the guess would not be late.
         let next = explored + explored.div_ceil(4);
         let harmless = self.curve.p99(next) <= objective.mul_f64(PROBE_SHARE);
-        if fits == explored && harmless && self.batches.is_multiple_of(PROBE_EVERY) {
-            next
-        } else {
-            fits
-        }
+        if fits == explored && harmless && self.since_probe >= PROBE_AFTER { next } else { fits }
     }
 
     /// Learns from an answered batch.
     pub fn record(&mut self, queries: usize, latency: Duration) {
-        self.batches = self.batches.wrapping_add(1);
+        let is_probe = queries > self.curve.explored;
+        self.since_probe = if is_probe { 0 } else { self.since_probe.saturating_add(1) };
         self.curve.record(queries, latency);
     }
 
@@ -181,6 +179,19 @@ mod tests {
     fn a_model_slower_than_the_objective_gets_single_queries() {
         let seen = settle(&mut adaptive(), |n| Duration::from_millis(30 * n as u64));
         assert!(seen.iter().all(|(n, _)| *n == 1));
+    }
+
+    #[test]
+    fn a_probe_waits_for_enough_queries() {
+        let mut controller = adaptive();
+        for _ in 0..100 {
+            controller.record(1, Duration::from_millis(5));
+        }
+        assert_eq!(controller.limit(OBJECTIVE), 2, "two may not take as long as twice one");
+        controller.record(1, Duration::from_millis(5));
+        assert_eq!(controller.limit(OBJECTIVE), 2, "there was one only");
+        controller.record(2, Duration::from_millis(10));
+        assert_eq!(controller.limit(OBJECTIVE), 1, "they do");
     }
 
     #[test]

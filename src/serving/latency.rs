@@ -105,6 +105,12 @@ impl LatencyCurve {
         self.mean(queries).mul_f64(self.ratio)
     }
 
+    /// By how much [`Self::p99`] exceeds [`Self::mean`].
+    #[must_use]
+    pub fn spread(&self, queries: usize) -> Duration {
+        self.mean(queries).mul_f64(self.ratio - 1.0)
+    }
+
     /// The largest batch whose [`Self::p99`] is within `target`; `None` before anything is known, 0
     /// if even a single query takes longer.
     #[must_use]

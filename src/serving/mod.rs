@@ -7,7 +7,9 @@
 //! - [`queue`]: what waits for a replica, earliest deadline first.
 //! - [`batch`]: how many queries the next message to a replica carries; [`latency`]: what it has
 //!   learned.
+//! - [`lane`]: what one replica has been sent, and when it may be sent more.
 //! - [`gather`]: whether a small batch waits a little for a fuller one.
+//! - [`run`]: counting what queries have in common.
 //! - [`parse`]: request bodies into inputs in wire form. [`output`]: a model's text into JSON.
 
 pub mod admission;
@@ -15,9 +17,11 @@ pub mod batch;
 pub mod cache;
 pub mod flight;
 pub mod gather;
+pub mod lane;
 pub mod latency;
 pub mod output;
 pub mod parse;
 pub mod queue;
+pub mod run;
 pub mod ticket;
 mod visitors;

@@ -14,17 +14,18 @@ use crate::support::{descendants_of, eventually, signal, within};
 const CLIENTS: u64 = 8;
 const KILLS: usize = 5;
 
-fn config() -> String {
+/// Almost every moment is the middle of a batch.
+fn config(batch_size: i32, sleep_us: u32) -> String {
     let clipper = env!("CARGO_BIN_EXE_clipper");
-    // A batch takes 20 ms, so that almost every moment is the middle of one.
     let script = format!(
         "exec '{clipper}' container noop --name=m --version=1 \
-         --connect=tcp://$CLIPPER_IP:$CLIPPER_PORT --sleep-us=20000"
+         --connect=tcp://$CLIPPER_IP:$CLIPPER_PORT --sleep-us={sleep_us}"
     );
     format!(
         "[[application]]\nname = \"m\"\ninput_type = \"doubles\"\ndefault_output = \"-1\"\n\
          latency_slo_micros = 20000000\nmodel = \"m\"\n\n\
-         [[model]]\nname = \"m\"\nversion = \"1\"\ninput_type = \"doubles\"\n\n\
+         [[model]]\nname = \"m\"\nversion = \"1\"\ninput_type = \"doubles\"\n\
+         batch_size = {batch_size}\n\n\
          [model.container]\nruntime = \"command\"\ncommand = [\"sh\", \"-c\", \"{script}\"]\n\
          replicas = 2\n"
     )
@@ -38,7 +39,17 @@ fn replica_processes(server: &Server) -> Vec<u32> {
 
 #[test]
 fn a_replica_killed_under_load_costs_no_query() {
-    let server = Server::with_config(&config());
+    costs_no_query(-1, 20_000);
+}
+
+/// Full batches wait and end soon at any time, so a killed replica has a second one.
+#[test]
+fn a_replica_killed_with_a_batch_behind_its_own_costs_no_query() {
+    costs_no_query(1, 1_000);
+}
+
+fn costs_no_query(batch_size: i32, sleep_us: u32) {
+    let server = Server::with_config(&config(batch_size, sleep_us));
     server.await_replicas("m", 2);
     let stop = Arc::new(AtomicBool::new(false));
     let answered = Arc::new(AtomicU64::new(0));
