@@ -8,13 +8,14 @@ mod container_server;
 
 use std::future::Future;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use clipper::domain::{InputType, ModelId, ModelName, ModelVersion};
 use clipper::runtime::noop::NoopModel;
 use clipper::runtime::onnx::{OnnxError, OnnxModel};
-use clipper::runtime::{BatchModel, ContainerOptions, run_until};
+use clipper::runtime::{BatchModel, ContainerOptions, ModelOutput, run_until};
 use serde::Deserialize;
 use serde_json::Value;
 use zeromq::prelude::*;
@@ -131,6 +132,45 @@ async fn a_container_comes_back_after_its_server() {
         }
     })
     .await;
+}
+
+/// Answers a batch when the test lets it.
+struct Held(mpsc::Receiver<&'static str>);
+
+impl BatchModel for Held {
+    fn input_type(&self) -> InputType {
+        InputType::Doubles
+    }
+
+    fn predict(&mut self, inputs: &[Bytes]) -> Vec<ModelOutput> {
+        let output = self.0.recv().unwrap();
+        vec![Ok(output.to_owned()); inputs.len()]
+    }
+}
+
+#[tokio::test]
+async fn an_answer_is_sent_before_the_next_batch_is_computed() {
+    let mut server = Server::start("tcp://127.0.0.1:0").await;
+    let (let_go, held) = mpsc::channel();
+    let (stop, stopped) = tokio::sync::oneshot::channel();
+    let options = options(&server);
+    let container = tokio::task::spawn_blocking(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let until = async { stopped.await.unwrap() };
+        runtime.block_on(run_until(options, Held(held), until)).unwrap();
+    });
+    let replica = server.register().await;
+    let mut asked = Vec::new();
+    for _ in 0..3 {
+        asked.push(server.ask(&replica, 3, &[doubles(&[1.0])]).await);
+    }
+    // The last two wait side by side while the first is computed.
+    for (message_id, output) in asked.into_iter().zip(["a", "b", "c"]) {
+        let_go.send(output).unwrap();
+        assert_eq!(server.answer(message_id).await, [output]);
+    }
+    stop.send(()).unwrap();
+    container.await.unwrap();
 }
 
 #[tokio::test]

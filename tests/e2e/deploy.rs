@@ -39,8 +39,11 @@ def dies(inputs):
     os._exit(3)
 ";
 
-/// Speaks the protocol and answers one output too many.
-const MISCOUNTS: &str = "\
+/// A model without the package: it speaks the protocol over pyzmq and answers `outputs`, made of
+/// `inputs`.
+fn model_on_pyzmq(outputs: &str) -> String {
+    format!(
+        "\
 import os, struct, zmq
 socket = zmq.Context().socket(zmq.DEALER)
 socket.connect('tcp://%s:%s' % (os.environ['CLIPPER_IP'], os.environ['CLIPPER_PORT']))
@@ -53,10 +56,13 @@ while True:
         me = [os.environ[k].encode() for k in ('CLIPPER_MODEL_NAME', 'CLIPPER_MODEL_VERSION')]
         socket.send_multipart([b'', u32(0)] + me + [b'3', u32(3)])
     if frames[2] == u32(1):
-        header = u64(len(frames) - 6, *[1] * (len(frames) - 6))
-        outputs = [b'1'] * (len(frames) - 6)
+        inputs = frames[7:]
+        outputs = {outputs}
+        header = u64(len(outputs), *map(len, outputs))
         socket.send_multipart([b'', u32(1), frames[3], u64(len(header)), header] + outputs)
-";
+"
+    )
+}
 
 fn digits() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/digits/digits.onnx")
@@ -75,7 +81,8 @@ fn folder() -> tempfile::TempDir {
                  raise SystemExit('there is one already')\nf = lambda inputs: inputs\n";
     write("alone.py", alone.as_bytes());
     write("leaves.py", b"import sys\nsys.exit('I would rather not')\n");
-    write("miscounts.py", MISCOUNTS.as_bytes());
+    // One output too many.
+    write("miscounts.py", model_on_pyzmq("[b'1'] * (len(inputs) + 1)").as_bytes());
     folder
 }
 
@@ -347,34 +354,15 @@ fn no_web_page_deploys_and_an_operator_can_switch_it_off() {
     assert_eq!(get(server.management, "/admin/deploy_model").status, 405);
 }
 
-/// A program that speaks the protocol, for the page's `--command`.
-const ADDER: &str = "\
-import os, struct, zmq
-socket = zmq.Context().socket(zmq.DEALER)
-socket.connect('tcp://%s:%s' % (os.environ['CLIPPER_IP'], os.environ['CLIPPER_PORT']))
-u32 = lambda n: struct.pack('<I', n)
-u64 = lambda *n: struct.pack('<%dQ' % len(n), *n)
-socket.send_multipart([b'', u32(2)])
-while True:
-    frames = socket.recv_multipart()
-    if frames[2] == u32(2) and frames[3] == u32(1):
-        me = [os.environ[k].encode() for k in ('CLIPPER_MODEL_NAME', 'CLIPPER_MODEL_VERSION')]
-        socket.send_multipart([b'', u32(0)] + me + [b'3', u32(3)])
-    if frames[2] == u32(1):
-        add = lambda frame: sum(struct.unpack('<%dd' % (len(frame) // 8), frame))
-        outputs = [str(add(frame)).encode() for frame in frames[7:]]
-        header = u64(len(outputs), *map(len, outputs))
-        socket.send_multipart([b'', u32(1), frames[3], u64(len(header)), header] + outputs)
-";
-
 #[test]
 fn every_command_of_the_page_runs() {
     let (server, folder) = (Server::start(), folder());
+    let sum = "[str(sum(struct.unpack('<%dd' % (len(i) // 8), i))).encode() for i in inputs]";
     for (name, bytes) in [
         ("digits.onnx", &*std::fs::read(digits()).unwrap()),
         ("digits-v2.onnx", &*std::fs::read(digits()).unwrap()),
         ("model.py", b"def predict(texts):\n    return [len(text) for text in texts]\n"),
-        ("adder.py", ADDER.as_bytes()),
+        ("adder.py", model_on_pyzmq(sum).as_bytes()),
     ] {
         std::fs::write(folder.path().join(name), bytes).unwrap();
     }

@@ -2,24 +2,13 @@
 
 use serde_json::{Value, json};
 
-use crate::support::eventually;
 use crate::support::server::Server;
+use crate::support::{config_of_noop, eventually};
 
 const INPUTS: u32 = 128;
 
 fn config() -> String {
-    let clipper = env!("CARGO_BIN_EXE_clipper");
-    let script = format!(
-        "exec '{clipper}' container noop --name=m --version=1 \
-         --connect=tcp://$CLIPPER_IP:$CLIPPER_PORT --sleep-us=5000"
-    );
-    format!(
-        "[serving]\nlearned_save_ms = 10\n\n\
-         [[application]]\nname = \"m\"\ninput_type = \"doubles\"\ndefault_output = \"-1\"\n\
-         latency_slo_micros = 20000000\nmodel = \"m\"\n\n\
-         [[model]]\nname = \"m\"\nversion = \"1\"\ninput_type = \"doubles\"\n\n\
-         [model.container]\nruntime = \"command\"\ncommand = [\"sh\", \"-c\", \"{script}\"]\n"
-    )
+    format!("[serving]\nlearned_save_ms = 10\n\n{}", config_of_noop(-1, 5_000, 1))
 }
 
 /// How many batches the model gets for one request of [`INPUTS`] new inputs.

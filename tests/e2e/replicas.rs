@@ -9,27 +9,10 @@ use serde_json::json;
 
 use crate::support::http::Client;
 use crate::support::server::{Prediction, Server};
-use crate::support::{descendants_of, eventually, signal, within};
+use crate::support::{config_of_noop, descendants_of, eventually, signal, within};
 
 const CLIENTS: u64 = 8;
 const KILLS: usize = 5;
-
-/// Almost every moment is the middle of a batch.
-fn config(batch_size: i32, sleep_us: u32) -> String {
-    let clipper = env!("CARGO_BIN_EXE_clipper");
-    let script = format!(
-        "exec '{clipper}' container noop --name=m --version=1 \
-         --connect=tcp://$CLIPPER_IP:$CLIPPER_PORT --sleep-us={sleep_us}"
-    );
-    format!(
-        "[[application]]\nname = \"m\"\ninput_type = \"doubles\"\ndefault_output = \"-1\"\n\
-         latency_slo_micros = 20000000\nmodel = \"m\"\n\n\
-         [[model]]\nname = \"m\"\nversion = \"1\"\ninput_type = \"doubles\"\n\
-         batch_size = {batch_size}\n\n\
-         [model.container]\nruntime = \"command\"\ncommand = [\"sh\", \"-c\", \"{script}\"]\n\
-         replicas = 2\n"
-    )
-}
 
 /// The processes that answer: the leaves below the server, where a wrapper holds each.
 fn replica_processes(server: &Server) -> Vec<u32> {
@@ -49,7 +32,8 @@ fn a_replica_killed_with_a_batch_behind_its_own_costs_no_query() {
 }
 
 fn costs_no_query(batch_size: i32, sleep_us: u32) {
-    let server = Server::with_config(&config(batch_size, sleep_us));
+    // Almost every moment is the middle of a batch.
+    let server = Server::with_config(&config_of_noop(batch_size, sleep_us, 2));
     server.await_replicas("m", 2);
     let stop = Arc::new(AtomicBool::new(false));
     let answered = Arc::new(AtomicU64::new(0));

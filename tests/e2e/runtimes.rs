@@ -6,7 +6,9 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 
 use crate::support::server::Server;
-use crate::support::{descendants_of, eventually, is_running, python, signal, within};
+use crate::support::{
+    config_of_noop, descendants_of, eventually, is_running, python, signal, within,
+};
 
 const FUNCTION: &str = "\
 import os
@@ -40,18 +42,6 @@ fn python_config(folder: &tempfile::TempDir, input_type: &str, function: &str) -
     config(input_type, &container)
 }
 
-fn noop_config(replicas: u32) -> String {
-    let clipper = env!("CARGO_BIN_EXE_clipper");
-    let script = format!(
-        "exec '{clipper}' container noop --name=$CLIPPER_MODEL_NAME \
-         --version=$CLIPPER_MODEL_VERSION --connect=tcp://$CLIPPER_IP:$CLIPPER_PORT --output=42"
-    );
-    let container = format!(
-        "runtime = \"command\"\ncommand = [\"sh\", \"-c\", \"{script}\"]\nreplicas = {replicas}"
-    );
-    config("doubles", &container)
-}
-
 #[test]
 fn a_python_function_serves() {
     let folder = tempfile::tempdir().unwrap();
@@ -74,7 +64,7 @@ fn what_a_python_function_prints_is_in_the_log() {
 
 #[test]
 fn any_command_serves() {
-    let server = Server::with_config(&noop_config(2));
+    let server = Server::with_config(&config_of_noop(-1, 0, 2));
     server.await_replicas("m", 2);
     let answer = server.predict("m", &json!({"input": [1.5]}));
     assert_eq!((answer.output(), answer.is_default()), (&json!(42), false), "{answer:?}");
@@ -101,7 +91,7 @@ fn a_killed_replica_is_back_under_a_new_number() {
 fn a_killed_server_leaves_no_orphan() {
     let folder = tempfile::tempdir().unwrap();
     let python = python_config(&folder, "doubles", "total");
-    for config in [python, noop_config(2)] {
+    for config in [python, config_of_noop(-1, 0, 2)] {
         let mut server = Server::with_config(&config);
         eventually("the replicas serve", || server.replicas("m") > 0.5);
         let children = descendants_of(server.pid());

@@ -89,6 +89,12 @@ impl Server {
         type_code: u64,
         inputs: &[Bytes],
     ) -> Vec<String> {
+        let message_id = self.ask(to, type_code, inputs).await;
+        self.answer(message_id).await
+    }
+
+    /// Sends one batch; its message id.
+    pub async fn ask(&mut self, to: &Registered, type_code: u64, inputs: &[Bytes]) -> Bytes {
         self.next_message_id += 1;
         let message_id = u32_frame(self.next_message_id);
         let lengths = inputs.iter().map(|input| input.len() as u64);
@@ -105,6 +111,11 @@ impl Server {
         ];
         frames.extend_from_slice(inputs);
         self.send(frames).await;
+        message_id
+    }
+
+    /// Reads the answer to the batch with this message id.
+    pub async fn answer(&mut self, message_id: Bytes) -> Vec<String> {
         let mut answer = self.receive().await;
         while answer.len() == 3 {
             answer = self.receive().await; // a heartbeat

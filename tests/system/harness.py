@@ -21,6 +21,27 @@ BINARY = Path(os.environ.get("CLIPPER_TEST_BINARY", ROOT / "target" / "debug" / 
 PATIENCE_SECONDS = 60.0
 """Far above what any step takes; only a test that fails waits so long."""
 
+SUM_CONFIG = """
+[[application]]
+name = "APPLICATION"
+input_type = "doubles"
+default_output = "null"
+latency_slo_micros = 500000
+model = "sum"
+
+[[model]]
+name = "sum"
+version = "1"
+input_type = "doubles"
+"""
+"""An application that asks the model ``sum``."""
+
+SUM_SOURCE = """
+def predict(inputs):
+    return [float(values.sum()) for values in inputs]
+"""
+"""That model, for the package's ``serve``."""
+
 T = TypeVar("T")
 
 

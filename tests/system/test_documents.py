@@ -13,7 +13,7 @@ import pytest
 import tomllib
 
 from documents import FILE_NAME, Block, Terminal, blocks, words
-from harness import ROOT, process, until
+from harness import ROOT, SUM_CONFIG, SUM_SOURCE, process, until
 
 DOCUMENTS = [
     "README.md",
@@ -21,24 +21,7 @@ DOCUMENTS = [
     *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md")),
 ]
 
-SUM_TOML = """
-[[application]]
-name = "sum"
-input_type = "doubles"
-default_output = "null"
-latency_slo_micros = 500000
-model = "sum"
-
-[[model]]
-name = "sum"
-version = "1"
-input_type = "doubles"
-"""
-
-SUM_PY = """
-def predict(inputs):
-    return [float(values.sum()) for values in inputs]
-"""
+SUM_TOML = SUM_CONFIG.replace("APPLICATION", "sum")
 
 
 def cargo_knows(command: str) -> None:
@@ -147,7 +130,7 @@ def run_document(terminal: Terminal, document: str) -> int:
 
 
 def test_readme(terminal: Terminal) -> None:
-    terminal.write("mine.py", SUM_PY)
+    terminal.write("mine.py", SUM_SOURCE)
     assert run_document(terminal, "README.md") >= 8
 
 
@@ -179,7 +162,7 @@ def test_operations(terminal: Terminal) -> None:
     if not shutil.which("prometheus"):
         pytest.skip("prometheus is not installed (Debian: the package prometheus)")
     terminal.write("clipper.toml", SUM_TOML)
-    terminal.write("model.py", SUM_PY)
+    terminal.write("model.py", SUM_SOURCE)
     container = "python -m clipper_serving serve model.py:predict --name sum --version 1"
     terminal.run("pip install ./python")
     for block in blocks("docs/operations.md"):
@@ -250,7 +233,7 @@ def test_python_package(terminal: Terminal) -> None:
     both = SUM_TOML + SUM_TOML.replace('"sum"', '"iris"')
     terminal.write("clipper.toml", both)
     train = next(b for b in blocks("docs/first-python-model.md") if "joblib.dump" in b.text)
-    terminal.write("model.py", SUM_PY)
+    terminal.write("model.py", SUM_SOURCE)
     terminal.write("train.py", train.text.replace("iris.joblib", "model.joblib"))
     terminal.run("python train.py")
     terminal.run("clipper serve --config clipper.toml")

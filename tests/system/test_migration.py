@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from clipper_serving import Admin, Client
 
-from harness import ROOT, Server, container, get, post, process, server, until
+from harness import ROOT, SUM_SOURCE, Server, container, get, post, process, server, until
 
 HERE = Path(__file__).parent
 PYTHON = os.environ.get("CLIPPER_TEST_ORIGINAL_PYTHON", "")
@@ -29,11 +29,6 @@ pytestmark = pytest.mark.skipif(
     not (PYTHON and RPC),
     reason="CLIPPER_TEST_ORIGINAL_PYTHON and CLIPPER_TEST_ORIGINAL_RPC are not set",
 )
-
-SOURCE = """
-def predict(inputs):
-    return [float(values.sum()) for values in inputs]
-"""
 
 
 class Original:
@@ -121,7 +116,7 @@ def test_both_administrations_on_one_server(tmp_path: Path) -> None:
         new.register_model("sum", "2", "doubles")
         new.link_model_to_app("old", "sum")
         old.link_model_to_app("new", "sum")
-        with original_container(served, "sum", "1"), container(served, tmp_path, "sum", SOURCE):
+        with original_container(served, "sum", "1"), container(served, tmp_path, "sum", SUM_SOURCE):
             until("two replicas", lambda: new.get_num_replicas("sum", "1") == 2)
             same(old, new)
             assert old.get_current_model_version("sum") == "2"
@@ -150,7 +145,7 @@ def test_a_stopped_model_ends_its_connections(tmp_path: Path) -> None:
     with server(tmp_path, "") as served, original_admin(served) as old:
         new = Admin(served.management)
         old.register_model("sum", "1", "doubles")
-        with original_container(served, "sum", "1"), container(served, tmp_path, "sum", SOURCE):
+        with original_container(served, "sum", "1"), container(served, tmp_path, "sum", SUM_SOURCE):
             until("two replicas", lambda: new.get_num_replicas("sum", "1") == 2)
             new.stop_models(["sum"])
             until("no replicas are listed", lambda: new.get_all_model_replicas() == [])

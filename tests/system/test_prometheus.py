@@ -14,33 +14,29 @@ from pathlib import Path
 
 import pytest
 
-from harness import ROOT, Server, container, free_ports, get, process, server, until
+from harness import (
+    ROOT,
+    SUM_CONFIG,
+    SUM_SOURCE,
+    Server,
+    container,
+    free_ports,
+    get,
+    process,
+    server,
+    until,
+)
 
 PROMETHEUS = ROOT / "deploy" / "prometheus"
 TEXT = "text/plain;version=0.0.4"
 APP = "simple-example"
 
-CONFIG = """
+FILE_SD = """
 [metrics]
 file_sd_path = "prometheus/containers/clipper.json"
-
-[[application]]
-name = "simple-example"
-input_type = "doubles"
-default_output = "null"
-latency_slo_micros = 500000
-model = "sum"
-
-[[model]]
-name = "sum"
-version = "1"
-input_type = "doubles"
 """
 
-SOURCE = """
-def predict(inputs):
-    return [float(values.sum()) for values in inputs]
-"""
+CONFIG = FILE_SD + SUM_CONFIG.replace("APPLICATION", APP)
 
 pytestmark = pytest.mark.skipif(
     not (shutil.which("prometheus") and shutil.which("promtool")),
@@ -103,7 +99,7 @@ def test_targets_are_up_and_every_expression_has_data(tmp_path: Path) -> None:
         arguments = [f"--config.file={config}", f"--storage.tsdb.path={tmp_path / 'tsdb'}"]
         arguments += [f"--web.listen-address=127.0.0.1:{web}", "--log.level=warn"]
         with (
-            container(served, tmp_path, "sum", SOURCE, **asked_for),
+            container(served, tmp_path, "sum", SUM_SOURCE, **asked_for),
             process("prometheus", *arguments) as prometheus,
         ):
             url = f"http://127.0.0.1:{web}"
@@ -127,7 +123,7 @@ def test_targets_are_up_and_every_expression_has_data(tmp_path: Path) -> None:
                 return [*sizes, len(found.get("clipper-containers", []))] == [1, 1, containers]
 
             until("three targets are up", lambda: up(1))
-            with container(served, tmp_path, "sum", SOURCE, **asked_for):
+            with container(served, tmp_path, "sum", SUM_SOURCE, **asked_for):
                 until("the container that joins is scraped", lambda: up(2))
                 command = [sys.executable, str(ROOT / "deploy" / "check.py"), url, "--original"]
                 done = subprocess.run(command, text=True, capture_output=True, timeout=90)
@@ -142,7 +138,7 @@ def test_promtool_accepts_what_is_really_shown(tmp_path: Path) -> None:
     with (
         server(tmp_path, CONFIG) as served,
         load(served),
-        container(served, tmp_path, "sum", SOURCE, **asked_for),
+        container(served, tmp_path, "sum", SUM_SOURCE, **asked_for),
     ):
         page = f"http://127.0.0.1:{port}/metrics"
         until("a target", lambda: "replica" in (tmp_path / CONFIG.split('"')[1]).read_text())

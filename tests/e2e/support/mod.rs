@@ -25,6 +25,25 @@ pub fn within(limit: Duration, what: &str, mut condition: impl FnMut() -> bool) 
     started.elapsed()
 }
 
+/// Application and model `m`, served by `replicas` native containers that take `sleep_us` for a
+/// batch and answer 42. An objective of 20 s, so that no test depends on a machine's speed.
+pub fn config_of_noop(batch_size: i32, sleep_us: u32, replicas: u32) -> String {
+    let clipper = env!("CARGO_BIN_EXE_clipper");
+    let script = format!(
+        "exec '{clipper}' container noop --name=$CLIPPER_MODEL_NAME \
+         --version=$CLIPPER_MODEL_VERSION --connect=tcp://$CLIPPER_IP:$CLIPPER_PORT \
+         --sleep-us={sleep_us} --output=42"
+    );
+    format!(
+        "[[application]]\nname = \"m\"\ninput_type = \"doubles\"\ndefault_output = \"-1\"\n\
+         latency_slo_micros = 20000000\nmodel = \"m\"\n\n\
+         [[model]]\nname = \"m\"\nversion = \"1\"\ninput_type = \"doubles\"\n\
+         batch_size = {batch_size}\n\n\
+         [model.container]\nruntime = \"command\"\ncommand = [\"sh\", \"-c\", \"{script}\"]\n\
+         replicas = {replicas}\n"
+    )
+}
+
 /// An interpreter with pyzmq.
 pub fn python() -> std::ffi::OsString {
     std::env::var_os("CLIPPER_TEST_PYTHON").expect(
