@@ -5,12 +5,10 @@
 //! that is given to another one when it takes suspiciously long. Expired and abandoned queries are
 //! skipped and counted.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::prelude::*;
-use rand::rngs::SmallRng;
-use rand::{Rng, SeedableRng};
 use tracing::{debug, warn};
 
 use super::container::Container;
@@ -20,23 +18,19 @@ use super::messages::{
     BatchDone, BatcherEnded, Enqueue, ReplicaLeft, ReplicaReady, RunBatch, StopBatcher,
 };
 use super::model::Model;
+use super::vigil::Vigil;
 use crate::clock::{self, Instant};
 use crate::domain::ReplicaId;
 use crate::serving::admission::Round;
+use crate::serving::attention::Attention;
 use crate::serving::batch::{BatchController, Objective};
 use crate::serving::flight::Flight;
 use crate::serving::gather::{self, Crowd};
-use crate::serving::lane::{Batch, Lane};
+use crate::serving::lane::Batch;
 use crate::serving::queue::DeadlineQueue;
+use crate::serving::replicas::Replicas;
 use crate::serving::run::Run;
 use crate::serving::ticket::DefaultReason;
-
-#[derive(Debug)]
-struct Replica {
-    container: Addr<Container>,
-    controller: BatchController,
-    lane: Lane<Arc<[Arc<Flight>]>>,
-}
 
 /// The actor. Started by its [`Model`], which starts another one if it dies.
 #[derive(Debug)]
@@ -46,9 +40,10 @@ pub struct Batcher {
     parent: Addr<Model>,
     queue: DeadlineQueue<Arc<Flight>>,
     objective: Objective,
-    replicas: BTreeMap<ReplicaId, Replica>,
-    idle: Vec<ReplicaId>,
+    replicas: Replicas<Addr<Container>, Arc<[Arc<Flight>]>>,
     crowd: Crowd,
+    attention: Attention,
+    vigil: Vigil,
     round: Round,
     /// Queries sent and not answered.
     under_way: usize,
@@ -56,7 +51,6 @@ pub struct Batcher {
     /// A small batch waits for more.
     gathering: Option<SpawnHandle>,
     watch: Option<(Instant, SpawnHandle)>,
-    random: SmallRng,
 }
 
 /// Hand out batches. To itself, so that all queries that have arrived by then are in the queue.
@@ -79,16 +73,18 @@ impl Batcher {
             model.queued().reserve_again(flight.objective());
             queue.push(deadline, flight);
         }
+        let replicas = Replicas::new(model.serial);
+        let stay_awake = Duration::from_micros(plane.serving.stay_awake_us);
         Self {
             plane,
-            random: SmallRng::seed_from_u64(model.serial),
             model,
             parent,
             queue,
             objective: Objective::default(),
-            replicas: BTreeMap::new(),
-            idle: Vec::new(),
+            replicas,
             crowd: Crowd::default(),
+            attention: Attention::new(stay_awake),
+            vigil: Vigil::default(),
             round: Round::default(),
             under_way: 0,
             dispatch_due: false,
@@ -97,36 +93,33 @@ impl Batcher {
         }
     }
 
+    /// Stays awake for the next message, if that pays.
+    fn attend(&mut self, ctx: &mut Context<Self>) {
+        let now = clock::now();
+        let vigil = self.attention.heard(now, self.crowd.is_one());
+        if let Some(vigil) = vigil.and_then(|time| self.vigil.prolong(now, time)) {
+            ctx.spawn(vigil.into_actor(self));
+        }
+    }
+
     fn dispatch_soon(&mut self, ctx: &mut Context<Self>) {
         if self.dispatch_due {
             return;
         }
-        if !self.idle.is_empty() || self.ending(clock::now()).is_some() {
+        if self.replicas.any_idle().is_some() || self.ending(clock::now()).is_some() {
             self.dispatch_due = true;
             ctx.notify(Dispatch);
         }
     }
 
-    /// The replica that ends its batch first, if that is soon and a full batch waits for it; and
-    /// when it ends.
     fn ending(&self, now: Instant) -> Option<(ReplicaId, Instant)> {
-        if self.queue.is_empty() {
-            return None;
-        }
-        let ending = self.replicas.iter().filter_map(|(id, replica)| {
-            let begins = replica.lane.begins(now)?;
-            let limit = replica.controller.limit(self.objective.tightest());
-            (self.queue.len() >= limit).then_some((*id, begins))
-        });
-        ending.min_by_key(|(_, begins)| *begins)
+        self.replicas.ending(now, self.queue.len(), self.objective.tightest())
     }
 
     /// Whether enough queries wait for a batch that is worth its price. If not, it will be sent
     /// when they do, or after a short wait.
     fn gathered(&mut self, ctx: &mut Context<Self>) -> bool {
-        let Some(replica) = self.idle.last().and_then(|id| self.replicas.get(id)) else {
-            return true;
-        };
+        let Some(replica) = self.replicas.any_idle() else { return true };
         let objective = self.objective.tightest();
         let limit = replica.controller.limit(objective);
         let wanted = self.crowd.worth_gathering(limit, replica.controller.curve(), objective);
@@ -148,9 +141,9 @@ impl Batcher {
     fn dispatch(&mut self, ctx: &mut Context<Self>) {
         let now = clock::now();
         while !self.queue.is_empty() {
-            let idle = self.pick_idle().map(|id| (id, now));
+            let idle = self.replicas.pick_idle().map(|id| (id, now));
             let Some((id, begins)) = idle.or_else(|| self.ending(now)) else { break };
-            let Some(replica) = self.replicas.get(&id) else { continue };
+            let Some(replica) = self.replicas.get(id) else { continue };
             let limit = replica.controller.limit(self.objective.tightest());
             // A guess for a size that was never tried is no reason to give a query up.
             let curve = replica.controller.curve();
@@ -158,7 +151,7 @@ impl Batcher {
             let flights = self.take(limit, begins + expected, now);
             if flights.is_empty() {
                 if idle.is_some() {
-                    self.idle.push(id);
+                    self.replicas.is_idle_again(id);
                 }
                 break;
             }
@@ -167,20 +160,6 @@ impl Batcher {
         self.model.metrics.set_queue_depth(self.queue.len());
         self.publish_end();
         self.arm_watch(ctx);
-    }
-
-    /// Of two idle replicas drawn at random the one that is faster.
-    fn pick_idle(&mut self) -> Option<ReplicaId> {
-        let n = self.idle.len();
-        if n < 2 {
-            return self.idle.pop();
-        }
-        let (a, b) = (self.random.random_range(0..n), self.random.random_range(0..n));
-        let time_of_one = |at: usize| {
-            self.replicas.get(&self.idle[at]).map(|replica| replica.controller.curve().mean(1))
-        };
-        let faster = if time_of_one(b) < time_of_one(a) { b } else { a };
-        Some(self.idle.swap_remove(faster))
     }
 
     /// Up to `limit` queries that somebody still waits for. Those that would be late if they were
@@ -226,7 +205,7 @@ impl Batcher {
     }
 
     fn send(&mut self, id: ReplicaId, flights: Vec<Arc<Flight>>, now: Instant) {
-        let Some(replica) = self.replicas.get_mut(&id) else { return };
+        let Some(replica) = self.replicas.get_mut(id) else { return };
         let flights: Arc<[Arc<Flight>]> = Arc::from(flights);
         self.under_way += flights.len();
         self.crowd.batch_sent();
@@ -247,8 +226,7 @@ impl Batcher {
 
     /// Forgets a replica and queues again what it had not answered.
     fn leave(&mut self, id: ReplicaId, why: &str) {
-        let Some(replica) = self.replicas.remove(&id) else { return };
-        self.idle.retain(|idle| *idle != id);
+        let Some(replica) = self.replicas.leave(id) else { return };
         let (running, following) = replica.lane.end();
         if let Some(following) = &following {
             self.begun(following, clock::now());
@@ -286,14 +264,7 @@ impl Batcher {
     /// Gives the queries of a batch that takes suspiciously long, and those behind it, to another
     /// replica as well; the first answer counts. Its own gets nothing more until it answers.
     fn hedge(&mut self, now: Instant) {
-        if self.replicas.len() < 2 {
-            return;
-        }
-        let mut suspects = Vec::new();
-        for (id, replica) in &mut self.replicas {
-            suspects.extend(replica.lane.suspects(now).map(|flights| (*id, Arc::clone(flights))));
-        }
-        for (id, flights) in suspects {
+        for (id, flights) in self.replicas.suspects(now) {
             let mut retried = 0;
             for flight in flights.iter() {
                 let Some(deadline) = flight.live_until(now) else { continue };
@@ -313,12 +284,8 @@ impl Batcher {
     /// replica to take a batch ahead, so that nothing waits for a message that may not come.
     fn arm_watch(&mut self, ctx: &mut Context<Self>) {
         let now = clock::now();
-        let several = self.replicas.len() > 1;
-        let lanes = || self.replicas.values().map(|replica| &replica.lane);
-        let suspect = lanes().filter_map(Lane::suspicious_from).min().filter(|_| several);
-        let ahead = lanes().filter_map(Lane::takes_more_from).filter(|from| *from > now).min();
-        let ahead = ahead.filter(|_| !self.queue.is_empty());
-        let due = [self.queue.next_deadline(), suspect, ahead].into_iter().flatten().min();
+        let of_replicas = self.replicas.next_event(now, self.queue.len());
+        let due = [self.queue.next_deadline(), of_replicas].into_iter().flatten().min();
         let Some(due) = due else { return };
         if let Some((armed, handle)) = self.watch.take() {
             if armed <= due {
@@ -355,23 +322,13 @@ impl Batcher {
 
     /// Tells the HTTP workers what a round takes, for their admission test.
     fn publish_round(&mut self) {
-        let objective = self.objective.tightest();
-        let mut round = Round::default();
-        for replica in self.replicas.values() {
-            let limit = replica.controller.limit(objective);
-            let curve = replica.controller.curve();
-            round.queries += limit;
-            round.time = round.time.max(curve.mean(limit));
-            round.spread = round.spread.max(curve.spread(limit));
-        }
-        self.round = round;
-        self.publish_end();
+        self.round = self.replicas.round(self.objective.tightest());
+        self.model.set_round(self.round);
     }
 
     /// Tells them when the round under way ends.
     fn publish_end(&mut self) {
-        let ends = || self.replicas.values().filter_map(|replica| replica.lane.ends()).max();
-        self.round.ends = self.idle.is_empty().then(ends).flatten();
+        self.round.ends = self.replicas.round_ends();
         self.model.set_round(self.round);
     }
 }
@@ -404,8 +361,9 @@ impl Handler<Enqueue> for Batcher {
             self.queue.push(deadline, flight);
         }
         self.crowd.arrived(self.queue.len() + self.under_way);
+        self.attend(ctx);
         self.dispatch_soon(ctx);
-        if self.idle.is_empty() {
+        if self.replicas.any_idle().is_none() {
             self.arm_watch(ctx);
         }
     }
@@ -435,9 +393,7 @@ impl Handler<ReplicaReady> for Batcher {
             self.plane.serving.batch_max,
             self.model.curve(),
         );
-        let replica = Replica { container: ready.container, controller, lane: Lane::default() };
-        self.replicas.insert(ready.replica, replica);
-        self.idle.push(ready.replica);
+        self.replicas.join(ready.replica, ready.container, controller);
         self.publish_round();
         self.dispatch_soon(ctx);
     }
@@ -447,10 +403,11 @@ impl Handler<BatchDone> for Batcher {
     type Result = ();
 
     fn handle(&mut self, done: BatchDone, ctx: &mut Self::Context) {
+        self.attend(ctx);
         let (queries, latency) = (done.flights.len(), done.answered - done.began);
         self.model.metrics.batch_answered(done.replica, queries, latency);
         let is = |batch: &Arc<[_]>| Arc::ptr_eq(batch, &done.flights);
-        if let Some(replica) = self.replicas.get_mut(&done.replica)
+        if let Some(replica) = self.replicas.get_mut(done.replica)
             && let Some(answered) = replica.lane.answered(is, done.answered)
         {
             let begun = answered.begun.map(Arc::clone);
@@ -458,7 +415,7 @@ impl Handler<BatchDone> for Batcher {
             replica.controller.record(queries, latency);
             self.model.set_curve(replica.controller.curve());
             if replica.lane.is_idle() {
-                self.idle.push(done.replica);
+                self.replicas.is_idle_again(done.replica);
             }
             if let Some(flights) = begun {
                 self.begun(&flights, done.answered);
@@ -473,7 +430,7 @@ impl Handler<ReplicaLeft> for Batcher {
     type Result = ();
 
     fn handle(&mut self, left: ReplicaLeft, ctx: &mut Self::Context) {
-        let known = self.replicas.get(&left.replica).is_some_and(|r| !r.lane.is_idle());
+        let known = self.replicas.get(left.replica).is_some_and(|r| !r.lane.is_idle());
         self.leave(left.replica, &left.why);
         for flights in left.unanswered.iter().filter(|_| !known) {
             self.take_back(flights, &left.why);

@@ -47,6 +47,7 @@ pub mod redis_watcher;
 pub mod router;
 pub mod supervisor;
 pub mod trial;
+mod vigil;
 pub mod watchdog;
 
 #[cfg(test)]

@@ -129,6 +129,9 @@ pub struct ServingConfig {
     pub cache_max_bytes: u64,
     /// How often one query may be sent to a replica, first try included.
     pub attempts_max: u32,
+    /// The thread of a model that a lone caller asks stays awake so long for the next message, us;
+    /// 0 = never.
+    pub stay_awake_us: u64,
     /// What replicas have learned of their latency is saved this often, ms, if it has changed.
     pub learned_save_ms: u64,
     /// Bound of every actor's mailbox, messages.
@@ -428,6 +431,7 @@ impl Default for ServingConfig {
             batch_max: 4_096,
             cache_max_bytes: 32 << 20,
             attempts_max: 2,
+            stay_awake_us: 300,
             learned_save_ms: 10_000,
             mailbox_max: 1_024,
         }

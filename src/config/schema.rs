@@ -117,6 +117,7 @@ const SERVING: &[Key] = &[
     count("batch_max", "queries"),
     int("cache_max_bytes", 0, 1 << 40, "bytes"),
     int("attempts_max", 1, 100, "attempts"),
+    int("stay_awake_us", 0, 10_000, "microseconds"),
     int("learned_save_ms", 10, 86_400_000, "milliseconds"),
     count("mailbox_max", "messages"),
 ];

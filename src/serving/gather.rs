@@ -31,6 +31,12 @@ impl Crowd {
         self.peak = self.peak.max(under_way as f64);
     }
 
+    /// Whether it is one query at a time.
+    #[must_use]
+    pub fn is_one(&self) -> bool {
+        self.peak < 2.0
+    }
+
     /// A batch was sent.
     pub fn batch_sent(&mut self) {
         self.peak *= FADE;
@@ -75,6 +81,7 @@ mod tests {
     #[test]
     fn one_client_never_waits_and_a_crowd_is_gathered() {
         let cheap = curve(200, 2);
+        assert!(crowd(1).is_one() && !crowd(2).is_one());
         assert_eq!(crowd(1).worth_gathering(100, &cheap, OBJECTIVE), 1);
         assert_eq!(crowd(64).worth_gathering(100, &cheap, OBJECTIVE), 48);
         assert_eq!(crowd(64).worth_gathering(10, &cheap, OBJECTIVE), 10);

@@ -7,12 +7,15 @@
 //! - [`queue`]: what waits for a replica, earliest deadline first.
 //! - [`batch`]: how many queries the next message to a replica carries; [`latency`]: what it has
 //!   learned.
-//! - [`lane`]: what one replica has been sent, and when it may be sent more.
+//! - [`replicas`]: which replica gets the next batch; [`lane`]: what one has been sent, and when it
+//!   may be sent more.
 //! - [`gather`]: whether a small batch waits a little for a fuller one.
+//! - [`attention`]: whether a model's thread stays awake for the next message.
 //! - [`run`]: counting what queries have in common.
 //! - [`parse`]: request bodies into inputs in wire form. [`output`]: a model's text into JSON.
 
 pub mod admission;
+pub mod attention;
 pub mod batch;
 pub mod cache;
 pub mod flight;
@@ -22,6 +25,7 @@ pub mod latency;
 pub mod output;
 pub mod parse;
 pub mod queue;
+pub mod replicas;
 pub mod run;
 pub mod ticket;
 mod visitors;
