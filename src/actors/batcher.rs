@@ -94,19 +94,18 @@ impl Batcher {
     }
 
     /// Stays awake for the next message, if that pays.
-    fn attend(&mut self, ctx: &mut Context<Self>) {
-        let now = clock::now();
+    fn attend(&mut self, now: Instant, ctx: &mut Context<Self>) {
         let vigil = self.attention.heard(now, self.crowd.is_one());
         if let Some(vigil) = vigil.and_then(|time| self.vigil.prolong(now, time)) {
             ctx.spawn(vigil.into_actor(self));
         }
     }
 
-    fn dispatch_soon(&mut self, ctx: &mut Context<Self>) {
+    fn dispatch_soon(&mut self, now: Instant, ctx: &mut Context<Self>) {
         if self.dispatch_due {
             return;
         }
-        if self.replicas.any_idle().is_some() || self.ending(clock::now()).is_some() {
+        if self.replicas.any_idle().is_some() || self.ending(now).is_some() {
             self.dispatch_due = true;
             ctx.notify(Dispatch);
         }
@@ -130,8 +129,12 @@ impl Batcher {
             return true;
         }
         if self.gathering.is_none() && !self.queue.is_empty() {
-            self.gathering = Some(ctx.run_later(gather::WAIT, |batcher, ctx| {
+            let waiting = self.queue.len();
+            self.gathering = Some(ctx.run_later(gather::WAIT, move |batcher, ctx| {
                 batcher.gathering = None;
+                if batcher.queue.len() <= waiting {
+                    batcher.crowd.stayed_away();
+                }
                 batcher.dispatch(ctx);
             }));
         }
@@ -159,7 +162,7 @@ impl Batcher {
         }
         self.model.metrics.set_queue_depth(self.queue.len());
         self.publish_end();
-        self.arm_watch(ctx);
+        self.arm_watch(now, ctx);
     }
 
     /// Up to `limit` queries that somebody still waits for. Those that would be late if they were
@@ -282,8 +285,7 @@ impl Batcher {
 
     /// Wakes up for the first deadline in the queue, the first batch to be suspected and the first
     /// replica to take a batch ahead, so that nothing waits for a message that may not come.
-    fn arm_watch(&mut self, ctx: &mut Context<Self>) {
-        let now = clock::now();
+    fn arm_watch(&mut self, now: Instant, ctx: &mut Context<Self>) {
         let of_replicas = self.replicas.next_event(now, self.queue.len());
         let due = [self.queue.next_deadline(), of_replicas].into_iter().flatten().min();
         let Some(due) = due else { return };
@@ -338,7 +340,7 @@ impl Actor for Batcher {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(self.plane.serving.mailbox_max);
-        self.arm_watch(ctx);
+        self.arm_watch(clock::now(), ctx);
     }
 
     fn stopped(&mut self, _: &mut Self::Context) {
@@ -361,10 +363,11 @@ impl Handler<Enqueue> for Batcher {
             self.queue.push(deadline, flight);
         }
         self.crowd.arrived(self.queue.len() + self.under_way);
-        self.attend(ctx);
-        self.dispatch_soon(ctx);
+        let now = clock::now();
+        self.attend(now, ctx);
+        self.dispatch_soon(now, ctx);
         if self.replicas.any_idle().is_none() {
-            self.arm_watch(ctx);
+            self.arm_watch(now, ctx);
         }
     }
 }
@@ -377,7 +380,7 @@ impl Handler<Dispatch> for Batcher {
         if self.gathered(ctx) {
             self.dispatch(ctx);
         } else {
-            self.arm_watch(ctx);
+            self.arm_watch(clock::now(), ctx);
         }
     }
 }
@@ -395,7 +398,7 @@ impl Handler<ReplicaReady> for Batcher {
         );
         self.replicas.join(ready.replica, ready.container, controller);
         self.publish_round();
-        self.dispatch_soon(ctx);
+        self.dispatch_soon(clock::now(), ctx);
     }
 }
 
@@ -403,7 +406,7 @@ impl Handler<BatchDone> for Batcher {
     type Result = ();
 
     fn handle(&mut self, done: BatchDone, ctx: &mut Self::Context) {
-        self.attend(ctx);
+        self.attend(done.answered, ctx);
         let (queries, latency) = (done.flights.len(), done.answered - done.began);
         self.model.metrics.batch_answered(done.replica, queries, latency);
         let is = |batch: &Arc<[_]>| Arc::ptr_eq(batch, &done.flights);
@@ -422,7 +425,7 @@ impl Handler<BatchDone> for Batcher {
             }
             self.publish_round();
         }
-        self.dispatch_soon(ctx);
+        self.dispatch_soon(done.answered, ctx);
     }
 }
 
@@ -437,8 +440,8 @@ impl Handler<ReplicaLeft> for Batcher {
         }
         self.model.metrics.remove_replica(left.replica);
         self.publish_round();
-        self.dispatch_soon(ctx);
-        self.arm_watch(ctx);
+        self.dispatch_soon(clock::now(), ctx);
+        self.arm_watch(clock::now(), ctx);
     }
 }
 

@@ -16,6 +16,8 @@ const WAIT_SHARE: f64 = 0.05;
 const MOST: f64 = 0.75;
 /// What the memory of a crowd keeps from batch to batch.
 const FADE: f64 = 0.95;
+/// What it keeps when a batch has waited in vain: a caller that stays behind alone waits few times.
+const FADE_IN_VAIN: f64 = 0.5;
 /// A wait pays if at least this share of a batch's time is there whatever its size.
 const FIXED_SHARE_MIN: f64 = 0.25;
 
@@ -40,6 +42,11 @@ impl Crowd {
     /// A batch was sent.
     pub fn batch_sent(&mut self) {
         self.peak *= FADE;
+    }
+
+    /// Nobody came while a batch waited.
+    pub fn stayed_away(&mut self) {
+        self.peak *= FADE_IN_VAIN;
     }
 
     /// How many queries to gather before a batch goes out, of at most `limit`; 1 if waiting does
@@ -101,6 +108,16 @@ mod tests {
         for _ in 0..100 {
             crowd.arrived(1);
             crowd.batch_sent();
+        }
+        assert_eq!(crowd.worth_gathering(100, &curve(200, 2), OBJECTIVE), 1);
+    }
+
+    #[test]
+    fn a_few_waits_in_vain_are_enough() {
+        let mut crowd = crowd(64);
+        for _ in 0..5 {
+            assert!(crowd.worth_gathering(100, &curve(200, 2), OBJECTIVE) > 1);
+            crowd.stayed_away();
         }
         assert_eq!(crowd.worth_gathering(100, &curve(200, 2), OBJECTIVE), 1);
     }
