@@ -3,7 +3,7 @@
 #
 # Needs Rust; gets the rest by itself where it is missing: redis-server, openssl, prometheus and
 # Python by apt-get (as root or with sudo), what test-requirements.txt names into .venv. Without
-# anything missing it needs no network. Arguments go to `cargo test`, for example: scripts/test.sh --test check_config
+# anything missing it needs no network. Arguments go to `cargo test`, for example: scripts/test.sh --test all check_config
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -10,11 +10,11 @@ use tracing::{info, warn};
 use crate::actors::catalog::ChangeError;
 use crate::actors::redis_watcher::Changes;
 use crate::config::{ApplicationConfig, Config, ContainerConfig, ModelConfig};
-use crate::domain::{
+use crate::store::event::Origin;
+use clipper_domain::{
     AppName, AppSpec, BatchSize, Command, CommandError, DEFAULT_POLICY, InputType, Label,
     LatencySlo, ModelName, ModelSpec, Runtime,
 };
-use crate::store::event::Origin;
 
 /// Between two attempts while Redis is away.
 const PAUSE: Duration = Duration::from_secs(1);

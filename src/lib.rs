@@ -8,20 +8,12 @@
 //! domain.
 
 pub mod actors;
-pub mod admin;
-pub mod bench;
 pub mod bootstrap;
-
 pub mod cli;
-pub mod clock;
 pub mod config;
-pub mod domain;
 pub mod http;
 pub mod logging;
 pub mod metrics;
 pub mod rpc;
-pub mod runtime;
 pub mod server;
-pub mod serving;
 pub mod store;
-pub mod top;

@@ -26,6 +26,7 @@ use crate::actors::data_plane::DataPlane;
 use crate::actors::deploy::Deployer;
 use crate::actors::file_sd::FileSd;
 use crate::actors::kept::Kept;
+use crate::actors::launch::{Launcher, launch_plan};
 use crate::actors::learned::LearnedCurves;
 use crate::actors::messages::{Register, RegistrationRefused};
 use crate::actors::models::{Boot, DataArbiters, Models};
@@ -35,7 +36,6 @@ use crate::actors::supervisor::RestartBudget;
 use crate::actors::watchdog::Watchdog;
 use crate::bootstrap;
 use crate::config::{Config, HttpConfig, Loaded};
-use crate::domain::Command;
 use crate::http::body::BodyLimits;
 use crate::http::health::{self, Condition, Readiness};
 use crate::http::management::ManagementState;
@@ -44,11 +44,11 @@ use crate::http::management::ports::{CatalogRead, Containers, Metadata};
 use crate::http::{management, metrics as metrics_pages, query};
 use crate::metrics::{self, Metrics, RpcEnd};
 use crate::rpc::listener::{self, Refused};
-use crate::runtime::{Launcher, launch_plan};
 use crate::store::event::Origin;
 use crate::store::policy_state::PolicyStateStore;
 use crate::store::sled::SledLog;
 use crate::store::{CatalogView, Journal};
+use clipper_domain::Command;
 
 /// Serves until SIGTERM or SIGINT.
 ///
@@ -183,7 +183,7 @@ fn keep_pool(
     plane: &Arc<DataPlane>,
     arbiters: &DataArbiters,
     list: &ContainerList,
-    (children, launcher): (HashMap<crate::domain::ModelId, ChildPlan>, Launcher),
+    (children, launcher): (HashMap<clipper_domain::ModelId, ChildPlan>, Launcher),
 ) -> Kept<ContainerPool> {
     let budget = RestartBudget::new(&config.containers);
     let (metrics, containers) = (Arc::clone(&plane.metrics), config.containers.clone());
@@ -306,7 +306,7 @@ fn child_plans(
     config: &Config,
     base_dir: &Path,
     launcher: &Launcher,
-) -> Result<HashMap<crate::domain::ModelId, ChildPlan>, String> {
+) -> Result<HashMap<clipper_domain::ModelId, ChildPlan>, String> {
     let mut plans = HashMap::new();
     for model in &config.models {
         let Some(container) = &model.container else { continue };

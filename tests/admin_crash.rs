@@ -1,12 +1,6 @@
 //! The server is killed at random points while clients change metadata over HTTP: what was
 //! acknowledged is there after the restart, what was not is there whole or not at all.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests")]
-#![allow(clippy::disallowed_methods, reason = "plain threads of a test, not actors")]
-
-#[path = "support/served.rs"]
-mod served;
-
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,7 +11,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
 use serde_json::{Value, json};
 
-use served::{Http, Served};
+use crate::support::served::{Http, Served};
 
 /// Clients at the same time; each changes names of its own, so that it knows their state.
 const CLIENTS: usize = 4;
@@ -67,10 +61,10 @@ impl Change {
         let version = |m, v| json!({ "model_name": m, "model_version": v });
         let link = |a, m| json!({ "app_name": a, "model_names": [m] });
         match self {
-            Self::AddApp(app) => ("add_app", served::app(app, 100_000)),
+            Self::AddApp(app) => ("add_app", crate::support::served::app(app, 100_000)),
             Self::DeleteApp(app) => ("delete_app", json!({ "name": app })),
             Self::AddModel(m, v) => {
-                let mut body = served::model(m);
+                let mut body = crate::support::served::model(m);
                 body["model_version"] = json!(v);
                 ("add_model", body)
             }

@@ -1,12 +1,5 @@
 //! The load generator against servers whose behaviour is known.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "helpers of tests may fail the test"
-)]
-
 use std::collections::HashSet;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -15,9 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use clipper::bench::inputs::{Choice, InputPlan, InputSource, Template};
-use clipper::domain::InputType;
-use clipper::serving::parse::predict_body;
+use clipper_domain::InputType;
+use clipper_scheduling::parse::predict_body;
+use clipper_tools::bench::inputs::{Choice, InputPlan, InputSource, Template};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use serde_json::Value;
@@ -73,7 +66,7 @@ fn read_request(stream: &mut TcpStream) -> Option<String> {
 }
 
 fn bench(addr: SocketAddr, args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_clipper"))
+    Command::new(crate::binary())
         .args(["bench", "--app", "a", "--url", &format!("http://{addr}")])
         .args(["--warmup", "0", "--duration", "0.5"])
         .args(args)

@@ -2,26 +2,20 @@
 //!
 //! Zipf(1.0) over 1,000,000 inputs, caches of 1, 2 and 5 % of them. Beside it: CLOCK, LRU, and
 //! Belady's optimum, which knows the future and may decide not to keep an input at all.
-//! `CLIPPER_TEST_ZIPF_QUERIES=5000000 cargo test --release --test cache_hits -- --nocapture` prints
+//! `CLIPPER_TEST_ZIPF_QUERIES=5000000 cargo test --release --test all cache_hits -- --nocapture`
+//! prints
 //! the table of docs/benchmarks.md.
-
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "helpers of tests may fail the test"
-)]
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use clipper::clock;
-use clipper::domain::Input;
-use clipper::serving::cache::{Lookup, PredictionCache};
-use clipper::serving::flight::Waiter;
-use clipper::serving::output::Output;
-use clipper::serving::ticket::Ticket;
+use clipper_clock as clock;
+use clipper_domain::Input;
+use clipper_scheduling::cache::{Lookup, PredictionCache};
+use clipper_scheduling::flight::Waiter;
+use clipper_scheduling::output::Output;
+use clipper_scheduling::ticket::Ticket;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 

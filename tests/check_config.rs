@@ -1,12 +1,11 @@
 //! What `clipper check-config` and `clipper serve` say about configurations, as a user sees it.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests may stop")]
 
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
 fn clipper() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_clipper"));
+    let mut command = Command::new(crate::binary());
     command.env_clear();
     command
 }

@@ -1,5 +1,4 @@
 //! The documented configuration, the schema and the structs say the same.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests may stop")]
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -1,5 +1,4 @@
 //! `clipper journal` on the journal of a real server, while it runs and afterwards.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests may stop")]
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -63,7 +62,7 @@ impl Drop for Server {
 }
 
 fn clipper(folder: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_clipper"));
+    let mut command = Command::new(crate::binary());
     command.env_clear().current_dir(folder);
     command
 }

@@ -4,8 +4,6 @@
 //! The children are this test program again, running one of the ignored tests with a directory in
 //! its environment.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a failed step is a failed test")]
-
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -13,12 +11,12 @@ use std::process::{Child, Command as Process, Stdio};
 use std::time::Duration;
 
 use clipper::config::JournalConfig;
-use clipper::domain::{BatchSize, Command, InputType, ModelId, ModelName, ModelSpec, ModelVersion};
 use clipper::store::event::{Envelope, Origin};
 use clipper::store::journal::Change;
 use clipper::store::projection::Catalog;
 use clipper::store::sled::SledLog;
 use clipper::store::{EventLog, StoreError, inspect};
+use clipper_domain::{BatchSize, Command, InputType, ModelId, ModelName, ModelSpec, ModelVersion};
 use rand::Rng;
 
 const DIRECTORY: &str = "CLIPPER_TEST_DIRECTORY";

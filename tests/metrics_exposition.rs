@@ -1,21 +1,14 @@
 //! What a scrape sees: Clipper JSON, Prometheus text, and the page that explains them.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "helpers of tests may fail the test"
-)]
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::{App, HttpServer};
-use clipper::domain::{AppName, ModelId, ModelName, ModelVersion, ReplicaId};
 use clipper::http::metrics::{configure_metrics, configure_query};
 use clipper::metrics::table::{CLIPPER_TABLE, TABLE};
 use clipper::metrics::{FlatNames, Metrics, Outcome, RpcEnd, prometheus_text_body};
+use clipper_domain::{AppName, ModelId, ModelName, ModelVersion, ReplicaId};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 

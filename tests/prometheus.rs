@@ -1,15 +1,10 @@
 //! What the server does for Prometheus: the file of targets, and the objectives.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests may stop")]
-#![allow(clippy::disallowed_methods, reason = "plain threads of a test, not actors")]
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
-#[path = "support/served.rs"]
-mod served;
-
-use served::{Served, until};
+use crate::support::served::{Served, until};
 
 /// Something on a port that answers every request with `page`.
 fn page_server(page: &'static str) -> u16 {
@@ -86,7 +81,7 @@ fn other_pages_are_no_targets() {
 fn a_file_that_cannot_be_written_is_the_first_error() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("file"), "").unwrap();
-    let out = std::process::Command::new(env!("CARGO_BIN_EXE_clipper"))
+    let out = std::process::Command::new(crate::binary())
         .args(["serve", "--query-addr", "127.0.0.1:0", "--management-addr", "127.0.0.1:0"])
         .args(["--metrics-addr", "127.0.0.1:0", "--rpc-addr", "tcp://127.0.0.1:0"])
         .arg("--data-dir")

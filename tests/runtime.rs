@@ -1,26 +1,21 @@
 //! The containers in the box, run inside the test, against a server played by the test over real
 //! sockets.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests")]
-
-#[path = "support/container_server.rs"]
-mod container_server;
-
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use clipper::domain::{InputType, ModelId, ModelName, ModelVersion};
-use clipper::runtime::noop::NoopModel;
-use clipper::runtime::onnx::{OnnxError, OnnxModel};
-use clipper::runtime::{BatchModel, ContainerOptions, ModelOutput, run_until};
+use clipper_container::noop::NoopModel;
+use clipper_container::{BatchModel, ContainerOptions, ModelOutput, run_until};
+use clipper_domain::{InputType, ModelId, ModelName, ModelVersion};
+use clipper_onnx::{OnnxError, OnnxModel};
 use serde::Deserialize;
 use serde_json::Value;
 use zeromq::prelude::*;
 
-use container_server::{Server, doubles, u32_frame, words};
+use crate::support::container_server::{Server, doubles, u32_frame, words};
 
 fn digits(file: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/digits").join(file)

@@ -1,25 +1,20 @@
 //! Containers as processes of their own: the Python runner, the wrapper for any program, and the
 //! ways in which all of them end.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests")]
-
-#[path = "support/container_server.rs"]
-mod container_server;
-
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
 use bytes::Bytes;
-use clipper::runtime::exec::{self, ExecOptions};
-use clipper::runtime::launch::PYTHON_RUNNER;
+use clipper_container::PYTHON_RUNNER;
+use clipper_container::exec::{self, ExecOptions};
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::timeout;
 use zeromq::prelude::*;
 
-use container_server::{PATIENCE, Server, doubles, u32_frame, words};
+use crate::support::container_server::{PATIENCE, Server, doubles, u32_frame, words};
 
 /// An interpreter with pyzmq and numpy.
 fn python() -> OsString {
@@ -204,11 +199,11 @@ fn container_process_body() {
     #[derive(clap::Parser)]
     struct Cli {
         #[command(subcommand)]
-        container: clipper::runtime::ContainerCommand,
+        container: clipper::cli::container::ContainerCommand,
     }
     let arguments = std::env::var("CONTAINER_ARGUMENTS").unwrap();
     let cli = <Cli as clap::Parser>::parse_from(arguments.split('\n'));
-    let code = clipper::runtime::run_cli(cli.container);
+    let code = clipper::cli::container::run_cli(cli.container);
     println!("\nended with {code:?}");
 }
 

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use actix_web::http::header;
 use actix_web::{App, HttpResponse, HttpServer, web};
-use clipper::domain::InputType;
-use clipper::serving::parse::predict_body;
+use clipper_domain::InputType;
+use clipper_scheduling::parse::predict_body;
 
 use crate::Result;
 

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use clipper::bench::Plan;
-use clipper::bench::inputs::Choice;
+use clipper_tools::bench::Plan;
+use clipper_tools::bench::inputs::Choice;
 
 use crate::Result;
 use crate::process::Process;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use clipper::bench::inputs::Choice;
+use clipper_tools::bench::inputs::Choice;
 
 use crate::Result;
 use crate::cases::Series;

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use clipper::bench::inputs::Choice;
-use clipper::bench::report::Report;
-use clipper::bench::search::GoodputSearch;
-use clipper::bench::{Arrivals, Load};
+use clipper_tools::bench::inputs::Choice;
+use clipper_tools::bench::report::Report;
+use clipper_tools::bench::search::GoodputSearch;
+use clipper_tools::bench::{Arrivals, Load};
 use nix::sys::signal::Signal;
 
 use crate::Result;
@@ -33,7 +33,7 @@ fn ideal() -> f64 {
 }
 
 /// An open loop at `rate` queries per second.
-fn open(settings: &Settings, server: &Server, rate: f64) -> clipper::bench::Plan {
+fn open(settings: &Settings, server: &Server, rate: f64) -> clipper_tools::bench::Plan {
     let mut plan = plan(settings, server.query);
     plan.load = Load::Open { rate, arrivals: Arrivals::Poisson };
     plan.connections = CONNECTIONS;

@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command};
 use std::time::Duration;
 
-use clipper::clock;
+use clipper_clock as clock;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 

@@ -9,11 +9,11 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use clipper::bench::inputs::{Choice, InputPlan};
-use clipper::bench::report::Report;
-use clipper::bench::{self, Load, Plan, Target};
-use clipper::clock;
-use clipper::domain::InputType;
+use clipper_clock as clock;
+use clipper_domain::InputType;
+use clipper_tools::bench::inputs::{Choice, InputPlan};
+use clipper_tools::bench::report::Report;
+use clipper_tools::bench::{self, Load, Plan, Target};
 
 use crate::Result;
 use crate::process::{Process, cpu_us, get, wait_for};

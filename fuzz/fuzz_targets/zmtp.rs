@@ -5,7 +5,7 @@
 #![no_main]
 #![allow(dead_code, unused_imports, missing_docs)]
 
-#[path = "../../src/domain/mod.rs"]
+#[path = "../../crates/domain/src/lib.rs"]
 mod domain;
 #[path = "../../src/rpc"]
 mod rpc {

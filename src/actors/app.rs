@@ -14,12 +14,12 @@ use super::messages::{
     StopApp, Update,
 };
 use super::router::Router;
-use crate::clock::Instant;
-use crate::domain::AppName;
-use crate::serving::cache::Lookup;
-use crate::serving::flight::{Flight, Waiter};
-use crate::serving::parse::{self, Inputs, PredictBody};
-use crate::serving::ticket::{Answer, DefaultReason, Ticket};
+use clipper_clock::Instant;
+use clipper_domain::AppName;
+use clipper_scheduling::cache::Lookup;
+use clipper_scheduling::flight::{Flight, Waiter};
+use clipper_scheduling::parse::{self, Inputs, PredictBody};
+use clipper_scheduling::ticket::{Answer, DefaultReason, Ticket};
 
 /// Keeps what feedback leaves with an application's policy. Called on HTTP workers: must be quick.
 pub trait FeedbackLog: Send + Sync {

@@ -19,18 +19,18 @@ use super::messages::{
 };
 use super::model::Model;
 use super::vigil::Vigil;
-use crate::clock::{self, Instant};
-use crate::domain::ReplicaId;
-use crate::serving::admission::Round;
-use crate::serving::attention::Attention;
-use crate::serving::batch::{BatchController, Objective};
-use crate::serving::flight::Flight;
-use crate::serving::gather::{self, Crowd};
-use crate::serving::lane::Batch;
-use crate::serving::queue::DeadlineQueue;
-use crate::serving::replicas::Replicas;
-use crate::serving::run::Run;
-use crate::serving::ticket::DefaultReason;
+use clipper_clock::{self as clock, Instant};
+use clipper_domain::ReplicaId;
+use clipper_scheduling::admission::Round;
+use clipper_scheduling::attention::Attention;
+use clipper_scheduling::batch::{BatchController, Objective};
+use clipper_scheduling::flight::Flight;
+use clipper_scheduling::gather::{self, Crowd};
+use clipper_scheduling::lane::Batch;
+use clipper_scheduling::queue::DeadlineQueue;
+use clipper_scheduling::replicas::Replicas;
+use clipper_scheduling::run::Run;
+use clipper_scheduling::ticket::DefaultReason;
 
 /// The actor. Started by its [`Model`], which starts another one if it dies.
 #[derive(Debug)]

@@ -24,14 +24,14 @@ use actix::prelude::*;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::kept::Lifeline;
-use crate::clock;
 use crate::config::JournalConfig;
-use crate::domain::{Command, CommandError};
 use crate::store::event::{Envelope, Event, Origin};
 use crate::store::journal::Change;
 use crate::store::projection::{Catalog, Effect};
 use crate::store::replay::Replay;
 use crate::store::{CatalogView, Journal, StoreError};
+use clipper_clock as clock;
+use clipper_domain::{Command, CommandError};
 
 /// Sender: management handlers, bootstrap. Reply: after the change is durable and every subscriber
 /// has applied it, or `journal.publish_timeout_ms` later. Full queue: `Unavailable` at once.

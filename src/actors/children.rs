@@ -24,11 +24,11 @@ use tracing::{error, info, warn};
 use super::container_pool::ContainerPool;
 use super::supervisor::{RestartBudget, Verdict};
 use super::trial::{StartTrial, Trial, TrialLink};
-use crate::clock;
+use crate::actors::launch::{Launch, Launcher};
 use crate::config::ContainersConfig;
-use crate::domain::{InputType, ModelId, Replicas};
 use crate::metrics::Metrics;
-use crate::runtime::launch::{Launch, Launcher};
+use clipper_clock as clock;
+use clipper_domain::{InputType, ModelId, Replicas};
 
 /// The last lines of a process that has ended are waited for so long.
 const LAST_LINES_WAIT: Duration = Duration::from_millis(500);

@@ -25,16 +25,16 @@ use super::directory::ModelHandle;
 use super::messages::{
     Attach, BatchDone, CloseContainer, ContainerEnded, Detach, ReplicaLeft, ReplicaReady, RunBatch,
 };
-use crate::clock::{self, Instant};
-use crate::domain::{InputType, ModelId, ReplicaId};
 use crate::metrics::RpcEnd;
-use crate::rpc::codec::{self, AnswerLimits, Extensions, FromContainer};
 use crate::rpc::listener::{self, Place};
-use crate::rpc::wire::WireChunks;
-use crate::rpc::zmtp::{Decoder, Incoming, ZmtpError};
-use crate::serving::flight::Flight;
-use crate::serving::output::Output;
-use crate::serving::ticket::DefaultReason;
+use clipper_clock::{self as clock, Instant};
+use clipper_domain::{InputType, ModelId, ReplicaId};
+use clipper_rpc::codec::{self, AnswerLimits, Extensions, FromContainer};
+use clipper_rpc::wire::WireChunks;
+use clipper_rpc::zmtp::{Decoder, Incoming, ZmtpError};
+use clipper_scheduling::flight::Flight;
+use clipper_scheduling::output::Output;
+use clipper_scheduling::ticket::DefaultReason;
 
 /// What a container is, as registered.
 #[derive(Debug, Clone)]

@@ -26,10 +26,10 @@ use super::messages::{
 };
 use super::models::DataArbiters;
 use super::trial::{EndTrial, GrowTrial, StartTrial, Trial, TrialLink};
-use crate::domain::{InputType, ModelId, ReplicaId};
 use crate::metrics::RpcEnd;
 use crate::metrics::file_sd::MetricsAt;
 use crate::rpc::listener::{Introduction, Registration};
+use clipper_domain::{InputType, ModelId, ReplicaId};
 
 /// How often the pool looks for replicas whose end it was not told of.
 const SWEEP: Duration = Duration::from_secs(5);

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use super::directory::Directory;
 use crate::config::{Config, ContainersConfig, RpcConfig, ServingConfig};
 use crate::metrics::Metrics;
-use crate::serving::cache::PredictionCache;
+use clipper_scheduling::cache::PredictionCache;
 
 /// Shared by reference; everything in it may be used from any thread.
 #[derive(Debug)]

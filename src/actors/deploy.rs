@@ -30,14 +30,14 @@ use super::kept::Kept;
 use super::messages::RunBatch;
 use super::redis_watcher::Changes;
 use super::trial::{EndTrial, GrowTrial, StartTrial, Trial, TrialState};
-use crate::clock::{self, Instant};
 use crate::config::ManagementConfig;
-use crate::domain::{Command, Deployment, Input, ModelId};
-use crate::serving::flight::{Flight, Waiter};
-use crate::serving::output::Output;
-use crate::serving::ticket::{Answer, Ticket};
 use crate::store::CatalogView;
 use crate::store::event::Origin;
+use clipper_clock::{self as clock, Instant};
+use clipper_domain::{Command, Deployment, Input, ModelId};
+use clipper_scheduling::flight::{Flight, Waiter};
+use clipper_scheduling::output::Output;
+use clipper_scheduling::ticket::{Answer, Ticket};
 
 /// The serial of what is tried out in cache keys; registrations count from 1.
 const TRIAL_SERIAL: u64 = 0;

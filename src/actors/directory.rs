@@ -8,10 +8,10 @@ use actix::Addr;
 use parking_lot::{Mutex, RwLock};
 
 use super::batcher::Batcher;
-use crate::domain::{ModelName, ModelSpec, ModelVersion};
 use crate::metrics::ModelMetrics;
-use crate::serving::admission::{QueuedByObjective, Round};
-use crate::serving::latency::LatencyCurve;
+use clipper_domain::{ModelName, ModelSpec, ModelVersion};
+use clipper_scheduling::admission::{QueuedByObjective, Round};
+use clipper_scheduling::latency::LatencyCurve;
 
 /// One registered model version, as the query path sees it.
 #[derive(Debug)]

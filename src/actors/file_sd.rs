@@ -17,10 +17,10 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tracing::{debug, error, info};
 
-use crate::clock::{self, Instant};
 use crate::config::MetricsConfig;
-use crate::domain::{ModelId, ReplicaId};
 use crate::metrics::file_sd::{MetricsAt, file_text, is_containers_page};
+use clipper_clock::{self as clock, Instant};
+use clipper_domain::{ModelId, ReplicaId};
 
 type Key = (ModelId, ReplicaId);
 type Members = BTreeMap<Key, MetricsAt>;

@@ -14,8 +14,8 @@ use tokio::sync::{oneshot, watch};
 use tracing::{error, warn};
 
 use super::supervisor::{RestartBudget, Verdict};
-use crate::clock;
 use crate::metrics::Metrics;
+use clipper_clock as clock;
 
 /// Held by a kept actor: it is dropped with the actor, however that ends.
 #[derive(Debug, Default)]

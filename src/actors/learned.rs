@@ -12,9 +12,9 @@ use tracing::{info, warn};
 
 use super::data_plane::DataPlane;
 use crate::config::Config;
-use crate::domain::ModelId;
-use crate::serving::latency::LatencyCurve;
 use crate::store::soft_file::SoftFile;
+use clipper_domain::ModelId;
+use clipper_scheduling::latency::LatencyCurve;
 
 /// Its name in the data directory.
 const FILE: &str = "latency-curves.json";

@@ -12,14 +12,14 @@ use super::batcher::Batcher;
 use super::container::Container;
 use super::data_plane::Permit;
 use super::directory::{ModelEntry, ModelHandle};
-use crate::clock::Instant;
-use crate::domain::{AppName, AppSpec, InputType, ModelId, ReplicaId, Replicas};
 use crate::metrics::{AppMetrics, RpcEnd};
 use crate::rpc::listener::Registration;
-use crate::serving::flight::Flight;
-use crate::serving::output::Output;
-use crate::serving::parse::BodyError;
-use crate::serving::ticket::{Answer, Ticket};
+use clipper_clock::Instant;
+use clipper_domain::{AppName, AppSpec, InputType, ModelId, ReplicaId, Replicas};
+use clipper_scheduling::flight::Flight;
+use clipper_scheduling::output::Output;
+use clipper_scheduling::parse::BodyError;
+use clipper_scheduling::ticket::{Answer, Ticket};
 
 // ---------------------------------------------------------------------------------------- App
 

@@ -37,6 +37,7 @@ pub mod deploy;
 pub mod directory;
 pub mod file_sd;
 pub mod kept;
+pub mod launch;
 pub mod learned;
 pub mod messages;
 pub mod model;

@@ -13,9 +13,9 @@ use super::kept::Kept;
 use super::messages::{BatcherEnded, BatcherReady, ModelEnded, RetireModel, StopBatcher};
 use super::models::Models;
 use super::supervisor::{RestartBudget, Verdict};
-use crate::clock::{self, Instant};
-use crate::serving::flight::Flight;
-use crate::serving::ticket::DefaultReason;
+use clipper_clock::{self as clock, Instant};
+use clipper_scheduling::flight::Flight;
+use clipper_scheduling::ticket::DefaultReason;
 
 /// The actor. Lives on one of the data arbiters, with its batcher and its containers.
 #[derive(Debug)]

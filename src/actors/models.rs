@@ -18,10 +18,10 @@ use super::kept::{Kept, Replaced};
 use super::messages::{ModelChange, ModelEnded, ModelsChanged, RetireModel};
 use super::model::Model;
 use super::supervisor::{RestartBudget, Verdict};
-use crate::clock;
-use crate::domain::{ModelId, ModelSpec, Replicas};
-use crate::serving::latency::LatencyCurve;
 use crate::store::projection::{Catalog, Effect};
+use clipper_clock as clock;
+use clipper_domain::{ModelId, ModelSpec, Replicas};
+use clipper_scheduling::latency::LatencyCurve;
 
 /// How long a deployed version's batcher is waited for before queries go to it.
 const BATCHER_WAIT: Duration = Duration::from_secs(1);

@@ -10,7 +10,6 @@ use super::container_pool::ContainerInfo;
 use super::redis_session::{Session, text};
 use super::redis_watcher::{Learnt, RedisParts};
 use crate::config::OnDataLoss;
-use crate::domain::AppName;
 use crate::store::policy_state::app_of;
 use crate::store::projection::Catalog;
 use crate::store::redis::client::LinkError;
@@ -22,6 +21,7 @@ use crate::store::redis::tables::{
 };
 use crate::store::redis::transaction::{Outcome, Transaction};
 use crate::store::redis::writes::{Entries, Write, of_catalog};
+use clipper_domain::AppName;
 
 /// Numbers that one frontend may give to replicas of a model.
 const SLOT_SIZE: u32 = 1_000_000;

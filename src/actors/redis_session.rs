@@ -14,8 +14,6 @@ use tracing::{error, info, warn};
 use super::catalog::{Acknowledged, ChangeError, Execute, Record};
 use super::redis_rows::Rows;
 use super::redis_watcher::{Job, Jobs, RedisParts, Reply, answer};
-use crate::clock::{self, Instant};
-use crate::domain::Command;
 use crate::store::event::{Event, Origin};
 use crate::store::redis::client::{ANNOUNCEMENTS, Link, LinkError, Notice};
 use crate::store::redis::diff::{Observed, diff};
@@ -23,6 +21,8 @@ use crate::store::redis::marker::{Memory, linking_key, mark_of_link};
 use crate::store::redis::tables::{Key, Raw, Table};
 use crate::store::redis::transaction::{Outcome, Transaction};
 use crate::store::redis::writes::{Entries, Write, key_of, keys_of, related, writes};
+use clipper_clock::{self as clock, Instant};
+use clipper_domain::Command;
 
 /// An announcement that no notice has followed is forgotten after this.
 const ANNOUNCED_FOR: Duration = Duration::from_secs(2);

@@ -30,12 +30,12 @@ use super::kept::Kept;
 use super::redis_rows::guess_numbers;
 use super::redis_session::Session;
 use crate::config::RedisConfig;
-use crate::domain::Command;
 use crate::metrics::Metrics;
 use crate::store::CatalogView;
 use crate::store::event::Origin;
 use crate::store::policy_state::PolicyStateStore;
 use crate::store::redis::client::Settings;
+use clipper_domain::Command;
 
 /// What the watcher works with.
 #[derive(Clone)]

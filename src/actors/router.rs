@@ -15,10 +15,10 @@ use super::directory::ModelEntry;
 use super::kept::{Kept, Replaced};
 use super::messages::{AppEnded, AppFacts, Redefine, Relink, StopApp};
 use super::supervisor::{RestartBudget, Verdict};
-use crate::clock;
-use crate::domain::{AppName, AppSpec, ModelName};
-use crate::serving::output::Output;
 use crate::store::projection::{Catalog, Effect};
+use clipper_clock as clock;
+use clipper_domain::{AppName, AppSpec, ModelName};
+use clipper_scheduling::output::Output;
 
 /// The worker's applications by name, read by its request handlers on the same thread.
 #[derive(Debug, Clone, Default)]

@@ -24,19 +24,19 @@ use super::model::Model;
 use super::models::{Boot, DataArbiters, Models};
 use super::router::{Route, Router, Routes};
 use super::supervisor::RestartBudget;
-use crate::clock;
+use crate::actors::launch::{Launch, Launcher};
 use crate::config::Config;
-use crate::domain::{AppName, Command, InputType, LatencySlo, ModelId};
 use crate::metrics::{FlatNames, Metrics, RpcEnd, prometheus_text_body};
 use crate::rpc::listener::{self, Refused};
-use crate::runtime::launch::{Launch, Launcher};
-use crate::runtime::noop::NoopModel;
-use crate::runtime::session::{self, ContainerOptions};
-use crate::serving::ticket::{Answer, DefaultReason};
 use crate::store::Journal;
 use crate::store::event::Origin;
 use crate::store::memory::MemoryDisk;
 use crate::store::samples;
+use clipper_clock as clock;
+use clipper_container::noop::NoopModel;
+use clipper_container::session::{self, ContainerOptions};
+use clipper_domain::{AppName, Command, InputType, LatencySlo, ModelId};
+use clipper_scheduling::ticket::{Answer, DefaultReason};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Longer than any test.

@@ -6,8 +6,8 @@
 
 use std::time::Duration;
 
-use crate::clock::Instant;
 use crate::config::ContainersConfig;
+use clipper_clock::Instant;
 
 /// What to do about a dead child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,7 +67,7 @@ impl RestartBudget {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock;
+    use clipper_clock as clock;
 
     fn budget() -> RestartBudget {
         RestartBudget::new(&ContainersConfig {

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::container::Container;
-use crate::domain::{InputType, ModelId, ReplicaId, Replicas};
+use clipper_domain::{InputType, ModelId, ReplicaId, Replicas};
 
 /// Start one process. Sender: a deployment. Reply: what to watch, or why it was not started.
 #[derive(Debug, Message)]

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::clock::{self, Instant};
+use clipper_clock::{self as clock, Instant};
 
 /// At most one vigil at a time; a longer one prolongs it.
 #[derive(Debug, Default)]

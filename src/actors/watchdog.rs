@@ -13,8 +13,8 @@ use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
 use tracing::{info, warn};
 
-use crate::clock::{self, Instant};
 use crate::metrics::Metrics;
+use clipper_clock::{self as clock, Instant};
 
 /// Between two messages to one thread.
 const PERIOD: Duration = Duration::from_secs(1);

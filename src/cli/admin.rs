@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 
 use super::remote::{Failure, ServerArgs};
 use super::{answer, exit};
-use crate::admin::rows::{AppRow, ContainerRow, ModelRow, hint};
-use crate::admin::{Client, ClientError, table};
-use crate::domain::OnModelError;
+use clipper_domain::OnModelError;
+use clipper_tools::admin::rows::{AppRow, ContainerRow, ModelRow, hint};
+use clipper_tools::admin::{Client, ClientError, table};
 
 /// `clipper admin`
 #[allow(clippy::doc_markdown, reason = "the help prints these texts as they are")]

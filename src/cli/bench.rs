@@ -9,12 +9,12 @@ use std::time::Duration;
 use clap::Args;
 
 use super::answer;
-use crate::bench::inputs::{Choice, InputPlan};
-use crate::bench::report::Report;
-use crate::bench::search::GoodputSearch;
-use crate::bench::{self, Arrivals, Load, Plan, Progress, Target, plot};
-use crate::clock;
-use crate::domain::InputType;
+use clipper_clock as clock;
+use clipper_domain::InputType;
+use clipper_tools::bench::inputs::{Choice, InputPlan};
+use clipper_tools::bench::report::Report;
+use clipper_tools::bench::search::GoodputSearch;
+use clipper_tools::bench::{self, Arrivals, Load, Plan, Progress, Target, plot};
 
 /// Highest rate that a search tries, requests per second.
 const RATE_MAX: f64 = 1e6;

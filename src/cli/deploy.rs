@@ -10,10 +10,9 @@ use serde_json::{Value, json};
 
 use super::remote::{Failure, ServerArgs};
 use super::{answer, exit};
-use crate::admin::rows::hint;
-use crate::admin::{Client, ClientError, deployment};
-use crate::domain::InputType;
-use crate::runtime::onnx;
+use clipper_domain::InputType;
+use clipper_tools::admin::rows::hint;
+use clipper_tools::admin::{Client, ClientError, deployment};
 
 /// The answer of the server may take this much longer than the deployment.
 const SLACK: Duration = Duration::from_secs(30);
@@ -274,6 +273,16 @@ fn next_version(client: &Client, name: &str) -> Result<String, ClientError> {
     Ok(deployment::next_version(versions))
 }
 
+#[cfg(feature = "onnx")]
+fn declared_width(path: &Path) -> Option<usize> {
+    clipper_onnx::declared_width(path).ok()
+}
+
+#[cfg(not(feature = "onnx"))]
+fn declared_width(_: &Path) -> Option<usize> {
+    None
+}
+
 /// Zeros of the width that an ONNX file declares. One that cannot be read has its say on the
 /// server, whose container says what is wrong with it.
 fn declared_input(runtime: &Value, input_type: InputType) -> Option<Value> {
@@ -283,6 +292,6 @@ fn declared_input(runtime: &Value, input_type: InputType) -> Option<Value> {
         InputType::Floats | InputType::Doubles => json!(0.0),
         InputType::Bytes | InputType::Strings => return None,
     };
-    let width = onnx::declared_width(Path::new(path)).ok()?;
+    let width = declared_width(Path::new(path))?;
     Some(Value::Array(vec![zero; width]))
 }

@@ -9,8 +9,8 @@ use serde::Serialize;
 
 use super::{answer, env_vars, exit, value};
 use crate::config::{Config, Override};
-use crate::domain::BatchSize;
 use crate::store::inspect::{self, StateAt};
+use clipper_domain::BatchSize;
 
 /// What can be asked of the journal.
 #[derive(Debug, Subcommand)]

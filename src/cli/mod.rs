@@ -5,6 +5,7 @@
 mod admin;
 mod bench;
 mod check_config;
+pub mod container;
 mod deploy;
 mod journal;
 mod remote;
@@ -71,7 +72,7 @@ Examples:
     Container {
         /// What kind.
         #[command(subcommand)]
-        runtime: crate::runtime::ContainerCommand,
+        runtime: crate::cli::container::ContainerCommand,
     },
     /// Print what makes a shell complete this command line.
     #[command(after_help = "\
@@ -183,7 +184,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Deploy(args) => args.run(),
         Command::Bench(args) => args.run(),
         Command::Top(args) => args.run(),
-        Command::Container { runtime } => crate::runtime::run_cli(runtime),
+        Command::Container { runtime } => crate::cli::container::run_cli(runtime),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "clipper", &mut script);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::{UNREACHABLE, exit};
-use crate::admin::{Client, ClientError};
+use clipper_tools::admin::{Client, ClientError};
 
 /// Which server.
 #[derive(Debug, Args)]

@@ -7,8 +7,8 @@ use std::time::Duration;
 use clap::Args;
 
 use super::{UNREACHABLE, answer, exit};
-use crate::top::view::View;
-use crate::top::{self, Options, grid};
+use clipper_tools::top::view::View;
+use clipper_tools::top::{self, Options, grid};
 
 /// `clipper top`
 #[allow(clippy::doc_markdown, reason = "the help prints these texts as they are")]

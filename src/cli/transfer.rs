@@ -6,7 +6,6 @@ use std::time::Duration;
 use clap::Args;
 
 use super::{answer, env_vars, value};
-use crate::clock;
 use crate::config::{Config, Override};
 use crate::store::EventLog as _;
 use crate::store::event::{Envelope, Event, Origin};
@@ -16,6 +15,7 @@ use crate::store::redis::diff::{Observed, diff};
 use crate::store::redis::transaction::{Outcome, Transaction};
 use crate::store::redis::writes::{Entries, writes};
 use crate::store::sled::SledLog;
+use clipper_clock as clock;
 
 /// Events in one step: of a journal's change, of a transaction.
 const EVENTS_AT_ONCE: usize = 500;

@@ -16,7 +16,7 @@ pub mod schema;
 mod validate;
 mod walk;
 
-use crate::domain::{ModelId, ModelName, ModelVersion, OnModelError, Runtime};
+use clipper_domain::{ModelId, ModelName, ModelVersion, OnModelError, Runtime};
 
 pub use fault::{ConfigFaults, Fault, Origin};
 pub use load::{Loaded, Override};

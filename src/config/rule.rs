@@ -6,7 +6,7 @@ use std::path::Path;
 use toml::Value;
 use tracing_subscriber::EnvFilter;
 
-use crate::domain::{BatchSize, InputType, LatencySlo, ModelName};
+use clipper_domain::{BatchSize, InputType, LatencySlo, ModelName};
 
 /// The rule of one key.
 #[derive(Debug, Clone, Copy)]

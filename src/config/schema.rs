@@ -3,7 +3,7 @@
 //! A test compares this with the structs and with the documented file.
 
 use super::rule::Rule;
-use crate::domain::OnModelError;
+use clipper_domain::OnModelError;
 
 /// One key of a table.
 #[derive(Debug)]

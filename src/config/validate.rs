@@ -10,7 +10,7 @@ use super::fault::Origin;
 use super::rule::{rpc_socket_addr, split_python_function};
 use super::walk::Draft;
 use super::{Config, schema};
-use crate::domain::InputType;
+use clipper_domain::InputType;
 
 /// Frames of a batch beside its inputs: delimiter, version, type, id, request type, header length,
 /// header (protocol page, section 3).

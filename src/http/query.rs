@@ -17,11 +17,11 @@ use super::schema::rapidjson_phrase;
 use crate::actors::app::App;
 use crate::actors::messages::{Predict, Progress, QueryRefused, Started, Update};
 use crate::actors::router::{Route, Routes};
-use crate::clock;
-use crate::domain::OnModelError;
 use crate::metrics::Outcome;
-use crate::serving::parse::BodyError;
-use crate::serving::ticket::{Answer, DefaultReason};
+use clipper_clock as clock;
+use clipper_domain::OnModelError;
+use clipper_scheduling::parse::BodyError;
+use clipper_scheduling::ticket::{Answer, DefaultReason};
 
 const PREDICT_SCHEMA: &str = "\n  {\n   \"input\" := [double] | [int] | [string] | [byte] | \
                               [float],\n  }\n";

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
-use crate::clock;
+use clipper_clock as clock;
 
 use super::histogram::{Snapshot, float};
 use super::meter::Rates;

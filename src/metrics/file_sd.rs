@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::Serialize;
 
-use crate::domain::{ModelId, ReplicaId};
+use clipper_domain::{ModelId, ReplicaId};
 
 const PREFIX: &[u8] = b"clipper-metrics=";
 
@@ -97,7 +97,7 @@ pub fn is_containers_page(answer: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{ModelName, ModelVersion};
+    use clipper_domain::{ModelName, ModelVersion};
 
     fn at(peer: &str, identity: &str) -> Option<String> {
         match MetricsAt::of(peer.parse().unwrap(), identity.as_bytes()) {

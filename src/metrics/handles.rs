@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 
-use crate::clock;
-use crate::domain::ReplicaId;
+use clipper_clock as clock;
+use clipper_domain::ReplicaId;
 
 use super::Outcome;
 use super::histogram::{Histogram, micros};

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::clock::Instant;
+use clipper_clock::Instant;
 
 use super::histogram::float;
 
@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn averages_are_unknown_before_the_first_tick() {
-        let start = crate::clock::now();
+        let start = clipper_clock::now();
         let mut meter = Meter::new(start);
         meter.advance(start + Duration::from_millis(4_999), 10);
         let rates = meter.rates(start + Duration::from_secs(4), 10);
@@ -92,7 +92,7 @@ mod tests {
 
     #[test]
     fn averages_start_at_the_first_rate_and_decay() {
-        let start = crate::clock::now();
+        let start = clipper_clock::now();
         let mut meter = Meter::new(start);
         meter.advance(start + TICK, 50);
         assert_eq!(meter.rates(start + TICK, 50).decaying.map(|r| r.to_string()), ["10"; 3]);
@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn late_ticks_equal_ticks_in_time_at_an_even_rate() {
-        let start = crate::clock::now();
+        let start = clipper_clock::now();
         let (mut late, mut prompt) = (Meter::new(start), Meter::new(start));
         late.advance(start + TICK, 5);
         prompt.advance(start + TICK, 5);

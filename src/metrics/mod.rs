@@ -9,8 +9,8 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::{Mutex, RwLock};
 
-use crate::clock;
-use crate::domain::{AppName, ModelId};
+use clipper_clock as clock;
+use clipper_domain::{AppName, ModelId};
 
 pub mod clipper_json;
 pub mod file_sd;
@@ -20,48 +20,13 @@ pub mod meter;
 pub mod prometheus_text;
 pub mod table;
 
+pub use clipper_domain::Outcome;
 pub use clipper_json::clipper_json_body;
 pub use handles::{AppMetrics, ModelMetrics};
 pub use prometheus_text::{FlatNames, prometheus_text_body};
 
 use histogram::Snapshot;
 use meter::{Meter, Rates};
-
-/// How a query ended, as a label.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Outcome {
-    /// A model's output.
-    Prediction,
-    /// The default output: no connected replica.
-    NoReplica,
-    /// The default output: the deadline passed.
-    Late,
-    /// The default output: the model's queue was full or could not make the deadline.
-    Shed,
-    /// The default output: the replica failed on this query.
-    Failed,
-    /// The default output, or the error itself: the model answered with an error.
-    ModelError,
-}
-
-impl Outcome {
-    /// Every outcome, in the order of declaration.
-    pub const ALL: [Self; 6] =
-        [Self::Prediction, Self::NoReplica, Self::Late, Self::Shed, Self::Failed, Self::ModelError];
-
-    /// The value of the label `outcome`.
-    #[must_use]
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Prediction => "prediction",
-            Self::NoReplica => "no_replica",
-            Self::Late => "late",
-            Self::Shed => "shed",
-            Self::Failed => "failed",
-            Self::ModelError => "model_error",
-        }
-    }
-}
 
 /// Why a container connection ended or was refused, as a label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -340,7 +305,7 @@ mod tests {
 
     use std::time::Duration;
 
-    use crate::domain::{ModelName, ModelVersion, ReplicaId};
+    use clipper_domain::{ModelName, ModelVersion, ReplicaId};
 
     #[test]
     fn rates_decay_without_anybody_asking() {

@@ -23,13 +23,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tracing::{debug, warn};
 
-use super::codec::{self, AnswerLimits, DecodeError, Extensions, FromContainer};
-use super::wire::WireChunks;
-use super::zmtp::{Decoder, Handshake, Incoming, Limits, Step, ZmtpError};
-use crate::clock::{self, Instant};
 use crate::config::RpcConfig;
-use crate::domain::{InputType, ModelId};
 use crate::metrics::{Metrics, RpcEnd};
+use clipper_clock::{self as clock, Instant};
+use clipper_domain::{InputType, ModelId};
+use clipper_rpc::codec::{self, AnswerLimits, DecodeError, Extensions, FromContainer};
+use clipper_rpc::wire::WireChunks;
+use clipper_rpc::zmtp::{Decoder, Handshake, Incoming, Limits, Step, ZmtpError};
 
 /// Message limits until a container has registered: its metadata is a few short frames.
 const HANDSHAKE_LIMITS: Limits =

@@ -5,9 +5,9 @@ use tracing::warn;
 
 use crate::actors::app::FeedbackLog;
 use crate::actors::redis_watcher::Learnt;
-use crate::domain::AppName;
 use crate::http::management::ports::PolicyStates;
 use crate::store::policy_state::{self, PolicyStateStore, Put};
+use clipper_domain::AppName;
 
 /// Policy state: the default policy's is `{"y_hat":"<default output>"}` (protocol page, section 2).
 pub(super) struct States {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{AppName, AppSpec, ModelId, ModelName, ModelSpec, Replicas};
+use clipper_domain::{AppName, AppSpec, ModelId, ModelName, ModelSpec, Replicas};
 
 /// One change of the metadata. Applying it is [`super::projection::Catalog::apply`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::error::StoreError;
-use crate::domain::AppName;
+use clipper_domain::AppName;
 
 /// A bounded table of texts, kept by a storage engine. Calls are short but may touch the disk.
 pub trait SoftTable: Send + Sync {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::event::Event;
-use crate::domain::{
+use clipper_domain::{
     AppName, AppSpec, Command, CommandError, Deployment, InputType, ModelId, ModelName, ModelSpec,
     ModelVersion, Replicas,
 };

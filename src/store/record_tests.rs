@@ -5,13 +5,13 @@ use std::path::PathBuf;
 use proptest::prelude::*;
 
 use super::*;
-use crate::domain::{Command, InputType};
 use crate::store::event::{Event, Origin};
 use crate::store::projection::Catalog;
 use crate::store::replay::Snapshot;
 use crate::store::samples::{
     add_app, add_model, app, app_name, changes, model_id, model_name, replicas,
 };
+use clipper_domain::{Command, InputType};
 
 /// One record of each kind of event, as they were when version 1 was the newest.
 fn version_1() -> Vec<(&'static str, usize, Envelope)> {

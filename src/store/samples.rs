@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::event::{Envelope, Origin};
 use super::journal::Change;
 use super::projection::Catalog;
-use crate::domain::{
+use clipper_domain::{
     AppName, AppSpec, BatchSize, Command, DEFAULT_POLICY, Deployment, InputType, LatencySlo,
     ModelId, ModelName, ModelSpec, ModelVersion, OnModelError, Replicas, Runtime,
 };

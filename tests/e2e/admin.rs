@@ -10,8 +10,8 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 
-use crate::support::http::{Connection, request};
-use crate::support::server::Server;
+use crate::e2e::support::http::{Connection, request};
+use crate::e2e::support::server::Server;
 
 /// How often the server is killed; `CLIPPER_KILL_ROUNDS` says otherwise.
 const ROUNDS: u32 = 20;

@@ -4,12 +4,12 @@ use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 
-use crate::support::eventually;
-use crate::support::server::Server;
+use crate::e2e::support::eventually;
+use crate::e2e::support::server::Server;
 
 /// `clipper` with `line` as its words, against `url`.
 pub fn clipper(url: &str, line: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_clipper"));
+    let mut command = Command::new(crate::binary());
     command.args(line).env("CLIPPER_MANAGEMENT_URL", url).output().unwrap()
 }
 
@@ -119,7 +119,7 @@ fn a_server_that_is_not_there_is_told_apart() {
 fn a_watch_shows_what_changes() {
     use std::io::{BufRead, BufReader};
     let server = Server::start();
-    let mut watch = Command::new(env!("CARGO_BIN_EXE_clipper"))
+    let mut watch = Command::new(crate::binary())
         .args(["admin", "apps", "list", "--json", "--watch", "0.05", "--url", &url(&server)])
         .stdout(std::process::Stdio::piped())
         .spawn()

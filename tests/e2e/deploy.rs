@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::admin_cli::text;
-use crate::support::http::{Connection, get};
-use crate::support::server::Server;
-use crate::support::{children_of, descendants_of, eventually, is_running, python, signal};
+use crate::e2e::admin_cli::text;
+use crate::e2e::support::http::{Connection, get};
+use crate::e2e::support::server::Server;
+use crate::e2e::support::{children_of, descendants_of, eventually, is_running, python, signal};
 
 const MODELS: &str = "\
 import os
@@ -87,7 +87,7 @@ fn folder() -> tempfile::TempDir {
 }
 
 fn command(server: &Server, folder: &Path, words: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_clipper"));
+    let mut command = Command::new(crate::binary());
     command.current_dir(folder).arg("deploy").arg("--url");
     command.arg(format!("http://{}", server.management));
     // Before the words, as a --command takes everything that follows.
@@ -194,7 +194,7 @@ fn a_good_model_is_served_and_is_back_after_a_crash() {
 
 /// What `clipper journal` says of a server that has stopped.
 fn journal(server: &Server, words: &[&str]) -> String {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_clipper"));
+    let mut command = Command::new(crate::binary());
     let output = command.arg("journal").args(words).arg("--data-dir").arg(server.data_dir());
     let output = output.output().unwrap();
     assert!(output.status.success(), "{}", text(&output.stderr));
@@ -228,7 +228,7 @@ fn a_new_version_takes_over_without_a_failed_query() {
         .map(|_| {
             let (addr, stop, asked) = (server.query, Arc::clone(&stop), Arc::clone(&asked));
             std::thread::spawn(move || {
-                let mut client = crate::support::http::Client::new(addr);
+                let mut client = crate::e2e::support::http::Client::new(addr);
                 let mut outputs = Vec::new();
                 while !stop.load(Ordering::Relaxed) {
                     // Never the same input, so that no answer comes from the cache.
@@ -366,7 +366,7 @@ fn every_command_of_the_page_runs() {
     ] {
         std::fs::write(folder.path().join(name), bytes).unwrap();
     }
-    let clipper = Path::new(env!("CARGO_BIN_EXE_clipper")).parent().unwrap();
+    let clipper = Path::new(crate::binary()).parent().unwrap();
     let python = PathBuf::from(python());
     let mut path = vec![python.parent().unwrap().to_owned(), clipper.to_owned()];
     path.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap()));

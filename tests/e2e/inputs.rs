@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::support::container::{Container, type_code};
-use crate::support::server::Server;
+use crate::e2e::support::container::{Container, type_code};
+use crate::e2e::support::server::Server;
 
 const SLO_US: u64 = 30_000_000;
 

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::support::server::Server;
-use crate::support::{config_of_noop, eventually};
+use crate::e2e::support::server::Server;
+use crate::e2e::support::{config_of_noop, eventually};
 
 const INPUTS: u32 = 128;
 

@@ -5,11 +5,11 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::support::bystander::Bystander;
-use crate::support::container::Container;
-use crate::support::eventually;
-use crate::support::python;
-use crate::support::server::Server;
+use crate::e2e::support::bystander::Bystander;
+use crate::e2e::support::container::Container;
+use crate::e2e::support::eventually;
+use crate::e2e::support::python;
+use crate::e2e::support::server::Server;
 
 const SLO_US: u64 = 30_000_000;
 const MODEL: &str = "\

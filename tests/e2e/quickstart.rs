@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::support::server::Server;
+use crate::e2e::support::server::Server;
 
 #[derive(Deserialize)]
 struct Image {

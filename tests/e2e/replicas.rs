@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use crate::support::http::Client;
-use crate::support::server::{Prediction, Server};
-use crate::support::{config_of_noop, descendants_of, eventually, signal, within};
+use crate::e2e::support::http::Client;
+use crate::e2e::support::server::{Prediction, Server};
+use crate::e2e::support::{config_of_noop, descendants_of, eventually, signal, within};
 
 const CLIENTS: u64 = 8;
 const KILLS: usize = 5;

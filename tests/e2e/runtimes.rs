@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use crate::support::server::Server;
-use crate::support::{
+use crate::e2e::support::server::Server;
+use crate::e2e::support::{
     config_of_noop, descendants_of, eventually, is_running, python, signal, within,
 };
 

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 
-use crate::support::bystander::Bystander;
-use crate::support::server::Server;
-use crate::support::{eventually, python};
+use crate::e2e::support::bystander::Bystander;
+use crate::e2e::support::server::Server;
+use crate::e2e::support::{eventually, python};
 
 const TERMINAL: &str = include_str!("terminal.py");
 
@@ -22,12 +22,7 @@ fn urls(server: &Server) -> [String; 4] {
 }
 
 fn top(server: &Server, options: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_clipper"))
-        .arg("top")
-        .args(urls(server))
-        .args(options)
-        .output()
-        .unwrap()
+    Command::new(crate::binary()).arg("top").args(urls(server)).args(options).output().unwrap()
 }
 
 /// One look of a second.
@@ -81,7 +76,7 @@ fn a_table_names_applications_models_and_replicas_and_says_why_defaults_went_out
     let stop = Arc::new(Mutex::new(false));
     let stopped = Arc::clone(&stop);
     let asking = std::thread::spawn(move || {
-        let mut client = crate::support::http::Client::new(query);
+        let mut client = crate::e2e::support::http::Client::new(query);
         while !*stopped.lock().unwrap() {
             assert_eq!(client.post("/lonely/predict", b"{\"input\": [1]}").status, 200);
             std::thread::sleep(std::time::Duration::from_millis(5));
@@ -129,7 +124,7 @@ struct Terminal {
 impl Terminal {
     fn open(server: &Server) -> Self {
         let mut process = Command::new(python())
-            .args(["-u", "-c", TERMINAL, env!("CARGO_BIN_EXE_clipper"), "top"])
+            .args(["-u", "-c", TERMINAL, crate::binary(), "top"])
             .args(urls(server))
             .args(["--interval", "0.2"])
             .stdin(Stdio::piped())

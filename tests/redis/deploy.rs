@@ -4,7 +4,7 @@ use std::process::Command;
 
 use serde_json::json;
 
-use crate::harness::{Clipper, Redis, until_true};
+use crate::redis::harness::{Clipper, Redis, until_true};
 
 #[test]
 fn a_deployment_is_in_the_tables_and_its_replicas_are_back_after_a_restart() {
@@ -12,7 +12,7 @@ fn a_deployment_is_in_the_tables_and_its_replicas_are_back_after_a_restart() {
     let (dir, other_dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let other = Clipper::start(&redis.url(), other_dir.path(), &[]);
     let clipper = Clipper::start(&redis.url(), dir.path(), &[]);
-    let exe = env!("CARGO_BIN_EXE_clipper");
+    let exe = crate::binary();
     let script = format!(
         "exec '{exe}' container noop --name=$CLIPPER_MODEL_NAME \
          --version=$CLIPPER_MODEL_VERSION --connect=tcp://$CLIPPER_IP:$CLIPPER_PORT --output=42"

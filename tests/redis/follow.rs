@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::forms::write_dump;
-use crate::harness::{Clipper, Redis, now, until_true};
-use crate::size;
+use crate::redis::forms::write_dump;
+use crate::redis::harness::{Clipper, Redis, now, until_true};
+use crate::redis::size;
 
 const APP: &str = "input_type doubles policy p default_output 0 latency_slo_micros 5000000";
 

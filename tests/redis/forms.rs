@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::harness::{Clipper, Redis, until_true};
+use crate::redis::harness::{Clipper, Redis, until_true};
 
 /// As `redis.cpp` of the original writes an application, a model, its version and a link.
 const DUMP: &[(i64, &str)] = &[

@@ -7,8 +7,8 @@ use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
 use serde_json::{Value, json};
 
-use crate::harness::{Clipper, Redis, binary, post, until_true};
-use crate::size;
+use crate::redis::harness::{Clipper, Redis, post, until_true};
+use crate::redis::size;
 
 fn two(redis: &Redis) -> ([Clipper; 2], tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
@@ -202,10 +202,10 @@ fn what_one_frontend_has_learnt_the_others_know() {
 #[test]
 fn metadata_moves_from_redis_to_a_journal_and_back() {
     let redis = Redis::start();
-    crate::forms::write_dump(&redis);
+    crate::redis::forms::write_dump(&redis);
     let dir = tempfile::tempdir().unwrap();
     let run = |verb: &str, url: &str, more: &[&str]| {
-        let output = std::process::Command::new(binary())
+        let output = std::process::Command::new(crate::binary())
             .args([verb, "--redis-url", url, "--data-dir"])
             .arg(dir.path())
             .args(more)

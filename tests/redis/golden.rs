@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::golden_setup::{BEFORE, Step};
-use crate::harness::{Clipper, Http, Redis, until_true};
+use crate::redis::golden_setup::{BEFORE, Step};
+use crate::redis::harness::{Clipper, Http, Redis, until_true};
 
 /// What the original answered otherwise on purpose or by fault, with our status.
 const OTHERWISE: &[(&str, u16)] = &[("add_app odd chars in name", 400), ("update label int", 200)];

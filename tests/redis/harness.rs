@@ -40,12 +40,6 @@ pub fn until_true(what: &str, mut condition: impl FnMut() -> bool) {
     until(what, || condition().then_some(()));
 }
 
-/// The server under test: the one built along, or a release build made before.
-pub fn binary() -> PathBuf {
-    let other = std::env::var_os("CLIPPER_TEST_BINARY");
-    other.map_or_else(|| env!("CARGO_BIN_EXE_clipper").into(), PathBuf::from)
-}
-
 pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
@@ -240,7 +234,7 @@ pub struct Clipper {
 
 impl Clipper {
     pub fn start(redis: &str, data_dir: &Path, env: &[(&str, &str)]) -> Self {
-        let mut command = Command::new(binary());
+        let mut command = Command::new(crate::binary());
         command
             .args(["serve", "--log-format", "json", "--query-addr", "127.0.0.1:0"])
             .args(["--management-addr", "127.0.0.1:0", "--metrics-addr", "127.0.0.1:0"])
@@ -355,7 +349,7 @@ impl Clipper {
 
     /// A container that answers every input with `output`.
     pub fn container(&self, model: &str, version: &str, output: &str) -> Container {
-        let child = Command::new(binary())
+        let child = Command::new(crate::binary())
             .args(["container", "noop", "--name", model, "--version", version])
             .args(["--connect", &self.rpc, "--output", output])
             .stderr(Stdio::null())

@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::harness::{Clipper, Redis, now, until_true};
-use crate::size;
+use crate::redis::harness::{Clipper, Redis, now, until_true};
+use crate::redis::size;
 
 fn fill(redis: &Redis, entries: usize) {
     let client = redis::Client::open(redis.url()).unwrap();

@@ -7,9 +7,9 @@ use nix::sys::signal::Signal;
 use parking_lot::Mutex;
 use serde_json::json;
 
-use crate::forms::write_dump;
-use crate::harness::{Clipper, Container, Http, Redis, now, pause, until, until_true};
-use crate::size;
+use crate::redis::forms::write_dump;
+use crate::redis::harness::{Clipper, Container, Http, Redis, now, pause, until, until_true};
+use crate::redis::size;
 
 const APP: &str = "input_type doubles policy p default_output 0 latency_slo_micros 5000000";
 

@@ -7,11 +7,11 @@ use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, RngCore as _, SeedableRng as _};
 
-use crate::attacker::{
+use crate::robust::attacker::{
     Attacker, MORE, frame, greeting, head, heartbeat, message, new_container, ping, ready,
 };
-use crate::served::{Http, Served, until};
-use crate::{Case, size};
+use crate::robust::{Case, size};
+use crate::support::served::{Http, Served, until};
 
 const ZMTP: Option<(&str, &str)> = Some(("zmtp", "Zmtp"));
 const PROTOCOL: Option<(&str, &str)> = Some(("protocol", "Protocol"));

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::served::Http;
+use crate::support::served::Http;
 
 #[derive(Default)]
 struct Seen {
@@ -72,7 +72,7 @@ impl LiveClient {
 
     /// Waits until it has seen `n` more answers.
     pub fn await_answers(&self, n: usize) {
-        crate::served::until("the live client is answered", || {
+        crate::support::served::until("the live client is answered", || {
             (self.seen.lock().unwrap().latencies.len() >= n).then_some(())
         });
     }

@@ -3,10 +3,10 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::CONFIG;
-use crate::attacker::Attacker;
-use crate::client::LiveClient;
-use crate::served::Served;
+use crate::robust::CONFIG;
+use crate::robust::attacker::Attacker;
+use crate::robust::client::LiveClient;
+use crate::support::served::Served;
 
 #[test]
 fn without_file_descriptors_it_goes_on_and_does_not_spin() {

@@ -1,8 +1,5 @@
 //! The server's side of the model RPC, played by a test.
 
-#![allow(dead_code, reason = "each test file uses a part of it")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests")]
-
 use std::collections::VecDeque;
 use std::time::Duration;
 

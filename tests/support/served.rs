@@ -1,9 +1,5 @@
 //! The real server as a process, and a plain HTTP client for it.
 
-#![allow(dead_code, reason = "each test file uses a part of it")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests")]
-#![allow(clippy::disallowed_methods, reason = "plain threads of a test, not actors")]
-
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
@@ -49,14 +45,14 @@ pub struct Served {
 impl Served {
     /// Starts the server and waits until it listens.
     pub fn start(config: &str, data_dir: &Path) -> Self {
-        Self::start_by(Command::new(env!("CARGO_BIN_EXE_clipper")), config, data_dir)
+        Self::start_by(Command::new(crate::binary()), config, data_dir)
     }
 
     /// The same with at most `files` open file descriptors.
     pub fn start_with_files(files: u32, config: &str, data_dir: &Path) -> Self {
         let mut shell = Command::new("sh");
         let script = format!("ulimit -n {files}; exec \"$@\"");
-        shell.args(["-c", &script, "sh", env!("CARGO_BIN_EXE_clipper")]);
+        shell.args(["-c", &script, "sh", crate::binary()]);
         Self::start_by(shell, config, data_dir)
     }
 
@@ -169,7 +165,7 @@ impl Served {
 
     /// A container that answers "7" to everything.
     pub fn noop(&self, model: &str) -> Process {
-        let child = Command::new(env!("CARGO_BIN_EXE_clipper"))
+        let child = Command::new(crate::binary())
             .args(["container", "noop", "--name", model, "--version", "1", "--output", "7"])
             .args(["--connect", &format!("tcp://{}", self.rpc)])
             .stdout(Stdio::null())

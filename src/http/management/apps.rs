@@ -3,9 +3,9 @@
 use serde::Serialize;
 
 use super::{Change, Failure, ManagementState, Reply, names};
-use crate::domain::{AppSpec, Command, DEFAULT_POLICY, LatencySlo, ModelName, OnModelError};
 use crate::http::schema::Object;
 use crate::store::projection::Catalog;
+use clipper_domain::{AppSpec, Command, DEFAULT_POLICY, LatencySlo, ModelName, OnModelError};
 
 pub(super) const ADD_SCHEMA: &str = r#"
   {

@@ -24,14 +24,14 @@ use tokio::time::Interval;
 use super::{Failure, POST_ALLOW, names, respond};
 use crate::actors::deploy::{DeployRequest, Deployer, Failed, Progress};
 use crate::config::Deploy;
-use crate::domain::{
-    AppSpec, BatchSize, DEFAULT_POLICY, Deployment, Input, InputType, LatencySlo, ModelId,
-    ModelSpec, OnModelError, Replicas, Runtime,
-};
 use crate::http::body::{self, BodyLimits};
 use crate::http::errors::{self, ApiError, other_method, shown};
 use crate::http::health::Readiness;
-use crate::serving::parse::{self, BodyError};
+use clipper_domain::{
+    AppSpec, BatchSize, DEFAULT_POLICY, Deployment, Input, InputType, LatencySlo, ModelId,
+    ModelSpec, OnModelError, Replicas, Runtime,
+};
+use clipper_scheduling::parse::{self, BodyError};
 
 /// The path served here.
 pub const PATH: &str = "/admin/deploy_model";

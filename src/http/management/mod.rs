@@ -24,7 +24,7 @@ use super::body::{self, BodyLimits};
 use super::errors::{ApiError, other_method};
 use super::health::{self, Readiness};
 use super::schema::{self, Object, SchemaError};
-use crate::domain::Command;
+use clipper_domain::Command;
 
 /// Makes the page of `/admin/metrics` from a request (its `Accept` header chooses the form).
 pub type MetricsPage = Arc<dyn Fn(&HttpRequest) -> HttpResponse + Send + Sync>;

@@ -3,9 +3,9 @@
 use serde::Serialize;
 
 use super::{Change, Failure, ManagementState, Reply, names};
-use crate::domain::{BatchSize, Command, Label, ModelId, ModelSpec};
 use crate::http::schema::Object;
 use crate::store::projection::Catalog;
+use clipper_domain::{BatchSize, Command, Label, ModelId, ModelSpec};
 
 /// The original's text leaves out `batch_size`, which it requires.
 pub(super) const ADD_SCHEMA: &str = r#"

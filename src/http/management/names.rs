@@ -1,8 +1,8 @@
 //! Texts of a request to names and types, refused with the rule they break.
 
 use super::Failure;
-use crate::domain::{AppName, InputType, InvalidName, Label, ModelName, ModelVersion};
 use crate::http::errors::shown;
+use clipper_domain::{AppName, InputType, InvalidName, Label, ModelName, ModelVersion};
 
 fn checked<T>(
     what: &str,

@@ -4,8 +4,8 @@ use futures_util::future::BoxFuture;
 
 pub use crate::actors::catalog::ChangeError;
 pub use crate::actors::container_pool::ContainerInfo;
-use crate::domain::Command;
 pub use crate::store::view::CatalogRead;
+use clipper_domain::Command;
 
 /// The metadata: one writer, many readers.
 pub trait Metadata: Send + Sync {

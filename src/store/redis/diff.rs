@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::tables::{Entry, Key, Raw, app_of, current_of, decode, model_of};
-use crate::domain::{AppName, AppSpec, ModelId, ModelName, ModelSpec, ModelVersion};
 use crate::store::event::Event;
 use crate::store::projection::Catalog;
+use clipper_domain::{AppName, AppSpec, ModelId, ModelName, ModelSpec, ModelVersion};
 
 /// What a look at some or all keys has found. A name that is not in it was not looked at.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -3,10 +3,10 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::domain::Command;
 use crate::store::redis::tables::{Table, app_fields, model_fields};
 use crate::store::redis::writes::{Entries, of_catalog, related, writes};
 use crate::store::samples::{add_app, add_model, app_name, model_name};
+use clipper_domain::Command;
 
 fn apply(entries: &mut Entries, writes: &[crate::store::redis::writes::Write]) {
     for write in writes {

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::tables::{Key, Table};
 use super::writes::Write;
-use crate::domain::ModelName;
 use crate::store::soft_file::SoftFile;
+use clipper_domain::ModelName;
 
 /// How long a link is marked: longer than its notice takes to any frontend that is connected.
 const LINKING_MS: u64 = 60_000;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use crate::domain::{
+use clipper_domain::{
     AppName, AppSpec, BatchSize, InputType, Label, LatencySlo, ModelId, ModelName, ModelSpec,
     ModelVersion, OnModelError, ReplicaId,
 };

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::tables::{
     Fields, Key, Raw, Table, app_fields, app_of, current_of, model_fields, model_of,
 };
-use crate::domain::{AppName, Command, ModelId, ModelName};
 use crate::store::event::Event;
 use crate::store::projection::Catalog;
+use clipper_domain::{AppName, Command, ModelId, ModelName};
 
 /// One write of a transaction: a Redis command in a table.
 #[derive(Debug, Clone, PartialEq, Eq)]

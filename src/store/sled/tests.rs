@@ -3,11 +3,11 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::domain::Command;
 use crate::store::inspect;
 use crate::store::policy_state::Put;
 use crate::store::samples::{add_app, add_model, any_command, app_name, changes};
 use crate::store::scan::Fault;
+use clipper_domain::Command;
 
 fn config() -> JournalConfig {
     JournalConfig::default()

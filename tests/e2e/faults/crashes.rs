@@ -3,9 +3,9 @@
 use serde_json::json;
 
 use super::{GENEROUS_SLO_US, ask, scene, served_by_a_good_container};
-use crate::support::container::{Container, type_code};
-use crate::support::http;
-use crate::support::{eventually, server::Server};
+use crate::e2e::support::container::{Container, type_code};
+use crate::e2e::support::http;
+use crate::e2e::support::{eventually, server::Server};
 
 #[test]
 fn a_version_without_a_linked_model_is_400() {

@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use super::{GENEROUS_SLO_US, ask, scene};
-use crate::support::container::Container;
-use crate::support::http::{self, Connection, request};
-use crate::support::server::Server;
+use crate::e2e::support::container::Container;
+use crate::e2e::support::http::{self, Connection, request};
+use crate::e2e::support::server::Server;
 
 #[test]
 fn unknown_paths_and_applications_and_wrong_methods_are_404_and_405_in_json() {

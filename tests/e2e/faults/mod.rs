@@ -7,9 +7,9 @@ mod wedges;
 
 use serde_json::json;
 
-use crate::support::bystander::Bystander;
-use crate::support::container::Container;
-use crate::support::server::{Prediction, Server};
+use crate::e2e::support::bystander::Bystander;
+use crate::e2e::support::container::Container;
+use crate::e2e::support::server::{Prediction, Server};
 
 /// Long enough for every answer that comes at all on a busy machine.
 const GENEROUS_SLO_US: u64 = 30_000_000;

@@ -9,11 +9,11 @@ use rand::{Rng, RngCore, SeedableRng};
 use serde_json::json;
 
 use super::{GENEROUS_SLO_US, ask, scene};
-use crate::support::bystander::Bystander;
-use crate::support::container::{Container, type_code};
-use crate::support::eventually;
-use crate::support::http::{Client, Connection};
-use crate::support::server::{Prediction, Server};
+use crate::e2e::support::bystander::Bystander;
+use crate::e2e::support::container::{Container, type_code};
+use crate::e2e::support::eventually;
+use crate::e2e::support::http::{Client, Connection};
+use crate::e2e::support::server::{Prediction, Server};
 
 #[test]
 fn random_bytes_on_the_rpc_port_hurt_nobody() {

@@ -6,11 +6,11 @@ use serde_json::json;
 
 use super::crashes::is_dropped;
 use super::{GENEROUS_SLO_US, ask, scene, served_by_a_good_container};
-use crate::support::bystander::Bystander;
-use crate::support::container::{Container, type_code};
-use crate::support::http;
-use crate::support::server::Server;
-use crate::support::{eventually, within};
+use crate::e2e::support::bystander::Bystander;
+use crate::e2e::support::container::{Container, type_code};
+use crate::e2e::support::http;
+use crate::e2e::support::server::Server;
+use crate::e2e::support::{eventually, within};
 
 #[test]
 fn an_empty_input_leaves_its_replica_serving() {

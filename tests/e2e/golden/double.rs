@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
 use actix_web::{App, HttpResponse, HttpServer};
-use clipper::domain::{Command, InputType, ModelId, ModelName, ModelVersion, ReplicaId};
 use clipper::http::body::BodyLimits;
 use clipper::http::health::Readiness;
 use clipper::http::management::ports::{
@@ -18,6 +17,7 @@ use clipper::http::management::{ManagementState, configure};
 use clipper::store::CatalogView;
 use clipper::store::event::{Envelope, Origin};
 use clipper::store::projection::Catalog;
+use clipper_domain::{Command, InputType, ModelId, ModelName, ModelVersion, ReplicaId};
 use futures_util::future::BoxFuture;
 
 use super::replay::World;

@@ -9,7 +9,7 @@ mod double;
 mod real;
 mod replay;
 mod robustness;
-mod setup;
+pub mod setup;
 
 use double::InMemoryServer;
 use replay::{Targets, replay, table};

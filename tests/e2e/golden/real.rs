@@ -4,9 +4,9 @@
 use std::collections::HashMap;
 
 use super::replay::{self, Targets, World, replay, table};
-use crate::support::container::{Container, type_code};
-use crate::support::eventually;
-use crate::support::server::Server;
+use crate::e2e::support::container::{Container, type_code};
+use crate::e2e::support::eventually;
+use crate::e2e::support::server::Server;
 
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/compatibility.md");
 const WRITE_PAGE: &str = "CLIPPER_WRITE_DOCS";

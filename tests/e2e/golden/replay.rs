@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::better::BETTER;
 use super::setup::{BEFORE, Step};
-use crate::support::http::{self as client, Answer};
+use crate::e2e::support::http::{self as client, Answer};
 
 /// One recorded request and the original's answer; `status: None` = it closed without answering.
 #[derive(Debug, Deserialize)]

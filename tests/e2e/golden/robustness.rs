@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::double::InMemoryServer;
-use crate::support::http::{self as client, Answer, Connection, request};
+use crate::e2e::support::http::{self as client, Answer, Connection, request};
 
 const LIMIT: usize = 16 << 20;
 const PING: &[u8] = b"GET /admin/ping HTTP/1.1\r\nHost: test\r\n\r\n";

@@ -30,7 +30,7 @@ impl Bystander {
     /// Registers it and starts to query.
     pub fn start(server: &Server) -> Self {
         server.serve(NAME, "doubles", SLO_US);
-        let container = Command::new(env!("CARGO_BIN_EXE_clipper"))
+        let container = Command::new(crate::binary())
             .args(["container", "noop", "--name", NAME, "--version", "1", "--output", "7"])
             .args(["--connect", &server.rpc])
             .stdin(Stdio::null())

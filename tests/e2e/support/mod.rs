@@ -28,7 +28,7 @@ pub fn within(limit: Duration, what: &str, mut condition: impl FnMut() -> bool) 
 /// Application and model `m`, served by `replicas` native containers that take `sleep_us` for a
 /// batch and answer 42. An objective of 20 s, so that no test depends on a machine's speed.
 pub fn config_of_noop(batch_size: i32, sleep_us: u32, replicas: u32) -> String {
-    let clipper = env!("CARGO_BIN_EXE_clipper");
+    let clipper = crate::binary();
     let script = format!(
         "exec '{clipper}' container noop --name=$CLIPPER_MODEL_NAME \
          --version=$CLIPPER_MODEL_VERSION --connect=tcp://$CLIPPER_IP:$CLIPPER_PORT \

@@ -92,7 +92,7 @@ impl Server {
         rpc: &str,
         http: [SocketAddr; 3],
     ) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_clipper"));
+        let mut command = Command::new(crate::binary());
         command.arg("serve");
         if let Some(config) = &config {
             command.arg("--config").arg(config);

@@ -1,0 +1,264 @@
+//! The loop of a container: connect, register, answer batches, reconnect (protocol page,
+//! section 3).
+
+use std::future::Future;
+use std::str::FromStr as _;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{sleep, sleep_until};
+use zeromq::prelude::*;
+use zeromq::{DealerSocket, Endpoint, SocketEvent, SocketOptions, ZmqError, ZmqMessage};
+
+use super::{BatchModel, ModelOutput, error_output};
+use clipper_clock as clock;
+use clipper_domain::{InputType, ModelId};
+use clipper_rpc::codec::{self, DecodeError, Extensions, FromServer};
+
+/// Who a container is and how patient it is.
+#[derive(Debug, Clone)]
+pub struct ContainerOptions {
+    /// The model version that it serves.
+    pub model: ModelId,
+    /// `tcp://host:port` of the server.
+    pub connect: String,
+    /// Silence after which a heartbeat is sent.
+    pub heartbeat_interval: Duration,
+    /// Silence of the server after which the connection is given up.
+    pub silence_timeout: Duration,
+    /// Patience with one attempt to connect. While the port is closed the `zeromq` crate tries
+    /// again inside it with pauses that double from 50 ms, so this also bounds those pauses.
+    pub connect_timeout: Duration,
+    /// First pause after a connection that ended young; doubles each time.
+    pub retry_initial: Duration,
+    /// Longest such pause.
+    pub retry_max: Duration,
+    /// A connection that lived this long starts again without a longer pause.
+    pub settled_after: Duration,
+}
+
+impl ContainerOptions {
+    /// The protocol's times: heartbeat after 5 s, giving up after 30 s.
+    #[must_use]
+    pub fn new(model: ModelId, connect: String) -> Self {
+        Self {
+            model,
+            connect,
+            heartbeat_interval: Duration::from_secs(5),
+            silence_timeout: Duration::from_secs(30),
+            connect_timeout: Duration::from_millis(1200),
+            retry_initial: Duration::from_millis(50),
+            retry_max: Duration::from_secs(2),
+            settled_after: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Why a container cannot run at all. Losing the server is not among them: it is waited for.
+#[derive(Debug, thiserror::Error)]
+pub enum RuntimeError {
+    /// The address is not `tcp://host:port`.
+    #[error("cannot connect to '{0}': expected tcp://HOST:PORT")]
+    Address(String),
+    /// No signal handler or thread could be set up.
+    #[error("cannot set up the process: {0}")]
+    Setup(#[from] std::io::Error),
+}
+
+/// Why one connection ended.
+#[derive(Debug, thiserror::Error)]
+enum SessionError {
+    #[error("cannot connect: {0}")]
+    Connect(ZmqError),
+    #[error("the connection broke: {0}")]
+    Socket(#[from] ZmqError),
+    #[error("the server closed the connection")]
+    Disconnected,
+    #[error("the server was silent for {0:?}")]
+    Silent(Duration),
+    #[error("the server sent a broken message: {0}")]
+    Message(#[from] DecodeError),
+}
+
+/// Serves `model` until SIGTERM or SIGINT.
+///
+/// # Errors
+/// See [`RuntimeError`].
+pub async fn run(options: ContainerOptions, model: impl BatchModel) -> Result<(), RuntimeError> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let stop = async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    run_until(options, model, stop).await
+}
+
+/// Serves `model` until `stop` is ready, reconnecting as often as it takes.
+///
+/// # Errors
+/// See [`RuntimeError`].
+pub async fn run_until(
+    options: ContainerOptions,
+    model: impl BatchModel,
+    stop: impl Future<Output = ()>,
+) -> Result<(), RuntimeError> {
+    if !matches!(Endpoint::from_str(&options.connect), Ok(Endpoint::Tcp(..))) {
+        return Err(RuntimeError::Address(options.connect));
+    }
+    tokio::select! {
+        () = reconnect_for_ever(&options, model) => Ok(()),
+        () = stop => {
+            tracing::info!(model = %options.model, "stopping");
+            Ok(())
+        }
+    }
+}
+
+async fn reconnect_for_ever(options: &ContainerOptions, mut model: impl BatchModel) {
+    let mut pause = options.retry_initial;
+    let mut was_connected = true;
+    loop {
+        let mut connected_at = None;
+        let Err(error) = serve_connection(options, &mut model, &mut connected_at).await;
+        // Waiting for a server that is down is one line, not one per attempt.
+        if was_connected || connected_at.is_some() {
+            tracing::warn!(model = %options.model, server = %options.connect, "{error}; retrying");
+        }
+        was_connected = connected_at.is_some();
+        // A server that refuses this container closes at once: do not ask it all the time. A
+        // closed port needs no pause here, the attempts inside `connect` have theirs.
+        let settled = connected_at
+            .is_none_or(|since| clock::now().duration_since(since) >= options.settled_after);
+        pause = if settled { options.retry_initial } else { (pause * 2).min(options.retry_max) };
+        sleep(pause).await;
+    }
+}
+
+/// One connection, from connecting to its end. Never returns `Ok`.
+async fn serve_connection(
+    options: &ContainerOptions,
+    model: &mut impl BatchModel,
+    connected_at: &mut Option<clock::Instant>,
+) -> Result<std::convert::Infallible, SessionError> {
+    let mut socket_options = SocketOptions::default();
+    socket_options.connect_timeout(options.connect_timeout);
+    let mut socket = DealerSocket::with_options(socket_options);
+    let mut events = socket.monitor();
+    socket.connect(&options.connect).await.map_err(SessionError::Connect)?;
+    *connected_at = Some(clock::now());
+    tracing::info!(model = %options.model, server = %options.connect, "connected");
+
+    send(&mut socket, codec::encode_container_heartbeat()).await?;
+    let mut heard_at = clock::now();
+    let mut next_heartbeat = heard_at + options.heartbeat_interval;
+    // Longest error that the server takes; none where it takes none.
+    let mut error_max_bytes = None;
+    loop {
+        tokio::select! {
+            message = socket.recv() => {
+                let message = codec::decode_from_server(message?.into_vec(), usize::MAX)?;
+                if let Some(reply) = reply_to(message, options, model, &mut error_max_bytes) {
+                    send(&mut socket, reply).await?;
+                    // `send` returns when a task of the crate has the message. That task writes it
+                    // now, not after the model has run for the next batch, which may be here.
+                    tokio::task::yield_now().await;
+                }
+                // Taken after the model has run: its time is not the server's silence.
+                heard_at = clock::now();
+                next_heartbeat = heard_at + options.heartbeat_interval;
+            }
+            // The crate's `recv` waits for ever on a closed connection; only the monitor tells.
+            Some(event) = events.next() => {
+                if matches!(event, SocketEvent::Disconnected(_)) {
+                    return Err(SessionError::Disconnected);
+                }
+            }
+            () = sleep_until(heard_at + options.silence_timeout) => {
+                return Err(SessionError::Silent(options.silence_timeout));
+            }
+            () = sleep_until(next_heartbeat) => {
+                send(&mut socket, codec::encode_container_heartbeat()).await?;
+                next_heartbeat = clock::now() + options.heartbeat_interval;
+            }
+        }
+    }
+}
+
+fn reply_to(
+    message: FromServer,
+    options: &ContainerOptions,
+    model: &mut impl BatchModel,
+    error_max_bytes: &mut Option<usize>,
+) -> Option<Vec<Bytes>> {
+    match message {
+        FromServer::Heartbeat { send_metadata: false } => None,
+        FromServer::Heartbeat { send_metadata: true } => Some(codec::encode_new_container(
+            &options.model.name,
+            &options.model.version,
+            model.input_type(),
+            Extensions::QUERY_ERRORS,
+        )),
+        FromServer::Extensions { accepted, error_max_bytes: max } => {
+            let takes_errors = accepted.and(Extensions::QUERY_ERRORS) == Extensions::QUERY_ERRORS;
+            *error_max_bytes = takes_errors.then_some(max as usize);
+            None
+        }
+        FromServer::Predict { message_id, input_type, inputs } => {
+            let outputs = predict(model, input_type, &inputs);
+            let (outputs, errors) = as_frames(outputs, *error_max_bytes);
+            Some(codec::encode_answer(message_id, outputs, &errors))
+        }
+    }
+}
+
+/// The outputs, and which of them are errors; all are outputs for a server that takes no errors.
+fn as_frames(
+    outputs: Vec<ModelOutput>,
+    error_max_bytes: Option<usize>,
+) -> (Vec<Bytes>, Vec<usize>) {
+    let mut errors = Vec::new();
+    let frame = |(index, output): (usize, ModelOutput)| match (output, error_max_bytes) {
+        (Ok(text), _) => Bytes::from(text),
+        (Err(why), None) => Bytes::from(error_output(&why)),
+        (Err(mut why), Some(max)) => {
+            errors.push(index);
+            why.truncate(why.floor_char_boundary(max));
+            Bytes::from(why)
+        }
+    };
+    let frames = outputs.into_iter().enumerate().map(frame).collect();
+    (frames, errors)
+}
+
+/// Asks the model and makes sure that every input has its output.
+fn predict(
+    model: &mut impl BatchModel,
+    input_type: InputType,
+    inputs: &[Bytes],
+) -> Vec<ModelOutput> {
+    let expected = model.input_type();
+    if input_type != expected {
+        let why = format!("this container takes {expected}, not {input_type}");
+        return vec![Err(why); inputs.len()];
+    }
+    let outputs = model.predict(inputs);
+    if outputs.len() == inputs.len() {
+        return outputs;
+    }
+    let why = format!("the model gave {} outputs for {} inputs", outputs.len(), inputs.len());
+    tracing::error!("{why}");
+    vec![Err(why); inputs.len()]
+}
+
+async fn send(socket: &mut DealerSocket, frames: Vec<Bytes>) -> Result<(), SessionError> {
+    // No message of ours is empty, which is the only thing that this conversion refuses.
+    if let Ok(message) = ZmqMessage::try_from(frames) {
+        socket.send(message).await?;
+    }
+    Ok(())
+}

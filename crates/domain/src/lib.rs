@@ -1,0 +1,26 @@
+//! The words of the project, as values: no IO, no clock, no actors.
+//!
+//! - **application**: what a client queries: an input type, a latency objective (SLO), a default
+//!   output.
+//! - **model**: a name with versions; one version is *current*. An application is *linked* to a
+//!   model.
+//! - **replica**: one connected container process that serves one model version.
+//! - **query**: one input on its way to one output; a request carries one query or a batch of them.
+//!
+//! Text from outside becomes one of these types at the edge and is never a raw string afterwards.
+
+pub mod app;
+pub mod command;
+pub mod deployment;
+pub mod ids;
+pub mod model;
+pub mod outcome;
+pub mod tensor;
+
+pub use app::{AppSpec, DEFAULT_POLICY, LatencySlo, OnModelError};
+pub use command::{Command, CommandError};
+pub use deployment::{Deployment, Replicas, Runtime};
+pub use ids::{AppName, InvalidName, Label, ModelId, ModelName, ModelVersion, ReplicaId};
+pub use model::{BatchSize, ModelSpec};
+pub use outcome::Outcome;
+pub use tensor::{Input, InputType};

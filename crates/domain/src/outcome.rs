@@ -1,0 +1,37 @@
+//! How a query can end.
+
+/// How a query ended, as a label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// A model's output.
+    Prediction,
+    /// The default output: no connected replica.
+    NoReplica,
+    /// The default output: the deadline passed.
+    Late,
+    /// The default output: the model's queue was full or could not make the deadline.
+    Shed,
+    /// The default output: the replica failed on this query.
+    Failed,
+    /// The default output, or the error itself: the model answered with an error.
+    ModelError,
+}
+
+impl Outcome {
+    /// Every outcome, in the order of declaration.
+    pub const ALL: [Self; 6] =
+        [Self::Prediction, Self::NoReplica, Self::Late, Self::Shed, Self::Failed, Self::ModelError];
+
+    /// The value of the label `outcome`.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Prediction => "prediction",
+            Self::NoReplica => "no_replica",
+            Self::Late => "late",
+            Self::Shed => "shed",
+            Self::Failed => "failed",
+            Self::ModelError => "model_error",
+        }
+    }
+}

@@ -1,0 +1,476 @@
+//! The meaning of frames: Clipper's RPC version 3 (frame tables in [`super`]), both ways. Pure.
+//!
+//! A server decodes what containers send and encodes straight into the queue of a connection; a
+//! container does the reverse with lists of frames, as `ZeroMQ` sockets take and give them.
+
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes};
+
+pub use super::decode_error::{DecodeError, ErrorTextFault, NameFault, Part};
+use super::wire::{INLINE_MAX_BYTES, WireChunks};
+use clipper_domain::{Input, InputType, InvalidName, ModelName, ModelVersion};
+
+/// The version of the protocol that both sides must have.
+pub const RPC_VERSION: u32 = 3;
+
+const TYPE_NEW_CONTAINER: u32 = 0;
+const TYPE_CONTENT: u32 = 1;
+const TYPE_HEARTBEAT: u32 = 2;
+
+const HEARTBEAT_KEEP_ALIVE: u32 = 0;
+const HEARTBEAT_SEND_METADATA: u32 = 1;
+const HEARTBEAT_EXTENSIONS: u32 = 2;
+
+const REQUEST_PREDICT: u32 = 0;
+
+/// Frames of an answer before its outputs.
+const ANSWER_HEAD_FRAMES: usize = 5;
+/// Frames of a predict message before its inputs.
+const PREDICT_HEAD_FRAMES: usize = 7;
+/// Bytes of a number in a header.
+const WORD_BYTES: usize = 8;
+/// Marks the length of an output that is an error. No output is so long.
+const ERROR_MARK: u64 = 1 << 63;
+
+/// Extensions of version 3, one bit each. A container announces those it knows, the server accepts
+/// those it knows too, and only then they are used: a container or a server that has never heard of
+/// them sees no difference.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Extensions(pub u32);
+
+impl Extensions {
+    /// Plain version 3.
+    pub const NONE: Self = Self(0);
+    /// An answer may hold an error in place of an output.
+    pub const QUERY_ERRORS: Self = Self(1);
+
+    /// Those of `self` that are in `other` as well.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_none(self) -> bool {
+        self == Self::NONE
+    }
+}
+
+/// What an answer may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AnswerLimits {
+    /// Most outputs.
+    pub outputs_max: usize,
+    /// Longest text of an error, bytes; `None` where errors were not negotiated.
+    pub error_max_bytes: Option<usize>,
+}
+
+/// A message of a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FromContainer {
+    /// It is alive, or it wants to be asked for its metadata.
+    Heartbeat,
+    /// It says what it serves.
+    NewContainer {
+        /// The model.
+        name: ModelName,
+        /// Its version.
+        version: ModelVersion,
+        /// What its inputs are made of.
+        input_type: InputType,
+        /// The extensions that it announces, unknown ones included.
+        extensions: Extensions,
+    },
+    /// The outputs of one batch.
+    Answer {
+        /// The id of the predict message that it answers.
+        message_id: u32,
+        /// One output per input, in order; meant to be UTF-8 text, which is not checked here.
+        outputs: Vec<Bytes>,
+        /// Which of the outputs are errors of the model, ascending; their text is UTF-8.
+        errors: Vec<usize>,
+    },
+}
+
+/// A message of the server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FromServer {
+    /// The answer to a heartbeat.
+    Heartbeat {
+        /// The server does not know this connection and wants a new-container message.
+        send_metadata: bool,
+    },
+    /// The extensions that the server accepts of those announced.
+    Extensions {
+        /// Which.
+        accepted: Extensions,
+        /// Longest text of an error, bytes.
+        error_max_bytes: u32,
+    },
+    /// A batch to predict.
+    Predict {
+        /// To be sent back with the outputs.
+        message_id: u32,
+        /// What the inputs are made of.
+        input_type: InputType,
+        /// One frame per input; that its length suits the type is the model's to check.
+        inputs: Vec<Bytes>,
+    },
+}
+
+/// Reads a message of a container. The outputs of an answer are moved, not copied.
+///
+/// # Errors
+/// What is wrong with the message. The connection is then to be closed.
+pub fn decode_from_container(
+    mut frames: Vec<Bytes>,
+    limits: AnswerLimits,
+) -> Result<FromContainer, DecodeError> {
+    delimiter(&frames)?;
+    match u32_at(&frames, 1, Part::MessageType)? {
+        TYPE_HEARTBEAT => {
+            frame_count(&frames, 2)?;
+            Ok(FromContainer::Heartbeat)
+        }
+        TYPE_NEW_CONTAINER => new_container(&frames),
+        TYPE_CONTENT => {
+            let message_id = u32_at(&frames, 2, Part::MessageId)?;
+            let header = header(&frames, 3, 1)?;
+            let errors = outputs(header, &frames[ANSWER_HEAD_FRAMES..], limits)?;
+            frames.drain(..ANSWER_HEAD_FRAMES);
+            Ok(FromContainer::Answer { message_id, outputs: frames, errors })
+        }
+        other => Err(unknown(Part::MessageType, other)),
+    }
+}
+
+/// Reads a message of the server. A batch may have up to `inputs_max` inputs; they are moved, not
+/// copied.
+///
+/// # Errors
+/// What is wrong with the message.
+pub fn decode_from_server(
+    mut frames: Vec<Bytes>,
+    inputs_max: usize,
+) -> Result<FromServer, DecodeError> {
+    delimiter(&frames)?;
+    rpc_version(frames.get(1))?;
+    match u32_at(&frames, 2, Part::MessageType)? {
+        TYPE_HEARTBEAT => {
+            let kind = u32_at(&frames, 3, Part::HeartbeatKind)?;
+            frame_count(&frames, if kind == HEARTBEAT_EXTENSIONS { 6 } else { 4 })?;
+            match kind {
+                HEARTBEAT_EXTENSIONS => Ok(FromServer::Extensions {
+                    accepted: Extensions(u32_at(&frames, 4, Part::Extensions)?),
+                    error_max_bytes: u32_at(&frames, 5, Part::Extensions)?,
+                }),
+                HEARTBEAT_KEEP_ALIVE => Ok(FromServer::Heartbeat { send_metadata: false }),
+                HEARTBEAT_SEND_METADATA => Ok(FromServer::Heartbeat { send_metadata: true }),
+                other => Err(unknown(Part::HeartbeatKind, other)),
+            }
+        }
+        TYPE_CONTENT => {
+            let message_id = u32_at(&frames, 3, Part::MessageId)?;
+            let request = u32_at(&frames, 4, Part::RequestType)?;
+            if request != REQUEST_PREDICT {
+                return Err(unknown(Part::RequestType, request));
+            }
+            let header = header(&frames, 5, 2)?;
+            let code = word(header, 0);
+            let input_type = InputType::from_wire_code(code)
+                .ok_or_else(|| DecodeError::InputType(code.to_string()))?;
+            items(header, 1, &frames[PREDICT_HEAD_FRAMES..], inputs_max, same_length)?;
+            frames.drain(..PREDICT_HEAD_FRAMES);
+            Ok(FromServer::Predict { message_id, input_type, inputs: frames })
+        }
+        other => Err(unknown(Part::MessageType, other)),
+    }
+}
+
+/// Queues the server's answer to a heartbeat. `send_metadata`: the server does not know this
+/// connection.
+pub fn encode_heartbeat(out: &mut WireChunks, send_metadata: bool) {
+    let kind = if send_metadata { HEARTBEAT_SEND_METADATA } else { HEARTBEAT_KEEP_ALIVE };
+    out.copy_frame(&[], true);
+    out.copy_frame(&RPC_VERSION.to_le_bytes(), true);
+    out.copy_frame(&TYPE_HEARTBEAT.to_le_bytes(), true);
+    out.copy_frame(&kind.to_le_bytes(), false);
+}
+
+/// Queues the server's word on the extensions that a container has announced. Only for such a
+/// container: others do not know this message.
+pub fn encode_extensions(out: &mut WireChunks, accepted: Extensions, error_max_bytes: u32) {
+    out.copy_frame(&[], true);
+    out.copy_frame(&RPC_VERSION.to_le_bytes(), true);
+    out.copy_frame(&TYPE_HEARTBEAT.to_le_bytes(), true);
+    out.copy_frame(&HEARTBEAT_EXTENSIONS.to_le_bytes(), true);
+    out.copy_frame(&accepted.0.to_le_bytes(), true);
+    out.copy_frame(&error_max_bytes.to_le_bytes(), false);
+}
+
+/// Queues a batch; large inputs are queued by reference.
+pub fn encode_predict<'a, I>(
+    out: &mut WireChunks,
+    message_id: u32,
+    input_type: InputType,
+    inputs: I,
+) where
+    I: IntoIterator<Item = &'a Input>,
+    I::IntoIter: ExactSizeIterator + Clone,
+{
+    let inputs = inputs.into_iter();
+    let count = inputs.len();
+    let header_bytes = (2 + count) * WORD_BYTES;
+    out.copy_frame(&[], true);
+    out.copy_frame(&RPC_VERSION.to_le_bytes(), true);
+    out.copy_frame(&TYPE_CONTENT.to_le_bytes(), true);
+    out.copy_frame(&message_id.to_le_bytes(), true);
+    out.copy_frame(&REQUEST_PREDICT.to_le_bytes(), true);
+    out.copy_frame(&(header_bytes as u64).to_le_bytes(), true);
+    out.fill_frame(header_bytes, count > 0, |header| {
+        header.put_u64_le(u64::from(input_type.wire_code()));
+        header.put_u64_le(count as u64);
+        for input in inputs.clone() {
+            header.put_u64_le(input.0.len() as u64);
+        }
+    });
+    for (index, input) in inputs.enumerate() {
+        let more = index + 1 < count;
+        if input.0.len() <= INLINE_MAX_BYTES {
+            out.copy_frame(&input.0, more);
+        } else {
+            out.push_frame(Bytes::from_owner(Arc::clone(&input.0)), more);
+        }
+    }
+}
+
+/// A container's heartbeat.
+#[must_use]
+pub fn encode_container_heartbeat() -> Vec<Bytes> {
+    vec![Bytes::new(), number(TYPE_HEARTBEAT)]
+}
+
+/// A container's description of itself. Extensions are announced behind the RPC version, in the
+/// same frame, of which the original server reads the first 4 bytes.
+#[must_use]
+pub fn encode_new_container(
+    name: &ModelName,
+    version: &ModelVersion,
+    input_type: InputType,
+    extensions: Extensions,
+) -> Vec<Bytes> {
+    let mut rpc_version = RPC_VERSION.to_le_bytes().to_vec();
+    if !extensions.is_none() {
+        rpc_version.put_u32_le(extensions.0);
+    }
+    vec![
+        Bytes::new(),
+        number(TYPE_NEW_CONTAINER),
+        Bytes::copy_from_slice(name.as_str().as_bytes()),
+        Bytes::copy_from_slice(version.as_str().as_bytes()),
+        Bytes::from(input_type.wire_code().to_string()),
+        Bytes::from(rpc_version),
+    ]
+}
+
+/// A container's answer to the predict message `message_id`. `errors` says which of the outputs are
+/// errors, ascending; only for a server that has accepted [`Extensions::QUERY_ERRORS`].
+#[must_use]
+pub fn encode_answer(message_id: u32, outputs: Vec<Bytes>, errors: &[usize]) -> Vec<Bytes> {
+    let mut header = Vec::with_capacity((1 + outputs.len()) * WORD_BYTES);
+    header.put_u64_le(outputs.len() as u64);
+    let mut errors = errors.iter().peekable();
+    for (index, output) in outputs.iter().enumerate() {
+        let mark = if errors.next_if_eq(&&index).is_some() { ERROR_MARK } else { 0 };
+        header.put_u64_le(output.len() as u64 | mark);
+    }
+    let mut frames = Vec::with_capacity(ANSWER_HEAD_FRAMES + outputs.len());
+    frames.push(Bytes::new());
+    frames.push(number(TYPE_CONTENT));
+    frames.push(number(message_id));
+    frames.push(Bytes::copy_from_slice(&(header.len() as u64).to_le_bytes()));
+    frames.push(Bytes::from(header));
+    frames.extend(outputs);
+    frames
+}
+
+fn number(value: u32) -> Bytes {
+    Bytes::copy_from_slice(&value.to_le_bytes())
+}
+
+fn unknown(part: Part, value: u32) -> DecodeError {
+    DecodeError::Unknown { part, value: u64::from(value) }
+}
+
+fn delimiter(frames: &[Bytes]) -> Result<(), DecodeError> {
+    let bytes = frames.first().map(Bytes::len);
+    if bytes == Some(0) {
+        return Ok(());
+    }
+    Err(DecodeError::Malformed { part: Part::Delimiter, bytes })
+}
+
+fn u32_at(frames: &[Bytes], index: usize, part: Part) -> Result<u32, DecodeError> {
+    let frame = frames.get(index);
+    frame
+        .and_then(|frame| <[u8; 4]>::try_from(&frame[..]).ok())
+        .map(u32::from_le_bytes)
+        .ok_or(DecodeError::Malformed { part, bytes: frame.map(Bytes::len) })
+}
+
+fn frame_count(frames: &[Bytes], expected: usize) -> Result<(), DecodeError> {
+    if frames.len() == expected {
+        return Ok(());
+    }
+    Err(DecodeError::FrameCount { expected, found: frames.len() })
+}
+
+/// Checks the RPC version and reads the extensions behind it. The frame has 4 bytes, or 8 from
+/// containers that announce extensions and from those on the JVM, where the rest is zero.
+fn rpc_version(frame: Option<&Bytes>) -> Result<Extensions, DecodeError> {
+    let found = frame.and_then(|frame| {
+        let (version, rest) = frame.split_first_chunk::<4>()?;
+        let extensions = match rest {
+            [] => 0,
+            rest => u32::from_le_bytes(rest.try_into().ok()?),
+        };
+        Some((u32::from_le_bytes(*version), Extensions(extensions)))
+    });
+    match found {
+        Some((RPC_VERSION, extensions)) => Ok(extensions),
+        found => Err(DecodeError::RpcVersion { found: found.map(|(version, _)| version) }),
+    }
+}
+
+fn new_container(frames: &[Bytes]) -> Result<FromContainer, DecodeError> {
+    // The version comes first: of another version, nothing else is known to be where it should.
+    let extensions = rpc_version(frames.get(5))?;
+    frame_count(frames, 6)?;
+    Ok(FromContainer::NewContainer {
+        name: name(&frames[2], "model name", ModelName::parse)?,
+        version: name(&frames[3], "model version", ModelVersion::parse)?,
+        input_type: input_type(&frames[4])?,
+        extensions,
+    })
+}
+
+fn name<T>(
+    frame: &[u8],
+    field: &'static str,
+    parse: fn(&str) -> Result<T, InvalidName>,
+) -> Result<T, DecodeError> {
+    let named = std::str::from_utf8(frame)
+        .map_err(|_| NameFault::NotText)
+        .and_then(|text| parse(text).map_err(NameFault::from));
+    named.map_err(|why| DecodeError::Name { field, why })
+}
+
+/// Reads the input type. The original's containers in C++ and R cut this frame to the length of the
+/// model version, so behind the digit there may be a zero byte and rubbish.
+fn input_type(frame: &[u8]) -> Result<InputType, DecodeError> {
+    let end = frame.iter().position(|byte| *byte == 0).unwrap_or(frame.len());
+    let text = String::from_utf8_lossy(&frame[..end.min(64)]);
+    text.parse()
+        .ok()
+        .and_then(InputType::from_wire_code)
+        .ok_or_else(|| DecodeError::InputType(text.into_owned()))
+}
+
+/// The header whose length is in frame `index` and which is the frame behind it. It has at least
+/// `words_min` numbers and nothing but whole numbers.
+fn header(frames: &[Bytes], index: usize, words_min: usize) -> Result<&[u8], DecodeError> {
+    let announced = frames.get(index);
+    let announced = announced
+        .and_then(|frame| <[u8; 8]>::try_from(&frame[..]).ok())
+        .map(u64::from_le_bytes)
+        .ok_or(DecodeError::Malformed {
+            part: Part::HeaderBytes,
+            bytes: announced.map(Bytes::len),
+        })?;
+    let header = frames.get(index + 1).map(|frame| &frame[..]);
+    header
+        .filter(|header| {
+            header.len() as u64 == announced
+                && header.len() % WORD_BYTES == 0
+                && header.len() >= words_min * WORD_BYTES
+        })
+        .ok_or(DecodeError::Malformed { part: Part::Header, bytes: header.map(<[u8]>::len) })
+}
+
+/// Number `index` of a header that is known to have it.
+fn word(header: &[u8], index: usize) -> u64 {
+    header
+        .get(index * WORD_BYTES..)
+        .and_then(<[u8]>::first_chunk)
+        .map_or(0, |word| u64::from_le_bytes(*word))
+}
+
+/// Checks that number `count_at` of the header counts `frames`, and by `check`, which gets a
+/// frame's place and its number, that what follows are their lengths.
+fn items(
+    header: &[u8],
+    count_at: usize,
+    frames: &[Bytes],
+    max: usize,
+    mut check: impl FnMut(usize, u64, &Bytes) -> Result<(), DecodeError>,
+) -> Result<(), DecodeError> {
+    let count = word(header, count_at);
+    if count > max as u64 {
+        return Err(DecodeError::TooMany { count, max });
+    }
+    if count != frames.len() as u64 {
+        return Err(DecodeError::ItemCount { count, frames: frames.len() });
+    }
+    let (lengths, _) = header[(count_at + 1) * WORD_BYTES..].as_chunks::<WORD_BYTES>();
+    if lengths.len() != frames.len() {
+        let bytes = Some(header.len());
+        return Err(DecodeError::Malformed { part: Part::Header, bytes });
+    }
+    for (index, (length, frame)) in lengths.iter().zip(frames).enumerate() {
+        check(index, u64::from_le_bytes(*length), frame)?;
+    }
+    Ok(())
+}
+
+fn same_length(index: usize, announced: u64, frame: &Bytes) -> Result<(), DecodeError> {
+    if announced == frame.len() as u64 {
+        return Ok(());
+    }
+    Err(DecodeError::ItemBytes { index, announced, bytes: frame.len() })
+}
+
+/// Checks the outputs of an answer; those that are errors.
+fn outputs(
+    header: &[u8],
+    frames: &[Bytes],
+    limits: AnswerLimits,
+) -> Result<Vec<usize>, DecodeError> {
+    let mut errors = Vec::new();
+    items(header, 0, frames, limits.outputs_max, |index, announced, frame| {
+        match limits.error_max_bytes {
+            Some(max) if announced & ERROR_MARK != 0 => {
+                same_length(index, announced & !ERROR_MARK, frame)?;
+                error_text(frame, max).map_err(|why| DecodeError::ErrorText { index, why })?;
+                errors.push(index);
+                Ok(())
+            }
+            _ => same_length(index, announced, frame),
+        }
+    })?;
+    Ok(errors)
+}
+
+fn error_text(frame: &[u8], max: usize) -> Result<(), ErrorTextFault> {
+    match frame.len() {
+        0 => return Err(ErrorTextFault::Empty),
+        bytes if bytes > max => return Err(ErrorTextFault::TooLong { bytes, max }),
+        _ => {}
+    }
+    std::str::from_utf8(frame).map(|_| ()).map_err(|_| ErrorTextFault::NotText)
+}
+
+#[cfg(test)]
+#[path = "codec_tests.rs"]
+mod tests;

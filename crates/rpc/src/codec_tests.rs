@@ -1,0 +1,289 @@
+//! Tests of [`super`]: recorded bytes of the original containers, broken messages, round trips.
+
+use super::*;
+use bytes::Buf;
+use proptest::prelude::*;
+
+use crate::zmtp::{Decoder, Incoming, Limits};
+use bytes::BytesMut;
+
+const MAX: usize = 100;
+/// An original container's.
+const PLAIN: AnswerLimits = AnswerLimits { outputs_max: MAX, error_max_bytes: None };
+/// After both sides have agreed on errors.
+const WITH_ERRORS: AnswerLimits = AnswerLimits { outputs_max: MAX, error_max_bytes: Some(16) };
+
+/// What pyzmq 27.3 wrote for the calls of the original's Python container.
+const PY_HEARTBEAT: &[u8] = b"\x01\x00\x00\x04\x02\0\0\0";
+const PY_NEW: &[u8] = b"\x01\x00\x01\x04\0\0\0\0\x01\x06digits\x01\x011\x01\x013\x00\x04\x03\0\0\0";
+/// Outputs `1` and `\u{e9}7`; the sizes in the header are those of the UTF-8 text.
+const PY_ANSWER: &[u8] = b"\x01\x00\x01\x04\x01\0\0\0\x01\x04\x07\0\0\0\x01\x08\x18\0\0\0\0\0\0\0\
+    \x01\x18\x02\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0\x01\x011\x00\x03\xc3\xa97";
+/// What a libzmq ROUTER wrote for a heartbeat answer that asks for metadata.
+const ROUTER_HEARTBEAT: &[u8] = b"\x01\x00\x01\x04\x03\0\0\0\x01\x04\x02\0\0\0\x00\x04\x01\0\0\0";
+/// The same for message 7 with the doubles `[1.5, -2]` and `[0.25]`.
+const ROUTER_PREDICT: &[u8] = b"\x01\x00\x01\x04\x03\0\0\0\x01\x04\x01\0\0\0\x01\x04\x07\0\0\0\
+    \x01\x04\0\0\0\0\x01\x08\x20\0\0\0\0\0\0\0\x01\x20\x03\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0\
+    \x10\0\0\0\0\0\0\0\x08\0\0\0\0\0\0\0\x01\x10\0\0\0\0\0\0\xf8\x3f\0\0\0\0\0\0\0\xc0\
+    \x00\x08\0\0\0\0\0\0\xd0\x3f";
+
+fn frames_of(wire: &[u8]) -> Vec<Bytes> {
+    let limits = Limits { frames_max: 100, frame_max_bytes: 1 << 20, message_max_bytes: 1 << 20 };
+    let mut buf = BytesMut::from(wire);
+    match Decoder::new(limits).next(&mut buf) {
+        Ok(Some(Incoming::Message(frames))) if buf.is_empty() => frames,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn bytes_of(mut out: WireChunks) -> Bytes {
+    out.copy_to_bytes(out.remaining())
+}
+
+fn written(frames: &[Bytes]) -> Bytes {
+    let mut out = WireChunks::new();
+    out.push_message(frames);
+    bytes_of(out)
+}
+
+fn from_container(frames: &[&[u8]]) -> Result<FromContainer, DecodeError> {
+    decode_from_container(frames.iter().map(|frame| Bytes::copy_from_slice(frame)).collect(), PLAIN)
+}
+
+fn digits() -> (ModelName, ModelVersion) {
+    (ModelName::parse("digits").unwrap(), ModelVersion::parse("1").unwrap())
+}
+
+#[test]
+fn the_original_python_container_is_understood_and_imitated_to_the_byte() {
+    let (name, version) = digits();
+    let input_type = InputType::Doubles;
+    assert_eq!(decode_from_container(frames_of(PY_HEARTBEAT), PLAIN), Ok(FromContainer::Heartbeat));
+    assert_eq!(written(&encode_container_heartbeat()), PY_HEARTBEAT);
+    assert_eq!(
+        written(&encode_new_container(&name, &version, input_type, Extensions::NONE)),
+        PY_NEW
+    );
+    assert_eq!(
+        decode_from_container(frames_of(PY_NEW), PLAIN),
+        Ok(FromContainer::NewContainer { name, version, input_type, extensions: Extensions::NONE })
+    );
+    let outputs = vec![Bytes::from_static(b"1"), Bytes::from("\u{e9}7")];
+    assert_eq!(written(&encode_answer(7, outputs.clone(), &[])), PY_ANSWER);
+    assert_eq!(
+        decode_from_container(frames_of(PY_ANSWER), PLAIN),
+        Ok(FromContainer::Answer { message_id: 7, outputs, errors: Vec::new() })
+    );
+}
+
+#[test]
+fn the_server_writes_what_a_libzmq_router_writes() {
+    let mut out = WireChunks::new();
+    encode_heartbeat(&mut out, true);
+    assert_eq!(bytes_of(out), ROUTER_HEARTBEAT);
+    assert_eq!(
+        decode_from_server(frames_of(ROUTER_HEARTBEAT), MAX),
+        Ok(FromServer::Heartbeat { send_metadata: true })
+    );
+    let bytes = |values: &[f64]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Bytes>();
+    let inputs = vec![bytes(&[1.5, -2.0]), bytes(&[0.25])];
+    let mut out = WireChunks::new();
+    let as_inputs: Vec<Input> = inputs.iter().map(|i| Input(Arc::from(&i[..]))).collect();
+    encode_predict(&mut out, 7, InputType::Doubles, &as_inputs);
+    assert_eq!(bytes_of(out), ROUTER_PREDICT);
+    assert_eq!(
+        decode_from_server(frames_of(ROUTER_PREDICT), MAX),
+        Ok(FromServer::Predict { message_id: 7, input_type: InputType::Doubles, inputs })
+    );
+}
+
+#[test]
+fn containers_of_other_languages_are_understood() {
+    let (name, version) = digits();
+    let expected = Ok(FromContainer::NewContainer {
+        name,
+        version,
+        input_type: InputType::Doubles,
+        extensions: Extensions::NONE,
+    });
+    let new = |input_type: &[u8], rpc: &[u8]| {
+        from_container(&[b"", &[0; 4], b"digits", b"1", input_type, rpc])
+    };
+    assert_eq!(new(b"3", b"\x03\0\0\0\0\0\0\0"), expected, "JVM: the version in 8 bytes");
+    assert_eq!(new(b"3\0\x7f", b"\x03\0\0\0"), expected, "C++, R: input type with a tail");
+}
+
+#[test]
+fn a_bad_new_container_message_says_what_is_bad() {
+    let new = |name: &[u8], version: &[u8], input_type: &[u8]| {
+        from_container(&[b"", &[0; 4], name, version, input_type, &[3, 0, 0, 0]])
+            .expect_err("should be refused")
+    };
+    assert!(matches!(new(b"a:b", b"1", b"3"), DecodeError::Name { field: "model name", .. }));
+    assert!(matches!(new(b"a", b"", b"3"), DecodeError::Name { field: "model version", .. }));
+    assert!(new(b"\xff", b"1", b"3").to_string().contains("not UTF-8"));
+    for text in ["", "5", "-1", "doubles", "3 ", "99999999999999999999"] {
+        assert_eq!(new(b"a", b"1", text.as_bytes()), DecodeError::InputType(text.to_owned()));
+    }
+    let version = |rpc: &[u8]| from_container(&[b"", &[0; 4], b"a", b"1", b"3", rpc]);
+    let found = |found| Err(DecodeError::RpcVersion { found });
+    assert_eq!(version(&[2, 0, 0, 0]), found(Some(2)));
+    assert_eq!(version(b"3"), found(None));
+    assert_eq!(from_container(&[b"", &[0; 4], b"a", b"1", b"3"]), found(None));
+    assert_eq!(from_container(&[b"", &[0; 4]]), found(None));
+    let error = version(&[2, 0, 0, 0]).expect_err("refused");
+    assert_eq!(error.to_string(), "the peer speaks RPC version 2; version 3 is needed");
+    let extra = from_container(&[b"", &[0; 4], b"a", b"1", b"3", &[3, 0, 0, 0], b"x"]);
+    assert_eq!(extra, Err(DecodeError::FrameCount { expected: 6, found: 7 }));
+}
+
+#[test]
+fn malformed_multiparts_are_refused() {
+    let malformed = |frames: &[&[u8]], part, bytes| {
+        assert_eq!(from_container(frames), Err(DecodeError::Malformed { part, bytes }));
+    };
+    malformed(&[], Part::Delimiter, None);
+    malformed(&[b"x"], Part::Delimiter, Some(1));
+    malformed(&[b""], Part::MessageType, None);
+    malformed(&[b"", b"\x02"], Part::MessageType, Some(1));
+    malformed(&[&[2, 0, 0, 0], b""], Part::Delimiter, Some(4));
+    assert_eq!(
+        from_container(&[b"", &[2, 0, 0, 0], b""]),
+        Err(DecodeError::FrameCount { expected: 2, found: 3 })
+    );
+    assert_eq!(
+        from_container(&[b"", &[9, 0, 0, 0]]),
+        Err(DecodeError::Unknown { part: Part::MessageType, value: 9 })
+    );
+}
+
+#[test]
+fn a_wrong_answer_says_what_is_wrong() {
+    let words =
+        |words: &[u64]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>();
+    let answer = |announced: u64, header: &[u8], outputs: &[&[u8]]| {
+        let length = announced.to_le_bytes();
+        let mut frames: Vec<&[u8]> = vec![b"", &[1, 0, 0, 0], &[7, 0, 0, 0], &length, header];
+        frames.extend(outputs);
+        from_container(&frames)
+    };
+    let fault = |announced: u64, header: &[u64], outputs: &[&[u8]]| {
+        answer(announced, &words(header), outputs).expect_err("should be refused")
+    };
+    assert!(answer(16, &words(&[1, 2]), &[b"ok"]).is_ok());
+    let empty =
+        Ok(FromContainer::Answer { message_id: 7, outputs: Vec::new(), errors: Vec::new() });
+    assert_eq!(answer(8, &words(&[0]), &[]), empty);
+    let header = |bytes| DecodeError::Malformed { part: Part::Header, bytes: Some(bytes) };
+    assert_eq!(fault(0, &[], &[]), header(0));
+    assert_eq!(fault(24, &[1, 2], &[b"ok"]), header(16));
+    assert_eq!(fault(8, &[1], &[b"ok"]), header(8));
+    assert_eq!(fault(24, &[1, 2, 3], &[b"ok"]), header(24));
+    assert_eq!(answer(9, &[0; 9], &[]), Err(header(9)));
+    for count in [1 << 40, u64::MAX] {
+        assert_eq!(fault(8, &[count], &[]), DecodeError::TooMany { count, max: MAX });
+    }
+    assert_eq!(fault(24, &[2, 2, 2], &[b"ok"]), DecodeError::ItemCount { count: 2, frames: 1 });
+    assert_eq!(
+        fault(16, &[1, 3], &[b"ok"]),
+        DecodeError::ItemBytes { index: 0, announced: 3, bytes: 2 }
+    );
+    assert_eq!(
+        from_container(&[b"", &[1, 0, 0, 0], &[7, 0, 0, 0], b"ACK"]),
+        Err(DecodeError::Malformed { part: Part::HeaderBytes, bytes: Some(3) })
+    );
+}
+
+#[test]
+fn extensions_are_announced_behind_the_rpc_version_and_accepted_by_a_message() {
+    let (name, version) = digits();
+    let frames = encode_new_container(
+        &name,
+        &version,
+        InputType::Doubles,
+        Extensions(Extensions::QUERY_ERRORS.0 | 1 << 31),
+    );
+    assert_eq!(frames[5], &b"\x03\0\0\0\x01\0\0\x80"[..], "the original reads the first 4 bytes");
+    match decode_from_container(frames, PLAIN) {
+        Ok(FromContainer::NewContainer { extensions, .. }) => {
+            assert_eq!(extensions.and(Extensions::QUERY_ERRORS), Extensions::QUERY_ERRORS);
+        }
+        other => panic!("{other:?}"),
+    }
+    for rpc in [&b"\x04\0\0\0\x01\0\0\0"[..], b"\x03\0\0\0\x01", b"\x03\0\0\0\x01\0\0\0\0"] {
+        let refused = from_container(&[b"", &[0; 4], b"a", b"1", b"3", rpc]);
+        assert!(matches!(refused, Err(DecodeError::RpcVersion { .. })), "{rpc:?}: {refused:?}");
+    }
+    let mut out = WireChunks::new();
+    encode_extensions(&mut out, Extensions::QUERY_ERRORS, 4096);
+    let accepted =
+        FromServer::Extensions { accepted: Extensions::QUERY_ERRORS, error_max_bytes: 4096 };
+    assert_eq!(decode_from_server(frames_of(&bytes_of(out)), MAX), Ok(accepted));
+}
+
+#[test]
+fn an_error_needs_the_agreement_and_a_short_text() {
+    let answer = |text: &'static [u8], limits| {
+        decode_from_container(encode_answer(7, vec![Bytes::from_static(text)], &[0]), limits)
+    };
+    let fault = |text| match answer(text, WITH_ERRORS) {
+        Err(DecodeError::ErrorText { index: 0, why }) => why,
+        other => panic!("{other:?}"),
+    };
+    assert!(answer(b"0123456789abcdef", WITH_ERRORS).is_ok());
+    assert_eq!(fault(b"0123456789abcdef!"), ErrorTextFault::TooLong { bytes: 17, max: 16 });
+    assert_eq!(fault(b""), ErrorTextFault::Empty);
+    assert_eq!(fault(b"\xff"), ErrorTextFault::NotText);
+    let length = ERROR_MARK | 2;
+    let stranger = DecodeError::ItemBytes { index: 0, announced: length, bytes: 2 };
+    assert_eq!(answer(b"no", PLAIN), Err(stranger), "nobody agreed");
+}
+
+fn frames() -> impl Strategy<Value = Vec<Bytes>> {
+    let frame = prop_oneof![
+        Just(Vec::new()),
+        (0u32..5).prop_map(|number| number.to_le_bytes().to_vec()),
+        (0u64..40).prop_map(|number| number.to_le_bytes().to_vec()),
+        prop::collection::vec(any::<u8>(), 0..40),
+    ];
+    prop::collection::vec(frame.prop_map(Bytes::from), 0..12)
+}
+
+fn items() -> impl Strategy<Value = Vec<Bytes>> {
+    prop::collection::vec(prop::collection::vec(any::<u8>(), 0..6000).prop_map(Bytes::from), 0..9)
+}
+
+proptest! {
+    #[test]
+    fn any_frames_are_read_or_refused(frames in frames()) {
+        let _ = decode_from_container(frames.clone(), WITH_ERRORS);
+        let _ = decode_from_server(frames, MAX);
+    }
+
+    #[test]
+    fn answers_come_back(message_id: u32, outputs in items()) {
+        let read = decode_from_container(encode_answer(message_id, outputs.clone(), &[]), PLAIN);
+        prop_assert_eq!(read, Ok(FromContainer::Answer { message_id, outputs, errors: vec![] }));
+    }
+
+    #[test]
+    fn errors_come_back_beside_outputs(
+        texts in prop::collection::vec("[a-zé]{1,8}", 0..9),
+        bits: u16,
+    ) {
+        let errors: Vec<usize> = (0..texts.len()).filter(|at| bits & 1 << at != 0).collect();
+        let outputs: Vec<Bytes> = texts.into_iter().map(Bytes::from).collect();
+        let read = decode_from_container(encode_answer(7, outputs.clone(), &errors), WITH_ERRORS);
+        prop_assert_eq!(read, Ok(FromContainer::Answer { message_id: 7, outputs, errors }));
+    }
+
+    #[test]
+    fn batches_come_back(message_id: u32, inputs in items()) {
+        let mut out = WireChunks::new();
+        let as_inputs: Vec<Input> = inputs.iter().map(|i| Input(Arc::from(&i[..]))).collect();
+        encode_predict(&mut out, message_id, InputType::Strings, &as_inputs);
+        let read = decode_from_server(frames_of(&bytes_of(out)), MAX);
+        let input_type = InputType::Strings;
+        prop_assert_eq!(read, Ok(FromServer::Predict { message_id, input_type, inputs }));
+    }
+}

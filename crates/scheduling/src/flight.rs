@@ -1,0 +1,170 @@
+//! One computation of one input, shared by every query that asks for the same thing.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use smallvec::SmallVec;
+
+use super::cache::CacheKey;
+use super::ticket::{Answer, Slot};
+use clipper_clock::Instant;
+use clipper_domain::Input;
+
+/// A query that waits for a flight.
+#[derive(Debug)]
+pub struct Waiter {
+    /// Where its answer goes.
+    pub slot: Slot,
+    /// When its answer is due.
+    pub deadline: Instant,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Queued,
+    Running,
+    Done,
+}
+
+#[derive(Debug)]
+struct State {
+    stage: Stage,
+    /// Replicas that have it now: two after one of them was suspected of hanging.
+    running: u32,
+    waiters: SmallVec<[Waiter; 1]>,
+}
+
+impl State {
+    fn live_until(&self, now: Instant) -> Option<Instant> {
+        let live = self.waiters.iter().filter(|w| w.slot.is_awaited() && w.deadline > now);
+        live.map(|w| w.deadline).max()
+    }
+
+    fn is_forgotten(&self, now: Instant) -> bool {
+        self.stage == Stage::Queued && self.live_until(now).is_none()
+    }
+}
+
+/// One computation. It is queued, runs on a replica (perhaps again on another), and ends once.
+#[derive(Debug)]
+pub struct Flight {
+    /// What is computed and for which model version.
+    pub key: CacheKey,
+    /// When the first query asked.
+    pub arrived: Instant,
+    /// When the first query's answer is due.
+    pub deadline: Instant,
+    attempts: AtomicU32,
+    state: Mutex<State>,
+}
+
+impl Flight {
+    /// A queued flight with its first waiter.
+    #[must_use]
+    pub fn new(key: CacheKey, arrived: Instant, first: Waiter) -> Arc<Self> {
+        let deadline = first.deadline;
+        let mut waiters = SmallVec::new();
+        waiters.push(first);
+        let state = Mutex::new(State { stage: Stage::Queued, running: 0, waiters });
+        Arc::new(Self { key, arrived, deadline, attempts: AtomicU32::new(0), state })
+    }
+
+    /// The input, in wire form.
+    #[must_use]
+    pub fn input(&self) -> &Input {
+        &self.key.input
+    }
+
+    /// The first query's latency objective.
+    #[must_use]
+    pub fn objective(&self) -> Duration {
+        self.deadline - self.arrived
+    }
+
+    /// Adds a waiter. Gives it back if the flight has ended, or waits in a queue although everybody
+    /// who asked for it has gone: the queue may drop it at any moment.
+    ///
+    /// # Errors
+    /// The waiter, for a new flight.
+    pub fn join(&self, waiter: Waiter, now: Instant) -> Result<(), Waiter> {
+        let mut state = self.state.lock();
+        if state.stage == Stage::Done || state.is_forgotten(now) {
+            return Err(waiter);
+        }
+        state.waiters.push(waiter);
+        Ok(())
+    }
+
+    /// The latest deadline that somebody who still waits has after `now`, if any.
+    #[must_use]
+    pub fn live_until(&self, now: Instant) -> Option<Instant> {
+        self.state.lock().live_until(now)
+    }
+
+    /// Whether it waits to be run although nobody waits for it.
+    #[must_use]
+    pub fn is_forgotten(&self, now: Instant) -> bool {
+        self.state.lock().is_forgotten(now)
+    }
+
+    /// Takes it out of the queue to run it. `false` if it runs or has ended: it may stand in a
+    /// queue more than once.
+    #[must_use]
+    pub fn start(&self) -> bool {
+        let mut state = self.state.lock();
+        if state.stage != Stage::Queued {
+            return false;
+        }
+        state.stage = Stage::Running;
+        state.running += 1;
+        self.attempts.fetch_add(1, Ordering::Relaxed);
+        true
+    }
+
+    /// Lets it be queued again. `false` if it is queued already or has ended.
+    #[must_use]
+    pub fn requeue(&self) -> bool {
+        let mut state = self.state.lock();
+        let running = state.stage == Stage::Running;
+        if running {
+            state.stage = Stage::Queued;
+        }
+        running
+    }
+
+    /// A replica that had it has failed. `true` if nobody else has it or will get it, so that the
+    /// caller has to queue or end it.
+    #[must_use]
+    pub fn failed(&self) -> bool {
+        let mut state = self.state.lock();
+        state.running = state.running.saturating_sub(1);
+        state.stage == Stage::Running && state.running == 0
+    }
+
+    /// The ids of the queries that wait for it; for logs.
+    #[must_use]
+    pub fn query_ids(&self) -> SmallVec<[u64; 1]> {
+        self.state.lock().waiters.iter().map(|w| w.slot.query_id()).collect()
+    }
+
+    /// How often it was sent to a replica.
+    #[must_use]
+    pub fn attempts(&self) -> u32 {
+        self.attempts.load(Ordering::Relaxed)
+    }
+
+    /// Ends it: every waiter gets `answer`. Later calls do nothing (invariant P1). Through the
+    /// cache ([`super::cache::PredictionCache::land`], `abort`), which forgets it first.
+    pub(super) fn end(&self, answer: &Answer) {
+        let waiters = {
+            let mut state = self.state.lock();
+            state.stage = Stage::Done;
+            std::mem::take(&mut state.waiters)
+        };
+        for waiter in waiters {
+            waiter.slot.fill(answer.clone());
+        }
+    }
+}

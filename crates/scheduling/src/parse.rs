@@ -1,0 +1,487 @@
+//! Request bodies into inputs in wire form, in one pass over the JSON text.
+//!
+//! The application's input type drives the parser, so numbers go straight into the byte layout that
+//! the model RPC sends. Messages follow the original's where it has one (golden exchanges).
+
+use std::fmt;
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::Deserializer;
+use smallvec::SmallVec;
+
+use super::visitors::{expecting, refuse, seed};
+use clipper_domain::{Input, InputType};
+
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// Why a body is refused.
+#[derive(Debug)]
+pub enum BodyError {
+    /// Not JSON.
+    Syntax(serde_json::Error),
+    /// JSON, but not an object.
+    NotAnObject,
+    /// An object that does not say what it should; the text names what is wrong.
+    Semantic(String),
+    /// More inputs than one request may carry.
+    TooManyInputs(usize),
+}
+
+/// Inputs of one request.
+pub type Inputs = SmallVec<[Input; 1]>;
+
+/// The body of `POST /{app}/predict`.
+#[derive(Debug, Default)]
+pub struct PredictBody {
+    /// `input_batch`, or the one `input`.
+    pub inputs: Inputs,
+    /// The model version asked for; `None` = the current one.
+    pub version: Option<String>,
+}
+
+/// The body of `POST /{app}/update`.
+#[derive(Debug)]
+pub struct UpdateBody {
+    /// Whose feedback it is.
+    pub uid: i64,
+    /// The input it is about.
+    pub input: Input,
+    /// The true label.
+    pub label: f64,
+}
+
+/// Reads a predict body.
+///
+/// # Errors
+/// See [`BodyError`].
+pub fn predict_body(
+    body: &[u8],
+    input_type: InputType,
+    inputs_max: usize,
+) -> Result<PredictBody, BodyError> {
+    let fields = read(body, input_type, inputs_max)?;
+    let inputs = match (fields.batch, fields.input) {
+        (Some(batch), _) => batch,
+        (None, Some(input)) => SmallVec::from_buf([input]),
+        (None, None) => {
+            return Err(semantic("JSON object does not have required keys input or input_batch"));
+        }
+    };
+    Ok(PredictBody { inputs, version: fields.version })
+}
+
+/// Reads an update body.
+///
+/// # Errors
+/// See [`BodyError`].
+pub fn update_body(body: &[u8], input_type: InputType) -> Result<UpdateBody, BodyError> {
+    let fields = read(body, input_type, 1)?;
+    let missing = |key: &str| semantic(format!("JSON object does not have required key: {key}"));
+    let uid = fields.uid.ok_or_else(|| missing("uid"))?;
+    let input = fields.input.ok_or_else(|| missing("input"))?;
+    let label = fields.label.ok_or_else(|| missing("label"))?;
+    Ok(UpdateBody { uid, input, label })
+}
+
+fn semantic(text: impl Into<String>) -> BodyError {
+    BodyError::Semantic(text.into())
+}
+
+#[derive(Debug, Default)]
+struct Fields {
+    input: Option<Input>,
+    batch: Option<Inputs>,
+    version: Option<String>,
+    uid: Option<i64>,
+    label: Option<f64>,
+}
+
+/// What the visitors share: what to expect, and the first thing found wrong. Serde's errors cannot
+/// carry it, because `serde_json` appends a position to them.
+struct Context {
+    input_type: InputType,
+    inputs_max: usize,
+    /// The input being read; its position in the batch.
+    index: Option<usize>,
+    /// The input being read, in wire form.
+    wire: Vec<u8>,
+    fault: Option<BodyError>,
+}
+
+impl Context {
+    fn fail<E: Error>(&mut self, fault: BodyError) -> E {
+        self.fault.get_or_insert(fault);
+        E::custom("refused")
+    }
+
+    fn place(&self, element: usize) -> String {
+        match self.index {
+            Some(index) => format!("element {element} of input {index}"),
+            None => format!("element {element} of the input"),
+        }
+    }
+}
+
+fn read(body: &[u8], input_type: InputType, inputs_max: usize) -> Result<Fields, BodyError> {
+    let mut context =
+        Context { input_type, inputs_max, index: None, wire: Vec::new(), fault: None };
+    let mut json = Deserializer::from_slice(body);
+    let fields = (&mut json)
+        .deserialize_any_with(Body { context: &mut context })
+        .and_then(|fields| json.end().map(|()| fields));
+    match (fields, context.fault) {
+        (_, Some(fault)) => Err(fault),
+        (Err(error), None) => Err(BodyError::Syntax(error)),
+        (Ok(fields), None) => Ok(fields),
+    }
+}
+
+/// `deserializer.deserialize_any(visitor)`, readable at the call site.
+trait DeserializeAnyWith<'de>: serde::Deserializer<'de> + Sized {
+    fn deserialize_any_with<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
+        self.deserialize_any(visitor)
+    }
+}
+
+impl<'de, D: serde::Deserializer<'de>> DeserializeAnyWith<'de> for D {}
+
+struct Body<'c> {
+    context: &'c mut Context,
+}
+
+impl Body<'_> {
+    fn refuse<E: Error>(self, _found: &str) -> E {
+        self.context.fail(BodyError::NotAnObject)
+    }
+}
+
+impl<'de> Visitor<'de> for Body<'_> {
+    type Value = Fields;
+    expecting!("an object");
+    refuse!(Body::refuse; null, bool, number, string, array);
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
+        let context = self.context;
+        let mut fields = Fields::default();
+        // Of a repeated key the first counts, as in the original.
+        while let Some(key) = map.next_key::<std::borrow::Cow<'de, str>>()? {
+            match key.as_ref() {
+                "input" if fields.input.is_none() => {
+                    context.index = None;
+                    let one = OneInput { key: Some("input"), context: &mut *context };
+                    fields.input = Some(map.next_value_seed(one)?);
+                }
+                "input_batch" if fields.batch.is_none() => {
+                    fields.batch = Some(map.next_value_seed(Batch { context: &mut *context })?);
+                }
+                "version" if fields.version.is_none() => {
+                    let text = Text { key: "version", context: &mut *context };
+                    fields.version = Some(map.next_value_seed(text)?);
+                }
+                "uid" if fields.uid.is_none() => {
+                    fields.uid = Some(map.next_value_seed(Uid { context: &mut *context })?);
+                }
+                "label" if fields.label.is_none() => {
+                    fields.label = Some(map.next_value_seed(Label { context: &mut *context })?);
+                }
+                _ => {
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        Ok(fields)
+    }
+}
+
+fn mismatch(key: &str, expected: &str, found: &str) -> BodyError {
+    // The missing space is the original's.
+    semantic(format!(
+        "Type mismatch! JSON key {key} expected type {expected}but found type {found}"
+    ))
+}
+
+struct Batch<'c> {
+    context: &'c mut Context,
+}
+
+seed!(Batch => Inputs);
+
+impl Batch<'_> {
+    fn refuse<E: Error>(self, found: &str) -> E {
+        self.context.fail(mismatch("input_batch", "Array", found))
+    }
+}
+
+impl<'de> Visitor<'de> for Batch<'_> {
+    type Value = Inputs;
+    expecting!("an array of inputs");
+    refuse!(Batch::refuse; null, bool, number, string, object);
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Inputs, A::Error> {
+        let mut inputs = Inputs::new();
+        loop {
+            self.context.index = Some(inputs.len());
+            let one = OneInput { key: None, context: &mut *self.context };
+            let Some(input) = seq.next_element_seed(one)? else {
+                return Ok(inputs);
+            };
+            if inputs.len() == self.context.inputs_max {
+                return Err(self.context.fail(BodyError::TooManyInputs(inputs.len())));
+            }
+            inputs.push(input);
+        }
+    }
+}
+
+struct OneInput<'c> {
+    /// The member it stands in; `None` inside a batch.
+    key: Option<&'static str>,
+    context: &'c mut Context,
+}
+
+seed!(OneInput => Input);
+
+impl OneInput<'_> {
+    fn refuse<E: Error>(self, found: &str) -> E {
+        let input_type = self.context.input_type;
+        let text = matches!(input_type, InputType::Strings | InputType::Bytes);
+        let fault = match (self.key, text) {
+            (Some(key), true) => mismatch(key, "String", found),
+            (Some(key), false) => mismatch(key, "Array", found),
+            (None, true) => {
+                let wanted = match input_type {
+                    InputType::Bytes => "base64-encoded string",
+                    _ => "string",
+                };
+                semantic(format!("Array input of type {found} is not of type {wanted}"))
+            }
+            (None, false) => semantic(format!("Array input of type {found} is not of type array")),
+        };
+        self.context.fail(fault)
+    }
+
+    fn empty<E: Error>(self) -> E {
+        let place = match self.context.index {
+            Some(index) => format!("Input {index} is empty"),
+            None => "The input is empty".to_owned(),
+        };
+        self.context.fail(semantic(format!("{place}: give at least one element")))
+    }
+}
+
+impl<'de> Visitor<'de> for OneInput<'_> {
+    type Value = Input;
+    expecting!("an input");
+    refuse!(OneInput::refuse; null, bool, number, object);
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Input, E> {
+        match self.context.input_type {
+            InputType::Strings => Ok(Input(Arc::from(text.as_bytes()))),
+            InputType::Bytes if text.is_empty() => Err(self.empty()),
+            InputType::Bytes => match BASE64.decode(text) {
+                Ok(bytes) => Ok(Input(Arc::from(bytes))),
+                Err(error) => {
+                    let fault = format!("The input is not base64-encoded: {error}");
+                    Err(self.context.fail(semantic(fault)))
+                }
+            },
+            _ => Err(self.refuse("String")),
+        }
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Input, A::Error> {
+        if matches!(self.context.input_type, InputType::Strings | InputType::Bytes) {
+            return Err(self.refuse("Array"));
+        }
+        self.context.wire.clear();
+        let mut position = 0;
+        loop {
+            let element = Element { position, context: &mut *self.context };
+            if seq.next_element_seed(element)?.is_none() {
+                break;
+            }
+            position += 1;
+        }
+        if self.context.wire.is_empty() {
+            return Err(self.empty());
+        }
+        Ok(Input(Arc::from(self.context.wire.as_slice())))
+    }
+}
+
+/// One number of an input, appended to the context's `wire`.
+struct Element<'c> {
+    position: usize,
+    context: &'c mut Context,
+}
+
+seed!(Element => ());
+
+impl Element<'_> {
+    fn refuse<E: Error>(self, found: &str) -> E {
+        let wanted = match self.context.input_type {
+            InputType::Integers => "int",
+            InputType::Floats => "float",
+            _ => "double",
+        };
+        let place = self.context.place(self.position);
+        self.context.fail(semantic(format!(
+            "Array input of type {found} is not of type {wanted} ({place})"
+        )))
+    }
+
+    fn out_of_range<E: Error>(self, number: impl fmt::Display) -> E {
+        let kind = match self.context.input_type {
+            InputType::Integers => "a 32-bit integer",
+            _ => "a 32-bit float",
+        };
+        let place = self.context.place(self.position);
+        self.context.fail(semantic(format!("{place}, {number}, is outside the range of {kind}")))
+    }
+
+    fn integer<E: Error, N: fmt::Display + Copy + TryInto<i32>>(
+        self,
+        number: N,
+        as_f64: f64,
+    ) -> Result<(), E> {
+        if self.context.input_type != InputType::Integers {
+            return self.real(as_f64);
+        }
+        match number.try_into() {
+            Ok(number) => {
+                self.context.wire.extend_from_slice(&i32::to_le_bytes(number));
+                Ok(())
+            }
+            Err(_) => Err(self.out_of_range(number)),
+        }
+    }
+
+    #[allow(clippy::cast_possible_truncation, reason = "f64 to f32 rounds; overflow is checked")]
+    fn real<E: Error>(self, number: f64) -> Result<(), E> {
+        match self.context.input_type {
+            InputType::Doubles => self.context.wire.extend_from_slice(&number.to_le_bytes()),
+            InputType::Floats => {
+                let single = number as f32;
+                if single.is_infinite() {
+                    return Err(self.out_of_range(number));
+                }
+                self.context.wire.extend_from_slice(&single.to_le_bytes());
+            }
+            _ => return Err(self.refuse("Number")),
+        }
+        Ok(())
+    }
+}
+
+impl<'de> Visitor<'de> for Element<'_> {
+    type Value = ();
+    expecting!("a number");
+    refuse!(Element::refuse; null, bool, string, array, object);
+
+    fn visit_i64<E: Error>(self, number: i64) -> Result<(), E> {
+        self.integer(number, number as f64)
+    }
+
+    fn visit_u64<E: Error>(self, number: u64) -> Result<(), E> {
+        self.integer(number, number as f64)
+    }
+
+    fn visit_f64<E: Error>(self, number: f64) -> Result<(), E> {
+        self.real(number)
+    }
+}
+
+struct Text<'c> {
+    key: &'static str,
+    context: &'c mut Context,
+}
+
+seed!(Text => String);
+
+impl Text<'_> {
+    fn refuse<E: Error>(self, found: &str) -> E {
+        self.context.fail(mismatch(self.key, "String", found))
+    }
+}
+
+impl<'de> Visitor<'de> for Text<'_> {
+    type Value = String;
+    expecting!("a string");
+    refuse!(Text::refuse; null, bool, number, array, object);
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<String, E> {
+        Ok(text.to_owned())
+    }
+}
+
+struct Uid<'c> {
+    context: &'c mut Context,
+}
+
+seed!(Uid => i64);
+
+impl Uid<'_> {
+    fn refuse<E: Error>(self, found: &str) -> E {
+        self.context.fail(mismatch("uid", "Number", found))
+    }
+}
+
+impl<'de> Visitor<'de> for Uid<'_> {
+    type Value = i64;
+    expecting!("an integer");
+    refuse!(Uid::refuse; null, bool, string, array, object);
+
+    fn visit_i64<E: Error>(self, uid: i64) -> Result<i64, E> {
+        Ok(uid)
+    }
+
+    fn visit_u64<E: Error>(self, uid: u64) -> Result<i64, E> {
+        let fault = "PredictionData of type Number is not of type long";
+        i64::try_from(uid).map_err(|_| self.context.fail(semantic(fault)))
+    }
+
+    fn visit_f64<E: Error>(self, _: f64) -> Result<i64, E> {
+        Err(self.context.fail(semantic("PredictionData of type Number is not of type long")))
+    }
+}
+
+struct Label<'c> {
+    context: &'c mut Context,
+}
+
+seed!(Label => f64);
+
+impl Label<'_> {
+    fn refuse<E: Error>(self, found: &str) -> E {
+        self.context.fail(mismatch("label", "Number", found))
+    }
+}
+
+impl<'de> Visitor<'de> for Label<'_> {
+    type Value = f64;
+    expecting!("a number");
+    refuse!(Label::refuse; null, bool, string, array, object);
+
+    fn visit_i64<E: Error>(self, label: i64) -> Result<f64, E> {
+        Ok(label as f64)
+    }
+
+    fn visit_u64<E: Error>(self, label: u64) -> Result<f64, E> {
+        Ok(label as f64)
+    }
+
+    fn visit_f64<E: Error>(self, label: f64) -> Result<f64, E> {
+        Ok(label)
+    }
+}
+
+#[cfg(test)]
+#[path = "parse_tests.rs"]
+mod tests;

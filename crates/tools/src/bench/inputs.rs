@@ -1,0 +1,279 @@
+//! Request bodies: a template is rendered once; each request only gets new digits in it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rand::rngs::SmallRng;
+use rand::{Rng as _, SeedableRng as _};
+
+use clipper_domain::InputType;
+
+/// Most keys of [`Choice::Zipf`]: its table takes 8 bytes for each.
+pub const ZIPF_KEYS_MAX: u64 = 10_000_000;
+
+/// Which inputs follow each other.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Choice {
+    /// Each one is new.
+    Unique,
+    /// All are the same.
+    Same,
+    /// The k-th of `keys` inputs comes with a probability in proportion to `1 / k^exponent`.
+    Zipf {
+        /// 0 is uniform.
+        exponent: f64,
+        /// How many different inputs there are.
+        keys: u64,
+    },
+}
+
+impl Choice {
+    /// Reads `unique`, `same` or `zipf:S:N`.
+    ///
+    /// # Errors
+    /// What was expected.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let expected = || format!("expected unique, same or zipf:S:N with N <= {ZIPF_KEYS_MAX}");
+        match text.split(':').collect::<Vec<_>>()[..] {
+            ["unique"] => Ok(Self::Unique),
+            ["same"] => Ok(Self::Same),
+            ["zipf", exponent, keys] => {
+                let exponent: f64 = exponent.parse().map_err(|_| expected())?;
+                let keys: u64 = keys.parse().map_err(|_| expected())?;
+                let fits = exponent.is_finite() && exponent >= 0.0;
+                if !fits || !(1..=ZIPF_KEYS_MAX).contains(&keys) {
+                    return Err(expected());
+                }
+                Ok(Self::Zipf { exponent, keys })
+            }
+            _ => Err(expected()),
+        }
+    }
+}
+
+impl fmt::Display for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unique => f.write_str("unique"),
+            Self::Same => f.write_str("same"),
+            Self::Zipf { exponent, keys } => write!(f, "zipf:{exponent}:{keys}"),
+        }
+    }
+}
+
+/// What requests carry.
+#[derive(Debug, Clone, PartialEq)]
+pub struct InputPlan {
+    /// The application's input type.
+    pub input_type: InputType,
+    /// Elements of one input.
+    pub len: usize,
+    /// Inputs of one request; `None` sends `input`, `Some(n)` sends `input_batch`.
+    pub batch: Option<usize>,
+    /// Which inputs follow each other.
+    pub choice: Choice,
+}
+
+impl InputPlan {
+    /// Queries of one request.
+    #[must_use]
+    pub fn per_request(&self) -> u64 {
+        self.batch.unwrap_or(1) as u64
+    }
+}
+
+/// A request body with holes for the number that tells its inputs apart.
+#[derive(Debug, Clone)]
+pub struct Template {
+    /// The body.
+    pub body: Vec<u8>,
+    /// Where each input's number starts.
+    holes: Vec<usize>,
+    /// Decimal digits of a hole.
+    digits: usize,
+    /// Added to the number, so that an integer never starts with 0.
+    base: u64,
+}
+
+impl Template {
+    /// The template of a plan.
+    #[must_use]
+    pub fn new(plan: &InputPlan) -> Self {
+        let row = Row::new(plan.input_type, plan.len);
+        let mut body = Vec::new();
+        let mut holes = Vec::new();
+        let mut push_row = |body: &mut Vec<u8>| {
+            holes.push(body.len() + row.hole);
+            body.extend_from_slice(row.text.as_bytes());
+        };
+        match plan.batch {
+            None => {
+                body.extend_from_slice(b"{\"input\":");
+                push_row(&mut body);
+                body.push(b'}');
+            }
+            Some(rows) => {
+                body.extend_from_slice(b"{\"input_batch\":[");
+                for row in 0..rows {
+                    if row > 0 {
+                        body.push(b',');
+                    }
+                    push_row(&mut body);
+                }
+                body.extend_from_slice(b"]}");
+            }
+        }
+        Self { body, holes, digits: row.digits, base: row.base }
+    }
+
+    /// How many different inputs its holes can hold.
+    #[must_use]
+    pub fn capacity(&self) -> u64 {
+        let all = 10_u64.pow(u32::try_from(self.digits).unwrap_or(0));
+        // Integers go from 1,000,000,000 to 2,147,483,647.
+        if self.base > 0 { u64::from(i32::MAX.unsigned_abs()) - self.base } else { all }
+    }
+
+    /// Writes a number into each hole of `body`, which is a copy of the template at `offset`.
+    pub fn fill(&self, body: &mut [u8], mut next: impl FnMut() -> u64) {
+        for hole in &self.holes {
+            let mut number = self.base + next();
+            let Some(digits) = body.get_mut(*hole..hole + self.digits) else { continue };
+            for digit in digits.iter_mut().rev() {
+                *digit = b'0' + u8::try_from(number % 10).unwrap_or(0);
+                number /= 10;
+            }
+        }
+    }
+}
+
+/// One input as JSON.
+struct Row {
+    text: String,
+    hole: usize,
+    digits: usize,
+    base: u64,
+}
+
+impl Row {
+    fn new(input_type: InputType, len: usize) -> Self {
+        let numbers = |first: String, other: &str| {
+            let rest = format!(",{other}").repeat(len.saturating_sub(1));
+            if len == 0 { "[]".to_owned() } else { format!("[{first}{rest}]") }
+        };
+        let zeros = |digits: usize| "0".repeat(digits);
+        let (text, hole, digits, base) = match input_type {
+            // 12 digits are apart from each other as f64, 7 as f32, 10 without a leading 0 as i32.
+            InputType::Doubles => (numbers(format!("0.{}", zeros(12)), "0.5"), 3, 12, 0),
+            InputType::Floats => (numbers(format!("0.{}", zeros(7)), "0.5"), 3, 7, 0),
+            InputType::Integers => (numbers(zeros(10), "7"), 1, 10, 1_000_000_000),
+            InputType::Strings => (format!("\"{}\"", "0".repeat(len)), 1, len.min(12), 0),
+            InputType::Bytes => {
+                // Digits are letters of base64 too: four of them are three bytes.
+                let text = zeros(len / 3 * 4);
+                let tail = match len % 3 {
+                    1 => "AA==",
+                    2 => "AAA=",
+                    _ => "",
+                };
+                (format!("\"{text}{tail}\""), 1, (len / 3 * 4).min(12), 0)
+            }
+        };
+        let digits = if len == 0 { 0 } else { digits };
+        Self { text, hole, digits, base: if len == 0 { 0 } else { base } }
+    }
+}
+
+/// Where the numbers come from; shared by all threads, so that unique inputs are unique.
+#[derive(Debug)]
+pub struct InputSource {
+    kind: Kind,
+    capacity: u64,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Unique(AtomicU64),
+    Same(u64),
+    Zipf(Arc<[f64]>),
+}
+
+impl InputSource {
+    /// A source; `seed` decides where unique inputs start, so that two runs do not share any.
+    #[must_use]
+    pub fn new(plan: &InputPlan, seed: u64) -> Self {
+        let start = SmallRng::seed_from_u64(seed).random();
+        let kind = match plan.choice {
+            Choice::Unique => Kind::Unique(AtomicU64::new(start)),
+            Choice::Same => Kind::Same(start),
+            Choice::Zipf { exponent, keys } => Kind::Zipf(zipf_table(exponent, keys)),
+        };
+        Self { kind, capacity: Template::new(plan).capacity() }
+    }
+
+    /// The next input's number.
+    pub fn next(&self, rng: &mut SmallRng) -> u64 {
+        let number = match &self.kind {
+            Kind::Unique(counter) => counter.fetch_add(1, Ordering::Relaxed),
+            Kind::Same(number) => *number,
+            Kind::Zipf(table) => {
+                let draw: f64 = rng.random();
+                table.partition_point(|bound| *bound <= draw) as u64
+            }
+        };
+        number % self.capacity
+    }
+}
+
+/// The share of each key and all before it.
+fn zipf_table(exponent: f64, keys: u64) -> Arc<[f64]> {
+    let mut sum = 0.0;
+    let mut table: Vec<f64> = (1..=keys)
+        .map(|key| {
+            sum += super::float(key).powf(-exponent);
+            sum
+        })
+        .collect();
+    for bound in &mut table {
+        *bound /= sum;
+    }
+    table.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+
+    #[test]
+    fn the_same_input_stays_the_same_and_zipf_prefers_the_first_keys() {
+        let mut rng = SmallRng::seed_from_u64(1);
+        let mut plan =
+            InputPlan { input_type: InputType::Doubles, len: 3, batch: None, choice: Choice::Same };
+        let source = InputSource::new(&plan, 9);
+        assert_eq!(source.next(&mut rng), source.next(&mut rng));
+
+        plan.choice = Choice::parse("zipf:1:100").unwrap();
+        let source = InputSource::new(&plan, 9);
+        let mut counts = HashMap::new();
+        for _ in 0..10_000 {
+            *counts.entry(source.next(&mut rng)).or_insert(0) += 1;
+        }
+        // The harmonic number of 100 is 5.187.
+        assert!((1_700..2_200).contains(&counts[&0]), "{counts:?}");
+        assert!((800..1_150).contains(&counts[&1]), "{counts:?}");
+        assert!(counts.keys().all(|key| *key < 100));
+    }
+
+    #[test]
+    fn choices_are_read_as_written() {
+        for text in ["unique", "same", "zipf:1.1:1000"] {
+            assert_eq!(Choice::parse(text).unwrap().to_string(), text);
+        }
+        for text in ["", "zipf", "zipf:x:5", "zipf:-1:5", "zipf:1:0", "zipf:1:99999999999"] {
+            assert!(Choice::parse(text).is_err(), "{text}");
+        }
+    }
+}

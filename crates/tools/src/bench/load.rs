@@ -1,0 +1,318 @@
+//! One thread of the generator: its connections, and the two loops.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use rand::SeedableRng as _;
+use rand::rngs::SmallRng;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+
+use super::inputs::Template;
+use super::pacing::{Schedule, Timer};
+use super::record::{Failure, Recorder};
+use super::wire::{self, Answer};
+use super::{BenchError, Load, Plan, Shared};
+use clipper_clock::{self as clock, Instant};
+
+/// Requests of an open loop that may wait for a free connection; further ones are not sent.
+const DUE_MAX: usize = 1_000_000;
+/// Pause after a connection that could not be opened.
+const RECONNECT_PAUSE: Duration = Duration::from_millis(20);
+/// Room for a response at first, bytes.
+const RESPONSE_BYTES: usize = 4096;
+
+/// Which part of the load a thread takes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Share {
+    /// From 0.
+    pub index: usize,
+    /// Threads in all.
+    pub of: usize,
+}
+
+impl Share {
+    /// This thread's part of `total`.
+    fn part(self, total: usize) -> usize {
+        total / self.of + usize::from(self.index < total % self.of)
+    }
+
+    fn seed(self, seed: u64) -> u64 {
+        seed.wrapping_mul(1_000_003).wrapping_add(self.index as u64)
+    }
+}
+
+/// Runs one thread's share of the plan.
+pub(super) fn drive(plan: &Plan, share: Share, shared: &Shared) -> Result<Recorder, BenchError> {
+    let prepared = prepare(plan, share);
+    // Every thread comes here, also one that has failed.
+    shared.connected.wait();
+    let (runtime, clients, idle) = prepared?;
+    let recorder = runtime.block_on(load(plan, share, shared, clients))?;
+    drop(idle);
+    Ok(recorder)
+}
+
+type Prepared = (tokio::runtime::Runtime, Vec<TcpStream>, Vec<TcpStream>);
+
+fn prepare(plan: &Plan, share: Share) -> Result<Prepared, BenchError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(BenchError::io("cannot start a thread's runtime"))?;
+    let connect = |count: usize| async move {
+        let mut streams = Vec::with_capacity(count);
+        for _ in 0..count {
+            streams.push(connect(plan).await?);
+        }
+        Ok::<_, std::io::Error>(streams)
+    };
+    let what = format!("cannot connect to {}", plan.target.addr);
+    let (clients, idle) = runtime
+        .block_on(async {
+            let clients = connect(share.part(plan.connections.max(1))).await?;
+            Ok((clients, connect(share.part(plan.idle_connections)).await?))
+        })
+        .map_err(BenchError::io(what))?;
+    Ok((runtime, clients, idle))
+}
+
+async fn connect(plan: &Plan) -> std::io::Result<TcpStream> {
+    let stream = tokio::time::timeout(plan.timeout, TcpStream::connect(plan.target.addr)).await??;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// What the tasks of one thread share.
+struct Thread<'a> {
+    plan: &'a Plan,
+    shared: &'a Shared,
+    recorder: RefCell<Recorder>,
+    rng: RefCell<SmallRng>,
+    template: Template,
+    head: Vec<u8>,
+    begin: Instant,
+    /// Requests of an open loop whose time has come.
+    due: RefCell<VecDeque<Instant>>,
+    came: Notify,
+    ended: Cell<bool>,
+}
+
+async fn load(
+    plan: &Plan,
+    share: Share,
+    shared: &Shared,
+    streams: Vec<TcpStream>,
+) -> Result<Recorder, BenchError> {
+    let template = Template::new(&plan.inputs);
+    let head = format!(
+        "POST /{}/predict HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n",
+        plan.target.app,
+        plan.target.host,
+        template.body.len()
+    );
+    let thread = Thread {
+        plan,
+        shared,
+        recorder: RefCell::new(Recorder::new()?),
+        rng: RefCell::new(SmallRng::seed_from_u64(share.seed(plan.seed))),
+        template,
+        head: head.into_bytes(),
+        begin: clock::now(),
+        due: RefCell::default(),
+        came: Notify::new(),
+        ended: Cell::new(false),
+    };
+    let clients = streams.into_iter().map(|stream| Client::new(&thread, stream));
+    match plan.load {
+        Load::Closed => {
+            futures_util::future::join_all(clients.map(Client::closed_loop)).await;
+        }
+        Load::Open { rate, arrivals } => {
+            let phase = super::float(share.index as u64) / super::float(share.of as u64);
+            let rate = rate / super::float(share.of as u64);
+            let length = plan.warmup + plan.duration;
+            let schedule = Schedule::new(rate, arrivals, phase, length, share.seed(plan.seed));
+            let pacing = thread.pace(schedule);
+            let clients = futures_util::future::join_all(clients.map(Client::open_loop));
+            let (paced, _) = tokio::join!(pacing, clients);
+            paced.map_err(BenchError::io("the timer failed"))?;
+        }
+    }
+    Ok(thread.recorder.into_inner())
+}
+
+impl Thread<'_> {
+    /// Passes on the start times of an open loop.
+    async fn pace(&self, schedule: Schedule) -> std::io::Result<()> {
+        let timer = Timer::new()?;
+        for offset in schedule {
+            let start = self.begin + offset;
+            let now = clock::now();
+            if start > now {
+                timer.sleep(start - now).await?;
+            }
+            if self.due.borrow().len() < DUE_MAX {
+                self.due.borrow_mut().push_back(start);
+                self.came.notify_one();
+            } else {
+                self.failed(start, Failure::NotSent);
+            }
+        }
+        self.ended.set(true);
+        self.came.notify_waiters();
+        Ok(())
+    }
+
+    /// The next request of an open loop; `None` when there are no more.
+    async fn next_due(&self) -> Option<Instant> {
+        loop {
+            // Taken before the check, so that no notice is missed between the two.
+            let came = self.came.notified();
+            if let Some(start) = self.due.borrow_mut().pop_front() {
+                return Some(start);
+            }
+            if self.ended.get() {
+                return None;
+            }
+            came.await;
+        }
+    }
+
+    /// Whether a request that started then belongs to the measurement.
+    fn counts(&self, start: Instant) -> bool {
+        start >= self.begin + self.plan.warmup
+    }
+
+    fn failed(&self, start: Instant, failure: Failure) {
+        self.shared.failed.fetch_add(1, Ordering::Relaxed);
+        if self.counts(start) {
+            self.recorder.borrow_mut().failure(failure);
+        }
+    }
+
+    fn answered(&self, start: Instant, status: u16, body: &[u8]) {
+        self.shared.answered.fetch_add(1, Ordering::Relaxed);
+        if !self.counts(start) {
+            return;
+        }
+        let latency = clock::now() - start;
+        let mut recorder = self.recorder.borrow_mut();
+        recorder.response(status, latency);
+        if status != 200 {
+            return;
+        }
+        let batch = self.plan.inputs.batch.is_some();
+        let read = wire::answers(body, batch, |answer| match answer {
+            Answer::Prediction => recorder.prediction(latency, self.plan.slo),
+            Answer::Default(why) => recorder.default_output(&why),
+        });
+        if read.is_err() {
+            recorder.failure(Failure::Answers);
+        }
+    }
+}
+
+/// One connection.
+struct Client<'a> {
+    thread: &'a Thread<'a>,
+    stream: Option<TcpStream>,
+    /// Head and body of the request; each one only gets new digits.
+    request: Vec<u8>,
+    response: Vec<u8>,
+}
+
+impl<'a> Client<'a> {
+    fn new(thread: &'a Thread<'a>, stream: TcpStream) -> Self {
+        let request = [&thread.head[..], &thread.template.body].concat();
+        let response = Vec::with_capacity(RESPONSE_BYTES);
+        Self { thread, stream: Some(stream), request, response }
+    }
+
+    async fn closed_loop(mut self) {
+        let end = self.thread.begin + self.thread.plan.warmup + self.thread.plan.duration;
+        loop {
+            let start = clock::now();
+            if start >= end {
+                return;
+            }
+            self.request(start).await;
+        }
+    }
+
+    async fn open_loop(mut self) {
+        while let Some(start) = self.thread.next_due().await {
+            if clock::now() - start > self.thread.plan.timeout {
+                self.thread.failed(start, Failure::NotSent);
+            } else {
+                self.request(start).await;
+            }
+        }
+    }
+
+    /// One request that was meant to start at `start`, with everything counted.
+    async fn request(&mut self, start: Instant) {
+        let timeout = self.thread.plan.timeout;
+        let result = tokio::time::timeout_at(start + timeout, self.exchange(start)).await;
+        let failure = match result {
+            Ok(Ok(())) => return,
+            Ok(Err(failure)) => failure,
+            Err(_elapsed) => Failure::Timeout,
+        };
+        self.thread.failed(start, failure);
+        self.stream = None;
+        if failure == Failure::Connect {
+            tokio::time::sleep(RECONNECT_PAUSE).await;
+        }
+    }
+
+    async fn exchange(&mut self, start: Instant) -> Result<(), Failure> {
+        let thread = self.thread;
+        let mut stream = match self.stream.take() {
+            Some(stream) => stream,
+            None => connect(thread.plan).await.map_err(|_| Failure::Connect)?,
+        };
+        if let Some(body) = self.request.get_mut(thread.head.len()..) {
+            let mut rng = thread.rng.borrow_mut();
+            thread.template.fill(body, || thread.shared.source.next(&mut rng));
+        }
+        if thread.counts(start) {
+            thread.recorder.borrow_mut().sent(clock::now() - start);
+        }
+        stream.write_all(&self.request).await.map_err(|_| Failure::Connection)?;
+        let head = read_response(&mut stream, &mut self.response).await?;
+        let body = self.response.get(head.body..head.total).unwrap_or_default();
+        thread.answered(start, head.status, body);
+        if !head.close {
+            self.stream = Some(stream);
+        }
+        Ok(())
+    }
+}
+
+/// Reads one response into `buffer`.
+async fn read_response(
+    stream: &mut TcpStream,
+    buffer: &mut Vec<u8>,
+) -> Result<wire::Head, Failure> {
+    buffer.clear();
+    let mut head = None;
+    loop {
+        if stream.read_buf(buffer).await.map_err(|_| Failure::Connection)? == 0 {
+            return Err(Failure::Connection);
+        }
+        if head.is_none() {
+            head = wire::head(buffer).map_err(|_| Failure::Malformed)?;
+        }
+        match head {
+            // Without pipelining nothing may follow a response.
+            Some(head) if buffer.len() > head.total => return Err(Failure::Malformed),
+            Some(head) if buffer.len() == head.total => return Ok(head),
+            _ => {}
+        }
+    }
+}

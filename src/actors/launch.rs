@@ -1,0 +1,218 @@
+//! How the server starts each kind of container as a child: pure, so that it can be tested and
+//! shown without starting anything.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use crate::config::ModelConfig;
+use clipper_container::PYTHON_RUNNER;
+use clipper_container::lifeline;
+use clipper_domain::{InputType, ModelId, Runtime};
+
+/// What to start. The child's stdin must be a pipe whose other end lives as long as the server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Launch {
+    /// The program.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub args: Vec<OsString>,
+    /// Variables to add to the server's own environment.
+    pub env: Vec<(String, String)>,
+}
+
+/// Plans one replica of `spec`, which connects to `rpc_addr_for_containers` (`tcp://host:port`).
+///
+/// `this_exe` is the running binary; relative paths in the config mean `config_dir`.
+///
+/// # Errors
+/// A text for the operator: no container configured, or a setting that cannot work.
+pub fn launch_plan(
+    spec: &ModelConfig,
+    rpc_addr_for_containers: &str,
+    this_exe: &Path,
+    config_dir: &Path,
+) -> Result<Launch, String> {
+    let Some(container) = &spec.container else {
+        return Err(format!("model '{}' has no [model.container]", spec.name));
+    };
+    let input_type = InputType::parse(&spec.input_type)
+        .ok_or_else(|| format!("unknown input type '{}'", spec.input_type))?;
+    let launcher =
+        Launcher { this_exe: this_exe.to_owned(), rpc_addr: rpc_addr_for_containers.to_owned() };
+    launcher.plan(&spec.id()?, input_type, &container.runtime(), config_dir)
+}
+
+/// Plans replicas, which connect to this server.
+#[derive(Debug, Clone)]
+pub struct Launcher {
+    /// The running binary.
+    pub this_exe: PathBuf,
+    /// Where containers connect: `tcp://host:port`.
+    pub rpc_addr: String,
+}
+
+impl Launcher {
+    /// Plans one replica of a model version; relative paths mean `folder`.
+    ///
+    /// # Errors
+    /// A text for the operator: a setting that cannot work.
+    pub fn plan(
+        &self,
+        id: &ModelId,
+        input_type: InputType,
+        runtime: &Runtime,
+        folder: &Path,
+    ) -> Result<Launch, String> {
+        let env = environment(id, input_type, &self.rpc_addr)?;
+        let (program, args) = match runtime {
+            Runtime::Onnx { path } => {
+                if matches!(input_type, InputType::Bytes | InputType::Strings) {
+                    return Err(format!("an ONNX container cannot take {input_type}"));
+                }
+                let args = onnx_args(id, &folder.join(path), input_type, &self.rpc_addr);
+                (self.this_exe.clone(), args)
+            }
+            Runtime::Python { function, python } => {
+                let function = resolve_function(function, folder)?;
+                let args = vec!["-u".into(), "-c".into(), PYTHON_RUNNER.into(), function];
+                (resolve_program(python, folder), args)
+            }
+            Runtime::Command { command } => {
+                let [program, rest @ ..] = command.as_slice() else {
+                    return Err("the command is empty".to_owned());
+                };
+                let mut args: Vec<OsString> = vec!["container".into(), "exec".into(), "--".into()];
+                args.push(resolve_program(program, folder).into());
+                args.extend(rest.iter().map(OsString::from));
+                (self.this_exe.clone(), args)
+            }
+        };
+        Ok(Launch { program, args, env })
+    }
+}
+
+/// The variables of the protocol page, section 6, and the lifeline.
+fn environment(
+    id: &ModelId,
+    input_type: InputType,
+    rpc_addr: &str,
+) -> Result<Vec<(String, String)>, String> {
+    let (host, port) = rpc_addr
+        .strip_prefix("tcp://")
+        .and_then(|rest| rest.rsplit_once(':'))
+        .filter(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+        .ok_or_else(|| format!("'{rpc_addr}' is not tcp://HOST:PORT"))?;
+    let pairs = [
+        ("CLIPPER_MODEL_NAME", id.name.as_str()),
+        ("CLIPPER_MODEL_VERSION", id.version.as_str()),
+        ("CLIPPER_IP", host),
+        ("CLIPPER_PORT", port),
+        ("CLIPPER_INPUT_TYPE", input_type.long_name()),
+        (lifeline::VARIABLE, lifeline::STDIN),
+    ];
+    Ok(pairs.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect())
+}
+
+fn onnx_args(id: &ModelId, model: &Path, input_type: InputType, rpc_addr: &str) -> Vec<OsString> {
+    let mut model_flag = OsString::from("--model=");
+    model_flag.push(model);
+    // `--name=value`, as a name may begin with a dash.
+    vec![
+        "container".into(),
+        "onnx".into(),
+        model_flag,
+        format!("--name={}", id.name).into(),
+        format!("--version={}", id.version).into(),
+        format!("--connect={rpc_addr}").into(),
+        format!("--input-type={input_type}").into(),
+    ]
+}
+
+/// `FILE.py:function` with the file's path resolved.
+fn resolve_function(function: &str, config_dir: &Path) -> Result<OsString, String> {
+    let (file, name) = function
+        .rsplit_once(':')
+        .filter(|(file, name)| !file.is_empty() && !name.is_empty())
+        .ok_or_else(|| format!("'{function}' is not FILE.py:function"))?;
+    let mut resolved = config_dir.join(file).into_os_string();
+    resolved.push(":");
+    resolved.push(name);
+    Ok(resolved)
+}
+
+/// A bare name is looked up in `PATH`; one with a slash is a path.
+fn resolve_program(program: &str, config_dir: &Path) -> PathBuf {
+    if program.contains('/') { config_dir.join(program) } else { PathBuf::from(program) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(container: &str, input_type: &str) -> Result<Launch, String> {
+        let text = format!(
+            "name = '-digits'\nversion = '1'\ninput_type = '{input_type}'\n[container]\n{container}"
+        );
+        let spec: ModelConfig = toml::from_str(&text).unwrap();
+        launch_plan(&spec, "tcp://127.0.0.1:7000", Path::new("/bin/clipper"), Path::new("/etc/c"))
+    }
+
+    fn env<'a>(launch: &'a Launch, key: &str) -> &'a str {
+        &launch.env.iter().find(|(name, _)| name == key).unwrap().1
+    }
+
+    #[test]
+    fn onnx_runs_this_binary_again() {
+        let launch = plan("runtime = 'onnx'\npath = 'm.onnx'", "d").unwrap();
+        assert_eq!(launch.program, Path::new("/bin/clipper"));
+        let expected = [
+            "container",
+            "onnx",
+            "--model=/etc/c/m.onnx",
+            "--name=-digits",
+            "--version=1",
+            "--connect=tcp://127.0.0.1:7000",
+            "--input-type=doubles",
+        ];
+        assert_eq!(launch.args, expected);
+        assert_eq!(env(&launch, "CLIPPER_LIFELINE"), "stdin");
+        assert!(plan("runtime = 'onnx'\npath = 'm.onnx'", "strings").is_err());
+    }
+
+    #[test]
+    fn python_gets_the_runner_and_the_resolved_function() {
+        let launch = plan("runtime = 'python'\nfunction = 'a/m.py:predict'", "strings").unwrap();
+        assert_eq!(launch.program, Path::new("python3"));
+        assert_eq!(launch.args[..2], ["-u", "-c"]);
+        assert_eq!(launch.args[3], "/etc/c/a/m.py:predict");
+        assert_eq!(env(&launch, "CLIPPER_INPUT_TYPE"), "strings");
+        assert_eq!(env(&launch, "CLIPPER_IP"), "127.0.0.1");
+        assert_eq!(env(&launch, "CLIPPER_PORT"), "7000");
+        for wrong in ["m.py", ":f", "m.py:"] {
+            let container = format!("runtime = 'python'\nfunction = '{wrong}'");
+            assert!(plan(&container, "strings").is_err(), "{wrong}");
+        }
+        let container = "runtime = 'python'\nfunction = 'm.py:f'\npython = 'venv/bin/python'";
+        assert_eq!(plan(container, "i").unwrap().program, Path::new("/etc/c/venv/bin/python"));
+    }
+
+    #[test]
+    fn a_command_is_wrapped_so_that_it_ends_with_the_server() {
+        let launch = plan("runtime = 'command'\ncommand = ['./run.sh', '-x']", "bytes").unwrap();
+        assert_eq!(launch.program, Path::new("/bin/clipper"));
+        assert_eq!(launch.args, ["container", "exec", "--", "/etc/c/./run.sh", "-x"]);
+        assert_eq!(env(&launch, "CLIPPER_MODEL_NAME"), "-digits");
+        assert!(plan("runtime = 'command'\ncommand = []", "bytes").is_err());
+    }
+
+    #[test]
+    fn settings_that_cannot_work_are_refused_with_a_text() {
+        assert!(
+            plan("runtime = 'onnx'\npath = 'm.onnx'", "tensors").unwrap_err().contains("tensors")
+        );
+        let spec: ModelConfig =
+            toml::from_str("name = 'm'\nversion = '1'\ninput_type = 'd'").unwrap();
+        let no_container = launch_plan(&spec, "tcp://h:1", Path::new("c"), Path::new("d"));
+        assert!(no_container.unwrap_err().contains("[model.container]"));
+    }
+}

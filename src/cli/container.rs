@@ -1,0 +1,171 @@
+//! `clipper container ...`: the containers in the box as commands.
+
+use std::ffi::OsString;
+use std::future::Future;
+#[cfg(feature = "onnx")]
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+
+use clipper_container::exec::{self, ExecOptions};
+use clipper_container::noop::NoopModel;
+use clipper_container::{BatchModel, ContainerOptions, lifeline, session};
+use clipper_domain::{InputType, ModelId, ModelName, ModelVersion};
+#[cfg(feature = "onnx")]
+use clipper_onnx::OnnxModel;
+
+/// A kind of container.
+#[derive(Debug, Clone, Subcommand)]
+pub enum ContainerCommand {
+    /// Serve an ONNX model.
+    #[cfg(feature = "onnx")]
+    Onnx(OnnxArgs),
+    /// Answer every input with the same text: for benchmarks.
+    Noop(NoopArgs),
+    /// Run any program that speaks the protocol, and end it with the server.
+    Exec(ExecArgs),
+}
+
+/// What every container of ours needs to know.
+#[derive(Debug, Clone, Args)]
+pub struct ReplicaArgs {
+    /// Name of the model.
+    #[arg(long, value_parser = parse_name)]
+    pub name: ModelName,
+    /// Version of the model.
+    #[arg(long = "version", value_name = "VERSION", value_parser = parse_version)]
+    pub model_version: ModelVersion,
+    /// RPC address of the server.
+    #[arg(long, default_value = "tcp://127.0.0.1:7000", value_name = "tcp://HOST:PORT")]
+    pub connect: String,
+}
+
+/// `clipper container onnx`
+#[cfg(feature = "onnx")]
+#[derive(Debug, Clone, Args)]
+pub struct OnnxArgs {
+    /// The model file.
+    #[arg(long, value_name = "FILE")]
+    pub model: PathBuf,
+    /// Who it is and whom it serves.
+    #[command(flatten)]
+    pub replica: ReplicaArgs,
+    /// floats, doubles or integers: what the application sends [default: as in the model].
+    #[arg(long, value_parser = parse_input_type)]
+    pub input_type: Option<InputType>,
+    /// The output that answers [default: the model's first].
+    #[arg(long, value_name = "OUTPUT")]
+    pub output: Option<String>,
+}
+
+/// `clipper container noop`
+#[derive(Debug, Clone, Args)]
+pub struct NoopArgs {
+    /// Who it is and whom it serves.
+    #[command(flatten)]
+    pub replica: ReplicaArgs,
+    /// What the application sends.
+    #[arg(long, value_parser = parse_input_type, default_value = "doubles")]
+    pub input_type: InputType,
+    /// The answer to every input.
+    #[arg(long, default_value = "0", value_name = "TEXT")]
+    pub output: String,
+    /// Time that a batch takes, microseconds.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub sleep_us: u64,
+}
+
+/// `clipper container exec -- PROGRAM ARGS...`
+#[derive(Debug, Clone, Args)]
+pub struct ExecArgs {
+    /// Time between SIGTERM and SIGKILL to the program's process group, ms.
+    #[arg(long, default_value_t = 1_500, value_name = "MS")]
+    pub grace_ms: u64,
+    /// Program and arguments; it finds its model in `CLIPPER_MODEL_NAME` and the like.
+    #[arg(last = true, required = true, value_name = "PROGRAM")]
+    pub command: Vec<OsString>,
+}
+
+fn parse_name(text: &str) -> Result<ModelName, String> {
+    ModelName::parse(text).map_err(|error| error.to_string())
+}
+
+fn parse_version(text: &str) -> Result<ModelVersion, String> {
+    ModelVersion::parse(text).map_err(|error| error.to_string())
+}
+
+fn parse_input_type(text: &str) -> Result<InputType, String> {
+    InputType::parse(text)
+        .ok_or_else(|| "expected bytes, integers, floats, doubles or strings".to_owned())
+}
+
+/// Runs a container until SIGTERM, the end of its lifeline or, for `exec`, of its program.
+///
+/// Logs go to stderr, one line each; a supervising server adds time and names to them.
+#[must_use]
+pub fn run_cli(command: ContainerCommand) -> ExitCode {
+    // Fails only where a subscriber is set already, which is then the one to use.
+    let filter = tracing_subscriber::EnvFilter::new("info,tract=warn,zeromq=warn");
+    let _ = tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .without_time()
+        .with_env_filter(filter)
+        .try_init();
+    match run_command(command) {
+        Ok(code) => code,
+        Err(error) => {
+            tracing::error!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run_command(command: ContainerCommand) -> Result<ExitCode, Box<dyn std::error::Error>> {
+    match command {
+        #[cfg(feature = "onnx")]
+        ContainerCommand::Onnx(args) => {
+            let model = OnnxModel::load(&args.model, args.input_type, args.output.as_deref())?;
+            tracing::info!(
+                model = %args.model.display(),
+                output = model.output_name(),
+                "{} {} per input",
+                model.input_width(),
+                model.input_type()
+            );
+            serve(args.replica, model)
+        }
+        ContainerCommand::Noop(args) => {
+            let sleep = Duration::from_micros(args.sleep_us);
+            let model = NoopModel { input_type: args.input_type, output: args.output, sleep };
+            serve(args.replica, model)
+        }
+        ContainerCommand::Exec(args) => {
+            let options = ExecOptions {
+                command: args.command,
+                grace: Duration::from_millis(args.grace_ms),
+                lifeline: lifeline::is_requested(),
+            };
+            Ok(ExitCode::from(block_on(exec::run(&options))??))
+        }
+    }
+}
+
+fn serve(
+    replica: ReplicaArgs,
+    model: impl BatchModel,
+) -> Result<ExitCode, Box<dyn std::error::Error>> {
+    if lifeline::is_requested() {
+        lifeline::exit_with_server()?;
+    }
+    let id = ModelId::new(replica.name, replica.model_version);
+    block_on(session::run(ContainerOptions::new(id, replica.connect), model))??;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn block_on<F: Future>(future: F) -> std::io::Result<F::Output> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    Ok(runtime.block_on(future))
+}

@@ -1,0 +1,21 @@
+//! The whole system from outside: the real binary, real sockets, containers on stock pyzmq.
+//!
+//! `faults` does everything that is known to break the original; a second application has to be
+//! served meanwhile. `golden` replays recorded exchanges of the original. The tests need a Python
+//! with pyzmq, named by `CLIPPER_TEST_PYTHON`. A test that waits polls a condition, with a deadline
+//! far above what a healthy server needs.
+
+mod admin;
+mod admin_cli;
+mod deploy;
+mod faults;
+pub mod golden;
+mod inputs;
+mod learned;
+mod model_errors;
+mod quickstart;
+mod replicas;
+mod runtimes;
+mod shutdown;
+mod support;
+mod top;

@@ -1,0 +1,1 @@
+//! ONNX models answer what their reference engine answers.

@@ -1,0 +1,1 @@
+//! Connections and bodies that take more than their share.

@@ -1,0 +1,12 @@
+//! What real use has broken, each as the right value; a test is named by its kind of fault.
+
+mod config;
+mod dispatch;
+mod engine;
+mod http;
+mod metadata;
+mod processes;
+mod python;
+mod redis;
+mod rpc;
+mod store;

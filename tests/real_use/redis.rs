@@ -1,0 +1,1 @@
+//! Redis that changes its role, evicts, is shared with others.

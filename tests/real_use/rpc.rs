@@ -1,0 +1,1 @@
+//! Containers and strangers on the RPC port that take more than their share.

@@ -1,0 +1,4 @@
+//! What tests of several areas share.
+
+pub mod container_server;
+pub mod served;
