@@ -1,5 +1,7 @@
 //! Log lines: to stderr, as text for people or one JSON object a line.
 
+pub mod outsiders;
+
 use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
@@ -13,6 +15,7 @@ use crate::config::{LogConfig, LogFormat};
 pub fn init(config: &LogConfig) -> Result<(), String> {
     let filter = EnvFilter::try_new(&config.filter)
         .map_err(|error| format!("log.filter {:?}: {error}", config.filter))?;
+    outsiders::configure(config);
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

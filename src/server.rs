@@ -42,6 +42,7 @@ use crate::http::management::ManagementState;
 use crate::http::management::deploy::{self, DeployState};
 use crate::http::management::ports::{CatalogRead, Containers, Metadata};
 use crate::http::{management, metrics as metrics_pages, query};
+use crate::logging::outsiders;
 use crate::metrics::{self, Metrics, RpcEnd};
 use crate::rpc::listener::{self, Refused};
 use crate::store::event::Origin;
@@ -65,6 +66,7 @@ async fn serve(loaded: Loaded) -> Result<(), String> {
     let readiness = Readiness::new();
     let metrics = Metrics::new();
     actix::spawn(metrics::keep_ticking(Arc::downgrade(&metrics)));
+    actix::spawn(outsiders::keep_telling(config.log.clone()));
     let sockets = Sockets::bind(&config)?;
     let (journal, states) = open_journal(&config)?;
     readiness.meet(Condition::JournalReplayed);

@@ -230,6 +230,12 @@ pub struct LogConfig {
     pub format: LogFormat,
     /// A tracing filter.
     pub filter: String,
+    /// Lines of one cause that one address can make the server write in one window.
+    pub outsider_lines_max: u32,
+    /// Length of that window, ms.
+    pub outsider_window_ms: u64,
+    /// Pairs of cause and address told apart in one window.
+    pub outsider_sources_max: usize,
 }
 
 /// How log lines look.
@@ -488,6 +494,12 @@ impl Default for RedisConfig {
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self { format: LogFormat::Text, filter: "info,actix_server=warn".to_owned() }
+        Self {
+            format: LogFormat::Text,
+            filter: "info,actix_server=warn".to_owned(),
+            outsider_lines_max: 5,
+            outsider_window_ms: 10_000,
+            outsider_sources_max: 1_024,
+        }
     }
 }

@@ -154,7 +154,13 @@ const METRICS: &[Key] = &[
     millis("probe_interval_ms"),
 ];
 
-const LOG: &[Key] = &[key("format", Rule::Choice(&["text", "json"])), key("filter", Rule::Filter)];
+const LOG: &[Key] = &[
+    key("format", Rule::Choice(&["text", "json"])),
+    key("filter", Rule::Filter),
+    count("outsider_lines_max", "lines"),
+    millis("outsider_window_ms"),
+    count("outsider_sources_max", "sources"),
+];
 
 /// The list of applications.
 pub const APPLICATION_TABLES: &str = "application";

@@ -13,8 +13,10 @@ pub mod app;
 pub mod command;
 pub mod deployment;
 pub mod ids;
+pub mod line_limit;
 pub mod model;
 pub mod outcome;
+pub mod printable;
 pub mod tensor;
 
 pub use app::{AppSpec, DEFAULT_POLICY, LatencySlo, OnModelError};
