@@ -3,14 +3,14 @@
 //! Idempotent: a second start finds everything there and changes nothing. What exists with another
 //! definition stays as it is, which is said in the log: the file is a start, not the truth.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::{info, warn};
 
-use crate::actors::catalog::ChangeError;
-use crate::actors::redis_watcher::Changes;
 use crate::config::{ApplicationConfig, Config, ContainerConfig, ModelConfig};
 use crate::store::event::Origin;
+use crate::store::{ChangeError, MetadataWriter, SharedWriter};
 use clipper_domain::{
     AppName, AppSpec, BatchSize, Command, CommandError, DEFAULT_POLICY, InputType, Label,
     LatencySlo, ModelName, ModelSpec, Runtime,
@@ -24,9 +24,9 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// # Errors
 /// A value that the configuration's own checks should have refused, or a store that fails or is
 /// away.
-pub async fn run(config: &Config, changes: &Changes) -> Result<(), String> {
+pub async fn run(config: &Config, writer: &dyn MetadataWriter) -> Result<(), String> {
     for command in commands(config)? {
-        match changes.execute(command.clone(), Origin::Bootstrap).await {
+        match writer.execute(command.clone(), Origin::Bootstrap).await {
             Ok(()) => info!(?command, "registered from the config file"),
             Err(ChangeError::Refused(refusal)) if is_there_already(&refusal) => {}
             Err(ChangeError::Refused(refusal)) => {
@@ -42,23 +42,23 @@ pub async fn run(config: &Config, changes: &Changes) -> Result<(), String> {
 ///
 /// # Errors
 /// As [`run`], without Redis.
-pub async fn run_or_later(config: &Config, changes: &Changes) -> Result<(), String> {
-    match (run(config, changes).await, changes) {
-        (Err(reason), Changes::Redis(_)) => {
-            later(config.clone(), changes.clone(), reason);
+pub async fn run_or_later(config: &Config, writer: &SharedWriter) -> Result<(), String> {
+    match run(config, &**writer).await {
+        Err(reason) if writer.may_be_away() => {
+            later(config.clone(), Arc::clone(writer), reason);
             Ok(())
         }
-        (result, Changes::Redis(_) | Changes::Embedded(_)) => result,
+        result => result,
     }
 }
 
 /// As soon as Redis is there.
-fn later(config: Config, changes: Changes, mut reason: String) {
+fn later(config: Config, writer: SharedWriter, mut reason: String) {
     actix::spawn(async move {
         warn!(reason, "the config file's applications and models are registered later");
         loop {
             tokio::time::sleep(PAUSE).await;
-            match run(&config, &changes).await {
+            match run(&config, &*writer).await {
                 Ok(()) => return,
                 Err(again) if again == reason => {}
                 Err(other) => {

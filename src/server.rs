@@ -19,7 +19,7 @@ use tracing::{error, info, warn};
 
 use self::states::States;
 use crate::actors::app::FeedbackLog;
-use crate::actors::catalog::{CatalogWriter, ChangeError};
+use crate::actors::catalog::CatalogWriter;
 use crate::actors::children::{ChildPlan, Children, StopChildren};
 use crate::actors::container_pool::{ContainerInfo, ContainerList, ContainerPool};
 use crate::actors::data_plane::DataPlane;
@@ -30,7 +30,7 @@ use crate::actors::launch::{Launcher, launch_plan};
 use crate::actors::learned::LearnedCurves;
 use crate::actors::messages::{Register, RegistrationRefused};
 use crate::actors::models::{Boot, DataArbiters, Models};
-use crate::actors::redis_watcher::{Changes, Learnt, LeaveRedis, RedisParts, RedisWatcher};
+use crate::actors::redis_watcher::{Learnt, LeaveRedis, RedisParts, RedisWatcher};
 use crate::actors::router::{Router, Routes};
 use crate::actors::supervisor::RestartBudget;
 use crate::actors::watchdog::Watchdog;
@@ -48,7 +48,7 @@ use crate::rpc::listener::{self, Refused};
 use crate::store::event::Origin;
 use crate::store::policy_state::PolicyStateStore;
 use crate::store::sled::SledLog;
-use crate::store::{CatalogView, Journal};
+use crate::store::{CatalogView, ChangeError, Journal, SharedWriter};
 use clipper_domain::Command;
 
 /// Serves until SIGTERM or SIGINT.
@@ -83,7 +83,7 @@ async fn serve(loaded: Loaded) -> Result<(), String> {
     let catalog = keep_catalog(&config, &metrics, &journal);
     let redis = follow_redis(&config, &catalog, &journal, &states, &list, &metrics).await;
     let (redis, learnt) = redis.unzip();
-    let changes = redis.clone().map_or_else(|| Changes::Embedded(catalog.clone()), Changes::Redis);
+    let writer = metadata_writer(&catalog, redis.as_ref());
     let launcher = launcher(sockets.rpc_addr()?)?;
     let children = child_plans(&config, &base_dir, &launcher)?;
     let pool = keep_pool(&config, &plane, &arbiters, &list, (children, launcher));
@@ -94,13 +94,13 @@ async fn serve(loaded: Loaded) -> Result<(), String> {
     readiness.meet(Condition::RpcBound);
 
     let learned = start_models(&config, &plane, arbiters, &pool, &catalog).await?;
-    bootstrap::run_or_later(&config, &changes).await?;
+    bootstrap::run_or_later(&config, &writer).await?;
 
     let states = Arc::new(States { store: states, learnt });
     let frontends = Frontends {
         plane,
         catalog,
-        changes,
+        writer,
         view: journal.view(),
         list,
         states,
@@ -178,6 +178,16 @@ async fn follow_redis(
     });
     let learnt = watcher.learnt();
     Some((watcher.follow().await, learnt))
+}
+
+fn metadata_writer(
+    catalog: &Kept<CatalogWriter>,
+    redis: Option<&Addr<RedisWatcher>>,
+) -> SharedWriter {
+    match redis {
+        Some(watcher) => Arc::new(watcher.clone()),
+        None => Arc::new(catalog.clone()),
+    }
 }
 
 fn keep_pool(
@@ -324,7 +334,7 @@ fn child_plans(
 struct Frontends {
     plane: Arc<DataPlane>,
     catalog: Kept<CatalogWriter>,
-    changes: Changes,
+    writer: SharedWriter,
     view: CatalogView,
     list: ContainerList,
     states: Arc<States>,
@@ -401,7 +411,7 @@ impl Frontends {
         let deployer = Arc::new(Deployer {
             plane: Arc::clone(&self.plane),
             pool: self.pool.clone(),
-            changes: self.changes.clone(),
+            writer: Arc::clone(&self.writer),
             view: self.view.clone(),
             config: config.management.clone(),
             running: AtomicUsize::new(0),
@@ -410,7 +420,10 @@ impl Frontends {
         let deploy = deploy::configure(deploy, limits);
         let metrics = Arc::clone(&self.plane.metrics);
         let state = ManagementState {
-            metadata: Arc::new(Writer { changes: self.changes.clone(), view: self.view.clone() }),
+            metadata: Arc::new(Writer {
+                writer: Arc::clone(&self.writer),
+                view: self.view.clone(),
+            }),
             containers: Arc::new(self.list.clone()),
             states: self.states.clone(),
             metrics: Arc::new(move |request| metrics_pages::by_preference(&metrics, request)),
@@ -455,14 +468,13 @@ fn frontend(
 
 /// The metadata as the management frontend sees it.
 struct Writer {
-    changes: Changes,
+    writer: SharedWriter,
     view: CatalogView,
 }
 
 impl Metadata for Writer {
     fn execute(&self, command: Command) -> BoxFuture<'static, Result<(), ChangeError>> {
-        let changes = self.changes.clone();
-        Box::pin(async move { changes.execute(command, Origin::Admin).await })
+        self.writer.execute(command, Origin::Admin)
     }
 
     fn catalog(&self) -> CatalogRead<'_> {

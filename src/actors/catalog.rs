@@ -21,15 +21,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
+use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::kept::Lifeline;
+use super::kept::{Kept, Lifeline};
 use crate::config::JournalConfig;
 use crate::store::event::{Envelope, Event, Origin};
 use crate::store::journal::Change;
 use crate::store::projection::{Catalog, Effect};
 use crate::store::replay::Replay;
-use crate::store::{CatalogView, Journal, StoreError};
+use crate::store::{CatalogView, ChangeError, Journal, MetadataWriter, StoreError};
 use clipper_clock as clock;
 use clipper_domain::{Command, CommandError};
 
@@ -98,28 +99,6 @@ pub struct Published {
 pub struct Acknowledged {
     /// Its events; none if the state was already as asked for.
     pub events: Vec<Envelope>,
-}
-
-/// Why a command was not acknowledged.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ChangeError {
-    /// The rules say no; nothing has changed. 400.
-    #[error(transparent)]
-    Refused(#[from] CommandError),
-    /// Too many commands wait, or the store fails. 503; the reason says whether it may still be
-    /// written.
-    #[error("{reason}")]
-    Unavailable {
-        /// For the caller and the log.
-        reason: String,
-    },
-}
-
-impl ChangeError {
-    /// Not now, for this reason.
-    pub fn unavailable(reason: impl Into<String>) -> Self {
-        Self::Unavailable { reason: reason.into() }
-    }
 }
 
 type Reply = oneshot::Sender<Result<Acknowledged, ChangeError>>;
@@ -427,6 +406,26 @@ impl Handler<Execute> for CatalogWriter {
     fn handle(&mut self, msg: Execute, ctx: &mut Context<Self>) -> Self::Result {
         self.request(Request::Decide(msg.command), msg.origin, ctx)
     }
+}
+
+/// The embedded mode: the catalog writer alone.
+impl MetadataWriter for Kept<CatalogWriter> {
+    fn execute(
+        &self,
+        command: Command,
+        origin: Origin,
+    ) -> BoxFuture<'static, Result<(), ChangeError>> {
+        let answer = self.send(Execute { command, origin });
+        Box::pin(async move { acknowledged(answer.await) })
+    }
+}
+
+/// What an asker is told of what a writer has answered, if it still lives.
+pub(super) fn acknowledged(
+    answer: Result<Result<Acknowledged, ChangeError>, MailboxError>,
+) -> Result<(), ChangeError> {
+    let ended = |_| ChangeError::unavailable("the metadata writer is being restarted");
+    answer.map_err(ended)?.map(|_| ())
 }
 
 impl Handler<Record> for CatalogWriter {

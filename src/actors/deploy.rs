@@ -22,17 +22,15 @@ use smallvec::SmallVec;
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
-use super::catalog::ChangeError;
 use super::container::Container;
 use super::container_pool::ContainerPool;
 use super::data_plane::DataPlane;
 use super::kept::Kept;
 use super::messages::RunBatch;
-use super::redis_watcher::Changes;
 use super::trial::{EndTrial, GrowTrial, StartTrial, Trial, TrialState};
 use crate::config::ManagementConfig;
-use crate::store::CatalogView;
 use crate::store::event::Origin;
+use crate::store::{CatalogView, ChangeError, SharedWriter};
 use clipper_clock::{self as clock, Instant};
 use clipper_domain::{Command, Deployment, Input, ModelId};
 use clipper_scheduling::flight::{Flight, Waiter};
@@ -122,7 +120,7 @@ pub struct Deployer {
     /// Who starts processes.
     pub pool: Kept<ContainerPool>,
     /// Who changes metadata.
-    pub changes: Changes,
+    pub writer: SharedWriter,
     /// The metadata.
     pub view: CatalogView,
     /// Limits.
@@ -339,10 +337,10 @@ impl Deployer {
 
     /// Makes the change. It goes on, and ends the trial where it fails, if nobody waits any more.
     async fn register(&self, deployment: Deployment, guard: TrialGuard) -> Result<(), Failed> {
-        let changes = self.changes.clone();
+        let writer = Arc::clone(&self.writer);
         let change = actix::spawn(async move {
             let command = Command::Deploy(Box::new(deployment));
-            match changes.execute(command, Origin::Admin).await {
+            match writer.execute(command, Origin::Admin).await {
                 Ok(()) => {
                     guard.release();
                     Ok(())

@@ -11,9 +11,10 @@ use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 use tracing::{error, info, warn};
 
-use super::catalog::{Acknowledged, ChangeError, Execute, Record};
+use super::catalog::{Acknowledged, Execute, Record};
 use super::redis_rows::Rows;
 use super::redis_watcher::{Job, Jobs, RedisParts, Reply, answer};
+use crate::store::ChangeError;
 use crate::store::event::{Event, Origin};
 use crate::store::redis::client::{ANNOUNCEMENTS, Link, LinkError, Notice};
 use crate::store::redis::diff::{Observed, diff};

@@ -21,20 +21,21 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use actix::prelude::*;
+use futures_util::future::BoxFuture;
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
-use super::catalog::{Acknowledged, CatalogWriter, ChangeError, Execute};
+use super::catalog::{Acknowledged, CatalogWriter, Execute, acknowledged};
 use super::container_pool::ContainerList;
 use super::kept::Kept;
 use super::redis_rows::guess_numbers;
 use super::redis_session::Session;
 use crate::config::RedisConfig;
 use crate::metrics::Metrics;
-use crate::store::CatalogView;
 use crate::store::event::Origin;
 use crate::store::policy_state::PolicyStateStore;
 use crate::store::redis::client::Settings;
+use crate::store::{CatalogView, ChangeError, MetadataWriter};
 use clipper_domain::Command;
 
 /// What the watcher works with.
@@ -70,28 +71,19 @@ impl RedisParts {
     }
 }
 
-/// Where changes are carried out.
-#[derive(Clone)]
-pub enum Changes {
-    /// By the catalog writer alone.
-    Embedded(Kept<CatalogWriter>),
-    /// In the shared tables first.
-    Redis(Addr<RedisWatcher>),
-}
+/// The shared tables first.
+impl MetadataWriter for Addr<RedisWatcher> {
+    fn execute(
+        &self,
+        command: Command,
+        origin: Origin,
+    ) -> BoxFuture<'static, Result<(), ChangeError>> {
+        let answer = self.send(Execute { command, origin });
+        Box::pin(async move { acknowledged(answer.await) })
+    }
 
-impl Changes {
-    /// Carries out a command; done means durable.
-    ///
-    /// # Errors
-    /// Why not; the reason says whether it may still be written.
-    pub async fn execute(&self, command: Command, origin: Origin) -> Result<(), ChangeError> {
-        let execute = Execute { command, origin };
-        let answer = match self {
-            Self::Embedded(catalog) => catalog.send(execute).await,
-            Self::Redis(watcher) => watcher.send(execute).await,
-        };
-        let ended = |_| ChangeError::unavailable("the metadata writer is being restarted");
-        answer.map_err(ended)?.map(|_| ())
+    fn may_be_away(&self) -> bool {
+        true
     }
 }
 

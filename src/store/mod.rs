@@ -25,6 +25,7 @@ pub mod scan;
 pub mod sled;
 pub mod soft_file;
 pub mod view;
+pub mod writer;
 
 #[cfg(test)]
 pub(crate) mod samples;
@@ -32,3 +33,4 @@ pub(crate) mod samples;
 pub use error::StoreError;
 pub use journal::{EventLog, Journal};
 pub use view::CatalogView;
+pub use writer::{ChangeError, MetadataWriter, SharedWriter};
