@@ -66,7 +66,11 @@ impl Place {
         let flags: Vec<Override> = self
             .data_dir
             .iter()
-            .map(|dir| Override { flag: "--data-dir", key: "data_dir", value: dir.clone() })
+            .map(|dir| Override {
+                flag: "--data-dir".to_owned(),
+                key: "data_dir".to_owned(),
+                value: dir.clone(),
+            })
             .collect();
         Config::load(self.config.as_deref(), env_vars(), &flags)
             .map(|loaded| loaded.config)

@@ -9,6 +9,7 @@ pub mod container;
 mod deploy;
 mod journal;
 mod remote;
+mod settings;
 mod top;
 mod transfer;
 mod value;
@@ -16,13 +17,12 @@ mod value;
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::io::Write;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
-use crate::config::{Config, LogFormat, Override};
+use crate::config::Config;
 use crate::{logging, server};
 
 /// Exit code of a wrong use of the command line.
@@ -102,55 +102,14 @@ pub struct ServeArgs {
     /// The config file; without it, defaults.
     #[arg(long, value_name = "FILE", env = "CLIPPER_CONFIG", hide_env_values = true)]
     config: Option<PathBuf>,
-    /// Where applications are queried [env: CLIPPER_QUERY_ADDR] [default: 127.0.0.1:1337].
-    #[arg(long, value_name = "IP:PORT")]
-    query_addr: Option<SocketAddr>,
-    /// Where the server is managed [env: CLIPPER_MANAGEMENT_ADDR] [default: 127.0.0.1:1338].
-    #[arg(long, value_name = "IP:PORT")]
-    management_addr: Option<SocketAddr>,
-    /// Where model containers connect [env: CLIPPER_RPC_ADDR] [default: tcp://127.0.0.1:7000].
-    #[arg(long, value_name = "tcp://IP:PORT", value_parser = value::rpc_addr)]
-    rpc_addr: Option<String>,
-    /// Where Prometheus reads metrics [env: CLIPPER_METRICS_ADDR] [default: 127.0.0.1:1390].
-    #[arg(long, value_name = "IP:PORT")]
-    metrics_addr: Option<SocketAddr>,
-    /// Redis to share metadata with [env: CLIPPER_REDIS_URL] [default: none, metadata is embedded].
-    #[arg(long, value_name = "redis://HOST:PORT", value_parser = value::redis_url)]
-    redis_url: Option<String>,
-    /// Where journal and policy state live [env: CLIPPER_DATA_DIR] [default: ./data].
-    #[arg(long, value_name = "DIR", value_parser = value::data_dir)]
-    data_dir: Option<String>,
-    /// How log lines look [env: CLIPPER_LOG_FORMAT] [default: text].
-    #[arg(long, value_enum, value_name = "FORMAT")]
-    log_format: Option<LogFormat>,
+    /// The keys of the file that have a flag.
+    #[command(flatten)]
+    settings: settings::Settings,
 }
 
 impl ServeArgs {
-    fn overrides(&self) -> Vec<Override> {
-        let log_format = self.log_format.map(|format| match format {
-            LogFormat::Text => "text".to_owned(),
-            LogFormat::Json => "json".to_owned(),
-        });
-        [
-            ("--query-addr", "http.query_addr", self.query_addr.map(|a| a.to_string())),
-            (
-                "--management-addr",
-                "http.management_addr",
-                self.management_addr.map(|a| a.to_string()),
-            ),
-            ("--metrics-addr", "http.metrics_addr", self.metrics_addr.map(|a| a.to_string())),
-            ("--rpc-addr", "rpc.addr", self.rpc_addr.clone()),
-            ("--redis-url", "redis_url", self.redis_url.clone()),
-            ("--data-dir", "data_dir", self.data_dir.clone()),
-            ("--log-format", "log.format", log_format),
-        ]
-        .into_iter()
-        .filter_map(|(flag, key, value)| Some(Override { flag, key, value: value? }))
-        .collect()
-    }
-
     fn run(&self) -> Result<(), String> {
-        let loaded = Config::load(self.config.as_deref(), env_vars(), &self.overrides())
+        let loaded = Config::load(self.config.as_deref(), env_vars(), &self.settings.0)
             .map_err(|faults| faults.to_string())?;
         logging::init(&loaded.config.log)?;
         server::run(loaded)

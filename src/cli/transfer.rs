@@ -128,7 +128,9 @@ impl TransferArgs {
         let flags: Vec<Override> = flags
             .into_iter()
             .chain(redis)
-            .filter_map(|(flag, key, value)| Some(Override { flag, key, value: value.clone()? }))
+            .filter_map(|(flag, key, value)| {
+                Some(Override { flag: flag.to_owned(), key: key.to_owned(), value: value.clone()? })
+            })
             .collect();
         let config = Config::load(self.config.as_deref(), env_vars(), &flags)
             .map_err(|faults| faults.to_string())?

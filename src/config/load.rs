@@ -26,9 +26,9 @@ pub struct Loaded {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Override {
     /// The flag, such as `--query-addr`.
-    pub flag: &'static str,
+    pub flag: String,
     /// The key that it sets, such as `http.query_addr`.
-    pub key: &'static str,
+    pub key: String,
     /// The value as it was typed.
     pub value: String,
 }
@@ -37,7 +37,7 @@ impl Config {
     /// Reads `file` (`None`: defaults only), then variables of `env`, then `flags`; the last wins.
     ///
     /// An environment variable names its key as `CLIPPER_HTTP__BODY_MAX_BYTES`, or by a short name
-    /// of [`schema::ENV_ALIASES`]. An empty one counts as absent.
+    /// of [`schema::variables`]. An empty one counts as absent.
     ///
     /// # Errors
     /// Everything that is wrong, in one go.
@@ -104,9 +104,9 @@ fn apply_env(env: impl IntoIterator<Item = (String, String)>, draft: &mut Draft)
             !value.is_empty() && (name.starts_with(ENV_PREFIX) || name == "RUST_LOG")
         })
         .collect();
-    for (name, path) in schema::ENV_ALIASES {
-        if let Some(value) = vars.remove(*name) {
-            read(Origin::Env((*name).to_owned()), path, &value, draft);
+    for (name, path) in schema::variables() {
+        if let Some(value) = vars.remove(&name) {
+            read(Origin::Env(name), &path, &value, draft);
         }
     }
     for (name, value) in vars {
@@ -130,7 +130,7 @@ fn nearest_variable(name: &str) -> Option<String> {
     let general = schema::paths()
         .filter(|path| path.contains('.'))
         .map(|path| format!("{ENV_PREFIX}{}", path.replace('.', "__").to_uppercase()));
-    let short = schema::ENV_ALIASES.iter().map(|(alias, _)| (*alias).to_owned());
+    let short = schema::variables().map(|(name, _)| name);
     general
         .chain(short)
         .map(|known| (strsim::damerau_levenshtein(name, &known), known))
@@ -141,7 +141,7 @@ fn nearest_variable(name: &str) -> Option<String> {
 
 fn apply_flags(flags: &[Override], draft: &mut Draft) {
     for flag in flags {
-        read(Origin::Flag(flag.flag.to_owned()), flag.key, &flag.value, draft);
+        read(Origin::Flag(flag.flag.clone()), &flag.key, &flag.value, draft);
     }
 }
 
@@ -175,8 +175,8 @@ mod tests {
             ("CLIPPER_REDIS_URL", ""),
         ]);
         let flag = Override {
-            flag: "--query-addr",
-            key: "http.query_addr",
+            flag: "--query-addr".to_owned(),
+            key: "http.query_addr".to_owned(),
             value: "3.3.3.3:3".to_owned(),
         };
         let loaded = Config::load(Some(&file), env, &[flag]).unwrap();

@@ -2,20 +2,30 @@
 
 use serde::{Deserialize, Serialize};
 
-/// `[management]`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct ManagementConfig {
-    /// Who may have this server start processes by `POST /admin/deploy_model`.
-    pub deploy: Deploy,
-    /// Deployments under way.
-    pub deploys_max: usize,
-    /// Longest time of one, ms.
-    pub deploy_timeout_max_ms: u64,
-    /// Replicas of one.
-    pub deploy_replicas_max: u32,
-    /// Lines of a failed container's output that are shown.
-    pub deploy_output_lines_max: usize,
+use super::rule::Rule;
+use super::section::section;
+
+section! {
+    /// `[management]`: what the management frontend allows.
+    pub struct ManagementConfig {
+        /// Who may have this server start processes, by `clipper deploy` or POST
+        /// /admin/deploy_model: "local" is whoever connects from this machine, "any" whoever
+        /// reaches the management frontend, "off" nobody. The processes run as the server's user:
+        /// on a machine whose users do not trust each other say "off".
+        deploy: Deploy = Deploy::Local, Rule::Choice(&["off", "local", "any"]);
+
+        /// Deployments under way; above it a further one is refused.
+        deploys_max: usize = 4, Rule::count("deployments");
+
+        /// Longest time of one deployment, milliseconds, whatever its request says.
+        deploy_timeout_max_ms: u64 = 600_000, Rule::millis();
+
+        /// Replicas of one deployment.
+        deploy_replicas_max: u32 = 256, Rule::count("replicas");
+
+        /// Last lines of a failed container's output that its deployment shows.
+        deploy_output_lines_max: usize = 20, Rule::int(1, 1_000, "lines");
+    }
 }
 
 /// Who may deploy.
@@ -28,16 +38,4 @@ pub enum Deploy {
     Local,
     /// Whoever reaches the management frontend.
     Any,
-}
-
-impl Default for ManagementConfig {
-    fn default() -> Self {
-        Self {
-            deploy: Deploy::Local,
-            deploys_max: 4,
-            deploy_timeout_max_ms: 600_000,
-            deploy_replicas_max: 256,
-            deploy_output_lines_max: 20,
-        }
-    }
 }

@@ -2,42 +2,40 @@
 
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
+use super::rule::Rule;
+use super::section::section;
 
-/// `[metrics]`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct MetricsConfig {
-    /// The file of targets, in Prometheus' format for file-based discovery; empty = none.
-    pub file_sd_path: PathBuf,
-    /// Shortest time between two versions of the file, ms.
-    pub file_sd_pause_ms: u64,
-    /// Where a container that does not announce its metrics is asked for them, at its address;
-    /// 0 = it is not asked.
-    pub container_port: u16,
-    /// Containers asked at the same time.
-    pub probes_max: usize,
-    /// For the whole answer of a container, ms.
-    pub probe_timeout_ms: u64,
-    /// Bytes that are read of the answer.
-    pub probe_max_bytes: u64,
-    /// How often a container is asked before it counts as one without metrics.
-    pub probe_attempts_max: u32,
-    /// Time between two attempts, ms.
-    pub probe_interval_ms: u64,
-}
+section! {
+    /// `[metrics]`: where Prometheus learns of containers with metrics of their own.
+    pub struct MetricsConfig {
+        /// A file that tells Prometheus which containers have metrics of their own
+        /// (file_sd_configs). The server writes it whenever a container joins or leaves; relative
+        /// to the working directory. Empty (the default): no file. A container of the Python
+        /// package announces where its metrics are.
+        file_sd_path: PathBuf = PathBuf::new(), Rule::AnyText;
 
-impl Default for MetricsConfig {
-    fn default() -> Self {
-        Self {
-            file_sd_path: PathBuf::new(),
-            file_sd_pause_ms: 100,
-            container_port: 1390,
-            probes_max: 32,
-            probe_timeout_ms: 1_000,
-            probe_max_bytes: 1 << 20,
-            probe_attempts_max: 10,
-            probe_interval_ms: 1_000,
-        }
+        /// Shortest time between two versions of the file, milliseconds.
+        file_sd_pause_ms: u64 = 100, Rule::int(0, 86_400_000, "milliseconds");
+
+        /// A container that announces nothing, as those of the original, is asked for its metrics
+        /// on this port of its address; 0: it is not asked. The original's containers have them
+        /// on 1390.
+        container_port: u16 = 1390, Rule::int(0, 65_535, "port");
+
+        /// Containers that are asked at the same time.
+        probes_max: usize = 32, Rule::count("containers");
+
+        /// For the whole answer of a container, milliseconds.
+        probe_timeout_ms: u64 = 1_000, Rule::millis();
+
+        /// Bytes that are read of the answer.
+        probe_max_bytes: u64 = 1 << 20, Rule::bytes();
+
+        /// How often a container is asked before it counts as one without metrics.
+        probe_attempts_max: u32 = 10, Rule::int(0, 1_000_000, "attempts");
+
+        /// Time between two attempts, milliseconds: a container may open its port after it has
+        /// joined.
+        probe_interval_ms: u64 = 1_000, Rule::millis();
     }
 }

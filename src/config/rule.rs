@@ -92,6 +92,30 @@ fn is_redis_url(text: &str) -> bool {
 }
 
 impl Rule {
+    /// A whole number in a range.
+    #[must_use]
+    pub const fn int(min: i64, max: i64, unit: &'static str) -> Self {
+        Self::Int { min, max, unit }
+    }
+
+    /// Milliseconds up to a day, from 1.
+    #[must_use]
+    pub const fn millis() -> Self {
+        Self::int(1, 86_400_000, "milliseconds")
+    }
+
+    /// Bytes up to a tebibyte, from 1.
+    #[must_use]
+    pub const fn bytes() -> Self {
+        Self::int(1, 1 << 40, "bytes")
+    }
+
+    /// A count up to ten million, from 1.
+    #[must_use]
+    pub const fn count(unit: &'static str) -> Self {
+        Self::int(1, 10_000_000, unit)
+    }
+
     /// What is accepted, to stand after "expected".
     #[must_use]
     pub fn accepted(&self) -> String {

@@ -3,6 +3,10 @@
 //! A test compares this with the structs and with the documented file.
 
 use super::rule::Rule;
+use super::{
+    ContainersConfig, HttpConfig, JournalConfig, LogConfig, ManagementConfig, MetricsConfig,
+    RedisConfig, RpcConfig, ServingConfig,
+};
 use clipper_domain::OnModelError;
 
 /// One key of a table.
@@ -14,152 +18,72 @@ pub struct Key {
     pub rule: Rule,
     /// Whether its table is faulty without it.
     pub required: bool,
+    /// What it is for: the lines above it in `config/default.toml`.
+    pub doc: &'static [&'static str],
+    /// The flag of `clipper serve` that sets it.
+    pub flag: Option<Flag>,
+}
+
+/// A flag of `clipper serve`; with underscores and capitals, `CLIPPER_` before it, also a variable.
+#[derive(Debug, Clone, Copy)]
+pub struct Flag {
+    /// Without the dashes before it.
+    pub name: &'static str,
+    /// What its value looks like.
+    pub value: &'static str,
+}
+
+impl Flag {
+    /// Its environment variable.
+    #[must_use]
+    pub fn variable(&self) -> String {
+        format!("CLIPPER_{}", self.name.to_uppercase().replace('-', "_"))
+    }
 }
 
 const fn key(name: &'static str, rule: Rule) -> Key {
-    Key { name, rule, required: false }
+    Key { name, rule, required: false, doc: &[], flag: None }
 }
 
 const fn needed(name: &'static str, rule: Rule) -> Key {
-    Key { name, rule, required: true }
-}
-
-const fn int(name: &'static str, min: i64, max: i64, unit: &'static str) -> Key {
-    key(name, Rule::Int { min, max, unit })
-}
-
-/// Milliseconds up to a day, from 1.
-const fn millis(name: &'static str) -> Key {
-    int(name, 1, 86_400_000, "milliseconds")
-}
-
-/// Bytes up to a tebibyte, from 1.
-const fn bytes(name: &'static str) -> Key {
-    int(name, 1, 1 << 40, "bytes")
-}
-
-/// A count up to ten million, from 1.
-const fn count(name: &'static str, unit: &'static str) -> Key {
-    int(name, 1, 10_000_000, unit)
+    Key { required: true, ..key(name, rule) }
 }
 
 /// Keys above the first table.
-pub const TOP: &[Key] = &[key("data_dir", Rule::Text), key("redis_url", Rule::RedisUrl)];
+pub const TOP: &[Key] = &[
+    Key {
+        doc: &[
+            " Where journal and policy state live; relative to the working directory. One server",
+            " owns a directory at a time.",
+        ],
+        flag: Some(Flag { name: "data-dir", value: "DIR" }),
+        ..key("data_dir", Rule::Text)
+    },
+    Key {
+        doc: &[
+            " Redis to share metadata with other frontends and the original's tools. Without it",
+            " (the default) the journal in data_dir is the only store.",
+            " redis://[USER:PASSWORD@]HOST[:PORT][/DB], rediss:// for TLS,",
+            " redis+unix:///PATH[?db=DB] for a Unix socket. The seven tables are the databases",
+            " after DB: 1 to 7 of the whole server if it is left out. Sentinel and cluster are not",
+            " supported.",
+        ],
+        flag: Some(Flag { name: "redis-url", value: "redis://HOST:PORT" }),
+        ..key("redis_url", Rule::RedisUrl)
+    },
+];
 
-/// The tables that occur once.
+/// The tables that occur once, in the order of the documented file.
 pub const SECTIONS: &[(&str, &[Key])] = &[
-    ("redis", REDIS),
-    ("http", HTTP),
-    ("management", MANAGEMENT),
-    ("rpc", RPC),
-    ("serving", SERVING),
-    ("containers", CONTAINERS),
-    ("journal", JOURNAL),
-    ("metrics", METRICS),
-    ("log", LOG),
-];
-
-const REDIS: &[Key] = &[
-    key("on_data_loss", Rule::Choice(&["restore", "adopt"])),
-    millis("connect_timeout_ms"),
-    millis("command_timeout_ms"),
-    millis("change_timeout_ms"),
-    int("conflict_retries_max", 0, 1_000_000, "retries"),
-    millis("backoff_initial_ms"),
-    millis("backoff_max_ms"),
-    millis("pulse_interval_ms"),
-    millis("reconcile_interval_ms"),
-    int("lease_ms", 1_000, 86_400_000, "milliseconds"),
-    count("notices_max", "notices"),
-    count("queue_max", "commands"),
-];
-
-const HTTP: &[Key] = &[
-    key("query_addr", Rule::Address),
-    key("management_addr", Rule::Address),
-    key("metrics_addr", Rule::Address),
-    int("query_workers", 0, 1_024, "threads"),
-    bytes("body_max_bytes"),
-    count("connections_max", "connections"),
-    int("backlog", 1, 65_535, "connections"),
-    millis("client_request_timeout_ms"),
-    int("keep_alive_ms", 0, 86_400_000, "milliseconds"),
-    int("shutdown_timeout_ms", 0, 86_400_000, "milliseconds"),
-];
-
-const MANAGEMENT: &[Key] = &[
-    key("deploy", Rule::Choice(&["off", "local", "any"])),
-    count("deploys_max", "deployments"),
-    millis("deploy_timeout_max_ms"),
-    count("deploy_replicas_max", "replicas"),
-    int("deploy_output_lines_max", 1, 1_000, "lines"),
-];
-
-const RPC: &[Key] = &[
-    key("addr", Rule::RpcAddress),
-    count("connections_max", "connections"),
-    count("pending_handshakes_max", "connections"),
-    millis("handshake_timeout_ms"),
-    millis("silence_timeout_ms"),
-    count("unasked_messages_per_second_max", "messages"),
-    count("frames_max", "frames"),
-    bytes("frame_max_bytes"),
-    bytes("message_max_bytes"),
-    bytes("write_queue_max_bytes"),
-    int("model_error_max_bytes", 64, 1 << 20, "bytes"),
-];
-
-const SERVING: &[Key] = &[
-    int("data_threads", 1, 1_024, "threads"),
-    count("inflight_queries_max", "queries"),
-    count("model_queue_max", "queries"),
-    count("request_inputs_max", "inputs"),
-    count("batch_max", "queries"),
-    int("cache_max_bytes", 0, 1 << 40, "bytes"),
-    int("attempts_max", 1, 100, "attempts"),
-    int("stay_awake_us", 0, 10_000, "microseconds"),
-    int("learned_save_ms", 10, 86_400_000, "milliseconds"),
-    count("mailbox_max", "messages"),
-];
-
-const CONTAINERS: &[Key] = &[
-    millis("restart_backoff_initial_ms"),
-    millis("restart_backoff_max_ms"),
-    int("restart_budget", 0, 1_000_000, "restarts"),
-    millis("restart_window_ms"),
-    millis("stop_grace_ms"),
-    bytes("output_line_max_bytes"),
-];
-
-const JOURNAL: &[Key] = &[
-    int("snapshot_every_events", 1, 1_000_000_000, "events"),
-    int("keep_events", 0, 1_000_000_000, "events"),
-    count("queue_max", "commands"),
-    int("commit_timeout_ms", 1, 3_600_000, "ms"),
-    int("publish_timeout_ms", 1, 3_600_000, "ms"),
-    count("subscriber_queue_max", "events"),
-    count("policy_state_max_entries", "entries"),
-    int("policy_state_flush_ms", 1, 3_600_000, "ms"),
-    int("page_cache_bytes", 1 << 16, 1 << 40, "bytes"),
-];
-
-const METRICS: &[Key] = &[
-    key("file_sd_path", Rule::AnyText),
-    int("file_sd_pause_ms", 0, 86_400_000, "milliseconds"),
-    int("container_port", 0, 65_535, "port"),
-    count("probes_max", "containers"),
-    millis("probe_timeout_ms"),
-    bytes("probe_max_bytes"),
-    int("probe_attempts_max", 0, 1_000_000, "attempts"),
-    millis("probe_interval_ms"),
-];
-
-const LOG: &[Key] = &[
-    key("format", Rule::Choice(&["text", "json"])),
-    key("filter", Rule::Filter),
-    count("outsider_lines_max", "lines"),
-    millis("outsider_window_ms"),
-    count("outsider_sources_max", "sources"),
+    ("redis", RedisConfig::KEYS),
+    ("http", HttpConfig::KEYS),
+    ("management", ManagementConfig::KEYS),
+    ("rpc", RpcConfig::KEYS),
+    ("serving", ServingConfig::KEYS),
+    ("containers", ContainersConfig::KEYS),
+    ("journal", JournalConfig::KEYS),
+    ("metrics", MetricsConfig::KEYS),
+    ("log", LogConfig::KEYS),
 ];
 
 /// The list of applications.
@@ -194,7 +118,7 @@ pub const CONTAINER_TABLE: &str = "container";
 pub const RUNTIME: Key = needed("runtime", Rule::Choice(&["onnx", "python", "command"]));
 
 /// Replicas; `rpc.connections_max` limits the sum over all models.
-const REPLICAS: Key = count("replicas", "processes");
+const REPLICAS: Key = key("replicas", Rule::count("processes"));
 
 /// Keys of `[model.container]` by runtime.
 pub const CONTAINER: &[(&str, &[Key])] = &[
@@ -206,20 +130,20 @@ pub const CONTAINER: &[(&str, &[Key])] = &[
     ("command", &[RUNTIME, needed("command", Rule::CommandLine), REPLICAS]),
 ];
 
-/// Environment variables with a name of their own, and their keys.
-///
-/// `RUST_LOG` comes first so that `CLIPPER_LOG` overrides it.
-pub const ENV_ALIASES: &[(&str, &str)] = &[
-    ("RUST_LOG", "log.filter"),
-    ("CLIPPER_LOG", "log.filter"),
-    ("CLIPPER_LOG_FORMAT", "log.format"),
-    ("CLIPPER_QUERY_ADDR", "http.query_addr"),
-    ("CLIPPER_MANAGEMENT_ADDR", "http.management_addr"),
-    ("CLIPPER_METRICS_ADDR", "http.metrics_addr"),
-    ("CLIPPER_RPC_ADDR", "rpc.addr"),
-    ("CLIPPER_REDIS_URL", "redis_url"),
-    ("CLIPPER_DATA_DIR", "data_dir"),
-];
+/// Variables that set the log filter, the last one above the first.
+pub const LOG_VARIABLES: [&str; 2] = ["RUST_LOG", "CLIPPER_LOG"];
+
+/// Environment variables with a name of their own, and the paths of their keys.
+pub fn variables() -> impl Iterator<Item = (String, String)> {
+    let log = LOG_VARIABLES.map(|name| (name.to_owned(), "log.filter".to_owned()));
+    let flags = flags().map(|(path, _, flag)| (flag.variable(), path));
+    log.into_iter().chain(flags)
+}
+
+/// Keys with a flag, and their dotted paths.
+pub fn flags() -> impl Iterator<Item = (String, &'static Key, Flag)> {
+    keys().filter_map(|(path, key)| Some((path, key, key.flag?)))
+}
 
 /// The keys of a table that occurs once; `""` is the top.
 #[must_use]
@@ -237,14 +161,17 @@ pub fn by_path(path: &str) -> Option<&'static Key> {
     section(table)?.iter().find(|key| key.name == name)
 }
 
-/// Dotted paths of all keys outside the lists of tables.
+/// All keys outside the lists of tables, with their dotted paths.
+pub fn keys() -> impl Iterator<Item = (String, &'static Key)> {
+    let top = TOP.iter().map(|key| (key.name.to_owned(), key));
+    top.chain(SECTIONS.iter().flat_map(|(section, keys)| {
+        keys.iter().map(move |key| (format!("{section}.{}", key.name), key))
+    }))
+}
+
+/// Dotted paths of [`keys`].
 pub fn paths() -> impl Iterator<Item = String> {
-    let top = TOP.iter().map(|key| key.name.to_owned());
-    top.chain(
-        SECTIONS.iter().flat_map(|(section, keys)| {
-            keys.iter().map(move |key| format!("{section}.{}", key.name))
-        }),
-    )
+    keys().map(|(path, _)| path)
 }
 
 /// The word among `candidates` that was most likely meant by `word`, if any is near.

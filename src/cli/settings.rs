@@ -1,0 +1,53 @@
+//! The flags of `clipper serve` that set keys of the config file, as its declarations say.
+
+use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
+
+use crate::config::document::default_of;
+use crate::config::{Override, schema};
+
+/// The keys that were set by a flag.
+#[derive(Debug)]
+pub struct Settings(pub Vec<Override>);
+
+impl Args for Settings {
+    fn augment_args(command: Command) -> Command {
+        schema::flags().fold(command, |command, (path, key, flag)| {
+            let default = default_of(&path).unwrap_or_else(|| "none".to_owned());
+            let about = key.doc.concat();
+            let first = about.trim().split_once(". ").map_or(about.trim(), |(first, _)| first);
+            let help = format!(
+                "{} [env: {}] [default: {default}]",
+                first.trim_end_matches('.'),
+                flag.variable()
+            );
+            let rule = key.rule;
+            let checked = move |text: &str| rule.read(text).map(|_| text.to_owned());
+            command.arg(
+                Arg::new(flag.name)
+                    .long(flag.name)
+                    .value_name(flag.value)
+                    .value_parser(checked)
+                    .help(help),
+            )
+        })
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for Settings {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let set = schema::flags().filter_map(|(key, _, flag)| {
+            let value = matches.get_one::<String>(flag.name)?.clone();
+            Some(Override { flag: format!("--{}", flag.name), key, value })
+        });
+        Ok(Self(set.collect()))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,40 @@
+//! `[journal]`: the journal and what is derived from it.
+
+use super::rule::Rule;
+use super::section::section;
+
+section! {
+    /// `[journal]`: the journal and what is derived from it.
+    pub struct JournalConfig {
+        /// A snapshot every so many events: a start replays at most these, in milliseconds.
+        snapshot_every_events: u64 = 1_000, Rule::int(1, 1_000_000_000, "events");
+
+        /// Events older than the newest snapshot that are kept for `clipper journal list`.
+        keep_events: u64 = 10_000, Rule::int(0, 1_000_000_000, "events");
+
+        /// Changes waiting to be written; above it 503.
+        queue_max: usize = 1_024, Rule::count("commands");
+
+        /// From a change's acceptance to its answer, ms. Then 503: it may still be written, and
+        /// the answer says so. A disk that hangs must not hold callers for ever.
+        commit_timeout_ms: u64 = 10_000, Rule::int(1, 3_600_000, "ms");
+
+        /// A change is answered when every actor has applied it, or after this, ms, with a
+        /// warning in the log.
+        publish_timeout_ms: u64 = 1_000, Rule::int(1, 3_600_000, "ms");
+
+        /// Events waiting for one actor that does not apply them; above it, it is cut off, with
+        /// an error.
+        subscriber_queue_max: usize = 4_096, Rule::count("events");
+
+        /// Users whose policy state is kept; for further ones a policy starts from its initial
+        /// state.
+        policy_state_max_entries: usize = 100_000, Rule::count("entries");
+
+        /// Policy state is soft: not flushed by each call, but at the latest after this, ms.
+        policy_state_flush_ms: u64 = 1_000, Rule::int(1, 3_600_000, "ms");
+
+        /// Page cache of the store, bytes. Metadata is small, and the server should be too.
+        page_cache_bytes: u64 = 8 << 20, Rule::int(1 << 16, 1 << 40, "bytes");
+    }
+}

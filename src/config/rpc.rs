@@ -1,0 +1,55 @@
+//! `[rpc]`: the port for model containers.
+
+use super::rule::Rule;
+use super::section::section;
+
+section! {
+    /// `[rpc]`: the port for model containers.
+    pub struct RpcConfig {
+        /// Where model containers connect, tcp://IP:PORT; tcp://*:7000 is every interface.
+        #[flag("rpc-addr", "tcp://IP:PORT")]
+        addr: String = "tcp://127.0.0.1:7000".to_owned(), Rule::RpcAddress;
+
+        /// Open container connections; further ones are refused. Each takes a file descriptor and
+        /// buffers. The replicas of all models in this file must fit.
+        connections_max: usize = 4096, Rule::count("connections");
+
+        /// Connections that have not said which model they serve; for a further one the oldest of
+        /// them is closed, so that strangers who say nothing cannot keep containers out. Room for
+        /// all containers of a busy host at a restart.
+        pending_handshakes_max: usize = 512, Rule::count("connections");
+
+        /// From the connection to the name of its model, milliseconds. A container does it in
+        /// one.
+        handshake_timeout_ms: u64 = 5_000, Rule::millis();
+
+        /// A replica that has been silent this long is dropped, milliseconds. Containers of the
+        /// original speak every 5 s and give up after 30 s.
+        silence_timeout_ms: u64 = 30_000, Rule::millis();
+
+        /// Messages of one replica in one second that are not the answer to its batch; above it,
+        /// it is dropped, so that it cannot take the others' time. Heartbeats are far below one a
+        /// second, libzmq's PINGs at most a hundred.
+        unasked_messages_per_second_max: u32 = 1_000, Rule::count("messages");
+
+        /// Frames of one message. A batch takes 7 and one for each query, so this is above
+        /// serving.batch_max.
+        frames_max: usize = 8_192, Rule::count("frames");
+
+        /// Bytes of one frame, which holds one input or one output.
+        frame_max_bytes: usize = 64 << 20, Rule::bytes();
+
+        /// Bytes of one message with all its frames. Bounds the memory that one connection can
+        /// take.
+        message_max_bytes: usize = 64 << 20, Rule::bytes();
+
+        /// Bytes waiting for a replica that does not read; above it, the replica is dropped. Two
+        /// messages.
+        write_queue_max_bytes: usize = 128 << 20, Rule::bytes();
+
+        /// Longest text of a model's error that a replica may answer in place of an output,
+        /// bytes, 64 to 1048576. Replicas are told and cut theirs; one that sends more is
+        /// dropped. A sentence and a piece of a traceback.
+        model_error_max_bytes: u32 = 4 << 10, Rule::int(64, 1 << 20, "bytes");
+    }
+}

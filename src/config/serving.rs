@@ -1,0 +1,49 @@
+//! `[serving]`: the way of a query.
+
+use super::rule::Rule;
+use super::section::section;
+
+section! {
+    /// `[serving]`: the way of a query.
+    pub struct ServingConfig {
+        /// Threads that run the models' queues and replica connections, 1 to 1024. One keeps up
+        /// with tens of thousands of queries a second.
+        data_threads: usize = 1, Rule::int(1, 1_024, "threads");
+
+        /// Queries being answered in the whole process; above it 429. At 50,000 queries a second
+        /// these are two seconds, longer than a useful objective.
+        inflight_queries_max: usize = 100_000, Rule::count("queries");
+
+        /// Queries waiting for one model version; above it they get the default output. Half of
+        /// inflight_queries_max, so that one stuck model leaves room for the others.
+        model_queue_max: usize = 50_000, Rule::count("queries");
+
+        /// Inputs in one request; above it 413.
+        request_inputs_max: usize = 10_000, Rule::count("inputs");
+
+        /// Queries in one message to a replica, whatever the model's batch size says. Larger
+        /// batches gain nothing and delay the first answer.
+        batch_max: usize = 4_096, Rule::count("queries");
+
+        /// Prediction cache, bytes of keys and values; 0 switches it off. As in the original.
+        cache_max_bytes: u64 = 32 << 20, Rule::int(0, 1 << 40, "bytes");
+
+        /// How often one query may be sent to a replica, the first time included. Two survive the
+        /// death of one replica; more let a poisonous query kill more of them.
+        attempts_max: u32 = 2, Rule::int(1, 100, "attempts");
+
+        /// A lone caller of a quick model waits for sleeping cores more than for the server.
+        /// While its messages follow each other within this time, microseconds, the model's
+        /// thread stays awake between them, on a core that others may take. 0: never.
+        stay_awake_us: u64 = 300, Rule::int(0, 10_000, "microseconds");
+
+        /// What replicas have learned of their latency is saved this often, milliseconds, if it
+        /// has changed, and at the end. After a restart, batches have their size from the first
+        /// one on.
+        learned_save_ms: u64 = 10_000, Rule::int(10, 86_400_000, "milliseconds");
+
+        /// Messages waiting for one actor. Bounds control messages; queries have the limits
+        /// above.
+        mailbox_max: usize = 1_024, Rule::count("messages");
+    }
+}
