@@ -84,7 +84,7 @@ async fn serve(loaded: Loaded) -> Result<(), String> {
     let redis = follow_redis(&config, &catalog, &journal, &states, &list, &metrics).await;
     let (redis, learnt) = redis.unzip();
     let writer = metadata_writer(&catalog, redis.as_ref());
-    let launcher = launcher(sockets.rpc_addr()?)?;
+    let launcher = launcher(sockets.rpc_addr()?, &config.data_dir)?;
     let children = child_plans(&config, &base_dir, &launcher)?;
     let pool = keep_pool(&config, &plane, &arbiters, &list, (children, launcher));
     let rpc = Arbiter::new();
@@ -309,9 +309,17 @@ fn listen(key: &str, addr: SocketAddr, backlog: i32) -> Result<TcpListener, Stri
     bind().map_err(|error| format!("{key}: cannot listen on {addr}: {error}"))
 }
 
-fn launcher(rpc: SocketAddr) -> Result<Launcher, String> {
+fn launcher(rpc: SocketAddr, data_dir: &Path) -> Result<Launcher, String> {
     let this_exe = std::env::current_exe().map_err(|e| format!("where is this program? {e}"))?;
-    Ok(Launcher { this_exe, rpc_addr: format!("tcp://{rpc}") })
+    let python_package = clipper_container::python::install(data_dir).map_err(|error| {
+        let why = format!(
+            "the Python package that serves Python functions cannot be written to {}: {error}",
+            data_dir.display()
+        );
+        warn!("{why}");
+        why
+    });
+    Ok(Launcher { this_exe, rpc_addr: format!("tcp://{rpc}"), python_package })
 }
 
 fn child_plans(
@@ -322,7 +330,7 @@ fn child_plans(
     let mut plans = HashMap::new();
     for model in &config.models {
         let Some(container) = &model.container else { continue };
-        let launch = launch_plan(model, &launcher.rpc_addr, &launcher.this_exe, base_dir)
+        let launch = launch_plan(model, launcher, base_dir)
             .map_err(|e| format!("model '{}': {e}", model.name))?;
         let plan = ChildPlan { launch, replicas: container.replicas() };
         plans.insert(model.id()?, plan);

@@ -2,13 +2,14 @@
 //! ways in which all of them end.
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use bytes::Bytes;
-use clipper_container::PYTHON_RUNNER;
 use clipper_container::exec::{self, ExecOptions};
+use clipper_container::python;
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::timeout;
@@ -17,7 +18,7 @@ use zeromq::prelude::*;
 use crate::support::container_server::{PATIENCE, Server, doubles, u32_frame, words};
 
 /// An interpreter with pyzmq and numpy.
-fn python() -> OsString {
+fn interpreter() -> OsString {
     std::env::var_os("CLIPPER_TEST_PYTHON").expect(
         "set CLIPPER_TEST_PYTHON to a Python 3.9+ that has pyzmq and numpy, for example: \
          python3 -m venv .venv && .venv/bin/pip install pyzmq numpy && \
@@ -25,11 +26,16 @@ fn python() -> OsString {
     )
 }
 
+/// Starts the package as the server does.
 fn python_container(function: &str, input_type: &str, address: &str) -> Command {
+    static PARENT: OnceLock<tempfile::TempDir> = OnceLock::new();
+    static PACKAGE: OnceLock<PathBuf> = OnceLock::new();
+    let parent = PARENT.get_or_init(|| tempfile::tempdir().unwrap());
+    let package = PACKAGE.get_or_init(|| python::install(parent.path()).unwrap());
     let port = address.rsplit_once(':').unwrap().1;
-    let mut command = Command::new(python());
+    let mut command = Command::new(interpreter());
     command
-        .args(["-u", "-c", PYTHON_RUNNER, function])
+        .args(python::arguments(package, function.into()))
         .env("CLIPPER_MODEL_NAME", "py")
         .env("CLIPPER_MODEL_VERSION", "2")
         .env("CLIPPER_PORT", port)
@@ -87,11 +93,15 @@ async fn a_python_function_answers_and_its_exceptions_are_answers() {
     let one = doubles(&[1.5, 2.0]);
     assert_eq!(server.predict(&container, 3, std::slice::from_ref(&one)).await, ["3.5"]);
     let outputs = server.predict(&container, 3, &[one.clone(), Bytes::new()]).await;
-    assert_eq!(outputs, ["3.5", r#"{"error": "RuntimeError: an empty one"}"#]);
+    assert_eq!(outputs, ["3.5", r#"{"error": "an empty one", "type": "RuntimeError"}"#]);
     let mut batch = vec![one.clone(); 7];
     batch[4] = doubles(&[13.0]);
     let outputs = server.predict(&container, 3, &batch).await;
-    assert!(outputs.iter().all(|output| output.contains("14 outputs for 7 inputs")), "{outputs:?}");
+    // The input at fault is found, also where it is the number of outputs that is wrong.
+    for (position, output) in outputs.iter().enumerate() {
+        let at_fault = output.contains("2 outputs for 1 inputs");
+        assert_eq!((at_fault, output == "3.5"), (position == 4, position != 4), "{outputs:?}");
+    }
     // Not a whole number of doubles: that input alone is an error.
     let outputs = server.predict(&container, 3, &[Bytes::from_static(b"123"), one]).await;
     assert!(outputs[0].contains("error"), "{outputs:?}");
@@ -147,17 +157,17 @@ async fn a_python_function_that_cannot_be_imported_is_named() {
     std::fs::write(&broken, "import no_such_module\n").unwrap();
     let missing = folder.path().join("missing.py");
     let cases = [
-        (format!("{}:f", broken.display()), "no_such_module"),
-        (format!("{}:f", missing.display()), "missing.py"),
-        (function("no_such_function"), "no_such_function"),
-        ("model.py".to_owned(), "FILE.py:function"),
+        (format!("{}:f", broken.display()), 3, "no_such_module"),
+        (format!("{}:f", missing.display()), 1, "missing.py"),
+        (function("no_such_function"), 1, "no_such_function"),
+        (function("total").replace(":total", ""), 1, "model.py:FUNCTION"),
     ];
-    for (function, expected) in cases {
+    for (function, code, expected) in cases {
         let mut command = python_container(&function, "doubles", "tcp://127.0.0.1:1");
         command.env_remove("CLIPPER_LIFELINE");
         let output = timeout(PATIENCE, command.output()).await.expect("it ends").unwrap();
         let text = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(1), "{text}");
+        assert_eq!(output.status.code(), Some(code), "{text}");
         assert!(text.contains(expected), "{text}");
     }
 }
@@ -210,7 +220,7 @@ fn container_process_body() {
 fn container_process(arguments: &[&str]) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command
-        .args(["container_process_body", "--exact", "--ignored", "--nocapture"])
+        .args(["runtime_processes::container_process_body", "--exact", "--ignored", "--nocapture"])
         .env("CONTAINER_ARGUMENTS", format!("container\n{}", arguments.join("\n")))
         .env("CLIPPER_LIFELINE", "stdin")
         .stdin(Stdio::piped())

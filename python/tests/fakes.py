@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import ssl
 import struct
 import threading
 import time
@@ -10,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +30,19 @@ def u32(value: int) -> bytes:
 
 def u64(*values: int) -> bytes:
     return struct.pack(f"<{len(values)}Q", *values)
+
+
+def table_of(page: Path, heading: str) -> list[tuple[str, str]]:
+    """The rows of the page's table whose first column is called so; both columns as plain text."""
+    lines = page.read_text().splitlines()
+    start = next(n for n, line in enumerate(lines) if line.startswith(f"| {heading} |")) + 2
+    rows = []
+    for line in lines[start:]:
+        if not line.startswith("|"):
+            break
+        first, second = (cell.strip() for cell in line.strip("| ").split(" | "))
+        rows.append((first.strip("`"), second.strip("`")))
+    return rows
 
 
 def wait_until(condition: Callable[[], bool], what: str) -> None:
@@ -120,6 +136,9 @@ class FakeServer:
     def accept_extensions(self, identity: bytes, accepted: int, error_max_bytes: int) -> None:
         self.send(identity, u32(3), u32(2), u32(2), u32(accepted), u32(error_max_bytes))
 
+    def tell(self, identity: bytes, level: int, text: str) -> None:
+        self.send(identity, u32(3), u32(2), u32(3), u32(level), text.encode())
+
     def expect_answer(self, message_id: int) -> list[str]:
         """The outputs of one answer without errors; heartbeats on the way are passed over."""
         outputs, errors = self.expect_outputs_and_errors(message_id)
@@ -174,6 +193,7 @@ class FakeHttp:
         self.seen: list[Exchange] = []
         self._answers: deque[tuple[int, str, dict[str, str]] | None] = deque()
         self._release = threading.Event()
+        self._scheme = "http"
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
         self._thread = threading.Thread(
@@ -183,7 +203,16 @@ class FakeHttp:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+        return f"{self._scheme}://127.0.0.1:{self._server.server_address[1]}"
+
+    def speak_tls(self, certificate: Path, key: Path) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate, key)
+        # The handshake is the handler's, or a client that breaks it off would end the server.
+        self._server.socket = context.wrap_socket(
+            self._server.socket, server_side=True, do_handshake_on_connect=False
+        )
+        self._scheme = "https"
 
     def answer(self, body: Any, status: int = 200, **headers: str) -> None:
         text = body if isinstance(body, str) else json.dumps(body)
@@ -228,6 +257,11 @@ class FakeHttp:
                     self.send_header(name.replace("_", "-"), value)
                 self.end_headers()
                 self.wfile.write(text.encode())
+
+            def handle(self) -> None:
+                # A client may break it off, as some tests want.
+                with contextlib.suppress(OSError):
+                    super().handle()
 
             def log_message(self, format: str, *args: Any) -> None:
                 pass

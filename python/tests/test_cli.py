@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -210,7 +211,8 @@ def test_metrics_are_on_by_default_and_say_where(
 @pytest.mark.parametrize(
     ("source", "code", "reason"),
     [
-        ("import a_module_nobody_has\n", 3, "a_module_nobody_has"),
+        ("import a_module_nobody_has\n", 3, "-m pip install a_module_nobody_has"),
+        ("import yaml_nobody_has.part\n", 3, "-m pip install yaml_nobody_has"),
         ("raise RuntimeError('on import')\n", 1, "RuntimeError: on import"),
         ("import sys\nsys.exit(7)\n", 7, ""),
         ("other = 1\n", 1, "no function 'predict'"),
@@ -232,3 +234,96 @@ def test_missing_settings_are_named(cli: Processes, model: Path) -> None:
     code, errors = cli.run("serve")
     assert (code, "CLIPPER_MODEL_PATH" in errors) == (1, True)
     assert cli.run()[0] == 2
+
+
+def test_a_supervised_container_is_what_the_server_has_started(
+    cli: Processes, server: FakeServer, model: Path
+) -> None:
+    cli.start(
+        "serve",
+        f"{model}:upper",
+        CLIPPER_LIFELINE="stdin",
+        CLIPPER_MODEL_NAME="m",
+        CLIPPER_MODEL_VERSION="9",
+        CLIPPER_INPUT_TYPE="strings",
+        CLIPPER_PORT=str(server.port),
+        CLIPPER_CONTAINER_METRICS_PORT="",
+    )
+    replica = server.handshake()
+    assert (replica.name, replica.version, replica.input_type) == ("m", "9", "4")
+    found = re.match(rb"clipper-metrics=127\.0\.0\.1:(\d+);", replica.identity)
+    assert found and int(found[1]) != 1390
+
+
+SLOW = """
+import time
+time.sleep(0.6)
+def predict(xs):
+    return xs
+"""
+
+
+def test_a_slow_import_is_told_of(tmp_path: Path) -> None:
+    path = tmp_path / "slow.py"
+    path.write_text(SLOW)
+    script = (
+        "import sys\nfrom clipper_serving import cli\ncli.PROGRESS_SECONDS = 0.1\n"
+        f"sys.exit(cli.main(['serve', {str(path)!r} + ':nothing']))"
+    )
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_SECONDS)
+    assert done.returncode == 1
+    assert f"loading {path}:nothing" in done.stderr
+    assert f"still loading {path}:nothing after " in done.stderr
+
+
+HELPERS = """
+import multiprocessing, os, subprocess, sys
+
+def forever():
+    import time
+    while True:
+        time.sleep(1)
+
+helper = multiprocessing.get_context("fork").Process(target=forever)
+helper.start()
+other = subprocess.Popen(["sleep", "600"])
+
+def predict(xs):
+    return [[helper.pid, other.pid]] * len(xs)
+"""
+
+
+def test_what_a_model_has_started_ends_with_its_parent(
+    cli: Processes, server: FakeServer, tmp_path: Path
+) -> None:
+    path = tmp_path / "helpers.py"
+    path.write_text(HELPERS)
+    options = ["--name", "m", "--version", "1", "--port", str(server.port)]
+    process = cli.start("serve", f"{path}:predict", *options, CLIPPER_LIFELINE="stdin")
+    (answer,) = server.predict(server.handshake().identity, 3, [[1]])
+    pids = json.loads(answer)
+    assert process.stdin is not None
+    process.stdin.close()
+    ended(process)
+    wait_until(lambda: not any(is_running(pid) for pid in pids), "the end of the helpers")
+
+
+def is_running(pid: int) -> bool:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return not stat.rpartition(") ")[2].startswith("Z")
+
+
+@pytest.mark.parametrize("module", ["zmq", "numpy"])
+def test_a_python_without_what_it_needs(module: str) -> None:
+    script = (
+        f"import sys\nsys.modules[{module!r}] = None\n"
+        "from clipper_serving.__main__ import start\nsys.exit(start())"
+    )
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_SECONDS)
+    assert done.returncode == 1
+    assert f"{sys.executable} -m pip install pyzmq numpy" in done.stderr

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import ssl
 import threading
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +14,8 @@ import pytest
 from fakes import FakeHttp
 
 from clipper_serving import (
+    Admin,
+    AdminError,
     AsyncClient,
     BadInput,
     Client,
@@ -212,10 +217,81 @@ def test_feedback(http: FakeHttp, text: str, taken: bool) -> None:
     assert isinstance(seen.body["label"], float)
 
 
-@pytest.mark.parametrize("url", ["127.0.0.1:1337", "https://h", "http://h/path", ""])
+@pytest.mark.parametrize(
+    "url", ["127.0.0.1:1337", "", "ftp://h", "http://", "http://h:x", "http://h:0", "http://h?a=b"]
+)
 def test_urls_that_cannot_be_used(url: str) -> None:
     with pytest.raises(ValueError, match="http://host:port"):
         Client(url)
+
+
+def test_passwords_in_an_address_are_not_dropped_without_a_word() -> None:
+    with pytest.raises(ValueError, match="not sent"):
+        Client("http://user:secret@h:1337")
+
+
+@pytest.mark.parametrize("path", ["/clipper", "/clipper/", "/a/b"])
+def test_a_base_address_may_have_a_path(http: FakeHttp, path: str) -> None:
+    http.answer(ANSWER)
+    Client(http.url + path).predict("app", [1])
+    http.answer("[]")
+    Admin(http.url + path).get_all_apps()
+    prefix = path.rstrip("/")
+    assert [seen.path for seen in http.seen] == [
+        f"{prefix}/app/predict",
+        f"{prefix}/admin/get_all_applications",
+    ]
+
+
+def test_https(http: FakeHttp, certificate: tuple[Path, Path]) -> None:
+    http.speak_tls(*certificate)
+    http.answer(ANSWER)
+    trusting = ssl.create_default_context(cafile=str(certificate[0]))
+    with Client(http.url, tls=trusting) as client:
+        assert client.predict("app", [1]).output == "plain text"
+    http.answer("[]")
+    assert Admin(http.url, tls=trusting).get_all_apps() == []
+    with pytest.raises(ServerUnavailable, match="certificate"):
+        Client(http.url).predict("app", [1])
+
+
+def test_https_to_a_server_that_speaks_http(http: FakeHttp) -> None:
+    with pytest.raises(ServerUnavailable, match="https:// is for a proxy"):
+        Client(http.url.replace("http:", "https:")).predict("app", [1])
+
+
+NOT_HERE = {
+    "error": "Not found",
+    "cause": "There is no /app/predict here. Endpoints: POST /admin/add_app, GET /livez",
+}
+
+
+@pytest.mark.parametrize("body", [NOT_HERE, "", "<html>nginx</html>"])
+def test_the_wrong_port_is_not_an_unknown_application(http: FakeHttp, body: Any) -> None:
+    http.answer(body, status=404)
+    with pytest.raises(UnexpectedAnswer, match="query frontend, port 1337") as caught:
+        Client(http.url).predict("app", [1])
+    assert "Endpoints" not in caught.value.msg
+    http.answer(NOT_HERE, status=404)
+    with pytest.raises(AdminError, match="management frontend, port 1338"):
+        Admin(http.url).get_all_apps()
+
+
+def test_the_port_of_containers_is_no_http(zmtp_port: int) -> None:
+    for ask in (
+        lambda: Client(f"http://127.0.0.1:{zmtp_port}").predict("app", [1]),
+        lambda: Admin(f"http://127.0.0.1:{zmtp_port}").connect(),
+    ):
+        with pytest.raises(ServerUnavailable, match="only containers to 7000"):
+            ask()
+
+
+def test_a_server_that_is_not_there_is_asked_after() -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+    with pytest.raises(ServerUnavailable, match="is the server running"):
+        Client(f"http://127.0.0.1:{port}").predict("app", [1])
 
 
 def test_the_async_client(http: FakeHttp) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from fakes import FakeServer
 
-from clipper_serving import ModelLoadError, StopSignal
+from clipper_serving import ConfigurationError, ModelLoadError, StopSignal
 from clipper_serving.loaders import load_model, load_sklearn, load_torch
 
 ROWS = np.array([[0.0, 0.0], [1.0, 1.0], [0.1, 0.0], [0.9, 1.0]])
@@ -154,7 +154,9 @@ def test_a_function_in_a_module() -> None:
         ("json:nothing", "no function 'nothing'"),
         (":predict", "file.py:function"),
         ("missing.onnx", "no such model file"),
-        (__file__, "suffixes"),
+        (__file__, r"which function of it\? Name it: .*test_loaders\.py:FUNCTION"),
+        (__file__.replace(".py", ".md"), "no such model file"),
+        ("pyproject.toml", "suffixes"),
     ],
 )
 def test_what_cannot_be_loaded_is_said(spec: str, reason: str) -> None:
@@ -171,8 +173,62 @@ def test_a_folder_must_hold_one_model(tmp_path: Path) -> None:
         load_model(tmp_path)
 
 
-def test_a_missing_library_names_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_library_is_named_with_a_command_that_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "xgboost", None)
     (tmp_path / "model.ubj").touch()
-    with pytest.raises(ModelLoadError, match=r"clipper-serving\[xgboost\]"):
+    with pytest.raises(ModelLoadError, match=f"{sys.executable} -m pip install xgboost"):
         load_model(tmp_path / "model.ubj")
+
+
+ODD = """
+from clipper_serving import serve
+
+class Model:
+    def predict(self, xs):
+        return xs
+
+model = Model()
+
+async def later(xs):
+    return xs
+
+def two(x, y):
+    return x
+
+def bound(xs, scale=2):
+    return [x * scale for x in xs]
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("Model", r"is a class; name .* model = Model"),
+        ("later", "is async"),
+        ("two", "cannot be called with one list of inputs: missing .* 'y'"),
+        ("Model.predict", "missing a required argument: 'xs'"),
+        ("predict", "no function 'predict'; it has bound, later, two"),
+        ("model.score", "no function 'model.score'"),
+    ],
+)
+def test_functions_that_could_never_be_served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, reason: str
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "odd_model.py").write_text(ODD)
+    with pytest.raises(ModelLoadError, match=reason):
+        load_model(f"{tmp_path}/odd_model.py:{name}")
+    assert load_model(f"{tmp_path}/odd_model.py:model.predict")([1]) == [1]
+    assert load_model(f"{tmp_path}/odd_model.py:bound")([1]) == [2]
+
+
+def test_a_program_that_serves_when_it_is_imported_is_told_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    source = "from clipper_serving import serve\nserve(len, name='m', version='1')\n"
+    (tmp_path / "eager_model.py").write_text(source)
+    with pytest.raises(ConfigurationError, match="__name__ == '__main__'"):
+        load_model(f"{tmp_path}/eager_model.py:predict")

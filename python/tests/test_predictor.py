@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,6 @@ import pytest
 
 from clipper_serving import ConfigurationError, InputType, container
 from clipper_serving.input_types import decode_one, encode_one
-from clipper_serving.outputs import to_text, to_texts
 from clipper_serving.predictor import Predictor
 from clipper_serving.serving import Settings
 
@@ -84,32 +84,6 @@ def test_the_end_of_the_process_is_not_an_error_of_the_input() -> None:
         predictor.run(predictor.decode(InputType.STRINGS, [b"x"]))
 
 
-@pytest.mark.parametrize(
-    ("output", "text"),
-    [
-        (np.float64(0.5), "0.5"),
-        (np.array([[1.5, 2]]), "[[1.5, 2.0]]"),
-        (np.array([1.0, np.nan, np.inf]), "[1.0, null, null]"),
-        ({"scores": (1, float("nan"))}, '{"scores": [1, null]}'),
-        (b"bytes", "bytes"),
-        ("a,b", "a,b"),
-        ({"set": {1}}, '{"set": [1]}'),
-    ],
-)
-def test_outputs_as_text(output: Any, text: str) -> None:
-    assert to_text(output) == text
-
-
-def test_outputs_that_json_cannot_hold() -> None:
-    with pytest.raises(TypeError, match="object"):
-        to_text(object())
-
-
-def test_outputs_may_be_any_iterable() -> None:
-    assert to_texts((n for n in (1, 2)), 2) == ["1", "2"]
-    assert to_texts(np.array([[1, 2], [3, 4]]), 2) == ["[1, 2]", "[3, 4]"]
-
-
 @pytest.mark.parametrize("spelling", ["d", "double", "doubles", "DOUBLES", " Doubles "])
 def test_spellings_of_input_types(spelling: str) -> None:
     assert InputType.parse(spelling) is InputType.DOUBLES
@@ -142,7 +116,9 @@ def test_settings_come_from_the_environment() -> None:
     replica = Settings().replica(ENV)
     assert (replica.name, replica.version) == ("m", "2")
     assert (replica.input_type, replica.address) == (InputType.STRINGS, "tcp://10.0.0.1:7001")
-    assert Settings().metrics_address(ENV) == ("0.0.0.0", 0)
+    assert Settings().metrics_address(ENV) is None
+    anywhere = {**ENV, "CLIPPER_CONTAINER_METRICS_PORT": "any"}
+    assert Settings().metrics_address(anywhere) == ("0.0.0.0", None)
 
 
 def test_arguments_go_before_the_environment() -> None:
@@ -173,6 +149,22 @@ def test_unusable_settings_are_named(settings: Settings, env: dict[str, str], re
         settings.replica(env)
 
 
+@pytest.mark.parametrize("variable", ["CLIPPER_PORT", "CLIPPER_CONTAINER_METRICS_PORT"])
+def test_variables_of_a_kubernetes_service_are_left_alone(
+    variable: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    env = {**ENV, variable: "tcp://10.0.0.1:1337", "CLIPPER_PORT_1337_TCP_ADDR": "10.0.0.1"}
+    replica, metrics = Settings().replica(env), Settings().metrics_address(env)
+    if variable == "CLIPPER_PORT":
+        assert replica.address == "tcp://10.0.0.1:7000"
+    else:
+        assert metrics == ("0.0.0.0", 1390)
+    assert f"{variable} is 'tcp://10.0.0.1:1337'" in caplog.text
+    caplog.clear()
+    assert Settings(port=1, metrics_port=2).replica(env).address == "tcp://10.0.0.1:1"
+    assert caplog.text == ""
+
+
 def test_a_decorated_function_is_still_a_function() -> None:
     @container(name="m", version=1, stacked=True)
     def predict(xs: Any) -> Any:
@@ -183,3 +175,54 @@ def test_a_decorated_function_is_still_a_function() -> None:
     assert predict.__name__ == "predict"
     assert predict.__doc__ == "Says what it does."
     assert predict.settings == Settings(name="m", version=1, stacked=True)
+
+
+@pytest.mark.parametrize(
+    "predict",
+    [
+        lambda x: x.sum(),
+        lambda x: math.sqrt(x),
+        lambda x: float(np.sum([row.sum() for row in x])),
+        lambda x: None,
+    ],
+)
+def test_a_function_of_one_input_is_told_what_it_gets(predict: Any) -> None:
+    predictor = Predictor(predict, InputType.DOUBLES)
+    (text,) = predictor.run(predictor.decode(InputType.DOUBLES, frames([4.0]))).texts
+    assert "return [f(x) for x in xs]" in json.loads(text)["error"]
+
+
+def test_a_function_that_has_answered_is_not_told_what_it_is() -> None:
+    def predict(xs: Any) -> Any:
+        if xs[0][0] == 13:
+            raise TypeError("list of no use")
+        return [0] * len(xs)
+
+    predictor = Predictor(predict, InputType.DOUBLES)
+    predictor.run(predictor.decode(InputType.DOUBLES, frames([1.0])))
+    (text,) = predictor.run(predictor.decode(InputType.DOUBLES, frames([13.0]))).texts
+    assert json.loads(text)["error"] == "list of no use"
+
+
+def test_a_function_that_gives_no_list_is_asked_once() -> None:
+    calls: list[int] = []
+
+    def predict(xs: Any) -> Any:
+        calls.append(len(xs))
+
+    predictor = Predictor(predict, InputType.DOUBLES)
+    assert predictor.run(predictor.decode(InputType.DOUBLES, frames([0.0] * 64))).errors == 64
+    assert calls == [64]
+
+
+def test_an_output_that_is_none_fails_alone_and_at_once() -> None:
+    calls: list[int] = []
+
+    def predict(xs: Any) -> Any:
+        calls.append(len(xs))
+        return [object() if x[0] == 5 else 0 for x in xs]
+
+    predictor = Predictor(predict, InputType.DOUBLES)
+    result = predictor.run(predictor.decode(InputType.DOUBLES, frames(list(range(8)))))
+    assert list(result.failed) == [5]
+    assert calls == [8]

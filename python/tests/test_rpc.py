@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fakes import FakeServer, u32, u64, wait_until
+from fakes import FakeHttp, FakeServer, u32, u64, wait_until
 
-from clipper_serving import StopSignal
+from clipper_serving import ProtocolError, StopSignal, protocol
 from clipper_serving.rpc import Timing
 
 Start = Callable[..., StopSignal]
@@ -134,7 +134,7 @@ def test_an_error_goes_out_as_one_where_the_server_takes_errors(
 
     start(predict)
     replica = server.handshake()
-    assert (replica.rpc_version, replica.extensions) == (3, 1)
+    assert (replica.rpc_version, replica.extensions) == (3, 7)
     server.accept_extensions(replica.identity, 1, 65)
     sent = server.send_batch(replica.identity, 3, [[n] for n in range(64)])
     outputs, errors = server.expect_outputs_and_errors(sent)
@@ -329,3 +329,48 @@ def test_stopping_sends_the_last_answer_first(server: FakeServer, start: Start) 
     go_on.set()
     assert server.expect_answer(sent) == ["5.0"]
     assert stop.wait_finished(20)
+
+
+def test_the_log_says_what_the_server_thinks(
+    server: FakeServer, start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    start(lambda xs: [0] * len(xs), name="unreg")
+    replica = server.handshake()
+    wait_until(lambda: "as a replica of unreg:1 for doubles" in caplog.text, "the offer")
+    assert "registered" not in caplog.text
+    server.tell(replica.identity, 1, "no model unreg:1 is registered\x1b[31m")
+    wait_until(lambda: "no model unreg:1 is registered?[31m" in caplog.text, "the notice")
+    server.tell(replica.identity, 1, "no model unreg:1 is registered\x1b[31m")
+    server.tell(replica.identity, 0, "unreg:1 is served by this container")
+    wait_until(lambda: "unreg:1 is served by" in caplog.text, "the other notice")
+    said = [record for record in caplog.records if "the server says" in record.getMessage()]
+    assert [record.levelname for record in said] == ["WARNING", "INFO"]
+    assert server.predict(replica.identity, 3, [[1]]) == ["0"]
+
+
+def test_a_container_that_is_refused_says_so_once(
+    server: FakeServer, start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    start(lambda xs: [0] * len(xs), timing=Timing(silence=0.1, retry_min=0.01))
+    for _ in range(5):
+        server.tell(server.handshake().identity, 2, "model m:1 takes strings, not doubles")
+    said = [record.getMessage() for record in caplog.records]
+    for what in ("takes strings", "connected to", "offered to the server", "trying again"):
+        assert len([line for line in said if what in line]) == 1, (what, said)
+
+
+def test_levels_of_the_future_count_as_errors() -> None:
+    frames = [b"", u32(3), u32(2), u32(3), u32(9), b"text"]
+    notice = protocol.decode_server_message(frames)
+    assert notice == protocol.Notice(protocol.Level.ERROR, "text")
+    with pytest.raises(ProtocolError):
+        protocol.decode_server_message(frames[:5])
+
+
+def test_a_port_that_does_not_speak_zeromq_is_asked_after(
+    http: FakeHttp, start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    start(lambda xs: xs, port=int(http.url.rpartition(":")[2]), timing=EAGER)
+    wait_until(lambda: "7000 by default" in caplog.text, "the question")

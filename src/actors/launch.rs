@@ -5,8 +5,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use crate::config::ModelConfig;
-use clipper_container::PYTHON_RUNNER;
-use clipper_container::lifeline;
+use clipper_container::{lifeline, python};
 use clipper_domain::{InputType, ModelId, Runtime};
 
 /// What to start. The child's stdin must be a pipe whose other end lives as long as the server.
@@ -20,16 +19,13 @@ pub struct Launch {
     pub env: Vec<(String, String)>,
 }
 
-/// Plans one replica of `spec`, which connects to `rpc_addr_for_containers` (`tcp://host:port`).
-///
-/// `this_exe` is the running binary; relative paths in the config mean `config_dir`.
+/// Plans one replica of `spec`; relative paths in the config mean `config_dir`.
 ///
 /// # Errors
 /// A text for the operator: no container configured, or a setting that cannot work.
 pub fn launch_plan(
     spec: &ModelConfig,
-    rpc_addr_for_containers: &str,
-    this_exe: &Path,
+    launcher: &Launcher,
     config_dir: &Path,
 ) -> Result<Launch, String> {
     let Some(container) = &spec.container else {
@@ -37,8 +33,6 @@ pub fn launch_plan(
     };
     let input_type = InputType::parse(&spec.input_type)
         .ok_or_else(|| format!("unknown input type '{}'", spec.input_type))?;
-    let launcher =
-        Launcher { this_exe: this_exe.to_owned(), rpc_addr: rpc_addr_for_containers.to_owned() };
     launcher.plan(&spec.id()?, input_type, &container.runtime(), config_dir)
 }
 
@@ -49,6 +43,8 @@ pub struct Launcher {
     pub this_exe: PathBuf,
     /// Where containers connect: `tcp://host:port`.
     pub rpc_addr: String,
+    /// The folder of the Python package that serves Python functions, or why there is none.
+    pub python_package: Result<PathBuf, String>,
 }
 
 impl Launcher {
@@ -72,10 +68,10 @@ impl Launcher {
                 let args = onnx_args(id, &folder.join(path), input_type, &self.rpc_addr);
                 (self.this_exe.clone(), args)
             }
-            Runtime::Python { function, python } => {
+            Runtime::Python { function, python: interpreter } => {
                 let function = resolve_function(function, folder)?;
-                let args = vec!["-u".into(), "-c".into(), PYTHON_RUNNER.into(), function];
-                (resolve_program(python, folder), args)
+                let args = python::arguments(self.python_package.as_deref()?, function);
+                (resolve_program(interpreter, folder), args)
             }
             Runtime::Command { command } => {
                 let [program, rest @ ..] = command.as_slice() else {
@@ -154,7 +150,15 @@ mod tests {
             "name = '-digits'\nversion = '1'\ninput_type = '{input_type}'\n[container]\n{container}"
         );
         let spec: ModelConfig = toml::from_str(&text).unwrap();
-        launch_plan(&spec, "tcp://127.0.0.1:7000", Path::new("/bin/clipper"), Path::new("/etc/c"))
+        launch_plan(&spec, &launcher(), Path::new("/etc/c"))
+    }
+
+    fn launcher() -> Launcher {
+        Launcher {
+            this_exe: "/bin/clipper".into(),
+            rpc_addr: "tcp://127.0.0.1:7000".to_owned(),
+            python_package: Ok("/data/python-1".into()),
+        }
     }
 
     fn env<'a>(launch: &'a Launch, key: &str) -> &'a str {
@@ -180,11 +184,10 @@ mod tests {
     }
 
     #[test]
-    fn python_gets_the_runner_and_the_resolved_function() {
+    fn python_gets_the_package_and_the_resolved_function() {
         let launch = plan("runtime = 'python'\nfunction = 'a/m.py:predict'", "strings").unwrap();
         assert_eq!(launch.program, Path::new("python3"));
-        assert_eq!(launch.args[..2], ["-u", "-c"]);
-        assert_eq!(launch.args[3], "/etc/c/a/m.py:predict");
+        assert_eq!(launch.args, ["-u", "/data/python-1", "/etc/c/a/m.py:predict"]);
         assert_eq!(env(&launch, "CLIPPER_INPUT_TYPE"), "strings");
         assert_eq!(env(&launch, "CLIPPER_IP"), "127.0.0.1");
         assert_eq!(env(&launch, "CLIPPER_PORT"), "7000");
@@ -212,7 +215,7 @@ mod tests {
         );
         let spec: ModelConfig =
             toml::from_str("name = 'm'\nversion = '1'\ninput_type = 'd'").unwrap();
-        let no_container = launch_plan(&spec, "tcp://h:1", Path::new("c"), Path::new("d"));
+        let no_container = launch_plan(&spec, &launcher(), Path::new("d"));
         assert!(no_container.unwrap_err().contains("[model.container]"));
     }
 }

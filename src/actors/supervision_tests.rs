@@ -116,8 +116,11 @@ impl Graph {
             let metrics = Arc::clone(&metrics);
             move |lifeline| {
                 let (plane, arbiters, list, containers) = of_pool.clone();
-                let launcher =
-                    Launcher { this_exe: PathBuf::new(), rpc_addr: "tcp://127.0.0.1:1".to_owned() };
+                let launcher = Launcher {
+                    this_exe: PathBuf::new(),
+                    rpc_addr: "tcp://127.0.0.1:1".to_owned(),
+                    python_package: Err("none in tests".to_owned()),
+                };
                 let children =
                     Children::new(containers, Arc::clone(&metrics), processes.clone(), launcher);
                 ContainerPool::new(plane, arbiters, list, children, lifeline)

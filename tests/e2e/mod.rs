@@ -17,5 +17,5 @@ mod quickstart;
 mod replicas;
 mod runtimes;
 mod shutdown;
-mod support;
+pub mod support;
 mod top;

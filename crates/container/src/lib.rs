@@ -2,8 +2,8 @@
 //!
 //! A model container is a process of its own that connects to the server's RPC port and answers
 //! batches (protocol page, sections 3 and 6). This module holds the containers in the box
-//! ([`noop`], [`exec`] and the Python runner; ONNX has a crate of its own) and the loop they share
-//! ([`session`]).
+//! ([`noop`], [`exec`] and [`python`]; ONNX has a crate of its own) and the loop that those in Rust
+//! share ([`session`]).
 //!
 //! Architecture invariant: nothing in here knows the server's actors; a container started by hand
 //! on another machine runs the same code as a supervised child.
@@ -11,6 +11,7 @@
 pub mod exec;
 pub mod lifeline;
 pub mod noop;
+pub mod python;
 pub mod session;
 
 use bytes::Bytes;
@@ -21,9 +22,6 @@ use clipper_domain::InputType;
 
 /// What a model makes of one input: a text, or why it has none.
 pub type ModelOutput = Result<String, String>;
-
-/// The Python runner, given to the interpreter as `-c`: no file that could be missing or stale.
-pub const PYTHON_RUNNER: &str = include_str!("python_runner.py");
 
 /// A model as a container sees it: a batch of inputs in, one output per input out.
 pub trait BatchModel {

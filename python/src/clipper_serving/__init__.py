@@ -4,28 +4,34 @@ Container side: ``serve``, ``container``, ``metrics``, ``loaders``.
 Client side: ``Client``, ``AsyncClient``, ``Admin``, ``Prediction`` and the typed errors.
 """
 
-from . import loaders, metrics
-from .admin import Admin
-from .aio import AsyncClient
-from .client import Client, Prediction
-from .errors import (
-    AdminError,
-    BadInput,
-    ClipperError,
-    ClipperException,
-    ConfigurationError,
-    ModelError,
-    ModelLoadError,
-    Overloaded,
-    PredictionTimeout,
-    ProtocolError,
-    ServerUnavailable,
-    UnexpectedAnswer,
-    UnknownApplication,
-)
-from .input_types import InputType
-from .serving import Container, container, serve
-from .stopping import StopSignal
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from . import loaders, metrics
+    from .admin import Admin
+    from .aio import AsyncClient
+    from .client import Client, Prediction
+    from .errors import (
+        AdminError,
+        BadInput,
+        ClipperError,
+        ClipperException,
+        ConfigurationError,
+        ModelError,
+        ModelLoadError,
+        Overloaded,
+        PredictionTimeout,
+        ProtocolError,
+        ServerUnavailable,
+        UnexpectedAnswer,
+        UnknownApplication,
+    )
+    from .input_types import InputType
+    from .serving import Container, container, serve
+    from .stopping import StopSignal
 
 __version__ = "0.1.0"
 
@@ -55,3 +61,28 @@ __all__ = [
     "metrics",
     "serve",
 ]
+
+_MODULES = {
+    "admin": ["Admin"],
+    "aio": ["AsyncClient"],
+    "client": ["Client", "Prediction"],
+    "input_types": ["InputType"],
+    "serving": ["Container", "container", "serve"],
+    "stopping": ["StopSignal"],
+}
+_HOMES = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name when it is first used: a container starts without the client's modules."""
+    if name in ("loaders", "metrics"):
+        return importlib.import_module(f".{name}", __name__)
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = importlib.import_module(f".{_HOMES.get(name, 'errors')}", __name__)
+    found = globals()[name] = getattr(home, name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,7 +1,31 @@
-"""``python -m clipper_serving``."""
+"""``python -m clipper_serving``, and the program that a server starts for a Python model."""
 
 import sys
 
-from .cli import main
+PYTHON_MIN = (3, 9)
 
-sys.exit(main())
+
+def start() -> int:
+    """Run the command line, after a look at what it needs."""
+    if sys.version_info < PYTHON_MIN:
+        wanted = ".".join(map(str, PYTHON_MIN))
+        print(f"clipper-serving needs Python {wanted}, not {sys.version}", file=sys.stderr)
+        return 1
+    try:
+        import numpy as _numpy
+        import zmq as _zmq
+    except ImportError as error:
+        print(
+            f"clipper-serving: cannot serve a Python model: {error}; install what it needs: "
+            f"{sys.executable} -m pip install pyzmq numpy",
+            file=sys.stderr,
+        )
+        return 1
+    from .cli import main
+
+    del _numpy, _zmq
+    return main()
+
+
+if __name__ == "__main__":
+    sys.exit(start())

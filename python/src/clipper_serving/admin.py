@@ -1,7 +1,8 @@
 """Manage applications, models and links, with the method names of ``clipper_admin``.
 
-What started, stopped or filled Docker containers is not here: a model version is registered,
-and whichever container connects under its name and version serves it.
+What started, stopped or filled Docker containers is not here: a model version is registered, and
+whichever container connects under its name and version serves it; or it is deployed, and the server
+starts its replicas.
 """
 
 from __future__ import annotations
@@ -9,6 +10,9 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import os
+import ssl
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Callable, Union
 
@@ -16,8 +20,13 @@ from .client import DEFAULT_QUERY_URL, DEFAULT_TIMEOUT_SECONDS
 from .errors import AdminError, BadInput, ServerUnavailable
 from .http import Answer, HttpPool
 from .input_types import InputType, decode_one, encode_one
+from .wire_json import encode_input
 
 DEFAULT_MANAGEMENT_URL = "http://127.0.0.1:1338"
+DEPLOY_TIMEOUT_SECONDS = 60.0
+DEPLOY_SLACK_SECONDS = 30.0
+"""How much longer than the deployment its answer may take."""
+
 NO_IMAGE = "NO_CONTAINER"
 """What ``clipper_admin`` records as the image of a model without one."""
 
@@ -30,7 +39,11 @@ class Admin:
 
     ``query_url`` is asked by ``inspect_instance`` only. ``timeout`` is in seconds. A refused
     command raises ``AdminError`` with the server's reason in ``msg``; a server that does not
-    answer raises ``ServerUnavailable`` or ``PredictionTimeout``.
+    answer raises ``ServerUnavailable`` or ``PredictionTimeout``. The addresses may be ``https://``
+    and have a path, for a proxy that has them; ``tls`` says which certificates are trusted then.
+
+    With ``exist_ok``, the methods that add something do nothing where it is there already as it is
+    asked for, so that a program which registers and serves can be run again.
     """
 
     def __init__(
@@ -38,9 +51,10 @@ class Admin:
         url: str = DEFAULT_MANAGEMENT_URL,
         query_url: str = DEFAULT_QUERY_URL,
         timeout: float = DEFAULT_TIMEOUT_SECONDS,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
-        self._management = HttpPool(url)
-        self._query = HttpPool(query_url)
+        self._management = HttpPool(url, tls=tls)
+        self._query = HttpPool(query_url, tls=tls)
         self._timeout = timeout
 
     def connect(self) -> None:
@@ -54,6 +68,8 @@ class Admin:
         default_output: str,
         slo_micros: int,
         on_model_error: str | None = None,
+        *,
+        exist_ok: bool = False,
     ) -> None:
         """Add an application that answers within ``slo_micros`` microseconds.
 
@@ -62,14 +78,19 @@ class Admin:
         server does unasked), or ``"error"``, see ``ModelError``.
         """
         extra = {} if on_model_error is None else {"on_model_error": on_model_error}
-        self._post(
-            "add_app",
-            name=name,
-            input_type=input_type,
-            default_output=default_output,
-            latency_slo_micros=slo_micros,
+        wanted: Info = {
+            "input_type": InputType.parse(input_type).long_name if exist_ok else input_type,
+            "default_output": default_output,
+            "latency_slo_micros": slo_micros,
             **extra,
-        )
+        }
+        try:
+            self._post("add_app", name=name, **wanted)
+        except AdminError as error:
+            found = self.get_app_info(name) if exist_ok else None
+            if not found:
+                raise
+            _check_equal(f"application {name!r}", found, wanted, error)
 
     def unregister_application(self, name: str) -> None:
         """Remove an application and its links."""
@@ -87,22 +108,31 @@ class Admin:
         image: str | None = None,
         labels: Sequence[str] | None = None,
         batch_size: int = -1,
+        *,
+        exist_ok: bool = False,
     ) -> None:
         """Add a model version and make it the current one.
 
         ``batch_size`` bounds its batches; -1 lets the server find the best size. ``image`` and
         ``labels`` are notes only.
         """
-        self._post(
-            "add_model",
-            model_name=name,
-            model_version=str(version),
-            labels=list(labels or []),
-            input_type=input_type,
-            container_name=NO_IMAGE if image is None else image,
-            model_data_path="DEPRECATED",
-            batch_size=batch_size,
-        )
+        try:
+            self._post(
+                "add_model",
+                model_name=name,
+                model_version=str(version),
+                labels=list(labels or []),
+                input_type=input_type,
+                container_name=NO_IMAGE if image is None else image,
+                model_data_path="DEPRECATED",
+                batch_size=batch_size,
+            )
+        except AdminError as error:
+            found = self.get_model_info(name, version) if exist_ok else None
+            if not found:
+                raise
+            wanted = {"input_type": InputType.parse(input_type).long_name}
+            _check_equal(f"model {name}:{version}", found, wanted, error)
 
     def unregister_model(self, name: str, version: Version) -> None:
         """Remove one version of a model; the server drops its replicas."""
@@ -128,9 +158,92 @@ class Admin:
         """Remove all versions of all models."""
         self._unregister_where(lambda _model: True)
 
-    def link_model_to_app(self, app_name: str, model_name: str) -> None:
+    def link_model_to_app(self, app_name: str, model_name: str, *, exist_ok: bool = False) -> None:
         """Let the application answer from the model; their input types must be equal."""
-        self._post("add_model_links", app_name=app_name, model_names=[model_name])
+        try:
+            self._post("add_model_links", app_name=app_name, model_names=[model_name])
+        except AdminError:
+            if not exist_ok or model_name not in self.get_linked_models(app_name):
+                raise
+
+    def deploy(
+        self,
+        model: str | Sequence[str],
+        app_name: str,
+        *,
+        name: str | None = None,
+        version: Version | None = None,
+        input_type: str | None = None,
+        replicas: int = 1,
+        batch_size: int = -1,
+        slo_micros: int | None = None,
+        default_output: str | None = None,
+        example: Any = None,
+        python: str = sys.executable,
+        timeout: float = DEPLOY_TIMEOUT_SECONDS,
+    ) -> Info:
+        """Let the server start replicas of a model, try it out, register it and link it.
+
+        ``model`` is ``FILE.onnx``, ``FILE.py:function`` or a command as a list of words, on the
+        server's machine; relative paths are from here. As ``clipper deploy`` does: a new
+        application needs ``slo_micros`` and ``default_output``; ``name`` is by default the model
+        that the application queries, else the file's; ``version`` the next number. ``example`` is
+        an input to try. Returns the server's last word; raises ``AdminError`` where the model
+        does not answer, and then nothing was changed.
+        """
+        app = self.get_app_info(app_name)
+        linked = self.get_linked_models(app_name) if app else []
+        runtime = _runtime(model, python)
+        chosen = name or (linked[0] if linked else _name_of(runtime))
+        request: Info = {
+            "model_name": chosen,
+            "model_version": str(version) if version is not None else self._next_version(chosen),
+            "app_name": app_name,
+            "input_type": input_type or (app["input_type"] if app else "doubles"),
+            "replicas": replicas,
+            "batch_size": batch_size,
+            "runtime": runtime,
+            "timeout_ms": int(timeout * 1000),
+        }
+        if example is not None:
+            request["input"] = encode_input(example)
+        if not app:
+            if slo_micros is None or default_output is None:
+                raise AdminError(
+                    f"there is no application {app_name!r}; to register it in the same step give "
+                    "slo_micros and default_output"
+                )
+            request["new_app"] = {
+                "default_output": default_output,
+                "latency_slo_micros": slo_micros,
+            }
+        return self._deploy(request, timeout)
+
+    def _deploy(self, request: Info, timeout: float) -> Info:
+        body = json.dumps(request).encode("utf-8")
+        patience = timeout + DEPLOY_SLACK_SECONDS
+        answer = self._management.request("POST", "/admin/deploy_model", body, patience)
+        lines = _checked(answer).text.splitlines()
+        last = _json(Answer(answer.status, (lines or [""])[-1].encode("utf-8"), None))
+        if not isinstance(last, dict) or last.get("stage") not in ("done", "failed"):
+            raise AdminError(
+                f"the connection ended before the server said what came of it: {last!r}"
+            )
+        if last["stage"] == "failed":
+            said = "".join(f"\n  {line}" for line in last.get("output") or [])
+            raise AdminError(
+                f"not deployed: {last.get('cause')}"
+                + (f"\nThe container's last lines:{said}" if said else "")
+            )
+        return last
+
+    def _next_version(self, name: str) -> str:
+        versions = [
+            int(model["model_version"])
+            for model in self.get_all_models(verbose=True)
+            if model["model_name"] == name and str(model["model_version"]).isdigit()
+        ]
+        return str(max(versions, default=0) + 1)
 
     def unlink_model_from_app(self, app_name: str, model_name: str) -> None:
         """Undo ``link_model_to_app``."""
@@ -251,6 +364,8 @@ def _checked(answer: Answer) -> Answer:
     if answer.status == 200:
         return answer
     msg = f"Received error status code: {answer.status} and message: {answer.text}"
+    if answer.status in (404, 405):
+        msg += " (is this the management frontend, port 1338? Queries go to 1337)"
     if answer.status == 503:
         raise ServerUnavailable(msg, answer.status, answer.retry_after)
     raise AdminError(msg, answer.status)
@@ -261,6 +376,39 @@ def _json(answer: Answer) -> Any:
         return json.loads(answer.body)
     except ValueError as error:
         raise AdminError(f"not JSON: {answer.text[:200]}", answer.status) from error
+
+
+def _check_equal(what: str, found: Info, wanted: Info, error: AdminError) -> None:
+    """Nothing, if what is there is what is wanted; else the error with the first difference."""
+    for key, value in wanted.items():
+        if key in found and found[key] != value:
+            raise AdminError(
+                f"{what} exists, and its {key} is {found[key]!r}, not {value!r}", error.status
+            ) from error
+
+
+def _runtime(model: str | Sequence[str], python: str) -> Info:
+    """What the server is asked to run, with absolute paths."""
+    if not isinstance(model, str):
+        return {"runtime": "command", "command": [str(word) for word in model]}
+    file, colon, function = model.rpartition(":")
+    if colon and "/" not in function:
+        place = os.path.abspath(file)
+        return {"runtime": "python", "function": f"{place}:{function}", "python": python}
+    if model.endswith(".onnx"):
+        return {"runtime": "onnx", "path": os.path.abspath(model)}
+    raise AdminError(
+        f"{model!r} is neither FILE.onnx nor FILE.py:function. For other model files give the "
+        f"command that serves it: [sys.executable, '-m', 'clipper_serving', 'serve', {model!r}]"
+    )
+
+
+def _name_of(runtime: Info) -> str:
+    source: str = runtime.get("path") or runtime.get("function", "").rpartition(":")[0]
+    if not source:
+        raise AdminError("a model that is a command needs a name")
+    stem = os.path.splitext(os.path.basename(source))[0]
+    return stem.replace(":", "-").replace(",", "-")
 
 
 def _from_base64(kind: InputType, value: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from types import TracebackType
@@ -28,8 +29,9 @@ class AsyncClient:
         url: str = DEFAULT_QUERY_URL,
         timeout: float = DEFAULT_TIMEOUT_SECONDS,
         concurrency: int = DEFAULT_CONCURRENCY,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
-        self._client = Client(url, timeout, max_idle_connections=concurrency)
+        self._client = Client(url, timeout, max_idle_connections=concurrency, tls=tls)
         self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="clipper-client")
 
     async def predict(

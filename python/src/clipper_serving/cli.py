@@ -6,13 +6,33 @@ import argparse
 import logging
 import os
 import sys
+import threading
+import time
 import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields, replace
+from typing import Any
 
 from .errors import ClipperError
 from .loaders import load_model
 from .serving import LOG_FORMAT, Container, Settings, run
-from .stopping import StopSignal, stop_on_signals, stop_with_parent
+from .stopping import StopSignal, is_supervised, stop_on_signals, stop_with_parent
+
+_log = logging.getLogger(__name__)
+
+SUPERVISED_LOG_FORMAT = "%(levelname)s %(message)s"
+PROGRESS_SECONDS = 5.0
+"""How often a model that loads slowly is spoken of."""
+
+PACKAGES = {
+    "cv2": "opencv-python",
+    "PIL": "pillow",
+    "skimage": "scikit-image",
+    "sklearn": "scikit-learn",
+    "yaml": "pyyaml",
+}
+"""Modules whose package has another name."""
 
 EXIT_FAILED = 1
 EXIT_IMPORT_ERROR = 3
@@ -23,7 +43,9 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 ended cleanly, 1 failed, 2 wrong usage,
     3 a module that the model imports is missing or broken."""
     options = _parser().parse_args(argv)
-    logging.basicConfig(level=options.log_level.upper(), format=LOG_FORMAT)
+    # A server that has started this process adds the time to each line.
+    log_format = SUPERVISED_LOG_FORMAT if is_supervised() else LOG_FORMAT
+    logging.basicConfig(level=options.log_level.upper(), format=log_format)
     try:
         _serve(options)
         return 0
@@ -32,7 +54,8 @@ def main(argv: list[str] | None = None) -> int:
         return EXIT_FAILED
     except ImportError as error:
         traceback.print_exc()
-        print(f"clipper-serving: cannot import {options.model}: {error}", file=sys.stderr)
+        why = f"cannot import {options.model}: {error}{_advice(error)}"
+        print(f"clipper-serving: {why}", file=sys.stderr)
         return EXIT_IMPORT_ERROR
     except Exception as error:
         traceback.print_exc()
@@ -46,13 +69,57 @@ def _serve(options: argparse.Namespace) -> None:
         raise ClipperError("no model: name one, or set CLIPPER_MODEL_PATH")
     stop = StopSignal()
     stop_with_parent(stop)
-    fn = load_model(options.model, options.method)
+    with _progress(options.model):
+        fn = load_model(options.model, options.method)
     # Only now: while a model loads, a signal ends the process at once.
     stop_on_signals(stop)
     settings = fn.settings if isinstance(fn, Container) else Settings()
     given = {field.name: getattr(options, field.name) for field in fields(Settings)}
-    settings = replace(settings, **{k: v for k, v in given.items() if v is not None})
-    run(fn, settings, stop=stop)
+    if is_supervised():
+        # The server has started this process as one model version, whatever its file says.
+        given = {**_of_supervisor(os.environ), **_without_none(given)}
+    settings = replace(settings, **_without_none(given))
+    run(fn, settings, stop=stop, spec=options.model)
+
+
+def _without_none(settings: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in settings.items() if value is not None}
+
+
+def _of_supervisor(env: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "name": env.get("CLIPPER_MODEL_NAME"),
+        "version": env.get("CLIPPER_MODEL_VERSION"),
+        "input_type": env.get("CLIPPER_INPUT_TYPE"),
+        "host": env.get("CLIPPER_IP"),
+    }
+
+
+def _advice(error: ImportError) -> str:
+    """The way out where a package is missing; not for a module of the model's own."""
+    if not isinstance(error, ModuleNotFoundError) or not error.name:
+        return ""
+    package = PACKAGES.get(error.name.split(".")[0], error.name.split(".")[0])
+    return f"; if {package} is a package: {sys.executable} -m pip install {package}"
+
+
+@contextmanager
+def _progress(model: str) -> Iterator[None]:
+    """Say that a model is being loaded, again and again, so that nobody takes it for a hang."""
+    began = time.monotonic()
+    is_loaded = threading.Event()
+
+    def tell() -> None:
+        while not is_loaded.wait(PROGRESS_SECONDS):
+            _log.info("still loading %s after %.0f s", model, time.monotonic() - began)
+
+    _log.info("loading %s", model)
+    threading.Thread(target=tell, name="progress", daemon=True).start()
+    try:
+        yield
+    finally:
+        is_loaded.set()
+    _log.info("loaded %s in %.1f s", model, time.monotonic() - began)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -86,5 +153,6 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--method", default="predict", help="scikit-learn method (predict)")
     serve.add_argument("--metrics-host", help="where metrics listen (127.0.0.1)")
     serve.add_argument("--metrics-port", type=int, help="port of the metrics (1390), 0 = off")
+    serve.add_argument("--build", help="the code and files that answer (a hash of them)")
     serve.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
     return parser

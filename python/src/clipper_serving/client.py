@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from types import TracebackType
 from typing import Any
 from urllib.parse import quote
@@ -27,8 +28,10 @@ DEFAULT_TIMEOUT_SECONDS = 10.0
 class Client:
     """A client of one query frontend. May be used from any number of threads.
 
-    ``timeout`` is in seconds and bounds each wait for the network; the server itself answers
-    within the application's latency objective, if need be with its default output.
+    ``url`` may be ``https://`` and have a path, for a proxy that has them; ``tls`` says which
+    certificates are trusted then. ``timeout`` is in seconds and bounds each wait for the network;
+    the server itself answers within the application's latency objective, if need be with its
+    default output.
 
     All methods raise ``UnknownApplication``, ``BadInput``, ``ModelError``, ``Overloaded``,
     ``ServerUnavailable``, ``PredictionTimeout`` or ``UnexpectedAnswer``.
@@ -39,8 +42,9 @@ class Client:
         url: str = DEFAULT_QUERY_URL,
         timeout: float = DEFAULT_TIMEOUT_SECONDS,
         max_idle_connections: int = MAX_IDLE_CONNECTIONS,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
-        self._pool = HttpPool(url, max_idle_connections)
+        self._pool = HttpPool(url, max_idle_connections, tls)
         self._timeout = timeout
 
     def predict(

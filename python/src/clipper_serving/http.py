@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import http.client
+import re
 import select
 import socket
+import ssl
 import threading
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from .errors import PredictionTimeout, ServerUnavailable
 
@@ -33,16 +35,23 @@ class Answer:
 class HttpPool:
     """Connections to one server, at most one request on each at a time. Thread-safe.
 
-    ``url`` is ``http://host:port``; anything else raises ``ValueError``.
+    ``url`` is the address of a frontend, ``http://host:port``; behind a proxy it may be
+    ``https://host`` and have a path, which is put before every path asked for. Certificates are
+    checked, with ``tls`` or by those that the system trusts. Raises ``ValueError`` for any other.
     """
 
-    def __init__(self, url: str, max_idle: int = MAX_IDLE_CONNECTIONS) -> None:
-        parts = urlsplit(url)
-        if parts.scheme != "http" or not parts.hostname or parts.path.strip("/"):
-            raise ValueError(f"{url!r} is not of the form http://host:port")
+    def __init__(
+        self, url: str, max_idle: int = MAX_IDLE_CONNECTIONS, tls: ssl.SSLContext | None = None
+    ) -> None:
+        parts = _parts_of(url)
         self.url = url.rstrip("/")
-        self.address = parts.netloc
-        self._host, self._port = parts.hostname, parts.port or 80
+        self.address = parts.netloc.rpartition("@")[2]
+        self._prefix = parts.path.rstrip("/")
+        self._host, self._port = str(parts.hostname), parts.port
+        self._tls = tls
+        if parts.scheme == "https" and tls is None:
+            self._tls = ssl.create_default_context()
+        self._is_https = parts.scheme == "https"
         self._max_idle = max_idle
         self._lock = threading.Lock()
         self._idle: list[http.client.HTTPConnection] = []
@@ -56,7 +65,7 @@ class HttpPool:
         connection = self._take(timeout_seconds)
         try:
             headers = {"Content-Type": "application/json"} if body is not None else {}
-            connection.request(method, path, body, headers)
+            connection.request(method, self._prefix + path, body, headers)
             response = connection.getresponse()
             content = _read_body(response)
         except (socket.timeout, TimeoutError) as error:
@@ -66,8 +75,7 @@ class HttpPool:
             ) from error
         except (OSError, http.client.HTTPException) as error:
             connection.close()
-            what = str(error) or type(error).__name__
-            raise ServerUnavailable(f"no answer from {self.url}: {what}") from error
+            raise ServerUnavailable(f"no answer from {self.url}: {self._why(error)}") from error
         except BaseException:
             connection.close()
             raise
@@ -86,11 +94,36 @@ class HttpPool:
             with self._lock:
                 connection = self._idle.pop() if self._idle else None
             if connection is None:
-                return http.client.HTTPConnection(self._host, self._port, timeout=timeout_seconds)
+                return self._connect(timeout_seconds)
             if _is_open(connection):
                 connection.sock.settimeout(timeout_seconds)
                 return connection
             connection.close()
+
+    def _connect(self, timeout_seconds: float) -> http.client.HTTPConnection:
+        if self._is_https:
+            return http.client.HTTPSConnection(
+                self._host, self._port, timeout=timeout_seconds, context=self._tls
+            )
+        return http.client.HTTPConnection(self._host, self._port, timeout=timeout_seconds)
+
+    def _why(self, error: Exception) -> str:
+        """What went wrong, and where a newcomer looks for it."""
+        what = str(error) or type(error).__name__
+        if isinstance(error, ConnectionRefusedError):
+            return f"{what}; is the server running, and is this its address?"
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return what
+        if isinstance(error, ssl.SSLError):
+            return f"{what}; a Clipper server speaks http://, https:// is for a proxy before it"
+        if isinstance(error, http.client.BadStatusLine) and not isinstance(
+            error, http.client.RemoteDisconnected
+        ):
+            return (
+                f"what answers is no HTTP ({what}); queries go to port 1337, management to 1338, "
+                "and only containers to 7000"
+            )
+        return what
 
     def _give_back(self, connection: http.client.HTTPConnection, closing: bool) -> None:
         with self._lock:
@@ -98,6 +131,23 @@ class HttpPool:
                 self._idle.append(connection)
                 return
         connection.close()
+
+
+def _parts_of(url: str) -> SplitResult:
+    """The parts of a base address. Raises ``ValueError`` for what is none."""
+    form = f"{url!r} is not of the form http://host:port, with a path where a proxy has one"
+    if not re.match(r"https?://", url, re.IGNORECASE):
+        raise ValueError(f"{form}: http:// is missing" if "://" not in url else form)
+    parts = urlsplit(url)
+    try:
+        is_whole = parts.hostname and parts.port != 0
+    except ValueError as error:
+        raise ValueError(f"{form}: {error}") from None
+    if not is_whole or parts.query or parts.fragment:
+        raise ValueError(form)
+    if parts.username is not None:
+        raise ValueError(f"{url!r}: user and password in an address are not sent")
+    return parts
 
 
 def _read_body(response: http.client.HTTPResponse) -> bytes:

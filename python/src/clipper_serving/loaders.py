@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import os
 import pickle
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Callable, Union
@@ -21,6 +24,9 @@ from .errors import ModelLoadError
 from .predictor import PredictFn
 
 PathLike = Union[str, "os.PathLike[str]"]
+
+_loading: list[str] = []
+"""The model file that is being imported, if any."""
 
 
 class LoadedModel:
@@ -59,6 +65,8 @@ def load_model(spec: PathLike, method: str = "predict") -> PredictFn:
     if path.suffix.lower() in _SKLEARN_SUFFIXES:
         return load_sklearn(path, method)
     loader = _LOADERS.get(path.suffix.lower())
+    if path.suffix.lower() == ".py":
+        raise ModelLoadError(f"which function of it? Name it: {text}:FUNCTION")
     if loader is None:
         known = ", ".join(sorted([*_SKLEARN_SUFFIXES, *_LOADERS]))
         raise ModelLoadError(f"{path} has none of the suffixes {known}; or give file.py:function")
@@ -68,23 +76,33 @@ def load_model(spec: PathLike, method: str = "predict") -> PredictFn:
 def load_function(spec: str) -> PredictFn:
     """The callable that ``file.py:name`` or ``package.module:name`` names.
 
-    The file's folder is put on the import path, so that it can import its neighbours.
+    The name may have dots: ``file.py:model.predict``. The file's folder is put on the import path,
+    so that it can import its neighbours. Raises ``ModelLoadError`` for what cannot be called with
+    one list of inputs.
     """
     place, _, name = spec.rpartition(":")
     if not place or not name:
         raise ModelLoadError(f"{spec!r} is not of the form file.py:function")
     module = _import_file(Path(place)) if place.endswith(".py") else _import_module(place)
-    found = getattr(module, name, None)
+    found: Any = module
+    for part in name.split("."):
+        found = getattr(found, part, None)
     if not callable(found):
-        raise ModelLoadError(f"{place} has no function {name!r}")
+        raise ModelLoadError(f"{place} has no function {name!r}{_functions_of(module)}")
+    _check_callable(f"{place}:{name}", found)
     fn: PredictFn = found
     return fn
+
+
+def model_being_loaded() -> str | None:
+    """The file that this module is importing right now, if any."""
+    return _loading[-1] if _loading else None
 
 
 def load_sklearn(model: Any, method: str = "predict") -> LoadedModel:
     """A fitted scikit-learn estimator or pipeline, or the joblib or pickle file of one."""
     if isinstance(model, (str, os.PathLike)):
-        model = _import("joblib", "sklearn").load(model)
+        model = _import("joblib", "joblib scikit-learn").load(model)
     call = getattr(model, method, None)
     if not callable(call):
         raise ModelLoadError(f"a {type(model).__name__} has no method {method!r}")
@@ -96,7 +114,7 @@ def load_onnx(path: PathLike, output: str | None = None) -> LoadedModel:
 
     Rows are reshaped to the input's declared shape and converted to its element type.
     """
-    runtime = _import("onnxruntime", "onnx")
+    runtime = _import("onnxruntime", "onnxruntime")
     session = runtime.InferenceSession(os.fspath(path), providers=["CPUExecutionProvider"])
     inputs = session.get_inputs()
     if len(inputs) != 1:
@@ -170,7 +188,7 @@ def load_closure(directory: PathLike) -> PredictFn:
     Such functions get what Clipper gave them, except that strings are ``str`` and byte inputs
     are ``bytes``.
     """
-    _import("cloudpickle", "closure")
+    _import("cloudpickle", "cloudpickle")
     folder = Path(directory).resolve()
     sys.path.append(str(folder / "modules"))
     with open(folder / "func.pkl", "rb") as file:
@@ -210,11 +228,47 @@ def _only_model_in(folder: Path) -> Path:
     return found[0]
 
 
-def _import(module: str, extra: str) -> Any:
+def _check_callable(spec: str, found: Any) -> None:
+    """Find out before the first query what could never be served."""
+    if inspect.isclass(found):
+        raise ModelLoadError(
+            f"{spec} is a class; name a function, or a method of an object: "
+            f"model = {found.__name__}(...), and then model.predict"
+        )
+    if inspect.iscoroutinefunction(found):
+        raise ModelLoadError(f"{spec} is async; a predict function is a plain one")
+    try:
+        signature = inspect.signature(found)
+    except (TypeError, ValueError):
+        return  # Built in: its first call tells.
+    try:
+        signature.bind([])
+    except TypeError as error:
+        raise ModelLoadError(
+            f"{spec}{signature} cannot be called with one list of inputs: {error}"
+        ) from None
+
+
+def _functions_of(module: ModuleType) -> str:
+    """What the file defines instead, for the message."""
+    names = [
+        name
+        for name, value in vars(module).items()
+        if inspect.isfunction(value)
+        and value.__module__ == module.__name__
+        and not name.startswith("_")
+    ]
+    return f"; it has {', '.join(sorted(names)[:_NAMES_SHOWN])}" if names else ""
+
+
+_NAMES_SHOWN = 10
+
+
+def _import(module: str, packages: str) -> Any:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        hint = f"this model needs {module}: pip install 'clipper-serving[{extra}]'"
+        hint = f"this model needs {module}: {sys.executable} -m pip install {packages}"
         raise ModelLoadError(hint) from error
 
 
@@ -229,8 +283,18 @@ def _import_file(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     # Registered, because pickles made in the file name their classes by this module.
     sys.modules[path.stem] = module
-    spec.loader.exec_module(module)
+    with _is_loading(path):
+        spec.loader.exec_module(module)
     return module
+
+
+@contextmanager
+def _is_loading(path: Path) -> Iterator[None]:
+    _loading.append(str(path))
+    try:
+        yield
+    finally:
+        _loading.pop()
 
 
 def _import_module(name: str) -> ModuleType:

@@ -22,19 +22,22 @@ _STOP_CHECK_SECONDS = 0.2
 class MetricsServer:
     """Serves one registry from a thread of its own.
 
-    Binds ``host``:``port``; when the port is taken, a free one is used and logged, so that
-    several replicas live on one machine. Raises ``OSError`` when nothing can be bound.
+    Binds ``host``:``port``; without a port a free one, and when it is taken a free one that is
+    logged, so that several replicas live on one machine. Raises ``OSError`` when nothing can be
+    bound.
     """
 
-    def __init__(self, registry: Registry, host: str, port: int, ready: Callable[[], bool]) -> None:
+    def __init__(
+        self, registry: Registry, host: str, port: int | None, ready: Callable[[], bool]
+    ) -> None:
         handler = _handler(registry, ready)
         try:
-            self._server = _Server((host, port), handler)
+            self._server = _Server((host, port or 0), handler)
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 raise
             self._server = _Server((host, 0), handler)
-            _log.warning("metrics port %d is taken, using %d", port, self.port)
+            _log.warning("metrics port %s is taken, using %d", port, self.port)
         _log.info("metrics on http://%s:%d/metrics", host, self.port)
         self._thread = threading.Thread(
             target=self._server.serve_forever,

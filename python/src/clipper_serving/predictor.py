@@ -2,7 +2,8 @@
 
 When a call raises or returns the wrong number of outputs, the batch is halved and each half
 tried again, until single inputs fail. A budget of time bounds this: a model that fails on
-everything, slowly, answers the rest of its batch with the last error instead.
+everything, slowly, answers the rest of its batch with the last error instead. A function that
+does not answer one by one at all is not searched.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Callable
 
 from .input_types import InputType, decode_one, decode_rows, is_numeric
-from .outputs import error_text, to_texts
+from .outputs import WrongOutputCount, error_text, to_texts
 
 _log = logging.getLogger(__name__)
 
@@ -26,6 +27,16 @@ BISECT_BUDGET_SECONDS = 10.0
 
 LOG_INTERVAL_SECONDS = 1.0
 """Failed inputs are logged at most this often, with the last one's traceback."""
+
+ONE_BY_ONE_HINT = (
+    "predict is called with a list of inputs and returns a list of outputs; a function f of one "
+    "input is served as: def predict(xs): return [f(x) for x in xs]"
+)
+STACKED_HINT = (
+    "predict is called with an array of shape (inputs, values) and returns one output for each "
+    "row; a function of one input is served with stacked=False, as: "
+    "def predict(xs): return [f(x) for x in xs]"
+)
 
 
 @dataclass(frozen=True)
@@ -80,6 +91,7 @@ class Predictor:
         self.input_type = input_type
         self._stacked = stacked and is_numeric(input_type)
         self._bisect_budget = bisect_budget_seconds
+        self._has_answered = False
         self._unreported = 0
         self._next_report = 0.0
 
@@ -109,11 +121,27 @@ class Predictor:
             take(position, error)
         search = _Search(self._fn, self._bisect_budget)
         for group in batch.groups:
-            for position, output in zip(group.positions, search.run(group.inputs)):
+            outputs = search.run(group.inputs)
+            self._explain(outputs)
+            for position, output in zip(group.positions, outputs):
                 take(position, output)
         if failed:
             self._report(len(failed), next(reversed(failed.values())))
         return BatchResult([texts[position] for position in range(batch.count)], failed)
+
+    def _explain(self, outputs: Sequence[str | Exception]) -> None:
+        """Say what a predict function is, where the first calls look as if it were none.
+
+        Most who meet these errors have given a function of one input.
+        """
+        if self._has_answered or any(isinstance(output, str) for output in outputs):
+            self._has_answered = True
+            return
+        hint = STACKED_HINT if self._stacked else ONE_BY_ONE_HINT
+        errors = {id(error): error for error in outputs if isinstance(error, Exception)}
+        for error in errors.values():
+            if _is_of_the_function(error) and hint not in str(error):
+                error.args = (f"{error} ({hint})",)
 
     def _report(self, errors: int, error: Exception) -> None:
         """Log failed inputs, at most once in ``LOG_INTERVAL_SECONDS``."""
@@ -162,6 +190,13 @@ def _in_input_order(groups: list[_Group]) -> _Group:
     return _Group([position for position, _ in pairs], [row for _, row in pairs])
 
 
+def _is_of_the_function(error: Exception) -> bool:
+    """Whether it is what a function of one input fails with when it gets several."""
+    if isinstance(error, WrongOutputCount):
+        return error.of_function
+    return isinstance(error, (AttributeError, TypeError)) and "list" in str(error)
+
+
 class _Search:
     """One batch's calls to the model, with the time left for searching bad inputs."""
 
@@ -174,7 +209,8 @@ class _Search:
         try:
             return to_texts(self._fn(inputs), len(inputs))
         except Exception as error:
-            if len(inputs) > 1 and time.monotonic() < self._deadline:
+            of_function = isinstance(error, WrongOutputCount) and error.of_function
+            if not of_function and len(inputs) > 1 and time.monotonic() < self._deadline:
                 half = len(inputs) // 2
                 return [*self.run(inputs[:half]), *self.run(inputs[half:])]
             return [error] * len(inputs)

@@ -6,6 +6,7 @@ multipart message as a DEALER socket sees it, the empty delimiter first.
 
 from __future__ import annotations
 
+import enum
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,11 +20,21 @@ RPC_VERSION = 3
 QUERY_ERRORS = 1
 """The extension by which an answer may hold an error in place of an output; a bit."""
 
+NOTICES = 2
+"""The extension by which the server says what it thinks of this container; a bit."""
+
+BUILD = 4
+"""The extension by which the container says which code and files it runs; a bit."""
+
+_BUILD_MAX = 128
+
 _NEW_CONTAINER = 0
 _CONTENT = 1
 _HEARTBEAT = 2
+_BUILD = 3
 _SEND_METADATA = 1
 _EXTENSIONS = 2
+_NOTICE = 3
 _PREDICT = 0
 _FEEDBACK = 1
 
@@ -55,6 +66,25 @@ class Extensions:
     error_max_bytes: int
 
 
+class Level(enum.IntEnum):
+    """How a notice of the server is meant."""
+
+    INFORMATION = 0
+    """This container is a replica from now on."""
+    WARNING = 1
+    """It stays connected, but gets no queries."""
+    ERROR = 2
+    """The server closes the connection."""
+
+
+@dataclass(frozen=True)
+class Notice:
+    """What the server thinks of this container, in words for its log."""
+
+    level: Level
+    text: str
+
+
 @dataclass(frozen=True)
 class PredictRequest:
     """One batch: ``frames`` holds the raw bytes of each input, in order."""
@@ -71,7 +101,7 @@ class FeedbackRequest:
     message_id: int
 
 
-ServerMessage = Union[Heartbeat, Extensions, PredictRequest, FeedbackRequest]
+ServerMessage = Union[Heartbeat, Extensions, Notice, PredictRequest, FeedbackRequest]
 
 
 def heartbeat() -> list[bytes]:
@@ -91,8 +121,21 @@ def new_container(name: str, version: str, input_type: InputType) -> list[bytes]
         name.encode("utf-8"),
         version.encode("utf-8"),
         str(int(input_type)).encode("ascii"),
-        _U32.pack(RPC_VERSION) + _U32.pack(QUERY_ERRORS),
+        _U32.pack(RPC_VERSION) + _U32.pack(QUERY_ERRORS | NOTICES | BUILD),
     ]
+
+
+def build(text: str) -> list[bytes]:
+    """The frames that state which build this container runs.
+
+    Only for a server that has accepted ``BUILD``. Raises ``ValueError`` for what is no build.
+    """
+    visible = text.isascii() and all("!" <= letter <= "~" for letter in text)
+    if not visible or not 1 <= len(text) <= _BUILD_MAX:
+        raise ValueError(
+            f"a build is 1 to {_BUILD_MAX} visible ASCII characters without spaces, not {text!r}"
+        )
+    return [b"", _U32.pack(_BUILD), text.encode("ascii")]
 
 
 def prediction_response(
@@ -143,6 +186,11 @@ def _decode_heartbeat(frames: Sequence[bytes]) -> ServerMessage:
         if len(frames) != 6:
             raise ProtocolError(f"extensions in {len(frames)} frames instead of 6")
         return Extensions(_u32(frames[4], "extensions"), _u32(frames[5], "error length"))
+    if kind == _NOTICE:
+        if len(frames) != 6:
+            raise ProtocolError(f"a notice in {len(frames)} frames instead of 6")
+        level = min(_u32(frames[4], "level"), Level.ERROR)
+        return Notice(Level(level), frames[5].decode("utf-8", "replace"))
     return Heartbeat(kind == _SEND_METADATA)
 
 

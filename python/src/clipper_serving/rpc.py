@@ -36,6 +36,11 @@ _LOST = (
     | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
     | zmq.EVENT_HANDSHAKE_FAILED_AUTH
 )
+_LEVELS = {
+    protocol.Level.INFORMATION: logging.INFO,
+    protocol.Level.WARNING: logging.WARNING,
+    protocol.Level.ERROR: logging.ERROR,
+}
 # Plain numbers, because combining flags for each frame costs as much as sending it.
 _LAST = int(zmq.NOBLOCK)
 _MORE = int(zmq.NOBLOCK | zmq.SNDMORE)
@@ -76,13 +81,18 @@ class End(enum.Enum):
     CLOSED = "the server closed the connection"
     SILENT = "the server is silent"
     UNREACHABLE = "cannot connect"
+    FOREIGN = (
+        "the connection ended before it spoke ZeroMQ; is this the server's port for containers "
+        "(7000 by default)?"
+    )
     PROTOCOL = "the server does not follow the protocol"
 
 
 class RpcClient:
     """Keeps one replica connected and answers its batches, until ``stop`` is set.
 
-    ``metrics_at`` is where this container's metrics are, ``IP:PORT``.
+    ``metrics_at`` is where this container's metrics are, ``IP:PORT``. ``build`` says what code and
+    files it runs; the server forgets the answers of another build.
     """
 
     def __init__(
@@ -93,6 +103,7 @@ class RpcClient:
         metrics: ContainerMetrics,
         timing: Timing | None = None,
         metrics_at: str = NO_METRICS,
+        build: str | None = None,
     ) -> None:
         self.replica = replica
         self.predictor = predictor
@@ -100,29 +111,37 @@ class RpcClient:
         self.metrics = metrics
         self.timing = timing or Timing()
         self.metrics_at = metrics_at
+        self.build = build
+        self.last_notice: protocol.Notice | None = None
         self._connection: _Connection | None = None
 
     def is_ready(self) -> bool:
-        """Whether the connection is up and the server has this replica's metadata."""
+        """Whether the connection is up and the server takes this container for a replica.
+
+        A server that says nothing of it has taken what it was told.
+        """
         connection = self._connection
         return connection is not None and connection.is_registered()
 
     def run(self) -> None:
         """Connect, and reconnect whenever the connection ends, until ``stop`` is set."""
         retry = self.timing.retry_min
-        warned = False
+        warned = refused = False
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         try:
             while not self.stop.is_set():
-                self._connection = connection = _Connection(context, self)
+                # A server that refuses this container is asked again; once said is enough.
+                level = logging.DEBUG if refused else logging.INFO
+                self._connection = connection = _Connection(context, self, level)
                 end = connection.run()
                 self._connection = None
                 if end is End.STOPPED:
                     return
                 if connection.was_useful():
                     retry, warned = self.timing.retry_min, False
+                refused = connection.was_connected() and not connection.was_useful()
                 level = logging.DEBUG if warned else logging.WARNING
-                _log.log(level, "%s: %s, trying again", self.replica.address, end.value)
+                _log.log(level, "%s: %s; trying again", self.replica.address, end.value)
                 warned = True
                 self.stop.wait(retry)
                 retry = min(retry * 2, self.timing.retry_max)
@@ -141,26 +160,36 @@ def _identity(metrics_at: str) -> bytes:
 class _Connection:
     """One TCP connection, from connecting to its end."""
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], client: RpcClient) -> None:
+    def __init__(
+        self, context: zmq.Context[zmq.Socket[bytes]], client: RpcClient, log_level: int
+    ) -> None:
         self._client = client
+        self._log_level = log_level
         self._timing = client.timing
         self._socket = context.socket(zmq.DEALER)
         self._socket.setsockopt(zmq.LINGER, 0)
         self._socket.setsockopt(zmq.RECONNECT_IVL, -1)
         self._socket.setsockopt(zmq.ROUTING_ID, _identity(client.metrics_at))
-        self._monitor = self._socket.get_monitor_socket(_LOST | zmq.EVENT_HANDSHAKE_SUCCEEDED)
+        self._monitor = self._socket.get_monitor_socket(
+            _LOST | zmq.EVENT_CONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED
+        )
         self._poller = zmq.Poller()
         for source in (self._socket, self._monitor, client.stop.fileno()):
             self._poller.register(source, zmq.POLLIN)
         self._heard = self._spoke = time.monotonic()
         self._metadata_sent: float | None = None
+        self._reached = False
         self._connected = False
         self._lost = False
+        self._is_unwanted = False
         self._batches = 0
         self._error_max_bytes: int | None = None
 
     def is_registered(self) -> bool:
-        return self._metadata_sent is not None
+        return self._metadata_sent is not None and not self._is_unwanted
+
+    def was_connected(self) -> bool:
+        return self._connected
 
     def was_useful(self) -> bool:
         """Whether it lived long enough, or did enough, to try again without delay."""
@@ -193,7 +222,9 @@ class _Connection:
         ready = dict(self._poller.poll(self._poll_millis()))
         self._read_monitor()
         if self._lost:
-            return End.CLOSED if self._connected else End.UNREACHABLE
+            if self._connected:
+                return End.CLOSED
+            return End.FOREIGN if self._reached else End.UNREACHABLE
         if self._socket in ready:
             self._receive()
             return None
@@ -212,8 +243,9 @@ class _Connection:
 
     def _keep_alive(self, now: float) -> End | None:
         if not self._connected:
-            late = now - self._heard >= self._timing.connect
-            return End.UNREACHABLE if late else None
+            if now - self._heard < self._timing.connect:
+                return None
+            return End.FOREIGN if self._reached else End.UNREACHABLE
         if now - self._heard >= self._timing.silence:
             return End.SILENT
         if now - max(self._heard, self._spoke) >= self._timing.idle_heartbeat:
@@ -223,10 +255,12 @@ class _Connection:
     def _read_monitor(self) -> None:
         while self._monitor.poll(0):
             event = recv_monitor_message(self._monitor)["event"]
-            if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+            if event == zmq.EVENT_CONNECTED:
+                self._reached = True
+            elif event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 self._connected = True
                 self._heard = time.monotonic()
-                _log.info("connected to %s", self._client.replica.address)
+                _log.log(self._log_level, "connected to %s", self._client.replica.address)
             elif event & _LOST:
                 self._lost = True
 
@@ -239,8 +273,9 @@ class _Connection:
             if message.wants_metadata:
                 self._send_metadata(self._heard)
         elif isinstance(message, protocol.Extensions):
-            takes_errors = message.accepted & protocol.QUERY_ERRORS
-            self._error_max_bytes = message.error_max_bytes if takes_errors else None
+            self._agree(message)
+        elif isinstance(message, protocol.Notice):
+            self._hear(message)
         elif isinstance(message, protocol.PredictRequest):
             self._answer(message, began, self._heard)
         else:
@@ -251,9 +286,30 @@ class _Connection:
         if sent is not None and now - sent < self._timing.metadata_repeat:
             return
         replica = self._client.replica
-        self._send(protocol.new_container(replica.name, replica.version, replica.input_type))
         self._metadata_sent = now
-        _log.info("registered as a replica of %s:%s", replica.name, replica.version)
+        self._send(protocol.new_container(replica.name, replica.version, replica.input_type))
+        _log.log(
+            self._log_level,
+            "offered to the server as a replica of %s:%s for %s",
+            replica.name,
+            replica.version,
+            replica.input_type.long_name,
+        )
+
+    def _agree(self, extensions: protocol.Extensions) -> None:
+        takes_errors = extensions.accepted & protocol.QUERY_ERRORS
+        self._error_max_bytes = extensions.error_max_bytes if takes_errors else None
+        build = self._client.build
+        if build is not None and extensions.accepted & protocol.BUILD:
+            self._send(protocol.build(build))
+
+    def _hear(self, notice: protocol.Notice) -> None:
+        """Log what the server thinks of this container, unless that is what it said before."""
+        self._is_unwanted = notice.level is not protocol.Level.INFORMATION
+        if notice != self._client.last_notice:
+            text = "".join(letter if letter.isprintable() else "?" for letter in notice.text)
+            _log.log(_LEVELS[notice.level], "the server says: %s", text)
+        self._client.last_notice = notice
 
     def _answer(self, request: protocol.PredictRequest, began: float, received: float) -> None:
         predictor, metrics = self._client.predictor, self._client.metrics

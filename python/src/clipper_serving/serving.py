@@ -10,21 +10,31 @@ from dataclasses import dataclass, replace
 from typing import Any, Callable
 
 from . import metrics as user_metrics
+from . import protocol
+from .building import BUILD_VARIABLE, FilesRead, build_of
 from .container_metrics import ContainerMetrics
 from .errors import ConfigurationError
 from .input_types import InputType
+from .loaders import model_being_loaded
 from .metrics_server import MetricsServer
 from .predictor import PredictFn, Predictor
 from .rpc import Replica, RpcClient, Timing
-from .stopping import StopSignal, stop_on_signals, stop_with_parent
+from .stopping import StopSignal, is_supervised, stop_on_signals, stop_with_parent
+
+_log = logging.getLogger(__name__)
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_RPC_PORT = 7000
 DEFAULT_METRICS_PORT = 1390
 DEFAULT_INPUT_TYPE = "doubles"
+ANY_PORT = "any"
+"""In place of the metrics' port: one that is free."""
 
 _MAX_PORT = 65535
+
+_files_read = FilesRead()
+"""From the import of this module on, which stands before a program loads its model."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +47,10 @@ class Settings:
     ``stacked``: numeric batches as arrays of shape (inputs, values) instead of lists; by
     default what the predict function says of itself, else no.
     ``metrics_host``, ``metrics_port`` (CLIPPER_CONTAINER_METRICS_HOST, default 127.0.0.1, and
-    CLIPPER_CONTAINER_METRICS_PORT, default 1390; 0 turns metrics off).
+    CLIPPER_CONTAINER_METRICS_PORT, default 1390; 0 turns metrics off, ``any`` takes a free port,
+    as a container does that a server has started).
+    ``build`` (CLIPPER_MODEL_BUILD): the code and files that answer, as one word without spaces;
+    by default a hash of the program's files.
     """
 
     name: str | None = None
@@ -48,6 +61,7 @@ class Settings:
     stacked: bool | None = None
     metrics_host: str | None = None
     metrics_port: int | None = None
+    build: str | None = None
 
     def replica(self, env: Mapping[str, str]) -> Replica:
         """The replica to serve. Raises ``ConfigurationError`` for what is missing or wrong."""
@@ -60,11 +74,15 @@ class Settings:
         port = _port(self.port, env, "CLIPPER_PORT", DEFAULT_RPC_PORT)
         return Replica(name, version, InputType.parse(input_type), f"tcp://{host}:{port}")
 
-    def metrics_address(self, env: Mapping[str, str]) -> tuple[str, int]:
-        """Host and port of the metrics endpoint; port 0 means none."""
+    def metrics_address(self, env: Mapping[str, str]) -> tuple[str, int | None] | None:
+        """Host and port of the metrics endpoint, port ``None`` for a free one; ``None``: off."""
         host = self.metrics_host or env.get("CLIPPER_CONTAINER_METRICS_HOST") or DEFAULT_HOST
         variable = "CLIPPER_CONTAINER_METRICS_PORT"
-        return host, _port(self.metrics_port, env, variable, DEFAULT_METRICS_PORT)
+        text = env.get(variable) or (ANY_PORT if is_supervised(env) else None)
+        if self.metrics_port is None and text == ANY_PORT:
+            return host, None
+        port = _port(self.metrics_port, env, variable, DEFAULT_METRICS_PORT)
+        return (host, port) if port else None
 
 
 def serve(
@@ -78,6 +96,7 @@ def serve(
     stacked: bool | None = None,
     metrics_host: str | None = None,
     metrics_port: int | None = None,
+    build: str | None = None,
     stop: StopSignal | None = None,
     timing: Timing | None = None,
 ) -> None:
@@ -88,7 +107,9 @@ def serve(
     sent as JSON. If it raises, the batch is searched for the inputs at fault, and only these
     are answered with the error. Raises ``ConfigurationError`` before connecting.
     """
-    settings = Settings(name, version, input_type, host, port, stacked, metrics_host, metrics_port)
+    settings = Settings(
+        name, version, input_type, host, port, stacked, metrics_host, metrics_port, build
+    )
     run(fn, settings, stop=stop, timing=timing)
 
 
@@ -99,14 +120,22 @@ def run(
     stop: StopSignal | None = None,
     timing: Timing | None = None,
     env: Mapping[str, str] = os.environ,
+    spec: str | None = None,
 ) -> None:
-    """``serve`` with its settings in one value.
+    """``serve`` with its settings in one value; ``spec`` names the model for its build.
 
     With a ``stop`` of the caller, signals and the lifeline are the caller's as well. Without,
     a process that has no log yet gets one on standard error.
     """
+    _files_read.stop()
+    loading = model_being_loaded()
+    if loading is not None:
+        raise ConfigurationError(
+            f"serve() is called while {loading} is being loaded; put it below "
+            "if __name__ == '__main__':"
+        )
     replica = settings.replica(env)
-    metrics_host, metrics_port = settings.metrics_address(env)
+    metrics_at = settings.metrics_address(env)
     stacked = settings.stacked
     if stacked is None:
         stacked = bool(getattr(fn, "stacked", False))
@@ -121,13 +150,12 @@ def run(
         stop,
         ContainerMetrics(user_metrics.REGISTRY),
         timing,
+        build=_build(settings.build or env.get(BUILD_VARIABLE), spec),
     )
     try:
         with ExitStack() as stack:
-            if metrics_port:
-                server = MetricsServer(
-                    user_metrics.REGISTRY, metrics_host, metrics_port, client.is_ready
-                )
+            if metrics_at is not None:
+                server = MetricsServer(user_metrics.REGISTRY, *metrics_at, client.is_ready)
                 client.metrics_at = stack.enter_context(server).address
             client.run()
     finally:
@@ -163,12 +191,15 @@ def container(
     stacked: bool | None = None,
     metrics_host: str | None = None,
     metrics_port: int | None = None,
+    build: str | None = None,
 ) -> Callable[[PredictFn], Container]:
     """Declare a predict function's settings where it is written; ``.serve()`` serves it.
 
     The command line reads them as well: ``python -m clipper_serving serve file.py:function``.
     """
-    settings = Settings(name, version, input_type, host, port, stacked, metrics_host, metrics_port)
+    settings = Settings(
+        name, version, input_type, host, port, stacked, metrics_host, metrics_port, build
+    )
     return lambda fn: Container(fn, settings)
 
 
@@ -181,8 +212,28 @@ def _required(value: str | int | None, env: Mapping[str, str], variable: str, wh
     return text
 
 
+def _build(given: str | None, spec: str | None) -> str:
+    if given is None or given == "":
+        return build_of(spec, _files_read.paths)
+    try:
+        protocol.build(given)
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from error
+    return given
+
+
 def _port(value: int | None, env: Mapping[str, str], variable: str, default: int) -> int:
     text = env.get(variable) or default
+    if value is None and isinstance(text, str) and "://" in text:
+        # Kubernetes sets CLIPPER_PORT=tcp://10.0.0.1:1337 beside a Service of the name "clipper".
+        _log.warning(
+            "%s is %r, an address and not a port (Kubernetes sets such variables for a Service); "
+            "it is left alone, and the port is %d",
+            variable,
+            text,
+            default,
+        )
+        text = default
     try:
         port = int(text) if value is None else value
     except ValueError as error:

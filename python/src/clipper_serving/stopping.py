@@ -1,7 +1,12 @@
-"""How a container is asked to end: by a caller, a signal, or the end of its standard input."""
+"""How a container is asked to end: by a caller, a signal, or the end of its standard input.
+
+A container that a server has started leads a process group of its own, so that processes which the
+model has started are found and ended with it.
+"""
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import signal
@@ -73,10 +78,54 @@ def stop_with_parent(stop: StopSignal, env: Mapping[str, str] = os.environ) -> N
     """With ``CLIPPER_LIFELINE=stdin``, set ``stop`` when standard input ends.
 
     The parent holds the other end of that pipe, so it ends with the parent, however that dies.
-    A process that is still busy after ``LIFELINE_GRACE_SECONDS`` is ended by force.
+    A process that is still busy after ``LIFELINE_GRACE_SECONDS`` is ended by force. In both cases
+    its process group ends as well, as its parent would have seen to: what the model has started
+    does not outlive it.
     """
-    if env.get(LIFELINE_VARIABLE) == "stdin":
+    if is_supervised(env):
+        _lead_group()
         threading.Thread(target=_watch, args=(stop,), name="lifeline", daemon=True).start()
+
+
+def is_supervised(env: Mapping[str, str] = os.environ) -> bool:
+    """Whether a server has started this process and holds its standard input."""
+    return env.get(LIFELINE_VARIABLE) == "stdin"
+
+
+def end_group() -> None:
+    """Kill what is left of this process group, if this process leads it; not this process."""
+    if os.getpgrp() != os.getpid():
+        return
+    for pid in _members(os.getpid()):
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except OSError:
+            continue  # It has ended meanwhile.
+
+
+def _lead_group() -> None:
+    """A group of its own, whoever started this process: ending it must hit nobody else."""
+    try:
+        if os.getpgrp() != os.getpid():
+            os.setpgid(0, 0)
+    except OSError as error:
+        _log.warning("no process group of its own: %s", error)
+
+
+def _members(group: int) -> list[int]:
+    """The other processes of a group, from /proc; none where there is no /proc."""
+    found = []
+    try:
+        pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    except OSError:
+        return []
+    for pid in pids:
+        try:
+            if pid != group and os.getpgid(pid) == group:
+                found.append(pid)
+        except OSError:
+            continue
+    return found
 
 
 def _watch(stop: StopSignal) -> None:
@@ -86,7 +135,10 @@ def _watch(stop: StopSignal) -> None:
     except OSError:
         _log.warning("standard input cannot be read; taken as the end of the parent")
     _log.info("standard input ended, stopping")
+    # Before the handler of multiprocessing, which waits for its children.
+    atexit.register(end_group)
     stop.set()
     if not stop.wait_finished(LIFELINE_GRACE_SECONDS):
         _log.error("still busy %.0f s after the parent ended", LIFELINE_GRACE_SECONDS)
+        end_group()
         os._exit(1)

@@ -120,6 +120,13 @@ def raise_for_status(answer: Answer) -> None:
 
 def _raise(answer: Answer, cause: str) -> NoReturn:
     status = answer.status
+    if status in (404, 405) and not _is_of_query_frontend(answer):
+        what = cause.partition(" Endpoints:")[0].strip().rstrip(".") or "nothing is there"
+        raise UnexpectedAnswer(
+            f"status {status}: {what}. Is this the query frontend, port 1337? Management is on "
+            "1338, metrics on 1390.",
+            status,
+        )
     if status == 422:
         raise ModelError(cause, status)
     if status in (400, 413):
@@ -131,6 +138,15 @@ def _raise(answer: Answer, cause: str) -> NoReturn:
     if status == 503:
         raise ServerUnavailable(cause, status, answer.retry_after)
     raise UnexpectedAnswer(f"status {status}: {cause}", status)
+
+
+def _is_of_query_frontend(answer: Answer) -> bool:
+    """Whether a 404 says that an application is unknown, and not that the address is wrong."""
+    try:
+        found = json.loads(answer.body)
+    except ValueError:
+        return False
+    return isinstance(found, dict) and found.get("error") not in ("Not found", None)
 
 
 def _cause(answer: Answer) -> str:
