@@ -78,7 +78,8 @@ impl Script {
 
 fn child(test: &str, directory: &Path) -> Child {
     Process::new(std::env::current_exe().unwrap())
-        .args([test, "--exact", "--ignored", "--nocapture", "--test-threads=1"])
+        .arg(format!("journal_crash::{test}"))
+        .args(["--exact", "--ignored", "--nocapture", "--test-threads=1"])
         .env(DIRECTORY, directory)
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -191,7 +192,8 @@ fn a_full_disk_loses_nothing_and_is_left_behind() {
     let output = Process::new("sh")
         .args(["-c", "trap '' XFSZ; ulimit -f 2048; exec \"$@\"", "sh"])
         .arg(std::env::current_exe().unwrap())
-        .args(["child_appends_until_the_disk_is_full", "--exact", "--ignored", "--nocapture"])
+        .arg("journal_crash::child_appends_until_the_disk_is_full")
+        .args(["--exact", "--ignored", "--nocapture"])
         .env(DIRECTORY, directory.path())
         .output()
         .unwrap();

@@ -78,6 +78,27 @@ pub enum StoreError {
         /// Last lost event.
         to: u64,
     },
+    /// The file that tells whether events were lost does not tell it.
+    #[error(
+        "the file `acknowledged` beside the journal is damaged ({reason}), so nobody knows whether \
+         acknowledged events are lost; the journal ends with event {last}. Restore the data \
+         directory from a backup, or take what is there for everything with `clipper journal \
+         verify --repair`"
+    )]
+    Unwitnessed {
+        /// What is wrong with the file.
+        reason: String,
+        /// The last event there is.
+        last: u64,
+    },
+    /// The directory is not where it was when it was opened.
+    #[error("{}: the data directory was moved or deleted while the server runs ({reason})", .path.display())]
+    Gone {
+        /// The store's directory.
+        path: PathBuf,
+        /// What is not there.
+        reason: String,
+    },
     /// Written by a later release.
     #[error(
         "event {seq} has format version {found}, this release knows up to {known}; run the release \

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::error::StoreError;
 use super::event::Envelope;
+use super::head::Acknowledged;
 use super::journal::OpenReport;
 use super::projection::Catalog;
 use super::replay::replay;
@@ -55,7 +56,7 @@ pub struct Verification {
     pub first_seq: Option<u64>,
     /// The newest good event.
     pub last_seq: Option<u64>,
-    /// The last event known to have been acknowledged.
+    /// The last event known to have been acknowledged; 0 if that is not known.
     pub acknowledged: u64,
     /// Good snapshots.
     pub snapshots: Vec<u64>,
@@ -134,7 +135,10 @@ pub fn verify(data_dir: &Path, config: &JournalConfig) -> Result<Verification, S
             Ok(_) | Err(_) => {}
         }
     }
-    let acknowledged = contents.acknowledged;
+    let acknowledged = match contents.acknowledged {
+        Acknowledged::UpTo(seq) => seq,
+        Acknowledged::Unknown(_) => 0,
+    };
     let usable = replay(&contents.snapshots, &contents.scan, u64::MAX, u64::MAX);
     let unusable = contents.lost().or(usable.err()).map(|e| e.to_string());
     let events = &contents.scan.events;

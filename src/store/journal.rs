@@ -24,7 +24,7 @@ pub type Change = Vec<Envelope>;
 
 /// A storage engine for events. Calls block.
 pub trait EventLog: Send {
-    /// Appends all events of all changes in one atomic step; durable only after [`Self::flush`].
+    /// Appends the changes, each whole or not at all; durable only after [`Self::flush`].
     /// Refuses, with nothing written, events whose numbers do not go on where the log ends.
     fn append(&mut self, changes: &[Change]) -> Result<(), StoreError>;
 
@@ -142,7 +142,7 @@ impl Journal {
         self.view.clone()
     }
 
-    /// Appends and flushes; when it answers `Ok`, all of it is durable.
+    /// Appends and flushes; when it answers `Ok`, all of it is on the disk.
     pub async fn commit(&self, changes: Vec<Change>) -> Result<(), StoreError> {
         self.ask(|reply| Job::Commit { changes, reply }).await?
     }

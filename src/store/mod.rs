@@ -3,13 +3,16 @@
 //! [`event`] is the durable alphabet, [`journal`] the append-only log and its thread ([`record`]
 //! its bytes, [`scan`] its checks, [`sled`] its storage), [`projection`] the state that replaying
 //! gives, [`view`] the shared copy of that state, [`policy_state`] what users' feedback left,
-//! [`soft_file`] other things worth keeping but not worth a log. Predictions never come here.
+//! [`soft_file`] other things worth keeping but not worth a log, [`durable`] what makes files last.
+//! Predictions never come here.
 //!
 //! Invariants:
-//! - **J1** Sequence numbers have no gap. An acknowledged change survives a kill at any point. A
-//!   torn or corrupt tail is detected, reported with its offset and cut, never half-applied.
+//! - **J1** Sequence numbers have no gap. An acknowledged change is on the disk: it survives a kill
+//!   and a power cut at any point. A torn or corrupt tail is detected, reported with its offset and
+//!   cut, never half-applied.
 //! - **J2** Replaying from the start and from any snapshot gives equal state.
 
+pub mod durable;
 pub mod error;
 pub mod event;
 pub mod head;

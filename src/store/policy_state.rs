@@ -1,6 +1,6 @@
 //! What users' feedback left with an application's selection policy: soft state beside the journal.
 //!
-//! Not flushed by each call: a kill may lose the last second of it, and the policy then starts
+//! Not synced by each call: a power cut may lose the last second of it, and the policy then starts
 //! again from its initial state. Deleting an application removes its entries.
 
 use std::fmt;
@@ -34,7 +34,7 @@ pub enum Put {
     Stored,
     /// Another value was there and stays.
     Present,
-    /// Not stored: `journal.policy_state_max_entries` are in use.
+    /// Not stored: `journal.policy_state_max_entries` are in use, or it is longer than 4 KiB.
     Full,
 }
 

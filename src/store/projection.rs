@@ -119,6 +119,12 @@ impl Catalog {
         self.replicas.iter()
     }
 
+    /// What the server keeps alive of one model version.
+    #[must_use]
+    pub fn replicas_of(&self, id: &ModelId) -> Option<&Replicas> {
+        self.replicas.get(id)
+    }
+
     /// The current version of a model.
     #[must_use]
     pub fn current_version(&self, model: &str) -> Option<&ModelVersion> {

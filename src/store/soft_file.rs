@@ -1,11 +1,13 @@
 //! One JSON file of what is worth keeping and not worth a log: replaced whole, never half-written.
 
-use std::fs::{self, File};
-use std::io::{self, Read as _, Write as _};
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+use super::durable;
 
 /// A larger file is not read: what is kept here takes a few hundred bytes for each model.
 const MAX_BYTES: u64 = 64 << 20;
@@ -43,22 +45,20 @@ impl SoftFile {
         Ok(Some(serde_json::from_str(&text)?))
     }
 
-    /// Replaces it. Who reads meanwhile, or after a kill, sees the old or the new whole.
+    /// Replaces it. Who reads meanwhile, or after a kill or a power cut, sees the old or the new
+    /// whole.
     ///
     /// # Errors
-    /// The directory's; the old file is still there.
+    /// The directory's; the old file is still there, or the new one may not last.
     pub fn write<T: Serialize>(&self, value: &T) -> io::Result<()> {
-        let next = self.0.with_extension("new");
-        let mut file = File::create(&next)?;
-        file.write_all(&serde_json::to_vec(value)?)?;
-        // Or a power failure may leave the new name with no bytes.
-        file.sync_all()?;
-        fs::rename(&next, &self.0)
+        durable::replace(&self.0, &serde_json::to_vec(value)?)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

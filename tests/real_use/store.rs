@@ -1,1 +1,329 @@
-//! What is acknowledged survives.
+//! What is acknowledged survives: power cuts, damaged files, a data directory that is gone.
+//!
+//! The device that forgets is an ext4 file system in a file: a copy of that file is what the device
+//! had been given, and mounting the copy is the start after the cut. It needs root and a kernel that
+//! mounts such files; where one is missing the tests say that they are skipped.
+//! `CLIPPER_TEST_CUTS=200` cuts that often.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use clipper::config::JournalConfig;
+use clipper::store::EventLog as _;
+use clipper::store::sled::SledLog;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use rand::Rng as _;
+use serde_json::{Value, json};
+
+use crate::support::served::{Http, Process, Served, until};
+
+/// Snapshots and compaction all the time.
+const CONFIG: &str = "[journal]\nsnapshot_every_events = 20\nkeep_events = 30\n";
+
+/// As ext4 writes what nobody syncs only now and then, a cut finds it missing for certain.
+const MOUNT_OPTIONS: &str = "loop,commit=300";
+
+fn run(program: &str, args: &[&str]) -> Result<(), String> {
+    let output =
+        Command::new(program).args(args).output().map_err(|e| format!("{program}: {e}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(format!("{program} {args:?}: {}", String::from_utf8_lossy(&output.stderr).trim()))
+}
+
+/// A mounted file, until it is dropped.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    fn new(image: &Path, at: &Path) -> Result<Self, String> {
+        fs::create_dir_all(at).unwrap();
+        let paths = [image.display().to_string(), at.display().to_string()];
+        run("mount", &["-o", MOUNT_OPTIONS, &paths[0], &paths[1]])?;
+        Ok(Self(at.to_path_buf()))
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        // Whoever had files open in it is being killed.
+        let path = self.0.display().to_string();
+        let _ = run("umount", &[&path]).or_else(|_| run("umount", &["-l", &path]));
+    }
+}
+
+/// A device whose power can be cut.
+struct Device {
+    // First, so that it is dropped first.
+    mounted: Mounted,
+    folder: tempfile::TempDir,
+}
+
+impl Device {
+    /// `None`, and a line that says so, where this machine cannot.
+    fn new() -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let image = folder.path().join("image");
+        let made = || {
+            fs::File::create(&image)
+                .and_then(|f| f.set_len(48 << 20))
+                .map_err(|e| e.to_string())?;
+            run("mkfs.ext4", &["-q", "-F", &image.display().to_string()])?;
+            Mounted::new(&image, &folder.path().join("mounted"))
+        };
+        match made() {
+            Ok(mounted) => Some(Self { mounted, folder }),
+            Err(reason) => {
+                println!("SKIPPED: no power can be cut on this machine: {reason}");
+                None
+            }
+        }
+    }
+
+    fn path(&self) -> &Path {
+        &self.mounted.0
+    }
+
+    /// What is there after a cut of the power right now.
+    fn cut(&self, server: &Served) -> Mounted {
+        let pid = Pid::from_raw(i32::try_from(server.pid()).unwrap());
+        kill(pid, Signal::SIGSTOP).unwrap();
+        until("every thread has stopped", || all_stopped(server.pid()).then_some(()));
+        let [image, copy] = ["image", "copy"].map(|n| self.folder.path().join(n));
+        fs::copy(image, &copy).unwrap();
+        kill(pid, Signal::SIGCONT).unwrap();
+        Mounted::new(&copy, &self.folder.path().join("after")).unwrap()
+    }
+}
+
+fn all_stopped(pid: u32) -> bool {
+    fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten().all(|task| {
+        let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+        stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T'))
+    })
+}
+
+/// The applications that a start on `data` would serve.
+fn kept(data: &Path) -> BTreeSet<String> {
+    let (mut log, report) = SledLog::open(data, &JournalConfig::default()).unwrap();
+    assert_eq!(report.bad_snapshots, [] as [u64; 0]);
+    let catalog = log.load(0).unwrap().catalog;
+    catalog.apps().map(|app| app.name.to_string()).collect()
+}
+
+fn app(name: &str) -> Value {
+    json!({"name": name, "input_type": "doubles", "default_output": "x".repeat(400),
+        "latency_slo_micros": 100_000})
+}
+
+fn add(server: &Served, name: &str) -> (u16, String) {
+    let mut http = Http::new(server.management);
+    http.request("POST", "/admin/add_app", &app(name).to_string()).unwrap()
+}
+
+#[test]
+fn line_a_the_first_changes_of_a_new_server_survive_a_power_cut() {
+    let Some(device) = Device::new() else { return };
+    let server = Served::start("", device.path());
+    let mut wanted = BTreeSet::new();
+    for n in 0..20 {
+        let name = format!("a{n}");
+        let (status, text) = add(&server, &name);
+        assert_eq!(status, 200, "{text}");
+        wanted.insert(name);
+        if [0, 1, 19].contains(&n) {
+            let after = device.cut(&server);
+            assert_eq!(kept(&after.0.join("data")), wanted, "of those acknowledged");
+        }
+    }
+    server.kill_9();
+}
+
+/// What clients have been told, and what they have asked for.
+#[derive(Default, Clone)]
+struct Told {
+    adding: BTreeSet<String>,
+    added: BTreeSet<String>,
+    deleting: BTreeSet<String>,
+    deleted: BTreeSet<String>,
+}
+
+/// Adds applications and deletes the older ones until told to stop.
+fn change(server: &Served, client: usize, told: &Mutex<Told>, stop: &AtomicBool) {
+    let told = || told.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut http = Http::new(server.management);
+    for n in 0_usize.. {
+        if stop.load(Ordering::Relaxed) {
+            return;
+        }
+        let name = format!("c{client}-{n}");
+        told().adding.insert(name.clone());
+        let (status, text) =
+            http.request("POST", "/admin/add_app", &app(&name).to_string()).unwrap();
+        assert_eq!(status, 200, "{text}");
+        told().added.insert(name);
+        let Some(old) = n.checked_sub(30) else { continue };
+        let name = format!("c{client}-{old}");
+        told().deleting.insert(name.clone());
+        let body = json!({"name": name}).to_string();
+        let (status, text) = http.request("POST", "/admin/delete_app", &body).unwrap();
+        assert_eq!(status, 200, "{text}");
+        told().deleted.insert(name);
+    }
+}
+
+/// Clients stop when the test ends, however it does.
+struct StopAtEnd<'s>(&'s AtomicBool);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn line_a_power_cuts_during_changes_snapshots_and_compaction_lose_nothing() {
+    let Some(device) = Device::new() else { return };
+    let server = Served::start(CONFIG, device.path());
+    let cuts = std::env::var("CLIPPER_TEST_CUTS").map_or(5, |n| n.parse::<usize>().unwrap());
+    let (told, stop) = (Mutex::new(Told::default()), AtomicBool::new(false));
+    let told_now = || told.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let mut lost = Vec::new();
+    std::thread::scope(|scope| {
+        let _stop = StopAtEnd(&stop);
+        for client in 0..4 {
+            let (server, told, stop) = (&server, &told, &stop);
+            scope.spawn(move || change(server, client, told, stop));
+        }
+        let mut changes = 0;
+        for cut in 0..cuts {
+            // At least one more is acknowledged, and then any moment later.
+            let seen = told_now().added.len();
+            until("another change", || (told_now().added.len() > seen).then_some(()));
+            let moment = Duration::from_micros(rand::rng().random_range(0..60_000));
+            std::thread::park_timeout(moment);
+            let before = told_now();
+            let after = device.cut(&server);
+            let asked = told_now();
+            let there = kept(&after.0.join("data"));
+            let missing = before.added.difference(&asked.deleting).filter(|n| !there.contains(*n));
+            let undead = before.deleted.iter().filter(|n| there.contains(*n));
+            let unasked = there.iter().filter(|n| !asked.adding.contains(*n));
+            let wrong: Vec<String> = missing.chain(undead).chain(unasked).cloned().collect();
+            if !wrong.is_empty() {
+                lost.push((cut, wrong.len()));
+            }
+            changes = before.added.len() + before.deleted.len();
+        }
+        println!("{cuts} power cuts during {changes} changes");
+    });
+    assert_eq!(lost, [], "cuts with acknowledged changes that are wrong after it, and how many");
+    assert!(!server.log().iter().any(|line| line.contains("no snapshot was written")));
+    server.kill_9();
+}
+
+/// Starts the server where it must not start; tells why it did not.
+fn refused(folder: &Path) -> String {
+    let child = Command::new(crate::binary())
+        .args(["serve", "--query-addr", "127.0.0.1:0", "--management-addr", "127.0.0.1:0"])
+        .args(["--metrics-addr", "127.0.0.1:0", "--rpc-addr", "tcp://127.0.0.1:0", "--data-dir"])
+        .arg(folder.join("data"))
+        .stdout(Stdio::null())
+        .stderr(fs::File::create(folder.join("refused.log")).unwrap())
+        .spawn()
+        .unwrap();
+    let mut process = Process(child);
+    let status = until("the server refuses to start", || process.0.try_wait().unwrap());
+    assert!(!status.success());
+    fs::read_to_string(folder.join("refused.log")).unwrap()
+}
+
+fn twenty_changes() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Served::start("", folder.path());
+    for n in 0..20 {
+        assert_eq!(add(&server, &format!("a{n}")).0, 200);
+    }
+    server.kill_9();
+    folder
+}
+
+type Damage = fn(&Path);
+
+#[test]
+fn line_a_a_damaged_witness_is_noticed_and_with_half_the_data_nothing_is_lost_silently() {
+    let damages: [(&str, Damage); 3] = [
+        ("flipped", |file| {
+            let mut bytes = fs::read(file).unwrap();
+            bytes[0] ^= 1;
+            fs::write(file, bytes).unwrap();
+        }),
+        ("emptied", |file| fs::write(file, "").unwrap()),
+        ("deleted", |file| fs::remove_file(file).unwrap()),
+    ];
+    for (what, damage) in damages {
+        let folder = twenty_changes();
+        let journal = folder.path().join("data/journal");
+        damage(&journal.join("acknowledged"));
+        let half = fs::metadata(journal.join("db")).unwrap().len() / 2;
+        fs::OpenOptions::new().write(true).open(journal.join("db")).unwrap().set_len(half).unwrap();
+        for _ in 0..2 {
+            let why = refused(folder.path());
+            assert!(why.contains("`acknowledged`") && why.contains("Restore the"), "{what}: {why}");
+        }
+    }
+}
+
+#[test]
+fn line_a_a_data_directory_that_is_gone_stops_acknowledgements() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Served::start("", folder.path());
+    assert_eq!(add(&server, "before").0, 200);
+    let [data, aside] = ["data", "aside"].map(|name| folder.path().join(name));
+    fs::rename(&data, &aside).unwrap();
+    for n in 0..2 {
+        let (status, text) = add(&server, &format!("lost{n}"));
+        assert_eq!(status, 503, "{text}");
+        assert!(text.contains("was moved or deleted while the server runs"), "{text}");
+    }
+    assert!(!data.exists(), "nothing is put in its place");
+    fs::rename(&aside, &data).unwrap();
+    let (status, text) = add(&server, "after");
+    assert_eq!(status, 200, "{text}");
+    fs::remove_dir_all(&data).unwrap();
+    assert_eq!(add(&server, "lost").0, 503);
+    server.kill_9();
+}
+
+/// Figures only: changes a second, each of which waits for the disk.
+#[test]
+fn line_a_changes_a_second() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Served::start("", folder.path());
+    let each = std::env::var("CLIPPER_TEST_CHANGES").map_or(50, |n| n.parse::<usize>().unwrap());
+    for clients in [1, 8] {
+        let start = Instant::now();
+        std::thread::scope(|scope| {
+            for client in 0..clients {
+                let server = &server;
+                scope.spawn(move || {
+                    let mut http = Http::new(server.management);
+                    for n in 0..each {
+                        let body = app(&format!("{clients}-{client}-{n}")).to_string();
+                        let answer = http.request("POST", "/admin/add_app", &body).unwrap();
+                        assert_eq!(answer.0, 200, "{}", answer.1);
+                    }
+                });
+            }
+        });
+        let rate = (clients * each) as f64 / start.elapsed().as_secs_f64();
+        println!("{clients} clients: {rate:.0} changes a second");
+    }
+    server.kill_9();
+}

@@ -1,6 +1,6 @@
 //! One opened sled database: its trees, what they hold, and how damage is dealt with.
 
-use std::fs::{self, File};
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -8,11 +8,14 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-use ::sled::{Batch, Db, IVec, Tree};
+use ::sled::{Batch, Db, Tree};
 
+use super::chunks::{self, Stored, UNSYNCED_ENTRIES};
+use super::files::{DATA_FILE, Files};
 use crate::config::JournalConfig;
+use crate::store::durable::create_directory;
 use crate::store::error::StoreError;
-use crate::store::head::Head;
+use crate::store::head::{Acknowledged, Head};
 use crate::store::journal::{Cut, OpenReport, panic_text};
 use crate::store::record::{self, RecordError, VERSION};
 use crate::store::replay::{Snapshot, replay};
@@ -20,8 +23,6 @@ use crate::store::scan::{Fault, Scan, scan};
 
 /// The store's directory within the data directory.
 const DIRECTORY: &str = "journal";
-/// sled's data file within it.
-const DATA_FILE: &str = "db";
 /// Snapshots kept: if the newest is damaged, the one before serves.
 const SNAPSHOTS_KEPT: usize = 2;
 /// sled lets go of its lock a moment after the last handle is dropped.
@@ -51,34 +52,48 @@ pub struct Contents {
     pub bad_snapshots: Vec<u64>,
     /// The events and the first fault.
     pub scan: Scan,
-    /// The last event known to have been acknowledged.
-    pub acknowledged: u64,
-    records: Vec<(IVec, IVec)>,
+    /// What is known of the last acknowledged event.
+    pub acknowledged: Acknowledged,
+    records: Vec<Stored>,
 }
 
 impl Contents {
     /// Where the good records are that go on from a snapshot of event `base`.
     fn good_after(&self, base: u64) -> Result<Range<usize>, StoreError> {
-        let start = self.records.partition_point(|(k, _)| k.as_ref() <= &base.to_be_bytes()[..]);
+        let start = self.records.partition_point(|(k, _)| k.as_slice() <= &base.to_be_bytes()[..]);
         let events = scan(self.records.get(start..).unwrap_or_default())?.events;
         let goes_on = events.first().is_some_and(|e| e.seq == base + 1);
         Ok(start..start + if goes_on { events.len() } else { 0 })
     }
 
-    /// What the engine lost: acknowledged events that are not even there as damaged records.
+    /// The last event there is, be it a damaged record.
+    fn last(&self) -> u64 {
+        let last_key = self.records.last().map(|(k, _)| <[u8; 8]>::try_from(chunks::number_of(k)));
+        let last_record = last_key.and_then(Result::ok).map_or(0, u64::from_be_bytes);
+        self.snapshots.last().map_or(0, |s| s.seq).max(last_record)
+    }
+
+    /// What the engine lost: acknowledged events that are not even there as damaged records. An
+    /// error too if nobody knows.
     #[must_use]
     pub fn lost(&self) -> Option<StoreError> {
-        let last_key = self.records.last().map(|(k, _)| <[u8; 8]>::try_from(&**k));
-        let last_record = last_key.and_then(Result::ok).map_or(0, u64::from_be_bytes);
-        let last = self.snapshots.last().map_or(0, |s| s.seq).max(last_record);
-        let (from, to) = (last + 1, self.acknowledged);
-        (from <= to).then_some(StoreError::Lost { from, to })
+        let last = self.last();
+        match &self.acknowledged {
+            Acknowledged::UpTo(to) if *to > last => {
+                Some(StoreError::Lost { from: last + 1, to: *to })
+            }
+            Acknowledged::UpTo(_) => None,
+            Acknowledged::Unknown(reason) => {
+                Some(StoreError::Unwitnessed { reason: reason.clone(), last })
+            }
+        }
     }
 }
 
 /// The handles. Dropping the last one lets go of the directory.
 pub(super) struct Engine {
     pub(super) db: Db,
+    pub(super) files: Files,
     pub(super) head: Head,
     pub(super) journal: Tree,
     pub(super) snapshots: Tree,
@@ -102,32 +117,27 @@ impl Engine {
         directory: &Path,
         config: &JournalConfig,
     ) -> Result<(Self, Tree), StoreError> {
-        let not_open = |e: std::io::Error| StoreError::Open {
+        create_directory(directory).map_err(|error| StoreError::Open {
             path: directory.to_path_buf(),
-            reason: e.to_string(),
-        };
-        fs::create_dir_all(directory).map_err(not_open)?;
+            reason: error.to_string(),
+        })?;
         let mut tries = 0;
-        let opened = loop {
+        loop {
             match guarded(directory, || Self::open_once(directory, config)) {
                 Err(StoreError::InUse { .. }) if tries < LOCK_TRIES => {
                     tries += 1;
                     thread::park_timeout(LOCK_PAUSE);
                 }
-                result => break result?,
+                result => return result,
             }
-        };
-        // What a killed process wrote but did not flush is served from now on, so it must last; and
-        // sled does not sync the directory entries of the files it creates.
-        let sync = |path: &Path| File::open(path).and_then(|f| f.sync_all()).map_err(not_open);
-        sync(&directory.join(DATA_FILE))?;
-        sync(directory)?;
-        directory.parent().map_or(Ok(()), sync)?;
-        Ok(opened)
+        }
     }
 
     fn open_once(directory: &Path, config: &JournalConfig) -> Result<(Self, Tree), StoreError> {
         let trees = || {
+            // Before the engine's files: beside events it is never missing by itself.
+            let fresh = directory.join(DATA_FILE).metadata().map_or(0, |m| m.len()) == 0;
+            let head = Head::open(directory, fresh)?;
             let db = ::sled::Config::new()
                 .path(directory)
                 .cache_capacity(config.page_cache_bytes)
@@ -137,19 +147,27 @@ impl Engine {
             let snapshots = db.open_tree("snapshots")?;
             let cut = db.open_tree("cut")?;
             let policy = db.open_tree("policy_state")?;
-            let head = Head::open(directory)?;
-            Ok((Self { db, head, journal, snapshots, cut }, policy))
+            let files = Files::open(directory)?;
+            Ok((Self { db, files, head, journal, snapshots, cut }, policy))
         };
         trees().map_err(|e| open_error(directory, &e))
+    }
+
+    /// All that was written before is on the disk when this returns.
+    pub(super) fn sync(&self) -> ::sled::Result<()> {
+        self.db.flush()?;
+        Ok(self.files.sync()?)
     }
 
     /// Reads and checks everything.
     pub(super) fn contents(&self) -> Result<Contents, StoreError> {
         let mut snapshots = Vec::new();
         let mut bad_snapshots = Vec::new();
-        for (key, value) in read(&self.snapshots)? {
-            let seq = <[u8; 8]>::try_from(key.as_ref()).map_or(0, u64::from_be_bytes);
-            match record::decode::<Snapshot>(&value) {
+        let snapshot_records = chunks::read(&self.snapshots)?;
+        // What a cut left of one that was being written or removed lacks the first piece.
+        for (key, value) in snapshot_records.iter().filter(|(key, _)| chunks::is_first(key)) {
+            let seq = <[u8; 8]>::try_from(key.as_slice()).map_or(0, u64::from_be_bytes);
+            match record::decode::<Snapshot>(value) {
                 Ok(record) if record.value.seq == seq => snapshots.push(record.value),
                 Err(RecordError::Newer(found)) => {
                     return Err(StoreError::NewerFormat { seq, found, known: VERSION });
@@ -160,7 +178,7 @@ impl Engine {
                 Ok(_) | Err(_) => bad_snapshots.push(seq),
             }
         }
-        let records = read(&self.journal)?;
+        let records = chunks::read(&self.journal)?;
         let (scan, acknowledged) = (scan(&records)?, self.head.read());
         Ok(Contents { snapshots, bad_snapshots, scan, acknowledged, records })
     }
@@ -172,7 +190,10 @@ impl Engine {
         if let Some(error) = lost.clone().filter(|_| on_fault == OnFault::Refuse) {
             return Err(error);
         }
-        let lost_up_to = lost.map(|_| contents.acknowledged);
+        let lost_up_to = match lost {
+            Some(StoreError::Lost { to, .. }) => Some(to),
+            _ => None,
+        };
         let base = contents.snapshots.last().map_or(0, |s| s.seq);
         let cut = match &contents.scan.fault {
             Some(Fault { seq, offset, reason, last_valid: Some(last_valid), .. })
@@ -206,8 +227,13 @@ impl Engine {
         };
         let contents = if cut.is_some() { self.contents()? } else { contents };
         let last_seq = replay(&contents.snapshots, &contents.scan, u64::MAX, u64::MAX)?.seq;
-        if last_seq < contents.acknowledged {
-            self.head.write(last_seq);
+        let known = match contents.acknowledged {
+            Acknowledged::UpTo(seq) => seq <= last_seq,
+            Acknowledged::Unknown(_) => false,
+        };
+        if !known {
+            let failed = |e: std::io::Error| StoreError::Write { reason: e.to_string() };
+            self.head.write_now(last_seq).map_err(failed)?;
         }
         let bad_snapshots = contents.bad_snapshots.clone();
         if !bad_snapshots.is_empty() {
@@ -226,23 +252,29 @@ impl Engine {
     ) -> Result<Cut, StoreError> {
         let outside = |(at, record)| (!kept.contains(&at)).then_some(record);
         let records: Vec<_> = contents.records.iter().enumerate().filter_map(outside).collect();
-        let (mut copies, mut removals) = (Batch::default(), Batch::default());
-        for (key, value) in &records {
-            copies.insert(key, value);
-            removals.remove(key);
-        }
+        let kept_records = contents.records.get(kept.clone()).unwrap_or_default();
+        let kept_numbers: BTreeSet<&[u8]> = kept_records.iter().map(|(k, _)| &**k).collect();
         let moved = || {
+            let (mut copies, mut removals) = (Batch::default(), Batch::default());
+            for entry in &self.journal {
+                let (key, value) = entry?;
+                if !kept_numbers.contains(chunks::number_of(&key)) {
+                    copies.insert(&key, value);
+                    removals.remove(key);
+                }
+            }
             self.cut.clear()?;
             self.cut.apply_batch(copies)?;
-            self.db.flush()?;
+            self.sync()?;
             self.journal.apply_batch(removals)?;
-            self.db.flush().map(drop)
+            self.sync()
         };
         moved().map_err(|e: ::sled::Error| StoreError::Write { reason: e.to_string() })?;
         let before = contents.records.get(..kept.end).filter(|_| kept.start == 0);
         let offset = before.unwrap_or_default().iter().map(|(_, v)| v.len() as u64).sum();
         let bytes = records.iter().map(|(_, v)| v.len() as u64).sum();
-        let first_key = records.first().and_then(|(k, _)| <[u8; 8]>::try_from(&**k).ok());
+        let first = records.first().map(|(k, _)| chunks::number_of(k));
+        let first_key = first.and_then(|number| <[u8; 8]>::try_from(number).ok());
         let seq = match &contents.scan.fault {
             Some(fault) if kept.start == 0 && kept.end > 0 => fault.seq,
             _ => first_key.map_or(0, u64::from_be_bytes),
@@ -259,32 +291,53 @@ impl Engine {
         Ok(cut)
     }
 
-    /// Drops old snapshots, and events that neither a kept snapshot nor `keep_events` needs.
-    pub(super) fn compact(&self, newest: u64, keep_events: u64) -> ::sled::Result<()> {
-        let mut kept = Vec::new();
-        for entry in self.snapshots.iter().keys().rev() {
-            let key = entry?;
-            if kept.len() < SNAPSHOTS_KEPT {
-                kept.push(key);
-            } else {
-                self.snapshots.remove(key)?;
+    /// Keeps a snapshot. Its first piece comes last: without it there is no snapshot.
+    pub(super) fn keep_snapshot(&self, seq: u64, record: &[u8]) -> ::sled::Result<()> {
+        let mut pieces = chunks::pieces(seq, record);
+        let first = pieces.next();
+        for (at, (key, piece)) in pieces.enumerate() {
+            self.snapshots.insert(key, piece)?;
+            if (at + 1).is_multiple_of(UNSYNCED_ENTRIES) {
+                self.sync()?;
             }
         }
-        let oldest_kept = kept.get(SNAPSHOTS_KEPT - 1).and_then(|k| <[u8; 8]>::try_from(&**k).ok());
+        self.sync()?;
+        if let Some((key, piece)) = first {
+            self.snapshots.insert(key, piece)?;
+        }
+        self.sync()
+    }
+
+    /// Drops old snapshots, and events that neither a kept snapshot nor `keep_events` needs.
+    pub(super) fn compact(&self, newest: u64, keep_events: u64) -> ::sled::Result<()> {
+        let keys = self.snapshots.iter().keys().collect::<Result<Vec<_>, _>>()?;
+        let whole = keys.iter().rev().filter(|key| chunks::is_first(key));
+        let kept: Vec<&[u8]> = whole.map(AsRef::as_ref).take(SNAPSHOTS_KEPT).collect();
+        let dropped = keys.iter().filter(|key| !kept.contains(&chunks::number_of(key)));
+        self.remove(&self.snapshots, dropped)?;
+        let oldest_kept = kept.get(SNAPSHOTS_KEPT - 1).and_then(|k| <[u8; 8]>::try_from(*k).ok());
         let Some(oldest_kept) = oldest_kept.map(u64::from_be_bytes) else {
             return Ok(());
         };
         let last_dropped = newest.saturating_sub(keep_events).min(oldest_kept);
-        let mut removals = Batch::default();
-        for key in self.journal.range(..=last_dropped.to_be_bytes()).keys() {
-            removals.remove(key?);
-        }
-        self.journal.apply_batch(removals)
+        let dropped = self.journal.range(..(last_dropped + 1).to_be_bytes()).keys();
+        self.remove(&self.journal, &dropped.collect::<Result<Vec<_>, _>>()?)
     }
-}
 
-fn read(tree: &Tree) -> Result<Vec<(IVec, IVec)>, StoreError> {
-    tree.iter().collect::<Result<_, _>>().map_err(|e| StoreError::Read { reason: e.to_string() })
+    /// Removes entries from the oldest on; a cut leaves some of the later ones.
+    fn remove<'k>(
+        &self,
+        tree: &Tree,
+        keys: impl IntoIterator<Item = &'k ::sled::IVec>,
+    ) -> ::sled::Result<()> {
+        for (at, key) in keys.into_iter().enumerate() {
+            tree.remove(key)?;
+            if (at + 1).is_multiple_of(UNSYNCED_ENTRIES) {
+                self.sync()?;
+            }
+        }
+        self.sync()
+    }
 }
 
 fn open_error(directory: &Path, error: &::sled::Error) -> StoreError {

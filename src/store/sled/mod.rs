@@ -1,12 +1,15 @@
 //! The log and the policy state on sled: only this folder names sled.
 //!
 //! Trees: `journal` (event number, big-endian, to record), `snapshots` (the same), `cut` (records
-//! of the last cut), `policy_state`. sled 0.34 panics on some damaged files, takes the first
+//! of the last cut), `policy_state`. [`chunks`] says how records lie in them, [`files`] what makes
+//! them last. sled 0.34 panics on some damaged files, takes the first
 //! damaged byte for the end of its log, and refuses everything after a failed write. So calls are
 //! guarded, [`super::head`] tells what must be there, and a failed log is opened again by the next
 //! load.
 
+mod chunks;
 mod engine;
+mod files;
 mod policy;
 
 use std::path::{Path, PathBuf};
@@ -15,6 +18,7 @@ use std::sync::atomic::Ordering;
 
 use ::sled::Batch;
 
+use self::chunks::UNSYNCED_BYTES;
 pub use self::engine::{Contents, OnFault};
 use self::engine::{Engine, guarded};
 use self::policy::PolicyTable;
@@ -36,6 +40,9 @@ pub struct SledLog {
     last_appended: u64,
     /// A write failed or panicked: the engine has to be opened again before anything else.
     failed: bool,
+    /// The disk has refused to keep something. What the kernel shows of it from then on may not be
+    /// there after a power cut, so nothing is built on it before a restart.
+    sync_failed: Option<String>,
     /// What opening it has read, until the first load or write.
     read: Option<Contents>,
 }
@@ -59,7 +66,7 @@ impl SledLog {
         let directory = engine::directory(data_dir);
         let (engine, policy) = Engine::open(&directory, config)?;
         let (report, read) = guarded(&directory, || engine.recover(on_fault))?;
-        let table = Arc::new(PolicyTable::new(policy));
+        let table = Arc::new(PolicyTable::new(policy, &engine.files));
         let log = Self {
             directory,
             config: config.clone(),
@@ -67,6 +74,7 @@ impl SledLog {
             table,
             last_appended: report.last_seq,
             failed: false,
+            sync_failed: None,
             read: Some(read),
         };
         Ok((log, report))
@@ -99,17 +107,27 @@ impl SledLog {
         self.read = None;
         self.failed = true;
         if let Some(engine) = &self.engine {
-            job(engine).map_err(|e| StoreError::Write { reason: e.to_string() })?;
+            job(engine).map_err(|error| {
+                let reason = error.to_string();
+                if is_disk_error(&error) {
+                    let text = format!("the disk has failed ({reason}); check it, then restart");
+                    self.sync_failed = Some(text);
+                }
+                StoreError::Write { reason }
+            })?;
         }
         self.failed = false;
         Ok(())
     }
 
     fn reopen(&mut self) -> Result<(), StoreError> {
+        if let Some(reason) = &self.sync_failed {
+            return Err(StoreError::Read { reason: reason.clone() });
+        }
         self.table.detach();
         self.engine = None;
-        let (engine, policy) = Engine::open(&self.directory, &self.config)?;
-        self.table.attach(policy);
+        let (engine, policy) = Engine::open_existing(&self.directory, &self.config)?;
+        self.table.attach(policy, &engine.files);
         self.engine = Some(engine);
         self.failed = false;
         Ok(())
@@ -119,21 +137,39 @@ impl SledLog {
 impl EventLog for SledLog {
     fn append(&mut self, changes: &[Change]) -> Result<(), StoreError> {
         self.engine()?;
+        self.engine()?.files.check_in_place()?;
         let last = check_continues(self.last_appended, changes)?;
-        let mut batch = Batch::default();
+        let (mut batches, mut bytes) = (vec![Batch::default()], 0);
         let mut deleted_apps = Vec::new();
         for change in changes {
             let records = record::encode_change(change)
                 .map_err(|e| StoreError::NotWritten { reason: e.to_string() })?;
-            for (seq, bytes) in records {
-                batch.insert(&seq.to_be_bytes(), bytes);
+            let size: usize = records.iter().map(|(_, record)| record.len()).sum();
+            if bytes > 0 && bytes + size > UNSYNCED_BYTES {
+                batches.push(Batch::default());
+                bytes = 0;
+            }
+            bytes += size;
+            for (seq, record) in records {
+                if let Some(batch) = batches.last_mut() {
+                    chunks::insert(batch, seq, &record);
+                }
             }
             deleted_apps.extend(change.iter().filter_map(|e| match &e.event {
                 Event::AppDeleted { name } => Some(name.clone()),
                 _ => None,
             }));
         }
-        self.write(|engine| engine.journal.apply_batch(batch))?;
+        self.write(|engine| {
+            let more = batches.len() - 1;
+            for (at, batch) in batches.into_iter().enumerate() {
+                engine.journal.apply_batch(batch)?;
+                if at < more {
+                    engine.sync()?;
+                }
+            }
+            Ok(())
+        })?;
         self.last_appended = last;
         for app in deleted_apps {
             if let Err(error) = self.table.remove_prefix(&prefix(&app)) {
@@ -146,11 +182,15 @@ impl EventLog for SledLog {
     fn flush(&mut self) -> Result<(), StoreError> {
         self.table.dirty.store(false, Ordering::Relaxed);
         let seq = self.last_appended;
-        self.write(|engine| {
-            engine.db.flush()?;
-            engine.head.write(seq);
-            Ok(())
-        })
+        self.write(Engine::sync)?;
+        let engine = self.engine()?;
+        // Or it is on the disk, and nobody will find it there.
+        if let Err(gone) = engine.files.check_in_place() {
+            self.failed = true;
+            return Err(StoreError::Write { reason: gone.to_string() });
+        }
+        engine.head.write(seq);
+        Ok(())
     }
 
     fn load(&mut self, after: u64) -> Result<Replay, StoreError> {
@@ -171,12 +211,12 @@ impl EventLog for SledLog {
     }
 
     fn snapshot(&mut self, seq: u64, catalog: &Catalog) -> Result<(), StoreError> {
+        self.engine()?.files.check_in_place()?;
         let bytes = record::encode(0, &SnapshotOf { seq, catalog })
             .map_err(|e| StoreError::NotWritten { reason: e.to_string() })?;
         let keep_events = self.config.keep_events;
         self.write(|engine| {
-            engine.snapshots.insert(seq.to_be_bytes(), bytes)?;
-            engine.db.flush()?;
+            engine.keep_snapshot(seq, &bytes)?;
             engine.compact(seq, keep_events)
         })
     }
@@ -187,6 +227,11 @@ impl EventLog for SledLog {
         }
         self.flush()
     }
+}
+
+fn is_disk_error(error: &::sled::Error) -> bool {
+    let io_error = Some(nix::errno::Errno::EIO as i32);
+    matches!(error, ::sled::Error::Io(io) if io.raw_os_error() == io_error)
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use crate::store::inspect;
 use crate::store::policy_state::Put;
 use crate::store::samples::{add_app, add_model, any_command, app_name, changes};
 use crate::store::scan::Fault;
-use clipper_domain::Command;
+use clipper_domain::{Command, InputType};
 
 fn config() -> JournalConfig {
     JournalConfig::default()
@@ -287,6 +287,31 @@ fn policy_state_is_bounded_kept_and_goes_with_its_application() {
     assert_eq!((store.get(&a, 0), store.get(&a, -1)), (None, None));
     assert_eq!(store.get(&ab, 0).as_deref(), Some("other"));
     assert_eq!(store.put_if_absent(&ab, 1, "y"), Ok(Put::Stored));
+}
+
+/// No page grows beyond what sled writes inline; a cut in the middle of a snapshot leaves none.
+#[test]
+fn large_records_lie_in_pieces_and_half_a_snapshot_is_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = open(dir.path());
+    let mut spec = crate::store::samples::app("large", InputType::Doubles);
+    spec.default_output = "x".repeat(300_000);
+    let commands: Vec<Command> = (0..600).map(|n| add_app(&format!("a{n}"))).collect();
+    let (all, state) = changes(&[&[Command::AddApp(spec)], commands.as_slice()].concat());
+    write(&mut log, &all);
+    for seq in 599..=601 {
+        log.snapshot(seq, &state).unwrap();
+    }
+    let engine = log.engine().unwrap();
+    let blobs = std::fs::read_dir(dir.path().join("journal/blobs")).unwrap();
+    assert_eq!(blobs.count(), 0);
+    assert_eq!(engine.contents().unwrap().snapshots.len(), 2);
+    engine.snapshots.remove(601_u64.to_be_bytes()).unwrap();
+    log.flush().unwrap();
+    drop(log);
+    let (mut log, report) = SledLog::open(dir.path(), &config()).unwrap();
+    assert_eq!((report.snapshot_seq, report.bad_snapshots), (600, Vec::new()));
+    assert_eq!(log.load(0).unwrap().catalog, state);
 }
 
 /// A failed write is followed by opening the engine again, while policy state is in other hands.
