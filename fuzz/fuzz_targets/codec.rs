@@ -3,24 +3,15 @@
 //!
 //! Input: frames, each a length byte and its body; the last one may be cut.
 #![no_main]
-#![allow(dead_code, unused_imports, missing_docs)]
 
-#[path = "../../crates/domain/src/lib.rs"]
-mod domain;
-#[path = "../../src/rpc"]
-mod rpc {
-    pub mod codec;
-    pub mod decode_error;
-    pub mod wire;
-    pub mod zmtp;
-}
+use std::sync::Arc;
 
 use bytes::{Buf, Bytes, BytesMut};
-use domain::Input;
+use clipper_domain::Input;
+use clipper_rpc::codec::{self, AnswerLimits, FromContainer, FromServer};
+use clipper_rpc::wire::WireChunks;
+use clipper_rpc::zmtp::{Decoder, Incoming, Limits, LimitsOf};
 use libfuzzer_sys::fuzz_target;
-use rpc::codec::{self, AnswerLimits, FromContainer, FromServer};
-use rpc::wire::WireChunks;
-use rpc::zmtp::{Decoder, Incoming, Limits};
 
 const ITEMS_MAX: usize = 64;
 const ERROR_MAX_BYTES: usize = 64;
@@ -37,7 +28,9 @@ fn split(mut data: &[u8]) -> Vec<Bytes> {
 
 /// What a peer reads of a queue with one message.
 fn over_the_wire(mut out: WireChunks) -> Vec<Bytes> {
-    let limits = Limits { frames_max: 128, frame_max_bytes: 1 << 20, message_max_bytes: 1 << 20 };
+    let of = LimitsOf::Answers;
+    let (frame_max_bytes, message_max_bytes) = (1 << 20, 1 << 20);
+    let limits = Limits { frames_max: 128, frame_max_bytes, message_max_bytes, of };
     let mut buf = BytesMut::from(&out.copy_to_bytes(out.remaining())[..]);
     match Decoder::new(limits).next(&mut buf) {
         Ok(Some(Incoming::Message(frames))) if buf.is_empty() => frames,
@@ -56,6 +49,7 @@ fuzz_target!(|data: &[u8]| {
             FromContainer::NewContainer { name, version, input_type, extensions } => {
                 codec::encode_new_container(&name, &version, input_type, extensions)
             }
+            FromContainer::Build(build) => codec::encode_build(&build),
             FromContainer::Answer { message_id, outputs, errors } => {
                 for &error in &errors {
                     let text = std::str::from_utf8(&outputs[error]).expect("checked");
@@ -76,8 +70,10 @@ fuzz_target!(|data: &[u8]| {
             FromServer::Extensions { accepted, error_max_bytes } => {
                 codec::encode_extensions(&mut out, accepted, error_max_bytes);
             }
+            FromServer::Notice { level, text } => codec::encode_notice(&mut out, level, &text),
             FromServer::Predict { message_id, input_type, inputs } => {
-                let inputs: Vec<Input> = inputs.into_iter().map(Input).collect();
+                let inputs: Vec<Input> =
+                    inputs.iter().map(|input| Input(Arc::from(&input[..]))).collect();
                 codec::encode_predict(&mut out, message_id, input_type, &inputs);
             }
         }

@@ -3,23 +3,13 @@
 //!
 //! Input: one byte of mode and piece size, then what the peer sends.
 #![no_main]
-#![allow(dead_code, unused_imports, missing_docs)]
-
-#[path = "../../crates/domain/src/lib.rs"]
-mod domain;
-#[path = "../../src/rpc"]
-mod rpc {
-    pub mod codec;
-    pub mod decode_error;
-    pub mod wire;
-    pub mod zmtp;
-}
 
 use bytes::{BufMut, Bytes, BytesMut};
+use clipper_rpc::zmtp::{Decoder, Handshake, Incoming, Limits, LimitsOf, Step};
 use libfuzzer_sys::fuzz_target;
-use rpc::zmtp::{Decoder, Handshake, Incoming, Limits, Step};
 
-const LIMITS: Limits = Limits { frames_max: 16, frame_max_bytes: 512, message_max_bytes: 1024 };
+const LIMITS: Limits =
+    Limits { frames_max: 16, frame_max_bytes: 512, message_max_bytes: 1024, of: LimitsOf::Answers };
 
 /// All that can be seen of a connection: what it brought, and how it ended.
 #[derive(Debug, PartialEq)]

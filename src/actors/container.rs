@@ -11,29 +11,31 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
-use bytes::{Buf, Bytes, BytesMut};
-use tokio::io::AsyncReadExt;
+use bytes::{Buf, Bytes};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio_util::codec::FramedRead;
 use tracing::{debug, debug_span, info, trace, warn};
 
 use super::batcher::Batcher;
 use super::container_pool::ContainerPool;
 use super::data_plane::DataPlane;
 use super::directory::ModelHandle;
+use super::landing::Landing;
 use super::messages::{
-    Attach, BatchDone, CloseContainer, ContainerEnded, Detach, ReplicaLeft, ReplicaReady, RunBatch,
+    Attach, BatchDone, CloseContainer, ContainerEnded, ContainerStated, Detach, ReplicaLeft,
+    ReplicaReady, RunBatch,
 };
 use crate::metrics::RpcEnd;
 use crate::rpc::listener::{self, Place};
+use crate::rpc::reader::{self, Asked, ReadError, Reader, Received, UNASKED_LIMITS};
 use clipper_clock::{self as clock, Instant};
 use clipper_domain::{InputType, ModelId, ReplicaId};
-use clipper_rpc::codec::{self, AnswerLimits, Extensions, FromContainer};
+use clipper_rpc::codec::{self, AnswerLimits, Build, Extensions, FromContainer};
+use clipper_rpc::receive::Held;
+use clipper_rpc::unasked::UnaskedMeter;
 use clipper_rpc::wire::WireChunks;
-use clipper_rpc::zmtp::{Decoder, Incoming, ZmtpError};
+use clipper_rpc::zmtp::{COMMAND_MAX_BYTES, Incoming};
 use clipper_scheduling::flight::Flight;
-use clipper_scheduling::output::Output;
 use clipper_scheduling::ticket::DefaultReason;
 
 /// What a container is, as registered.
@@ -54,7 +56,7 @@ pub struct Identity {
 impl Identity {
     /// The extensions that both sides know.
     fn accepted(&self) -> Extensions {
-        self.extensions.and(Extensions::QUERY_ERRORS)
+        self.extensions.and(Extensions::KNOWN)
     }
 }
 
@@ -88,8 +90,12 @@ pub struct Container {
     unannounced: bool,
     next_message_id: u32,
     last_heard: Instant,
-    /// Since when, and how many, messages that were no awaited answer are counted.
-    unasked: (Instant, u32),
+    /// Counts messages that are no awaited answer.
+    unasked: UnaskedMeter,
+    /// Whether an answer may come.
+    asked: Asked,
+    /// Answers that may still come although nobody waits for them any more.
+    late_answers: usize,
     end: Option<(RpcEnd, String)>,
     /// Gives the connection's place back when the replica ends.
     _open: Place,
@@ -108,6 +114,7 @@ impl Container {
         open: Place,
     ) -> io::Result<(Self, OwnedReadHalf)> {
         let (read_half, write_half) = TcpStream::from_std(connection)?.into_split();
+        let unasked = plane.unasked.meter(clock::now());
         let container = Self {
             plane,
             identity,
@@ -120,7 +127,9 @@ impl Container {
             unannounced: false,
             next_message_id: 0,
             last_heard: clock::now(),
-            unasked: (clock::now(), 0),
+            unasked,
+            asked: Asked::default(),
+            late_answers: 0,
             end: None,
             _open: open,
         };
@@ -128,11 +137,9 @@ impl Container {
     }
 
     /// Starts to read; `unread` is what the handshake read too much.
-    pub fn listen(&self, read_half: OwnedReadHalf, unread: BytesMut, ctx: &mut Context<Self>) {
-        let decoder = Decoder::new(listener::zmtp_limits(&self.plane.rpc));
-        // What is put into a `FramedRead`'s buffer is not looked at before more arrives.
-        let bytes = AsyncReadExt::chain(io::Cursor::new(unread), read_half);
-        ctx.add_stream(FramedRead::new(bytes, decoder));
+    pub fn listen(&self, read_half: OwnedReadHalf, unread: &[u8], ctx: &mut Context<Self>) {
+        let (limits, asked) = (reader::answer_limits(&self.plane.rpc), self.asked.clone());
+        ctx.add_stream(Reader::new(read_half, unread, limits, asked, &self.plane.receive));
     }
 
     fn end(&mut self, why: RpcEnd, text: impl Into<String>, ctx: &mut Context<Self>) {
@@ -142,20 +149,31 @@ impl Container {
         ctx.stop();
     }
 
-    fn receive(&mut self, frames: Vec<Bytes>, ctx: &mut Context<Self>) {
+    fn receive(&mut self, frames: Vec<Bytes>, held: Option<Held>, ctx: &mut Context<Self>) {
+        let bytes = frames.iter().map(Bytes::len).sum();
         match codec::decode_from_container(frames, self.answer_limits()) {
             Ok(FromContainer::Heartbeat) => {
-                self.count_unasked(ctx);
+                self.count_unasked(bytes, ctx);
                 codec::encode_heartbeat(&mut self.unwritten, false);
                 self.write(ctx);
             }
             Ok(FromContainer::NewContainer { .. }) => {
-                self.count_unasked(ctx);
+                self.count_unasked(bytes, ctx);
                 // It asks again after a heartbeat of ours crossed its first message: known already.
                 debug!(replica = %self.identity.replica, "repeated new-container message");
             }
+            Ok(FromContainer::Build(build)) => {
+                self.count_unasked(bytes, ctx);
+                self.state_build(build, ctx);
+            }
             Ok(FromContainer::Answer { message_id, outputs, errors }) => {
-                self.answer(message_id, &outputs, &errors, ctx);
+                match self.in_flight.iter().position(|batch| batch.message_id == message_id) {
+                    Some(position) => {
+                        self.answer(position, (outputs, errors, held), bytes, ctx);
+                    }
+                    None => self.stray_answer(message_id, outputs.len(), bytes, ctx),
+                }
+                self.asked.set(!self.in_flight.is_empty() || self.late_answers > 0);
             }
             Err(error) => self.end(RpcEnd::Protocol, error.to_string(), ctx),
         }
@@ -167,7 +185,7 @@ impl Container {
 
     fn answer_limits(&self) -> AnswerLimits {
         let rpc = &self.plane.rpc;
-        let errors = !self.identity.accepted().is_none();
+        let errors = self.identity.accepted().has(Extensions::QUERY_ERRORS);
         let error_max_bytes = errors.then_some(rpc.model_error_max_bytes as usize);
         AnswerLimits { outputs_max: rpc.frames_max, error_max_bytes }
     }
@@ -178,28 +196,43 @@ impl Container {
         debug_span!("batch", %model, %replica, message_id)
     }
 
-    fn answer(
+    /// An answer that nobody awaits: of a batch that was given up, or of no batch at all.
+    fn stray_answer(
         &mut self,
         message_id: u32,
-        outputs: &[Bytes],
-        errors: &[usize],
+        outputs: usize,
+        bytes: usize,
+        ctx: &mut Context<Self>,
+    ) {
+        if let Some(serving) = &self.serving {
+            serving.model.metrics.stray_answer();
+        }
+        debug!(replica = %self.identity.replica, message_id, "stray answer ignored");
+        let max = UNASKED_LIMITS.message_max_bytes;
+        if self.late_answers > 0 {
+            self.late_answers -= 1;
+        } else if bytes > max || outputs > UNASKED_LIMITS.frames_max {
+            let text = format!("it sent an answer of {bytes} bytes that nobody awaited");
+            self.end(RpcEnd::Flood, text, ctx);
+        }
+        self.count_unasked(bytes, ctx);
+    }
+
+    fn answer(
+        &mut self,
+        position: usize,
+        (outputs, errors, held): (Vec<Bytes>, Vec<usize>, Option<Held>),
+        bytes: usize,
         ctx: &mut Context<Self>,
     ) {
         let answered = clock::now();
-        let position = self.in_flight.iter().position(|batch| batch.message_id == message_id);
-        let Some((position, batch)) = position.and_then(|at| Some((at, self.in_flight.get(at)?)))
-        else {
-            if let Some(serving) = &self.serving {
-                serving.model.metrics.stray_answer();
-            }
-            debug!(replica = %self.identity.replica, message_id, "stray answer ignored");
-            return self.count_unasked(ctx);
-        };
+        let Some(batch) = self.in_flight.get(position) else { return };
         if outputs.len() != batch.flights.len() {
             let (sent, got) = (batch.flights.len(), outputs.len());
             let text = format!("it answered {got} outputs to {sent} inputs");
             return self.end(RpcEnd::OutputCount, text, ctx);
         }
+        let message_id = batch.message_id;
         let Some(InFlight { flights, began, .. }) = self.in_flight.remove(position) else { return };
         if let Some(next) = self.in_flight.front_mut().filter(|_| position == 0) {
             next.began = answered;
@@ -209,13 +242,7 @@ impl Container {
         if let Some(serving) = self.serving.as_ref().filter(|_| !errors.is_empty()) {
             serving.model.metrics.model_errors(errors.len());
         }
-        let mut errors = errors.iter().peekable();
-        for (index, (flight, text)) in flights.iter().zip(outputs).enumerate() {
-            if tracing::enabled!(tracing::Level::TRACE) {
-                trace!(query_ids = ?flight.query_ids(), "query answered");
-            }
-            self.land(flight, text, errors.next_if_eq(&&index).is_some());
-        }
+        Landing { flights: Arc::clone(&flights), outputs, errors, held }.land(&self.plane, bytes);
         if self.unannounced {
             if self.in_flight.is_empty() {
                 self.unannounced = false;
@@ -227,31 +254,23 @@ impl Container {
         self.tell_batcher(BatchDone { replica, flights, began, answered }, ctx);
     }
 
-    /// Ends one query by what the model made of it. An error is not kept: the model may be better
-    /// the next time.
-    fn land(&self, flight: &Arc<Flight>, text: &[u8], is_error: bool) {
-        let reason = if is_error {
-            DefaultReason::Model(Arc::from(String::from_utf8_lossy(text)))
-        } else if let Some(output) = Output::from_text(text) {
-            return self.plane.cache.land(flight, output);
-        } else {
-            DefaultReason::Failed(Arc::from("The model's output is not UTF-8 text"))
-        };
-        self.plane.cache.abort(flight, reason);
+    /// Ends a connection that talks too much: that takes time from all replicas on the thread.
+    fn count_unasked(&mut self, bytes: usize, ctx: &mut Context<Self>) {
+        if let Err(flood) = self.unasked.count(bytes, self.last_heard) {
+            self.end(RpcEnd::Flood, flood.to_string(), ctx);
+        }
     }
 
-    /// Ends a connection that talks too much: that takes time from all replicas on the thread.
-    fn count_unasked(&mut self, ctx: &mut Context<Self>) {
-        let (since, count) = &mut self.unasked;
-        if self.last_heard - *since >= Duration::from_secs(1) {
-            (*since, *count) = (self.last_heard, 0);
+    /// Lets the pool compare what the container runs with what others of its version run.
+    fn state_build(&mut self, build: Build, ctx: &mut Context<Self>) {
+        if !self.identity.accepted().has(Extensions::BUILD) {
+            let text = "it stated its build without having announced that it does";
+            return self.end(RpcEnd::Protocol, text, ctx);
         }
-        *count += 1;
-        let max = self.plane.rpc.unasked_messages_per_second_max;
-        if *count > max {
-            let text = format!("it sent more than {max} messages in a second that nobody awaited");
-            self.end(RpcEnd::Flood, text, ctx);
-        }
+        let (model, replica) = (self.identity.model.clone(), self.identity.replica);
+        let stated = self.pool.send(ContainerStated { model, replica, build }).into_actor(self);
+        // A pool that has ended has forgotten what others run.
+        ctx.spawn(stated.map(|_, _, _| ()));
     }
 
     fn announce(&self, ctx: &mut Context<Self>) {
@@ -336,6 +355,7 @@ impl Container {
 
     /// Leaves the batcher, with what is unanswered.
     fn leave(&mut self, why: &str) {
+        self.late_answers = self.in_flight.len();
         let unanswered = self.in_flight.drain(..).map(|batch| batch.flights).collect();
         let Some(serving) = self.serving.take() else { return };
         let why =
@@ -392,23 +412,28 @@ impl Actor for Container {
     }
 }
 
-impl StreamHandler<Result<Incoming, ZmtpError>> for Container {
-    fn handle(&mut self, incoming: Result<Incoming, ZmtpError>, ctx: &mut Self::Context) {
+impl StreamHandler<Result<Received, ReadError>> for Container {
+    fn handle(&mut self, received: Result<Received, ReadError>, ctx: &mut Self::Context) {
         if self.end.is_some() {
             return;
         }
         self.last_heard = clock::now();
-        match incoming {
-            Ok(Incoming::Message(frames)) => self.receive(frames, ctx),
-            Ok(Incoming::Ping { context }) => {
-                self.count_unasked(ctx);
+        match received {
+            Ok(Received { incoming: Incoming::Message(frames), held }) => {
+                self.receive(frames, held, ctx);
+            }
+            Ok(Received { incoming: Incoming::Ping { context }, .. }) => {
+                self.count_unasked(context.len(), ctx);
                 self.unwritten.push_pong(&context);
                 self.write(ctx);
             }
-            Err(error) => {
-                let why = listener::end_of(&error);
-                self.end(why, error.to_string(), ctx);
+            Ok(Received { incoming: Incoming::Ignored, .. }) => {
+                self.count_unasked(COMMAND_MAX_BYTES, ctx);
             }
+            Err(ReadError::Zmtp(error)) => {
+                self.end(listener::end_of(&error), error.to_string(), ctx);
+            }
+            Err(error @ ReadError::GivenUp) => self.end(RpcEnd::Memory, error.to_string(), ctx),
         }
     }
 
@@ -456,6 +481,7 @@ impl Handler<RunBatch> for Container {
             batch.flights.iter().map(|flight| flight.input()),
         );
         let began = clock::now();
+        self.asked.set(true);
         self.in_flight.push_back(InFlight { message_id, flights: batch.flights, began });
         self.write(ctx);
     }

@@ -6,23 +6,20 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use actix::prelude::*;
-use parking_lot::{Mutex, RwLock};
-use tokio::sync::Notify;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use super::children::{Children, StopChildren};
 use super::container::{Container, Identity};
+pub use super::container_list::{ContainerInfo, ContainerList};
 use super::data_plane::DataPlane;
 use super::directory::ModelHandle;
-use super::file_sd::Scraped;
 use super::kept::Lifeline;
 use super::messages::{
-    Attach, BatcherReady, CloseContainer, ContainerEnded, Detach, ModelChange, ModelsChanged,
-    Register, RegistrationRefused,
+    Attach, BatcherReady, CloseContainer, ContainerEnded, ContainerStated, Detach, ModelChange,
+    ModelsChanged, Register, RegistrationRefused,
 };
 use super::models::DataArbiters;
 use super::trial::{EndTrial, GrowTrial, StartTrial, Trial, TrialLink};
@@ -30,111 +27,17 @@ use crate::metrics::RpcEnd;
 use crate::metrics::file_sd::MetricsAt;
 use crate::rpc::listener::{Introduction, Registration};
 use clipper_domain::{InputType, ModelId, ReplicaId};
+use clipper_rpc::codec::Build;
 
 /// How often the pool looks for replicas whose end it was not told of.
 const SWEEP: Duration = Duration::from_secs(5);
-
-/// A connected replica, as operators see it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ContainerInfo {
-    /// What it serves.
-    pub model: ModelId,
-    /// Its number.
-    pub replica: ReplicaId,
-    /// What its inputs are made of.
-    pub input_type: InputType,
-}
-
-type Replicas = BTreeMap<(ModelId, ReplicaId), ContainerInfo>;
-
-/// The list of connected replicas, readable from any thread: this server's, and those that other
-/// frontends have put into the shared table.
-#[derive(Debug, Clone, Default)]
-pub struct ContainerList(Arc<Lists>);
-
-#[derive(Debug, Default)]
-struct Lists {
-    own: RwLock<Replicas>,
-    others: RwLock<Replicas>,
-    /// The numbers of the next ones, which a pool that takes over after a panic goes on with.
-    next: Mutex<HashMap<ModelId, u32>>,
-    /// What this server's replica numbers are counted from.
-    first_replica: AtomicU32,
-    changed: Notify,
-    scraped: Scraped,
-}
-
-impl ContainerList {
-    fn number(&self, model: &ModelId) -> ReplicaId {
-        let mut next = self.0.next.lock();
-        let next = next.entry(model.clone()).or_default();
-        let first = self.0.first_replica.load(Ordering::Relaxed);
-        let number = ReplicaId(first.saturating_add(*next));
-        *next += 1;
-        number
-    }
-
-    /// All of them, by model and number.
-    #[must_use]
-    pub fn all(&self) -> Vec<ContainerInfo> {
-        let mut all = self.0.others.read().clone();
-        all.extend(self.0.own.read().clone());
-        all.into_values().collect()
-    }
-
-    /// Those connected to this server.
-    #[must_use]
-    pub fn own(&self) -> Vec<ContainerInfo> {
-        self.0.own.read().values().cloned().collect()
-    }
-
-    /// Replaces those of other frontends.
-    pub fn set_others(&self, others: impl IntoIterator<Item = ContainerInfo>) {
-        let key = |info: ContainerInfo| ((info.model.clone(), info.replica), info);
-        *self.0.others.write() = others.into_iter().map(key).collect();
-    }
-
-    /// Sets what the numbers of replicas that connect from now on are counted from, so that
-    /// frontends of one Redis never give a number twice.
-    pub fn set_first_replica(&self, first: u32) {
-        self.0.first_replica.store(first, Ordering::Relaxed);
-    }
-
-    /// Waits until this server's replicas have changed since the last call.
-    pub async fn changed(&self) {
-        self.0.changed.notified().await;
-    }
-
-    /// This server's, with what is known of their metrics.
-    #[must_use]
-    pub fn scraped(&self) -> Scraped {
-        self.0.scraped.clone()
-    }
-
-    fn clear_own(&self) {
-        self.0.own.write().clear();
-        self.0.scraped.clear();
-        self.0.changed.notify_one();
-    }
-
-    fn put(&self, info: ContainerInfo, metrics_at: MetricsAt) {
-        self.0.scraped.put(&info.model, info.replica, metrics_at);
-        self.0.own.write().insert((info.model.clone(), info.replica), info);
-        self.0.changed.notify_one();
-    }
-
-    fn remove(&self, model: &ModelId, replica: ReplicaId) {
-        self.0.scraped.remove(model, replica);
-        if self.0.own.write().remove(&(model.clone(), replica)).is_some() {
-            self.0.changed.notify_one();
-        }
-    }
-}
 
 #[derive(Debug)]
 struct Registered {
     handle: Arc<ModelHandle>,
     batcher: Option<Addr<super::batcher::Batcher>>,
+    /// The last one that a replica has stated.
+    build: Option<Build>,
 }
 
 #[derive(Debug)]
@@ -215,7 +118,7 @@ impl ContainerPool {
             match Container::adopt(plane, identity, pool, stream, place) {
                 Ok((container, read_half)) => {
                     let container = Container::create(|ctx| {
-                        container.listen(read_half, unread, ctx);
+                        container.listen(read_half, &unread, ctx);
                         container
                     });
                     // The receiver is gone only if the pool is.
@@ -294,7 +197,7 @@ impl ContainerPool {
         }
         // Its batcher may have reported before the model was known here.
         let batcher = handle.batcher();
-        let registered = Registered { handle, batcher };
+        let registered = Registered { handle, batcher, build: None };
         for replica in self.replicas.get(&id).into_iter().flat_map(BTreeMap::values) {
             attach(&registered, replica);
         }
@@ -391,6 +294,25 @@ impl Handler<ContainerEnded> for ContainerPool {
             trial.left(ended.replica, &ended.text);
         }
         self.remove(&ended.model, ended.replica);
+    }
+}
+
+impl Handler<ContainerStated> for ContainerPool {
+    type Result = ();
+
+    /// Drops what the cache has of a version whose replicas run something else now.
+    fn handle(&mut self, stated: ContainerStated, _: &mut Self::Context) {
+        let ContainerStated { model, replica, build } = stated;
+        let Some(registered) = self.models.get_mut(&model) else { return };
+        let before = registered.build.replace(build.clone());
+        if let Some(before) = before.filter(|before| *before != build) {
+            warn!(
+                %model, %replica, %before, now = %build,
+                "the replica runs another build of the same version: the version's answers leave \
+                 the cache; give new code a new version, so that answers of both are never mixed"
+            );
+            self.plane.cache.retire(registered.handle.serial);
+        }
     }
 }
 

@@ -3,9 +3,14 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use tokio::sync::Semaphore;
+
 use super::directory::Directory;
 use crate::config::{Config, ContainersConfig, RpcConfig, ServingConfig};
 use crate::metrics::Metrics;
+use clipper_clock as clock;
+use clipper_rpc::receive::ReceiveBudget;
+use clipper_rpc::unasked::UnaskedBudget;
 use clipper_scheduling::cache::PredictionCache;
 
 /// Shared by reference; everything in it may be used from any thread.
@@ -23,6 +28,12 @@ pub struct DataPlane {
     pub metrics: Arc<Metrics>,
     /// All models.
     pub directory: Directory,
+    /// What containers may send unasked.
+    pub unasked: UnaskedBudget,
+    /// Memory for large answers.
+    pub receive: ReceiveBudget,
+    /// Turns of those large answers that are checked aside.
+    pub large_answers: Arc<Semaphore>,
     next_query_id: AtomicU64,
     inflight: AtomicUsize,
 }
@@ -38,6 +49,9 @@ impl DataPlane {
             cache: PredictionCache::new(config.serving.cache_max_bytes),
             metrics,
             directory: Directory::default(),
+            unasked: UnaskedBudget::new(config.rpc.unasked_limits(), clock::now()),
+            receive: ReceiveBudget::new(config.rpc.receive_limits()),
+            large_answers: Arc::new(Semaphore::new(config.rpc.large_answers_at_once)),
             next_query_id: AtomicU64::new(0),
             inflight: AtomicUsize::new(0),
         })

@@ -16,6 +16,7 @@ use crate::metrics::{AppMetrics, RpcEnd};
 use crate::rpc::listener::Registration;
 use clipper_clock::Instant;
 use clipper_domain::{AppName, AppSpec, InputType, ModelId, ReplicaId, Replicas};
+use clipper_rpc::codec::Build;
 use clipper_scheduling::flight::Flight;
 use clipper_scheduling::output::Output;
 use clipper_scheduling::parse::BodyError;
@@ -266,6 +267,18 @@ pub struct ContainerEnded {
     pub why: RpcEnd,
     /// In words.
     pub text: String,
+}
+
+/// A replica has said which code and file it runs. Sender: `Container`.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct ContainerStated {
+    /// Its model version.
+    pub model: ModelId,
+    /// Which.
+    pub replica: ReplicaId,
+    /// What it runs.
+    pub build: Build,
 }
 
 /// A model version has a (new) batcher. Sender: `Model`.

@@ -1,7 +1,11 @@
 //! `[rpc]`: the port for model containers.
 
+use std::time::Duration;
+
 use super::rule::Rule;
 use super::section::section;
+use clipper_rpc::receive::ReceiveLimits;
+use clipper_rpc::unasked::UnaskedLimits;
 
 section! {
     /// `[rpc]`: the port for model containers.
@@ -32,6 +36,15 @@ section! {
         /// second, libzmq's PINGs at most a hundred.
         unasked_messages_per_second_max: u32 = 1_000, Rule::count("messages");
 
+        /// The same of all connections in one second, beyond ten messages of each. Above it, those
+        /// are dropped that sent more than twice their share: a crowd of talkers must not take
+        /// the time of the models' threads, and a quiet replica must not suffer for them. Handled
+        /// in about 30 ms.
+        unasked_messages_per_second_sum_max: u32 = 4_000, Rule::count("messages");
+
+        /// Bytes of such messages of all connections in one second. Handled in about 10 ms.
+        unasked_bytes_per_second_sum_max: u64 = 8 << 20, Rule::bytes();
+
         /// Frames of one message. A batch takes 7 and one for each query, so this is above
         /// serving.batch_max.
         frames_max: usize = 8_192, Rule::count("frames");
@@ -43,6 +56,22 @@ section! {
         /// take.
         message_max_bytes: usize = 64 << 20, Rule::bytes();
 
+        /// Bytes of all messages that are arriving or being read, beyond 64 KiB of each
+        /// connection. A replica for whose answer there is no room is not read for a while. One
+        /// message alone is always received.
+        receive_max_bytes: usize = 128 << 20, Rule::bytes();
+
+        /// When room is needed, a connection whose message has not grown for this long is
+        /// dropped, the largest message first, milliseconds.
+        receive_stall_ms: u64 = 500, Rule::millis();
+
+        /// Answers of more bytes are checked and copied aside, off the thread that their model
+        /// shares with others: this many take about a millisecond.
+        large_answer_bytes: usize = 256 << 10, Rule::bytes();
+
+        /// So many of them at once, each on a thread of its own.
+        large_answers_at_once: usize = 2, Rule::int(1, 64, "answers");
+
         /// Bytes waiting for a replica that does not read; above it, the replica is dropped. Two
         /// messages.
         write_queue_max_bytes: usize = 128 << 20, Rule::bytes();
@@ -51,5 +80,26 @@ section! {
         /// bytes, 64 to 1048576. Replicas are told and cut theirs; one that sends more is
         /// dropped. A sentence and a piece of a traceback.
         model_error_max_bytes: u32 = 4 << 10, Rule::int(64, 1 << 20, "bytes");
+    }
+}
+
+impl RpcConfig {
+    /// What containers may send unasked.
+    #[must_use]
+    pub fn unasked_limits(&self) -> UnaskedLimits {
+        UnaskedLimits {
+            per_connection_max: self.unasked_messages_per_second_max,
+            sum_max: self.unasked_messages_per_second_sum_max,
+            sum_max_bytes: self.unasked_bytes_per_second_sum_max,
+        }
+    }
+
+    /// Memory for messages that arrive.
+    #[must_use]
+    pub fn receive_limits(&self) -> ReceiveLimits {
+        ReceiveLimits {
+            max_bytes: self.receive_max_bytes,
+            stall: Duration::from_millis(self.receive_stall_ms),
+        }
     }
 }

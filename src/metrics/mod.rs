@@ -55,6 +55,10 @@ pub enum RpcEnd {
     Flood,
     /// Wrong number of outputs.
     OutputCount,
+    /// An answer over a limit of one message (`rpc.message_max_bytes` and the like).
+    AnswerTooLarge,
+    /// Its unfinished message gave way when memory was needed (`rpc.receive_max_bytes`).
+    Memory,
     /// Its model version was retired.
     Retired,
     /// The connection's actor panicked.
@@ -65,7 +69,7 @@ pub enum RpcEnd {
 
 impl RpcEnd {
     /// Every reason, in the order of declaration.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::Limit,
         Self::Zmtp,
         Self::Protocol,
@@ -78,6 +82,8 @@ impl RpcEnd {
         Self::Stuck,
         Self::Flood,
         Self::OutputCount,
+        Self::AnswerTooLarge,
+        Self::Memory,
         Self::Retired,
         Self::Panicked,
         Self::Shutdown,
@@ -99,6 +105,8 @@ impl RpcEnd {
             Self::Stuck => "stuck",
             Self::Flood => "flood",
             Self::OutputCount => "output_count",
+            Self::AnswerTooLarge => "answer_too_large",
+            Self::Memory => "memory",
             Self::Retired => "retired",
             Self::Panicked => "panicked",
             Self::Shutdown => "shutdown",

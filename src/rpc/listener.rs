@@ -29,11 +29,15 @@ use clipper_clock::{self as clock, Instant};
 use clipper_domain::{InputType, ModelId};
 use clipper_rpc::codec::{self, AnswerLimits, DecodeError, Extensions, FromContainer};
 use clipper_rpc::wire::WireChunks;
-use clipper_rpc::zmtp::{Decoder, Handshake, Incoming, Limits, Step, ZmtpError};
+use clipper_rpc::zmtp::{Decoder, Handshake, Incoming, Limits, LimitsOf, Step, ZmtpError};
 
 /// Message limits until a container has registered: its metadata is a few short frames.
-const HANDSHAKE_LIMITS: Limits =
-    Limits { frames_max: 16, frame_max_bytes: 4 << 10, message_max_bytes: 16 << 10 };
+const HANDSHAKE_LIMITS: Limits = Limits {
+    frames_max: 16,
+    frame_max_bytes: 4 << 10,
+    message_max_bytes: 16 << 10,
+    of: LimitsOf::Handshake,
+};
 /// Nothing has been asked, so nothing can be answered.
 const NO_ANSWER: AnswerLimits = AnswerLimits { outputs_max: 0, error_max_bytes: None };
 /// A peer that says nothing for this long after the handshake is asked for its metadata: it may
@@ -90,22 +94,15 @@ impl Refused {
     }
 }
 
-/// Limits for the decoder of a registered connection.
-#[must_use]
-pub fn zmtp_limits(config: &RpcConfig) -> Limits {
-    Limits {
-        frames_max: config.frames_max,
-        frame_max_bytes: config.frame_max_bytes,
-        message_max_bytes: config.message_max_bytes,
-    }
-}
-
 /// The metric label of a ZMTP error.
 #[must_use]
 pub fn end_of(error: &ZmtpError) -> RpcEnd {
     match error {
         ZmtpError::Io(_) => RpcEnd::Closed,
-        _ => RpcEnd::Zmtp,
+        error => match error.over_limit() {
+            Some((_, LimitsOf::Answers)) => RpcEnd::AnswerTooLarge,
+            Some((_, LimitsOf::Unasked | LimitsOf::Handshake)) | None => RpcEnd::Zmtp,
+        },
     }
 }
 
@@ -356,7 +353,7 @@ impl Connection {
                             return Ok(Introduction { identity, model, input_type, extensions });
                         }
                         FromContainer::Heartbeat => codec::encode_heartbeat(&mut answer, true),
-                        FromContainer::Answer { .. } => {
+                        FromContainer::Answer { .. } | FromContainer::Build(_) => {
                             let text = "it sent an answer before it said what it serves";
                             return Err(Refused::new(RpcEnd::Protocol, text));
                         }
@@ -364,6 +361,7 @@ impl Connection {
                     asked = true;
                 }
                 Some(Incoming::Ping { context }) => answer.push_pong(&context),
+                Some(Incoming::Ignored) => {}
                 None if asked => self.read().await?,
                 None => {
                     if let Ok(read) = tokio::time::timeout(ASK_AFTER, self.read()).await {

@@ -1,3 +1,4 @@
 //! The server's end of the model RPC port. The protocol itself is in [`clipper_rpc`].
 
 pub mod listener;
+pub mod reader;

@@ -16,6 +16,7 @@ use crate::support::served::{Http, Served, until};
 const ZMTP: Option<(&str, &str)> = Some(("zmtp", "Zmtp"));
 const PROTOCOL: Option<(&str, &str)> = Some(("protocol", "Protocol"));
 const CLOSED: Option<(&str, &str)> = Some(("closed", "Closed"));
+const FLOOD: Option<(&str, &str)> = Some(("flood", "Flood"));
 
 pub const CASES: &[Case] = &[
     Case { name: "random and mutated messages", ends: PROTOCOL, run: random_messages },
@@ -31,14 +32,15 @@ pub const CASES: &[Case] = &[
     Case { name: "frames of 2^40 and 2^62 bytes after READY", ends: ZMTP, run: long_after_ready },
     Case { name: "frames of 2^40 and 2^62 bytes of a replica", ends: ZMTP, run: long_of_replica },
     Case { name: "200 MB of a 2 GiB frame", ends: ZMTP, run: two_gib },
-    Case { name: "60 MB of a frame within the limits", ends: CLOSED, run: within_limits },
+    Case { name: "60 MB of an awaited frame", ends: CLOSED, run: within_limits },
+    Case { name: "60 MB of a frame that nobody awaits", ends: ZMTP, run: nobody_awaits },
     Case { name: "10 million one-byte MORE frames", ends: ZMTP, run: more_frames },
     Case { name: "PING heartbeats", ends: None, run: pings },
     Case { name: "duplicate identities", ends: None, run: duplicate_identities },
     Case { name: "stuck reader", ends: Some(("silent", "Silent")), run: stuck_reader },
     Case { name: "reset in mid-message", ends: CLOSED, run: reset_mid_message },
     Case { name: "3,000 connects and resets", ends: CLOSED, run: connect_and_reset },
-    Case { name: "heartbeat flood of a replica", ends: Some(("flood", "Flood")), run: flood },
+    Case { name: "heartbeat flood of a replica", ends: FLOOD, run: flood },
 ];
 
 /// Fixed, so that a failure comes again.
@@ -222,9 +224,33 @@ fn two_gib(server: &Served) -> String {
     "closed at the length".to_owned()
 }
 
+/// A replica of a registered model, which has been asked something if `asked`.
+fn replica(server: &Served, model: &str, asked: bool) -> Attacker {
+    server.add_linked(model, 100_000);
+    let attacker = Attacker::registered(server.rpc, model, b"");
+    server.await_replicas(model, 1);
+    if asked {
+        let path = format!("/{model}/predict");
+        let body = "{\"input\": [1.0]}";
+        let (status, text) = Http::new(server.query).request("POST", &path, body).unwrap();
+        assert_eq!(status, 200, "{text}");
+    }
+    attacker
+}
+
+fn nobody_awaits(server: &Served) -> String {
+    let mut attacker = replica(server, "unasked", false);
+    attacker.send(&head(0, 60 << 20));
+    let piece = vec![1; 1 << 20];
+    let taken = (0..60).take_while(|_| attacker.send(&piece)).count();
+    assert!(taken < 60, "all of it was taken");
+    assert!(attacker.is_closed());
+    "closed at the length".to_owned()
+}
+
 fn within_limits(server: &Served) -> String {
     let before = server.resident_mb();
-    let mut attacker = Attacker::registered(server.rpc, "attacked", b"");
+    let mut attacker = replica(server, "asked", true);
     attacker.send(&head(0, 64 << 20));
     let piece = vec![1; 1 << 20];
     let taken = (0..60).take_while(|_| attacker.send(&piece)).count();

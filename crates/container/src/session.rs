@@ -15,7 +15,7 @@ use zeromq::{DealerSocket, Endpoint, SocketEvent, SocketOptions, ZmqError, ZmqMe
 use super::{BatchModel, ModelOutput, error_output};
 use clipper_clock as clock;
 use clipper_domain::{InputType, ModelId};
-use clipper_rpc::codec::{self, DecodeError, Extensions, FromServer};
+use clipper_rpc::codec::{self, Build, DecodeError, Extensions, FromServer, NoticeLevel};
 
 /// Who a container is and how patient it is.
 #[derive(Debug, Clone)]
@@ -37,6 +37,8 @@ pub struct ContainerOptions {
     pub retry_max: Duration,
     /// A connection that lived this long starts again without a longer pause.
     pub settled_after: Duration,
+    /// Which code and file the container runs; said to servers that want to know.
+    pub build: Option<Build>,
 }
 
 impl ContainerOptions {
@@ -52,6 +54,7 @@ impl ContainerOptions {
             retry_initial: Duration::from_millis(50),
             retry_max: Duration::from_secs(2),
             settled_after: Duration::from_secs(5),
+            build: None,
         }
     }
 }
@@ -201,11 +204,16 @@ fn reply_to(
             &options.model.name,
             &options.model.version,
             model.input_type(),
-            Extensions::QUERY_ERRORS,
+            Extensions::KNOWN,
         )),
         FromServer::Extensions { accepted, error_max_bytes: max } => {
-            let takes_errors = accepted.and(Extensions::QUERY_ERRORS) == Extensions::QUERY_ERRORS;
+            let takes_errors = accepted.has(Extensions::QUERY_ERRORS);
             *error_max_bytes = takes_errors.then_some(max as usize);
+            let build = options.build.as_ref().filter(|_| accepted.has(Extensions::BUILD));
+            build.map(codec::encode_build)
+        }
+        FromServer::Notice { level, text } => {
+            log_notice(&options.model, level, &text);
             None
         }
         FromServer::Predict { message_id, input_type, inputs } => {
@@ -213,6 +221,17 @@ fn reply_to(
             let (outputs, errors) = as_frames(outputs, *error_max_bytes);
             Some(codec::encode_answer(message_id, outputs, &errors))
         }
+    }
+}
+
+/// Writes what the server thinks of this container into its own log. The text comes from the
+/// network, so what could confuse a terminal is escaped.
+fn log_notice(model: &ModelId, level: NoticeLevel, text: &str) {
+    let text = text.escape_debug();
+    match level {
+        NoticeLevel::Info => tracing::info!(%model, "the server says: {text}"),
+        NoticeLevel::Warning => tracing::warn!(%model, "the server says: {text}"),
+        NoticeLevel::Error => tracing::error!(%model, "the server says: {text}"),
     }
 }
 

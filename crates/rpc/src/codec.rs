@@ -8,19 +8,19 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes};
 
 pub use super::decode_error::{DecodeError, ErrorTextFault, NameFault, Part};
+pub use super::protocol::{Build, Extensions, NOTICE_MAX_BYTES, NoticeLevel, RPC_VERSION};
 use super::wire::{INLINE_MAX_BYTES, WireChunks};
 use clipper_domain::{Input, InputType, InvalidName, ModelName, ModelVersion};
-
-/// The version of the protocol that both sides must have.
-pub const RPC_VERSION: u32 = 3;
 
 const TYPE_NEW_CONTAINER: u32 = 0;
 const TYPE_CONTENT: u32 = 1;
 const TYPE_HEARTBEAT: u32 = 2;
+const TYPE_BUILD: u32 = 3;
 
 const HEARTBEAT_KEEP_ALIVE: u32 = 0;
 const HEARTBEAT_SEND_METADATA: u32 = 1;
 const HEARTBEAT_EXTENSIONS: u32 = 2;
+const HEARTBEAT_NOTICE: u32 = 3;
 
 const REQUEST_PREDICT: u32 = 0;
 
@@ -32,31 +32,6 @@ const PREDICT_HEAD_FRAMES: usize = 7;
 const WORD_BYTES: usize = 8;
 /// Marks the length of an output that is an error. No output is so long.
 const ERROR_MARK: u64 = 1 << 63;
-
-/// Extensions of version 3, one bit each. A container announces those it knows, the server accepts
-/// those it knows too, and only then they are used: a container or a server that has never heard of
-/// them sees no difference.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Extensions(pub u32);
-
-impl Extensions {
-    /// Plain version 3.
-    pub const NONE: Self = Self(0);
-    /// An answer may hold an error in place of an output.
-    pub const QUERY_ERRORS: Self = Self(1);
-
-    /// Those of `self` that are in `other` as well.
-    #[must_use]
-    pub fn and(self, other: Self) -> Self {
-        Self(self.0 & other.0)
-    }
-
-    /// Whether there is none.
-    #[must_use]
-    pub fn is_none(self) -> bool {
-        self == Self::NONE
-    }
-}
 
 /// What an answer may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,6 +67,8 @@ pub enum FromContainer {
         /// Which of the outputs are errors of the model, ascending; their text is UTF-8.
         errors: Vec<usize>,
     },
+    /// Which code and file it runs.
+    Build(Build),
 }
 
 /// A message of the server.
@@ -108,6 +85,13 @@ pub enum FromServer {
         accepted: Extensions,
         /// Longest text of an error, bytes.
         error_max_bytes: u32,
+    },
+    /// What the server thinks of the container.
+    Notice {
+        /// How serious it is.
+        level: NoticeLevel,
+        /// For the container's log.
+        text: String,
     },
     /// A batch to predict.
     Predict {
@@ -142,6 +126,12 @@ pub fn decode_from_container(
             frames.drain(..ANSWER_HEAD_FRAMES);
             Ok(FromContainer::Answer { message_id, outputs: frames, errors })
         }
+        TYPE_BUILD => {
+            frame_count(&frames, 3)?;
+            let bytes = Some(frames[2].len());
+            let malformed = DecodeError::Malformed { part: Part::Build, bytes };
+            Build::parse(&frames[2]).map(FromContainer::Build).ok_or(malformed)
+        }
         other => Err(unknown(Part::MessageType, other)),
     }
 }
@@ -158,19 +148,7 @@ pub fn decode_from_server(
     delimiter(&frames)?;
     rpc_version(frames.get(1))?;
     match u32_at(&frames, 2, Part::MessageType)? {
-        TYPE_HEARTBEAT => {
-            let kind = u32_at(&frames, 3, Part::HeartbeatKind)?;
-            frame_count(&frames, if kind == HEARTBEAT_EXTENSIONS { 6 } else { 4 })?;
-            match kind {
-                HEARTBEAT_EXTENSIONS => Ok(FromServer::Extensions {
-                    accepted: Extensions(u32_at(&frames, 4, Part::Extensions)?),
-                    error_max_bytes: u32_at(&frames, 5, Part::Extensions)?,
-                }),
-                HEARTBEAT_KEEP_ALIVE => Ok(FromServer::Heartbeat { send_metadata: false }),
-                HEARTBEAT_SEND_METADATA => Ok(FromServer::Heartbeat { send_metadata: true }),
-                other => Err(unknown(Part::HeartbeatKind, other)),
-            }
-        }
+        TYPE_HEARTBEAT => heartbeat(&frames),
         TYPE_CONTENT => {
             let message_id = u32_at(&frames, 3, Part::MessageId)?;
             let request = u32_at(&frames, 4, Part::RequestType)?;
@@ -186,6 +164,28 @@ pub fn decode_from_server(
             Ok(FromServer::Predict { message_id, input_type, inputs: frames })
         }
         other => Err(unknown(Part::MessageType, other)),
+    }
+}
+
+fn heartbeat(frames: &[Bytes]) -> Result<FromServer, DecodeError> {
+    let kind = u32_at(frames, 3, Part::HeartbeatKind)?;
+    let extended = matches!(kind, HEARTBEAT_EXTENSIONS | HEARTBEAT_NOTICE);
+    frame_count(frames, if extended { 6 } else { 4 })?;
+    match kind {
+        HEARTBEAT_KEEP_ALIVE => Ok(FromServer::Heartbeat { send_metadata: false }),
+        HEARTBEAT_SEND_METADATA => Ok(FromServer::Heartbeat { send_metadata: true }),
+        HEARTBEAT_EXTENSIONS => Ok(FromServer::Extensions {
+            accepted: Extensions(u32_at(frames, 4, Part::Extensions)?),
+            error_max_bytes: u32_at(frames, 5, Part::Extensions)?,
+        }),
+        HEARTBEAT_NOTICE => {
+            let text = &frames[5][..frames[5].len().min(NOTICE_MAX_BYTES)];
+            Ok(FromServer::Notice {
+                level: NoticeLevel::from_wire_code(u32_at(frames, 4, Part::NoticeLevel)?),
+                text: String::from_utf8_lossy(text).into_owned(),
+            })
+        }
+        other => Err(unknown(Part::HeartbeatKind, other)),
     }
 }
 
@@ -208,6 +208,18 @@ pub fn encode_extensions(out: &mut WireChunks, accepted: Extensions, error_max_b
     out.copy_frame(&HEARTBEAT_EXTENSIONS.to_le_bytes(), true);
     out.copy_frame(&accepted.0.to_le_bytes(), true);
     out.copy_frame(&error_max_bytes.to_le_bytes(), false);
+}
+
+/// Queues what the server thinks of a container, cut to [`NOTICE_MAX_BYTES`]. Only for one that has
+/// announced [`Extensions::NOTICES`].
+pub fn encode_notice(out: &mut WireChunks, level: NoticeLevel, text: &str) {
+    out.copy_frame(&[], true);
+    out.copy_frame(&RPC_VERSION.to_le_bytes(), true);
+    out.copy_frame(&TYPE_HEARTBEAT.to_le_bytes(), true);
+    out.copy_frame(&HEARTBEAT_NOTICE.to_le_bytes(), true);
+    out.copy_frame(&level.wire_code().to_le_bytes(), true);
+    let end = text.floor_char_boundary(NOTICE_MAX_BYTES);
+    out.copy_frame(&text.as_bytes()[..end], false);
 }
 
 /// Queues a batch; large inputs are queued by reference.
@@ -273,6 +285,13 @@ pub fn encode_new_container(
         Bytes::from(input_type.wire_code().to_string()),
         Bytes::from(rpc_version),
     ]
+}
+
+/// A container's word on which code and file it runs; only for a server that has accepted
+/// [`Extensions::BUILD`].
+#[must_use]
+pub fn encode_build(build: &Build) -> Vec<Bytes> {
+    vec![Bytes::new(), number(TYPE_BUILD), build.as_bytes().clone()]
 }
 
 /// A container's answer to the predict message `message_id`. `errors` says which of the outputs are

@@ -1,10 +1,11 @@
 //! Tests of [`super`]: recorded bytes of the original containers, broken messages, round trips.
 
 use super::*;
+use crate::protocol;
 use bytes::Buf;
 use proptest::prelude::*;
 
-use crate::zmtp::{Decoder, Incoming, Limits};
+use crate::zmtp::{Decoder, Incoming, Limits, LimitsOf};
 use bytes::BytesMut;
 
 const MAX: usize = 100;
@@ -28,7 +29,9 @@ const ROUTER_PREDICT: &[u8] = b"\x01\x00\x01\x04\x03\0\0\0\x01\x04\x01\0\0\0\x01
     \x00\x08\0\0\0\0\0\0\xd0\x3f";
 
 fn frames_of(wire: &[u8]) -> Vec<Bytes> {
-    let limits = Limits { frames_max: 100, frame_max_bytes: 1 << 20, message_max_bytes: 1 << 20 };
+    let of = LimitsOf::Answers;
+    let (frame_max_bytes, message_max_bytes) = (1 << 20, 1 << 20);
+    let limits = Limits { frames_max: 100, frame_max_bytes, message_max_bytes, of };
     let mut buf = BytesMut::from(wire);
     match Decoder::new(limits).next(&mut buf) {
         Ok(Some(Incoming::Message(frames))) if buf.is_empty() => frames,
@@ -219,6 +222,43 @@ fn extensions_are_announced_behind_the_rpc_version_and_accepted_by_a_message() {
     let accepted =
         FromServer::Extensions { accepted: Extensions::QUERY_ERRORS, error_max_bytes: 4096 };
     assert_eq!(decode_from_server(frames_of(&bytes_of(out)), MAX), Ok(accepted));
+}
+
+#[test]
+fn a_notice_is_one_message_of_the_documented_bytes() {
+    let mut out = WireChunks::new();
+    encode_notice(&mut out, NoticeLevel::Warning, "no");
+    let bytes = bytes_of(out);
+    let documented = b"\x01\x00\x01\x04\x03\0\0\0\x01\x04\x02\0\0\0\x01\x04\x03\0\0\0\
+        \x01\x04\x01\0\0\0\x00\x02no";
+    assert_eq!(&bytes[..], &documented[..]);
+    let notice = |level, text: &str| Ok(FromServer::Notice { level, text: text.to_owned() });
+    assert_eq!(decode_from_server(frames_of(&bytes), MAX), notice(NoticeLevel::Warning, "no"));
+    // What the text is made of cannot hurt: it is cut between characters, and read lossily.
+    let mut out = WireChunks::new();
+    encode_notice(&mut out, NoticeLevel::Error, &"\u{e9}".repeat(NOTICE_MAX_BYTES));
+    let half = "\u{e9}".repeat(NOTICE_MAX_BYTES / 2);
+    assert_eq!(
+        decode_from_server(frames_of(&bytes_of(out)), MAX),
+        notice(NoticeLevel::Error, &half)
+    );
+    let mut frames = frames_of(&bytes);
+    frames[4] = Bytes::from_static(&[9, 0, 0, 0]);
+    frames[5] = Bytes::from_static(b"\xff");
+    assert_eq!(decode_from_server(frames, MAX), notice(NoticeLevel::Error, "\u{fffd}"));
+}
+
+#[test]
+fn a_build_is_visible_ascii_of_some_length() {
+    let build = Build::parse(b"clipper-0.1.0+sha256:00ff").unwrap();
+    let frames = encode_build(&build);
+    assert_eq!(written(&frames)[..8], b"\x01\x00\x01\x04\x03\0\0\0"[..]);
+    assert_eq!(decode_from_container(frames, PLAIN), Ok(FromContainer::Build(build)));
+    for bad in [&b""[..], b"a b", b"\xff", b"\x1b[31m", &[b'a'; protocol::BUILD_MAX_BYTES + 1]] {
+        let refused = from_container(&[b"", &[3, 0, 0, 0], bad]);
+        let bytes = Some(bad.len());
+        assert_eq!(refused, Err(DecodeError::Malformed { part: Part::Build, bytes }));
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::codec::RPC_VERSION;
+use super::protocol::RPC_VERSION;
 use clipper_domain::InvalidName;
 
 /// Which part of a message holds something wrong.
@@ -24,6 +24,10 @@ pub enum Part {
     Header,
     /// The accepted extensions.
     Extensions,
+    /// How serious a notice is.
+    NoticeLevel,
+    /// What a container says of its code and file.
+    Build,
 }
 
 impl fmt::Display for Part {
@@ -37,6 +41,8 @@ impl fmt::Display for Part {
             Self::HeaderBytes => "header length",
             Self::Header => "header",
             Self::Extensions => "extensions",
+            Self::NoticeLevel => "notice level",
+            Self::Build => "build",
         })
     }
 }

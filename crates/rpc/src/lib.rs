@@ -70,5 +70,10 @@
 
 pub mod codec;
 mod decode_error;
+mod limits;
+pub mod protocol;
+pub mod receive;
+pub mod unasked;
 pub mod wire;
 pub mod zmtp;
+mod zmtp_error;

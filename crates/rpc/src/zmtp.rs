@@ -5,17 +5,15 @@
 //! then read the same buffer with a [`Decoder`]. [`super::wire`] makes what goes out.
 
 use std::fmt;
-use std::io;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
+pub use super::limits::{COMMAND_MAX_BYTES, Limit, Limits, LimitsOf};
 use super::wire::{FLAG_COMMAND, FLAG_LONG, FLAG_MORE};
+pub use super::zmtp_error::ZmtpError;
 
 /// Bytes of a greeting.
 pub const GREETING_BYTES: usize = 64;
-
-/// Longest accepted command body, READY included. libzmq sends under 100 bytes.
-pub const COMMAND_MAX_BYTES: usize = 8 << 10;
 
 /// Longest context that a PING may carry (RFC 37).
 const PING_CONTEXT_MAX_BYTES: usize = 16;
@@ -28,93 +26,6 @@ const KEEP_BUFFER_BYTES: usize = 256 << 10;
 
 /// Size of the buffer that takes its place.
 const FRESH_BUFFER_BYTES: usize = 8 << 10;
-
-/// How much one peer may send in one message (`[rpc]` of the config).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// Frames of one message.
-    pub frames_max: usize,
-    /// Bytes of one frame.
-    pub frame_max_bytes: usize,
-    /// Bytes of one message, all its frames.
-    pub message_max_bytes: usize,
-}
-
-/// Why a connection cannot go on. The texts are for the operator's log.
-#[derive(Debug, thiserror::Error)]
-pub enum ZmtpError {
-    /// The first byte is not that of a greeting.
-    #[error("the peer is not ZMTP 3: its first byte is {}", FirstByte(*.0))]
-    FirstByte(u8),
-    /// The tenth byte is not that of a greeting.
-    #[error("the peer is not ZMTP 3: byte 10 of its greeting is {0:#04x} instead of 0x7f")]
-    Signature(u8),
-    /// A greeting of ZMTP 1 or 2.
-    #[error("the peer speaks ZMTP {0}; this server needs 3.0 or later (libzmq 4)")]
-    Version(u8),
-    /// CURVE, PLAIN, GSSAPI or something else.
-    #[error("the peer wants the security mechanism {0:?}; this server has only NULL")]
-    Mechanism(String),
-    /// The as-server flag, which NULL forbids.
-    #[error("the peer's greeting says that it is the server of the NULL mechanism, which has none")]
-    AsServer,
-    /// Something else than the READY command after the greeting.
-    #[error("the peer sent {0} instead of READY after its greeting")]
-    NotReady(String),
-    /// Names and lengths in a command do not fit together.
-    #[error("the peer's {0} command is malformed")]
-    MalformedCommand(&'static str),
-    /// A command over [`COMMAND_MAX_BYTES`].
-    #[error("the peer sends a command of {0} bytes; the limit is {COMMAND_MAX_BYTES}")]
-    CommandBytes(u64),
-    /// READY without a socket type.
-    #[error("the peer's READY command has no Socket-Type")]
-    NoSocketType,
-    /// A socket type that cannot talk to a ROUTER.
-    #[error("the peer's socket is a {0:?}; a model container uses a DEALER")]
-    SocketType(String),
-    /// The peer's ERROR command.
-    #[error("the peer ended the connection with an error: {0:?}")]
-    Peer(String),
-    /// Reserved bits, or a command that says that more follows.
-    #[error("the peer sends a frame with the invalid flags {0:#04x}")]
-    Flags(u8),
-    /// Over [`Limits::frames_max`].
-    #[error("the peer sends a message of more than {0} frames (rpc.frames_max)")]
-    FramesMax(usize),
-    /// Over [`Limits::frame_max_bytes`].
-    #[error("the peer sends a frame of {bytes} bytes; the limit is {max} (rpc.frame_max_bytes)")]
-    FrameBytes {
-        /// What it announced.
-        bytes: u64,
-        /// The limit.
-        max: usize,
-    },
-    /// Over [`Limits::message_max_bytes`].
-    #[error("the peer sends a message of more than {0} bytes (rpc.message_max_bytes)")]
-    MessageBytes(usize),
-    /// The connection itself failed.
-    #[error("the connection failed: {0}")]
-    Io(#[from] io::Error),
-}
-
-/// Shows a wrong first byte with a guess at who sent it.
-struct FirstByte(u8);
-
-impl fmt::Display for FirstByte {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:#04x}", self.0)?;
-        match self.0 {
-            b'A'..=b'Z' => {
-                let letter = char::from(self.0);
-                write!(f, " ('{letter}'); is an HTTP client talking to the RPC port?")
-            }
-            0x16 => f.write_str("; is a TLS client talking to the RPC port?"),
-            0x00 | 0x01 => f.write_str("; is it a ZeroMQ 2 peer?"),
-            _ => Ok(()),
-        }
-    }
-}
 
 /// What the peer said about itself in the handshake.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -341,6 +252,8 @@ pub enum Incoming {
         /// Up to 16 bytes.
         context: Bytes,
     },
+    /// A command that means nothing to us. It is a sign of life, and it takes time.
+    Ignored,
 }
 
 impl fmt::Debug for Incoming {
@@ -351,6 +264,7 @@ impl fmt::Debug for Incoming {
                 write!(f, "Message({} frames, {bytes} bytes)", frames.len())
             }
             Self::Ping { context } => write!(f, "Ping({} bytes)", context.len()),
+            Self::Ignored => f.write_str("Ignored"),
         }
     }
 }
@@ -363,6 +277,7 @@ impl fmt::Debug for Incoming {
 #[derive(Debug)]
 pub struct Decoder {
     limits: Limits,
+    next_limits: Limits,
     /// The frame whose head is read and whose body of so many bytes is awaited.
     awaited: Option<(FrameHead, usize)>,
     frames: Vec<Bytes>,
@@ -376,10 +291,30 @@ impl Decoder {
     /// A decoder at the start of a message.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
-        Self { limits, awaited: None, frames: Vec::new(), message_bytes: 0, large_buffer: false }
+        Self {
+            limits,
+            next_limits: limits,
+            awaited: None,
+            frames: Vec::new(),
+            message_bytes: 0,
+            large_buffer: false,
+        }
     }
 
-    /// Takes the next message or PING from `buf`; nothing when more bytes are needed.
+    /// Sets the limits of the messages that begin from now on; one that has begun ends under those
+    /// that it began with.
+    pub fn set_next_limits(&mut self, limits: Limits) {
+        self.next_limits = limits;
+    }
+
+    /// Bytes in the whole frames of the message that has begun; 0 between messages.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        let awaited = self.awaited.map_or(0, |(_, len)| len);
+        self.message_bytes.saturating_sub(awaited)
+    }
+
+    /// Takes the next message or command from `buf`; nothing when more bytes are needed.
     ///
     /// # Errors
     /// The rule or limit that the peer broke.
@@ -411,10 +346,7 @@ impl Decoder {
             // An empty frame needs no share in the buffer.
             let body = if len == 0 { Bytes::new() } else { buf.split_to(len).freeze() };
             if head.command {
-                if let Some(ping) = parse_command(&body)? {
-                    return Ok(Some(ping));
-                }
-                continue;
+                return parse_command(&body).map(Some);
             }
             self.frames.push(body);
             if !head.more {
@@ -435,15 +367,19 @@ impl Decoder {
             // frames between large commands would else each hold a block of the read buffer.
             len
         } else {
-            if self.frames.len() >= self.limits.frames_max {
-                return Err(ZmtpError::FramesMax(self.limits.frames_max));
+            if self.frames.is_empty() {
+                self.limits = self.next_limits;
             }
-            let max = self.limits.frame_max_bytes;
-            within(head.len, max).ok_or(ZmtpError::FrameBytes { bytes: head.len, max })?
+            let Limits { frames_max, frame_max_bytes: max, of, .. } = self.limits;
+            if self.frames.len() >= frames_max {
+                return Err(ZmtpError::FramesMax { max: frames_max, of });
+            }
+            within(head.len, max).ok_or(ZmtpError::FrameBytes { bytes: head.len, max, of })?
         };
         let total = self.message_bytes.saturating_add(len);
-        if total > self.limits.message_max_bytes {
-            return Err(ZmtpError::MessageBytes(self.limits.message_max_bytes));
+        let Limits { message_max_bytes: max, of, .. } = self.limits;
+        if total > max {
+            return Err(ZmtpError::MessageBytes { max, of });
         }
         if self.frames.capacity() == 0 {
             // The frames of an answer with a few outputs.
@@ -465,9 +401,9 @@ impl Decoder {
     }
 }
 
-/// Reads a command behind the handshake. All but PING and ERROR are ignored: PONG because any byte
-/// counts as a sign of life, the rest because RFC 37 asks for it.
-fn parse_command(body: &Bytes) -> Result<Option<Incoming>, ZmtpError> {
+/// Reads a command behind the handshake. All but PING and ERROR mean nothing to us: PONG because
+/// any byte counts as a sign of life, the rest because RFC 37 asks for it.
+fn parse_command(body: &Bytes) -> Result<Incoming, ZmtpError> {
     let mut rest = &body[..];
     match short_field(&mut rest) {
         Some(b"PING") => {
@@ -476,20 +412,11 @@ fn parse_command(body: &Bytes) -> Result<Option<Incoming>, ZmtpError> {
             if context.len() > PING_CONTEXT_MAX_BYTES {
                 return Err(ZmtpError::MalformedCommand("PING"));
             }
-            Ok(Some(Incoming::Ping { context: body.slice_ref(context) }))
+            Ok(Incoming::Ping { context: body.slice_ref(context) })
         }
         Some(b"ERROR") => Err(peer_error(rest)),
-        Some(_) => Ok(None),
+        Some(_) => Ok(Incoming::Ignored),
         None => Err(ZmtpError::MalformedCommand("nameless")),
-    }
-}
-
-impl tokio_util::codec::Decoder for Decoder {
-    type Item = Incoming;
-    type Error = ZmtpError;
-
-    fn decode(&mut self, buf: &mut BytesMut) -> Result<Option<Incoming>, ZmtpError> {
-        self.next(buf)
     }
 }
 

@@ -7,8 +7,12 @@ use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use zeromq::{Socket, SocketRecv, SocketSend};
 
-const LIMITS: Limits =
-    Limits { frames_max: 4096, frame_max_bytes: 64 << 20, message_max_bytes: 64 << 20 };
+const LIMITS: Limits = Limits {
+    frames_max: 4096,
+    frame_max_bytes: 64 << 20,
+    message_max_bytes: 64 << 20,
+    of: LimitsOf::Answers,
+};
 
 /// What libzmq 4.3.5 (pyzmq 27.3) wrote as a DEALER: before our greeting, and after it.
 const LIBZMQ_SIGNATURE: &[u8] = b"\xff\0\0\0\0\0\0\0\x01\x7f";
@@ -66,6 +70,7 @@ fn decode(limits: Limits, bytes: &[u8], piece: usize) -> (Vec<Incoming>, Result<
         buf.put_slice(piece);
         loop {
             match decoder.next(&mut buf) {
+                Ok(Some(Incoming::Ignored)) => {}
                 Ok(Some(incoming)) => out.push(incoming),
                 Ok(None) => break,
                 Err(error) => return (out, Err(error.to_string())),
@@ -177,6 +182,31 @@ fn broken_frames_end_with_a_reason() {
 }
 
 #[test]
+fn a_message_ends_under_the_limits_that_it_began_with() {
+    let unasked = Limits { message_max_bytes: 4, of: LimitsOf::Unasked, ..LIMITS };
+    let mut decoder = Decoder::new(unasked);
+    let mut buf = BytesMut::from(&b"\x01\x03abc"[..]);
+    decoder.set_next_limits(LIMITS);
+    assert!(decoder.next(&mut buf).unwrap().is_none());
+    decoder.set_next_limits(unasked);
+    buf.extend_from_slice(b"\x00\x03def\x00\x05ghijk");
+    assert!(matches!(decoder.next(&mut buf), Ok(Some(Incoming::Message(_)))));
+    let error = decoder.next(&mut buf).unwrap_err();
+    assert_eq!(error.over_limit(), Some((Limit::MessageBytes, LimitsOf::Unasked)));
+    assert!(error.to_string().contains("while nothing is asked of it"), "{error}");
+}
+
+#[test]
+fn commands_without_a_meaning_come_out_one_by_one() {
+    let mut decoder = Decoder::new(LIMITS);
+    let mut buf = BytesMut::from(&b"\x04\x05\x04PONG\x04\x02\x01x"[..]);
+    for _ in 0..2 {
+        assert_eq!(decoder.next(&mut buf).unwrap(), Some(Incoming::Ignored));
+    }
+    assert_eq!(decoder.next(&mut buf).unwrap(), None);
+}
+
+#[test]
 fn ten_million_one_byte_frames_end_at_the_limit() {
     let (out, end) = decode(LIMITS, &b"\x01\x01x".repeat(10_000_000), 64 << 10);
     assert!(out.is_empty());
@@ -229,7 +259,7 @@ async fn serve_one(listener: tokio::net::TcpListener, reply: Vec<Bytes>) -> Vec<
     let frames = loop {
         match decoder.next(&mut buf).unwrap() {
             Some(Incoming::Message(frames)) => break frames,
-            Some(Incoming::Ping { .. }) => {}
+            Some(Incoming::Ping { .. } | Incoming::Ignored) => {}
             None => assert_ne!(stream.read_buf(&mut buf).await.unwrap(), 0),
         }
     };
@@ -286,7 +316,8 @@ proptest! {
         bytes in prop::collection::vec(prop_oneof![0u8..8, any::<u8>()], 0..400),
         piece in 1usize..50,
     ) {
-        let limits = Limits { frames_max: 8, frame_max_bytes: 100, message_max_bytes: 200 };
+        let of = LimitsOf::Unasked;
+        let limits = Limits { frames_max: 8, frame_max_bytes: 100, message_max_bytes: 200, of };
         prop_assert_eq!(decode(limits, &bytes, piece), decode(limits, &bytes, usize::MAX));
         let whole = shake(&bytes, usize::MAX).map(|done| done.map(|(_, peer, _)| peer));
         prop_assert_eq!(shake(&bytes, piece).map(|done| done.map(|(_, peer, _)| peer)), whole);
