@@ -1,5 +1,6 @@
 //! The composition root: the only file that knows every part. Starts bottom-up, stops top-down.
 
+mod metadata;
 mod process;
 mod states;
 
@@ -13,10 +14,10 @@ use std::time::Duration;
 use actix::prelude::*;
 use actix_web::dev::{Server, ServerHandle};
 use actix_web::{App as HttpApp, HttpServer, web};
-use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
+use self::metadata::{Counted, Writer};
 use self::states::States;
 use crate::actors::app::FeedbackLog;
 use crate::actors::catalog::CatalogWriter;
@@ -34,22 +35,20 @@ use crate::actors::redis_watcher::{Learnt, LeaveRedis, RedisParts, RedisWatcher}
 use crate::actors::router::{Router, Routes};
 use crate::actors::supervisor::RestartBudget;
 use crate::actors::watchdog::Watchdog;
-use crate::bootstrap;
+use crate::bootstrap::Bootstrap;
 use crate::config::{Config, HttpConfig, Loaded};
 use crate::http::body::BodyLimits;
 use crate::http::health::{self, Condition, Readiness};
 use crate::http::management::ManagementState;
 use crate::http::management::deploy::{self, DeployState};
-use crate::http::management::ports::{CatalogRead, Containers, Metadata};
+use crate::http::management::ports::Containers;
 use crate::http::{management, metrics as metrics_pages, query};
 use crate::logging::outsiders;
 use crate::metrics::{self, Metrics, RpcEnd};
 use crate::rpc::listener::{self, Refused};
-use crate::store::event::Origin;
 use crate::store::policy_state::PolicyStateStore;
 use crate::store::sled::SledLog;
-use crate::store::{CatalogView, ChangeError, Journal, SharedWriter};
-use clipper_domain::Command;
+use crate::store::{CatalogView, Journal, SharedWriter};
 
 /// Serves until SIGTERM or SIGINT.
 ///
@@ -83,7 +82,7 @@ async fn serve(loaded: Loaded) -> Result<(), String> {
     let catalog = keep_catalog(&config, &metrics, &journal);
     let redis = follow_redis(&config, &catalog, &journal, &states, &list, &metrics).await;
     let (redis, learnt) = redis.unzip();
-    let writer = metadata_writer(&catalog, redis.as_ref());
+    let writer = metadata_writer(&catalog, redis.as_ref(), &metrics);
     let launcher = launcher(sockets.rpc_addr()?, &config.data_dir)?;
     let children = child_plans(&config, &base_dir, &launcher)?;
     let pool = keep_pool(&config, &plane, &arbiters, &list, (children, launcher));
@@ -94,7 +93,7 @@ async fn serve(loaded: Loaded) -> Result<(), String> {
     readiness.meet(Condition::RpcBound);
 
     let learned = start_models(&config, &plane, arbiters, &pool, &catalog).await?;
-    bootstrap::run_or_later(&config, &writer).await?;
+    Bootstrap::new(&config, &writer, journal.view()).run_or_later().await?;
 
     let states = Arc::new(States { store: states, learnt });
     let frontends = Frontends {
@@ -183,11 +182,13 @@ async fn follow_redis(
 fn metadata_writer(
     catalog: &Kept<CatalogWriter>,
     redis: Option<&Addr<RedisWatcher>>,
+    metrics: &Arc<Metrics>,
 ) -> SharedWriter {
-    match redis {
+    let writer: SharedWriter = match redis {
         Some(watcher) => Arc::new(watcher.clone()),
         None => Arc::new(catalog.clone()),
-    }
+    };
+    Arc::new(Counted { writer, metrics: Arc::clone(metrics) })
 }
 
 fn keep_pool(
@@ -472,22 +473,6 @@ fn frontend(
         .listen(socket)
         .map_err(|error| error.to_string())?;
     Ok(server.run())
-}
-
-/// The metadata as the management frontend sees it.
-struct Writer {
-    writer: SharedWriter,
-    view: CatalogView,
-}
-
-impl Metadata for Writer {
-    fn execute(&self, command: Command) -> BoxFuture<'static, Result<(), ChangeError>> {
-        self.writer.execute(command, Origin::Admin)
-    }
-
-    fn catalog(&self) -> CatalogRead<'_> {
-        self.view.read()
-    }
 }
 
 impl Containers for ContainerList {

@@ -39,6 +39,7 @@ fn command(n: u64, catalog: &Catalog) -> Command {
         container_name: format!("made by command {n}"),
         model_data_path: "x".repeat(usize::try_from(n % 300).unwrap()),
         batch_size: BatchSize::Adaptive,
+        cache: true,
     })
 }
 

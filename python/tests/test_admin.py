@@ -85,6 +85,26 @@ MODELS = [model("m", "1", False), model("m", "2", True), model("n", "1", True)]
             },
         ),
         (
+            lambda a: a.register_model("m", 2, "doubles", make_current=False, cache=False),
+            "add_model",
+            {
+                "model_name": "m",
+                "model_version": "2",
+                "labels": [],
+                "input_type": "doubles",
+                "container_name": "NO_CONTAINER",
+                "model_data_path": "DEPRECATED",
+                "batch_size": -1,
+                "make_current": False,
+                "cache": False,
+            },
+        ),
+        (
+            lambda a: a.update_application("app", slo_micros=7, cache=False),
+            "update_app",
+            {"name": "app", "latency_slo_micros": 7, "cache": False},
+        ),
+        (
             lambda a: a.unregister_model("m", 1),
             "delete_versioned_model",
             {"model_name": "m", "model_version": "1"},

@@ -347,6 +347,7 @@ impl Handler<ModelsChanged> for ContainerPool {
                         self.children.keep(&id, input_type, &replicas, ctx);
                     }
                 }
+                ModelChange::Released(id) => self.children.stop(&id),
                 ModelChange::Retired(id) => self.retire(&id),
             }
         }

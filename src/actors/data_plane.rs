@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use tokio::sync::Semaphore;
 
 use super::directory::Directory;
+use super::kept_curves::KeptCurves;
 use crate::config::{Config, ContainersConfig, RpcConfig, ServingConfig};
 use crate::metrics::Metrics;
 use clipper_clock as clock;
@@ -34,6 +35,8 @@ pub struct DataPlane {
     pub receive: ReceiveBudget,
     /// Turns of those large answers that are checked aside.
     pub large_answers: Arc<Semaphore>,
+    /// What is known of models that are not registered yet.
+    pub curves: KeptCurves,
     next_query_id: AtomicU64,
     inflight: AtomicUsize,
 }
@@ -52,6 +55,7 @@ impl DataPlane {
             unasked: UnaskedBudget::new(config.rpc.unasked_limits(), clock::now()),
             receive: ReceiveBudget::new(config.rpc.receive_limits()),
             large_answers: Arc::new(Semaphore::new(config.rpc.large_answers_at_once)),
+            curves: KeptCurves::default(),
             next_query_id: AtomicU64::new(0),
             inflight: AtomicUsize::new(0),
         })

@@ -1,13 +1,15 @@
 //! Deploys a model version in one step: tries one replica out, and only then changes anything.
 //!
 //! ```text
-//! StartTrial -> connected? -> answers one input, then a batch? -> GrowTrial -> all connected?
-//!      \__________ else EndTrial: nothing is left __________/         |
-//!                                                     Command::Deploy (one change)
+//! StartTrial -> connected? -> answers a batch? -> warm-up -> GrowTrial -> all there?
+//!      \______________ else EndTrial: nothing is left ______________/        |
+//!                                              Command::Deploy (one change)
 //! ```
 //!
-//! Queries go to a version when all its replicas are there: a new version is not to drown in what
-//! those of the old one took.
+//! Queries go to a version when all its replicas are there and its cost is known ([`warm_up`]): a
+//! new version is not to drown in what those of the old one took.
+//!
+//! [`warm_up`]: super::warm_up
 //!
 //! Whoever stops waiting (its future is dropped) ends the trial, unless the change is under way.
 
@@ -15,30 +17,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use actix::prelude::*;
-use serde::Serialize;
-use serde_json::value::RawValue;
-use smallvec::SmallVec;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tracing::{info, warn};
 
-use super::container::Container;
 use super::container_pool::ContainerPool;
 use super::data_plane::DataPlane;
+use super::deploy_progress::{Failed, Progress};
+use super::deploy_trial::{Phase, tell};
 use super::kept::Kept;
-use super::messages::RunBatch;
-use super::trial::{EndTrial, GrowTrial, StartTrial, Trial, TrialState};
+use super::trial::{EndTrial, StartTrial, Trial};
 use crate::config::ManagementConfig;
 use crate::store::event::Origin;
 use crate::store::{CatalogView, ChangeError, SharedWriter};
-use clipper_clock::{self as clock, Instant};
+use clipper_clock as clock;
 use clipper_domain::{Command, Deployment, Input, ModelId};
-use clipper_scheduling::flight::{Flight, Waiter};
-use clipper_scheduling::output::Output;
-use clipper_scheduling::ticket::{Answer, Ticket};
-
-/// The serial of what is tried out in cache keys; registrations count from 1.
-const TRIAL_SERIAL: u64 = 0;
+use clipper_scheduling::latency::LatencyCurve;
 
 /// What to deploy and how to try it out.
 #[derive(Debug)]
@@ -47,70 +40,10 @@ pub struct DeployRequest {
     pub deployment: Deployment,
     /// What one replica has to answer: each list is one batch.
     pub batches: Vec<Vec<Input>>,
+    /// What its warm-up is made of; at least one.
+    pub examples: Vec<Input>,
     /// For the whole of it.
     pub timeout: Duration,
-}
-
-/// How far a deployment is; one line of JSON each.
-#[derive(Debug, Serialize)]
-#[serde(tag = "stage", rename_all = "snake_case")]
-pub enum Progress {
-    /// One process runs.
-    Started {
-        /// What it is to serve.
-        model: String,
-    },
-    /// It has connected.
-    Connected {
-        /// Since the start, milliseconds.
-        after_ms: u64,
-    },
-    /// It has answered.
-    Answered {
-        /// Its first output.
-        output: Box<RawValue>,
-        /// Queries answered.
-        queries: usize,
-        /// The last batch took so long, milliseconds.
-        batch_ms: f64,
-    },
-    /// Replicas come.
-    Replicas {
-        /// Connected.
-        connected: usize,
-        /// Asked for.
-        wanted: u32,
-    },
-    /// Model, replicas and link are durable, and queries go to the version.
-    Registered,
-    /// Something takes its time.
-    Waiting,
-    /// The last line: it is served.
-    Done {
-        /// What.
-        model: String,
-        /// By which application it is queried.
-        app: String,
-        /// Its replicas; all are connected.
-        replicas: u32,
-    },
-    /// The last line: nothing has changed.
-    Failed(Failed),
-}
-
-/// Why a deployment did not happen.
-#[derive(Debug, Serialize)]
-pub struct Failed {
-    /// In a sentence.
-    pub cause: String,
-    /// The last lines that the container has written.
-    pub output: Vec<String>,
-}
-
-impl Failed {
-    fn before(cause: impl Into<String>) -> Self {
-        Self { cause: cause.into(), output: Vec::new() }
-    }
 }
 
 /// Carries deployments out. Shared by all threads.
@@ -218,21 +151,25 @@ impl Deployer {
             Ok(tried) => tried,
             Err(_) => Err(phase.late(id, request.timeout)),
         };
-        self.plane.cache.retire(TRIAL_SERIAL);
-        if let Err(mut cause) = tried {
-            let output = trial.output();
-            if let Some(last) = output.last().filter(|_| trial.state.borrow().exited.is_some()) {
-                cause = format!("{cause}: {}", last.trim());
+        let curve = match tried {
+            Ok(curve) => curve,
+            Err(mut cause) => {
+                let output = trial.output();
+                let has_exited = trial.state.borrow().exited.is_some();
+                if let Some(last) = output.last().filter(|_| has_exited) {
+                    cause = format!("{cause}: {}", last.trim());
+                }
+                guard.end().await;
+                return Err(Failed::with_output(&cause, output));
             }
-            guard.end().await;
-            return Err(Failed { cause, output });
-        }
-        let Deployment { model, replicas, app, .. } = &request.deployment;
+        };
+        let Deployment { model, replicas, app, make_current, .. } = &request.deployment;
         let (id, app, replicas) = (model.id.clone(), app.clone(), replicas.count);
-        self.register(request.deployment, guard).await?;
+        let waits = !make_current;
+        self.register(request.deployment, curve, guard).await?;
         tell(told, Progress::Registered);
-        info!(model = %id, %app, replicas, "deployed");
-        Ok(Progress::Done { model: id.to_string(), app: app.to_string(), replicas })
+        info!(model = %id, %app, replicas, waits, "deployed");
+        Ok(Progress::Done { model: id.to_string(), app: app.to_string(), replicas, waits })
     }
 
     async fn start(&self, deployment: &Deployment) -> Result<(TrialGuard, Trial), Failed> {
@@ -249,96 +186,18 @@ impl Deployer {
         Ok((TrialGuard { pool: self.pool.clone(), id: Some(id) }, trial))
     }
 
-    /// One replica connects and answers every batch.
-    async fn try_out(
-        &self,
-        request: &DeployRequest,
-        state: &mut watch::Receiver<TrialState>,
-        phase: &mut Phase,
-        started: Instant,
-        told: &mpsc::Sender<Progress>,
-    ) -> Result<(), String> {
-        let container = connected(state).await?;
-        let after_ms = u64::try_from((clock::now() - started).as_millis()).unwrap_or(u64::MAX);
-        tell(told, Progress::Connected { after_ms });
-        *phase = Phase::Answering;
-        let (mut first, mut queries, mut batch_time) = (None, 0, Duration::ZERO);
-        for batch in &request.batches {
-            let sent = clock::now();
-            let answers = tokio::select! {
-                biased;
-                answers = self.ask(&container, batch, sent + request.timeout) => answers?,
-                why = ended(state) => return Err(why),
-            };
-            batch_time = clock::now() - sent;
-            queries += answers.len();
-            for answer in answers {
-                let output = judge(answer)?;
-                first.get_or_insert(output);
-            }
-        }
-        let output = first.as_ref().map_or(&b"null"[..], Output::json);
-        let output = serde_json::from_slice(output).map_err(|error| error.to_string())?;
-        let batch_ms = batch_time.as_secs_f64() * 1e3;
-        tell(told, Progress::Answered { output, queries, batch_ms });
-        *phase = Phase::Growing;
-        self.grow(&request.deployment, state, told).await
-    }
-
-    /// All replicas connect.
-    async fn grow(
-        &self,
-        deployment: &Deployment,
-        state: &mut watch::Receiver<TrialState>,
-        told: &mpsc::Sender<Progress>,
-    ) -> Result<(), String> {
-        let wanted = deployment.replicas.count;
-        let grown = self.pool.send(GrowTrial(deployment.model.id.clone())).await;
-        grown.map_err(|_| pool_ended())?;
-        loop {
-            let connected = {
-                let state = state.borrow_and_update();
-                if state.has_failed() {
-                    return Err(format!("another replica did not come up: {}", failure(&state)));
-                }
-                state.connected.len()
-            };
-            tell(told, Progress::Replicas { connected, wanted });
-            if u32::try_from(connected).is_ok_and(|connected| connected >= wanted) {
-                return Ok(());
-            }
-            state.changed().await.map_err(|_| pool_ended())?;
-        }
-    }
-
-    /// Sends one batch to the container, past all queues; its replica is not attached to any.
-    async fn ask(
-        &self,
-        container: &Addr<Container>,
-        batch: &[Input],
-        deadline: Instant,
-    ) -> Result<SmallVec<[Answer; 1]>, String> {
-        let ticket = Ticket::new(batch.len(), self.plane.query_ids(batch.len()));
-        let flights: Vec<Arc<Flight>> = batch
-            .iter()
-            .enumerate()
-            .map(|(index, input)| {
-                let key = self.plane.cache.key(TRIAL_SERIAL, input.clone());
-                let waiter = Waiter { slot: ticket.slot(index), deadline };
-                Flight::new(key, clock::now(), waiter)
-            })
-            .filter(|flight| flight.start())
-            .collect();
-        let sent = container.send(RunBatch { flights: flights.into() }).await;
-        sent.map_err(|_| "the container's connection ended".to_owned())?;
-        ticket.filled().await;
-        Ok(ticket.close())
-    }
-
     /// Makes the change. It goes on, and ends the trial where it fails, if nobody waits any more.
-    async fn register(&self, deployment: Deployment, guard: TrialGuard) -> Result<(), Failed> {
-        let writer = Arc::clone(&self.writer);
+    async fn register(
+        &self,
+        deployment: Deployment,
+        curve: LatencyCurve,
+        guard: TrialGuard,
+    ) -> Result<(), Failed> {
+        let (writer, plane) = (Arc::clone(&self.writer), Arc::clone(&self.plane));
         let change = actix::spawn(async move {
+            let id = deployment.model.id.clone();
+            // Where its replicas start from when it is registered.
+            plane.curves.keep(curve.is_known().then(|| (id.clone(), curve)));
             let command = Command::Deploy(Box::new(deployment));
             match writer.execute(command, Origin::Admin).await {
                 Ok(()) => {
@@ -346,6 +205,7 @@ impl Deployer {
                     Ok(())
                 }
                 Err(error) => {
+                    plane.curves.take(&id);
                     guard.end().await;
                     Err(Failed::before(error.to_string()))
                 }
@@ -353,124 +213,5 @@ impl Deployer {
         });
         let ended = |_| Failed::before("the change was not acknowledged (it may still be written)");
         change.await.map_err(ended)?
-    }
-}
-
-/// What a trial is waited for.
-#[derive(Debug, Clone, Copy)]
-enum Phase {
-    Connecting,
-    Answering,
-    Growing,
-}
-
-impl Phase {
-    fn late(self, id: &ModelId, limit: Duration) -> String {
-        match self {
-            Self::Connecting => format!(
-                "no container connected as {id} within {limit:?}, though its process runs; does it \
-                 connect to CLIPPER_IP and CLIPPER_PORT under that name and version?"
-            ),
-            Self::Answering => {
-                format!("the container connected and did not answer a trial query within {limit:?}")
-            }
-            Self::Growing => format!(
-                "one replica answers, but not all of those asked for have connected within \
-                 {limit:?}"
-            ),
-        }
-    }
-}
-
-/// Whoever listens has missed nothing that it cannot do without.
-fn tell(told: &mpsc::Sender<Progress>, progress: Progress) {
-    let _ = told.try_send(progress);
-}
-
-/// The trial's connection, or why there will be none.
-async fn connected(state: &mut watch::Receiver<TrialState>) -> Result<Addr<Container>, String> {
-    let over = |state: &TrialState| !state.connected.is_empty() || state.has_failed();
-    let state = state.wait_for(over).await.map_err(|_| pool_ended())?;
-    match (&*state, state.connected.first()) {
-        (_, Some((_, container))) => Ok(container.clone()),
-        (TrialState { exited: Some(how), .. }, None) => {
-            Err(format!("the container ended before it connected ({how})"))
-        }
-        (state, None) => Err(format!("the container's connection was refused: {}", failure(state))),
-    }
-}
-
-/// Why a connected trial cannot answer any more.
-async fn ended(state: &mut watch::Receiver<TrialState>) -> String {
-    if state.wait_for(TrialState::has_failed).await.is_err() {
-        return pool_ended();
-    }
-    // A process that ends takes its connection with it: how it ended says more, if soon known.
-    let exited = state.wait_for(|state| state.exited.is_some());
-    let known = tokio::time::timeout(EXIT_WAIT, exited).await.is_ok();
-    let state = state.borrow();
-    match &state.exited {
-        Some(how) if known => format!("the container ended on a trial query ({how})"),
-        _ => format!("the container failed on a trial query: {}", failure(&state)),
-    }
-}
-
-/// What went wrong, the process's end first.
-fn failure(state: &TrialState) -> &str {
-    let why = state.exited.as_deref().or(state.dropped.as_deref());
-    why.unwrap_or("the connection was closed")
-}
-
-/// A connection that ended and its process's end are told by different roads.
-const EXIT_WAIT: Duration = Duration::from_secs(1);
-
-fn pool_ended() -> String {
-    "the container pool ended; try again".to_owned()
-}
-
-/// Whether an answer to a trial query is a prediction.
-fn judge(answer: Answer) -> Result<Output, String> {
-    match answer {
-        Answer::Default(reason) => Err(format!("the model failed on a trial query: {reason}")),
-        Answer::Output(output) => match error_in(&output) {
-            Some(why) => Err(format!("the model failed on a trial query: {why}")),
-            None => Ok(output),
-        },
-    }
-}
-
-/// The text of an output that stands for an error: `{"error": TEXT}`, with a `type` at most.
-fn error_in(output: &Output) -> Option<String> {
-    #[derive(serde::Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct ErrorOutput {
-        error: String,
-        #[serde(default, rename = "type")]
-        kind: Option<String>,
-    }
-    let ErrorOutput { error, kind } = serde_json::from_slice(output.json()).ok()?;
-    Some(match kind {
-        Some(kind) if !error.starts_with(&kind) => format!("{kind}: {error}"),
-        _ => error,
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn judged(text: &str) -> Result<Output, String> {
-        judge(Answer::Output(Output::from_text(text.as_bytes()).unwrap()))
-    }
-
-    #[test]
-    fn an_output_that_stands_for_an_error_is_no_prediction() {
-        assert!(judged("7").is_ok());
-        assert!(judged(r#"{"error": 0.25, "score": 1}"#).is_ok());
-        assert!(judged(r#"{"error": "text", "score": 1}"#).is_ok());
-        let failed = judged(r#"{"error": "3 features expected"}"#).unwrap_err();
-        assert_eq!(failed, "the model failed on a trial query: 3 features expected");
-        let failed = judged(r#"{"error": "bad", "type": "ValueError"}"#).unwrap_err();
-        assert!(failed.ends_with("ValueError: bad"), "{failed}");
     }
 }

@@ -303,6 +303,8 @@ pub enum ModelChange {
     Registered(Arc<ModelHandle>),
     /// Keep these replicas of a registered version alive.
     Planned(ModelId, Replicas),
+    /// Keep no replicas of it alive any more; those that connect by themselves stay.
+    Released(ModelId),
     /// Stop its child processes, detach its replicas.
     Retired(ModelId),
 }

@@ -35,9 +35,12 @@ mod container_list;
 pub mod container_pool;
 pub mod data_plane;
 pub mod deploy;
+pub mod deploy_progress;
+mod deploy_trial;
 pub mod directory;
 pub mod file_sd;
 pub mod kept;
+pub mod kept_curves;
 mod landing;
 pub mod launch;
 pub mod learned;
@@ -51,6 +54,7 @@ pub mod router;
 pub mod supervisor;
 pub mod trial;
 mod vigil;
+pub mod warm_up;
 pub mod watchdog;
 
 #[cfg(test)]

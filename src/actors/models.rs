@@ -72,14 +72,13 @@ pub struct Models {
     seq: u64,
     running: HashMap<ModelId, Running>,
     next_serial: u64,
-    /// What an earlier process has learned of models that are not registered yet.
-    kept_curves: HashMap<ModelId, LatencyCurve>,
     /// What the pool has not been told yet.
     changes: Vec<ModelChange>,
 }
 
 impl Models {
-    /// Nothing runs until [`Boot`] or [`Published`] says so.
+    /// Nothing runs until [`Boot`] or [`Published`] says so. `kept_curves` is what an earlier
+    /// process has learned.
     #[must_use]
     pub fn new(
         plane: Arc<DataPlane>,
@@ -88,6 +87,7 @@ impl Models {
         catalog: Kept<CatalogWriter>,
         kept_curves: HashMap<ModelId, LatencyCurve>,
     ) -> Self {
+        plane.curves.keep(kept_curves);
         Self {
             plane,
             arbiters,
@@ -96,7 +96,6 @@ impl Models {
             seq: 0,
             running: HashMap::new(),
             next_serial: 1,
-            kept_curves,
             changes: Vec::new(),
         }
     }
@@ -131,6 +130,7 @@ impl Models {
         match effect {
             Effect::ServeModel(spec) => self.serve(spec, ctx),
             Effect::KeepReplicas(id, replicas) => self.keep_replicas(id, replicas),
+            Effect::ReleaseReplicas(id) => self.release_replicas(id),
             Effect::StopModel(id) => self.retire(id),
             Effect::RouteModel(name, version) => {
                 self.plane.directory.route(name, version.clone());
@@ -142,13 +142,13 @@ impl Models {
     }
 
     fn serve(&mut self, spec: &ModelSpec, ctx: &mut Context<Self>) {
-        if self.running.get(&spec.id).is_some_and(|r| r.handle.spec == *spec) {
+        if self.running.get(&spec.id).is_some_and(|r| r.handle.spec.serves_as(spec)) {
             return;
         }
         let replicas = self.running.get(&spec.id).and_then(|running| running.replicas.clone());
         self.retire(&spec.id);
         let metrics = self.plane.metrics.model(&spec.id);
-        let curve = self.kept_curves.remove(&spec.id).unwrap_or_default();
+        let curve = self.plane.curves.take(&spec.id).unwrap_or_default();
         let handle = ModelHandle::new(spec.clone(), self.next_serial, metrics, curve);
         let handle = Arc::new(handle);
         self.next_serial += 1;
@@ -166,6 +166,12 @@ impl Models {
         let Some(running) = self.running.get_mut(id) else { return };
         running.replicas = Some(replicas.clone());
         self.changes.push(ModelChange::Planned(id.clone(), replicas.clone()));
+    }
+
+    fn release_replicas(&mut self, id: &ModelId) {
+        let Some(running) = self.running.get_mut(id) else { return };
+        running.replicas = None;
+        self.changes.push(ModelChange::Released(id.clone()));
     }
 
     /// Handles nothing else until the version's batcher is there: what comes next may be that

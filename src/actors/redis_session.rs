@@ -328,8 +328,9 @@ impl Session {
     /// lately, all are read. What the mark of it was then must still be so at the write.
     async fn learn_links(&mut self, command: &Command) -> Result<Entries, LinkError> {
         let model = match command {
-            Command::AddModel(model) => &model.id.name,
-            Command::SetModelVersion(id) => &id.name,
+            Command::AddModel(model) | Command::StageModel(model) => &model.id.name,
+            Command::Deploy(deployment) => &deployment.model.id.name,
+            Command::SetModelVersion(id) | Command::DeleteUnqueriedModel(id) => &id.name,
             _ => return Ok(Entries::new()),
         };
         let (mark, _) = self.link.read(&[linking_key(model)].into()).await?;

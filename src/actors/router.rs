@@ -128,6 +128,7 @@ impl Router {
             Effect::RouteApp(name, models) => self.link(name, models),
             Effect::ServeModel(_)
             | Effect::KeepReplicas(..)
+            | Effect::ReleaseReplicas(_)
             | Effect::StopModel(_)
             | Effect::RouteModel(..) => {}
         }

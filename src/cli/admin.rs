@@ -1,207 +1,21 @@
 //! `clipper admin ...`: every verb of the management frontend.
 
+mod args;
+
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, Subcommand};
 use serde::Deserialize as _;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::remote::{Failure, ServerArgs};
+pub(super) use self::args::AdminArgs;
+use self::args::{Apps, Containers, Links, Models, What};
+use super::remote::Failure;
 use super::{answer, exit};
-use clipper_domain::OnModelError;
 use clipper_tools::admin::rows::{AppRow, ContainerRow, ModelRow, hint};
 use clipper_tools::admin::{Client, ClientError, table};
-
-/// `clipper admin`
-#[allow(clippy::doc_markdown, reason = "the help prints these texts as they are")]
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Exits with 0 when done, 1 when the server refused, 2 when the command line is wrong and 3 when no
-server answers.
-
-Examples:
-  clipper admin apps add digits --input-type doubles --default-output -1 --slo-ms 20
-  clipper admin links add digits digits-model
-  clipper admin models list --watch 2
-  clipper admin containers list --json
-  clipper admin --url http://10.0.0.7:1338 models set-version digits-model 3")]
-pub(super) struct AdminArgs {
-    #[command(flatten)]
-    server: ServerArgs,
-    /// Print JSON.
-    #[arg(long, global = true)]
-    json: bool,
-    #[command(subcommand)]
-    what: What,
-}
-
-#[derive(Debug, Subcommand)]
-enum What {
-    /// Applications: what is queried.
-    #[command(subcommand)]
-    Apps(Apps),
-    /// Model versions.
-    #[command(subcommand)]
-    Models(Models),
-    /// Which application queries which model.
-    #[command(subcommand)]
-    Links(Links),
-    /// Connected replicas.
-    #[command(subcommand)]
-    Containers(Containers),
-    /// Print what an application has learnt about a user.
-    State {
-        /// The application.
-        app: String,
-        /// The user's number.
-        #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
-        uid: i64,
-    },
-    /// Ask whether the server is there and ready.
-    Ping,
-    /// Print the server's metrics.
-    Metrics {
-        /// In Prometheus' text format.
-        #[arg(long)]
-        prometheus: bool,
-    },
-}
-
-#[derive(Debug, Args)]
-struct Watch {
-    /// Print again and again, this often in seconds [default when given without a number: 2].
-    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2",
-          value_parser = super::value::seconds)]
-    watch: Option<Duration>,
-}
-
-#[derive(Debug, Subcommand)]
-enum Apps {
-    /// List them.
-    List(Watch),
-    /// Print one.
-    Show {
-        /// Which.
-        name: String,
-    },
-    /// Register one.
-    Add {
-        /// Its name.
-        name: String,
-        /// bytes, integers, floats, doubles or strings.
-        #[arg(long)]
-        input_type: String,
-        /// Sent when no model answers in time.
-        #[arg(long, allow_hyphen_values = true)]
-        default_output: String,
-        /// Its latency objective, ms.
-        #[arg(long, value_name = "MS", value_parser = super::value::slo_micros)]
-        slo_ms: i64,
-        /// What a caller gets for an input that the model answers with an error: the default
-        /// output with the error as its explanation (unless said), or the error.
-        #[arg(long, value_name = "CHOICE", value_parser = OnModelError::parse)]
-        on_model_error: Option<OnModelError>,
-    },
-    /// Remove one and its links.
-    Delete {
-        /// Which.
-        name: String,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-enum Models {
-    /// List them.
-    List(Watch),
-    /// Print one version; without a version, the current one.
-    Show {
-        /// Which model.
-        name: String,
-        /// Which version.
-        version: Option<String>,
-    },
-    /// Register a version and make it current. Its containers connect by themselves; see
-    /// `clipper deploy` for replicas that the server starts.
-    Add {
-        /// The model's name.
-        name: String,
-        /// The version.
-        version: String,
-        /// bytes, integers, floats, doubles or strings.
-        #[arg(long)]
-        input_type: String,
-        /// A free label; may be given more than once.
-        #[arg(long = "label")]
-        labels: Vec<String>,
-        /// The image or runtime that serves it; information only.
-        #[arg(long, default_value = "external")]
-        container_name: String,
-        /// Where its data came from; information only.
-        #[arg(long, default_value = "")]
-        data_path: String,
-        /// Queries of one message to a replica; -1 lets the server choose.
-        #[arg(long, default_value_t = -1, allow_negative_numbers = true)]
-        batch_size: i32,
-    },
-    /// Send queries to another version.
-    SetVersion {
-        /// Which model.
-        name: String,
-        /// Which version.
-        version: String,
-    },
-    /// Retire a version.
-    Delete {
-        /// Which model.
-        name: String,
-        /// Which version.
-        version: String,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-enum Links {
-    /// List them.
-    List {
-        /// Of this application only.
-        app: Option<String>,
-        #[command(flatten)]
-        watch: Watch,
-    },
-    /// Let an application query a model.
-    Add {
-        /// The application.
-        app: String,
-        /// The model.
-        model: String,
-    },
-    /// Take links away.
-    Remove {
-        /// The application.
-        app: String,
-        /// The models.
-        #[arg(required = true)]
-        models: Vec<String>,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-enum Containers {
-    /// List them.
-    List(Watch),
-    /// Print one.
-    Show {
-        /// Which model.
-        name: String,
-        /// Which version.
-        version: String,
-        /// Which replica.
-        replica: u32,
-    },
-}
 
 /// What a verb prints: for people and for programs.
 struct Shown {
@@ -364,14 +178,32 @@ fn apps(client: &Client, verb: &Apps) -> Outcome {
         Apps::Show { name } => {
             show(client, "get_application", &json!({"name": name}), "application", name)
         }
-        Apps::Add { name, input_type, default_output, slo_ms, on_model_error } => {
+        Apps::Add { name, input_type, default_output, slo_ms, on_model_error, no_cache } => {
             let mut body = json!({"name": name, "input_type": input_type,
                 "default_output": default_output, "latency_slo_micros": slo_ms});
             // Left out, servers that do not know it understand the rest.
             if let Some(choice) = on_model_error {
                 body["on_model_error"] = json!(choice);
             }
+            if *no_cache {
+                body["cache"] = json!(false);
+            }
             change(client, "add_app", &body, &[])
+        }
+        Apps::Update { name, default_output, slo_ms, on_model_error, cache } => {
+            let mut body = json!({"name": name});
+            let given = [
+                ("default_output", default_output.as_ref().map(|text| json!(text))),
+                ("latency_slo_micros", slo_ms.map(|micros| json!(micros))),
+                ("on_model_error", on_model_error.map(|choice| json!(choice))),
+                ("cache", cache.map(|cache| json!(cache))),
+            ];
+            for (key, value) in given {
+                if let Some(value) = value {
+                    body[key] = value;
+                }
+            }
+            change(client, "update_app", &body, &[("application", name)])
         }
         Apps::Delete { name } => {
             change(client, "delete_app", &json!({"name": name}), &[("application", name)])
@@ -404,10 +236,19 @@ fn models(client: &Client, verb: &Models) -> Outcome {
             container_name,
             data_path,
             batch_size,
+            no_switch,
+            no_cache,
         } => {
-            let body = json!({"model_name": name, "model_version": version,
+            let mut body = json!({"model_name": name, "model_version": version,
                 "input_type": input_type, "labels": labels, "container_name": container_name,
                 "model_data_path": data_path, "batch_size": batch_size});
+            // Left out, servers that do not know them understand the rest.
+            if *no_switch {
+                body["make_current"] = json!(false);
+            }
+            if *no_cache {
+                body["cache"] = json!(false);
+            }
             change(client, "add_model", &body, &[])
         }
         Models::SetVersion { name, version } => {
@@ -415,10 +256,21 @@ fn models(client: &Client, verb: &Models) -> Outcome {
             let id = format!("{name}:{version}");
             change(client, "set_model_version", &body, &[("version", &id)])
         }
-        Models::Delete { name, version } => {
-            let body = version_body(name, version);
+        Models::Delete { name, version, force } => {
+            let mut body = version_body(name, version);
+            body["force"] = json!(force);
             let id = format!("{name}:{version}");
-            change(client, "delete_versioned_model", &body, &[("version", &id)])
+            let done = change(client, "delete_versioned_model", &body, &[("version", &id)]);
+            done.map_err(|failure| match failure {
+                Failure::Said(why) if why.contains("is the current version") => {
+                    let switch = format!("clipper admin models set-version {name} VERSION");
+                    Failure::Said(format!(
+                        "{why}\nSwitch to another version first ({switch}), or delete it all the \
+                         same with --force"
+                    ))
+                }
+                other => other,
+            })
         }
     }
 }

@@ -21,10 +21,10 @@ const SLACK: Duration = Duration::from_secs(30);
 #[allow(clippy::doc_markdown, reason = "the help prints these texts as they are")]
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The server starts one replica, lets it answer a trial input and a small batch of it, starts the
-others, and only then registers the model and links it. Until then nothing changes: a deployment
-that fails, or is ended by Ctrl-C, leaves nothing behind. The replicas belong to the server: it
-starts them again when they die, and after its own restart.
+The server starts one replica, lets it answer the trial inputs and batches of growing size made of
+them, starts the others, and only then registers the model and links it. Until then nothing changes:
+a deployment that fails, or is ended by Ctrl-C, leaves nothing behind. The replicas belong to the
+server: it starts them again when they die, and after its own restart.
 
 Exits with 0 when the model answers, 1 when it does not or the server refused, 2 when the command
 line is wrong and 3 when no server answers.
@@ -40,7 +40,8 @@ pub(super) struct DeployArgs {
     /// The application that queries it.
     #[arg(long, value_name = "NAME")]
     app: String,
-    /// The model's name [default: the model that the application queries, else the file's name].
+    /// The model's name [default: the model that the application queries, else the file's name; of
+    /// a Python function FILE-FUNCTION where another application queries a model of that name].
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
     /// Its version [default: one more than the highest number there is].
@@ -55,15 +56,25 @@ pub(super) struct DeployArgs {
     /// Queries of one message to a replica; -1 lets the server choose.
     #[arg(long, value_name = "N", default_value_t = -1, allow_negative_numbers = true)]
     batch_size: i64,
-    /// Register the application, if it is not there, with this latency objective, ms.
+    /// The application's latency objective, ms: one that is not there is registered with it,
+    /// another gets it together with the new version.
     #[arg(long, value_name = "MS", value_parser = super::value::slo_micros)]
     slo_ms: Option<i64>,
-    /// And with this output for when no model answers in time.
-    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, requires = "slo_ms")]
+    /// The application's output for when no model answers in time, likewise.
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     default_output: Option<String>,
-    /// An input to try, as JSON [default: zeros, or a short text].
-    #[arg(long, value_name = "JSON", allow_hyphen_values = true, value_parser = json_text)]
-    example: Option<Value>,
+    /// An input to try and to warm up with, as JSON; may be given more than once [default: zeros,
+    /// or a short text].
+    #[arg(long = "example", value_name = "JSON", allow_hyphen_values = true,
+          value_parser = json_text)]
+    examples: Vec<Value>,
+    /// Start and register the version, and let queries stay with the current one: `clipper admin
+    /// models set-version` switches later.
+    #[arg(long)]
+    no_switch: bool,
+    /// Compute every query anew: keep no output of this version for equal queries.
+    #[arg(long)]
+    no_cache: bool,
     /// The Python that runs FILE.py.
     #[arg(long, value_name = "PROGRAM", default_value = "python3")]
     python: String,
@@ -142,11 +153,7 @@ impl DeployArgs {
         if is_new && self.slo_ms.is_none() {
             return Err(self.unknown_app(client)?);
         }
-        let linked = app["linked_models"][0].as_str();
-        let name = self.name.clone().or_else(|| linked.map(str::to_owned));
-        let Some(name) = name.or_else(|| deployment::name_of(&runtime)) else {
-            return Err(Failure::Said("a model that is a --command needs a --name".to_owned()));
-        };
+        let name = self.model_name(client, &app, &runtime)?;
         let version = match &self.version {
             Some(version) => version.clone(),
             None => next_version(client, &name)?,
@@ -158,15 +165,58 @@ impl DeployArgs {
             "input_type": input_type.long_name(), "replicas": self.replicas,
             "batch_size": self.batch_size, "timeout_ms": self.timeout.as_millis(),
         });
-        if let Some(input) = self.example.clone().or_else(|| declared_input(&runtime, input_type)) {
-            body["input"] = input;
+        // What is left out is understood by servers that do not know it.
+        match self.examples.as_slice() {
+            [] => {
+                if let Some(input) = declared_input(&runtime, input_type) {
+                    body["input"] = input;
+                }
+            }
+            [input] => body["input"] = input.clone(),
+            inputs => body["inputs"] = json!(inputs),
+        }
+        if self.no_switch {
+            body["make_current"] = json!(false);
+        }
+        if self.no_cache {
+            body["cache"] = json!(false);
         }
         if let Some(micros) = self.slo_ms.filter(|_| is_new) {
             let output = self.default_output.as_deref().unwrap_or_default();
             body["new_app"] = json!({"default_output": output, "latency_slo_micros": micros});
         }
+        if let Some(update) = self.update(&app).filter(|_| !is_new) {
+            body["update_app"] = update;
+        }
         body["runtime"] = runtime;
         Ok(body)
+    }
+
+    /// That of the command line, of the application's model, of the file: the first there is.
+    fn model_name(&self, client: &Client, app: &Value, runtime: &Value) -> Result<String, Failure> {
+        let linked = app["linked_models"][0].as_str();
+        if let Some(name) = self.name.as_deref().or(linked) {
+            return Ok(name.to_owned());
+        }
+        let apps = client.ask("get_all_applications", &json!({"verbose": true}))?;
+        let models = |app: &Value| app["linked_models"].as_array().cloned().unwrap_or_default();
+        let taken: Vec<Value> = apps.as_array().into_iter().flatten().flat_map(models).collect();
+        let is_taken = |name: &str| taken.iter().any(|model| model == name);
+        deployment::name_of(runtime, is_taken)
+            .ok_or_else(|| Failure::Said("a model that is a --command needs a --name".to_owned()))
+    }
+
+    /// What the command line says otherwise than the application that is there.
+    fn update(&self, app: &Value) -> Option<Value> {
+        let mut update = json!({});
+        if let Some(micros) = self.slo_ms.filter(|micros| app["latency_slo_micros"] != *micros) {
+            update["latency_slo_micros"] = json!(micros);
+        }
+        let output = self.default_output.as_deref();
+        if let Some(output) = output.filter(|output| app["default_output"] != *output) {
+            update["default_output"] = json!(output);
+        }
+        update.as_object().is_some_and(|update| !update.is_empty()).then_some(update)
     }
 
     fn unknown_app(&self, client: &Client) -> Result<Failure, ClientError> {
@@ -201,6 +251,13 @@ impl DeployArgs {
                 let output: String = step["output"].to_string().chars().take(200).collect();
                 self.say(&format!("  answers {output}; the trial batch took {ms:.1} ms"));
             }
+            "warmed_up" => self.say(&format!(
+                "  warmed up by {} batches of up to {} queries",
+                number("batches"),
+                number("largest")
+            )),
+            "warning" => self.say(&format!("WARNING: {}", text(&step["text"]))),
+            "registered" if self.no_switch => self.say("  registered"),
             "registered" => self.say("  registered and linked"),
             "replicas" => {
                 let (connected, wanted) = (number("connected"), number("wanted"));
@@ -213,7 +270,13 @@ impl DeployArgs {
     fn done(&self, last: &Value) -> ExitCode {
         if !self.json {
             let (model, app) = (text(&last["model"]), text(&last["app"]));
-            answer(format!("{model} answers for application '{app}'"));
+            match (self.no_switch, model.split_once(':')) {
+                (true, Some((name, version))) => answer(format!(
+                    "{model} is ready; let queries of application '{app}' go to it with: \
+                     clipper admin models set-version {name} {version}"
+                )),
+                _ => answer(format!("{model} answers for application '{app}'")),
+            }
         }
         ExitCode::SUCCESS
     }
@@ -224,7 +287,7 @@ impl DeployArgs {
             return ExitCode::FAILURE;
         }
         let mut says = format!("Not deployed: {cause}");
-        if self.example.is_none()
+        if self.examples.is_empty()
             && !cause.starts_with("the container failed")
             && cause.contains("trial query")
         {
@@ -254,6 +317,10 @@ fn with_advice(failure: Failure) -> Failure {
              clipper admin links remove"
         }
         400 if why.contains("already exists") => "\nLeave --version out for the next number",
+        400 if why.starts_with("Model '") && why.contains("would change what") => {
+            "\nGive it a name of its own: --name NAME. To let both query the model that is there: \
+             clipper admin links add"
+        }
         _ => "",
     };
     Failure::Said(format!("{why}{advice}"))

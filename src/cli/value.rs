@@ -27,8 +27,9 @@ pub(super) fn seconds(text: &str) -> Result<Duration, String> {
 
 /// Milliseconds into the microseconds of an objective; the server knows its limits.
 pub(super) fn slo_micros(text: &str) -> Result<i64, String> {
-    let expected = || "expected milliseconds, such as 20 or 0.5".to_owned();
+    let expected = || "expected milliseconds, 0.001 at least, such as 20 or 0.5".to_owned();
     let millis: f64 = text.parse().map_err(|_| expected())?;
     let duration = Duration::try_from_secs_f64(millis / 1e3).map_err(|_| expected())?;
-    i64::try_from(duration.as_micros()).map_err(|_| expected())
+    let micros = i64::try_from(duration.as_micros()).map_err(|_| expected())?;
+    if micros > 0 { Ok(micros) } else { Err(expected()) }
 }

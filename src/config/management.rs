@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::rule::Rule;
 use super::section::section;
+use clipper_domain::OldReplicas;
 
 section! {
     /// `[management]`: what the management frontend allows.
@@ -25,6 +26,17 @@ section! {
 
         /// Last lines of a failed container's output that its deployment shows.
         deploy_output_lines_max: usize = 20, Rule::int(1, 1_000, "lines");
+
+        /// Replicas of earlier versions that go on when a deployed version has become the current
+        /// one: "previous" are those of the version before, so that going back is one command;
+        /// "all" keeps every version's processes. The versions themselves stay registered.
+        deploy_old_replicas: OldReplicas = OldReplicas::Previous,
+            Rule::Choice(&["previous", "all"]);
+
+        /// A new version's replicas are warmed up this long at most before queries go to it,
+        /// milliseconds; 0: not at all. Batches of growing size, made of the trial inputs, teach
+        /// what the model costs, so that its first real batch is not cut into small ones.
+        deploy_warm_up_ms: u64 = 3_000, Rule::int(0, 86_400_000, "milliseconds");
     }
 }
 

@@ -87,6 +87,9 @@ pub struct ApplicationConfig {
     /// What a caller gets for a query that the model answers with an error.
     #[serde(default)]
     pub on_model_error: OnModelError,
+    /// Whether its queries may be answered from the prediction cache.
+    #[serde(default = "yes")]
+    pub cache: bool,
     /// The model it queries.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
@@ -108,6 +111,9 @@ pub struct ModelConfig {
     /// Free labels.
     #[serde(default)]
     pub labels: Vec<String>,
+    /// Whether its outputs may be kept in the prediction cache.
+    #[serde(default = "yes")]
+    pub cache: bool,
     /// How its replicas are started; absent = they connect by themselves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container: Option<ContainerConfig>,
@@ -123,6 +129,10 @@ impl ModelConfig {
         let version = ModelVersion::parse(&self.version);
         Ok(ModelId::new(name, version.map_err(|e| format!("model version: {e}"))?))
     }
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn adaptive() -> i64 {

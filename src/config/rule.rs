@@ -20,6 +20,8 @@ pub enum Rule {
         /// What it counts.
         unit: &'static str,
     },
+    /// true or false.
+    Bool,
     /// `IP:PORT`.
     Address,
     /// `tcp://IP:PORT`, see [`rpc_socket_addr`].
@@ -121,6 +123,7 @@ impl Rule {
     pub fn accepted(&self) -> String {
         match self {
             Self::Int { min, max, unit } => format!("a whole number of {unit}, {min} to {max}"),
+            Self::Bool => "true or false".into(),
             Self::Address => "IP:PORT such as \"127.0.0.1:1337\"".into(),
             Self::RpcAddress => "tcp://IP:PORT such as \"tcp://127.0.0.1:7000\"".into(),
             Self::RedisUrl => {
@@ -149,6 +152,7 @@ impl Rule {
     pub fn check(&self, value: &Value) -> Result<(), String> {
         let fits = match (self, value) {
             (Self::Int { min, max, .. }, Value::Integer(n)) => (min..=max).contains(&n),
+            (Self::Bool, Value::Boolean(_)) => true,
             (Self::Slo, Value::Integer(n)) => LatencySlo::from_micros(*n).is_some(),
             (Self::BatchSize, Value::Integer(n)) => BatchSize::from_number(*n).is_some(),
             (Self::Names, Value::Array(items)) => {
@@ -188,9 +192,12 @@ impl Rule {
                 return Err(format!("expected {}", self.accepted()));
             }
             Self::AnyText | Self::RedisUrl => true,
-            Self::Int { .. } | Self::Slo | Self::BatchSize | Self::Names | Self::CommandLine => {
-                false
-            }
+            Self::Int { .. }
+            | Self::Bool
+            | Self::Slo
+            | Self::BatchSize
+            | Self::Names
+            | Self::CommandLine => false,
         };
         if fits { Ok(()) } else { Err(self.refuse(&quote(text))) }
     }
@@ -203,6 +210,9 @@ impl Rule {
         let value = match self {
             Self::Int { .. } | Self::Slo | Self::BatchSize => {
                 Value::Integer(text.trim().parse().map_err(|_| self.refuse(&quote(text)))?)
+            }
+            Self::Bool => {
+                Value::Boolean(text.trim().parse().map_err(|_| self.refuse(&quote(text)))?)
             }
             _ => Value::String(text.to_owned()),
         };

@@ -96,6 +96,7 @@ pub const APPLICATION: &[Key] = &[
     needed("default_output", Rule::AnyText),
     needed("latency_slo_micros", Rule::Slo),
     key("on_model_error", Rule::Choice(OnModelError::NAMES)),
+    key("cache", Rule::Bool),
     key("model", Rule::Name),
 ];
 
@@ -109,6 +110,7 @@ pub const MODEL: &[Key] = &[
     needed("input_type", Rule::InputType),
     key("batch_size", Rule::BatchSize),
     key("labels", Rule::Names),
+    key("cache", Rule::Bool),
 ];
 
 /// The table of a model that says how its replicas are started.

@@ -171,12 +171,16 @@ impl<'a> Object<'a> {
         self.decode(self.typed(key, "String")?)
     }
 
-    /// A text member that may be missing.
+    /// A member that may be missing, read as `read` does if it is there.
     ///
     /// # Errors
-    /// It is of another type, or holds a broken escape.
-    pub fn string_if_there(&self, key: &'static str) -> Result<Option<Cow<'a, str>>, SchemaError> {
-        self.get(key).map(|_| self.string(key)).transpose()
+    /// Those of `read`.
+    pub fn optional<T>(
+        &self,
+        key: &'static str,
+        read: impl FnOnce(&Self, &'static str) -> Result<T, SchemaError>,
+    ) -> Result<Option<T>, SchemaError> {
+        self.get(key).map(|_| read(self, key)).transpose()
     }
 
     /// A member that is an array of texts.

@@ -13,6 +13,11 @@ pub enum Event {
         /// The definition, whole.
         app: AppSpec,
     },
+    /// An application's definition was changed; its links stay.
+    AppChanged {
+        /// The definition, whole.
+        app: AppSpec,
+    },
     /// An application and its links were removed.
     AppDeleted {
         /// Which.
@@ -31,6 +36,12 @@ pub enum Event {
         id: ModelId,
         /// What they are.
         replicas: Replicas,
+    },
+    /// The server keeps no replicas of a model version any more; the version stays. Of this server
+    /// alone, as the plan was.
+    ReplicasReleased {
+        /// Which version.
+        id: ModelId,
     },
     /// A version became its model's current one.
     ModelVersionSet {

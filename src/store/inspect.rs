@@ -6,6 +6,7 @@ use std::fmt;
 use std::path::Path;
 
 use serde::Serialize;
+use time::OffsetDateTime;
 
 use super::error::StoreError;
 use super::event::Envelope;
@@ -42,7 +43,24 @@ pub fn line(envelope: &Envelope) -> String {
         super::event::Origin::Frontend => "frontend",
         super::event::Origin::Import => "import",
     };
-    format!("{:>8}  {}  {origin:<9}  {event}", envelope.seq, envelope.recorded_at_ms)
+    format!("{:>8}  {}  {origin:<9}  {event}", envelope.seq, utc(envelope.recorded_at_ms))
+}
+
+/// A time as RFC 3339 has it, in UTC: people compare it with their logs.
+fn utc(unix_ms: u64) -> String {
+    let seconds = i64::try_from(unix_ms / 1_000).unwrap_or(i64::MAX);
+    let Ok(t) = OffsetDateTime::from_unix_timestamp(seconds) else {
+        return format!("{unix_ms} ms");
+    };
+    let (month, ms) = (u8::from(t.month()), unix_ms % 1_000);
+    format!(
+        "{:04}-{month:02}-{:02}T{:02}:{:02}:{:02}.{ms:03}Z",
+        t.year(),
+        t.day(),
+        t.hour(),
+        t.minute(),
+        t.second()
+    )
 }
 
 /// What a check of the whole store found.
@@ -195,5 +213,18 @@ pub fn state(
         }
         Err(error) if at.is_none() => Err(error),
         Ok(_) | Err(_) => Err(not_kept),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn line_26_times_are_of_a_calendar() {
+        assert_eq!(utc(0), "1970-01-01T00:00:00.000Z");
+        assert_eq!(utc(1_700_000_000_012), "2023-11-14T22:13:20.012Z");
+        assert_eq!(utc(1_709_251_199_999), "2024-02-29T23:59:59.999Z");
+        assert_eq!(utc(u64::MAX), format!("{} ms", u64::MAX));
     }
 }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::event::Event;
 use clipper_domain::{
     AppName, AppSpec, Command, CommandError, Deployment, InputType, ModelId, ModelName, ModelSpec,
-    ModelVersion, Replicas,
+    ModelVersion, OldReplicas, Replicas,
 };
 
 /// What an applied event asks of the actors. Run only after the event is durable.
@@ -26,6 +26,8 @@ pub enum Effect {
     ServeModel(ModelSpec),
     /// Keep processes of this model version alive.
     KeepReplicas(ModelId, Replicas),
+    /// Keep no processes of this model version alive any more; it stays registered.
+    ReleaseReplicas(ModelId),
     /// Drop its replicas, its queue and its cache entries.
     StopModel(ModelId),
     /// Queries to the model go to this version from now on (`None`: to no version).
@@ -166,22 +168,42 @@ impl Catalog {
                 }
                 Ok(vec![Event::AppDeleted { name: name.clone() }])
             }
+            Command::UpdateApp(update) => {
+                let Some(app) = self.apps.get(&update.name) else {
+                    return Err(CommandError::AppUnknown(update.name.clone()));
+                };
+                let changed = update.applied_to(app);
+                Ok(if changed == *app { vec![] } else { vec![Event::AppChanged { app: changed }] })
+            }
             Command::AddModel(model) => {
-                if self.model_by_id(&model.id).is_some() {
-                    return Err(CommandError::ModelExists(model.id.clone()));
-                }
-                self.check_linked_apps_take(&model.id.name, model.input_type)?;
+                self.check_new_version(model)?;
                 Ok(vec![
                     Event::ModelAdded { model: model.clone() },
                     Event::ModelVersionSet { id: model.id.clone() },
                 ])
             }
-            Command::SetModelVersion(id) => self.decide_set_version(id),
-            Command::DeleteVersionedModel(id) => {
-                if self.model_by_id(id).is_none() {
-                    return Err(CommandError::ModelVersionUnknown(id.clone()));
+            Command::StageModel(model) => {
+                self.check_new_version(model)?;
+                Ok(vec![Event::ModelAdded { model: model.clone() }])
+            }
+            Command::DescribeModel(model) => match self.model_by_id(&model.id) {
+                None => Err(CommandError::ModelVersionUnknown(model.id.clone())),
+                Some(known) if known == model => Ok(Vec::new()),
+                Some(known) if known.serves_as(model) => {
+                    Ok(vec![Event::ModelAdded { model: model.clone() }])
                 }
-                Ok(vec![Event::ModelVersionRetired { id: id.clone() }])
+                Some(_) => Err(CommandError::ModelExists(model.id.clone())),
+            },
+            Command::SetModelVersion(id) => self.decide_set_version(id),
+            Command::DeleteVersionedModel(id) => self.decide_delete_version(id),
+            Command::DeleteUnqueriedModel(id) => {
+                if self.current.get(&id.name) == Some(&id.version)
+                    && let Some(app) = self.apps_of(&id.name).next()
+                {
+                    let (id, app) = (id.clone(), app.clone());
+                    return Err(CommandError::VersionQueried { id, app });
+                }
+                self.decide_delete_version(id)
             }
             Command::AddModelLinks { app, models } => self.decide_link(app, models),
             Command::DeleteModelLinks { app, models } => self.decide_unlink(app, models),
@@ -189,42 +211,92 @@ impl Catalog {
         }
     }
 
+    fn decide_delete_version(&self, id: &ModelId) -> Result<Vec<Event>, CommandError> {
+        if self.model_by_id(id).is_none() {
+            return Err(CommandError::ModelVersionUnknown(id.clone()));
+        }
+        Ok(vec![Event::ModelVersionRetired { id: id.clone() }])
+    }
+
+    fn check_new_version(&self, model: &ModelSpec) -> Result<(), CommandError> {
+        if self.model_by_id(&model.id).is_some() {
+            return Err(CommandError::ModelExists(model.id.clone()));
+        }
+        self.check_linked_apps_take(&model.id.name, model.input_type)
+    }
+
+    /// The applications that are linked to a model.
+    fn apps_of<'c>(&'c self, model: &'c ModelName) -> impl Iterator<Item = &'c AppName> {
+        self.links.iter().filter(|(_, models)| models.contains(model)).map(|(app, _)| app)
+    }
+
     fn decide_deploy(&self, deployment: &Deployment) -> Result<Vec<Event>, CommandError> {
-        let Deployment { model, replicas, app, new_app } = deployment;
+        let Deployment { model, replicas, app, new_app, app_update, make_current, .. } = deployment;
         let (id, name) = (&model.id, &model.id.name);
         let known = self.apps.get(app);
         let Some(spec) = known.or(new_app.as_ref()) else {
             return Err(CommandError::LinkUnknownApp(app.clone()));
         };
-        let linked = self.linked_models(app.as_str()).next();
-        if let Some(linked) = linked.filter(|linked| *linked != name) {
-            let (app, linked) = (app.clone(), linked.clone());
-            return Err(CommandError::LinkedElsewhere { app, linked });
-        }
-        if spec.input_type != model.input_type {
-            return Err(CommandError::LinkIncompatible {
-                model: name.clone(),
-                model_type: model.input_type,
-                app_type: spec.input_type,
-            });
-        }
-        let added = self.decide(&Command::AddModel(model.clone()))?;
+        self.check_deployable(deployment, spec)?;
         let mut events = Vec::new();
         if known.is_none() {
             events.push(Event::AppAdded { app: spec.clone() });
+        } else if let Some(changed) = app_update.as_ref().map(|update| update.applied_to(spec))
+            && changed != *spec
+        {
+            events.push(Event::AppChanged { app: changed });
         }
-        for event in added {
-            // Replicas first: a version is there to be queried when it becomes current.
-            if matches!(event, Event::ModelVersionSet { .. }) {
-                let (id, replicas) = (id.clone(), replicas.clone());
-                events.push(Event::ReplicasPlanned { id, replicas });
+        // Replicas first: a version is there to be queried when it becomes current.
+        events.push(Event::ModelAdded { model: model.clone() });
+        events.push(Event::ReplicasPlanned { id: id.clone(), replicas: replicas.clone() });
+        if *make_current {
+            events.push(Event::ModelVersionSet { id: id.clone() });
+            if self.linked_models(app.as_str()).next().is_none() {
+                events.push(Event::ModelLinked { app: app.clone(), model: name.clone() });
             }
-            events.push(event);
-        }
-        if linked.is_none() {
-            events.push(Event::ModelLinked { app: app.clone(), model: name.clone() });
+            events.extend(self.released(deployment));
         }
         Ok(events)
+    }
+
+    fn check_deployable(&self, deployment: &Deployment, app: &AppSpec) -> Result<(), CommandError> {
+        let (model, name) = (&deployment.model, &deployment.model.id.name);
+        match self.linked_models(app.name.as_str()).next() {
+            Some(linked) if linked == name => {}
+            Some(linked) => {
+                let (app, linked) = (app.name.clone(), linked.clone());
+                return Err(CommandError::LinkedElsewhere { app, linked });
+            }
+            None => {
+                let others: Vec<AppName> = self.apps_of(name).cloned().collect();
+                let (app, model) = (app.name.clone(), name.clone());
+                if !others.is_empty() {
+                    return Err(CommandError::ModelOfOthers { model, app, others });
+                }
+                if !deployment.make_current {
+                    return Err(CommandError::NothingToStayWith { app, model });
+                }
+            }
+        }
+        if app.input_type != model.input_type {
+            return Err(CommandError::LinkIncompatible {
+                model: name.clone(),
+                model_type: model.input_type,
+                app_type: app.input_type,
+            });
+        }
+        self.check_new_version(model)
+    }
+
+    /// The replicas that end when the deployed version has taken over.
+    fn released(&self, deployment: &Deployment) -> impl Iterator<Item = Event> {
+        let name = &deployment.model.id.name;
+        let previous = self.current.get(name);
+        let ends = deployment.old_replicas == OldReplicas::Previous;
+        let old = self.replicas.keys().filter(move |id| {
+            ends && id.name == *name && previous.is_some_and(|previous| *previous != id.version)
+        });
+        old.map(|id| Event::ReplicasReleased { id: id.clone() })
     }
 
     fn decide_set_version(&self, id: &ModelId) -> Result<Vec<Event>, CommandError> {
@@ -332,6 +404,10 @@ impl Catalog {
                 self.apps.insert(app.name.clone(), app.clone());
                 vec![Effect::ServeApp(app.clone()), self.route_app(&app.name)]
             }
+            Event::AppChanged { app } => {
+                self.apps.insert(app.name.clone(), app.clone());
+                vec![Effect::ServeApp(app.clone())]
+            }
             Event::AppDeleted { name } => {
                 self.apps.remove(name);
                 self.links.remove(name);
@@ -349,6 +425,10 @@ impl Catalog {
                 self.replicas.insert(id.clone(), replicas.clone());
                 vec![Effect::KeepReplicas(id.clone(), replicas.clone())]
             }
+            Event::ReplicasReleased { id } => match self.replicas.remove(id) {
+                Some(_) => vec![Effect::ReleaseReplicas(id.clone())],
+                None => Vec::new(),
+            },
             Event::ModelVersionSet { id } => {
                 self.current.insert(id.name.clone(), id.version.clone());
                 vec![Effect::RouteModel(id.name.clone(), Some(id.version.clone()))]

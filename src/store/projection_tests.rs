@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::store::samples::{
     add_app, add_model, any_command, app, app_name, changes, deploy, model, model_id, model_name,
+    update,
 };
 
 fn link(app: &str, models: &[&str]) -> Command {
@@ -74,6 +75,101 @@ fn a_deployment_is_one_change_or_none() {
     state.apply(&Event::ModelVersionRetired { id: model_id("m", "3") });
     assert_eq!(kept(&state), 0);
     assert!(!serde_json::to_string(&golden_state()).unwrap().contains("replicas"));
+}
+
+fn run(state: &mut Catalog, command: &Command) -> Vec<Event> {
+    let events = state.decide(command).unwrap();
+    for event in &events {
+        state.apply(event);
+    }
+    events
+}
+
+/// A deployment with something else about it.
+fn deploy_with(change: impl FnOnce(&mut Deployment), command: Command) -> Command {
+    let Command::Deploy(mut deployment) = command else { panic!("{command:?}") };
+    change(&mut deployment);
+    Command::Deploy(deployment)
+}
+
+#[test]
+fn line_18_a_deployment_never_changes_what_another_application_answers() {
+    let mut state = golden_state();
+    run(&mut state, &add_app("new"));
+    for command in [
+        deploy("m", "3", "new", InputType::Doubles, false),
+        deploy("m", "3", "brand-new", InputType::Doubles, true),
+    ] {
+        let refusal = state.decide(&command).unwrap_err().to_string();
+        assert!(refusal.contains("'m' is what application 'app' queries"), "{refusal}");
+        assert!(refusal.contains("new'"), "{refusal}");
+    }
+    // Linked on purpose, they share it: a new version is for both.
+    run(&mut state, &link("new", &["m"]));
+    run(&mut state, &deploy("m", "3", "new", InputType::Doubles, false));
+}
+
+#[test]
+fn line_19_a_version_can_be_registered_without_switching_to_it() {
+    let mut state = golden_state();
+    run(&mut state, &Command::StageModel(model("m", "3", InputType::Doubles)));
+    assert_eq!(state.current_version("m").unwrap().as_str(), "2");
+    let wait = |deployment: &mut Deployment| deployment.make_current = false;
+    let events =
+        run(&mut state, &deploy_with(wait, deploy("m", "4", "app", InputType::Doubles, false)));
+    assert_eq!(events.len(), 2, "{events:?}");
+    assert_eq!(state.current_version("m").unwrap().as_str(), "2");
+    let first = deploy_with(wait, deploy("n", "1", "app2", InputType::Doubles, true));
+    let refusal = state.decide(&first).unwrap_err().to_string();
+    assert!(refusal.contains("'app2' does not query model 'n' yet"), "{refusal}");
+}
+
+#[test]
+fn line_19_the_current_version_of_a_linked_model_is_guarded_where_that_is_asked_for() {
+    let mut state = golden_state();
+    let guarded = |version| Command::DeleteUnqueriedModel(model_id("m", version));
+    let refusal = state.decide(&guarded("2")).unwrap_err().to_string();
+    assert!(refusal.contains("application 'app' queries it"), "{refusal}");
+    run(&mut state, &guarded("1"));
+    run(&mut state, &Command::DeleteUnqueriedModel(model_id("other", "1")));
+    // Clients of the original ask for no guard.
+    run(&mut state, &Command::DeleteVersionedModel(model_id("m", "2")));
+}
+
+#[test]
+fn line_22_an_application_is_changed_by_an_event_and_keeps_its_links() {
+    let mut state = golden_state();
+    let events = run(&mut state, &Command::UpdateApp(update("app", 7)));
+    assert_eq!(events.len(), 1);
+    let app = state.app("app").unwrap();
+    assert_eq!((app.latency_slo.as_micros(), app.cache), (7, false));
+    assert_eq!(app.default_output, "-1");
+    assert_eq!(state.linked_models("app").count(), 1);
+    assert_eq!(run(&mut state, &Command::UpdateApp(update("app", 7))), [], "nothing to change");
+    let unknown = state.decide(&Command::UpdateApp(update("zzz", 7))).unwrap_err();
+    assert_eq!(unknown.to_string(), "Application 'zzz' does not exist");
+    let slower = |deployment: &mut Deployment| deployment.app_update = Some(update("app", 9));
+    let events =
+        run(&mut state, &deploy_with(slower, deploy("m", "3", "app", InputType::Doubles, true)));
+    assert!(matches!(events[0], Event::AppChanged { .. }), "{events:?}");
+}
+
+#[test]
+fn line_26_replicas_of_versions_before_the_previous_one_end_with_a_deployment() {
+    let mut state = golden_state();
+    let version = |version: &str| deploy("m", version, "app", InputType::Doubles, false);
+    let kept = |state: &Catalog| -> Vec<String> {
+        state.replicas().map(|(id, _)| id.version.to_string()).collect()
+    };
+    run(&mut state, &version("3"));
+    run(&mut state, &version("4"));
+    assert_eq!(kept(&state), ["3", "4"]);
+    run(&mut state, &version("5"));
+    assert_eq!(kept(&state), ["4", "5"]);
+    assert!(state.model("m", "3").is_some(), "the version itself stays");
+    let all = |deployment: &mut Deployment| deployment.old_replicas = OldReplicas::All;
+    run(&mut state, &deploy_with(all, version("6")));
+    assert_eq!(kept(&state), ["4", "5", "6"]);
 }
 
 #[test]
@@ -255,6 +351,7 @@ impl Served {
             }
             Effect::ServeModel(model) => drop(self.models.insert(model.id.clone(), model)),
             Effect::KeepReplicas(id, replicas) => drop(self.replicas.insert(id, replicas)),
+            Effect::ReleaseReplicas(id) => drop(self.replicas.remove(&id)),
             Effect::StopModel(id) => {
                 self.models.remove(&id);
                 self.replicas.remove(&id);

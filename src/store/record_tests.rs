@@ -9,7 +9,7 @@ use crate::store::event::{Event, Origin};
 use crate::store::projection::Catalog;
 use crate::store::replay::Snapshot;
 use crate::store::samples::{
-    add_app, add_model, app, app_name, changes, model_id, model_name, replicas,
+    add_app, add_model, app, app_name, changes, model_id, model_name, replicas, update,
 };
 use clipper_domain::{Command, InputType};
 
@@ -30,6 +30,7 @@ fn version_1() -> Vec<(&'static str, usize, Envelope)> {
         for (at, mut envelope) in change.into_iter().enumerate() {
             let name = match envelope.event {
                 Event::AppAdded { .. } => "app_added",
+                Event::AppChanged { .. } => "app_changed",
                 Event::AppDeleted { .. } => "app_deleted",
                 Event::ModelAdded { .. } => "model_added",
                 Event::ModelVersionSet { .. } => "model_version_set",
@@ -38,6 +39,7 @@ fn version_1() -> Vec<(&'static str, usize, Envelope)> {
                 Event::ModelLinked { .. } => "model_linked",
                 Event::ModelUnlinked { .. } => "model_unlinked",
                 Event::ReplicasPlanned { .. } => "replicas_planned",
+                Event::ReplicasReleased { .. } => "replicas_released",
             };
             let origins = [Origin::Admin, Origin::Bootstrap, Origin::Redis];
             envelope.origin = origins[records.len() % origins.len()];
@@ -54,6 +56,16 @@ fn version_1() -> Vec<(&'static str, usize, Envelope)> {
     let seq = records.len() as u64 + 1;
     let planned = Envelope { seq, recorded_at_ms: 0, origin: Origin::Admin, event };
     records.push(("replicas_planned", 0, planned));
+    // Kinds that version 1 has got since.
+    let changed = update("digits", 7).applied_to(&app("digits", InputType::Doubles));
+    let id = model_id("digits-model", "1");
+    for (name, event) in [
+        ("app_changed", Event::AppChanged { app: changed }),
+        ("replicas_released", Event::ReplicasReleased { id }),
+    ] {
+        let seq = records.len() as u64 + 1;
+        records.push((name, 0, Envelope { seq, recorded_at_ms: 0, origin: Origin::Admin, event }));
+    }
     records
 }
 

@@ -6,8 +6,9 @@ use super::event::{Envelope, Origin};
 use super::journal::Change;
 use super::projection::Catalog;
 use clipper_domain::{
-    AppName, AppSpec, BatchSize, Command, DEFAULT_POLICY, Deployment, InputType, LatencySlo,
-    ModelId, ModelName, ModelSpec, ModelVersion, OnModelError, Replicas, Runtime,
+    AppName, AppSpec, AppUpdate, BatchSize, Command, DEFAULT_POLICY, Deployment, InputType,
+    LatencySlo, ModelId, ModelName, ModelSpec, ModelVersion, OldReplicas, OnModelError, Replicas,
+    Runtime,
 };
 
 /// An application name.
@@ -34,6 +35,7 @@ pub(crate) fn app(name: &str, input_type: InputType) -> AppSpec {
         default_output: "-1".to_owned(),
         latency_slo: LatencySlo::from_micros(100_000).unwrap(),
         on_model_error: OnModelError::Default,
+        cache: true,
     }
 }
 
@@ -46,6 +48,7 @@ pub(crate) fn model(name: &str, version: &str, input_type: InputType) -> ModelSp
         container_name: "noop:1".to_owned(),
         model_data_path: "/models/x".to_owned(),
         batch_size: BatchSize::Adaptive,
+        cache: true,
     }
 }
 
@@ -77,7 +80,19 @@ pub(crate) fn deploy(
         replicas: replicas(),
         app: app_name(app_of),
         new_app: new.then(|| app(app_of, input_type)),
+        app_update: None,
+        make_current: true,
+        old_replicas: OldReplicas::Previous,
     }))
+}
+
+/// An application's objective and use of the cache become others.
+pub(crate) fn update(name: &str, slo_micros: i64) -> AppUpdate {
+    AppUpdate {
+        latency_slo: LatencySlo::from_micros(slo_micros),
+        cache: Some(slo_micros % 2 == 0),
+        ..AppUpdate::of(app_name(name))
+    }
 }
 
 /// The changes that `commands` make, refused ones left out, numbered from 1; and the final state.
@@ -103,12 +118,17 @@ pub(crate) fn changes(commands: &[Command]) -> (Vec<Change>, Catalog) {
 /// Any command over few names, so that commands meet each other's results.
 pub(crate) fn any_command() -> impl Strategy<Value = Command> {
     let name = prop::sample::select(vec!["a", "b", "c"]);
-    let version = prop::sample::select(vec!["1", "2"]);
+    let version = prop::sample::select(vec!["1", "2", "3"]);
     let input_type = prop::sample::select(vec![InputType::Doubles, InputType::Strings]);
     let models = prop::collection::vec(name.clone().prop_map(model_name), 0..3);
     prop_oneof![
         (name.clone(), input_type.clone()).prop_map(|(n, t)| Command::AddApp(app(n, t))),
+        (name.clone(), 1..4_i64).prop_map(|(n, slo)| Command::UpdateApp(update(n, slo))),
         name.clone().prop_map(|n| Command::DeleteApp(app_name(n))),
+        (name.clone(), version.clone(), input_type.clone())
+            .prop_map(|(n, v, t)| Command::StageModel(model(n, v, t))),
+        (name.clone(), version.clone())
+            .prop_map(|(n, v)| Command::DeleteUnqueriedModel(model_id(n, v))),
         (name.clone(), version.clone(), input_type.clone())
             .prop_map(|(n, v, t)| Command::AddModel(model(n, v, t))),
         (name.clone(), version.clone()).prop_map(|(n, v)| Command::SetModelVersion(model_id(n, v))),

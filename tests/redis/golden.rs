@@ -9,7 +9,11 @@ use crate::redis::golden_setup::{BEFORE, Step};
 use crate::redis::harness::{Clipper, Http, Redis, until_true};
 
 /// What the original answered otherwise on purpose or by fault, with our status.
-const OTHERWISE: &[(&str, u16)] = &[("add_app odd chars in name", 400), ("update label int", 200)];
+const OTHERWISE: &[(&str, u16)] = &[
+    ("add_app odd chars in name", 400),
+    ("add_model missing batch_size", 200),
+    ("update label int", 200),
+];
 
 #[derive(Deserialize)]
 struct Exchange {
@@ -105,7 +109,7 @@ impl Expected {
             ("labels", texts(body, "labels").join(",")),
             ("container_name", t("container_name")),
             ("model_data_path", t("model_data_path")),
-            ("batch_size", t("batch_size")),
+            ("batch_size", body.get("batch_size").map_or("-1".to_owned(), ToString::to_string)),
             ("valid", String::new()),
         ]);
         self.0.insert((2, format!("{}:{}", t("model_name"), t("model_version"))), row);

@@ -109,4 +109,60 @@ pub struct AppSpec {
     /// that did not know it lack it.
     #[serde(default, skip_serializing_if = "OnModelError::is_default")]
     pub on_model_error: OnModelError,
+    /// Whether its queries may be answered by what an earlier equal query was answered.
+    #[serde(default = "cached", skip_serializing_if = "is_cached")]
+    pub cache: bool,
+}
+
+/// What applications and models have that do not say.
+pub(crate) fn cached() -> bool {
+    true
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+pub(crate) fn is_cached(cache: &bool) -> bool {
+    *cache
+}
+
+/// A change of an application's definition; what is `None` stays as it is. Its input type cannot
+/// change, because models and clients rely on it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AppUpdate {
+    /// Which application.
+    pub name: AppName,
+    /// The output sent when no model answers in time.
+    pub default_output: Option<String>,
+    /// The objective.
+    pub latency_slo: Option<LatencySlo>,
+    /// What its callers get for a query that the model answers with an error.
+    pub on_model_error: Option<OnModelError>,
+    /// Whether its queries may be answered from the cache.
+    pub cache: Option<bool>,
+}
+
+impl AppUpdate {
+    /// A change of nothing yet.
+    #[must_use]
+    pub fn of(name: AppName) -> Self {
+        Self { name, default_output: None, latency_slo: None, on_model_error: None, cache: None }
+    }
+
+    /// Whether it changes nothing whatever the application is.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::of(self.name.clone())
+    }
+
+    /// The definition after the change.
+    #[must_use]
+    pub fn applied_to(&self, app: &AppSpec) -> AppSpec {
+        let mut changed = app.clone();
+        if let Some(output) = &self.default_output {
+            changed.default_output.clone_from(output);
+        }
+        changed.latency_slo = self.latency_slo.unwrap_or(app.latency_slo);
+        changed.on_model_error = self.on_model_error.unwrap_or(app.on_model_error);
+        changed.cache = self.cache.unwrap_or(app.cache);
+        changed
+    }
 }

@@ -3,21 +3,31 @@
 //! The texts are those of the original's management frontend, as recorded in the golden exchanges;
 //! `clipper_admin` shows them to its users.
 
-use super::{AppName, AppSpec, Deployment, InputType, ModelId, ModelName, ModelSpec};
+use std::fmt;
+
+use super::{AppName, AppSpec, AppUpdate, Deployment, InputType, ModelId, ModelName, ModelSpec};
 
 /// A change a user asks for. Imperative; what came of it is an [`crate::store::event::Event`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
     /// Register an application.
     AddApp(AppSpec),
+    /// Change an application's definition.
+    UpdateApp(AppUpdate),
     /// Remove an application and its links.
     DeleteApp(AppName),
     /// Register a model version and make it current.
     AddModel(ModelSpec),
+    /// Register a model version; queries stay with the current one.
+    StageModel(ModelSpec),
+    /// Note another image, path and labels of a registered version, served as before.
+    DescribeModel(ModelSpec),
     /// Make another registered version current.
     SetModelVersion(ModelId),
     /// Retire a model version.
     DeleteVersionedModel(ModelId),
+    /// Retire a model version, unless queries go to it.
+    DeleteUnqueriedModel(ModelId),
     /// Link an application to exactly one model.
     AddModelLinks {
         /// The application.
@@ -32,8 +42,38 @@ pub enum Command {
         /// The models; may be empty.
         models: Vec<ModelName>,
     },
-    /// Register a model version with replicas, make it current, link it: all or nothing.
+    /// Register a model version with replicas, and unless it is to wait make it current and link
+    /// it: all or nothing.
     Deploy(Box<Deployment>),
+}
+
+/// For logs: what is asked for, of what.
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = |models: &[ModelName]| {
+            models.iter().map(ModelName::as_str).collect::<Vec<_>>().join(", ")
+        };
+        match self {
+            Self::AddApp(app) => write!(f, "add application {}", app.name),
+            Self::UpdateApp(update) => write!(f, "update application {}", update.name),
+            Self::DeleteApp(name) => write!(f, "delete application {name}"),
+            Self::AddModel(model) => write!(f, "add model {}", model.id),
+            Self::StageModel(model) => write!(f, "add model {} without switching to it", model.id),
+            Self::DescribeModel(model) => write!(f, "describe model {}", model.id),
+            Self::SetModelVersion(id) => write!(f, "set the current version to {id}"),
+            Self::DeleteVersionedModel(id) => write!(f, "delete model {id}"),
+            Self::DeleteUnqueriedModel(id) => write!(f, "delete model {id} unless it is queried"),
+            Self::AddModelLinks { app, models } => {
+                write!(f, "link application {app} to model {}", names(models))
+            }
+            Self::DeleteModelLinks { app, models } => {
+                write!(f, "unlink application {app} from model {}", names(models))
+            }
+            Self::Deploy(deployment) => {
+                write!(f, "deploy model {} for application {}", deployment.model.id, deployment.app)
+            }
+        }
+    }
 }
 
 /// Why a command was refused. Nothing has changed.
@@ -73,6 +113,43 @@ pub enum CommandError {
     /// `delete_versioned_model` of an unknown version.
     #[error("model with name '{}' and version '{}' does not exist", .0.name, .0.version)]
     ModelVersionUnknown(ModelId),
+    /// A guarded `delete_versioned_model` of a version that is queried.
+    #[error(
+        "model with name '{}' and version '{}' is the current version, and application '{app}' \
+         queries it: without it, it gets its default output", .id.name, .id.version
+    )]
+    VersionQueried {
+        /// The version.
+        id: ModelId,
+        /// An application that queries it.
+        app: AppName,
+    },
+    /// A deployment for one application under the name of another one's model.
+    #[error(
+        "Model '{model}' is what application {} queries: a version of it deployed for '{app}' \
+         would change what {} answers",
+        quoted(.others),
+        if .others.len() == 1 { "that" } else { "those" }
+    )]
+    ModelOfOthers {
+        /// The model.
+        model: ModelName,
+        /// The application that it was to be deployed for.
+        app: AppName,
+        /// The applications that query it.
+        others: Vec<AppName>,
+    },
+    /// A deployment that is to wait where nothing is current.
+    #[error(
+        "Application '{app}' does not query model '{model}' yet: there is nothing to stay with \
+         until the new version is made current"
+    )]
+    NothingToStayWith {
+        /// The application.
+        app: AppName,
+        /// The model.
+        model: ModelName,
+    },
     /// A link to an unknown application.
     #[error("No app with name '{0}' exists.")]
     LinkUnknownApp(AppName),
@@ -127,4 +204,27 @@ pub enum CommandError {
         /// The model.
         model: ModelName,
     },
+}
+
+/// Names for a sentence, in quotes.
+fn quoted(names: &[AppName]) -> String {
+    names.iter().map(|name| format!("'{name}'")).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ModelVersion;
+
+    #[test]
+    fn line_26_a_command_in_a_log_is_words_and_not_a_debug_print() {
+        let name = ModelName::parse("m").unwrap();
+        let id = ModelId::new(name.clone(), ModelVersion::parse("1").unwrap());
+        let app = AppName::parse("a").unwrap();
+        let link = Command::AddModelLinks { app: app.clone(), models: vec![name] };
+        assert_eq!(link.to_string(), "link application a to model m");
+        assert_eq!(Command::SetModelVersion(id).to_string(), "set the current version to m:1");
+        let update = Command::UpdateApp(AppUpdate::of(app));
+        assert_eq!(update.to_string(), "update application a");
+    }
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{AppName, AppSpec, ModelSpec};
+use super::{AppName, AppSpec, AppUpdate, ModelSpec};
 
 /// What the server runs as a replica. Paths of a deployed version are absolute.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,7 +61,7 @@ pub struct Replicas {
 /// A model version with its replicas, linked to an application.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Deployment {
-    /// The version; it becomes the current one.
+    /// The version.
     pub model: ModelSpec,
     /// Its replicas.
     pub replicas: Replicas,
@@ -69,4 +69,20 @@ pub struct Deployment {
     pub app: AppName,
     /// How to register that application if it is not there.
     pub new_app: Option<AppSpec>,
+    /// How to change that application if it is there.
+    pub app_update: Option<AppUpdate>,
+    /// Whether the version becomes the current one, or waits for that.
+    pub make_current: bool,
+    /// What becomes of the replicas of earlier versions.
+    pub old_replicas: OldReplicas,
+}
+
+/// Which replicas of earlier versions go on when a new version becomes current.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OldReplicas {
+    /// Those of the version that was current until then: going back to it costs nothing.
+    Previous,
+    /// Those of all versions.
+    All,
 }

@@ -60,4 +60,16 @@ pub struct ModelSpec {
     pub model_data_path: String,
     /// Batch size of its replicas.
     pub batch_size: BatchSize,
+    /// Whether its outputs may answer later equal queries.
+    #[serde(default = "super::app::cached", skip_serializing_if = "super::app::is_cached")]
+    pub cache: bool,
+}
+
+impl ModelSpec {
+    /// Whether queries are served alike by both definitions: labels, image and path are notes.
+    #[must_use]
+    pub fn serves_as(&self, other: &Self) -> bool {
+        let served = |spec: &Self| (spec.id.clone(), spec.input_type, spec.batch_size, spec.cache);
+        served(self) == served(other)
+    }
 }

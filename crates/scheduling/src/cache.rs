@@ -159,7 +159,7 @@ impl PredictionCache {
 
     /// Ends a flight with a model's output, which later equal queries find.
     pub fn land(&self, flight: &Arc<Flight>, output: Output) {
-        if let Some(ready) = &self.ready {
+        if let Some(ready) = self.ready.as_ref().filter(|_| flight.is_shared) {
             ready.insert(flight.key.clone(), output.clone());
             self.forget(flight);
         }
@@ -200,5 +200,29 @@ impl PredictionCache {
         if let Ok(found) = pending.find_entry(flight.key.hash, same) {
             found.remove();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ticket::Ticket;
+    use clipper_clock as clock;
+
+    #[test]
+    fn line_20_what_is_computed_for_one_query_alone_is_not_kept() {
+        let cache = PredictionCache::new(1 << 20);
+        let now = clock::now();
+        let key = || cache.key(1, Input((*b"x").into()));
+        let waiter = |ticket: &Ticket| Waiter { slot: ticket.slot(0), deadline: now };
+        let output = Output::from_text(b"7").unwrap();
+        let ticket = Ticket::new(1, 0);
+        cache.land(&Flight::alone(key(), now, waiter(&ticket)), output.clone());
+        assert_eq!(ticket.close().as_slice(), [Answer::Output(output.clone())]);
+        assert_eq!(cache.get(&key()), None);
+        let ticket = Ticket::new(1, 1);
+        let Lookup::Miss(flight) = cache.lookup(key(), now, waiter(&ticket)) else { panic!() };
+        cache.land(&flight, output.clone());
+        assert_eq!(cache.get(&key()), Some(output));
     }
 }

@@ -56,19 +56,32 @@ pub struct Flight {
     pub arrived: Instant,
     /// When the first query's answer is due.
     pub deadline: Instant,
+    /// Equal queries may join it, and find its output later.
+    pub(super) is_shared: bool,
     attempts: AtomicU32,
     state: Mutex<State>,
 }
 
 impl Flight {
-    /// A queued flight with its first waiter.
+    /// A queued flight with its first waiter, for every query that is equal to its.
     #[must_use]
     pub fn new(key: CacheKey, arrived: Instant, first: Waiter) -> Arc<Self> {
+        Self::start_with(key, arrived, first, true)
+    }
+
+    /// A queued flight for one query alone: its output is not kept for others.
+    #[must_use]
+    pub fn alone(key: CacheKey, arrived: Instant, waiter: Waiter) -> Arc<Self> {
+        Self::start_with(key, arrived, waiter, false)
+    }
+
+    fn start_with(key: CacheKey, arrived: Instant, first: Waiter, is_shared: bool) -> Arc<Self> {
         let deadline = first.deadline;
         let mut waiters = SmallVec::new();
         waiters.push(first);
         let state = Mutex::new(State { stage: Stage::Queued, running: 0, waiters });
-        Arc::new(Self { key, arrived, deadline, attempts: AtomicU32::new(0), state })
+        let attempts = AtomicU32::new(0);
+        Arc::new(Self { key, arrived, deadline, is_shared, attempts, state })
     }
 
     /// The input, in wire form.

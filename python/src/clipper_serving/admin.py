@@ -92,6 +92,24 @@ class Admin:
                 raise
             _check_equal(f"application {name!r}", found, wanted, error)
 
+    def update_application(
+        self,
+        name: str,
+        default_output: str | None = None,
+        slo_micros: int | None = None,
+        on_model_error: str | None = None,
+        cache: bool | None = None,
+    ) -> None:
+        """Change an application's definition; what is ``None`` stays as it is."""
+        given = {
+            "default_output": default_output,
+            "latency_slo_micros": slo_micros,
+            "on_model_error": on_model_error,
+            "cache": cache,
+        }
+        changed = {key: value for key, value in given.items() if value is not None}
+        self._post("update_app", name=name, **changed)
+
     def unregister_application(self, name: str) -> None:
         """Remove an application and its links."""
         self._post("delete_app", name=name)
@@ -109,13 +127,21 @@ class Admin:
         labels: Sequence[str] | None = None,
         batch_size: int = -1,
         *,
+        make_current: bool = True,
+        cache: bool = True,
         exist_ok: bool = False,
     ) -> None:
         """Add a model version and make it the current one.
 
-        ``batch_size`` bounds its batches; -1 lets the server find the best size. ``image`` and
-        ``labels`` are notes only.
+        Queries go to it at once, and get the default output until a container of it has
+        connected: with ``make_current=False`` they stay with the version before until
+        ``set_model_version``. ``batch_size`` bounds its batches; -1 lets the server find the best
+        size. ``cache=False`` has every query computed anew. ``image`` and ``labels`` are notes
+        only.
         """
+        extra = {} if make_current else {"make_current": False}
+        if not cache:
+            extra["cache"] = False
         try:
             self._post(
                 "add_model",
@@ -126,6 +152,7 @@ class Admin:
                 container_name=NO_IMAGE if image is None else image,
                 model_data_path="DEPRECATED",
                 batch_size=batch_size,
+                **extra,
             )
         except AdminError as error:
             found = self.get_model_info(name, version) if exist_ok else None

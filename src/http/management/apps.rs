@@ -2,10 +2,12 @@
 
 use serde::Serialize;
 
-use super::{Change, Failure, ManagementState, Reply, names};
+use super::{Change, Failure, ManagementState, Reply, names, optional};
 use crate::http::schema::Object;
 use crate::store::projection::Catalog;
-use clipper_domain::{AppSpec, Command, DEFAULT_POLICY, LatencySlo, ModelName, OnModelError};
+use clipper_domain::{
+    AppSpec, AppUpdate, Command, DEFAULT_POLICY, LatencySlo, ModelName, OnModelError,
+};
 
 pub(super) const ADD_SCHEMA: &str = r#"
   {
@@ -13,6 +15,25 @@ pub(super) const ADD_SCHEMA: &str = r#"
    "input_type" := "integers" | "bytes" | "floats" | "doubles" | "strings",
    "default_output" := string,
    "latency_slo_micros" := int
+  }
+"#;
+pub(super) const ADD_OPTIONAL: &str = r#"
+  {
+   "name" := string,
+   "input_type" := "integers" | "bytes" | "floats" | "doubles" | "strings",
+   "default_output" := string,
+   "latency_slo_micros" := int,
+   "on_model_error" := "default" | "error" (optional),
+   "cache" := bool (optional)
+  }
+"#;
+pub(super) const UPDATE_SCHEMA: &str = r#"
+  {
+   "name" := string,
+   "default_output" := string (optional),
+   "latency_slo_micros" := int (optional),
+   "on_model_error" := "default" | "error" (optional),
+   "cache" := bool (optional)
   }
 "#;
 pub(super) const LINK_SCHEMA: &str = r#"
@@ -41,10 +62,8 @@ pub(super) fn add(body: &Object<'_>) -> Result<Change, Failure> {
     let input_type = body.string("input_type")?;
     let default_output = body.string("default_output")?;
     let micros = i64::from(body.int("latency_slo_micros")?);
-    let on_model_error = match body.string_if_there("on_model_error")? {
-        Some(name) => OnModelError::parse(&name).map_err(Failure::Refused)?,
-        None => OnModelError::default(),
-    };
+    let on_model_error = on_model_error(body)?.unwrap_or_default();
+    let cache = optional(body, "cache", Object::bool)?.unwrap_or(true);
     let name = names::app(&name)?;
     let spec = AppSpec {
         name: name.clone(),
@@ -53,11 +72,42 @@ pub(super) fn add(body: &Object<'_>) -> Result<Change, Failure> {
         default_output: default_output.into_owned(),
         latency_slo: LatencySlo::try_from(micros).map_err(Failure::Refused)?,
         on_model_error,
+        cache,
     };
     Ok(Change {
         command: Command::AddApp(spec),
         done: format!("Successfully added application with name '{name}'"),
     })
+}
+
+fn on_model_error(body: &Object<'_>) -> Result<Option<OnModelError>, Failure> {
+    let name = optional(body, "on_model_error", Object::string)?;
+    name.map(|name| OnModelError::parse(&name).map_err(Failure::Refused)).transpose()
+}
+
+pub(super) fn update(body: &Object<'_>) -> Result<Change, Failure> {
+    let name = names::app(&body.string("name")?)?;
+    let default_output = optional(body, "default_output", Object::string)?;
+    let micros = optional(body, "latency_slo_micros", Object::int)?;
+    let latency_slo = micros.map(|micros| LatencySlo::try_from(i64::from(micros))).transpose();
+    let update = AppUpdate {
+        default_output: default_output.map(Into::into),
+        latency_slo: latency_slo.map_err(Failure::Refused)?,
+        on_model_error: on_model_error(body)?,
+        cache: optional(body, "cache", Object::bool)?,
+        name,
+    };
+    if body.get("input_type").is_some() {
+        let text = "The input type of an application cannot be changed: its models and clients \
+                    rely on it. Add another application";
+        return Err(Failure::Refused(text.to_owned()));
+    }
+    if update.is_empty() {
+        let text = format!("There is nothing to change. Expected JSON schema: {UPDATE_SCHEMA}");
+        return Err(Failure::Refused(text));
+    }
+    let done = format!("Successfully updated application with name '{}'", update.name);
+    Ok(Change { command: Command::UpdateApp(update), done })
 }
 
 pub(super) fn delete(body: &Object<'_>) -> Result<Change, Failure> {
@@ -97,6 +147,8 @@ struct Shown<'a> {
     linked_models: Vec<&'a str>,
     #[serde(skip_serializing_if = "OnModelError::is_default")]
     on_model_error: OnModelError,
+    #[serde(skip_serializing_if = "super::is_true")]
+    cache: bool,
 }
 
 fn shown<'a>(catalog: &'a Catalog, app: &'a AppSpec) -> Shown<'a> {
@@ -107,6 +159,7 @@ fn shown<'a>(catalog: &'a Catalog, app: &'a AppSpec) -> Shown<'a> {
         name: app.name.as_str(),
         linked_models: linked(catalog, app),
         on_model_error: app.on_model_error,
+        cache: app.cache,
     }
 }
 

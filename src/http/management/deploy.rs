@@ -21,15 +21,16 @@ use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 use tokio::time::Interval;
 
-use super::{Failure, POST_ALLOW, names, respond};
-use crate::actors::deploy::{DeployRequest, Deployer, Failed, Progress};
+use super::{Failure, POST_ALLOW, names, respond, tell_failure};
+use crate::actors::deploy::{DeployRequest, Deployer};
+use crate::actors::deploy_progress::{Failed, Progress};
 use crate::config::Deploy;
 use crate::http::body::{self, BodyLimits};
 use crate::http::errors::{self, ApiError, other_method, shown};
 use crate::http::health::Readiness;
 use clipper_domain::{
-    AppSpec, BatchSize, DEFAULT_POLICY, Deployment, Input, InputType, LatencySlo, ModelId,
-    ModelSpec, OnModelError, Replicas, Runtime,
+    AppSpec, AppUpdate, BatchSize, DEFAULT_POLICY, Deployment, Input, InputType, LatencySlo,
+    ModelId, ModelSpec, OnModelError, Replicas, Runtime,
 };
 use clipper_scheduling::parse::{self, BodyError};
 
@@ -46,9 +47,12 @@ const SCHEMA: &str = r#"
               | {"runtime": "command", "command": [string]},
    "app_name" := string,
    "new_app" := {"default_output": string, "latency_slo_micros": int} (optional),
-   "replicas" := int (optional), "batch_size" := int (optional),
+   "update_app" := {"default_output": string (optional), "latency_slo_micros": int (optional)}
+                   (optional),
+   "make_current" := bool (optional, true),
+   "replicas" := int (optional), "batch_size" := int (optional), "cache" := bool (optional, true),
    "labels" := [string] (optional), "input" := a trial input (optional),
-   "timeout_ms" := int (optional)
+   "inputs" := [a trial input] (optional), "timeout_ms" := int (optional)
   }
 "#;
 
@@ -84,6 +88,14 @@ struct Body {
     #[serde(default)]
     input: Option<Box<RawValue>>,
     #[serde(default)]
+    inputs: Vec<Box<RawValue>>,
+    #[serde(default)]
+    update_app: Option<UpdateApp>,
+    #[serde(default = "yes")]
+    make_current: bool,
+    #[serde(default = "yes")]
+    cache: bool,
+    #[serde(default)]
     timeout_ms: Option<u64>,
 }
 
@@ -94,8 +106,21 @@ struct NewApp {
     latency_slo_micros: i64,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct UpdateApp {
+    #[serde(default)]
+    default_output: Option<String>,
+    #[serde(default)]
+    latency_slo_micros: Option<i64>,
+}
+
 fn one() -> u32 {
     1
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn adaptive() -> i64 {
@@ -147,8 +172,8 @@ async fn post(
             .content_type("application/x-ndjson")
             .streaming(lines(&state, request)),
         Err(failure) => {
-            tracing::info!(path = PATH, ?failure, "management request failed");
-            respond(Err(failure), SCHEMA)
+            tell_failure(PATH, &failure);
+            respond(Err(failure), SCHEMA, SCHEMA)
         }
     }
 }
@@ -190,7 +215,10 @@ fn plan(body: &[u8], deployer: &Deployer) -> Result<DeployRequest, Failure> {
     absolute(&body.runtime)?;
     let input_type = names::input_type(&body.input_type)?;
     let batch_size = BatchSize::try_from(body.batch_size).map_err(Failure::Refused)?;
-    let batches = trial_batches(body.input.as_deref(), input_type, batch_size)?;
+    let inputs = body.input.iter().chain(&body.inputs).map(|input| input.get());
+    let inputs_max = deployer.plane.serving.request_inputs_max;
+    let examples = examples(inputs.collect(), input_type, inputs_max)?;
+    let batches = trial_batches(&examples, batch_size);
     let app = names::app(&body.app_name)?;
     let new_app = body.new_app.map(|new| {
         Ok::<_, Failure>(AppSpec {
@@ -200,6 +228,15 @@ fn plan(body: &[u8], deployer: &Deployer) -> Result<DeployRequest, Failure> {
             default_output: new.default_output,
             latency_slo: LatencySlo::try_from(new.latency_slo_micros).map_err(Failure::Refused)?,
             on_model_error: OnModelError::default(),
+            cache: true,
+        })
+    });
+    let app_update = body.update_app.map(|update| {
+        let slo = update.latency_slo_micros.map(LatencySlo::try_from).transpose();
+        Ok::<_, Failure>(AppUpdate {
+            default_output: update.default_output,
+            latency_slo: slo.map_err(Failure::Refused)?,
+            ..AppUpdate::of(app.clone())
         })
     });
     let model = ModelSpec {
@@ -209,12 +246,22 @@ fn plan(body: &[u8], deployer: &Deployer) -> Result<DeployRequest, Failure> {
         container_name: body.runtime.name().to_owned(),
         model_data_path: body.runtime.source(),
         batch_size,
+        cache: body.cache,
     };
     let replicas = Replicas { runtime: body.runtime, count: body.replicas };
-    let deployment = Deployment { model, replicas, app, new_app: new_app.transpose()? };
+    let deployment = Deployment {
+        model,
+        replicas,
+        app,
+        new_app: new_app.transpose()?,
+        app_update: app_update.transpose()?,
+        make_current: body.make_current,
+        old_replicas: config.deploy_old_replicas,
+    };
     deployer.check(&deployment)?;
     let timeout_ms = body.timeout_ms.unwrap_or(TIMEOUT_MS).min(config.deploy_timeout_max_ms);
-    Ok(DeployRequest { deployment, batches, timeout: Duration::from_millis(timeout_ms) })
+    let timeout = Duration::from_millis(timeout_ms);
+    Ok(DeployRequest { deployment, batches, examples, timeout })
 }
 
 /// The server's folder is not the client's.
@@ -236,30 +283,40 @@ fn absolute(runtime: &Runtime) -> Result<(), Failure> {
     Err(refused(format!("'{}' is not an absolute path", shown(path))))
 }
 
-/// One query, then several.
-fn trial_batches(
-    input: Option<&RawValue>,
+/// The inputs to try; a small one of the type where none is given.
+fn examples(
+    mut given: Vec<&str>,
     input_type: InputType,
-    batch_size: BatchSize,
-) -> Result<Vec<Vec<Input>>, Failure> {
-    let input = input.map_or(default_input(input_type), RawValue::get);
-    let body = format!("{{\"input\":{input}}}");
-    let parsed = parse::predict_body(body.as_bytes(), input_type, 1).map_err(|error| {
+    inputs_max: usize,
+) -> Result<Vec<Input>, Failure> {
+    if given.is_empty() {
+        given.push(default_input(input_type));
+    }
+    let body = format!("{{\"input_batch\":[{}]}}", given.join(","));
+    let parsed = parse::predict_body(body.as_bytes(), input_type, inputs_max).map_err(|error| {
         let why = match error {
             BodyError::Syntax(error) => error.to_string(),
             BodyError::NotAnObject => "it is not JSON".to_owned(),
             BodyError::Semantic(why) => why,
-            BodyError::TooManyInputs(n) => format!("it is {n} inputs"),
+            BodyError::TooManyInputs(n) => {
+                format!("there are more than {n} (serving.request_inputs_max)")
+            }
         };
         refused(format!("The trial input is none of type {input_type}: {why}"))
     })?;
-    let one = parsed.inputs.into_vec();
+    Ok(parsed.inputs.into_vec())
+}
+
+/// One query, then all of them, in batches of several.
+fn trial_batches(examples: &[Input], batch_size: BatchSize) -> Vec<Vec<Input>> {
     let several = match batch_size {
         BatchSize::Adaptive => TRIAL_BATCH,
         BatchSize::Fixed(size) => size.get().min(TRIAL_BATCH),
-    };
-    let several = one.iter().cycle().take(several as usize).cloned().collect();
-    Ok(vec![one, several])
+    } as usize;
+    let all: Vec<Input> =
+        examples.iter().cycle().take(examples.len().max(several)).cloned().collect();
+    let first = examples.iter().take(1).cloned().collect();
+    std::iter::once(first).chain(all.chunks(several).map(<[Input]>::to_vec)).collect()
 }
 
 /// A small input of each type.

@@ -1,7 +1,10 @@
 //! The management frontend: `/admin/*` (protocol page, section 5).
 //!
-//! Every operation is a row of [`ENDPOINTS`]: a path, the schema its errors show, and a function. A
-//! change becomes a [`Command`] for the one writer of metadata; a read looks at the catalog.
+//! Every operation is a row of [`ENDPOINTS`]: a path, the schema its errors show, and a function.
+//! The schemas are the original's, which name what a body has to have; what it may have besides is
+//! shown where such a member is wrong.
+//!
+//! A change becomes a [`Command`] for the one writer of metadata; a read looks at the catalog.
 //! Refusals are 400 with the original's plain text, which `clipper_admin` shows to its users.
 //!
 //! Architecture invariant: nothing here decides what a change does; that is
@@ -49,10 +52,21 @@ pub struct ManagementState {
 enum Failure {
     /// Not the JSON that was asked for: 400.
     Schema(SchemaError),
+    /// A member that may be left out is not what it has to be if it is there: 400.
+    Optional(SchemaError),
     /// Not allowed: 400 with this text.
     Refused(String),
     /// Not now: 503.
     Unavailable(String),
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Schema(error) | Self::Optional(error) => error.fmt(f),
+            Self::Refused(text) | Self::Unavailable(text) => f.write_str(text),
+        }
+    }
 }
 
 impl From<SchemaError> for Failure {
@@ -102,6 +116,8 @@ struct Endpoint {
     path: &'static str,
     /// Shown in the errors of its body; the texts differ in spacing, as in the original.
     schema: &'static str,
+    /// Shown beside it in the errors of members that may be left out, which the original lacks.
+    optional: &'static str,
     operation: Operation,
 }
 
@@ -110,7 +126,7 @@ const fn change(
     schema: &'static str,
     run: fn(&Object<'_>) -> Result<Change, Failure>,
 ) -> Endpoint {
-    Endpoint { path, schema, operation: Operation::Change(run) }
+    Endpoint { path, schema, optional: "", operation: Operation::Change(run) }
 }
 
 const fn read(
@@ -118,18 +134,27 @@ const fn read(
     schema: &'static str,
     run: fn(&Object<'_>, &ManagementState) -> Result<Reply, Failure>,
 ) -> Endpoint {
-    Endpoint { path, schema, operation: Operation::Read(run) }
+    Endpoint { path, schema, optional: "", operation: Operation::Read(run) }
+}
+
+impl Endpoint {
+    const fn with_optional(self, optional: &'static str) -> Self {
+        Self { optional, ..self }
+    }
 }
 
 const VERBOSE_SCHEMA: &str = "\n  {\n    \"verbose\" := bool\n  }\n";
 
 /// Every `POST` endpoint.
-const ENDPOINTS: [Endpoint; 15] = [
-    change("/admin/add_app", apps::ADD_SCHEMA, apps::add),
+const ENDPOINTS: [Endpoint; 16] = [
+    change("/admin/add_app", apps::ADD_SCHEMA, apps::add).with_optional(apps::ADD_OPTIONAL),
+    change("/admin/update_app", apps::UPDATE_SCHEMA, apps::update)
+        .with_optional(apps::UPDATE_SCHEMA),
     change("/admin/delete_app", apps::ADD_SCHEMA, apps::delete),
-    change("/admin/add_model", models::ADD_SCHEMA, models::add),
+    change("/admin/add_model", models::ADD_SCHEMA, models::add).with_optional(models::ADD_OPTIONAL),
     change("/admin/set_model_version", models::VERSION_SCHEMA, models::set_version),
-    change("/admin/delete_versioned_model", models::VERSION_SCHEMA, models::delete_version),
+    change("/admin/delete_versioned_model", models::VERSION_SCHEMA, models::delete_version)
+        .with_optional(models::DELETE_OPTIONAL),
     change("/admin/add_model_links", apps::LINK_SCHEMA, apps::link),
     change("/admin/delete_model_links", apps::UNLINK_SCHEMA, apps::unlink),
     read("/admin/get_all_applications", VERBOSE_SCHEMA, apps::list),
@@ -141,6 +166,12 @@ const ENDPOINTS: [Endpoint; 15] = [
     read("/admin/get_container", containers::GET_SCHEMA, containers::get),
     read("/admin/get_state", apps::STATE_SCHEMA, apps::state),
 ];
+
+/// For what is shown only where it is not as usual.
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_true(value: &bool) -> bool {
+    *value
+}
 
 const PING: &str = "/admin/ping";
 const METRICS: &str = "/admin/metrics";
@@ -218,9 +249,24 @@ async fn post(
     let outcome = run(endpoint.operation, &state, &body).await;
     match &outcome {
         Ok(_) => tracing::debug!(path = endpoint.path, "management request answered"),
-        Err(failure) => tracing::info!(path = endpoint.path, ?failure, "management request failed"),
+        Err(failure) => tell_failure(endpoint.path, failure),
     }
-    respond(outcome, endpoint.schema)
+    respond(outcome, endpoint.schema, endpoint.optional)
+}
+
+/// A member that may be left out.
+fn optional<'a, T>(
+    body: &Object<'a>,
+    key: &'static str,
+    read: impl FnOnce(&Object<'a>, &'static str) -> Result<T, SchemaError>,
+) -> Result<Option<T>, Failure> {
+    body.optional(key, read).map_err(Failure::Optional)
+}
+
+/// In words; as a text, so that what a request holds stays on one line.
+fn tell_failure(path: &str, failure: &Failure) {
+    let failure = failure.to_string();
+    tracing::info!(path, failure = failure.trim_end(), "management request failed");
 }
 
 async fn run(operation: Operation, state: &ManagementState, body: &[u8]) -> Result<Reply, Failure> {
@@ -235,12 +281,13 @@ async fn run(operation: Operation, state: &ManagementState, body: &[u8]) -> Resu
     }
 }
 
-fn respond(outcome: Result<Reply, Failure>, schema: &str) -> HttpResponse {
+fn respond(outcome: Result<Reply, Failure>, schema: &str, optional: &str) -> HttpResponse {
     let refuse = |text| HttpResponse::BadRequest().content_type(PLAIN).body(text);
     match outcome {
         Ok(Reply::Text(text)) => HttpResponse::Ok().content_type(PLAIN).body(text),
         Ok(Reply::Json(json)) => HttpResponse::Ok().content_type("application/json").body(json),
         Err(Failure::Schema(error)) => refuse(schema::explain(&error, schema)),
+        Err(Failure::Optional(error)) => refuse(schema::explain(&error, optional)),
         Err(Failure::Refused(text)) => refuse(text),
         Err(Failure::Unavailable(reason)) => ApiError::unavailable(reason).error_response(),
     }

@@ -2,12 +2,12 @@
 
 use serde::Serialize;
 
-use super::{Change, Failure, ManagementState, Reply, names};
+use super::{Change, Failure, ManagementState, Reply, names, optional};
 use crate::http::schema::Object;
 use crate::store::projection::Catalog;
 use clipper_domain::{BatchSize, Command, Label, ModelId, ModelSpec};
 
-/// The original's text leaves out `batch_size`, which it requires.
+/// What has to be there. The original requires `batch_size` too, which its text does not tell.
 pub(super) const ADD_SCHEMA: &str = r#"
   {
    "model_name" := string,
@@ -16,6 +16,26 @@ pub(super) const ADD_SCHEMA: &str = r#"
    "input_type" := "integers" | "bytes" | "floats" | "doubles" | "strings",
    "container_name" := string,
    "model_data_path" := string
+  }
+"#;
+pub(super) const ADD_OPTIONAL: &str = r#"
+  {
+   "model_name" := string,
+   "model_version" := string,
+   "labels" := [string],
+   "input_type" := "integers" | "bytes" | "floats" | "doubles" | "strings",
+   "container_name" := string,
+   "model_data_path" := string,
+   "batch_size" := int (optional, -1: the server chooses),
+   "make_current" := bool (optional, true),
+   "cache" := bool (optional, true)
+  }
+"#;
+pub(super) const DELETE_OPTIONAL: &str = r#"
+  {
+   "model_name" := string,
+   "model_version" := string,
+   "force" := bool (optional, true; false: not if an application queries it)
   }
 "#;
 pub(super) const VERSION_SCHEMA: &str = r#"
@@ -38,7 +58,9 @@ pub(super) fn add(body: &Object<'_>) -> Result<Change, Failure> {
     let input_type = body.string("input_type")?;
     let container_name = body.string("container_name")?;
     let model_data_path = body.string("model_data_path")?;
-    let batch_size = body.int("batch_size")?;
+    let batch_size = optional(body, "batch_size", Object::int)?.unwrap_or(-1);
+    let make_current = optional(body, "make_current", Object::bool)?;
+    let cache = optional(body, "cache", Object::bool)?.unwrap_or(true);
 
     let batch_size = BatchSize::from_number(i64::from(batch_size)).ok_or_else(|| {
         let text = "The batch size must be positive or DEFAULT_BATCH_SIZE, which is -1";
@@ -56,8 +78,13 @@ pub(super) fn add(body: &Object<'_>) -> Result<Change, Failure> {
         container_name: container_name.into_owned(),
         model_data_path: model_data_path.into_owned(),
         batch_size,
+        cache,
     };
-    Ok(Change { command: Command::AddModel(spec), done })
+    let command = match make_current {
+        Some(false) => Command::StageModel(spec),
+        Some(true) | None => Command::AddModel(spec),
+    };
+    Ok(Change { command, done })
 }
 
 fn id(body: &Object<'_>) -> Result<ModelId, Failure> {
@@ -77,7 +104,12 @@ pub(super) fn delete_version(body: &Object<'_>) -> Result<Change, Failure> {
     let id = id(body)?;
     let done =
         format!("Successfully deleted model with name '{}' and version '{}'", id.name, id.version);
-    Ok(Change { command: Command::DeleteVersionedModel(id), done })
+    let force = optional(body, "force", Object::bool)?;
+    let command = match force {
+        Some(false) => Command::DeleteUnqueriedModel(id),
+        Some(true) | None => Command::DeleteVersionedModel(id),
+    };
+    Ok(Change { command, done })
 }
 
 /// A model version as clients see it; the order of the members is the original's.
@@ -90,6 +122,8 @@ struct Shown<'a> {
     container_name: &'a str,
     model_data_path: &'a str,
     is_current_version: bool,
+    #[serde(skip_serializing_if = "super::is_true")]
+    cache: bool,
 }
 
 fn shown<'a>(catalog: &Catalog, model: &'a ModelSpec) -> Shown<'a> {
@@ -102,6 +136,7 @@ fn shown<'a>(catalog: &Catalog, model: &'a ModelSpec) -> Shown<'a> {
         container_name: &model.container_name,
         model_data_path: &model.model_data_path,
         is_current_version: catalog.current_version(name) == Some(&model.id.version),
+        cache: model.cache,
     }
 }
 

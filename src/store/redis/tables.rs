@@ -15,6 +15,7 @@ const CURRENT_PREFIX: &str = "CURRENT_MODEL_VERSION:";
 const LOAD: &str = "0.000000";
 
 const ON_MODEL_ERROR: &str = "on_model_error";
+const CACHE: &str = "cache";
 
 /// A logical database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -165,8 +166,9 @@ pub type Fields = Vec<(&'static str, String)>;
 
 /// The fields of an application.
 ///
-/// What it does about errors of the model is a field that the original's readers pass over. It is
-/// left out where it is the default, so that the row is then the original's to the byte.
+/// What it does about errors of the model, and that it wants no cache, are fields that the
+/// original's readers pass over. They are left out where they are the default, so that the row is
+/// then the original's to the byte.
 #[must_use]
 pub fn app_fields(app: &AppSpec) -> Fields {
     let mut fields = vec![
@@ -178,14 +180,17 @@ pub fn app_fields(app: &AppSpec) -> Fields {
     if !app.on_model_error.is_default() {
         fields.push((ON_MODEL_ERROR, app.on_model_error.name().to_owned()));
     }
+    if !app.cache {
+        fields.push((CACHE, app.cache.to_string()));
+    }
     fields
 }
 
-/// The fields of a model version.
+/// The fields of a model version; that it wants no cache is one of ours, as in [`app_fields`].
 #[must_use]
 pub fn model_fields(model: &ModelSpec) -> Fields {
     let labels: Vec<&str> = model.labels.iter().map(Label::as_str).collect();
-    vec![
+    let mut fields = vec![
         ("model_name", model.id.name.to_string()),
         ("model_version", model.id.version.to_string()),
         ("load", LOAD.to_owned()),
@@ -195,7 +200,11 @@ pub fn model_fields(model: &ModelSpec) -> Fields {
         ("model_data_path", model.model_data_path.clone()),
         ("batch_size", i64::from(model.batch_size).to_string()),
         ("valid", String::new()),
-    ]
+    ];
+    if !model.cache {
+        fields.push((CACHE, model.cache.to_string()));
+    }
+    fields
 }
 
 /// A replica as its row says it.
@@ -360,7 +369,18 @@ fn decode_app(name: AppName, fields: &Hash) -> Result<AppSpec, String> {
             Some(value) => OnModelError::parse(text(ON_MODEL_ERROR, value)?)?,
             None => OnModelError::default(),
         },
+        cache: cache(fields)?,
     })
+}
+
+fn cache(fields: &Hash) -> Result<bool, String> {
+    match fields.get(CACHE.as_bytes()) {
+        None => Ok(true),
+        Some(value) => {
+            let value = text(CACHE, value)?;
+            value.parse().map_err(|_| format!("{CACHE}: {value:?} is neither true nor false"))
+        }
+    }
 }
 
 fn decode_model(id: ModelId, fields: &Hash) -> Result<Entry, String> {
@@ -380,6 +400,7 @@ fn decode_model(id: ModelId, fields: &Hash) -> Result<Entry, String> {
         container_name: field(fields, "container_name")?.to_owned(),
         model_data_path: field(fields, "model_data_path")?.to_owned(),
         batch_size: parse(fields, "batch_size", |t| BatchSize::try_from(number(t)?))?,
+        cache: cache(fields)?,
     };
     let valid = fields.contains_key(b"valid".as_slice());
     Ok(if valid { Entry::Model(model) } else { Entry::Marked(model.id) })

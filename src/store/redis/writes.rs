@@ -68,9 +68,11 @@ fn of_app(app: &AppName) -> [Key; 2] {
 pub fn keys_of(command: &Command, catalog: &Catalog) -> BTreeSet<Key> {
     match command {
         Command::AddApp(app) => of_app(&app.name).into(),
+        Command::UpdateApp(update) => of_app(&update.name).into(),
         Command::DeleteApp(name) => of_app(name).into(),
-        Command::AddModel(model) => of_version(&model.id, catalog),
-        Command::SetModelVersion(id) => of_version(id, catalog),
+        Command::AddModel(model) | Command::StageModel(model) => of_version(&model.id, catalog),
+        Command::DescribeModel(model) => [Key::model(&model.id)].into(),
+        Command::SetModelVersion(id) | Command::DeleteUnqueriedModel(id) => of_version(id, catalog),
         Command::Deploy(deployment) => {
             let mut keys = of_version(&deployment.model.id, catalog);
             keys.extend(of_app(&deployment.app));
@@ -88,10 +90,12 @@ pub fn keys_of(command: &Command, catalog: &Catalog) -> BTreeSet<Key> {
 #[must_use]
 pub fn key_of(event: &Event) -> Key {
     match event {
-        Event::AppAdded { app } => Key::app(&app.name),
+        Event::AppAdded { app } | Event::AppChanged { app } => Key::app(&app.name),
         Event::AppDeleted { name } => Key::app(name),
         Event::ModelAdded { model } => Key::model(&model.id),
-        Event::ModelVersionRetired { id } | Event::ReplicasPlanned { id, .. } => Key::model(id),
+        Event::ModelVersionRetired { id }
+        | Event::ReplicasPlanned { id, .. }
+        | Event::ReplicasReleased { id } => Key::model(id),
         Event::ModelVersionSet { id } => Key::current(&id.name),
         Event::ModelVersionUnset { model } => Key::current(model),
         Event::ModelLinked { app, .. } | Event::ModelUnlinked { app, .. } => Key::links(app),
@@ -122,6 +126,11 @@ pub fn writes(event: &Event, before: &Entries) -> Vec<Write> {
             writes.extend(leftover(Key::links(&app.name)));
             writes.push(Write::hash(Key::app(&app.name), app_fields(app)));
         }
+        Event::AppChanged { app } => {
+            // Whole, so that a field that the definition has no more is gone; links stay.
+            writes.extend(leftover(Key::app(&app.name)));
+            writes.push(Write::hash(Key::app(&app.name), app_fields(app)));
+        }
         Event::AppDeleted { name } => {
             writes.extend(of_app(name).map(|key| Write::bare(key, "DEL")));
         }
@@ -134,7 +143,7 @@ pub fn writes(event: &Event, before: &Entries) -> Vec<Write> {
             writes.push(Write::one(Key::current(&id.name), "SET", id.version.as_str()));
         }
         // The paths are those of one machine: other frontends have no use for them.
-        Event::ReplicasPlanned { .. } => {}
+        Event::ReplicasPlanned { .. } | Event::ReplicasReleased { .. } => {}
         Event::ModelVersionUnset { model } => {
             writes.push(Write::bare(Key::current(model), "DEL"));
         }

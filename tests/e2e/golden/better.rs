@@ -57,6 +57,12 @@ pub const BETTER: &[Better] = &[
         why: "a name that breaks Redis keys and URLs is refused",
     },
     Better {
+        name: "add_model missing batch_size",
+        status: 200,
+        body: |_, body| body == "Successfully added model with name 'm' and input type 'doubles'",
+        why: "-1 where it is left out; the schema shown never listed it",
+    },
+    Better {
         name: "get_all_applications verbose=true",
         status: 200,
         body: |recorded, body| {

@@ -23,7 +23,7 @@ the original said `application/json`. Other headers, as `Date`, are not compared
 
 This page is written by the test, and the test fails when it is out of date. To write it:
 
-    CLIPPER_WRITE_DOCS=1 cargo test --test e2e golden::real
+    CLIPPER_WRITE_DOCS=1 cargo test --test all golden::real
 
 ";
 

@@ -39,6 +39,20 @@ pub const BEFORE: &[(&str, &[Step])] = &[
                 "latency_slo_micros": 100000}"#),
         ],
     ),
+    // The original refused the version of the exchange before, so that version 1 stayed current.
+    (
+        "add_model name with ','",
+        &[
+            Step::Post {
+                path: "/admin/delete_versioned_model",
+                body: r#"{"model_name": "m", "model_version": "9"}"#,
+            },
+            Step::Post {
+                path: "/admin/set_model_version",
+                body: r#"{"model_name": "m", "model_version": "1"}"#,
+            },
+        ],
+    ),
     (
         "add_model_links second link",
         &[model(

@@ -140,12 +140,13 @@ impl Client {
         let response = self.answered(sent)?;
         let mut lines = BufReader::new(response.into_body().into_reader());
         loop {
-            let mut line = Vec::new();
-            let mut bounded = std::io::Read::take(&mut lines, LINE_MAX_BYTES);
-            let read = bounded.read_until(b'\n', &mut line);
-            if read.map_err(|error| self.broken(format!("it broke off: {error}")))? == 0 {
-                return Ok(());
-            }
+            let line = bounded_line(&mut lines, LINE_MAX_BYTES);
+            let line = match line.map_err(|error| self.broken(format!("it broke off: {error}")))? {
+                Line::End => return Ok(()),
+                // Of an older server, that shows an output however long it is.
+                Line::TooLong => continue,
+                Line::Whole(line) => line,
+            };
             let line = serde_json::from_slice(&line);
             take(line.map_err(|error| self.broken(format!("a line is not JSON: {error}")))?);
         }
@@ -187,6 +188,38 @@ impl Client {
     }
 }
 
+/// A line of a stream.
+#[derive(Debug, PartialEq, Eq)]
+enum Line {
+    Whole(Vec<u8>),
+    /// It was read to its end and thrown away.
+    TooLong,
+    /// There is none any more.
+    End,
+}
+
+fn bounded_line(lines: &mut impl BufRead, max_bytes: u64) -> std::io::Result<Line> {
+    let mut line = Vec::new();
+    let mut is_too_long = false;
+    loop {
+        let mut bounded = std::io::Read::take(&mut *lines, max_bytes);
+        let read = bounded.read_until(b'\n', &mut line)?;
+        let has_ended = read == 0 || line.ends_with(b"\n");
+        match (has_ended, is_too_long) {
+            (true, true) => return Ok(Line::TooLong),
+            (true, false) if line.is_empty() => return Ok(Line::End),
+            (true, false) => return Ok(Line::Whole(line)),
+            (false, _) => {
+                // The stream may end here, at a line without its end.
+                is_too_long |= line.len() as u64 >= max_bytes;
+                if is_too_long {
+                    line.clear();
+                }
+            }
+        }
+    }
+}
+
 /// The system's words, without the library's in front.
 fn plain(error: &ureq::Error) -> String {
     match error {
@@ -201,6 +234,18 @@ fn plain(error: &ureq::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn line_21_a_line_that_is_too_long_is_passed_over() {
+        let text = format!("one\n{}\ntwo\nthree", "x".repeat(25));
+        let mut lines = BufReader::with_capacity(4, text.as_bytes());
+        let mut next = || bounded_line(&mut lines, 10).unwrap();
+        assert_eq!(next(), Line::Whole(b"one\n".to_vec()));
+        assert_eq!(next(), Line::TooLong);
+        assert_eq!(next(), Line::Whole(b"two\n".to_vec()));
+        assert_eq!(next(), Line::Whole(b"three".to_vec()));
+        assert_eq!(next(), Line::End);
+    }
 
     #[test]
     fn a_url_is_http_with_or_without_saying_so() {

@@ -78,18 +78,24 @@ fn absolute_words(command: &[String], path: Option<&OsStr>, here: &Path) -> Vec<
     command.iter().enumerate().map(absolute).collect()
 }
 
-/// A model's name from its file's: `models/my digits.v2.onnx` is `my digits.v2`. None for a
-/// command.
+/// A model's name from its file's: `models/my digits.v2.onnx` is `my digits.v2`. Of two functions
+/// in one file, the second is `FILE-FUNCTION`. None for a command.
 #[must_use]
-pub fn name_of(runtime: &Value) -> Option<String> {
-    let source = match runtime["runtime"].as_str()? {
-        "onnx" => runtime["path"].as_str()?,
-        "python" => runtime["function"].as_str()?.rsplit_once(':')?.0,
+pub fn name_of(runtime: &Value, is_taken: impl Fn(&str) -> bool) -> Option<String> {
+    let (source, function) = match runtime["runtime"].as_str()? {
+        "onnx" => (runtime["path"].as_str()?, None),
+        "python" => {
+            let (file, function) = runtime["function"].as_str()?.rsplit_once(':')?;
+            (file, Some(function))
+        }
         // A program's name is rarely the model's: `python3`, `sh`.
         _ => return None,
     };
-    let stem = Path::new(source).file_stem()?.to_str()?;
-    Some(stem.replace([':', ','], "-"))
+    let stem = Path::new(source).file_stem()?.to_str()?.replace([':', ','], "-");
+    match function.filter(|_| is_taken(&stem)) {
+        Some(function) => Some(format!("{stem}-{function}")),
+        None => Some(stem),
+    }
 }
 
 /// The version after those there are: one more than the highest number.
@@ -127,8 +133,12 @@ mod tests {
         let python = of("m.py:f").unwrap();
         let function = format!("{}:f", here.join("m.py").display());
         assert_eq!(python["function"].as_str().unwrap(), function);
-        assert_eq!(name_of(&python).unwrap(), "m");
-        assert_eq!(name_of(&json!({"runtime": "command", "command": ["sh"]})), None);
+        assert_eq!(name_of(&python, |_| false).unwrap(), "m");
+        assert_eq!(name_of(&python, |name| name == "m").unwrap(), "m-f");
+        // A file is one model: the server says whose name it is.
+        assert_eq!(name_of(&onnx, |name| name == "m").unwrap(), "m");
+        let command = json!({"runtime": "command", "command": ["sh"]});
+        assert_eq!(name_of(&command, |_| false), None);
         for (wrong, part) in [
             ("none.onnx", "No such file"),
             ("m.py", "m.py:FUNCTION"),

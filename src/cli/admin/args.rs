@@ -1,0 +1,228 @@
+//! The command line of `clipper admin`.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+
+use crate::cli::remote::ServerArgs;
+use clipper_domain::OnModelError;
+
+/// `clipper admin`
+#[allow(clippy::doc_markdown, reason = "the help prints these texts as they are")]
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Exits with 0 when done, 1 when the server refused, 2 when the command line is wrong and 3 when no
+server answers.
+
+Examples:
+  clipper admin apps add digits --input-type doubles --default-output -1 --slo-ms 20
+  clipper admin links add digits digits-model
+  clipper admin models list --watch 2
+  clipper admin containers list --json
+  clipper admin --url http://10.0.0.7:1338 models set-version digits-model 3")]
+pub(in crate::cli) struct AdminArgs {
+    #[command(flatten)]
+    pub(super) server: ServerArgs,
+    /// Print JSON.
+    #[arg(long, global = true)]
+    pub(super) json: bool,
+    #[command(subcommand)]
+    pub(super) what: What,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum What {
+    /// Applications: what is queried.
+    #[command(subcommand)]
+    Apps(Apps),
+    /// Model versions.
+    #[command(subcommand)]
+    Models(Models),
+    /// Which application queries which model.
+    #[command(subcommand)]
+    Links(Links),
+    /// Connected replicas.
+    #[command(subcommand)]
+    Containers(Containers),
+    /// Print what an application has learnt about a user.
+    State {
+        /// The application.
+        app: String,
+        /// The user's number.
+        #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
+        uid: i64,
+    },
+    /// Ask whether the server is there and ready.
+    Ping,
+    /// Print the server's metrics.
+    Metrics {
+        /// In Prometheus' text format.
+        #[arg(long)]
+        prometheus: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Watch {
+    /// Print again and again, this often in seconds [default when given without a number: 2].
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2",
+          value_parser = crate::cli::value::seconds)]
+    pub(super) watch: Option<Duration>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Apps {
+    /// List them.
+    List(Watch),
+    /// Print one.
+    Show {
+        /// Which.
+        name: String,
+    },
+    /// Register one.
+    Add {
+        /// Its name.
+        name: String,
+        /// bytes, integers, floats, doubles or strings.
+        #[arg(long)]
+        input_type: String,
+        /// Sent when no model answers in time.
+        #[arg(long, allow_hyphen_values = true)]
+        default_output: String,
+        /// Its latency objective, ms.
+        #[arg(long, value_name = "MS", value_parser = crate::cli::value::slo_micros)]
+        slo_ms: i64,
+        /// What a caller gets for an input that the model answers with an error: the default
+        /// output with the error as its explanation (unless said), or the error.
+        #[arg(long, value_name = "CHOICE", value_parser = OnModelError::parse)]
+        on_model_error: Option<OnModelError>,
+        /// Compute every query anew: never answer one with what an equal one was answered.
+        #[arg(long)]
+        no_cache: bool,
+    },
+    /// Change what is given; the rest stays as it is.
+    #[command(group(clap::ArgGroup::new("what").required(true).multiple(true)))]
+    Update {
+        /// Which.
+        name: String,
+        /// Sent when no model answers in time.
+        #[arg(long, allow_hyphen_values = true, group = "what")]
+        default_output: Option<String>,
+        /// Its latency objective, ms.
+        #[arg(long, value_name = "MS", group = "what",
+              value_parser = crate::cli::value::slo_micros)]
+        slo_ms: Option<i64>,
+        /// What a caller gets for an input that the model answers with an error: default or error.
+        #[arg(long, value_name = "CHOICE", value_parser = OnModelError::parse, group = "what")]
+        on_model_error: Option<OnModelError>,
+        /// Whether equal queries may share an answer.
+        #[arg(long, value_name = "true|false", group = "what")]
+        cache: Option<bool>,
+    },
+    /// Remove one and its links.
+    Delete {
+        /// Which.
+        name: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Models {
+    /// List them.
+    List(Watch),
+    /// Print one version; without a version, the current one.
+    Show {
+        /// Which model.
+        name: String,
+        /// Which version.
+        version: Option<String>,
+    },
+    /// Register a version and make it current, at once: until its containers have connected,
+    /// queries get the default output, unless --no-switch keeps them where they are. Its containers
+    /// connect by themselves; see `clipper deploy` for replicas that the server starts.
+    Add {
+        /// The model's name.
+        name: String,
+        /// The version.
+        version: String,
+        /// bytes, integers, floats, doubles or strings.
+        #[arg(long)]
+        input_type: String,
+        /// A free label; may be given more than once.
+        #[arg(long = "label")]
+        labels: Vec<String>,
+        /// The image or runtime that serves it; information only.
+        #[arg(long, default_value = "external")]
+        container_name: String,
+        /// Where its data came from; information only.
+        #[arg(long, default_value = "")]
+        data_path: String,
+        /// Queries of one message to a replica; -1 lets the server choose.
+        #[arg(long, default_value_t = -1, allow_negative_numbers = true)]
+        batch_size: i32,
+        /// Let queries stay with the current version; `models set-version` switches later.
+        #[arg(long)]
+        no_switch: bool,
+        /// Compute every query anew: keep no output of this version for equal queries.
+        #[arg(long)]
+        no_cache: bool,
+    },
+    /// Send queries to another version.
+    SetVersion {
+        /// Which model.
+        name: String,
+        /// Which version.
+        version: String,
+    },
+    /// Retire a version. The current one of a model that an application queries needs --force.
+    Delete {
+        /// Which model.
+        name: String,
+        /// Which version.
+        version: String,
+        /// Even if queries go to it; they get the default output from then on.
+        #[arg(long)]
+        force: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Links {
+    /// List them.
+    List {
+        /// Of this application only.
+        app: Option<String>,
+        #[command(flatten)]
+        watch: Watch,
+    },
+    /// Let an application query a model.
+    Add {
+        /// The application.
+        app: String,
+        /// The model.
+        model: String,
+    },
+    /// Take links away.
+    Remove {
+        /// The application.
+        app: String,
+        /// The models.
+        #[arg(required = true)]
+        models: Vec<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Containers {
+    /// List them.
+    List(Watch),
+    /// Print one.
+    Show {
+        /// Which model.
+        name: String,
+        /// Which version.
+        version: String,
+        /// Which replica.
+        replica: u32,
+    },
+}

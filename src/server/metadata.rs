@@ -1,0 +1,55 @@
+//! The metadata as the frontends see it: a view, and a writer whose commands are counted.
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+
+use crate::http::management::ports::{CatalogRead, Metadata};
+use crate::metrics::Metrics;
+use crate::store::event::Origin;
+use crate::store::{CatalogView, ChangeError, MetadataWriter, SharedWriter};
+use clipper_domain::Command;
+
+/// A writer whose commands are counted by what came of them: those of operators, not those of the
+/// config file.
+pub(super) struct Counted {
+    pub(super) writer: SharedWriter,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+impl MetadataWriter for Counted {
+    fn execute(
+        &self,
+        command: Command,
+        origin: Origin,
+    ) -> BoxFuture<'static, Result<(), ChangeError>> {
+        let (answer, metrics) = (self.writer.execute(command, origin), Arc::clone(&self.metrics));
+        Box::pin(async move {
+            let answer = answer.await;
+            if origin == Origin::Admin {
+                metrics.admin_command(answer.is_ok());
+            }
+            answer
+        })
+    }
+
+    fn may_be_away(&self) -> bool {
+        self.writer.may_be_away()
+    }
+}
+
+/// The metadata as the management frontend sees it.
+pub(super) struct Writer {
+    pub(super) writer: SharedWriter,
+    pub(super) view: CatalogView,
+}
+
+impl Metadata for Writer {
+    fn execute(&self, command: Command) -> BoxFuture<'static, Result<(), ChangeError>> {
+        self.writer.execute(command, Origin::Admin)
+    }
+
+    fn catalog(&self) -> CatalogRead<'_> {
+        self.view.read()
+    }
+}
