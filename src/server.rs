@@ -2,6 +2,7 @@
 
 mod metadata;
 mod process;
+mod shutdown;
 mod states;
 
 use std::collections::HashMap;
@@ -18,10 +19,12 @@ use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
 use self::metadata::{Counted, Writer};
+use self::process::StopRequest;
+use self::shutdown::Running;
 use self::states::States;
 use crate::actors::app::FeedbackLog;
 use crate::actors::catalog::CatalogWriter;
-use crate::actors::children::{ChildPlan, Children, StopChildren};
+use crate::actors::children::{ChildPlan, Children};
 use crate::actors::container_pool::{ContainerInfo, ContainerList, ContainerPool};
 use crate::actors::data_plane::DataPlane;
 use crate::actors::deploy::Deployer;
@@ -31,7 +34,7 @@ use crate::actors::launch::{Launcher, launch_plan};
 use crate::actors::learned::LearnedCurves;
 use crate::actors::messages::{Register, RegistrationRefused};
 use crate::actors::models::{Boot, DataArbiters, Models};
-use crate::actors::redis_watcher::{Learnt, LeaveRedis, RedisParts, RedisWatcher};
+use crate::actors::redis_watcher::{Learnt, RedisParts, RedisWatcher};
 use crate::actors::router::{Router, Routes};
 use crate::actors::supervisor::RestartBudget;
 use crate::actors::watchdog::Watchdog;
@@ -43,7 +46,7 @@ use crate::http::management::ManagementState;
 use crate::http::management::deploy::{self, DeployState};
 use crate::http::management::ports::Containers;
 use crate::http::{management, metrics as metrics_pages, query};
-use crate::logging::outsiders;
+use crate::logging::{self, outsiders};
 use crate::metrics::{self, Metrics, RpcEnd};
 use crate::rpc::listener::{self, Refused};
 use crate::store::policy_state::PolicyStateStore;
@@ -55,15 +58,27 @@ use crate::store::{CatalogView, Journal, SharedWriter};
 /// # Errors
 /// Why the server could not start or had to stop.
 pub fn run(loaded: Loaded) -> Result<(), String> {
-    System::new().block_on(serve(loaded))
+    process::raise_open_files_limit(&loaded.config)?;
+    let mut stop = StopRequest::listen()?;
+    System::new().block_on(async move {
+        let running = tokio::select! {
+            running = start(loaded) => running?,
+            () = stop.begins() => {
+                info!("stopped before everything had started");
+                return Ok(());
+            }
+        };
+        stop.begins().await;
+        running.stop().await;
+        Ok(())
+    })
 }
 
-async fn serve(loaded: Loaded) -> Result<(), String> {
+async fn start(loaded: Loaded) -> Result<Running, String> {
     let Loaded { config, base_dir } = loaded;
-    process::raise_open_files_limit();
-    let stop = process::stop_signal()?;
     let readiness = Readiness::new();
     let metrics = Metrics::new();
+    metrics.show_log_lines_lost(logging::lost_lines());
     actix::spawn(metrics::keep_ticking(Arc::downgrade(&metrics)));
     actix::spawn(outsiders::keep_telling(config.log.clone()));
     let sockets = Sockets::bind(&config)?;
@@ -111,23 +126,8 @@ async fn serve(loaded: Loaded) -> Result<(), String> {
     while !readiness.missing().is_empty() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    stop.await;
-    readiness.drain();
-    info!("stopping: in-flight queries finish first");
-    stop_frontends(&handles).await;
-    learned.save().await;
-    if pool.send(StopChildren).await.is_err() {
-        warn!("the container pool ended before its child processes");
-    }
-    if let Some(redis) = redis
-        && redis.send(LeaveRedis).await.is_err()
-    {
-        warn!("the Redis watcher ended before it was told to leave");
-    }
-    targets.leave();
-    journal.close().await;
-    info!("stopped");
-    Ok(())
+    let drain_delay = Duration::from_millis(config.http.drain_delay_ms);
+    Ok(Running { readiness, drain_delay, handles, learned, pool, redis, targets, journal })
 }
 
 async fn start_models(
@@ -143,15 +143,6 @@ async fn start_models(
     models.send(Boot).await.map_err(|e| e.to_string())??;
     actix::spawn(learned.clone().keep_saving());
     Ok(learned)
-}
-
-async fn stop_frontends(handles: &[ServerHandle]) {
-    // The query frontend first: meanwhile the others still say that the server is not ready.
-    let mut handles = handles.iter();
-    if let Some(query) = handles.next() {
-        query.stop(true).await;
-    }
-    futures_util::future::join_all(handles.map(|handle| handle.stop(true))).await;
 }
 
 /// With a Redis, follows its tables; returns when the first attempt to do so has succeeded or
@@ -383,10 +374,7 @@ impl Frontends {
 
     fn query(&self, config: &HttpConfig, socket: TcpListener) -> Result<Server, String> {
         let limits = BodyLimits::from(config);
-        let workers = match config.query_workers {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
-            n => n,
-        };
+        let workers = process::http_workers(config);
         let starting = Arc::new(AtomicUsize::new(workers));
         let (plane, catalog) = (Arc::clone(&self.plane), self.catalog.clone());
         let feedback: Arc<dyn FeedbackLog> = self.states.clone();

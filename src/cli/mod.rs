@@ -112,7 +112,9 @@ impl ServeArgs {
         let loaded = Config::load(self.config.as_deref(), env_vars(), &self.settings.0)
             .map_err(|faults| faults.to_string())?;
         logging::init(&loaded.config.log)?;
-        server::run(loaded)
+        let result = server::run(loaded);
+        logging::flush();
+        result
     }
 }
 
@@ -158,7 +160,7 @@ fn exit(result: Result<(), String>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let _ = writeln!(std::io::stderr(), "{error}");
+            logging::say(&error);
             ExitCode::FAILURE
         }
     }

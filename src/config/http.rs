@@ -46,7 +46,12 @@ section! {
         /// Longer than the 60 s of common load balancers, so that they close first.
         keep_alive_ms: u64 = 75_000, Rule::int(0, 86_400_000, "milliseconds");
 
-        /// After SIGTERM, queries on their way get this long, milliseconds. The usual grace of
+        /// After SIGTERM, /readyz says 503 while everything is served as before, for so long,
+        /// milliseconds: a load balancer has to see it and send no more. Longer than the time
+        /// between two of its looks.
+        drain_delay_ms: u64 = 1_000, Rule::int(0, 86_400_000, "milliseconds");
+
+        /// Then queries on their way get this long, milliseconds. The usual grace of
         /// orchestrators is 30 s.
         shutdown_timeout_ms: u64 = 30_000, Rule::int(0, 86_400_000, "milliseconds");
     }

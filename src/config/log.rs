@@ -16,6 +16,10 @@ section! {
         /// "info,clipper::rpc=debug". actix_server would tell at each start what we tell as well.
         filter: String = "info,actix_server=warn".to_owned(), Rule::Filter;
 
+        /// Bytes of lines that wait to be written. Where standard error takes none (a full disk, a
+        /// pipe that nobody reads), further ones are lost and counted: nobody waits for the log.
+        queue_max_bytes: usize = 1 << 20, Rule::bytes();
+
         /// Lines of one cause, such as a request that is not HTTP, that one address can make the
         /// server write in one window; all addresses together ten times as many. How many were
         /// left out is told.

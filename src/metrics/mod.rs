@@ -138,6 +138,7 @@ pub struct Metrics {
     rpc_connections: AtomicU64,
     actor_restarts: Mutex<BTreeMap<&'static str, u64>>,
     thread_stalls: Mutex<BTreeMap<&'static str, u64>>,
+    log_lines_lost: OnceLock<Arc<AtomicU64>>,
     admin_acknowledged: AtomicU64,
     admin_refused: AtomicU64,
     redis: OnceLock<RedisMetrics>,
@@ -175,6 +176,7 @@ impl Default for Metrics {
             rpc_connections: AtomicU64::new(0),
             actor_restarts: Mutex::default(),
             thread_stalls: Mutex::default(),
+            log_lines_lost: OnceLock::new(),
             admin_acknowledged: AtomicU64::new(0),
             admin_refused: AtomicU64::new(0),
             redis: OnceLock::new(),
@@ -251,6 +253,12 @@ impl Metrics {
     /// Counts a thread of this kind that did not answer the watchdog in time.
     pub fn thread_stalled(&self, kind: &'static str) {
         *self.thread_stalls.lock().entry(kind).or_default() += 1;
+    }
+
+    /// Shows this counter of log lines that could not be written.
+    pub fn show_log_lines_lost(&self, lost: Arc<AtomicU64>) {
+        // A second counter would be a second log.
+        let _ = self.log_lines_lost.set(lost);
     }
 
     /// Counts a start of a child process.

@@ -148,6 +148,8 @@ fn process_wide(metrics: &Metrics, dropped: u64) -> Vec<MetricFamily> {
     for (thread, count) in metrics.thread_stalls.lock().iter() {
         stalls.number(&[thread], float(*count));
     }
+    let mut lost = Family::new(&table::LOG_LINES_LOST);
+    lost.number(&[], float(metrics.log_lines_lost.get().map_or(0, |lost| lost.load(Relaxed))));
     let mut commands = Family::new(&table::ADMIN_COMMANDS);
     commands.number(&["acknowledged"], float(metrics.admin_acknowledged.load(Relaxed)));
     commands.number(&["refused"], float(metrics.admin_refused.load(Relaxed)));
@@ -155,7 +157,7 @@ fn process_wide(metrics: &Metrics, dropped: u64) -> Vec<MetricFamily> {
     build.number(&[env!("CARGO_PKG_VERSION")], 1.0);
     let mut flat_dropped = Family::new(&table::FLAT_NAMES_DROPPED);
     flat_dropped.number(&[], float(dropped));
-    let families = [connections, ended, restarts, stalls, commands, build, flat_dropped];
+    let families = [connections, ended, restarts, stalls, lost, commands, build, flat_dropped];
     let redis = metrics.redis.get().map(of_redis).into_iter().flatten();
     let mut families: Vec<MetricFamily> =
         families.into_iter().chain(redis).map(Family::finish).collect();

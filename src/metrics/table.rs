@@ -140,6 +140,9 @@ rows! {
     THREAD_STALLS = Counter "clipper_thread_stalls_total", "stalls", &["thread"],
         "Times a thread did not answer within half a second: thread is data, rpc or http.",
         "any increase";
+    LOG_LINES_LOST = Counter "clipper_log_lines_lost_total", "lines", &[],
+        "Log lines that could not be written: standard error was full, closed or not read.",
+        "any increase";
     ADMIN_COMMANDS = Counter "clipper_admin_commands_total", "commands", &["result"],
         "Commands of operators: result is acknowledged or refused.", "-";
     REDIS_CONNECTED = Gauge "clipper_redis_connected", "constant 1", &[],

@@ -9,4 +9,5 @@ mod processes;
 mod python;
 mod redis;
 mod rpc;
+mod signals;
 mod store;

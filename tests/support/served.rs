@@ -56,21 +56,11 @@ impl Served {
         Self::start_by(shell, config, data_dir)
     }
 
-    fn start_by(mut command: Command, config: &str, data_dir: &Path) -> Self {
-        let file = data_dir.join("clipper.toml");
-        std::fs::write(&file, config).unwrap();
-        let child = command
-            .args(["serve", "--query-addr", "127.0.0.1:0", "--management-addr", "127.0.0.1:0"])
-            .args(["--metrics-addr", "127.0.0.1:0", "--rpc-addr", "tcp://127.0.0.1:0"])
-            .args(["--log-format", "json", "--config"])
-            .arg(&file)
-            .arg("--data-dir")
-            .arg(data_dir.join("data"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+    /// The same run by `command`, which gets the arguments.
+    pub fn start_by(mut command: Command, config: &str, data_dir: &Path) -> Self {
+        let ports = ["127.0.0.1:0"; 4].map(|addr| addr.parse().unwrap());
+        arguments(&mut command, ports, config, data_dir);
+        let child = command.stderr(Stdio::piped()).spawn().unwrap();
         let mut process = Process(child);
         let stderr = process.0.stderr.take().unwrap();
         let log = Arc::new(Mutex::new(Vec::new()));
@@ -100,6 +90,31 @@ impl Served {
             process,
             log,
         }
+    }
+
+    /// The same with another standard error, which is not read; waits until it is ready.
+    pub fn start_unheard(stderr: Stdio, config: &str, data_dir: &Path) -> Self {
+        let mut command = Command::new(crate::binary());
+        let free = [(); 4].map(|()| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+        let ports = free.map(|listener| listener.local_addr().unwrap());
+        arguments(&mut command, ports, config, data_dir);
+        let process = Process(command.stderr(stderr).spawn().unwrap());
+        // With it goes this end of what it writes to.
+        drop(command);
+        let [query, management, metrics, rpc] = ports;
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let mut served = Self { process, query, management, metrics, rpc, log };
+        until("the server is ready", || {
+            assert!(served.is_up(), "the server ended");
+            let answer = Http::new(query).request("GET", "/readyz", "");
+            answer.is_ok_and(|(status, _)| status == 200).then_some(())
+        });
+        served
+    }
+
+    /// Waits for its end.
+    pub fn exit_status(mut self) -> std::process::ExitStatus {
+        until("the server ends", || self.process.0.try_wait().unwrap())
     }
 
     /// The lines it has logged so far.
@@ -183,6 +198,28 @@ impl Served {
             (self.metric(&sample).to_bits() == wanted.to_bits()).then_some(())
         });
     }
+}
+
+/// `serve` on these ports. Nobody waits for load balancers, unless the test says how long.
+fn arguments(command: &mut Command, ports: [SocketAddr; 4], config: &str, data_dir: &Path) {
+    let file = data_dir.join("clipper.toml");
+    std::fs::write(&file, config).unwrap();
+    let flags = ["--query-addr", "--management-addr", "--metrics-addr", "--rpc-addr"];
+    command.arg("serve");
+    for (flag, addr) in flags.into_iter().zip(ports) {
+        let scheme = if flag == "--rpc-addr" { "tcp://" } else { "" };
+        command.arg(flag).arg(format!("{scheme}{addr}"));
+    }
+    if !config.contains("drain_delay_ms") {
+        command.env("CLIPPER_HTTP__DRAIN_DELAY_MS", "0");
+    }
+    command
+        .args(["--log-format", "json", "--config"])
+        .arg(&file)
+        .arg("--data-dir")
+        .arg(data_dir.join("data"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
 }
 
 fn is_value(rest: &str) -> bool {

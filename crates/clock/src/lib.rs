@@ -1,9 +1,12 @@
-//! The only place that reads clocks.
+//! The only place that reads clocks, and the pauses between attempts.
 //!
 //! Monotonic time goes through tokio, so that a test with `tokio::time::pause()` moves it at will.
 
+mod backoff;
+
 use std::time::{SystemTime, UNIX_EPOCH};
 
+pub use backoff::Backoff;
 pub use tokio::time::Instant;
 
 /// Monotonic now.

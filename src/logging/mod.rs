@@ -1,0 +1,95 @@
+//! Log lines: to stderr, as text for people or one JSON object a line.
+//!
+//! Logging never blocks and never panics, whatever stderr is: lines go through a bounded queue
+//! ([`sink`]), and what cannot be written is lost and counted (`clipper_log_lines_lost_total`).
+
+pub mod outsiders;
+pub mod sink;
+
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::fs::File;
+use std::io::IsTerminal;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use tracing_subscriber::EnvFilter;
+
+use self::sink::Sink;
+use crate::config::{LogConfig, LogFormat};
+
+/// Where lines go, from [`init`] on.
+static SINK: OnceLock<Sink> = OnceLock::new();
+
+/// The last lines are waited for so long at the end: a reader that is gone must not keep the
+/// process.
+const FLUSH_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Sends every event that passes the filter to stderr, from now to the end of the process.
+///
+/// # Errors
+/// A filter that cannot be read, or a second call.
+pub fn init(config: &LogConfig) -> Result<(), String> {
+    let filter = EnvFilter::try_new(&config.filter)
+        .map_err(|error| format!("log.filter {:?}: {error}", config.filter))?;
+    outsiders::configure(config);
+    let sink = SINK.get_or_init(|| Sink::new(config.queue_max_bytes));
+    // A descriptor of its own: a write that waits must not hold the lock of `std::io::stderr`.
+    let output = std::io::stderr().as_fd().try_clone_to_owned();
+    let output = File::from(output.map_err(|error| format!("stderr: {error}"))?);
+    sink.write_to(output, tell_lost).map_err(|error| format!("logs: {error}"))?;
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(sink.clone())
+        .log_internal_errors(false)
+        .with_ansi(std::io::stderr().is_terminal());
+    match config.format {
+        LogFormat::Text => lines.try_init(),
+        LogFormat::Json => lines.json().flatten_event(true).try_init(),
+    }
+    .map_err(|error| format!("logs: {error}"))?;
+    log_panics();
+    Ok(())
+}
+
+/// How many lines could not be written so far; counted on.
+#[must_use]
+pub fn lost_lines() -> Arc<AtomicU64> {
+    SINK.get().map_or_else(Arc::default, Sink::lost)
+}
+
+fn tell_lost(lines: u64) {
+    tracing::warn!(lines, "log lines were lost: they could not be written");
+}
+
+/// The standard library writes of a panic to stderr itself, and waits where nobody reads.
+fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let thread = std::thread::current();
+        let thread = thread.name().unwrap_or("unnamed");
+        let text = panic.to_string().replace('\n', " ");
+        let trace = Backtrace::capture();
+        let trace = matches!(trace.status(), BacktraceStatus::Captured).then(|| trace.to_string());
+        tracing::error!(thread, trace, "{text}");
+    }));
+}
+
+/// Says something to whoever started the server, by the way of the log lines once there is one.
+pub fn say(text: &str) {
+    if let Some(sink) = SINK.get() {
+        sink.push(format!("{text}\n").as_bytes());
+        flush();
+    } else {
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), "{text}");
+    }
+}
+
+/// Gives the last lines a moment to be written. To be called at the end.
+pub fn flush() {
+    if let Some(sink) = SINK.get() {
+        sink.flush(FLUSH_PATIENCE);
+    }
+}

@@ -1,0 +1,63 @@
+//! How a running server stops: not ready, then nothing new, then nothing at all.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::prelude::*;
+use actix_web::dev::ServerHandle;
+use tracing::{info, warn};
+
+use crate::actors::children::StopChildren;
+use crate::actors::container_pool::ContainerPool;
+use crate::actors::file_sd::FileSd;
+use crate::actors::kept::Kept;
+use crate::actors::learned::LearnedCurves;
+use crate::actors::redis_watcher::{LeaveRedis, RedisWatcher};
+use crate::http::health::Readiness;
+use crate::store::Journal;
+
+/// What has to be stopped of a running server.
+pub(super) struct Running {
+    pub(super) readiness: Arc<Readiness>,
+    /// Not ready and serving for so long first.
+    pub(super) drain_delay: Duration,
+    /// Of the HTTP frontends, the query frontend first.
+    pub(super) handles: Vec<ServerHandle>,
+    pub(super) learned: LearnedCurves,
+    pub(super) pool: Kept<ContainerPool>,
+    pub(super) redis: Option<Addr<RedisWatcher>>,
+    pub(super) targets: FileSd,
+    pub(super) journal: Journal,
+}
+
+impl Running {
+    /// Stops top-down: those who ask before those who answer.
+    pub(super) async fn stop(self) {
+        self.readiness.drain();
+        info!(drain_delay = ?self.drain_delay, "stopping: in-flight queries finish first");
+        // Whoever sends queries has to see that this server is not ready before it closes.
+        tokio::time::sleep(self.drain_delay).await;
+        stop_frontends(&self.handles).await;
+        self.learned.save().await;
+        if self.pool.send(StopChildren).await.is_err() {
+            warn!("the container pool ended before its child processes");
+        }
+        if let Some(redis) = self.redis
+            && redis.send(LeaveRedis).await.is_err()
+        {
+            warn!("the Redis watcher ended before it was told to leave");
+        }
+        self.targets.leave();
+        self.journal.close().await;
+        info!("stopped");
+    }
+}
+
+async fn stop_frontends(handles: &[ServerHandle]) {
+    // The query frontend first: meanwhile the others still say that the server is not ready.
+    let mut handles = handles.iter();
+    if let Some(query) = handles.next() {
+        query.stop(true).await;
+    }
+    futures_util::future::join_all(handles.map(|handle| handle.stop(true))).await;
+}
