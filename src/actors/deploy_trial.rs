@@ -219,8 +219,9 @@ impl Phase {
     pub(super) fn late(self, id: &ModelId, limit: Duration) -> String {
         match self {
             Self::Connecting => format!(
-                "no container connected as {id} within {limit:?}, though its process runs; does it \
-                 connect to CLIPPER_IP and CLIPPER_PORT under that name and version?"
+                "no container connected as {id} within {limit:?}, though its process runs; does \
+                 loading its model take longer (--timeout), or does it connect elsewhere than to \
+                 CLIPPER_IP and CLIPPER_PORT under that name and version?"
             ),
             Self::Answering => {
                 format!("the container connected and did not answer a trial query within {limit:?}")

@@ -289,6 +289,8 @@ impl DeployArgs {
         let mut says = format!("Not deployed: {cause}");
         if self.examples.is_empty()
             && !cause.starts_with("the container failed")
+            // The Python package has said that it is not the input.
+            && !cause.contains("predict is called with")
             && cause.contains("trial query")
         {
             says.push_str("\nIf the model wants other inputs than zeros, give it one: --example");

@@ -178,6 +178,64 @@ def predict(inputs):
     return [[helper.pid, other.pid] for one in inputs]
 ";
 
+/// What `clipper deploy` says of `model` in a folder with `source` in `model.py`.
+fn deploy(server: &Server, source: &str, model: &str, more: &[&str]) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("model.py"), source).unwrap();
+    std::fs::write(folder.path().join("iris.joblib"), "").unwrap();
+    let output = Command::new(crate::binary())
+        .args(["deploy", model, "--app", "new", "--slo-ms", "9000", "--default-output=-1"])
+        .args(more)
+        .arg("--python")
+        .arg(python())
+        .args(["--url", &format!("http://{}", server.management)])
+        .current_dir(folder.path())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    String::from_utf8(output.stderr).unwrap()
+}
+
+#[test]
+fn line_26_a_deployment_that_fails_says_what_helps() {
+    let server = Server::start();
+    let said = deploy(
+        &server,
+        "def predict(x):
+    return x.sum()
+",
+        "model.py:predict",
+        &[],
+    );
+    assert!(said.contains("return [f(x) for x in xs]"), "{said}");
+    assert!(!said.contains("other inputs than zeros"), "{said}");
+    let said = deploy(
+        &server,
+        "def score(xs):
+    return xs
+",
+        "model.py:predict",
+        &[],
+    );
+    assert!(said.contains("no function 'predict'; it has score"), "{said}");
+    let said = deploy(
+        &server,
+        "import no_such_module
+",
+        "model.py:predict",
+        &[],
+    );
+    assert!(said.contains("-m pip install no_such_module"), "{said}");
+    let said = deploy(&server, "", "iris.joblib", &[]);
+    assert!(said.contains("--command python3 -m clipper_serving serve iris.joblib"), "{said}");
+    let slow = "import time
+time.sleep(600)
+";
+    let said = deploy(&server, slow, "model.py:predict", &["--timeout", "6"]);
+    assert!(said.contains("still loading"), "{said}");
+    assert!(said.contains("--timeout"), "{said}");
+}
+
 #[test]
 fn line_06_helpers_started_at_import_do_not_outlive_a_killed_server() {
     let folder = tempfile::tempdir().unwrap();

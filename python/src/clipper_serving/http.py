@@ -120,8 +120,8 @@ class HttpPool:
             error, http.client.RemoteDisconnected
         ):
             return (
-                f"what answers is no HTTP ({what}); queries go to port 1337, management to 1338, "
-                "and only containers to 7000"
+                "what answers there is no HTTP; queries go to port 1337, management to 1338, and "
+                "only containers to 7000"
             )
         return what
 

@@ -44,11 +44,26 @@ fn of_file(model: &str, python: &str, here: &Path) -> Result<Value, String> {
     match kind {
         Some("onnx") => Ok(json!({"runtime": "onnx", "path": existing(model, here)?})),
         Some("py") => Err(format!("which function of it? {model}:FUNCTION")),
+        Some(kind) if PYTHON_KINDS.contains(&kind) => Err(of_python_library(model)),
         _ => Err(format!(
             "'{model}' is neither FILE.onnx nor FILE.py:function; anything else that speaks the \
              protocol goes by --command"
         )),
     }
+}
+
+/// Suffixes of the files that the Python package loads by itself.
+const PYTHON_KINDS: [&str; 11] =
+    ["joblib", "pkl", "pickle", "pt", "pth", "pt2", "ubj", "json", "xgb", "txt", "lgb"];
+
+/// A model file of a Python library is served by the package, as a command.
+fn of_python_library(model: &str) -> String {
+    let name = Path::new(model).file_stem().and_then(|stem| stem.to_str()).unwrap_or("NAME");
+    format!(
+        "'{model}' is served by the Python package (pip install ./python); end the line with:\n  \
+         --name {name} --command python3 -m clipper_serving serve {model}\n\
+         or load it in a file and name the function: {name}.py:model.predict"
+    )
 }
 
 /// The absolute path of a file that has to be there.
@@ -143,7 +158,8 @@ mod tests {
             ("none.onnx", "No such file"),
             ("m.py", "m.py:FUNCTION"),
             ("m.py:", "function's name"),
-            ("m.pkl", "--command"),
+            ("m.pkl", "--name m --command python3 -m clipper_serving serve m.pkl"),
+            ("m.bin", "--command"),
         ] {
             assert!(of(wrong).unwrap_err().contains(part), "{wrong}: {:?}", of(wrong));
         }
