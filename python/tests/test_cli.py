@@ -146,6 +146,22 @@ def test_it_ends_while_no_server_is_there(cli: Processes, server: FakeServer, mo
     assert ended(process) == 0
 
 
+def test_a_signal_at_any_moment_of_waiting_is_heard() -> None:
+    """Thousands of moments: with an ``Event`` a few of them hang for ever."""
+    script = """
+import signal, threading, os
+from clipper_serving.stopping import StopSignal
+for _ in range(3000):
+    stop = StopSignal()
+    signal.signal(signal.SIGALRM, lambda *_: stop.set())
+    signal.setitimer(signal.ITIMER_REAL, 0.00005)
+    while not stop.wait(0):
+        pass
+    stop._reader.close(), stop._writer.close()
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=DEADLINE_SECONDS)
+
+
 def test_a_second_signal_ends_a_stuck_model(
     cli: Processes, server: FakeServer, model: Path
 ) -> None:

@@ -248,6 +248,58 @@ fn line_06_helpers_started_at_import_do_not_outlive_a_killed_server() {
     eventually("the helpers are gone", || !pids.iter().any(|pid| is_running(*pid)));
 }
 
+/// What a container of the package for `model` and `input_type` has logged, once it says `what`.
+fn log_of_a_container(server: &Server, model: &str, input_type: &str, what: &str) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("model.py"), EVALUATES).unwrap();
+    let (log, source) =
+        (folder.path().join("log"), concat!(env!("CARGO_MANIFEST_DIR"), "/python/src"));
+    let child = Command::new(python())
+        .args(["-m", "clipper_serving", "serve", "model.py:predict", "--metrics-port=0"])
+        .args(["--name", model, "--version", "1", "--input-type", input_type])
+        .current_dir(folder.path())
+        .env("PYTHONPATH", source)
+        .env("CLIPPER_PORT", server.rpc.rsplit(':').next().unwrap())
+        .stdin(Stdio::null())
+        .stderr(std::fs::File::create(&log).unwrap())
+        .spawn()
+        .unwrap();
+    let _package = Package(child);
+    let mut text = String::new();
+    eventually(&format!("the container says {what}"), || {
+        text = std::fs::read_to_string(&log).unwrap();
+        text.contains(what)
+    });
+    text
+}
+
+#[test]
+fn line_24_a_container_logs_what_the_server_thinks_of_it() {
+    let server = Server::start();
+    server.serve("m", "doubles", 30_000_000);
+    let log = log_of_a_container(&server, "unreg", "strings", "WARNING the server says: ");
+    assert!(log.contains("unreg"), "{log}");
+    assert!(!log.contains("registered as a replica"), "{log}");
+    let log = log_of_a_container(&server, "m", "strings", "ERROR the server says: ");
+    assert!(log.contains("doubles"), "{log}");
+    log_of_a_container(&server, "m", "doubles", "INFO the server says: ");
+}
+
+#[test]
+fn line_20_a_container_of_other_code_does_not_leave_stale_answers() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = |n: u32| format!("def predict(inputs):\n    return [{n} for one in inputs]\n");
+    let server = Server::with_config(&config(folder.path(), "strings", &source(1)));
+    server.await_replicas("m", 1);
+    let ask = || server.predict("m", &json!({"input": "x"}));
+    assert_eq!(ask().output(), &json!(1));
+    std::fs::write(folder.path().join("model.py"), source(2)).unwrap();
+    for child in descendants_of(server.pid()) {
+        signal(child, nix::sys::signal::Signal::SIGKILL);
+    }
+    eventually("the new code answers", || ask().output() == &json!(2));
+}
+
 #[test]
 fn line_25_a_container_copes_with_the_variables_of_a_kubernetes_service() {
     let folder = tempfile::tempdir().unwrap();

@@ -10,7 +10,6 @@ import importlib
 import importlib.util
 import inspect
 import os
-import pickle
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -188,7 +187,7 @@ def load_closure(directory: PathLike) -> PredictFn:
     Such functions get what Clipper gave them, except that strings are ``str`` and byte inputs
     are ``bytes``.
     """
-    _import("cloudpickle", "cloudpickle")
+    pickle = _import("cloudpickle", "cloudpickle")
     folder = Path(directory).resolve()
     sys.path.append(str(folder / "modules"))
     with open(folder / "func.pkl", "rb") as file:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import errno
 import logging
+import socketserver
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
-from typing import Any, Callable
+from typing import Callable
 
 from .metrics import CONTENT_TYPE, Registry
 
@@ -15,6 +15,10 @@ _log = logging.getLogger(__name__)
 
 READ_TIMEOUT_SECONDS = 10.0
 """How long one scrape connection may stay silent."""
+
+LINE_MAX_BYTES = 8 * 1024
+HEADERS_MAX = 100
+"""Lines of a request's head; a longer one is not answered."""
 
 _STOP_CHECK_SECONDS = 0.2
 
@@ -71,37 +75,55 @@ class MetricsServer:
         self._thread.join()
 
 
-class _Server(ThreadingHTTPServer):
+class _Server(socketserver.ThreadingTCPServer):
+    allow_reuse_address = True
     daemon_threads = True
     block_on_close = False
 
+    def handle_error(self, request: object, client_address: object) -> None:
+        _log.debug("a scrape from %s broke off", client_address, exc_info=True)
 
-def _handler(registry: Registry, ready: Callable[[], bool]) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True
+
+def _handler(
+    registry: Registry, ready: Callable[[], bool]
+) -> type[socketserver.StreamRequestHandler]:
+    """One request a connection; ``http.server`` would bring email, TLS and MIME types."""
+
+    class Handler(socketserver.StreamRequestHandler):
         timeout = READ_TIMEOUT_SECONDS
 
-        def do_GET(self) -> None:
-            status, kind, text = self._answer(self.path.split("?", 1)[0])
+        def handle(self) -> None:
+            request = self.rfile.readline(LINE_MAX_BYTES).split()
+            for _ in range(HEADERS_MAX):
+                if self.rfile.readline(LINE_MAX_BYTES) in (b"\r\n", b"\n", b""):
+                    break
+            else:
+                return
+            if len(request) != 3 or not request[2].startswith(b"HTTP/1."):
+                return
+            method, path = request[0], request[1].partition(b"?")[0].decode("utf-8", "replace")
+            self._answer(method, *self._page(method, path))
+
+        def _answer(self, method: bytes, status: str, kind: str, text: str) -> None:
             body = text.encode("utf-8")
-            self.send_response(status)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            head = (
+                f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\n"
+                f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+            )
+            self.wfile.write(head.encode("ascii") + (b"" if method == b"HEAD" else body))
 
-        def _answer(self, path: str) -> tuple[int, str, str]:
+        def _page(self, method: bytes, path: str) -> tuple[str, str, str]:
             plain = "text/plain; charset=utf-8"
+            if method not in (b"GET", b"HEAD"):
+                return "405 Method Not Allowed", plain, "the method is GET\n"
             if path == "/metrics":
-                return 200, CONTENT_TYPE, registry.expose()
+                return "200 OK", CONTENT_TYPE, registry.expose()
             if path == "/livez":
-                return 200, plain, "alive\n"
+                return "200 OK", plain, "alive\n"
+            if path == "/readyz" and ready():
+                return "200 OK", plain, "ready\n"
             if path == "/readyz":
-                return (200, plain, "ready\n") if ready() else (503, plain, "not connected\n")
-            return 404, plain, "the paths are /metrics, /livez and /readyz\n"
-
-        def log_message(self, format: str, *args: Any) -> None:
-            _log.debug(format, *args)
+                return "503 Service Unavailable", plain, "not connected\n"
+            return "404 Not Found", plain, "the paths are /metrics, /livez and /readyz\n"
 
     return Handler

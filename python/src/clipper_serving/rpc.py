@@ -10,12 +10,12 @@ from __future__ import annotations
 import enum
 import logging
 import math
+import os
+import struct
 import time
-import uuid
 from dataclasses import dataclass
 
 import zmq
-from zmq.utils.monitor import recv_monitor_message
 
 from . import protocol
 from .container_metrics import ContainerMetrics
@@ -41,6 +41,7 @@ _LEVELS = {
     protocol.Level.WARNING: logging.WARNING,
     protocol.Level.ERROR: logging.ERROR,
 }
+_MONITOR_EVENT = struct.Struct("=Hi")
 # Plain numbers, because combining flags for each frame costs as much as sending it.
 _LAST = int(zmq.NOBLOCK)
 _MORE = int(zmq.NOBLOCK | zmq.SNDMORE)
@@ -154,7 +155,7 @@ def _identity(metrics_at: str) -> bytes:
 
     Unique, because the original's server refuses a second connection of the same name.
     """
-    return f"clipper-metrics={metrics_at};{uuid.uuid4().hex}".encode("ascii")
+    return f"clipper-metrics={metrics_at};{os.urandom(16).hex()}".encode("ascii")
 
 
 class _Connection:
@@ -254,7 +255,8 @@ class _Connection:
 
     def _read_monitor(self) -> None:
         while self._monitor.poll(0):
-            event = recv_monitor_message(self._monitor)["event"]
+            # What zmq.utils.monitor does, which brings all of asyncio.
+            event = _MONITOR_EVENT.unpack(self._monitor.recv_multipart()[0])[0]
             if event == zmq.EVENT_CONNECTED:
                 self._reached = True
             elif event == zmq.EVENT_HANDSHAKE_SUCCEEDED:

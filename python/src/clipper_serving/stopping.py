@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import atexit
 import logging
+import math
 import os
+import select
 import signal
 import socket
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from types import FrameType
 
 _log = logging.getLogger(__name__)
@@ -23,10 +26,14 @@ LIFELINE_GRACE_SECONDS = 5.0
 
 
 class StopSignal:
-    """A flag that also wakes whoever polls ``fileno()``."""
+    """A flag that also wakes whoever polls ``fileno()``.
+
+    Without locks: a signal handler that sets an ``Event`` hangs for ever if the signal came while
+    the main thread was inside a method of that ``Event``.
+    """
 
     def __init__(self) -> None:
-        self._flag = threading.Event()
+        self._is_set = False
         self._finished = threading.Event()
         self._reader, self._writer = socket.socketpair()
         self._writer.setblocking(False)
@@ -37,17 +44,21 @@ class StopSignal:
 
     def set(self) -> None:
         """Ask for the end. May be called from any thread and from a signal handler."""
-        if not self._flag.is_set():
-            self._flag.set()
+        self._is_set = True
+        # Full, after thousands of calls, is as good: there is something to read.
+        with suppress(BlockingIOError):
             self._writer.send(b"x")
 
     def is_set(self) -> bool:
         """Whether the end was asked for."""
-        return self._flag.is_set()
+        return self._is_set
 
     def wait(self, timeout_seconds: float) -> bool:
         """Wait for ``set``; returns whether it was called."""
-        return self._flag.wait(timeout_seconds)
+        poll = select.poll()
+        poll.register(self._reader, select.POLLIN)
+        poll.poll(max(0, math.ceil(timeout_seconds * 1000)))
+        return self._is_set
 
     def finish(self) -> None:
         """Say that the container has ended."""
