@@ -13,7 +13,9 @@ from __future__ import annotations
 import logging
 import re
 import threading
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
 from typing import Any, Callable, TypeVar
 
 _log = logging.getLogger(__name__)
@@ -58,19 +60,28 @@ class Metric:
 
     def _update(self, labels: dict[str, Any], new: Sequence[float], add: bool = True) -> None:
         """Add ``new`` to the numbers of one series, or put it in their place."""
+        key = self._key(labels) if labels else ()
+        with self._lock:
+            values = self._values(key, len(new))
+            for at, value in enumerate(new[: len(values)]):
+                values[at] = values[at] + value if add else value
+
+    def _values(self, key: Labels, size: int) -> list[float]:
+        """The numbers of one series, under the lock; empty where there are too many series."""
+        values = self._series.get(key)
+        if values is None:
+            if len(self._series) >= MAX_SERIES:
+                self._warn_once()
+                return []
+            values = self._series[key] = [0.0] * size
+        return values
+
+    def _key(self, labels: dict[str, Any]) -> Labels:
         key = tuple(sorted((name, str(value)) for name, value in labels.items()))
         for name, _ in key:
             if not _LABEL.fullmatch(name) or name == self.reserved_label:
                 raise ValueError(f"{name!r} is no label name")
-        with self._lock:
-            values = self._series.get(key)
-            if values is None:
-                if len(self._series) >= MAX_SERIES:
-                    self._warn_once()
-                    return
-                values = self._series[key] = [0.0] * len(new)
-            for at, value in enumerate(new):
-                values[at] = values[at] + value if add else value
+        return key
 
     def _warn_once(self) -> None:
         if not self._warned:
@@ -138,12 +149,19 @@ class Histogram(Metric):
 
     def observe(self, value: float, /, **labels: str) -> None:
         """Note one observation."""
-        within = [1.0 if value <= bound else 0.0 for bound in self.bounds]
-        self._update(labels, [*within, float(value), 1.0])
+        key = self._key(labels) if labels else ()
+        # The last bucket is that of infinity; what no bucket takes is not a number.
+        at = bisect_left(self.bounds, value) if value == value else len(self.bounds)
+        with self._lock:
+            values = self._values(key, len(self.bounds) + 3)
+            if values:
+                values[at] += 1.0
+                values[-2] += value
+                values[-1] += 1.0
 
     def _samples(self, labels: Labels, values: list[float]) -> Iterable[str]:
-        *within, total, count = values
-        for bound, below in zip(self.bounds, within):
+        *counts, total, count = values
+        for bound, below in zip(self.bounds, accumulate(counts)):
             yield _sample(self.name + "_bucket", (*labels, ("le", repr(bound))), below)
         yield _sample(self.name + "_bucket", (*labels, ("le", "+Inf")), count)
         yield _sample(self.name + "_sum", labels, total)

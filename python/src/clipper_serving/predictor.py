@@ -183,6 +183,8 @@ class Predictor:
 
 
 def _in_input_order(groups: list[_Group]) -> _Group:
+    if len(groups) == 1:
+        return _Group(groups[0].positions, list(groups[0].inputs))
     pairs: list[tuple[int, Any]] = [
         pair for group in groups for pair in zip(group.positions, group.inputs)
     ]

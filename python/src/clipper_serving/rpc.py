@@ -221,7 +221,8 @@ class _Connection:
             self._socket.setsockopt(zmq.LINGER, math.ceil(self._timing.linger * 1000))
             return End.STOPPED
         ready = dict(self._poller.poll(self._poll_millis()))
-        self._read_monitor()
+        if self._monitor in ready:
+            self._read_monitor()
         if self._lost:
             if self._connected:
                 return End.CLOSED
@@ -254,7 +255,7 @@ class _Connection:
         return None
 
     def _read_monitor(self) -> None:
-        while self._monitor.poll(0):
+        while int(self._monitor.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
             # What zmq.utils.monitor does, which brings all of asyncio.
             event = _MONITOR_EVENT.unpack(self._monitor.recv_multipart()[0])[0]
             if event == zmq.EVENT_CONNECTED:
