@@ -25,6 +25,7 @@ fn load(text: &str) -> Config {
     let file = folder.path().join("clipper.toml");
     fs::write(&file, text).unwrap();
     fs::write(folder.path().join("digits.onnx"), "").unwrap();
+    fs::write(folder.path().join("libonnxruntime.so"), "").unwrap();
     Config::load(Some(&file), [], &[]).unwrap_or_else(|faults| panic!("{faults}")).config
 }
 
@@ -121,7 +122,7 @@ fn the_quickstart_serves_digits_with_two_replicas() {
     assert_eq!((app.name.as_str(), app.model.as_deref()), ("digits", Some("digits")));
     assert_eq!((app.default_output.as_str(), app.latency_slo_micros), ("-1", 100_000));
     match loaded.config.models[0].container.as_ref() {
-        Some(ContainerConfig::Onnx { path, replicas: 2 }) => {
+        Some(ContainerConfig::Onnx { path, replicas: 2, .. }) => {
             assert!(loaded.base_dir.join(path).is_file());
         }
         other => panic!("not two ONNX replicas: {other:?}"),

@@ -61,11 +61,11 @@ impl Launcher {
     ) -> Result<Launch, String> {
         let env = environment(id, input_type, &self.rpc_addr)?;
         let (program, args) = match runtime {
-            Runtime::Onnx { path } => {
-                if matches!(input_type, InputType::Bytes | InputType::Strings) {
-                    return Err(format!("an ONNX container cannot take {input_type}"));
-                }
-                let args = onnx_args(id, &folder.join(path), input_type, &self.rpc_addr);
+            Runtime::Onnx { path, engine, library, threads } => {
+                let mut args = onnx_args(id, &folder.join(path), input_type, &self.rpc_addr);
+                args.push(format!("--engine={}", engine.name()).into());
+                args.extend(library.as_ref().map(|file| flag("--library=", &folder.join(file))));
+                args.extend(threads.map(|threads| format!("--threads={threads}").into()));
                 (self.this_exe.clone(), args)
             }
             Runtime::Python { function, python: interpreter } => {
@@ -110,18 +110,23 @@ fn environment(
 }
 
 fn onnx_args(id: &ModelId, model: &Path, input_type: InputType, rpc_addr: &str) -> Vec<OsString> {
-    let mut model_flag = OsString::from("--model=");
-    model_flag.push(model);
     // `--name=value`, as a name may begin with a dash.
     vec![
         "container".into(),
         "onnx".into(),
-        model_flag,
+        flag("--model=", model),
         format!("--name={}", id.name).into(),
         format!("--version={}", id.version).into(),
         format!("--connect={rpc_addr}").into(),
         format!("--input-type={input_type}").into(),
     ]
+}
+
+/// `--flag=VALUE` in one word.
+fn flag(name: &str, value: &Path) -> OsString {
+    let mut flag = OsString::from(name);
+    flag.push(value);
+    flag
 }
 
 /// `FILE.py:function` with the file's path resolved.
@@ -177,10 +182,14 @@ mod tests {
             "--version=1",
             "--connect=tcp://127.0.0.1:7000",
             "--input-type=doubles",
+            "--engine=auto",
         ];
         assert_eq!(launch.args, expected);
         assert_eq!(env(&launch, "CLIPPER_LIFELINE"), "stdin");
-        assert!(plan("runtime = 'onnx'\npath = 'm.onnx'", "strings").is_err());
+        let more =
+            "runtime = 'onnx'\npath = 'm.onnx'\nengine = 'ort'\nlibrary = 'l.so'\nthreads = 2";
+        let args = plan(more, "strings").unwrap().args;
+        assert_eq!(args[7..], ["--engine=ort", "--library=/etc/c/l.so", "--threads=2"]);
     }
 
     #[test]

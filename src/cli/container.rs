@@ -12,9 +12,15 @@ use clap::{Args, Subcommand};
 use clipper_container::exec::{self, ExecOptions};
 use clipper_container::noop::NoopModel;
 use clipper_container::{BatchModel, ContainerOptions, lifeline, session};
+#[cfg(feature = "onnx")]
+use clipper_domain::OnnxEngine;
 use clipper_domain::{InputType, ModelId, ModelName, ModelVersion};
 #[cfg(feature = "onnx")]
-use clipper_onnx::OnnxModel;
+use clipper_onnx::{EngineInfo, EngineOptions, OnnxModel};
+
+/// More threads than any machine has cores for one batch.
+#[cfg(feature = "onnx")]
+const THREADS_MAX: usize = 1024;
 
 /// A kind of container.
 #[derive(Debug, Clone, Subcommand)]
@@ -58,6 +64,15 @@ pub struct OnnxArgs {
     /// The output that answers [default: the model's first].
     #[arg(long, value_name = "OUTPUT")]
     pub output: Option<String>,
+    /// ort (ONNX Runtime), builtin, or auto: ort where its library is found.
+    #[arg(long, default_value = "auto", value_parser = parse_engine)]
+    pub engine: OnnxEngine,
+    /// ONNX Runtime's library [default: looked for].
+    #[arg(long, value_name = "FILE")]
+    pub library: Option<PathBuf>,
+    /// Threads that compute a batch [default: 1].
+    #[arg(long, value_name = "N", value_parser = parse_threads)]
+    pub threads: Option<usize>,
 }
 
 /// `clipper container noop`
@@ -101,13 +116,25 @@ fn parse_input_type(text: &str) -> Result<InputType, String> {
         .ok_or_else(|| "expected bytes, integers, floats, doubles or strings".to_owned())
 }
 
+#[cfg(feature = "onnx")]
+fn parse_engine(text: &str) -> Result<OnnxEngine, String> {
+    OnnxEngine::parse(text)
+        .ok_or_else(|| format!("expected one of {}", OnnxEngine::NAMES.join(", ")))
+}
+
+#[cfg(feature = "onnx")]
+fn parse_threads(text: &str) -> Result<usize, String> {
+    let threads = text.parse().ok().filter(|threads| (1..=THREADS_MAX).contains(threads));
+    threads.ok_or_else(|| format!("expected a number from 1 to {THREADS_MAX}"))
+}
+
 /// Runs a container until SIGTERM, the end of its lifeline or, for `exec`, of its program.
 ///
 /// Logs go to stderr, one line each; a supervising server adds time and names to them.
 #[must_use]
 pub fn run_cli(command: ContainerCommand) -> ExitCode {
     // Fails only where a subscriber is set already, which is then the one to use.
-    let filter = tracing_subscriber::EnvFilter::new("info,tract=warn,zeromq=warn");
+    let filter = tracing_subscriber::EnvFilter::new("info,zeromq=warn");
     let _ = tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_ansi(false)
@@ -127,14 +154,21 @@ fn run_command(command: ContainerCommand) -> Result<ExitCode, Box<dyn std::error
     match command {
         #[cfg(feature = "onnx")]
         ContainerCommand::Onnx(args) => {
-            let model = OnnxModel::load(&args.model, args.input_type, args.output.as_deref())?;
+            let options =
+                EngineOptions { engine: args.engine, library: args.library, threads: args.threads };
+            let output = args.output.as_deref();
+            let model = OnnxModel::load(&args.model, args.input_type, output, &options)?;
             tracing::info!(
                 model = %args.model.display(),
                 output = model.output_name(),
+                engine = %model.engine(),
                 "{} {} per input",
                 model.input_width(),
                 model.input_type()
             );
+            if args.engine == OnnxEngine::Auto && *model.engine() == EngineInfo::Builtin {
+                tracing::info!("no ONNX Runtime library found: pip install onnxruntime is faster");
+            }
             serve(args.replica, model)
         }
         ContainerCommand::Noop(args) => {

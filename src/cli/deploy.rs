@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::remote::{Failure, ServerArgs};
 use super::{answer, exit};
-use clipper_domain::InputType;
+use clipper_domain::{InputType, OnnxEngine};
 use clipper_tools::admin::rows::hint;
 use clipper_tools::admin::{Client, ClientError, deployment};
 
@@ -78,6 +78,9 @@ pub(super) struct DeployArgs {
     /// The Python that runs FILE.py.
     #[arg(long, value_name = "PROGRAM", default_value = "python3")]
     python: String,
+    /// What computes FILE.onnx: ort (ONNX Runtime), builtin, or auto: ort where it is found.
+    #[arg(long, value_name = "ENGINE", default_value = "auto", value_parser = OnnxEngine::NAMES)]
+    engine: String,
     /// Time for all of it, s.
     #[arg(long, value_name = "S", default_value = "60", value_parser = super::value::seconds)]
     timeout: Duration,
@@ -147,7 +150,13 @@ impl DeployArgs {
         let (model, path) = (self.model.as_deref(), std::env::var_os("PATH"));
         let runtime =
             deployment::runtime(model, &self.command, &self.python, path.as_deref(), &here);
-        let runtime = runtime.map_err(Failure::Said)?;
+        let mut runtime = runtime.map_err(Failure::Said)?;
+        if runtime["runtime"] == "onnx" {
+            runtime["engine"] = json!(self.engine);
+            if let Some(library) = environments_library(&self.engine) {
+                runtime["library"] = json!(library);
+            }
+        }
         let app = client.ask("get_application", &json!({"name": self.app}))?;
         let is_new = app.as_object().is_none_or(serde_json::Map::is_empty);
         if is_new && self.slo_ms.is_none() {
@@ -349,6 +358,21 @@ fn declared_width(path: &Path) -> Option<usize> {
 
 #[cfg(not(feature = "onnx"))]
 fn declared_width(_: &Path) -> Option<usize> {
+    None
+}
+
+/// ONNX Runtime of the virtual environment that is active here: the server may not know of it.
+#[cfg(feature = "onnx")]
+fn environments_library(engine: &str) -> Option<String> {
+    if engine == OnnxEngine::Builtin.name() {
+        return None;
+    }
+    let prefix = std::env::var_os("VIRTUAL_ENV")?;
+    clipper_onnx::library_of_environment(Path::new(&prefix))?.into_os_string().into_string().ok()
+}
+
+#[cfg(not(feature = "onnx"))]
+fn environments_library(_: &str) -> Option<String> {
     None
 }
 

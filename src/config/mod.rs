@@ -24,7 +24,7 @@ mod serving;
 mod validate;
 mod walk;
 
-use clipper_domain::{ModelId, ModelName, ModelVersion, OnModelError, Runtime};
+use clipper_domain::{ModelId, ModelName, ModelVersion, OnModelError, OnnxEngine, Runtime};
 
 pub use self::redis::{OnDataLoss, RedisConfig};
 pub use containers::ContainersConfig;
@@ -147,6 +147,15 @@ pub enum ContainerConfig {
     Onnx {
         /// The model file; relative to the config file's folder.
         path: String,
+        /// What computes it.
+        #[serde(default)]
+        engine: OnnxEngine,
+        /// ONNX Runtime's library; relative likewise.
+        #[serde(default)]
+        library: Option<String>,
+        /// Threads that compute a batch.
+        #[serde(default)]
+        threads: Option<u32>,
         /// Processes to keep alive.
         #[serde(default = "one")]
         replicas: u32,
@@ -177,7 +186,9 @@ impl ContainerConfig {
     #[must_use]
     pub fn runtime(&self) -> Runtime {
         match self.clone() {
-            Self::Onnx { path, .. } => Runtime::Onnx { path },
+            Self::Onnx { path, engine, library, threads, .. } => {
+                Runtime::Onnx { path, engine, library, threads }
+            }
             Self::Python { function, python, .. } => Runtime::Python { function, python },
             Self::Command { command, .. } => Runtime::Command { command },
         }

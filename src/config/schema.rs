@@ -7,7 +7,7 @@ use super::{
     ContainersConfig, HttpConfig, JournalConfig, LogConfig, ManagementConfig, MetricsConfig,
     RedisConfig, RpcConfig, ServingConfig,
 };
-use clipper_domain::OnModelError;
+use clipper_domain::{OnModelError, OnnxEngine};
 
 /// One key of a table.
 #[derive(Debug)]
@@ -124,7 +124,17 @@ const REPLICAS: Key = key("replicas", Rule::count("processes"));
 
 /// Keys of `[model.container]` by runtime.
 pub const CONTAINER: &[(&str, &[Key])] = &[
-    ("onnx", &[RUNTIME, needed("path", Rule::Text), REPLICAS]),
+    (
+        "onnx",
+        &[
+            RUNTIME,
+            needed("path", Rule::Text),
+            key("engine", Rule::Choice(&OnnxEngine::NAMES)),
+            key("library", Rule::Text),
+            key("threads", Rule::count("threads")),
+            REPLICAS,
+        ],
+    ),
     (
         "python",
         &[RUNTIME, needed("function", Rule::PythonFunction), key("python", Rule::Text), REPLICAS],

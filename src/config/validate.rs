@@ -242,11 +242,12 @@ fn models(draft: &mut Draft, config: &Config, base_dir: &Path) {
 }
 
 fn container_files(draft: &mut Draft, path: &str, container: &Table, base_dir: &Path) {
-    let onnx = text(container, "path").map(|file| ("path", file));
+    let onnx = ["path", "library"];
+    let onnx = onnx.into_iter().filter_map(|key| Some((key, text(container, key)?)));
     let python = text(container, "function")
         .and_then(split_python_function)
         .map(|(file, _)| ("function", file));
-    for (key, file) in onnx.into_iter().chain(python) {
+    for (key, file) in onnx.chain(python) {
         let file = base_dir.join(file);
         if !file.is_file() {
             let problem = format!("there is no file {}", file.display());

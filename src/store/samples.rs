@@ -7,8 +7,8 @@ use super::journal::Change;
 use super::projection::Catalog;
 use clipper_domain::{
     AppName, AppSpec, AppUpdate, BatchSize, Command, DEFAULT_POLICY, Deployment, InputType,
-    LatencySlo, ModelId, ModelName, ModelSpec, ModelVersion, OldReplicas, OnModelError, Replicas,
-    Runtime,
+    LatencySlo, ModelId, ModelName, ModelSpec, ModelVersion, OldReplicas, OnModelError, OnnxEngine,
+    Replicas, Runtime,
 };
 
 /// An application name.
@@ -64,7 +64,15 @@ pub(crate) fn add_model(name: &str, version: &str) -> Command {
 
 /// Two ONNX replicas of anything.
 pub(crate) fn replicas() -> Replicas {
-    Replicas { runtime: Runtime::Onnx { path: "/models/x.onnx".to_owned() }, count: 2 }
+    Replicas {
+        runtime: Runtime::Onnx {
+            path: "/models/x.onnx".to_owned(),
+            engine: OnnxEngine::Auto,
+            library: None,
+            threads: None,
+        },
+        count: 2,
+    }
 }
 
 /// `Deploy`; with what it takes to register the application, if `new`.

@@ -2,6 +2,7 @@
 
 mod config;
 mod dispatch;
+#[cfg(feature = "onnx")]
 mod engine;
 mod http;
 mod metadata;

@@ -4,6 +4,45 @@ use serde::{Deserialize, Serialize};
 
 use super::{AppName, AppSpec, AppUpdate, ModelSpec};
 
+/// What computes an ONNX model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnnxEngine {
+    /// ONNX Runtime where its library is found, else the built-in engine.
+    #[default]
+    Auto,
+    /// ONNX Runtime or none.
+    Ort,
+    /// The engine in the binary.
+    Builtin,
+}
+
+impl OnnxEngine {
+    /// All names, as settings and flags take them.
+    pub const NAMES: [&str; 3] = ["auto", "ort", "builtin"];
+
+    /// The name in settings and flags.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Ort => "ort",
+            Self::Builtin => "builtin",
+        }
+    }
+
+    /// The engine of this name.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        [Self::Auto, Self::Ort, Self::Builtin].into_iter().find(|engine| engine.name() == name)
+    }
+
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+    fn is_auto(&self) -> bool {
+        *self == Self::Auto
+    }
+}
+
 /// What the server runs as a replica. Paths of a deployed version are absolute.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "runtime", rename_all = "lowercase", deny_unknown_fields)]
@@ -12,6 +51,15 @@ pub enum Runtime {
     Onnx {
         /// The model file.
         path: String,
+        /// What computes it.
+        #[serde(default, skip_serializing_if = "OnnxEngine::is_auto")]
+        engine: OnnxEngine,
+        /// ONNX Runtime's library; none = looked for.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        library: Option<String>,
+        /// Threads that compute a batch; none = one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        threads: Option<u32>,
     },
     /// A Python function.
     Python {
@@ -42,7 +90,7 @@ impl Runtime {
     #[must_use]
     pub fn source(&self) -> String {
         match self {
-            Self::Onnx { path } => path.clone(),
+            Self::Onnx { path, .. } => path.clone(),
             Self::Python { function, .. } => function.clone(),
             Self::Command { command } => command.join(" "),
         }

@@ -21,7 +21,7 @@ pub mod tensor;
 
 pub use app::{AppSpec, AppUpdate, DEFAULT_POLICY, LatencySlo, OnModelError};
 pub use command::{Command, CommandError};
-pub use deployment::{Deployment, OldReplicas, Replicas, Runtime};
+pub use deployment::{Deployment, OldReplicas, OnnxEngine, Replicas, Runtime};
 pub use ids::{AppName, InvalidName, Label, ModelId, ModelName, ModelVersion, ReplicaId};
 pub use model::{BatchSize, ModelSpec};
 pub use outcome::Outcome;

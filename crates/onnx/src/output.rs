@@ -1,38 +1,68 @@
-//! A model's output tensor as JSON texts, one per row.
+//! A model's output as JSON texts, one per row.
 
 use serde::Serialize;
-use tract_onnx::prelude::*;
 
-/// Renders the first `rows` rows of `tensor`: a single value as itself (`7`, `"cat"`, `0.25`),
-/// more than one as an array, nested as the shape says. NaN and infinities become `null`, as JSON
-/// has no word for them.
-pub(super) fn render_rows(tensor: &Tensor, rows: usize) -> TractResult<Vec<String>> {
-    let row_shape = tensor.shape().get(1..).unwrap_or_default();
-    match tensor.datum_type() {
-        DatumType::String => {
-            let texts = tensor.to_plain_array_view::<String>()?;
-            let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-            Ok(render(&texts, row_shape, rows))
-        }
-        DatumType::Bool => {
-            let values = tensor.to_plain_array_view::<bool>()?;
-            Ok(render(&values.iter().copied().collect::<Vec<_>>(), row_shape, rows))
-        }
-        DatumType::F32 => {
-            let values = tensor.to_plain_array_view::<f32>()?;
-            Ok(render(&values.iter().copied().collect::<Vec<_>>(), row_shape, rows))
-        }
-        datum_type if datum_type.is_float() => {
-            let tensor = tensor.cast_to::<f64>()?;
-            let values = tensor.to_plain_array_view::<f64>()?;
-            Ok(render(&values.iter().copied().collect::<Vec<_>>(), row_shape, rows))
-        }
-        _ => {
-            let tensor = tensor.cast_to::<i64>()?;
-            let values = tensor.to_plain_array_view::<i64>()?;
-            Ok(render(&values.iter().copied().collect::<Vec<_>>(), row_shape, rows))
+use crate::tensor::{Elements, Output, Tensor};
+
+/// Renders the first `rows` of `output`, whose first dimension is the batch.
+///
+/// A single value is shown as itself (`7`, `"cat"`, `0.25`), more than one as an array, nested as
+/// the shape says, a map as an object. NaN and infinities become `null`, as JSON has no word for
+/// them.
+pub(crate) fn render_rows(output: &Output, rows: usize) -> Vec<String> {
+    match output {
+        Output::Maps(maps) => maps.iter().take(rows).map(|map| render_map(map)).collect(),
+        Output::Tensor(tensor) => {
+            render_tensor(tensor, tensor.shape.get(1..).unwrap_or_default(), rows)
         }
     }
+}
+
+/// Renders all of `output` as what one input's answer is: a model that takes one input at a time
+/// may give it without a dimension for the batch.
+pub(crate) fn render_whole(output: &Output) -> String {
+    let text = match output {
+        Output::Tensor(tensor) if tensor.shape.first() != Some(&1) => {
+            render_tensor(tensor, &tensor.shape, 1).pop()
+        }
+        output => render_rows(output, 1).pop(),
+    };
+    text.unwrap_or_else(|| "[]".to_owned())
+}
+
+fn render_tensor(tensor: &Tensor, row_shape: &[usize], rows: usize) -> Vec<String> {
+    match &tensor.elements {
+        Elements::Bool(values) => render(values, row_shape, rows),
+        Elements::I8(values) => render(values, row_shape, rows),
+        Elements::I16(values) => render(values, row_shape, rows),
+        Elements::I32(values) => render(values, row_shape, rows),
+        Elements::I64(values) => render(values, row_shape, rows),
+        Elements::U8(values) => render(values, row_shape, rows),
+        Elements::U16(values) => render(values, row_shape, rows),
+        Elements::U32(values) => render(values, row_shape, rows),
+        Elements::U64(values) => render(values, row_shape, rows),
+        Elements::F16(values) => {
+            let values: Vec<f64> = values.iter().map(|value| value.to_f64()).collect();
+            render(&values, row_shape, rows)
+        }
+        Elements::F32(values) => render(values, row_shape, rows),
+        Elements::F64(values) => render(values, row_shape, rows),
+        Elements::Text(values) => render(values, row_shape, rows),
+    }
+}
+
+fn render_map(map: &[(String, f32)]) -> String {
+    let mut text = String::from("{");
+    for (index, (label, number)) in map.iter().enumerate() {
+        if index > 0 {
+            text.push(',');
+        }
+        write_value(&mut text, label);
+        text.push(':');
+        write_value(&mut text, number);
+    }
+    text.push('}');
+    text
 }
 
 fn render<T: Serialize>(values: &[T], row_shape: &[usize], rows: usize) -> Vec<String> {
@@ -76,28 +106,49 @@ fn write_value<T: Serialize>(text: &mut String, value: &T) {
 mod tests {
     use super::*;
 
-    fn rows(tensor: &Tensor) -> Vec<String> {
-        render_rows(tensor, tensor.shape()[0]).unwrap()
+    fn output(shape: &[usize], elements: Elements) -> Output {
+        Output::Tensor(Tensor { shape: shape.to_vec(), elements })
+    }
+
+    fn rows(shape: &[usize], elements: Elements) -> Vec<String> {
+        render_rows(&output(shape, elements), shape[0])
     }
 
     #[test]
     fn a_label_is_a_bare_value() {
-        assert_eq!(rows(&tensor1(&[7_i64, -1])), ["7", "-1"]);
-        assert_eq!(rows(&tensor2(&[[7_i64], [3]])), ["7", "3"]);
-        assert_eq!(rows(&tensor1(&[0.1_f32])), ["0.1"]);
-        let names = Tensor::from(tract_ndarray::arr1(&["cat".to_owned(), "a\"b".to_owned()]));
-        assert_eq!(rows(&names), [r#""cat""#, r#""a\"b""#]);
+        assert_eq!(rows(&[2], Elements::I64(vec![7, -1])), ["7", "-1"]);
+        assert_eq!(rows(&[2, 1], Elements::I64(vec![7, 3])), ["7", "3"]);
+        assert_eq!(rows(&[1], Elements::F32(vec![0.1])), ["0.1"]);
+        assert_eq!(rows(&[1], Elements::Bool(vec![true])), ["true"]);
+        let names = Elements::Text(vec!["cat".to_owned(), "a\"b".to_owned()]);
+        assert_eq!(rows(&[2], names), [r#""cat""#, r#""a\"b""#]);
     }
 
     #[test]
     fn a_row_of_several_values_is_an_array() {
-        assert_eq!(rows(&tensor2(&[[0.5_f32, 0.25], [1.0, 0.0]])), ["[0.5,0.25]", "[1.0,0.0]"]);
-        assert_eq!(rows(&tensor3(&[[[1_i32, 2], [3, 4]]])), ["[[1,2],[3,4]]"]);
-        assert_eq!(rows(&tensor2(&[[f64::NAN, 1.0]])), ["[null,1.0]"]);
+        let halves = Elements::F32(vec![0.5, 0.25, 1.0, 0.0]);
+        assert_eq!(rows(&[2, 2], halves), ["[0.5,0.25]", "[1.0,0.0]"]);
+        assert_eq!(rows(&[1, 2, 2], Elements::I32(vec![1, 2, 3, 4])), ["[[1,2],[3,4]]"]);
+        assert_eq!(rows(&[1, 2], Elements::F64(vec![f64::NAN, 1.0])), ["[null,1.0]"]);
+    }
+
+    #[test]
+    fn a_map_is_an_object() {
+        let map = vec![("0".to_owned(), 0.25), ("a\"b".to_owned(), 0.75)];
+        assert_eq!(render_rows(&Output::Maps(vec![map]), 1), [r#"{"0":0.25,"a\"b":0.75}"#]);
     }
 
     #[test]
     fn padding_rows_are_left_out() {
-        assert_eq!(render_rows(&tensor1(&[1_i64, 2, 3]), 2).unwrap(), ["1", "2"]);
+        let three = output(&[3], Elements::I64(vec![1, 2, 3]));
+        assert_eq!(render_rows(&three, 2), ["1", "2"]);
+    }
+
+    #[test]
+    fn one_answer_needs_no_dimension_for_the_batch() {
+        assert_eq!(render_whole(&output(&[1, 2], Elements::I64(vec![1, 2]))), "[1,2]");
+        assert_eq!(render_whole(&output(&[2], Elements::I64(vec![1, 2]))), "[1,2]");
+        assert_eq!(render_whole(&output(&[], Elements::I64(vec![4]))), "4");
+        assert_eq!(render_whole(&output(&[1], Elements::I64(vec![4]))), "4");
     }
 }

@@ -42,7 +42,8 @@ const SCHEMA: &str = r#"
    "model_name" := string,
    "model_version" := string,
    "input_type" := "integers" | "bytes" | "floats" | "doubles" | "strings",
-   "runtime" := {"runtime": "onnx", "path": string}
+   "runtime" := {"runtime": "onnx", "path": string, "engine": "auto" | "ort" | "builtin" (optional),
+                 "library": string (optional), "threads": int (optional)}
               | {"runtime": "python", "function": string, "python": string}
               | {"runtime": "command", "command": [string]},
    "app_name" := string,
@@ -267,7 +268,8 @@ fn plan(body: &[u8], deployer: &Deployer) -> Result<DeployRequest, Failure> {
 /// The server's folder is not the client's.
 fn absolute(runtime: &Runtime) -> Result<(), Failure> {
     let path = match runtime {
-        Runtime::Onnx { path } => path,
+        Runtime::Onnx { path, library: Some(library), .. } if path.starts_with('/') => library,
+        Runtime::Onnx { path, .. } => path,
         Runtime::Python { function, .. } => function,
         Runtime::Command { command } => {
             let Some(program) = command.first() else { return Err(refused("command is empty")) };

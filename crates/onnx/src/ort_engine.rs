@@ -1,0 +1,151 @@
+//! ONNX Runtime, from a shared library.
+
+use std::path::Path;
+
+use ort::environment::Environment;
+use ort::logging::LogLevel;
+use ort::session::{HasSelectedOutputs, OutputSelector, RunOptions, Session};
+use ort::value::{DynSequenceValueType, DynValue, MapValueType, TensorElementType, ValueType};
+
+use crate::engine::Engine;
+use crate::file::InputLayout;
+use crate::library::guarded;
+use crate::tensor::{Elements, Output, Tensor};
+
+/// A session of ONNX Runtime.
+pub(crate) struct OnnxRuntime {
+    session: Session,
+    input: String,
+    output: String,
+    /// Computes the chosen output and no other.
+    options: RunOptions<HasSelectedOutputs>,
+}
+
+impl OnnxRuntime {
+    pub(crate) fn open(
+        environment: &Environment,
+        path: &Path,
+        layout: &InputLayout,
+        output: &str,
+        threads: usize,
+    ) -> Result<Self, String> {
+        guarded(|| {
+            let session = session(environment, path, threads)?;
+            let options = RunOptions::new().map_err(|error| error.to_string())?;
+            let options = options.with_outputs(OutputSelector::no_default().with(output));
+            let (input, output) = (layout.name.clone(), output.to_owned());
+            Ok(Self { session, input, output, options })
+        })
+    }
+}
+
+fn session(environment: &Environment, path: &Path, threads: usize) -> Result<Session, String> {
+    let builder = Session::builder(environment).map_err(|error| error.to_string())?;
+    let builder = builder.with_intra_threads(threads).map_err(|error| error.to_string())?;
+    // Threads that spin would take the cores from other replicas and from the server.
+    let builder = builder.with_intra_op_spinning(false).map_err(|error| error.to_string())?;
+    let builder = builder.with_log_level(LogLevel::Error);
+    let mut builder = builder.map_err(|error| error.to_string())?;
+    builder.commit_from_file(path).map_err(|error| error.to_string())
+}
+
+impl Engine for OnnxRuntime {
+    fn run(&mut self, input: Tensor) -> Result<Output, String> {
+        guarded(|| {
+            let input = session_value(input).map_err(|error| error.to_string())?;
+            let inputs = vec![(self.input.as_str(), input)];
+            let mut outputs = self
+                .session
+                .run_with_options(inputs, &self.options)
+                .map_err(|error| error.to_string())?;
+            let output = outputs.remove(&self.output).ok_or("the model gave no output")?;
+            read(output)
+        })
+    }
+}
+
+fn session_value(tensor: Tensor) -> ort::Result<DynValue> {
+    let shape = tensor.shape;
+    Ok(match tensor.elements {
+        Elements::Bool(values) => ort::value::Tensor::from_array((shape, values))?.into_dyn(),
+        Elements::I8(values) => ort::value::Tensor::from_array((shape, values))?.into_dyn(),
+        Elements::I16(values) => ort::value::Tensor::from_array((shape, values))?.into_dyn(),
+        Elements::I32(values) => ort::value::Tensor::from_array((shape, values))?.into_dyn(),
+        Elements::I64(values) => ort::value::Tensor::from_array((shape, values))?.into_dyn(),
+        Elements::U8(values) => ort::value::Tensor::from_array((shape, values))?.into_dyn(),
+        Elements::U16(values) => ort::value::Tensor::from_array((shape, values))?.into_dyn(),
+        Elements::U32(values) => ort::value::Tensor::from_array((shape, values))?.into_dyn(),
+        Elements::U64(values) => ort::value::Tensor::from_array((shape, values))?.into_dyn(),
+        Elements::F16(values) => ort::value::Tensor::from_array((shape, values))?.into_dyn(),
+        Elements::F32(values) => ort::value::Tensor::from_array((shape, values))?.into_dyn(),
+        Elements::F64(values) => ort::value::Tensor::from_array((shape, values))?.into_dyn(),
+        Elements::Text(values) => {
+            ort::value::Tensor::from_string_array((shape, values.as_slice()))?.into_dyn()
+        }
+    })
+}
+
+fn read(output: DynValue) -> Result<Output, String> {
+    match output.dtype() {
+        ValueType::Tensor { ty, .. } => read_tensor(&output, *ty),
+        ValueType::Sequence(_) => read_maps(output),
+        other => Err(format!("an output of type {other} cannot be shown")),
+    }
+}
+
+fn read_tensor(output: &DynValue, element: TensorElementType) -> Result<Output, String> {
+    macro_rules! elements {
+        ($variant:ident, $primitive:ty) => {{
+            let extracted = output.try_extract_tensor::<$primitive>();
+            let (shape, values) = extracted.map_err(|error| error.to_string())?;
+            (shape.to_vec(), Elements::$variant(values.to_vec()))
+        }};
+    }
+    let (shape, elements) = match element {
+        TensorElementType::Bool => elements!(Bool, bool),
+        TensorElementType::Int8 => elements!(I8, i8),
+        TensorElementType::Int16 => elements!(I16, i16),
+        TensorElementType::Int32 => elements!(I32, i32),
+        TensorElementType::Int64 => elements!(I64, i64),
+        TensorElementType::Uint8 => elements!(U8, u8),
+        TensorElementType::Uint16 => elements!(U16, u16),
+        TensorElementType::Uint32 => elements!(U32, u32),
+        TensorElementType::Uint64 => elements!(U64, u64),
+        TensorElementType::Float16 => elements!(F16, half::f16),
+        TensorElementType::Float32 => elements!(F32, f32),
+        TensorElementType::Float64 => elements!(F64, f64),
+        TensorElementType::String => {
+            let extracted = output.try_extract_strings();
+            let (shape, texts) = extracted.map_err(|error| error.to_string())?;
+            (shape.to_vec(), Elements::Text(texts))
+        }
+        other => return Err(format!("an output of {other} cannot be shown")),
+    };
+    let shape: Result<Vec<usize>, _> = shape.into_iter().map(usize::try_from).collect();
+    let shape = shape.map_err(|_| "the output has a negative dimension".to_owned())?;
+    Ok(Output::Tensor(Tensor { shape, elements }))
+}
+
+/// What `ZipMap` gives: a map for each row, from the class, a number or a text, to its probability.
+fn read_maps(output: DynValue) -> Result<Output, String> {
+    type ByNumber = MapValueType<i64, f32>;
+    type ByText = MapValueType<String, f32>;
+    let sequence = output.downcast::<DynSequenceValueType>();
+    let sequence = sequence.map_err(|error| error.to_string())?;
+    let mut maps = Vec::new();
+    if let Ok(rows) = sequence.try_extract_sequence::<ByNumber>() {
+        for row in rows {
+            let mut map = row.try_extract_key_values::<i64, f32>().map_err(|e| e.to_string())?;
+            map.sort_by_key(|(label, _)| *label);
+            maps.push(map.into_iter().map(|(label, p)| (label.to_string(), p)).collect());
+        }
+    } else {
+        let rows = sequence.try_extract_sequence::<ByText>();
+        for row in rows.map_err(|_| "a sequence of other things than maps cannot be shown")? {
+            let mut map = row.try_extract_key_values::<String, f32>().map_err(|e| e.to_string())?;
+            map.sort_by(|(one, _), (other, _)| one.cmp(other));
+            maps.push(map);
+        }
+    }
+    Ok(Output::Maps(maps))
+}
