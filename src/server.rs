@@ -32,7 +32,7 @@ use crate::actors::file_sd::FileSd;
 use crate::actors::kept::Kept;
 use crate::actors::launch::{Launcher, launch_plan};
 use crate::actors::learned::LearnedCurves;
-use crate::actors::messages::{Register, RegistrationRefused};
+use crate::actors::messages::Register;
 use crate::actors::models::{Boot, DataArbiters, Models};
 use crate::actors::redis_watcher::{Learnt, RedisParts, RedisWatcher};
 use crate::actors::router::{Router, Routes};
@@ -47,8 +47,8 @@ use crate::http::management::deploy::{self, DeployState};
 use crate::http::management::ports::Containers;
 use crate::http::{management, metrics as metrics_pages, query};
 use crate::logging::{self, outsiders};
-use crate::metrics::{self, Metrics, RpcEnd};
-use crate::rpc::listener::{self, Refused};
+use crate::metrics::{self, Metrics};
+use crate::rpc::listener::{self, NotTaken};
 use crate::store::policy_state::PolicyStateStore;
 use crate::store::sled::SledLog;
 use crate::store::{CatalogView, Journal, SharedWriter};
@@ -104,7 +104,7 @@ async fn start(loaded: Loaded) -> Result<Running, String> {
     let rpc = Arbiter::new();
     watchdog.watch("rpc", rpc.handle());
     actix::spawn(watchdog.clone().run(Arc::clone(&metrics)));
-    sockets.serve_rpc(&rpc, &config, &metrics, &pool)?;
+    sockets.serve_rpc(&rpc, &plane, &list, &pool)?;
     readiness.meet(Condition::RpcBound);
 
     let learned = start_models(&config, &plane, arbiters, &pool, &catalog).await?;
@@ -257,30 +257,33 @@ impl Sockets {
     fn serve_rpc(
         &self,
         arbiter: &Arbiter,
-        config: &Config,
-        metrics: &Arc<Metrics>,
+        plane: &DataPlane,
+        list: &ContainerList,
         pool: &Kept<ContainerPool>,
     ) -> Result<(), String> {
         let socket = self.rpc.try_clone().map_err(|e| e.to_string())?;
-        let (config, metrics, pool) = (config.rpc.clone(), Arc::clone(metrics), pool.clone());
+        let (query, management) = (self.query.local_addr(), self.management.local_addr());
+        let (query, management) =
+            (query.map_err(|e| e.to_string())?, management.map_err(|e| e.to_string())?);
+        let parts = listener::Parts {
+            config: plane.rpc.clone(),
+            metrics: Arc::clone(&plane.metrics),
+            unasked: plane.unasked.clone(),
+            known: list.clone(),
+            help: format!(
+                "This is the RPC port of clipper, where model containers connect with ZeroMQ; it \
+                 does not speak HTTP.\nApplications are queried at http://{query}/NAME/predict, \
+                 and the server is managed at http://{management}/admin/...\n"
+            ),
+        };
+        let pool = pool.clone();
         let register = move |registration| {
             let answer = pool.send(Register(registration));
-            async move {
-                match answer.await {
-                    Ok(Ok(())) => Ok(()),
-                    Ok(Err(error @ RegistrationRefused::InputType { .. })) => {
-                        Err(Refused::new(RpcEnd::InputType, error))
-                    }
-                    Ok(Err(error @ RegistrationRefused::Stopping)) => {
-                        Err(Refused::new(RpcEnd::Shutdown, error))
-                    }
-                    Err(error) => Err(Refused::new(RpcEnd::Shutdown, error)),
-                }
-            }
+            async move { answer.await.unwrap_or_else(|error| Err(NotTaken::lost(error))) }
         };
         arbiter.spawn(async move {
             match tokio::net::TcpListener::from_std(socket) {
-                Ok(socket) => listener::serve(socket, config, metrics, register).await,
+                Ok(socket) => listener::serve(socket, parts, register).await,
                 Err(error) => error!(%error, "the RPC port cannot be served"),
             }
         });

@@ -31,15 +31,15 @@ const MACHINE_PATHS: &[&str] = &[
 ];
 
 /// Each module of the server and the modules it may name, besides itself. Arrows point one way:
-/// http -> actors -> {store, rpc} -> {config, metrics}. Arrows between crates are the compiler's
+/// http -> actors -> {store, rpc} -> {config, logging, metrics}. Arrows between crates are the compiler's
 /// business.
 const LAYERS: &[(&str, &[&str])] = &[
     ("config", &[]),
     ("metrics", &["config"]),
     ("logging", &["config"]),
     ("store", &["config", "metrics"]),
-    ("rpc", &["config", "metrics"]),
-    ("actors", &["config", "metrics", "rpc", "store"]),
+    ("rpc", &["config", "logging", "metrics"]),
+    ("actors", &["config", "logging", "metrics", "rpc", "store"]),
     ("http", &["actors", "config", "metrics", "store"]),
     ("bootstrap", &["actors", "config", "store"]),
     ("server", &["actors", "bootstrap", "config", "http", "logging", "metrics", "rpc", "store"]),

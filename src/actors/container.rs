@@ -4,6 +4,8 @@
 //! connection; what it had not answered goes back to the batcher (invariant C1). It never trusts
 //! the other end (invariants P3, C2): an answer counts only for a batch under way, whole.
 
+mod writing;
+
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
@@ -11,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tracing::{debug, debug_span, info, trace, warn};
@@ -25,12 +27,13 @@ use super::messages::{
     Attach, BatchDone, CloseContainer, ContainerEnded, ContainerStated, Detach, ReplicaLeft,
     ReplicaReady, RunBatch,
 };
+use crate::logging::outsiders;
 use crate::metrics::RpcEnd;
 use crate::rpc::listener::{self, Place};
 use crate::rpc::reader::{self, Asked, ReadError, Reader, Received, UNASKED_LIMITS};
 use clipper_clock::{self as clock, Instant};
 use clipper_domain::{InputType, ModelId, ReplicaId};
-use clipper_rpc::codec::{self, AnswerLimits, Build, Extensions, FromContainer};
+use clipper_rpc::codec::{self, AnswerLimits, Build, Extensions, FromContainer, NoticeLevel};
 use clipper_rpc::receive::Held;
 use clipper_rpc::unasked::UnaskedMeter;
 use clipper_rpc::wire::WireChunks;
@@ -302,48 +305,6 @@ impl Container {
         }
     }
 
-    /// Writes as much as the connection takes; the rest when it is writable again.
-    fn write(&mut self, ctx: &mut Context<Self>) {
-        if self.waiting_to_write {
-            return self.check_write_queue(ctx);
-        }
-        while !self.unwritten.is_empty() {
-            let mut pieces = [io::IoSlice::new(&[]); 64];
-            let n = self.unwritten.chunks_vectored(&mut pieces);
-            match self.write_half.try_write_vectored(&pieces[..n]) {
-                Ok(0) => return self.end(RpcEnd::Closed, "it takes no more bytes", ctx),
-                Ok(written) => self.unwritten.advance(written),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.await_writable(ctx);
-                    return self.check_write_queue(ctx);
-                }
-                Err(error) => return self.end(RpcEnd::Closed, error.to_string(), ctx),
-            }
-        }
-    }
-
-    fn await_writable(&mut self, ctx: &mut Context<Self>) {
-        self.waiting_to_write = true;
-        let write_half = Arc::clone(&self.write_half);
-        let writable = async move { write_half.writable().await.map_err(|e| e.to_string()) };
-        ctx.spawn(writable.into_actor(self).map(|writable, container, ctx| {
-            container.waiting_to_write = false;
-            match writable {
-                Ok(()) => container.write(ctx),
-                Err(error) => container.end(RpcEnd::Closed, error, ctx),
-            }
-        }));
-    }
-
-    fn check_write_queue(&mut self, ctx: &mut Context<Self>) {
-        let max = self.plane.rpc.write_queue_max_bytes;
-        let queued = self.unwritten.queued_bytes();
-        if queued > max {
-            let text = format!("it does not read: {queued} bytes wait, the limit is {max}");
-            self.end(RpcEnd::Stuck, text, ctx);
-        }
-    }
-
     fn watch_silence(&mut self, ctx: &mut Context<Self>) {
         let limit = Duration::from_millis(self.plane.rpc.silence_timeout_ms);
         let silent = clock::now() - self.last_heard;
@@ -393,10 +354,19 @@ impl Actor for Container {
             self.end.take().unwrap_or((RpcEnd::Closed, "the connection was closed".to_owned()))
         };
         let Identity { model, replica, peer, .. } = &self.identity;
-        if matches!(why, RpcEnd::Closed | RpcEnd::Retired | RpcEnd::Shutdown) {
-            info!(%model, %replica, %peer, reason = ?why, "replica left: {text}");
-        } else {
-            warn!(%model, %replica, %peer, reason = ?why, "replica dropped: {text}");
+        let orderly = matches!(why, RpcEnd::Closed | RpcEnd::Retired | RpcEnd::Shutdown);
+        let cause = if orderly { "replica_left" } else { why.label() };
+        match outsiders::line(cause, peer.ip()) {
+            Some(left_out) if orderly => {
+                info!(%model, %replica, %peer, reason = ?why, left_out, "replica left: {text}");
+            }
+            Some(left_out) => {
+                warn!(%model, %replica, %peer, reason = ?why, left_out, "replica dropped: {text}");
+            }
+            None => {}
+        }
+        if why != RpcEnd::Closed {
+            self.last_word(&text);
         }
         self.leave(&text);
         let ended = ContainerEnded {
@@ -447,6 +417,9 @@ impl Handler<Attach> for Container {
 
     fn handle(&mut self, attach: Attach, ctx: &mut Self::Context) {
         self.serving = Some(Serving { model: attach.model, batcher: attach.batcher });
+        let Identity { model, replica, .. } = &self.identity;
+        let text = format!("this container serves {model} as replica {replica}");
+        self.notice(NoticeLevel::Info, &text, ctx);
         self.unannounced = !self.in_flight.is_empty();
         if !self.unannounced {
             self.announce(ctx);
@@ -457,8 +430,13 @@ impl Handler<Attach> for Container {
 impl Handler<Detach> for Container {
     type Result = ();
 
-    fn handle(&mut self, _: Detach, _: &mut Self::Context) {
+    fn handle(&mut self, _: Detach, ctx: &mut Self::Context) {
         self.leave("its model was retired");
+        let text = format!(
+            "{} was deleted: this container gets no queries until it is registered again",
+            self.identity.model
+        );
+        self.notice(NoticeLevel::Warning, &text, ctx);
     }
 }
 

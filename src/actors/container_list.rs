@@ -1,14 +1,17 @@
 //! The list of connected replicas, readable from any thread.
 
-use std::collections::{BTreeMap, HashMap};
+use std::any::Any;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::file_sd::Scraped;
 use crate::metrics::file_sd::MetricsAt;
+use crate::rpc::listener::Introduction;
+use crate::rpc::waiting::KnownModels;
 use clipper_domain::{InputType, ModelId, ReplicaId};
 
 /// A connected replica, as operators see it.
@@ -39,9 +42,105 @@ struct Lists {
     first_replica: AtomicU32,
     changed: Notify,
     scraped: Scraped,
+    /// The models whose containers are taken.
+    known: RwLock<HashSet<ModelId>>,
+    /// The models that were deleted: their containers are not listed if they come back.
+    retired: RwLock<HashSet<ModelId>>,
+    known_changes: Changes,
+    /// How many containers of an unknown model wait.
+    waiting: Mutex<HashMap<ModelId, usize>>,
+}
+
+#[derive(Debug)]
+struct Changes(watch::Sender<u64>);
+
+impl Default for Changes {
+    fn default() -> Self {
+        Self(watch::Sender::new(0))
+    }
+}
+
+/// A container in the list that waits for its model; not listed any more when dropped.
+#[derive(Debug)]
+struct Waits {
+    list: ContainerList,
+    model: ModelId,
+    replica: ReplicaId,
+}
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        let Self { list, model, replica } = self;
+        list.remove(model, *replica);
+        list.take_back(model, *replica);
+        let mut waiting = list.0.waiting.lock();
+        let Some(count) = waiting.get_mut(model) else { return };
+        *count -= 1;
+        if *count == 0 {
+            waiting.remove(model);
+            // Nothing stays of a name that somebody once claimed.
+            if !list.is_known(model) {
+                list.0.next.lock().remove(model);
+            }
+        }
+    }
+}
+
+impl KnownModels for ContainerList {
+    fn is_known(&self, model: &ModelId) -> bool {
+        self.0.known.read().contains(model)
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.0.known_changes.0.subscribe()
+    }
+
+    fn list(&self, introduction: &Introduction) -> Box<dyn Any> {
+        let Introduction { model, input_type, .. } = introduction;
+        let (model, input_type) = (model.clone(), *input_type);
+        if self.0.retired.read().contains(&model) {
+            return Box::new(());
+        }
+        *self.0.waiting.lock().entry(model.clone()).or_default() += 1;
+        let replica = self.number(&model);
+        let info = ContainerInfo { model: model.clone(), replica, input_type };
+        self.0.own.write().insert((model.clone(), replica), info);
+        self.0.changed.notify_one();
+        Box::new(Waits { list: self.clone(), model, replica })
+    }
 }
 
 impl ContainerList {
+    /// Containers of this model are not listed while they wait, or are again.
+    pub(super) fn set_retired(&self, model: &ModelId, retired: bool) {
+        let mut models = self.0.retired.write();
+        if retired {
+            models.insert(model.clone())
+        } else {
+            models.remove(model)
+        };
+    }
+
+    /// Gives the next replica of the model this number, if no other has one behind it.
+    fn take_back(&self, model: &ModelId, replica: ReplicaId) {
+        let mut next = self.0.next.lock();
+        let Some(next) = next.get_mut(model).filter(|next| **next > 0) else { return };
+        let first = self.0.first_replica.load(Ordering::Relaxed);
+        if first.saturating_add(*next - 1) == replica.0 {
+            *next -= 1;
+        }
+    }
+
+    /// Containers of this model are taken from now on, or not any more.
+    pub(super) fn set_known(&self, model: &ModelId, known: bool) {
+        let mut models = self.0.known.write();
+        if !known {
+            models.remove(model);
+        } else if models.insert(model.clone()) {
+            self.0.known_changes.0.send_modify(|changes| *changes += 1);
+        }
+    }
+
     pub(super) fn number(&self, model: &ModelId) -> ReplicaId {
         let mut next = self.0.next.lock();
         let next = next.entry(model.clone()).or_default();
@@ -89,6 +188,8 @@ impl ContainerList {
     }
 
     pub(super) fn clear_own(&self) {
+        // A new pool does not know any model before it is told.
+        self.0.known.write().clear();
         self.0.own.write().clear();
         self.0.scraped.clear();
         self.0.changed.notify_one();

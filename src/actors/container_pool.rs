@@ -2,7 +2,7 @@
 //! alive.
 //!
 //! Membership is soft state: nothing here is journalled. A container of an unregistered model is
-//! taken and listed, and serves once its model is registered.
+//! listed and waits on the listener's thread; it is taken once its model is registered.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -23,9 +23,10 @@ use super::messages::{
 };
 use super::models::DataArbiters;
 use super::trial::{EndTrial, GrowTrial, StartTrial, Trial, TrialLink};
+use crate::logging::outsiders;
 use crate::metrics::RpcEnd;
 use crate::metrics::file_sd::MetricsAt;
-use crate::rpc::listener::{Introduction, Registration};
+use crate::rpc::listener::{Introduction, NotTaken, Registration};
 use clipper_domain::{InputType, ModelId, ReplicaId};
 use clipper_rpc::codec::Build;
 
@@ -95,14 +96,21 @@ impl ContainerPool {
             Some(known) => Some(known.handle.spec.input_type),
             None => trial.map(|trial| trial.input_type),
         };
-        let Some(registered) = registered.filter(|wanted| *wanted != offered) else {
+        let registered = registered.ok_or(RegistrationRefused::UnknownModel)?;
+        if registered == offered {
             return Ok(());
-        };
+        }
         let refused = RegistrationRefused::InputType { model: model.clone(), registered, offered };
         if let Some(trial) = trial {
             trial.refused(refused.to_string());
         }
         Err(refused)
+    }
+
+    /// Lets those who wait for a model know whether its containers are taken now.
+    fn tell_known(&self, model: &ModelId) {
+        let known = self.models.contains_key(model) || self.children.trial(model).is_some();
+        self.list.set_known(model, known);
     }
 
     fn take(&mut self, registration: Registration, ctx: &mut Context<Self>) {
@@ -129,7 +137,9 @@ impl ContainerPool {
         });
         ctx.wait(start.into_actor(self).map(move |container, pool, _| {
             if let Ok(container) = container {
-                info!(%model, %replica, %peer, %input_type, "replica connected");
+                if let Some(left_out) = outsiders::line("replica_connected", peer.ip()) {
+                    info!(%model, %replica, %peer, %input_type, left_out, "replica connected");
+                }
                 pool.add(&model, replica, Replica { container, input_type, metrics_at });
             }
         }));
@@ -186,6 +196,7 @@ impl ContainerPool {
     fn registered(&mut self, handle: Arc<ModelHandle>, ctx: &mut Context<Self>) {
         let id = handle.spec.id.clone();
         self.retired.remove(&id);
+        self.list.set_retired(&id, false);
         if let Some(replicas) = self.replicas.get(&id) {
             for (replica, entry) in replicas {
                 if entry.input_type == handle.spec.input_type {
@@ -202,12 +213,15 @@ impl ContainerPool {
             attach(&registered, replica);
         }
         self.models.insert(id.clone(), registered);
+        self.tell_known(&id);
         self.count(&id);
         self.children.start(&id, ctx);
     }
 
     fn retire(&mut self, id: &ModelId) {
         self.models.remove(id);
+        self.tell_known(id);
+        self.list.set_retired(id, true);
         self.children.stop(id);
         let Some(replicas) = self.replicas.get(id) else { return };
         for (replica, entry) in replicas {
@@ -276,10 +290,13 @@ impl Actor for ContainerPool {
 }
 
 impl Handler<Register> for ContainerPool {
-    type Result = Result<(), RegistrationRefused>;
+    type Result = Result<(), NotTaken>;
 
     fn handle(&mut self, register: Register, ctx: &mut Self::Context) -> Self::Result {
-        self.check(&register.0)?;
+        if let Err(refused) = self.check(&register.0) {
+            let why = refused.why_not();
+            return Err(NotTaken { registration: Some(Box::new(register.0)), why });
+        }
         self.take(register.0, ctx);
         Ok(())
     }
@@ -364,7 +381,10 @@ impl Handler<StartTrial> for ContainerPool {
         if self.models.contains_key(&start.id) {
             return Err(format!("model {} is registered already", start.id));
         }
-        self.children.try_out(start, ctx)
+        let id = start.id.clone();
+        let trial = self.children.try_out(start, ctx);
+        self.tell_known(&id);
+        trial
     }
 }
 
@@ -385,7 +405,9 @@ impl Handler<EndTrial> for ContainerPool {
             self.list.remove(&end.0, replica);
             tell(&container, CloseContainer(RpcEnd::Retired));
         }
-        Box::pin(self.children.end_trial(&end.0))
+        let ended = self.children.end_trial(&end.0);
+        self.tell_known(&end.0);
+        Box::pin(ended)
     }
 }
 

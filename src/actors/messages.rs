@@ -13,7 +13,7 @@ use super::container::Container;
 use super::data_plane::Permit;
 use super::directory::{ModelEntry, ModelHandle};
 use crate::metrics::{AppMetrics, RpcEnd};
-use crate::rpc::listener::Registration;
+use crate::rpc::listener::{NotTaken, Refused, Registration, WhyNot};
 use clipper_clock::Instant;
 use clipper_domain::{AppName, AppSpec, InputType, ModelId, ReplicaId, Replicas};
 use clipper_rpc::codec::Build;
@@ -234,7 +234,7 @@ pub struct CloseContainer(pub RpcEnd);
 
 /// A connection has said what it serves. Sender: the RPC listener. Reply: taken, or why not.
 #[derive(Debug, Message)]
-#[rtype(result = "Result<(), RegistrationRefused>")]
+#[rtype(result = "Result<(), NotTaken>")]
 pub struct Register(pub Registration);
 
 /// Why a container is not taken.
@@ -250,9 +250,24 @@ pub enum RegistrationRefused {
         /// What the container says.
         offered: InputType,
     },
+    /// Its model is neither registered nor on trial.
+    #[error("no such model version is registered")]
+    UnknownModel,
     /// The server is stopping.
     #[error("the server is stopping")]
     Stopping,
+}
+
+impl RegistrationRefused {
+    /// For the listener.
+    #[must_use]
+    pub fn why_not(&self) -> WhyNot {
+        match self {
+            Self::UnknownModel => WhyNot::UnknownModel,
+            Self::InputType { .. } => WhyNot::Refused(Refused::new(RpcEnd::InputType, self)),
+            Self::Stopping => WhyNot::Refused(Refused::new(RpcEnd::Shutdown, self)),
+        }
+    }
 }
 
 /// A replica's actor has ended. Sender: `Container`, from `stopped()`.

@@ -26,8 +26,8 @@ use super::router::{Route, Router, Routes};
 use super::supervisor::RestartBudget;
 use crate::actors::launch::{Launch, Launcher};
 use crate::config::Config;
-use crate::metrics::{FlatNames, Metrics, RpcEnd, prometheus_text_body};
-use crate::rpc::listener::{self, Refused};
+use crate::metrics::{FlatNames, Metrics, prometheus_text_body};
+use crate::rpc::listener::{self, NotTaken};
 use crate::store::Journal;
 use crate::store::event::Origin;
 use crate::store::memory::MemoryDisk;
@@ -151,14 +151,16 @@ impl Graph {
         let to = pool.clone();
         let register = move |registration| {
             let answer = to.send(Register(registration));
-            async move {
-                match answer.await {
-                    Ok(answer) => answer.map_err(|e| Refused::new(RpcEnd::InputType, e)),
-                    Err(error) => Err(Refused::new(RpcEnd::Shutdown, error)),
-                }
-            }
+            async move { answer.await.unwrap_or_else(|error| Err(NotTaken::lost(error))) }
         };
-        actix::spawn(listener::serve(socket, config.rpc.clone(), metrics, register));
+        let parts = listener::Parts {
+            config: config.rpc.clone(),
+            metrics,
+            unasked: plane.unasked.clone(),
+            known: list.clone(),
+            help: String::new(),
+        };
+        actix::spawn(listener::serve(socket, parts, register));
         Self { plane, disk, catalog, pool, models, list, routes, rpc }
     }
 

@@ -23,6 +23,14 @@ section! {
         /// all containers of a busy host at a restart.
         pending_handshakes_max: usize = 512, Rule::count("connections");
 
+        /// Containers that wait for their model to be registered; for a further one the oldest of
+        /// them is closed. Anybody can claim a name: those who serve must not miss the places.
+        unknown_connections_max: usize = 256, Rule::count("connections");
+
+        /// A container that has waited this long for its model to be registered is closed,
+        /// milliseconds. It may come back; whoever only holds a place has to make the effort.
+        unknown_timeout_ms: u64 = 300_000, Rule::millis();
+
         /// From the connection to the name of its model, milliseconds. A container does it in
         /// one.
         handshake_timeout_ms: u64 = 5_000, Rule::millis();

@@ -57,6 +57,8 @@ pub enum RpcEnd {
     OutputCount,
     /// An answer over a limit of one message (`rpc.message_max_bytes` and the like).
     AnswerTooLarge,
+    /// Its model was not registered in time, or it gave way to others that wait.
+    UnknownModel,
     /// Its unfinished message gave way when memory was needed (`rpc.receive_max_bytes`).
     Memory,
     /// Its model version was retired.
@@ -69,7 +71,7 @@ pub enum RpcEnd {
 
 impl RpcEnd {
     /// Every reason, in the order of declaration.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Limit,
         Self::Zmtp,
         Self::Protocol,
@@ -83,6 +85,7 @@ impl RpcEnd {
         Self::Flood,
         Self::OutputCount,
         Self::AnswerTooLarge,
+        Self::UnknownModel,
         Self::Memory,
         Self::Retired,
         Self::Panicked,
@@ -106,6 +109,7 @@ impl RpcEnd {
             Self::Flood => "flood",
             Self::OutputCount => "output_count",
             Self::AnswerTooLarge => "answer_too_large",
+            Self::UnknownModel => "unknown_model",
             Self::Memory => "memory",
             Self::Retired => "retired",
             Self::Panicked => "panicked",

@@ -1,4 +1,7 @@
 //! The server's end of the model RPC port. The protocol itself is in [`clipper_rpc`].
 
+mod connection;
 pub mod listener;
+mod places;
 pub mod reader;
+pub mod waiting;

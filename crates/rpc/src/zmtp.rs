@@ -307,6 +307,12 @@ impl Decoder {
         self.next_limits = limits;
     }
 
+    /// Whether it is between two messages or commands, with nothing of the next one taken.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.awaited.is_none() && self.frames.is_empty()
+    }
+
     /// Bytes in the whole frames of the message that has begun; 0 between messages.
     #[must_use]
     pub fn held_bytes(&self) -> usize {

@@ -85,6 +85,12 @@ pub enum ZmtpError {
 }
 
 impl ZmtpError {
+    /// Whether the peer seems to speak HTTP.
+    #[must_use]
+    pub fn is_http(&self) -> bool {
+        matches!(self, Self::FirstByte(b'A'..=b'Z'))
+    }
+
     /// The limit that a message was over, and what the limit is for; `None` for other faults.
     #[must_use]
     pub fn over_limit(&self) -> Option<(Limit, LimitsOf)> {

@@ -1,0 +1,109 @@
+//! Places for connections: how many there are, and who gives way for a new one.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use crate::metrics::Metrics;
+
+/// The count of open connections.
+#[derive(Debug, Default)]
+pub(super) struct Places {
+    open: AtomicUsize,
+}
+
+impl Places {
+    /// Open connections.
+    pub(super) fn open(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+}
+
+/// One open connection's share of `rpc.connections_max`, given back when dropped.
+#[derive(Debug)]
+pub struct Place {
+    places: Arc<Places>,
+    metrics: Arc<Metrics>,
+}
+
+impl Place {
+    pub(super) fn take(places: &Arc<Places>, metrics: &Arc<Metrics>) -> Self {
+        let open = places.open.fetch_add(1, Ordering::Relaxed) + 1;
+        metrics.set_rpc_connections(open);
+        Self { places: Arc::clone(places), metrics: Arc::clone(metrics) }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let open = self.places.open.fetch_sub(1, Ordering::Relaxed) - 1;
+        self.metrics.set_rpc_connections(open);
+    }
+}
+
+/// Connections of one kind, oldest first: where there are too many, the oldest gives way. Those who
+/// only hold places go first that way, and nobody can keep newcomers out by holding them.
+#[derive(Clone, Default)]
+pub(super) struct Line(Arc<Mutex<Table>>);
+
+#[derive(Default)]
+struct Table {
+    next: u64,
+    /// Dropping the sender ends the connection.
+    oldest_first: BTreeMap<u64, oneshot::Sender<()>>,
+}
+
+impl Line {
+    /// A place for one more of at most `max`, and what ends when it is taken away.
+    pub(super) fn join(&self, max: usize) -> (Turn, oneshot::Receiver<()>) {
+        let mut table = self.0.lock();
+        while table.oldest_first.len() >= max.max(1) {
+            table.oldest_first.pop_first();
+        }
+        let (evict, evicted) = oneshot::channel();
+        let number = table.next;
+        table.next += 1;
+        table.oldest_first.insert(number, evict);
+        (Turn { line: self.clone(), number }, evicted)
+    }
+
+    /// Ends the oldest. False if there is none.
+    pub(super) fn end_oldest(&self) -> bool {
+        self.0.lock().oldest_first.pop_first().is_some()
+    }
+}
+
+/// A place in a [`Line`], given back when dropped.
+pub(super) struct Turn {
+    line: Line,
+    number: u64,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.line.0.lock().oldest_first.remove(&self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_gives_way_and_who_leaves_frees_its_place() {
+        let line = Line::default();
+        let (first, mut first_ends) = line.join(2);
+        let (_second, mut second_ends) = line.join(2);
+        drop(first);
+        let (_third, mut third_ends) = line.join(2);
+        assert!(first_ends.try_recv().is_err(), "its sender went with it");
+        assert_eq!(second_ends.try_recv(), Err(oneshot::error::TryRecvError::Empty));
+        let (_fourth, _fourth_ends) = line.join(2);
+        assert_eq!(second_ends.try_recv(), Err(oneshot::error::TryRecvError::Closed));
+        assert_eq!(third_ends.try_recv(), Err(oneshot::error::TryRecvError::Empty));
+        assert!(line.end_oldest() && line.end_oldest() && !line.end_oldest());
+    }
+}
