@@ -22,12 +22,12 @@ use self::metadata::{Counted, Writer};
 use self::process::StopRequest;
 use self::shutdown::Running;
 use self::states::States;
-use crate::actors::app::FeedbackLog;
 use crate::actors::catalog::CatalogWriter;
 use crate::actors::children::{ChildPlan, Children};
 use crate::actors::container_pool::{ContainerInfo, ContainerList, ContainerPool};
 use crate::actors::data_plane::DataPlane;
 use crate::actors::deploy::Deployer;
+use crate::actors::feedback::{FeedbackKeeper, FeedbackLog, FeedbackQueue};
 use crate::actors::file_sd::FileSd;
 use crate::actors::kept::Kept;
 use crate::actors::launch::{Launcher, launch_plan};
@@ -111,6 +111,7 @@ async fn start(loaded: Loaded) -> Result<Running, String> {
     Bootstrap::new(&config, &writer, journal.view()).run_or_later().await?;
 
     let states = Arc::new(States { store: states, learnt });
+    let feedback = keep_feedback(&config, &metrics, &catalog, &states);
     let frontends = Frontends {
         plane,
         catalog,
@@ -118,6 +119,7 @@ async fn start(loaded: Loaded) -> Result<Running, String> {
         view: journal.view(),
         list,
         states,
+        feedback,
         readiness: Arc::clone(&readiness),
         watchdog,
         pool: pool.clone(),
@@ -206,6 +208,20 @@ fn keep_catalog(config: &Config, metrics: &Arc<Metrics>, journal: &Journal) -> K
     Kept::start("catalog_writer", Arc::clone(metrics), budget, move |lifeline| {
         CatalogWriter::new(journal.clone(), limits.clone(), lifeline)
     })
+}
+
+fn keep_feedback(
+    config: &Config,
+    metrics: &Arc<Metrics>,
+    catalog: &Kept<CatalogWriter>,
+    states: &Arc<States>,
+) -> FeedbackQueue {
+    let budget = RestartBudget::new(&config.containers);
+    let (catalog, log): (_, Arc<dyn FeedbackLog>) = (catalog.clone(), states.clone());
+    let keeper = Kept::start("feedback_keeper", Arc::clone(metrics), budget, move |lifeline| {
+        FeedbackKeeper::new(Arc::clone(&log), catalog.clone(), lifeline)
+    });
+    FeedbackQueue::new(keeper, config.serving.feedback_queue_max)
 }
 
 fn open_journal(config: &Config) -> Result<(Journal, PolicyStateStore), String> {
@@ -341,6 +357,7 @@ struct Frontends {
     view: CatalogView,
     list: ContainerList,
     states: Arc<States>,
+    feedback: FeedbackQueue,
     readiness: Arc<Readiness>,
     watchdog: Watchdog,
     pool: Kept<ContainerPool>,
@@ -380,7 +397,7 @@ impl Frontends {
         let workers = process::http_workers(config);
         let starting = Arc::new(AtomicUsize::new(workers));
         let (plane, catalog) = (Arc::clone(&self.plane), self.catalog.clone());
-        let feedback: Arc<dyn FeedbackLog> = self.states.clone();
+        let feedback = self.feedback.clone();
         let readiness = Arc::clone(&self.readiness);
         let watchdog = self.watchdog.clone();
         frontend(config, workers, socket, move |app| {
@@ -395,7 +412,7 @@ impl Frontends {
             Router::new(
                 Arc::clone(&plane),
                 catalog.clone(),
-                Arc::clone(&feedback),
+                feedback.clone(),
                 routes.clone(),
                 on_loaded,
             )

@@ -9,30 +9,24 @@ use smallvec::SmallVec;
 use super::batcher::Batcher;
 use super::data_plane::DataPlane;
 use super::directory::{ModelEntry, ModelHandle};
+use super::feedback::FeedbackQueue;
 use super::messages::{
-    AppEnded, AppFacts, Enqueue, Predict, Progress, QueryRefused, Redefine, Relink, Started,
-    StopApp, Update,
+    AppEnded, Enqueue, Predict, QueryRefused, Recorded, Redefine, Relink, StopApp, Update,
 };
+use super::prediction::{AppFacts, Prediction, Progress};
 use super::router::Router;
 use clipper_clock::Instant;
-use clipper_domain::AppName;
 use clipper_scheduling::cache::Lookup;
 use clipper_scheduling::flight::{Flight, Waiter};
 use clipper_scheduling::parse::{self, Inputs, PredictBody};
 use clipper_scheduling::ticket::{Answer, DefaultReason, Ticket};
-
-/// Keeps what feedback leaves with an application's policy. Called on HTTP workers: must be quick.
-pub trait FeedbackLog: Send + Sync {
-    /// Records that user `uid` of `app` gave feedback; `initial` is the policy's state before any.
-    fn record(&self, app: &AppName, uid: i64, initial: &str);
-}
 
 /// The actor.
 pub struct App {
     plane: Arc<DataPlane>,
     facts: Arc<AppFacts>,
     linked: Option<Arc<ModelEntry>>,
-    feedback: Arc<dyn FeedbackLog>,
+    feedback: FeedbackQueue,
     parent: Addr<Router>,
 }
 
@@ -45,13 +39,13 @@ impl App {
         plane: Arc<DataPlane>,
         facts: Arc<AppFacts>,
         linked: Option<Arc<ModelEntry>>,
-        feedback: Arc<dyn FeedbackLog>,
+        feedback: FeedbackQueue,
         parent: Addr<Router>,
     ) -> Self {
         Self { plane, facts, linked, feedback, parent }
     }
 
-    fn predict(&self, predict: &Predict) -> Result<Started, QueryRefused> {
+    fn predict(&self, predict: &Predict) -> Result<Prediction, QueryRefused> {
         let PredictBody { inputs, version } = parse::predict_body(
             &predict.body,
             self.facts.spec.input_type,
@@ -66,7 +60,8 @@ impl App {
             Some(model) => self.answer(&model, inputs, predict.arrived, first_query_id),
             None => Progress::Ready(no_replica(queries)),
         };
-        Ok(Started { first_query_id, app: Arc::clone(&self.facts), progress, permit })
+        let (app, arrived) = (Arc::clone(&self.facts), predict.arrived);
+        Ok(Prediction { app, first_query_id, arrived, progress, permit })
     }
 
     /// The default policy's choice: the linked model, in its current version or the one asked for.
@@ -222,26 +217,29 @@ impl Actor for App {
 }
 
 impl Handler<Predict> for App {
-    type Result = Result<Started, QueryRefused>;
+    type Result = Result<Prediction, QueryRefused>;
 
     fn handle(&mut self, predict: Predict, _: &mut Self::Context) -> Self::Result {
-        let started = self.predict(&predict);
-        if started.is_err() {
+        let prediction = self.predict(&predict);
+        if prediction.is_err() {
             self.facts.metrics.rejected();
         }
-        started
+        prediction
     }
 }
 
 impl Handler<Update> for App {
-    type Result = Result<(), QueryRefused>;
+    type Result = Result<Recorded, QueryRefused>;
 
     fn handle(&mut self, update: Update, _: &mut Self::Context) -> Self::Result {
         let spec = &self.facts.spec;
         let body = parse::update_body(&update.body, spec.input_type).map_err(QueryRefused::Body)?;
         // The default policy learns nothing from a label; it keeps that the user is known.
-        self.feedback.record(&spec.name, body.uid, &spec.default_output);
-        Ok(())
+        let Some(kept) = self.feedback.learn(&spec.name, body.uid, &spec.default_output) else {
+            self.plane.metrics.feedback_refused();
+            return Err(QueryRefused::FeedbackFull);
+        };
+        Ok(Recorded(kept))
     }
 }
 

@@ -58,35 +58,49 @@ pub struct Record {
     pub more: bool,
 }
 
-/// Sender: anyone that mirrors the state. Reply: the durable state; later changes arrive as
-/// [`Published`] on the recipient, in order, none missed.
-///
-/// Wait for the reply with `ctx.wait`, so that no `Published` is handled before it. A recipient
-/// that lets `journal.subscriber_queue_max` events pile up is cut off, which is logged as an error.
-#[derive(Message)]
+/// Sender: a [follower](super::follower) of anyone that mirrors the state. Reply: the durable state
+/// and the changes after it, in order, none missed.
+#[derive(Debug, Message)]
 #[rtype(result = "Subscribed")]
-pub struct Subscribe {
-    /// Who gets the changes. It applies a change before it answers.
-    pub recipient: Recipient<Published>,
-}
+pub struct Subscribe;
 
-/// Where a subscriber starts from. After a panic of the writer it may still get events that its
+/// Where a subscriber starts from. After a panic of the writer there may still be changes that its
 /// predecessor published: those up to `seq` are in the catalog already.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Subscribed {
     /// The last event that the catalog includes.
     pub seq: u64,
     /// The state.
     pub catalog: Arc<Catalog>,
+    /// What happens after it.
+    pub changes: Changes,
 }
 
-/// Sender: the catalog writer, to each subscriber. One durable event and what it asks of the
-/// actors.
+/// The changes for one subscriber. One that lets `journal.subscriber_queue_max` of them pile up is
+/// cut off, which is logged as an error.
+#[derive(Debug)]
+pub struct Changes {
+    queue: mpsc::Receiver<Published>,
+    applied: watch::Sender<u64>,
+}
+
+impl Changes {
+    /// The next one; none after the writer has ended or cut this subscriber off.
+    pub async fn next(&mut self) -> Option<Published> {
+        self.queue.recv().await
+    }
+
+    /// Everything up to this event is applied: who asked for the change may be answered.
+    pub fn applied(&self, seq: u64) {
+        self.applied.send_replace(seq);
+    }
+}
+
+/// From the catalog writer to each subscriber. One durable event and what it asks of the actors.
 ///
 /// The whole state is not in it, because copying it for each event would cost milliseconds with
 /// many applications; it is in [`CatalogView`], which includes this event by now.
-#[derive(Debug, Clone, Message)]
-#[rtype(result = "()")]
+#[derive(Debug, Clone)]
 pub struct Published {
     /// The event.
     pub envelope: Arc<Envelope>,
@@ -376,21 +390,6 @@ fn answer(reply: Reply, result: Result<Acknowledged, ChangeError>) {
     }
 }
 
-/// Hands events to one subscriber, one after the other, and notes how far it is.
-async fn forward(
-    recipient: Recipient<Published>,
-    mut queue: mpsc::Receiver<Published>,
-    applied: watch::Sender<u64>,
-) {
-    while let Some(published) = queue.recv().await {
-        let seq = published.envelope.seq;
-        if recipient.send(published).await.is_err() {
-            return;
-        }
-        applied.send_replace(seq);
-    }
-}
-
 impl Actor for CatalogWriter {
     type Context = Context<Self>;
 
@@ -440,14 +439,13 @@ impl Handler<Record> for CatalogWriter {
 impl Handler<Subscribe> for CatalogWriter {
     type Result = MessageResult<Subscribe>;
 
-    fn handle(&mut self, msg: Subscribe, _: &mut Context<Self>) -> MessageResult<Subscribe> {
+    fn handle(&mut self, _: Subscribe, _: &mut Context<Self>) -> MessageResult<Subscribe> {
         let (seq, catalog) = self.view.copy();
         let (queue, queued) = mpsc::channel(self.limits.subscriber_queue_max.max(1));
         let (applied_to, applied) = watch::channel(seq);
-        // Not bound to this actor's life: events already published still arrive after a panic here.
-        actix::spawn(forward(msg.recipient, queued, applied_to));
         self.subscribers.push(Subscriber { queue, applied, lagging: false });
-        MessageResult(Subscribed { seq, catalog })
+        let changes = Changes { queue: queued, applied: applied_to };
+        MessageResult(Subscribed { seq, catalog, changes })
     }
 }
 

@@ -26,6 +26,27 @@ async fn run(writer: &Addr<CatalogWriter>, command: Command) -> Result<Acknowled
     writer.send(Execute { command, origin: Origin::Admin }).await.unwrap()
 }
 
+/// What a subscriber is told, as a message.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Heard(Published);
+
+/// Passes changes on to a subscriber, one after the other.
+fn pass_on<A>(mut changes: Changes, subscriber: Addr<A>)
+where
+    A: Actor<Context = Context<A>> + Handler<Heard>,
+{
+    actix::spawn(async move {
+        while let Some(published) = changes.next().await {
+            let seq = published.envelope.seq;
+            if subscriber.send(Heard(published)).await.is_err() {
+                return;
+            }
+            changes.applied(seq);
+        }
+    });
+}
+
 /// Applies what it is told to a copy of its own.
 struct Mirror {
     catalog: Rc<RefCell<Catalog>>,
@@ -38,9 +59,9 @@ impl Actor for Mirror {
     type Context = Context<Self>;
 }
 
-impl Handler<Published> for Mirror {
+impl Handler<Heard> for Mirror {
     type Result = AtomicResponse<Self, ()>;
-    fn handle(&mut self, msg: Published, _: &mut Context<Self>) -> Self::Result {
+    fn handle(&mut self, Heard(msg): Heard, _: &mut Context<Self>) -> Self::Result {
         let mut open = self.open.clone();
         let wait = async move { open.wait_for(|open| *open).await.is_ok() };
         AtomicResponse::new(Box::pin(wait.into_actor(self).map(move |_, mirror, _| {
@@ -63,8 +84,9 @@ async fn mirror(writer: &Addr<CatalogWriter>, open: bool) -> MirrorHandle {
     let catalog = Rc::new(RefCell::new(Catalog::default()));
     let seqs = Arc::new(Mutex::new(Vec::new()));
     let addr = Mirror { catalog: catalog.clone(), seqs: seqs.clone(), open }.start();
-    let snapshot = writer.send(Subscribe { recipient: addr.clone().recipient() }).await.unwrap();
-    *catalog.borrow_mut() = (*snapshot.catalog).clone();
+    let Subscribed { catalog: state, changes, .. } = writer.send(Subscribe).await.unwrap();
+    *catalog.borrow_mut() = (*state).clone();
+    pass_on(changes, addr.clone());
     MirrorHandle { addr, catalog, seqs, gate }
 }
 
@@ -274,16 +296,16 @@ async fn a_panicking_subscriber_is_forgotten() {
     impl Actor for Panics {
         type Context = Context<Self>;
     }
-    impl Handler<Published> for Panics {
+    impl Handler<Heard> for Panics {
         type Result = ();
-        fn handle(&mut self, _: Published, _: &mut Context<Self>) {
+        fn handle(&mut self, _: Heard, _: &mut Context<Self>) {
             panic!("planned");
         }
     }
     let disk = MemoryDisk::new();
     let (writer, _view) = writer(&disk, JournalConfig { publish_timeout_ms: 60_000, ..limits() });
     let panics = Panics.start();
-    writer.send(Subscribe { recipient: panics.clone().recipient() }).await.unwrap();
+    pass_on(writer.send(Subscribe).await.unwrap().changes, panics.clone());
     let healthy = mirror(&writer, true).await;
     let both = async {
         run(&writer, add_app("a")).await.unwrap();

@@ -181,6 +181,15 @@ impl Directory {
         self.forget_if_unused(name);
     }
 
+    /// The versions that queries go to, by model.
+    pub fn current(&self) -> impl Iterator<Item = (ModelName, ModelVersion)> + use<> {
+        let entries: Vec<_> = self.0.read().values().cloned().collect();
+        entries.into_iter().filter_map(|entry| {
+            let current = entry.versions.read().current.clone()?;
+            Some((entry.name.clone(), current))
+        })
+    }
+
     /// A version by full name.
     #[must_use]
     pub fn get(&self, name: &ModelName, version: &ModelVersion) -> Option<Arc<ModelHandle>> {

@@ -7,70 +7,32 @@ use std::sync::Arc;
 use actix::{Addr, Message};
 use bytes::Bytes;
 use smallvec::SmallVec;
+use tokio::sync::oneshot;
 
 use super::batcher::Batcher;
 use super::container::Container;
-use super::data_plane::Permit;
 use super::directory::{ModelEntry, ModelHandle};
-use crate::metrics::{AppMetrics, RpcEnd};
+use super::prediction::{AppFacts, Prediction};
+use crate::metrics::RpcEnd;
 use crate::rpc::listener::{NotTaken, Refused, Registration, WhyNot};
 use clipper_clock::Instant;
-use clipper_domain::{AppName, AppSpec, InputType, ModelId, ReplicaId, Replicas};
+use clipper_domain::{AppName, InputType, ModelId, ReplicaId, Replicas};
 use clipper_rpc::codec::Build;
 use clipper_scheduling::flight::Flight;
-use clipper_scheduling::output::Output;
 use clipper_scheduling::parse::BodyError;
-use clipper_scheduling::ticket::{Answer, Ticket};
 
 // ---------------------------------------------------------------------------------------- App
 
-/// A request body for an application. Sender: the HTTP handler, on the same thread. Reply: answers
-/// or a ticket. Full mailbox: the sender waits; the number of senders is bounded by connections.
+/// A request body for an application. Sender: the HTTP handler, on the same thread. Reply: the
+/// answers on their way. Full mailbox: the sender waits; the number of senders is bounded by
+/// connections.
 #[derive(Debug, Message)]
-#[rtype(result = "Result<Started, QueryRefused>")]
+#[rtype(result = "Result<Prediction, QueryRefused>")]
 pub struct Predict {
     /// The JSON body.
     pub body: Bytes,
     /// When it had arrived; the deadline counts from here.
     pub arrived: Instant,
-}
-
-/// A predict request under way.
-#[derive(Debug)]
-pub struct Started {
-    /// Id of the first query; the others follow.
-    pub first_query_id: u64,
-    /// What the answer needs of the application.
-    pub app: Arc<AppFacts>,
-    /// The answers, or where they will be.
-    pub progress: Progress,
-    /// Room taken by the request; dropped with it.
-    pub permit: Permit,
-}
-
-/// Where a request's answers are.
-#[derive(Debug)]
-pub enum Progress {
-    /// Here, in input order.
-    Ready(SmallVec<[Answer; 1]>),
-    /// On their way; closed at the deadline.
-    Waiting {
-        /// What to wait on.
-        ticket: Ticket,
-        /// Until when.
-        deadline: Instant,
-    },
-}
-
-/// The part of an application's definition that answers need, resolved once.
-#[derive(Debug)]
-pub struct AppFacts {
-    /// The definition.
-    pub spec: AppSpec,
-    /// Its default output as JSON.
-    pub default_output: Output,
-    /// Its metrics.
-    pub metrics: Arc<AppMetrics>,
 }
 
 /// Why a predict or update request is refused without an answer to its queries.
@@ -82,11 +44,18 @@ pub enum QueryRefused {
     Version(String),
     /// No room: `serving.inflight_queries_max`.
     Busy,
+    /// No room for feedback: `serving.feedback_queue_max`.
+    FeedbackFull,
 }
 
-/// Feedback for an application. Sender: the HTTP handler, on the same thread. Reply: recorded.
+/// Feedback on its way to its owner, who tells here when it is kept.
+#[derive(Debug)]
+pub struct Recorded(pub oneshot::Receiver<()>);
+
+/// Feedback for an application. Sender: the HTTP handler, on the same thread. Reply: it is on its
+/// way to its owner.
 #[derive(Debug, Message)]
-#[rtype(result = "Result<(), QueryRefused>")]
+#[rtype(result = "Result<Recorded, QueryRefused>")]
 pub struct Update {
     /// The JSON body.
     pub body: Bytes,
@@ -130,6 +99,11 @@ pub struct BatcherEnded {
     /// By a panic.
     pub panicked: bool,
 }
+
+/// Sender: `Models`, before queries go to a deployed version. Reply: its batcher takes queries.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct AwaitBatcher;
 
 /// The model version was retired. Sender: `Models`.
 #[derive(Debug, Message)]

@@ -3,8 +3,9 @@
 //! ```text
 //! HTTP worker threads (each)     control thread                 data threads
 //!   Router --starts--> App         CatalogWriter                  Model --starts--> Batcher
-//!                       |            | Published                    ^                 ^ |
+//!                       |            | Followed, by a follower each ^                 ^ |
 //!                       |            +--> Router (each worker)      | starts    Ready | | RunBatch
+//!                       |            +--> FeedbackKeeper            |                 | |
 //!                       |            +--> Models -------------------+            Done | v
 //!                       |                   | ModelsChanged             Container == ZeroMQ
 //!                       |                   v                               ^
@@ -18,6 +19,9 @@
 //!
 //! A [`deploy`]ment has `ContainerPool` start replicas that no `Model` knows, sends the first one a
 //! trial batch past everything else, and only then asks for the change of metadata.
+//!
+//! `App` answers with a [`prediction`], which its handler waits for; feedback goes from it to the
+//! one `FeedbackKeeper`.
 //!
 //! A prediction crosses threads once each way: `App` to `Batcher`, and the answer to the waiting
 //! handler. Every mailbox holds `serving.mailbox_max` messages; a full one sheds (data) or waits
@@ -38,7 +42,9 @@ pub mod deploy;
 pub mod deploy_progress;
 mod deploy_trial;
 pub mod directory;
+pub mod feedback;
 pub mod file_sd;
+pub mod follower;
 pub mod kept;
 pub mod kept_curves;
 mod landing;
@@ -47,6 +53,7 @@ pub mod learned;
 pub mod messages;
 pub mod model;
 pub mod models;
+pub mod prediction;
 mod redis_rows;
 mod redis_session;
 pub mod redis_watcher;

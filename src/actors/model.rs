@@ -10,7 +10,9 @@ use super::container_pool::ContainerPool;
 use super::data_plane::DataPlane;
 use super::directory::ModelHandle;
 use super::kept::Kept;
-use super::messages::{BatcherEnded, BatcherReady, ModelEnded, RetireModel, StopBatcher};
+use super::messages::{
+    AwaitBatcher, BatcherEnded, BatcherReady, ModelEnded, RetireModel, StopBatcher,
+};
 use super::models::Models;
 use super::supervisor::{RestartBudget, Verdict};
 use clipper_clock::{self as clock, Instant};
@@ -110,6 +112,13 @@ impl Handler<BatcherEnded> for Model {
             }
         }
     }
+}
+
+impl Handler<AwaitBatcher> for Model {
+    type Result = ();
+
+    /// Handled after the start, with which the batcher comes.
+    fn handle(&mut self, _: AwaitBatcher, _: &mut Self::Context) {}
 }
 
 impl Handler<RetireModel> for Model {

@@ -1,33 +1,31 @@
 //! Starts, replaces and stops the `Model` actors as the metadata says, and keeps them alive.
 
-use std::borrow::Borrow;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
-use futures_util::StreamExt as _;
+use futures_util::future::LocalBoxFuture;
 use tracing::{error, info, warn};
 
-use super::catalog::{CatalogWriter, Published, Subscribe, Subscribed};
+use super::catalog::CatalogWriter;
 use super::container_pool::ContainerPool;
 use super::data_plane::DataPlane;
 use super::directory::ModelHandle;
+use super::follower::{self, Followed};
 use super::kept::{Kept, Replaced};
-use super::messages::{ModelChange, ModelEnded, ModelsChanged, RetireModel};
+use super::messages::{AwaitBatcher, ModelChange, ModelEnded, ModelsChanged, RetireModel};
 use super::model::Model;
 use super::supervisor::{RestartBudget, Verdict};
-use crate::store::projection::{Catalog, Effect};
+use crate::store::projection::Effect;
+use crate::store::served::Served;
 use clipper_clock as clock;
 use clipper_domain::{ModelId, ModelSpec, Replicas};
 use clipper_scheduling::latency::LatencyCurve;
 
 /// How long a deployed version's batcher is waited for before queries go to it.
 const BATCHER_WAIT: Duration = Duration::from_secs(1);
-
-/// How often it is looked for.
-const BATCHER_POLL: Duration = Duration::from_millis(1);
 
 /// The threads that models run on. A model stays on one of them: its batcher and all its replicas
 /// exchange messages without leaving it.
@@ -68,8 +66,6 @@ pub struct Models {
     arbiters: DataArbiters,
     pool: Kept<ContainerPool>,
     catalog: Kept<CatalogWriter>,
-    /// The last event that the models include.
-    seq: u64,
     running: HashMap<ModelId, Running>,
     next_serial: u64,
     /// What the pool has not been told yet.
@@ -77,8 +73,7 @@ pub struct Models {
 }
 
 impl Models {
-    /// Nothing runs until [`Boot`] or [`Published`] says so. `kept_curves` is what an earlier
-    /// process has learned.
+    /// Nothing runs until [`Boot`] says so. `kept_curves` is what an earlier process has learned.
     #[must_use]
     pub fn new(
         plane: Arc<DataPlane>,
@@ -93,28 +88,25 @@ impl Models {
             arbiters,
             pool,
             catalog,
-            seq: 0,
             running: HashMap::new(),
             next_serial: 1,
             changes: Vec::new(),
         }
     }
 
-    /// Makes the models what the snapshot says, whatever they were.
-    fn load(&mut self, snapshot: &Subscribed, ctx: &mut Context<Self>) {
-        let catalog: &Catalog = &snapshot.catalog;
-        self.seq = snapshot.seq;
-        let ids: Vec<ModelId> = self.running.keys().cloned().collect();
-        for id in ids {
-            if catalog.model(id.name.as_str(), id.version.as_str()).is_none() {
-                self.retire(&id);
-            }
-            if catalog.current_version(id.name.as_str()).is_none() {
-                self.plane.directory.route(&id.name, None);
-            }
+    /// What runs; applications are not its business but for the series that they have.
+    fn running(&self) -> Served {
+        let models = self.running.iter();
+        let replicas = models.clone().filter_map(|(id, running)| {
+            running.replicas.clone().map(|replicas| (id.clone(), replicas))
+        });
+        Served {
+            replicas: replicas.collect(),
+            models: models.map(|(id, r)| (id.clone(), r.handle.spec.clone())).collect(),
+            current: self.plane.directory.current().collect::<BTreeMap<_, _>>(),
+            traces: self.plane.metrics.app_names(),
+            ..Served::default()
         }
-        self.plane.metrics.retain_apps(|name| catalog.app(name.as_str()).is_some());
-        self.run_all(catalog.boot_effects(), ctx);
     }
 
     #[cfg(test)]
@@ -122,22 +114,24 @@ impl Models {
         self.running.get(id).map(|running| running.actor.clone())
     }
 
-    fn subscribe(&self, ctx: &mut Context<Self>) -> Request<CatalogWriter, Subscribe> {
-        self.catalog.send(Subscribe { recipient: ctx.address().recipient() })
-    }
-
     fn run(&mut self, effect: &Effect, ctx: &mut Context<Self>) {
         match effect {
             Effect::ServeModel(spec) => self.serve(spec, ctx),
             Effect::KeepReplicas(id, replicas) => self.keep_replicas(id, replicas),
             Effect::ReleaseReplicas(id) => self.release_replicas(id),
-            Effect::StopModel(id) => self.retire(id),
+            Effect::StopModel(id) => {
+                self.retire(id);
+            }
             Effect::RouteModel(name, version) => {
                 self.plane.directory.route(name, version.clone());
             }
             // Every worker serves applications; one place forgets their series.
-            Effect::StopApp(name) => self.plane.metrics.remove_app(name),
-            Effect::ServeApp(_) | Effect::RouteApp(..) => {}
+            Effect::ForgetMetrics(name) => self.plane.metrics.remove_app(name),
+            Effect::ForgetModelMetrics(id) => self.plane.metrics.remove_model(id),
+            Effect::ServeApp(_)
+            | Effect::StopApp(_)
+            | Effect::RouteApp(..)
+            | Effect::ForgetPolicyState(_) => {}
         }
     }
 
@@ -146,7 +140,9 @@ impl Models {
             return;
         }
         let replicas = self.running.get(&spec.id).and_then(|running| running.replicas.clone());
-        self.retire(&spec.id);
+        if self.retire(&spec.id) {
+            self.plane.metrics.remove_model(&spec.id);
+        }
         let metrics = self.plane.metrics.model(&spec.id);
         let curve = self.plane.curves.take(&spec.id).unwrap_or_default();
         let handle = ModelHandle::new(spec.clone(), self.next_serial, metrics, curve);
@@ -174,24 +170,6 @@ impl Models {
         self.changes.push(ModelChange::Released(id.clone()));
     }
 
-    /// Handles nothing else until the version's batcher is there: what comes next may be that
-    /// queries go to it, and none of them is to find it half-built.
-    fn await_batcher(&self, id: &ModelId, ctx: &mut Context<Self>) {
-        let Some(running) = self.running.get(id) else { return };
-        let handle = Arc::clone(&running.handle);
-        let there = async move {
-            while handle.batcher().is_none() {
-                tokio::time::sleep(BATCHER_POLL).await;
-            }
-        };
-        let bounded = tokio::time::timeout(BATCHER_WAIT, there);
-        ctx.wait(bounded.into_actor(self).map(|there, _, _| {
-            if there.is_err() {
-                warn!("a deployed model takes queries before it is ready");
-            }
-        }));
-    }
-
     fn start_model(&self, handle: &Arc<ModelHandle>, ctx: &mut Context<Self>) -> Addr<Model> {
         let (plane, pool, parent) = (Arc::clone(&self.plane), self.pool.clone(), ctx.address());
         let arbiter = self.arbiters.of(&handle.spec.id);
@@ -199,38 +177,56 @@ impl Models {
         Model::start_in_arbiter(arbiter, move |_| Model::new(plane, handle, pool, parent))
     }
 
-    fn retire(&mut self, id: &ModelId) {
-        let Some(running) = self.running.remove(id) else { return };
+    /// Whether there was such a version.
+    fn retire(&mut self, id: &ModelId) -> bool {
+        let Some(running) = self.running.remove(id) else { return false };
         self.plane.directory.remove(&id.name, &id.version);
         self.plane.cache.retire(running.handle.serial);
-        self.plane.metrics.remove_model(id);
         if running.actor.try_send(RetireModel).is_err() {
             warn!(model = %id, "its actor had ended already");
         }
         self.changes.push(ModelChange::Retired(id.clone()));
         info!(model = %id, "model retired");
+        true
     }
 
-    /// Runs effects and tells the pool once; nothing else is handled until it has heard.
-    fn run_all<E: Borrow<Effect>>(
-        &mut self,
-        effects: impl IntoIterator<Item = E>,
-        ctx: &mut Context<Self>,
-    ) {
-        for effect in effects {
-            self.run(effect.borrow(), ctx);
-        }
+    /// Tells the pool what has changed, once; done when it has heard.
+    fn tell_pool(&mut self) -> LocalBoxFuture<'static, ()> {
         let changes = std::mem::take(&mut self.changes);
         if changes.is_empty() {
-            return;
+            return Box::pin(std::future::ready(()));
         }
-        let told = self.pool.send(ModelsChanged(changes)).into_actor(self);
-        ctx.wait(told.map(|told, _, _| {
-            if told.is_err() {
+        let told = self.pool.send(ModelsChanged(changes));
+        Box::pin(async move {
+            if told.await.is_err() {
                 // Its successor is told everything.
                 warn!("the container pool has ended");
             }
-        }));
+        })
+    }
+
+    /// Done when the batchers of these versions take queries and the pool knows them: what comes
+    /// next may be that queries go there, and none of them is to find a version half-built.
+    fn await_batchers(&self, ids: &[ModelId]) -> LocalBoxFuture<'static, ()> {
+        let actors: Vec<Addr<Model>> =
+            ids.iter().filter_map(|id| Some(self.running.get(id)?.actor.clone())).collect();
+        let pool = self.pool.clone();
+        if actors.is_empty() {
+            return Box::pin(std::future::ready(()));
+        }
+        let there = async move {
+            for actor in actors {
+                // One that has ended is started again, and its queries wait for that.
+                let _ = actor.send(AwaitBatcher).await;
+            }
+            // Behind what those batchers have told it of themselves.
+            let _ = pool.send(ModelsChanged(Vec::new())).await;
+        };
+        Box::pin(async move {
+            if tokio::time::timeout(BATCHER_WAIT, there).await.is_err() {
+                warn!("a deployed model takes queries before it is ready");
+            }
+        })
     }
 }
 
@@ -239,36 +235,19 @@ impl Actor for Models {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(self.plane.serving.mailbox_max);
-        ctx.add_stream(self.catalog.replacements().map(ReplacedActor::Catalog));
-        ctx.add_stream(self.pool.replacements().map(ReplacedActor::Pool));
+        ctx.add_stream(self.pool.replacements());
     }
 }
 
-enum ReplacedActor {
-    Catalog(Replaced),
-    Pool(Replaced),
-}
-
-impl StreamHandler<ReplacedActor> for Models {
-    fn handle(&mut self, replaced: ReplacedActor, ctx: &mut Self::Context) {
-        match replaced {
-            ReplacedActor::Catalog(Replaced) => {
-                let catalog = self.subscribe(ctx).into_actor(self);
-                ctx.wait(catalog.map(|snapshot, models, ctx| match snapshot {
-                    Ok(snapshot) => models.load(&snapshot, ctx),
-                    // Its successor is followed.
-                    Err(error) => warn!(%error, "models cannot follow the catalog for now"),
-                }));
-            }
-            ReplacedActor::Pool(Replaced) => {
-                self.changes = self.running.values().flat_map(Running::changes).collect();
-                self.run_all(std::iter::empty::<Effect>(), ctx);
-            }
-        }
+/// Another pool, which knows nothing yet.
+impl StreamHandler<Replaced> for Models {
+    fn handle(&mut self, _: Replaced, ctx: &mut Self::Context) {
+        self.changes = self.running.values().flat_map(Running::changes).collect();
+        ctx.wait(self.tell_pool().into_actor(self));
     }
 
     fn finished(&mut self, _: &mut Self::Context) {
-        error!("an actor of the control thread is gone; models stay as they are");
+        error!("there is no container pool any more; replicas stay as they are");
     }
 }
 
@@ -278,34 +257,37 @@ impl StreamHandler<ReplacedActor> for Models {
 pub struct Boot;
 
 impl Handler<Boot> for Models {
-    type Result = AtomicResponse<Self, Result<(), String>>;
+    type Result = ResponseFuture<Result<(), String>>;
 
     fn handle(&mut self, _: Boot, ctx: &mut Self::Context) -> Self::Result {
-        let catalog = self.subscribe(ctx).into_actor(self);
-        let started = catalog.map(|snapshot, models, ctx| {
-            models.load(&snapshot.map_err(|e| format!("catalog writer: {e}"))?, ctx);
-            Ok(())
-        });
-        // Nothing published may be handled before the snapshot it follows.
-        AtomicResponse::new(Box::pin(started))
+        let loaded = follower::follow(self.catalog.clone(), ctx.address().recipient());
+        Box::pin(async move { loaded.await.map_err(|_| "the catalog writer has ended".to_owned()) })
     }
 }
 
-impl Handler<Published> for Models {
-    type Result = ();
+impl Handler<Followed> for Models {
+    type Result = AtomicResponse<Self, ()>;
 
-    fn handle(&mut self, published: Published, ctx: &mut Self::Context) {
-        // Of a dead writer, or known by the snapshot of its successor.
-        if published.envelope.seq <= self.seq {
-            return;
+    fn handle(&mut self, followed: Followed, ctx: &mut Self::Context) -> Self::Result {
+        let is_state = followed.is_state();
+        let effects = followed.effects(|| self.running());
+        for effect in effects.iter() {
+            self.run(effect, ctx);
         }
-        self.seq = published.envelope.seq;
-        self.run_all(published.effects.iter(), ctx);
-        for effect in published.effects.iter() {
-            if let Effect::KeepReplicas(id, _) = effect {
-                self.await_batcher(id, ctx);
-            }
-        }
+        let planned: Vec<ModelId> = effects
+            .iter()
+            .filter_map(|effect| match effect {
+                // At a start there is nobody whose queries could be moved.
+                Effect::KeepReplicas(id, _) if !is_state => Some(id.clone()),
+                _ => None,
+            })
+            .collect();
+        let (told, there) = (self.tell_pool(), self.await_batchers(&planned));
+        let done = async move {
+            told.await;
+            there.await;
+        };
+        AtomicResponse::new(Box::pin(done.into_actor(self)))
     }
 }
 

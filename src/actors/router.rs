@@ -8,14 +8,18 @@ use std::sync::Arc;
 use actix::prelude::*;
 use tracing::{error, warn};
 
-use super::app::{App, FeedbackLog};
-use super::catalog::{CatalogWriter, Published, Subscribe, Subscribed};
+use super::app::App;
+use super::catalog::CatalogWriter;
 use super::data_plane::DataPlane;
 use super::directory::ModelEntry;
-use super::kept::{Kept, Replaced};
-use super::messages::{AppEnded, AppFacts, Redefine, Relink, StopApp};
+use super::feedback::FeedbackQueue;
+use super::follower::{self, Followed};
+use super::kept::Kept;
+use super::messages::{AppEnded, Redefine, Relink, StopApp};
+use super::prediction::AppFacts;
 use super::supervisor::{RestartBudget, Verdict};
-use crate::store::projection::{Catalog, Effect};
+use crate::store::projection::Effect;
+use crate::store::served::Served;
 use clipper_clock as clock;
 use clipper_domain::{AppName, AppSpec, ModelName};
 use clipper_scheduling::output::Output;
@@ -54,7 +58,7 @@ impl Routes {
     }
 }
 
-struct Served {
+struct Running {
     actor: Addr<App>,
     facts: Arc<AppFacts>,
     linked: Option<Arc<ModelEntry>>,
@@ -65,11 +69,9 @@ struct Served {
 pub struct Router {
     plane: Arc<DataPlane>,
     catalog: Kept<CatalogWriter>,
-    /// The last event that the applications include.
-    seq: u64,
-    feedback: Arc<dyn FeedbackLog>,
+    feedback: FeedbackQueue,
     routes: Routes,
-    apps: HashMap<AppName, Served>,
+    apps: HashMap<AppName, Running>,
     /// Told once, when the first snapshot is in place.
     on_loaded: Option<Box<dyn FnOnce()>>,
 }
@@ -80,44 +82,25 @@ impl Router {
     pub fn new(
         plane: Arc<DataPlane>,
         catalog: Kept<CatalogWriter>,
-        feedback: Arc<dyn FeedbackLog>,
+        feedback: FeedbackQueue,
         routes: Routes,
         on_loaded: impl FnOnce() + 'static,
     ) -> Self {
         let on_loaded: Option<Box<dyn FnOnce()>> = Some(Box::new(on_loaded));
-        Self { plane, catalog, seq: 0, feedback, routes, apps: HashMap::new(), on_loaded }
+        Self { plane, catalog, feedback, routes, apps: HashMap::new(), on_loaded }
     }
 
-    /// Follows the catalog from its present state on.
-    fn follow(&mut self, ctx: &mut Context<Self>) {
-        let recipient = ctx.address().recipient();
-        let subscribed = self.catalog.send(Subscribe { recipient }).into_actor(self);
-        // Nothing published may be handled before the snapshot it follows.
-        ctx.wait(subscribed.map(|catalog, router, ctx| match catalog {
-            Ok(snapshot) => router.load(&snapshot, ctx),
-            // Its successor is followed.
-            Err(error) => warn!(%error, "an HTTP worker cannot follow the catalog for now"),
-        }));
-    }
-
-    /// Makes the applications what the snapshot says, whatever they were.
-    fn load(&mut self, snapshot: &Subscribed, ctx: &mut Context<Self>) {
-        let catalog: &Catalog = &snapshot.catalog;
-        self.seq = snapshot.seq;
-        let names: Vec<AppName> = self.apps.keys().cloned().collect();
-        for name in names {
-            if catalog.app(name.as_str()).is_none() {
-                self.stop(&name);
-            } else if catalog.linked_models(name.as_str()).next().is_none() {
-                self.link(&name, &BTreeSet::new());
-            }
-        }
-        for effect in catalog.boot_effects() {
-            self.run(&effect, ctx);
-        }
-        self.routes.0.borrow_mut().loaded = true;
-        if let Some(on_loaded) = self.on_loaded.take() {
-            on_loaded();
+    /// What this worker serves; models are not its business.
+    fn running(&self) -> Served {
+        let spec = |(name, served): (&AppName, &Running)| (name.clone(), served.facts.spec.clone());
+        let link = |(name, served): (&AppName, &Running)| {
+            let model = served.linked.as_ref()?.name().clone();
+            Some((name.clone(), BTreeSet::from([model])))
+        };
+        Served {
+            apps: self.apps.iter().map(spec).collect(),
+            links: self.apps.iter().filter_map(link).collect(),
+            ..Served::default()
         }
     }
 
@@ -126,7 +109,11 @@ impl Router {
             Effect::ServeApp(spec) => self.serve(spec, ctx),
             Effect::StopApp(name) => self.stop(name),
             Effect::RouteApp(name, models) => self.link(name, models),
-            Effect::ServeModel(_)
+            // One place forgets for all workers.
+            Effect::ForgetMetrics(_)
+            | Effect::ForgetModelMetrics(_)
+            | Effect::ForgetPolicyState(_)
+            | Effect::ServeModel(_)
             | Effect::KeepReplicas(..)
             | Effect::ReleaseReplicas(_)
             | Effect::StopModel(_)
@@ -150,7 +137,7 @@ impl Router {
         let mut budget = RestartBudget::new(&self.plane.containers);
         budget.started(clock::now());
         let actor = self.start_app(&facts, None, ctx);
-        self.apps.insert(spec.name.clone(), Served { actor, facts, linked: None, budget });
+        self.apps.insert(spec.name.clone(), Running { actor, facts, linked: None, budget });
     }
 
     fn start_app(
@@ -163,7 +150,7 @@ impl Router {
             Arc::clone(&self.plane),
             Arc::clone(facts),
             linked,
-            Arc::clone(&self.feedback),
+            self.feedback.clone(),
             ctx.address(),
         )
         .start();
@@ -212,32 +199,24 @@ impl Actor for Router {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(self.plane.serving.mailbox_max);
-        ctx.add_stream(self.catalog.replacements());
-        self.follow(ctx);
+        // That the first state is there is seen by what it does.
+        drop(follower::follow(self.catalog.clone(), ctx.address().recipient()));
     }
 }
 
-impl StreamHandler<Replaced> for Router {
-    fn handle(&mut self, _: Replaced, ctx: &mut Self::Context) {
-        self.follow(ctx);
-    }
-
-    fn finished(&mut self, _: &mut Self::Context) {
-        error!("there is no catalog writer any more; applications stay as they are");
-    }
-}
-
-impl Handler<Published> for Router {
+impl Handler<Followed> for Router {
     type Result = ();
 
-    fn handle(&mut self, published: Published, ctx: &mut Self::Context) {
-        // Of a dead writer, or known by the snapshot of its successor.
-        if published.envelope.seq <= self.seq {
-            return;
-        }
-        self.seq = published.envelope.seq;
-        for effect in published.effects.iter() {
+    fn handle(&mut self, followed: Followed, ctx: &mut Self::Context) {
+        let is_state = followed.is_state();
+        for effect in followed.effects(|| self.running()).iter() {
             self.run(effect, ctx);
+        }
+        if is_state {
+            self.routes.0.borrow_mut().loaded = true;
+            if let Some(on_loaded) = self.on_loaded.take() {
+                on_loaded();
+            }
         }
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use actix::prelude::*;
 use futures_util::future::join_all;
 
-use super::app::{App, FeedbackLog};
+use super::app::App;
 use super::batcher::Batcher;
 use super::catalog::{CatalogWriter, Execute};
 use super::children::{ChildPlan, Children, StopChildren};
@@ -18,10 +18,12 @@ use super::container::Container;
 use super::container_pool::{ContainerList, ContainerPool};
 use super::data_plane::DataPlane;
 use super::directory::ModelHandle;
+use super::feedback::{FeedbackKeeper, FeedbackLog, FeedbackQueue};
 use super::kept::Kept;
-use super::messages::{Predict, Progress, Register};
+use super::messages::{Predict, Register};
 use super::model::Model;
 use super::models::{Boot, DataArbiters, Models};
+use super::prediction::QueryAnswer;
 use super::router::{Route, Router, Routes};
 use super::supervisor::RestartBudget;
 use crate::actors::launch::{Launch, Launcher};
@@ -36,7 +38,7 @@ use clipper_clock as clock;
 use clipper_container::noop::NoopModel;
 use clipper_container::session::{self, ContainerOptions};
 use clipper_domain::{AppName, Command, InputType, LatencySlo, ModelId};
-use clipper_scheduling::ticket::{Answer, DefaultReason};
+use clipper_scheduling::ticket::DefaultReason;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Longer than any test.
@@ -81,6 +83,18 @@ struct NoFeedback;
 
 impl FeedbackLog for NoFeedback {
     fn record(&self, _: &AppName, _: i64, _: &str) {}
+}
+
+fn feedback(
+    config: &Config,
+    metrics: &Arc<Metrics>,
+    catalog: &Kept<CatalogWriter>,
+) -> FeedbackQueue {
+    let (catalog, budget) = (catalog.clone(), RestartBudget::new(&config.containers));
+    let keeper = Kept::start("feedback_keeper", Arc::clone(metrics), budget, move |lifeline| {
+        FeedbackKeeper::new(Arc::new(NoFeedback), catalog.clone(), lifeline)
+    });
+    FeedbackQueue::new(keeper, config.serving.feedback_queue_max)
 }
 
 struct Graph {
@@ -143,7 +157,7 @@ impl Graph {
         .start();
         models.send(Boot).await.unwrap().unwrap();
         let routes = Routes::default();
-        let feedback = Arc::new(NoFeedback);
+        let feedback = feedback(&config, &metrics, &catalog);
         Router::new(Arc::clone(&plane), catalog.clone(), feedback, routes.clone(), || ()).start();
 
         let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -219,17 +233,11 @@ impl Graph {
     /// The text of the model's answer, or why there is the default output; outside, why none.
     async fn predict(&self, input: u32) -> Result<Result<String, DefaultReason>, MailboxError> {
         let body = format!("{{\"input\":[{input}.0]}}").into();
-        let started = self.app().send(Predict { body, arrived: clock::now() }).await?.unwrap();
-        let answers = match started.progress {
-            Progress::Ready(answers) => answers,
-            Progress::Waiting { ticket, deadline } => {
-                let _ = tokio::time::timeout_at(deadline, ticket.filled()).await;
-                ticket.close()
-            }
-        };
-        Ok(match &answers[0] {
-            Answer::Output(output) => Ok(String::from_utf8(output.json().to_vec()).unwrap()),
-            Answer::Default(reason) => Err(reason.clone()),
+        let prediction = self.app().send(Predict { body, arrived: clock::now() }).await?.unwrap();
+        Ok(match &prediction.answers().await.answers[0] {
+            QueryAnswer::Output(output) => Ok(String::from_utf8(output.json().to_vec()).unwrap()),
+            QueryAnswer::Default { reason, .. } => Err(reason.clone()),
+            QueryAnswer::Error(why) => panic!("{why}"),
         })
     }
 

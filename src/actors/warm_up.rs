@@ -3,8 +3,8 @@
 //!
 //! A model that nothing is known of gets small batches, doubled as they turn out to be quick: a
 //! first request of many queries would pay for this learning with default outputs. So it is done
-//! before, with the trial inputs: sizes are doubled until a batch takes the share of the objective that one
-//! may take, there is no larger one, or the time for it is over.
+//! before, with the trial inputs: sizes are doubled until a batch takes the share of the objective
+//! that one may take, there is no larger one, or the time for it is over.
 
 use std::time::Duration;
 

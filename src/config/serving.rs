@@ -42,6 +42,10 @@ section! {
         /// one on.
         learned_save_ms: u64 = 10_000, Rule::int(10, 86_400_000, "milliseconds");
 
+        /// Feedback (/update) that waits to be kept; above it 429. A disk keeps up with thousands
+        /// a second.
+        feedback_queue_max: usize = 10_000, Rule::count("messages");
+
         /// Messages waiting for one actor. Bounds control messages; queries have the limits
         /// above.
         mailbox_max: usize = 1_024, Rule::count("messages");

@@ -9,19 +9,16 @@ use actix_web::web::{self, Payload};
 use actix_web::{HttpRequest, HttpResponse};
 use bytes::{BufMut, Bytes, BytesMut};
 use percent_encoding::percent_decode_str;
-use tracing::{Instrument as _, debug, debug_span};
 
 use super::body::{self, BodyLimits};
 use super::errors::{self, ApiError, MODEL};
 use super::schema::rapidjson_phrase;
 use crate::actors::app::App;
-use crate::actors::messages::{Predict, Progress, QueryRefused, Started, Update};
+use crate::actors::messages::{Predict, QueryRefused, Recorded, Update};
+use crate::actors::prediction::{Answers, QueryAnswer};
 use crate::actors::router::{Route, Routes};
-use crate::metrics::Outcome;
 use clipper_clock as clock;
-use clipper_domain::OnModelError;
 use clipper_scheduling::parse::BodyError;
-use clipper_scheduling::ticket::{Answer, DefaultReason};
 
 const PREDICT_SCHEMA: &str = "\n  {\n   \"input\" := [double] | [int] | [string] | [byte] | \
                               [float],\n  }\n";
@@ -92,58 +89,24 @@ async fn dispatch(
 
 async fn predict(app: &Addr<App>, body: Bytes) -> Result<HttpResponse, ApiError> {
     let arrived = clock::now();
-    let started = app
+    let prediction = app
         .send(Predict { body: body.clone(), arrived })
         .await
         .map_err(|_| ApiError::unavailable("The application's actor is being restarted"))?
         .map_err(|refused| explain(refused, &body))?;
-    let Started { first_query_id, app, progress, permit } = started;
-    let span = debug_span!("query", app = %app.spec.name, query_id = first_query_id);
-    let answers = match progress {
-        Progress::Ready(answers) => answers,
-        Progress::Waiting { ticket, deadline } => {
-            // At the deadline the ticket is closed with what it has (invariant P1).
-            let filled = ticket.filled().instrument(span.clone());
-            let _ = tokio::time::timeout_at(deadline, filled).await;
-            ticket.close()
-        }
-    };
-    drop(permit);
-    let _span = span.entered();
-    let latency = clock::now() - arrived;
-    let passes_errors_on = app.spec.on_model_error == OnModelError::Error;
-    if let [Answer::Default(reason @ DefaultReason::Model(why))] = answers.as_slice()
-        && passes_errors_on
-    {
-        app.metrics.answered(reason.outcome(), 1, latency);
-        debug!(query_id = first_query_id, ?why, "answered with the model's error");
+    let Answers { first_query_id, answers } = prediction.answers().await;
+    if let [QueryAnswer::Error(why)] = answers.as_slice() {
         return Err(ApiError::new(MODEL, &**why));
     }
     let mut json = BytesMut::with_capacity(96 * answers.len().max(1));
     if answers.len() != 1 {
         json.put_slice(b"{\"batch_predictions\":[");
     }
-    let mut ended = [0; Outcome::ALL.len()];
-    for (index, answer) in answers.iter().enumerate() {
-        if index > 0 {
+    for (query_id, answer) in (first_query_id..).zip(&answers) {
+        if query_id > first_query_id {
             json.put_u8(b',');
         }
-        let query_id = first_query_id + index as u64;
-        let outcome = match answer {
-            Answer::Output(_) => Outcome::Prediction,
-            Answer::Default(reason) => reason.outcome(),
-        };
-        ended[outcome as usize] += 1;
-        debug!(query_id, ?outcome, ?latency, "answered");
-        match answer {
-            Answer::Default(DefaultReason::Model(why)) if passes_errors_on => {
-                write_model_error(&mut json, query_id, why);
-            }
-            answer => write_answer(&mut json, query_id, answer, app.default_output.json()),
-        }
-    }
-    for (outcome, queries) in Outcome::ALL.into_iter().zip(ended).filter(|(_, n)| *n > 0) {
-        app.metrics.answered(outcome, queries, latency);
+        write_answer(&mut json, query_id, answer);
     }
     if answers.len() != 1 {
         json.put_slice(b"]}");
@@ -154,23 +117,27 @@ async fn predict(app: &Addr<App>, body: Bytes) -> Result<HttpResponse, ApiError>
 }
 
 /// One answer object, keys in the original's order.
-fn write_answer(json: &mut BytesMut, query_id: u64, answer: &Answer, default_output: &[u8]) {
+fn write_answer(json: &mut BytesMut, query_id: u64, answer: &QueryAnswer) {
+    if let QueryAnswer::Error(why) = answer {
+        return write_model_error(json, query_id, why);
+    }
     let mut json = json.writer();
     // Writing to memory does not fail.
     let _ = write!(json, "{{\"query_id\":{query_id},\"output\":");
     let json = json.into_inner();
     match answer {
-        Answer::Output(output) => {
+        QueryAnswer::Output(output) => {
             json.put_slice(output.json());
             json.put_slice(b",\"default\":false}");
         }
-        Answer::Default(reason) => {
-            json.put_slice(default_output);
+        QueryAnswer::Default { output, reason } => {
+            json.put_slice(output.json());
             json.put_slice(b",\"default\":true,\"default_explanation\":");
             let mut json = json.writer();
             let _ = serde_json::to_writer(&mut json, &reason.to_string());
             json.into_inner().put_u8(b'}');
         }
+        QueryAnswer::Error(_) => {}
     }
 }
 
@@ -190,9 +157,13 @@ async fn update(app: &Addr<App>, body: Bytes) -> Result<HttpResponse, ApiError> 
         .await
         .map_err(|_| ApiError::unavailable("The application's actor is being restarted"))?;
     match recorded {
-        Ok(()) => Ok(HttpResponse::Ok()
-            .insert_header((header::CONTENT_TYPE, "text/plain; charset=utf-8"))
-            .body("Feedback received? 1")),
+        Ok(Recorded(kept)) => {
+            let restarted = |_| ApiError::unavailable("The owner of feedback is being restarted");
+            kept.await.map_err(restarted)?;
+            Ok(HttpResponse::Ok()
+                .insert_header((header::CONTENT_TYPE, "text/plain; charset=utf-8"))
+                .body("Feedback received? 1"))
+        }
         Err(QueryRefused::Body(error)) => Ok(HttpResponse::BadRequest()
             .insert_header((header::CONTENT_TYPE, "text/plain; charset=utf-8"))
             .body(cause(&error, &body, UPDATE_SCHEMA))),
@@ -210,6 +181,9 @@ fn explain(refused: QueryRefused, body: &[u8]) -> ApiError {
         QueryRefused::Version(text) => ApiError::query(text),
         QueryRefused::Busy => {
             ApiError::too_many("Too many queries are being answered (serving.inflight_queries_max)")
+        }
+        QueryRefused::FeedbackFull => {
+            ApiError::too_many("Too much feedback waits to be kept (serving.feedback_queue_max)")
         }
     }
 }

@@ -3,7 +3,7 @@
 //! [`table`] declares every name, kind, unit and label. Writers touch atomics only ([`handles`]);
 //! both views, [`clipper_json`] and [`prometheus_text`], are computed when somebody asks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock, Weak};
 
@@ -145,6 +145,7 @@ pub struct Metrics {
     log_lines_lost: OnceLock<Arc<AtomicU64>>,
     admin_acknowledged: AtomicU64,
     admin_refused: AtomicU64,
+    feedback_refused: AtomicU64,
     redis: OnceLock<RedisMetrics>,
     /// What removed models had counted, so that sums over all models never fall.
     removed: Mutex<Totals>,
@@ -183,6 +184,7 @@ impl Default for Metrics {
             log_lines_lost: OnceLock::new(),
             admin_acknowledged: AtomicU64::new(0),
             admin_refused: AtomicU64::new(0),
+            feedback_refused: AtomicU64::new(0),
             redis: OnceLock::new(),
             removed: Mutex::default(),
             throughput: Mutex::new(Meter::new(clock::now())),
@@ -213,10 +215,10 @@ impl Metrics {
         self.apps.write().remove(name);
     }
 
-    /// Forgets the series of all applications but those. For one owner to call, as
-    /// [`Self::remove_app`].
-    pub fn retain_apps(&self, keep: impl Fn(&AppName) -> bool) {
-        self.apps.write().retain(|name, _| keep(name));
+    /// The applications that have series.
+    #[must_use]
+    pub fn app_names(&self) -> BTreeSet<AppName> {
+        self.apps.read().keys().cloned().collect()
     }
 
     /// Handles of a model version, made on first use.
@@ -279,6 +281,11 @@ impl Metrics {
     pub fn admin_command(&self, acknowledged: bool) {
         let count = if acknowledged { &self.admin_acknowledged } else { &self.admin_refused };
         count.fetch_add(1, Relaxed);
+    }
+
+    /// Counts feedback that there was no room for.
+    pub fn feedback_refused(&self) {
+        self.feedback_refused.fetch_add(1, Relaxed);
     }
 
     /// Moves all decaying rates to `now`. Asking for the metrics does so too; [`keep_ticking`]

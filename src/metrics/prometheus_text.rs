@@ -153,11 +153,14 @@ fn process_wide(metrics: &Metrics, dropped: u64) -> Vec<MetricFamily> {
     let mut commands = Family::new(&table::ADMIN_COMMANDS);
     commands.number(&["acknowledged"], float(metrics.admin_acknowledged.load(Relaxed)));
     commands.number(&["refused"], float(metrics.admin_refused.load(Relaxed)));
+    let mut feedback = Family::new(&table::FEEDBACK_REFUSED);
+    feedback.number(&[], float(metrics.feedback_refused.load(Relaxed)));
     let mut build = Family::new(&table::BUILD_INFO);
     build.number(&[env!("CARGO_PKG_VERSION")], 1.0);
     let mut flat_dropped = Family::new(&table::FLAT_NAMES_DROPPED);
     flat_dropped.number(&[], float(dropped));
-    let families = [connections, ended, restarts, stalls, lost, commands, build, flat_dropped];
+    let families =
+        [connections, ended, restarts, stalls, lost, commands, feedback, build, flat_dropped];
     let redis = metrics.redis.get().map(of_redis).into_iter().flatten();
     let mut families: Vec<MetricFamily> =
         families.into_iter().chain(redis).map(Family::finish).collect();

@@ -145,6 +145,9 @@ rows! {
         "any increase";
     ADMIN_COMMANDS = Counter "clipper_admin_commands_total", "commands", &["result"],
         "Commands of operators: result is acknowledged or refused.", "-";
+    FEEDBACK_REFUSED = Counter "clipper_feedback_refused_total", "requests", &[],
+        "Feedback that was refused with 429 because too much of it waited to be kept.",
+        "any increase: the disk is slow, or serving.feedback_queue_max too small";
     REDIS_CONNECTED = Gauge "clipper_redis_connected", "constant 1", &[],
         "1 while the tables in Redis are followed, 0 while Redis is away.", "0 for 1 min";
     REDIS_FAILURES = Counter "clipper_redis_failures_total", "connections", &[],

@@ -1,9 +1,11 @@
 //! What applications have learnt, between the query frontend and the store.
 
+use std::collections::BTreeSet;
+
 use tokio::sync::mpsc;
 use tracing::warn;
 
-use crate::actors::app::FeedbackLog;
+use crate::actors::feedback::FeedbackLog;
 use crate::actors::redis_watcher::Learnt;
 use crate::http::management::ports::PolicyStates;
 use crate::store::policy_state::{self, PolicyStateStore, Put};
@@ -36,6 +38,31 @@ impl FeedbackLog for States {
             Ok(Put::Full) => warn!(%app, uid, "no room for a user's policy state"),
             Err(error) => warn!(%app, uid, %error, "a user's policy state cannot be kept"),
         }
+    }
+
+    fn forget(&self, app: &AppName) {
+        let is_its = |key: &&String| policy_state::app_of(key) == Some(app.as_str());
+        for key in self.kept_keys().iter().filter(is_its) {
+            if let Err(error) = self.store.follow(key, None) {
+                warn!(%app, %error, "policy state of a deleted application stays");
+            }
+        }
+    }
+
+    fn apps(&self) -> BTreeSet<AppName> {
+        let keys = self.kept_keys();
+        let names = keys.iter().filter_map(|key| policy_state::app_of(key));
+        names.filter_map(|name| AppName::parse(name).ok()).collect()
+    }
+}
+
+impl States {
+    fn kept_keys(&self) -> Vec<String> {
+        let all = self.store.all().unwrap_or_else(|error| {
+            warn!(%error, "policy state cannot be read");
+            Vec::new()
+        });
+        all.into_iter().map(|(key, _)| key).collect()
     }
 }
 

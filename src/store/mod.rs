@@ -25,6 +25,7 @@ pub mod record;
 pub mod redis;
 pub mod replay;
 pub mod scan;
+pub mod served;
 pub mod sled;
 pub mod soft_file;
 pub mod view;

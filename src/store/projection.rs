@@ -34,6 +34,12 @@ pub enum Effect {
     RouteModel(ModelName, Option<ModelVersion>),
     /// The application's queries go to these models from now on.
     RouteApp(AppName, BTreeSet<ModelName>),
+    /// Forget the series of an application that is not there any more.
+    ForgetMetrics(AppName),
+    /// Forget the series of a model version that is not there any more.
+    ForgetModelMetrics(ModelId),
+    /// Forget what users' feedback left with an application that is not there any more.
+    ForgetPolicyState(AppName),
 }
 
 /// By name and version. Shared, so that a copy of the catalog is small and a version takes little
@@ -136,18 +142,6 @@ impl Catalog {
     /// Every model's current version.
     pub fn current_versions(&self) -> impl Iterator<Item = (&ModelName, &ModelVersion)> {
         self.current.iter()
-    }
-
-    /// Effects that start everything this catalog describes: what a restart runs after replaying.
-    pub fn boot_effects(&self) -> impl Iterator<Item = Effect> {
-        let current = self.current.iter();
-        let replicas = self.replicas.iter();
-        let models = self.models().cloned().map(Effect::ServeModel);
-        models
-            .chain(replicas.map(|(id, r)| Effect::KeepReplicas(id.clone(), r.clone())))
-            .chain(current.map(|(m, v)| Effect::RouteModel(m.clone(), Some(v.clone()))))
-            .chain(self.apps().cloned().map(Effect::ServeApp))
-            .chain(self.links.iter().map(|(a, m)| Effect::RouteApp(a.clone(), m.clone())))
     }
 
     /// Decides what `command` makes happen, without changing anything.
@@ -411,7 +405,11 @@ impl Catalog {
             Event::AppDeleted { name } => {
                 self.apps.remove(name);
                 self.links.remove(name);
-                vec![Effect::StopApp(name.clone())]
+                vec![
+                    Effect::StopApp(name.clone()),
+                    Effect::ForgetMetrics(name.clone()),
+                    Effect::ForgetPolicyState(name.clone()),
+                ]
             }
             Event::ModelAdded { model } => {
                 let id = model.id.clone();
@@ -468,6 +466,7 @@ impl Catalog {
             }
         }
         effects.push(Effect::StopModel(id.clone()));
+        effects.push(Effect::ForgetModelMetrics(id.clone()));
         effects
     }
 

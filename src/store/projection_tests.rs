@@ -7,6 +7,7 @@ use crate::store::samples::{
     add_app, add_model, any_command, app, app_name, changes, deploy, model, model_id, model_name,
     update,
 };
+use crate::store::served::{Served, reconcile};
 
 fn link(app: &str, models: &[&str]) -> Command {
     let models = models.iter().map(|m| model_name(m)).collect();
@@ -66,8 +67,8 @@ fn a_deployment_is_one_change_or_none() {
         state.apply(&event);
     }
     let kept = |state: &Catalog| {
-        let keeps = |effect: &Effect| matches!(effect, Effect::KeepReplicas(..));
-        state.boot_effects().filter(keeps).count()
+        let keeps = |effect: &&Effect| matches!(effect, Effect::KeepReplicas(..));
+        reconcile(state, &Served::default()).iter().filter(keeps).count()
     };
     assert_eq!(kept(&state), 1);
     let json = serde_json::to_string(&state).unwrap();
@@ -242,7 +243,13 @@ fn deleting_an_application_takes_its_links_and_adding_it_again_is_a_new_definiti
     let mut state = golden_state();
     for command in [Command::DeleteApp(app_name("app"))] {
         for event in state.decide(&command).unwrap() {
-            assert_eq!(state.apply(&event), [Effect::StopApp(app_name("app"))]);
+            let name = app_name("app");
+            let forgets = [
+                Effect::StopApp(name.clone()),
+                Effect::ForgetMetrics(name.clone()),
+                Effect::ForgetPolicyState(name),
+            ];
+            assert_eq!(state.apply(&event), forgets);
         }
     }
     assert_eq!(state.linked_models("app").count(), 0);
@@ -264,7 +271,11 @@ fn retiring_the_current_version_leaves_the_model_without_one() {
         let effects = state.apply(&event);
         assert_eq!(
             effects,
-            [Effect::RouteModel(model_name("m"), None), Effect::StopModel(id.clone())]
+            [
+                Effect::RouteModel(model_name("m"), None),
+                Effect::StopModel(id.clone()),
+                Effect::ForgetModelMetrics(id.clone()),
+            ]
         );
     }
     assert_eq!(state.current_version("m"), None);
@@ -322,44 +333,11 @@ proptest! {
         let mut followed = Served::default();
         for command in &commands {
             for event in state.decide(command).unwrap_or_default() {
-                state.apply(&event).into_iter().for_each(|e| followed.follow(e));
+                followed.note_all(&state.apply(&event));
             }
         }
         let mut restarted = Served::default();
-        state.boot_effects().for_each(|e| restarted.follow(e));
+        restarted.note_all(&reconcile(&state, &Served::default()));
         prop_assert_eq!(followed, restarted);
-    }
-}
-
-/// What actors would serve.
-#[derive(Debug, Default, PartialEq)]
-struct Served {
-    apps: BTreeMap<AppName, AppSpec>,
-    models: BTreeMap<ModelId, ModelSpec>,
-    versions: BTreeMap<ModelName, ModelVersion>,
-    routes: BTreeMap<AppName, BTreeSet<ModelName>>,
-    replicas: BTreeMap<ModelId, Replicas>,
-}
-
-impl Served {
-    fn follow(&mut self, effect: Effect) {
-        match effect {
-            Effect::ServeApp(app) => drop(self.apps.insert(app.name.clone(), app)),
-            Effect::StopApp(name) => {
-                self.apps.remove(&name);
-                self.routes.remove(&name);
-            }
-            Effect::ServeModel(model) => drop(self.models.insert(model.id.clone(), model)),
-            Effect::KeepReplicas(id, replicas) => drop(self.replicas.insert(id, replicas)),
-            Effect::ReleaseReplicas(id) => drop(self.replicas.remove(&id)),
-            Effect::StopModel(id) => {
-                self.models.remove(&id);
-                self.replicas.remove(&id);
-            }
-            Effect::RouteModel(name, Some(version)) => drop(self.versions.insert(name, version)),
-            Effect::RouteModel(name, None) => drop(self.versions.remove(&name)),
-            Effect::RouteApp(app, models) if models.is_empty() => drop(self.routes.remove(&app)),
-            Effect::RouteApp(app, models) => drop(self.routes.insert(app, models)),
-        }
     }
 }

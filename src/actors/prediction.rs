@@ -1,0 +1,128 @@
+//! A predict request under way: it has its answers at the latest at its deadline (invariant P1),
+//! and each default answer says that it is one and why (P2).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use smallvec::SmallVec;
+use tracing::{Instrument as _, debug, debug_span};
+
+use super::data_plane::Permit;
+use crate::metrics::{AppMetrics, Outcome};
+use clipper_clock::{self as clock, Instant};
+use clipper_domain::{AppSpec, OnModelError};
+use clipper_scheduling::output::Output;
+use clipper_scheduling::ticket::{Answer, DefaultReason, Ticket};
+
+/// The part of an application's definition that answers need, resolved once.
+#[derive(Debug)]
+pub struct AppFacts {
+    /// The definition.
+    pub spec: AppSpec,
+    /// Its default output as JSON.
+    pub default_output: Output,
+    /// Its metrics.
+    pub metrics: Arc<AppMetrics>,
+}
+
+/// Where a request's answers are.
+#[derive(Debug)]
+pub(super) enum Progress {
+    /// Here, in input order.
+    Ready(SmallVec<[Answer; 1]>),
+    /// On their way; closed at the deadline.
+    Waiting {
+        /// What to wait on.
+        ticket: Ticket,
+        /// Until when.
+        deadline: Instant,
+    },
+}
+
+/// The answers to the queries of one request, on their way. Dropping it gives them up.
+#[derive(Debug)]
+pub struct Prediction {
+    pub(super) app: Arc<AppFacts>,
+    pub(super) first_query_id: u64,
+    pub(super) arrived: Instant,
+    pub(super) progress: Progress,
+    /// Room taken by the request; given back with the answers.
+    pub(super) permit: Permit,
+}
+
+/// What one query is answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum QueryAnswer {
+    /// A model's output.
+    Output(Output),
+    /// The application's default output.
+    Default {
+        /// It.
+        output: Output,
+        /// Why there is no other.
+        reason: DefaultReason,
+    },
+    /// The model's error, which the application passes on.
+    Error(Arc<str>),
+}
+
+/// The answers to all queries of a request.
+#[derive(Debug)]
+pub struct Answers {
+    /// Id of the first query; the others follow.
+    pub first_query_id: u64,
+    /// In input order.
+    pub answers: SmallVec<[QueryAnswer; 1]>,
+}
+
+impl Prediction {
+    /// Waits for the answers, until the deadline; what is missing then is late. Counts them.
+    pub async fn answers(self) -> Answers {
+        let Self { app, first_query_id, arrived, progress, permit } = self;
+        let span = debug_span!("query", app = %app.spec.name, query_id = first_query_id);
+        let answers = match progress {
+            Progress::Ready(answers) => answers,
+            Progress::Waiting { ticket, deadline } => {
+                // At the deadline the ticket is closed with what it has.
+                let filled = ticket.filled().instrument(span.clone());
+                let _ = tokio::time::timeout_at(deadline, filled).await;
+                ticket.close()
+            }
+        };
+        drop(permit);
+        let _span = span.entered();
+        count(&app, first_query_id, &answers, clock::now() - arrived);
+        let answers = answers.into_iter().map(|answer| told(&app, answer)).collect();
+        Answers { first_query_id, answers }
+    }
+}
+
+fn count(app: &AppFacts, first_query_id: u64, answers: &[Answer], latency: Duration) {
+    let mut ended = [0; Outcome::ALL.len()];
+    for (query_id, answer) in (first_query_id..).zip(answers) {
+        let outcome = match answer {
+            Answer::Output(_) => Outcome::Prediction,
+            Answer::Default(reason) => reason.outcome(),
+        };
+        ended[outcome as usize] += 1;
+        debug!(query_id, ?outcome, ?latency, "answered");
+    }
+    for (outcome, queries) in Outcome::ALL.into_iter().zip(ended).filter(|(_, n)| *n > 0) {
+        app.metrics.answered(outcome, queries, latency);
+    }
+}
+
+/// What the caller is told.
+fn told(app: &AppFacts, answer: Answer) -> QueryAnswer {
+    match answer {
+        Answer::Output(output) => QueryAnswer::Output(output),
+        Answer::Default(DefaultReason::Model(why))
+            if app.spec.on_model_error == OnModelError::Error =>
+        {
+            QueryAnswer::Error(why)
+        }
+        Answer::Default(reason) => {
+            QueryAnswer::Default { output: app.default_output.clone(), reason }
+        }
+    }
+}
