@@ -9,6 +9,7 @@
 
 pub mod actors;
 pub mod bootstrap;
+pub mod children;
 pub mod cli;
 pub mod config;
 pub mod http;

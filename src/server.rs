@@ -2,6 +2,7 @@
 
 mod metadata;
 mod process;
+mod replicas;
 mod shutdown;
 mod states;
 
@@ -20,17 +21,16 @@ use tracing::{error, info, warn};
 
 use self::metadata::{Counted, Writer};
 use self::process::StopRequest;
+use self::replicas::OwnReplicas;
 use self::shutdown::Running;
 use self::states::States;
 use crate::actors::catalog::CatalogWriter;
-use crate::actors::children::{ChildPlan, Children};
-use crate::actors::container_pool::{ContainerInfo, ContainerList, ContainerPool};
+use crate::actors::container_pool::{ContainerList, ContainerPool};
 use crate::actors::data_plane::DataPlane;
 use crate::actors::deploy::Deployer;
 use crate::actors::feedback::{FeedbackKeeper, FeedbackLog, FeedbackQueue};
 use crate::actors::file_sd::FileSd;
 use crate::actors::kept::Kept;
-use crate::actors::launch::{Launcher, launch_plan};
 use crate::actors::learned::LearnedCurves;
 use crate::actors::messages::Register;
 use crate::actors::models::{Boot, DataArbiters, Models};
@@ -39,12 +39,13 @@ use crate::actors::router::{Router, Routes};
 use crate::actors::supervisor::RestartBudget;
 use crate::actors::watchdog::Watchdog;
 use crate::bootstrap::Bootstrap;
+use crate::children::launch::{Launcher, launch_plan};
+use crate::children::{ChildPlan, Children};
 use crate::config::{Config, HttpConfig, Loaded};
 use crate::http::body::BodyLimits;
 use crate::http::health::{self, Condition, Readiness};
 use crate::http::management::ManagementState;
 use crate::http::management::deploy::{self, DeployState};
-use crate::http::management::ports::Containers;
 use crate::http::{management, metrics as metrics_pages, query};
 use crate::logging::{self, outsiders};
 use crate::metrics::{self, Metrics};
@@ -98,7 +99,7 @@ async fn start(loaded: Loaded) -> Result<Running, String> {
     let redis = follow_redis(&config, &catalog, &journal, &states, &list, &metrics).await;
     let (redis, learnt) = redis.unzip();
     let writer = metadata_writer(&catalog, redis.as_ref(), &metrics);
-    let launcher = launcher(sockets.rpc_addr()?, &config.data_dir)?;
+    let launcher = launcher(sockets.rpc_addr()?, &config)?;
     let children = child_plans(&config, &base_dir, &launcher)?;
     let pool = keep_pool(&config, &plane, &arbiters, &list, (children, launcher));
     let rpc = Arbiter::new();
@@ -320,17 +321,19 @@ fn listen(key: &str, addr: SocketAddr, backlog: i32) -> Result<TcpListener, Stri
     bind().map_err(|error| format!("{key}: cannot listen on {addr}: {error}"))
 }
 
-fn launcher(rpc: SocketAddr, data_dir: &Path) -> Result<Launcher, String> {
+fn launcher(rpc: SocketAddr, config: &Config) -> Result<Launcher, String> {
     let this_exe = std::env::current_exe().map_err(|e| format!("where is this program? {e}"))?;
-    let python_package = clipper_container::python::install(data_dir).map_err(|error| {
+    let python_package = clipper_container::python::install(&config.data_dir).map_err(|error| {
         let why = format!(
             "the Python package that serves Python functions cannot be written to {}: {error}",
-            data_dir.display()
+            config.data_dir.display()
         );
         warn!("{why}");
         why
     });
-    Ok(Launcher { this_exe, rpc_addr: format!("tcp://{rpc}"), python_package })
+    // A wrapper ends its program before it has to end itself.
+    let grace = Duration::from_millis(config.containers.stop_grace_ms) * 3 / 4;
+    Ok(Launcher { this_exe, rpc_addr: format!("tcp://{rpc}"), grace, python_package })
 }
 
 fn child_plans(
@@ -441,7 +444,7 @@ impl Frontends {
                 writer: Arc::clone(&self.writer),
                 view: self.view.clone(),
             }),
-            containers: Arc::new(self.list.clone()),
+            containers: Arc::new(OwnReplicas { list: self.list.clone(), pool: self.pool.clone() }),
             states: self.states.clone(),
             metrics: Arc::new(move |request| metrics_pages::by_preference(&metrics, request)),
             readiness: Arc::clone(&self.readiness),
@@ -481,10 +484,4 @@ fn frontend(
         .listen(socket)
         .map_err(|error| error.to_string())?;
     Ok(server.run())
-}
-
-impl Containers for ContainerList {
-    fn list(&self) -> Vec<ContainerInfo> {
-        self.all()
-    }
 }

@@ -11,7 +11,6 @@ use std::time::Duration;
 use actix::prelude::*;
 use tracing::{error, info, warn};
 
-use super::children::{Children, StopChildren};
 use super::container::{Container, Identity};
 pub use super::container_list::{ContainerInfo, ContainerList};
 use super::data_plane::DataPlane;
@@ -19,10 +18,11 @@ use super::directory::ModelHandle;
 use super::kept::Lifeline;
 use super::messages::{
     Attach, BatcherReady, CloseContainer, ContainerEnded, ContainerStated, Detach, ModelChange,
-    ModelsChanged, Register, RegistrationRefused,
+    ModelsChanged, Register, RegistrationRefused, RestartReplicas, StopChildren,
 };
 use super::models::DataArbiters;
 use super::trial::{EndTrial, GrowTrial, StartTrial, Trial, TrialLink};
+use crate::children::{Children, SeatRef};
 use crate::logging::outsiders;
 use crate::metrics::RpcEnd;
 use crate::metrics::file_sd::MetricsAt;
@@ -43,6 +43,8 @@ struct Registered {
 
 #[derive(Debug)]
 struct Replica {
+    /// The process of ours that it is.
+    child: Option<SeatRef>,
     container: Addr<Container>,
     input_type: InputType,
     metrics_at: MetricsAt,
@@ -54,6 +56,8 @@ pub struct ContainerPool {
     arbiters: DataArbiters,
     list: ContainerList,
     children: Children,
+    /// Versions that are tried out.
+    trials: HashMap<ModelId, Arc<TrialLink>>,
     models: HashMap<ModelId, Registered>,
     retired: HashSet<ModelId>,
     replicas: HashMap<ModelId, BTreeMap<ReplicaId, Replica>>,
@@ -77,6 +81,7 @@ impl ContainerPool {
             arbiters,
             list,
             children,
+            trials: HashMap::new(),
             models: HashMap::new(),
             retired: HashSet::new(),
             replicas: HashMap::new(),
@@ -91,7 +96,7 @@ impl ContainerPool {
         }
         let Introduction { model, input_type: offered, .. } = &registration.introduction;
         let offered = *offered;
-        let trial = self.children.trial(model);
+        let trial = self.trials.get(model);
         let registered = match self.models.get(model) {
             Some(known) => Some(known.handle.spec.input_type),
             None => trial.map(|trial| trial.input_type),
@@ -109,7 +114,7 @@ impl ContainerPool {
 
     /// Lets those who wait for a model know whether its containers are taken now.
     fn tell_known(&self, model: &ModelId) {
-        let known = self.models.contains_key(model) || self.children.trial(model).is_some();
+        let known = self.models.contains_key(model) || self.trials.contains_key(model);
         self.list.set_known(model, known);
     }
 
@@ -135,13 +140,17 @@ impl ContainerPool {
                 Err(error) => error!(%error, "a container connection cannot be adopted"),
             }
         });
-        ctx.wait(start.into_actor(self).map(move |container, pool, _| {
-            if let Ok(container) = container {
-                if let Some(left_out) = outsiders::line("replica_connected", peer.ip()) {
-                    info!(%model, %replica, %peer, %input_type, left_out, "replica connected");
-                }
-                pool.add(&model, replica, Replica { container, input_type, metrics_at });
+        // Known before it serves: a process that dies of its first query has served.
+        let child = self.children.seat_of(&model, peer);
+        let joined = futures_util::future::join(start, child).into_actor(self);
+        ctx.wait(joined.map(move |(container, child), pool, _| {
+            let Ok(container) = container else {
+                return child.iter().for_each(|child| child.connection_ended(None));
+            };
+            if let Some(left_out) = outsiders::line("replica_connected", peer.ip()) {
+                info!(%model, %replica, %peer, %input_type, left_out, "replica connected");
             }
+            pool.add(&model, replica, Replica { child, container, input_type, metrics_at });
         }));
     }
 
@@ -149,7 +158,7 @@ impl ContainerPool {
         if let Some(registered) = self.models.get(model) {
             attach(registered, &replica);
         }
-        if let Some(trial) = self.children.trial(model) {
+        if let Some(trial) = self.trials.get(model) {
             trial.connected(id, replica.container.clone());
         }
         let (input_type, metrics_at) = (replica.input_type, replica.metrics_at);
@@ -182,18 +191,22 @@ impl ContainerPool {
         self.list.put(info, metrics_at);
     }
 
-    fn remove(&mut self, model: &ModelId, replica: ReplicaId) -> bool {
+    /// Forgets a replica. `given_up`: why the server has ended its connection, if the process at
+    /// its other end is at fault.
+    fn remove(&mut self, model: &ModelId, replica: ReplicaId, given_up: Option<&str>) {
         self.list.remove(model, replica);
-        let Some(replicas) = self.replicas.get_mut(model) else { return false };
-        let removed = replicas.remove(&replica).is_some();
+        let Some(replicas) = self.replicas.get_mut(model) else { return };
+        let removed = replicas.remove(&replica);
         if replicas.is_empty() {
             self.replicas.remove(model);
         }
         self.count(model);
-        removed
+        if let Some(child) = removed.and_then(|removed| removed.child) {
+            child.connection_ended(given_up);
+        }
     }
 
-    fn registered(&mut self, handle: Arc<ModelHandle>, ctx: &mut Context<Self>) {
+    fn registered(&mut self, handle: Arc<ModelHandle>) {
         let id = handle.spec.id.clone();
         self.retired.remove(&id);
         self.list.set_retired(&id, false);
@@ -215,7 +228,7 @@ impl ContainerPool {
         self.models.insert(id.clone(), registered);
         self.tell_known(&id);
         self.count(&id);
-        self.children.start(&id, ctx);
+        self.children.start(&id);
     }
 
     fn retire(&mut self, id: &ModelId) {
@@ -244,7 +257,7 @@ impl ContainerPool {
             .map(|(model, id, _)| (model.clone(), *id))
             .collect();
         for (model, replica) in dead {
-            self.remove(&model, replica);
+            self.remove(&model, replica, None);
         }
     }
 
@@ -252,11 +265,6 @@ impl ContainerPool {
     pub(super) fn containers(&self, id: &ModelId) -> Vec<Addr<Container>> {
         let replicas = self.replicas.get(id).into_iter().flat_map(BTreeMap::values);
         replicas.map(|replica| replica.container.clone()).collect()
-    }
-
-    /// The children's part of the state.
-    pub fn children(&mut self) -> &mut Children {
-        &mut self.children
     }
 }
 
@@ -267,6 +275,12 @@ fn attach(registered: &Registered, replica: &Replica) {
         let model = Arc::clone(&registered.handle);
         tell(&replica.container, Attach { model, batcher: batcher.clone() });
     }
+}
+
+/// Whether a connection that the server ended so says that the process at its other end does not
+/// work. Otherwise it may come back by itself.
+fn is_at_fault(why: RpcEnd) -> bool {
+    !matches!(why, RpcEnd::Closed | RpcEnd::Retired | RpcEnd::Shutdown | RpcEnd::Panicked)
 }
 
 /// A container that cannot be told is ended or about to: the sweep finds it.
@@ -307,10 +321,11 @@ impl Handler<ContainerEnded> for ContainerPool {
 
     fn handle(&mut self, ended: ContainerEnded, _: &mut Self::Context) {
         self.plane.metrics.rpc_ended(ended.why);
-        if let Some(trial) = self.children.trial(&ended.model) {
+        if let Some(trial) = self.trials.get(&ended.model) {
             trial.left(ended.replica, &ended.text);
         }
-        self.remove(&ended.model, ended.replica);
+        let given_up = is_at_fault(ended.why).then_some(ended.text.as_str());
+        self.remove(&ended.model, ended.replica, given_up);
     }
 }
 
@@ -354,14 +369,16 @@ impl Handler<BatcherReady> for ContainerPool {
 impl Handler<ModelsChanged> for ContainerPool {
     type Result = ();
 
-    fn handle(&mut self, changed: ModelsChanged, ctx: &mut Self::Context) {
+    fn handle(&mut self, changed: ModelsChanged, _: &mut Self::Context) {
         for change in changed.0 {
             match change {
-                ModelChange::Registered(handle) => self.registered(handle, ctx),
+                ModelChange::Registered(handle) => self.registered(handle),
                 ModelChange::Planned(id, replicas) => {
                     if let Some(model) = self.models.get(&id) {
                         let input_type = model.handle.spec.input_type;
-                        self.children.keep(&id, input_type, &replicas, ctx);
+                        let trial = self.trials.remove(&id);
+                        let adopt = || trial.iter().for_each(|trial| trial.adopt());
+                        self.children.keep(&id, input_type, &replicas, adopt);
                     }
                 }
                 ModelChange::Released(id) => self.children.stop(&id),
@@ -374,25 +391,27 @@ impl Handler<ModelsChanged> for ContainerPool {
 impl Handler<StartTrial> for ContainerPool {
     type Result = Result<Trial, String>;
 
-    fn handle(&mut self, start: StartTrial, ctx: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, start: StartTrial, _: &mut Self::Context) -> Self::Result {
         if self.stopping {
             return Err(RegistrationRefused::Stopping.to_string());
         }
         if self.models.contains_key(&start.id) {
             return Err(format!("model {} is registered already", start.id));
         }
-        let id = start.id.clone();
-        let trial = self.children.try_out(start, ctx);
+        let StartTrial { id, input_type, replicas, lines_max } = start;
+        let (link, trial) = TrialLink::new(input_type, lines_max);
+        self.children.try_out(id.clone(), input_type, &replicas, link.clone())?;
+        self.trials.insert(id.clone(), link);
         self.tell_known(&id);
-        trial
+        Ok(trial)
     }
 }
 
 impl Handler<GrowTrial> for ContainerPool {
     type Result = ();
 
-    fn handle(&mut self, grow: GrowTrial, ctx: &mut Self::Context) {
-        self.children.grow_trial(&grow.0, ctx);
+    fn handle(&mut self, grow: GrowTrial, _: &mut Self::Context) {
+        self.children.grow_trial(&grow.0);
     }
 }
 
@@ -400,7 +419,7 @@ impl Handler<EndTrial> for ContainerPool {
     type Result = ResponseFuture<()>;
 
     fn handle(&mut self, end: EndTrial, _: &mut Self::Context) -> Self::Result {
-        let trial = self.children.trial(&end.0).map(TrialLink::connections);
+        let trial = self.trials.remove(&end.0).map(|trial| trial.connections());
         for (replica, container) in trial.into_iter().flatten() {
             self.list.remove(&end.0, replica);
             tell(&container, CloseContainer(RpcEnd::Retired));
@@ -417,5 +436,17 @@ impl Handler<StopChildren> for ContainerPool {
     fn handle(&mut self, _: StopChildren, _: &mut Self::Context) -> Self::Result {
         self.stopping = true;
         Box::pin(self.children.stop_all())
+    }
+}
+
+impl Handler<RestartReplicas> for ContainerPool {
+    type Result = usize;
+
+    fn handle(&mut self, restart: RestartReplicas, _: &mut Self::Context) -> usize {
+        let RestartReplicas { name, version } = restart;
+        self.children.restart(|id| {
+            name.as_ref().is_none_or(|name| id.name == *name)
+                && version.as_ref().is_none_or(|version| id.version == *version)
+        })
     }
 }

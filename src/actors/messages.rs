@@ -16,7 +16,7 @@ use super::prediction::{AppFacts, Prediction};
 use crate::metrics::RpcEnd;
 use crate::rpc::listener::{NotTaken, Refused, Registration, WhyNot};
 use clipper_clock::Instant;
-use clipper_domain::{AppName, InputType, ModelId, ReplicaId, Replicas};
+use clipper_domain::{AppName, InputType, ModelId, ModelName, ModelVersion, ReplicaId, Replicas};
 use clipper_rpc::codec::Build;
 use clipper_scheduling::flight::Flight;
 use clipper_scheduling::parse::BodyError;
@@ -210,6 +210,22 @@ pub struct CloseContainer(pub RpcEnd);
 #[derive(Debug, Message)]
 #[rtype(result = "Result<(), NotTaken>")]
 pub struct Register(pub Registration);
+
+/// End all child processes and start none. Sender: the composition root. Reply: they have ended.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct StopChildren;
+
+/// Replace the processes of these versions by new ones. Sender: the management frontend. Reply: how
+/// many.
+#[derive(Debug, Message)]
+#[rtype(result = "usize")]
+pub struct RestartReplicas {
+    /// Of this model; of all models otherwise.
+    pub name: Option<ModelName>,
+    /// Of this version; of all versions otherwise.
+    pub version: Option<ModelVersion>,
+}
 
 /// Why a container is not taken.
 #[derive(Debug, thiserror::Error)]

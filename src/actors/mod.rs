@@ -33,7 +33,6 @@
 pub mod app;
 pub mod batcher;
 pub mod catalog;
-pub mod children;
 pub mod container;
 mod container_list;
 pub mod container_pool;
@@ -48,7 +47,6 @@ pub mod follower;
 pub mod kept;
 pub mod kept_curves;
 mod landing;
-pub mod launch;
 pub mod learned;
 pub mod messages;
 pub mod model;

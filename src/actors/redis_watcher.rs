@@ -36,6 +36,7 @@ use crate::store::event::Origin;
 use crate::store::policy_state::PolicyStateStore;
 use crate::store::redis::client::Settings;
 use crate::store::{CatalogView, ChangeError, MetadataWriter};
+use clipper_clock::Backoff;
 use clipper_domain::Command;
 
 /// What the watcher works with.
@@ -171,8 +172,7 @@ impl RedisWatcher {
 /// Sessions, one after the other, for ever.
 async fn run(parts: RedisParts, todo: Arc<Jobs>, availability: watch::Sender<Availability>) {
     let config = parts.config.clone();
-    let longest = Duration::from_millis(config.backoff_max_ms);
-    let mut pause = Duration::from_millis(config.backoff_initial_ms);
+    let mut backoff = Backoff::from_millis(config.backoff_initial_ms, config.backoff_max_ms);
     loop {
         let opened = tokio::select! {
             opened = Session::open(&parts) => opened,
@@ -183,7 +183,7 @@ async fn run(parts: RedisParts, todo: Arc<Jobs>, availability: watch::Sender<Ava
                 info!("following the tables in Redis");
                 parts.metrics.redis().connected.store(1, Relaxed);
                 availability.send_replace(Availability::Following);
-                pause = Duration::from_millis(config.backoff_initial_ms);
+                backoff.reset();
                 session.follow(&todo).await
             }
             Err(reason) => reason,
@@ -195,10 +195,9 @@ async fn run(parts: RedisParts, todo: Arc<Jobs>, availability: watch::Sender<Ava
             warn!(reason, "Redis is away: serving goes on from the journal, changes are refused");
         }
         tokio::select! {
-            () = tokio::time::sleep(jittered(pause)) => {}
+            () = tokio::time::sleep(jittered(backoff.next_pause())) => {}
             never = refuse(&todo, &availability) => match never {},
         }
-        pause = (pause * 2).min(longest);
     }
 }
 

@@ -13,20 +13,20 @@ use futures_util::future::join_all;
 use super::app::App;
 use super::batcher::Batcher;
 use super::catalog::{CatalogWriter, Execute};
-use super::children::{ChildPlan, Children, StopChildren};
 use super::container::Container;
 use super::container_pool::{ContainerList, ContainerPool};
 use super::data_plane::DataPlane;
 use super::directory::ModelHandle;
 use super::feedback::{FeedbackKeeper, FeedbackLog, FeedbackQueue};
 use super::kept::Kept;
-use super::messages::{Predict, Register};
+use super::messages::{Predict, Register, StopChildren};
 use super::model::Model;
 use super::models::{Boot, DataArbiters, Models};
 use super::prediction::QueryAnswer;
 use super::router::{Route, Router, Routes};
 use super::supervisor::RestartBudget;
-use crate::actors::launch::{Launch, Launcher};
+use crate::children::launch::{Launch, Launcher};
+use crate::children::{ChildPlan, Children};
 use crate::config::Config;
 use crate::metrics::{FlatNames, Metrics, prometheus_text_body};
 use crate::rpc::listener::{self, NotTaken};
@@ -133,6 +133,7 @@ impl Graph {
                 let launcher = Launcher {
                     this_exe: PathBuf::new(),
                     rpc_addr: "tcp://127.0.0.1:1".to_owned(),
+                    grace: Duration::ZERO,
                     python_package: Err("none in tests".to_owned()),
                 };
                 let children =

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use crate::config::ContainersConfig;
-use clipper_clock::Instant;
+use clipper_clock::{Backoff, Instant};
 
 /// What to do about a dead child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,8 +21,7 @@ pub enum Verdict {
 /// Counts quick deaths in a row and spaces restarts exponentially.
 #[derive(Debug, Clone)]
 pub struct RestartBudget {
-    first_pause: Duration,
-    longest_pause: Duration,
+    backoff: Backoff,
     quick: Duration,
     allowed: u32,
     in_a_row: u32,
@@ -30,12 +29,14 @@ pub struct RestartBudget {
 }
 
 impl RestartBudget {
-    /// The budget that the configuration gives to child processes and actors alike.
+    /// The budget that the configuration gives to actors.
     #[must_use]
     pub fn new(config: &ContainersConfig) -> Self {
         Self {
-            first_pause: Duration::from_millis(config.restart_backoff_initial_ms),
-            longest_pause: Duration::from_millis(config.restart_backoff_max_ms),
+            backoff: Backoff::from_millis(
+                config.restart_backoff_initial_ms,
+                config.restart_backoff_max_ms,
+            ),
             quick: Duration::from_millis(config.restart_window_ms),
             allowed: config.restart_budget,
             in_a_row: 0,
@@ -53,14 +54,13 @@ impl RestartBudget {
         let lived = self.started.map_or(Duration::ZERO, |started| now - started);
         if lived >= self.quick {
             self.in_a_row = 0;
+            self.backoff.reset();
         }
         self.in_a_row += 1;
         if self.in_a_row > self.allowed {
             return Verdict::GiveUp;
         }
-        let doublings = (self.in_a_row - 1).min(31);
-        let pause = self.first_pause.saturating_mul(1 << doublings);
-        Verdict::RestartAfter(pause.min(self.longest_pause))
+        Verdict::RestartAfter(self.backoff.next_pause())
     }
 }
 

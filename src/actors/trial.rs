@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::container::Container;
+use crate::children::Probation;
 use clipper_domain::{InputType, ModelId, ReplicaId, Replicas};
 
 /// Start one process. Sender: a deployment. Reply: what to watch, or why it was not started.
@@ -102,22 +103,6 @@ impl TrialLink {
         *self.tail.lock() = VecDeque::new();
     }
 
-    pub(super) fn is_adopted(&self) -> bool {
-        self.adopted.load(Ordering::Acquire)
-    }
-
-    /// Remembers a line of the process.
-    pub(super) fn heard(&self, line: &str) {
-        if self.is_adopted() {
-            return;
-        }
-        let mut tail = self.tail.lock();
-        if tail.len() >= self.lines_max {
-            tail.pop_front();
-        }
-        tail.push_back(line.to_owned());
-    }
-
     pub(super) fn connected(&self, replica: ReplicaId, container: Addr<Container>) {
         self.state.send_modify(|state| state.connected.push((replica, container)));
     }
@@ -139,12 +124,29 @@ impl TrialLink {
         });
     }
 
-    pub(super) fn exited(&self, why: String) {
-        self.state.send_modify(|state| state.exited = state.exited.take().or(Some(why)));
-    }
-
     /// The connections there are now.
     pub(super) fn connections(&self) -> Vec<(ReplicaId, Addr<Container>)> {
         self.state.borrow().connected.clone()
+    }
+}
+
+impl Probation for TrialLink {
+    fn heard(&self, line: &str) {
+        if self.is_adopted() {
+            return;
+        }
+        let mut tail = self.tail.lock();
+        if tail.len() >= self.lines_max {
+            tail.pop_front();
+        }
+        tail.push_back(line.to_owned());
+    }
+
+    fn exited(&self, why: String) {
+        self.state.send_modify(|state| state.exited = state.exited.take().or(Some(why)));
+    }
+
+    fn is_adopted(&self) -> bool {
+        self.adopted.load(Ordering::Acquire)
     }
 }

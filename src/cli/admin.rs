@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 pub(super) use self::args::AdminArgs;
-use self::args::{Apps, Containers, Links, Models, What};
+use self::args::{Apps, Containers, Links, Models, Replicas, What};
 use super::remote::Failure;
 use super::{answer, exit};
 use clipper_tools::admin::rows::{AppRow, ContainerRow, ModelRow, hint};
@@ -81,6 +81,7 @@ impl AdminArgs {
             What::Models(verb) => models(client, verb),
             What::Links(verb) => links(client, verb),
             What::Containers(verb) => containers(client, verb),
+            What::Replicas(Replicas::Restart { which }) => restart(client, which.as_deref()),
             What::State { app, uid } => {
                 show(client, "get_application", &json!({"name": app}), "application", app)?;
                 let state = client.post("get_state", &json!({"app_name": app, "uid": uid}))?;
@@ -323,4 +324,21 @@ fn containers(client: &Client, verb: &Containers) -> Outcome {
             show(client, "get_container", &body, "replica", &id)
         }
     }
+}
+
+fn restart(client: &Client, which: Option<&str>) -> Outcome {
+    // Neither a name nor a version has a colon.
+    let (name, version) = match which.map(|which| which.split_once(':').ok_or(which)) {
+        None => (None, None),
+        Some(Ok((name, version))) => (Some(name), Some(version)),
+        Some(Err(name)) => (Some(name), None),
+    };
+    let mut body = json!({});
+    for (key, value) in [("model_name", name), ("model_version", version)] {
+        if let Some(value) = value {
+            body[key] = json!(value);
+        }
+    }
+    let names: Vec<_> = name.map(|name| ("model", name)).into_iter().collect();
+    change(client, "restart_replicas", &body, &names)
 }

@@ -11,7 +11,7 @@ use clap::{Args, Subcommand};
 
 use clipper_container::exec::{self, ExecOptions};
 use clipper_container::noop::NoopModel;
-use clipper_container::{BatchModel, ContainerOptions, lifeline, session};
+use clipper_container::{BatchModel, ContainerOptions, lifeline, processes, session};
 #[cfg(feature = "onnx")]
 use clipper_domain::OnnxEngine;
 use clipper_domain::{InputType, ModelId, ModelName, ModelVersion};
@@ -133,11 +133,17 @@ fn parse_threads(text: &str) -> Result<usize, String> {
 /// Logs go to stderr, one line each; a supervising server adds time and names to them.
 #[must_use]
 pub fn run_cli(command: ContainerCommand) -> ExitCode {
+    if lifeline::is_requested() {
+        // A supervised container has its pipes and nothing else of its server.
+        processes::close_inherited_files();
+    }
     // Fails only where a subscriber is set already, which is then the one to use.
     let filter = tracing_subscriber::EnvFilter::new("info,zeromq=warn");
     let _ = tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_ansi(false)
+        // Standard error ends with the server, and saying so there would be a panic.
+        .log_internal_errors(false)
         .without_time()
         .with_env_filter(filter)
         .try_init();

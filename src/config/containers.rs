@@ -3,27 +3,77 @@
 use super::rule::Rule;
 use super::section::section;
 
+/// What programs need to find themselves, their language, their libraries and their devices. No
+/// credentials.
+const PASS_ENVIRONMENT: [&str; 21] = [
+    "PATH",
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "SHELL",
+    "LANG",
+    "LANGUAGE",
+    "LC_*",
+    "TZ",
+    "TMPDIR",
+    "LD_LIBRARY_PATH",
+    "PYTHON*",
+    "VIRTUAL_ENV",
+    "CONDA_*",
+    "OMP_*",
+    "MKL_*",
+    "OPENBLAS_*",
+    "CUDA_*",
+    "NVIDIA_*",
+    "ROCR_*",
+    "RUST_BACKTRACE",
+];
+
 section! {
     /// `[containers]`: replicas and child processes.
     pub struct ContainersConfig {
-        /// First pause before a dead child is started again, milliseconds; each further one is
-        /// twice as long. Short, since most deaths are single.
+        /// First pause before a child that has ended is started again, milliseconds; each further
+        /// one is twice as long. Short, since most deaths are single.
         restart_backoff_initial_ms: u64 = 100, Rule::millis();
 
-        /// Longest such pause, milliseconds.
+        /// Longest such pause between starts that fail, milliseconds: of processes that end before
+        /// they connect.
         restart_backoff_max_ms: u64 = 10_000, Rule::millis();
 
-        /// Quick deaths in a row after which a child is given up; with the pauses above about two
-        /// minutes.
+        /// Longest such pause after the end of a process that has served, milliseconds. What ended
+        /// it may have been a query: it is wanted back soon, however often that happens.
+        served_backoff_max_ms: u64 = 1_000, Rule::millis();
+
+        /// Starts that fail in a row after which a child is tried rarely, with an error in the log;
+        /// with the pauses above after about two minutes. `clipper admin replicas restart` tries at
+        /// once.
         restart_budget: u32 = 20, Rule::int(0, 1_000_000, "restarts");
 
-        /// A child that lived this long, milliseconds, has its budget back.
+        /// That rarely, milliseconds. It is never given up.
+        failing_start_pause_ms: u64 = 60_000, Rule::millis();
+
+        /// A child that lived this long, milliseconds, begins with the shortest pause again.
         restart_window_ms: u64 = 30_000, Rule::millis();
 
-        /// After SIGTERM a child gets this long, milliseconds; then SIGKILL.
+        /// A child that has had no connection for so long, milliseconds, is ended and started
+        /// again: one that hangs at its import, or lost its connection and does not come back.
+        /// Longer than the longest import and loading of a model.
+        connect_timeout_ms: u64 = 300_000, Rule::millis();
+
+        /// After SIGTERM a child, with everything that it has started, gets this long,
+        /// milliseconds; then SIGKILL.
         stop_grace_ms: u64 = 2_000, Rule::millis();
 
         /// Bytes of one captured line of a child's output; the rest of the line is cut.
         output_line_max_bytes: usize = 8 << 10, Rule::bytes();
+
+        /// Lines of one child's output in a second that are logged; what is left out is counted in
+        /// the log.
+        output_lines_per_second_max: u32 = 200, Rule::count("lines");
+
+        /// Variables of the server's own environment that children get; * at the end of a name
+        /// stands for anything. The server's settings (CLIPPER_*) never are among them, since they
+        /// may hold passwords.
+        pass_environment: Vec<String> = PASS_ENVIRONMENT.map(str::to_owned).to_vec(), Rule::Names;
     }
 }

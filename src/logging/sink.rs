@@ -111,7 +111,7 @@ impl Sink {
     }
 
     fn keep_writing(&self, mut output: impl Write, tell: impl Fn(u64)) {
-        let mut told = self.0.lost.load(Ordering::Relaxed);
+        let mut told = 0;
         // A write has failed in the middle of a line, which the next one must not continue.
         let mut is_torn = false;
         loop {

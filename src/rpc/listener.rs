@@ -25,7 +25,7 @@ use super::waiting::{KnownModels, WaitingRoom};
 use crate::config::RpcConfig;
 use crate::logging::outsiders;
 use crate::metrics::{Metrics, RpcEnd};
-use clipper_clock as clock;
+use clipper_clock::{self as clock, Backoff};
 use clipper_domain::printable::printable;
 use clipper_domain::{InputType, ModelId};
 use clipper_rpc::codec::{Extensions, NoticeLevel};
@@ -132,7 +132,7 @@ where
     let places = Arc::new(Places::default());
     let waiting = WaitingRoom { line: Line::default(), known, config, unasked };
     let reception = Reception { waiting, handshakes: Line::default(), help: help.into(), register };
-    let mut backoff = ACCEPT_BACKOFF.0;
+    let mut backoff = Backoff::new(ACCEPT_BACKOFF.0, ACCEPT_BACKOFF.1);
     loop {
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -141,12 +141,11 @@ where
                 if let Some(left_out) = outsiders::line("rpc_accept", [0, 0, 0, 0].into()) {
                     warn!(left_out, "cannot accept container connections for now: {error}");
                 }
-                tokio::time::sleep(backoff).await;
-                backoff = (backoff * 2).min(ACCEPT_BACKOFF.1);
+                tokio::time::sleep(backoff.next_pause()).await;
                 continue;
             }
         };
-        backoff = ACCEPT_BACKOFF.0;
+        backoff.reset();
         let (open, max) = (places.open(), reception.waiting.config.connections_max);
         // Those who serve nothing give way; those who serve do not.
         let is_full = open >= max;

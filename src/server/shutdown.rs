@@ -7,11 +7,11 @@ use actix::prelude::*;
 use actix_web::dev::ServerHandle;
 use tracing::{info, warn};
 
-use crate::actors::children::StopChildren;
 use crate::actors::container_pool::ContainerPool;
 use crate::actors::file_sd::FileSd;
 use crate::actors::kept::Kept;
 use crate::actors::learned::LearnedCurves;
+use crate::actors::messages::StopChildren;
 use crate::actors::redis_watcher::{LeaveRedis, RedisWatcher};
 use crate::http::health::Readiness;
 use crate::store::Journal;

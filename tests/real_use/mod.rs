@@ -5,6 +5,7 @@ mod dispatch;
 #[cfg(feature = "onnx")]
 mod engine;
 mod http;
+mod logs;
 mod metadata;
 mod processes;
 mod python;

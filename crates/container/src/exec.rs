@@ -1,18 +1,19 @@
-//! Runs any program as a container: in a process group of its own, which ends with the server.
+//! Runs any program as a container: in a process group of its own, which ends with the server,
+//! together with everything else that descends from the program.
 
 use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
+use nix::unistd::{Pid, getpid};
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::lifeline;
+use super::{lifeline, processes};
 
 /// What to run and how to end it.
 #[derive(Debug, Clone)]
@@ -37,6 +38,7 @@ pub async fn run(options: &ExecOptions) -> std::io::Result<u8> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let (server_gone, mut lifeline_end) = oneshot::channel::<()>();
     if options.lifeline {
+        processes::adopt_orphans();
         lifeline::watch(move || {
             // Nobody listens any more once the program has ended by itself.
             let _ = server_gone.send(());
@@ -50,12 +52,16 @@ pub async fn run(options: &ExecOptions) -> std::io::Result<u8> {
     };
     let code = tokio::select! {
         status = child.wait() => exit_code(status?),
-        _ = terminate.recv() => end_group(&mut child, group, options.grace).await,
-        _ = interrupt.recv() => end_group(&mut child, group, options.grace).await,
-        Ok(()) = &mut lifeline_end => end_group(&mut child, group, options.grace).await,
+        _ = terminate.recv() => end(&mut child, group, options).await,
+        _ = interrupt.recv() => end(&mut child, group, options).await,
+        Ok(()) = &mut lifeline_end => end(&mut child, group, options).await,
+        never = reap_orphans(group, options.lifeline) => match never? {},
     };
     // What the program started and left behind goes as well.
-    signal_group(group, Signal::SIGKILL);
+    processes::signal_group(group, Signal::SIGKILL);
+    if options.lifeline {
+        processes::kill_all(|| processes::descendants(getpid())).await;
+    }
     Ok(code)
 }
 
@@ -72,11 +78,20 @@ fn spawn(options: &ExecOptions) -> std::io::Result<Child> {
     })
 }
 
-async fn end_group(child: &mut Child, group: Pid, grace: Duration) -> u8 {
-    signal_group(group, Signal::SIGTERM);
+async fn end(child: &mut Child, group: Pid, options: &ExecOptions) -> u8 {
+    // Descendants of this process are the program's only where this process is a wrapper.
+    let signal_all = |signal| {
+        if options.lifeline {
+            processes::signal_tree(getpid(), group, signal);
+        } else {
+            processes::signal_group(group, signal);
+        }
+    };
+    signal_all(Signal::SIGTERM);
+    let grace = options.grace;
     if timeout(grace, child.wait()).await.is_err() {
-        tracing::warn!("the program ignored SIGTERM for {grace:?}: killing it");
-        signal_group(group, Signal::SIGKILL);
+        signal_all(Signal::SIGKILL);
+        tracing::warn!("the program ignored SIGTERM for {grace:?}: killed");
         if let Err(error) = child.wait().await {
             tracing::warn!("cannot wait for the program: {error}");
         }
@@ -84,9 +99,19 @@ async fn end_group(child: &mut Child, group: Pid, grace: Duration) -> u8 {
     0
 }
 
-fn signal_group(group: Pid, signal: Signal) {
-    // An error means that the group is gone already, which is what was wanted.
-    let _ = killpg(group, signal);
+/// Reaps what the program has left behind and what has ended since; the program itself is waited
+/// for elsewhere.
+async fn reap_orphans(program: Pid, adopted: bool) -> std::io::Result<std::convert::Infallible> {
+    let mut child_ended = signal(SignalKind::child())?;
+    loop {
+        child_ended.recv().await;
+        if !adopted {
+            continue;
+        }
+        let (own, table) = (getpid(), processes::all());
+        let orphans = table.iter().filter(|one| one.parent == own && one.pid != program);
+        orphans.filter(|orphan| orphan.is_zombie).for_each(|orphan| processes::reap(orphan.pid));
+    }
 }
 
 fn exit_code(status: ExitStatus) -> u8 {

@@ -11,6 +11,7 @@
 pub mod exec;
 pub mod lifeline;
 pub mod noop;
+pub mod processes;
 pub mod python;
 pub mod session;
 

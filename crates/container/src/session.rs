@@ -13,7 +13,7 @@ use zeromq::prelude::*;
 use zeromq::{DealerSocket, Endpoint, SocketEvent, SocketOptions, ZmqError, ZmqMessage};
 
 use super::{BatchModel, ModelOutput, error_output};
-use clipper_clock as clock;
+use clipper_clock::{self as clock, Backoff};
 use clipper_domain::{InputType, ModelId};
 use clipper_rpc::codec::{self, Build, DecodeError, Extensions, FromServer, NoticeLevel};
 
@@ -123,7 +123,7 @@ pub async fn run_until(
 }
 
 async fn reconnect_for_ever(options: &ContainerOptions, mut model: impl BatchModel) {
-    let mut pause = options.retry_initial;
+    let mut backoff = Backoff::new(options.retry_initial, options.retry_max);
     let mut was_connected = true;
     loop {
         let mut connected_at = None;
@@ -137,8 +137,10 @@ async fn reconnect_for_ever(options: &ContainerOptions, mut model: impl BatchMod
         // closed port needs no pause here, the attempts inside `connect` have theirs.
         let settled = connected_at
             .is_none_or(|since| clock::now().duration_since(since) >= options.settled_after);
-        pause = if settled { options.retry_initial } else { (pause * 2).min(options.retry_max) };
-        sleep(pause).await;
+        if settled {
+            backoff.reset();
+        }
+        sleep(backoff.next_pause()).await;
     }
 }
 

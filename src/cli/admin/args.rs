@@ -44,6 +44,9 @@ pub(super) enum What {
     /// Connected replicas.
     #[command(subcommand)]
     Containers(Containers),
+    /// Processes of replicas that the server runs.
+    #[command(subcommand)]
+    Replicas(Replicas),
     /// Print what an application has learnt about a user.
     State {
         /// The application.
@@ -224,5 +227,16 @@ pub(super) enum Containers {
         version: String,
         /// Which replica.
         replica: u32,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Replicas {
+    /// Replace them by new ones, one after the other where a version has several. Starts at once
+    /// what has failed to start and waits.
+    Restart {
+        /// Of this model or version only.
+        #[arg(value_name = "MODEL[:VERSION]")]
+        which: Option<String>,
     },
 }

@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-use super::ports::ContainerInfo;
-use super::{Failure, ManagementState, Reply};
+use super::ports::{ContainerInfo, RestartReplicas};
+use super::{Act, Failure, ManagementState, Reply, names, optional};
 use crate::http::schema::Object;
 
 pub(super) const GET_SCHEMA: &str = r#"
@@ -11,6 +11,13 @@ pub(super) const GET_SCHEMA: &str = r#"
     "model_name" := string,
     "model_version" := string,
     "replica_id" := int
+  }
+"#;
+
+pub(super) const RESTART_SCHEMA: &str = r#"
+  {
+    "model_name" := string (optional),
+    "model_version" := string (optional)
   }
 "#;
 
@@ -59,4 +66,29 @@ pub(super) fn get(body: &Object<'_>, state: &ManagementState) -> Result<Reply, F
         Some(container) => Reply::json(&shown(container)),
         None => Ok(Reply::Json("{}".to_owned())),
     }
+}
+
+/// Replaces the processes of replicas that this server runs. Those that others run are theirs.
+pub(super) fn restart(body: &Object<'_>, state: &ManagementState) -> Result<Act, Failure> {
+    let name = optional(body, "model_name", Object::string)?;
+    let name = name.map(|name| names::model(&name)).transpose()?;
+    let version = optional(body, "model_version", Object::string)?;
+    let version = version.map(|version| names::version(&version)).transpose()?;
+    if name.is_none() && version.is_some() {
+        return Err(Failure::Refused("model_version says nothing without model_name".to_owned()));
+    }
+    let of = match (&name, &version) {
+        (None, _) => String::new(),
+        (Some(name), None) => format!(" of model {name}"),
+        (Some(name), Some(version)) => format!(" of model {name}:{version}"),
+    };
+    let restarted = state.containers.restart(RestartReplicas { name, version });
+    Ok(Box::pin(async move {
+        let count = restarted.await?;
+        if count == 0 {
+            return Err(Failure::Refused(format!("This server runs no replicas{of}")));
+        }
+        let plural = if count == 1 { "" } else { "s" };
+        Ok(Reply::Text(format!("Restarting {count} replica{plural}{of}")))
+    }))
 }

@@ -21,6 +21,7 @@ use std::sync::Arc;
 
 use actix_web::http::Method;
 use actix_web::{HttpRequest, HttpResponse, ResponseError as _, web};
+use futures_util::future::BoxFuture;
 
 use self::ports::{ChangeError, Containers, Metadata, PolicyStates};
 use super::body::{self, BodyLimits};
@@ -108,7 +109,11 @@ struct Change {
 enum Operation {
     Change(fn(&Object<'_>) -> Result<Change, Failure>),
     Read(fn(&Object<'_>, &ManagementState) -> Result<Reply, Failure>),
+    Act(fn(&Object<'_>, &ManagementState) -> Result<Act, Failure>),
 }
+
+/// Something under way that is no change of the metadata.
+type Act = BoxFuture<'static, Result<Reply, Failure>>;
 
 /// One `POST` endpoint.
 #[derive(Clone, Copy)]
@@ -137,6 +142,14 @@ const fn read(
     Endpoint { path, schema, optional: "", operation: Operation::Read(run) }
 }
 
+const fn act(
+    path: &'static str,
+    schema: &'static str,
+    run: fn(&Object<'_>, &ManagementState) -> Result<Act, Failure>,
+) -> Endpoint {
+    Endpoint { path, schema, optional: "", operation: Operation::Act(run) }
+}
+
 impl Endpoint {
     const fn with_optional(self, optional: &'static str) -> Self {
         Self { optional, ..self }
@@ -146,7 +159,7 @@ impl Endpoint {
 const VERBOSE_SCHEMA: &str = "\n  {\n    \"verbose\" := bool\n  }\n";
 
 /// Every `POST` endpoint.
-const ENDPOINTS: [Endpoint; 16] = [
+const ENDPOINTS: [Endpoint; 17] = [
     change("/admin/add_app", apps::ADD_SCHEMA, apps::add).with_optional(apps::ADD_OPTIONAL),
     change("/admin/update_app", apps::UPDATE_SCHEMA, apps::update)
         .with_optional(apps::UPDATE_SCHEMA),
@@ -165,6 +178,7 @@ const ENDPOINTS: [Endpoint; 16] = [
     read("/admin/get_all_containers", VERBOSE_SCHEMA, containers::list),
     read("/admin/get_container", containers::GET_SCHEMA, containers::get),
     read("/admin/get_state", apps::STATE_SCHEMA, apps::state),
+    act("/admin/restart_replicas", containers::RESTART_SCHEMA, containers::restart),
 ];
 
 /// For what is shown only where it is not as usual.
@@ -273,6 +287,7 @@ async fn run(operation: Operation, state: &ManagementState, body: &[u8]) -> Resu
     let object = Object::parse(body)?;
     match operation {
         Operation::Read(read) => read(&object, state),
+        Operation::Act(act) => act(&object, state)?.await,
         Operation::Change(change) => {
             let Change { command, done } = change(&object)?;
             state.metadata.execute(command).await?;

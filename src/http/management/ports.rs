@@ -3,6 +3,7 @@
 use futures_util::future::BoxFuture;
 
 pub use crate::actors::container_pool::ContainerInfo;
+pub use crate::actors::messages::RestartReplicas;
 pub use crate::store::ChangeError;
 pub use crate::store::view::CatalogRead;
 use clipper_domain::Command;
@@ -21,6 +22,9 @@ pub trait Metadata: Send + Sync {
 pub trait Containers: Send + Sync {
     /// All of them, in any order.
     fn list(&self) -> Vec<ContainerInfo>;
+
+    /// Replaces the processes that this server runs for a version, a model or all; how many.
+    fn restart(&self, which: RestartReplicas) -> BoxFuture<'static, Result<usize, ChangeError>>;
 }
 
 /// What applications have learnt.

@@ -11,7 +11,7 @@ use actix_web::{App, HttpResponse, HttpServer};
 use clipper::http::body::BodyLimits;
 use clipper::http::health::Readiness;
 use clipper::http::management::ports::{
-    CatalogRead, ChangeError, ContainerInfo, Containers, Metadata, PolicyStates,
+    CatalogRead, ChangeError, ContainerInfo, Containers, Metadata, PolicyStates, RestartReplicas,
 };
 use clipper::http::management::{ManagementState, configure};
 use clipper::store::CatalogView;
@@ -57,6 +57,10 @@ impl Metadata for Memory {
 impl Containers for Memory {
     fn list(&self) -> Vec<ContainerInfo> {
         self.containers.lock().unwrap().clone()
+    }
+
+    fn restart(&self, _: RestartReplicas) -> BoxFuture<'static, Result<usize, ChangeError>> {
+        Box::pin(async { Ok(0) })
     }
 }
 

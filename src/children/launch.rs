@@ -3,6 +3,7 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::config::ModelConfig;
 use clipper_container::{lifeline, python};
@@ -43,6 +44,8 @@ pub struct Launcher {
     pub this_exe: PathBuf,
     /// Where containers connect: `tcp://host:port`.
     pub rpc_addr: String,
+    /// Time for a program to end by itself.
+    pub grace: Duration,
     /// The folder of the Python package that serves Python functions, or why there is none.
     pub python_package: Result<PathBuf, String>,
 }
@@ -71,19 +74,31 @@ impl Launcher {
             Runtime::Python { function, python: interpreter } => {
                 let function = resolve_function(function, folder)?;
                 let args = python::arguments(self.python_package.as_deref()?, function);
-                (resolve_program(interpreter, folder), args)
+                self.wrapped(resolve_program(interpreter, folder), args)
             }
             Runtime::Command { command } => {
                 let [program, rest @ ..] = command.as_slice() else {
                     return Err("the command is empty".to_owned());
                 };
-                let mut args: Vec<OsString> = vec!["container".into(), "exec".into(), "--".into()];
-                args.push(resolve_program(program, folder).into());
-                args.extend(rest.iter().map(OsString::from));
-                (self.this_exe.clone(), args)
+                self.wrapped(resolve_program(program, folder), rest.iter().map(OsString::from))
             }
         };
         Ok(Launch { program, args, env })
+    }
+
+    /// A program of somebody else, run by one of ours that ends it with all that it has started,
+    /// also when this server is killed.
+    fn wrapped(
+        &self,
+        program: PathBuf,
+        arguments: impl IntoIterator<Item = OsString>,
+    ) -> (PathBuf, Vec<OsString>) {
+        let grace = format!("--grace-ms={}", self.grace.as_millis());
+        let mut args: Vec<OsString> =
+            ["container", "exec", &grace, "--"].iter().map(OsString::from).collect();
+        args.push(program.into());
+        args.extend(arguments);
+        (self.this_exe.clone(), args)
     }
 }
 
@@ -162,6 +177,7 @@ mod tests {
         Launcher {
             this_exe: "/bin/clipper".into(),
             rpc_addr: "tcp://127.0.0.1:7000".to_owned(),
+            grace: Duration::from_millis(1_500),
             python_package: Ok("/data/python-1".into()),
         }
     }
@@ -195,8 +211,9 @@ mod tests {
     #[test]
     fn python_gets_the_package_and_the_resolved_function() {
         let launch = plan("runtime = 'python'\nfunction = 'a/m.py:predict'", "strings").unwrap();
-        assert_eq!(launch.program, Path::new("python3"));
-        assert_eq!(launch.args, ["-u", "/data/python-1", "/etc/c/a/m.py:predict"]);
+        assert_eq!(launch.program, Path::new("/bin/clipper"));
+        assert_eq!(launch.args[..4], ["container", "exec", "--grace-ms=1500", "--"]);
+        assert_eq!(launch.args[4..], ["python3", "-u", "/data/python-1", "/etc/c/a/m.py:predict"]);
         assert_eq!(env(&launch, "CLIPPER_INPUT_TYPE"), "strings");
         assert_eq!(env(&launch, "CLIPPER_IP"), "127.0.0.1");
         assert_eq!(env(&launch, "CLIPPER_PORT"), "7000");
@@ -205,14 +222,17 @@ mod tests {
             assert!(plan(&container, "strings").is_err(), "{wrong}");
         }
         let container = "runtime = 'python'\nfunction = 'm.py:f'\npython = 'venv/bin/python'";
-        assert_eq!(plan(container, "i").unwrap().program, Path::new("/etc/c/venv/bin/python"));
+        assert_eq!(plan(container, "i").unwrap().args[4], "/etc/c/venv/bin/python");
     }
 
     #[test]
     fn a_command_is_wrapped_so_that_it_ends_with_the_server() {
         let launch = plan("runtime = 'command'\ncommand = ['./run.sh', '-x']", "bytes").unwrap();
         assert_eq!(launch.program, Path::new("/bin/clipper"));
-        assert_eq!(launch.args, ["container", "exec", "--", "/etc/c/./run.sh", "-x"]);
+        assert_eq!(
+            launch.args,
+            ["container", "exec", "--grace-ms=1500", "--", "/etc/c/./run.sh", "-x"]
+        );
         assert_eq!(env(&launch, "CLIPPER_MODEL_NAME"), "-digits");
         assert!(plan("runtime = 'command'\ncommand = []", "bytes").is_err());
     }

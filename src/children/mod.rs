@@ -1,0 +1,271 @@
+//! The child processes that serve models: started, watched, started again, ended.
+//!
+//! ```text
+//! Children --one each--> Seat <--> Keeper --runs--> Process --output--> Capture --> log
+//! ```
+//!
+//! A [`Seat`](seat::Seat) is a place for one replica's process; its keeper sees that there is one.
+//! A process is replaced when it ends, when its connection was given up, and when it has had no
+//! connection for `containers.connect_timeout_ms`: alive is not serving.
+//!
+//! A child's stdin is a pipe that it watches: when the server ends, by whatever cause, the pipe
+//! closes and the child exits. Whatever descends from a child ends with it.
+//!
+//! Architecture invariant: nothing in here knows the actors, or what is said over a connection.
+
+mod capture;
+mod environment;
+mod keeper;
+pub mod launch;
+mod lines;
+mod owner;
+mod process;
+mod restarts;
+mod rolling;
+mod seat;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use clipper_domain::{InputType, ModelId, Replicas};
+use tracing::error;
+
+use self::keeper::Keeper;
+use self::launch::{Launch, Launcher};
+use self::process::Alive;
+use self::seat::{Seat, State};
+use crate::config::ContainersConfig;
+use crate::metrics::Metrics;
+
+pub use self::seat::SeatRef;
+
+/// What to start for one model version, and how many of it.
+#[derive(Debug, Clone)]
+pub struct ChildPlan {
+    /// How.
+    pub launch: Launch,
+    /// How many.
+    pub replicas: u32,
+}
+
+/// Whoever tries a version out hears of its processes.
+pub trait Probation: Send + Sync {
+    /// A process has written a line.
+    fn heard(&self, line: &str);
+
+    /// A process has ended, and none takes its place.
+    fn exited(&self, why: String);
+
+    /// The version is registered: its processes are replicas like any other.
+    fn is_adopted(&self) -> bool;
+}
+
+/// All child processes of the server. Dropping it ends them.
+pub struct Children {
+    config: Arc<ContainersConfig>,
+    metrics: Arc<Metrics>,
+    plans: HashMap<ModelId, ChildPlan>,
+    launcher: Launcher,
+    alive: Alive,
+    running: HashMap<ModelId, Vec<Arc<Seat>>>,
+    /// Processes of versions that are not registered.
+    trials: HashMap<ModelId, TriedOut>,
+}
+
+/// The processes of a version that is tried out, and how to start more of them.
+struct TriedOut {
+    watcher: Arc<dyn Probation>,
+    plan: ChildPlan,
+    seats: Vec<Arc<Seat>>,
+}
+
+impl Children {
+    /// Plans; nothing runs before its model is registered.
+    #[must_use]
+    pub fn new(
+        config: ContainersConfig,
+        metrics: Arc<Metrics>,
+        plans: HashMap<ModelId, ChildPlan>,
+        launcher: Launcher,
+    ) -> Self {
+        clipper_container::processes::adopt_orphans();
+        let (running, trials) = (HashMap::new(), HashMap::new());
+        let (config, alive) = (Arc::new(config), Alive::default());
+        Self { config, metrics, plans, launcher, alive, running, trials }
+    }
+
+    /// Starts the processes of a model version, if it has a plan and they do not run yet.
+    pub fn start(&mut self, id: &ModelId) {
+        let Some(plan) = self.plans.get(id) else { return };
+        if self.running.contains_key(id) {
+            return;
+        }
+        let (launch, replicas) = (plan.launch.clone(), plan.replicas);
+        let seats = (0..replicas).map(|n| self.spawn(id, n, launch.clone(), None)).collect();
+        self.running.insert(id.clone(), seats);
+    }
+
+    fn spawn(
+        &self,
+        id: &ModelId,
+        number: u32,
+        launch: Launch,
+        trial: Option<Arc<dyn Probation>>,
+    ) -> Arc<Seat> {
+        let seat = Seat::new();
+        let keeper = Keeper {
+            model: id.clone(),
+            number,
+            launch,
+            config: Arc::clone(&self.config),
+            metrics: Arc::clone(&self.metrics),
+            alive: self.alive.clone(),
+            seat: Arc::clone(&seat),
+            trial,
+        };
+        actix::spawn(keeper.keep());
+        seat
+    }
+
+    /// Starts the processes of a deployed version, if they do not run yet. Those that were
+    /// tried out are the first of them.
+    ///
+    /// `adopt` is told before those are replicas.
+    pub fn keep(
+        &mut self,
+        id: &ModelId,
+        input_type: InputType,
+        replicas: &Replicas,
+        adopt: impl FnOnce(),
+    ) {
+        if self.running.contains_key(id) {
+            return;
+        }
+        let launch = match self.launcher.plan(id, input_type, &replicas.runtime, Path::new("/")) {
+            Ok(launch) => launch,
+            Err(error) => return error!(model = %id, "its replicas cannot be started: {error}"),
+        };
+        let mut seats: Vec<Arc<Seat>> = Vec::new();
+        if let Some(trial) = self.trials.remove(id) {
+            adopt();
+            seats.extend(trial.seats.into_iter().filter(|seat| !seat.state().is_over()));
+        }
+        let started = u32::try_from(seats.len()).unwrap_or(u32::MAX);
+        for number in started..replicas.count {
+            seats.push(self.spawn(id, number, launch.clone(), None));
+        }
+        self.running.insert(id.clone(), seats);
+    }
+
+    /// Starts one process of a version that is not registered.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn try_out(
+        &mut self,
+        id: ModelId,
+        input_type: InputType,
+        replicas: &Replicas,
+        watcher: Arc<dyn Probation>,
+    ) -> Result<(), String> {
+        if self.trials.contains_key(&id) {
+            return Err(format!("model {id} is being deployed already"));
+        }
+        let launch = self.launcher.plan(&id, input_type, &replicas.runtime, Path::new("/"))?;
+        let plan = ChildPlan { launch: launch.clone(), replicas: replicas.count };
+        let seats = vec![self.spawn(&id, 0, launch, Some(Arc::clone(&watcher)))];
+        self.trials.insert(id, TriedOut { watcher, plan, seats });
+        Ok(())
+    }
+
+    /// Starts the other processes of a version that is tried out.
+    pub fn grow_trial(&mut self, id: &ModelId) {
+        let Some(mut trial) = self.trials.remove(id) else { return };
+        for number in 1..trial.plan.replicas {
+            let (launch, watcher) = (trial.plan.launch.clone(), Arc::clone(&trial.watcher));
+            trial.seats.push(self.spawn(id, number, launch, Some(watcher)));
+        }
+        self.trials.insert(id.clone(), trial);
+    }
+
+    /// Stops the processes that are tried out, if any; done when they have ended.
+    pub fn end_trial(&mut self, id: &ModelId) -> impl Future<Output = ()> + use<> {
+        let trial = self.trials.remove(id);
+        end_all(trial.map_or_else(Vec::new, |trial| trial.seats))
+    }
+
+    /// Stops the processes of a model version.
+    pub fn stop(&mut self, id: &ModelId) {
+        self.running.remove(id).into_iter().flatten().for_each(|seat| seat.stop());
+    }
+
+    /// Stops all; done when they have ended.
+    pub fn stop_all(&mut self) -> impl Future<Output = ()> + use<> {
+        end_all(self.drain())
+    }
+
+    fn drain(&mut self) -> Vec<Arc<Seat>> {
+        let trials = self.trials.drain().flat_map(|(_, trial)| trial.seats);
+        let running = self.running.drain().flat_map(|(_, seats)| seats);
+        running.chain(trials).collect()
+    }
+
+    /// Replaces the processes of the versions that `wanted` picks, one after the other where one
+    /// of them serves. How many there are.
+    pub fn restart(&self, wanted: impl Fn(&ModelId) -> bool) -> usize {
+        let mut count = 0;
+        for (_, seats) in self.running.iter().filter(|(id, _)| wanted(id)) {
+            count += seats.len();
+            actix::spawn(rolling::restart(seats.clone(), Arc::clone(&self.config)));
+        }
+        count
+    }
+
+    /// Looks for the child that has made this connection. `None`: none of ours.
+    pub fn seat_of(
+        &self,
+        id: &ModelId,
+        peer: SocketAddr,
+    ) -> impl Future<Output = Option<SeatRef>> + use<> {
+        let running = self.running.get(id).into_iter().flatten();
+        let tried = self.trials.get(id).into_iter().flat_map(|trial| &trial.seats);
+        let seats: Vec<Arc<Seat>> = running.chain(tried).cloned().collect();
+        async move {
+            let processes: Vec<_> = seats
+                .into_iter()
+                .filter_map(|seat| {
+                    let state = seat.state();
+                    // One that has its connection has no other; that saves most of the search.
+                    let pid = state.pid.filter(|_| state.connections == 0)?;
+                    Some((pid, state.process, seat))
+                })
+                .collect();
+            if processes.is_empty() {
+                return None;
+            }
+            let pids: Vec<_> = processes.iter().map(|(pid, ..)| *pid).collect();
+            let search = move || owner::owner(peer, &pids);
+            let found = tokio::task::spawn_blocking(search).await.ok()??;
+            let (_, process, seat) = processes.into_iter().find(|(pid, ..)| *pid == found)?;
+            Some(seat.connected(process))
+        }
+    }
+}
+
+impl Drop for Children {
+    fn drop(&mut self) {
+        self.drain().iter().for_each(|seat| seat.stop());
+    }
+}
+
+async fn end_all(seats: Vec<Arc<Seat>>) {
+    for seat in &seats {
+        seat.stop();
+    }
+    for seat in &seats {
+        // An error means that the seat is gone, which it is not while it is held here.
+        let _ = seat.watch().wait_for(State::is_over).await;
+    }
+}
