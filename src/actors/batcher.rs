@@ -22,14 +22,14 @@ use super::vigil::Vigil;
 use clipper_clock::{self as clock, Instant};
 use clipper_domain::ReplicaId;
 use clipper_scheduling::admission::Round;
-use clipper_scheduling::attention::Attention;
 use clipper_scheduling::batch::{BatchController, Objective};
 use clipper_scheduling::flight::Flight;
-use clipper_scheduling::gather::{self, Crowd};
+use clipper_scheduling::gather::{self, Concurrency};
 use clipper_scheduling::lane::Batch;
 use clipper_scheduling::queue::DeadlineQueue;
 use clipper_scheduling::replicas::Replicas;
 use clipper_scheduling::run::Run;
+use clipper_scheduling::spin_wait::SpinWait;
 use clipper_scheduling::ticket::DefaultReason;
 
 /// The actor. Started by its [`Model`], which starts another one if it dies.
@@ -41,8 +41,8 @@ pub struct Batcher {
     queue: DeadlineQueue<Arc<Flight>>,
     objective: Objective,
     replicas: Replicas<Addr<Container>, Arc<[Arc<Flight>]>>,
-    crowd: Crowd,
-    attention: Attention,
+    concurrency: Concurrency,
+    spin_wait: SpinWait,
     vigil: Vigil,
     round: Round,
     /// Queries sent and not answered.
@@ -82,8 +82,8 @@ impl Batcher {
             queue,
             objective: Objective::default(),
             replicas,
-            crowd: Crowd::default(),
-            attention: Attention::new(stay_awake),
+            concurrency: Concurrency::default(),
+            spin_wait: SpinWait::new(stay_awake),
             vigil: Vigil::default(),
             round: Round::default(),
             under_way: 0,
@@ -95,7 +95,7 @@ impl Batcher {
 
     /// Stays awake for the next message, if that pays.
     fn attend(&mut self, now: Instant, ctx: &mut Context<Self>) {
-        let vigil = self.attention.heard(now, self.crowd.is_one());
+        let vigil = self.spin_wait.heard(now, self.concurrency.is_one());
         if let Some(vigil) = vigil.and_then(|time| self.vigil.prolong(now, time)) {
             ctx.spawn(vigil.into_actor(self));
         }
@@ -121,7 +121,7 @@ impl Batcher {
         let Some(replica) = self.replicas.any_idle() else { return true };
         let objective = self.objective.tightest();
         let limit = replica.controller.limit(objective);
-        let wanted = self.crowd.worth_gathering(limit, replica.controller.curve(), objective);
+        let wanted = self.concurrency.worth_gathering(limit, replica.controller.curve(), objective);
         if self.queue.len() >= wanted {
             if let Some(wait) = self.gathering.take() {
                 ctx.cancel_future(wait);
@@ -133,7 +133,7 @@ impl Batcher {
             self.gathering = Some(ctx.run_later(gather::WAIT, move |batcher, ctx| {
                 batcher.gathering = None;
                 if batcher.queue.len() <= waiting {
-                    batcher.crowd.stayed_away();
+                    batcher.concurrency.stayed_away();
                 }
                 batcher.dispatch(ctx);
             }));
@@ -197,21 +197,21 @@ impl Batcher {
         // Queries of one request stand one behind the other and are counted together.
         let mut places = Run::default();
         let mut waited = Run::default();
-        let release = |objective, n| self.model.queued().release(n, objective);
-        let note_wait = |arrived, n| self.model.metrics.queued(n, now - arrived);
+        let release = |(objective, n)| self.model.queued().release(n, objective);
+        let note_wait = |(arrived, n)| self.model.metrics.queued(n, now - arrived);
         for flight in flights {
-            places.add(flight.objective(), release);
-            waited.add(flight.arrived, note_wait);
+            places.add(flight.objective()).map(release);
+            waited.add(flight.arrived).map(note_wait);
         }
-        places.end(release);
-        waited.end(note_wait);
+        places.end().map(release);
+        waited.end().map(note_wait);
     }
 
     fn send(&mut self, id: ReplicaId, flights: Vec<Arc<Flight>>, now: Instant) {
         let Some(replica) = self.replicas.get_mut(id) else { return };
         let flights: Arc<[Arc<Flight>]> = Arc::from(flights);
         self.under_way += flights.len();
-        self.crowd.batch_sent();
+        self.concurrency.batch_sent();
         let curve = replica.controller.curve();
         let content = Arc::clone(&flights);
         let batch = Batch::new(content, flights.len(), curve, self.objective.tightest());
@@ -362,7 +362,7 @@ impl Handler<Enqueue> for Batcher {
         for (deadline, flight) in enqueue.entries {
             self.queue.push(deadline, flight);
         }
-        self.crowd.arrived(self.queue.len() + self.under_way);
+        self.concurrency.arrived(self.queue.len() + self.under_way);
         let now = clock::now();
         self.attend(now, ctx);
         self.dispatch_soon(now, ctx);

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::latency::LatencyCurve;
+use crate::latency::LatencyCurve;
 
 /// Longest wait: one tick of the timer.
 pub const WAIT: Duration = Duration::from_millis(1);
@@ -21,13 +21,13 @@ const FADE_IN_VAIN: f64 = 0.5;
 /// A wait pays if at least this share of a batch's time is there whatever its size.
 const FIXED_SHARE_MIN: f64 = 0.25;
 
-/// The recent number of queries under way at once.
+/// The recent number of queries under way at once, at most.
 #[derive(Debug, Clone, Default)]
-pub struct Crowd {
+pub struct Concurrency {
     peak: f64,
 }
 
-impl Crowd {
+impl Concurrency {
     /// So many queries wait or run, one more having arrived.
     pub fn arrived(&mut self, under_way: usize) {
         self.peak = self.peak.max(under_way as f64);
@@ -79,46 +79,46 @@ mod tests {
         curve
     }
 
-    fn crowd(of: usize) -> Crowd {
-        let mut crowd = Crowd::default();
-        crowd.arrived(of);
-        crowd
+    fn concurrency(of: usize) -> Concurrency {
+        let mut concurrency = Concurrency::default();
+        concurrency.arrived(of);
+        concurrency
     }
 
     #[test]
     fn one_client_never_waits_and_a_crowd_is_gathered() {
         let cheap = curve(200, 2);
-        assert!(crowd(1).is_one() && !crowd(2).is_one());
-        assert_eq!(crowd(1).worth_gathering(100, &cheap, OBJECTIVE), 1);
-        assert_eq!(crowd(64).worth_gathering(100, &cheap, OBJECTIVE), 48);
-        assert_eq!(crowd(64).worth_gathering(10, &cheap, OBJECTIVE), 10);
+        assert!(concurrency(1).is_one() && !concurrency(2).is_one());
+        assert_eq!(concurrency(1).worth_gathering(100, &cheap, OBJECTIVE), 1);
+        assert_eq!(concurrency(64).worth_gathering(100, &cheap, OBJECTIVE), 48);
+        assert_eq!(concurrency(64).worth_gathering(10, &cheap, OBJECTIVE), 10);
     }
 
     #[test]
     fn nobody_waits_where_it_does_not_pay_or_cannot_be_afforded() {
-        assert_eq!(crowd(64).worth_gathering(100, &curve(10, 1_000), OBJECTIVE), 1);
+        assert_eq!(concurrency(64).worth_gathering(100, &curve(10, 1_000), OBJECTIVE), 1);
         let tight = Duration::from_millis(10);
-        assert_eq!(crowd(64).worth_gathering(100, &curve(200, 2), tight), 1);
-        assert_eq!(crowd(64).worth_gathering(100, &LatencyCurve::default(), OBJECTIVE), 1);
+        assert_eq!(concurrency(64).worth_gathering(100, &curve(200, 2), tight), 1);
+        assert_eq!(concurrency(64).worth_gathering(100, &LatencyCurve::default(), OBJECTIVE), 1);
     }
 
     #[test]
     fn a_crowd_that_has_gone_is_forgotten() {
-        let mut crowd = crowd(64);
+        let mut concurrency = concurrency(64);
         for _ in 0..100 {
-            crowd.arrived(1);
-            crowd.batch_sent();
+            concurrency.arrived(1);
+            concurrency.batch_sent();
         }
-        assert_eq!(crowd.worth_gathering(100, &curve(200, 2), OBJECTIVE), 1);
+        assert_eq!(concurrency.worth_gathering(100, &curve(200, 2), OBJECTIVE), 1);
     }
 
     #[test]
     fn a_few_waits_in_vain_are_enough() {
-        let mut crowd = crowd(64);
+        let mut concurrency = concurrency(64);
         for _ in 0..5 {
-            assert!(crowd.worth_gathering(100, &curve(200, 2), OBJECTIVE) > 1);
-            crowd.stayed_away();
+            assert!(concurrency.worth_gathering(100, &curve(200, 2), OBJECTIVE) > 1);
+            concurrency.stayed_away();
         }
-        assert_eq!(crowd.worth_gathering(100, &curve(200, 2), OBJECTIVE), 1);
+        assert_eq!(concurrency.worth_gathering(100, &curve(200, 2), OBJECTIVE), 1);
     }
 }

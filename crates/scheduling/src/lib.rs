@@ -10,22 +10,25 @@
 //! - [`replicas`]: which replica gets the next batch; [`lane`]: what one has been sent, and when it
 //!   may be sent more.
 //! - [`gather`]: whether a small batch waits a little for a fuller one.
-//! - [`attention`]: whether a model's thread stays awake for the next message.
+//! - [`spin_wait`]: whether a model's thread stays awake for the next message.
 //! - [`run`]: counting what queries have in common.
 //! - [`parse`]: request bodies into inputs in wire form. [`output`]: a model's text into JSON.
 
 pub mod admission;
-pub mod attention;
 pub mod batch;
 pub mod cache;
+pub mod dispatch;
 pub mod flight;
 pub mod gather;
+pub mod intake;
 pub mod lane;
 pub mod latency;
+pub mod load;
 pub mod output;
 pub mod parse;
 pub mod queue;
 pub mod replicas;
 pub mod run;
+pub mod spin_wait;
 pub mod ticket;
 mod visitors;

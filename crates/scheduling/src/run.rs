@@ -11,42 +11,34 @@ impl<T> Default for Run<T> {
 }
 
 impl<T: Copy + PartialEq> Run<T> {
-    /// One more; if it is another value, the run before it is given to `count`.
-    pub fn add(&mut self, value: T, count: impl Fn(T, usize)) {
+    /// One more. If it is another value: the one before it, and how often it came.
+    pub fn add(&mut self, value: T) -> Option<(T, usize)> {
         match &mut self.0 {
-            Some((same, n)) if *same == value => *n += 1,
-            run => {
-                if let Some((other, n)) = run.replace((value, 1)) {
-                    count(other, n);
-                }
+            Some((same, n)) if *same == value => {
+                *n += 1;
+                None
             }
+            run => run.replace((value, 1)),
         }
     }
 
-    /// The last run is over.
-    pub fn end(self, count: impl Fn(T, usize)) {
-        if let Some((value, n)) = self.0 {
-            count(value, n);
-        }
+    /// The last run.
+    #[must_use]
+    pub fn end(self) -> Option<(T, usize)> {
+        self.0
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::cell::RefCell;
-
     use super::*;
 
     #[test]
     fn each_run_is_counted_once() {
-        let seen = RefCell::new(Vec::new());
-        let count = |value, n| seen.borrow_mut().push((value, n));
         let mut run = Run::default();
-        for value in ['a', 'a', 'b', 'a'] {
-            run.add(value, count);
-        }
-        run.end(count);
-        assert_eq!(seen.into_inner(), [('a', 2), ('b', 1), ('a', 1)]);
-        Run::<char>::default().end(|_, _| panic!("nothing to count"));
+        let mut seen: Vec<_> = ['a', 'a', 'b', 'a'].iter().filter_map(|c| run.add(*c)).collect();
+        seen.extend(run.end());
+        assert_eq!(seen, [('a', 2), ('b', 1), ('a', 1)]);
+        assert_eq!(Run::<char>::default().end(), None);
     }
 }

@@ -15,13 +15,13 @@ const MOST: f64 = 0.9;
 
 /// Watches the pauses between messages.
 #[derive(Debug)]
-pub struct Attention {
+pub struct SpinWait {
     pause_max: Duration,
     heard: Option<Instant>,
     short: f64,
 }
 
-impl Attention {
+impl SpinWait {
     /// Pauses up to `pause_max` are short; zero never stays awake.
     #[must_use]
     pub fn new(pause_max: Duration) -> Self {
@@ -47,11 +47,11 @@ mod tests {
 
     /// What is said after 100 messages, `even` and `odd` apart in turn.
     fn after(max: Duration, even: Duration, odd: Duration, alone: bool) -> Option<Duration> {
-        let (mut attention, mut now) = (Attention::new(max), clock::now());
+        let (mut spin_wait, mut now) = (SpinWait::new(max), clock::now());
         let mut said = None;
         for n in 0..100 {
             now += if n % 2 == 0 { even } else { odd };
-            said = attention.heard(now, alone);
+            said = spin_wait.heard(now, alone);
         }
         said
     }
@@ -68,7 +68,7 @@ mod tests {
     fn nobody_is_waited_for_where_pauses_are_long() {
         let quick = Duration::from_micros(150);
         assert_eq!(after(MAX, quick, Duration::from_millis(2), true), None);
-        let mut attention = Attention::new(MAX);
-        assert_eq!(attention.heard(clock::now(), true), None, "the first of all");
+        let mut spin_wait = SpinWait::new(MAX);
+        assert_eq!(spin_wait.heard(clock::now(), true), None, "the first of all");
     }
 }

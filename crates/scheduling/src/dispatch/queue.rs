@@ -1,0 +1,263 @@
+//! Queries that wait for a replica: earliest deadline first, and in overload fair between the
+//! applications that share the model.
+//!
+//! While all that waits can be answered in time, the order of deadlines loses nothing and is kept.
+//! Otherwise somebody must lose, and then it is whoever has more than a fair share: the next query
+//! is of the application with the least service for its weight (start-time fair queueing), and of
+//! its queries the one that is due first. Every query of a model costs about the same, so that the
+//! number of queries is the measure of service.
+
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
+use std::time::Duration;
+
+use clipper_clock::Instant;
+use smallvec::SmallVec;
+
+use super::query::Key;
+use crate::load::{AppLoad, ObjectiveCounts};
+
+/// Names an application among those that share a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AppId(pub u64);
+
+/// An application and its part of a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Share {
+    /// Whose.
+    pub app: AppId,
+    /// Its service in overload, compared with that of the others.
+    pub weight: u32,
+}
+
+impl Share {
+    /// The same part as everybody else.
+    #[must_use]
+    pub fn equal(app: AppId) -> Self {
+        Self { app, weight: 1 }
+    }
+}
+
+/// Service of one query for an application of weight 1.
+const SERVICE: u64 = 1 << 16;
+/// By so many queries at most an application remembers to have been ahead of the others.
+const AHEAD_MAX: u64 = 512;
+/// Beyond so many waiting applications nobody looks whether all of them can make it.
+const COMPARED_MAX: usize = 16;
+
+#[derive(Debug)]
+struct Node {
+    deadline: Instant,
+    order: u64,
+    key: Key,
+}
+
+impl PartialEq for Node {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Node {}
+
+impl PartialOrd for Node {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Node {
+    /// Reversed: the heap's greatest is the earliest deadline, then the first to arrive.
+    fn cmp(&self, other: &Self) -> Ordering {
+        (other.deadline, other.order).cmp(&(self.deadline, self.order))
+    }
+}
+
+#[derive(Debug)]
+struct AppQueue {
+    share: Share,
+    heap: BinaryHeap<Node>,
+    waiting: usize,
+    latest: Instant,
+    /// Its service for its weight, plus what others had before it came.
+    served: u64,
+}
+
+/// The queue. A query may stand in it twice, by an earlier deadline too; it counts once.
+#[derive(Debug)]
+pub(super) struct FairQueue {
+    apps: Vec<AppQueue>,
+    served: u64,
+    next_order: u64,
+    waiting: usize,
+    objectives: ObjectiveCounts,
+}
+
+impl FairQueue {
+    pub fn new() -> Self {
+        let objectives = ObjectiveCounts::default();
+        Self { apps: Vec::new(), served: 0, next_order: 0, waiting: 0, objectives }
+    }
+
+    /// Queries waiting.
+    pub fn len(&self) -> usize {
+        self.waiting
+    }
+
+    pub fn objectives(&self) -> &ObjectiveCounts {
+        &self.objectives
+    }
+
+    /// What waits by application.
+    pub fn apps(&self) -> SmallVec<[AppLoad; 2]> {
+        let waiting = self.apps.iter().filter(|app| app.waiting > 0);
+        waiting.map(|app| AppLoad { share: app.share, waiting: app.waiting }).collect()
+    }
+
+    fn app_mut(&mut self, share: Share, now: Instant) -> &mut AppQueue {
+        let at = self.apps.iter().position(|app| app.share.app == share.app);
+        let at = at.unwrap_or_else(|| {
+            let heap = BinaryHeap::new();
+            self.apps.push(AppQueue { share, heap, waiting: 0, latest: now, served: self.served });
+            self.apps.len() - 1
+        });
+        let app = &mut self.apps[at];
+        app.share.weight = share.weight.max(1);
+        app
+    }
+
+    /// Adds a query; `counts`: it does not wait yet.
+    pub fn push(
+        &mut self,
+        share: Share,
+        deadline: Instant,
+        key: Key,
+        objective: Duration,
+        counts: bool,
+    ) {
+        let order = self.next_order;
+        self.next_order += 1;
+        let served = self.served;
+        let app = self.app_mut(share, deadline);
+        app.heap.push(Node { deadline, order, key });
+        if !counts {
+            return;
+        }
+        if app.waiting == 0 {
+            app.latest = deadline;
+            app.served = app.served.max(served);
+        }
+        app.latest = app.latest.max(deadline);
+        app.waiting += 1;
+        self.waiting += 1;
+        self.objectives.add(objective);
+    }
+
+    /// A query that was counted waits no more.
+    pub fn forget(&mut self, share: Share, objective: Duration) {
+        self.waiting = self.waiting.saturating_sub(1);
+        self.objectives.remove(objective);
+        let Some(at) = self.apps.iter().position(|app| app.share.app == share.app) else { return };
+        let app = &mut self.apps[at];
+        app.waiting = app.waiting.saturating_sub(1);
+        if app.waiting == 0 {
+            app.heap.clear();
+            // Who has had no more than the others leaves nothing to remember.
+            if self.apps.len() > 1 && self.apps[at].served <= self.served {
+                self.apps.swap_remove(at);
+            } else {
+                self.limit_memory();
+            }
+        }
+    }
+
+    /// Idle applications are forgotten when they are many.
+    fn limit_memory(&mut self) {
+        const IDLE_MAX: usize = 64;
+        if self.apps.len() > IDLE_MAX {
+            self.apps.retain(|app| app.waiting > 0);
+        }
+    }
+
+    /// Takes the next query that `is_waiting`, which still counts until [`Self::forget`].
+    pub fn pop(&mut self, fair: bool, is_waiting: impl Fn(Key) -> bool) -> Option<(Instant, Key)> {
+        let at = self.next_app(fair, &is_waiting)?;
+        let node = self.apps[at].heap.pop()?;
+        Some((node.deadline, node.key))
+    }
+
+    fn next_app(&mut self, fair: bool, is_waiting: &impl Fn(Key) -> bool) -> Option<usize> {
+        let mut best: Option<(usize, u64, Instant)> = None;
+        for (at, app) in self.apps.iter_mut().enumerate() {
+            while app.heap.peek().is_some_and(|node| !is_waiting(node.key)) {
+                app.heap.pop();
+            }
+            let Some(head) = app.heap.peek() else { continue };
+            let served = if fair { app.served } else { 0 };
+            if best.is_none_or(|(_, least, due)| (served, head.deadline) < (least, due)) {
+                best = Some((at, served, head.deadline));
+            }
+        }
+        best.map(|(at, ..)| at)
+    }
+
+    /// A query of an application goes into a batch.
+    pub fn charge(&mut self, share: Share) {
+        if self.apps.len() < 2 {
+            return;
+        }
+        let waiting = self.apps.iter().filter(|app| app.waiting > 0);
+        if let Some(least) = waiting.map(|app| app.served).min() {
+            self.served = self.served.max(least);
+        }
+        let most = self.served + AHEAD_MAX * SERVICE;
+        if let Some(app) = self.apps.iter_mut().find(|app| app.share.app == share.app) {
+            let service = SERVICE / u64::from(app.share.weight.max(1));
+            app.served = (app.served.max(self.served) + service).min(most);
+        }
+    }
+
+    /// Takes a query that is overdue at `now`.
+    pub fn pop_overdue(
+        &mut self,
+        now: Instant,
+        is_waiting: impl Fn(Key) -> bool,
+    ) -> Option<(Instant, Key)> {
+        for app in &mut self.apps {
+            while let Some(head) = app.heap.peek() {
+                if is_waiting(head.key) && head.deadline > now {
+                    break;
+                }
+                let Some(node) = app.heap.pop() else { break };
+                if is_waiting(node.key) {
+                    return Some((node.deadline, node.key));
+                }
+            }
+        }
+        None
+    }
+
+    /// When the first query is due, or earlier.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.apps.iter().filter_map(|app| app.heap.peek()).map(|node| node.deadline).min()
+    }
+
+    /// Whether the last query of some application cannot make it behind all that is due before it:
+    /// `can_make_it(ahead, deadline)`. Never with one application, to whom it makes no difference.
+    pub fn is_overloaded(&self, can_make_it: impl Fn(usize, Instant) -> bool) -> bool {
+        let mut waiting: SmallVec<[(Instant, Instant, usize); COMPARED_MAX]> = SmallVec::new();
+        for app in self.apps.iter().filter(|app| app.waiting > 0) {
+            let Some(head) = app.heap.peek() else { continue };
+            if waiting.len() == COMPARED_MAX {
+                return true;
+            }
+            waiting.push((head.deadline, app.latest, app.waiting));
+        }
+        waiting.len() > 1
+            && waiting.iter().any(|(_, latest, _)| {
+                let before = waiting.iter().filter(|(head, ..)| head <= latest);
+                let ahead: usize = before.map(|(_, _, waiting)| waiting).sum();
+                !can_make_it(ahead.saturating_sub(1), *latest)
+            })
+    }
+}

@@ -1,0 +1,208 @@
+//! Queries become batches, and batches go to replicas.
+
+use clipper_clock::Instant;
+use clipper_domain::ReplicaId;
+
+use super::assignment::{Assignments, Batch};
+use super::query::Key;
+use super::replicas::Replica;
+use super::{Action, BatchId, Count, Dispatcher, Gathering, Query, Unanswered};
+use crate::batch::BatchController;
+use crate::gather;
+use crate::run::Run;
+use crate::ticket::DefaultReason;
+
+/// Queries that have been taken out of the queue for one batch.
+struct Taken<Q> {
+    queries: Vec<Q>,
+    keys: Vec<Key>,
+    deadline: Instant,
+}
+
+impl<Q: Query> Dispatcher<Q> {
+    /// Whether enough queries wait for a batch that is worth its price. If not, it will be sent
+    /// when they do, or after a short wait.
+    pub(super) fn has_gathered(&mut self, now: Instant) -> bool {
+        let waiting = self.queue.len();
+        if waiting == 0 {
+            self.gathering = None;
+            return false;
+        }
+        let Some(replica) = self.replicas.any_idle() else {
+            self.gathering = None;
+            return true;
+        };
+        let objective = self.objective.tightest();
+        let limit = self.replicas.batch_limit(replica, objective);
+        let curve = replica.controller.curve();
+        if waiting >= self.concurrency.worth_gathering(limit, curve, objective) {
+            self.gathering = None;
+            return true;
+        }
+        match self.gathering {
+            Some(gathering) if gathering.until <= now => {
+                if waiting <= gathering.waiting {
+                    self.concurrency.stayed_away();
+                }
+                self.gathering = None;
+                true
+            }
+            Some(_) => false,
+            None => {
+                self.gathering = Some(Gathering { until: now + gather::WAIT, waiting });
+                false
+            }
+        }
+    }
+
+    /// Gives batches to replicas that are idle, or about to be if there is a full batch for them.
+    pub(super) fn dispatch(&mut self, now: Instant) {
+        let round = self.round;
+        let is_overloaded =
+            self.queue.is_overloaded(|ahead, deadline| round.can_make_it(ahead, now, deadline));
+        while self.queue.len() > 0 {
+            let objective = self.objective.tightest();
+            let idle = self.replicas.pick_idle().map(|id| (id, now));
+            let ending = || self.replicas.ending(now, self.queue.len(), objective);
+            let Some((id, begins)) = idle.or_else(ending) else { break };
+            let Some(replica) = self.replicas.get(id) else { continue };
+            let limit = self.replicas.batch_limit(replica, objective);
+            // A guess for a size that was never tried is no reason to give a query up.
+            let curve = replica.controller.curve();
+            let expected = curve.mean(limit.min(self.queue.len()).min(curve.explored));
+            let taken = self.take(limit, begins + expected, is_overloaded, now);
+            if taken.queries.is_empty() {
+                if idle.is_some() {
+                    self.replicas.add_idle(id);
+                }
+                break;
+            }
+            self.send(id, taken, now);
+        }
+    }
+
+    /// Up to `limit` queries that somebody still waits for. Those that would be late if they were
+    /// answered at `end` are given up as long as others can use the place.
+    fn take(&mut self, limit: usize, end: Instant, fair: bool, now: Instant) -> Taken<Q> {
+        let room = limit.min(self.queue.len());
+        let (queries, keys) = (Vec::with_capacity(room), Vec::with_capacity(room));
+        let mut taken = Taken { queries, keys, deadline: now };
+        let (mut limit, mut skipped) = (limit, 0);
+        while taken.keys.len() < limit {
+            let Some((due, key)) = self.queue.pop(fair, |key| self.entries.is_waiting(key)) else {
+                break;
+            };
+            let Some(entry) = self.entries.get_mut(key) else { continue };
+            let (share, objective) = (entry.share, entry.query.objective());
+            if entry.batch_max <= taken.keys.len() {
+                // It needs a smaller batch than this one already is.
+                self.queue.push(share, due, key, objective, false);
+                break;
+            }
+            let until = entry.query.take(now);
+            let others_wait = self.queue.len() > 1;
+            let reason = match until {
+                None => DefaultReason::Late,
+                Some(until) if until < end && others_wait => DefaultReason::overtaken(),
+                Some(until) => {
+                    limit = limit.min(entry.batch_max);
+                    entry.is_waiting = false;
+                    entry.assigned += 1;
+                    taken.queries.push(entry.query.clone());
+                    taken.keys.push(key);
+                    taken.deadline = taken.deadline.max(until);
+                    self.objective.saw(objective);
+                    self.queue.charge(share);
+                    self.queue.forget(share, objective);
+                    continue;
+                }
+            };
+            skipped += 1;
+            self.end_waiting(key, reason);
+        }
+        self.count_some(Count::Skipped, skipped);
+        taken
+    }
+
+    /// Ends a waiting query without an answer, unless a replica has it: its answer may still come.
+    pub(super) fn end_waiting(&mut self, key: Key, reason: DefaultReason) {
+        let Some(entry) = self.entries.get_mut(key) else { return };
+        if std::mem::take(&mut entry.is_waiting) {
+            self.queue.forget(entry.share, entry.query.objective());
+        }
+        if entry.assigned == 0
+            && let Some(entry) = self.entries.remove(key)
+        {
+            self.resolve(entry.query, reason);
+        }
+    }
+
+    fn send(&mut self, id: ReplicaId, taken: Taken<Q>, now: Instant) {
+        let Taken { queries, keys, deadline } = taken;
+        let Some(replica) = self.replicas.get_mut(id) else { return };
+        let batch = BatchId(self.next_batch);
+        self.next_batch += 1;
+        self.in_flight += keys.len();
+        self.concurrency.batch_sent();
+        let (curve, objective) = (replica.controller.curve(), self.objective.tightest());
+        let assignment = Batch::new(batch, keys, deadline, curve, objective);
+        let begins = replica.assignments.push(assignment, now, self.limits.busy);
+        self.actions.push(Action::Send { replica: id, batch, queries: queries.into() });
+        if begins {
+            self.begun(id, now);
+        }
+    }
+
+    /// A replica begins with a batch: its queries wait no more, and this is an attempt.
+    pub(super) fn begun(&mut self, id: ReplicaId, now: Instant) {
+        let Some(batch) = self.replicas.get(id).and_then(|replica| replica.assignments.running())
+        else {
+            return;
+        };
+        // Queries of one request stand one behind the other and are counted together.
+        let mut waited = Run::default();
+        for key in &batch.queries {
+            if let Some(entry) = self.entries.get_mut(*key) {
+                entry.attempts += 1;
+                let counted = waited.add(entry.query.arrived());
+                self.actions.extend(counted.map(|(arrived, n)| counts_wait(arrived, n, now)));
+            }
+        }
+        self.actions.extend(waited.end().map(|(arrived, n)| counts_wait(arrived, n, now)));
+    }
+
+    /// Takes over a replica with what it was sent by another dispatcher.
+    pub(super) fn adopt(&mut self, id: ReplicaId, unanswered: Vec<Unanswered<Q>>, now: Instant) {
+        let (size, curve) = (self.limits.batch_size, self.curve.clone());
+        let controller = BatchController::new(size, self.limits.batch_max, curve);
+        let mut assignments = Assignments::default();
+        for Unanswered { batch, queries } in unanswered {
+            let (mut keys, mut deadline) = (Vec::with_capacity(queries.len()), now);
+            for query in queries.iter() {
+                if query.has_ended() {
+                    keys.push(Key::NONE);
+                    continue;
+                }
+                let key = self.entries.find(query);
+                let key = key.unwrap_or_else(|| self.entries.add(query.clone(), Self::NOBODY));
+                deadline = deadline.max(query.take(now).unwrap_or(now));
+                if let Some(entry) = self.entries.get_mut(key) {
+                    entry.assigned += 1;
+                    entry.attempts = entry.attempts.max(1);
+                }
+                keys.push(key);
+            }
+            self.next_batch = self.next_batch.max(batch.0 + 1);
+            self.in_flight += keys.len();
+            let objective = self.objective.tightest();
+            let mut batch = Batch::new(batch, keys, deadline, controller.curve(), objective);
+            batch.is_adopted = true;
+            assignments.push(batch, now, self.limits.busy);
+        }
+        self.replicas.join(id, Replica { controller, assignments });
+    }
+}
+
+fn counts_wait<Q>(arrived: Instant, queries: usize, now: Instant) -> Action<Q> {
+    Action::Count(Count::Waited(queries, now.saturating_duration_since(arrived)))
+}

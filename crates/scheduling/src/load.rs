@@ -1,0 +1,189 @@
+//! How much a model has to do, and how many more queries can make their deadline behind that.
+//! Pure: an immutable picture that the dispatcher draws and that HTTP workers read.
+//!
+//! The replicas of a model work in rounds: at most one full batch each. A query that is admitted
+//! waits for the end of the round under way, for as many rounds as the queries before it fill, and
+//! takes part in one of its own.
+
+use std::time::Duration;
+
+use clipper_clock::Instant;
+use smallvec::SmallVec;
+
+use crate::dispatch::Share;
+use crate::latency::LatencyCurve;
+
+/// Share of the time until a deadline that is not planned with: for the way to the replica and back
+/// to the client.
+const RESERVE: f64 = 0.08;
+
+/// Classes of objectives: one for each power of two of microseconds.
+const CLASSES: usize = 32;
+
+/// A published round time may be so much off before it is published again.
+const TOLERANCE: f64 = 0.05;
+
+fn class_of(objective: Duration) -> usize {
+    let micros = objective.as_micros().max(1);
+    (micros.ilog2() as usize).min(CLASSES - 1)
+}
+
+/// Waiting queries by objective. Deadlines decide the order, so those with a much looser objective
+/// do not stand before a query, although they came first.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ObjectiveCounts([u32; CLASSES]);
+
+impl ObjectiveCounts {
+    /// One more.
+    pub fn add(&mut self, objective: Duration) {
+        self.0[class_of(objective)] += 1;
+    }
+
+    /// One less.
+    pub fn remove(&mut self, objective: Duration) {
+        let count = &mut self.0[class_of(objective)];
+        *count = count.saturating_sub(1);
+    }
+
+    /// Queries that stand before one with this objective, about.
+    #[must_use]
+    pub fn ahead_of(&self, objective: Duration) -> usize {
+        self.0[..=class_of(objective)].iter().map(|count| *count as usize).sum()
+    }
+}
+
+/// What all replicas of a model take at once, and for how long.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Round {
+    /// Queries of a full batch for each replica; 0 while nothing is known.
+    pub queries: usize,
+    /// Expected time of the slowest batch.
+    pub time: Duration,
+    /// By how much one batch in a hundred exceeds that.
+    pub spread: Duration,
+    /// Expected end of the round under way; `None` while a replica is idle.
+    pub ends: Option<Instant>,
+    /// Batches are larger than any that was seen: their time is a guess.
+    pub is_guess: bool,
+}
+
+impl Round {
+    /// Queries that can be answered by `deadline`, those that wait already included.
+    fn capacity(&self, now: Instant, deadline: Instant) -> usize {
+        let under_way = self.ends.map_or(Duration::ZERO, |ends| {
+            // A round that is overdue may well take as long again.
+            let overdue = now.saturating_duration_since(ends);
+            ends.saturating_duration_since(now).max(overdue).min(self.time)
+        });
+        let left = deadline.saturating_duration_since(now).mul_f64(1.0 - RESERVE);
+        let left = left.saturating_sub(under_way + self.spread);
+        let rounds = left.as_nanos() / self.time.as_nanos().max(1);
+        usize::try_from(rounds).unwrap_or(usize::MAX).saturating_mul(self.queries)
+    }
+
+    /// Whether a query that finds `ahead` others before it at `now` can be answered by `deadline`.
+    /// Always, if none is before it: somebody has to find out whether the model has become
+    /// faster.
+    #[must_use]
+    pub fn can_make_it(&self, ahead: usize, now: Instant, deadline: Instant) -> bool {
+        ahead == 0 || self.queries == 0 || ahead < self.capacity(now, deadline)
+    }
+}
+
+/// What waits of one application.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AppLoad {
+    /// Whose.
+    pub share: Share,
+    /// Queries.
+    pub waiting: usize,
+}
+
+/// The picture of one moment.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Load {
+    /// Replicas that take batches.
+    pub replicas: usize,
+    /// Queries waiting.
+    pub waiting: usize,
+    /// The same by objective.
+    pub objectives: ObjectiveCounts,
+    /// The same by application.
+    pub apps: SmallVec<[AppLoad; 2]>,
+    /// What the replicas take at once.
+    pub round: Round,
+    /// What the replica that answered last has learned; where a new one starts.
+    pub curve: LatencyCurve,
+}
+
+/// Queries that ask to be admitted together.
+#[derive(Debug, Clone, Copy)]
+pub struct Asking {
+    /// Of whom.
+    pub share: Share,
+    /// How many.
+    pub queries: usize,
+    /// Their latency objective.
+    pub objective: Duration,
+    /// When they are due.
+    pub deadline: Instant,
+}
+
+impl Load {
+    /// How many of the asking queries can make their deadline behind what waits, and behind `more`
+    /// that the picture does not show yet. In the order of deadlines, or, if that is more, with the
+    /// fair share of their application.
+    #[must_use]
+    pub fn room(&self, asking: &Asking, more: usize, now: Instant) -> usize {
+        let Asking { share, queries, objective, deadline } = *asking;
+        let ahead = self.objectives.ahead_of(objective) + more;
+        if self.round.queries == 0 || (queries == 1 && ahead == 0) {
+            return queries;
+        }
+        let capacity = self.round.capacity(now, deadline);
+        let mut room = capacity.saturating_sub(ahead).max(self.fair_room(share, capacity));
+        if ahead == 0 {
+            // Nobody is kept waiting by a round that goes at once, and somebody has to find out
+            // whether the model has become faster.
+            room = room.max(self.round.queries);
+        }
+        if self.round.is_guess && room > 0 {
+            return queries;
+        }
+        room.min(queries)
+    }
+
+    fn fair_room(&self, share: Share, capacity: usize) -> usize {
+        if self.apps.is_empty() {
+            return 0;
+        }
+        let is_own = |app: &&AppLoad| app.share.app == share.app;
+        let own = self.apps.iter().find(is_own).map_or(0, |app| app.waiting);
+        let others = self.apps.iter().filter(|app| !is_own(app));
+        let others: usize = others.map(|app| app.share.weight as usize).sum();
+        let weight = share.weight.max(1) as usize;
+        (capacity.saturating_mul(weight) / (weight + others)).saturating_sub(own)
+    }
+
+    /// Whether somebody who has the `published` picture may decide otherwise than with this one.
+    #[must_use]
+    pub fn differs(&self, published: &Self) -> bool {
+        let is_off = |a: Duration, b: Duration| {
+            let (a, b) = (a.as_secs_f64(), b.as_secs_f64());
+            (a - b).abs() > TOLERANCE * a.max(b)
+        };
+        let (new, old) = (&self.round, &published.round);
+        let queues = self.waiting > 0 || published.waiting > 0;
+        self.replicas != published.replicas
+            || new.queries != old.queries
+            || new.is_guess != old.is_guess
+            || self.curve.explored != published.curve.explored
+            || is_off(new.time, old.time)
+            || is_off(new.time + new.spread, old.time + old.spread)
+            || queues
+                && (new.ends != old.ends
+                    || self.waiting != published.waiting
+                    || self.apps != published.apps
+                    || self.objectives != published.objectives)
+    }
+}
