@@ -101,6 +101,24 @@ def test_inputs_that_are_none_are_not_sent(http: FakeHttp, x: Any) -> None:
     assert http.seen == []
 
 
+@pytest.mark.parametrize(
+    ("ask", "reason"),
+    [
+        (lambda c: c.predict("a", 5), r"one number is a list of one: \[5\]"),
+        (lambda c: c.predict("a", np.zeros((2, 2))), "several inputs go to predict_batch"),
+        (lambda c: c.predict("a", None), r"not nothing \(None\)"),
+        (lambda c: c.predict_batch("a", "text"), "several inputs are a list of them, not a str"),
+        (lambda c: c.predict_batch("a", b"bytes"), "not a bytes"),
+        (lambda c: c.predict_batch("a", {"x": 1}), "not a dict"),
+        (lambda c: c.predict_batch("a", np.zeros(2)), "one number is a list of one"),
+    ],
+)
+def test_an_input_that_is_none_is_told_what_one_is(http: FakeHttp, ask: Any, reason: str) -> None:
+    with pytest.raises(BadInput, match=reason):
+        ask(Client(http.url))
+    assert http.seen == []
+
+
 def test_a_batch(http: FakeHttp) -> None:
     http.answer(BATCH)
     first, second = Client(http.url).predict_batch("app", np.array([[1.0], [2.0]]), version="3")

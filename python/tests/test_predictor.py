@@ -12,7 +12,7 @@ import pytest
 from clipper_serving import ConfigurationError, InputType, container
 from clipper_serving.input_types import decode_one, encode_one
 from clipper_serving.predictor import Predictor
-from clipper_serving.serving import Settings
+from clipper_serving.serving import Settings, _warn_of_misspelt
 
 
 def frames(values: list[float]) -> list[bytes]:
@@ -163,6 +163,14 @@ def test_variables_of_a_kubernetes_service_are_left_alone(
     caplog.clear()
     assert Settings(port=1, metrics_port=2).replica(env).address == "tcp://10.0.0.1:1"
     assert caplog.text == ""
+
+
+def test_a_misspelt_variable_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    env = {"CLIPPER_INPUT_TYP": "ints", "CLIPPER_SERVICE_PORT": "1", "CLIPPER_RPC_ADDR": "x", **ENV}
+    _warn_of_misspelt(env)
+    assert [record.getMessage() for record in caplog.records] == [
+        "CLIPPER_INPUT_TYP is not read by a container; did you mean CLIPPER_INPUT_TYPE?"
+    ]
 
 
 def test_a_decorated_function_is_still_a_function() -> None:

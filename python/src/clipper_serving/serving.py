@@ -19,7 +19,13 @@ from .loaders import model_being_loaded
 from .metrics_server import MetricsServer
 from .predictor import PredictFn, Predictor
 from .rpc import Replica, RpcClient, Timing
-from .stopping import StopSignal, is_supervised, stop_on_signals, stop_with_parent
+from .stopping import (
+    LIFELINE_VARIABLE,
+    StopSignal,
+    is_supervised,
+    stop_on_signals,
+    stop_with_parent,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -144,6 +150,7 @@ def run(
         stop = StopSignal()
         stop_on_signals(stop)
         stop_with_parent(stop, env)
+    _warn_of_misspelt(env)
     client = RpcClient(
         replica,
         Predictor(fn, replica.input_type, stacked),
@@ -201,6 +208,36 @@ def container(
         name, version, input_type, host, port, stacked, metrics_host, metrics_port, build
     )
     return lambda fn: Container(fn, settings)
+
+
+VARIABLES = (
+    "CLIPPER_MODEL_NAME",
+    "CLIPPER_MODEL_VERSION",
+    "CLIPPER_MODEL_PATH",
+    BUILD_VARIABLE,
+    "CLIPPER_INPUT_TYPE",
+    "CLIPPER_IP",
+    "CLIPPER_PORT",
+    "CLIPPER_CONTAINER_METRICS_HOST",
+    "CLIPPER_CONTAINER_METRICS_PORT",
+    LIFELINE_VARIABLE,
+)
+"""Those that a container reads."""
+
+_ALIKE = 0.85
+
+
+def _warn_of_misspelt(env: Mapping[str, str]) -> None:
+    """Name the variables that look like a container's and are none; others are somebody else's."""
+    foreign = [name for name in env if name.startswith("CLIPPER_") and name not in VARIABLES]
+    if not foreign:
+        return
+    # Only now: it costs memory.
+    from difflib import get_close_matches
+
+    for name in foreign:
+        for meant in get_close_matches(name, VARIABLES, 1, _ALIKE):
+            _log.warning("%s is not read by a container; did you mean %s?", name, meant)
 
 
 def _required(value: str | int | None, env: Mapping[str, str], variable: str, what: str) -> str:

@@ -63,11 +63,20 @@ def encode_input(value: Any) -> Any:
         return base64.b64encode(value).decode("ascii")
     if isinstance(value, np.ndarray):
         if value.ndim != 1:
-            raise BadInput(f"an input is a 1-D array, not one of {value.ndim} dimensions")
+            raise BadInput(
+                f"an input is an array of one dimension, not of {value.ndim}; several inputs go "
+                "to predict_batch"
+            )
         return value.tolist()
     if isinstance(value, (list, tuple)):
         return [item.item() if isinstance(item, np.generic) else item for item in value]
-    raise BadInput(f"an input cannot be a {type(value).__name__}")
+    what = "nothing (None)" if value is None else f"of type {type(value).__name__}"
+    advice = f"; one number is a list of one: [{value}]" if _is_number(value) else ""
+    raise BadInput(f"an input is a list of numbers, a string or bytes, not {what}{advice}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (bool, int, float, np.number))
 
 
 def predict_body(value: Any, version: str | None) -> bytes:
@@ -77,6 +86,8 @@ def predict_body(value: Any, version: str | None) -> bytes:
 
 def batch_body(values: Inputs, version: str | None) -> bytes:
     """The request for several inputs; a 2-D array counts as one input for each row."""
+    if isinstance(values, (str, bytes, bytearray, Mapping)):
+        raise BadInput(f"several inputs are a list of them, not a {type(values).__name__}")
     return _body({"input_batch": [encode_input(value) for value in values]}, version)
 
 
