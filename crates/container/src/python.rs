@@ -19,6 +19,11 @@ const MAIN: &str = "\
 
 import sys
 
+if sys.version_info < (3, 9):
+    # In the words of an old Python, which cannot read the package.
+    found = \".\".join(map(str, sys.version_info[:3]))
+    sys.exit(\"a Python model needs Python 3.9 or later, and %s is %s\" % (sys.executable, found))
+
 from clipper_serving.__main__ import start
 
 sys.argv.insert(1, \"serve\")

@@ -9,7 +9,9 @@ def start() -> int:
     """Run the command line, after a look at what it needs."""
     if sys.version_info < PYTHON_MIN:
         wanted = ".".join(map(str, PYTHON_MIN))
-        print(f"clipper-serving needs Python {wanted}, not {sys.version}", file=sys.stderr)
+        found = ".".join(map(str, sys.version_info[:3]))
+        what = f"clipper-serving needs Python {wanted} or later, and {sys.executable} is {found}"
+        print(what, file=sys.stderr)
         return 1
     try:
         import numpy as _numpy
