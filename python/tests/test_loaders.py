@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import sys
 from collections.abc import Callable
@@ -140,6 +141,18 @@ def test_a_function_in_a_file_may_import_its_neighbours(
         "def predict(xs):\n    return [x * FACTOR for x in xs]\n"
     )
     assert load_model(f"{tmp_path}/model_file.py:predict")([1, 2]) == [2, 4]
+
+
+def test_a_model_that_is_changed_twice_in_a_second(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    path = tmp_path / "twice.py"
+    for n in (1, 2):
+        path.write_text(f"def predict(xs):\n    return [{n} for x in xs]\n")
+        os.utime(path, (1, 1))
+        assert load_model(f"{path}:predict")([0]) == [n]
+    assert [found.name for found in tmp_path.iterdir()] == ["twice.py"]
 
 
 def test_a_function_in_a_module() -> None:

@@ -7,6 +7,7 @@ file runs the code in it: load only what you trust.
 from __future__ import annotations
 
 import importlib
+import importlib.machinery
 import importlib.util
 import inspect
 import os
@@ -14,7 +15,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any, Callable, Union
 
 import numpy as np
@@ -271,12 +272,23 @@ def _import(module: str, packages: str) -> Any:
         raise ModelLoadError(hint) from error
 
 
+class _SourceLoader(importlib.machinery.SourceFileLoader):
+    """Reads the source itself: Python tells an old bytecode file by its source's time in whole
+    seconds, so that a model changed twice in one second would be the old one."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        path = self.get_filename(fullname)
+        code: CodeType = self.source_to_code(self.get_data(path), path)
+        return code
+
+
 def _import_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise ModelLoadError(f"no such file: {path}")
     path = path.resolve()
     sys.path.insert(0, str(path.parent))
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    loader = _SourceLoader(path.stem, str(path))
+    spec = importlib.util.spec_from_file_location(path.stem, path, loader=loader)
     if spec is None or spec.loader is None:
         raise ModelLoadError(f"{path} cannot be imported")
     module = importlib.util.module_from_spec(spec)
