@@ -33,10 +33,10 @@ print(build_of(sys.argv[1], serving._files_read.paths))
 """
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    folder = tmp_path / "a"
-    folder.mkdir()
+@pytest.fixture(params=["a", ".hidden/a", "site-packages/a"])
+def folder(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    folder = tmp_path / str(request.param)
+    folder.mkdir(parents=True)
     (folder / "model.py").write_text(MODEL)
     (folder / "neighbour.py").write_text("FACTOR = 2\n")
     (folder / "weights.json").write_text("[1, 2]")

@@ -27,6 +27,7 @@ _LIBRARIES = tuple(
     }
     | {os.path.realpath(os.path.dirname(__file__)) + os.sep}
 )
+_PACKAGES = ("site-packages", "dist-packages")
 _SYSTEM = ("/proc/", "/sys/", "/dev/", "/etc/", "/usr/", "/lib")
 
 
@@ -73,7 +74,7 @@ def build_of(spec: str | None, read: Iterable[str]) -> str:
         files.update(_modules_below(folder))
     digest = _Digest()
     for path in sorted(files):
-        if os.path.isfile(path) and not _is_library(path):
+        if os.path.isfile(path) and _counts(path, folder):
             _add_file(digest, path, folder)
     return digest.text()
 
@@ -110,13 +111,18 @@ def _modules_below(folder: str) -> Iterator[str]:
             yield os.path.realpath(file)
 
 
-def _is_library(path: str) -> bool:
-    """Whether a file belongs to the machine and not to the model; hidden ones are caches."""
-    if path.endswith((".pyc", ".pyo")) or "/site-packages/" in path or "/dist-packages/" in path:
-        return True
-    if any(part.startswith(".") for part in path.split(os.sep)):
-        return True
-    return path.startswith(_LIBRARIES) or path.startswith(_SYSTEM)
+def _counts(path: str, folder: str) -> bool:
+    """Whether a file belongs to the model and not to the machine; hidden ones are caches.
+
+    The model's own folder may be anywhere, also where otherwise the system or something hidden is.
+    """
+    if path.endswith((".pyc", ".pyo")):
+        return False
+    is_beside = path.startswith(folder + os.sep)
+    parts = (os.path.relpath(path, folder) if is_beside else path).split(os.sep)
+    if any(part.startswith(".") or part in _PACKAGES for part in parts):
+        return False
+    return is_beside or not path.startswith((*_LIBRARIES, *_SYSTEM))
 
 
 def _add_file(digest: _Digest, path: str, folder: str) -> None:
