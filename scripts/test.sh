@@ -7,7 +7,8 @@
 #
 # Needs Rust; gets the rest by itself where it is missing: redis-server, openssl, prometheus and
 # Python by apt-get (as root or with sudo), what test-requirements*.txt name into .venv. Without
-# anything missing it needs no network. Arguments go to `cargo test`, for example: scripts/test.sh --test all check_config
+# anything missing it needs no network. `scripts/test.sh prepare` installs and runs nothing. Other
+# arguments go to `cargo test`, for example: scripts/test.sh --test all check_config
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -93,6 +94,7 @@ need curl curl
 command -v promtool >/dev/null || apt_install prometheus ||
     say "prometheus cannot be installed here: its tests are skipped"
 make_venv
+[ "${1:-}" = prepare ] && exit
 export CLIPPER_TEST_PYTHON="$PWD/$venv_python"
 export CARGO_TERM_COLOR=never
 
@@ -100,7 +102,7 @@ log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 failed=0
 
-cargo test --locked --no-fail-fast "$@" 2>&1 | tee "$log" || failed=1
+cargo test --locked --workspace --no-fail-fast "$@" 2>&1 | tee "$log" || failed=1
 # Each of its own: both have a conftest.py. The second uses the binary that was built above.
 for folder in python/tests tests/system; do
     printf '     Running %s\n' "$folder" | tee -a "$log"

@@ -1,6 +1,6 @@
 """Goodput of scikit-learn models with batches of one and with batches that the server chooses.
 
-    python benches/python/models.py [--clipper target/release/clipper] [--seconds 4]
+    python benches/python/models.py [--clipper target/dist/clipper] [--seconds 4]
 
 Needs scikit-learn and the package in python/. For each model the script starts a server and one
 container, then lets `clipper bench` search for the highest rate at which 99 % of the inputs are
@@ -123,7 +123,7 @@ def measure(options, model, batch_size, folder):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--clipper", default=ROOT / "target/release/clipper")
+    parser.add_argument("--clipper", default=ROOT / "target/dist/clipper")
     parser.add_argument("--seconds", type=float, default=4)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--slo-ms", type=int, default=100)

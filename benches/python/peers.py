@@ -144,7 +144,7 @@ def wrk(running, connections, seconds, same, folder):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--clipper", type=Path, default=ROOT / "target/release/clipper")
+    parser.add_argument("--clipper", type=Path, default=ROOT / "target/dist/clipper")
     parser.add_argument("--original", help="folder of the original's rpc.py")
     parser.add_argument("--mosec", help="a Python that has mosec")
     parser.add_argument("--seconds", type=int, default=5)

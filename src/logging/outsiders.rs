@@ -1,6 +1,6 @@
 //! The allowance of lines that whoever connects can cause; one for the whole process.
 //!
-//! Every line about a stranger's connection or message asks [`line`] first:
+//! Every line about a stranger's connection or message asks [`line()`] first:
 //!
 //! ```ignore
 //! if let Some(left_out) = outsiders::line("http_parse", peer.ip()) {

@@ -7,7 +7,7 @@ use std::fmt;
 
 use super::{AppName, AppSpec, AppUpdate, Deployment, InputType, ModelId, ModelName, ModelSpec};
 
-/// A change a user asks for. Imperative; what came of it is an [`crate::store::event::Event`].
+/// A change a user asks for. Imperative; what came of it is an event of the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
     /// Register an application.

@@ -244,5 +244,5 @@ fn read(output: &Value, element: Element) -> Result<Output, String> {
 }
 
 #[cfg(test)]
-#[path = "conformance.rs"]
-mod conformance;
+#[path = "conformance_tests.rs"]
+mod conformance_tests;

@@ -44,7 +44,7 @@ pub enum ZmtpError {
     /// Reserved bits, or a command that says that more follows.
     #[error("the peer sends a frame with the invalid flags {0:#04x}")]
     Flags(u8),
-    /// Over [`Limits::frames_max`].
+    /// Over [`crate::zmtp::Limits::frames_max`].
     #[error(
         "the peer sends a message of more than {max} frames ({})",
         LimitName(Limit::Frames, *of)
@@ -55,7 +55,7 @@ pub enum ZmtpError {
         /// What it is for.
         of: LimitsOf,
     },
-    /// Over [`Limits::frame_max_bytes`].
+    /// Over [`crate::zmtp::Limits::frame_max_bytes`].
     #[error(
         "the peer sends a frame of {bytes} bytes; the limit is {max} ({})",
         LimitName(Limit::FrameBytes, *of)
@@ -68,7 +68,7 @@ pub enum ZmtpError {
         /// What it is for.
         of: LimitsOf,
     },
-    /// Over [`Limits::message_max_bytes`].
+    /// Over [`crate::zmtp::Limits::message_max_bytes`].
     #[error(
         "the peer sends a message of more than {max} bytes ({})",
         LimitName(Limit::MessageBytes, *of)
