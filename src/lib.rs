@@ -12,6 +12,7 @@ pub mod bootstrap;
 pub mod children;
 pub mod cli;
 pub mod config;
+pub mod deploy;
 pub mod http;
 pub mod logging;
 pub mod metrics;

@@ -41,7 +41,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("rpc", &["config", "logging", "metrics"]),
     ("children", &["config", "metrics"]),
     ("actors", &["children", "config", "logging", "metrics", "rpc", "store"]),
-    ("http", &["actors", "config", "metrics", "store"]),
+    ("deploy", &["actors", "config", "store"]),
+    ("http", &["actors", "config", "deploy", "metrics", "store"]),
     ("bootstrap", &["actors", "config", "store"]),
     (
         "server",
@@ -50,6 +51,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "bootstrap",
             "children",
             "config",
+            "deploy",
             "http",
             "logging",
             "metrics",

@@ -17,7 +17,7 @@
 //! With Redis, a `RedisWatcher` on a thread of its own stands before `CatalogWriter`: changes and
 //! what others have changed in the tables come through it.
 //!
-//! A [`deploy`]ment has `ContainerPool` start replicas that no `Model` knows, sends the first one a
+//! A [deployment](crate::deploy) has `ContainerPool` start replicas that no `Model` knows, sends the first one a
 //! trial batch past everything else, and only then asks for the change of metadata.
 //!
 //! `App` answers with a [`prediction`], which its handler waits for; feedback goes from it to the
@@ -37,9 +37,6 @@ pub mod container;
 mod container_list;
 pub mod container_pool;
 pub mod data_plane;
-pub mod deploy;
-pub mod deploy_progress;
-mod deploy_trial;
 pub mod directory;
 pub mod feedback;
 pub mod file_sd;
@@ -59,7 +56,6 @@ pub mod router;
 pub mod supervisor;
 pub mod trial;
 mod vigil;
-pub mod warm_up;
 pub mod watchdog;
 
 #[cfg(test)]

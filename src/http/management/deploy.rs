@@ -22,9 +22,9 @@ use tokio::sync::mpsc;
 use tokio::time::Interval;
 
 use super::{Failure, POST_ALLOW, names, respond, tell_failure};
-use crate::actors::deploy::{DeployRequest, Deployer};
-use crate::actors::deploy_progress::{Failed, Progress};
 use crate::config::Deploy;
+use crate::deploy::progress::{Failed, Progress};
+use crate::deploy::{DeployRequest, Deployer};
 use crate::http::body::{self, BodyLimits};
 use crate::http::errors::{self, ApiError, other_method, shown};
 use crate::http::health::Readiness;

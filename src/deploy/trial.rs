@@ -9,12 +9,12 @@ use smallvec::SmallVec;
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
-use super::container::Container;
-use super::deploy::{DeployRequest, Deployer};
-use super::deploy_progress::{Progress, answered};
-use super::messages::RunBatch;
-use super::trial::{GrowTrial, TrialState};
+use super::deployer::{DeployRequest, Deployer};
+use super::progress::{Progress, answered};
 use super::warm_up::{Bounds, WarmUp};
+use crate::actors::container::Container;
+use crate::actors::messages::RunBatch;
+use crate::actors::trial::{GrowTrial, TrialState};
 use clipper_clock::{self as clock, Instant};
 use clipper_domain::{Deployment, Input, LatencySlo, ModelId};
 use clipper_scheduling::flight::{Flight, Waiter};

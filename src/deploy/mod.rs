@@ -9,58 +9,30 @@
 //! Queries go to a version when all its replicas are there and its cost is known ([`warm_up`]): a
 //! new version is not to drown in what those of the old one took.
 //!
-//! [`warm_up`]: super::warm_up
-//!
 //! Whoever stops waiting (its future is dropped) ends the trial, unless the change is under way.
+
+mod deployer;
+pub mod progress;
+mod trial;
+pub mod warm_up;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
-use super::container_pool::ContainerPool;
-use super::data_plane::DataPlane;
-use super::deploy_progress::{Failed, Progress};
-use super::deploy_trial::{Phase, tell};
-use super::kept::Kept;
-use super::trial::{EndTrial, StartTrial, Trial};
-use crate::config::ManagementConfig;
+pub use self::deployer::{DeployRequest, Deployer};
+use self::progress::{Failed, Progress};
+use self::trial::{Phase, tell};
+use crate::actors::container_pool::ContainerPool;
+use crate::actors::kept::Kept;
+use crate::actors::trial::{EndTrial, StartTrial, Trial};
+use crate::store::ChangeError;
 use crate::store::event::Origin;
-use crate::store::{CatalogView, ChangeError, SharedWriter};
 use clipper_clock as clock;
-use clipper_domain::{Command, Deployment, Input, ModelId};
+use clipper_domain::{Command, Deployment, ModelId};
 use clipper_scheduling::latency::LatencyCurve;
-
-/// What to deploy and how to try it out.
-#[derive(Debug)]
-pub struct DeployRequest {
-    /// What is registered if it works.
-    pub deployment: Deployment,
-    /// What one replica has to answer: each list is one batch.
-    pub batches: Vec<Vec<Input>>,
-    /// What its warm-up is made of; at least one.
-    pub examples: Vec<Input>,
-    /// For the whole of it.
-    pub timeout: Duration,
-}
-
-/// Carries deployments out. Shared by all threads.
-pub struct Deployer {
-    /// The data plane.
-    pub plane: Arc<DataPlane>,
-    /// Who starts processes.
-    pub pool: Kept<ContainerPool>,
-    /// Who changes metadata.
-    pub writer: SharedWriter,
-    /// The metadata.
-    pub view: CatalogView,
-    /// Limits.
-    pub config: ManagementConfig,
-    /// Deployments under way.
-    pub running: AtomicUsize,
-}
 
 /// A place among the deployments under way.
 struct Place<'d>(&'d AtomicUsize);

@@ -1,0 +1,41 @@
+//! What a deployment works on, and what is asked of it.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+
+use crate::actors::container_pool::ContainerPool;
+use crate::actors::data_plane::DataPlane;
+use crate::actors::kept::Kept;
+use crate::config::ManagementConfig;
+use crate::store::{CatalogView, SharedWriter};
+use clipper_domain::{Deployment, Input};
+
+/// What to deploy and how to try it out.
+#[derive(Debug)]
+pub struct DeployRequest {
+    /// What is registered if it works.
+    pub deployment: Deployment,
+    /// What one replica has to answer: each list is one batch.
+    pub batches: Vec<Vec<Input>>,
+    /// What its warm-up is made of; at least one.
+    pub examples: Vec<Input>,
+    /// For the whole of it.
+    pub timeout: Duration,
+}
+
+/// Carries deployments out. Shared by all threads.
+pub struct Deployer {
+    /// The data plane.
+    pub plane: Arc<DataPlane>,
+    /// Who starts processes.
+    pub pool: Kept<ContainerPool>,
+    /// Who changes metadata.
+    pub writer: SharedWriter,
+    /// The metadata.
+    pub view: CatalogView,
+    /// Limits.
+    pub config: ManagementConfig,
+    /// Deployments under way.
+    pub running: AtomicUsize,
+}
