@@ -5,7 +5,7 @@ use super::section::section;
 
 /// What programs need to find themselves, their language, their libraries and their devices. No
 /// credentials.
-const PASS_ENVIRONMENT: [&str; 21] = [
+const PASS_ENVIRONMENT: [&str; 22] = [
     "PATH",
     "HOME",
     "USER",
@@ -26,6 +26,7 @@ const PASS_ENVIRONMENT: [&str; 21] = [
     "CUDA_*",
     "NVIDIA_*",
     "ROCR_*",
+    "ORT_*",
     "RUST_BACKTRACE",
 ];
 

@@ -288,12 +288,12 @@ fn line_08d_what_a_killed_wrapper_leaves_behind_ends_too() {
 #[ignore = "a figure that depends on the machine's speed"]
 fn line_01_figure_time_to_the_next_answer() {
     let folder = tempfile::tempdir().unwrap();
-    let server = python_server(folder.path(), "[rpc]\nsilence_timeout_ms = 1500", 2, MODEL);
-    server.await_replicas("m", 2);
+    let server = python_server(folder.path(), "[rpc]\nsilence_timeout_ms = 1500", 1, MODEL);
+    server.await_replicas("m", 1);
     assert_eq!(ask(&server, "hang"), None);
-    let given_up =
-        || server.log().iter().filter(|l| l.contains("container process is ended")).count();
-    until("both are given up", || (given_up() == 2).then_some(()));
+    until("the connection is given up", || {
+        server.log().iter().any(|line| line.contains("container process is ended")).then_some(())
+    });
     let started = std::time::Instant::now();
     await_answer(&server);
     println!("answered again {:?} after the giving-up", started.elapsed());
