@@ -13,6 +13,7 @@ use clipper_onnx::{EngineInfo, EngineOptions, OnnxError, OnnxModel};
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::e2e::support::server::Server as Clipper;
 use crate::support::container_server::Server;
 
 /// The Python that has what `scripts/test-requirements.txt` names.
@@ -221,5 +222,47 @@ fn an_input_that_the_model_refuses_spoils_only_itself() {
         assert_eq!(answers[0], model.predict(&batch[..1])[0]);
         assert_eq!(answers[1], Err("expected 5 floats, got 1 (4 bytes)".to_owned()));
         assert_eq!(answers[2], model.predict(&batch[2..])[0]);
+    }
+}
+
+/// `clipper deploy`, in a shell where `environment` is active: its exit code and what it said.
+fn deploy(
+    server: &Clipper,
+    file: &Path,
+    engine: &str,
+    environment: Option<&Path>,
+) -> (i32, String) {
+    let mut command = Command::new(crate::binary());
+    command
+        .arg("deploy")
+        .arg(file)
+        .args(["--app", "tree", "--slo-ms", "30000", "--default-output", "-1"])
+        .args(["--input-type", "floats", "--engine", engine, "--url"])
+        .arg(format!("http://{}", server.management))
+        .env_remove("VIRTUAL_ENV");
+    if let Some(environment) = environment {
+        command.env("VIRTUAL_ENV", environment);
+    }
+    let output = command.output().unwrap();
+    let says = [output.stdout, output.stderr].concat();
+    (output.status.code().unwrap(), String::from_utf8(says).unwrap())
+}
+
+#[test]
+fn line_b_deploy_serves_by_onnx_runtime_what_the_builtin_engine_refuses() {
+    let (folder, cases) = exports();
+    let server = Clipper::start();
+    let file = folder.join("tree_2.onnx");
+    let (code, says) = deploy(&server, &file, "builtin", None);
+    assert_eq!(code, 1, "{says}");
+    assert!(says.contains("TreeEnsembleClassifier") && says.contains("Nothing was"), "{says}");
+    let (code, says) = deploy(&server, &file, "auto", Some(&virtual_env()));
+    assert_eq!(code, 0, "{says}");
+    let labels = |case: &&Case| case.file == "tree_2.onnx" && case.output == "label";
+    let case = cases.iter().find(labels).unwrap();
+    for (row, expected) in case.rows.iter().zip(&case.expected).take(20) {
+        let answer = server.predict("tree", &serde_json::json!({"input": row}));
+        assert!(!answer.is_default(), "{answer:?}");
+        assert_eq!(answer.output(), expected);
     }
 }

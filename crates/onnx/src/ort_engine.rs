@@ -44,7 +44,8 @@ fn session(environment: &Environment, path: &Path, threads: usize) -> Result<Ses
     let builder = builder.with_intra_threads(threads).map_err(|error| error.to_string())?;
     // Threads that spin would take the cores from other replicas and from the server.
     let builder = builder.with_intra_op_spinning(false).map_err(|error| error.to_string())?;
-    let builder = builder.with_log_level(LogLevel::Error);
+    // What it says of a failure is in the error as well.
+    let builder = builder.with_log_level(LogLevel::Fatal);
     let mut builder = builder.map_err(|error| error.to_string())?;
     builder.commit_from_file(path).map_err(|error| error.to_string())
 }
