@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -170,10 +171,20 @@ def test_first_python_model(terminal: Terminal) -> None:
         use(terminal, block)
 
 
+SUPERVISED_TOML = f"""
+[[model]]
+name = "digits-model"
+version = "1"
+input_type = "doubles"
+container = {{ runtime = "python", function = "model.py:predict", python = "{sys.executable}" }}
+"""
+
+
 def test_operations(terminal: Terminal) -> None:
     if not shutil.which("prometheus"):
         pytest.skip("prometheus is not installed (Debian: the package prometheus)")
     terminal.write("clipper.toml", SUM_TOML)
+    terminal.write("supervised.toml", SUPERVISED_TOML)
     terminal.write("model.py", SUM_SOURCE)
     container = "python -m clipper_serving serve model.py:predict --name sum --version 1"
     terminal.run("pip install ./python")
@@ -190,8 +201,14 @@ def test_operations(terminal: Terminal) -> None:
                 terminal.run(container)
                 bench = "clipper bench --app sum --input-len 10 --inputs zipf:1.0:100"
                 terminal.run(bench)
+            elif command.startswith("clipper admin replicas"):
+                if not any("supervised" in running for running in terminal.running):
+                    terminal.end()
+                    terminal.run("clipper serve --config supervised.toml --data-dir other")
+                terminal.run(command)
             elif command.startswith("clipper bench"):
-                if not terminal.running:
+                if not any("clipper.toml" in running for running in terminal.running):
+                    terminal.end()
                     terminal.run("clipper serve --config clipper.toml")
                     terminal.run(container)
                 terminal.run(command)
