@@ -76,7 +76,10 @@ pub fn run(loaded: Loaded) -> Result<(), String> {
 }
 
 async fn start(loaded: Loaded) -> Result<Running, String> {
-    let Loaded { config, base_dir } = loaded;
+    let Loaded { config, base_dir, warnings } = loaded;
+    for warning in warnings {
+        warn!("environment: {warning}");
+    }
     let readiness = Readiness::new();
     let metrics = Metrics::new();
     metrics.show_log_lines_lost(logging::lost_lines());

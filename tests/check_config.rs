@@ -213,9 +213,8 @@ fn serve_reports_every_fault_of_file_and_environment() {
     assert_eq!(output.status.code(), Some(1));
     let stderr = String::from_utf8(output.stderr).unwrap();
     let lines: Vec<&str> = stderr.lines().collect();
-    assert_eq!(lines.len(), 3, "{stderr}");
+    // CLIPPER_QUERY_ADR may be somebody else's: no fault, a warning of a server that runs.
+    assert_eq!(lines.len(), 2, "{stderr}");
     assert!(lines[0].contains("c.toml:2: http.backlog: "), "{stderr}");
-    assert!(lines[1].starts_with("CLIPPER_QUERY_ADR: "), "{stderr}");
-    assert!(lines[1].ends_with("did you mean CLIPPER_QUERY_ADDR?"), "{stderr}");
-    assert!(lines[2].starts_with("CLIPPER_RPC__FRAMES_MAX: rpc.frames_max: "), "{stderr}");
+    assert!(lines[1].starts_with("CLIPPER_RPC__FRAMES_MAX: rpc.frames_max: "), "{stderr}");
 }

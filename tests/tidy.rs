@@ -31,8 +31,8 @@ const MACHINE_PATHS: &[&str] = &[
 ];
 
 /// Each module of the server and the modules it may name, besides itself. Arrows point one way:
-/// http -> actors -> {store, rpc} -> {config, logging, metrics}. Arrows between crates are the compiler's
-/// business.
+/// http -> actors -> {store, rpc} -> {config, logging, metrics}. Arrows between crates are the
+/// compiler's business.
 const LAYERS: &[(&str, &[&str])] = &[
     ("config", &[]),
     ("metrics", &["config"]),

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
+#[cfg(feature = "onnx")]
+use super::model_build;
 use clipper_container::exec::{self, ExecOptions};
 use clipper_container::noop::NoopModel;
 use clipper_container::{BatchModel, ContainerOptions, lifeline, processes, session};
@@ -17,6 +19,7 @@ use clipper_domain::OnnxEngine;
 use clipper_domain::{InputType, ModelId, ModelName, ModelVersion};
 #[cfg(feature = "onnx")]
 use clipper_onnx::{EngineInfo, EngineOptions, OnnxModel};
+use clipper_rpc::protocol::Build;
 
 /// More threads than any machine has cores for one batch.
 #[cfg(feature = "onnx")]
@@ -175,12 +178,13 @@ fn run_command(command: ContainerCommand) -> Result<ExitCode, Box<dyn std::error
             if args.engine == OnnxEngine::Auto && *model.engine() == EngineInfo::Builtin {
                 tracing::info!("no ONNX Runtime library found: pip install onnxruntime is faster");
             }
-            serve(args.replica, model)
+            let build = model_build::of(&args.model, &model)?;
+            serve(args.replica, model, Some(build))
         }
         ContainerCommand::Noop(args) => {
             let sleep = Duration::from_micros(args.sleep_us);
             let model = NoopModel { input_type: args.input_type, output: args.output, sleep };
-            serve(args.replica, model)
+            serve(args.replica, model, None)
         }
         ContainerCommand::Exec(args) => {
             let options = ExecOptions {
@@ -196,12 +200,14 @@ fn run_command(command: ContainerCommand) -> Result<ExitCode, Box<dyn std::error
 fn serve(
     replica: ReplicaArgs,
     model: impl BatchModel,
+    build: Option<Build>,
 ) -> Result<ExitCode, Box<dyn std::error::Error>> {
     if lifeline::is_requested() {
         lifeline::exit_with_server()?;
     }
     let id = ModelId::new(replica.name, replica.model_version);
-    block_on(session::run(ContainerOptions::new(id, replica.connect), model))??;
+    let options = ContainerOptions { build, ..ContainerOptions::new(id, replica.connect) };
+    block_on(session::run(options, model))??;
     Ok(ExitCode::SUCCESS)
 }
 

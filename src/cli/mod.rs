@@ -8,6 +8,8 @@ mod check_config;
 pub mod container;
 mod deploy;
 mod journal;
+#[cfg(feature = "onnx")]
+mod model_build;
 mod remote;
 mod settings;
 mod top;

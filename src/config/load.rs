@@ -20,6 +20,8 @@ pub struct Loaded {
     /// The config file's folder: model files and Python functions are relative to it. The working
     /// directory without a file.
     pub base_dir: PathBuf,
+    /// Variables that look like ours and are not, in words. They may be somebody else's.
+    pub warnings: Vec<String>,
 }
 
 /// A value from the command line.
@@ -56,11 +58,11 @@ impl Config {
                 }
             }
         }
-        apply_env(env, &mut draft);
+        let warnings = apply_env(env, &mut draft);
         apply_flags(flags, &mut draft);
         let base_dir = base_dir(file);
         validate::check(&mut draft, &base_dir);
-        finish(draft, file).map(|config| Loaded { config, base_dir })
+        finish(draft, file).map(|config| Loaded { config, base_dir, warnings })
     }
 }
 
@@ -97,7 +99,10 @@ fn finish(mut draft: Draft, file: Option<&Path>) -> Result<Config, ConfigFaults>
     Err(ConfigFaults(draft.faults))
 }
 
-fn apply_env(env: impl IntoIterator<Item = (String, String)>, draft: &mut Draft) {
+/// Takes the values of our variables; gives what is to be said of others that begin like ours. A
+/// name that is not ours is no fault: another program, or a Service of Kubernetes, may have it.
+fn apply_env(env: impl IntoIterator<Item = (String, String)>, draft: &mut Draft) -> Vec<String> {
+    let mut warnings = Vec::new();
     let mut vars: BTreeMap<String, String> = env
         .into_iter()
         .filter(|(name, value)| {
@@ -112,17 +117,16 @@ fn apply_env(env: impl IntoIterator<Item = (String, String)>, draft: &mut Draft)
     for (name, value) in vars {
         let rest = &name[ENV_PREFIX.len()..];
         let path = rest.to_lowercase().replace("__", ".");
-        let origin = Origin::Env(name.clone());
         // A name without `__` may belong to someone else, unless it looks like a slip of the pen.
         if path.contains('.') && schema::by_path(&path).is_some() {
-            read(origin, &path, &value, draft);
+            read(Origin::Env(name), &path, &value, draft);
         } else if let Some(meant) = nearest_variable(&name) {
-            draft.fault(origin, "", format!("unknown variable; did you mean {meant}?"));
+            warnings.push(format!("{name} is ignored: unknown; did you mean {meant}?"));
         } else if path.contains('.') {
-            let problem = format!("unknown variable: there is no key {path}");
-            draft.fault(origin, "", problem);
+            warnings.push(format!("{name} is ignored: unknown; there is no key {path}"));
         }
     }
+    warnings
 }
 
 fn nearest_variable(name: &str) -> Option<String> {

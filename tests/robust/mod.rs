@@ -5,9 +5,9 @@
 //! was refused. `CLIPPER_ROBUST_FULL=1` runs the full sizes that `docs/robustness.md` reports; the
 //! table is printed with `--nocapture`.
 
-mod attacker;
+pub mod attacker;
 mod cases;
-mod client;
+pub mod client;
 mod limits;
 
 use std::time::Duration;
