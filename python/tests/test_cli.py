@@ -247,6 +247,10 @@ def test_models_that_cannot_be_loaded(
 def test_missing_settings_are_named(cli: Processes, model: Path) -> None:
     code, errors = cli.run("serve", f"{model}:total", "--name", "m")
     assert (code, "CLIPPER_MODEL_VERSION" in errors) == (1, True)
+    saved = model.with_name("iris.joblib")
+    saved.write_text("not one that could be loaded")
+    code, errors = cli.run("serve", str(saved), "--name", "m")
+    assert (code, "CLIPPER_MODEL_VERSION" in errors, "loading" in errors) == (1, True, False)
     code, errors = cli.run("serve")
     assert (code, "CLIPPER_MODEL_PATH" in errors) == (1, True)
     assert cli.run()[0] == 2

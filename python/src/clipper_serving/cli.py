@@ -67,6 +67,13 @@ def main(argv: list[str] | None = None) -> int:
 def _serve(options: argparse.Namespace) -> None:
     if not options.model:
         raise ClipperError("no model: name one, or set CLIPPER_MODEL_PATH")
+    given = {field.name: getattr(options, field.name) for field in fields(Settings)}
+    if is_supervised():
+        # The server has started this process as one model version, whatever its file says.
+        given = {**_of_supervisor(os.environ), **_without_none(given)}
+    if os.path.exists(options.model):
+        # A file of a model declares nothing: what is missing is told before a long load.
+        replace(Settings(), **_without_none(given)).replica(os.environ)
     stop = StopSignal()
     stop_with_parent(stop)
     with _progress(options.model):
@@ -74,10 +81,6 @@ def _serve(options: argparse.Namespace) -> None:
     # Only now: while a model loads, a signal ends the process at once.
     stop_on_signals(stop)
     settings = fn.settings if isinstance(fn, Container) else Settings()
-    given = {field.name: getattr(options, field.name) for field in fields(Settings)}
-    if is_supervised():
-        # The server has started this process as one model version, whatever its file says.
-        given = {**_of_supervisor(os.environ), **_without_none(given)}
     settings = replace(settings, **_without_none(given))
     run(fn, settings, stop=stop, spec=options.model)
 
