@@ -17,8 +17,8 @@
 //! With Redis, a `RedisWatcher` on a thread of its own stands before `CatalogWriter`: changes and
 //! what others have changed in the tables come through it.
 //!
-//! A [deployment](crate::deploy) has `ContainerPool` start replicas that no `Model` knows, sends the first one a
-//! trial batch past everything else, and only then asks for the change of metadata.
+//! A [deployment](crate::deploy) has `ContainerPool` start replicas that no `Model` knows, sends the
+//! first one trial batches past everything else, and only then asks for the change of metadata.
 //!
 //! `App` answers with a [`prediction`], which its handler waits for; feedback goes from it to the
 //! one `FeedbackKeeper`.
