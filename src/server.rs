@@ -16,10 +16,9 @@ use std::time::Duration;
 use actix::prelude::*;
 use actix_web::dev::{Server, ServerHandle};
 use actix_web::{App as HttpApp, HttpServer, web};
-use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
-use self::metadata::{Counted, Writer};
+use self::metadata::{Counted, Writer, meet_when_known};
 use self::process::StopRequest;
 use self::replicas::OwnReplicas;
 use self::shutdown::Running;
@@ -33,14 +32,14 @@ use crate::actors::kept::Kept;
 use crate::actors::learned::LearnedCurves;
 use crate::actors::messages::Register;
 use crate::actors::models::{Boot, DataArbiters, Models};
-use crate::actors::redis_watcher::{Learnt, RedisParts, RedisWatcher};
+use crate::actors::redis_watcher::{RedisMetadata, RedisParts};
 use crate::actors::router::{Router, Routes};
 use crate::actors::supervisor::RestartBudget;
 use crate::actors::watchdog::Watchdog;
 use crate::bootstrap::Bootstrap;
 use crate::children::launch::{Launcher, launch_plan};
 use crate::children::{ChildPlan, Children};
-use crate::config::{Config, HttpConfig, Loaded};
+use crate::config::{Config, Deploy, HttpConfig, Loaded};
 use crate::deploy::Deployer;
 use crate::http::body::BodyLimits;
 use crate::http::health::{self, Condition, Readiness};
@@ -100,7 +99,7 @@ async fn start(loaded: Loaded) -> Result<Running, String> {
     let targets = FileSd::start(&config.metrics, list.scraped())?;
     let catalog = keep_catalog(&config, &metrics, &journal);
     let redis = follow_redis(&config, &catalog, &journal, &states, &list, &metrics).await;
-    let (redis, learnt) = redis.unzip();
+    meet_when_known(&readiness, redis.as_ref(), &journal);
     let writer = metadata_writer(&catalog, redis.as_ref(), &metrics);
     let launcher = launcher(sockets.rpc_addr()?, &config)?;
     let children = child_plans(&config, &base_dir, &launcher)?;
@@ -114,7 +113,7 @@ async fn start(loaded: Loaded) -> Result<Running, String> {
     let learned = start_models(&config, &plane, arbiters, &pool, &catalog).await?;
     Bootstrap::new(&config, &writer, journal.view()).run_or_later().await?;
 
-    let states = Arc::new(States { store: states, learnt });
+    let states = Arc::new(States { store: states, shared: redis.clone() });
     let feedback = keep_feedback(&config, &metrics, &catalog, &states);
     let frontends = Frontends {
         plane,
@@ -129,7 +128,7 @@ async fn start(loaded: Loaded) -> Result<Running, String> {
         pool: pool.clone(),
     };
     let handles = frontends.start(&config, sockets)?;
-    while !readiness.missing().is_empty() {
+    while !readiness.is_met(Condition::ListenersBound) {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     let drain_delay = Duration::from_millis(config.http.drain_delay_ms);
@@ -160,8 +159,8 @@ async fn follow_redis(
     states: &PolicyStateStore,
     containers: &ContainerList,
     metrics: &Arc<Metrics>,
-) -> Option<(Addr<RedisWatcher>, mpsc::Sender<Learnt>)> {
-    let watcher = RedisWatcher::new(RedisParts {
+) -> Option<RedisMetadata> {
+    let parts = RedisParts {
         url: config.redis_url.clone()?,
         config: config.redis.clone(),
         catalog: catalog.clone(),
@@ -171,14 +170,14 @@ async fn follow_redis(
         metrics: Arc::clone(metrics),
         data_dir: config.data_dir.clone(),
         events_at_once: (config.journal.subscriber_queue_max / 4).max(1),
-    });
-    let learnt = watcher.learnt();
-    Some((watcher.follow().await, learnt))
+        keeps_planned: config.management.deploy != Deploy::Off,
+    };
+    Some(RedisMetadata::start(parts, RestartBudget::new(&config.containers)).await)
 }
 
 fn metadata_writer(
     catalog: &Kept<CatalogWriter>,
-    redis: Option<&Addr<RedisWatcher>>,
+    redis: Option<&RedisMetadata>,
     metrics: &Arc<Metrics>,
 ) -> SharedWriter {
     let writer: SharedWriter = match redis {

@@ -182,7 +182,7 @@ impl CatalogWriter {
         };
         let decision = decided.map(|events| {
             let envelope = |event| {
-                self.accepted.apply(&event);
+                self.accepted.fold(&event);
                 let seq = self.next_seq;
                 self.next_seq += 1;
                 Envelope { seq, recorded_at_ms, origin, event }

@@ -1,29 +1,72 @@
 //! One connection to Redis, from its first packet to its first error.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use futures_util::{Stream, StreamExt as _};
-use tokio::sync::mpsc;
-use tokio::time::MissedTickBehavior;
-use tracing::{error, info, warn};
+use tokio::sync::{Notify, mpsc};
+use tracing::warn;
 
-use super::catalog::{Acknowledged, Execute, Record};
+use super::catalog::{Acknowledged, CatalogWriter, Record};
+use super::container_list::ContainerList;
+use super::kept::Kept;
+use super::redis_keys::{has, samples};
+use super::redis_loss::{DataLoss, evicts_meanwhile};
+use super::redis_malformed::Malformed;
+use super::redis_notices::queue;
 use super::redis_rows::Rows;
-use super::redis_watcher::{Job, Jobs, RedisParts, Reply, answer};
-use crate::store::ChangeError;
+use super::redis_states::{Learnt, SharedStates};
+use crate::config::RedisConfig;
+use crate::metrics::Metrics;
+use crate::store::CatalogView;
 use crate::store::event::{Event, Origin};
-use crate::store::redis::client::{ANNOUNCEMENTS, Link, LinkError, Notice};
+use crate::store::policy_state::PolicyStateStore;
+use crate::store::redis::client::{Happened, Link, LinkError, Notice, Settings};
 use crate::store::redis::diff::{Observed, diff};
-use crate::store::redis::marker::{Memory, linking_key, mark_of_link};
-use crate::store::redis::tables::{Key, Raw, Table};
-use crate::store::redis::transaction::{Outcome, Transaction};
-use crate::store::redis::writes::{Entries, Write, key_of, keys_of, related, writes};
+use crate::store::redis::marker::Remembered;
+use crate::store::redis::tables::{Key, Raw, Table, replicas_of};
+use crate::store::redis::transaction::Transaction;
+use crate::store::redis::writes::{Entries, Write, key_of, related};
 use clipper_clock::{self as clock, Instant};
-use clipper_domain::Command;
+use clipper_domain::ModelId;
+
+/// What the watcher works with.
+#[derive(Clone)]
+pub struct RedisParts {
+    /// Where Redis is.
+    pub url: String,
+    /// Limits.
+    pub config: RedisConfig,
+    /// Who records events.
+    pub catalog: Kept<CatalogWriter>,
+    /// What is recorded.
+    pub view: CatalogView,
+    /// The replicas.
+    pub containers: ContainerList,
+    /// Metrics.
+    pub metrics: Arc<Metrics>,
+    /// What applications have learnt.
+    pub states: PolicyStateStore,
+    /// Where it remembers its Redis.
+    pub data_dir: PathBuf,
+    /// Events recorded at once, so that no subscriber falls behind.
+    pub events_at_once: usize,
+    /// Whether this server keeps the replicas that others have planned.
+    pub keeps_planned: bool,
+}
+
+impl RedisParts {
+    fn settings(&self) -> Settings {
+        Settings {
+            url: self.url.clone(),
+            connect_timeout: Duration::from_millis(self.config.connect_timeout_ms),
+            command_timeout: Duration::from_millis(self.config.command_timeout_ms),
+        }
+    }
+}
 
 /// An announcement that no notice has followed is forgotten after this.
 const ANNOUNCED_FOR: Duration = Duration::from_secs(2);
@@ -33,152 +76,192 @@ const NOTICES_AT_ONCE: usize = 1_000;
 
 /// What a frontend says before it writes.
 #[derive(serde::Serialize, serde::Deserialize)]
-struct Announcement {
-    frontend: String,
-    keys: Vec<(i64, String)>,
+pub(super) struct Announcement {
+    pub(super) frontend: String,
+    pub(super) keys: Vec<(i64, String)>,
 }
 
 /// An open connection and what is known through it.
 pub(super) struct Session {
     pub(super) parts: RedisParts,
     pub(super) link: Link,
-    pub(super) memory: Memory,
-    pub(super) rows: Rows,
+    pub(super) remembered: Remembered,
+    rows: Rows,
+    pub(super) states: SharedStates,
+    pub(super) loss: DataLoss,
+    malformed: Malformed,
     notices: mpsc::Receiver<Notice>,
+    /// Notices that came while a certain one was waited for.
+    put_off: VecDeque<Notice>,
     /// Notices were dropped, so the whole tables have to be read.
     overflown: Arc<AtomicBool>,
+    /// Redis tells of changes; else everything has to be looked at again and again.
+    told: bool,
     announced: HashMap<Key, Instant>,
-    malformed: BTreeMap<Key, String>,
-    /// Keys of the catalog's tables that are there, as far as notices tell.
-    known: BTreeSet<Key>,
-    /// The last pulse told of others.
+    /// Counts the pulses: each looks for other keys.
+    pulses: usize,
+    /// The last pulse missed keys that no notice told of.
     out_of_step: bool,
     reconciled_at: Option<String>,
 }
 
 impl Session {
-    /// Connects, subscribes, looks for lost data and reads everything.
+    /// Connects, subscribes, looks for lost data and reads everything; `arrived` is told whenever
+    /// there are notices to look at.
     ///
     /// # Errors
     /// Why not.
-    pub(super) async fn open(parts: &RedisParts) -> Result<Self, String> {
-        let memory = Memory::load(&parts.data_dir, || format!("{:016x}", rand::random::<u64>()))
-            .map_err(|e| format!("what is remembered of Redis cannot be read: {e}"))?;
-        let (link, stream) = Link::open(&parts.settings()).await.map_err(text)?;
+    pub(super) async fn open(parts: RedisParts, arrived: Arc<Notify>) -> Result<Self, LinkError> {
+        let remembered = Remembered::load(&parts.data_dir)?;
+        let (link, stream) = Link::open(&parts.settings()).await?;
         let overflown = Arc::new(AtomicBool::new(false));
-        let notices = queue(stream, parts.config.notices_max, Arc::clone(&overflown));
+        let notices = queue(stream, parts.config.notices_max, Arc::clone(&overflown), arrived);
+        let (view, metrics) = (parts.view.clone(), Arc::clone(&parts.metrics));
         let mut session = Self {
-            parts: parts.clone(),
             link,
-            memory,
-            rows: Rows::default(),
+            remembered,
+            rows: Rows::new(parts.containers.clone(), parts.config.lease_ms),
+            states: SharedStates::new(parts.states.clone(), view.clone()),
+            loss: DataLoss::new(view, parts.config.on_data_loss, Arc::clone(&metrics)),
+            malformed: Malformed::new(metrics),
             notices,
+            put_off: VecDeque::new(),
             overflown,
+            told: true,
             announced: HashMap::new(),
-            malformed: BTreeMap::new(),
-            known: BTreeSet::new(),
+            pulses: 0,
             out_of_step: false,
             reconciled_at: None,
+            parts,
         };
         // Fails while the server still loads its data.
-        session.link.pulse().await.map_err(text)?;
-        if let Err(missing) = session.link.enable_notices().await.map_err(text)? {
+        session.link.pulse(&[]).await?;
+        if let Err(missing) = session.link.enable_notices().await? {
+            session.told = false;
             warn!(
                 missing,
                 "Redis sends no notices of changes: let an operator set notify-keyspace-events to \
                  KA; until then changes by others are seen at redis.reconcile_interval_ms"
             );
         }
-        let entries = session.sound_tables().await?;
+        let entries = session.loss.sound_tables(&mut session.link, &mut session.remembered).await?;
         session.take_whole(entries).await?;
-        session.join().await?;
+        session.rows.join(&mut session.link, &mut session.remembered).await?;
+        session.states.join(&mut session.link).await?;
+        session.loss.heal(&mut session.link).await?;
         Ok(session)
     }
 
-    /// Follows the tables and carries jobs out until something fails; tells what.
-    pub(super) async fn follow(&mut self, todo: &Jobs) -> String {
-        let (mut learnt, mut todo) = (todo.learnt.lock().await, todo.jobs.lock().await);
-        let config = &self.parts.config;
-        let mut pulse = every(config.pulse_interval_ms);
-        let mut reconcile = every(config.reconcile_interval_ms);
-        let mut lease = every(config.lease_ms / 3);
-        let containers = self.parts.containers.clone();
-        loop {
-            let done = tokio::select! {
-                notice = self.notices.recv() => match notice {
-                    Some(notice) => self.look(notice).await,
-                    None => Err("the connection for notices was closed".to_owned()),
-                },
-                Some(job) = todo.recv() => match job {
-                    Job::Change(change, reply) => self.carry_out(change, reply).await,
-                    Job::Leave(done) => {
-                        let left = self.leave().await;
-                        // The receiver has only stopped waiting.
-                        let _ = done.send(());
-                        left
-                    }
-                },
-                Some(first) = learnt.recv() => self.tell_learnt(first, &mut learnt).await,
-                () = containers.changed() => self.mirror().await,
-                _ = pulse.tick() => self.feel_pulse().await,
-                _ = reconcile.tick() => self.reconcile_if_changed().await,
-                _ = lease.tick() => self.renew().await,
-            };
-            if let Err(reason) = done {
-                return reason;
-            }
-        }
-    }
-
     /// Looks at what notices point to, all that have arrived together.
-    async fn look(&mut self, first: Notice) -> Result<(), String> {
+    pub(super) async fn look(&mut self) -> Result<(), LinkError> {
         let mut keys = BTreeSet::new();
         let (mut rows, mut states) = (BTreeSet::new(), BTreeSet::new());
-        let mut next = Some(first);
-        let mut taken = 0;
-        while let Some(notice) = next {
-            taken += 1;
-            match notice {
-                Notice::Announced(text) => self.announced(&text),
-                Notice::Changed(key) if key.table == Table::Container => {
+        for _ in 0..NOTICES_AT_ONCE {
+            let next = self.put_off.pop_front().map_or_else(|| self.notices.try_recv(), Ok);
+            match next {
+                Ok(Notice::Announced(text)) => keys.extend(self.announced(&text)),
+                Ok(Notice::Changed(key, _)) if key.table == Table::Container => {
                     rows.insert(key);
                 }
-                Notice::Changed(key) if key.table == Table::State => {
+                Ok(Notice::Changed(key, _)) if key.table == Table::State => {
                     states.insert(key);
                 }
-                Notice::Changed(key) => keys.extend(related(&key)),
+                Ok(Notice::Changed(key, happened)) => keys.extend(self.sort(key, happened)),
+                Err(mpsc::error::TryRecvError::Empty) => break,
+                Err(mpsc::error::TryRecvError::Disconnected) => {
+                    let closed = "the connection for notices was closed";
+                    return Err(LinkError::Failed(closed.to_owned()));
+                }
             }
-            next = if taken < NOTICES_AT_ONCE { self.notices.try_recv().ok() } else { None };
         }
         if self.overflown.swap(false, Relaxed) {
             warn!("more notices than redis.notices_max: the whole tables are read again");
-            let entries = self.link.load().await.map_err(text)?;
-            self.take_whole(entries).await?;
-            return self.load_rows().await;
+            return self.reconcile(true).await;
         }
         if !keys.is_empty() {
-            self.observe(keys).await.map_err(text)?;
+            self.observe(keys).await?;
         }
-        self.look_at_states(&states).await?;
-        self.look_at_rows(&rows).await
+        self.states.look(&mut self.link, &states).await?;
+        self.rows.look(&mut self.link, &self.remembered, &rows).await
     }
 
-    fn announced(&mut self, text: &str) {
-        let Ok(announcement) = serde_json::from_str::<Announcement>(text) else { return };
-        if announcement.frontend == self.memory.frontend {
-            return;
+    /// Whether more has arrived than one look takes.
+    pub(super) fn has_more(&self) -> bool {
+        !self.put_off.is_empty() || !self.notices.is_empty()
+    }
+
+    /// The keys to read because of a notice of the catalog's tables; none for what is not ours.
+    fn sort(&mut self, key: Key, happened: Happened) -> Vec<Key> {
+        let ours = has(&self.parts.view.read(), &key);
+        match happened {
+            Happened::GivenUp if ours => {
+                self.loss.gave_up(key);
+                Vec::new()
+            }
+            Happened::GivenUp => {
+                self.malformed.gone(&key);
+                Vec::new()
+            }
+            Happened::Other if !ours && !self.malformed.contains(&key) => Vec::new(),
+            Happened::Written | Happened::Other => related(&key),
+        }
+    }
+
+    /// Notes what another frontend is about to write; tells what no notice will tell of.
+    fn announced(&mut self, text: &str) -> Vec<Key> {
+        let Ok(announcement) = serde_json::from_str::<Announcement>(text) else {
+            return Vec::new();
+        };
+        if announcement.frontend == self.remembered.memory.frontend {
+            return Vec::new();
         }
         let now = clock::now();
         self.announced.retain(|_, at| now - *at < ANNOUNCED_FOR);
-        for (number, name) in announcement.keys {
-            let key = Table::from_number(number).map(|table| Key::new(table, &name));
-            self.announced.extend(key.map(|key| (key, now)));
+        let key =
+            |(number, name): (i64, String)| Some(Key::new(Table::from_number(number)?, &name));
+        let keys: Vec<Key> = announcement.keys.into_iter().filter_map(key).collect();
+        self.announced.extend(keys.iter().cloned().map(|key| (key, now)));
+        keys.into_iter().filter(|key| replicas_of(key).is_some()).collect()
+    }
+
+    /// Everything that Redis has told so far has been seen when this returns: what it gave up by
+    /// itself is known before a missing key is taken for a deleted one.
+    async fn fence(&mut self) -> Result<(), LinkError> {
+        let fence = format!("fence:{:016x}", rand::random::<u64>());
+        if !self.link.announce(&fence).await? {
+            return Ok(());
+        }
+        let limit = Duration::from_millis(self.parts.config.command_timeout_ms);
+        let passed = async {
+            loop {
+                match self.notices.recv().await {
+                    Some(Notice::Announced(text)) if text == fence => return true,
+                    Some(Notice::Changed(key, Happened::GivenUp)) => {
+                        self.put_off.push_back(Notice::Changed(key.clone(), Happened::GivenUp));
+                        if has(&self.parts.view.read(), &key) {
+                            self.loss.gave_up(key);
+                        }
+                    }
+                    Some(notice) => self.put_off.push_back(notice),
+                    None => return false,
+                }
+            }
+        };
+        match tokio::time::timeout(limit, passed).await {
+            Ok(true) => Ok(()),
+            // It may have been among those that were dropped.
+            Err(_) if self.overflown.load(Relaxed) => Ok(()),
+            Ok(false) => Err(LinkError::Failed("the connection for notices was closed".to_owned())),
+            Err(_) => Err(LinkError::Silent(limit)),
         }
     }
 
     /// Reads `keys` and what gives them their meaning, and records what is new; tells what they
     /// hold and the server's time.
-    async fn observe(&mut self, mut keys: BTreeSet<Key>) -> Result<(Entries, u64), LinkError> {
+    pub(super) async fn observe(
+        &mut self,
+        mut keys: BTreeSet<Key>,
+    ) -> Result<(Entries, u64), LinkError> {
         let (mut entries, now) = self.link.read(&keys).await?;
         let mut observed = Observed::of(&entries);
         loop {
@@ -192,49 +275,60 @@ impl Session {
                 entries.insert(key, raw);
             }
         }
-        for key in entries.keys().filter(|key| !observed.malformed.contains_key(*key)) {
-            if self.malformed.remove(key).is_some() {
-                info!(%key, "an entry in Redis is well-formed again");
-            }
+        let gone = |(key, raw): (&Key, &Raw)| *raw == Raw::Absent && has(&self.view(), key);
+        if entries.iter().any(gone) {
+            self.fence().await?;
         }
-        self.report_malformed(&observed);
         for (key, raw) in &entries {
-            if *raw == Raw::Absent {
-                self.known.remove(key);
-            } else {
-                self.known.insert(key.clone());
+            if *raw != Raw::Absent {
+                self.loss.saw(key);
+            } else if self.loss.given_up().contains(key) {
+                observed.believe(key, &self.view());
+            } else if let Some(id) = replicas_of(key).filter(|_| self.is_announced(key)) {
+                observed.release(id);
             }
         }
-        self.take(&observed, &entries).await?;
+        self.malformed.read(entries.keys(), &observed.malformed);
+        self.take(&mut observed, &entries).await?;
         Ok((entries, now))
     }
 
-    fn report_malformed(&mut self, observed: &Observed) {
-        for (key, reason) in &observed.malformed {
-            if self.malformed.insert(key.clone(), reason.clone()).as_ref() != Some(reason) {
-                warn!(%key, reason, "an entry in Redis is passed over until it is fixed");
-            }
-        }
-        self.parts.metrics.redis().malformed.store(self.malformed.len() as u64, Relaxed);
+    fn view(&self) -> crate::store::view::CatalogRead<'_> {
+        self.parts.view.read()
     }
 
     /// Makes the catalog equal to the whole tables.
-    pub(super) async fn take_whole(&mut self, entries: Entries) -> Result<(), String> {
+    async fn take_whole(&mut self, entries: Entries) -> Result<(), LinkError> {
+        let catalog = self.parts.view.copy().1;
         let mut observed = Observed::of(&entries);
-        self.known = entries.keys().cloned().collect();
-        observed.complete(&self.parts.view.read());
-        self.malformed.retain(|key, _| observed.malformed.contains_key(key));
-        self.report_malformed(&observed);
-        self.take(&observed, &entries).await.map_err(text)
+        observed.complete(&catalog);
+        for key in entries.keys() {
+            self.loss.saw(key);
+        }
+        for key in self.loss.given_up() {
+            observed.believe(key, &catalog);
+        }
+        drop(catalog);
+        self.malformed.read(entries.keys(), &observed.malformed);
+        self.malformed.summarise();
+        self.take(&mut observed, &entries).await
     }
 
-    async fn take(&mut self, observed: &Observed, entries: &Entries) -> Result<(), LinkError> {
+    async fn take(&mut self, observed: &mut Observed, entries: &Entries) -> Result<(), LinkError> {
+        if !self.parts.keeps_planned {
+            observed.ignore_replicas();
+        }
         let (events, marked) = {
             let catalog = self.parts.view.read();
-            let marked: Vec<Key> = observed.marked(&catalog).map(Key::model).collect();
+            let marked: Vec<ModelId> = observed.marked(&catalog).cloned().collect();
             (diff(observed, &catalog), marked)
         };
         self.parts.metrics.redis().events.fetch_add(events.len() as u64, Relaxed);
+        let retired = events.iter().filter_map(|event| match event {
+            Event::ModelVersionRetired { id } => Some(Write::bare(Key::replicas(id), "DEL")),
+            _ => None,
+        });
+        let plans: Vec<Write> = retired.collect();
         let mut rest = events.into_iter().peekable();
         while let Some(event) = rest.next() {
             let origin = self.origin_of(&event);
@@ -249,23 +343,26 @@ impl Session {
             self.record(batch, origin, more).await.map_err(LinkError::Failed)?;
         }
         // The second half of a deletion that another management frontend began.
-        for key in marked {
+        for key in marked.iter().map(Key::model) {
             let checks = entries.get_key_value(&key).map(|(k, raw)| (k.clone(), raw.clone()));
             let writes = vec![Write::bare(key, "DEL")];
             let checks = checks.into_iter().collect();
             self.link.commit(&Transaction { checks, writes, ..Transaction::default() }).await?;
         }
-        Ok(())
+        // Whoever else deletes a version knows nothing of the plan of its replicas.
+        self.link.write_soft(&plans).await
+    }
+
+    fn is_announced(&self, key: &Key) -> bool {
+        let now = clock::now();
+        self.announced.get(key).is_some_and(|at| now - *at < ANNOUNCED_FOR)
     }
 
     fn origin_of(&self, event: &Event) -> Origin {
-        let now = clock::now();
-        let announced = self.announced.get(&key_of(event));
-        let fresh = announced.is_some_and(|at| now - *at < ANNOUNCED_FOR);
-        if fresh { Origin::Frontend } else { Origin::Redis }
+        if self.is_announced(&key_of(event)) { Origin::Frontend } else { Origin::Redis }
     }
 
-    async fn record(
+    pub(super) async fn record(
         &self,
         events: Vec<Event>,
         origin: Origin,
@@ -276,155 +373,121 @@ impl Session {
         recorded.map_err(|e| format!("the journal: {e}"))
     }
 
-    /// Decides a change on what the tables hold now, writes it there, records it, answers.
-    async fn carry_out(&mut self, change: Execute, reply: Reply) -> Result<(), String> {
-        let retries = self.parts.config.conflict_retries_max;
-        for _ in 0..=retries {
-            // Nobody waits any more: it was answered as not written.
-            if reply.is_closed() {
-                return Ok(());
-            }
-            let (entries, now) = match self.read_for(&change.command).await {
-                Ok(read) => read,
-                Err(error) => return fail(reply, "nothing was written", &error),
-            };
-            let decided = self.parts.view.read().decide(&change.command);
-            let events = match decided {
-                Ok(events) => events,
-                Err(refusal) => {
-                    answer(reply, Err(refusal.into()));
-                    return Ok(());
-                }
-            };
-            let transaction = self.transaction(&events, entries, now);
-            match self.link.commit(&transaction).await {
-                Ok(Outcome::Done) => return self.recorded(events, change.origin, reply).await,
-                Ok(Outcome::Conflict) => {
-                    self.parts.metrics.redis().conflicts.fetch_add(1, Relaxed);
-                }
-                Ok(Outcome::Late) => {
-                    let late = LinkError::Failed("it answers too late".to_owned());
-                    return fail(reply, "nothing was written", &late);
-                }
-                Err(error) => return fail(reply, "it may still be written", &error),
-            }
+    /// Notices tell of everything but emptied tables, a changed role and a dead connection.
+    pub(super) async fn pulse(&mut self) -> Result<(), LinkError> {
+        let samples = samples(&self.view(), self.pulses);
+        self.pulses = self.pulses.wrapping_add(1);
+        let pulse = self.link.pulse(&samples).await?;
+        let condition = self.link.condition().await?;
+        if condition.replica {
+            return Err(LinkError::Unfit("READONLY: it has become a replica".to_owned()));
         }
-        let reason = format!("nothing was written: others were first {} times", retries + 1);
-        answer(reply, Err(ChangeError::unavailable(reason)));
-        Ok(())
-    }
-
-    /// Reads what decides about `command`.
-    async fn read_for(&mut self, command: &Command) -> Result<(Entries, u64), LinkError> {
-        let linking = self.learn_links(command).await?;
-        let keys = keys_of(command, &self.parts.view.read());
-        let (mut entries, now) = self.observe(keys).await?;
-        entries.extend(linking);
-        Ok((entries, now))
-    }
-
-    /// A version's input type must suit all applications that are linked to its model. Which these
-    /// are is known from notices, and the newest may still be on its way: if there was a link
-    /// lately, all are read. What the mark of it was then must still be so at the write.
-    async fn learn_links(&mut self, command: &Command) -> Result<Entries, LinkError> {
-        let model = match command {
-            Command::AddModel(model) | Command::StageModel(model) => &model.id.name,
-            Command::Deploy(deployment) => &deployment.model.id.name,
-            Command::SetModelVersion(id) | Command::DeleteUnqueriedModel(id) => &id.name,
-            _ => return Ok(Entries::new()),
-        };
-        let (mark, _) = self.link.read(&[linking_key(model)].into()).await?;
-        if mark.values().any(|raw| *raw != Raw::Absent) {
-            let links = self.link.keys(Table::Links, None).await?;
-            self.observe(links.iter().flat_map(related).collect()).await?;
+        let evicted = evicts_meanwhile(&mut self.remembered, &condition)?;
+        if pulse.marker != self.remembered.memory.marker {
+            return self.marker_changed(pulse.marker, evicted).await;
         }
-        Ok(mark)
-    }
-
-    fn transaction(&self, events: &[Event], entries: Entries, now: u64) -> Transaction {
-        let mut writes: Vec<Write> = events.iter().flat_map(|e| writes(e, &entries)).collect();
-        let linked = events.iter().filter_map(|event| match event {
-            Event::ModelLinked { model, .. } => Some(model),
-            _ => None,
-        });
-        writes.extend(linked.map(|model| mark_of_link(model, rand::random())));
-        let keys = writes.iter().map(|write| {
-            (write.key.table.number(), String::from_utf8_lossy(&write.key.name).into_owned())
-        });
-        let keys: BTreeSet<(i64, String)> = keys.collect();
-        let announcement = Announcement {
-            frontend: self.memory.frontend.clone(),
-            keys: keys.into_iter().collect(),
-        };
-        let announce = serde_json::to_string(&announcement).ok();
-        Transaction {
-            checks: entries,
-            writes,
-            announce: announce.map(|text| (ANNOUNCEMENTS.to_owned(), text)),
-            // The answer is waited for as long, so a change that gets none is written by then or
-            // never.
-            latest_ms: Some(now + self.parts.config.command_timeout_ms),
+        if evicted {
+            self.reconcile_after_eviction().await?;
         }
-    }
-
-    /// Policy state of a deleted application goes from the shared table too.
-    async fn forget_states(&mut self, events: &[Event]) -> Result<(), String> {
-        for event in events {
-            if let Event::AppDeleted { name } = event {
-                self.remove_states(name).await?;
-            }
-        }
-        Ok(())
-    }
-
-    async fn recorded(
-        &mut self,
-        events: Vec<Event>,
-        origin: Origin,
-        reply: Reply,
-    ) -> Result<(), String> {
-        match self.record(events.clone(), origin, false).await {
-            Ok(acknowledged) => {
-                answer(reply, Ok(acknowledged));
-                self.forget_states(&events).await
-            }
-            Err(reason) => {
-                let reason = format!("it is in Redis, but was not acknowledged: {reason}");
-                answer(reply, Err(ChangeError::unavailable(reason.clone())));
-                Err(reason)
-            }
-        }
-    }
-
-    /// Notices tell of everything but emptied tables and a dead connection.
-    async fn feel_pulse(&mut self) -> Result<(), String> {
-        let pulse = self.link.pulse().await.map_err(text)?;
-        if pulse.marker != self.memory.marker {
-            return Err("the marker in table 4 is gone or another".to_owned());
-        }
-        let known = Table::CATALOG.map(|table| {
-            let first = Key { table, name: Vec::new() };
-            self.known.range(first..).take_while(|key| key.table == table).count()
-        });
-        let in_step = known.iter().zip(&pulse.sizes).all(|(n, size)| *n as u64 == *size);
+        let ours = |key: &Key| has(&self.view(), key) && !self.loss.given_up().contains(key);
+        let missed = samples.iter().zip(&pulse.present).any(|(key, there)| !there && ours(key));
         // Once may be a notice on its way; twice is a table that was emptied.
-        let again = std::mem::replace(&mut self.out_of_step, !in_step);
-        if again && !in_step { self.reconcile().await } else { Ok(()) }
+        let again = std::mem::replace(&mut self.out_of_step, missed);
+        if again && missed {
+            self.reconcile(true).await?;
+        }
+        self.loss.heal(&mut self.link).await
     }
 
-    async fn reconcile_if_changed(&mut self) -> Result<(), String> {
-        let changes = self.link.change_count().await.map_err(text)?;
+    async fn marker_changed(
+        &mut self,
+        marker: Option<String>,
+        evicted: bool,
+    ) -> Result<(), LinkError> {
+        if marker.is_some() {
+            // Somebody else has judged, and marked what there is.
+            self.remembered.memory.marker = marker;
+            self.remembered.keep()?;
+            return self.reconcile(true).await;
+        }
+        self.fence().await?;
+        self.loss.marker_is_gone(&mut self.link, &mut self.remembered, evicted).await?;
+        if evicted { self.reconcile_after_eviction().await } else { self.reconcile(true).await }
+    }
+
+    /// What is missing was evicted, also where no notice told of it.
+    async fn reconcile_after_eviction(&mut self) -> Result<(), LinkError> {
+        let entries = self.link.load(|_| false).await?;
+        self.fence().await?;
+        self.give_up_absent(&entries);
+        self.take_whole(entries).await?;
+        self.loss.heal(&mut self.link).await
+    }
+
+    fn give_up_absent(&mut self, entries: &Entries) {
+        let changed = self.put_off.iter().filter_map(|notice| match notice {
+            Notice::Changed(key, Happened::Written | Happened::Other) => Some(key.clone()),
+            Notice::Changed(_, Happened::GivenUp) | Notice::Announced(_) => None,
+        });
+        self.loss.give_up_absent(entries, &changed.collect());
+    }
+
+    /// Reads the whole tables if anything in Redis has changed.
+    pub(super) async fn reconcile_if_changed(&mut self) -> Result<(), LinkError> {
+        let changes = self.link.change_count().await?;
         if changes.is_some() && changes == self.reconciled_at {
             return Ok(());
         }
         self.reconciled_at = changes;
-        self.reconcile().await
+        self.reconcile(!self.told).await
     }
 
-    async fn reconcile(&mut self) -> Result<(), String> {
-        let entries = self.link.load().await.map_err(text)?;
+    /// Reads the whole tables; what means nothing again only if `everything` is asked for, as a
+    /// notice would have told of its becoming something.
+    async fn reconcile(&mut self, everything: bool) -> Result<(), LinkError> {
+        if everything {
+            self.malformed.forget();
+        }
+        let malformed = &self.malformed;
+        let mut entries = self.link.load(|key| malformed.contains(key)).await?;
+        let missing: BTreeSet<Key> = {
+            let catalog = self.view();
+            let models = catalog.models().map(|model| Key::model(&model.id));
+            let apps = catalog.apps().map(|app| Key::app(&app.name));
+            models.chain(apps).filter(|key| !entries.contains_key(key)).collect()
+        };
+        if !missing.is_empty() {
+            self.fence().await?;
+            // And what was written while the tables were scanned.
+            let (again, _) = self.link.read(&missing).await?;
+            entries.extend(again.into_iter().filter(|(_, raw)| *raw != Raw::Absent));
+            let condition = self.link.condition().await?;
+            if evicts_meanwhile(&mut self.remembered, &condition)? {
+                self.give_up_absent(&entries);
+            }
+        }
         self.take_whole(entries).await?;
-        self.load_rows().await
+        self.rows.load(&mut self.link, &self.remembered).await
+    }
+
+    /// Writes what has changed among this server's replicas.
+    pub(super) async fn mirror(&mut self) -> Result<(), LinkError> {
+        self.rows.mirror(&mut self.link, &self.remembered).await
+    }
+
+    /// Keeps this server's rows and numbers alive.
+    pub(super) async fn renew(&mut self) -> Result<(), LinkError> {
+        self.rows.renew(&mut self.link, &mut self.remembered).await
+    }
+
+    /// Removes this server's rows.
+    pub(super) async fn leave(&mut self) -> Result<(), LinkError> {
+        self.rows.leave(&mut self.link).await
+    }
+
+    /// Shares policy state that was stored here first.
+    pub(super) async fn tell(&mut self, learnt: &[Learnt]) -> Result<(), LinkError> {
+        self.states.tell(&mut self.link, learnt).await
     }
 }
 
@@ -433,49 +496,4 @@ impl Session {
 fn divides(batch: &[Event], next: &Event) -> bool {
     let retires = |event: &Event| matches!(event, Event::ModelVersionRetired { .. });
     retires(next) && batch.last().is_some_and(|last| !retires(last))
-}
-
-/// Answers that the change failed; ends the session unless Redis has answered.
-fn fail(reply: Reply, doubt: &str, error: &LinkError) -> Result<(), String> {
-    let refused = matches!(error, LinkError::Refused(_));
-    let doubt = if refused { "nothing was written" } else { doubt };
-    error!(%error, doubt, "a change was not carried out");
-    answer(reply, Err(ChangeError::unavailable(format!("{doubt}: Redis: {error}"))));
-    if refused { Ok(()) } else { Err(error.to_string()) }
-}
-
-#[allow(clippy::needless_pass_by_value, reason = "for map_err")]
-pub(super) fn text(error: LinkError) -> String {
-    error.to_string()
-}
-
-fn every(millis: u64) -> tokio::time::Interval {
-    let period = Duration::from_millis(millis.max(1));
-    let mut interval = tokio::time::interval_at(clock::now() + period, period);
-    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    interval
-}
-
-/// Keeps at most `max` notices; what is too much is dropped and remembered as such.
-fn queue(
-    stream: impl Stream<Item = Notice> + 'static,
-    max: usize,
-    overflown: Arc<AtomicBool>,
-) -> mpsc::Receiver<Notice> {
-    let (sender, receiver) = mpsc::channel(max);
-    actix::spawn(async move {
-        let mut stream = std::pin::pin!(stream);
-        loop {
-            let notice = tokio::select! {
-                notice = stream.next() => notice,
-                () = sender.closed() => return,
-            };
-            match notice.map(|notice| sender.try_send(notice)) {
-                Some(Ok(())) => {}
-                Some(Err(mpsc::error::TrySendError::Full(_))) => overflown.store(true, Relaxed),
-                Some(Err(mpsc::error::TrySendError::Closed(_))) | None => return,
-            }
-        }
-    });
-    receiver
 }

@@ -2,95 +2,48 @@
 //! changes of the catalog.
 //!
 //! ```text
-//! management --Execute--> queue --+                      +--Record--> CatalogWriter --> actors
-//! Redis --notices (hints)---------+-> session, one after |
-//! timers: pulse, reconcile, lease-+   the other ---------+--transaction, reads--> Redis
-//! ContainerPool's list -----------+
+//! management --Change--> mailbox --+                       +--Record--> CatalogWriter --> actors
+//! Redis --notices (hints)----------+-> one thing at a time |
+//! timers: pulse, reconcile, lease--+   on one Session -----+--transaction, reads--> Redis
+//! ContainerPool's list, feedback---+
 //! ```
 //!
-//! A session is one connection: subscribe, look for lost data, read the whole tables, then follow
-//! them. Any error ends it; the next one starts after a pause. In between the catalog stays as it
-//! is, and changes are refused with the reason. One loop does everything in turn, so a notice of
-//! our own transaction is looked at after its events are recorded, and finds nothing new.
+//! A [`Session`] is one connection: subscribe, look for lost data, read the whole tables, then
+//! follow them. Any fault ends it; the next one starts after a pause. In between the catalog stays
+//! as it is, and changes are refused with the reason. What is done on the session is done in turn
+//! (`ctx.wait`), so a notice of our own transaction is looked at after its events are recorded, and
+//! finds nothing new. The session's own parts are in the files beside: replica rows, lost data,
+//! policy state, malformed entries; none of them knows the watcher.
 //!
-//! Supervision: the loop runs as a task of its own; if it panics, the actor starts it again.
+//! Supervision: [`Kept`] makes a new watcher after a panic; those who waited are told that their
+//! change may have been written.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use actix::prelude::*;
-use futures_util::future::BoxFuture;
-use tokio::sync::{Mutex, mpsc, oneshot, watch};
-use tracing::{error, info, warn};
+use futures_util::future::{BoxFuture, LocalBoxFuture};
+use tokio::sync::{Notify, oneshot, watch};
+use tracing::{debug, info, warn};
 
-use super::catalog::{Acknowledged, CatalogWriter, Execute, acknowledged};
-use super::container_pool::ContainerList;
-use super::kept::Kept;
+use super::catalog::Execute;
+use super::kept::{Kept, Lifeline};
+use super::redis_changes::{Reply, answer};
 use super::redis_rows::guess_numbers;
+pub use super::redis_session::RedisParts;
 use super::redis_session::Session;
-use crate::config::RedisConfig;
-use crate::metrics::Metrics;
+use super::redis_states::Learnt;
+use super::supervisor::RestartBudget;
 use crate::store::event::Origin;
-use crate::store::policy_state::PolicyStateStore;
-use crate::store::redis::client::Settings;
-use crate::store::{CatalogView, ChangeError, MetadataWriter};
+use crate::store::redis::client::LinkError;
+use crate::store::{ChangeError, MetadataWriter};
 use clipper_clock::Backoff;
 use clipper_domain::Command;
 
-/// What the watcher works with.
-#[derive(Clone)]
-pub struct RedisParts {
-    /// Where Redis is.
-    pub url: String,
-    /// Limits.
-    pub config: RedisConfig,
-    /// Who records events.
-    pub catalog: Kept<CatalogWriter>,
-    /// What is recorded.
-    pub view: CatalogView,
-    /// The replicas.
-    pub containers: ContainerList,
-    /// Metrics.
-    pub metrics: Arc<Metrics>,
-    /// What applications have learnt.
-    pub states: PolicyStateStore,
-    /// Where it remembers its Redis.
-    pub data_dir: PathBuf,
-    /// Events recorded at once, so that no subscriber falls behind.
-    pub events_at_once: usize,
-}
-
-impl RedisParts {
-    pub(super) fn settings(&self) -> Settings {
-        Settings {
-            url: self.url.clone(),
-            connect_timeout: Duration::from_millis(self.config.connect_timeout_ms),
-            command_timeout: Duration::from_millis(self.config.command_timeout_ms),
-        }
-    }
-}
-
-/// The shared tables first.
-impl MetadataWriter for Addr<RedisWatcher> {
-    fn execute(
-        &self,
-        command: Command,
-        origin: Origin,
-    ) -> BoxFuture<'static, Result<(), ChangeError>> {
-        let answer = self.send(Execute { command, origin });
-        Box::pin(async move { acknowledged(answer.await) })
-    }
-
-    fn may_be_away(&self) -> bool {
-        true
-    }
-}
-
 /// Whether the tables are followed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Availability {
+pub enum Availability {
     /// The first attempt is under way.
     Starting,
     /// Yes.
@@ -99,168 +52,88 @@ enum Availability {
     Away(String),
 }
 
-pub(super) type Reply = oneshot::Sender<Result<Acknowledged, ChangeError>>;
-
-/// Something for the session to do in its turn.
-pub(super) enum Job {
-    Change(Execute, Reply),
-    /// Take this server's rows out of the tables.
-    Leave(oneshot::Sender<()>),
+/// The way to the watcher. Clones lead to the same one, from any thread.
+#[derive(Clone)]
+pub struct RedisMetadata {
+    watcher: Kept<RedisWatcher>,
+    availability: watch::Receiver<Availability>,
+    queue_max: usize,
+    change_timeout: Duration,
+    command_timeout: Duration,
 }
 
-/// A user's policy state that was stored here first: its key and value.
-pub type Learnt = (String, String);
-
-/// What the sessions do in turn; each takes it over from the one before.
-pub(super) struct Jobs {
-    pub(super) jobs: Mutex<mpsc::Receiver<Job>>,
-    pub(super) learnt: Mutex<mpsc::Receiver<Learnt>>,
-}
-
-/// The actor.
-pub struct RedisWatcher {
-    parts: RedisParts,
-    jobs: mpsc::Sender<Job>,
-    learnt: mpsc::Sender<Learnt>,
-    todo: Arc<Jobs>,
-    availability: watch::Sender<Availability>,
-}
-
-impl RedisWatcher {
-    /// A watcher that connects when it is started.
-    #[must_use]
-    pub fn new(parts: RedisParts) -> Self {
-        let (jobs, jobs_todo) = mpsc::channel(parts.config.queue_max);
-        let (learnt, learnt_todo) = mpsc::channel(parts.config.queue_max);
-        let todo = Jobs { jobs: Mutex::new(jobs_todo), learnt: Mutex::new(learnt_todo) };
-        let availability = watch::Sender::new(Availability::Starting);
-        parts.metrics.redis();
-        guess_numbers(&parts);
-        Self { parts, jobs, learnt, todo: Arc::new(todo), availability }
-    }
-
-    /// Where policy state goes that others should know; a full queue drops it, as it is soft.
-    #[must_use]
-    pub fn learnt(&self) -> mpsc::Sender<Learnt> {
-        self.learnt.clone()
-    }
-
-    /// Starts it on a thread of its own; returns when the first attempt to follow the tables has
-    /// succeeded or failed.
-    pub async fn follow(self) -> Addr<Self> {
-        let mut availability = self.availability.subscribe();
-        let watcher = Self::start_in_arbiter(&Arbiter::new().handle(), |_| self);
+impl RedisMetadata {
+    /// Starts the watcher; returns when the first attempt to follow the tables has succeeded or
+    /// failed.
+    pub async fn start(parts: RedisParts, budget: RestartBudget) -> Self {
+        let (told, mut availability) = watch::channel(Availability::Starting);
+        let (config, metrics) = (parts.config.clone(), Arc::clone(&parts.metrics));
+        metrics.redis();
+        guess_numbers(&parts.data_dir, &parts.containers);
+        let watcher = Kept::start("redis_watcher", metrics, budget, move |lifeline| {
+            RedisWatcher::new(parts.clone(), told.clone(), lifeline)
+        });
         if availability.wait_for(|now| *now != Availability::Starting).await.is_err() {
             warn!("the Redis watcher has ended");
         }
-        watcher
-    }
-
-    /// Runs the loop as a task, so that its panic does not end the actor.
-    fn keep_running(&self, ctx: &mut Context<Self>) {
-        let run = run(self.parts.clone(), Arc::clone(&self.todo), self.availability.clone());
-        let ended = actix::spawn(run).into_actor(self);
-        ctx.spawn(ended.map(|ended, watcher, ctx| {
-            error!(panicked = ended.is_err(), "the Redis session has failed; it is started again");
-            watcher.parts.metrics.actor_restarted("redis_watcher");
-            let pause = Duration::from_millis(watcher.parts.config.backoff_max_ms);
-            ctx.run_later(pause, |watcher, ctx| watcher.keep_running(ctx));
-        }));
-    }
-}
-
-/// Sessions, one after the other, for ever.
-async fn run(parts: RedisParts, todo: Arc<Jobs>, availability: watch::Sender<Availability>) {
-    let config = parts.config.clone();
-    let mut backoff = Backoff::from_millis(config.backoff_initial_ms, config.backoff_max_ms);
-    loop {
-        let opened = tokio::select! {
-            opened = Session::open(&parts) => opened,
-            never = refuse(&todo, &availability) => match never {},
-        };
-        let reason = match opened {
-            Ok(mut session) => {
-                info!("following the tables in Redis");
-                parts.metrics.redis().connected.store(1, Relaxed);
-                availability.send_replace(Availability::Following);
-                backoff.reset();
-                session.follow(&todo).await
-            }
-            Err(reason) => reason,
-        };
-        parts.metrics.redis().connected.store(0, Relaxed);
-        parts.metrics.redis().failures.fetch_add(1, Relaxed);
-        let before = availability.send_replace(Availability::Away(reason.clone()));
-        if !matches!(before, Availability::Away(_)) {
-            warn!(reason, "Redis is away: serving goes on from the journal, changes are refused");
+        Self {
+            watcher,
+            availability,
+            queue_max: config.queue_max,
+            change_timeout: Duration::from_millis(config.change_timeout_ms),
+            command_timeout: Duration::from_millis(config.command_timeout_ms),
         }
-        tokio::select! {
-            () = tokio::time::sleep(jittered(backoff.next_pause())) => {}
-            never = refuse(&todo, &availability) => match never {},
+    }
+
+    /// Whether the tables are followed, now and later.
+    #[must_use]
+    pub fn availability(&self) -> watch::Receiver<Availability> {
+        self.availability.clone()
+    }
+
+    /// Shares a user's policy state, its key and value, that was stored here first. A full mailbox
+    /// drops it, as it is soft.
+    pub fn learnt(&self, key: String, value: String) {
+        if self.watcher.addr().try_send(Tell((key, value))).is_err() {
+            debug!("others will not hear of a user's policy state");
+        }
+    }
+
+    /// Takes this server's rows out of the tables.
+    pub async fn leave(&self) {
+        let left = self.watcher.send(Leave);
+        if !matches!(tokio::time::timeout(self.command_timeout, left).await, Ok(Ok(()))) {
+            warn!("this server's rows stay in Redis until their lease ends");
         }
     }
 }
 
-/// Half to one and a half of `pause`, so that frontends do not come back all at once.
-fn jittered(pause: Duration) -> Duration {
-    pause.mul_f64(rand::random_range(0.5..1.5))
-}
-
-/// Refuses jobs while Redis is away; before the first attempt has ended they wait.
-async fn refuse(
-    todo: &Jobs,
-    availability: &watch::Sender<Availability>,
-) -> std::convert::Infallible {
-    let mut todo = todo.jobs.lock().await;
-    loop {
-        let reason = match &*availability.borrow() {
-            Availability::Away(reason) => Some(reason.clone()),
-            Availability::Starting | Availability::Following => None,
-        };
-        let Some(reason) = reason else { std::future::pending().await };
-        match todo.recv().await {
-            Some(Job::Change(_, reply)) => {
-                let reason = format!("nothing was written: Redis is away: {reason}");
-                answer(reply, Err(ChangeError::unavailable(reason)));
-            }
-            // The rows go when their lease ends.
-            Some(Job::Leave(done)) => drop(done),
-            None => std::future::pending().await,
-        }
-    }
-}
-
-pub(super) fn answer(reply: Reply, result: Result<Acknowledged, ChangeError>) {
-    if reply.send(result).is_err() {
-        tracing::debug!("nobody waits for the change any more");
-    }
-}
-
-impl Actor for RedisWatcher {
-    type Context = Context<Self>;
-
-    fn started(&mut self, ctx: &mut Context<Self>) {
-        ctx.set_mailbox_capacity(self.parts.config.queue_max);
-        self.keep_running(ctx);
-    }
-}
-
-impl Handler<Execute> for RedisWatcher {
-    type Result = ResponseFuture<Result<Acknowledged, ChangeError>>;
-
-    fn handle(&mut self, change: Execute, _: &mut Context<Self>) -> Self::Result {
+/// The shared tables first.
+impl MetadataWriter for RedisMetadata {
+    fn execute(
+        &self,
+        command: Command,
+        origin: Origin,
+    ) -> BoxFuture<'static, Result<(), ChangeError>> {
         let (reply, answered) = oneshot::channel();
-        let queued = self.jobs.try_send(Job::Change(change, reply));
-        let queue_max = self.parts.config.queue_max;
-        let limit = Duration::from_millis(self.parts.config.change_timeout_ms);
+        let change = Change { change: Execute { command, origin }, reply };
+        let sent = self.watcher.addr().try_send(change);
+        let (limit, queue_max) = (self.change_timeout, self.queue_max);
         Box::pin(async move {
-            if queued.is_err() {
-                return Err(ChangeError::unavailable(format!(
-                    "nothing was written: {queue_max} changes wait already (redis.queue_max)"
-                )));
+            match sent {
+                Ok(()) => {}
+                Err(SendError::Full(_)) => {
+                    return Err(ChangeError::unavailable(format!(
+                        "nothing was written: {queue_max} changes wait already (redis.queue_max)"
+                    )));
+                }
+                Err(SendError::Closed(_)) => {
+                    let restarting = "nothing was written: the metadata writer is being restarted";
+                    return Err(ChangeError::unavailable(restarting));
+                }
             }
             match tokio::time::timeout(limit, answered).await {
-                Ok(Ok(result)) => result,
+                Ok(Ok(result)) => result.map(|_| ()),
                 Ok(Err(_)) => Err(ChangeError::unavailable(
                     "the change was not acknowledged (it may still be written): the Redis \
                      session failed",
@@ -271,25 +144,256 @@ impl Handler<Execute> for RedisWatcher {
             }
         })
     }
+
+    fn may_be_away(&self) -> bool {
+        true
+    }
+}
+
+/// The actor.
+pub struct RedisWatcher {
+    parts: RedisParts,
+    availability: watch::Sender<Availability>,
+    backoff: Backoff,
+    /// Told when there are notices to look at.
+    arrived: Arc<Notify>,
+    /// The open connection; absent too while something is done on it.
+    session: Option<Session>,
+    /// Changes that came before the first attempt has ended.
+    early: Vec<Change>,
+    learnt: Vec<Learnt>,
+    _lifeline: Lifeline,
+}
+
+impl RedisWatcher {
+    fn new(
+        parts: RedisParts,
+        availability: watch::Sender<Availability>,
+        lifeline: Lifeline,
+    ) -> Self {
+        let config = &parts.config;
+        let backoff = Backoff::from_millis(config.backoff_initial_ms, config.backoff_max_ms);
+        Self {
+            parts,
+            availability,
+            backoff,
+            arrived: Arc::default(),
+            session: None,
+            early: Vec::new(),
+            learnt: Vec::new(),
+            _lifeline: lifeline,
+        }
+    }
+
+    /// Opens a session; meanwhile changes are refused, or wait for the first attempt.
+    fn connect(&mut self, ctx: &mut Context<Self>) {
+        let opening = Session::open(self.parts.clone(), Arc::clone(&self.arrived));
+        ctx.spawn(opening.into_actor(self).map(move |opened, watcher, ctx| match opened {
+            Ok(session) => watcher.follow(session, ctx),
+            Err(fault) => watcher.lose(&fault, ctx),
+        }));
+    }
+
+    fn follow(&mut self, session: Session, ctx: &mut Context<Self>) {
+        info!("following the tables in Redis");
+        self.session = Some(session);
+        self.backoff.reset();
+        self.parts.metrics.redis().connected.store(1, Relaxed);
+        self.availability.send_replace(Availability::Following);
+        ctx.notify(Look);
+        for change in std::mem::take(&mut self.early) {
+            ctx.notify(change);
+        }
+    }
+
+    /// The session has ended, or none could be opened.
+    fn lose(&mut self, fault: &LinkError, ctx: &mut Context<Self>) {
+        let reason = fault.to_string();
+        self.session = None;
+        self.parts.metrics.redis().connected.store(0, Relaxed);
+        self.parts.metrics.redis().failures.fetch_add(1, Relaxed);
+        let before = self.availability.send_replace(Availability::Away(reason.clone()));
+        if !matches!(before, Availability::Away(_)) {
+            warn!(reason, "Redis is away: serving goes on from the journal, changes are refused");
+        }
+        for change in std::mem::take(&mut self.early) {
+            refuse(change.reply, &reason);
+        }
+        ctx.run_later(jittered(self.backoff.next_pause()), Self::connect);
+    }
+
+    /// Does something on the session, if there is one; everything else waits until it is done.
+    fn with_session<W>(&mut self, ctx: &mut Context<Self>, work: W)
+    where
+        W: for<'s> FnOnce(&'s mut Session) -> LocalBoxFuture<'s, Result<(), LinkError>> + 'static,
+    {
+        let Some(mut session) = self.session.take() else { return };
+        let done = async move {
+            let result = work(&mut session).await;
+            (session, result)
+        };
+        ctx.wait(done.into_actor(self).map(|(session, result), watcher, ctx| match result {
+            Ok(()) => {
+                if session.has_more() {
+                    ctx.notify(Look);
+                }
+                watcher.session = Some(session);
+            }
+            Err(fault) => watcher.lose(&fault, ctx),
+        }));
+    }
+}
+
+/// Something to do again and again.
+type Job = fn(&mut RedisWatcher, &mut Context<RedisWatcher>);
+
+fn every(ctx: &mut Context<RedisWatcher>, millis: u64, job: Job) {
+    ctx.run_interval(Duration::from_millis(millis.max(1)), job);
+}
+
+fn refuse(reply: Reply, reason: &str) {
+    let reason = format!("nothing was written: Redis is away: {reason}");
+    answer(reply, Err(ChangeError::unavailable(reason)));
+}
+
+/// Half to one and a half of `pause`, so that frontends do not come back all at once.
+fn jittered(pause: Duration) -> Duration {
+    pause.mul_f64(rand::random_range(0.5..1.5))
+}
+
+impl Actor for RedisWatcher {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        let config = self.parts.config.clone();
+        ctx.set_mailbox_capacity(config.queue_max);
+        every(ctx, config.pulse_interval_ms, |watcher, ctx| {
+            watcher.with_session(ctx, |session| Box::pin(session.pulse()));
+        });
+        every(ctx, config.reconcile_interval_ms, |watcher, ctx| {
+            watcher.with_session(ctx, |session| Box::pin(session.reconcile_if_changed()));
+        });
+        every(ctx, config.lease_ms / 3, |watcher, ctx| {
+            watcher.with_session(ctx, |session| Box::pin(session.renew()));
+        });
+        let containers = self.parts.containers.clone();
+        ctx.add_message_stream(futures_util::stream::unfold(containers, |containers| async move {
+            containers.changed().await;
+            Some((Mirror, containers))
+        }));
+        let arrived = Arc::clone(&self.arrived);
+        ctx.add_message_stream(futures_util::stream::unfold(arrived, |arrived| async move {
+            arrived.notified().await;
+            Some((Look, arrived))
+        }));
+        self.connect(ctx);
+    }
+}
+
+/// Carry out a change of the catalog. Sender: [`RedisMetadata`]. Reply: by the channel in it, after
+/// its events are durable here. Full mailbox: refused at once.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Change {
+    change: Execute,
+    reply: Reply,
+}
+
+impl Handler<Change> for RedisWatcher {
+    type Result = ();
+
+    fn handle(&mut self, change: Change, ctx: &mut Context<Self>) {
+        let now = self.availability.borrow().clone();
+        match now {
+            Availability::Following => self.with_session(ctx, |session| {
+                Box::pin(session.carry_out(change.change, change.reply))
+            }),
+            Availability::Starting if self.early.len() < self.parts.config.queue_max => {
+                self.early.push(change);
+            }
+            Availability::Starting => refuse(change.reply, "the first connection is being made"),
+            Availability::Away(reason) => refuse(change.reply, &reason),
+        }
+    }
+}
+
+/// Notices have arrived. Sender: the connection, through a stream.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Look;
+
+impl Handler<Look> for RedisWatcher {
+    type Result = ();
+
+    fn handle(&mut self, _: Look, ctx: &mut Context<Self>) {
+        self.with_session(ctx, |session| Box::pin(session.look()));
+    }
+}
+
+/// This server's replicas have changed. Sender: their list, through a stream.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Mirror;
+
+impl Handler<Mirror> for RedisWatcher {
+    type Result = ();
+
+    fn handle(&mut self, _: Mirror, ctx: &mut Context<Self>) {
+        self.with_session(ctx, |session| Box::pin(session.mirror()));
+    }
+}
+
+/// A user's policy state was stored here first. Sender: feedback. Full mailbox: dropped.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Tell(Learnt);
+
+/// Share what has been learnt. Sender: the watcher itself, once for all that came together.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct TellAll;
+
+impl Handler<Tell> for RedisWatcher {
+    type Result = ();
+
+    fn handle(&mut self, Tell(learnt): Tell, ctx: &mut Context<Self>) {
+        // Without a session it is told at the next one, from the store.
+        if self.session.is_some() {
+            if self.learnt.is_empty() {
+                ctx.notify(TellAll);
+            }
+            self.learnt.push(learnt);
+        }
+    }
+}
+
+impl Handler<TellAll> for RedisWatcher {
+    type Result = ();
+
+    fn handle(&mut self, _: TellAll, ctx: &mut Context<Self>) {
+        let learnt = std::mem::take(&mut self.learnt);
+        self.with_session(ctx, |session| Box::pin(async move { session.tell(&learnt).await }));
+    }
 }
 
 /// Take this server's rows out of the tables. Sender: the composition root, at the end. Reply:
 /// done, or Redis is away.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub struct LeaveRedis;
+struct Leave;
 
-impl Handler<LeaveRedis> for RedisWatcher {
+impl Handler<Leave> for RedisWatcher {
     type Result = ResponseFuture<()>;
 
-    fn handle(&mut self, _: LeaveRedis, _: &mut Context<Self>) -> Self::Result {
-        let (done, left) = oneshot::channel();
-        let queued = self.jobs.try_send(Job::Leave(done));
-        let limit = Duration::from_millis(self.parts.config.command_timeout_ms);
-        Box::pin(async move {
-            if queued.is_err() || !matches!(tokio::time::timeout(limit, left).await, Ok(Ok(()))) {
-                warn!("this server's rows stay in Redis until their lease ends");
-            }
-        })
+    fn handle(&mut self, _: Leave, ctx: &mut Context<Self>) -> Self::Result {
+        let (done, left) = oneshot::channel::<()>();
+        self.with_session(ctx, |session| {
+            Box::pin(async move {
+                let left = session.leave().await;
+                drop(done);
+                left
+            })
+        });
+        Box::pin(async move { drop(left.await) })
     }
 }

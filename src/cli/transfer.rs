@@ -143,14 +143,14 @@ impl TransferArgs {
         };
         let away = |e| format!("Redis: {e}");
         let mut link = Link::open_quiet(&settings).await.map_err(away)?;
-        let entries = link.load().await.map_err(away)?;
+        let entries = link.load(|_| false).await.map_err(away)?;
         let observed = Observed::of(&entries);
         for (key, reason) in &observed.malformed {
             answer(format_args!("passed over: {key}: {reason}"));
         }
         let mut tables = Catalog::default();
         for event in diff(&observed, &Catalog::default()) {
-            tables.apply(&event);
+            tables.fold(&event);
         }
         let (mut log, report) =
             SledLog::open(&config.data_dir, &config.journal).map_err(|e| e.to_string())?;

@@ -35,8 +35,8 @@ section! {
         /// of their return.
         backoff_max_ms: u64 = 500, Rule::millis();
 
-        /// Every so often, milliseconds, the sizes of the tables are looked at: FLUSHDB gives no
-        /// notice, and a dead connection none either.
+        /// Every so often, milliseconds, some keys of the tables and the server's role are looked
+        /// at: FLUSHDB gives no notice, and a changed role or a dead connection none either.
         pulse_interval_ms: u64 = 500, Rule::millis();
 
         /// Every so often, milliseconds, the whole tables are read again if Redis counts any

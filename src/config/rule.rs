@@ -82,6 +82,13 @@ fn is_redis_url(text: &str) -> bool {
     if ["redis+unix:", "unix:"].iter().any(|scheme| text.starts_with(scheme)) {
         return text.split_once(":///").is_some_and(|(_, path)| !path.is_empty());
     }
+    if let Some(rest) = text.strip_prefix("redis+sentinel://") {
+        let Some((hosts, path)) = rest.split_once('/') else { return false };
+        let hosts = hosts.rsplit('@').next().unwrap_or_default();
+        let (service, database) = path.split_once('/').unwrap_or((path, "0"));
+        let named = !service.is_empty() && hosts.split(',').all(|host| !host.is_empty());
+        return named && database.parse::<u32>().is_ok();
+    }
     let schemes = ["redis://", "rediss://"];
     let Some(rest) = schemes.iter().find_map(|s| text.strip_prefix(s)) else { return false };
     let authority = rest.split(['/', '?']).next().unwrap_or_default();
@@ -127,7 +134,9 @@ impl Rule {
             Self::Address => "IP:PORT such as \"127.0.0.1:1337\"".into(),
             Self::RpcAddress => "tcp://IP:PORT such as \"tcp://127.0.0.1:7000\"".into(),
             Self::RedisUrl => {
-                "redis://[USER:PASSWORD@]HOST[:PORT][/DB], rediss:// or redis+unix:///PATH".into()
+                "redis://[USER:PASSWORD@]HOST[:PORT][/DB], rediss://, redis+unix:///PATH or \
+                 redis+sentinel://HOST:PORT[,HOST:PORT...]/SERVICE[/DB]"
+                    .into()
             }
             Self::AnyText => "a text".into(),
             Self::Text => "a text that is not empty".into(),

@@ -65,8 +65,9 @@ pub const TOP: &[Key] = &[
             " (the default) the journal in data_dir is the only store.",
             " redis://[USER:PASSWORD@]HOST[:PORT][/DB], rediss:// for TLS,",
             " redis+unix:///PATH[?db=DB] for a Unix socket. The seven tables are the databases",
-            " after DB: 1 to 7 of the whole server if it is left out. Sentinel and cluster are not",
-            " supported.",
+            " after DB: 1 to 7 of the whole server if it is left out. Cluster is not supported;",
+            " redis+sentinel://HOST:PORT[,HOST:PORT...]/SERVICE[/DB] asks sentinels for the",
+            " primary.",
         ],
         flag: Some(Flag { name: "redis-url", value: "redis://HOST:PORT" }),
         ..key("redis_url", Rule::RedisUrl)

@@ -1,10 +1,12 @@
 //! `/livez`, `/readyz` and `/healthz`: is the process up, and should it get traffic.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
+use parking_lot::Mutex;
 use serde::Serialize;
 
 use super::errors::other_method;
@@ -23,11 +25,14 @@ pub enum Condition {
     ListenersBound,
     /// The port for model containers is bound.
     RpcBound,
+    /// There is metadata to serve: the journal's, or what a first look at the tables in Redis gave.
+    MetadataKnown,
 }
 
 impl Condition {
     /// Every condition.
-    pub const ALL: [Self; 3] = [Self::JournalReplayed, Self::ListenersBound, Self::RpcBound];
+    pub const ALL: [Self; 4] =
+        [Self::JournalReplayed, Self::ListenersBound, Self::RpcBound, Self::MetadataKnown];
 
     /// Its name in answers.
     #[must_use]
@@ -36,6 +41,7 @@ impl Condition {
             Self::JournalReplayed => "journal replayed",
             Self::ListenersBound => "listeners bound",
             Self::RpcBound => "rpc bound",
+            Self::MetadataKnown => "metadata known",
         }
     }
 }
@@ -44,6 +50,7 @@ impl Condition {
 #[derive(Debug, Default)]
 pub struct Readiness {
     met: [AtomicBool; Condition::ALL.len()],
+    reasons: Mutex<BTreeMap<&'static str, String>>,
     draining: AtomicBool,
 }
 
@@ -59,6 +66,17 @@ impl Readiness {
         self.met[condition as usize].store(true, Ordering::Release);
     }
 
+    /// Whether a condition is met.
+    #[must_use]
+    pub fn is_met(&self, condition: Condition) -> bool {
+        self.met[condition as usize].load(Ordering::Acquire)
+    }
+
+    /// Why a condition is not met, for whoever asks.
+    pub fn explain(&self, condition: Condition, reason: String) {
+        self.reasons.lock().insert(condition.name(), reason);
+    }
+
     /// The server stops: never ready again.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Release);
@@ -67,10 +85,7 @@ impl Readiness {
     /// Names of what is missing; empty = ready.
     #[must_use]
     pub fn missing(&self) -> Vec<&'static str> {
-        let unmet = Condition::ALL
-            .into_iter()
-            .filter(|c| !self.met[*c as usize].load(Ordering::Acquire))
-            .map(Condition::name);
+        let unmet = Condition::ALL.into_iter().filter(|c| !self.is_met(*c)).map(Condition::name);
         let draining = self.draining.load(Ordering::Acquire).then_some("not draining");
         unmet.chain(draining).collect()
     }
@@ -81,6 +96,9 @@ struct ReadyBody {
     ready: bool,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     missing: Vec<&'static str>,
+    /// Of those that somebody has explained.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    reasons: BTreeMap<&'static str, String>,
 }
 
 /// Adds the three paths to a frontend.
@@ -117,7 +135,9 @@ async fn ready(request: HttpRequest, readiness: web::Data<Readiness>) -> HttpRes
     let missing = readiness.missing();
     let ready = missing.is_empty();
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    HttpResponse::build(status).json(ReadyBody { ready, missing })
+    let mut reasons = readiness.reasons.lock().clone();
+    reasons.retain(|name, _| missing.contains(name));
+    HttpResponse::build(status).json(ReadyBody { ready, missing, reasons })
 }
 
 #[cfg(test)]
@@ -127,9 +147,10 @@ mod tests {
     #[test]
     fn ready_means_every_condition_and_not_draining() {
         let readiness = Readiness::new();
-        assert_eq!(readiness.missing(), ["journal replayed", "listeners bound", "rpc bound"]);
+        let missing = ["journal replayed", "listeners bound", "rpc bound", "metadata known"];
+        assert_eq!(readiness.missing(), missing);
         readiness.meet(Condition::ListenersBound);
-        assert_eq!(readiness.missing(), ["journal replayed", "rpc bound"]);
+        assert_eq!(readiness.missing(), ["journal replayed", "rpc bound", "metadata known"]);
         for condition in Condition::ALL {
             readiness.meet(condition);
         }

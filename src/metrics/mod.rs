@@ -131,6 +131,10 @@ pub struct RedisMetrics {
     pub conflicts: AtomicU64,
     /// Events read from the tables.
     pub events: AtomicU64,
+    /// 1 if Redis may evict entries to save memory, else 0.
+    pub evicts: AtomicU64,
+    /// Entries written back that Redis had evicted or let expire.
+    pub restored: AtomicU64,
 }
 
 /// All metrics of the process.

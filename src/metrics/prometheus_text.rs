@@ -169,13 +169,15 @@ fn process_wide(metrics: &Metrics, dropped: u64) -> Vec<MetricFamily> {
 }
 
 /// Absent in embedded mode.
-fn of_redis(redis: &RedisMetrics) -> [Family; 5] {
+fn of_redis(redis: &RedisMetrics) -> [Family; 7] {
     let rows = [
         (&table::REDIS_CONNECTED, &redis.connected),
         (&table::REDIS_FAILURES, &redis.failures),
         (&table::REDIS_MALFORMED, &redis.malformed),
         (&table::REDIS_CONFLICTS, &redis.conflicts),
         (&table::REDIS_EVENTS, &redis.events),
+        (&table::REDIS_EVICTS, &redis.evicts),
+        (&table::REDIS_RESTORED, &redis.restored),
     ];
     rows.map(|(row, value)| {
         let mut family = Family::new(row);

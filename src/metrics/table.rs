@@ -153,11 +153,16 @@ rows! {
     REDIS_FAILURES = Counter "clipper_redis_failures_total", "connections", &[],
         "Connections to Redis that ended or could not be made.", "a rise above its usual rate";
     REDIS_MALFORMED = Gauge "clipper_redis_malformed_entries", "entries", &[],
-        "Entries of the tables in Redis that are passed over; the log names them.", "above 0";
+        "Entries of the tables in Redis that are passed over; the log names some of them.",
+        "above 0";
     REDIS_CONFLICTS = Counter "clipper_redis_conflicts_total", "changes", &[],
         "Changes decided again because somebody else changed the same entries first.", "-";
     REDIS_EVENTS = Counter "clipper_redis_events_total", "events", &[],
         "Changes by others that were read from the tables in Redis.", "-";
+    REDIS_EVICTS = Gauge "clipper_redis_may_evict", "constant 1", &[],
+        "1 if maxmemory-policy of Redis is not noeviction, so that it may evict entries.", "1";
+    REDIS_RESTORED = Counter "clipper_redis_restored_total", "entries", &[],
+        "Entries written back that Redis had evicted or let expire.", "any increase";
     BUILD_INFO = Gauge "clipper_build_info", "constant 1", &["version"],
         "The version of this server; always 1.", "more than one version for longer than an upgrade";
     FLAT_NAMES_DROPPED = Gauge "clipper_flat_names_dropped", "series", &[],

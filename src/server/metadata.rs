@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
+use crate::actors::redis_watcher::{Availability, RedisMetadata};
+use crate::http::health::{Condition, Readiness};
 use crate::http::management::ports::{CatalogRead, Metadata};
 use crate::metrics::Metrics;
 use crate::store::event::Origin;
-use crate::store::{CatalogView, ChangeError, MetadataWriter, SharedWriter};
+use crate::store::{CatalogView, ChangeError, Journal, MetadataWriter, SharedWriter};
 use clipper_domain::Command;
 
 /// A writer whose commands are counted by what came of them: those of operators, not those of the
@@ -52,4 +54,32 @@ impl Metadata for Writer {
     fn catalog(&self) -> CatalogRead<'_> {
         self.view.read()
     }
+}
+
+/// A server that has never seen the tables knows nothing that it could serve: it is ready when it
+/// has, and says until then why not.
+pub(super) fn meet_when_known(
+    readiness: &Arc<Readiness>,
+    redis: Option<&RedisMetadata>,
+    journal: &Journal,
+) {
+    let readiness = Arc::clone(readiness);
+    let Some(redis) = redis.filter(|_| journal.view().seq() == 0) else {
+        return readiness.meet(Condition::MetadataKnown);
+    };
+    let mut availability = redis.availability();
+    actix::spawn(async move {
+        loop {
+            match &*availability.borrow_and_update() {
+                Availability::Following => return readiness.meet(Condition::MetadataKnown),
+                Availability::Away(reason) => {
+                    readiness.explain(Condition::MetadataKnown, format!("Redis is away: {reason}"));
+                }
+                Availability::Starting => {}
+            }
+            if availability.changed().await.is_err() {
+                return;
+            }
+        }
+    });
 }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::prelude::*;
 use actix_web::dev::ServerHandle;
 use tracing::{info, warn};
 
@@ -12,7 +11,7 @@ use crate::actors::file_sd::FileSd;
 use crate::actors::kept::Kept;
 use crate::actors::learned::LearnedCurves;
 use crate::actors::messages::StopChildren;
-use crate::actors::redis_watcher::{LeaveRedis, RedisWatcher};
+use crate::actors::redis_watcher::RedisMetadata;
 use crate::http::health::Readiness;
 use crate::store::Journal;
 
@@ -25,7 +24,7 @@ pub(super) struct Running {
     pub(super) handles: Vec<ServerHandle>,
     pub(super) learned: LearnedCurves,
     pub(super) pool: Kept<ContainerPool>,
-    pub(super) redis: Option<Addr<RedisWatcher>>,
+    pub(super) redis: Option<RedisMetadata>,
     pub(super) targets: FileSd,
     pub(super) journal: Journal,
 }
@@ -42,10 +41,8 @@ impl Running {
         if self.pool.send(StopChildren).await.is_err() {
             warn!("the container pool ended before its child processes");
         }
-        if let Some(redis) = self.redis
-            && redis.send(LeaveRedis).await.is_err()
-        {
-            warn!("the Redis watcher ended before it was told to leave");
+        if let Some(redis) = self.redis {
+            redis.leave().await;
         }
         self.targets.leave();
         self.journal.close().await;

@@ -2,11 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use tokio::sync::mpsc;
 use tracing::warn;
 
 use crate::actors::feedback::FeedbackLog;
-use crate::actors::redis_watcher::Learnt;
+use crate::actors::redis_watcher::RedisMetadata;
 use crate::http::management::ports::PolicyStates;
 use crate::store::policy_state::{self, PolicyStateStore, Put};
 use clipper_domain::AppName;
@@ -15,7 +14,7 @@ use clipper_domain::AppName;
 pub(super) struct States {
     pub(super) store: PolicyStateStore,
     /// With Redis, where others hear of it.
-    pub(super) learnt: Option<mpsc::Sender<Learnt>>,
+    pub(super) shared: Option<RedisMetadata>,
 }
 
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -29,9 +28,8 @@ impl FeedbackLog for States {
         let Ok(state) = serde_json::to_string(&state) else { return };
         match self.store.put_if_absent(app, uid, &state) {
             Ok(Put::Stored) => {
-                let key = policy_state::key(app, uid);
-                if self.learnt.as_ref().is_some_and(|l| l.try_send((key, state)).is_err()) {
-                    tracing::debug!(%app, uid, "others will not hear of a user's policy state");
+                if let Some(shared) = &self.shared {
+                    shared.learnt(policy_state::key(app, uid), state);
                 }
             }
             Ok(Put::Present) => {}

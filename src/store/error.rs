@@ -92,7 +92,10 @@ pub enum StoreError {
         last: u64,
     },
     /// The directory is not where it was when it was opened.
-    #[error("{}: the data directory was moved or deleted while the server runs ({reason})", .path.display())]
+    #[error(
+        "{}: the data directory was moved or deleted while the server runs ({reason})",
+        .path.display()
+    )]
     Gone {
         /// The store's directory.
         path: PathBuf,

@@ -12,6 +12,7 @@
 //!   cut, never half-applied.
 //! - **J2** Replaying from the start and from any snapshot gives equal state.
 
+mod as_list;
 pub mod durable;
 pub mod error;
 pub mod event;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::as_list;
 use super::event::Event;
 use clipper_domain::{
     AppName, AppSpec, Command, CommandError, Deployment, InputType, ModelId, ModelName, ModelSpec,
@@ -44,54 +45,19 @@ pub enum Effect {
 
 /// By name and version. Shared, so that a copy of the catalog is small and a version takes little
 /// room in its node.
-type Models = BTreeMap<ModelName, BTreeMap<ModelVersion, Arc<ModelSpec>>>;
+pub(super) type Models = BTreeMap<ModelName, BTreeMap<ModelVersion, Arc<ModelSpec>>>;
 
 /// The metadata: applications, model versions, current versions, links.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Catalog {
     apps: BTreeMap<AppName, AppSpec>,
-    #[serde(with = "models_as_list")]
+    #[serde(with = "as_list::models")]
     models: Models,
     current: BTreeMap<ModelName, ModelVersion>,
     links: BTreeMap<AppName, BTreeSet<ModelName>>,
     /// Absent in what older releases wrote.
-    #[serde(default, with = "replicas_as_list", skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, with = "as_list::replicas", skip_serializing_if = "BTreeMap::is_empty")]
     replicas: BTreeMap<ModelId, Replicas>,
-}
-
-mod replicas_as_list {
-    //! Serialises the planned replicas as pairs, since a JSON key can only be text.
-    use super::{BTreeMap, Deserialize, ModelId, Replicas, Serialize};
-    use serde::{Deserializer, Serializer};
-
-    type Table = BTreeMap<ModelId, Replicas>;
-
-    pub(super) fn serialize<S: Serializer>(table: &Table, to: S) -> Result<S::Ok, S::Error> {
-        table.iter().collect::<Vec<_>>().serialize(to)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Table, D::Error> {
-        Ok(Vec::<(ModelId, Replicas)>::deserialize(from)?.into_iter().collect())
-    }
-}
-
-mod models_as_list {
-    //! Serialises the nested model table as a plain list of specs.
-    use super::{Arc, BTreeMap, Deserialize, ModelSpec, Models};
-    use serde::{Deserializer, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(table: &Models, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_seq(table.values().flat_map(BTreeMap::values).map(AsRef::<ModelSpec>::as_ref))
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Models, D::Error> {
-        let mut table = Models::new();
-        for spec in Vec::<ModelSpec>::deserialize(from)? {
-            let id = spec.id.clone();
-            table.entry(id.name).or_default().insert(id.version, Arc::new(spec));
-        }
-        Ok(table)
-    }
 }
 
 impl Catalog {
@@ -391,6 +357,40 @@ impl Catalog {
         Ok(())
     }
 
+    /// Folds one event in, for those who have nothing to do about it. Unlike [`Self::apply`] it
+    /// takes the same time however many models an application is linked to.
+    pub fn fold(&mut self, event: &Event) {
+        match event {
+            Event::ModelLinked { app, model } => {
+                self.links.entry(app.clone()).or_default().insert(model.clone());
+            }
+            Event::ModelUnlinked { app, model } => {
+                if let Some(models) = self.links.get_mut(app) {
+                    models.remove(model);
+                    if models.is_empty() {
+                        self.links.remove(app);
+                    }
+                }
+            }
+            other => drop(self.apply(other)),
+        }
+    }
+
+    /// Folds events in, in order, and says for each what must change outside. Where several in a
+    /// row change the links of one application, the last says it for all.
+    pub fn apply_all(&mut self, events: &[&Event]) -> Vec<Vec<Effect>> {
+        let next = events.iter().skip(1).map(|event| links_of(event)).chain([None]);
+        let effects = events.iter().zip(next).map(|(event, next)| {
+            if links_of(event).is_some() && links_of(event) == next {
+                self.fold(event);
+                Vec::new()
+            } else {
+                self.apply(event)
+            }
+        });
+        effects.collect()
+    }
+
     /// Folds one event in and says what must change outside. Applying an event twice is harmless.
     pub fn apply(&mut self, event: &Event) -> Vec<Effect> {
         match event {
@@ -436,17 +436,8 @@ impl Catalog {
                 vec![Effect::RouteModel(model.clone(), None)]
             }
             Event::ModelVersionRetired { id } => self.apply_retired(id),
-            Event::ModelLinked { app, model } => {
-                self.links.entry(app.clone()).or_default().insert(model.clone());
-                vec![self.route_app(app)]
-            }
-            Event::ModelUnlinked { app, model } => {
-                if let Some(models) = self.links.get_mut(app) {
-                    models.remove(model);
-                    if models.is_empty() {
-                        self.links.remove(app);
-                    }
-                }
+            Event::ModelLinked { app, .. } | Event::ModelUnlinked { app, .. } => {
+                self.fold(event);
                 vec![self.route_app(app)]
             }
         }
@@ -472,6 +463,14 @@ impl Catalog {
 
     fn route_app(&self, app: &AppName) -> Effect {
         Effect::RouteApp(app.clone(), self.links.get(app).cloned().unwrap_or_default())
+    }
+}
+
+/// The application whose links an event changes.
+fn links_of(event: &Event) -> Option<&AppName> {
+    match event {
+        Event::ModelLinked { app, .. } | Event::ModelUnlinked { app, .. } => Some(app),
+        _ => None,
     }
 }
 

@@ -341,3 +341,27 @@ proptest! {
         prop_assert_eq!(followed, restarted);
     }
 }
+
+/// Many links in a row: the last effect says it for all, and nothing else changes.
+#[test]
+fn links_of_one_application_that_follow_each_other_are_told_once() {
+    let (all, wanted) = changes(&[add_app("a"), add_app("b"), add_model("m", "1")]);
+    let link = |app: &str, n: usize| Event::ModelLinked {
+        app: app_name(app),
+        model: model_name(&format!("m{n}")),
+    };
+    let mut events: Vec<Event> = all.concat().into_iter().map(|e| e.event).collect();
+    let before = events.len();
+    events.extend((0..1_000).map(|n| link("a", n)));
+    events.push(link("b", 0));
+    let mut catalog = Catalog::default();
+    let effects = catalog.apply_all(&events.iter().collect::<Vec<_>>());
+    let told: Vec<&Effect> = effects[before..].iter().flatten().collect();
+    let [Effect::RouteApp(a, models), Effect::RouteApp(b, _)] = told.as_slice() else {
+        panic!("{told:?}");
+    };
+    assert_eq!((a.as_str(), models.len(), b.as_str()), ("a", 1_000, "b"));
+    let mut folded = wanted;
+    events[before..].iter().for_each(|event| folded.fold(event));
+    assert_eq!(folded, catalog);
+}

@@ -61,7 +61,7 @@ pub fn replay(
     let mut catalog = snapshot.map(|s| s.catalog.clone()).unwrap_or_default();
     let mut seq = base;
     for envelope in scan.events.iter().filter(|e| e.seq > base && e.seq <= until) {
-        catalog.apply(&envelope.event);
+        catalog.fold(&envelope.event);
         seq = envelope.seq;
     }
     let tail = scan.events.iter().filter(|e| e.seq > after && e.seq <= until).cloned().collect();

@@ -57,15 +57,20 @@ impl CatalogView {
         events: impl IntoIterator<Item = &'a Envelope>,
     ) -> Vec<(Envelope, Vec<Effect>)> {
         let mut versioned = self.0.write();
-        let mut applied = Vec::new();
+        let mut seq = versioned.seq;
+        let mut fresh = Vec::new();
         for envelope in events {
-            if envelope.seq <= versioned.seq {
-                continue;
+            if envelope.seq > seq {
+                seq = envelope.seq;
+                fresh.push(envelope);
             }
-            let effects = Arc::make_mut(&mut versioned.catalog).apply(&envelope.event);
-            versioned.seq = envelope.seq;
-            applied.push((envelope.clone(), effects));
         }
-        applied
+        if fresh.is_empty() {
+            return Vec::new();
+        }
+        versioned.seq = seq;
+        let events: Vec<_> = fresh.iter().map(|envelope| &envelope.event).collect();
+        let effects = Arc::make_mut(&mut versioned.catalog).apply_all(&events);
+        fresh.into_iter().cloned().zip(effects).collect()
     }
 }

@@ -1,8 +1,8 @@
 //! What is acknowledged survives: power cuts, damaged files, a data directory that is gone.
 //!
-//! The device that forgets is an ext4 file system in a file: a copy of that file is what the device
-//! had been given, and mounting the copy is the start after the cut. It needs root and a kernel that
-//! mounts such files; where one is missing the tests say that they are skipped.
+//! The device that forgets is an ext4 file system in a file: a copy of that file is what it
+//! had been given, and mounting the copy is the start after the cut. It needs root and a kernel
+//! that mounts such files; where one is missing the tests say that they are skipped.
 //! `CLIPPER_TEST_CUTS=200` cuts that often.
 
 use std::collections::BTreeSet;

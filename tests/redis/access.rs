@@ -61,10 +61,14 @@ fn tls_user_and_password() {
     let clipper = start("secret", &trusted, "right");
     assert!(clipper.connected() && clipper.serves("digits"));
     clipper.done("delete_app", &json!({"name": "digits"}));
-    let wrong = start("wrong", &trusted, "wrong");
+    let start_away = |password: &str, env: &[(&str, &str)], name: &str| {
+        let url = format!("rediss://clipper:{password}@127.0.0.1:{port}");
+        Clipper::start_unready(&url, &dir.path().join(name), env)
+    };
+    let wrong = start_away("wrong", &trusted, "wrong");
     let (status, text) = wrong.admin("delete_app", &json!({"name": "digits"}));
     assert_eq!((status, wrong.connected()), (503, false), "{text}");
     assert!(!text.contains("wrong"), "{text}");
-    let untrusting = start("secret", &[], "untrusting");
+    let untrusting = start_away("secret", &[], "untrusting");
     assert!(!untrusting.connected(), "the certificate is nobody's");
 }

@@ -23,14 +23,17 @@ fn every_kind_of_change_is_followed() {
     let (mut models, mut apps, mut links) = (redis.db(2), redis.db(5), redis.db(7));
     let linked = || clipper.catalog()[0][0]["linked_models"].clone();
 
-    // hset, rename, expire, del, restore, set, srem, sadd
+    // hset, rename, expire (which is nobody's deletion), del, restore, set, srem, sadd
     apps.tell(&format!("HMSET other {APP}"));
     until_true("hset", || clipper.serves("other"));
     apps.tell("RENAME other another");
     until_true("rename", || clipper.serves("another") && !clipper.serves("other"));
     let dump: Vec<u8> = apps.run(&["DUMP", "another"]);
     apps.tell("PEXPIRE another 1");
-    until_true("expired", || !clipper.serves("another"));
+    until_true("expired, and written back", || apps.ask::<i64>("PTTL another") == -1);
+    assert!(clipper.serves("another"));
+    apps.tell("DEL another");
+    until_true("deleted", || !clipper.serves("another"));
     let mut restore = redis::cmd("RESTORE");
     restore.arg("another").arg(0).arg(dump);
     let client = redis::Client::open(format!("{}/5", redis.url())).unwrap();

@@ -71,6 +71,7 @@ impl Expected {
                     ("latency_slo_micros", t("latency_slo_micros")),
                 ]);
                 self.0.insert((5, t("name")), row);
+                self.learn(&t("name"), "0");
             }
             // The original leaves the links, which a new application of that name would inherit.
             "delete_app" => {

@@ -234,6 +234,13 @@ pub struct Clipper {
 
 impl Clipper {
     pub fn start(redis: &str, data_dir: &Path, env: &[(&str, &str)]) -> Self {
+        let clipper = Self::start_unready(redis, data_dir, env);
+        until_true("ready", || get(clipper.query, "/readyz").0 == 200);
+        clipper
+    }
+
+    /// Starts it and does not wait until it is ready.
+    pub fn start_unready(redis: &str, data_dir: &Path, env: &[(&str, &str)]) -> Self {
         let mut command = Command::new(crate::binary());
         command
             .args(["serve", "--log-format", "json", "--query-addr", "127.0.0.1:0"])
@@ -271,16 +278,14 @@ impl Clipper {
             let address = address.trim_start_matches("http://").trim_end_matches("/metrics");
             address.parse().unwrap()
         };
-        let clipper = Self {
+        Self {
             child: Some(child),
             query: http("query"),
             management: http("management"),
             metrics: http("metrics"),
             rpc: text("rpc"),
             log,
-        };
-        until_true("ready", || get(clipper.query, "/readyz").0 == 200);
-        clipper
+        }
     }
 
     pub fn kill(mut self) {

@@ -19,7 +19,7 @@ mod forms;
 mod frontends;
 mod golden;
 use crate::e2e::golden::setup as golden_setup;
-mod harness;
+pub mod harness;
 mod large;
 mod outages;
 

@@ -365,7 +365,8 @@ fn without_redis_the_journal_is_served_from_the_start() {
     assert!(!clipper.connected());
     let _replica = clipper.container("net", "1", "7");
     until_true("a prediction", || clipper.predict("digits").1["output"] == 7);
-    let stranger = Clipper::start(&site.redis.url(), &site.dir.path().join("stranger"), &[]);
+    let fresh = site.dir.path().join("stranger");
+    let stranger = Clipper::start_unready(&site.redis.url(), &fresh, &[]);
     let _other = stranger.container("net", "1", "8");
     let (status, text) = clipper.admin("delete_app", &json!({"name": "digits"}));
     assert_eq!((status, text.contains("Redis is away")), (503, true), "{text}");

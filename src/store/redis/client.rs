@@ -9,14 +9,15 @@ use std::time::Duration;
 
 use futures_util::{Stream, StreamExt as _};
 use redis::aio::{ConnectionLike as _, MultiplexedConnection};
-use redis::{AsyncConnectionConfig, Client, Cmd, Pipeline, RedisError, Value};
+use redis::{AsyncConnectionConfig, Cmd, Pipeline, Value};
 
-use super::tables::{Key, Raw, Table};
+pub use super::answers::{ANNOUNCEMENTS, Happened, Notice};
+use super::answers::{bytes, millis, notice, raw, read_command, text};
+pub use super::connect::{LinkError, Settings};
+use super::connect::{client, within};
+use super::tables::{Key, Table};
 use super::transaction::{Outcome, SCRIPT, Transaction};
 use super::writes::{Entries, Write};
-
-/// Channel on which frontends tell each other whose change it is.
-pub const ANNOUNCEMENTS: &str = "clipper:changes";
 
 /// Keys asked for in one message.
 const KEYS_A_MESSAGE: usize = 1_000;
@@ -24,55 +25,26 @@ const KEYS_A_MESSAGE: usize = 1_000;
 /// The kinds of notices that the server needs: of keys, all classes.
 const NOTICES: &str = "KA";
 
-/// Where the server is and how long it may take.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// `redis://`, `rediss://` or `redis+unix://`; its database is where the tables are counted
-    /// from.
-    pub url: String,
-    /// From the first packet to a usable connection.
-    pub connect_timeout: Duration,
-    /// For each answer.
-    pub command_timeout: Duration,
-}
-
-/// Why a call failed. Nothing is known of a write that was under way.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum LinkError {
-    /// Refused, closed or unreachable.
-    #[error("{0}")]
-    Failed(String),
-    /// The server has answered with an error: it did nothing.
-    #[error("{0}")]
-    Refused(String),
-    /// No answer in time.
-    #[error("no answer within {} ms", .0.as_millis())]
-    Silent(Duration),
-}
-
-impl From<RedisError> for LinkError {
-    fn from(error: RedisError) -> Self {
-        let text = error.to_string();
-        if error.code().is_some() { Self::Refused(text) } else { Self::Failed(text) }
-    }
-}
-
-/// Something was said on a subscribed channel.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Notice {
-    /// A key may have changed.
-    Changed(Key),
-    /// A frontend is about to write.
-    Announced(String),
-}
-
 /// A look at the server that costs next to nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pulse {
-    /// Keys in each of [`Table::CATALOG`].
-    pub sizes: Vec<u64>,
+    /// Which of the keys asked about are there.
+    pub present: Vec<bool>,
     /// The marker.
     pub marker: Option<String>,
+}
+
+/// What the server says of itself, as far as it says anything: `INFO` may be forbidden.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Condition {
+    /// Its run.
+    pub run_id: Option<String>,
+    /// Keys evicted since it was started.
+    pub evicted: Option<u64>,
+    /// What it does when its memory is full.
+    pub maxmemory_policy: Option<String>,
+    /// It follows another server and takes no writes.
+    pub replica: bool,
 }
 
 /// An open connection.
@@ -80,6 +52,8 @@ pub struct Link {
     connection: MultiplexedConnection,
     offset: i64,
     timeout: Duration,
+    /// `INFO` is forbidden: not asked again.
+    reserved: bool,
 }
 
 impl Link {
@@ -90,7 +64,7 @@ impl Link {
     pub async fn open(
         settings: &Settings,
     ) -> Result<(Self, impl Stream<Item = Notice> + use<>), LinkError> {
-        let client = Client::open(settings.url.as_str())?;
+        let client = client(settings).await?;
         let offset = client.get_connection_info().redis_settings().db();
         let limit = settings.connect_timeout;
         let config = AsyncConnectionConfig::new()
@@ -107,7 +81,10 @@ impl Link {
         let notices = pubsub
             .into_on_message()
             .filter_map(move |message| std::future::ready(notice(&message, offset)));
-        Ok((Self { connection, offset, timeout: settings.command_timeout }, notices))
+        Ok((
+            Self { connection, offset, timeout: settings.command_timeout, reserved: false },
+            notices,
+        ))
     }
 
     /// Connects for commands only, as the command line does.
@@ -115,11 +92,11 @@ impl Link {
     /// # Errors
     /// Why there is no connection.
     pub async fn open_quiet(settings: &Settings) -> Result<Self, LinkError> {
-        let client = Client::open(settings.url.as_str())?;
+        let client = client(settings).await?;
         let offset = client.get_connection_info().redis_settings().db();
         let connect = client.get_multiplexed_async_connection();
         let connection = within(settings.connect_timeout, connect).await?;
-        Ok(Self { connection, offset, timeout: settings.command_timeout })
+        Ok(Self { connection, offset, timeout: settings.command_timeout, reserved: false })
     }
 
     async fn all(&mut self, pipeline: &Pipeline) -> Result<Vec<Value>, LinkError> {
@@ -166,12 +143,35 @@ impl Link {
         }
     }
 
-    /// The server's run; `None` if it does not tell.
+    /// What the server says of itself.
     ///
     /// # Errors
     /// The connection's.
-    pub async fn run_id(&mut self) -> Result<Option<String>, LinkError> {
-        Ok(self.info("server", &["run_id:"]).await?.map(|values| values.concat()))
+    pub async fn condition(&mut self) -> Result<Condition, LinkError> {
+        if self.reserved {
+            return Ok(Condition::default());
+        }
+        let mut pipeline = Pipeline::new();
+        for section in ["server", "stats", "memory", "replication"] {
+            pipeline.cmd("INFO").arg(section);
+        }
+        let mut lines = String::new();
+        for answer in self.all(&pipeline).await? {
+            match answer.extract_error().map_err(LinkError::from) {
+                Ok(answer) => lines.push_str(&text(&answer).unwrap_or_default()),
+                Err(LinkError::Refused(_)) => self.reserved = true,
+                Err(other) => return Err(other),
+            }
+        }
+        let value = |name: &str| {
+            lines.lines().find_map(|line| Some(line.strip_prefix(name)?.trim().to_owned()))
+        };
+        Ok(Condition {
+            run_id: value("run_id:"),
+            evicted: value("evicted_keys:").and_then(|n| n.parse().ok()),
+            maxmemory_policy: value("maxmemory_policy:"),
+            replica: value("role:").is_some_and(|role| role == "slave"),
+        })
     }
 
     /// A text that stays the same while nobody changes anything; `None` if the server does not
@@ -272,27 +272,28 @@ impl Link {
         }
     }
 
-    /// Everything that the catalog is made of.
+    /// Everything that the catalog is made of, but for keys that are passed over.
     ///
     /// # Errors
     /// The connection's.
-    pub async fn load(&mut self) -> Result<Entries, LinkError> {
-        let mut keys = BTreeSet::new();
+    pub async fn load(&mut self, pass_over: impl Fn(&Key) -> bool) -> Result<Entries, LinkError> {
+        let mut keys = self.keys(Table::Resource, Some(&Key::every_replicas())).await?;
         for table in Table::CATALOG {
             keys.append(&mut self.keys(table, None).await?);
         }
+        keys.retain(|key| !pass_over(key));
         Ok(self.read(&keys).await?.0)
     }
 
-    /// Sizes and marker.
+    /// Which of `keys` are there, and the marker.
     ///
     /// # Errors
     /// The connection's.
-    pub async fn pulse(&mut self) -> Result<Pulse, LinkError> {
+    pub async fn pulse(&mut self, keys: &[Key]) -> Result<Pulse, LinkError> {
         let mut pipeline = Pipeline::new();
-        for table in Table::CATALOG {
-            select(&mut pipeline, table.number() + self.offset);
-            pipeline.cmd("DBSIZE");
+        for key in keys {
+            select(&mut pipeline, key.table.number() + self.offset);
+            pipeline.cmd("EXISTS").arg(&key.name);
         }
         let marker = super::marker::marker_key();
         select(&mut pipeline, marker.table.number() + self.offset);
@@ -302,11 +303,40 @@ impl Link {
             answers.push(answer.extract_error()?);
         }
         let marker = answers.pop().as_ref().and_then(text);
-        let sizes = answers.iter().filter_map(|answer| match answer {
-            Value::Int(size) => u64::try_from(*size).ok(),
+        let present = answers.iter().filter_map(|answer| match answer {
+            Value::Int(count) => Some(*count > 0),
             _ => None,
         });
-        Ok(Pulse { sizes: sizes.collect(), marker })
+        Ok(Pulse { present: present.collect(), marker })
+    }
+
+    /// Says something to all frontends, this one too: everything that Redis has told before comes
+    /// before it. False if this user may not.
+    ///
+    /// # Errors
+    /// The connection's.
+    pub async fn announce(&mut self, text: &str) -> Result<bool, LinkError> {
+        let mut publish = redis::cmd("PUBLISH");
+        publish.arg(ANNOUNCEMENTS).arg(text);
+        match self.one(Table::Resource, publish).await {
+            Ok(_) => Ok(true),
+            Err(LinkError::Refused(_)) => Ok(false),
+            Err(other) => Err(other),
+        }
+    }
+
+    /// Writes what others can do without: a server that takes no writes is followed all the same.
+    ///
+    /// # Errors
+    /// The connection's.
+    pub async fn write_soft(&mut self, writes: &[Write]) -> Result<(), LinkError> {
+        match self.write(writes).await {
+            Err(error @ LinkError::Refused(_)) => {
+                tracing::warn!(%error, "Redis does not take rows of containers or policy state");
+                Ok(())
+            }
+            result => result,
+        }
     }
 
     /// Writes that need no condition, in one message. Answers to single writes are not looked at.
@@ -372,77 +402,6 @@ impl Link {
     }
 }
 
-async fn within<T>(
-    limit: Duration,
-    answer: impl Future<Output = Result<T, RedisError>>,
-) -> Result<T, LinkError> {
-    match tokio::time::timeout(limit, answer).await {
-        Ok(answer) => Ok(answer?),
-        Err(_) => Err(LinkError::Silent(limit)),
-    }
-}
-
 fn select(pipeline: &mut Pipeline, database: i64) {
     pipeline.cmd("SELECT").arg(database);
-}
-
-fn read_command(table: Table) -> &'static str {
-    match table {
-        Table::Model | Table::Application | Table::Container => "HGETALL",
-        Table::Links => "SMEMBERS",
-        Table::State | Table::Metadata | Table::Resource => "GET",
-    }
-}
-
-fn bytes(value: &Value) -> Option<&[u8]> {
-    match value {
-        Value::BulkString(bytes) => Some(bytes),
-        Value::SimpleString(text) => Some(text.as_bytes()),
-        _ => None,
-    }
-}
-
-fn text(value: &Value) -> Option<String> {
-    bytes(value).and_then(|bytes| String::from_utf8(bytes.to_vec()).ok())
-}
-
-/// The answer to `TIME`, seconds and microseconds.
-fn millis(value: &Value) -> u64 {
-    let Value::Array(parts) = value else { return 0 };
-    let part = |n: usize| parts.get(n).and_then(text).and_then(|t| t.parse::<u64>().ok());
-    part(0).unwrap_or(0) * 1_000 + part(1).unwrap_or(0) / 1_000
-}
-
-/// The answer to [`read_command`]; the wrong type is a finding, other errors are errors.
-fn raw(table: Table, answer: Value) -> Result<Raw, LinkError> {
-    let owned = |value: &Value| bytes(value).map(<[u8]>::to_vec).unwrap_or_default();
-    match answer {
-        Value::Nil => Ok(Raw::Absent),
-        Value::BulkString(text) => Ok(Raw::Text(text)),
-        Value::Array(items) if items.is_empty() => Ok(Raw::Absent),
-        // Hashes come as a flat list of names and values.
-        Value::Array(items) if read_command(table) == "HGETALL" => {
-            let pair = |pair: &[Value]| Some((owned(pair.first()?), owned(pair.get(1)?)));
-            Ok(Raw::Hash(items.chunks(2).filter_map(pair).collect()))
-        }
-        Value::Array(items) => Ok(Raw::Set(items.iter().map(owned).collect())),
-        Value::ServerError(error) if error.code() == "WRONGTYPE" => Ok(Raw::OtherType),
-        other => match other.extract_error() {
-            Ok(other) => Err(LinkError::Failed(format!("unexpected answer {other:?}"))),
-            Err(error) => Err(error.into()),
-        },
-    }
-}
-
-fn notice(message: &redis::Msg, offset: i64) -> Option<Notice> {
-    let channel: Vec<u8> = message.get_channel().ok()?;
-    if channel == ANNOUNCEMENTS.as_bytes() {
-        let text = String::from_utf8(message.get_payload_bytes().to_vec()).ok()?;
-        return Some(Notice::Announced(text));
-    }
-    let rest = channel.strip_prefix(b"__keyspace@".as_slice())?;
-    let end = rest.iter().position(|byte| *byte == b'_')?;
-    let number: i64 = std::str::from_utf8(rest.get(..end)?).ok()?.parse().ok()?;
-    let name = rest.get(end..)?.strip_prefix(b"__:".as_slice())?.to_vec();
-    Some(Notice::Changed(Key { table: Table::from_number(number - offset)?, name }))
 }

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::tables::{Entry, Key, Raw, app_of, current_of, decode, model_of};
+use super::tables::{Entry, Key, Raw, Table, app_of, current_of, decode, model_of};
 use crate::store::event::Event;
 use crate::store::projection::Catalog;
-use clipper_domain::{AppName, AppSpec, ModelId, ModelName, ModelSpec, ModelVersion};
+use clipper_domain::{AppName, AppSpec, ModelId, ModelName, ModelSpec, ModelVersion, Replicas};
 
 /// What a look at some or all keys has found. A name that is not in it was not looked at.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -14,6 +14,11 @@ pub struct Observed {
     models: BTreeMap<ModelId, Option<ModelSpec>>,
     current: BTreeMap<ModelName, Option<ModelVersion>>,
     links: BTreeMap<AppName, BTreeSet<ModelName>>,
+    /// Planned replicas; those that are not there say nothing, as a plan made without Redis is a
+    /// plan.
+    replicas: BTreeMap<ModelId, Replicas>,
+    /// Replicas that another frontend has let go of.
+    released: BTreeSet<ModelId>,
     marked: BTreeSet<ModelId>,
     /// Entries that mean nothing, by key, with the reason; they count as absent.
     pub malformed: BTreeMap<Key, String>,
@@ -44,6 +49,7 @@ impl Observed {
             models: catalog.models().map(model).collect(),
             current: catalog.current_versions().map(current).collect(),
             links: catalog.apps().map(links).collect(),
+            replicas: catalog.replicas().map(|(id, plan)| (id.clone(), plan.clone())).collect(),
             ..Self::default()
         }
     }
@@ -68,6 +74,9 @@ impl Observed {
             Ok(Some(Entry::Links(app, models))) => {
                 self.links.insert(app, models);
             }
+            Ok(Some(Entry::Replicas(id, plan))) => {
+                self.replicas.insert(id, plan);
+            }
             Err(reason) => {
                 self.malformed.insert(key.clone(), reason);
             }
@@ -75,7 +84,6 @@ impl Observed {
     }
 
     fn absent(&mut self, key: &Key) {
-        use super::tables::Table;
         self.malformed.remove(key);
         match key.table {
             Table::Application => {
@@ -107,6 +115,34 @@ impl Observed {
         for (model, _) in catalog.current_versions() {
             self.current.entry(model.clone()).or_default();
         }
+    }
+
+    /// What was lost and is to be written again: it counts as being there as `catalog` has it.
+    pub fn believe(&mut self, key: &Key, catalog: &Catalog) {
+        if let Some(app) = app_of(key) {
+            if key.table == Table::Links {
+                let linked = catalog.linked_models(app.as_str()).cloned().collect();
+                self.links.insert(app, linked);
+            } else {
+                self.apps.insert(app.clone(), catalog.app(app.as_str()).cloned());
+            }
+        } else if let Some(id) = model_of(key) {
+            let model = catalog.model(id.name.as_str(), id.version.as_str()).cloned();
+            self.models.insert(id, model);
+        } else if let Some(model) = current_of(key) {
+            let version = catalog.current_version(model.as_str()).cloned();
+            self.current.insert(model, version);
+        }
+    }
+
+    /// Another frontend has said that it lets go of these replicas.
+    pub fn release(&mut self, id: ModelId) {
+        self.released.insert(id);
+    }
+
+    /// Leaves planned replicas out of account.
+    pub fn ignore_replicas(&mut self) {
+        self.replicas.clear();
     }
 
     /// Keys that have to be read too before this means anything: definitions of current versions.
@@ -150,6 +186,19 @@ pub fn diff(observed: &Observed, catalog: &Catalog) -> Vec<Event> {
     for model in observed.models.values().flatten() {
         if catalog.model(model.id.name.as_str(), model.id.version.as_str()) != Some(model) {
             events.push(Event::ModelAdded { model: model.clone() });
+        }
+    }
+    // Before a version becomes current: it is there to be queried then.
+    for (id, plan) in &observed.replicas {
+        let planned = catalog.replicas_of(id) == Some(plan);
+        if !planned && observed.has_model(&id.name, &id.version, catalog) {
+            events.push(Event::ReplicasPlanned { id: id.clone(), replicas: plan.clone() });
+        }
+    }
+    for id in &observed.released {
+        let kept = observed.has_model(&id.name, &id.version, catalog);
+        if kept && catalog.replicas_of(id).is_some() {
+            events.push(Event::ReplicasReleased { id: id.clone() });
         }
     }
     for (model, version) in &observed.current {

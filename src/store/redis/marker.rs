@@ -5,10 +5,11 @@
 //! not, somebody emptied them.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::connect::LinkError;
 use super::tables::{Key, Table};
 use super::writes::Write;
 use crate::store::soft_file::SoftFile;
@@ -61,6 +62,9 @@ pub struct Memory {
     /// Its range of replica numbers.
     #[serde(default)]
     pub slot: Option<u32>,
+    /// How many keys that run had evicted when the tables were seen last.
+    #[serde(default)]
+    pub evicted: Option<u64>,
 }
 
 impl Memory {
@@ -76,7 +80,8 @@ impl Memory {
     /// The file is there and cannot be read or understood.
     pub fn load(data_dir: &Path, fresh: impl FnOnce() -> String) -> io::Result<Self> {
         let kept = Self::file(data_dir).read()?;
-        let new = || Self { frontend: fresh(), marker: None, run_id: None, slot: None };
+        let new =
+            || Self { frontend: fresh(), marker: None, run_id: None, slot: None, evicted: None };
         Ok(kept.unwrap_or_else(new))
     }
 
@@ -86,6 +91,38 @@ impl Memory {
     /// The disk's.
     pub fn store(&self, data_dir: &Path) -> io::Result<()> {
         Self::file(data_dir).write(self)
+    }
+}
+
+/// The memory and where it is kept.
+#[derive(Debug)]
+pub struct Remembered {
+    /// What is remembered.
+    pub memory: Memory,
+    data_dir: PathBuf,
+}
+
+impl Remembered {
+    /// What is kept in `data_dir`; a frontend without memory takes a random name.
+    ///
+    /// # Errors
+    /// The file is there and cannot be read or understood.
+    pub fn load(data_dir: &Path) -> Result<Self, LinkError> {
+        let fresh = || format!("{:016x}", rand::random::<u64>());
+        let memory = Memory::load(data_dir, fresh);
+        let failed =
+            |e| LinkError::Failed(format!("what is remembered of Redis cannot be read: {e}"));
+        Ok(Self { memory: memory.map_err(failed)?, data_dir: data_dir.to_path_buf() })
+    }
+
+    /// Keeps it.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn keep(&self) -> Result<(), LinkError> {
+        let failed =
+            |e| LinkError::Failed(format!("what is to be remembered of Redis cannot be kept: {e}"));
+        self.memory.store(&self.data_dir).map_err(failed)
     }
 }
 
@@ -100,6 +137,8 @@ pub struct Found<'f> {
     pub tables_empty: bool,
     /// Whether the journal's catalog holds nothing.
     pub journal_empty: bool,
+    /// Whether Redis has evicted keys since they were seen.
+    pub evicted: bool,
 }
 
 /// What the tables are.
@@ -113,6 +152,8 @@ pub enum Verdict {
     Emptied,
     /// Without the data they had.
     Lost,
+    /// Without keys that Redis gave up to save memory, which nobody has asked for.
+    Evicted,
 }
 
 /// Judges tables.
@@ -127,7 +168,11 @@ pub fn judge(memory: &Memory, found: Found<'_>) -> Verdict {
         return if moving { Verdict::Lost } else { Verdict::New };
     }
     let same_run = found.run_id.is_some() && found.run_id == memory.run_id.as_deref();
-    if same_run { Verdict::Emptied } else { Verdict::Lost }
+    match (same_run, found.evicted) {
+        (true, true) => Verdict::Evicted,
+        (true, false) => Verdict::Emptied,
+        (false, _) => Verdict::Lost,
+    }
 }
 
 #[cfg(test)]
@@ -141,13 +186,17 @@ mod tests {
             marker: marker.map(str::to_owned),
             run_id: Some("run".to_owned()),
             slot: None,
+            evicted: None,
         };
         let found = |marker, run_id, tables_empty, journal_empty| Found {
             marker,
             run_id,
             tables_empty,
             journal_empty,
+            evicted: false,
         };
+        let evicted = Found { evicted: true, ..found(None, Some("run"), true, false) };
+        assert_eq!(judge(&memory(Some("m")), evicted), Verdict::Evicted);
         let cases = [
             (memory(Some("m")), found(Some("m"), Some("new"), true, false), Verdict::Marked),
             (memory(Some("m")), found(Some("other"), Some("new"), false, false), Verdict::Marked),

@@ -12,7 +12,9 @@
 //! - **R2** No change is half-done: the writes of a command happen in one transaction, and only if
 //!   what they were decided on is still there.
 
+mod answers;
 pub mod client;
+pub mod connect;
 pub mod diff;
 pub mod marker;
 pub mod tables;

@@ -3,13 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use crate::store::policy_state;
 use clipper_domain::{
     AppName, AppSpec, BatchSize, InputType, Label, LatencySlo, ModelId, ModelName, ModelSpec,
-    ModelVersion, OnModelError, ReplicaId,
+    ModelVersion, OnModelError, ReplicaId, Replicas,
 };
 
 /// What the keys of [`Table::Metadata`] start with.
 const CURRENT_PREFIX: &str = "CURRENT_MODEL_VERSION:";
+
+/// What the keys of planned replicas in [`Table::Resource`] start with.
+const REPLICAS_PREFIX: &str = "clipper:replicas:";
 
 /// The original writes a C++ double that nothing reads.
 const LOAD: &str = "0.000000";
@@ -112,6 +116,18 @@ impl Key {
         Self::new(Table::Metadata, &format!("{CURRENT_PREFIX}{model}"))
     }
 
+    /// The key of the replicas that servers keep of a model version.
+    #[must_use]
+    pub fn replicas(id: &ModelId) -> Self {
+        Self::new(Table::Resource, &format!("{REPLICAS_PREFIX}{id}"))
+    }
+
+    /// The pattern of all keys of planned replicas.
+    #[must_use]
+    pub fn every_replicas() -> String {
+        format!("{REPLICAS_PREFIX}*")
+    }
+
     /// The key of a replica.
     #[must_use]
     pub fn container(model: &ModelId, replica: ReplicaId) -> Self {
@@ -159,6 +175,8 @@ pub enum Entry {
     Current(ModelName, ModelVersion),
     /// The models an application is linked to.
     Links(AppName, BTreeSet<ModelName>),
+    /// The replicas that servers keep of a model version.
+    Replicas(ModelId, Replicas),
 }
 
 /// A field and its value, in the order of the original's writes.
@@ -289,7 +307,13 @@ pub fn decode(key: &Key, raw: &Raw) -> Result<Option<Entry>, String> {
             };
             Entry::Links(app_name(name)?, members.iter().map(model).collect::<Result<_, _>>()?)
         }
-        Table::State | Table::Container | Table::Resource => return Ok(None),
+        Table::Resource => {
+            let Some(id) = name.strip_prefix(REPLICAS_PREFIX) else { return Ok(None) };
+            let Raw::Text(plan) = raw else { return not_a(raw, "string").map(|()| None) };
+            let plan = serde_json::from_slice(plan).map_err(|e| e.to_string())?;
+            Entry::Replicas(model_id(id)?, plan)
+        }
+        Table::State | Table::Container => return Ok(None),
     };
     Ok(Some(entry))
 }
@@ -313,6 +337,26 @@ pub fn model_of(key: &Key) -> Option<ModelId> {
 pub fn current_of(key: &Key) -> Option<ModelName> {
     let name = std::str::from_utf8(&key.name).ok().filter(|_| key.table == Table::Metadata)?;
     ModelName::parse(name.strip_prefix(CURRENT_PREFIX)?).ok()
+}
+
+/// The model version of a key of planned replicas.
+#[must_use]
+pub fn replicas_of(key: &Key) -> Option<ModelId> {
+    let name = std::str::from_utf8(&key.name).ok().filter(|_| key.table == Table::Resource)?;
+    model_id(name.strip_prefix(REPLICAS_PREFIX)?).ok()
+}
+
+/// The key and value of the policy state that the original writes for a new application.
+#[must_use]
+pub fn initial_state(app: &AppSpec) -> (Key, String) {
+    // A struct, because the text has to be the same to the byte.
+    #[derive(serde::Serialize)]
+    struct DefaultPolicyState<'a> {
+        y_hat: &'a str,
+    }
+    let state = DefaultPolicyState { y_hat: &app.default_output };
+    let value = serde_json::to_string(&state).unwrap_or_default();
+    (Key::new(Table::State, &policy_state::key(&app.name, 0)), value)
 }
 
 fn not_a(raw: &Raw, wanted: &str) -> Result<(), String> {

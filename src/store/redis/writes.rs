@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::tables::{
-    Fields, Key, Raw, Table, app_fields, app_of, current_of, model_fields, model_of,
+    Fields, Key, Raw, Table, app_fields, app_of, current_of, model_fields, model_of, replicas_of,
 };
 use crate::store::event::Event;
 use crate::store::projection::Catalog;
@@ -52,9 +52,12 @@ pub fn related(key: &Key) -> Vec<Key> {
         Table::Application | Table::Links => {
             app_of(key).map_or_else(Vec::new, |app| of_app(&app).into())
         }
-        Table::Model => model_of(key)
-            .map_or_else(|| vec![key.clone()], |id| vec![key.clone(), Key::current(&id.name)]),
+        Table::Model => model_of(key).map_or_else(
+            || vec![key.clone()],
+            |id| vec![key.clone(), Key::current(&id.name), Key::replicas(&id)],
+        ),
         Table::Metadata if current_of(key).is_some() => vec![key.clone()],
+        Table::Resource if replicas_of(key).is_some() => vec![key.clone()],
         _ => Vec::new(),
     }
 }
@@ -76,6 +79,7 @@ pub fn keys_of(command: &Command, catalog: &Catalog) -> BTreeSet<Key> {
         Command::Deploy(deployment) => {
             let mut keys = of_version(&deployment.model.id, catalog);
             keys.extend(of_app(&deployment.app));
+            keys.insert(Key::replicas(&deployment.model.id));
             keys
         }
         Command::DeleteVersionedModel(id) => [Key::model(id), Key::current(&id.name)].into(),
@@ -93,9 +97,8 @@ pub fn key_of(event: &Event) -> Key {
         Event::AppAdded { app } | Event::AppChanged { app } => Key::app(&app.name),
         Event::AppDeleted { name } => Key::app(name),
         Event::ModelAdded { model } => Key::model(&model.id),
-        Event::ModelVersionRetired { id }
-        | Event::ReplicasPlanned { id, .. }
-        | Event::ReplicasReleased { id } => Key::model(id),
+        Event::ModelVersionRetired { id } => Key::model(id),
+        Event::ReplicasPlanned { id, .. } | Event::ReplicasReleased { id } => Key::replicas(id),
         Event::ModelVersionSet { id } => Key::current(&id.name),
         Event::ModelVersionUnset { model } => Key::current(model),
         Event::ModelLinked { app, .. } | Event::ModelUnlinked { app, .. } => Key::links(app),
@@ -142,8 +145,12 @@ pub fn writes(event: &Event, before: &Entries) -> Vec<Write> {
         Event::ModelVersionSet { id } => {
             writes.push(Write::one(Key::current(&id.name), "SET", id.version.as_str()));
         }
-        // The paths are those of one machine: other frontends have no use for them.
-        Event::ReplicasPlanned { .. } | Event::ReplicasReleased { .. } => {}
+        // For every frontend: each keeps replicas of its own, or says that it cannot.
+        Event::ReplicasPlanned { id, replicas } => {
+            let plan = serde_json::to_string(replicas).unwrap_or_default();
+            writes.push(Write::one(Key::replicas(id), "SET", &plan));
+        }
+        Event::ReplicasReleased { id } => writes.push(Write::bare(Key::replicas(id), "DEL")),
         Event::ModelVersionUnset { model } => {
             writes.push(Write::bare(Key::current(model), "DEL"));
         }
@@ -151,6 +158,7 @@ pub fn writes(event: &Event, before: &Entries) -> Vec<Write> {
             // Two steps, as in the original: the first is what its query frontends listen for.
             writes.push(Write::one(Key::model(id), "HDEL", "valid"));
             writes.push(Write::bare(Key::model(id), "DEL"));
+            writes.push(Write::bare(Key::replicas(id), "DEL"));
         }
         Event::ModelLinked { app, model } => {
             writes.push(Write::one(Key::links(app), "SADD", model.as_str()));
@@ -162,12 +170,42 @@ pub fn writes(event: &Event, before: &Entries) -> Vec<Write> {
     writes
 }
 
+/// The writes that put what `catalog` has of one key where there is nothing.
+#[must_use]
+pub fn of_key(key: &Key, catalog: &Catalog) -> Vec<Write> {
+    let none = Entries::new();
+    let all = |event: Event| writes(&event, &none);
+    let written = if let Some(app) = app_of(key) {
+        let Some(spec) = catalog.app(app.as_str()) else { return Vec::new() };
+        let linked = catalog.linked_models(app.as_str()).cloned();
+        let links = linked.map(|model| Event::ModelLinked { app: app.clone(), model });
+        std::iter::once(Event::AppAdded { app: spec.clone() }).chain(links).flat_map(all).collect()
+    } else if let Some(id) = model_of(key) {
+        let model = catalog.model(id.name.as_str(), id.version.as_str());
+        model.map_or_else(Vec::new, |model| all(Event::ModelAdded { model: model.clone() }))
+    } else if let Some(model) = current_of(key) {
+        let version = catalog.current_version(model.as_str()).cloned();
+        version.map_or_else(Vec::new, |version| {
+            all(Event::ModelVersionSet { id: ModelId::new(model, version) })
+        })
+    } else if let Some(id) = replicas_of(key) {
+        let replicas = catalog.replicas_of(&id).cloned();
+        replicas.map_or_else(Vec::new, |replicas| all(Event::ReplicasPlanned { id, replicas }))
+    } else {
+        Vec::new()
+    };
+    written.into_iter().filter(|write: &Write| write.key == *key).collect()
+}
+
 /// The writes that put all of `catalog` into empty tables, in groups that belong together.
 #[must_use]
 pub fn of_catalog(catalog: &Catalog) -> Vec<Vec<Write>> {
     let none = Entries::new();
     let one = |event: Event| writes(&event, &none);
     let models = catalog.models().map(|model| one(Event::ModelAdded { model: model.clone() }));
+    let replicas = catalog.replicas().map(|(id, replicas)| {
+        one(Event::ReplicasPlanned { id: id.clone(), replicas: replicas.clone() })
+    });
     let current = catalog.current_versions().map(|(model, version)| {
         one(Event::ModelVersionSet { id: ModelId::new(model.clone(), version.clone()) })
     });
@@ -179,5 +217,5 @@ pub fn of_catalog(catalog: &Catalog) -> Vec<Vec<Write>> {
         }
         group
     });
-    models.chain(current).chain(apps).collect()
+    models.chain(replicas).chain(current).chain(apps).collect()
 }

@@ -1,8 +1,9 @@
-//! How records lie in sled's trees: in pieces, so that no page grows beyond what sled writes inline.
+//! How records lie in sled's trees: in pieces, so that no page outgrows what sled writes inline.
 //!
 //! A page of more than 128 KiB goes to a file of its own, which sled does not sync and removes as
-//! soon as the page has a successor in memory: a power cut then leaves neither. The first piece of a
-//! record has the event's number as its key, big-endian; each further one that number and its index.
+//! soon as the page has a successor in memory: a power cut then leaves neither. The first piece of
+//! a record has the event's number as its key, big-endian; each further one that number and its
+//! index.
 
 use ::sled::{Batch, IVec, Tree};
 
