@@ -1,8 +1,8 @@
 //! `clipper` serves machine-learning predictions before each application's latency objective.
 //!
-//! Reading order: [`clipper_domain`] (the words), [`store::projection`] (what a change of metadata
-//! does), [`actors`] (who talks to whom), [`http::query`] (a prediction's way in and out), [`rpc`] (a
-//! batch's way to a container and back), [`server`] (how it is put together).
+//! Reading order: [`clipper_domain`] (the words), [`store::projection`] (what a change of
+//! metadata does), [`actors`] (who talks to whom), [`http::query`] (a prediction's way in and
+//! out), [`rpc`] (a batch's way to a container and back), [`server`] (how it is put together).
 //!
 //! Architecture invariant: arrows point one way: http -> actors -> {serving, store, rpc} ->
 //! domain.
