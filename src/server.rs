@@ -1,5 +1,6 @@
 //! The composition root: the only file that knows every part. Starts bottom-up, stops top-down.
 
+mod frontends;
 mod metadata;
 mod process;
 mod replicas;
@@ -10,17 +11,14 @@ use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use actix::prelude::*;
-use actix_web::dev::{Server, ServerHandle};
-use actix_web::{App as HttpApp, HttpServer, web};
 use tracing::{error, info, warn};
 
-use self::metadata::{Counted, Writer, meet_when_known};
+use self::frontends::Frontends;
+use self::metadata::{Counted, meet_when_known};
 use self::process::StopRequest;
-use self::replicas::OwnReplicas;
 use self::shutdown::Running;
 use self::states::States;
 use crate::actors::catalog::CatalogWriter;
@@ -33,25 +31,19 @@ use crate::actors::learned::LearnedCurves;
 use crate::actors::messages::Register;
 use crate::actors::models::{Boot, DataArbiters, Models};
 use crate::actors::redis_watcher::{RedisMetadata, RedisParts};
-use crate::actors::router::{Router, Routes};
 use crate::actors::supervisor::RestartBudget;
 use crate::actors::watchdog::Watchdog;
 use crate::bootstrap::Bootstrap;
 use crate::children::launch::{Launcher, launch_plan};
 use crate::children::{ChildPlan, Children};
-use crate::config::{Config, Deploy, HttpConfig, Loaded};
-use crate::deploy::Deployer;
-use crate::http::body::BodyLimits;
-use crate::http::health::{self, Condition, Readiness};
-use crate::http::management::ManagementState;
-use crate::http::management::deploy::{self, DeployState};
-use crate::http::{management, metrics as metrics_pages, query};
+use crate::config::{Config, Deploy, Loaded};
+use crate::http::health::{Condition, Readiness};
 use crate::logging::{self, outsiders};
 use crate::metrics::{self, Metrics};
 use crate::rpc::listener::{self, NotTaken};
 use crate::store::policy_state::PolicyStateStore;
 use crate::store::sled::SledLog;
-use crate::store::{CatalogView, Journal, SharedWriter};
+use crate::store::{Journal, SharedWriter};
 
 /// Serves until SIGTERM or SIGINT.
 ///
@@ -127,12 +119,23 @@ async fn start(loaded: Loaded) -> Result<Running, String> {
         watchdog,
         pool: pool.clone(),
     };
-    let handles = frontends.start(&config, sockets)?;
+    let serving = frontends.start(&config, sockets)?;
     while !readiness.is_met(Condition::ListenersBound) {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     let drain_delay = Duration::from_millis(config.http.drain_delay_ms);
-    Ok(Running { readiness, drain_delay, handles, learned, pool, redis, targets, journal })
+    let patience = Duration::from_millis(config.http.shutdown_timeout_ms);
+    Ok(Running {
+        readiness,
+        drain_delay,
+        patience,
+        serving,
+        learned,
+        pool,
+        redis,
+        targets,
+        journal,
+    })
 }
 
 async fn start_models(
@@ -352,138 +355,4 @@ fn child_plans(
         plans.insert(model.id()?, plan);
     }
     Ok(plans)
-}
-
-/// What the HTTP workers need.
-struct Frontends {
-    plane: Arc<DataPlane>,
-    catalog: Kept<CatalogWriter>,
-    writer: SharedWriter,
-    view: CatalogView,
-    list: ContainerList,
-    states: Arc<States>,
-    feedback: FeedbackQueue,
-    readiness: Arc<Readiness>,
-    watchdog: Watchdog,
-    pool: Kept<ContainerPool>,
-}
-
-impl Frontends {
-    fn start(self, config: &Config, sockets: Sockets) -> Result<Vec<ServerHandle>, String> {
-        let Sockets { query, management, metrics, rpc } = sockets;
-        let addr = |socket: &TcpListener| socket.local_addr().map_err(|e| e.to_string());
-        let (query_addr, management_addr) = (addr(&query)?, addr(&management)?);
-        let (metrics_addr, rpc_addr) = (addr(&metrics)?, addr(&rpc)?);
-        let servers = [
-            self.query(&config.http, query)?,
-            self.management(config, management)?,
-            self.metrics(&config.http, metrics)?,
-        ];
-        let handles = servers.iter().map(Server::handle).collect();
-        for server in servers {
-            actix::spawn(async move {
-                if let Err(error) = server.await {
-                    error!(%error, "an HTTP frontend ended");
-                }
-            });
-        }
-        info!(
-            query = %format_args!("http://{query_addr}"),
-            management = %format_args!("http://{management_addr}"),
-            metrics = %format_args!("http://{metrics_addr}/metrics"),
-            rpc = %format_args!("tcp://{rpc_addr}"),
-            "listening"
-        );
-        Ok(handles)
-    }
-
-    fn query(&self, config: &HttpConfig, socket: TcpListener) -> Result<Server, String> {
-        let limits = BodyLimits::from(config);
-        let workers = process::http_workers(config);
-        let starting = Arc::new(AtomicUsize::new(workers));
-        let (plane, catalog) = (Arc::clone(&self.plane), self.catalog.clone());
-        let feedback = self.feedback.clone();
-        let readiness = Arc::clone(&self.readiness);
-        let watchdog = self.watchdog.clone();
-        frontend(config, workers, socket, move |app| {
-            watchdog.watch("http", Arbiter::current());
-            let routes = Routes::default();
-            let (starting, ready) = (Arc::clone(&starting), Arc::clone(&readiness));
-            let on_loaded = move || {
-                if starting.fetch_sub(1, Ordering::AcqRel) == 1 {
-                    ready.meet(Condition::ListenersBound);
-                }
-            };
-            Router::new(
-                Arc::clone(&plane),
-                catalog.clone(),
-                feedback.clone(),
-                routes.clone(),
-                on_loaded,
-            )
-            .start();
-            app.configure(metrics_pages::configure_query(Arc::clone(&plane.metrics)))
-                .configure(health::configure(Arc::clone(&readiness)))
-                .configure(query::configure(routes, limits));
-        })
-    }
-
-    fn management(&self, config: &Config, socket: TcpListener) -> Result<Server, String> {
-        let limits = BodyLimits::from(&config.http);
-        let deployer = Arc::new(Deployer {
-            plane: Arc::clone(&self.plane),
-            pool: self.pool.clone(),
-            writer: Arc::clone(&self.writer),
-            view: self.view.clone(),
-            config: config.management.clone(),
-            running: AtomicUsize::new(0),
-        });
-        let deploy = DeployState { deployer, readiness: Arc::clone(&self.readiness) };
-        let deploy = deploy::configure(deploy, limits);
-        let metrics = Arc::clone(&self.plane.metrics);
-        let state = ManagementState {
-            metadata: Arc::new(Writer {
-                writer: Arc::clone(&self.writer),
-                view: self.view.clone(),
-            }),
-            containers: Arc::new(OwnReplicas { list: self.list.clone(), pool: self.pool.clone() }),
-            states: self.states.clone(),
-            metrics: Arc::new(move |request| metrics_pages::by_preference(&metrics, request)),
-            readiness: Arc::clone(&self.readiness),
-        };
-        let rest = management::configure(state, limits);
-        frontend(&config.http, 1, socket, move |app| {
-            deploy(app);
-            rest(app);
-        })
-    }
-
-    fn metrics(&self, config: &HttpConfig, socket: TcpListener) -> Result<Server, String> {
-        let metrics = Arc::clone(&self.plane.metrics);
-        let readiness = Arc::clone(&self.readiness);
-        frontend(config, 1, socket, move |app| {
-            app.configure(metrics_pages::configure_metrics(Arc::clone(&metrics)))
-                .configure(health::configure(Arc::clone(&readiness)));
-        })
-    }
-}
-
-/// An HTTP server with the limits that all frontends share; `configure` runs once on each of its
-/// threads. Signals are the composition root's business.
-fn frontend(
-    config: &HttpConfig,
-    workers: usize,
-    socket: TcpListener,
-    configure: impl Fn(&mut web::ServiceConfig) + Clone + Send + 'static,
-) -> Result<Server, String> {
-    let server = HttpServer::new(move || HttpApp::new().configure(&configure))
-        .workers(workers)
-        .max_connections(config.connections_max)
-        .client_request_timeout(Duration::from_millis(config.client_request_timeout_ms))
-        .keep_alive(Duration::from_millis(config.keep_alive_ms))
-        .shutdown_timeout(config.shutdown_timeout_ms.div_ceil(1000))
-        .disable_signals()
-        .listen(socket)
-        .map_err(|error| error.to_string())?;
-    Ok(server.run())
 }

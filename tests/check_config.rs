@@ -138,6 +138,7 @@ fn limits_and_addresses_that_contradict_each_other() {
          message_max_bytes = 1000\nframes_max = 100\n[containers]\nrestart_backoff_max_ms = 5\n",
         &[
             ("c.toml:2: http.management_addr: ", "is taken by http.query_addr, 127.0.0.1:1337"),
+            ("c.toml:3: http.body_max_bytes: ", "more than http.bodies_max_bytes, 67108864"),
             ("c.toml:3: http.body_max_bytes: ", "more than rpc.frame_max_bytes, 67108864"),
             ("c.toml:5: rpc.message_max_bytes: ", "1000 is less than rpc.frame_max_bytes"),
             ("c.toml:6: rpc.frames_max: ", "100 is less than serving.batch_max, 4103"),

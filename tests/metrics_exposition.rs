@@ -397,6 +397,7 @@ fn the_page_lists_exactly_the_metrics_of_the_table() {
 fn the_server_shows_exactly_the_metrics_of_the_table() {
     let metrics = busy();
     metrics.redis();
+    metrics.http.query.error("json");
     let families = parse(&text(&metrics));
     for row in TABLE {
         let family = families.get(row.name).unwrap_or_else(|| panic!("{} not shown", row.name));

@@ -42,7 +42,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("children", &["config", "metrics"]),
     ("actors", &["children", "config", "logging", "metrics", "rpc", "store"]),
     ("deploy", &["actors", "config", "store"]),
-    ("http", &["actors", "config", "deploy", "metrics", "store"]),
+    ("http", &["actors", "config", "deploy", "logging", "metrics", "store"]),
     ("bootstrap", &["actors", "config", "store"]),
     (
         "server",

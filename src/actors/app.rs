@@ -11,7 +11,8 @@ use super::data_plane::DataPlane;
 use super::directory::{ModelEntry, ModelHandle};
 use super::feedback::FeedbackQueue;
 use super::messages::{
-    AppEnded, Enqueue, Predict, QueryRefused, Recorded, Redefine, Relink, StopApp, Update,
+    AppEnded, AskFacts, Enqueue, Predict, QueryRefused, Recorded, Redefine, Relink, RequestBody,
+    StopApp, Update,
 };
 use super::prediction::{AppFacts, Prediction, Progress};
 use super::router::Router;
@@ -45,13 +46,15 @@ impl App {
         Self { plane, facts, linked, feedback, parent }
     }
 
-    fn predict(&self, predict: &Predict) -> Result<Prediction, QueryRefused> {
-        let PredictBody { inputs, version } = parse::predict_body(
-            &predict.body,
-            self.facts.spec.input_type,
-            self.plane.serving.request_inputs_max,
-        )
-        .map_err(QueryRefused::Body)?;
+    fn predict(&self, predict: Predict) -> Result<Prediction, QueryRefused> {
+        let PredictBody { inputs, version } = match predict.body {
+            RequestBody::Parsed(body) => *body,
+            RequestBody::Text(text) => {
+                let inputs_max = self.plane.serving.request_inputs_max;
+                parse::predict_body(&text, self.facts.spec.input_type, inputs_max)
+                    .map_err(QueryRefused::Body)?
+            }
+        };
         let model = self.select(version.as_deref())?;
         let permit = self.plane.admit(inputs.len()).ok_or(QueryRefused::Busy)?;
         let queries = inputs.len();
@@ -220,7 +223,7 @@ impl Handler<Predict> for App {
     type Result = Result<Prediction, QueryRefused>;
 
     fn handle(&mut self, predict: Predict, _: &mut Self::Context) -> Self::Result {
-        let prediction = self.predict(&predict);
+        let prediction = self.predict(predict);
         if prediction.is_err() {
             self.facts.metrics.rejected();
         }
@@ -233,13 +236,26 @@ impl Handler<Update> for App {
 
     fn handle(&mut self, update: Update, _: &mut Self::Context) -> Self::Result {
         let spec = &self.facts.spec;
-        let body = parse::update_body(&update.body, spec.input_type).map_err(QueryRefused::Body)?;
+        let body = match update.body {
+            RequestBody::Parsed(body) => *body,
+            RequestBody::Text(text) => {
+                parse::update_body(&text, spec.input_type).map_err(QueryRefused::Body)?
+            }
+        };
         // The default policy learns nothing from a label; it keeps that the user is known.
         let Some(kept) = self.feedback.learn(&spec.name, body.uid, &spec.default_output) else {
             self.plane.metrics.feedback_refused();
             return Err(QueryRefused::FeedbackFull);
         };
         Ok(Recorded(kept))
+    }
+}
+
+impl Handler<AskFacts> for App {
+    type Result = Arc<AppFacts>;
+
+    fn handle(&mut self, _: AskFacts, _: &mut Self::Context) -> Self::Result {
+        Arc::clone(&self.facts)
     }
 }
 

@@ -19,9 +19,18 @@ use clipper_clock::Instant;
 use clipper_domain::{AppName, InputType, ModelId, ModelName, ModelVersion, ReplicaId, Replicas};
 use clipper_rpc::codec::Build;
 use clipper_scheduling::flight::Flight;
-use clipper_scheduling::parse::BodyError;
+use clipper_scheduling::parse::{BodyError, PredictBody, UpdateBody};
 
 // ---------------------------------------------------------------------------------------- App
+
+/// A request body, as text or already parsed: long ones are parsed away from the HTTP workers.
+#[derive(Debug)]
+pub enum RequestBody<T> {
+    /// The JSON text.
+    Text(Bytes),
+    /// What it says.
+    Parsed(Box<T>),
+}
 
 /// A request body for an application. Sender: the HTTP handler, on the same thread. Reply: the
 /// answers on their way. Full mailbox: the sender waits; the number of senders is bounded by
@@ -29,8 +38,8 @@ use clipper_scheduling::parse::BodyError;
 #[derive(Debug, Message)]
 #[rtype(result = "Result<Prediction, QueryRefused>")]
 pub struct Predict {
-    /// The JSON body.
-    pub body: Bytes,
+    /// The body.
+    pub body: RequestBody<PredictBody>,
     /// When it had arrived; the deadline counts from here.
     pub arrived: Instant,
 }
@@ -57,9 +66,15 @@ pub struct Recorded(pub oneshot::Receiver<()>);
 #[derive(Debug, Message)]
 #[rtype(result = "Result<Recorded, QueryRefused>")]
 pub struct Update {
-    /// The JSON body.
-    pub body: Bytes,
+    /// The body.
+    pub body: RequestBody<UpdateBody>,
 }
+
+/// What is needed to parse a body, and to count it if that fails. Sender: the HTTP handler, on the
+/// same thread.
+#[derive(Debug, Message)]
+#[rtype(result = "Arc<AppFacts>")]
+pub struct AskFacts;
 
 /// A new definition. Sender: the worker's `Router`.
 #[derive(Debug, Message)]

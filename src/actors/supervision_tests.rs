@@ -19,7 +19,7 @@ use super::data_plane::DataPlane;
 use super::directory::ModelHandle;
 use super::feedback::{FeedbackKeeper, FeedbackLog, FeedbackQueue};
 use super::kept::Kept;
-use super::messages::{Predict, Register, StopChildren};
+use super::messages::{Predict, Register, RequestBody, StopChildren};
 use super::model::Model;
 use super::models::{Boot, DataArbiters, Models};
 use super::prediction::QueryAnswer;
@@ -233,7 +233,7 @@ impl Graph {
 
     /// The text of the model's answer, or why there is the default output; outside, why none.
     async fn predict(&self, input: u32) -> Result<Result<String, DefaultReason>, MailboxError> {
-        let body = format!("{{\"input\":[{input}.0]}}").into();
+        let body = RequestBody::Text(format!("{{\"input\":[{input}.0]}}").into());
         let prediction = self.app().send(Predict { body, arrived: clock::now() }).await?.unwrap();
         Ok(match &prediction.answers().await.answers[0] {
             QueryAnswer::Output(output) => Ok(String::from_utf8(output.json().to_vec()).unwrap()),

@@ -11,6 +11,7 @@ use clap::Args;
 use super::answer;
 use clipper_clock as clock;
 use clipper_domain::InputType;
+use clipper_domain::printable::printable;
 use clipper_tools::bench::inputs::{Choice, InputPlan};
 use clipper_tools::bench::report::Report;
 use clipper_tools::bench::search::GoodputSearch;
@@ -164,7 +165,16 @@ impl BenchArgs {
 
     pub(super) fn run(&self) -> ExitCode {
         let result = self.plan().and_then(|plan| {
-            if self.find_goodput { self.search(plan) } else { measure(&plan).map(Some) }
+            find_app(&plan.target)?;
+            let before = Lookups::of(&plan.target);
+            let unique = plan.inputs.choice == Choice::Unique;
+            let target = plan.target.clone();
+            let report =
+                if self.find_goodput { self.search(plan) } else { measure(&plan).map(Some) };
+            if unique && let (Some(before), Some(after)) = (before, Lookups::of(&target)) {
+                after.warn_of_hits_since(&before);
+            }
+            report
         });
         match result {
             Ok(Some(report)) => self.show(&report),
@@ -211,6 +221,60 @@ impl BenchArgs {
             answer(format_args!("{}\n{}", report.table(), plot::text(report)));
         }
         if report.errors() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+}
+
+/// # Errors
+/// The server says that there is no such application.
+fn find_app(target: &Target) -> Result<(), String> {
+    let url = format!("http://{}/{}/predict", target.host, target.app);
+    // No query: an application refuses it, and whoever is none is not found.
+    match ureq::post(&url).send("") {
+        Err(ureq::Error::StatusCode(404)) => Err(format!(
+            "there is no application '{}' at http://{}: `clipper admin apps` lists them",
+            printable(&target.app),
+            target.host
+        )),
+        // Whatever else is wrong, the measurement will show.
+        _ => Ok(()),
+    }
+}
+
+/// What the server says of its prediction cache.
+struct Lookups {
+    hits: f64,
+    all: f64,
+}
+
+/// Of unique inputs so many may be found in the cache, by others' queries.
+const HITS_EXPECTED: f64 = 0.02;
+
+impl Lookups {
+    fn of(target: &Target) -> Option<Self> {
+        let url = format!("http://{}/metrics", target.host);
+        let page = ureq::get(&url).call().ok()?.body_mut().read_to_string().ok()?;
+        let page: serde_json::Value = serde_json::from_str(&page).ok()?;
+        let value = |category: &str, name: &str, field: &str| -> Option<f64> {
+            let metrics = page.get(category)?.as_array()?;
+            let metric = metrics.iter().find_map(|metric| metric.get(name))?;
+            metric.get(field)?.as_str()?.parse().ok()
+        };
+        let all = value("counters", "internal:prediction_cache_lookups", "count")?;
+        let ratio = value("ratio_counters", "internal:prediction_cache_hit_ratio", "ratio")?;
+        Some(Self { hits: if all > 0.0 { ratio * all } else { 0.0 }, all })
+    }
+
+    fn warn_of_hits_since(&self, before: &Self) {
+        let share = (self.hits - before.hits) / (self.all - before.all).max(1.0);
+        if share > HITS_EXPECTED {
+            let _ = writeln!(
+                std::io::stderr(),
+                "warning: the inputs were to be unique, and the server answered {:.0} % of them \
+                 from its cache: this measures the cache. Is --input-type the application's, and \
+                 --input-len large enough?",
+                share * 100.0
+            );
+        }
     }
 }
 

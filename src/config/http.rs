@@ -30,28 +30,58 @@ section! {
         /// frame.
         body_max_bytes: usize = 16 << 20, Rule::bytes();
 
-        /// Open connections of each frontend; further ones wait in the backlog. More than a
-        /// machine's usual clients, less than its usual limit of file descriptors once that is
-        /// raised.
+        /// All bodies under way together, bytes, those of 16 KiB and less not counted; beyond it
+        /// 503 with Retry-After. A body is under way until its request has been answered. Four
+        /// of the largest.
+        bodies_max_bytes: usize = 64 << 20, Rule::bytes();
+
+        /// One answer, bytes; a longer one is refused with 413. As long as a message of a
+        /// container.
+        answer_max_bytes: usize = 64 << 20, Rule::bytes();
+
+        /// All answers under way together, bytes, those of 64 KiB and less not counted; beyond it
+        /// 503 with Retry-After. Equal outputs are in memory once, however often they are sent.
+        answers_max_bytes: usize = 256 << 20, Rule::bytes();
+
+        /// A body that takes longer to parse than this, microseconds, is parsed on a thread of its
+        /// own: a thread that answers queries must not be away for longer. How long it takes is
+        /// measured.
+        parse_slice_us: u64 = 1_000, Rule::int(1, 1_000_000, "microseconds");
+
+        /// Threads for such bodies, of low priority. They share the cores that queries leave.
+        parse_threads: usize = 4, Rule::int(1, 1_024, "threads");
+
+        /// Open connections of each frontend. For a further one that connection gives way which
+        /// waits longest for its client, of the address that has most of them; where all are being
+        /// answered, it gets 503. More than a machine's usual clients, less than its usual limit
+        /// of file descriptors once that is raised.
         connections_max: usize = 25_000, Rule::count("connections");
 
         /// Connections that the kernel keeps waiting, for bursts of new clients.
         backlog: u32 = 2048, Rule::int(1, 65_535, "connections");
 
-        /// Time for a client to send the head of its request, milliseconds; then 408. Slow
-        /// clients must not hold connections for ever.
+        /// Time for a client to send the head of its request, and longest pause between two pieces
+        /// of its body, milliseconds; then 408. Slow clients must not hold connections for ever.
         client_request_timeout_ms: u64 = 10_000, Rule::millis();
+
+        /// From the first byte of a request to its last, milliseconds; then 408. 16 MiB at
+        /// 2 Mbit/s.
+        request_timeout_ms: u64 = 60_000, Rule::millis();
+
+        /// For a client to read some 32 KiB of its answers, milliseconds; then the connection is
+        /// reset. While it does not read, none of its further requests is read either.
+        write_timeout_ms: u64 = 30_000, Rule::millis();
 
         /// An idle connection is closed after this, milliseconds; 0 closes after each answer.
         /// Longer than the 60 s of common load balancers, so that they close first.
         keep_alive_ms: u64 = 75_000, Rule::int(0, 86_400_000, "milliseconds");
 
-        /// After SIGTERM, /readyz says 503 while everything is served as before, for so long,
-        /// milliseconds: a load balancer has to see it and send no more. Longer than the time
-        /// between two of its looks.
+        /// After SIGTERM the server is not ready (503 from /readyz) and goes on answering for so
+        /// long, milliseconds, each answer the last of its connection. With a load balancer in
+        /// front: the time it takes to notice. 0: at once.
         drain_delay_ms: u64 = 1_000, Rule::int(0, 86_400_000, "milliseconds");
 
-        /// Then queries on their way get this long, milliseconds. The usual grace of
+        /// After that, queries on their way get this long, milliseconds. The usual grace of
         /// orchestrators is 30 s.
         shutdown_timeout_ms: u64 = 30_000, Rule::int(0, 86_400_000, "milliseconds");
     }

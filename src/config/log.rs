@@ -13,8 +13,8 @@ section! {
         format: LogFormat = LogFormat::Text, Rule::Choice(&["text", "json"]);
 
         /// What is logged: off, error, warn, info, debug, trace, also by module as in
-        /// "info,clipper::rpc=debug". actix_server would tell at each start what we tell as well.
-        filter: String = "info,actix_server=warn".to_owned(), Rule::Filter;
+        /// "info,clipper::rpc=debug".
+        filter: String = "info".to_owned(), Rule::Filter;
 
         /// Bytes of lines that wait to be written. Where standard error takes none (a full disk, a
         /// pipe that nobody reads), further ones are lost and counted: nobody waits for the log.

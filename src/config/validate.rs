@@ -39,12 +39,41 @@ fn blame(draft: &mut Draft, keys: [&str; 2], problems: [String; 2]) {
     }
 }
 
-fn limits(draft: &mut Draft, config: &Config) {
-    let (http, rpc, serving) = (&config.http, &config.rpc, &config.serving);
+/// (smaller key, its value, larger key, its value, why)
+type Pair = (&'static str, u64, &'static str, u64, &'static str);
+
+fn http_pairs(config: &Config) -> [Pair; 3] {
+    let (http, rpc) = (&config.http, &config.rpc);
+    [
+        (
+            "http.body_max_bytes",
+            http.body_max_bytes as u64,
+            "rpc.frame_max_bytes",
+            rpc.frame_max_bytes as u64,
+            "an input travels in one frame",
+        ),
+        (
+            "http.body_max_bytes",
+            http.body_max_bytes as u64,
+            "http.bodies_max_bytes",
+            http.bodies_max_bytes as u64,
+            "the largest body could never be read",
+        ),
+        (
+            "http.answer_max_bytes",
+            http.answer_max_bytes as u64,
+            "http.answers_max_bytes",
+            http.answers_max_bytes as u64,
+            "the longest answer could never be sent",
+        ),
+    ]
+}
+
+fn other_pairs(config: &Config) -> [Pair; 7] {
+    let (rpc, serving) = (&config.rpc, &config.serving);
     let batch_frames = serving.batch_max.saturating_add(BATCH_HEADER_FRAMES);
     let backoff = &config.containers;
-    // (smaller key, its value, larger key, its value, why)
-    let pairs: [(&str, u64, &str, u64, &str); 8] = [
+    [
         (
             "redis.backoff_initial_ms",
             config.redis.backoff_initial_ms,
@@ -65,13 +94,6 @@ fn limits(draft: &mut Draft, config: &Config) {
             "rpc.write_queue_max_bytes",
             rpc.write_queue_max_bytes as u64,
             "the queue must hold one message",
-        ),
-        (
-            "http.body_max_bytes",
-            http.body_max_bytes as u64,
-            "rpc.frame_max_bytes",
-            rpc.frame_max_bytes as u64,
-            "an input travels in one frame",
         ),
         (
             "rpc.pending_handshakes_max",
@@ -101,7 +123,11 @@ fn limits(draft: &mut Draft, config: &Config) {
             backoff.restart_backoff_max_ms,
             "the first pause is the shortest",
         ),
-    ];
+    ]
+}
+
+fn limits(draft: &mut Draft, config: &Config) {
+    let pairs = http_pairs(config).into_iter().chain(other_pairs(config));
     for (small, small_value, large, large_value, why) in pairs {
         if small_value > large_value {
             let too_large = format!("{small_value} is more than {large}, {large_value}: {why}");

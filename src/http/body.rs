@@ -1,26 +1,38 @@
 //! Reads a request body within its limits.
 
+use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::HttpRequest;
 use actix_web::http::header::CONTENT_LENGTH;
 use actix_web::web::{Bytes, BytesMut, Payload};
-use futures_util::StreamExt as _;
+use futures_util::{FutureExt as _, StreamExt as _};
 
+use super::budget::{Budget, Held};
 use super::errors::{self, ApiError};
+use super::serve::connection::Connection;
 use crate::config::HttpConfig;
+use clipper_clock::{self as clock, Instant};
 
 /// A body over its limit, but by less than this factor, is read and thrown away, so that the
 /// client, still busy sending, sees the 413 and not a reset connection. A larger one is cut off.
 const DRAIN_TIMES: usize = 2;
 
-/// Limits on one body.
-#[derive(Debug, Clone, Copy)]
+/// Bodies up to this are not counted in sum: about what the buffers of a connection hold anyway.
+const UNCOUNTED_BYTES: usize = 16 << 10;
+
+/// Limits on bodies.
+#[derive(Debug, Clone)]
 pub struct BodyLimits {
     /// Largest body, bytes; above it 413.
     pub max_bytes: usize,
     /// Longest pause between two pieces of it; then 408.
     pub idle: Duration,
+    /// From the first byte of a request to its last; then 408.
+    pub request: Duration,
+    /// All bodies under way; above it 503.
+    pub all: Arc<Budget>,
 }
 
 impl From<&HttpConfig> for BodyLimits {
@@ -28,36 +40,78 @@ impl From<&HttpConfig> for BodyLimits {
         Self {
             max_bytes: config.body_max_bytes,
             idle: Duration::from_millis(config.client_request_timeout_ms),
+            request: Duration::from_millis(config.request_timeout_ms),
+            all: Budget::new(config.bodies_max_bytes),
         }
+    }
+}
+
+/// A whole body. What it holds of the sum of all bodies is given back when it is dropped: not
+/// before its request has been answered, since its inputs live as long.
+#[derive(Debug)]
+pub struct Body {
+    bytes: Bytes,
+    _held: Option<Held>,
+}
+
+impl Body {
+    /// The text, shared and not copied.
+    #[must_use]
+    pub fn bytes(&self) -> Bytes {
+        self.bytes.clone()
+    }
+}
+
+impl std::ops::Deref for Body {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
     }
 }
 
 /// Reads the whole body.
 ///
 /// # Errors
-/// 413 over the limit, 408 when the client stops sending, 400 when the framing is broken.
+/// 413 over the limit, 503 when all bodies together are over theirs, 408 when the client is too
+/// slow, 400 when the framing is broken.
 pub async fn read(
     request: &HttpRequest,
     mut payload: Payload,
-    limits: BodyLimits,
-) -> Result<Bytes, ApiError> {
+    limits: &BodyLimits,
+) -> Result<Body, ApiError> {
     let drain_max = limits.max_bytes.saturating_mul(DRAIN_TIMES);
-    if declared_bytes(request).is_some_and(|declared| declared > drain_max) {
+    let declared = declared_bytes(request).unwrap_or(0);
+    if declared > drain_max {
         return Err(ApiError::too_large(limits.max_bytes));
     }
+    if declared > UNCOUNTED_BYTES && declared <= limits.max_bytes && !limits.all.has_room(declared)
+    {
+        return Err(too_much_in_sum(limits));
+    }
+    let connection = request.conn_data::<Rc<Connection>>();
     let mut pieces = Pieces::default();
     let mut received: usize = 0;
+    let mut deadline = None;
     loop {
-        let next = tokio::time::timeout(limits.idle, payload.next()).await.map_err(|_| {
-            let idle_s = limits.idle.as_secs_f64();
-            ApiError::new(errors::TIMEOUT, format!("No part of the body came for {idle_s} s"))
-        })?;
+        // Most pieces are there: no timer is needed for them.
+        let next = if let Some(next) = payload.next().now_or_never() {
+            next
+        } else {
+            let whole = *deadline.get_or_insert_with(|| match connection {
+                Some(connection) => connection.request_deadline(),
+                None => clock::now() + limits.request,
+            });
+            in_time(&mut payload, limits, whole).await?
+        };
         let Some(chunk) = next else { break };
         let chunk =
             chunk.map_err(|broken| ApiError::new(errors::BROKEN_BODY, broken.to_string()))?;
         received = received.saturating_add(chunk.len());
         if received <= limits.max_bytes {
-            pieces.push(chunk);
+            if !pieces.push(chunk, received, limits) {
+                return Err(too_much_in_sum(limits));
+            }
         } else {
             pieces = Pieces::default();
             if received > drain_max {
@@ -68,7 +122,47 @@ pub async fn read(
     if received > limits.max_bytes {
         return Err(ApiError::too_large(limits.max_bytes));
     }
+    if let Some(connection) = connection {
+        connection.body_read();
+    }
     Ok(pieces.join())
+}
+
+/// Reads and forgets the body of a request that is refused anyway, if it is small: the connection
+/// then lives on.
+pub async fn skip(request: &HttpRequest, payload: Payload, limits: &BodyLimits) {
+    if declared_bytes(request).is_some_and(|declared| declared <= UNCOUNTED_BYTES) {
+        // What is wrong with it does not matter any more.
+        let _ = read(request, payload, limits).await;
+    }
+}
+
+type Piece = Option<Result<Bytes, actix_web::error::PayloadError>>;
+
+/// The next piece; 408 after a pause, or at the deadline of the whole request.
+async fn in_time(
+    payload: &mut Payload,
+    limits: &BodyLimits,
+    whole: Instant,
+) -> Result<Piece, ApiError> {
+    let pause = clock::now() + limits.idle;
+    tokio::time::timeout_at(pause.min(whole), payload.next()).await.map_err(|_| {
+        let text = if pause < whole {
+            format!("No part of the body came for {} s", limits.idle.as_secs_f64())
+        } else {
+            let whole_s = limits.request.as_secs_f64();
+            format!("The request did not come within {whole_s} s (http.request_timeout_ms)")
+        };
+        ApiError::new(errors::TIMEOUT, text)
+    })
+}
+
+fn too_much_in_sum(limits: &BodyLimits) -> ApiError {
+    let max = limits.all.max_bytes();
+    ApiError::new(
+        errors::OVERLOADED,
+        format!("All bodies under way are over http.bodies_max_bytes = {max}"),
+    )
 }
 
 /// A body in the making. Most come in one piece, which is then passed on without a copy.
@@ -76,10 +170,20 @@ pub async fn read(
 struct Pieces {
     first: Bytes,
     rest: BytesMut,
+    held: Option<Held>,
 }
 
 impl Pieces {
-    fn push(&mut self, piece: Bytes) {
+    /// Adds a piece, with which the body has `received` bytes; `false` = all bodies together are
+    /// over their limit.
+    fn push(&mut self, piece: Bytes, received: usize, limits: &BodyLimits) -> bool {
+        if received > UNCOUNTED_BYTES {
+            // The first time it takes what has come before as well.
+            let more = if self.held.is_some() { piece.len() } else { received };
+            if !self.held.get_or_insert_with(|| limits.all.hold()).grow(more) {
+                return false;
+            }
+        }
         if self.first.is_empty() {
             self.first = piece;
         } else {
@@ -88,10 +192,12 @@ impl Pieces {
             }
             self.rest.extend_from_slice(&piece);
         }
+        true
     }
 
-    fn join(self) -> Bytes {
-        if self.rest.is_empty() { self.first } else { self.rest.freeze() }
+    fn join(self) -> Body {
+        let bytes = if self.rest.is_empty() { self.first } else { self.rest.freeze() };
+        Body { bytes, _held: self.held }
     }
 }
 

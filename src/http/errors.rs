@@ -6,11 +6,14 @@
 use actix_web::http::StatusCode;
 use actix_web::http::header::{ALLOW, HeaderValue, RETRY_AFTER};
 use actix_web::{HttpResponse, ResponseError};
+use clipper_domain::printable::is_deceptive;
 use serde::Serialize;
 
 /// One row of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Kind {
+    /// The value of the metric label `error`.
+    pub label: &'static str,
     /// The `error` member of the body.
     pub error: &'static str,
     /// The HTTP status.
@@ -23,6 +26,7 @@ pub struct Kind {
 
 /// The body is not JSON, or not the JSON that was asked for.
 pub const JSON: Kind = Kind {
+    label: "json",
     error: "Json error",
     status: StatusCode::BAD_REQUEST,
     retry_after_s: None,
@@ -30,6 +34,7 @@ pub const JSON: Kind = Kind {
 };
 /// The query is well formed and cannot be answered.
 pub const QUERY: Kind = Kind {
+    label: "query",
     error: "Query processing error",
     status: StatusCode::BAD_REQUEST,
     retry_after_s: None,
@@ -37,6 +42,7 @@ pub const QUERY: Kind = Kind {
 };
 /// Not for this client.
 pub const FORBIDDEN: Kind = Kind {
+    label: "forbidden",
     error: "Forbidden",
     status: StatusCode::FORBIDDEN,
     retry_after_s: None,
@@ -44,6 +50,7 @@ pub const FORBIDDEN: Kind = Kind {
 };
 /// No such application.
 pub const UNKNOWN_APPLICATION: Kind = Kind {
+    label: "unknown_application",
     error: "Unknown application",
     status: StatusCode::NOT_FOUND,
     retry_after_s: None,
@@ -51,6 +58,7 @@ pub const UNKNOWN_APPLICATION: Kind = Kind {
 };
 /// No such path.
 pub const NOT_FOUND: Kind = Kind {
+    label: "not_found",
     error: "Not found",
     status: StatusCode::NOT_FOUND,
     retry_after_s: None,
@@ -58,6 +66,7 @@ pub const NOT_FOUND: Kind = Kind {
 };
 /// A known path with the wrong verb.
 pub const METHOD_NOT_ALLOWED: Kind = Kind {
+    label: "method_not_allowed",
     error: "Method not allowed",
     status: StatusCode::METHOD_NOT_ALLOWED,
     retry_after_s: None,
@@ -65,6 +74,7 @@ pub const METHOD_NOT_ALLOWED: Kind = Kind {
 };
 /// The body did not arrive in time.
 pub const TIMEOUT: Kind = Kind {
+    label: "timeout",
     error: "Request timeout",
     status: StatusCode::REQUEST_TIMEOUT,
     retry_after_s: None,
@@ -72,6 +82,7 @@ pub const TIMEOUT: Kind = Kind {
 };
 /// The connection broke or its framing is wrong.
 pub const BROKEN_BODY: Kind = Kind {
+    label: "broken_body",
     error: "Broken request body",
     status: StatusCode::BAD_REQUEST,
     retry_after_s: None,
@@ -79,6 +90,7 @@ pub const BROKEN_BODY: Kind = Kind {
 };
 /// The body is larger than configured.
 pub const TOO_LARGE: Kind = Kind {
+    label: "too_large",
     error: "Request too large",
     status: StatusCode::PAYLOAD_TOO_LARGE,
     retry_after_s: None,
@@ -86,6 +98,7 @@ pub const TOO_LARGE: Kind = Kind {
 };
 /// Too many queries at once.
 pub const TOO_MANY: Kind = Kind {
+    label: "too_many",
     error: "Too many requests",
     status: StatusCode::TOO_MANY_REQUESTS,
     retry_after_s: Some(1),
@@ -93,6 +106,7 @@ pub const TOO_MANY: Kind = Kind {
 };
 /// The model answered with an error.
 pub const MODEL: Kind = Kind {
+    label: "model",
     error: "Model error",
     status: StatusCode::UNPROCESSABLE_ENTITY,
     retry_after_s: None,
@@ -100,14 +114,43 @@ pub const MODEL: Kind = Kind {
 };
 /// Something the request needs is away.
 pub const UNAVAILABLE: Kind = Kind {
+    label: "unavailable",
     error: "Service unavailable",
     status: StatusCode::SERVICE_UNAVAILABLE,
     retry_after_s: Some(1),
     when: "the server starts, stops, or cannot store changes now; nothing was changed",
 };
 
+/// The server has as much to do as it is configured to take.
+pub const OVERLOADED: Kind = Kind {
+    label: "overloaded",
+    error: "Overloaded",
+    status: StatusCode::SERVICE_UNAVAILABLE,
+    retry_after_s: Some(1),
+    when: "bodies, answers or connections under way are at their limit in sum",
+};
+/// What came cannot be read as HTTP.
+pub const NOT_HTTP: Kind = Kind {
+    label: "not_http",
+    error: "Not HTTP",
+    status: StatusCode::BAD_REQUEST,
+    retry_after_s: None,
+    when: "what came is not a request of HTTP/1.1",
+};
+/// The head of the request is too large.
+pub const HEAD_TOO_LARGE: Kind = Kind {
+    label: "head_too_large",
+    error: "Request head too large",
+    status: StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+    retry_after_s: None,
+    when: "the request line and the headers are over 128 KiB",
+};
+
+/// The metric label of an error that is no row of the table.
+pub const OTHER_LABEL: &str = "other";
+
 /// Every row, for documentation and tests.
-pub const TABLE: [Kind; 12] = [
+pub const TABLE: [Kind; 15] = [
     JSON,
     QUERY,
     FORBIDDEN,
@@ -120,6 +163,9 @@ pub const TABLE: [Kind; 12] = [
     TOO_MANY,
     MODEL,
     UNAVAILABLE,
+    OVERLOADED,
+    NOT_HTTP,
+    HEAD_TOO_LARGE,
 ];
 
 /// An error on its way to a client: a row of [`TABLE`] and what exactly happened.
@@ -130,11 +176,17 @@ pub struct ApiError {
     pub status: StatusCode,
     /// The kind, from [`TABLE`].
     pub error: &'static str,
+    /// The metric label of the kind.
+    pub label: &'static str,
     /// What happened, for a person.
     pub cause: String,
     /// The `Retry-After` header, seconds.
     pub retry_after_s: Option<u32>,
 }
+
+/// Goes with an error's response to where it is counted.
+#[derive(Debug, Clone, Copy)]
+pub struct ErrorLabel(pub &'static str);
 
 #[derive(Serialize)]
 struct Body<'a> {
@@ -149,6 +201,7 @@ impl ApiError {
         Self {
             status: kind.status,
             error: kind.error,
+            label: kind.label,
             cause: cause.into(),
             retry_after_s: kind.retry_after_s,
         }
@@ -215,7 +268,9 @@ impl ResponseError for ApiError {
         if let Some(seconds) = self.retry_after_s {
             response.insert_header((RETRY_AFTER, seconds));
         }
-        response.content_type("application/json").body(self.body())
+        let mut response = response.content_type("application/json").body(self.body());
+        response.extensions_mut().insert(ErrorLabel(self.label));
+        response
     }
 }
 
@@ -235,10 +290,11 @@ pub fn other_method(method: &actix_web::http::Method, allow: &'static str) -> Ht
 /// Longest piece of a request that an error repeats, characters.
 const SHOWN_MAX_CHARS: usize = 200;
 
-/// Text of a request, fit to be repeated in an error: no control characters, bounded.
+/// Text of a request, fit to be repeated in an error: bounded, and nothing in it can change how the
+/// text around it looks.
 #[must_use]
 pub fn shown(text: &str) -> String {
-    let clean = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
+    let clean = |c: char| if is_deceptive(c) { char::REPLACEMENT_CHARACTER } else { c };
     let mut shown: String = text.chars().take(SHOWN_MAX_CHARS).map(clean).collect();
     if text.chars().nth(SHOWN_MAX_CHARS).is_some() {
         shown.push_str("...");

@@ -1,60 +1,76 @@
 //! `GET /metrics`: Clipper JSON for those who know the original, Prometheus text for those who ask.
 
+use std::convert::Infallible;
+use std::io;
 use std::sync::Arc;
 
+use actix_web::http::Method;
 use actix_web::http::header::{self, Accept, Header, HeaderValue, Quality};
-use actix_web::{HttpMessage, HttpRequest, HttpResponse, web};
-use tokio::sync::Mutex;
+use actix_web::{HttpMessage, HttpRequest, HttpResponse, ResponseError as _, web};
+use bytes::{Bytes, BytesMut};
+use futures_util::{StreamExt as _, stream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
+use super::errors::{self, ApiError, other_method};
+use super::management::MetricsPage;
 use crate::metrics::{FlatNames, Metrics};
-use crate::metrics::{clipper_json_body, prometheus_text, prometheus_text_body};
+use crate::metrics::{prometheus_text, write_clipper_json, write_prometheus_text};
 
 const PATH: &str = "/metrics";
+const ALLOW: &str = "GET, HEAD, OPTIONS";
+
+/// Bytes of one piece of a page.
+const PIECE_BYTES: usize = 64 << 10;
+/// A page up to this is sent at once, larger ones while they are made.
+const WHOLE_BYTES: usize = 1 << 20;
+/// Pieces that are made before the client has taken the first.
+const PIECES_AHEAD: usize = 4;
+/// Pages that are made at the same time, on one port; above it 503.
+const PAGES_MAX: usize = 4;
 
 /// The route of the query frontend: by content negotiation, JSON unless text is preferred.
 /// The text has the labelled metrics only.
 pub fn configure_query(metrics: Arc<Metrics>) -> impl Fn(&mut web::ServiceConfig) + Clone {
-    configure(metrics, Port::Query)
+    configure(by_preference(metrics))
 }
 
 /// The route of the metrics port: always Prometheus text, the original's flat names included.
 pub fn configure_metrics(metrics: Arc<Metrics>) -> impl Fn(&mut web::ServiceConfig) + Clone {
-    configure(metrics, Port::Metrics)
-}
-
-#[derive(Clone, Copy)]
-enum Port {
-    Query,
-    Metrics,
-}
-
-fn configure(metrics: Arc<Metrics>, port: Port) -> impl Fn(&mut web::ServiceConfig) + Clone {
-    // One page at a time: a large one takes much memory while it is made.
-    let turn = Arc::new(Mutex::new(()));
-    move |config| {
-        let (metrics, turn) = (Arc::clone(&metrics), Arc::clone(&turn));
-        let handler = move |request: HttpRequest| {
-            let form = match port {
-                Port::Metrics => Form::Text(FlatNames::Listed),
-                Port::Query => Form::preferred(&request),
-            };
-            let (metrics, turn) = (Arc::clone(&metrics), Arc::clone(&turn));
-            // With thousands of applications a page takes seconds: not on a thread that answers
-            // queries.
-            async move {
-                let _turn = turn.lock().await;
-                let page = web::block(move || form.body(&metrics)).await;
-                respond(form, page.map_err(|error| error.to_string()).flatten())
-            }
-        };
-        config.service(web::resource(PATH).route(web::get().to(handler)));
-    }
+    configure(pages(metrics, |_| Form::Text(FlatNames::Listed)))
 }
 
 /// The page in the form that the request's `Accept` header prefers; JSON unless text is.
-pub fn by_preference(metrics: &Metrics, request: &HttpRequest) -> HttpResponse {
-    let form = Form::preferred(request);
-    respond(form, form.body(metrics))
+#[must_use]
+pub fn by_preference(metrics: Arc<Metrics>) -> MetricsPage {
+    pages(metrics, Form::preferred)
+}
+
+fn configure(page: MetricsPage) -> impl Fn(&mut web::ServiceConfig) + Clone {
+    move |config| {
+        let page = Arc::clone(&page);
+        let handler = move |request: HttpRequest| page(request);
+        config.service(web::resource(PATH).route(web::to(handler)));
+    }
+}
+
+fn pages(metrics: Arc<Metrics>, form: fn(&HttpRequest) -> Form) -> MetricsPage {
+    let places = Arc::new(Semaphore::new(PAGES_MAX));
+    Arc::new(move |request: HttpRequest| {
+        let (metrics, places) = (Arc::clone(&metrics), Arc::clone(&places));
+        Box::pin(async move {
+            let form = form(&request);
+            match *request.method() {
+                Method::GET => {}
+                Method::HEAD => return form.response().finish(),
+                _ => return other_method(request.method(), ALLOW),
+            }
+            let Ok(place) = places.try_acquire_owned() else {
+                let cause = format!("{PAGES_MAX} pages of metrics are being made");
+                return ApiError::new(errors::OVERLOADED, cause).error_response();
+            };
+            respond(form, metrics, place).await
+        })
+    })
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -68,28 +84,70 @@ impl Form {
         if prefers_text(request) { Self::Text(FlatNames::LeftOut) } else { Self::Json }
     }
 
-    fn body(self, metrics: &Metrics) -> Result<String, String> {
+    fn write(self, metrics: &Metrics, out: impl io::Write) -> io::Result<()> {
         match self {
-            Self::Json => Ok(clipper_json_body(metrics)),
-            Self::Text(names) => prometheus_text_body(metrics, names).map_err(|e| e.to_string()),
+            Self::Json => write_clipper_json(metrics, out),
+            Self::Text(names) => write_prometheus_text(metrics, names, out),
         }
+    }
+
+    fn response(self) -> actix_web::HttpResponseBuilder {
+        let content_type = match self {
+            Self::Json => HeaderValue::from_static("application/json"),
+            Self::Text(_) => HeaderValue::from_static(prometheus_text::CONTENT_TYPE),
+        };
+        let mut response = HttpResponse::Ok();
+        response.content_type(content_type).insert_header((header::VARY, "Accept"));
+        response
     }
 }
 
-fn respond(form: Form, page: Result<String, String>) -> HttpResponse {
-    let content_type = match form {
-        Form::Json => HeaderValue::from_static("application/json"),
-        Form::Text(_) => HeaderValue::from_static(prometheus_text::CONTENT_TYPE),
-    };
-    match page {
-        Ok(body) => HttpResponse::Ok()
-            .content_type(content_type)
-            .insert_header((header::VARY, "Accept"))
-            .body(body),
-        Err(error) => {
-            tracing::error!(%error, "the metrics could not be written");
-            HttpResponse::InternalServerError().body(error)
+/// The page, made elsewhere: with thousands of applications it takes seconds. One that is not large
+/// has its length.
+async fn respond(form: Form, metrics: Arc<Metrics>, place: OwnedSemaphorePermit) -> HttpResponse {
+    let (pieces, mut made) = mpsc::channel(PIECES_AHEAD);
+    let making = web::block(move || {
+        let _place = place;
+        let mut page = Page { pieces, piece: BytesMut::new() };
+        form.write(&metrics, &mut page).and_then(|()| io::Write::flush(&mut page))
+    });
+    let mut start = BytesMut::new();
+    while start.len() <= WHOLE_BYTES {
+        if let Some(piece) = made.recv().await {
+            start.extend_from_slice(&piece);
+            continue;
         }
+        return match making.await.map_err(io::Error::other).flatten() {
+            Ok(()) => form.response().body(start.freeze()),
+            Err(error) => {
+                tracing::error!(%error, "the metrics could not be written");
+                HttpResponse::InternalServerError().body(error.to_string())
+            }
+        };
+    }
+    let rest = stream::poll_fn(move |cx| made.poll_recv(cx));
+    let pieces = stream::iter([start.freeze()]).chain(rest);
+    form.response().streaming(pieces.map(Ok::<Bytes, Infallible>))
+}
+
+/// A page on its way to a client; writing waits for the client.
+struct Page {
+    pieces: mpsc::Sender<Bytes>,
+    piece: BytesMut,
+}
+
+impl io::Write for Page {
+    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+        self.piece.extend_from_slice(text);
+        if self.piece.len() >= PIECE_BYTES {
+            self.flush()?;
+        }
+        Ok(text.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let piece = self.piece.split().freeze();
+        self.pieces.blocking_send(piece).map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
 }
 

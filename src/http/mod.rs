@@ -1,9 +1,13 @@
 //! The HTTP frontends: text from outside becomes typed values here, and answers become text again.
 
+pub mod answer;
 pub mod body;
+pub mod budget;
 pub mod errors;
 pub mod health;
 pub mod management;
 pub mod metrics;
+pub mod parsing;
 pub mod query;
 pub mod schema;
+pub mod serve;

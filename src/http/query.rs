@@ -1,42 +1,56 @@
 //! The query frontend: `POST /{app}/predict` and `POST /{app}/update` (protocol page, section 4).
 
 use std::borrow::Cow;
-use std::io::Write as _;
 
 use actix::Addr;
 use actix_web::http::{Method, header};
 use actix_web::web::{self, Payload};
-use actix_web::{HttpRequest, HttpResponse};
-use bytes::{BufMut, Bytes, BytesMut};
+use actix_web::{HttpRequest, HttpResponse, ResponseError as _};
 use percent_encoding::percent_decode_str;
 
-use super::body::{self, BodyLimits};
+use super::answer::{self, AnswerLimits};
+use super::body::{self, Body, BodyLimits};
 use super::errors::{self, ApiError, MODEL};
+use super::parsing::Parsing;
 use super::schema::rapidjson_phrase;
 use crate::actors::app::App;
-use crate::actors::messages::{Predict, QueryRefused, Recorded, Update};
-use crate::actors::prediction::{Answers, QueryAnswer};
+use crate::actors::messages::{AskFacts, Predict, QueryRefused, Recorded, RequestBody, Update};
+use crate::actors::prediction::QueryAnswer;
 use crate::actors::router::{Route, Routes};
 use clipper_clock as clock;
-use clipper_scheduling::parse::BodyError;
+use clipper_domain::InputType;
+use clipper_scheduling::parse::{self, BodyError};
 
 const PREDICT_SCHEMA: &str = "\n  {\n   \"input\" := [double] | [int] | [string] | [byte] | \
                               [float],\n  }\n";
 const UPDATE_SCHEMA: &str = "\n  {\n   \"uid\" := string,\n   \"input\" := [double] | [int] | \
                              [string] | [byte] | [float],\n   \"label\" := double\n  }\n";
 
+/// What the handlers of all workers share.
+#[derive(Debug, Clone)]
+pub struct QueryLimits {
+    /// On bodies.
+    pub bodies: BodyLimits,
+    /// On answers.
+    pub answers: AnswerLimits,
+    /// Inputs in one request; above it 413.
+    pub inputs_max: usize,
+    /// Where long bodies are parsed.
+    pub parsing: Parsing,
+}
+
 /// What the handlers of one worker share.
 #[derive(Clone)]
 struct Frontend {
     routes: Routes,
-    limits: BodyLimits,
+    limits: QueryLimits,
 }
 
 /// Adds the query endpoints of one HTTP worker.
 ///
 /// They are found by hand and not by route patterns: matching those would be a tenth of a cache
 /// hit's cost.
-pub fn configure(routes: Routes, limits: BodyLimits) -> impl FnOnce(&mut web::ServiceConfig) {
+pub fn configure(routes: Routes, limits: QueryLimits) -> impl FnOnce(&mut web::ServiceConfig) {
     move |app| {
         app.app_data(web::Data::new(Frontend { routes, limits }));
         app.default_service(web::to(dispatch));
@@ -61,102 +75,123 @@ fn endpoint(path: &str) -> Option<(Cow<'_, str>, Verb)> {
     Some((percent_decode_str(app).decode_utf8().ok()?, verb))
 }
 
-async fn dispatch(
-    request: HttpRequest,
-    payload: Payload,
-    frontend: web::Data<Frontend>,
-) -> Result<HttpResponse, ApiError> {
+/// Where a request goes.
+enum Routed {
+    To(Addr<App>, Verb),
+    Refused(HttpResponse),
+}
+
+fn route(request: &HttpRequest, routes: &Routes) -> Routed {
+    let refuse = |error: ApiError| Routed::Refused(error.error_response());
     let Some((app, verb)) = endpoint(request.path()) else {
-        return Err(ApiError::not_found(
+        return refuse(ApiError::not_found(
             request.path(),
             "POST /{app}/predict, POST /{app}/update, GET /metrics, GET /livez, GET /readyz",
         ));
     };
     if request.method() != Method::POST {
-        return Ok(errors::other_method(request.method(), "POST"));
+        return Routed::Refused(errors::other_method(request.method(), "POST"));
     }
-    let app = match frontend.routes.of(&app) {
-        Route::To(app) => app,
-        Route::Unknown => return Err(ApiError::unknown_application(&app)),
-        Route::Starting => return Err(ApiError::unavailable("The server is starting")),
-    };
-    let body = body::read(&request, payload, frontend.limits).await?;
-    match verb {
-        Verb::Predict => predict(&app, body).await,
-        Verb::Update => update(&app, body).await,
+    match routes.of(&app) {
+        Route::To(app) => Routed::To(app, verb),
+        Route::Unknown => refuse(ApiError::unknown_application(&app)),
+        Route::Starting => refuse(ApiError::unavailable("The server is starting")),
     }
 }
 
-async fn predict(app: &Addr<App>, body: Bytes) -> Result<HttpResponse, ApiError> {
+async fn dispatch(
+    request: HttpRequest,
+    payload: Payload,
+    frontend: web::Data<Frontend>,
+) -> Result<HttpResponse, ApiError> {
+    let (app, verb) = match route(&request, &frontend.routes) {
+        Routed::To(app, verb) => (app, verb),
+        Routed::Refused(refusal) => {
+            body::skip(&request, payload, &frontend.limits.bodies).await;
+            return Ok(refusal);
+        }
+    };
+    let body = body::read(&request, payload, &frontend.limits.bodies).await?;
+    match verb {
+        Verb::Predict => predict(&app, &body, &frontend.limits).await,
+        Verb::Update => update(&app, &body, &frontend.limits).await,
+    }
+}
+
+fn restarting<E>(_: E) -> ApiError {
+    ApiError::unavailable("The application's actor is being restarted")
+}
+
+/// The body as the application's actor takes it: a long one is parsed first, elsewhere. Refusals
+/// are put into words there too, since that reads the body again.
+async fn prepare<T: Send + 'static>(
+    app: &Addr<App>,
+    body: &Body,
+    limits: &QueryLimits,
+    parse: impl FnOnce(&[u8], InputType) -> Result<T, ApiError> + Send + 'static,
+) -> Result<RequestBody<T>, ApiError> {
+    let text = body.bytes();
+    if !limits.parsing.is_long(text.len()) {
+        return Ok(RequestBody::Text(text));
+    }
+    let facts = app.send(AskFacts).await.map_err(restarting)?;
+    let input_type = facts.spec.input_type;
+    match limits.parsing.run(text.len(), move || parse(&text, input_type)).await {
+        Some(Ok(parsed)) => Ok(RequestBody::Parsed(Box::new(parsed))),
+        Some(Err(error)) => {
+            facts.metrics.rejected();
+            Err(error)
+        }
+        None => Err(ApiError::unavailable("The body could not be parsed")),
+    }
+}
+
+async fn predict(
+    app: &Addr<App>,
+    body: &Body,
+    limits: &QueryLimits,
+) -> Result<HttpResponse, ApiError> {
     let arrived = clock::now();
+    let inputs_max = limits.inputs_max;
+    let parse = move |text: &[u8], input_type| {
+        parse::predict_body(text, input_type, inputs_max)
+            .map_err(|error| explain(QueryRefused::Body(error), text))
+    };
+    let prepared = prepare(app, body, limits, parse).await?;
     let prediction = app
-        .send(Predict { body: body.clone(), arrived })
+        .send(Predict { body: prepared, arrived })
         .await
-        .map_err(|_| ApiError::unavailable("The application's actor is being restarted"))?
-        .map_err(|refused| explain(refused, &body))?;
-    let Answers { first_query_id, answers } = prediction.answers().await;
-    if let [QueryAnswer::Error(why)] = answers.as_slice() {
+        .map_err(restarting)?
+        .map_err(|refused| explain(refused, body))?;
+    let answers = prediction.answers().await;
+    if let [QueryAnswer::Error(why)] = answers.answers.as_slice() {
         return Err(ApiError::new(MODEL, &**why));
     }
-    let mut json = BytesMut::with_capacity(96 * answers.len().max(1));
-    if answers.len() != 1 {
-        json.put_slice(b"{\"batch_predictions\":[");
-    }
-    for (query_id, answer) in (first_query_id..).zip(&answers) {
-        if query_id > first_query_id {
-            json.put_u8(b',');
-        }
-        write_answer(&mut json, query_id, answer);
-    }
-    if answers.len() != 1 {
-        json.put_slice(b"]}");
-    }
-    Ok(HttpResponse::Ok()
-        .insert_header((header::CONTENT_TYPE, "application/json"))
-        .body(json.freeze()))
+    answer::respond(answers, &limits.answers)
 }
 
-/// One answer object, keys in the original's order.
-fn write_answer(json: &mut BytesMut, query_id: u64, answer: &QueryAnswer) {
-    if let QueryAnswer::Error(why) = answer {
-        return write_model_error(json, query_id, why);
-    }
-    let mut json = json.writer();
-    // Writing to memory does not fail.
-    let _ = write!(json, "{{\"query_id\":{query_id},\"output\":");
-    let json = json.into_inner();
-    match answer {
-        QueryAnswer::Output(output) => {
-            json.put_slice(output.json());
-            json.put_slice(b",\"default\":false}");
-        }
-        QueryAnswer::Default { output, reason } => {
-            json.put_slice(output.json());
-            json.put_slice(b",\"default\":true,\"default_explanation\":");
-            let mut json = json.writer();
-            let _ = serde_json::to_writer(&mut json, &reason.to_string());
-            json.into_inner().put_u8(b'}');
-        }
-        QueryAnswer::Error(_) => {}
-    }
-}
-
-/// What a query of a batch has in place of an answer object. It has no output, so that nobody
-/// takes it for one.
-fn write_model_error(json: &mut BytesMut, query_id: u64, why: &str) {
-    let mut json = json.writer();
-    // Writing to memory does not fail.
-    let _ = write!(json, "{{\"query_id\":{query_id},\"error\":\"{}\",\"cause\":", MODEL.error);
-    let _ = serde_json::to_writer(&mut json, why);
-    json.into_inner().put_u8(b'}');
-}
-
-async fn update(app: &Addr<App>, body: Bytes) -> Result<HttpResponse, ApiError> {
-    let recorded = app
-        .send(Update { body: body.clone() })
-        .await
-        .map_err(|_| ApiError::unavailable("The application's actor is being restarted"))?;
-    match recorded {
+async fn update(
+    app: &Addr<App>,
+    body: &Body,
+    limits: &QueryLimits,
+) -> Result<HttpResponse, ApiError> {
+    let parse = |text: &[u8], input_type| {
+        // The original refuses feedback in plain text.
+        Ok(parse::update_body(text, input_type).map_err(|error| cause(&error, text, UPDATE_SCHEMA)))
+    };
+    let refuse = |text: String| {
+        Ok(HttpResponse::BadRequest()
+            .insert_header((header::CONTENT_TYPE, "text/plain; charset=utf-8"))
+            .body(text))
+    };
+    let prepared = match prepare(app, body, limits, parse).await? {
+        RequestBody::Text(text) => RequestBody::Text(text),
+        RequestBody::Parsed(parsed) => match *parsed {
+            Ok(parsed) => RequestBody::Parsed(Box::new(parsed)),
+            Err(text) => return refuse(text),
+        },
+    };
+    match app.send(Update { body: prepared }).await.map_err(restarting)? {
         Ok(Recorded(kept)) => {
             let restarted = |_| ApiError::unavailable("The owner of feedback is being restarted");
             kept.await.map_err(restarted)?;
@@ -164,10 +199,8 @@ async fn update(app: &Addr<App>, body: Bytes) -> Result<HttpResponse, ApiError> 
                 .insert_header((header::CONTENT_TYPE, "text/plain; charset=utf-8"))
                 .body("Feedback received? 1"))
         }
-        Err(QueryRefused::Body(error)) => Ok(HttpResponse::BadRequest()
-            .insert_header((header::CONTENT_TYPE, "text/plain; charset=utf-8"))
-            .body(cause(&error, &body, UPDATE_SCHEMA))),
-        Err(refused) => Err(explain(refused, &body)),
+        Err(QueryRefused::Body(error)) => refuse(cause(&error, body, UPDATE_SCHEMA)),
+        Err(refused) => Err(explain(refused, body)),
     }
 }
 

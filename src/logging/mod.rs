@@ -15,7 +15,10 @@ use std::sync::OnceLock;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use clipper_domain::printable::printable;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::field::MakeExt as _;
+use tracing_subscriber::fmt::format;
 
 use self::sink::Sink;
 use crate::config::{LogConfig, LogFormat};
@@ -34,6 +37,12 @@ const FLUSH_PATIENCE: Duration = Duration::from_secs(1);
 pub fn init(config: &LogConfig) -> Result<(), String> {
     let filter = EnvFilter::try_new(&config.filter)
         .map_err(|error| format!("log.filter {:?}: {error}", config.filter))?;
+    // Its own lines about what clients send have no limit; ours do.
+    let own = "actix_http::h1::dispatcher=off";
+    let filter = match own.parse() {
+        Ok(silence) if !config.filter.contains("actix_http") => filter.add_directive(silence),
+        _ => filter,
+    };
     outsiders::configure(config);
     let sink = SINK.get_or_init(|| Sink::new(config.queue_max_bytes));
     // A descriptor of its own: a write that waits must not hold the lock of `std::io::stderr`.
@@ -46,7 +55,17 @@ pub fn init(config: &LogConfig) -> Result<(), String> {
         .log_internal_errors(false)
         .with_ansi(std::io::stderr().is_terminal());
     match config.format {
-        LogFormat::Text => lines.try_init(),
+        LogFormat::Text => {
+            // What comes from outside cannot change how a line looks.
+            let fields = format::debug_fn(|writer, field, value| {
+                let text = match field.name() {
+                    "message" => format!("{value:?}"),
+                    name => format!("{name}={value:?}"),
+                };
+                writer.write_str(&printable(&text))
+            });
+            lines.fmt_fields(fields.delimited(" ")).try_init()
+        }
         LogFormat::Json => lines.json().flatten_event(true).try_init(),
     }
     .map_err(|error| format!("logs: {error}"))?;

@@ -16,16 +16,18 @@ pub mod clipper_json;
 pub mod file_sd;
 pub mod handles;
 pub mod histogram;
+pub mod http;
 pub mod meter;
 pub mod prometheus_text;
 pub mod table;
 
 pub use clipper_domain::Outcome;
-pub use clipper_json::clipper_json_body;
+pub use clipper_json::{clipper_json_body, write_clipper_json};
 pub use handles::{AppMetrics, ModelMetrics};
-pub use prometheus_text::{FlatNames, prometheus_text_body};
+pub use prometheus_text::{FlatNames, prometheus_text_body, write_prometheus_text};
 
 use histogram::Snapshot;
+use http::HttpMetrics;
 use meter::{Meter, Rates};
 
 /// Why a container connection ended or was refused, as a label.
@@ -151,6 +153,8 @@ pub struct Metrics {
     admin_refused: AtomicU64,
     feedback_refused: AtomicU64,
     redis: OnceLock<RedisMetrics>,
+    /// The HTTP frontends.
+    pub http: HttpMetrics,
     /// What removed models had counted, so that sums over all models never fall.
     removed: Mutex<Totals>,
     throughput: Mutex<Meter>,
@@ -190,6 +194,7 @@ impl Default for Metrics {
             admin_refused: AtomicU64::new(0),
             feedback_refused: AtomicU64::new(0),
             redis: OnceLock::new(),
+            http: HttpMetrics::default(),
             removed: Mutex::default(),
             throughput: Mutex::new(Meter::new(clock::now())),
             process: prometheus::process_collector::ProcessCollector::for_self(),

@@ -4,6 +4,8 @@
 //! JSON as a gauge under the flat name that the original's exporter gave it.
 
 use std::collections::HashSet;
+use std::io;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use prometheus::core::Collector;
@@ -11,10 +13,14 @@ use prometheus::proto::{
     Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
 };
 
-use super::clipper_json::Report;
+use super::clipper_json::{Leaf, Report};
+use super::handles::ReplicaMetrics;
 use super::histogram::{Snapshot, float};
+use super::http::HttpMetrics;
 use super::table::{self, Kind, Row};
-use super::{Metrics, ModelMetrics, Outcome, RedisMetrics, RpcEnd};
+use super::{AppMetrics, Metrics, ModelMetrics, Outcome, RedisMetrics, RpcEnd};
+use clipper_clock as clock;
+use clipper_domain::{AppName, ModelId};
 
 /// The media type of [`prometheus_text_body`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -31,26 +37,82 @@ pub enum FlatNames {
     LeftOut,
 }
 
-/// The body of a scrape.
+/// What [`write_prometheus_text`] writes.
 ///
 /// # Errors
 /// Only if the encoder meets a metric without a name or value, which would be a fault here.
-pub fn prometheus_text_body(
+pub fn prometheus_text_body(metrics: &Metrics, flat_names: FlatNames) -> io::Result<String> {
+    let mut text = Vec::new();
+    write_prometheus_text(metrics, flat_names, &mut text)?;
+    String::from_utf8(text).map_err(io::Error::other)
+}
+
+/// Applications or models whose samples are made before they are written.
+const SUBJECTS_AT_ONCE: usize = 64;
+
+/// Writes the body of a scrape, a piece at a time: one of 100,000 applications needs no room for
+/// all its text.
+///
+/// # Errors
+/// Those of `out`, and if the encoder meets a metric without a name or value.
+pub fn write_prometheus_text(
     metrics: &Metrics,
     flat_names: FlatNames,
-) -> Result<String, prometheus::Error> {
-    let (flat, dropped) = flat(&Report::of(metrics));
-    let mut families = process_wide(metrics, dropped);
-    families.extend(of_apps(metrics));
-    families.extend(of_models(metrics));
-    families.sort_by_key(|family| {
-        table::TABLE.iter().position(|row| row.name == family.name()).unwrap_or(usize::MAX)
-    });
-    if flat_names == FlatNames::Listed {
-        families.extend(flat);
+    mut out: impl io::Write,
+) -> io::Result<()> {
+    let report = Report::of(metrics);
+    let flat = FlatLeaves::of(&report);
+    let process_wide = process_wide(metrics, flat.dropped);
+    let apps: Vec<(AppName, Arc<AppMetrics>)> =
+        metrics.apps.read().iter().map(|(name, app)| (name.clone(), Arc::clone(app))).collect();
+    let models: Vec<(ModelId, Arc<ModelMetrics>)> =
+        metrics.models.read().iter().map(|(id, model)| (id.clone(), Arc::clone(model))).collect();
+    for row in table::TABLE {
+        if let Some(family) = process_wide.iter().find(|family| family.name() == row.name) {
+            encode(family, true, &mut out)?;
+        } else if row.labels.starts_with(&["app"]) {
+            write_samples(row, &apps, of_app, &mut out)?;
+        } else if row.labels.starts_with(&["model"]) {
+            write_samples(row, &models, of_model, &mut out)?;
+        }
     }
-    families.retain(|family| !family.get_metric().is_empty());
-    prometheus::TextEncoder::new().encode_to_string(&families)
+    if flat_names == FlatNames::Listed {
+        flat.write(&report, &mut out)?;
+    }
+    Ok(())
+}
+
+/// Writes the samples of one row for all subjects.
+fn write_samples<S>(
+    row: &'static Row,
+    subjects: &[S],
+    sample: fn(&mut Family, &S),
+    out: &mut impl io::Write,
+) -> io::Result<()> {
+    let mut is_first = true;
+    for some in subjects.chunks(SUBJECTS_AT_ONCE) {
+        let mut family = Family::new(row);
+        for subject in some {
+            sample(&mut family, subject);
+        }
+        if !family.samples.is_empty() {
+            encode(&family.finish(), is_first, out)?;
+            is_first = false;
+        }
+    }
+    Ok(())
+}
+
+/// Writes a family, without its two lines of head where these samples continue it.
+fn encode(family: &MetricFamily, has_head: bool, out: &mut impl io::Write) -> io::Result<()> {
+    if family.get_metric().is_empty() {
+        return Ok(());
+    }
+    let text = prometheus::TextEncoder::new()
+        .encode_to_string(std::slice::from_ref(family))
+        .map_err(io::Error::other)?;
+    let samples = if has_head { Some(&*text) } else { text.splitn(3, '\n').nth(2) };
+    out.write_all(samples.unwrap_or_default().as_bytes())
 }
 
 /// Samples of one row of the table.
@@ -162,10 +224,30 @@ fn process_wide(metrics: &Metrics, dropped: u64) -> Vec<MetricFamily> {
     let families =
         [connections, ended, restarts, stalls, lost, commands, feedback, build, flat_dropped];
     let redis = metrics.redis.get().map(of_redis).into_iter().flatten();
-    let mut families: Vec<MetricFamily> =
-        families.into_iter().chain(redis).map(Family::finish).collect();
+    let families = families.into_iter().chain(of_http(&metrics.http));
+    let mut families: Vec<MetricFamily> = families.chain(redis).map(Family::finish).collect();
     families.extend(metrics.process.collect());
     families
+}
+
+fn of_http(http: &HttpMetrics) -> [Family; 5] {
+    let mut open = Family::new(&table::HTTP_CONNECTIONS);
+    let mut ended = Family::new(&table::HTTP_ENDED);
+    let mut errors = Family::new(&table::HTTP_ERRORS);
+    for (frontend, counts) in http.frontends() {
+        open.number(&[frontend], float(counts.open() as u64));
+        for (why, count) in counts.counts() {
+            ended.number(&[frontend, why.label()], float(count));
+        }
+        for (error, count) in counts.errors() {
+            errors.number(&[frontend, error], float(count));
+        }
+    }
+    let mut bodies = Family::new(&table::HTTP_BODY_BYTES);
+    bodies.number(&[], float(http.body_bytes() as u64));
+    let mut answers = Family::new(&table::HTTP_ANSWER_BYTES);
+    answers.number(&[], float(http.answer_bytes() as u64));
+    [open, ended, errors, bodies, answers]
 }
 
 /// Absent in embedded mode.
@@ -186,61 +268,47 @@ fn of_redis(redis: &RedisMetrics) -> [Family; 7] {
     })
 }
 
-fn of_apps(metrics: &Metrics) -> Vec<MetricFamily> {
-    let mut predictions = Family::new(&table::PREDICTIONS);
-    let mut durations = Family::new(&table::PREDICTION_DURATION);
-    let mut objectives = Family::new(&table::APPLICATION_OBJECTIVE);
-    let mut rejected = Family::new(&table::REQUESTS_REJECTED);
-    for (name, app) in metrics.apps.read().iter() {
-        let name = name.as_str();
+fn of_app(family: &mut Family, (name, app): &(AppName, Arc<AppMetrics>)) {
+    let name = name.as_str();
+    let row = family.row;
+    if row == &table::PREDICTIONS {
         for outcome in Outcome::ALL {
-            predictions.number(&[name, outcome.label()], float(app.ended(outcome)));
+            family.number(&[name, outcome.label()], float(app.ended(outcome)));
         }
+    } else if row == &table::PREDICTION_DURATION {
         let latency = app.latency.snapshot();
-        durations.histogram(&[name], &latency, table::DURATION_BOUNDS_US, MICROS_PER_SECOND);
-        objectives.number(&[name], float(app.objective.load(Relaxed)) / MICROS_PER_SECOND);
-        rejected.number(&[name], float(app.rejected.load(Relaxed)));
+        family.histogram(&[name], &latency, table::DURATION_BOUNDS_US, MICROS_PER_SECOND);
+    } else if row == &table::APPLICATION_OBJECTIVE {
+        family.number(&[name], float(app.objective.load(Relaxed)) / MICROS_PER_SECOND);
+    } else if row == &table::REQUESTS_REJECTED {
+        family.number(&[name], float(app.rejected.load(Relaxed)));
     }
-    [predictions, durations, objectives, rejected].map(Family::finish).into()
 }
 
-fn of_models(metrics: &Metrics) -> Vec<MetricFamily> {
-    let mut numbers = MODEL_NUMBERS.map(|(row, _)| Family::new(row));
-    let mut lookups = Family::new(&table::CACHE_LOOKUPS);
-    let mut sizes = Family::new(&table::MODEL_BATCH_SIZE);
-    let mut durations = Family::new(&table::MODEL_BATCH_DURATION);
-    let mut waits = Family::new(&table::QUEUE_WAIT);
-    let mut replicas = REPLICA_ROWS.map(Family::new);
-    for (id, model) in metrics.models.read().iter() {
-        let labels = [id.name.as_str(), id.version.as_str()];
-        for (family, (_, read)) in numbers.iter_mut().zip(MODEL_NUMBERS) {
-            family.number(&labels, float(read(model)));
-        }
-        for (result, count) in [("hit", &model.hits), ("miss", &model.misses)] {
-            lookups.number(&[labels[0], labels[1], result], float(count.load(Relaxed)));
-        }
-        let size = model.batch_size.snapshot();
-        sizes.histogram(&labels, &size, table::BATCH_BOUNDS, 1.0);
-        for (family, values) in
-            [(&mut durations, &model.batch_latency), (&mut waits, &model.queue_wait)]
-        {
-            let values = values.snapshot();
-            family.histogram(&labels, &values, table::DURATION_BOUNDS_US, MICROS_PER_SECOND);
-        }
+fn of_model(family: &mut Family, (id, model): &(ModelId, Arc<ModelMetrics>)) {
+    let [name, version] = [id.name.as_str(), id.version.as_str()];
+    let row = family.row;
+    let durations = [
+        (&table::MODEL_BATCH_DURATION, &model.batch_latency),
+        (&table::QUEUE_WAIT, &model.queue_wait),
+    ];
+    if let Some((_, read)) = MODEL_NUMBERS.iter().find(|(number, _)| *number == row) {
+        family.number(&[name, version], float(read(model)));
+    } else if let Some((_, read)) = REPLICA_NUMBERS.iter().find(|(number, _)| *number == row) {
         for (replica, counts) in model.by_replica() {
-            let replica = replica.to_string();
-            let values = [
-                float(counts.batches.load(Relaxed)),
-                float(counts.predictions.load(Relaxed)),
-                float(counts.busy.load(Relaxed)) / MICROS_PER_SECOND,
-            ];
-            for (family, value) in replicas.iter_mut().zip(values) {
-                family.number(&[labels[0], labels[1], &replica], value);
-            }
+            family.number(&[name, version, &replica.to_string()], read(&counts));
+        }
+    } else if let Some((_, values)) = durations.iter().find(|(duration, _)| *duration == row) {
+        let (bounds, unit) = (table::DURATION_BOUNDS_US, MICROS_PER_SECOND);
+        family.histogram(&[name, version], &values.snapshot(), bounds, unit);
+    } else if row == &table::MODEL_BATCH_SIZE {
+        let size = model.batch_size.snapshot();
+        family.histogram(&[name, version], &size, table::BATCH_BOUNDS, 1.0);
+    } else if row == &table::CACHE_LOOKUPS {
+        for (result, count) in [("hit", &model.hits), ("miss", &model.misses)] {
+            family.number(&[name, version, result], float(count.load(Relaxed)));
         }
     }
-    let others = [lookups, sizes, durations, waits];
-    numbers.into_iter().chain(others).chain(replicas).map(Family::finish).collect()
 }
 
 type ReadModel = fn(&ModelMetrics) -> u64;
@@ -257,32 +325,70 @@ const MODEL_NUMBERS: [(&Row, ReadModel); 8] = [
     (&table::CONTAINER_STARTS, |model| model.child_starts.load(Relaxed)),
 ];
 
-const REPLICA_ROWS: [&Row; 3] =
-    [&table::REPLICA_BATCHES, &table::REPLICA_PREDICTIONS, &table::REPLICA_BUSY];
+type ReadReplica = fn(&ReplicaMetrics) -> f64;
 
-/// Every number of the report under its flat name, and how many were left out because their name
-/// was taken: `app:a-b:...` and `app:a_b:...` become the same.
-fn flat(report: &Report) -> (Vec<MetricFamily>, u64) {
-    let mut seen = HashSet::new();
-    let mut dropped = 0;
-    let mut families = Vec::new();
-    for leaf in report.leaves() {
-        for (field, text) in &leaf.fields {
-            let Ok(value) = text.parse::<f64>() else { continue };
-            let name = flat_name(&leaf.name, field);
-            if !seen.insert(name.clone()) {
-                dropped += 1;
+const REPLICA_NUMBERS: [(&Row, ReadReplica); 3] = [
+    (&table::REPLICA_BATCHES, |counts| float(counts.batches.load(Relaxed))),
+    (&table::REPLICA_PREDICTIONS, |counts| float(counts.predictions.load(Relaxed))),
+    (&table::REPLICA_BUSY, |counts| float(counts.busy.load(Relaxed)) / MICROS_PER_SECOND),
+];
+
+/// Every number of a report under its flat name. Names can become the same: `app:a-b:...` and
+/// `app:a_b:...`. Then the metrics of the first application or model are listed.
+struct FlatLeaves {
+    /// Prefixes of those that are not.
+    hidden: HashSet<String>,
+    /// Numbers of theirs.
+    dropped: u64,
+}
+
+impl FlatLeaves {
+    fn of(report: &Report) -> Self {
+        let now = clock::now();
+        let (mut seen, mut flat) = (HashSet::new(), Self { hidden: HashSet::new(), dropped: 0 });
+        let mut hide = |prefix: &str, leaves: &dyn Fn() -> Vec<Leaf>| {
+            if !seen.insert(plain(prefix)) {
+                let numbers: usize = leaves().iter().map(|leaf| numbers(leaf).count()).sum();
+                flat.dropped += numbers as u64;
+                flat.hidden.insert(prefix.to_owned());
+            }
+        };
+        for app in &report.apps {
+            hide(&app.prefix, &|| app.leaves(now).into());
+        }
+        for model in &report.models {
+            hide(&model.prefix, &|| model.leaves(now).into());
+        }
+        flat
+    }
+
+    fn write(&self, report: &Report, out: &mut impl io::Write) -> io::Result<()> {
+        for leaf in report.leaves() {
+            let prefix = leaf.name.rsplit_once(':').map_or("", |(prefix, _)| prefix);
+            if self.hidden.contains(prefix) {
                 continue;
             }
-            let help = format!("Field {field} of {} in the Clipper JSON.", leaf.name);
-            families.push(family(name, help, MetricType::GAUGE, vec![gauge_sample(value)]));
+            for (field, value) in numbers(&leaf) {
+                let help = format!("Field {field} of {} in the Clipper JSON.", leaf.name);
+                let name = flat_name(&leaf.name, field);
+                let family = family(name, help, MetricType::GAUGE, vec![gauge_sample(value)]);
+                encode(&family, true, out)?;
+            }
         }
+        Ok(())
     }
-    (families, dropped)
+}
+
+/// The fields that are numbers.
+fn numbers(leaf: &Leaf) -> impl Iterator<Item = (&'static str, f64)> + '_ {
+    leaf.fields.iter().filter_map(|(field, text)| Some((*field, text.parse().ok()?)))
 }
 
 /// `app:a-b:num_predictions` and `count` become `app_a_b_num_predictions_count`.
 fn flat_name(name: &str, field: &str) -> String {
-    let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
-    name.chars().map(plain).chain(['_']).chain(field.chars()).collect()
+    format!("{}_{field}", plain(name))
+}
+
+fn plain(name: &str) -> String {
+    name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect()
 }

@@ -135,6 +135,20 @@ rows! {
     RPC_ENDED = Counter "clipper_rpc_ended_total", "connections", &["reason"],
         "Connections of containers that ended or were refused, by reason.",
         "any reason but closed, retired and shutdown increases";
+    HTTP_CONNECTIONS = Gauge "clipper_http_connections", "connections", &["frontend"],
+        "Open connections of clients: frontend is query, management or metrics.",
+        "near http.connections_max";
+    HTTP_ENDED = Counter "clipper_http_connections_ended_total", "connections",
+        &["frontend", "reason"],
+        "Connections of clients that ended or were refused, by reason.",
+        "any reason but closed, idle and shutdown increases";
+    HTTP_ERRORS = Counter "clipper_http_errors_total", "requests", &["frontend", "error"],
+        "Requests answered by an error, by its kind; also those of no application.",
+        "a rise above its usual rate";
+    HTTP_BODY_BYTES = Gauge "clipper_http_body_bytes", "bytes", &[],
+        "Large request bodies under way, in sum.", "near http.bodies_max_bytes";
+    HTTP_ANSWER_BYTES = Gauge "clipper_http_answer_bytes", "bytes", &[],
+        "Long answers under way, in sum.", "near http.answers_max_bytes";
     ACTOR_RESTARTS = Counter "clipper_actor_restarts_total", "restarts", &["actor"],
         "Actors restarted by their parent after a panic or a stop.", "any increase";
     THREAD_STALLS = Counter "clipper_thread_stalls_total", "stalls", &["thread"],

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::dev::ServerHandle;
 use tracing::{info, warn};
 
 use crate::actors::container_pool::ContainerPool;
@@ -13,6 +12,7 @@ use crate::actors::learned::LearnedCurves;
 use crate::actors::messages::StopChildren;
 use crate::actors::redis_watcher::RedisMetadata;
 use crate::http::health::Readiness;
+use crate::http::serve::Frontend;
 use crate::store::Journal;
 
 /// What has to be stopped of a running server.
@@ -20,8 +20,10 @@ pub(super) struct Running {
     pub(super) readiness: Arc<Readiness>,
     /// Not ready and serving for so long first.
     pub(super) drain_delay: Duration,
-    /// Of the HTTP frontends, the query frontend first.
-    pub(super) handles: Vec<ServerHandle>,
+    /// Requests under way then have so long.
+    pub(super) patience: Duration,
+    /// The HTTP frontends, the query frontend first.
+    pub(super) serving: Vec<Frontend>,
     pub(super) learned: LearnedCurves,
     pub(super) pool: Kept<ContainerPool>,
     pub(super) redis: Option<RedisMetadata>,
@@ -35,8 +37,9 @@ impl Running {
         self.readiness.drain();
         info!(drain_delay = ?self.drain_delay, "stopping: in-flight queries finish first");
         // Whoever sends queries has to see that this server is not ready before it closes.
+        self.serving.iter().for_each(Frontend::drain);
         tokio::time::sleep(self.drain_delay).await;
-        stop_frontends(&self.handles).await;
+        stop_frontends(self.serving, self.patience).await;
         self.learned.save().await;
         if self.pool.send(StopChildren).await.is_err() {
             warn!("the container pool ended before its child processes");
@@ -50,11 +53,11 @@ impl Running {
     }
 }
 
-async fn stop_frontends(handles: &[ServerHandle]) {
+async fn stop_frontends(serving: Vec<Frontend>, patience: Duration) {
     // The query frontend first: meanwhile the others still say that the server is not ready.
-    let mut handles = handles.iter();
-    if let Some(query) = handles.next() {
-        query.stop(true).await;
+    let mut serving = serving.into_iter();
+    if let Some(query) = serving.next() {
+        query.stop(patience).await;
     }
-    futures_util::future::join_all(handles.map(|handle| handle.stop(true))).await;
+    futures_util::future::join_all(serving.map(|frontend| frontend.stop(patience))).await;
 }

@@ -143,9 +143,9 @@ pub fn configure(
     limits: BodyLimits,
 ) -> impl Fn(&mut web::ServiceConfig) + Clone {
     move |config| {
-        let state = state.clone();
+        let (state, limits) = (state.clone(), limits.clone());
         let handler = move |request, payload| {
-            let state = state.clone();
+            let (state, limits) = (state.clone(), limits.clone());
             async move { post(state, limits, request, payload).await }
         };
         config.service(super::resource(PATH).route(web::to(handler)));
@@ -164,7 +164,7 @@ async fn post(
     if let Err(why) = allowed(state.deployer.config.deploy, &request) {
         return ApiError::new(errors::FORBIDDEN, why).error_response();
     }
-    let body = match body::read(&request, payload, limits).await {
+    let body = match body::read(&request, payload, &limits).await {
         Ok(body) => body,
         Err(error) => return error.error_response(),
     };

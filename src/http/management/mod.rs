@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use actix_web::http::Method;
 use actix_web::{HttpRequest, HttpResponse, ResponseError as _, web};
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, LocalBoxFuture};
 
 use self::ports::{ChangeError, Containers, Metadata, PolicyStates};
 use super::body::{self, BodyLimits};
@@ -30,8 +30,10 @@ use super::health::{self, Readiness};
 use super::schema::{self, Object, SchemaError};
 use clipper_domain::Command;
 
-/// Makes the page of `/admin/metrics` from a request (its `Accept` header chooses the form).
-pub type MetricsPage = Arc<dyn Fn(&HttpRequest) -> HttpResponse + Send + Sync>;
+/// Makes a page from a request. The one of `/admin/metrics` has the form that the `Accept` header
+/// chooses.
+pub type MetricsPage =
+    Arc<dyn Fn(HttpRequest) -> LocalBoxFuture<'static, HttpResponse> + Send + Sync>;
 
 /// What the handlers work on. Cheap to clone.
 #[derive(Clone)]
@@ -210,21 +212,32 @@ pub fn configure(
     move |config| {
         health::configure(Arc::clone(&state.readiness))(config);
         for endpoint in ENDPOINTS {
-            let state = state.clone();
+            let (state, limits) = (state.clone(), limits.clone());
             let handler = move |request, payload| {
-                let state = state.clone();
+                let (state, limits) = (state.clone(), limits.clone());
                 async move { post(endpoint, state, limits, request, payload).await }
             };
             config.service(resource(endpoint.path).route(web::to(handler)));
         }
-        let pong: MetricsPage = Arc::new(|_| HttpResponse::Ok().content_type(PLAIN).body("PONG"));
-        for (path, page) in [(PING, pong), (METRICS, Arc::clone(&state.metrics))] {
-            let handler = move |request: HttpRequest| {
-                let response = show(&request, &page);
-                async move { response }
-            };
-            config.service(resource(path).route(web::to(handler)));
-        }
+        let ping = |request: HttpRequest| async move {
+            if is_page_request(&request) {
+                HttpResponse::Ok().content_type(PLAIN).body("PONG")
+            } else {
+                other_method(request.method(), PAGE_ALLOW)
+            }
+        };
+        config.service(resource(PING).route(web::to(ping)));
+        let page = Arc::clone(&state.metrics);
+        let metrics = move |request: HttpRequest| page(request);
+        config.service(resource(METRICS).route(web::to(metrics)));
+        let limits = limits.clone();
+        let not_found = move |request: HttpRequest, payload: web::Payload| {
+            let limits = limits.clone();
+            async move {
+                body::skip(&request, payload, &limits).await;
+                ApiError::not_found(request.path(), &endpoint_list()).error_response()
+            }
+        };
         config.default_service(web::to(not_found));
     }
 }
@@ -234,16 +247,8 @@ fn resource(path: &str) -> actix_web::Resource {
     web::resource([path.to_owned(), format!("{path}/")])
 }
 
-fn show(request: &HttpRequest, page: &MetricsPage) -> HttpResponse {
-    if [Method::GET, Method::HEAD].contains(request.method()) {
-        page(request)
-    } else {
-        other_method(request.method(), PAGE_ALLOW)
-    }
-}
-
-async fn not_found(request: HttpRequest) -> HttpResponse {
-    ApiError::not_found(request.path(), &endpoint_list()).error_response()
+fn is_page_request(request: &HttpRequest) -> bool {
+    [Method::GET, Method::HEAD].contains(request.method())
 }
 
 async fn post(
@@ -254,9 +259,10 @@ async fn post(
     payload: web::Payload,
 ) -> HttpResponse {
     if request.method() != Method::POST {
+        body::skip(&request, payload, &limits).await;
         return other_method(request.method(), POST_ALLOW);
     }
-    let body = match body::read(&request, payload, limits).await {
+    let body = match body::read(&request, payload, &limits).await {
         Ok(body) => body,
         Err(error) => return error.error_response(),
     };

@@ -9,6 +9,7 @@ use std::time::Duration;
 use actix_web::dev::ServerHandle;
 use actix_web::{App, HttpResponse, HttpServer};
 use clipper::http::body::BodyLimits;
+use clipper::http::budget::Budget;
 use clipper::http::health::Readiness;
 use clipper::http::management::ports::{
     CatalogRead, ChangeError, ContainerInfo, Containers, Metadata, PolicyStates, RestartReplicas,
@@ -90,10 +91,18 @@ impl InMemoryServer {
             metadata: memory.clone(),
             containers: memory.clone(),
             states: memory.clone(),
-            metrics: Arc::new(|_| HttpResponse::Ok().json(serde_json::json!({"counters": []}))),
+            metrics: Arc::new(|_| {
+                let page = HttpResponse::Ok().json(serde_json::json!({"counters": []}));
+                Box::pin(std::future::ready(page))
+            }),
             readiness: readiness.clone(),
         };
-        let limits = BodyLimits { max_bytes: body_max_bytes, idle: Duration::from_secs(1) };
+        let limits = BodyLimits {
+            max_bytes: body_max_bytes,
+            idle: Duration::from_secs(1),
+            request: Duration::from_mins(1),
+            all: Budget::new(1 << 30),
+        };
         let configure = configure(state, limits);
         let (started, running) = mpsc::channel();
         let thread = std::thread::spawn(move || {

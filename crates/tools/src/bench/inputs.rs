@@ -136,13 +136,23 @@ impl Template {
     }
 
     /// Writes a number into each hole of `body`, which is a copy of the template at `offset`.
+    ///
+    /// The last digit of the number comes first, so that inputs which follow each other are told
+    /// apart by their first digits: an application over floats keeps seven of twelve.
     pub fn fill(&self, body: &mut [u8], mut next: impl FnMut() -> u64) {
         for hole in &self.holes {
             let mut number = self.base + next();
             let Some(digits) = body.get_mut(*hole..hole + self.digits) else { continue };
-            for digit in digits.iter_mut().rev() {
+            if self.base > 0 {
+                digits.reverse();
+            }
+            for digit in digits.iter_mut() {
                 *digit = b'0' + u8::try_from(number % 10).unwrap_or(0);
                 number /= 10;
+            }
+            if self.base > 0 {
+                // A whole number must not begin with 0.
+                digits.reverse();
             }
         }
     }
@@ -265,6 +275,29 @@ mod tests {
         assert!((1_700..2_200).contains(&counts[&0]), "{counts:?}");
         assert!((800..1_150).contains(&counts[&1]), "{counts:?}");
         assert!(counts.keys().all(|key| *key < 100));
+    }
+
+    #[test]
+    fn unique_inputs_are_unique_to_an_application_of_every_type() {
+        for (input_type, is_float) in [(InputType::Doubles, true), (InputType::Integers, false)] {
+            let plan = InputPlan { input_type, len: 3, batch: None, choice: Choice::Unique };
+            let (template, source) = (Template::new(&plan), InputSource::new(&plan, 5));
+            let mut rng = SmallRng::seed_from_u64(1);
+            let mut seen = std::collections::HashSet::new();
+            for _ in 0..10_000 {
+                let mut body = template.body.clone();
+                template.fill(&mut body, || source.next(&mut rng));
+                let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+                let first = &body["input"][0];
+                let key = if is_float {
+                    // What an application over floats makes of doubles.
+                    u64::from(first.to_string().parse::<f32>().unwrap().to_bits())
+                } else {
+                    first.as_u64().unwrap()
+                };
+                assert!(seen.insert(key), "{body} came twice");
+            }
+        }
     }
 
     #[test]

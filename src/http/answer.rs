@@ -1,0 +1,322 @@
+//! The answer to a predict request: JSON in the original's form, long ones piece by piece.
+//!
+//! Outputs are shared: 10,000 equal inputs have one output of 64 KB in memory, and 640 MB of
+//! answer. So an answer that is not short is written while it is sent; its length is known
+//! before.
+
+use std::convert::Infallible;
+use std::io::Write as _;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use actix_web::HttpResponse;
+use actix_web::body::{BodySize, MessageBody};
+use actix_web::http::header;
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::budget::{Budget, Held};
+use super::errors::{self, ApiError, MODEL};
+use crate::actors::prediction::{Answers, QueryAnswer};
+use clipper_scheduling::output::Output;
+
+/// Limits on answers.
+#[derive(Debug, Clone)]
+pub struct AnswerLimits {
+    /// The longest answer, bytes; above it 413.
+    pub max_bytes: usize,
+    /// All long answers under way; above it 503.
+    pub all: Arc<Budget>,
+}
+
+/// An answer up to this is written at once, and not counted.
+const SHORT_BYTES: usize = 64 << 10;
+/// Bytes of one piece of a longer one.
+const PIECE_BYTES: usize = 32 << 10;
+/// Pieces in a row before others on the thread have their turn.
+const PIECES_IN_A_ROW: usize = 8;
+
+const BATCH_START: &[u8] = b"{\"batch_predictions\":[";
+const BATCH_END: &[u8] = b"]}";
+const AFTER_OUTPUT: &[u8] = b",\"default\":false}";
+
+/// The HTTP answer.
+///
+/// # Errors
+/// 413 if it is over its limit, 503 if all answers together are over theirs.
+pub fn respond(answers: Answers, limits: &AnswerLimits) -> Result<HttpResponse, ApiError> {
+    Text(answers).respond(limits)
+}
+
+/// The JSON text of answers, written a part at a time.
+#[derive(Debug)]
+struct Text(Answers);
+
+impl Text {
+    fn respond(self, limits: &AnswerLimits) -> Result<HttpResponse, ApiError> {
+        let mut response = HttpResponse::Ok();
+        response.insert_header((header::CONTENT_TYPE, "application/json"));
+        // The length of a short one need not be known.
+        if let [QueryAnswer::Output(output)] = self.0.answers.as_slice()
+            && output.json().len() < SHORT_BYTES / 2
+        {
+            let mut json = BytesMut::with_capacity(output.json().len() + 96);
+            self.write(&mut json, 0);
+            return Ok(response.body(json.freeze()));
+        }
+        let bytes = self.bytes();
+        if bytes <= SHORT_BYTES {
+            let mut json = BytesMut::with_capacity(bytes);
+            for part in 0..self.parts() {
+                self.write(&mut json, part);
+            }
+            return Ok(response.body(json.freeze()));
+        }
+        if bytes > limits.max_bytes {
+            let max = limits.max_bytes;
+            return Err(ApiError::new(
+                errors::TOO_LARGE,
+                format!(
+                    "The answer has {bytes} bytes, more than http.answer_max_bytes = {max}: ask \
+                     for fewer inputs at a time"
+                ),
+            ));
+        }
+        let mut held = limits.all.hold();
+        if !held.grow(bytes) {
+            let max = limits.all.max_bytes();
+            return Err(ApiError::new(
+                errors::OVERLOADED,
+                format!("All answers under way are over http.answers_max_bytes = {max}"),
+            ));
+        }
+        Ok(response.body(Streamed {
+            text: self,
+            bytes,
+            part: 0,
+            offset: 0,
+            scratch: BytesMut::new(),
+            in_a_row: 0,
+            _held: held,
+        }))
+    }
+
+    fn is_batch(&self) -> bool {
+        self.0.answers.len() != 1
+    }
+
+    /// One for each answer; of a batch also its beginning and end.
+    fn parts(&self) -> usize {
+        self.0.answers.len() + if self.is_batch() { 2 } else { 0 }
+    }
+
+    /// The answer that a part holds.
+    fn answer_at(&self, part: usize) -> Option<(usize, &QueryAnswer)> {
+        let index = if self.is_batch() { part.checked_sub(1)? } else { part };
+        Some((index, self.0.answers.get(index)?))
+    }
+
+    /// The output in the middle of a part, where it has one.
+    fn output_at(&self, part: usize) -> Option<&Output> {
+        match self.answer_at(part) {
+            Some((_, QueryAnswer::Output(output))) => Some(output),
+            _ => None,
+        }
+    }
+
+    /// Bytes of the whole text. Reads no output, only their lengths.
+    fn bytes(&self) -> usize {
+        let mut scratch = BytesMut::new();
+        let mut sum = 0;
+        for part in 0..self.parts() {
+            scratch.clear();
+            self.write_before_output(&mut scratch, part);
+            sum += scratch.len();
+            if let Some(output) = self.output_at(part) {
+                sum += output.json().len() + AFTER_OUTPUT.len();
+            }
+        }
+        sum
+    }
+
+    fn write(&self, json: &mut BytesMut, part: usize) {
+        self.write_before_output(json, part);
+        if let Some(output) = self.output_at(part) {
+            json.put_slice(output.json());
+            json.put_slice(AFTER_OUTPUT);
+        }
+    }
+
+    /// A part up to the model's output; the whole of a part without one.
+    fn write_before_output(&self, json: &mut BytesMut, part: usize) {
+        let Some((index, answer)) = self.answer_at(part) else {
+            json.put_slice(if part == 0 { BATCH_START } else { BATCH_END });
+            return;
+        };
+        if index > 0 {
+            json.put_u8(b',');
+        }
+        let query_id = self.0.first_query_id + index as u64;
+        // Writing to memory does not fail.
+        let _ = write!(json.writer(), "{{\"query_id\":{query_id},");
+        match answer {
+            QueryAnswer::Output(_) => json.put_slice(b"\"output\":"),
+            // It has no output, so that nobody takes it for an answer.
+            QueryAnswer::Error(why) => {
+                let _ = write!(json.writer(), "\"error\":\"{}\",\"cause\":", MODEL.error);
+                let _ = serde_json::to_writer(json.writer(), &**why);
+                json.put_u8(b'}');
+            }
+            QueryAnswer::Default { output, reason } => {
+                json.put_slice(b"\"output\":");
+                json.put_slice(output.json());
+                json.put_slice(b",\"default\":true,\"default_explanation\":");
+                let _ = serde_json::to_writer(json.writer(), &reason.to_string());
+                json.put_u8(b'}');
+            }
+        }
+    }
+}
+
+/// A long answer on its way.
+struct Streamed {
+    text: Text,
+    bytes: usize,
+    /// What is written next, and how many bytes of it have been.
+    part: usize,
+    offset: usize,
+    scratch: BytesMut,
+    in_a_row: usize,
+    _held: Held,
+}
+
+impl Streamed {
+    /// Adds what fits of the part at `self.part`; true = the whole of it has been written.
+    fn add(&mut self, piece: &mut BytesMut) -> bool {
+        self.scratch.clear();
+        self.text.write_before_output(&mut self.scratch, self.part);
+        let output = self.text.output_at(self.part);
+        let end = if output.is_some() { AFTER_OUTPUT } else { b"" };
+        let sections = [&self.scratch[..], output.map_or(&[][..], |o| o.json()), end];
+        let mut start = 0;
+        for section in sections {
+            let done = self.offset.saturating_sub(start);
+            start += section.len();
+            let rest = section.get(done..).unwrap_or_default();
+            let fits = rest.get(..PIECE_BYTES.saturating_sub(piece.len())).unwrap_or(rest);
+            piece.put_slice(fits);
+            self.offset += fits.len();
+            if fits.len() < rest.len() {
+                return false;
+            }
+        }
+        self.part += 1;
+        self.offset = 0;
+        true
+    }
+}
+
+impl MessageBody for Streamed {
+    type Error = Infallible;
+
+    fn size(&self) -> BodySize {
+        BodySize::Sized(self.bytes as u64)
+    }
+
+    fn poll_next(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, Infallible>>> {
+        let this = self.get_mut();
+        if this.part == this.text.parts() {
+            return Poll::Ready(None);
+        }
+        if this.in_a_row == PIECES_IN_A_ROW {
+            this.in_a_row = 0;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        this.in_a_row += 1;
+        let mut piece = BytesMut::with_capacity(PIECE_BYTES);
+        while piece.len() < PIECE_BYTES && this.part < this.text.parts() && this.add(&mut piece) {}
+        Poll::Ready(Some(Ok(piece.freeze())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clipper_scheduling::ticket::DefaultReason;
+    use futures_util::future::poll_fn;
+
+    use super::*;
+
+    fn output(text: &str) -> QueryAnswer {
+        QueryAnswer::Output(Output::from_text(text.as_bytes()).unwrap())
+    }
+
+    fn answers(answers: Vec<QueryAnswer>) -> Text {
+        Text(Answers { answers: answers.into(), first_query_id: 9 })
+    }
+
+    fn limits(max_bytes: usize, all: usize) -> AnswerLimits {
+        AnswerLimits { max_bytes, all: Budget::new(all) }
+    }
+
+    async fn text(response: HttpResponse) -> String {
+        let mut body = Box::pin(response.into_body());
+        let BodySize::Sized(size) = body.size() else { panic!("no length") };
+        let mut text = Vec::new();
+        while let Some(piece) = poll_fn(|cx| body.as_mut().poll_next(cx)).await {
+            let piece = piece.unwrap();
+            assert!(piece.len() <= SHORT_BYTES, "{}", piece.len());
+            text.extend_from_slice(&piece);
+        }
+        assert_eq!(text.len() as u64, size);
+        String::from_utf8(text).unwrap()
+    }
+
+    #[tokio::test]
+    async fn answers_have_the_originals_form() {
+        let limits = limits(1 << 20, 1 << 20);
+        let one = answers(vec![output("7")]).respond(&limits).unwrap();
+        assert_eq!(text(one).await, r#"{"query_id":9,"output":7,"default":false}"#);
+        let why = QueryAnswer::Error("no".into());
+        let default = Output::from_text(b"-1").unwrap();
+        let late = QueryAnswer::Default { output: default, reason: DefaultReason::Late };
+        let batch = answers(vec![output("7"), why, late]).respond(&limits).unwrap();
+        let expected = concat!(
+            r#"{"batch_predictions":[{"query_id":9,"output":7,"default":false},"#,
+            r#"{"query_id":10,"error":"Model error","cause":"no"},"#,
+            r#"{"query_id":11,"output":-1,"default":true,"default_explanation":"#,
+            r#""Failed to retrieve a prediction response within the specified latency SLO"}]}"#,
+        );
+        assert_eq!(text(batch).await, expected);
+        let none = answers(vec![]).respond(&limits).unwrap();
+        assert_eq!(text(none).await, r#"{"batch_predictions":[]}"#);
+    }
+
+    #[tokio::test]
+    async fn a_long_answer_comes_in_pieces_and_is_the_same() {
+        let limits = limits(64 << 20, 64 << 20);
+        let long = format!("\"{}\"", "x".repeat(100_000));
+        for n in [1, 2, 30] {
+            let list = (0..n).map(|_| output(&long)).collect();
+            let whole = answers(list);
+            let mut expected = BytesMut::new();
+            (0..whole.parts()).for_each(|part| whole.write(&mut expected, part));
+            let response = whole.respond(&limits).unwrap();
+            assert!(limits.all.used() >= n * 100_000);
+            assert_eq!(text(response).await.as_bytes(), &expected[..], "{n}");
+            assert_eq!(limits.all.used(), 0);
+        }
+    }
+
+    #[test]
+    fn an_answer_over_a_limit_is_refused_with_its_name() {
+        let long = || answers(vec![output(&format!("\"{}\"", "x".repeat(100_000)))]);
+        let error = long().respond(&limits(99_999, 1 << 20)).unwrap_err();
+        assert!(error.status == 413 && error.cause.contains("http.answer_max_bytes = 99999"));
+        let error = long().respond(&limits(1 << 20, 99_999)).unwrap_err();
+        assert!(error.status == 503 && error.cause.contains("http.answers_max_bytes = 99999"));
+    }
+}

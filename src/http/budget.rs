@@ -1,0 +1,88 @@
+//! A bound on a sum of bytes that many requests hold at the same time (invariant L2).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// The bound and what is held of it.
+#[derive(Debug)]
+pub struct Budget {
+    max_bytes: usize,
+    used: AtomicUsize,
+}
+
+impl Budget {
+    /// Nothing is held yet.
+    #[must_use]
+    pub fn new(max_bytes: usize) -> Arc<Self> {
+        Arc::new(Self { max_bytes, used: AtomicUsize::new(0) })
+    }
+
+    /// The bound.
+    #[must_use]
+    pub fn max_bytes(&self) -> usize {
+        self.max_bytes
+    }
+
+    /// Bytes held now.
+    #[must_use]
+    pub fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// Whether so many more would fit now.
+    #[must_use]
+    pub fn has_room(&self, bytes: usize) -> bool {
+        self.used().saturating_add(bytes) <= self.max_bytes
+    }
+
+    /// A part of the budget, nothing at first.
+    #[must_use]
+    pub fn hold(self: &Arc<Self>) -> Held {
+        Held { budget: Arc::clone(self), bytes: 0 }
+    }
+}
+
+/// What one request holds; given back when dropped.
+#[derive(Debug)]
+pub struct Held {
+    budget: Arc<Budget>,
+    bytes: usize,
+}
+
+impl Held {
+    /// Holds so many more bytes; `false` = there is no room, and nothing has changed.
+    #[must_use]
+    pub fn grow(&mut self, bytes: usize) -> bool {
+        let used = self.budget.used.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
+        if used > self.budget.max_bytes {
+            self.budget.used.fetch_sub(bytes, Ordering::Relaxed);
+            return false;
+        }
+        self.bytes += bytes;
+        true
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.budget.used.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_held_never_exceeds_the_bound_and_is_given_back() {
+        let budget = Budget::new(10);
+        let (mut a, mut b) = (budget.hold(), budget.hold());
+        assert!(a.grow(4) && a.grow(2) && b.grow(4));
+        assert!(!b.grow(1) && budget.used() == 10);
+        drop(a);
+        assert!(budget.used() == 4 && budget.has_room(6) && !budget.has_room(7));
+        assert!(b.grow(6));
+        drop(b);
+        assert_eq!(budget.used(), 0);
+    }
+}

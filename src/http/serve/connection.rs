@@ -1,0 +1,419 @@
+//! One connection: a stream that knows what its client owes it, and the task that holds it to that.
+//!
+//! actix-http reads whatever is sent, keeps what a client does not take, and looks at no clock but
+//! that of the first request's head. The stream gives it nothing to read while a request is being
+//! answered or an answer is not taken: there it only looks whether the client has gone. The task
+//! around its dispatcher ends the connection when its time is up.
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker, ready};
+
+use actix_http::error::DispatchError;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::Sleep;
+use tracing::warn;
+
+use super::canned::{self, Replaced};
+use super::progress::{Allowances, Overdue, Phase, Progress};
+use super::seats::{Order, Taken};
+use crate::logging::outsiders;
+use crate::metrics::http::{Ended, FrontendMetrics};
+use clipper_clock::{self as clock, Instant};
+
+/// Bytes read at a time until a request's head is complete.
+const HEAD_READ: usize = 8 << 10;
+/// The same of a client that sends requests without waiting for answers: each of them takes a
+/// hundred times its bytes until it is answered.
+const PIPELINED_READ: usize = 1 << 10;
+
+/// What stream, task and handlers of one connection share, all on one thread.
+#[derive(Debug)]
+pub struct Connection {
+    progress: Cell<Progress>,
+    allowances: Allowances,
+    seat: Taken,
+    metrics: Arc<FrontendMetrics>,
+    /// Waits for what was not read because a request was being answered.
+    withheld: RefCell<Option<Waker>>,
+    /// Whether this turn of the dispatcher may still read a piece of a head: one a turn, so that a
+    /// client which sends many requests at once has a few of them looked at, not all.
+    may_read_head: Cell<bool>,
+    /// Whether the last read filled its buffer, so that more may be there.
+    has_more: Cell<bool>,
+    /// Requests that began in this turn.
+    begun: Cell<u32>,
+    /// Whether the client sends requests without waiting for the answers to those before.
+    pipelines: Cell<bool>,
+    /// The first bytes that ever came.
+    opening: Cell<[u8; 2]>,
+    ending: Cell<Option<Ended>>,
+}
+
+impl Connection {
+    /// A connection that has just been accepted.
+    #[must_use]
+    pub fn new(seat: Taken, allowances: Allowances, metrics: Arc<FrontendMetrics>) -> Rc<Self> {
+        Rc::new(Self {
+            progress: Cell::new(Progress::new(clock::now())),
+            allowances,
+            seat,
+            metrics,
+            withheld: RefCell::default(),
+            may_read_head: Cell::new(true),
+            has_more: Cell::new(false),
+            begun: Cell::new(0),
+            pipelines: Cell::new(false),
+            opening: Cell::default(),
+            ending: Cell::new(None),
+        })
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Progress)) {
+        let mut progress = self.progress.get();
+        change(&mut progress);
+        self.progress.set(progress);
+    }
+
+    /// Counters of its frontend.
+    #[must_use]
+    pub fn metrics(&self) -> &Arc<FrontendMetrics> {
+        &self.metrics
+    }
+
+    /// A request's handler starts.
+    pub fn started(&self, has_body: bool) {
+        self.change(|progress| progress.start(has_body));
+        self.begun.set(self.begun.get() + 1);
+        if self.begun.get() > 1 {
+            self.pipelines.set(true);
+        }
+        if !has_body {
+            self.seat.set_waiting(None);
+        }
+    }
+
+    /// The request's body has been read to its end.
+    pub fn body_read(&self) {
+        self.change(Progress::complete);
+        self.seat.set_waiting(None);
+    }
+
+    /// The request's handler has ended.
+    pub fn answered(&self) {
+        let now = clock::now();
+        self.change(|progress| progress.answer(now));
+        self.seat.set_waiting(Some(now));
+        self.read_on();
+    }
+
+    /// By when the request under way has to be complete.
+    #[must_use]
+    pub fn request_deadline(&self) -> Instant {
+        self.progress.get().request_deadline(&self.allowances)
+    }
+
+    fn read_on(&self) {
+        if let Some(waker) = self.withheld.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+
+    /// A turn of the dispatcher begins.
+    fn turn(&self) {
+        self.may_read_head.set(true);
+        self.begun.set(0);
+    }
+
+    fn received(&self, bytes: &[u8]) {
+        let progress = self.progress.get();
+        if progress.is_idle() && !bytes.is_empty() {
+            let now = clock::now();
+            self.change(|progress| progress.begin(now));
+            if let ([0, 0], [first, second, ..]) = (self.opening.get(), bytes) {
+                self.opening.set([*first, *second]);
+            }
+        }
+    }
+}
+
+/// The stream that actix-http reads and writes.
+pub struct Stream {
+    io: TcpStream,
+    connection: Rc<Connection>,
+    /// Written in place of what actix-http wrote.
+    own: Vec<u8>,
+}
+
+impl Stream {
+    /// The connection over `io`.
+    #[must_use]
+    pub fn new(io: TcpStream, connection: Rc<Connection>) -> Self {
+        Self { io, connection, own: Vec::new() }
+    }
+
+    /// What it shares with the handlers.
+    #[must_use]
+    pub fn connection(&self) -> &Rc<Connection> {
+        &self.connection
+    }
+
+    /// Takes nothing from the socket, but notices that the client has gone.
+    fn look(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut byte = [MaybeUninit::uninit()];
+        if ready!(self.io.poll_peek(cx, &mut ReadBuf::uninit(&mut byte)))? == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        *self.connection.withheld.borrow_mut() = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// Reads at most `most` bytes: actix-http makes a request of everything that it is given.
+    fn read_a_little(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+        most: usize,
+    ) -> Poll<io::Result<()>> {
+        let mut space = [MaybeUninit::uninit(); HEAD_READ];
+        let mut piece = ReadBuf::uninit(space.get_mut(..most).unwrap_or_default());
+        ready!(Pin::new(&mut self.io).poll_read(cx, &mut piece))?;
+        self.connection.has_more.set(piece.remaining() == 0);
+        self.connection.received(piece.filled());
+        buffer.put_slice(piece.filled());
+        Poll::Ready(Ok(()))
+    }
+
+    /// Says why the connection ends, if the client is to know; what cannot be sent at once is not.
+    fn say_why(&mut self, cx: &mut Context<'_>, why: Ended) {
+        if let Some(last_words) = canned::last_words(why) {
+            let _ = Pin::new(&mut self.io).poll_write(cx, &last_words);
+        }
+    }
+
+    fn flush_own(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.own.is_empty() {
+            match Pin::new(&mut self.io).poll_write(cx, &self.own) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(written)) => drop(self.own.drain(..written)),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    let now = clock::now();
+                    self.connection.change(|progress| progress.block(now));
+                    return Poll::Pending;
+                }
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// What actix-http could not read has an error as every other.
+    fn replace(&mut self, data: &[u8]) -> bool {
+        let opening = self.connection.opening.get();
+        let Some(Replaced { text, label }) = canned::in_place_of(data, opening) else {
+            return false;
+        };
+        self.own = text;
+        self.connection.metrics.error(label);
+        true
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let connection = &this.connection;
+        if let Some(why) = connection.ending.get() {
+            this.say_why(cx, why);
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
+        let progress = connection.progress.get();
+        if progress.is_blocked() || progress.phase() == Phase::Answering {
+            return this.look(cx);
+        }
+        let is_head = progress.phase() != Phase::Body;
+        if is_head && !connection.may_read_head.replace(false) && connection.has_more.get() {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let most = if connection.pipelines.get() { PIPELINED_READ } else { HEAD_READ };
+        if is_head && buffer.remaining() > most {
+            return this.read_a_little(cx, buffer, most);
+        }
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut this.io).poll_read(cx, buffer))?;
+        connection.has_more.set(buffer.remaining() == 0);
+        connection.received(buffer.filled().get(before..).unwrap_or_default());
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        ready!(this.flush_own(cx))?;
+        if this.replace(data) {
+            if let Poll::Ready(Err(error)) = this.flush_own(cx) {
+                return Poll::Ready(Err(error));
+            }
+            return Poll::Ready(Ok(data.len()));
+        }
+        let written = Pin::new(&mut this.io).poll_write(cx, data);
+        let connection = &this.connection;
+        match &written {
+            Poll::Pending => {
+                let now = clock::now();
+                connection.change(|progress| progress.block(now));
+            }
+            Poll::Ready(Ok(n)) if *n == data.len() && connection.progress.get().is_blocked() => {
+                let now = clock::now();
+                connection.change(|progress| progress.unblock(now));
+                connection.read_on();
+            }
+            Poll::Ready(_) => {}
+        }
+        written
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.get_mut().flush_own(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(this.flush_own(cx))?;
+        Pin::new(&mut this.io).poll_shutdown(cx)
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        if self.connection.ending.get() == Some(Ended::WriteTimeout) {
+            // The kernel need not keep for minutes what nobody takes.
+            let _ = self.io.set_zero_linger();
+        }
+    }
+}
+
+/// The task of one connection: actix-http's dispatcher `D`, and the clock.
+pub struct Guarded<D> {
+    dispatcher: Pin<Box<D>>,
+    connection: Rc<Connection>,
+    alarm: Option<Pin<Box<Sleep>>>,
+    is_listening: bool,
+}
+
+impl<D: Future<Output = Result<(), DispatchError>>> Guarded<D> {
+    /// Holds the connection that `dispatcher` serves to its allowances.
+    pub fn new(dispatcher: D, connection: Rc<Connection>) -> Self {
+        let dispatcher = Box::pin(dispatcher);
+        Self { dispatcher, connection, alarm: None, is_listening: false }
+    }
+
+    /// Why the connection has to end now, if it has to.
+    fn ordered(&mut self, cx: &mut Context<'_>) -> Option<Ended> {
+        let seat = &self.connection.seat;
+        if !self.is_listening {
+            self.is_listening = true;
+            // A task's waker stays the same.
+            seat.listen(cx.waker());
+        }
+        let progress = self.connection.progress.get();
+        match seat.order() {
+            Order::Stay => None,
+            Order::EndIfIdle => progress.is_idle().then_some(Ended::Shutdown),
+            Order::GiveWay => match progress.phase() {
+                Phase::Idle => Some(Ended::GaveWayIdle),
+                Phase::Head | Phase::Body => Some(Ended::GaveWay),
+                Phase::Answering => None,
+            },
+            Order::End => Some(Ended::Shutdown),
+        }
+    }
+
+    /// Waits for the deadline of what the connection waits for.
+    fn overdue(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
+        loop {
+            let progress = self.connection.progress.get();
+            let Some((deadline, why)) = progress.deadline(&self.connection.allowances) else {
+                return Poll::Pending;
+            };
+            let alarm =
+                self.alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+            if deadline < alarm.deadline() {
+                alarm.as_mut().reset(deadline);
+            }
+            ready!(alarm.as_mut().poll(cx));
+            if deadline <= alarm.deadline() {
+                return Poll::Ready(match why {
+                    Overdue::Idle => Ended::Idle,
+                    Overdue::Head => Ended::HeadTimeout,
+                    Overdue::Request => Ended::RequestTimeout,
+                    Overdue::Write => Ended::WriteTimeout,
+                });
+            }
+            // It was set for something that has come in time.
+            alarm.as_mut().reset(deadline);
+        }
+    }
+
+    fn end(&mut self, cx: &mut Context<'_>, why: Ended) -> Poll<()> {
+        self.connection.ending.set(Some(why));
+        // It reads, is told that the connection is gone, and the client is told why.
+        let _ = self.dispatcher.as_mut().poll(cx);
+        self.connection.metrics.ended(why);
+        Poll::Ready(())
+    }
+
+    fn ended(&self, result: &Result<(), DispatchError>) {
+        let why = match result {
+            Err(DispatchError::Parse(error)) => {
+                let peer = self.connection.seat.peer();
+                if let Some(left_out) = outsiders::line("not HTTP", peer) {
+                    warn!(%peer, %error, left_out, "a client does not speak HTTP");
+                }
+                Ended::NotHttp
+            }
+            Err(DispatchError::Io(_)) | Ok(()) => match self.connection.progress.get().phase() {
+                Phase::Answering => Ended::Abandoned,
+                _ => Ended::Closed,
+            },
+            Err(_) => Ended::Closed,
+        };
+        self.connection.metrics.ended(why);
+    }
+}
+
+impl<D: Future<Output = Result<(), DispatchError>>> Future for Guarded<D> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        if let Some(why) = this.ordered(cx) {
+            return this.end(cx, why);
+        }
+        this.connection.turn();
+        if let Poll::Ready(result) = this.dispatcher.as_mut().poll(cx) {
+            this.ended(&result);
+            return Poll::Ready(());
+        }
+        match this.overdue(cx) {
+            Poll::Ready(why) => this.end(cx, why),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}

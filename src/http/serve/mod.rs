@@ -1,0 +1,198 @@
+//! The frontends' own way from a listening socket to actix-http, which speaks HTTP/1.1 from there.
+//!
+//! actix-server has limits for each thread and none for a whole request, an unread answer or a
+//! client that has gone. Here one acceptor counts the connections of a frontend ([`seats`]), and
+//! every connection ([`connection`]) has deadlines ([`progress`]) and sees its client go.
+
+mod acceptor;
+mod canned;
+pub mod connection;
+pub mod progress;
+pub mod seats;
+mod watched;
+
+use std::net::TcpListener;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use actix_http::{HttpService, KeepAlive};
+use actix_rt::{Arbiter, ArbiterHandle};
+use actix_service::{
+    IntoServiceFactory as _, Service as _, ServiceFactory as _, fn_factory, map_config,
+};
+use actix_web::dev::AppConfig;
+use actix_web::{App as HttpApp, web};
+use tokio::sync::{mpsc, oneshot};
+use tracing::error;
+
+use self::acceptor::{Accepted, Acceptor, Worker};
+use self::connection::{Connection, Guarded, Stream};
+use self::progress::Allowances;
+use self::seats::{Order, Seats};
+use self::watched::Watched;
+use crate::config::HttpConfig;
+use crate::metrics::http::FrontendMetrics;
+
+/// From the end of an answer whose request was not read to its end to that of its connection.
+const LINGER: Duration = Duration::from_secs(1);
+/// After every connection has been told to end at once.
+const LAST_MOMENT: Duration = Duration::from_secs(1);
+
+/// What one frontend is made of.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Threads.
+    pub workers: usize,
+    /// Open connections.
+    pub connections_max: usize,
+    /// Deadlines of every connection.
+    pub allowances: Allowances,
+    /// Whether connections are kept for further requests.
+    pub keeps_alive: bool,
+    /// Whether a client that closes its side, wholly or half, abandons the request under way.
+    pub abandons: bool,
+    /// Its counters.
+    pub metrics: Arc<FrontendMetrics>,
+}
+
+impl Options {
+    /// A frontend with the limits of the configuration.
+    #[must_use]
+    pub fn new(config: &HttpConfig, metrics: Arc<FrontendMetrics>) -> Self {
+        let head = Duration::from_millis(config.client_request_timeout_ms);
+        let keeps_alive = config.keep_alive_ms > 0;
+        Self {
+            workers: 1,
+            connections_max: config.connections_max,
+            allowances: Allowances {
+                idle: if keeps_alive { Duration::from_millis(config.keep_alive_ms) } else { head },
+                head,
+                request: Duration::from_millis(config.request_timeout_ms),
+                write: Duration::from_millis(config.write_timeout_ms),
+            },
+            keeps_alive,
+            abandons: false,
+            metrics,
+        }
+    }
+}
+
+/// A frontend that serves.
+pub struct Frontend {
+    seats: Arc<Seats>,
+    draining: Arc<AtomicBool>,
+    stop: oneshot::Sender<()>,
+    accepting: oneshot::Receiver<()>,
+    workers: Vec<Arbiter>,
+}
+
+impl Frontend {
+    /// Serves `socket`; `acceptor` is the thread that accepts. `configure` runs once on each
+    /// worker's thread.
+    pub fn start(
+        options: &Options,
+        socket: TcpListener,
+        acceptor: &ArbiterHandle,
+        configure: impl Fn(&mut web::ServiceConfig) + Clone + Send + 'static,
+    ) -> Self {
+        let seats = Seats::new(options.connections_max);
+        let watched = Arc::downgrade(&seats);
+        options.metrics.watch_open(move || watched.upgrade().map_or(0, |seats| seats.open()));
+        let draining = Arc::new(AtomicBool::new(false));
+        let mut ends = Vec::new();
+        let workers: Vec<Arbiter> = (0..options.workers)
+            .map(|_| {
+                let (connections, accepted) = mpsc::channel(options.connections_max);
+                ends.push(Worker { connections, open: Arc::new(AtomicUsize::new(0)) });
+                let (options, draining) = (options.clone(), Arc::clone(&draining));
+                let configure = configure.clone();
+                let arbiter = Arbiter::new();
+                arbiter.spawn_fn(move || {
+                    actix_rt::spawn(work(options, draining, configure, accepted));
+                });
+                arbiter
+            })
+            .collect();
+        let (stop, stopped) = oneshot::channel();
+        let (accepted, accepting) = oneshot::channel();
+        let (metrics, of_acceptor) = (Arc::clone(&options.metrics), Arc::clone(&seats));
+        acceptor.spawn_fn(move || {
+            let acceptor = Acceptor::new(ends, of_acceptor, metrics);
+            actix_rt::spawn(async move {
+                if let Err(error) = acceptor.run(socket, stopped).await {
+                    error!(%error, "an HTTP port cannot be served");
+                }
+                // Nobody waits for it any more when the process is on its way out.
+                let _ = accepted.send(());
+            });
+        });
+        Self { seats, draining, stop, accepting, workers }
+    }
+
+    /// From now on every answer is the last of its connection.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Accepts nobody any more, gives requests under way `patience`, and ends.
+    pub async fn stop(self, patience: Duration) {
+        self.drain();
+        // Gone only if it could not serve.
+        let _ = self.stop.send(());
+        let _ = self.accepting.await;
+        self.seats.tell_all(Order::EndIfIdle);
+        if tokio::time::timeout(patience, self.seats.empty()).await.is_err() {
+            self.seats.tell_all(Order::End);
+            let _ = tokio::time::timeout(LAST_MOMENT, self.seats.empty()).await;
+        }
+        for worker in &self.workers {
+            worker.stop();
+        }
+    }
+}
+
+/// The life of one worker's thread.
+async fn work(
+    options: Options,
+    draining: Arc<AtomicBool>,
+    configure: impl Fn(&mut web::ServiceConfig) + Clone + 'static,
+    mut accepted: mpsc::Receiver<Accepted>,
+) {
+    let app = map_config(HttpApp::new().configure(configure), |()| AppConfig::default());
+    let app = Rc::new(app.into_factory());
+    let handlers = fn_factory(move || {
+        let (app, draining) = (Rc::clone(&app), Arc::clone(&draining));
+        async move { Ok::<_, ()>(Watched::new(app.new_service(()).await?, draining)) }
+    });
+    let keep_alive = if options.keeps_alive { KeepAlive::Os } else { KeepAlive::Disabled };
+    let http = HttpService::build()
+        .keep_alive(keep_alive)
+        .client_request_timeout(Duration::ZERO)
+        .client_disconnect_timeout(LINGER)
+        .h1_allow_half_closed(!options.abandons)
+        .on_connect_ext(|stream: &Stream, data: &mut actix_http::Extensions| {
+            data.insert(Rc::clone(stream.connection()));
+        })
+        .h1(handlers);
+    let Ok(http) = http.new_service(()).await else {
+        return error!("an HTTP worker cannot start");
+    };
+    while let Some(Accepted { stream, peer, seat, load }) = accepted.recv().await {
+        let io = match tokio::net::TcpStream::from_std(stream) {
+            Ok(io) => io,
+            Err(error) => {
+                error!(%error, "an accepted connection cannot be served");
+                continue;
+            }
+        };
+        let connection = Connection::new(seat, options.allowances, Arc::clone(&options.metrics));
+        let dispatcher = http.call((Stream::new(io, Rc::clone(&connection)), Some(peer)));
+        let guarded = Guarded::new(dispatcher, connection);
+        actix_rt::spawn(async move {
+            let _load = load;
+            guarded.await;
+        });
+    }
+}

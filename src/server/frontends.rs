@@ -1,0 +1,179 @@
+//! The three HTTP frontends: what each serves, and within which limits.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use actix::prelude::*;
+use tracing::info;
+
+use super::metadata::Writer;
+use super::replicas::OwnReplicas;
+use super::states::States;
+use super::{Sockets, process};
+use crate::actors::catalog::CatalogWriter;
+use crate::actors::container_pool::{ContainerList, ContainerPool};
+use crate::actors::data_plane::DataPlane;
+use crate::actors::feedback::FeedbackQueue;
+use crate::actors::kept::Kept;
+use crate::actors::router::{Router, Routes};
+use crate::actors::watchdog::Watchdog;
+use crate::config::{Config, HttpConfig};
+use crate::deploy::Deployer;
+use crate::http::answer::AnswerLimits;
+use crate::http::body::BodyLimits;
+use crate::http::budget::Budget;
+use crate::http::health::{self, Condition, Readiness};
+use crate::http::management::ManagementState;
+use crate::http::management::deploy::{self, DeployState};
+use crate::http::parsing::Parsing;
+use crate::http::query::QueryLimits;
+use crate::http::serve::{Frontend, Options};
+use crate::http::{management, metrics as metrics_pages, query};
+use crate::store::{CatalogView, SharedWriter};
+
+/// What the HTTP workers need.
+pub(super) struct Frontends {
+    pub(super) plane: Arc<DataPlane>,
+    pub(super) catalog: Kept<CatalogWriter>,
+    pub(super) writer: SharedWriter,
+    pub(super) view: CatalogView,
+    pub(super) list: ContainerList,
+    pub(super) states: Arc<States>,
+    pub(super) feedback: FeedbackQueue,
+    pub(super) readiness: Arc<Readiness>,
+    pub(super) watchdog: Watchdog,
+    pub(super) pool: Kept<ContainerPool>,
+}
+
+impl Frontends {
+    /// The query frontend, the management frontend and the metrics port, serving.
+    pub(super) fn start(self, config: &Config, sockets: Sockets) -> Result<Vec<Frontend>, String> {
+        let Sockets { query, management, metrics, rpc } = sockets;
+        let addr = |socket: &TcpListener| socket.local_addr().map_err(|e| e.to_string());
+        let (query_addr, management_addr) = (addr(&query)?, addr(&management)?);
+        let (metrics_addr, rpc_addr) = (addr(&metrics)?, addr(&rpc)?);
+        let acceptor = Arbiter::new().handle();
+        let bodies = BodyLimits::from(&config.http);
+        let serving = vec![
+            self.query(config, query, &acceptor, bodies.clone())?,
+            self.management(config, management, &acceptor, bodies),
+            self.metrics(&config.http, metrics, &acceptor),
+        ];
+        info!(
+            query = %format_args!("http://{query_addr}"),
+            management = %format_args!("http://{management_addr}"),
+            metrics = %format_args!("http://{metrics_addr}/metrics"),
+            rpc = %format_args!("tcp://{rpc_addr}"),
+            "listening"
+        );
+        Ok(serving)
+    }
+
+    fn query(
+        &self,
+        config: &Config,
+        socket: TcpListener,
+        acceptor: &ArbiterHandle,
+        bodies: BodyLimits,
+    ) -> Result<Frontend, String> {
+        let http = &config.http;
+        let workers = process::http_workers(http);
+        let limits = self.query_limits(config, bodies)?;
+        let starting = Arc::new(AtomicUsize::new(workers));
+        let (plane, catalog) = (Arc::clone(&self.plane), self.catalog.clone());
+        let feedback = self.feedback.clone();
+        let readiness = Arc::clone(&self.readiness);
+        let watchdog = self.watchdog.clone();
+        let counts = Arc::clone(&self.plane.metrics.http.query);
+        // Who leaves while a query waits does not want its answer.
+        let options = Options { workers, abandons: true, ..Options::new(http, counts) };
+        Ok(Frontend::start(&options, socket, acceptor, move |app| {
+            watchdog.watch("http", Arbiter::current());
+            let routes = Routes::default();
+            let (starting, ready) = (Arc::clone(&starting), Arc::clone(&readiness));
+            let on_loaded = move || {
+                if starting.fetch_sub(1, Ordering::AcqRel) == 1 {
+                    ready.meet(Condition::ListenersBound);
+                }
+            };
+            Router::new(
+                Arc::clone(&plane),
+                catalog.clone(),
+                feedback.clone(),
+                routes.clone(),
+                on_loaded,
+            )
+            .start();
+            app.configure(metrics_pages::configure_query(Arc::clone(&plane.metrics)))
+                .configure(health::configure(Arc::clone(&readiness)))
+                .configure(query::configure(routes, limits.clone()));
+        }))
+    }
+
+    fn query_limits(&self, config: &Config, bodies: BodyLimits) -> Result<QueryLimits, String> {
+        let http = &config.http;
+        let slice = Duration::from_micros(http.parse_slice_us);
+        let parsing = Parsing::new(http.parse_threads, slice)
+            .map_err(|error| format!("threads for parsing: {error}"))?;
+        let answers = AnswerLimits {
+            max_bytes: http.answer_max_bytes,
+            all: Budget::new(http.answers_max_bytes),
+        };
+        let (all_bodies, all_answers) = (Arc::clone(&bodies.all), Arc::clone(&answers.all));
+        self.plane.metrics.http.watch_bytes(move || all_bodies.used(), move || all_answers.used());
+        Ok(QueryLimits { bodies, answers, inputs_max: config.serving.request_inputs_max, parsing })
+    }
+
+    fn management(
+        &self,
+        config: &Config,
+        socket: TcpListener,
+        acceptor: &ArbiterHandle,
+        limits: BodyLimits,
+    ) -> Frontend {
+        let deployer = Arc::new(Deployer {
+            plane: Arc::clone(&self.plane),
+            pool: self.pool.clone(),
+            writer: Arc::clone(&self.writer),
+            view: self.view.clone(),
+            config: config.management.clone(),
+            running: AtomicUsize::new(0),
+        });
+        let deploy = DeployState { deployer, readiness: Arc::clone(&self.readiness) };
+        let deploy = deploy::configure(deploy, limits.clone());
+        let state = ManagementState {
+            metadata: Arc::new(Writer {
+                writer: Arc::clone(&self.writer),
+                view: self.view.clone(),
+            }),
+            containers: Arc::new(OwnReplicas { list: self.list.clone(), pool: self.pool.clone() }),
+            states: self.states.clone(),
+            metrics: metrics_pages::by_preference(Arc::clone(&self.plane.metrics)),
+            readiness: Arc::clone(&self.readiness),
+        };
+        let rest = management::configure(state, limits);
+        let counts = Arc::clone(&self.plane.metrics.http.management);
+        let options = Options::new(&config.http, counts);
+        Frontend::start(&options, socket, acceptor, move |app| {
+            deploy(app);
+            rest(app);
+        })
+    }
+
+    fn metrics(
+        &self,
+        config: &HttpConfig,
+        socket: TcpListener,
+        acceptor: &ArbiterHandle,
+    ) -> Frontend {
+        let metrics = Arc::clone(&self.plane.metrics);
+        let readiness = Arc::clone(&self.readiness);
+        let options = Options::new(config, Arc::clone(&metrics.http.metrics));
+        Frontend::start(&options, socket, acceptor, move |app| {
+            app.configure(metrics_pages::configure_metrics(Arc::clone(&metrics)))
+                .configure(health::configure(Arc::clone(&readiness)));
+        })
+    }
+}
