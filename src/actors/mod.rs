@@ -14,11 +14,12 @@
 //!                       +---------- Enqueue ----------------------------> Batcher
 //! ```
 //!
-//! With Redis, a `RedisWatcher` on a thread of its own stands before `CatalogWriter`: changes and
-//! what others have changed in the tables come through it.
+//! With Redis, a `RedisWatcher` stands before `CatalogWriter`: changes and what others have changed
+//! in the tables come through it. It is a supervised actor; its session, and the session's rows,
+//! losses, policy states and malformed entries, are in the `redis_` files and do not know it.
 //!
-//! A [deployment](crate::deploy) has `ContainerPool` start replicas that no `Model` knows, sends the
-//! first one trial batches past everything else, and only then asks for the change of metadata.
+//! A [deployment](crate::deploy) has `ContainerPool` start replicas that no `Model` knows, sends
+//! the first one trial batches past everything else, and only then asks for the change of metadata.
 //!
 //! `App` answers with a [`prediction`], which its handler waits for; feedback goes from it to the
 //! one `FeedbackKeeper`.
