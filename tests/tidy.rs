@@ -113,7 +113,8 @@ impl Source {
 
     /// Whether it is part of a crate that is shipped.
     fn is_shipped(&self) -> bool {
-        self.path.starts_with("src/") || self.path.starts_with("crates/")
+        let is_test = ["/examples/", "/tests/"].iter().any(|part| self.path.contains(part));
+        self.path.starts_with("src/") || self.path.starts_with("crates/") && !is_test
     }
 
     /// `src/store/sled.rs` belongs to `store`, `src/server.rs` to `server`.

@@ -6,19 +6,21 @@ use std::sync::Arc;
 use actix::prelude::*;
 use smallvec::SmallVec;
 
-use super::batcher::Batcher;
+use super::control;
 use super::data_plane::DataPlane;
 use super::directory::{ModelEntry, ModelHandle};
 use super::feedback::FeedbackQueue;
 use super::messages::{
-    AppEnded, AskFacts, Enqueue, Predict, QueryRefused, Recorded, Redefine, Relink, RequestBody,
-    StopApp, Update,
+    AppEnded, AskFacts, Predict, QueryRefused, Recorded, Redefine, Relink, RequestBody, StopApp,
+    Update,
 };
 use super::prediction::{AppFacts, Prediction, Progress};
 use super::router::Router;
 use clipper_clock::Instant;
 use clipper_scheduling::cache::Lookup;
+use clipper_scheduling::dispatch::{AppId, Arrival, Share};
 use clipper_scheduling::flight::{Flight, Waiter};
+use clipper_scheduling::load::Asking;
 use clipper_scheduling::parse::{self, Inputs, PredictBody};
 use clipper_scheduling::ticket::{Answer, DefaultReason, Ticket};
 
@@ -26,6 +28,8 @@ use clipper_scheduling::ticket::{Answer, DefaultReason, Ticket};
 pub struct App {
     plane: Arc<DataPlane>,
     facts: Arc<AppFacts>,
+    /// Its part of a model that it shares with others.
+    share: Share,
     linked: Option<Arc<ModelEntry>>,
     feedback: FeedbackQueue,
     parent: Addr<Router>,
@@ -43,7 +47,8 @@ impl App {
         feedback: FeedbackQueue,
         parent: Addr<Router>,
     ) -> Self {
-        Self { plane, facts, linked, feedback, parent }
+        let share = Share::equal(AppId::of(facts.spec.name.as_str()));
+        Self { plane, facts, share, linked, feedback, parent }
     }
 
     fn predict(&self, predict: Predict) -> Result<Prediction, QueryRefused> {
@@ -109,23 +114,25 @@ impl App {
         if misses.is_empty() {
             return Progress::Ready(answers.into_iter().flatten().collect());
         }
-        let batcher = model.batcher().filter(|_| model.replicas() > 0);
-        let Some(batcher) = batcher else {
+        if model.batcher().is_none() || model.replicas() == 0 {
             let nobody = || Answer::Default(DefaultReason::NoReplica);
             return Progress::Ready(
                 answers.into_iter().map(|a| a.unwrap_or_else(nobody)).collect(),
             );
-        };
+        }
         let objective = self.facts.spec.latency_slo.as_duration();
-        let ahead = model.queued().ahead_of(objective);
         let deadline = arrived + objective;
-        if !model.round().can_make_it(ahead, arrived, deadline) {
-            let why = format!(
-                "The query could not be answered within its latency SLO behind {ahead} others"
-            );
-            let why = Answer::Default(DefaultReason::Shed(Arc::from(why)));
-            let shed = answers.into_iter().map(|a| a.unwrap_or_else(|| why.clone()));
-            return Progress::Ready(shed.collect());
+        let asking = Asking { share: self.share, queries: misses.len(), objective, deadline };
+        let room = model.load().room(&asking, model.intake().waiting(), arrived);
+        if room < misses.len() {
+            // Those that cannot make it hold no places.
+            let why = Answer::Default(DefaultReason::overtaken());
+            for (index, _) in misses.drain(room..) {
+                answers[index] = Some(why.clone());
+            }
+            if misses.is_empty() {
+                return Progress::Ready(answers.into_iter().flatten().collect());
+            }
         }
         let ticket = Ticket::new(answers.len(), first_query_id);
         for (index, answer) in answers.into_iter().enumerate() {
@@ -133,69 +140,40 @@ impl App {
                 ticket.slot(index).fill(answer);
             }
         }
-        let mut entries = SmallVec::new();
+        let mut queries = SmallVec::new();
         for (index, key) in misses {
             let waiter = Waiter { slot: ticket.slot(index), deadline };
             if !is_cached {
-                entries.push((deadline, Flight::alone(key, arrived, waiter)));
+                queries.push(Flight::alone(key, arrived, waiter));
                 continue;
             }
             match cache.lookup(key, arrived, waiter) {
                 Lookup::Hit(output) => ticket.slot(index).fill(Answer::Output(output)),
-                Lookup::Miss(flight) => entries.push((deadline, flight)),
+                Lookup::Miss(flight) => queries.push(flight),
                 // Queued behind somebody patient: queue it again by the earlier deadline.
-                Lookup::Joined(flight) if deadline < flight.deadline => {
-                    entries.push((deadline, flight));
-                }
+                Lookup::Joined(flight) if deadline < flight.deadline => queries.push(flight),
                 Lookup::Joined(_) => {}
             }
         }
-        self.enqueue(model, &batcher, entries);
+        self.enqueue(model, Arrival { share: self.share, deadline, queries });
         Progress::Waiting { ticket, deadline }
     }
 
-    fn enqueue(
-        &self,
-        model: &ModelHandle,
-        batcher: &Addr<Batcher>,
-        entries: SmallVec<[(Instant, Arc<Flight>); 1]>,
-    ) {
-        if entries.is_empty() {
+    fn enqueue(&self, model: &ModelHandle, arrival: Arrival<Arc<Flight>>) {
+        let queries = arrival.queries.len();
+        if queries == 0 {
             return;
         }
-        let places = entries.len();
-        let objective = self.facts.spec.latency_slo.as_duration();
-        let max = self.plane.serving.model_queue_max;
-        if !model.queued().reserve(places, objective, max) {
-            return self.shed(model, entries, "serving.model_queue_max");
-        }
-        match batcher.try_send(Enqueue { entries }) {
-            Ok(()) => {}
-            Err(SendError::Full(refused)) => {
-                model.queued().release(places, objective);
-                self.shed(model, refused.entries, "serving.mailbox_max");
-            }
-            Err(SendError::Closed(refused)) => {
-                model.queued().release(places, objective);
-                for (_, flight) in refused.entries {
-                    self.plane.cache.abort(&flight, DefaultReason::NoReplica);
-                }
-            }
-        }
-    }
-
-    /// Answers queries that there is no room for (invariant L1).
-    fn shed(
-        &self,
-        model: &ModelHandle,
-        entries: SmallVec<[(Instant, Arc<Flight>); 1]>,
-        limit: &str,
-    ) {
-        let why = format!("The queue of model {} is full ({limit})", model.spec.id);
-        let why: Arc<str> = Arc::from(why);
-        for (_, flight) in entries {
-            self.plane.cache.abort(&flight, DefaultReason::Shed(Arc::clone(&why)));
-        }
+        let max = self.plane.serving.model_queue_max.saturating_sub(model.load().waiting);
+        let Err(refused) = model.intake().add(arrival, queries, max) else { return };
+        let reason = if model.batcher().is_some() {
+            let id = &model.spec.id;
+            let why = format!("The queue of model {id} is full (serving.model_queue_max)");
+            DefaultReason::Shed(Arc::from(why))
+        } else {
+            DefaultReason::NoReplica
+        };
+        self.plane.abort_all([refused], &reason);
     }
 }
 
@@ -213,7 +191,7 @@ impl Actor for App {
     fn stopped(&mut self, _: &mut Self::Context) {
         let ended =
             AppEnded { name: self.facts.spec.name.clone(), panicked: std::thread::panicking() };
-        if self.parent.try_send(ended).is_err() {
+        if !control::tell(&self.parent, ended) {
             tracing::debug!(app = %self.facts.spec.name, "its router has ended");
         }
     }

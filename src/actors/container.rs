@@ -20,12 +20,13 @@ use tracing::{debug, debug_span, info, trace, warn};
 
 use super::batcher::Batcher;
 use super::container_pool::ContainerPool;
+use super::control;
 use super::data_plane::DataPlane;
 use super::directory::ModelHandle;
 use super::landing::Landing;
 use super::messages::{
-    Attach, BatchDone, CloseContainer, ContainerEnded, ContainerStated, Detach, ReplicaLeft,
-    ReplicaReady, RunBatch,
+    Attach, BatchDone, CloseContainer, ContainerEnded, ContainerStated, Detach, GiveUp,
+    ReplicaLeft, ReplicaReady, RunBatch,
 };
 use crate::logging::outsiders;
 use crate::metrics::RpcEnd;
@@ -38,6 +39,7 @@ use clipper_rpc::receive::Held;
 use clipper_rpc::unasked::UnaskedMeter;
 use clipper_rpc::wire::WireChunks;
 use clipper_rpc::zmtp::{COMMAND_MAX_BYTES, Incoming};
+use clipper_scheduling::dispatch::{BatchId, Departure, Unanswered};
 use clipper_scheduling::flight::Flight;
 use clipper_scheduling::ticket::DefaultReason;
 
@@ -72,9 +74,8 @@ struct Serving {
 #[derive(Debug)]
 struct InFlight {
     message_id: u32,
+    batch: BatchId,
     flights: Arc<[Arc<Flight>]>,
-    /// When it was sent, or the one before it was answered.
-    began: Instant,
 }
 
 /// The actor. Lives on its model's data arbiter.
@@ -89,8 +90,10 @@ pub struct Container {
     waiting_to_write: bool,
     /// In the order in which they were sent; the batcher sends at most two.
     in_flight: VecDeque<InFlight>,
-    /// Its batcher has not heard of it, because it was attached in the middle of a batch.
-    unannounced: bool,
+    /// Heartbeats during the batch under way.
+    busy_heartbeats: u32,
+    /// It has a thread for heartbeats, which goes on while it computes.
+    speaks_while_busy: bool,
     next_message_id: u32,
     last_heard: Instant,
     /// Counts messages that are no awaited answer.
@@ -127,7 +130,8 @@ impl Container {
             unwritten: WireChunks::new(),
             waiting_to_write: false,
             in_flight: VecDeque::with_capacity(2),
-            unannounced: false,
+            busy_heartbeats: 0,
+            speaks_while_busy: false,
             next_message_id: 0,
             last_heard: clock::now(),
             unasked,
@@ -156,6 +160,7 @@ impl Container {
         let bytes = frames.iter().map(Bytes::len).sum();
         match codec::decode_from_container(frames, self.answer_limits()) {
             Ok(FromContainer::Heartbeat) => {
+                self.hear_heartbeat();
                 self.count_unasked(bytes, ctx);
                 codec::encode_heartbeat(&mut self.unwritten, false);
                 self.write(ctx);
@@ -236,25 +241,16 @@ impl Container {
             return self.end(RpcEnd::OutputCount, text, ctx);
         }
         let message_id = batch.message_id;
-        let Some(InFlight { flights, began, .. }) = self.in_flight.remove(position) else { return };
-        if let Some(next) = self.in_flight.front_mut().filter(|_| position == 0) {
-            next.began = answered;
-        }
+        let Some(InFlight { flights, batch, .. }) = self.in_flight.remove(position) else { return };
         let _span = self.span(message_id).entered();
-        debug!(queries = flights.len(), latency = ?(answered - began), "batch answered");
+        debug!(queries = flights.len(), "batch answered");
         if let Some(serving) = self.serving.as_ref().filter(|_| !errors.is_empty()) {
             serving.model.metrics.model_errors(errors.len());
         }
-        Landing { flights: Arc::clone(&flights), outputs, errors, held }.land(&self.plane, bytes);
-        if self.unannounced {
-            if self.in_flight.is_empty() {
-                self.unannounced = false;
-                self.announce(ctx);
-            }
-            return;
-        }
+        Landing { flights, outputs, errors, held }.land(&self.plane, bytes);
+        self.busy_heartbeats = 0;
         let replica = self.identity.replica;
-        self.tell_batcher(BatchDone { replica, flights, began, answered }, ctx);
+        self.tell_batcher(BatchDone { replica, batch, answered });
     }
 
     /// Ends a connection that talks too much: that takes time from all replicas on the thread.
@@ -277,58 +273,70 @@ impl Container {
     }
 
     fn announce(&self, ctx: &mut Context<Self>) {
-        let replica = self.identity.replica;
-        self.tell_batcher(ReplicaReady { replica, container: ctx.address() }, ctx);
+        let (replica, container) = (self.identity.replica, ctx.address());
+        let unanswered = self.in_flight.iter().map(|InFlight { batch, flights, .. }| Unanswered {
+            batch: *batch,
+            queries: Arc::clone(flights),
+        });
+        let unanswered = unanswered.collect();
+        self.tell_batcher(ReplicaReady { replica, container, unanswered });
     }
 
-    /// Sends to the batcher without losing the message when its mailbox is full for a moment.
-    fn tell_batcher<M>(&self, message: M, ctx: &mut Context<Self>)
+    fn tell_batcher<M>(&self, message: M)
     where
         M: Message<Result = ()> + Send + 'static,
         Batcher: Handler<M>,
     {
         let Some(serving) = &self.serving else { return };
-        match serving.batcher.try_send(message) {
-            Ok(()) => {}
-            Err(SendError::Full(message)) => {
-                let told = serving.batcher.send(message).into_actor(self);
-                ctx.spawn(told.map(|told, container, _| {
-                    if told.is_err() {
-                        debug!(replica = %container.identity.replica, "its batcher has ended");
-                    }
-                }));
-            }
+        if !control::tell(&serving.batcher, message) {
             // Its model starts another one and the pool attaches this replica to it.
-            Err(SendError::Closed(_)) => {
-                debug!(replica = %self.identity.replica, "its batcher has ended");
-            }
+            debug!(replica = %self.identity.replica, "its batcher has ended");
         }
     }
 
+    /// Ends a connection that is silent. One that computes may be; its batcher tells whether it
+    /// hangs. But where a thread of its own has spoken meanwhile, that is expected to go on.
     fn watch_silence(&mut self, ctx: &mut Context<Self>) {
         let limit = Duration::from_millis(self.plane.rpc.silence_timeout_ms);
         let silent = clock::now() - self.last_heard;
-        if silent >= limit {
+        let is_dispatched =
+            self.serving.as_ref().is_some_and(|serving| serving.batcher.connected());
+        let is_busy = !self.in_flight.is_empty() && is_dispatched && !self.speaks_while_busy;
+        if silent >= limit && !is_busy {
             return self.end(RpcEnd::Silent, format!("nothing heard for {silent:?}"), ctx);
         }
-        ctx.run_later(limit.saturating_sub(silent), Self::watch_silence);
+        let left = limit.saturating_sub(silent);
+        ctx.run_later(if left.is_zero() { limit } else { left }, Self::watch_silence);
     }
 
-    /// Leaves the batcher, with what is unanswered.
-    fn leave(&mut self, why: &str) {
-        self.late_answers = self.in_flight.len();
-        let unanswered = self.in_flight.drain(..).map(|batch| batch.flights).collect();
-        let Some(serving) = self.serving.take() else { return };
-        let why =
-            format!("Replica {}:{} failed: {why}", self.identity.model, self.identity.replica);
-        let left = ReplicaLeft { replica: self.identity.replica, unanswered, why: Arc::from(why) };
-        if let Err(SendError::Full(left) | SendError::Closed(left)) = serving.batcher.try_send(left)
-        {
-            for flight in left.unanswered.iter().flat_map(|batch| batch.iter()) {
-                let reason = DefaultReason::Failed(Arc::clone(&left.why));
-                self.plane.cache.abort(flight, reason);
-            }
+    /// Heartbeats in the middle of a batch do not come from who computes it. One may have crossed
+    /// the batch; several have not.
+    fn hear_heartbeat(&mut self) {
+        if !self.in_flight.is_empty() {
+            self.busy_heartbeats += 1;
+            self.speaks_while_busy |= self.busy_heartbeats > 2;
         }
+    }
+
+    /// Leaves the batcher, which takes care of what is unanswered.
+    fn leave(&mut self, why: RpcEnd, text: &str) {
+        self.late_answers = self.in_flight.len();
+        let unanswered = std::mem::take(&mut self.in_flight);
+        let Some(serving) = self.serving.take() else { return };
+        let Identity { model, replica, .. } = &self.identity;
+        let text: Arc<str> = format!("Replica {model}:{replica} failed: {text}").into();
+        let cause = match why {
+            RpcEnd::Retired | RpcEnd::Shutdown => Departure::Orderly(Arc::clone(&text)),
+            RpcEnd::AnswerTooLarge => Departure::AnswerTooLarge(Arc::clone(&text)),
+            RpcEnd::Closed | RpcEnd::Silent | RpcEnd::Hung => Departure::Died(Arc::clone(&text)),
+            _ => Departure::Broke(Arc::clone(&text)),
+        };
+        let plane = Arc::clone(&self.plane);
+        control::tell_or(&serving.batcher, ReplicaLeft { replica: *replica, cause }, move |_| {
+            for flight in unanswered.iter().flat_map(|batch| batch.flights.iter()) {
+                plane.cache.abort(flight, DefaultReason::Failed(Arc::clone(&text)));
+            }
+        });
     }
 }
 
@@ -368,16 +376,15 @@ impl Actor for Container {
         if why != RpcEnd::Closed {
             self.last_word(&text);
         }
-        self.leave(&text);
+        self.leave(why, &text);
         let ended = ContainerEnded {
             model: self.identity.model.clone(),
             replica: self.identity.replica,
             why,
             text,
         };
-        if self.pool.try_send(ended).is_err() {
-            // The pool looks for dead replicas by itself from time to time.
-            debug!(replica = %self.identity.replica, "the container pool is busy");
+        if !control::tell(&self.pool, ended) {
+            debug!(replica = %self.identity.replica, "the container pool has ended");
         }
     }
 }
@@ -416,14 +423,14 @@ impl Handler<Attach> for Container {
     type Result = ();
 
     fn handle(&mut self, attach: Attach, ctx: &mut Self::Context) {
+        if self.serving.as_ref().is_some_and(|serving| serving.batcher == attach.batcher) {
+            return;
+        }
         self.serving = Some(Serving { model: attach.model, batcher: attach.batcher });
         let Identity { model, replica, .. } = &self.identity;
         let text = format!("this container serves {model} as replica {replica}");
         self.notice(NoticeLevel::Info, &text, ctx);
-        self.unannounced = !self.in_flight.is_empty();
-        if !self.unannounced {
-            self.announce(ctx);
-        }
+        self.announce(ctx);
     }
 }
 
@@ -431,7 +438,7 @@ impl Handler<Detach> for Container {
     type Result = ();
 
     fn handle(&mut self, _: Detach, ctx: &mut Self::Context) {
-        self.leave("its model was retired");
+        self.leave(RpcEnd::Retired, "its model was retired");
         let text = format!(
             "{} was deleted: this container gets no queries until it is registered again",
             self.identity.model
@@ -458,10 +465,18 @@ impl Handler<RunBatch> for Container {
             self.identity.input_type,
             batch.flights.iter().map(|flight| flight.input()),
         );
-        let began = clock::now();
         self.asked.set(true);
-        self.in_flight.push_back(InFlight { message_id, flights: batch.flights, began });
+        let RunBatch { batch, flights } = batch;
+        self.in_flight.push_back(InFlight { message_id, batch, flights });
         self.write(ctx);
+    }
+}
+
+impl Handler<GiveUp> for Container {
+    type Result = ();
+
+    fn handle(&mut self, give_up: GiveUp, ctx: &mut Self::Context) {
+        self.end(RpcEnd::Hung, give_up.0.as_ref(), ctx);
     }
 }
 

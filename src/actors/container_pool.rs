@@ -13,6 +13,7 @@ use tracing::{error, info, warn};
 
 use super::container::{Container, Identity};
 pub use super::container_list::{ContainerInfo, ContainerList};
+use super::control;
 use super::data_plane::DataPlane;
 use super::directory::ModelHandle;
 use super::kept::Lifeline;
@@ -289,7 +290,7 @@ where
     M: Message<Result = ()> + Send + 'static,
     Container: Handler<M>,
 {
-    if container.try_send(message).is_err() {
+    if !control::tell(container, message) {
         tracing::debug!("a container could not be told");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
@@ -10,9 +11,13 @@ use super::kept_curves::KeptCurves;
 use crate::config::{Config, ContainersConfig, RpcConfig, ServingConfig};
 use crate::metrics::Metrics;
 use clipper_clock as clock;
+use clipper_domain::BatchSize;
 use clipper_rpc::receive::ReceiveBudget;
 use clipper_rpc::unasked::UnaskedBudget;
 use clipper_scheduling::cache::PredictionCache;
+use clipper_scheduling::dispatch::{Arrival, BusyLimits, Limits};
+use clipper_scheduling::flight::Flight;
+use clipper_scheduling::ticket::DefaultReason;
 
 /// Shared by reference; everything in it may be used from any thread.
 #[derive(Debug)]
@@ -64,6 +69,37 @@ impl DataPlane {
     /// The first of `n` consecutive query ids.
     pub fn query_ids(&self, n: usize) -> u64 {
         self.next_query_id.fetch_add(n as u64, Ordering::Relaxed)
+    }
+
+    /// What the dispatcher of a model with this batch size keeps within.
+    #[must_use]
+    pub fn dispatch_limits(&self, batch_size: BatchSize) -> Limits {
+        let (serving, ms) = (&self.serving, Duration::from_millis);
+        Limits {
+            batch_size,
+            batch_max: serving.batch_max,
+            queue_max: serving.model_queue_max,
+            attempts_max: serving.attempts_max,
+            hedge_share: f64::from(serving.hedge_percent) / 100.0,
+            hedge_burst: ms(serving.hedge_burst_ms),
+            poison_keep: ms(serving.poison_keep_ms),
+            poison_max: serving.poison_max,
+            busy: BusyLimits {
+                min: ms(self.rpc.silence_timeout_ms),
+                max: ms(self.rpc.busy_max_ms),
+            },
+        }
+    }
+
+    /// Ends queries without an answer of a model.
+    pub fn abort_all(
+        &self,
+        arrivals: impl IntoIterator<Item = Arrival<Arc<Flight>>>,
+        reason: &DefaultReason,
+    ) {
+        for flight in arrivals.into_iter().flat_map(|arrival| arrival.queries) {
+            self.cache.abort(&flight, reason.clone());
+        }
     }
 
     /// Room for `n` more queries, given back when the permit is dropped; `None` at the limit.

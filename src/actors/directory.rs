@@ -5,13 +5,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use actix::Addr;
-use parking_lot::{Mutex, RwLock};
+use arc_swap::ArcSwap;
+use futures_util::stream::{self, Stream};
+use parking_lot::RwLock;
 
 use super::batcher::Batcher;
 use crate::metrics::ModelMetrics;
 use clipper_domain::{ModelName, ModelSpec, ModelVersion};
-use clipper_scheduling::admission::{QueuedByObjective, Round};
+use clipper_scheduling::dispatch::Arrival;
+use clipper_scheduling::flight::Flight;
+use clipper_scheduling::intake::Intake;
 use clipper_scheduling::latency::LatencyCurve;
+use clipper_scheduling::load::Load;
+
+/// Queries wait in a model's intake.
+#[derive(Debug, Clone, Copy)]
+pub struct Waiting;
 
 /// One registered model version, as the query path sees it.
 #[derive(Debug)]
@@ -24,9 +33,8 @@ pub struct ModelHandle {
     pub metrics: Arc<ModelMetrics>,
     batcher: RwLock<Option<Addr<Batcher>>>,
     replicas: AtomicUsize,
-    queued: QueuedByObjective,
-    round: RwLock<Round>,
-    curve: Mutex<LatencyCurve>,
+    intake: Intake<Arrival<Arc<Flight>>>,
+    load: ArcSwap<Load>,
 }
 
 impl ModelHandle {
@@ -44,9 +52,8 @@ impl ModelHandle {
             metrics,
             batcher: RwLock::default(),
             replicas: AtomicUsize::new(0),
-            queued: QueuedByObjective::default(),
-            round: RwLock::default(),
-            curve: Mutex::new(curve),
+            intake: Intake::default(),
+            load: ArcSwap::from_pointee(Load { curve, ..Load::default() }),
         }
     }
 
@@ -73,32 +80,34 @@ impl ModelHandle {
         self.metrics.set_replicas(replicas);
     }
 
-    /// Queries waiting, by objective.
+    /// Where queries for it go.
     #[must_use]
-    pub fn queued(&self) -> &QueuedByObjective {
-        &self.queued
+    pub fn intake(&self) -> &Intake<Arrival<Arc<Flight>>> {
+        &self.intake
     }
 
-    /// What the replicas take at once and how long they take for it, as last learned.
-    #[must_use]
-    pub fn round(&self) -> Round {
-        *self.round.read()
+    /// An item whenever queries wait in the intake.
+    pub fn waiting(self: &Arc<Self>) -> impl Stream<Item = Waiting> + use<> {
+        let model = Arc::clone(self);
+        stream::poll_fn(move |cx| model.intake.poll_waiting(cx).map(|()| Some(Waiting)))
     }
 
-    /// Called by its batcher whenever it sends a batch or hears of one.
-    pub fn set_round(&self, round: Round) {
-        *self.round.write() = round;
+    /// How much it has to do, as its batcher has last said.
+    #[must_use]
+    pub fn load(&self) -> arc_swap::Guard<Arc<Load>> {
+        self.load.load()
+    }
+
+    /// Called by its batcher, and by nobody else.
+    pub fn publish(&self, load: Arc<Load>) {
+        self.metrics.set_queue_depth(load.waiting);
+        self.load.store(load);
     }
 
     /// What the replica that answered last has learned; where a new one starts.
     #[must_use]
     pub fn curve(&self) -> LatencyCurve {
-        self.curve.lock().clone()
-    }
-
-    /// Called by its batcher after each batch.
-    pub fn set_curve(&self, curve: &LatencyCurve) {
-        self.curve.lock().clone_from(curve);
+        self.load.load().curve.clone()
     }
 }
 

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use actix::{Addr, Message};
 use bytes::Bytes;
-use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
 use super::batcher::Batcher;
@@ -18,6 +17,7 @@ use crate::rpc::listener::{NotTaken, Refused, Registration, WhyNot};
 use clipper_clock::Instant;
 use clipper_domain::{AppName, InputType, ModelId, ModelName, ModelVersion, ReplicaId, Replicas};
 use clipper_rpc::codec::Build;
+use clipper_scheduling::dispatch::{Arrival, BatchId, Departure, Unanswered};
 use clipper_scheduling::flight::Flight;
 use clipper_scheduling::parse::{BodyError, PredictBody, UpdateBody};
 
@@ -110,7 +110,7 @@ pub struct AppEnded {
 #[rtype(result = "()")]
 pub struct BatcherEnded {
     /// What it still had queued, for its successor.
-    pub queued: Vec<(Instant, Arc<Flight>)>,
+    pub queued: Vec<Arrival<Arc<Flight>>>,
     /// By a panic.
     pub panicked: bool,
 }
@@ -139,16 +139,7 @@ pub struct ModelEnded {
 
 // ------------------------------------------------------------------------------------ Batcher
 
-/// Queries for the model. Sender: `App`, from an HTTP worker's thread, after taking places in the
-/// queue. Full mailbox: the sender gives the default output.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub struct Enqueue {
-    /// Each with the deadline it is queued by.
-    pub entries: SmallVec<[(Instant, Arc<Flight>); 1]>,
-}
-
-/// A replica is attached and idle. Sender: `Container`.
+/// A replica is attached. Sender: `Container`.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct ReplicaReady {
@@ -156,18 +147,18 @@ pub struct ReplicaReady {
     pub replica: ReplicaId,
     /// Where batches go.
     pub container: Addr<Container>,
+    /// What an earlier batcher has sent it.
+    pub unanswered: Vec<Unanswered<Arc<Flight>>>,
 }
 
-/// A replica has answered a batch. Sender: `Container`.
+/// A replica has answered a batch, and its queries were told. Sender: `Container`.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct BatchDone {
     /// Which.
     pub replica: ReplicaId,
     /// The batch.
-    pub flights: Arc<[Arc<Flight>]>,
-    /// When the replica could begin with it: it was sent, or the one before it answered.
-    pub began: Instant,
+    pub batch: BatchId,
     /// When the answer was read.
     pub answered: Instant,
 }
@@ -178,10 +169,8 @@ pub struct BatchDone {
 pub struct ReplicaLeft {
     /// Which.
     pub replica: ReplicaId,
-    /// What it had not answered, which a batcher that was started meanwhile does not know.
-    pub unanswered: Vec<Arc<[Arc<Flight>]>>,
-    /// Said to callers whose query cannot be tried again.
-    pub why: Arc<str>,
+    /// Why.
+    pub cause: Departure,
 }
 
 /// The model version was retired: answer what waits by the default output and end. Sender: `Model`.
@@ -210,6 +199,8 @@ pub struct Detach;
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct RunBatch {
+    /// Its name, for its sender.
+    pub batch: BatchId,
     /// At least one.
     pub flights: Arc<[Arc<Flight>]>,
 }
@@ -218,6 +209,11 @@ pub struct RunBatch {
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct CloseContainer(pub RpcEnd);
+
+/// The replica hangs, in words: end the connection. Sender: `Batcher`.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct GiveUp(pub Arc<str>);
 
 // ------------------------------------------------------------------------------ ContainerPool
 

@@ -11,7 +11,7 @@
 //!                       |                   v                               ^
 //!                       |            ContainerPool ---- starts, attaches ---+
 //!                       |                   ^ Register      RPC thread: listener, handshakes
-//!                       +---------- Enqueue ----------------------------> Batcher
+//!                       +---------- intake -----------------------------> Batcher
 //! ```
 //!
 //! With Redis, a `RedisWatcher` stands before `CatalogWriter`: changes and what others have changed
@@ -25,8 +25,12 @@
 //! one `FeedbackKeeper`.
 //!
 //! A prediction crosses threads once each way: `App` to `Batcher`, and the answer to the waiting
-//! handler. Every mailbox holds `serving.mailbox_max` messages; a full one sheds (data) or waits
-//! (control).
+//! handler.
+//!
+//! Architecture invariant: control overtakes data and is never lost. Queries go through the bounded
+//! intake of their model, which sheds when it is full; mailboxes carry control only. They hold
+//! `serving.mailbox_max` messages, and a sender that finds one full waits, also from `stopped()`
+//! ([`control`]).
 //!
 //! Architecture invariant: each parent starts its children by a factory and hears of their end from
 //! `stopped()`, which runs after a panic too; actix's own supervisor does not survive one.
@@ -37,8 +41,10 @@ pub mod catalog;
 pub mod container;
 mod container_list;
 pub mod container_pool;
+mod control;
 pub mod data_plane;
 pub mod directory;
+mod dispatching;
 pub mod feedback;
 pub mod file_sd;
 pub mod follower;
@@ -60,9 +66,9 @@ mod redis_session;
 mod redis_states;
 pub mod redis_watcher;
 pub mod router;
+mod spin;
 pub mod supervisor;
 pub mod trial;
-mod vigil;
 pub mod watchdog;
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use tracing::{error, warn};
 
 use super::batcher::Batcher;
 use super::container_pool::ContainerPool;
+use super::control;
 use super::data_plane::DataPlane;
 use super::directory::ModelHandle;
 use super::kept::Kept;
@@ -15,7 +16,8 @@ use super::messages::{
 };
 use super::models::Models;
 use super::supervisor::{RestartBudget, Verdict};
-use clipper_clock::{self as clock, Instant};
+use clipper_clock as clock;
+use clipper_scheduling::dispatch::Arrival;
 use clipper_scheduling::flight::Flight;
 use clipper_scheduling::ticket::DefaultReason;
 
@@ -43,8 +45,9 @@ impl Model {
         Self { plane, handle, pool, parent, budget, retired: false }
     }
 
-    fn start_batcher(&mut self, queued: Vec<(Instant, Arc<Flight>)>, ctx: &mut Context<Self>) {
+    fn start_batcher(&mut self, queued: Vec<Arrival<Arc<Flight>>>, ctx: &mut Context<Self>) {
         self.budget.started(clock::now());
+        self.handle.intake().open();
         let batcher =
             Batcher::new(Arc::clone(&self.plane), Arc::clone(&self.handle), ctx.address(), queued)
                 .start();
@@ -59,14 +62,13 @@ impl Model {
         }));
     }
 
-    fn give_up(&self, queued: Vec<(Instant, Arc<Flight>)>) {
+    fn give_up(&self, mut queued: Vec<Arrival<Arc<Flight>>>) {
         error!(
             model = %self.handle.spec.id,
             "its batcher failed too often; register the model anew"
         );
-        for (_, flight) in queued {
-            self.plane.cache.abort(&flight, DefaultReason::NoReplica);
-        }
+        self.handle.intake().close(&mut queued);
+        self.plane.abort_all(queued, &DefaultReason::NoReplica);
     }
 }
 
@@ -81,13 +83,13 @@ impl Actor for Model {
     fn stopped(&mut self, _: &mut Self::Context) {
         if let Some(batcher) = self.handle.batcher() {
             self.handle.set_batcher(None);
-            if batcher.try_send(StopBatcher).is_err() {
+            if !control::tell(&batcher, StopBatcher) {
                 warn!(model = %self.handle.spec.id, "its batcher had ended already");
             }
         }
         let ended =
             ModelEnded { handle: Arc::clone(&self.handle), panicked: std::thread::panicking() };
-        if self.parent.try_send(ended).is_err() {
+        if !control::tell(&self.parent, ended) {
             warn!(model = %self.handle.spec.id, "nobody supervises it any more");
         }
     }

@@ -11,6 +11,7 @@ use tracing::{error, info, warn};
 
 use super::catalog::CatalogWriter;
 use super::container_pool::ContainerPool;
+use super::control;
 use super::data_plane::DataPlane;
 use super::directory::ModelHandle;
 use super::follower::{self, Followed};
@@ -182,7 +183,7 @@ impl Models {
         let Some(running) = self.running.remove(id) else { return false };
         self.plane.directory.remove(&id.name, &id.version);
         self.plane.cache.retire(running.handle.serial);
-        if running.actor.try_send(RetireModel).is_err() {
+        if !control::tell(&running.actor, RetireModel) {
             warn!(model = %id, "its actor had ended already");
         }
         self.changes.push(ModelChange::Retired(id.clone()));
@@ -321,7 +322,7 @@ impl Models {
         {
             running.budget.started(clock::now());
             running.actor = actor;
-        } else if actor.try_send(RetireModel).is_err() {
+        } else if !control::tell(&actor, RetireModel) {
             warn!(model = %handle.spec.id, "ended before it was retired");
         }
     }

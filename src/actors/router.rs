@@ -10,6 +10,7 @@ use tracing::{error, warn};
 
 use super::app::App;
 use super::catalog::CatalogWriter;
+use super::control;
 use super::data_plane::DataPlane;
 use super::directory::ModelEntry;
 use super::feedback::FeedbackQueue;
@@ -189,7 +190,7 @@ where
     M: Message<Result = ()> + Send + 'static,
     App: Handler<M>,
 {
-    if app.try_send(message).is_err() {
+    if !control::tell(app, message) {
         warn!("an application's actor did not take a change");
     }
 }

@@ -260,7 +260,7 @@ async fn what_a_panicked_batcher_had_queued_is_answered_by_its_successor() {
     let handle = graph.handle();
     let queries = join_all((0..5).map(|input| graph.predict(input)));
     let death = async {
-        until("queries wait", async || handle.queued().total() > 0).await;
+        until("queries wait", async || handle.load().waiting > 0).await;
         kill(handle.batcher().unwrap()).await;
     };
     let (answers, ()) = futures_util::future::join(queries, death).await;
@@ -268,7 +268,7 @@ async fn what_a_panicked_batcher_had_queued_is_answered_by_its_successor() {
         assert_eq!(answer.unwrap().unwrap(), "7");
     }
     assert_eq!(graph.restarts("batcher"), 1);
-    assert_eq!((graph.replicas(), handle.queued().total()), (1, 0));
+    assert_eq!((graph.replicas(), handle.load().waiting), (1, 0));
 }
 
 #[actix::test]
@@ -278,7 +278,7 @@ async fn a_panicked_containers_queries_go_to_another_replica() {
     let id = samples::model_id("m", "1");
     let death = async {
         until("the query is under way", async || {
-            graph.plane.cache.flights() == 1 && graph.handle().queued().total() == 0
+            graph.plane.cache.flights() == 1 && graph.handle().load().waiting == 0
         })
         .await;
         let hanging = graph.pool.send(ContainersOf(id.clone())).await.unwrap();

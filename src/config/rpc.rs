@@ -39,6 +39,11 @@ section! {
         /// original speak every 5 s and give up after 30 s.
         silence_timeout_ms: u64 = 30_000, Rule::millis();
 
+        /// One that computes is not silent but busy: at least for silence_timeout_ms and as long
+        /// as a query of its batch is awaited, but no longer than this, milliseconds. Then it hangs
+        /// and is dropped. Longer than the longest objective.
+        busy_max_ms: u64 = 3_600_000, Rule::millis();
+
         /// Messages of one replica in one second that are not the answer to its batch; above it,
         /// it is dropped, so that it cannot take the others' time. Heartbeats are far below one a
         /// second, libzmq's PINGs at most a hundred.

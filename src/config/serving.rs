@@ -28,9 +28,26 @@ section! {
         /// Prediction cache, bytes of keys and values; 0 switches it off. As in the original.
         cache_max_bytes: u64 = 32 << 20, Rule::int(0, 1 << 40, "bytes");
 
-        /// How often one query may be sent to a replica, the first time included. Two survive the
-        /// death of one replica; more let a poisonous query kill more of them.
+        /// How often replicas may begin with one query, the first time included. Two survive the
+        /// death of one replica; more let a poisonous query kill more of them. A query that was
+        /// always in company when replicas died is tried once more, alone.
         attempts_max: u32 = 2, Rule::int(1, 100, "attempts");
+
+        /// Share of the replicas' time that may go into computing queries a second time because
+        /// their first replica is slow, percent. 0: never.
+        hedge_percent: u32 = 5, Rule::int(0, 100, "percent");
+
+        /// So much of that time may be saved up and used at once, milliseconds. Enough for the
+        /// batches of a replica that hangs.
+        hedge_burst_ms: u64 = 1_000, Rule::int(0, 3_600_000, "milliseconds");
+
+        /// An input that has killed replicas gets the default output, with the reason, for this
+        /// long, milliseconds; then it may try again. Batches whose answer was too large stay
+        /// smaller for this long, too, and longer each time.
+        poison_keep_ms: u64 = 60_000, Rule::int(0, 86_400_000, "milliseconds");
+
+        /// Such inputs that are remembered for each model version, the latest ones.
+        poison_max: usize = 1_024, Rule::int(0, 1_000_000, "inputs");
 
         /// A lone caller of a quick model waits for sleeping cores more than for the server.
         /// While its messages follow each other within this time, microseconds, the model's

@@ -17,6 +17,7 @@ use crate::actors::messages::RunBatch;
 use crate::actors::trial::{GrowTrial, TrialState};
 use clipper_clock::{self as clock, Instant};
 use clipper_domain::{Deployment, Input, LatencySlo, ModelId};
+use clipper_scheduling::dispatch::BatchId;
 use clipper_scheduling::flight::{Flight, Waiter};
 use clipper_scheduling::latency::LatencyCurve;
 use clipper_scheduling::output::Output;
@@ -197,9 +198,8 @@ impl Deployer {
                 let waiter = Waiter { slot: ticket.slot(index), deadline };
                 Flight::alone(key, now, waiter)
             })
-            .filter(|flight| flight.start())
             .collect();
-        let sent = container.send(RunBatch { flights: flights.into() }).await;
+        let sent = container.send(RunBatch { batch: BatchId(0), flights: flights.into() }).await;
         sent.map_err(|_| "the container's connection ended".to_owned())?;
         ticket.filled().await;
         Ok(ticket.close())

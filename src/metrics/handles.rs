@@ -91,6 +91,8 @@ pub struct ModelMetrics {
     pub(super) queue_wait: Histogram,
     pub(super) skipped: AtomicU64,
     pub(super) retried: AtomicU64,
+    pub(super) hedged: AtomicU64,
+    pub(super) poisonous: AtomicU64,
     pub(super) queue_depth: AtomicU64,
     pub(super) replicas: AtomicU64,
     pub(super) stray_answers: AtomicU64,
@@ -128,6 +130,8 @@ impl Default for ModelMetrics {
             queue_wait: Histogram::default(),
             skipped: AtomicU64::new(0),
             retried: AtomicU64::new(0),
+            hedged: AtomicU64::new(0),
+            poisonous: AtomicU64::new(0),
             queue_depth: AtomicU64::new(0),
             replicas: AtomicU64::new(0),
             stray_answers: AtomicU64::new(0),
@@ -187,6 +191,16 @@ impl ModelMetrics {
     /// Queries skipped at dequeue: expired, or nobody waits any more.
     pub fn skipped(&self, queries: usize) {
         self.skipped.fetch_add(queries as u64, Relaxed);
+    }
+
+    /// Queries sent to a second replica because their first one is slow.
+    pub fn hedged(&self, queries: usize) {
+        self.hedged.fetch_add(queries as u64, Relaxed);
+    }
+
+    /// Queries refused because their input has killed replicas.
+    pub fn poisonous(&self, queries: usize) {
+        self.poisonous.fetch_add(queries as u64, Relaxed);
     }
 
     /// Queries put back into the queue after their replica died or hung.

@@ -51,6 +51,8 @@ pub enum RpcEnd {
     Closed,
     /// Silent for too long.
     Silent,
+    /// Computed for longer than anybody waited.
+    Hung,
     /// Did not read; its write queue was full.
     Stuck,
     /// Sent too many messages that nobody asked for.
@@ -73,7 +75,7 @@ pub enum RpcEnd {
 
 impl RpcEnd {
     /// Every reason, in the order of declaration.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Limit,
         Self::Zmtp,
         Self::Protocol,
@@ -83,6 +85,7 @@ impl RpcEnd {
         Self::Name,
         Self::Closed,
         Self::Silent,
+        Self::Hung,
         Self::Stuck,
         Self::Flood,
         Self::OutputCount,
@@ -107,6 +110,7 @@ impl RpcEnd {
             Self::Name => "name",
             Self::Closed => "closed",
             Self::Silent => "silent",
+            Self::Hung => "hung",
             Self::Stuck => "stuck",
             Self::Flood => "flood",
             Self::OutputCount => "output_count",

@@ -314,13 +314,15 @@ fn of_model(family: &mut Family, (id, model): &(ModelId, Arc<ModelMetrics>)) {
 type ReadModel = fn(&ModelMetrics) -> u64;
 
 /// The counters and gauges of a model version that have no label of their own.
-const MODEL_NUMBERS: [(&Row, ReadModel); 8] = [
+const MODEL_NUMBERS: [(&Row, ReadModel); 10] = [
     (&table::MODEL_PREDICTIONS, ModelMetrics::predictions),
     (&table::MODEL_ERRORS, |model| model.model_errors.load(Relaxed)),
     (&table::REPLICAS, |model| model.replicas.load(Relaxed)),
     (&table::QUEUE_DEPTH, |model| model.queue_depth.load(Relaxed)),
     (&table::QUEUE_SKIPPED, |model| model.skipped.load(Relaxed)),
     (&table::QUEUE_RETRIED, |model| model.retried.load(Relaxed)),
+    (&table::QUEUE_HEDGED, |model| model.hedged.load(Relaxed)),
+    (&table::QUEUE_POISONOUS, |model| model.poisonous.load(Relaxed)),
     (&table::STRAY_ANSWERS, |model| model.stray_answers.load(Relaxed)),
     (&table::CONTAINER_STARTS, |model| model.child_starts.load(Relaxed)),
 ];

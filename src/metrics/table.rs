@@ -124,6 +124,12 @@ rows! {
     QUEUE_RETRIED = Counter "clipper_queue_retried_total", "queries", MODEL,
         "Queries put back into the queue after their replica died or hung.",
         "any lasting increase: replicas die";
+    QUEUE_HEDGED = Counter "clipper_queue_hedged_total", "queries", MODEL,
+        "Queries given to a second replica because their first one was slow.",
+        "above 5 % of the version's queries for 5 min: replicas stall";
+    QUEUE_POISONOUS = Counter "clipper_queue_poisonous_total", "queries", MODEL,
+        "Queries refused because their input had killed replicas.",
+        "any increase: the log names the replicas that died";
     STRAY_ANSWERS = Counter "clipper_stray_answers_total", "messages", MODEL,
         "Answers of a replica with an unknown or repeated message id; they were ignored.",
         "any increase: a faulty container";

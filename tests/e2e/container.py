@@ -23,7 +23,6 @@ import zmq
 
 NEW_CONTAINER, CONTENT, HEARTBEAT = 0, 1, 2
 TYPECODES = {1: "i", 2: "f", 3: "d"}
-IDLE_MS = 5000
 
 
 def u32(number):
@@ -71,7 +70,7 @@ class Container:
         poller.register(sys.stdin.fileno(), zmq.POLLIN)
         self.socket.send_multipart([b"", u32(HEARTBEAT)])
         while True:
-            ready = dict(poller.poll(IDLE_MS))
+            ready = dict(poller.poll(self.options.idle_ms))
             if not ready:
                 self.socket.send_multipart([b"", u32(HEARTBEAT)])
             if sys.stdin.fileno() in ready:
@@ -147,8 +146,10 @@ class Container:
         return self.options.output.encode()
 
     def answer(self, message_id, inputs):
-        if self.slow_ms:
+        slow_from = self.options.slow_from
+        if slow_from is None or any(one[0] >= slow_from for one in inputs):
             time.sleep(self.slow_ms / 1000)
+        time.sleep(self.options.input_ms / 1000 * len(inputs))
         outputs = [self.output(one) for one in inputs]
         normal = answer_frames(message_id, outputs)
         if self.how == "hold":
@@ -194,6 +195,9 @@ def main():
     parser.add_argument("--output", default="ECHO", help="ECHO repeats the input")
     parser.add_argument("--how", default="right")
     parser.add_argument("--slow-ms", type=int, default=0)
+    parser.add_argument("--slow-from", type=float, help="only for inputs that start with as much")
+    parser.add_argument("--input-ms", type=int, default=0, help="besides, for each input")
+    parser.add_argument("--idle-ms", type=int, default=5000, help="before a heartbeat")
     parser.add_argument("--quiet", action="store_true")
     Container(parser.parse_args()).run()
 

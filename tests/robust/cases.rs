@@ -37,7 +37,7 @@ pub const CASES: &[Case] = &[
     Case { name: "10 million one-byte MORE frames", ends: ZMTP, run: more_frames },
     Case { name: "PING heartbeats", ends: None, run: pings },
     Case { name: "duplicate identities", ends: None, run: duplicate_identities },
-    Case { name: "stuck reader", ends: Some(("silent", "Silent")), run: stuck_reader },
+    Case { name: "stuck reader", ends: Some(("hung", "Hung")), run: stuck_reader },
     Case { name: "reset in mid-message", ends: CLOSED, run: reset_mid_message },
     Case { name: "3,000 connects and resets", ends: CLOSED, run: connect_and_reset },
     Case { name: "heartbeat flood of a replica", ends: FLOOD, run: flood },
@@ -322,7 +322,7 @@ fn stuck_reader(server: &Served) -> String {
         defaults += 1;
     }
     server.await_replicas("stuck", 0);
-    format!("{defaults} default answers in time; dropped as silent")
+    format!("{defaults} default answers in time; dropped as hung")
 }
 
 fn reset_mid_message(server: &Served) -> String {

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use smallvec::SmallVec;
 
 use super::cache::CacheKey;
+use super::dispatch::Query;
 use super::ticket::{Answer, Slot};
 use clipper_clock::Instant;
 use clipper_domain::Input;
@@ -31,8 +32,6 @@ enum Stage {
 #[derive(Debug)]
 struct State {
     stage: Stage,
-    /// Replicas that have it now: two after one of them was suspected of hanging.
-    running: u32,
     waiters: SmallVec<[Waiter; 1]>,
 }
 
@@ -58,7 +57,8 @@ pub struct Flight {
     pub deadline: Instant,
     /// Equal queries may join it, and find its output later.
     pub(super) is_shared: bool,
-    attempts: AtomicU32,
+    /// Where its dispatcher keeps what it knows of it.
+    note: AtomicU32,
     state: Mutex<State>,
 }
 
@@ -79,9 +79,9 @@ impl Flight {
         let deadline = first.deadline;
         let mut waiters = SmallVec::new();
         waiters.push(first);
-        let state = Mutex::new(State { stage: Stage::Queued, running: 0, waiters });
-        let attempts = AtomicU32::new(0);
-        Arc::new(Self { key, arrived, deadline, is_shared, attempts, state })
+        let state = Mutex::new(State { stage: Stage::Queued, waiters });
+        let note = AtomicU32::new(u32::MAX);
+        Arc::new(Self { key, arrived, deadline, is_shared, note, state })
     }
 
     /// The input, in wire form.
@@ -110,62 +110,16 @@ impl Flight {
         Ok(())
     }
 
-    /// The latest deadline that somebody who still waits has after `now`, if any.
-    #[must_use]
-    pub fn live_until(&self, now: Instant) -> Option<Instant> {
-        self.state.lock().live_until(now)
-    }
-
     /// Whether it waits to be run although nobody waits for it.
     #[must_use]
     pub fn is_forgotten(&self, now: Instant) -> bool {
         self.state.lock().is_forgotten(now)
     }
 
-    /// Takes it out of the queue to run it. `false` if it runs or has ended: it may stand in a
-    /// queue more than once.
-    #[must_use]
-    pub fn start(&self) -> bool {
-        let mut state = self.state.lock();
-        if state.stage != Stage::Queued {
-            return false;
-        }
-        state.stage = Stage::Running;
-        state.running += 1;
-        self.attempts.fetch_add(1, Ordering::Relaxed);
-        true
-    }
-
-    /// Lets it be queued again. `false` if it is queued already or has ended.
-    #[must_use]
-    pub fn requeue(&self) -> bool {
-        let mut state = self.state.lock();
-        let running = state.stage == Stage::Running;
-        if running {
-            state.stage = Stage::Queued;
-        }
-        running
-    }
-
-    /// A replica that had it has failed. `true` if nobody else has it or will get it, so that the
-    /// caller has to queue or end it.
-    #[must_use]
-    pub fn failed(&self) -> bool {
-        let mut state = self.state.lock();
-        state.running = state.running.saturating_sub(1);
-        state.stage == Stage::Running && state.running == 0
-    }
-
     /// The ids of the queries that wait for it; for logs.
     #[must_use]
     pub fn query_ids(&self) -> SmallVec<[u64; 1]> {
         self.state.lock().waiters.iter().map(|w| w.slot.query_id()).collect()
-    }
-
-    /// How often it was sent to a replica.
-    #[must_use]
-    pub fn attempts(&self) -> u32 {
-        self.attempts.load(Ordering::Relaxed)
     }
 
     /// Ends it: every waiter gets `answer`. Later calls do nothing (invariant P1). Through the
@@ -179,5 +133,55 @@ impl Flight {
         for waiter in waiters {
             waiter.slot.fill(answer.clone());
         }
+    }
+}
+
+impl Query for Arc<Flight> {
+    fn awaited_until(&self, now: Instant) -> Option<Instant> {
+        self.state.lock().live_until(now)
+    }
+
+    fn take(&self, now: Instant) -> Option<Instant> {
+        let mut state = self.state.lock();
+        let until = state.live_until(now)?;
+        if state.stage == Stage::Queued {
+            state.stage = Stage::Running;
+        }
+        Some(until)
+    }
+
+    fn put_back(&self) {
+        let mut state = self.state.lock();
+        if state.stage == Stage::Running {
+            state.stage = Stage::Queued;
+        }
+    }
+
+    fn has_ended(&self) -> bool {
+        self.state.lock().stage == Stage::Done
+    }
+
+    fn arrived(&self) -> Instant {
+        self.arrived
+    }
+
+    fn objective(&self) -> Duration {
+        Flight::objective(self)
+    }
+
+    fn fingerprint(&self) -> u64 {
+        self.key.fingerprint()
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        Self::ptr_eq(self, other)
+    }
+
+    fn note(&self) -> u32 {
+        self.note.load(Ordering::Relaxed)
+    }
+
+    fn set_note(&self, note: u32) {
+        self.note.store(note, Ordering::Relaxed);
     }
 }

@@ -12,14 +12,20 @@ use parking_lot::Mutex;
 /// The list. Items count as much as they say when they are added.
 #[derive(Debug)]
 pub struct Intake<T> {
-    items: Mutex<Vec<T>>,
+    items: Mutex<Items<T>>,
     waiting: AtomicUsize,
     reader: AtomicWaker,
 }
 
+#[derive(Debug)]
+struct Items<T> {
+    list: Vec<T>,
+    is_closed: bool,
+}
+
 impl<T> Default for Intake<T> {
     fn default() -> Self {
-        let items = Mutex::new(Vec::new());
+        let items = Mutex::new(Items { list: Vec::new(), is_closed: false });
         Self { items, waiting: AtomicUsize::new(0), reader: AtomicWaker::new() }
     }
 }
@@ -34,16 +40,16 @@ impl<T> Intake<T> {
     /// Adds an item that counts `n`, and wakes the reader.
     ///
     /// # Errors
-    /// The item, if more than `max` would wait.
+    /// The item, if more than `max` would wait, or if the intake is closed.
     pub fn add(&self, item: T, n: usize, max: usize) -> Result<(), T> {
         let is_first = {
             let mut items = self.items.lock();
-            if self.waiting() + n > max {
+            if items.is_closed || self.waiting() + n > max {
                 return Err(item);
             }
             self.waiting.fetch_add(n, Ordering::Relaxed);
-            items.push(item);
-            items.len() == 1
+            items.list.push(item);
+            items.list.len() == 1
         };
         // Otherwise whoever added the first one has woken it.
         if is_first {
@@ -57,10 +63,21 @@ impl<T> Intake<T> {
         let mut items = self.items.lock();
         self.waiting.store(0, Ordering::Relaxed);
         if into.is_empty() {
-            std::mem::swap(&mut *items, into);
+            std::mem::swap(&mut items.list, into);
         } else {
-            into.append(&mut items);
+            into.append(&mut items.list);
         }
+    }
+
+    /// Takes everything and lets nothing in any more.
+    pub fn close(&self, into: &mut Vec<T>) {
+        self.items.lock().is_closed = true;
+        self.take(into);
+    }
+
+    /// Lets items in again.
+    pub fn open(&self) {
+        self.items.lock().is_closed = false;
     }
 
     /// Ready when something waits. One reader at a time is woken.
@@ -73,7 +90,7 @@ impl<T> Intake<T> {
     }
 
     fn has_items(&self) -> bool {
-        !self.items.lock().is_empty()
+        !self.items.lock().list.is_empty()
     }
 }
 
@@ -93,6 +110,11 @@ mod tests {
         intake.take(&mut taken);
         assert_eq!((taken, intake.waiting()), (vec!['a', 'b'], 0));
         assert_eq!(intake.add('c', 1, 4), Ok(()));
+        let mut taken = Vec::new();
+        intake.close(&mut taken);
+        assert_eq!((taken, intake.add('d', 1, 4)), (vec!['c'], Err('d')));
+        intake.open();
+        assert_eq!(intake.add('d', 1, 4), Ok(()));
     }
 
     #[tokio::test]

@@ -1,33 +1,27 @@
 //! A query between its request and its answer: pure structs that the data-plane actors wrap.
 //!
-//! - [`admission`]: whether a query can make its deadline behind what waits already.
+//! - [`dispatch`]: who computes which query when; one state machine, and the heart of it all.
+//! - [`load`]: how much there is to do, and how much more can be done in time.
+//! - [`intake`]: where queries wait until their model's thread takes them.
 //! - [`ticket`]: what a request waits on: one slot per query.
 //! - [`flight`]: one computation of one input, with everybody who waits for it.
 //! - [`cache`]: finished outputs and unfinished flights by model and input.
-//! - [`queue`]: what waits for a replica, earliest deadline first.
 //! - [`batch`]: how many queries the next message to a replica carries; [`latency`]: what it has
-//!   learned.
-//! - [`replicas`]: which replica gets the next batch; [`lane`]: what one has been sent, and when it
-//!   may be sent more.
-//! - [`gather`]: whether a small batch waits a little for a fuller one.
+//!   learned; [`gather`]: whether a small batch waits a little for a fuller one.
 //! - [`spin_wait`]: whether a model's thread stays awake for the next message.
 //! - [`run`]: counting what queries have in common.
 //! - [`parse`]: request bodies into inputs in wire form. [`output`]: a model's text into JSON.
 
-pub mod admission;
 pub mod batch;
 pub mod cache;
 pub mod dispatch;
 pub mod flight;
 pub mod gather;
 pub mod intake;
-pub mod lane;
 pub mod latency;
 pub mod load;
 pub mod output;
 pub mod parse;
-pub mod queue;
-pub mod replicas;
 pub mod run;
 pub mod spin_wait;
 pub mod ticket;

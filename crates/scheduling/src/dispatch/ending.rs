@@ -26,6 +26,8 @@ enum Failure<'a> {
     Innocent(&'a Arc<str>),
     /// Its replica died with it.
     Deadly(&'a Arc<str>),
+    /// Its replica broke a rule.
+    Broken(&'a Arc<str>),
     /// Its answer was too large.
     TooLarge(&'a Arc<str>),
 }
@@ -90,6 +92,7 @@ impl<Q: Query> Dispatcher<Q> {
         let (failure, why) = match cause {
             Departure::Orderly(why) => (Failure::Innocent(why), why),
             Departure::Died(why) => (Failure::Deadly(why), why),
+            Departure::Broke(why) => (Failure::Broken(why), why),
             Departure::AnswerTooLarge(why) => (Failure::TooLarge(why), why),
         };
         if let Some(running) = running {
@@ -145,11 +148,16 @@ impl<Q: Query> Dispatcher<Q> {
             }
             Failure::Innocent(_) => Verdict::Retry,
             Failure::Deadly(why) => blame(entry, company, attempts_max, why),
+            Failure::Broken(why) => match blame(entry, company, attempts_max, why) {
+                Verdict::Poison(_) => Verdict::Fail(Arc::clone(why)),
+                verdict => verdict,
+            },
             Failure::TooLarge(why) => split(entry, company, why),
         };
         let (fingerprint, deaths) = (entry.query.fingerprint(), entry.deaths);
+        let is_broken = matches!(failure, Failure::Broken(_));
         match verdict {
-            Verdict::Retry | Verdict::Fail(_) if deaths == 0 => {}
+            Verdict::Retry | Verdict::Fail(_) if deaths == 0 || is_broken => {}
             Verdict::Poison(ref why) => {
                 self.poison.note(fingerprint, deaths, Some(Arc::clone(why)), now);
             }
@@ -262,7 +270,7 @@ fn blame<Q>(entry: &mut Entry<Q>, company: usize, attempts_max: u32, why: &Arc<s
     entry.deaths += 1;
     let deaths = entry.deaths;
     if company == 1 && deaths >= attempts_max.max(DEATHS_MIN) {
-        let why = format!("{deaths} replicas have failed on this input; the last one: {why}");
+        let why = format!("{why}; {deaths} replicas have failed on this input");
         return Verdict::Poison(why.into());
     }
     if entry.attempts > attempts_max {

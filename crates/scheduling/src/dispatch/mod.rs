@@ -105,8 +105,10 @@ pub enum Event<'a, Q> {
 pub enum Departure {
     /// It was told to go: what it had is nobody's fault.
     Orderly(Arc<str>),
-    /// It died, broke a rule or hung: perhaps by what it had. In words.
+    /// It died or hung: perhaps by what it had. In words.
     Died(Arc<str>),
+    /// It broke a rule: perhaps with what it had, but that is not held against the input.
+    Broke(Arc<str>),
     /// Its answer was larger than the limit with this name and value allows.
     AnswerTooLarge(Arc<str>),
 }

@@ -9,6 +9,7 @@
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use clipper_clock::Instant;
@@ -20,6 +21,16 @@ use crate::load::{AppLoad, ObjectiveCounts};
 /// Names an application among those that share a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AppId(pub u64);
+
+impl AppId {
+    /// The same for the same name on every thread.
+    #[must_use]
+    pub fn of(name: &str) -> Self {
+        let mut hasher = DefaultHasher::new();
+        name.hash(&mut hasher);
+        Self(hasher.finish())
+    }
+}
 
 /// An application and its part of a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,4 +1,5 @@
-//! Keeps a thread awake for a while, by asking for events again and again.
+//! Keeps a thread awake for a while, by asking for events again and again: the shell around
+//! [`clipper_scheduling::spin_wait`].
 
 use std::cell::Cell;
 use std::future::Future;
@@ -7,11 +8,11 @@ use std::time::Duration;
 
 use clipper_clock::{self as clock, Instant};
 
-/// At most one vigil at a time; a longer one prolongs it.
+/// At most one at a time; a longer one prolongs it.
 #[derive(Debug, Default)]
-pub struct Vigil(Rc<Cell<Option<Instant>>>);
+pub struct Spin(Rc<Cell<Option<Instant>>>);
 
-impl Vigil {
+impl Spin {
     /// Stays awake for `time` from `now` on. The future that does it, for this thread, unless one
     /// is at work.
     pub fn prolong(
@@ -40,10 +41,10 @@ mod tests {
 
     #[tokio::test]
     async fn one_at_a_time_and_it_ends() {
-        let vigil = Vigil::default();
-        let kept = vigil.prolong(clock::now(), TIME).expect("none is at work");
-        assert!(vigil.prolong(clock::now(), TIME).is_none());
+        let spin = Spin::default();
+        let kept = spin.prolong(clock::now(), TIME).expect("none is at work");
+        assert!(spin.prolong(clock::now(), TIME).is_none());
         kept.await;
-        assert!(vigil.prolong(clock::now(), TIME).is_some());
+        assert!(spin.prolong(clock::now(), TIME).is_some());
     }
 }
