@@ -128,7 +128,8 @@ fn line_09_the_limit_of_connections_is_one_and_drippers_give_way() {
         drippers.push(dripper);
     }
     until("all have been accepted", || {
-        let gone = ended(&server, "gave_way") + ended(&server, "gave_way_idle");
+        let gone = ["gave_way", "gave_way_idle", "refused"].map(|reason| ended(&server, reason));
+        let gone: f64 = gone.iter().sum();
         (gone >= 100.0).then_some(())
     });
     assert!(server.metric("clipper_http_connections{frontend=\"query\"}") <= 50.0);
@@ -400,4 +401,25 @@ fn line_08_draining_says_so_and_closes_after_the_delay() {
     assert!(answer.contains("connection: close"), "{answer}");
     assert_eq!(rest(idle), "", "an idle connection is closed in silence");
     until("it ends", || (!server.is_up()).then_some(()));
+}
+
+#[test]
+fn line_08_a_query_under_way_does_not_outlive_the_patience_of_a_stop() {
+    let (mut server, _folder) = start(
+        "[http]\ndrain_delay_ms = 0\nshutdown_timeout_ms = 500\n[serving]\nattempts_max = 1\n",
+    );
+    server.add_linked("m", GENEROUS_SLO_US);
+    let container = server.noop("m");
+    server.await_replicas("m", 1);
+    signal(container.0.id(), nix::sys::signal::Signal::SIGSTOP);
+    let body = "{\"input\":[1.5]}";
+    let mut waiting = connect(server.query);
+    waiting.write_all(format!("{}{body}", head_of("/m/predict", body.len())).as_bytes()).unwrap();
+    until("it is being answered", || {
+        (server.metric("clipper_http_connections{frontend=\"query\"}") >= 1.0).then_some(())
+    });
+    let start = Instant::now();
+    signal(server.pid(), nix::sys::signal::Signal::SIGTERM);
+    until("it ends", || (!server.is_up()).then_some(()));
+    assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
 }

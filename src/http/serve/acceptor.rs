@@ -140,8 +140,12 @@ impl Acceptor {
             return;
         };
         let load = Load::more(&worker.open);
-        if worker.connections.try_send(Accepted { stream, peer, seat, load }).is_err() {
-            tracing::debug!(%peer, "a connection came while its worker ended");
+        let accepted = Accepted { stream, peer, seat, load };
+        if let Err(full) = worker.connections.try_send(accepted) {
+            // It has so much to do that even those who give way have not ended.
+            let Accepted { stream, seat, .. } = full.into_inner();
+            drop(seat);
+            self.refuse(stream, peer);
         }
     }
 

@@ -327,9 +327,9 @@ impl<D: Future<Output = Result<(), DispatchError>>> Guarded<D> {
     /// Why the connection has to end now, if it has to.
     fn ordered(&mut self, cx: &mut Context<'_>) -> Option<Ended> {
         let seat = &self.connection.seat;
-        if !self.is_listening {
+        // A task's waker stays the same; an order uses it up.
+        if !self.is_listening || seat.order() != Order::Stay {
             self.is_listening = true;
-            // A task's waker stays the same.
             seat.listen(cx.waker());
         }
         let progress = self.connection.progress.get();

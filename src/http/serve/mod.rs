@@ -35,6 +35,9 @@ use self::watched::Watched;
 use crate::config::HttpConfig;
 use crate::metrics::http::FrontendMetrics;
 
+/// Connections that have given way and not yet ended, for each worker; above it newcomers are
+/// refused.
+const GIVING_WAY_MAX: usize = 1_024;
 /// From the end of an answer whose request was not read to its end to that of its connection.
 const LINGER: Duration = Duration::from_secs(1);
 /// After every connection has been told to end at once.
@@ -104,7 +107,8 @@ impl Frontend {
         let mut ends = Vec::new();
         let workers: Vec<Arbiter> = (0..options.workers)
             .map(|_| {
-                let (connections, accepted) = mpsc::channel(options.connections_max);
+                let waiting_max = options.connections_max.saturating_add(GIVING_WAY_MAX);
+                let (connections, accepted) = mpsc::channel(waiting_max);
                 ends.push(Worker { connections, open: Arc::new(AtomicUsize::new(0)) });
                 let (options, draining) = (options.clone(), Arc::clone(&draining));
                 let configure = configure.clone();
