@@ -8,6 +8,7 @@ mod engine;
 mod http;
 mod logs;
 mod metadata;
+mod neighbours;
 mod processes;
 mod python;
 mod redis;

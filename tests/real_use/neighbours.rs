@@ -1,0 +1,334 @@
+//! Faults of every kind while queries with tagged inputs are answered, beside neighbours that
+//! misbehave: nothing crossed, nothing late, no default without a reason, every replica back.
+//!
+//! `CLIPPER_CHAOS_FAULTS=300 CLIPPER_CHAOS_REQUESTS=400000 cargo test --release --test all neighbours --
+//! --nocapture` is the full size; only that one asserts times, which a busy machine stretches.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use crate::e2e::support::{descendants_of, is_running, python, signal};
+use crate::support::served::{Http, Process, until};
+
+/// The latency objective, and what an answer may take beyond it.
+const SLO: Duration = Duration::from_millis(250);
+const LATE: Duration = Duration::from_millis(260);
+const REPLICAS: usize = 4;
+const CLIENTS: usize = 16;
+/// Requests a second of all clients: what two cores answer beside the replicas they restart.
+const RATE: f64 = 3_400.0;
+
+/// Answers `2 x + 1`; before that it does once what a file with its process's number says.
+const MODEL: &str = r#"
+import os, threading, time
+
+ORDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "order-%d" % os.getpid())
+
+def predict(inputs):
+    if os.path.exists(ORDER):
+        with open(ORDER) as file:
+            order = file.read()
+        os.remove(ORDER)
+        if order == "hang":
+            threading.Event().wait()
+        time.sleep(int(order) / 1000)
+    return [repr(2 * x[0] + 1) for x in inputs]
+"#;
+
+#[derive(Debug, Clone, Copy)]
+enum Fault {
+    Kill,
+    /// Stopped for a while, shorter and longer than the objective.
+    Freeze,
+    /// Stopped for good; the server has to end it.
+    Wedge,
+    Hang,
+    Slow,
+    Replace,
+}
+
+const FAULTS: [Fault; 6] =
+    [Fault::Kill, Fault::Freeze, Fault::Slow, Fault::Hang, Fault::Replace, Fault::Wedge];
+
+#[derive(Default)]
+struct Seen {
+    answered: AtomicU64,
+    defaults: AtomicU64,
+    crossed: AtomicU64,
+    unexplained: AtomicU64,
+    refused: AtomicU64,
+    late: AtomicU64,
+    slowest_us: AtomicU64,
+    stop: AtomicBool,
+}
+
+struct Server {
+    process: Process,
+    query: SocketAddr,
+    management: SocketAddr,
+    metrics: SocketAddr,
+    rpc: SocketAddr,
+    /// Nobody reads the log any more.
+    deaf: Arc<AtomicBool>,
+}
+
+fn size(variable: &str, default: usize) -> usize {
+    std::env::var(variable).map_or(default, |text| text.parse().unwrap())
+}
+
+fn start(folder: &Path) -> Server {
+    std::fs::write(folder.join("chaos.py"), MODEL).unwrap();
+    let config = format!(
+        "[http]\nquery_workers = 2\n\n[containers]\nrestart_backoff_max_ms = 1000\n\n\
+         [[application]]\nname = \"chaos\"\ninput_type = \"doubles\"\ndefault_output = \"-1\"\n\
+         latency_slo_micros = {}\nmodel = \"chaos\"\n\n\
+         [[application]]\nname = \"large\"\ninput_type = \"doubles\"\ndefault_output = \"-1\"\n\
+         latency_slo_micros = 1000000\n\n\
+         [[model]]\nname = \"chaos\"\nversion = \"1\"\ninput_type = \"doubles\"\n\n\
+         [model.container]\nruntime = \"python\"\nfunction = \"chaos.py:predict\"\n\
+         python = {:?}\nreplicas = {REPLICAS}\n",
+        SLO.as_micros(),
+        python(),
+    );
+    let file = folder.join("clipper.toml");
+    std::fs::write(&file, config).unwrap();
+    let mut child = Command::new(crate::binary())
+        .args(["serve", "--query-addr", "127.0.0.1:0", "--management-addr", "127.0.0.1:0"])
+        .args(["--metrics-addr", "127.0.0.1:0", "--rpc-addr", "tcp://127.0.0.1:0"])
+        .args(["--log-format", "json", "--config"])
+        .arg(&file)
+        .arg("--data-dir")
+        .arg(folder.join("data"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("\"listening\"") {
+        line.clear();
+        assert!(log.read_line(&mut line).unwrap() > 0, "the server ended");
+    }
+    let deaf = Arc::new(AtomicBool::new(false));
+    let stop_reading = Arc::clone(&deaf);
+    std::thread::spawn(move || {
+        let mut line = Vec::new();
+        while !stop_reading.load(SeqCst) && log.read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
+            line.clear();
+        }
+    });
+    let said: Value = serde_json::from_str(&line).unwrap();
+    let addr = |key: &str| {
+        let text = said[key].as_str().unwrap();
+        let text = text.trim_start_matches("http://").trim_start_matches("tcp://");
+        text.trim_end_matches("/metrics").parse().unwrap()
+    };
+    Server {
+        query: addr("query"),
+        management: addr("management"),
+        metrics: addr("metrics"),
+        rpc: addr("rpc"),
+        process: Process(child),
+        deaf,
+    }
+}
+
+impl Server {
+    /// The processes that hold the model.
+    fn replicas(&self) -> Vec<u32> {
+        let all = descendants_of(self.process.0.id());
+        let is_model = |pid: &u32| {
+            std::fs::read(format!("/proc/{pid}/cmdline"))
+                .is_ok_and(|line| String::from_utf8_lossy(&line).contains("chaos.py"))
+        };
+        all.into_iter().filter(is_model).collect()
+    }
+
+    fn serving(&self) -> usize {
+        let Ok((_, text)) = Http::new(self.metrics).request("GET", "/metrics", "") else {
+            return 0;
+        };
+        let sample = "clipper_replicas{model=\"chaos\",version=\"1\"} ";
+        let value = text.lines().find_map(|line| line.strip_prefix(sample));
+        value.and_then(|value| value.parse().ok()).unwrap_or(0)
+    }
+
+    fn peak_mb(&self) -> f64 {
+        let status = format!("/proc/{}/status", self.process.0.id());
+        let status = std::fs::read_to_string(status).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1024.0
+    }
+}
+
+fn client(query: SocketAddr, number: usize, requests: usize, seen: &Seen) {
+    let mut http = Http::new(query);
+    let pause = Duration::from_secs_f64(CLIENTS as f64 / RATE);
+    let mut next = Instant::now();
+    for n in 0..requests {
+        if let Some(early) = next.checked_duration_since(Instant::now()) {
+            std::thread::sleep(early);
+        }
+        next += pause;
+        let tag = (number * 100_000_000 + n) as f64;
+        let started = Instant::now();
+        let answer = http.request("POST", "/chaos/predict", &format!("{{\"input\":[{tag:.1}]}}"));
+        let took = started.elapsed();
+        seen.answered.fetch_add(1, SeqCst);
+        let Ok((200, body)) = answer else {
+            seen.refused.fetch_add(1, SeqCst);
+            continue;
+        };
+        seen.slowest_us.fetch_max(u64::try_from(took.as_micros()).unwrap(), SeqCst);
+        seen.late.fetch_add(u64::from(took > LATE), SeqCst);
+        let body: Value = serde_json::from_str(&body).unwrap();
+        if body["default"] == true {
+            seen.defaults.fetch_add(1, SeqCst);
+            let why = body["default_explanation"].as_str().unwrap_or_default();
+            seen.unexplained.fetch_add(u64::from(why.is_empty()), SeqCst);
+        } else if body["output"].as_f64() != Some(2.0 * tag + 1.0) {
+            seen.crossed.fetch_add(1, SeqCst);
+        }
+    }
+}
+
+/// Sends bodies of 15 MB, one after the other.
+fn send_large_bodies(query: SocketAddr, seen: &Seen) {
+    let body = format!("{{\"input\":[{}1.5]}}", "0.123456789,".repeat(1_300_000));
+    let mut http = Http::new(query);
+    while !seen.stop.load(SeqCst) {
+        let _ = http.request("POST", "/large/predict", &body);
+    }
+}
+
+/// Knocks at the containers' port with garbage, half frames and floods.
+fn be_a_stranger(rpc: SocketAddr, seen: &Seen) {
+    let mut greeting = vec![0xff, 0, 0, 0, 0, 0, 0, 0, 0, 0x7f, 3, 0];
+    greeting.extend_from_slice(b"NULL");
+    greeting.resize(64, 0);
+    let ready: &[u8] = b"\x04\x1b\x05READY\x0bSocket-Type\0\0\0\x06DEALER";
+    let mut round = 0_usize;
+    while !seen.stop.load(SeqCst) {
+        round += 1;
+        let Ok(mut stream) = TcpStream::connect(rpc) else { continue };
+        let _ = stream.set_write_timeout(Some(Duration::from_millis(200)));
+        let _ =
+            match round % 3 {
+                0 => stream.write_all(&vec![0x5a; 100_000]),
+                1 => stream.write_all(&greeting),
+                _ => stream.write_all(&greeting).and_then(|()| stream.write_all(ready)).and_then(
+                    |()| (0..2_000).try_for_each(|_| stream.write_all(b"\x01\0\0\x04\x02\0\0\0")),
+                ),
+            };
+    }
+}
+
+/// Does `fault` to one of the replicas.
+fn inflict(server: &Server, folder: &Path, fault: Fault, nth: usize) {
+    let replicas = server.replicas();
+    let Some(pid) = replicas.get(nth % replicas.len().max(1)).copied() else { return };
+    let order = |text: &str| std::fs::write(folder.join(format!("order-{pid}")), text).unwrap();
+    // One that has just died by itself takes no signal.
+    let send = |what| {
+        if is_running(pid) {
+            let _ = nix::sys::signal::kill(
+                nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap()),
+                what,
+            );
+        }
+    };
+    match fault {
+        Fault::Kill => send(Signal::SIGKILL),
+        Fault::Freeze => {
+            send(Signal::SIGSTOP);
+            let pause = if nth.is_multiple_of(2) { 40 } else { 400 };
+            std::thread::spawn(move || {
+                std::thread::sleep(Duration::from_millis(pause));
+                if is_running(pid) {
+                    signal(pid, Signal::SIGCONT);
+                }
+            });
+        }
+        Fault::Wedge => send(Signal::SIGSTOP),
+        Fault::Hang => order("hang"),
+        Fault::Slow => order("150"),
+        Fault::Replace => {
+            let address = format!("http://{}", server.management);
+            let done = Command::new(crate::binary())
+                .args(["admin", "replicas", "restart", "chaos", "--url", &address])
+                .output()
+                .unwrap();
+            assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        }
+    }
+}
+
+#[test]
+fn faults_of_every_kind_cross_nothing_and_lose_nothing() {
+    let faults = size("CLIPPER_CHAOS_FAULTS", 12);
+    let requests = size("CLIPPER_CHAOS_REQUESTS", 8_000);
+    let full = faults >= 300;
+    let folder = tempfile::tempdir().unwrap();
+    let server = start(folder.path());
+    until("all replicas serve", || (server.serving() == REPLICAS).then_some(()));
+    let seen = Seen::default();
+    let inflicted = AtomicUsize::new(0);
+    let started = Instant::now();
+    std::thread::scope(|scope| {
+        scope.spawn(|| send_large_bodies(server.query, &seen));
+        scope.spawn(|| be_a_stranger(server.rpc, &seen));
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|n| {
+                scope.spawn({
+                    let seen = &seen;
+                    let query = server.query;
+                    move || client(query, n, requests / CLIENTS, seen)
+                })
+            })
+            .collect();
+        for nth in 0..faults {
+            let due = (requests * (nth + 1) / (faults + 1)) as u64;
+            until("the load runs", || (seen.answered.load(SeqCst) >= due).then_some(()));
+            inflict(&server, folder.path(), FAULTS[nth % FAULTS.len()], nth);
+            inflicted.fetch_add(1, SeqCst);
+            if nth == faults / 2 {
+                server.deaf.store(true, SeqCst);
+            }
+        }
+        for client in clients {
+            client.join().unwrap();
+        }
+        seen.stop.store(true, SeqCst);
+    });
+    until("every replica is back", || (server.serving() == REPLICAS).then_some(()));
+    println!(
+        "{} faults, {} requests in {:.0?}: {} crossed, {} late (slowest {} us), {} defaults of \
+         which {} without a reason, {} without an answer of status 200; peak {:.0} MB",
+        inflicted.load(SeqCst),
+        seen.answered.load(SeqCst),
+        started.elapsed(),
+        seen.crossed.load(SeqCst),
+        seen.late.load(SeqCst),
+        seen.slowest_us.load(SeqCst),
+        seen.defaults.load(SeqCst),
+        seen.unexplained.load(SeqCst),
+        seen.refused.load(SeqCst),
+        server.peak_mb(),
+    );
+    assert_eq!(seen.crossed.load(SeqCst), 0, "answers of other queries");
+    assert_eq!(seen.unexplained.load(SeqCst), 0, "defaults without a reason");
+    assert_eq!(seen.refused.load(SeqCst), 0, "requests without an answer");
+    assert!(server.peak_mb() < 256.0, "{} MB", server.peak_mb());
+    if full {
+        assert_eq!(seen.late.load(SeqCst), 0, "answers after the objective");
+    }
+}
