@@ -298,7 +298,11 @@ fn every_file_belongs_to_the_crate() {
         let path = Path::new(&source.path);
         let folder = path.parent().unwrap();
         let stem = path.file_stem().unwrap().to_string_lossy();
-        if folder.ends_with("src") && matches!(&*stem, "lib" | "main") {
+        // Roots: of libraries and binaries, of examples and integration tests.
+        let is_root = folder.ends_with("src") && matches!(&*stem, "lib" | "main")
+            || folder.ends_with("tests")
+            || stem == "main" && folder.parent().is_some_and(|above| above.ends_with("examples"));
+        if is_root {
             continue;
         }
         // `a/mod.rs` is declared next to the folder `a`, everything else in its own folder.
