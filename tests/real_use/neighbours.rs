@@ -1,8 +1,9 @@
 //! Faults of every kind while queries with tagged inputs are answered, beside neighbours that
 //! misbehave: nothing crossed, nothing late, no default without a reason, every replica back.
 //!
-//! `CLIPPER_CHAOS_FAULTS=300 CLIPPER_CHAOS_REQUESTS=400000 cargo test --release --test all neighbours --
-//! --nocapture` is the full size; only that one asserts times, which a busy machine stretches.
+//! `CLIPPER_CHAOS_FAULTS=300 CLIPPER_CHAOS_REQUESTS=400000 cargo test --release --test all
+//! neighbours -- --nocapture` is the full size; only that one asserts times, which a busy machine
+//! stretches.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -40,7 +41,7 @@ def predict(inputs):
         if order == "hang":
             threading.Event().wait()
         time.sleep(int(order) / 1000)
-    return [repr(2 * x[0] + 1) for x in inputs]
+    return [float(2 * x[0] + 1) for x in inputs]
 "#;
 
 #[derive(Debug, Clone, Copy)]

@@ -1,6 +1,6 @@
 """Runs a predict function over one batch so that one bad input fails alone.
 
-When a call raises or returns the wrong number of outputs, the batch is halved and each half
+When a call raises, the batch is halved and each half
 tried again, until single inputs fail. A budget of time bounds this: a model that fails on
 everything, slowly, answers the rest of its batch with the last error instead. A function that
 does not answer one by one at all is not searched.
@@ -211,8 +211,9 @@ class _Search:
         try:
             return to_texts(self._fn(inputs), len(inputs))
         except Exception as error:
-            of_function = isinstance(error, WrongOutputCount) and error.of_function
-            if not of_function and len(inputs) > 1 and time.monotonic() < self._deadline:
+            # A wrong count is no input's fault: which output belongs to which is not known.
+            is_searched = not isinstance(error, WrongOutputCount) and len(inputs) > 1
+            if is_searched and time.monotonic() < self._deadline:
                 half = len(inputs) // 2
                 return [*self.run(inputs[:half]), *self.run(inputs[half:])]
             return [error] * len(inputs)
