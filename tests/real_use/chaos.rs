@@ -165,7 +165,8 @@ fn faults_of_processes_under_load() {
     let peak = peak_mb(server.pid());
     println!(
         "{faults} faults: {} predictions, {} defaults with a reason, none crossed; worst answer \
-         {worst:?} with an objective of {SLO:?}; memory peak {peak:.0} MB; {} starts; {} lines lost",
+         {worst:?} with an objective of {SLO:?}; memory peak {peak:.0} MB; {} starts; {} lines \
+         lost",
         seen.predictions.load(Ordering::Relaxed),
         seen.defaults.load(Ordering::Relaxed),
         server.metric("clipper_container_starts_total{model=\"m\",version=\"1\"}"),
