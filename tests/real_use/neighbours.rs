@@ -95,9 +95,9 @@ fn start(folder: &Path) -> Server {
          latency_slo_micros = 1000000\n\n\
          [[model]]\nname = \"chaos\"\nversion = \"1\"\ninput_type = \"doubles\"\n\n\
          [model.container]\nruntime = \"python\"\nfunction = \"chaos.py:predict\"\n\
-         python = {:?}\nreplicas = {REPLICAS}\n",
+         python = \"{}\"\nreplicas = {REPLICAS}\n",
         SLO.as_micros(),
-        python(),
+        python().display(),
     );
     let file = folder.join("clipper.toml");
     std::fs::write(&file, config).unwrap();

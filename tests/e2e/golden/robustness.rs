@@ -196,11 +196,11 @@ fn a_stored_state_comes_before_the_default_output() {
 
 #[test]
 fn readiness_names_what_is_missing() {
-    use clipper::http::health::Condition;
+    use clipper::http::health::Condition::{self, JournalReplayed, ListenersBound, MetadataKnown};
     let server = InMemoryServer::start(LIMIT);
     let get = |path| client::call(server.addr(), "GET", path, b"").unwrap();
     assert_eq!((get("/livez").status, get("/readyz").status), (200, 503));
-    for condition in [Condition::JournalReplayed, Condition::ListenersBound] {
+    for condition in [JournalReplayed, ListenersBound, MetadataKnown] {
         server.readiness().meet(condition);
     }
     assert_eq!(get("/healthz").text(), r#"{"ready":false,"missing":["rpc bound"]}"#);
