@@ -423,3 +423,36 @@ fn line_08_a_query_under_way_does_not_outlive_the_patience_of_a_stop() {
     until("it ends", || (!server.is_up()).then_some(()));
     assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
 }
+
+#[test]
+fn line_11c_a_default_output_has_a_limit() {
+    let (server, _folder) = start("");
+    let body = serde_json::json!({
+        "name": "m", "input_type": "doubles", "default_output": "x".repeat(70_000),
+        "latency_slo_micros": 1000,
+    });
+    let (status, text) = post(server.management, "/admin/add_app", &body.to_string());
+    assert!(status == 400 && text.contains("at most 65536"), "{status} {text}");
+}
+
+#[test]
+fn line_11c_a_large_page_of_metrics_is_sent_while_it_is_made() {
+    let (server, _folder) = start("");
+    for n in 0..1_500 {
+        let name = format!("application-{n}-with-a-long-name-{}", "x".repeat(150));
+        server.admin(
+            "/admin/add_app",
+            &serde_json::json!({
+                "name": name, "input_type": "doubles", "default_output": "0",
+                "latency_slo_micros": 1000,
+            }),
+        );
+    }
+    let before = server.resident_mb();
+    let (status, page) = Http::new(server.metrics).request("GET", "/metrics", "").unwrap();
+    assert_eq!(status, 200);
+    let held = server.resident_mb() - before;
+    println!("a page of {} MB took {held:.0} MB", page.len() / 1_000_000);
+    assert!(page.len() > 10_000_000, "{} bytes", page.len());
+    assert!(held < 12.0, "{held} MB for a page of {} bytes", page.len());
+}

@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{AppName, InputType};
 
+/// Longest default output, bytes: each answer without a model's output carries it.
+pub const DEFAULT_OUTPUT_MAX_BYTES: usize = 64 << 10;
+
 /// The policy every application starts with: query the linked model, else the default output.
 pub const DEFAULT_POLICY: &str = "DefaultOutputSelectionPolicy";
 

@@ -19,7 +19,9 @@ pub mod outcome;
 pub mod printable;
 pub mod tensor;
 
-pub use app::{AppSpec, AppUpdate, DEFAULT_POLICY, LatencySlo, OnModelError};
+pub use app::{
+    AppSpec, AppUpdate, DEFAULT_OUTPUT_MAX_BYTES, DEFAULT_POLICY, LatencySlo, OnModelError,
+};
 pub use command::{Command, CommandError};
 pub use deployment::{Deployment, OldReplicas, OnnxEngine, Replicas, Runtime};
 pub use ids::{AppName, InvalidName, Label, ModelId, ModelName, ModelVersion, ReplicaId};

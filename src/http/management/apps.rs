@@ -69,7 +69,7 @@ pub(super) fn add(body: &Object<'_>) -> Result<Change, Failure> {
         name: name.clone(),
         input_type: names::input_type(&input_type)?,
         policy: DEFAULT_POLICY.to_owned(),
-        default_output: default_output.into_owned(),
+        default_output: names::default_output(default_output.into_owned())?,
         latency_slo: LatencySlo::try_from(micros).map_err(Failure::Refused)?,
         on_model_error,
         cache,
@@ -91,7 +91,9 @@ pub(super) fn update(body: &Object<'_>) -> Result<Change, Failure> {
     let micros = optional(body, "latency_slo_micros", Object::int)?;
     let latency_slo = micros.map(|micros| LatencySlo::try_from(i64::from(micros))).transpose();
     let update = AppUpdate {
-        default_output: default_output.map(Into::into),
+        default_output: default_output
+            .map(|output| names::default_output(output.into_owned()))
+            .transpose()?,
         latency_slo: latency_slo.map_err(Failure::Refused)?,
         on_model_error: on_model_error(body)?,
         cache: optional(body, "cache", Object::bool)?,

@@ -226,7 +226,7 @@ fn plan(body: &[u8], deployer: &Deployer) -> Result<DeployRequest, Failure> {
             name: app.clone(),
             input_type,
             policy: DEFAULT_POLICY.to_owned(),
-            default_output: new.default_output,
+            default_output: names::default_output(new.default_output)?,
             latency_slo: LatencySlo::try_from(new.latency_slo_micros).map_err(Failure::Refused)?,
             on_model_error: OnModelError::default(),
             cache: true,
@@ -235,7 +235,7 @@ fn plan(body: &[u8], deployer: &Deployer) -> Result<DeployRequest, Failure> {
     let app_update = body.update_app.map(|update| {
         let slo = update.latency_slo_micros.map(LatencySlo::try_from).transpose();
         Ok::<_, Failure>(AppUpdate {
-            default_output: update.default_output,
+            default_output: update.default_output.map(names::default_output).transpose()?,
             latency_slo: slo.map_err(Failure::Refused)?,
             ..AppUpdate::of(app.clone())
         })

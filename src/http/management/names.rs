@@ -2,7 +2,9 @@
 
 use super::Failure;
 use crate::http::errors::shown;
-use clipper_domain::{AppName, InputType, InvalidName, Label, ModelName, ModelVersion};
+use clipper_domain::{
+    AppName, DEFAULT_OUTPUT_MAX_BYTES, InputType, InvalidName, Label, ModelName, ModelVersion,
+};
 
 fn checked<T>(
     what: &str,
@@ -42,4 +44,15 @@ pub(super) fn input_type(text: &str) -> Result<InputType, Failure> {
             shown(text)
         ))
     })
+}
+
+/// A default output within its limit.
+pub(super) fn default_output(text: String) -> Result<String, Failure> {
+    if text.len() > DEFAULT_OUTPUT_MAX_BYTES {
+        return Err(Failure::Refused(format!(
+            "The default output has {} bytes; at most {DEFAULT_OUTPUT_MAX_BYTES} are kept",
+            text.len()
+        )));
+    }
+    Ok(text)
 }
