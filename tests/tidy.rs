@@ -67,7 +67,7 @@ const LAYERS: &[(&str, &[&str])] = &[
 /// Names that only these places of `src/`, and tests, may use: (name, places, why).
 const OWNED: &[(&str, &[&str], &str)] = &[
     ("sled::", &["src/store/sled"], "another store must be able to take sled's place"),
-    ("redis::", &["src/store/redis", "src/actors/redis_watcher"], "one actor talks to Redis"),
+    ("redis::", &["src/store/redis"], "one actor talks to Redis, through the store"),
     ("zeromq::", &["crates/container/"], "the server's end is our own codec"),
     (
         "zmtp::",

@@ -4,7 +4,7 @@
 //! Children --one each--> Seat <--> Keeper --runs--> Process --output--> Capture --> log
 //! ```
 //!
-//! A [`Seat`](seat::Seat) is a place for one replica's process; its keeper sees that there is one.
+//! A [`Seat`] is a place for one replica's process; its keeper sees that there is one.
 //! A process is replaced when it ends, when its connection was given up, and when it has had no
 //! connection for `containers.connect_timeout_ms`: alive is not serving.
 //!
