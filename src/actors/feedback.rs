@@ -42,7 +42,7 @@ struct Learn {
     initial: String,
     /// Told when it is kept.
     kept: oneshot::Sender<()>,
-    _room: OwnedSemaphorePermit,
+    room: OwnedSemaphorePermit,
 }
 
 /// The way to the owner of feedback. Clones share its room, which a mailbox's bound would not be:
@@ -68,7 +68,7 @@ impl FeedbackQueue {
         let (kept, told) = oneshot::channel();
         let (app, initial) = (app.clone(), initial.to_owned());
         // An owner that has just ended drops it, which the receiver hears.
-        let _ = self.keeper.addr().try_send(Learn { app, uid, initial, kept, _room: room });
+        let _ = self.keeper.addr().try_send(Learn { app, uid, initial, kept, room });
         Some(told)
     }
 }
@@ -121,13 +121,16 @@ impl Handler<Learn> for FeedbackKeeper {
     type Result = AtomicResponse<Self, ()>;
 
     fn handle(&mut self, learn: Learn, _: &mut Self::Context) -> Self::Result {
-        let is_there = self.apps.contains(&learn.app);
+        let Learn { app, uid, initial, kept, room } = learn;
+        let is_there = self.apps.contains(&app);
         self.write(move |log| {
             if is_there {
-                log.record(&learn.app, learn.uid, &learn.initial);
+                log.record(&app, uid, &initial);
             }
+            // Who is told may give feedback again, and has its room then.
+            drop(room);
             // Who asked may have gone.
-            let _ = learn.kept.send(());
+            let _ = kept.send(());
         })
     }
 }
