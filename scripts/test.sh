@@ -5,7 +5,7 @@
 #   folder, containers/python of ucbrise/clipper.
 # - A real Prometheus and promtool where the package prometheus cannot be installed.
 #
-# Needs Rust; gets the rest by itself where it is missing: redis-server, openssl, prometheus and
+# Needs Rust; gets the rest by itself where it is missing: redis-server, nginx, openssl, prometheus and
 # Python by apt-get (as root or with sudo), what test-requirements*.txt name into .venv. Without
 # anything missing it needs no network. `scripts/test.sh prepare` installs and runs nothing. Other
 # arguments go to `cargo test`, for example: scripts/test.sh --test all check_config
@@ -88,6 +88,7 @@ make_venv() {
 need cargo cargo
 need cc build-essential
 need redis-server redis-server
+need nginx nginx-light
 need openssl openssl
 need python3 python3
 need curl curl

@@ -456,3 +456,77 @@ fn line_11c_a_large_page_of_metrics_is_sent_while_it_is_made() {
     assert!(page.len() > 10_000_000, "{} bytes", page.len());
     assert!(held < 12.0, "{held} MB for a page of {} bytes", page.len());
 }
+
+/// nginx with two upstreams, in the foreground.
+fn balancer(folder: &std::path::Path, upstreams: [SocketAddr; 2]) -> (Process, SocketAddr) {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let place = folder.display();
+    let [one, other] = upstreams;
+    let config = format!(
+        "daemon off; master_process off; pid {place}/nginx.pid; error_log {place}/error.log;\n\
+         events {{ worker_connections 512; }}\n\
+         http {{ access_log off; client_body_temp_path {place}/b; proxy_temp_path {place}/p;\n\
+         fastcgi_temp_path {place}/f; uwsgi_temp_path {place}/u; scgi_temp_path {place}/s;\n\
+         upstream clipper {{ server {one} fail_timeout=1s; server {other} fail_timeout=1s;\n\
+         keepalive 32; }}\n\
+         server {{ listen {free}; location / {{ proxy_pass http://clipper;\n\
+         proxy_http_version 1.1; proxy_set_header Connection \"\"; }} }} }}\n"
+    );
+    let file = folder.join("nginx.conf");
+    std::fs::write(&file, config).unwrap();
+    let nginx = ["nginx", "/usr/sbin/nginx"].into_iter().find_map(|program| {
+        let mut nginx = std::process::Command::new(program);
+        nginx
+            .arg("-c")
+            .arg(&file)
+            .arg("-p")
+            .arg(folder)
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .ok()
+    });
+    let nginx = Process(nginx.expect("nginx, which scripts/test.sh installs"));
+    until("nginx listens", || TcpStream::connect(free).ok());
+    (nginx, free)
+}
+
+#[test]
+fn line_08_a_restart_behind_nginx_costs_no_request() {
+    let config = "[http]\ndrain_delay_ms = 1000\n";
+    let (mut first, _folder_1) = start(config);
+    let (second, _folder_2) = start(config);
+    let mut models = Vec::new();
+    for server in [&first, &second] {
+        server.add_linked("m", GENEROUS_SLO_US);
+        models.push(server.noop("m"));
+        server.await_replicas("m", 1);
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (_nginx, front) = balancer(folder.path(), [first.query, second.query]);
+    let stop = Arc::new(AtomicBool::new(false));
+    let clients: Vec<_> = (0..4)
+        .map(|client| {
+            let stop = Arc::clone(&stop);
+            std::thread::spawn(move || {
+                let (mut http, mut answered) = (Http::new(front), 0);
+                while !stop.load(Ordering::Relaxed) {
+                    let body = format!("{{\"input\":[{client}.{answered}]}}");
+                    let (status, text) = http.request("POST", "/m/predict", &body).unwrap();
+                    assert_eq!(status, 200, "after {answered} answers: {text}");
+                    answered += 1;
+                }
+                answered
+            })
+        })
+        .collect();
+    signal(first.pid(), nix::sys::signal::Signal::SIGTERM);
+    until("the first has stopped", || (!first.is_up()).then_some(()));
+    // Some more by the other alone.
+    for n in 0..100 {
+        let (status, _) = post(front, "/m/predict", &format!("{{\"input\":[9.{n}]}}"));
+        assert_eq!(status, 200);
+    }
+    stop.store(true, Ordering::Relaxed);
+    let answered: usize = clients.into_iter().map(|client| client.join().unwrap()).sum();
+    println!("{answered} requests through nginx, none failed");
+}
