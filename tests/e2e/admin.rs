@@ -3,7 +3,6 @@
 //! all.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use rand::rngs::SmallRng;
@@ -58,9 +57,8 @@ fn change(state: &State, number: u64, random: &mut SmallRng) -> (&'static str, V
 
 /// Makes changes until the server is gone. Returns how many it acknowledged, what it then has for
 /// certain, and what it has if the last change was made without being acknowledged.
-fn make_changes(addr: SocketAddr, mut state: State, seed: u64) -> (u64, State, State) {
+fn make_changes(mut connection: Connection, mut state: State, seed: u64) -> (u64, State, State) {
     let mut random = SmallRng::seed_from_u64(seed);
-    let mut connection = Connection::open(addr);
     for number in 0.. {
         let (endpoint, body, after) = change(&state, seed * 1_000_000 + number, &mut random);
         let path = format!("/admin/{endpoint}");
@@ -82,8 +80,9 @@ fn acknowledged_changes_survive_kill_9_at_any_point() {
     let (mut state, mut acknowledged, mut unanswered) = (state_of(&server), 0, 0);
     let mut random = SmallRng::seed_from_u64(1);
     for round in 0..rounds {
-        let (addr, before) = (server.management, state.clone());
-        let writer = std::thread::spawn(move || make_changes(addr, before, u64::from(round)));
+        // Before the thread begins, which a busy machine may let do so after the kill.
+        let (connection, before) = (Connection::open(server.management), state.clone());
+        let writer = std::thread::spawn(move || make_changes(connection, before, round.into()));
         // The moment of the kill is what is tried out.
         std::thread::sleep(Duration::from_micros(random.random_range(0..LIFE_MAX_US)));
         server.kill();
