@@ -169,7 +169,7 @@ def test_a_function_in_a_module() -> None:
         ("missing.onnx", "no such model file"),
         (__file__, r"which function of it\? Name it: .*test_loaders\.py:FUNCTION"),
         (__file__.replace(".py", ".md"), "no such model file"),
-        ("pyproject.toml", "suffixes"),
+        (str(Path(__file__).parents[1] / "pyproject.toml"), "suffixes"),
     ],
 )
 def test_what_cannot_be_loaded_is_said(spec: str, reason: str) -> None:
