@@ -8,35 +8,35 @@ use std::time::{Duration, Instant};
 
 use crate::support::served::{Http, PATIENCE, Process, Served, until};
 
-const GENEROUS_SLO_US: u32 = 20_000_000;
+pub const GENEROUS_SLO_US: u32 = 20_000_000;
 
-fn start(config: &str) -> (Served, tempfile::TempDir) {
+pub fn start(config: &str) -> (Served, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
     (Served::start(config, folder.path()), folder)
 }
 
-fn connect(addr: SocketAddr) -> TcpStream {
+pub fn connect(addr: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect_timeout(&addr, PATIENCE).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream
 }
 
 /// Everything until the server closes; what was there where it resets the connection.
-fn rest(mut stream: TcpStream) -> String {
+pub fn rest(mut stream: TcpStream) -> String {
     let mut text = Vec::new();
     let _ = stream.read_to_end(&mut text);
     String::from_utf8_lossy(&text).into_owned()
 }
 
-fn post(addr: SocketAddr, path: &str, body: &str) -> (u16, String) {
+pub fn post(addr: SocketAddr, path: &str, body: &str) -> (u16, String) {
     Http::new(addr).request("POST", path, body).unwrap()
 }
 
-fn head_of(path: &str, length: usize) -> String {
+pub fn head_of(path: &str, length: usize) -> String {
     format!("POST {path} HTTP/1.1\r\nHost: test\r\nContent-Length: {length}\r\n\r\n")
 }
 
-fn signal(pid: u32, signal: nix::sys::signal::Signal) {
+pub fn signal(pid: u32, signal: nix::sys::signal::Signal) {
     let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap());
     nix::sys::signal::kill(pid, signal).unwrap();
 }
@@ -383,48 +383,6 @@ fn line_09b_a_long_answer_is_streamed_within_a_limit() {
 }
 
 #[test]
-fn line_08_draining_says_so_and_closes_after_the_delay() {
-    let (mut server, _folder) = start("[http]\ndrain_delay_ms = 1500\n");
-    server.add_linked("m", GENEROUS_SLO_US);
-    let mut kept = Http::new(server.query);
-    assert_eq!(kept.request("GET", "/readyz", "").unwrap().0, 200);
-    let idle = connect(server.query);
-    signal(server.pid(), nix::sys::signal::Signal::SIGTERM);
-    until("it is not ready", || {
-        (Http::new(server.query).request("GET", "/readyz", "").unwrap().0 == 503).then_some(())
-    });
-    let body = "{\"input\":[1.5]}";
-    let mut stream = connect(server.query);
-    stream.write_all(format!("{}{body}", head_of("/m/predict", body.len())).as_bytes()).unwrap();
-    let answer = rest(stream).to_lowercase();
-    assert!(answer.starts_with("http/1.1 200 "), "{answer}");
-    assert!(answer.contains("connection: close"), "{answer}");
-    assert_eq!(rest(idle), "", "an idle connection is closed in silence");
-    until("it ends", || (!server.is_up()).then_some(()));
-}
-
-#[test]
-fn line_08_a_query_under_way_does_not_outlive_the_patience_of_a_stop() {
-    let (mut server, _folder) = start(
-        "[http]\ndrain_delay_ms = 0\nshutdown_timeout_ms = 500\n[serving]\nattempts_max = 1\n",
-    );
-    server.add_linked("m", GENEROUS_SLO_US);
-    let container = server.noop("m");
-    server.await_replicas("m", 1);
-    signal(container.0.id(), nix::sys::signal::Signal::SIGSTOP);
-    let body = "{\"input\":[1.5]}";
-    let mut waiting = connect(server.query);
-    waiting.write_all(format!("{}{body}", head_of("/m/predict", body.len())).as_bytes()).unwrap();
-    until("it is being answered", || {
-        (server.metric("clipper_http_connections{frontend=\"query\"}") >= 1.0).then_some(())
-    });
-    let start = Instant::now();
-    signal(server.pid(), nix::sys::signal::Signal::SIGTERM);
-    until("it ends", || (!server.is_up()).then_some(()));
-    assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
-}
-
-#[test]
 fn line_11c_a_default_output_has_a_limit() {
     let (server, _folder) = start("");
     let body = serde_json::json!({
@@ -455,78 +413,4 @@ fn line_11c_a_large_page_of_metrics_is_sent_while_it_is_made() {
     println!("a page of {} MB took {held:.0} MB", page.len() / 1_000_000);
     assert!(page.len() > 10_000_000, "{} bytes", page.len());
     assert!(held < 12.0, "{held} MB for a page of {} bytes", page.len());
-}
-
-/// nginx with two upstreams, in the foreground.
-fn balancer(folder: &std::path::Path, upstreams: [SocketAddr; 2]) -> (Process, SocketAddr) {
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let place = folder.display();
-    let [one, other] = upstreams;
-    let config = format!(
-        "daemon off; master_process off; pid {place}/nginx.pid; error_log {place}/error.log;\n\
-         events {{ worker_connections 512; }}\n\
-         http {{ access_log off; client_body_temp_path {place}/b; proxy_temp_path {place}/p;\n\
-         fastcgi_temp_path {place}/f; uwsgi_temp_path {place}/u; scgi_temp_path {place}/s;\n\
-         upstream clipper {{ server {one} fail_timeout=1s; server {other} fail_timeout=1s;\n\
-         keepalive 32; }}\n\
-         server {{ listen {free}; location / {{ proxy_pass http://clipper;\n\
-         proxy_http_version 1.1; proxy_set_header Connection \"\"; }} }} }}\n"
-    );
-    let file = folder.join("nginx.conf");
-    std::fs::write(&file, config).unwrap();
-    let nginx = ["nginx", "/usr/sbin/nginx"].into_iter().find_map(|program| {
-        let mut nginx = std::process::Command::new(program);
-        nginx
-            .arg("-c")
-            .arg(&file)
-            .arg("-p")
-            .arg(folder)
-            .stderr(std::process::Stdio::null())
-            .spawn()
-            .ok()
-    });
-    let nginx = Process(nginx.expect("nginx, which scripts/test.sh installs"));
-    until("nginx listens", || TcpStream::connect(free).ok());
-    (nginx, free)
-}
-
-#[test]
-fn line_08_a_restart_behind_nginx_costs_no_request() {
-    let config = "[http]\ndrain_delay_ms = 1000\n";
-    let (mut first, _folder_1) = start(config);
-    let (second, _folder_2) = start(config);
-    let mut models = Vec::new();
-    for server in [&first, &second] {
-        server.add_linked("m", GENEROUS_SLO_US);
-        models.push(server.noop("m"));
-        server.await_replicas("m", 1);
-    }
-    let folder = tempfile::tempdir().unwrap();
-    let (_nginx, front) = balancer(folder.path(), [first.query, second.query]);
-    let stop = Arc::new(AtomicBool::new(false));
-    let clients: Vec<_> = (0..4)
-        .map(|client| {
-            let stop = Arc::clone(&stop);
-            std::thread::spawn(move || {
-                let (mut http, mut answered) = (Http::new(front), 0);
-                while !stop.load(Ordering::Relaxed) {
-                    let body = format!("{{\"input\":[{client}.{answered}]}}");
-                    let (status, text) = http.request("POST", "/m/predict", &body).unwrap();
-                    assert_eq!(status, 200, "after {answered} answers: {text}");
-                    answered += 1;
-                }
-                answered
-            })
-        })
-        .collect();
-    signal(first.pid(), nix::sys::signal::Signal::SIGTERM);
-    until("the first has stopped", || (!first.is_up()).then_some(()));
-    // Some more by the other alone.
-    for n in 0..100 {
-        let (status, _) = post(front, "/m/predict", &format!("{{\"input\":[9.{n}]}}"));
-        assert_eq!(status, 200);
-    }
-    stop.store(true, Ordering::Relaxed);
-    let answered: usize = clients.into_iter().map(|client| client.join().unwrap()).sum();
-    println!("{answered} requests through nginx, none failed");
 }

@@ -3,6 +3,7 @@
 mod chaos;
 mod config;
 mod dispatch;
+mod draining;
 #[cfg(feature = "onnx")]
 mod engine;
 mod http;
