@@ -51,7 +51,8 @@ fn line_08_a_query_under_way_does_not_outlive_the_patience_of_a_stop() {
     assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
 }
 
-/// nginx with two upstreams, in the foreground.
+/// nginx with two upstreams, in the foreground. A query can be asked again elsewhere, which nginx
+/// does with a POST only where it is told so.
 fn balancer(folder: &std::path::Path, upstreams: [SocketAddr; 2]) -> (Process, SocketAddr) {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let place = folder.display();
@@ -64,6 +65,7 @@ fn balancer(folder: &std::path::Path, upstreams: [SocketAddr; 2]) -> (Process, S
          upstream clipper {{ server {one} fail_timeout=1s; server {other} fail_timeout=1s;\n\
          keepalive 32; }}\n\
          server {{ listen {free}; location / {{ proxy_pass http://clipper;\n\
+         proxy_next_upstream error timeout non_idempotent;\n\
          proxy_http_version 1.1; proxy_set_header Connection \"\"; }} }} }}\n"
     );
     let file = folder.join("nginx.conf");
