@@ -123,12 +123,6 @@ fn fault(server: &Served, number: usize) {
     }
 }
 
-fn peak_mb(pid: u32) -> f64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1024.0
-}
-
 #[test]
 #[ignore = "minutes of faults; docs/robustness.md has the command"]
 fn faults_of_processes_under_load() {
@@ -162,7 +156,7 @@ fn faults_of_processes_under_load() {
     await_answer(&server);
     server.await_replicas("m", REPLICAS);
     let worst = Duration::from_micros(seen.worst_us.load(Ordering::Relaxed));
-    let peak = peak_mb(server.pid());
+    let peak = server.peak_mb();
     println!(
         "{faults} faults: {} predictions, {} defaults with a reason, none crossed; worst answer \
          {worst:?} with an objective of {SLO:?}; memory peak {peak:.0} MB; {} starts; {} lines \

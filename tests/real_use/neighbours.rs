@@ -7,22 +7,23 @@
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::e2e::support::{descendants_of, is_running, python, signal};
-use crate::support::served::{Http, Process, until};
+use crate::support::served::{Http, Served, until};
 
 /// The latency objective, and what an answer may take beyond it.
 const SLO: Duration = Duration::from_millis(250);
 const LATE: Duration = Duration::from_millis(260);
-const REPLICAS: usize = 4;
+const REPLICAS: u32 = 4;
 const CLIENTS: usize = 16;
 /// Requests a second of all clients: what two cores answer beside the replicas they restart.
 const RATE: f64 = 3_400.0;
@@ -71,21 +72,12 @@ struct Seen {
     stop: AtomicBool,
 }
 
-struct Server {
-    process: Process,
-    query: SocketAddr,
-    management: SocketAddr,
-    metrics: SocketAddr,
-    rpc: SocketAddr,
-    /// Nobody reads the log any more.
-    deaf: Arc<AtomicBool>,
-}
-
 fn size(variable: &str, default: usize) -> usize {
     std::env::var(variable).map_or(default, |text| text.parse().unwrap())
 }
 
-fn start(folder: &Path) -> Server {
+/// The server, and what ends the reading of its log.
+fn start(folder: &Path) -> (Served, Arc<AtomicBool>) {
     std::fs::write(folder.join("chaos.py"), MODEL).unwrap();
     let config = format!(
         "[http]\nquery_workers = 2\n\n[containers]\nrestart_backoff_max_ms = 1000\n\n\
@@ -99,76 +91,25 @@ fn start(folder: &Path) -> Server {
         SLO.as_micros(),
         python().display(),
     );
-    let file = folder.join("clipper.toml");
-    std::fs::write(&file, config).unwrap();
-    let mut child = Command::new(crate::binary())
-        .args(["serve", "--query-addr", "127.0.0.1:0", "--management-addr", "127.0.0.1:0"])
-        .args(["--metrics-addr", "127.0.0.1:0", "--rpc-addr", "tcp://127.0.0.1:0"])
-        .args(["--log-format", "json", "--config"])
-        .arg(&file)
-        .arg("--data-dir")
-        .arg(folder.join("data"))
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut log = BufReader::new(child.stderr.take().unwrap());
-    let mut line = String::new();
-    while !line.contains("\"listening\"") {
-        line.clear();
-        assert!(log.read_line(&mut line).unwrap() > 0, "the server ended");
-    }
+    let (log, stderr) = std::io::pipe().unwrap();
     let deaf = Arc::new(AtomicBool::new(false));
     let stop_reading = Arc::clone(&deaf);
     std::thread::spawn(move || {
-        let mut line = Vec::new();
+        let (mut log, mut line) = (BufReader::new(log), Vec::new());
         while !stop_reading.load(SeqCst) && log.read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
             line.clear();
         }
     });
-    let said: Value = serde_json::from_str(&line).unwrap();
-    let addr = |key: &str| {
-        let text = said[key].as_str().unwrap();
-        let text = text.trim_start_matches("http://").trim_start_matches("tcp://");
-        text.trim_end_matches("/metrics").parse().unwrap()
-    };
-    Server {
-        query: addr("query"),
-        management: addr("management"),
-        metrics: addr("metrics"),
-        rpc: addr("rpc"),
-        process: Process(child),
-        deaf,
-    }
+    (Served::start_unheard(OwnedFd::from(stderr).into(), &config, folder), deaf)
 }
 
-impl Server {
-    /// The processes that hold the model.
-    fn replicas(&self) -> Vec<u32> {
-        let all = descendants_of(self.process.0.id());
-        let is_model = |pid: &u32| {
-            std::fs::read(format!("/proc/{pid}/cmdline"))
-                .is_ok_and(|line| String::from_utf8_lossy(&line).contains("chaos.py"))
-        };
-        all.into_iter().filter(is_model).collect()
-    }
-
-    fn serving(&self) -> usize {
-        let Ok((_, text)) = Http::new(self.metrics).request("GET", "/metrics", "") else {
-            return 0;
-        };
-        let sample = "clipper_replicas{model=\"chaos\",version=\"1\"} ";
-        let value = text.lines().find_map(|line| line.strip_prefix(sample));
-        value.and_then(|value| value.parse().ok()).unwrap_or(0)
-    }
-
-    fn peak_mb(&self) -> f64 {
-        let status = format!("/proc/{}/status", self.process.0.id());
-        let status = std::fs::read_to_string(status).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1024.0
-    }
+/// The processes that hold the model.
+fn replicas(server: &Served) -> Vec<u32> {
+    let is_model = |pid: &u32| {
+        std::fs::read(format!("/proc/{pid}/cmdline"))
+            .is_ok_and(|line| String::from_utf8_lossy(&line).contains("chaos.py"))
+    };
+    descendants_of(server.pid()).into_iter().filter(is_model).collect()
 }
 
 fn client(query: SocketAddr, number: usize, requests: usize, seen: &Seen) {
@@ -234,8 +175,8 @@ fn be_a_stranger(rpc: SocketAddr, seen: &Seen) {
 }
 
 /// Does `fault` to one of the replicas.
-fn inflict(server: &Server, folder: &Path, fault: Fault, nth: usize) {
-    let replicas = server.replicas();
+fn inflict(server: &Served, folder: &Path, fault: Fault, nth: usize) {
+    let replicas = replicas(server);
     let Some(pid) = replicas.get(nth % replicas.len().max(1)).copied() else { return };
     let order = |text: &str| std::fs::write(folder.join(format!("order-{pid}")), text).unwrap();
     // One that has just died by itself takes no signal.
@@ -279,10 +220,9 @@ fn faults_of_every_kind_cross_nothing_and_lose_nothing() {
     let requests = size("CLIPPER_CHAOS_REQUESTS", 8_000);
     let full = faults >= 300;
     let folder = tempfile::tempdir().unwrap();
-    let server = start(folder.path());
-    until("all replicas serve", || (server.serving() == REPLICAS).then_some(()));
+    let (server, deaf) = start(folder.path());
+    server.await_replicas("chaos", REPLICAS);
     let seen = Seen::default();
-    let inflicted = AtomicUsize::new(0);
     let started = Instant::now();
     std::thread::scope(|scope| {
         scope.spawn(|| send_large_bodies(server.query, &seen));
@@ -300,9 +240,8 @@ fn faults_of_every_kind_cross_nothing_and_lose_nothing() {
             let due = (requests * (nth + 1) / (faults + 1)) as u64;
             until("the load runs", || (seen.answered.load(SeqCst) >= due).then_some(()));
             inflict(&server, folder.path(), FAULTS[nth % FAULTS.len()], nth);
-            inflicted.fetch_add(1, SeqCst);
             if nth == faults / 2 {
-                server.deaf.store(true, SeqCst);
+                deaf.store(true, SeqCst);
             }
         }
         for client in clients {
@@ -310,11 +249,10 @@ fn faults_of_every_kind_cross_nothing_and_lose_nothing() {
         }
         seen.stop.store(true, SeqCst);
     });
-    until("every replica is back", || (server.serving() == REPLICAS).then_some(()));
+    server.await_replicas("chaos", REPLICAS);
     println!(
-        "{} faults, {} requests in {:.0?}: {} crossed, {} late (slowest {} us), {} defaults of \
-         which {} without a reason, {} without an answer of status 200; peak {:.0} MB",
-        inflicted.load(SeqCst),
+        "{faults} faults, {} requests in {:.0?}: {} crossed, {} late (slowest {} us), {} \
+         defaults of which {} without a reason, {} without an answer of status 200; peak {:.0} MB",
         seen.answered.load(SeqCst),
         started.elapsed(),
         seen.crossed.load(SeqCst),

@@ -156,46 +156,30 @@ macro_rules! converted {
     }};
 }
 
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_lossless,
+    clippy::unnecessary_cast,
+    clippy::useless_conversion,
+    trivial_numeric_casts,
+    reason = "what a model is given must have the type that it takes"
+)]
 impl Elements {
     /// `integers` as elements of another type.
     #[must_use]
-    #[allow(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        clippy::cast_lossless,
-        clippy::unnecessary_cast,
-        trivial_numeric_casts,
-        reason = "what a model is given must have the type that it takes"
-    )]
     pub fn from_integers(integers: impl Iterator<Item = i32>, element: Element) -> Self {
         converted!(integers, element)
     }
 
     /// `floats` as elements of another type.
     #[must_use]
-    #[allow(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        clippy::cast_lossless,
-        clippy::unnecessary_cast,
-        trivial_numeric_casts,
-        reason = "what a model is given must have the type that it takes"
-    )]
     pub fn from_floats(floats: impl Iterator<Item = f32>, element: Element) -> Self {
         converted!(floats, element)
     }
 
     /// `doubles` as elements of another type.
     #[must_use]
-    #[allow(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        clippy::cast_lossless,
-        clippy::unnecessary_cast,
-        clippy::useless_conversion,
-        trivial_numeric_casts,
-        reason = "what a model is given must have the type that it takes"
-    )]
     pub fn from_doubles(doubles: impl Iterator<Item = f64>, element: Element) -> Self {
         converted!(doubles, element)
     }
