@@ -339,12 +339,12 @@ impl Handler<ContainerStated> for ContainerPool {
         let Some(registered) = self.models.get_mut(&model) else { return };
         let before = registered.build.replace(build.clone());
         if let Some(before) = before.filter(|before| *before != build) {
+            self.plane.cache.retire(registered.handle.serial);
             warn!(
                 %model, %replica, %before, now = %build,
-                "the replica runs another build of the same version: the version's answers leave \
+                "the replica runs another build of the same version: the version's answers left \
                  the cache; give new code a new version, so that answers of both are never mixed"
             );
-            self.plane.cache.retire(registered.handle.serial);
         }
     }
 }
