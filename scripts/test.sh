@@ -80,7 +80,8 @@ make_venv() {
             python3 -m venv --without-pip .venv >&2
         fi
     fi
-    venv_pip install -r "$requirements"
+    # Most modules are never imported: those that are get compiled then.
+    venv_pip install --no-compile -r "$requirements"
     venv_pip install --no-deps -r "$requirements_alone"
     venv_is_ready || { say ".venv lacks what $requirements names"; exit 1; }
 }
@@ -100,16 +101,22 @@ export CLIPPER_TEST_PYTHON="$PWD/$venv_python"
 export CARGO_TERM_COLOR=never
 
 log=$(mktemp)
-trap 'rm -f "$log"' EXIT
+other=$(mktemp)
+trap 'rm -f "$log" "$other"' EXIT
 failed=0
 
 cargo test --locked --workspace --no-fail-fast "$@" 2>&1 | tee "$log" || failed=1
-# Each of its own: both have a conftest.py. The second uses the binary that was built above.
-for folder in python/tests tests/system; do
-    printf '     Running %s\n' "$folder" | tee -a "$log"
-    PYTHONPATH="$PWD/python/src" "$venv_python" -m pytest -p no:cacheprovider -rs \
-        "$folder" 2>&1 | tee -a "$log" || failed=1
-done
+# Each of its own, because both have a conftest.py, and both at once: they wait more than they compute.
+# The second uses the binary that was built above.
+python_tests() {
+    PYTHONPATH="$PWD/python/src" "$venv_python" -m pytest -p no:cacheprovider -rs "$1"
+}
+python_tests python/tests >"$other" 2>&1 &
+beside=$!
+printf '     Running tests/system\n' | tee -a "$log"
+python_tests tests/system 2>&1 | tee -a "$log" || failed=1
+wait "$beside" || failed=1
+{ printf '     Running python/tests\n' && cat "$other"; } | tee -a "$log"
 
 # The runners' own summary lines once more, each under the name of what it sums up.
 say summary
