@@ -1,6 +1,6 @@
 //! Every message that crosses data-plane actors, grouped by receiver.
 //!
-//! Metadata messages (`Execute`, `Subscribe`, `Published`) stand in [`super::catalog`].
+//! Metadata messages (`Execute`, `Subscribe`, `Published`) stand in [`super::catalog::writer`].
 
 use std::sync::Arc;
 
@@ -8,10 +8,10 @@ use actix::{Addr, Message};
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::batcher::Batcher;
-use super::container::Container;
-use super::directory::{ModelEntry, ModelHandle};
-use super::prediction::{AppFacts, Prediction};
+use super::apps::prediction::{AppFacts, Prediction};
+use super::models::batcher::Batcher;
+use super::plane::directory::{ModelEntry, ModelHandle};
+use super::replica::container::Container;
 use crate::metrics::RpcEnd;
 use crate::rpc::listener::{NotTaken, Refused, Registration, WhyNot};
 use clipper_clock::Instant;

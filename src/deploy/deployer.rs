@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
-use crate::actors::container_pool::ContainerPool;
-use crate::actors::data_plane::DataPlane;
-use crate::actors::kept::Kept;
+use crate::actors::plane::data_plane::DataPlane;
+use crate::actors::pool::container_pool::ContainerPool;
+use crate::actors::supervision::kept::Kept;
 use crate::config::ManagementConfig;
 use crate::store::{CatalogView, SharedWriter};
 use clipper_domain::{Deployment, Input};

@@ -17,7 +17,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::budget::{Budget, Held};
 use super::errors::{self, ApiError, MODEL};
-use crate::actors::prediction::{Answers, QueryAnswer};
+use crate::actors::apps::prediction::{Answers, QueryAnswer};
 use clipper_scheduling::output::Output;
 
 /// Limits on answers.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
-use crate::actors::redis_watcher::{Availability, RedisMetadata};
+use crate::actors::redis::watcher::{Availability, RedisMetadata};
 use crate::http::health::{Condition, Readiness};
 use crate::http::management::ports::{CatalogRead, Metadata};
 use crate::metrics::Metrics;

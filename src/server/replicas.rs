@@ -2,8 +2,9 @@
 
 use futures_util::future::BoxFuture;
 
-use crate::actors::container_pool::{ContainerInfo, ContainerList, ContainerPool};
-use crate::actors::kept::Kept;
+use crate::actors::pool::container_pool::ContainerPool;
+use crate::actors::pool::list::{ContainerInfo, ContainerList};
+use crate::actors::supervision::kept::Kept;
 use crate::http::management::ports::{Containers, RestartReplicas};
 use crate::store::ChangeError;
 

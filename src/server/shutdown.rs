@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
-use crate::actors::container_pool::ContainerPool;
-use crate::actors::file_sd::FileSd;
-use crate::actors::kept::Kept;
-use crate::actors::learned::LearnedCurves;
 use crate::actors::messages::StopChildren;
-use crate::actors::redis_watcher::RedisMetadata;
+use crate::actors::plane::learned::LearnedCurves;
+use crate::actors::pool::container_pool::ContainerPool;
+use crate::actors::pool::file_sd::FileSd;
+use crate::actors::redis::watcher::RedisMetadata;
+use crate::actors::supervision::kept::Kept;
 use crate::http::health::Readiness;
 use crate::http::serve::Frontend;
 use crate::store::Journal;

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use tracing::warn;
 
-use crate::actors::feedback::FeedbackLog;
-use crate::actors::redis_watcher::RedisMetadata;
+use crate::actors::apps::feedback::FeedbackLog;
+use crate::actors::redis::watcher::RedisMetadata;
 use crate::http::management::ports::PolicyStates;
 use crate::store::policy_state::{self, PolicyStateStore, Put};
 use clipper_domain::AppName;

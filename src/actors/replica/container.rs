@@ -18,16 +18,16 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tracing::{debug, debug_span, info, trace, warn};
 
-use super::batcher::Batcher;
-use super::container_pool::ContainerPool;
-use super::control;
-use super::data_plane::DataPlane;
-use super::directory::ModelHandle;
 use super::landing::Landing;
-use super::messages::{
+use crate::actors::messages::{
     Attach, BatchDone, CloseContainer, ContainerEnded, ContainerStated, Detach, GiveUp,
     ReplicaLeft, ReplicaReady, RunBatch,
 };
+use crate::actors::models::batcher::Batcher;
+use crate::actors::plane::data_plane::DataPlane;
+use crate::actors::plane::directory::ModelHandle;
+use crate::actors::pool::container_pool::ContainerPool;
+use crate::actors::supervision::control;
 use crate::logging::outsiders;
 use crate::metrics::RpcEnd;
 use crate::rpc::listener::{self, Place};

@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use futures_util::stream::{self, Stream};
 use parking_lot::RwLock;
 
-use super::batcher::Batcher;
+use crate::actors::models::batcher::Batcher;
 use crate::metrics::ModelMetrics;
 use clipper_domain::{ModelName, ModelSpec, ModelVersion};
 use clipper_scheduling::dispatch::Arrival;

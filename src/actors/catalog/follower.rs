@@ -18,8 +18,8 @@ use futures_util::StreamExt as _;
 use tokio::sync::oneshot;
 use tracing::{error, warn};
 
-use super::catalog::{CatalogWriter, Changes, Subscribe, Subscribed};
-use super::kept::Kept;
+use super::writer::{CatalogWriter, Changes, Subscribe, Subscribed};
+use crate::actors::supervision::kept::Kept;
 use crate::store::projection::{Catalog, Effect};
 use crate::store::served::{Served, reconcile};
 

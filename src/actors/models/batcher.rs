@@ -9,13 +9,13 @@ use std::time::Duration;
 use actix::prelude::*;
 use tracing::debug;
 
-use super::control;
-use super::data_plane::DataPlane;
-use super::directory::{ModelHandle, Waiting};
 use super::dispatching::{Arrivals, Dispatching};
-use super::messages::{BatchDone, BatcherEnded, ReplicaLeft, ReplicaReady, StopBatcher};
 use super::model::Model;
 use super::spin::Spin;
+use crate::actors::messages::{BatchDone, BatcherEnded, ReplicaLeft, ReplicaReady, StopBatcher};
+use crate::actors::plane::data_plane::DataPlane;
+use crate::actors::plane::directory::{ModelHandle, Waiting};
+use crate::actors::supervision::control;
 use clipper_clock::{self as clock, Instant};
 use clipper_scheduling::dispatch::Event;
 use clipper_scheduling::spin_wait::SpinWait;

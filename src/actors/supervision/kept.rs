@@ -13,7 +13,7 @@ use futures_util::Stream;
 use tokio::sync::{oneshot, watch};
 use tracing::{error, warn};
 
-use super::supervisor::{RestartBudget, Verdict};
+use super::budget::{RestartBudget, Verdict};
 use crate::metrics::Metrics;
 use clipper_clock as clock;
 

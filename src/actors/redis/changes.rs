@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use tokio::sync::oneshot;
 use tracing::error;
 
-use super::catalog::{Acknowledged, Execute};
-use super::redis_session::{Announcement, Session};
+use super::session::{Announcement, Session};
+use crate::actors::catalog::writer::{Acknowledged, Execute};
 use crate::store::ChangeError;
 use crate::store::event::{Event, Origin};
 use crate::store::redis::client::{ANNOUNCEMENTS, LinkError};

@@ -9,16 +9,16 @@ use actix::prelude::*;
 use futures_util::future::LocalBoxFuture;
 use tracing::{error, info, warn};
 
-use super::catalog::CatalogWriter;
-use super::container_pool::ContainerPool;
-use super::control;
-use super::data_plane::DataPlane;
-use super::directory::ModelHandle;
-use super::follower::{self, Followed};
-use super::kept::{Kept, Replaced};
-use super::messages::{AwaitBatcher, ModelChange, ModelEnded, ModelsChanged, RetireModel};
 use super::model::Model;
-use super::supervisor::{RestartBudget, Verdict};
+use crate::actors::catalog::follower::{self, Followed};
+use crate::actors::catalog::writer::CatalogWriter;
+use crate::actors::messages::{AwaitBatcher, ModelChange, ModelEnded, ModelsChanged, RetireModel};
+use crate::actors::plane::data_plane::DataPlane;
+use crate::actors::plane::directory::ModelHandle;
+use crate::actors::pool::container_pool::ContainerPool;
+use crate::actors::supervision::budget::{RestartBudget, Verdict};
+use crate::actors::supervision::control;
+use crate::actors::supervision::kept::{Kept, Replaced};
 use crate::store::projection::Effect;
 use crate::store::served::Served;
 use clipper_clock as clock;
@@ -111,7 +111,7 @@ impl Models {
     }
 
     #[cfg(test)]
-    pub(super) fn actor(&self, id: &ModelId) -> Option<Addr<Model>> {
+    pub(in crate::actors) fn actor(&self, id: &ModelId) -> Option<Addr<Model>> {
         self.running.get(id).map(|running| running.actor.clone())
     }
 

@@ -12,7 +12,7 @@ use actix::prelude::*;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::container::Container;
+use crate::actors::replica::container::Container;
 use crate::children::Probation;
 use clipper_domain::{InputType, ModelId, ReplicaId, Replicas};
 

@@ -6,16 +6,16 @@ use std::sync::Arc;
 use actix::prelude::*;
 use smallvec::SmallVec;
 
-use super::control;
-use super::data_plane::DataPlane;
-use super::directory::{ModelEntry, ModelHandle};
 use super::feedback::FeedbackQueue;
-use super::messages::{
+use super::prediction::{AppFacts, Prediction, Progress};
+use super::router::Router;
+use crate::actors::messages::{
     AppEnded, AskFacts, Predict, QueryRefused, Recorded, Redefine, Relink, RequestBody, StopApp,
     Update,
 };
-use super::prediction::{AppFacts, Prediction, Progress};
-use super::router::Router;
+use crate::actors::plane::data_plane::DataPlane;
+use crate::actors::plane::directory::{ModelEntry, ModelHandle};
+use crate::actors::supervision::control;
 use clipper_clock::Instant;
 use clipper_scheduling::cache::Lookup;
 use clipper_scheduling::dispatch::{AppId, Arrival, Share};

@@ -11,18 +11,18 @@ use std::time::Duration;
 use actix::prelude::*;
 use tracing::{error, info, warn};
 
-use super::container::{Container, Identity};
-pub use super::container_list::{ContainerInfo, ContainerList};
-use super::control;
-use super::data_plane::DataPlane;
-use super::directory::ModelHandle;
-use super::kept::Lifeline;
-use super::messages::{
+use super::list::{ContainerInfo, ContainerList};
+use super::trial::{EndTrial, GrowTrial, StartTrial, Trial, TrialLink};
+use crate::actors::messages::{
     Attach, BatcherReady, CloseContainer, ContainerEnded, ContainerStated, Detach, ModelChange,
     ModelsChanged, Register, RegistrationRefused, RestartReplicas, StopChildren,
 };
-use super::models::DataArbiters;
-use super::trial::{EndTrial, GrowTrial, StartTrial, Trial, TrialLink};
+use crate::actors::models::registry::DataArbiters;
+use crate::actors::plane::data_plane::DataPlane;
+use crate::actors::plane::directory::ModelHandle;
+use crate::actors::replica::container::{Container, Identity};
+use crate::actors::supervision::control;
+use crate::actors::supervision::kept::Lifeline;
 use crate::children::{Children, SeatRef};
 use crate::logging::outsiders;
 use crate::metrics::RpcEnd;
@@ -37,7 +37,7 @@ const SWEEP: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 struct Registered {
     handle: Arc<ModelHandle>,
-    batcher: Option<Addr<super::batcher::Batcher>>,
+    batcher: Option<Addr<crate::actors::models::batcher::Batcher>>,
     /// The last one that a replica has stated.
     build: Option<Build>,
 }
@@ -263,7 +263,7 @@ impl ContainerPool {
     }
 
     #[cfg(test)]
-    pub(super) fn containers(&self, id: &ModelId) -> Vec<Addr<Container>> {
+    pub(in crate::actors) fn containers(&self, id: &ModelId) -> Vec<Addr<Container>> {
         let replicas = self.replicas.get(id).into_iter().flat_map(BTreeMap::values);
         replicas.map(|replica| replica.container.clone()).collect()
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use smallvec::SmallVec;
 use tracing::{Instrument as _, debug, debug_span};
 
-use super::data_plane::Permit;
+use crate::actors::plane::data_plane::Permit;
 use crate::metrics::{AppMetrics, Outcome};
 use clipper_clock::{self as clock, Instant};
 use clipper_domain::{AppSpec, OnModelError};

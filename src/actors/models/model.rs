@@ -6,16 +6,16 @@ use actix::prelude::*;
 use tracing::{error, warn};
 
 use super::batcher::Batcher;
-use super::container_pool::ContainerPool;
-use super::control;
-use super::data_plane::DataPlane;
-use super::directory::ModelHandle;
-use super::kept::Kept;
-use super::messages::{
+use super::registry::Models;
+use crate::actors::messages::{
     AwaitBatcher, BatcherEnded, BatcherReady, ModelEnded, RetireModel, StopBatcher,
 };
-use super::models::Models;
-use super::supervisor::{RestartBudget, Verdict};
+use crate::actors::plane::data_plane::DataPlane;
+use crate::actors::plane::directory::ModelHandle;
+use crate::actors::pool::container_pool::ContainerPool;
+use crate::actors::supervision::budget::{RestartBudget, Verdict};
+use crate::actors::supervision::control;
+use crate::actors::supervision::kept::Kept;
 use clipper_clock as clock;
 use clipper_scheduling::dispatch::Arrival;
 use clipper_scheduling::flight::Flight;

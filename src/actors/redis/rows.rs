@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tracing::warn;
 
-use super::container_list::{ContainerInfo, ContainerList};
+use crate::actors::pool::list::{ContainerInfo, ContainerList};
 use crate::store::redis::client::{Link, LinkError};
 use crate::store::redis::marker::{Memory, Remembered, slot_key};
 use crate::store::redis::tables::{ContainerRow, Key, Table, container_fields, decode_container};

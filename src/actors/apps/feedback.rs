@@ -11,9 +11,9 @@ use actix::prelude::*;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tracing::error;
 
-use super::catalog::CatalogWriter;
-use super::follower::{self, Followed};
-use super::kept::{Kept, Lifeline};
+use crate::actors::catalog::follower::{self, Followed};
+use crate::actors::catalog::writer::CatalogWriter;
+use crate::actors::supervision::kept::{Kept, Lifeline};
 use crate::store::projection::Effect;
 use crate::store::served::Served;
 use clipper_domain::AppName;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tracing::{debug, trace};
 
-use super::data_plane::DataPlane;
+use crate::actors::plane::data_plane::DataPlane;
 use clipper_rpc::receive::Held;
 use clipper_scheduling::flight::Flight;
 use clipper_scheduling::output::Output;

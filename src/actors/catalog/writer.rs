@@ -15,7 +15,7 @@
 //! Supervision: the actor keeps nothing that the store does not have. After a panic [`Kept`] makes
 //! a new one on the same [`Journal`]; subscribers of the old one subscribe again.
 //!
-//! [`Kept`]: super::kept::Kept
+//! [`Kept`]: crate::actors::supervision::kept::Kept
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +24,7 @@ use actix::prelude::*;
 use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::kept::{Kept, Lifeline};
+use crate::actors::supervision::kept::{Kept, Lifeline};
 use crate::config::JournalConfig;
 use crate::store::event::{Envelope, Event, Origin};
 use crate::store::journal::Change;
@@ -420,7 +420,7 @@ impl MetadataWriter for Kept<CatalogWriter> {
 }
 
 /// What an asker is told of what a writer has answered, if it still lives.
-pub(super) fn acknowledged(
+pub(in crate::actors) fn acknowledged(
     answer: Result<Result<Acknowledged, ChangeError>, MailboxError>,
 ) -> Result<(), ChangeError> {
     let ended = |_| ChangeError::unavailable("the metadata writer is being restarted");
@@ -450,5 +450,5 @@ impl Handler<Subscribe> for CatalogWriter {
 }
 
 #[cfg(test)]
-#[path = "catalog_tests.rs"]
+#[path = "writer_tests.rs"]
 mod tests;

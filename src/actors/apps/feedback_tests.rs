@@ -5,8 +5,8 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 
 use super::*;
-use crate::actors::catalog::Execute;
-use crate::actors::supervisor::RestartBudget;
+use crate::actors::catalog::writer::Execute;
+use crate::actors::supervision::budget::RestartBudget;
 use crate::config::{Config, JournalConfig};
 use crate::metrics::Metrics;
 use crate::store::Journal;

@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use actix::Addr;
 
-use super::container::Container;
-use super::control;
-use super::data_plane::DataPlane;
-use super::directory::ModelHandle;
-use super::messages::{GiveUp, ReplicaReady, RunBatch};
+use crate::actors::messages::{GiveUp, ReplicaReady, RunBatch};
+use crate::actors::plane::data_plane::DataPlane;
+use crate::actors::plane::directory::ModelHandle;
+use crate::actors::replica::container::Container;
+use crate::actors::supervision::control;
 use clipper_clock::Instant;
 use clipper_domain::ReplicaId;
 use clipper_scheduling::dispatch::{Action, Arrival, Count, Departure, Dispatcher, Event};

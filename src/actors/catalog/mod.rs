@@ -1,0 +1,4 @@
+//! The metadata: its one writer, and how everybody else follows it.
+
+pub mod follower;
+pub mod writer;

@@ -1,0 +1,6 @@
+//! Who is connected: replicas, their list, those that are tried out, and where their metrics are.
+
+pub mod container_pool;
+pub mod file_sd;
+pub mod list;
+pub mod trial;

@@ -1,0 +1,11 @@
+//! The metadata and the list of replicas shared with others, in Redis.
+
+mod changes;
+mod keys;
+mod loss;
+mod malformed;
+mod notices;
+mod rows;
+pub mod session;
+mod states;
+pub mod watcher;
