@@ -5,26 +5,28 @@ mod metadata;
 mod process;
 mod replicas;
 mod shutdown;
+mod sockets;
 mod states;
 
 use std::collections::HashMap;
-use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use self::frontends::Frontends;
 use self::metadata::{Counted, meet_when_known};
 use self::process::StopRequest;
 use self::shutdown::Running;
+use self::sockets::Sockets;
 use self::states::States;
 use crate::actors::apps::feedback::{FeedbackKeeper, FeedbackLog, FeedbackQueue};
 use crate::actors::catalog::writer::CatalogWriter;
-use crate::actors::messages::Register;
-use crate::actors::models::registry::{Boot, DataArbiters, Models};
+use crate::actors::models::registry::{Boot, Models};
+use crate::actors::plane::arbiters::DataArbiters;
 use crate::actors::plane::data_plane::DataPlane;
 use crate::actors::plane::learned::LearnedCurves;
 use crate::actors::pool::container_pool::ContainerPool;
@@ -42,7 +44,6 @@ use crate::config::{Config, Deploy, Loaded};
 use crate::http::health::{Condition, Readiness};
 use crate::logging::{self, outsiders};
 use crate::metrics::{self, Metrics};
-use crate::rpc::listener::{self, NotTaken};
 use crate::store::policy_state::PolicyStateStore;
 use crate::store::sled::SledLog;
 use crate::store::{Journal, SharedWriter};
@@ -240,92 +241,6 @@ fn open_journal(config: &Config) -> Result<(Journal, PolicyStateStore), String> 
     let journal = Journal::start(Box::new(log), idle).map_err(|e| e.to_string())?;
     info!(data_dir = %config.data_dir.display(), events = report.last_seq, "journal replayed");
     Ok((journal, states))
-}
-
-/// All listening sockets, bound before anything is started: a port in use is a clear first error.
-struct Sockets {
-    query: TcpListener,
-    management: TcpListener,
-    metrics: TcpListener,
-    rpc: TcpListener,
-}
-
-impl Sockets {
-    fn bind(config: &Config) -> Result<Self, String> {
-        let backlog = i32::try_from(config.http.backlog).unwrap_or(i32::MAX);
-        let http = |key: &str, addr| listen(key, addr, backlog);
-        let rpc = config.rpc.addr.strip_prefix("tcp://").unwrap_or(&config.rpc.addr);
-        let rpc = rpc
-            .replace('*', "0.0.0.0")
-            .to_socket_addrs()
-            .ok()
-            .and_then(|mut addrs| addrs.next())
-            .ok_or_else(|| format!("rpc.addr: {} is no address", config.rpc.addr))?;
-        Ok(Self {
-            query: http("http.query_addr", config.http.query_addr)?,
-            management: http("http.management_addr", config.http.management_addr)?,
-            metrics: http("http.metrics_addr", config.http.metrics_addr)?,
-            rpc: listen("rpc.addr", rpc, backlog)?,
-        })
-    }
-
-    /// Where containers on this machine connect.
-    fn rpc_addr(&self) -> Result<SocketAddr, String> {
-        let mut addr = self.rpc.local_addr().map_err(|e| e.to_string())?;
-        if addr.ip().is_unspecified() {
-            addr.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
-        }
-        Ok(addr)
-    }
-
-    fn serve_rpc(
-        &self,
-        arbiter: &Arbiter,
-        plane: &DataPlane,
-        list: &ContainerList,
-        pool: &Kept<ContainerPool>,
-    ) -> Result<(), String> {
-        let socket = self.rpc.try_clone().map_err(|e| e.to_string())?;
-        let (query, management) = (self.query.local_addr(), self.management.local_addr());
-        let (query, management) =
-            (query.map_err(|e| e.to_string())?, management.map_err(|e| e.to_string())?);
-        let parts = listener::Parts {
-            config: plane.rpc.clone(),
-            metrics: Arc::clone(&plane.metrics),
-            unasked: plane.unasked.clone(),
-            known: list.clone(),
-            help: format!(
-                "This is the RPC port of clipper, where model containers connect with ZeroMQ; it \
-                 does not speak HTTP.\nApplications are queried at http://{query}/NAME/predict, \
-                 and the server is managed at http://{management}/admin/...\n"
-            ),
-        };
-        let pool = pool.clone();
-        let register = move |registration| {
-            let answer = pool.send(Register(registration));
-            async move { answer.await.unwrap_or_else(|error| Err(NotTaken::lost(error))) }
-        };
-        arbiter.spawn(async move {
-            match tokio::net::TcpListener::from_std(socket) {
-                Ok(socket) => listener::serve(socket, parts, register).await,
-                Err(error) => error!(%error, "the RPC port cannot be served"),
-            }
-        });
-        Ok(())
-    }
-}
-
-fn listen(key: &str, addr: SocketAddr, backlog: i32) -> Result<TcpListener, String> {
-    let bind = || {
-        let domain = socket2::Domain::for_address(addr);
-        let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None)?;
-        socket.set_reuse_address(true)?;
-        socket.bind(&addr.into())?;
-        socket.listen(backlog)?;
-        socket.set_nonblocking(true)?;
-        Ok::<TcpListener, std::io::Error>(socket.into())
-    };
-    bind().map_err(|error| format!("{key}: cannot listen on {addr}: {error}"))
 }
 
 fn launcher(rpc: SocketAddr, config: &Config) -> Result<Launcher, String> {

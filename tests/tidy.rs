@@ -1,5 +1,7 @@
 //! House rules that neither rustfmt nor clippy checks: layout, sizes, who may know whom.
 
+mod circles;
+
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::fs;
@@ -102,13 +104,17 @@ impl Source {
 
     /// Likewise, without what is compiled for tests only.
     fn shipped(&self) -> impl Iterator<Item = (usize, &str)> {
+        let lines = self.shipped_text().lines().count();
+        self.code().take_while(move |(n, _)| *n <= lines)
+    }
+
+    fn shipped_text(&self) -> &str {
         let end = if self.path.ends_with("tests.rs") {
             0
         } else {
             self.text.find("#[cfg(test)]\nmod tests {").unwrap_or(self.text.len())
         };
-        let lines = self.text[..end].lines().count();
-        self.code().take_while(move |(n, _)| *n <= lines)
+        &self.text[..end]
     }
 
     /// Whether it is part of a crate that is shipped.

@@ -37,7 +37,6 @@
 
 pub mod apps;
 pub mod catalog;
-pub mod messages;
 pub mod models;
 pub mod plane;
 pub mod pool;

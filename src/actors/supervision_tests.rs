@@ -12,17 +12,19 @@ use futures_util::future::join_all;
 
 use super::apps::app::App;
 use super::apps::feedback::{FeedbackKeeper, FeedbackLog, FeedbackQueue};
+use super::apps::messages::{Predict, RequestBody};
 use super::apps::prediction::QueryAnswer;
 use super::apps::router::{Route, Router, Routes};
 use super::catalog::writer::{CatalogWriter, Execute};
-use super::messages::{Predict, Register, RequestBody, StopChildren};
 use super::models::batcher::Batcher;
 use super::models::model::Model;
-use super::models::registry::{Boot, DataArbiters, Models};
+use super::models::registry::{Boot, Models};
+use super::plane::arbiters::DataArbiters;
 use super::plane::data_plane::DataPlane;
 use super::plane::directory::ModelHandle;
 use super::pool::container_pool::ContainerPool;
 use super::pool::list::ContainerList;
+use super::pool::messages::{Register, StopChildren};
 use super::replica::container::Container;
 use super::supervision::budget::RestartBudget;
 use super::supervision::kept::Kept;
@@ -30,7 +32,8 @@ use crate::children::launch::{Launch, Launcher};
 use crate::children::{ChildPlan, Children};
 use crate::config::Config;
 use crate::metrics::{FlatNames, Metrics, prometheus_text_body};
-use crate::rpc::listener::{self, NotTaken};
+use crate::rpc::listener;
+use crate::rpc::registration::NotTaken;
 use crate::store::Journal;
 use crate::store::event::Origin;
 use crate::store::memory::MemoryDisk;
@@ -221,6 +224,14 @@ impl Graph {
         self.plane.directory.get(&id.name, &id.version).unwrap()
     }
 
+    async fn model(&self) -> Addr<Model> {
+        self.models.send(ModelOf(samples::model_id("m", "1"))).await.unwrap().unwrap()
+    }
+
+    async fn batcher(&self) -> Option<Addr<Batcher>> {
+        self.model().await.send(BatcherOf).await.unwrap()
+    }
+
     fn replicas(&self) -> usize {
         self.handle().replicas()
     }
@@ -262,7 +273,7 @@ async fn what_a_panicked_batcher_had_queued_is_answered_by_its_successor() {
     let queries = join_all((0..5).map(|input| graph.predict(input)));
     let death = async {
         until("queries wait", async || handle.load().waiting > 0).await;
-        kill(handle.batcher().unwrap()).await;
+        kill(graph.batcher().await.unwrap()).await;
     };
     let (answers, ()) = futures_util::future::join(queries, death).await;
     for answer in answers {
@@ -320,7 +331,7 @@ async fn a_panicked_app_comes_back_with_its_link() {
 async fn a_panicked_model_comes_back_with_its_replicas() {
     let graph = Graph::serving(PATIENCE).await;
     let _container = graph.container("7", Duration::ZERO).await;
-    kill(graph.models.send(ModelOf(samples::model_id("m", "1"))).await.unwrap().unwrap()).await;
+    kill(graph.model().await).await;
     until("it is back", async || {
         graph.restarts("model") == 1 && graph.predict(0).await.unwrap().is_ok()
     })
@@ -335,10 +346,10 @@ async fn a_batcher_that_dies_at_each_start_is_given_up_until_the_model_is_regist
     // The budget is 3.
     for _ in 0..4 {
         until("a batcher lives", async || {
-            graph.handle().batcher().is_some_and(|batcher| batcher.connected())
+            graph.batcher().await.is_some_and(|batcher| batcher.connected())
         })
         .await;
-        kill(graph.handle().batcher().unwrap()).await;
+        kill(graph.batcher().await.unwrap()).await;
     }
     until("it is given up", async || graph.handle().batcher().is_none()).await;
     let restarts = graph.restarts("batcher");
@@ -436,5 +447,17 @@ impl Handler<ModelOf> for Models {
     type Result = Option<Addr<Model>>;
     fn handle(&mut self, of: ModelOf, _: &mut Self::Context) -> Self::Result {
         self.actor(&of.0)
+    }
+}
+
+/// The batcher of a model's actor.
+#[derive(Message)]
+#[rtype(result = "Option<Addr<Batcher>>")]
+struct BatcherOf;
+
+impl Handler<BatcherOf> for Model {
+    type Result = Option<Addr<Batcher>>;
+    fn handle(&mut self, _: BatcherOf, _: &mut Self::Context) -> Self::Result {
+        self.batcher()
     }
 }

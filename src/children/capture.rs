@@ -12,8 +12,8 @@ use clipper_domain::ModelId;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tracing::{info, warn};
 
-use super::Probation;
 use super::lines::{Lines, Quota};
+use super::probation::Probation;
 
 /// Read at a time.
 const CHUNK_BYTES: usize = 16 << 10;

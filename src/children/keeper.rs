@@ -11,9 +11,9 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
-use super::Probation;
 use super::capture::Capture;
 use super::launch::Launch;
+use super::probation::Probation;
 use super::process::{Alive, Process};
 use super::restarts::{Restart, Restarts};
 use super::seat::{Seat, State};

@@ -19,6 +19,7 @@ mod keeper;
 pub mod launch;
 mod lines;
 mod owner;
+mod probation;
 mod process;
 mod restarts;
 mod rolling;
@@ -39,6 +40,7 @@ use self::seat::{Seat, State};
 use crate::config::ContainersConfig;
 use crate::metrics::Metrics;
 
+pub use self::probation::Probation;
 pub use self::seat::SeatRef;
 
 /// What to start for one model version, and how many of it.
@@ -48,18 +50,6 @@ pub struct ChildPlan {
     pub launch: Launch,
     /// How many.
     pub replicas: u32,
-}
-
-/// Whoever tries a version out hears of its processes.
-pub trait Probation: Send + Sync {
-    /// A process has written a line.
-    fn heard(&self, line: &str);
-
-    /// A process has ended, and none takes its place.
-    fn exited(&self, why: String);
-
-    /// The version is registered: its processes are replicas like any other.
-    fn is_adopted(&self) -> bool;
 }
 
 /// All child processes of the server. Dropping it ends them.

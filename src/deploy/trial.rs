@@ -12,9 +12,8 @@ use tracing::{info, warn};
 use super::deployer::{DeployRequest, Deployer};
 use super::progress::{Progress, answered};
 use super::warm_up::{Bounds, WarmUp};
-use crate::actors::messages::RunBatch;
 use crate::actors::pool::trial::{GrowTrial, TrialState};
-use crate::actors::replica::container::Container;
+use crate::actors::replica::dispatch::ToReplica;
 use clipper_clock::{self as clock, Instant};
 use clipper_domain::{Deployment, Input, LatencySlo, ModelId};
 use clipper_scheduling::dispatch::BatchId;
@@ -87,7 +86,7 @@ impl Deployer {
     async fn warm_up(
         &self,
         request: &DeployRequest,
-        container: &Addr<Container>,
+        container: &Recipient<ToReplica>,
         output_bytes: usize,
         state: &mut watch::Receiver<TrialState>,
         told: &mpsc::Sender<Progress>,
@@ -126,7 +125,7 @@ impl Deployer {
     async fn warm_up_others(
         &self,
         request: &DeployRequest,
-        first: &Addr<Container>,
+        first: &Recipient<ToReplica>,
         size: usize,
         state: &mut watch::Receiver<TrialState>,
     ) -> Result<(), String> {
@@ -144,7 +143,7 @@ impl Deployer {
     /// As [`Self::ask`], unless a replica of the trial ends.
     async fn ask_or_end(
         &self,
-        container: &Addr<Container>,
+        container: &Recipient<ToReplica>,
         batch: &[Input],
         state: &mut watch::Receiver<TrialState>,
     ) -> Result<SmallVec<[Answer; 1]>, String> {
@@ -184,7 +183,7 @@ impl Deployer {
     /// Sends one batch to the container, past all queues; its replica is not attached to any.
     async fn ask(
         &self,
-        container: &Addr<Container>,
+        container: &Recipient<ToReplica>,
         batch: &[Input],
     ) -> Result<SmallVec<[Answer; 1]>, String> {
         let now = clock::now();
@@ -199,7 +198,8 @@ impl Deployer {
                 Flight::alone(key, now, waiter)
             })
             .collect();
-        let sent = container.send(RunBatch { batch: BatchId(0), flights: flights.into() }).await;
+        let run = ToReplica::Run { batch: BatchId(0), flights: flights.into() };
+        let sent = container.send(run).await;
         sent.map_err(|_| "the container's connection ended".to_owned())?;
         ticket.filled().await;
         Ok(ticket.close())
@@ -264,7 +264,9 @@ pub(super) fn tell(told: &mpsc::Sender<Progress>, progress: Progress) {
 }
 
 /// The trial's connection, or why there will be none.
-async fn connected(state: &mut watch::Receiver<TrialState>) -> Result<Addr<Container>, String> {
+async fn connected(
+    state: &mut watch::Receiver<TrialState>,
+) -> Result<Recipient<ToReplica>, String> {
     let over = |state: &TrialState| !state.connected.is_empty() || state.has_failed();
     let state = state.wait_for(over).await.map_err(|_| pool_ended())?;
     match (&*state, state.connected.first()) {

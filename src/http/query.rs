@@ -14,9 +14,11 @@ use super::errors::{self, ApiError, MODEL};
 use super::parsing::Parsing;
 use super::schema::rapidjson_phrase;
 use crate::actors::apps::app::App;
+use crate::actors::apps::messages::{
+    AskFacts, Predict, QueryRefused, Recorded, RequestBody, Update,
+};
 use crate::actors::apps::prediction::QueryAnswer;
 use crate::actors::apps::router::{Route, Routes};
-use crate::actors::messages::{AskFacts, Predict, QueryRefused, Recorded, RequestBody, Update};
 use clipper_clock as clock;
 use clipper_domain::InputType;
 use clipper_scheduling::parse::{self, BodyError};

@@ -9,10 +9,12 @@ use std::sync::atomic::Ordering::Relaxed;
 use serde::ser::{Serialize, SerializeMap, SerializeStruct as _, Serializer};
 
 use clipper_clock as clock;
+use clipper_domain::Outcome;
 
+use super::handles::{AppMetrics, ModelMetrics};
 use super::histogram::{Snapshot, float};
 use super::meter::Rates;
-use super::{AppMetrics, Metrics, ModelMetrics, Outcome, Totals};
+use super::registry::{Metrics, Totals};
 
 /// What a report is about. Its metrics are read one after the other, as they are written: a report
 /// of 100,000 applications needs no room for all its text.

@@ -10,9 +10,8 @@ use std::time::Duration;
 use parking_lot::{Mutex, RwLock};
 
 use clipper_clock as clock;
-use clipper_domain::ReplicaId;
+use clipper_domain::{Outcome, ReplicaId};
 
-use super::Outcome;
 use super::histogram::{Histogram, micros};
 use super::meter::{Meter, Rates};
 

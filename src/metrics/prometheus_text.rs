@@ -14,13 +14,15 @@ use prometheus::proto::{
 };
 
 use super::clipper_json::{Leaf, Report};
-use super::handles::ReplicaMetrics;
+use super::handles::{AppMetrics, ModelMetrics, ReplicaMetrics};
 use super::histogram::{Snapshot, float};
 use super::http::HttpMetrics;
+use super::redis::RedisMetrics;
+use super::registry::Metrics;
+use super::rpc_end::RpcEnd;
 use super::table::{self, Kind, Row};
-use super::{AppMetrics, Metrics, ModelMetrics, Outcome, RedisMetrics, RpcEnd};
 use clipper_clock as clock;
-use clipper_domain::{AppName, ModelId};
+use clipper_domain::{AppName, ModelId, Outcome};
 
 /// The media type of [`prometheus_text_body`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";

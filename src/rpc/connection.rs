@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::listener::{Introduction, Refused};
+use super::registration::{Introduction, Refused, end_of};
 use crate::metrics::RpcEnd;
 use clipper_clock as clock;
 use clipper_domain::ModelId;
@@ -33,19 +33,6 @@ const NO_ANSWER: AnswerLimits = AnswerLimits { outputs_max: 0, error_max_bytes: 
 const ASK_AFTER: Duration = Duration::from_millis(50);
 /// For a last word to a connection that is closed then.
 const LAST_WORD: Duration = Duration::from_millis(100);
-
-/// The metric label of a ZMTP error.
-#[must_use]
-pub fn end_of(error: &ZmtpError) -> RpcEnd {
-    match error {
-        ZmtpError::Io(_) => RpcEnd::Closed,
-        error => match error.over_limit() {
-            Some((_, LimitsOf::Answers)) => RpcEnd::AnswerTooLarge,
-            Some((_, LimitsOf::Unasked)) => RpcEnd::Flood,
-            Some((_, LimitsOf::Handshake)) | None => RpcEnd::Zmtp,
-        },
-    }
-}
 
 fn end_of_decode(error: &DecodeError) -> RpcEnd {
     match error {

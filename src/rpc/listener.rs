@@ -5,106 +5,31 @@
 //! unknown models are counted and limited, a handshake has a deadline and small message limits,
 //! accept errors back off instead of spinning, log lines are limited by cause and address.
 
-use std::fmt;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tracing::{debug, warn};
 
 use super::connection::Connection;
-pub use super::connection::end_of;
-pub use super::places::Place;
-use super::places::{Line, Places};
-use super::waiting::{KnownModels, WaitingRoom};
+use super::places::{Line, Place, Places};
+use super::registration::{KnownModels, NotTaken, Refused, Registration, WhyNot};
+use super::waiting::WaitingRoom;
 use crate::config::RpcConfig;
 use crate::logging::outsiders;
 use crate::metrics::{Metrics, RpcEnd};
 use clipper_clock::{self as clock, Backoff};
 use clipper_domain::printable::printable;
-use clipper_domain::{InputType, ModelId};
 use clipper_rpc::codec::{Extensions, NoticeLevel};
 use clipper_rpc::unasked::UnaskedBudget;
 
 /// First and longest pause after a failed accept.
 const ACCEPT_BACKOFF: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
-
-/// A connection that has said what it serves.
-#[derive(Debug)]
-pub struct Registration {
-    /// The connection, handshake done.
-    pub stream: std::net::TcpStream,
-    /// What was read beyond the new-container message.
-    pub unread: BytesMut,
-    /// What it says of itself.
-    pub introduction: Introduction,
-    /// The other end.
-    pub peer: SocketAddr,
-    /// Its place among the open connections.
-    pub place: Place,
-}
-
-/// What a container says of itself.
-#[derive(Debug)]
-pub struct Introduction {
-    /// The routing identity it asked for; mostly empty.
-    pub identity: Bytes,
-    /// What it serves.
-    pub model: ModelId,
-    /// What its inputs are made of.
-    pub input_type: InputType,
-    /// The extensions that it announces.
-    pub extensions: Extensions,
-}
-
-/// Why a connection was not handed over.
-#[derive(Debug)]
-pub struct Refused {
-    /// The metric label.
-    pub why: RpcEnd,
-    /// For the operator.
-    pub text: String,
-    /// What its log lines are limited by.
-    pub cause: &'static str,
-}
-
-impl Refused {
-    /// A refusal with its explanation.
-    pub fn new(why: RpcEnd, text: impl fmt::Display) -> Self {
-        Self { why, text: text.to_string(), cause: why.label() }
-    }
-}
-
-/// A connection that was not handed over.
-#[derive(Debug)]
-pub struct NotTaken {
-    /// The connection, where there is a last word to say to it.
-    pub registration: Option<Box<Registration>>,
-    /// Why not.
-    pub why: WhyNot,
-}
-
-/// Why a container is not taken.
-#[derive(Debug)]
-pub enum WhyNot {
-    /// Nobody knows its model yet.
-    UnknownModel,
-    /// It cannot be taken as it is.
-    Refused(Refused),
-}
-
-impl NotTaken {
-    /// Nobody is left to take it.
-    pub fn lost(text: impl fmt::Display) -> Self {
-        let why = WhyNot::Refused(Refused::new(RpcEnd::Shutdown, text));
-        Self { registration: None, why }
-    }
-}
 
 /// What the listener works with.
 pub struct Parts<K> {

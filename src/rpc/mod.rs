@@ -2,6 +2,7 @@
 
 mod connection;
 pub mod listener;
-mod places;
+pub mod places;
 pub mod reader;
-pub mod waiting;
+pub mod registration;
+mod waiting;

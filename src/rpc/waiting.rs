@@ -5,33 +5,19 @@
 //! its model is known. Anybody can claim any name, so those who wait have a small number of places
 //! of their own, the oldest gives way, and nothing of a name stays when its last container leaves.
 
-use std::any::Any;
 use std::time::Duration;
 
-use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use super::connection::Connection;
-use super::listener::{Introduction, Refused, Registration};
 use super::places::Line;
+use super::registration::{Introduction, KnownModels, Refused, Registration};
 use crate::config::RpcConfig;
 use crate::metrics::RpcEnd;
 use clipper_clock as clock;
 use clipper_domain::ModelId;
 use clipper_rpc::codec::{Extensions, NoticeLevel};
 use clipper_rpc::unasked::UnaskedBudget;
-
-/// What is known of models where containers are registered.
-pub trait KnownModels: Clone + 'static {
-    /// Whether a container of this model would be taken now.
-    fn is_known(&self, model: &ModelId) -> bool;
-
-    /// Changes whenever a model becomes known.
-    fn changes(&self) -> watch::Receiver<u64>;
-
-    /// Lists a container that waits, until what this gives is dropped.
-    fn list(&self, introduction: &Introduction) -> Box<dyn Any>;
-}
 
 /// Where those who wait are.
 #[derive(Clone)]

@@ -9,9 +9,10 @@ use actix::prelude::*;
 use tracing::info;
 
 use super::metadata::Writer;
+use super::process;
 use super::replicas::OwnReplicas;
+use super::sockets::Sockets;
 use super::states::States;
-use super::{Sockets, process};
 use crate::actors::apps::feedback::FeedbackQueue;
 use crate::actors::apps::router::{Router, Routes};
 use crate::actors::catalog::writer::CatalogWriter;

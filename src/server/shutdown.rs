@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
-use crate::actors::messages::StopChildren;
 use crate::actors::plane::learned::LearnedCurves;
 use crate::actors::pool::container_pool::ContainerPool;
 use crate::actors::pool::file_sd::FileSd;
+use crate::actors::pool::messages::StopChildren;
 use crate::actors::redis::watcher::RedisMetadata;
 use crate::actors::supervision::kept::Kept;
 use crate::http::health::Readiness;

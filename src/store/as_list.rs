@@ -1,5 +1,14 @@
 //! Tables of the catalog as lists: a JSON key can only be text.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use clipper_domain::{ModelName, ModelSpec, ModelVersion};
+
+/// By name and version. Shared, so that a copy of the catalog is small and a version takes little
+/// room in its node.
+pub(super) type Models = BTreeMap<ModelName, BTreeMap<ModelVersion, Arc<ModelSpec>>>;
+
 pub(super) mod replicas {
     //! Serialises the planned replicas as pairs, since a JSON key can only be text.
     use std::collections::BTreeMap;
@@ -32,7 +41,7 @@ pub(super) mod models {
     use clipper_domain::ModelSpec;
     use serde::Deserialize;
 
-    use crate::store::projection::Models;
+    use super::Models;
     use serde::{Deserializer, Serializer};
 
     pub(in crate::store) fn serialize<S: Serializer>(

@@ -5,11 +5,10 @@
 //! random number.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::as_list;
+use super::as_list::{self, Models};
 use super::event::Event;
 use clipper_domain::{
     AppName, AppSpec, Command, CommandError, Deployment, InputType, ModelId, ModelName, ModelSpec,
@@ -42,10 +41,6 @@ pub enum Effect {
     /// Forget what users' feedback left with an application that is not there any more.
     ForgetPolicyState(AppName),
 }
-
-/// By name and version. Shared, so that a copy of the catalog is small and a version takes little
-/// room in its node.
-pub(super) type Models = BTreeMap<ModelName, BTreeMap<ModelVersion, Arc<ModelSpec>>>;
 
 /// The metadata: applications, model versions, current versions, links.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

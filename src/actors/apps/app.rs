@@ -7,15 +7,13 @@ use actix::prelude::*;
 use smallvec::SmallVec;
 
 use super::feedback::FeedbackQueue;
-use super::prediction::{AppFacts, Prediction, Progress};
-use super::router::Router;
-use crate::actors::messages::{
-    AppEnded, AskFacts, Predict, QueryRefused, Recorded, Redefine, Relink, RequestBody, StopApp,
-    Update,
+use super::messages::{
+    AppChange, AppEnded, AskFacts, Predict, QueryRefused, Recorded, RequestBody, Update,
 };
+use super::prediction::{AppFacts, Prediction, Progress};
 use crate::actors::plane::data_plane::DataPlane;
 use crate::actors::plane::directory::{ModelEntry, ModelHandle};
-use crate::actors::supervision::control;
+use crate::actors::supervision::control::Outbox;
 use clipper_clock::Instant;
 use clipper_scheduling::cache::Lookup;
 use clipper_scheduling::dispatch::{AppId, Arrival, Share};
@@ -32,7 +30,7 @@ pub struct App {
     share: Share,
     linked: Option<Arc<ModelEntry>>,
     feedback: FeedbackQueue,
-    parent: Addr<Router>,
+    parent: Outbox<AppEnded>,
 }
 
 type Answers = SmallVec<[Answer; 1]>;
@@ -45,9 +43,10 @@ impl App {
         facts: Arc<AppFacts>,
         linked: Option<Arc<ModelEntry>>,
         feedback: FeedbackQueue,
-        parent: Addr<Router>,
+        parent: Recipient<AppEnded>,
     ) -> Self {
         let share = Share::equal(AppId::of(facts.spec.name.as_str()));
+        let parent = Outbox::new(parent);
         Self { plane, facts, share, linked, feedback, parent }
     }
 
@@ -191,7 +190,7 @@ impl Actor for App {
     fn stopped(&mut self, _: &mut Self::Context) {
         let ended =
             AppEnded { name: self.facts.spec.name.clone(), panicked: std::thread::panicking() };
-        if !control::tell(&self.parent, ended) {
+        if self.parent.tell(ended).is_err() {
             tracing::debug!(app = %self.facts.spec.name, "its router has ended");
         }
     }
@@ -237,26 +236,14 @@ impl Handler<AskFacts> for App {
     }
 }
 
-impl Handler<Redefine> for App {
+impl Handler<AppChange> for App {
     type Result = ();
 
-    fn handle(&mut self, redefine: Redefine, _: &mut Self::Context) {
-        self.facts = redefine.0;
-    }
-}
-
-impl Handler<Relink> for App {
-    type Result = ();
-
-    fn handle(&mut self, relink: Relink, _: &mut Self::Context) {
-        self.linked = relink.0;
-    }
-}
-
-impl Handler<StopApp> for App {
-    type Result = ();
-
-    fn handle(&mut self, _: StopApp, ctx: &mut Self::Context) {
-        ctx.stop();
+    fn handle(&mut self, change: AppChange, ctx: &mut Self::Context) {
+        match change {
+            AppChange::Redefine(facts) => self.facts = facts,
+            AppChange::Relink(linked) => self.linked = linked,
+            AppChange::Stop => ctx.stop(),
+        }
     }
 }

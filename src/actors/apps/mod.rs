@@ -2,5 +2,6 @@
 
 pub mod app;
 pub mod feedback;
+pub mod messages;
 pub mod prediction;
 pub mod router;

@@ -10,14 +10,14 @@ use tracing::{error, warn};
 
 use super::app::App;
 use super::feedback::FeedbackQueue;
+use super::messages::{AppChange, AppEnded};
 use super::prediction::AppFacts;
 use crate::actors::catalog::follower::{self, Followed};
 use crate::actors::catalog::writer::CatalogWriter;
-use crate::actors::messages::{AppEnded, Redefine, Relink, StopApp};
 use crate::actors::plane::data_plane::DataPlane;
 use crate::actors::plane::directory::ModelEntry;
 use crate::actors::supervision::budget::{RestartBudget, Verdict};
-use crate::actors::supervision::control;
+use crate::actors::supervision::control::Outbox;
 use crate::actors::supervision::kept::Kept;
 use crate::store::projection::Effect;
 use crate::store::served::Served;
@@ -61,9 +61,19 @@ impl Routes {
 
 struct Running {
     actor: Addr<App>,
+    changes: Outbox<AppChange>,
     facts: Arc<AppFacts>,
     linked: Option<Arc<ModelEntry>>,
     budget: RestartBudget,
+}
+
+impl Running {
+    /// One that is dead takes the newest definition when it is started again.
+    fn tell(&self, change: AppChange) {
+        if self.changes.tell(change).is_err() {
+            warn!("an application's actor did not take a change");
+        }
+    }
 }
 
 /// The actor.
@@ -132,13 +142,15 @@ impl Router {
         facts.metrics.set_objective(spec.latency_slo.as_duration());
         if let Some(served) = self.apps.get_mut(&spec.name) {
             served.facts = Arc::clone(&facts);
-            tell(&served.actor, Redefine(facts));
+            served.tell(AppChange::Redefine(facts));
             return;
         }
         let mut budget = RestartBudget::new(&self.plane.containers);
         budget.started(clock::now());
         let actor = self.start_app(&facts, None, ctx);
-        self.apps.insert(spec.name.clone(), Running { actor, facts, linked: None, budget });
+        let changes = Outbox::new(actor.clone().recipient());
+        let running = Running { actor, changes, facts, linked: None, budget };
+        self.apps.insert(spec.name.clone(), running);
     }
 
     fn start_app(
@@ -152,7 +164,7 @@ impl Router {
             Arc::clone(facts),
             linked,
             self.feedback.clone(),
-            ctx.address(),
+            ctx.address().recipient(),
         )
         .start();
         self.routes.0.borrow_mut().apps.insert(facts.spec.name.clone(), actor.clone());
@@ -162,7 +174,7 @@ impl Router {
     fn stop(&mut self, name: &AppName) {
         self.routes.0.borrow_mut().apps.remove(name);
         if let Some(served) = self.apps.remove(name) {
-            tell(&served.actor, StopApp);
+            served.tell(AppChange::Stop);
         }
     }
 
@@ -170,7 +182,7 @@ impl Router {
     fn link(&mut self, name: &AppName, models: &BTreeSet<ModelName>) {
         let Some(served) = self.apps.get_mut(name) else { return };
         served.linked = models.first().map(|model| self.plane.directory.entry(model));
-        tell(&served.actor, Relink(served.linked.clone()));
+        served.tell(AppChange::Relink(served.linked.clone()));
     }
 
     fn start_again(&mut self, name: &AppName, ctx: &mut Context<Self>) {
@@ -178,20 +190,9 @@ impl Router {
         let actor = self.start_app(&Arc::clone(&served.facts), served.linked.clone(), ctx);
         if let Some(served) = self.apps.get_mut(name) {
             served.budget.started(clock::now());
+            served.changes = Outbox::new(actor.clone().recipient());
             served.actor = actor;
         }
-    }
-}
-
-/// Same thread, so the mailbox is drained before the next message is made unless the actor is dead;
-/// then its restart takes the newest definition.
-fn tell<M>(app: &Addr<App>, message: M)
-where
-    M: Message<Result = ()> + Send + 'static,
-    App: Handler<M>,
-{
-    if !control::tell(app, message) {
-        warn!("an application's actor did not take a change");
     }
 }
 

@@ -10,23 +10,37 @@ use actix::prelude::*;
 use tracing::debug;
 
 use super::dispatching::{Arrivals, Dispatching};
-use super::model::Model;
 use super::spin::Spin;
-use crate::actors::messages::{BatchDone, BatcherEnded, ReplicaLeft, ReplicaReady, StopBatcher};
 use crate::actors::plane::data_plane::DataPlane;
 use crate::actors::plane::directory::{ModelHandle, Waiting};
-use crate::actors::supervision::control;
+use crate::actors::replica::dispatch::FromReplica;
+use crate::actors::supervision::control::Outbox;
 use clipper_clock::{self as clock, Instant};
 use clipper_scheduling::dispatch::Event;
 use clipper_scheduling::spin_wait::SpinWait;
 use clipper_scheduling::ticket::DefaultReason;
 
-/// The actor. Started by its [`Model`], which starts another one if it dies.
+/// It has ended. Sender: `Batcher`, from `stopped()`, to its `Model`.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct BatcherEnded {
+    /// What it still had queued, for its successor.
+    pub queued: Arrivals,
+    /// By a panic.
+    pub panicked: bool,
+}
+
+/// The model version was retired: answer what waits by the default output and end. Sender: `Model`.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct StopBatcher;
+
+/// The actor. Started by its `Model`, which starts another one if it dies.
 #[derive(Debug)]
 pub struct Batcher {
     plane: Arc<DataPlane>,
     model: Arc<ModelHandle>,
-    parent: Addr<Model>,
+    parent: Outbox<BatcherEnded>,
     dispatching: Dispatching,
     wake: Option<SpawnHandle>,
     spin_wait: SpinWait,
@@ -39,12 +53,13 @@ impl Batcher {
     pub(super) fn new(
         plane: Arc<DataPlane>,
         model: Arc<ModelHandle>,
-        parent: Addr<Model>,
+        parent: Recipient<BatcherEnded>,
         queued: Arrivals,
     ) -> Self {
         let dispatching = Dispatching::new(Arc::clone(&plane), Arc::clone(&model), queued);
         let spin_wait = SpinWait::new(Duration::from_micros(plane.serving.stay_awake_us));
         let spin = Spin::default();
+        let parent = Outbox::new(parent);
         Self { plane, model, parent, dispatching, wake: None, spin_wait, spin }
     }
 
@@ -89,9 +104,9 @@ impl Actor for Batcher {
     fn stopped(&mut self, _: &mut Self::Context) {
         let queued = self.dispatching.give_up_waiting();
         let ended = BatcherEnded { queued, panicked: std::thread::panicking() };
-        control::tell_or(&self.parent, ended, |ended| {
+        if let Err(ended) = self.parent.tell(ended) {
             self.plane.abort_all(ended.queued, &DefaultReason::NoReplica);
-        });
+        }
     }
 }
 
@@ -103,36 +118,27 @@ impl StreamHandler<Waiting> for Batcher {
     }
 }
 
-impl Handler<ReplicaReady> for Batcher {
+impl Handler<FromReplica> for Batcher {
     type Result = ();
 
-    fn handle(&mut self, ready: ReplicaReady, ctx: &mut Self::Context) {
-        debug!(model = %self.model.spec.id, replica = %ready.replica, "replica ready");
-        let now = clock::now();
-        let wake = self.dispatching.joined(ready, now);
-        self.set_wake(wake, now, ctx);
-    }
-}
-
-impl Handler<BatchDone> for Batcher {
-    type Result = ();
-
-    fn handle(&mut self, done: BatchDone, ctx: &mut Self::Context) {
-        let BatchDone { replica, batch, answered } = done;
-        self.attend(answered, ctx);
-        // Who came meanwhile may be part of the next batch.
-        self.take_in(answered, ctx);
-        let wake = self.dispatching.on(Event::Done { replica, batch }, answered);
-        self.set_wake(wake, answered, ctx);
-    }
-}
-
-impl Handler<ReplicaLeft> for Batcher {
-    type Result = ();
-
-    fn handle(&mut self, left: ReplicaLeft, ctx: &mut Self::Context) {
-        let now = clock::now();
-        let wake = self.dispatching.left(left.replica, left.cause, now);
+    fn handle(&mut self, heard: FromReplica, ctx: &mut Self::Context) {
+        let now = match heard {
+            FromReplica::Done { answered, .. } => answered,
+            FromReplica::Ready { .. } | FromReplica::Left { .. } => clock::now(),
+        };
+        let wake = match heard {
+            FromReplica::Ready { replica, container, unanswered } => {
+                debug!(model = %self.model.spec.id, %replica, "replica ready");
+                self.dispatching.joined(replica, container, unanswered, now)
+            }
+            FromReplica::Done { replica, batch, .. } => {
+                self.attend(now, ctx);
+                // Who came meanwhile may be part of the next batch.
+                self.take_in(now, ctx);
+                self.dispatching.on(Event::Done { replica, batch }, now)
+            }
+            FromReplica::Left { replica, cause } => self.dispatching.left(replica, cause, now),
+        };
         self.set_wake(wake, now, ctx);
     }
 }

@@ -4,23 +4,24 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use actix::Addr;
+use actix::Recipient;
 
-use crate::actors::messages::{GiveUp, ReplicaReady, RunBatch};
 use crate::actors::plane::data_plane::DataPlane;
 use crate::actors::plane::directory::ModelHandle;
-use crate::actors::replica::container::Container;
-use crate::actors::supervision::control;
+use crate::actors::replica::dispatch::ToReplica;
+use crate::actors::supervision::control::Outbox;
 use clipper_clock::Instant;
 use clipper_domain::ReplicaId;
-use clipper_scheduling::dispatch::{Action, Arrival, Count, Departure, Dispatcher, Event};
+use clipper_scheduling::dispatch::{
+    Action, Arrival, Count, Departure, Dispatcher, Event, Unanswered,
+};
 use clipper_scheduling::flight::Flight;
 
 /// A list of arrivals that has become longer is not kept.
 const KEPT_ARRIVALS: usize = 1_024;
 
 /// Queries of one request for a model.
-pub(super) type Arrivals = Vec<Arrival<Arc<Flight>>>;
+pub type Arrivals = Vec<Arrival<Arc<Flight>>>;
 
 /// A model's dispatcher and its surroundings.
 #[derive(Debug)]
@@ -28,7 +29,7 @@ pub(super) struct Dispatching {
     plane: Arc<DataPlane>,
     model: Arc<ModelHandle>,
     dispatcher: Dispatcher<Arc<Flight>>,
-    containers: BTreeMap<ReplicaId, Addr<Container>>,
+    containers: BTreeMap<ReplicaId, Outbox<ToReplica>>,
     arrivals: Arrivals,
 }
 
@@ -47,17 +48,17 @@ impl Dispatching {
         for action in dispatcher.on(event, now) {
             match action {
                 Action::Send { replica, batch, queries } => {
-                    let run = RunBatch { batch, flights: queries };
+                    let run = ToReplica::Run { batch, flights: queries };
                     let container = containers.get(&replica);
-                    if !container.is_some_and(|container| control::tell(container, run)) {
+                    if container.is_none_or(|container| container.tell(run).is_err()) {
                         gone = Some(replica);
                     }
                 }
                 Action::Resolve { query, reason } => plane.cache.abort(&query, reason),
                 Action::GiveUp { replica, why } => {
-                    if let Some(container) = containers.remove(&replica) {
-                        control::tell(&container, GiveUp(why));
-                    }
+                    // One that has ended needs no telling.
+                    let container = containers.remove(&replica);
+                    drop(container.map(|container| container.tell(ToReplica::GiveUp(why))));
                 }
                 Action::Wake(at) => wake = Some(at),
                 Action::Publish(load) => model.publish(load),
@@ -83,9 +84,14 @@ impl Dispatching {
         wake
     }
 
-    pub(super) fn joined(&mut self, ready: ReplicaReady, now: Instant) -> Option<Instant> {
-        let ReplicaReady { replica, container, unanswered } = ready;
-        self.containers.insert(replica, container);
+    pub(super) fn joined(
+        &mut self,
+        replica: ReplicaId,
+        container: Recipient<ToReplica>,
+        unanswered: Vec<Unanswered<Arc<Flight>>>,
+        now: Instant,
+    ) -> Option<Instant> {
+        self.containers.insert(replica, Outbox::new(container));
         self.on(Event::Joined { replica, unanswered }, now)
     }
 

@@ -5,21 +5,38 @@ use std::sync::Arc;
 use actix::prelude::*;
 use tracing::{error, warn};
 
-use super::batcher::Batcher;
-use super::registry::Models;
-use crate::actors::messages::{
-    AwaitBatcher, BatcherEnded, BatcherReady, ModelEnded, RetireModel, StopBatcher,
-};
+use super::batcher::{Batcher, BatcherEnded, StopBatcher};
 use crate::actors::plane::data_plane::DataPlane;
 use crate::actors::plane::directory::ModelHandle;
 use crate::actors::pool::container_pool::ContainerPool;
+use crate::actors::pool::messages::BatcherReady;
 use crate::actors::supervision::budget::{RestartBudget, Verdict};
-use crate::actors::supervision::control;
+use crate::actors::supervision::control::Outbox;
 use crate::actors::supervision::kept::Kept;
 use clipper_clock as clock;
 use clipper_scheduling::dispatch::Arrival;
 use clipper_scheduling::flight::Flight;
 use clipper_scheduling::ticket::DefaultReason;
+
+/// A model's actor has ended. Sender: `Model`, from `stopped()`, to whoever has started it.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct ModelEnded {
+    /// Which registration.
+    pub handle: Arc<ModelHandle>,
+    /// By a panic.
+    pub panicked: bool,
+}
+
+/// Sender: `Models`, before queries go to a deployed version. Reply: its batcher takes queries.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct AwaitBatcher;
+
+/// The model version was retired. Sender: `Models`.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct RetireModel;
 
 /// The actor. Lives on one of the data arbiters, with its batcher and its containers.
 #[derive(Debug)]
@@ -27,7 +44,8 @@ pub struct Model {
     plane: Arc<DataPlane>,
     handle: Arc<ModelHandle>,
     pool: Kept<ContainerPool>,
-    parent: Addr<Models>,
+    parent: Outbox<ModelEnded>,
+    batcher: Option<Addr<Batcher>>,
     budget: RestartBudget,
     retired: bool,
 }
@@ -39,18 +57,26 @@ impl Model {
         plane: Arc<DataPlane>,
         handle: Arc<ModelHandle>,
         pool: Kept<ContainerPool>,
-        parent: Addr<Models>,
+        parent: Recipient<ModelEnded>,
     ) -> Self {
         let budget = RestartBudget::new(&plane.containers);
-        Self { plane, handle, pool, parent, budget, retired: false }
+        let parent = Outbox::new(parent);
+        Self { plane, handle, pool, parent, batcher: None, budget, retired: false }
+    }
+
+    #[cfg(test)]
+    pub(in crate::actors) fn batcher(&self) -> Option<Addr<Batcher>> {
+        self.batcher.clone()
     }
 
     fn start_batcher(&mut self, queued: Vec<Arrival<Arc<Flight>>>, ctx: &mut Context<Self>) {
         self.budget.started(clock::now());
         self.handle.intake().open();
+        let parent = ctx.address().recipient();
         let batcher =
-            Batcher::new(Arc::clone(&self.plane), Arc::clone(&self.handle), ctx.address(), queued)
-                .start();
+            Batcher::new(Arc::clone(&self.plane), Arc::clone(&self.handle), parent, queued).start();
+        self.batcher = Some(batcher.clone());
+        let batcher = batcher.recipient();
         self.handle.set_batcher(Some(batcher.clone()));
         let ready = BatcherReady { model: Arc::clone(&self.handle), batcher };
         let tell_pool = self.pool.send(ready).into_actor(self);
@@ -81,15 +107,15 @@ impl Actor for Model {
     }
 
     fn stopped(&mut self, _: &mut Self::Context) {
-        if let Some(batcher) = self.handle.batcher() {
+        if let Some(batcher) = self.batcher.take() {
             self.handle.set_batcher(None);
-            if !control::tell(&batcher, StopBatcher) {
+            if Outbox::new(batcher.recipient()).tell(StopBatcher).is_err() {
                 warn!(model = %self.handle.spec.id, "its batcher had ended already");
             }
         }
         let ended =
             ModelEnded { handle: Arc::clone(&self.handle), panicked: std::thread::panicking() };
-        if !control::tell(&self.parent, ended) {
+        if self.parent.tell(ended).is_err() {
             warn!(model = %self.handle.spec.id, "nobody supervises it any more");
         }
     }
@@ -99,6 +125,7 @@ impl Handler<BatcherEnded> for Model {
     type Result = ();
 
     fn handle(&mut self, ended: BatcherEnded, ctx: &mut Self::Context) {
+        self.batcher = None;
         self.handle.set_batcher(None);
         if self.retired {
             return;

@@ -1,7 +1,6 @@
 //! Starts, replaces and stops the `Model` actors as the metadata says, and keeps them alive.
 
 use std::collections::{BTreeMap, HashMap};
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,15 +8,16 @@ use actix::prelude::*;
 use futures_util::future::LocalBoxFuture;
 use tracing::{error, info, warn};
 
-use super::model::Model;
+use super::model::{AwaitBatcher, Model, ModelEnded, RetireModel};
 use crate::actors::catalog::follower::{self, Followed};
 use crate::actors::catalog::writer::CatalogWriter;
-use crate::actors::messages::{AwaitBatcher, ModelChange, ModelEnded, ModelsChanged, RetireModel};
+use crate::actors::plane::arbiters::DataArbiters;
 use crate::actors::plane::data_plane::DataPlane;
 use crate::actors::plane::directory::ModelHandle;
 use crate::actors::pool::container_pool::ContainerPool;
+use crate::actors::pool::messages::{ModelChange, ModelsChanged};
 use crate::actors::supervision::budget::{RestartBudget, Verdict};
-use crate::actors::supervision::control;
+use crate::actors::supervision::control::Outbox;
 use crate::actors::supervision::kept::{Kept, Replaced};
 use crate::store::projection::Effect;
 use crate::store::served::Served;
@@ -27,22 +27,6 @@ use clipper_scheduling::latency::LatencyCurve;
 
 /// How long a deployed version's batcher is waited for before queries go to it.
 const BATCHER_WAIT: Duration = Duration::from_secs(1);
-
-/// The threads that models run on. A model stays on one of them: its batcher and all its replicas
-/// exchange messages without leaving it.
-#[derive(Debug, Clone)]
-pub struct DataArbiters(pub Arc<[ArbiterHandle]>);
-
-impl DataArbiters {
-    /// The thread of a model version.
-    #[must_use]
-    pub fn of(&self, id: &ModelId) -> &ArbiterHandle {
-        let mut hasher = DefaultHasher::new();
-        id.hash(&mut hasher);
-        let threads = self.0.len() as u64;
-        &self.0[usize::try_from(hasher.finish() % threads).unwrap_or(0)]
-    }
-}
 
 struct Running {
     handle: Arc<ModelHandle>,
@@ -172,7 +156,8 @@ impl Models {
     }
 
     fn start_model(&self, handle: &Arc<ModelHandle>, ctx: &mut Context<Self>) -> Addr<Model> {
-        let (plane, pool, parent) = (Arc::clone(&self.plane), self.pool.clone(), ctx.address());
+        let (plane, pool) = (Arc::clone(&self.plane), self.pool.clone());
+        let parent = ctx.address().recipient();
         let arbiter = self.arbiters.of(&handle.spec.id);
         let handle = Arc::clone(handle);
         Model::start_in_arbiter(arbiter, move |_| Model::new(plane, handle, pool, parent))
@@ -183,7 +168,7 @@ impl Models {
         let Some(running) = self.running.remove(id) else { return false };
         self.plane.directory.remove(&id.name, &id.version);
         self.plane.cache.retire(running.handle.serial);
-        if !control::tell(&running.actor, RetireModel) {
+        if Outbox::new(running.actor.recipient()).tell(RetireModel).is_err() {
             warn!(model = %id, "its actor had ended already");
         }
         self.changes.push(ModelChange::Retired(id.clone()));
@@ -322,7 +307,7 @@ impl Models {
         {
             running.budget.started(clock::now());
             running.actor = actor;
-        } else if !control::tell(&actor, RetireModel) {
+        } else if Outbox::new(actor.recipient()).tell(RetireModel).is_err() {
             warn!(model = %handle.spec.id, "ended before it was retired");
         }
     }

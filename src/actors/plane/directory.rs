@@ -4,12 +4,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use actix::Addr;
+use actix::Recipient;
 use arc_swap::ArcSwap;
 use futures_util::stream::{self, Stream};
 use parking_lot::RwLock;
 
-use crate::actors::models::batcher::Batcher;
+use crate::actors::replica::dispatch::FromReplica;
 use crate::metrics::ModelMetrics;
 use clipper_domain::{ModelName, ModelSpec, ModelVersion};
 use clipper_scheduling::dispatch::Arrival;
@@ -31,7 +31,7 @@ pub struct ModelHandle {
     pub serial: u64,
     /// Its metrics.
     pub metrics: Arc<ModelMetrics>,
-    batcher: RwLock<Option<Addr<Batcher>>>,
+    batcher: RwLock<Option<Recipient<FromReplica>>>,
     replicas: AtomicUsize,
     intake: Intake<Arrival<Arc<Flight>>>,
     load: ArcSwap<Load>,
@@ -59,12 +59,12 @@ impl ModelHandle {
 
     /// Its batcher, while it runs. A restart gives another address.
     #[must_use]
-    pub fn batcher(&self) -> Option<Addr<Batcher>> {
+    pub fn batcher(&self) -> Option<Recipient<FromReplica>> {
         self.batcher.read().clone()
     }
 
     /// Called by its `Model` around the batcher's life.
-    pub fn set_batcher(&self, batcher: Option<Addr<Batcher>>) {
+    pub fn set_batcher(&self, batcher: Option<Recipient<FromReplica>>) {
         *self.batcher.write() = batcher;
     }
 

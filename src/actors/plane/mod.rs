@@ -1,5 +1,6 @@
 //! What the way of a query shares over all threads.
 
+pub mod arbiters;
 pub mod data_plane;
 pub mod directory;
 pub mod kept_curves;

@@ -12,22 +12,24 @@ use actix::prelude::*;
 use tracing::{error, info, warn};
 
 use super::list::{ContainerInfo, ContainerList};
-use super::trial::{EndTrial, GrowTrial, StartTrial, Trial, TrialLink};
-use crate::actors::messages::{
-    Attach, BatcherReady, CloseContainer, ContainerEnded, ContainerStated, Detach, ModelChange,
-    ModelsChanged, Register, RegistrationRefused, RestartReplicas, StopChildren,
+use super::messages::{
+    BatcherReady, ModelChange, ModelsChanged, Register, RegistrationRefused, RestartReplicas,
+    StopChildren,
 };
-use crate::actors::models::registry::DataArbiters;
+use super::trial::{EndTrial, GrowTrial, StartTrial, Trial, TrialLink};
+use crate::actors::plane::arbiters::DataArbiters;
 use crate::actors::plane::data_plane::DataPlane;
 use crate::actors::plane::directory::ModelHandle;
 use crate::actors::replica::container::{Container, Identity};
-use crate::actors::supervision::control;
+use crate::actors::replica::dispatch::FromReplica;
+use crate::actors::replica::messages::{News, Order, ReplicaNews};
+use crate::actors::supervision::control::Outbox;
 use crate::actors::supervision::kept::Lifeline;
 use crate::children::{Children, SeatRef};
 use crate::logging::outsiders;
 use crate::metrics::RpcEnd;
 use crate::metrics::file_sd::MetricsAt;
-use crate::rpc::listener::{Introduction, NotTaken, Registration};
+use crate::rpc::registration::{Introduction, NotTaken, Registration};
 use clipper_domain::{InputType, ModelId, ReplicaId};
 use clipper_rpc::codec::Build;
 
@@ -37,7 +39,7 @@ const SWEEP: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 struct Registered {
     handle: Arc<ModelHandle>,
-    batcher: Option<Addr<crate::actors::models::batcher::Batcher>>,
+    batcher: Option<Recipient<FromReplica>>,
     /// The last one that a replica has stated.
     build: Option<Build>,
 }
@@ -47,8 +49,18 @@ struct Replica {
     /// The process of ours that it is.
     child: Option<SeatRef>,
     container: Addr<Container>,
+    orders: Outbox<Order>,
     input_type: InputType,
     metrics_at: MetricsAt,
+}
+
+impl Replica {
+    /// One that cannot be told has ended: the pool hears of it, or the sweep finds it.
+    fn tell(&self, order: Order) {
+        if self.orders.tell(order).is_err() {
+            tracing::debug!("a container could not be told");
+        }
+    }
 }
 
 /// The actor.
@@ -125,7 +137,7 @@ impl ContainerPool {
         let metrics_at = MetricsAt::of(peer.ip(), &identity);
         let replica = self.list.number(&model);
         let identity = Identity { model: model.clone(), replica, input_type, extensions, peer };
-        let (plane, pool) = (Arc::clone(&self.plane), ctx.address());
+        let (plane, pool) = (Arc::clone(&self.plane), ctx.address().recipient());
         let (started, start) = tokio::sync::oneshot::channel();
         // The connection joins the event loop of the thread that owns it from now on.
         self.arbiters.of(&model).spawn_fn(move || {
@@ -151,7 +163,9 @@ impl ContainerPool {
             if let Some(left_out) = outsiders::line("replica_connected", peer.ip()) {
                 info!(%model, %replica, %peer, %input_type, left_out, "replica connected");
             }
-            pool.add(&model, replica, Replica { child, container, input_type, metrics_at });
+            let orders = Outbox::new(container.clone().recipient());
+            let entry = Replica { child, container, orders, input_type, metrics_at };
+            pool.add(&model, replica, entry);
         }));
     }
 
@@ -160,7 +174,7 @@ impl ContainerPool {
             attach(registered, &replica);
         }
         if let Some(trial) = self.trials.get(model) {
-            trial.connected(id, replica.container.clone());
+            trial.connected(id, replica.container.clone().recipient());
         }
         let (input_type, metrics_at) = (replica.input_type, replica.metrics_at);
         self.replicas.entry(model.clone()).or_default().insert(id, replica);
@@ -216,7 +230,7 @@ impl ContainerPool {
                 if entry.input_type == handle.spec.input_type {
                     self.show(&id, *replica, entry.input_type, entry.metrics_at);
                 } else {
-                    tell(&entry.container, CloseContainer(RpcEnd::InputType));
+                    entry.tell(Order::Close(RpcEnd::InputType));
                 }
             }
         }
@@ -240,7 +254,7 @@ impl ContainerPool {
         let Some(replicas) = self.replicas.get(id) else { return };
         for (replica, entry) in replicas {
             self.list.remove(id, *replica);
-            tell(&entry.container, Detach);
+            entry.tell(Order::Detach);
         }
         // Its containers may stay connected or come back: not listed until it is registered again.
         self.retired.insert(id.clone());
@@ -262,6 +276,28 @@ impl ContainerPool {
         }
     }
 
+    fn ended(&mut self, model: &ModelId, replica: ReplicaId, why: RpcEnd, text: &str) {
+        self.plane.metrics.rpc_ended(why);
+        if let Some(trial) = self.trials.get(model) {
+            trial.left(replica, text);
+        }
+        self.remove(model, replica, is_at_fault(why).then_some(text));
+    }
+
+    /// Drops what the cache has of a version whose replicas run something else now.
+    fn stated(&mut self, model: &ModelId, replica: ReplicaId, build: &Build) {
+        let Some(registered) = self.models.get_mut(model) else { return };
+        let before = registered.build.replace(build.clone());
+        if let Some(before) = before.filter(|before| before != build) {
+            self.plane.cache.retire(registered.handle.serial);
+            warn!(
+                %model, %replica, %before, now = %build,
+                "the replica runs another build of the same version: the version's answers left \
+                 the cache; give new code a new version, so that answers of both are never mixed"
+            );
+        }
+    }
+
     #[cfg(test)]
     pub(in crate::actors) fn containers(&self, id: &ModelId) -> Vec<Addr<Container>> {
         let replicas = self.replicas.get(id).into_iter().flat_map(BTreeMap::values);
@@ -274,7 +310,7 @@ fn attach(registered: &Registered, replica: &Replica) {
         && registered.handle.spec.input_type == replica.input_type
     {
         let model = Arc::clone(&registered.handle);
-        tell(&replica.container, Attach { model, batcher: batcher.clone() });
+        replica.tell(Order::Attach { model, batcher: batcher.clone() });
     }
 }
 
@@ -282,17 +318,6 @@ fn attach(registered: &Registered, replica: &Replica) {
 /// work. Otherwise it may come back by itself.
 fn is_at_fault(why: RpcEnd) -> bool {
     !matches!(why, RpcEnd::Closed | RpcEnd::Retired | RpcEnd::Shutdown | RpcEnd::Panicked)
-}
-
-/// A container that cannot be told is ended or about to: the sweep finds it.
-fn tell<M>(container: &Addr<Container>, message: M)
-where
-    M: Message<Result = ()> + Send + 'static,
-    Container: Handler<M>,
-{
-    if !control::tell(container, message) {
-        tracing::debug!("a container could not be told");
-    }
 }
 
 impl Actor for ContainerPool {
@@ -317,34 +342,14 @@ impl Handler<Register> for ContainerPool {
     }
 }
 
-impl Handler<ContainerEnded> for ContainerPool {
+impl Handler<ReplicaNews> for ContainerPool {
     type Result = ();
 
-    fn handle(&mut self, ended: ContainerEnded, _: &mut Self::Context) {
-        self.plane.metrics.rpc_ended(ended.why);
-        if let Some(trial) = self.trials.get(&ended.model) {
-            trial.left(ended.replica, &ended.text);
-        }
-        let given_up = is_at_fault(ended.why).then_some(ended.text.as_str());
-        self.remove(&ended.model, ended.replica, given_up);
-    }
-}
-
-impl Handler<ContainerStated> for ContainerPool {
-    type Result = ();
-
-    /// Drops what the cache has of a version whose replicas run something else now.
-    fn handle(&mut self, stated: ContainerStated, _: &mut Self::Context) {
-        let ContainerStated { model, replica, build } = stated;
-        let Some(registered) = self.models.get_mut(&model) else { return };
-        let before = registered.build.replace(build.clone());
-        if let Some(before) = before.filter(|before| *before != build) {
-            self.plane.cache.retire(registered.handle.serial);
-            warn!(
-                %model, %replica, %before, now = %build,
-                "the replica runs another build of the same version: the version's answers left \
-                 the cache; give new code a new version, so that answers of both are never mixed"
-            );
+    fn handle(&mut self, news: ReplicaNews, _: &mut Self::Context) {
+        let ReplicaNews { model, replica, what } = news;
+        match what {
+            News::Stated(build) => self.stated(&model, replica, &build),
+            News::Ended { why, text } => self.ended(&model, replica, why, &text),
         }
     }
 }
@@ -421,9 +426,11 @@ impl Handler<EndTrial> for ContainerPool {
 
     fn handle(&mut self, end: EndTrial, _: &mut Self::Context) -> Self::Result {
         let trial = self.trials.remove(&end.0).map(|trial| trial.connections());
-        for (replica, container) in trial.into_iter().flatten() {
+        for replica in trial.into_iter().flatten() {
             self.list.remove(&end.0, replica);
-            tell(&container, CloseContainer(RpcEnd::Retired));
+            if let Some(entry) = self.replicas.get(&end.0).and_then(|all| all.get(&replica)) {
+                entry.tell(Order::Close(RpcEnd::Retired));
+            }
         }
         let ended = self.children.end_trial(&end.0);
         self.tell_known(&end.0);

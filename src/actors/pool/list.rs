@@ -10,8 +10,7 @@ use tokio::sync::{Notify, watch};
 
 use super::file_sd::Scraped;
 use crate::metrics::file_sd::MetricsAt;
-use crate::rpc::listener::Introduction;
-use crate::rpc::waiting::KnownModels;
+use crate::rpc::registration::{Introduction, KnownModels};
 use clipper_domain::{InputType, ModelId, ReplicaId};
 
 /// A connected replica, as operators see it.

@@ -3,4 +3,5 @@
 pub mod container_pool;
 pub mod file_sd;
 pub mod list;
+pub mod messages;
 pub mod trial;

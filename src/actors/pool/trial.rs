@@ -12,7 +12,7 @@ use actix::prelude::*;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use crate::actors::replica::container::Container;
+use crate::actors::replica::dispatch::ToReplica;
 use crate::children::Probation;
 use clipper_domain::{InputType, ModelId, ReplicaId, Replicas};
 
@@ -46,7 +46,7 @@ pub struct EndTrial(pub ModelId);
 #[derive(Debug, Clone, Default)]
 pub struct TrialState {
     /// The connections, in the order in which they came.
-    pub connected: Vec<(ReplicaId, Addr<Container>)>,
+    pub connected: Vec<(ReplicaId, Recipient<ToReplica>)>,
     /// Why a connection ended or was refused.
     pub dropped: Option<String>,
     /// How a process ended.
@@ -103,7 +103,7 @@ impl TrialLink {
         *self.tail.lock() = VecDeque::new();
     }
 
-    pub(super) fn connected(&self, replica: ReplicaId, container: Addr<Container>) {
+    pub(super) fn connected(&self, replica: ReplicaId, container: Recipient<ToReplica>) {
         self.state.send_modify(|state| state.connected.push((replica, container)));
     }
 
@@ -125,8 +125,8 @@ impl TrialLink {
     }
 
     /// The connections there are now.
-    pub(super) fn connections(&self) -> Vec<(ReplicaId, Addr<Container>)> {
-        self.state.borrow().connected.clone()
+    pub(super) fn connections(&self) -> Vec<ReplicaId> {
+        self.state.borrow().connected.iter().map(|(replica, _)| *replica).collect()
     }
 }
 

@@ -18,20 +18,17 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tracing::{debug, debug_span, info, trace, warn};
 
+use super::dispatch::{FromReplica, ToReplica};
 use super::landing::Landing;
-use crate::actors::messages::{
-    Attach, BatchDone, CloseContainer, ContainerEnded, ContainerStated, Detach, GiveUp,
-    ReplicaLeft, ReplicaReady, RunBatch,
-};
-use crate::actors::models::batcher::Batcher;
+use super::messages::{News, Order, ReplicaNews};
 use crate::actors::plane::data_plane::DataPlane;
 use crate::actors::plane::directory::ModelHandle;
-use crate::actors::pool::container_pool::ContainerPool;
-use crate::actors::supervision::control;
+use crate::actors::supervision::control::Outbox;
 use crate::logging::outsiders;
 use crate::metrics::RpcEnd;
-use crate::rpc::listener::{self, Place};
+use crate::rpc::places::Place;
 use crate::rpc::reader::{self, Asked, ReadError, Reader, Received, UNASKED_LIMITS};
+use crate::rpc::registration;
 use clipper_clock::{self as clock, Instant};
 use clipper_domain::{InputType, ModelId, ReplicaId};
 use clipper_rpc::codec::{self, AnswerLimits, Build, Extensions, FromContainer, NoticeLevel};
@@ -68,7 +65,7 @@ impl Identity {
 #[derive(Debug)]
 struct Serving {
     model: Arc<ModelHandle>,
-    batcher: Addr<Batcher>,
+    batcher: Outbox<FromReplica>,
 }
 
 #[derive(Debug)]
@@ -83,7 +80,7 @@ struct InFlight {
 pub struct Container {
     plane: Arc<DataPlane>,
     identity: Identity,
-    pool: Addr<ContainerPool>,
+    pool: Outbox<ReplicaNews>,
     serving: Option<Serving>,
     write_half: Arc<OwnedWriteHalf>,
     unwritten: WireChunks,
@@ -115,7 +112,7 @@ impl Container {
     pub fn adopt(
         plane: Arc<DataPlane>,
         identity: Identity,
-        pool: Addr<ContainerPool>,
+        pool: Recipient<ReplicaNews>,
         connection: std::net::TcpStream,
         open: Place,
     ) -> io::Result<(Self, OwnedReadHalf)> {
@@ -124,7 +121,7 @@ impl Container {
         let container = Self {
             plane,
             identity,
-            pool,
+            pool: Outbox::new(pool),
             serving: None,
             write_half: Arc::new(write_half),
             unwritten: WireChunks::new(),
@@ -186,7 +183,7 @@ impl Container {
             Err(error) => self.end(RpcEnd::Protocol, error.to_string(), ctx),
         }
         // With nothing unanswered it may leave a dead pool; it comes back to the new one.
-        if self.in_flight.is_empty() && !self.pool.connected() {
+        if self.in_flight.is_empty() && !self.pool.is_connected() {
             self.end(RpcEnd::Shutdown, "the container pool ended", ctx);
         }
     }
@@ -250,7 +247,7 @@ impl Container {
         Landing { flights, outputs, errors, held }.land(&self.plane, bytes);
         self.busy_heartbeats = 0;
         let replica = self.identity.replica;
-        self.tell_batcher(BatchDone { replica, batch, answered });
+        self.tell_batcher(FromReplica::Done { replica, batch, answered });
     }
 
     /// Ends a connection that talks too much: that takes time from all replicas on the thread.
@@ -266,29 +263,75 @@ impl Container {
             let text = "it stated its build without having announced that it does";
             return self.end(RpcEnd::Protocol, text, ctx);
         }
+        self.tell_pool(News::Stated(build));
+    }
+
+    fn tell_pool(&self, what: News) {
         let (model, replica) = (self.identity.model.clone(), self.identity.replica);
-        let stated = self.pool.send(ContainerStated { model, replica, build }).into_actor(self);
-        // A pool that has ended has forgotten what others run.
-        ctx.spawn(stated.map(|_, _, _| ()));
+        if self.pool.tell(ReplicaNews { model, replica, what }).is_err() {
+            // It has forgotten its replicas; its successor hears of those that register with it.
+            debug!(%replica, "the container pool has ended");
+        }
+    }
+
+    fn attach(
+        &mut self,
+        model: Arc<ModelHandle>,
+        batcher: Recipient<FromReplica>,
+        ctx: &mut Context<Self>,
+    ) {
+        if self.serving.as_ref().is_some_and(|serving| serving.batcher.leads_to(&batcher)) {
+            return;
+        }
+        self.serving = Some(Serving { model, batcher: Outbox::new(batcher) });
+        let Identity { model, replica, .. } = &self.identity;
+        let text = format!("this container serves {model} as replica {replica}");
+        self.notice(NoticeLevel::Info, &text, ctx);
+        self.announce(ctx);
+    }
+
+    fn detach(&mut self, ctx: &mut Context<Self>) {
+        self.leave(RpcEnd::Retired, "its model was retired");
+        let text = format!(
+            "{} was deleted: this container gets no queries until it is registered again",
+            self.identity.model
+        );
+        self.notice(NoticeLevel::Warning, &text, ctx);
+    }
+
+    fn run(&mut self, batch: BatchId, flights: Arc<[Arc<Flight>]>, ctx: &mut Context<Self>) {
+        let message_id = self.next_message_id;
+        let _span = self.span(message_id).entered();
+        if tracing::enabled!(tracing::Level::TRACE) {
+            for flight in flights.iter() {
+                trace!(query_ids = ?flight.query_ids(), "query sent");
+            }
+        }
+        self.next_message_id = self.next_message_id.wrapping_add(1);
+        codec::encode_predict(
+            &mut self.unwritten,
+            message_id,
+            self.identity.input_type,
+            flights.iter().map(|flight| flight.input()),
+        );
+        self.asked.set(true);
+        self.in_flight.push_back(InFlight { message_id, batch, flights });
+        self.write(ctx);
     }
 
     fn announce(&self, ctx: &mut Context<Self>) {
-        let (replica, container) = (self.identity.replica, ctx.address());
+        let (replica, container) = (self.identity.replica, ctx.address().recipient());
         let unanswered = self.in_flight.iter().map(|InFlight { batch, flights, .. }| Unanswered {
             batch: *batch,
             queries: Arc::clone(flights),
         });
         let unanswered = unanswered.collect();
-        self.tell_batcher(ReplicaReady { replica, container, unanswered });
+        self.tell_batcher(FromReplica::Ready { replica, container, unanswered });
     }
 
-    fn tell_batcher<M>(&self, message: M)
-    where
-        M: Message<Result = ()> + Send + 'static,
-        Batcher: Handler<M>,
-    {
+    fn tell_batcher(&self, message: FromReplica) {
         let Some(serving) = &self.serving else { return };
-        if !control::tell(&serving.batcher, message) {
+        if serving.batcher.tell(message).is_err() {
             // Its model starts another one and the pool attaches this replica to it.
             debug!(replica = %self.identity.replica, "its batcher has ended");
         }
@@ -300,7 +343,7 @@ impl Container {
         let limit = Duration::from_millis(self.plane.rpc.silence_timeout_ms);
         let silent = clock::now() - self.last_heard;
         let is_dispatched =
-            self.serving.as_ref().is_some_and(|serving| serving.batcher.connected());
+            self.serving.as_ref().is_some_and(|serving| serving.batcher.is_connected());
         let is_busy = !self.in_flight.is_empty() && is_dispatched && !self.speaks_while_busy;
         if silent >= limit && !is_busy {
             return self.end(RpcEnd::Silent, format!("nothing heard for {silent:?}"), ctx);
@@ -331,12 +374,12 @@ impl Container {
             RpcEnd::Closed | RpcEnd::Silent | RpcEnd::Hung => Departure::Died(Arc::clone(&text)),
             _ => Departure::Broke(Arc::clone(&text)),
         };
-        let plane = Arc::clone(&self.plane);
-        control::tell_or(&serving.batcher, ReplicaLeft { replica: *replica, cause }, move |_| {
+        let left = FromReplica::Left { replica: *replica, cause };
+        if serving.batcher.tell(left).is_err() {
             for flight in unanswered.iter().flat_map(|batch| batch.flights.iter()) {
-                plane.cache.abort(flight, DefaultReason::Failed(Arc::clone(&text)));
+                self.plane.cache.abort(flight, DefaultReason::Failed(Arc::clone(&text)));
             }
-        });
+        }
     }
 }
 
@@ -377,15 +420,7 @@ impl Actor for Container {
             self.last_word(&text);
         }
         self.leave(why, &text);
-        let ended = ContainerEnded {
-            model: self.identity.model.clone(),
-            replica: self.identity.replica,
-            why,
-            text,
-        };
-        if !control::tell(&self.pool, ended) {
-            debug!(replica = %self.identity.replica, "the container pool has ended");
-        }
+        self.tell_pool(News::Ended { why, text });
     }
 }
 
@@ -408,7 +443,7 @@ impl StreamHandler<Result<Received, ReadError>> for Container {
                 self.count_unasked(COMMAND_MAX_BYTES, ctx);
             }
             Err(ReadError::Zmtp(error)) => {
-                self.end(listener::end_of(&error), error.to_string(), ctx);
+                self.end(registration::end_of(&error), error.to_string(), ctx);
             }
             Err(error @ ReadError::GivenUp) => self.end(RpcEnd::Memory, error.to_string(), ctx),
         }
@@ -419,71 +454,25 @@ impl StreamHandler<Result<Received, ReadError>> for Container {
     }
 }
 
-impl Handler<Attach> for Container {
+impl Handler<Order> for Container {
     type Result = ();
 
-    fn handle(&mut self, attach: Attach, ctx: &mut Self::Context) {
-        if self.serving.as_ref().is_some_and(|serving| serving.batcher == attach.batcher) {
-            return;
+    fn handle(&mut self, order: Order, ctx: &mut Self::Context) {
+        match order {
+            Order::Attach { model, batcher } => self.attach(model, batcher, ctx),
+            Order::Detach => self.detach(ctx),
+            Order::Close(why) => self.end(why, "the server closed the connection", ctx),
         }
-        self.serving = Some(Serving { model: attach.model, batcher: attach.batcher });
-        let Identity { model, replica, .. } = &self.identity;
-        let text = format!("this container serves {model} as replica {replica}");
-        self.notice(NoticeLevel::Info, &text, ctx);
-        self.announce(ctx);
     }
 }
 
-impl Handler<Detach> for Container {
+impl Handler<ToReplica> for Container {
     type Result = ();
 
-    fn handle(&mut self, _: Detach, ctx: &mut Self::Context) {
-        self.leave(RpcEnd::Retired, "its model was retired");
-        let text = format!(
-            "{} was deleted: this container gets no queries until it is registered again",
-            self.identity.model
-        );
-        self.notice(NoticeLevel::Warning, &text, ctx);
-    }
-}
-
-impl Handler<RunBatch> for Container {
-    type Result = ();
-
-    fn handle(&mut self, batch: RunBatch, ctx: &mut Self::Context) {
-        let message_id = self.next_message_id;
-        let _span = self.span(message_id).entered();
-        if tracing::enabled!(tracing::Level::TRACE) {
-            for flight in batch.flights.iter() {
-                trace!(query_ids = ?flight.query_ids(), "query sent");
-            }
+    fn handle(&mut self, told: ToReplica, ctx: &mut Self::Context) {
+        match told {
+            ToReplica::Run { batch, flights } => self.run(batch, flights, ctx),
+            ToReplica::GiveUp(why) => self.end(RpcEnd::Hung, why.as_ref(), ctx),
         }
-        self.next_message_id = self.next_message_id.wrapping_add(1);
-        codec::encode_predict(
-            &mut self.unwritten,
-            message_id,
-            self.identity.input_type,
-            batch.flights.iter().map(|flight| flight.input()),
-        );
-        self.asked.set(true);
-        let RunBatch { batch, flights } = batch;
-        self.in_flight.push_back(InFlight { message_id, batch, flights });
-        self.write(ctx);
-    }
-}
-
-impl Handler<GiveUp> for Container {
-    type Result = ();
-
-    fn handle(&mut self, give_up: GiveUp, ctx: &mut Self::Context) {
-        self.end(RpcEnd::Hung, give_up.0.as_ref(), ctx);
-    }
-}
-
-impl Handler<CloseContainer> for Container {
-    type Result = ();
-
-    fn handle(&mut self, close: CloseContainer, ctx: &mut Self::Context) {
-        self.end(close.0, "the server closed the connection", ctx);
     }
 }

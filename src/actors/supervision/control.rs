@@ -1,46 +1,95 @@
-//! Control messages are never lost: where a mailbox is full for a moment, they wait for room.
+//! Control messages are never lost and stay in order: where a mailbox is full for a moment, they
+//! wait for room.
 //!
 //! Queries do not pass through mailboxes, so that what does is bounded by replicas, models and
 //! changes, and the wait is short.
 
-use actix::dev::ToEnvelope;
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+
 use actix::prelude::*;
 use tracing::debug;
 
-/// Tells an actor, now or as soon as it has room. Whether it lives.
-pub fn tell<A, M>(to: &Addr<A>, message: M) -> bool
+/// The way of one kind of message to one actor. What is told by one outbox arrives in order; an
+/// actor that tells another several things does so by one message type with variants.
+pub struct Outbox<M>
 where
-    A: Actor + Handler<M>,
-    A::Context: ToEnvelope<A, M>,
     M: Message<Result = ()> + Send + 'static,
 {
-    match to.try_send(message) {
-        Ok(()) => true,
-        Err(SendError::Full(message)) => {
-            let told = to.send(message);
-            actix::spawn(async move {
-                if told.await.is_err() {
-                    debug!("an actor ended before it was told");
-                }
-            });
-            true
+    to: Recipient<M>,
+    late: Rc<RefCell<Late<M>>>,
+}
+
+/// What waits for room; `None` while there is room.
+type Late<M> = Option<VecDeque<M>>;
+
+impl<M> Outbox<M>
+where
+    M: Message<Result = ()> + Send + 'static,
+{
+    /// The way to this actor, for the thread on which it is made.
+    #[must_use]
+    pub fn new(to: Recipient<M>) -> Self {
+        Self { to, late: Rc::default() }
+    }
+
+    /// Tells the actor, now or as soon as it has room, also if the outbox is dropped meanwhile.
+    ///
+    /// # Errors
+    /// The message, if the actor has ended.
+    pub fn tell(&self, message: M) -> Result<(), M> {
+        let mut late = self.late.borrow_mut();
+        if let Some(late) = late.as_mut() {
+            late.push_back(message);
+            return Ok(());
         }
-        Err(SendError::Closed(_)) => false,
+        match self.to.try_send(message) {
+            Ok(()) => Ok(()),
+            Err(SendError::Closed(message)) => Err(message),
+            Err(SendError::Full(message)) => {
+                *late = Some(VecDeque::from([message]));
+                actix::spawn(send_all(self.to.clone(), Rc::clone(&self.late)));
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether it leads to the same actor.
+    #[must_use]
+    pub fn leads_to(&self, actor: &Recipient<M>) -> bool {
+        self.to == *actor
+    }
+
+    /// Whether the actor lives.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.to.connected()
     }
 }
 
-/// As [`tell`]; does something else with the message if the actor has ended.
-pub fn tell_or<A, M>(to: &Addr<A>, message: M, otherwise: impl FnOnce(M))
+impl<M> std::fmt::Debug for Outbox<M>
 where
-    A: Actor + Handler<M>,
-    A::Context: ToEnvelope<A, M>,
     M: Message<Result = ()> + Send + 'static,
 {
-    match to.try_send(message) {
-        Ok(()) => {}
-        Err(SendError::Full(message)) => {
-            tell(to, message);
-        }
-        Err(SendError::Closed(message)) => otherwise(message),
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let late = self.late.borrow().as_ref().map_or(0, VecDeque::len);
+        f.debug_struct("Outbox").field("late", &late).finish_non_exhaustive()
     }
+}
+
+/// Sends what is late, one after the other, until nothing is.
+async fn send_all<M>(to: Recipient<M>, late: Rc<RefCell<Late<M>>>)
+where
+    M: Message<Result = ()> + Send + 'static,
+{
+    loop {
+        let next = late.borrow_mut().as_mut().and_then(VecDeque::pop_front);
+        let Some(message) = next else { break };
+        if to.send(message).await.is_err() {
+            debug!("an actor ended before it was told");
+            break;
+        }
+    }
+    *late.borrow_mut() = None;
 }

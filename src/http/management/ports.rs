@@ -2,8 +2,8 @@
 
 use futures_util::future::BoxFuture;
 
-pub use crate::actors::messages::RestartReplicas;
 pub use crate::actors::pool::list::ContainerInfo;
+pub use crate::actors::pool::messages::RestartReplicas;
 pub use crate::store::ChangeError;
 pub use crate::store::view::CatalogRead;
 use clipper_domain::Command;

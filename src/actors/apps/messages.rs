@@ -1,0 +1,88 @@
+//! What an application's actor is asked and told.
+
+use std::sync::Arc;
+
+use actix::Message;
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use super::prediction::{AppFacts, Prediction};
+use crate::actors::plane::directory::ModelEntry;
+use clipper_clock::Instant;
+use clipper_domain::AppName;
+use clipper_scheduling::parse::{BodyError, PredictBody, UpdateBody};
+
+/// A request body, as text or already parsed: long ones are parsed away from the HTTP workers.
+#[derive(Debug)]
+pub enum RequestBody<T> {
+    /// The JSON text.
+    Text(Bytes),
+    /// What it says.
+    Parsed(Box<T>),
+}
+
+/// A request body for an application. Sender: the HTTP handler, on the same thread. Reply: the
+/// answers on their way. Full mailbox: the sender waits; the number of senders is bounded by
+/// connections.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<Prediction, QueryRefused>")]
+pub struct Predict {
+    /// The body.
+    pub body: RequestBody<PredictBody>,
+    /// When it had arrived; the deadline counts from here.
+    pub arrived: Instant,
+}
+
+/// Why a predict or update request is refused without an answer to its queries.
+#[derive(Debug)]
+pub enum QueryRefused {
+    /// The body.
+    Body(BodyError),
+    /// The `version` asked for.
+    Version(String),
+    /// No room: `serving.inflight_queries_max`.
+    Busy,
+    /// No room for feedback: `serving.feedback_queue_max`.
+    FeedbackFull,
+}
+
+/// Feedback on its way to its owner, who tells here when it is kept.
+#[derive(Debug)]
+pub struct Recorded(pub oneshot::Receiver<()>);
+
+/// Feedback for an application. Sender: the HTTP handler, on the same thread. Reply: it is on its
+/// way to its owner.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<Recorded, QueryRefused>")]
+pub struct Update {
+    /// The body.
+    pub body: RequestBody<UpdateBody>,
+}
+
+/// What is needed to parse a body, and to count it if that fails. Sender: the HTTP handler, on the
+/// same thread.
+#[derive(Debug, Message)]
+#[rtype(result = "Arc<AppFacts>")]
+pub struct AskFacts;
+
+/// A change of an application. Sender: the worker's `Router`.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub enum AppChange {
+    /// It has a new definition.
+    Redefine(Arc<AppFacts>),
+    /// It is linked to this.
+    Relink(Option<Arc<ModelEntry>>),
+    /// It was deleted.
+    Stop,
+}
+
+/// An application's actor has ended. Sender: `App`, from `stopped()`.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct AppEnded {
+    /// Which.
+    pub name: AppName,
+    /// By a panic.
+    pub panicked: bool,
+}

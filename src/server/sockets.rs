@@ -1,0 +1,102 @@
+//! The ports, and what is served on the one for containers.
+
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs as _};
+use std::sync::Arc;
+
+use actix::prelude::*;
+use tracing::error;
+
+use crate::actors::plane::data_plane::DataPlane;
+use crate::actors::pool::container_pool::ContainerPool;
+use crate::actors::pool::list::ContainerList;
+use crate::actors::pool::messages::Register;
+use crate::actors::supervision::kept::Kept;
+use crate::config::Config;
+use crate::rpc::listener;
+use crate::rpc::registration::NotTaken;
+
+/// All listening sockets, bound before anything is started: a port in use is a clear first error.
+pub(super) struct Sockets {
+    pub(super) query: TcpListener,
+    pub(super) management: TcpListener,
+    pub(super) metrics: TcpListener,
+    pub(super) rpc: TcpListener,
+}
+
+impl Sockets {
+    pub(super) fn bind(config: &Config) -> Result<Self, String> {
+        let backlog = i32::try_from(config.http.backlog).unwrap_or(i32::MAX);
+        let http = |key: &str, addr| listen(key, addr, backlog);
+        let rpc = config.rpc.addr.strip_prefix("tcp://").unwrap_or(&config.rpc.addr);
+        let rpc = rpc
+            .replace('*', "0.0.0.0")
+            .to_socket_addrs()
+            .ok()
+            .and_then(|mut addrs| addrs.next())
+            .ok_or_else(|| format!("rpc.addr: {} is no address", config.rpc.addr))?;
+        Ok(Self {
+            query: http("http.query_addr", config.http.query_addr)?,
+            management: http("http.management_addr", config.http.management_addr)?,
+            metrics: http("http.metrics_addr", config.http.metrics_addr)?,
+            rpc: listen("rpc.addr", rpc, backlog)?,
+        })
+    }
+
+    /// Where containers on this machine connect.
+    pub(super) fn rpc_addr(&self) -> Result<SocketAddr, String> {
+        let mut addr = self.rpc.local_addr().map_err(|e| e.to_string())?;
+        if addr.ip().is_unspecified() {
+            addr.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+        }
+        Ok(addr)
+    }
+
+    pub(super) fn serve_rpc(
+        &self,
+        arbiter: &Arbiter,
+        plane: &DataPlane,
+        list: &ContainerList,
+        pool: &Kept<ContainerPool>,
+    ) -> Result<(), String> {
+        let socket = self.rpc.try_clone().map_err(|e| e.to_string())?;
+        let (query, management) = (self.query.local_addr(), self.management.local_addr());
+        let (query, management) =
+            (query.map_err(|e| e.to_string())?, management.map_err(|e| e.to_string())?);
+        let parts = listener::Parts {
+            config: plane.rpc.clone(),
+            metrics: Arc::clone(&plane.metrics),
+            unasked: plane.unasked.clone(),
+            known: list.clone(),
+            help: format!(
+                "This is the RPC port of clipper, where model containers connect with ZeroMQ; it \
+                 does not speak HTTP.\nApplications are queried at http://{query}/NAME/predict, \
+                 and the server is managed at http://{management}/admin/...\n"
+            ),
+        };
+        let pool = pool.clone();
+        let register = move |registration| {
+            let answer = pool.send(Register(registration));
+            async move { answer.await.unwrap_or_else(|error| Err(NotTaken::lost(error))) }
+        };
+        arbiter.spawn(async move {
+            match tokio::net::TcpListener::from_std(socket) {
+                Ok(socket) => listener::serve(socket, parts, register).await,
+                Err(error) => error!(%error, "the RPC port cannot be served"),
+            }
+        });
+        Ok(())
+    }
+}
+
+fn listen(key: &str, addr: SocketAddr, backlog: i32) -> Result<TcpListener, String> {
+    let bind = || {
+        let domain = socket2::Domain::for_address(addr);
+        let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
+        socket.bind(&addr.into())?;
+        socket.listen(backlog)?;
+        socket.set_nonblocking(true)?;
+        Ok::<TcpListener, std::io::Error>(socket.into())
+    };
+    bind().map_err(|error| format!("{key}: cannot listen on {addr}: {error}"))
+}
