@@ -4,8 +4,8 @@
 //! metadata does), [`actors`] (who talks to whom), [`http::query`] (a prediction's way in and
 //! out), [`rpc`] (a batch's way to a container and back), [`server`] (how it is put together).
 //!
-//! Architecture invariant: arrows point one way: http -> actors -> {serving, store, rpc} ->
-//! domain.
+//! Architecture invariant: arrows point one way: http -> actors -> {children, rpc, store} ->
+//! {supervision, metrics, config}.
 
 pub mod actors;
 pub mod bootstrap;
@@ -19,3 +19,4 @@ pub mod metrics;
 pub mod rpc;
 pub mod server;
 pub mod store;
+pub mod supervision;

@@ -34,9 +34,6 @@ use crate::actors::pool::file_sd::FileSd;
 use crate::actors::pool::list::ContainerList;
 use crate::actors::redis::session::RedisParts;
 use crate::actors::redis::watcher::RedisMetadata;
-use crate::actors::supervision::budget::RestartBudget;
-use crate::actors::supervision::kept::Kept;
-use crate::actors::supervision::watchdog::Watchdog;
 use crate::bootstrap::Bootstrap;
 use crate::children::launch::{Launcher, launch_plan};
 use crate::children::{ChildPlan, Children};
@@ -47,6 +44,9 @@ use crate::metrics::{self, Metrics};
 use crate::store::policy_state::PolicyStateStore;
 use crate::store::sled::SledLog;
 use crate::store::{Journal, SharedWriter};
+use crate::supervision::budget::RestartBudget;
+use crate::supervision::kept::Kept;
+use crate::supervision::watchdog::Watchdog;
 
 /// Serves until SIGTERM or SIGINT.
 ///

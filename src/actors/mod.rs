@@ -30,7 +30,7 @@
 //! Architecture invariant: control overtakes data and is never lost. Queries go through the bounded
 //! intake of their model, which sheds when it is full; mailboxes carry control only. They hold
 //! `serving.mailbox_max` messages, and a sender that finds one full waits, also from `stopped()`
-//! ([`control`](supervision::control)).
+//! ([`control`](crate::supervision::control)).
 //!
 //! Architecture invariant: each parent starts its children by a factory and hears of their end from
 //! `stopped()`, which runs after a panic too; actix's own supervisor does not survive one.
@@ -42,7 +42,6 @@ pub mod plane;
 pub mod pool;
 pub mod redis;
 pub mod replica;
-pub mod supervision;
 
 #[cfg(test)]
 mod supervision_tests;

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use crate::actors::plane::data_plane::DataPlane;
 use crate::actors::pool::container_pool::ContainerPool;
-use crate::actors::supervision::kept::Kept;
 use crate::config::ManagementConfig;
 use crate::store::{CatalogView, SharedWriter};
+use crate::supervision::kept::Kept;
 use clipper_domain::{Deployment, Input};
 
 /// What to deploy and how to try it out.

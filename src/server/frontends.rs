@@ -19,8 +19,6 @@ use crate::actors::catalog::writer::CatalogWriter;
 use crate::actors::plane::data_plane::DataPlane;
 use crate::actors::pool::container_pool::ContainerPool;
 use crate::actors::pool::list::ContainerList;
-use crate::actors::supervision::kept::Kept;
-use crate::actors::supervision::watchdog::Watchdog;
 use crate::config::{Config, HttpConfig};
 use crate::deploy::Deployer;
 use crate::http::answer::AnswerLimits;
@@ -34,6 +32,8 @@ use crate::http::query::QueryLimits;
 use crate::http::serve::{Frontend, Options};
 use crate::http::{management, metrics as metrics_pages, query};
 use crate::store::{CatalogView, SharedWriter};
+use crate::supervision::kept::Kept;
+use crate::supervision::watchdog::Watchdog;
 
 /// What the HTTP workers need.
 pub(super) struct Frontends {

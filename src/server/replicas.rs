@@ -4,9 +4,9 @@ use futures_util::future::BoxFuture;
 
 use crate::actors::pool::container_pool::ContainerPool;
 use crate::actors::pool::list::{ContainerInfo, ContainerList};
-use crate::actors::supervision::kept::Kept;
 use crate::http::management::ports::{Containers, RestartReplicas};
 use crate::store::ChangeError;
+use crate::supervision::kept::Kept;
 
 /// Those that are connected, and the processes of this server.
 pub(super) struct OwnReplicas {

@@ -10,10 +10,10 @@ use crate::actors::pool::container_pool::ContainerPool;
 use crate::actors::pool::file_sd::FileSd;
 use crate::actors::pool::messages::StopChildren;
 use crate::actors::redis::watcher::RedisMetadata;
-use crate::actors::supervision::kept::Kept;
 use crate::http::health::Readiness;
 use crate::http::serve::Frontend;
 use crate::store::Journal;
+use crate::supervision::kept::Kept;
 
 /// What has to be stopped of a running server.
 pub(super) struct Running {

@@ -10,10 +10,10 @@ use crate::actors::plane::data_plane::DataPlane;
 use crate::actors::pool::container_pool::ContainerPool;
 use crate::actors::pool::list::ContainerList;
 use crate::actors::pool::messages::Register;
-use crate::actors::supervision::kept::Kept;
 use crate::config::Config;
 use crate::rpc::listener;
 use crate::rpc::registration::NotTaken;
+use crate::supervision::kept::Kept;
 
 /// All listening sockets, bound before anything is started: a port in use is a clear first error.
 pub(super) struct Sockets {

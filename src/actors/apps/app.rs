@@ -13,7 +13,7 @@ use super::messages::{
 use super::prediction::{AppFacts, Prediction, Progress};
 use crate::actors::plane::data_plane::DataPlane;
 use crate::actors::plane::directory::{ModelEntry, ModelHandle};
-use crate::actors::supervision::control::Outbox;
+use crate::supervision::control::Outbox;
 use clipper_clock::Instant;
 use clipper_scheduling::cache::Lookup;
 use clipper_scheduling::dispatch::{AppId, Arrival, Share};

@@ -13,9 +13,9 @@ use tracing::error;
 
 use crate::actors::catalog::follower::{self, Followed};
 use crate::actors::catalog::writer::CatalogWriter;
-use crate::actors::supervision::kept::{Kept, Lifeline};
 use crate::store::projection::Effect;
 use crate::store::served::Served;
+use crate::supervision::kept::{Kept, Lifeline};
 use clipper_domain::AppName;
 
 /// Keeps what feedback leaves. Its calls may take as long as a disk does.

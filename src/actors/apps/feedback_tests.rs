@@ -6,13 +6,13 @@ use parking_lot::{Condvar, Mutex};
 
 use super::*;
 use crate::actors::catalog::writer::Execute;
-use crate::actors::supervision::budget::RestartBudget;
 use crate::config::{Config, JournalConfig};
 use crate::metrics::Metrics;
 use crate::store::Journal;
 use crate::store::event::Origin;
 use crate::store::memory::MemoryDisk;
 use crate::store::samples::{add_app, app_name};
+use crate::supervision::budget::RestartBudget;
 use clipper_domain::Command;
 
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -19,9 +19,9 @@ use tokio::sync::oneshot;
 use tracing::{error, warn};
 
 use super::writer::{CatalogWriter, Changes, Subscribe, Subscribed};
-use crate::actors::supervision::kept::Kept;
 use crate::store::projection::{Catalog, Effect};
 use crate::store::served::{Served, reconcile};
+use crate::supervision::kept::Kept;
 
 /// What a follower tells its actor. Reply: it is done.
 #[derive(Debug, Clone, Message)]

@@ -15,7 +15,7 @@
 //! Supervision: the actor keeps nothing that the store does not have. After a panic [`Kept`] makes
 //! a new one on the same [`Journal`]; subscribers of the old one subscribe again.
 //!
-//! [`Kept`]: crate::actors::supervision::kept::Kept
+//! [`Kept`]: crate::supervision::kept::Kept
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,13 +24,13 @@ use actix::prelude::*;
 use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::actors::supervision::kept::{Kept, Lifeline};
 use crate::config::JournalConfig;
 use crate::store::event::{Envelope, Event, Origin};
 use crate::store::journal::Change;
 use crate::store::projection::{Catalog, Effect};
 use crate::store::replay::Replay;
 use crate::store::{CatalogView, ChangeError, Journal, MetadataWriter, StoreError};
+use crate::supervision::kept::{Kept, Lifeline};
 use clipper_clock as clock;
 use clipper_domain::{Command, CommandError};
 

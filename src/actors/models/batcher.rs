@@ -14,7 +14,7 @@ use super::spin::Spin;
 use crate::actors::plane::data_plane::DataPlane;
 use crate::actors::plane::directory::{ModelHandle, Waiting};
 use crate::actors::replica::dispatch::FromReplica;
-use crate::actors::supervision::control::Outbox;
+use crate::supervision::control::Outbox;
 use clipper_clock::{self as clock, Instant};
 use clipper_scheduling::dispatch::Event;
 use clipper_scheduling::spin_wait::SpinWait;

@@ -9,7 +9,7 @@ use actix::Recipient;
 use crate::actors::plane::data_plane::DataPlane;
 use crate::actors::plane::directory::ModelHandle;
 use crate::actors::replica::dispatch::ToReplica;
-use crate::actors::supervision::control::Outbox;
+use crate::supervision::control::Outbox;
 use clipper_clock::Instant;
 use clipper_domain::ReplicaId;
 use clipper_scheduling::dispatch::{

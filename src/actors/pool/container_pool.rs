@@ -23,13 +23,13 @@ use crate::actors::plane::directory::ModelHandle;
 use crate::actors::replica::container::{Container, Identity};
 use crate::actors::replica::dispatch::FromReplica;
 use crate::actors::replica::messages::{News, Order, ReplicaNews};
-use crate::actors::supervision::control::Outbox;
-use crate::actors::supervision::kept::Lifeline;
 use crate::children::{Children, SeatRef};
 use crate::logging::outsiders;
 use crate::metrics::RpcEnd;
 use crate::metrics::file_sd::MetricsAt;
 use crate::rpc::registration::{Introduction, NotTaken, Registration};
+use crate::supervision::control::Outbox;
+use crate::supervision::kept::Lifeline;
 use clipper_domain::{InputType, ModelId, ReplicaId};
 use clipper_rpc::codec::Build;
 

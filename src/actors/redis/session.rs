@@ -18,7 +18,6 @@ use super::rows::Rows;
 use super::states::{Learnt, SharedStates};
 use crate::actors::catalog::writer::{Acknowledged, CatalogWriter, Record};
 use crate::actors::pool::list::ContainerList;
-use crate::actors::supervision::kept::Kept;
 use crate::config::RedisConfig;
 use crate::metrics::Metrics;
 use crate::store::CatalogView;
@@ -30,6 +29,7 @@ use crate::store::redis::marker::Remembered;
 use crate::store::redis::tables::{Key, Raw, Table, replicas_of};
 use crate::store::redis::transaction::Transaction;
 use crate::store::redis::writes::{Entries, Write, key_of, related};
+use crate::supervision::kept::Kept;
 use clipper_clock::{self as clock, Instant};
 use clipper_domain::ModelId;
 

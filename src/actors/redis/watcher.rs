@@ -32,11 +32,11 @@ use super::rows::guess_numbers;
 use super::session::{RedisParts, Session};
 use super::states::Learnt;
 use crate::actors::catalog::writer::Execute;
-use crate::actors::supervision::budget::RestartBudget;
-use crate::actors::supervision::kept::{Kept, Lifeline};
 use crate::store::event::Origin;
 use crate::store::redis::client::LinkError;
 use crate::store::{ChangeError, MetadataWriter};
+use crate::supervision::budget::RestartBudget;
+use crate::supervision::kept::{Kept, Lifeline};
 use clipper_clock::Backoff;
 use clipper_domain::Command;
 
