@@ -8,7 +8,7 @@
 //! number of queries is the measure of service.
 
 use std::cmp::Ordering;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
@@ -84,10 +84,46 @@ impl Ord for Node {
     }
 }
 
+/// Nodes by deadline. Most come in that order, and cost no search then.
+#[derive(Debug, Default)]
+struct Nodes {
+    in_order: VecDeque<Node>,
+    /// Those that came after one with a later deadline.
+    overtaking: BinaryHeap<Node>,
+}
+
+impl Nodes {
+    fn push(&mut self, node: Node) {
+        if self.in_order.back().is_none_or(|last| last.deadline <= node.deadline) {
+            self.in_order.push_back(node);
+        } else {
+            self.overtaking.push(node);
+        }
+    }
+
+    fn peek(&self) -> Option<&Node> {
+        // The greater of two nodes is due first; any is greater than none.
+        self.in_order.front().max(self.overtaking.peek())
+    }
+
+    fn pop(&mut self) -> Option<Node> {
+        if self.in_order.front() > self.overtaking.peek() {
+            self.in_order.pop_front()
+        } else {
+            self.overtaking.pop()
+        }
+    }
+
+    fn clear(&mut self) {
+        self.in_order.clear();
+        self.overtaking.clear();
+    }
+}
+
 #[derive(Debug)]
 struct AppQueue {
     share: Share,
-    heap: BinaryHeap<Node>,
+    nodes: Nodes,
     waiting: usize,
     latest: Instant,
     /// Its service for its weight, plus what others had before it came.
@@ -128,8 +164,8 @@ impl FairQueue {
     fn app_mut(&mut self, share: Share, now: Instant) -> &mut AppQueue {
         let at = self.apps.iter().position(|app| app.share.app == share.app);
         let at = at.unwrap_or_else(|| {
-            let heap = BinaryHeap::new();
-            self.apps.push(AppQueue { share, heap, waiting: 0, latest: now, served: self.served });
+            let (nodes, served) = (Nodes::default(), self.served);
+            self.apps.push(AppQueue { share, nodes, waiting: 0, latest: now, served });
             self.apps.len() - 1
         });
         let app = &mut self.apps[at];
@@ -150,7 +186,7 @@ impl FairQueue {
         self.next_order += 1;
         let served = self.served;
         let app = self.app_mut(share, deadline);
-        app.heap.push(Node { deadline, order, key });
+        app.nodes.push(Node { deadline, order, key });
         if !counts {
             return;
         }
@@ -172,7 +208,7 @@ impl FairQueue {
         let app = &mut self.apps[at];
         app.waiting = app.waiting.saturating_sub(1);
         if app.waiting == 0 {
-            app.heap.clear();
+            app.nodes.clear();
             // Who has had no more than the others leaves nothing to remember.
             if self.apps.len() > 1 && self.apps[at].served <= self.served {
                 self.apps.swap_remove(at);
@@ -193,17 +229,17 @@ impl FairQueue {
     /// Takes the next query that `is_waiting`, which still counts until [`Self::forget`].
     pub fn pop(&mut self, fair: bool, is_waiting: impl Fn(Key) -> bool) -> Option<(Instant, Key)> {
         let at = self.next_app(fair, &is_waiting)?;
-        let node = self.apps[at].heap.pop()?;
+        let node = self.apps[at].nodes.pop()?;
         Some((node.deadline, node.key))
     }
 
     fn next_app(&mut self, fair: bool, is_waiting: &impl Fn(Key) -> bool) -> Option<usize> {
         let mut best: Option<(usize, u64, Instant)> = None;
         for (at, app) in self.apps.iter_mut().enumerate() {
-            while app.heap.peek().is_some_and(|node| !is_waiting(node.key)) {
-                app.heap.pop();
+            while app.nodes.peek().is_some_and(|node| !is_waiting(node.key)) {
+                app.nodes.pop();
             }
-            let Some(head) = app.heap.peek() else { continue };
+            let Some(head) = app.nodes.peek() else { continue };
             let served = if fair { app.served } else { 0 };
             if best.is_none_or(|(_, least, due)| (served, head.deadline) < (least, due)) {
                 best = Some((at, served, head.deadline));
@@ -235,11 +271,11 @@ impl FairQueue {
         is_waiting: impl Fn(Key) -> bool,
     ) -> Option<(Instant, Key)> {
         for app in &mut self.apps {
-            while let Some(head) = app.heap.peek() {
+            while let Some(head) = app.nodes.peek() {
                 if is_waiting(head.key) && head.deadline > now {
                     break;
                 }
-                let Some(node) = app.heap.pop() else { break };
+                let Some(node) = app.nodes.pop() else { break };
                 if is_waiting(node.key) {
                     return Some((node.deadline, node.key));
                 }
@@ -250,7 +286,7 @@ impl FairQueue {
 
     /// When the first query is due, or earlier.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.apps.iter().filter_map(|app| app.heap.peek()).map(|node| node.deadline).min()
+        self.apps.iter().filter_map(|app| app.nodes.peek()).map(|node| node.deadline).min()
     }
 
     /// Whether the last query of some application cannot make it behind all that is due before it:
@@ -258,7 +294,7 @@ impl FairQueue {
     pub fn is_overloaded(&self, can_make_it: impl Fn(usize, Instant) -> bool) -> bool {
         let mut waiting: SmallVec<[(Instant, Instant, usize); COMPARED_MAX]> = SmallVec::new();
         for app in self.apps.iter().filter(|app| app.waiting > 0) {
-            let Some(head) = app.heap.peek() else { continue };
+            let Some(head) = app.nodes.peek() else { continue };
             if waiting.len() == COMPARED_MAX {
                 return true;
             }
@@ -270,5 +306,22 @@ impl FairQueue {
                 let ahead: usize = before.map(|(_, _, waiting)| waiting).sum();
                 !can_make_it(ahead.saturating_sub(1), *latest)
             })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_leave_by_deadline_then_by_arrival() {
+        let (start, mut nodes) = (clipper_clock::now(), Nodes::default());
+        for (order, ms) in [20, 10, 20, 10, 5, 30].into_iter().enumerate() {
+            let deadline = start + Duration::from_millis(ms);
+            nodes.push(Node { deadline, order: order as u64, key: Key::NONE });
+        }
+        let orders: Vec<_> = std::iter::from_fn(|| nodes.pop()).map(|node| node.order).collect();
+        assert_eq!(orders, [4, 1, 3, 0, 2, 5]);
+        assert!(nodes.peek().is_none());
     }
 }
