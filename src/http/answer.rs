@@ -38,6 +38,8 @@ const PIECES_IN_A_ROW: usize = 8;
 
 const BATCH_START: &[u8] = b"{\"batch_predictions\":[";
 const BATCH_END: &[u8] = b"]}";
+const BEFORE_QUERY_ID: &[u8] = b"{\"query_id\":";
+const BEFORE_OUTPUT: &[u8] = b",\"output\":";
 const AFTER_OUTPUT: &[u8] = b",\"default\":false}";
 
 /// The HTTP answer.
@@ -129,12 +131,21 @@ impl Text {
         let mut scratch = BytesMut::new();
         let mut sum = 0;
         for part in 0..self.parts() {
-            scratch.clear();
-            self.write_before_output(&mut scratch, part);
-            sum += scratch.len();
-            if let Some(output) = self.output_at(part) {
-                sum += output.json().len() + AFTER_OUTPUT.len();
-            }
+            let whole = (self.output_at(part), self.answer_at(part));
+            sum += if let (Some(output), Some((index, _))) = whole {
+                // Of most answers nothing has to be written to know their length.
+                let query_id = self.0.first_query_id + index as u64;
+                usize::from(index > 0)
+                    + BEFORE_QUERY_ID.len()
+                    + query_id.checked_ilog10().map_or(1, |log| log as usize + 1)
+                    + BEFORE_OUTPUT.len()
+                    + output.json().len()
+                    + AFTER_OUTPUT.len()
+            } else {
+                scratch.clear();
+                self.write_before_output(&mut scratch, part);
+                scratch.len()
+            };
         }
         sum
     }
@@ -157,18 +168,19 @@ impl Text {
             json.put_u8(b',');
         }
         let query_id = self.0.first_query_id + index as u64;
+        json.put_slice(BEFORE_QUERY_ID);
         // Writing to memory does not fail.
-        let _ = write!(json.writer(), "{{\"query_id\":{query_id},");
+        let _ = serde_json::to_writer(json.writer(), &query_id);
         match answer {
-            QueryAnswer::Output(_) => json.put_slice(b"\"output\":"),
+            QueryAnswer::Output(_) => json.put_slice(BEFORE_OUTPUT),
             // It has no output, so that nobody takes it for an answer.
             QueryAnswer::Error(why) => {
-                let _ = write!(json.writer(), "\"error\":\"{}\",\"cause\":", MODEL.error);
+                let _ = write!(json.writer(), ",\"error\":\"{}\",\"cause\":", MODEL.error);
                 let _ = serde_json::to_writer(json.writer(), &**why);
                 json.put_u8(b'}');
             }
             QueryAnswer::Default { output, reason } => {
-                json.put_slice(b"\"output\":");
+                json.put_slice(BEFORE_OUTPUT);
                 json.put_slice(output.json());
                 json.put_slice(b",\"default\":true,\"default_explanation\":");
                 let _ = serde_json::to_writer(json.writer(), &reason.to_string());

@@ -113,7 +113,7 @@ impl App {
         if misses.is_empty() {
             return Progress::Ready(answers.into_iter().flatten().collect());
         }
-        if model.batcher().is_none() || model.replicas() == 0 {
+        if !model.has_batcher() || model.replicas() == 0 {
             let nobody = || Answer::Default(DefaultReason::NoReplica);
             return Progress::Ready(
                 answers.into_iter().map(|a| a.unwrap_or_else(nobody)).collect(),
@@ -165,7 +165,7 @@ impl App {
         }
         let max = self.plane.serving.model_queue_max.saturating_sub(model.load().waiting);
         let Err(refused) = model.intake().add(arrival, queries, max) else { return };
-        let reason = if model.batcher().is_some() {
+        let reason = if model.has_batcher() {
             let id = &model.spec.id;
             let why = format!("The queue of model {id} is full (serving.model_queue_max)");
             DefaultReason::Shed(Arc::from(why))

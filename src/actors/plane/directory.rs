@@ -63,6 +63,12 @@ impl ModelHandle {
         self.batcher.read().clone()
     }
 
+    /// Whether it runs.
+    #[must_use]
+    pub fn has_batcher(&self) -> bool {
+        self.batcher.read().is_some()
+    }
+
     /// Called by its `Model` around the batcher's life.
     pub fn set_batcher(&self, batcher: Option<Recipient<FromReplica>>) {
         *self.batcher.write() = batcher;

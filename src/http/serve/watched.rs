@@ -18,17 +18,21 @@ use pin_project_lite::pin_project;
 use super::super::errors::{self, ErrorLabel};
 use super::connection::Connection;
 
+/// The flag that all workers of a frontend see. Each worker counts its references to it for itself:
+/// a count that all of them change with every request would be passed from core to core.
+struct Draining(Arc<AtomicBool>);
+
 /// The handlers of a frontend, watched.
 pub struct Watched<S, B> {
     handlers: S,
-    draining: Arc<AtomicBool>,
+    draining: Rc<Draining>,
     body: PhantomData<fn() -> B>,
 }
 
 impl<S, B> Watched<S, B> {
     /// Once `draining`, every answer is the last of its connection.
     pub fn new(handlers: S, draining: Arc<AtomicBool>) -> Self {
-        Self { handlers, draining, body: PhantomData }
+        Self { handlers, draining: Rc::new(Draining(draining)), body: PhantomData }
     }
 }
 
@@ -55,7 +59,7 @@ where
         Answer {
             handler: self.handlers.call(request),
             under_way,
-            draining: Arc::clone(&self.draining),
+            draining: Rc::clone(&self.draining),
             body: PhantomData,
         }
     }
@@ -76,7 +80,7 @@ pin_project! {
         #[pin]
         handler: F,
         under_way: Option<UnderWay>,
-        draining: Arc<AtomicBool>,
+        draining: Rc<Draining>,
         body: PhantomData<B>,
     }
 }
@@ -100,7 +104,7 @@ where
             let label = response.extensions().get::<ErrorLabel>().map(|label| label.0);
             connection.metrics().error(label.unwrap_or(errors::OTHER_LABEL));
         }
-        if this.draining.load(Ordering::Relaxed) {
+        if this.draining.0.load(Ordering::Relaxed) {
             response.head_mut().set_connection_type(ConnectionType::Close);
         }
         Poll::Ready(Ok(response.map_body(|_, body| Sent { body, _under_way: under_way })))
