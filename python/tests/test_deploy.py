@@ -16,7 +16,7 @@ from clipper_serving import Admin, AdminError
 
 EXISTS = "An application with this name already exists"
 DONE = {"stage": "done", "model": "m:3", "app": "app"}
-DEPLOYED = {**model("m", "2", True), "container_name": "python", "model_data_path": "/m.py:f"}
+
 
 
 def steps(*lines: dict[str, Any]) -> str:
@@ -149,28 +149,11 @@ def test_what_cannot_be_deployed(http: FakeHttp, model: Any, app: Any, reason: s
         Admin(http.url).deploy(model, "app")
 
 
-def test_another_number_of_replicas_is_a_deployment(http: FakeHttp) -> None:
-    scripted: list[Any] = [MODELS, DEPLOYED, [replica("m", "2", 0)]]
-    scripted += [["other", "app"], ["n"], ["m"], MODELS, APP, ["m"], steps(DONE), "Deleted"]
-    for answer in scripted:
-        http.answer(answer)
-    assert Admin(http.url).set_num_replicas("m", 3) == "3"
-    deployment, deletion = http.seen[-2:]
-    assert deployment.body["runtime"]["function"] == "/m.py:f"
-    assert (deployment.body["app_name"], deployment.body["replicas"]) == ("app", 3)
-    assert deletion.path == "/admin/delete_versioned_model"
-    assert deletion.body == {"model_name": "m", "model_version": "2"}
-
-
-def test_as_many_replicas_as_there_are(http: FakeHttp) -> None:
-    for answer in (MODELS, DEPLOYED, [replica("m", "2", n) for n in range(3)]):
-        http.answer(answer)
-    assert Admin(http.url).set_num_replicas("m", 3) == "2"
-    assert len(http.seen) == 3
-
-
-def test_replicas_that_are_not_the_servers(http: FakeHttp) -> None:
-    for answer in (MODELS, MODELS[1], []):
-        http.answer(answer)
-    with pytest.raises(AdminError, match="start or stop containers"):
-        Admin(http.url).set_num_replicas("m", 3)
+@pytest.mark.parametrize("version", [None, 2])
+def test_another_number_of_replicas_deploys_nothing(http: FakeHttp, version: int | None) -> None:
+    http.answer("Keeping 3 replicas of model m:2")
+    Admin(http.url).set_num_replicas("m", 3, version)
+    (request,) = http.seen
+    assert request.path == "/admin/set_replicas"
+    chosen = {} if version is None else {"model_version": "2"}
+    assert request.body == {"model_name": "m", "num_replicas": 3, **chosen}

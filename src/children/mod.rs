@@ -119,8 +119,8 @@ impl Children {
         seat
     }
 
-    /// Starts the processes of a deployed version, if they do not run yet. Those that were
-    /// tried out are the first of them.
+    /// Keeps so many processes of a deployed version: starts those that do not run yet, ends the
+    /// last ones of too many. Those that were tried out are the first of them.
     ///
     /// `adopt` is told before those are replicas.
     pub fn keep(
@@ -130,14 +130,23 @@ impl Children {
         replicas: &Replicas,
         adopt: impl FnOnce(),
     ) {
-        if self.running.contains_key(id) {
+        let mut seats = self.running.remove(id).unwrap_or_default();
+        let wanted = usize::try_from(replicas.count).unwrap_or(usize::MAX);
+        if !seats.is_empty() && seats.len() >= wanted {
+            seats.split_off(wanted).iter().for_each(|seat| seat.stop());
+            self.running.insert(id.clone(), seats);
             return;
         }
         let launch = match self.launcher.plan(id, input_type, &replicas.runtime, Path::new("/")) {
             Ok(launch) => launch,
-            Err(error) => return error!(model = %id, "its replicas cannot be started: {error}"),
+            Err(error) => {
+                error!(model = %id, "its replicas cannot be started: {error}");
+                if !seats.is_empty() {
+                    self.running.insert(id.clone(), seats);
+                }
+                return;
+            }
         };
-        let mut seats: Vec<Arc<Seat>> = Vec::new();
         if let Some(trial) = self.trials.remove(id) {
             adopt();
             seats.extend(trial.seats.into_iter().filter(|seat| !seat.state().is_over()));

@@ -82,6 +82,7 @@ impl AdminArgs {
             What::Links(verb) => links(client, verb),
             What::Containers(verb) => containers(client, verb),
             What::Replicas(Replicas::Restart { which }) => restart(client, which.as_deref()),
+            What::Replicas(Replicas::Set { which, count }) => set_replicas(client, which, *count),
             What::State { app, uid } => {
                 show(client, "get_application", &json!({"name": app}), "application", app)?;
                 let state = client.post("get_state", &json!({"app_name": app, "uid": uid}))?;
@@ -326,7 +327,8 @@ fn containers(client: &Client, verb: &Containers) -> Outcome {
     }
 }
 
-fn restart(client: &Client, which: Option<&str>) -> Outcome {
+/// The members that say `MODEL[:VERSION]`, and the model's name.
+fn named(which: Option<&str>) -> (Value, Option<&str>) {
     // Neither a name nor a version has a colon.
     let (name, version) = match which.map(|which| which.split_once(':').ok_or(which)) {
         None => (None, None),
@@ -339,6 +341,18 @@ fn restart(client: &Client, which: Option<&str>) -> Outcome {
             body[key] = json!(value);
         }
     }
+    (body, name)
+}
+
+fn set_replicas(client: &Client, which: &str, count: u32) -> Outcome {
+    let (mut body, name) = named(Some(which));
+    body["num_replicas"] = json!(count);
+    let names: Vec<_> = name.map(|name| ("model", name)).into_iter().collect();
+    change(client, "set_replicas", &body, &names)
+}
+
+fn restart(client: &Client, which: Option<&str>) -> Outcome {
+    let (body, name) = named(which);
     let names: Vec<_> = name.map(|name| ("model", name)).into_iter().collect();
     change(client, "restart_replicas", &body, &names)
 }

@@ -19,7 +19,7 @@ use crate::actors::catalog::writer::CatalogWriter;
 use crate::actors::plane::data_plane::DataPlane;
 use crate::actors::pool::container_pool::ContainerPool;
 use crate::actors::pool::list::ContainerList;
-use crate::config::{Config, HttpConfig};
+use crate::config::{Config, Deploy, HttpConfig};
 use crate::deploy::Deployer;
 use crate::http::answer::AnswerLimits;
 use crate::http::body::BodyLimits;
@@ -143,6 +143,7 @@ impl Frontends {
             config: config.management.clone(),
             running: AtomicUsize::new(0),
         });
+        let allowed = &config.management;
         let deploy = DeployState { deployer, readiness: Arc::clone(&self.readiness) };
         let deploy = deploy::configure(deploy, limits.clone());
         let state = ManagementState {
@@ -151,6 +152,7 @@ impl Frontends {
                 view: self.view.clone(),
             }),
             containers: Arc::new(OwnReplicas { list: self.list.clone(), pool: self.pool.clone() }),
+            replicas_max: (allowed.deploy != Deploy::Off).then_some(allowed.deploy_replicas_max),
             states: self.states.clone(),
             metrics: metrics_pages::by_preference(Arc::clone(&self.plane.metrics)),
             readiness: Arc::clone(&self.readiness),

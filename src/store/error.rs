@@ -142,6 +142,12 @@ pub enum StoreError {
         /// Why.
         reason: String,
     },
+    /// Refused before anything was written, because something before it failed.
+    #[error("not written: the store has failed and is being read again: {reason}")]
+    Failed {
+        /// What failed.
+        reason: String,
+    },
     /// A write or flush failed half-way: it may be on disk or not.
     #[error("the store failed while writing: {reason}")]
     Write {
@@ -162,9 +168,15 @@ pub enum StoreError {
 impl StoreError {
     /// Whether the write that answered this has certainly left no trace.
     ///
-    /// Yes: answer the caller and go on. No: drop what was derived and read the store again.
+    /// Yes: answer the caller. No: drop what was derived and read the store again.
     #[must_use]
     pub fn certainly_not_written(&self) -> bool {
         !matches!(self, Self::Write { .. } | Self::Read { .. } | Self::Closed)
+    }
+
+    /// Whether the store takes nothing more before it is read again.
+    #[must_use]
+    pub fn asks_for_reading(&self) -> bool {
+        !self.certainly_not_written() || matches!(self, Self::Failed { .. })
     }
 }

@@ -163,6 +163,21 @@ impl Catalog {
             Command::AddModelLinks { app, models } => self.decide_link(app, models),
             Command::DeleteModelLinks { app, models } => self.decide_unlink(app, models),
             Command::Deploy(deployment) => self.decide_deploy(deployment),
+            Command::SetReplicas { id, count } => self.decide_replicas(id, *count),
+        }
+    }
+
+    fn decide_replicas(&self, id: &ModelId, count: u32) -> Result<Vec<Event>, CommandError> {
+        match self.replicas.get(id) {
+            None if self.model_by_id(id).is_none() => {
+                Err(CommandError::ModelVersionUnknown(id.clone()))
+            }
+            None => Err(CommandError::ReplicasOfOthers(id.clone())),
+            Some(planned) if planned.count == count => Ok(Vec::new()),
+            Some(planned) => {
+                let replicas = Replicas { count, ..planned.clone() };
+                Ok(vec![Event::ReplicasPlanned { id: id.clone(), replicas }])
+            }
         }
     }
 

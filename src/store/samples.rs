@@ -142,6 +142,8 @@ pub(crate) fn any_command() -> impl Strategy<Value = Command> {
         (name.clone(), version.clone()).prop_map(|(n, v)| Command::SetModelVersion(model_id(n, v))),
         (name.clone(), version.clone())
             .prop_map(|(n, v)| Command::DeleteVersionedModel(model_id(n, v))),
+        (name.clone(), version.clone(), 1..3_u32)
+            .prop_map(|(n, v, count)| Command::SetReplicas { id: model_id(n, v), count }),
         (name.clone(), version.clone(), name.clone(), input_type.clone(), any::<bool>())
             .prop_map(|(n, v, a, t, new)| deploy(n, v, a, t, new)),
         (name.clone(), models.clone())

@@ -41,7 +41,7 @@ fn a_restarted_server_knows_its_models_batch_sizes() {
     std::fs::write(&file, "{\"m:1\": {\"weight\"").unwrap();
     let server = server.restart();
     server.await_replicas("m", 1);
-    assert!(server.log_line("learned latencies cannot be read").is_some());
+    server.says("learned latencies cannot be read");
     let damaged = batches(&server, 3);
     assert!(damaged >= 7.0, "a damaged file costs a first start: {damaged}");
 }

@@ -148,7 +148,7 @@ fn line_23_the_package_is_there_for_a_model_in_the_box() {
     let server = Server::with_config(&config(folder.path(), "strings", USES_THE_PACKAGE));
     server.await_replicas("m", 1);
     assert_eq!(server.predict("m", &json!({"input": "a"})).output(), &json!("a str"));
-    assert!(server.log_line("metrics on http://127.0.0.1:").is_some());
+    server.says("metrics on http://127.0.0.1:");
 }
 
 #[test]

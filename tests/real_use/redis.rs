@@ -143,7 +143,7 @@ fn line_13_evicted_and_expired_entries_are_restored() {
     let dir = tempfile::tempdir().unwrap();
     redis.db(0).tell("CONFIG SET maxmemory-policy allkeys-lru");
     let clipper = start(&redis.url(), dir.path());
-    assert!(clipper.logged("Redis may evict entries of the tables"));
+    clipper.says("Redis may evict entries of the tables");
     assert!(clipper.metric("clipper_redis_may_evict") > 0.5);
     for n in 0..20 {
         clipper.done("add_app", &app(&format!("a{n}")));
@@ -377,6 +377,22 @@ fn line_17_every_frontend_keeps_the_replicas_that_one_was_asked_for() {
     assert!(deployed.status.success(), "{}", String::from_utf8_lossy(&deployed.stderr));
     let answers = |clipper: &Clipper| clipper.predict("a").1["output"] == 42;
     until_true("both answer", || answers(&asked) && answers(&other));
+    // Their number is shared, too; no version is deployed for it.
+    for (count, which) in [("3", "m"), ("1", "m:1")] {
+        let set = std::process::Command::new(exe)
+            .args(["admin", "--url", &format!("http://{}", other.management)])
+            .args(["replicas", "set", which, count])
+            .output()
+            .unwrap();
+        assert!(set.status.success(), "{}", String::from_utf8_lossy(&set.stderr));
+        let rows = 2 * count.parse::<usize>().unwrap();
+        until_true("each has as many", || redis.dump(3).len() == rows);
+        assert_eq!(redis.dump(2).len(), 1);
+    }
+    let body = json!({"model_name": "m", "num_replicas": 100_000});
+    let (status, text) = asked.admin("set_replicas", &body);
+    assert!(status == 400 && text.contains("management.deploy_replicas_max"), "{text}");
+    assert!(answers(&asked) && answers(&other));
     // One that comes later does too, unless it starts no programs for others.
     let off = [("CLIPPER_MANAGEMENT__DEPLOY", "off")];
     let late = start(&redis.url(), dirs[2].path());

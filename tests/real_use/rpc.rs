@@ -376,9 +376,9 @@ fn line_25_variables_of_others_stop_neither_server_nor_containers() {
     command.env("CLIPPER_RPC_DIR", "/opt/other").env("CLIPPER_PORT", "tcp://10.0.0.1:1337");
     command.env("CLIPPER_RPC__NO_SUCH_KEY", "1");
     let server = Served::start_by(command, "", folder.path());
-    let log = server.log().join("\n");
-    assert!(log.contains("CLIPPER_RPC_DIR") && log.contains("CLIPPER_RPC_ADDR"), "{log}");
-    assert!(log.contains("CLIPPER_RPC__NO_SUCH_KEY"), "{log}");
+    for named in ["CLIPPER_RPC_DIR", "CLIPPER_RPC_ADDR", "CLIPPER_RPC__NO_SUCH_KEY"] {
+        server.says(named);
+    }
     server.add_linked("m", 2_000_000);
     let (_container, _) = noop(&server, "m", "doubles", "7");
     server.await_replicas("m", 1);
@@ -415,8 +415,7 @@ fn line_05a_an_answer_over_the_limit_of_a_message_is_told_apart() {
     let output = [head(MORE, 8 << 20), vec![b'1'; 8 << 20]].concat();
     assert!(send_until_cut(&mut replica, &output, 9) < 9, "72 MB were taken");
     until("it is counted", || (server.ended("answer_too_large") > 0.5).then_some(()));
-    let log = server.log().join("\n");
-    assert!(log.contains("rpc.message_max_bytes"), "{log}");
+    server.says("rpc.message_max_bytes");
 }
 
 #[test]

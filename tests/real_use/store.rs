@@ -7,6 +7,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -225,6 +226,50 @@ fn line_a_power_cuts_during_changes_snapshots_and_compaction_lose_nothing() {
     });
     assert_eq!(lost, [], "cuts with acknowledged changes that are wrong after it, and how many");
     assert!(!server.log().iter().any(|line| line.contains("no snapshot was written")));
+    server.kill_9();
+}
+
+/// Takes all the room that a device has.
+fn fill(device: &Device) -> PathBuf {
+    let path = device.path().join("filling");
+    let mut file = fs::File::create(&path).unwrap();
+    for size in [64 << 10, 1] {
+        while let Ok(1..) = file.write(&vec![1; size]) {}
+    }
+    path
+}
+
+#[test]
+fn line_a_a_full_disk_stops_changes_until_it_has_room_and_loses_nothing() {
+    let Some(device) = Device::new() else { return };
+    let server = Served::start(CONFIG, device.path());
+    let (mut asked, mut told) = (BTreeSet::new(), BTreeSet::new());
+    let mut change = |name: String| {
+        asked.insert(name.clone());
+        let status = add(&server, &name).0;
+        if status == 200 {
+            told.insert(name);
+        } else {
+            assert_eq!(status, 503);
+        }
+        status == 200
+    };
+    for round in 0..3 {
+        let filling = fill(&device);
+        let mut refused = (0..10_000).filter(|n| !change(format!("full{round}-{n}")));
+        assert!(refused.by_ref().nth(5).is_some(), "changes are refused");
+        let query = Http::new(server.query).request("POST", "/full/predict", r#"{"input": [1]}"#);
+        assert_eq!(query.unwrap().0, 404, "it answers all the same");
+        fs::remove_file(filling).unwrap();
+        let mut names = (0..).map(|n| format!("again{round}-{n}"));
+        until("changes go on", || names.next().filter(|name| change(name.clone())));
+        // Snapshots too.
+        assert!((0..25).all(|n| change(format!("room{round}-{n}"))));
+    }
+    let after = device.cut(&server);
+    let there = kept(&after.0.join("data"));
+    assert!(told.is_subset(&there), "lost: {:?}", told.difference(&there));
+    assert!(there.is_subset(&asked));
     server.kill_9();
 }
 

@@ -15,7 +15,7 @@ fn where_notices_cannot_be_turned_on_the_log_says_so_and_changes_arrive_later() 
     let dir = tempfile::tempdir().unwrap();
     let often = [("CLIPPER_REDIS__RECONCILE_INTERVAL_MS", "100")];
     let clipper = Clipper::start(&redis.url(), dir.path(), &often);
-    assert!(clipper.logged("let an operator set notify-keyspace-events to KA"));
+    clipper.says("let an operator set notify-keyspace-events to KA");
     redis.db(5).tell("HSET digits default_output 5");
     until_true("seen", || clipper.catalog()[0][0]["default_output"] == "5");
     clipper.done("delete_app", &json!({"name": "digits"}));

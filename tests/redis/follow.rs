@@ -19,7 +19,10 @@ fn every_kind_of_change_is_followed() {
     let redis = Redis::start();
     write_dump(&redis);
     let dir = tempfile::tempdir().unwrap();
-    let clipper = Clipper::start(&redis.url(), dir.path(), &[]);
+    // So that a Redis that waits for a busy disk is not taken for one that is away: of what happens
+    // meanwhile nobody tells.
+    let patient = [("CLIPPER_REDIS__COMMAND_TIMEOUT_MS", "30000")];
+    let clipper = Clipper::start(&redis.url(), dir.path(), &patient);
     let (mut models, mut apps, mut links) = (redis.db(2), redis.db(5), redis.db(7));
     let linked = || clipper.catalog()[0][0]["linked_models"].clone();
 

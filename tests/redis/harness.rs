@@ -363,6 +363,11 @@ impl Clipper {
         Container(child)
     }
 
+    /// Waits for a line of the log, which comes after what it tells of.
+    pub fn says(&self, text: &str) {
+        until_true(text, || self.logged(text));
+    }
+
     pub fn logged(&self, text: &str) -> bool {
         self.log.lock().iter().any(|line| line.contains(text))
     }

@@ -8,7 +8,9 @@ use parking_lot::Mutex;
 use serde_json::json;
 
 use crate::redis::forms::write_dump;
-use crate::redis::harness::{Clipper, Container, Http, Redis, now, pause, until, until_true};
+use crate::redis::harness::{
+    Clipper, Container, Http, PATIENCE, Redis, now, pause, until, until_true,
+};
 use crate::redis::size;
 
 const APP: &str = "input_type doubles policy p default_output 0 latency_slo_micros 5000000";
@@ -381,6 +383,9 @@ fn a_frozen_redis_delays_no_prediction() {
     let mut site = site(1, &[]);
     let clipper = site.clippers.pop().unwrap();
     let frozen = Duration::from_millis(size("CLIPPER_TEST_FREEZE_MS", 3_000) as u64);
+    // A busy machine says nothing of the time.
+    let in_full_size = std::env::var_os("CLIPPER_TEST_FREEZE_MS").is_some();
+    let soon = if in_full_size { Duration::from_secs(2) } else { PATIENCE };
     Load::during(&[&clipper], |_| {
         site.redis.signal(Signal::SIGSTOP);
         let start = now();
@@ -390,7 +395,7 @@ fn a_frozen_redis_delays_no_prediction() {
             let (status, text) = clipper.admin("delete_app", &json!({"name": "digits"}));
             assert_eq!(status, 503, "{text}");
             assert!(text.contains("nothing was written"), "{text}");
-            assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
+            assert!(asked.elapsed() < soon, "{:?}", asked.elapsed());
             n += 1;
             pause(Duration::from_millis(100));
         }

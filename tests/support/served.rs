@@ -122,6 +122,11 @@ impl Served {
         self.log.lock().unwrap().clone()
     }
 
+    /// Waits for a line of the log, which comes after what it tells of.
+    pub fn says(&self, text: &str) {
+        until(text, || self.log().iter().any(|line| line.contains(text)).then_some(()));
+    }
+
     /// Whether it still runs.
     pub fn is_up(&mut self) -> bool {
         self.process.0.try_wait().unwrap().is_none()

@@ -45,6 +45,13 @@ pub enum Command {
     /// Register a model version with replicas, and unless it is to wait make it current and link
     /// it: all or nothing.
     Deploy(Box<Deployment>),
+    /// Keep another number of replicas of a deployed version.
+    SetReplicas {
+        /// The version.
+        id: ModelId,
+        /// How many.
+        count: u32,
+    },
 }
 
 /// For logs: what is asked for, of what.
@@ -69,6 +76,7 @@ impl fmt::Display for Command {
             Self::DeleteModelLinks { app, models } => {
                 write!(f, "unlink application {app} from model {}", names(models))
             }
+            Self::SetReplicas { id, count } => write!(f, "keep {count} replicas of model {id}"),
             Self::Deploy(deployment) => {
                 write!(f, "deploy model {} for application {}", deployment.model.id, deployment.app)
             }
@@ -113,6 +121,12 @@ pub enum CommandError {
     /// `delete_versioned_model` of an unknown version.
     #[error("model with name '{}' and version '{}' does not exist", .0.name, .0.version)]
     ModelVersionUnknown(ModelId),
+    /// Another number of replicas of a version that was not deployed.
+    #[error(
+        "the server does not start the replicas of model '{}' version '{}': start or stop its \
+         containers, or change replicas in the config file", .0.name, .0.version
+    )]
+    ReplicasOfOthers(ModelId),
     /// A guarded `delete_versioned_model` of a version that is queried.
     #[error(
         "model with name '{}' and version '{}' is the current version, and application '{app}' \

@@ -296,49 +296,16 @@ class Admin:
         )
 
     def set_num_replicas(
-        self,
-        name: str,
-        num_replicas: int,
-        version: Version | None = None,
-        *,
-        python: str = sys.executable,
-        timeout: float = DEPLOY_TIMEOUT_SECONDS,
-    ) -> str:
-        """Let the server keep so many replicas of a deployed model; returns their version.
+        self, name: str, num_replicas: int, version: Version | None = None
+    ) -> None:
+        """Keep so many replicas of a deployed version, by default the current one.
 
-        The number belongs to a version, so another number is a deployment of the same file as the
-        next version; the old one is removed once the new one answers. ``python`` runs it as in
-        ``deploy``. Raises ``AdminError`` for models whose containers the server does not start:
-        of those you start and stop the containers.
+        The change is acknowledged at once, and the replicas start or end after it; servers that
+        share their metadata keep as many each. Raises ``AdminError`` for models whose containers
+        the server does not start: of those you start and stop the containers.
         """
-        old = self.get_current_model_version(name) if version is None else str(version)
-        info = self.get_model_info(name, old)
-        if info is None:
-            raise AdminError(f"there is no model {name}:{old}")
-        if self.get_num_replicas(name, old) == num_replicas:
-            return old
-        kind, source = info["container_name"], str(info["model_data_path"])
-        if kind not in ("onnx", "python") or not os.path.isabs(source):
-            raise AdminError(
-                f"the replicas of {name}:{old} are not those of a deployed file: start or stop "
-                "containers, change replicas in the config file, or deploy the command again"
-            )
-        apps = [app for app in self.get_all_apps() if name in self.get_linked_models(app)]
-        if not apps:
-            raise AdminError(f"no application is linked to {name}; a deployment is for one")
-        new = self._next_version(name)
-        self.deploy(
-            source,
-            apps[0],
-            name=name,
-            version=new,
-            input_type=info["input_type"],
-            replicas=num_replicas,
-            python=python,
-            timeout=timeout,
-        )
-        self.unregister_model(name, old)
-        return new
+        chosen = {} if version is None else {"model_version": str(version)}
+        self._post("set_replicas", model_name=name, num_replicas=num_replicas, **chosen)
 
     def get_all_apps(self, verbose: bool = False) -> list[Any]:
         """The names of all applications, or with ``verbose`` their definitions."""

@@ -292,12 +292,12 @@ impl CatalogWriter {
             answer(pending.reply, Err(ChangeError::unavailable(reason.clone())));
         }
         self.in_flight = 0;
-        if certain {
+        if error.asks_for_reading() {
+            self.reload(ctx);
+        } else {
             let (seq, catalog) = self.view.copy();
             self.accepted = Arc::unwrap_or_clone(catalog);
             self.next_seq = seq + 1;
-        } else {
-            self.reload(ctx);
         }
     }
 

@@ -6,7 +6,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use tokio::sync::oneshot;
 use tracing::error;
 
-use super::session::{Announcement, Session};
+use super::notices::Announcement;
+use super::session::Session;
 use crate::actors::catalog::writer::{Acknowledged, Execute};
 use crate::store::ChangeError;
 use crate::store::event::{Event, Origin};

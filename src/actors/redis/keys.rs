@@ -2,6 +2,7 @@
 
 use crate::store::projection::Catalog;
 use crate::store::redis::tables::{Key, Table, app_of, current_of, model_of};
+use clipper_domain::AppSpec;
 
 /// Whether the catalog has something of a key of its tables.
 pub(super) fn has(catalog: &Catalog, key: &Key) -> bool {
@@ -14,6 +15,16 @@ pub(super) fn has(catalog: &Catalog, key: &Key) -> bool {
     } else {
         current_of(key).is_some_and(|model| catalog.current_version(model.as_str()).is_some())
     }
+}
+
+/// All keys of its tables that the catalog has something of.
+pub(super) fn keys(catalog: &Catalog) -> impl Iterator<Item = Key> {
+    let linked = |app: &&AppSpec| catalog.linked_models(app.name.as_str()).next().is_some();
+    let apps = catalog.apps().map(|app| Key::app(&app.name));
+    let links = catalog.apps().filter(linked).map(|app| Key::links(&app.name));
+    let models = catalog.models().map(|model| Key::model(&model.id));
+    let current = catalog.current_versions().map(|(model, _)| Key::current(model));
+    apps.chain(links).chain(models).chain(current)
 }
 
 /// One key of each table that the catalog has entries of; others at each turn.
@@ -53,5 +64,7 @@ mod tests {
         }
         assert!(has(&catalog, &current) && has(&catalog, &Key::app(&app_name("b"))));
         assert!(!has(&catalog, &Key::links(&app_name("b"))));
+        assert!(keys(&catalog).all(|key| has(&catalog, &key)));
+        assert_eq!(keys(&catalog).count(), 4);
     }
 }

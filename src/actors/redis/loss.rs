@@ -14,6 +14,8 @@ use std::time::Duration;
 
 use tracing::{error, info, warn};
 
+use super::absences::SharedAbsences;
+use super::keys::keys;
 use crate::config::OnDataLoss;
 use crate::metrics::Metrics;
 use crate::store::CatalogView;
@@ -38,15 +40,19 @@ pub(super) struct DataLoss {
     view: CatalogView,
     policy: OnDataLoss,
     metrics: Arc<Metrics>,
-    /// Keys of the catalog that Redis gave up by itself and that are not written back yet.
-    given_up: BTreeSet<Key>,
+    pub(super) absences: SharedAbsences,
     /// Redis has refused to take them back, and the log knows it.
     refused: bool,
 }
 
 impl DataLoss {
-    pub(super) fn new(view: CatalogView, policy: OnDataLoss, metrics: Arc<Metrics>) -> Self {
-        Self { view, policy, metrics, given_up: BTreeSet::new(), refused: false }
+    pub(super) fn new(
+        view: CatalogView,
+        policy: OnDataLoss,
+        metrics: Arc<Metrics>,
+        absences: SharedAbsences,
+    ) -> Self {
+        Self { view, policy, metrics, absences, refused: false }
     }
 
     /// The tables as they are to be believed: lost ones are restored or adopted first.
@@ -100,6 +106,7 @@ impl DataLoss {
                 ),
             }
             // Whoever is first; the next round reads it.
+            self.absences.take();
             self.mark(link, None).await?;
         }
     }
@@ -175,29 +182,14 @@ impl DataLoss {
         Ok(there)
     }
 
-    /// Redis has removed a key of the catalog by itself.
-    pub(super) fn gave_up(&mut self, key: Key) {
-        self.given_up.insert(key);
-    }
-
     /// What the catalog has and whole tables have not was given up, and not deleted; but for keys
     /// that a notice of something else points to.
-    pub(super) fn give_up_absent(&mut self, entries: &Entries, changed: &BTreeSet<Key>) {
+    pub(super) fn give_up_absent(&self, entries: &Entries, changed: &BTreeSet<Key>) {
         let catalog = self.view.copy().1;
-        let writes = of_catalog(&catalog).into_iter().flatten();
-        let absent = writes.map(|write| write.key).filter(|key| !entries.contains_key(key));
-        let absent = absent.filter(|key| !changed.contains(key));
-        self.given_up.extend(absent);
-    }
-
-    /// Keys that count as being there though they are not.
-    pub(super) fn given_up(&self) -> &BTreeSet<Key> {
-        &self.given_up
-    }
-
-    /// A key was read: one that is there again needs nobody to write it back.
-    pub(super) fn saw(&mut self, key: &Key) {
-        self.given_up.remove(key);
+        let plans = catalog.replicas().map(|(id, _)| Key::replicas(id));
+        let absent = keys(&catalog).chain(plans).filter(|key| !entries.contains_key(key));
+        let mut absences = self.absences.borrow_mut();
+        absent.filter(|key| !changed.contains(key)).for_each(|key| absences.give_up(key));
     }
 
     /// The marker is gone from a server that runs on: was it given up too?
@@ -207,7 +199,7 @@ impl DataLoss {
         remembered: &mut Remembered,
         evicted: bool,
     ) -> Result<(), LinkError> {
-        if evicted || !self.given_up.is_empty() {
+        if evicted || self.absences.borrow().given_up().next().is_some() {
             let old = remembered.memory.marker.clone();
             return self.mark(link, old.as_deref()).await;
         }
@@ -219,13 +211,15 @@ impl DataLoss {
 
     /// Writes back what was given up.
     pub(super) async fn heal(&mut self, link: &mut Link) -> Result<(), LinkError> {
-        if self.given_up.is_empty() {
+        let groups: Vec<Vec<Write>> = {
+            let (absences, catalog) = (self.absences.borrow(), self.view.read());
+            let groups = absences.given_up().map(|key| of_key(key, &catalog));
+            groups.filter(|group| !group.is_empty()).collect()
+        };
+        if groups.is_empty() {
+            self.absences.borrow_mut().written_back();
             return Ok(());
         }
-        let catalog = self.view.copy().1;
-        let keys: Vec<Key> = self.given_up.iter().cloned().collect();
-        let groups: Vec<Vec<Write>> =
-            keys.iter().map(|key| of_key(key, &catalog)).filter(|g| !g.is_empty()).collect();
         for chunk in groups.chunks(RESTORED_AT_ONCE) {
             match self.write_back(link, chunk).await {
                 Ok(_) => {}
@@ -239,23 +233,11 @@ impl DataLoss {
             }
         }
         self.refused = false;
-        self.given_up.clear();
+        self.absences.borrow_mut().written_back();
         self.metrics.redis().restored.fetch_add(groups.len() as u64, Relaxed);
         warn!(entries = groups.len(), "entries that Redis evicted or let expire are written back");
         Ok(())
     }
-}
-
-/// Whether the server counts evictions that nothing here knows of.
-pub(super) fn evicts_meanwhile(
-    remembered: &mut Remembered,
-    condition: &Condition,
-) -> Result<bool, LinkError> {
-    let evicted = evicted_since(remembered, condition);
-    if evicted {
-        remember(remembered, remembered.memory.marker.clone(), condition)?;
-    }
-    Ok(evicted)
 }
 
 async fn write_where_absent(
@@ -268,13 +250,15 @@ async fn write_where_absent(
     Ok(link.commit(&transaction).await? == Outcome::Done)
 }
 
-fn evicted_since(remembered: &Remembered, condition: &Condition) -> bool {
+/// Whether the server counts evictions that nothing here knows of.
+pub(super) fn evicted_since(remembered: &Remembered, condition: &Condition) -> bool {
     let memory = &remembered.memory;
     let same_run = memory.run_id.is_some() && memory.run_id == condition.run_id;
     same_run && condition.evicted > memory.evicted && memory.evicted.is_some()
 }
 
-fn remember(
+/// Remembers what was found, once everything that follows from it is known.
+pub(super) fn remember(
     remembered: &mut Remembered,
     marker: Option<String>,
     condition: &Condition,

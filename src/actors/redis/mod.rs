@@ -1,5 +1,6 @@
 //! The metadata and the list of replicas shared with others, in Redis.
 
+mod absences;
 mod changes;
 mod keys;
 mod loss;

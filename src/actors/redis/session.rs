@@ -1,19 +1,20 @@
 //! One connection to Redis, from its first packet to its first error.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 use tracing::warn;
 
-use super::keys::{has, samples};
-use super::loss::{DataLoss, evicts_meanwhile};
+use super::absences::SharedAbsences;
+use super::keys::{has, keys, samples};
+use super::loss::{DataLoss, evicted_since, remember};
 use super::malformed::Malformed;
-use super::notices::queue;
+use super::notices::{Announcement, Notices};
 use super::rows::Rows;
 use super::states::{Learnt, SharedStates};
 use crate::actors::catalog::writer::{Acknowledged, CatalogWriter, Record};
@@ -23,7 +24,7 @@ use crate::metrics::Metrics;
 use crate::store::CatalogView;
 use crate::store::event::{Event, Origin};
 use crate::store::policy_state::PolicyStateStore;
-use crate::store::redis::client::{Happened, Link, LinkError, Notice, Settings};
+use crate::store::redis::client::{Condition, Happened, Link, LinkError, Notice, Settings};
 use crate::store::redis::diff::{Observed, diff};
 use crate::store::redis::marker::Remembered;
 use crate::store::redis::tables::{Key, Raw, Table, replicas_of};
@@ -74,13 +75,6 @@ const ANNOUNCED_FOR: Duration = Duration::from_secs(2);
 /// Notices looked at together.
 const NOTICES_AT_ONCE: usize = 1_000;
 
-/// What a frontend says before it writes.
-#[derive(serde::Serialize, serde::Deserialize)]
-pub(super) struct Announcement {
-    pub(super) frontend: String,
-    pub(super) keys: Vec<(i64, String)>,
-}
-
 /// An open connection and what is known through it.
 pub(super) struct Session {
     pub(super) parts: RedisParts,
@@ -90,11 +84,7 @@ pub(super) struct Session {
     pub(super) states: SharedStates,
     pub(super) loss: DataLoss,
     malformed: Malformed,
-    notices: mpsc::Receiver<Notice>,
-    /// Notices that came while a certain one was waited for.
-    put_off: VecDeque<Notice>,
-    /// Notices were dropped, so the whole tables have to be read.
-    overflown: Arc<AtomicBool>,
+    notices: Notices,
     /// Redis tells of changes; else everything has to be looked at again and again.
     told: bool,
     announced: HashMap<Key, Instant>,
@@ -111,22 +101,26 @@ impl Session {
     ///
     /// # Errors
     /// Why not.
-    pub(super) async fn open(parts: RedisParts, arrived: Arc<Notify>) -> Result<Self, LinkError> {
+    pub(super) async fn open(
+        parts: RedisParts,
+        arrived: Arc<Notify>,
+        absences: SharedAbsences,
+    ) -> Result<Self, LinkError> {
         let remembered = Remembered::load(&parts.data_dir)?;
         let (link, stream) = Link::open(&parts.settings()).await?;
-        let overflown = Arc::new(AtomicBool::new(false));
-        let notices = queue(stream, parts.config.notices_max, Arc::clone(&overflown), arrived);
         let (view, metrics) = (parts.view.clone(), Arc::clone(&parts.metrics));
+        let (max, known) = (parts.config.notices_max, Rc::clone(&absences));
+        let notices = Notices::queue(stream, max, arrived, view.clone(), known);
+        let on_data_loss = parts.config.on_data_loss;
+        let loss = DataLoss::new(view.clone(), on_data_loss, Arc::clone(&metrics), absences);
         let mut session = Self {
             link,
             remembered,
             rows: Rows::new(parts.containers.clone(), parts.config.lease_ms),
-            states: SharedStates::new(parts.states.clone(), view.clone()),
-            loss: DataLoss::new(view, parts.config.on_data_loss, Arc::clone(&metrics)),
+            states: SharedStates::new(parts.states.clone(), view),
+            loss,
             malformed: Malformed::new(metrics),
             notices,
-            put_off: VecDeque::new(),
-            overflown,
             told: true,
             announced: HashMap::new(),
             pulses: 0,
@@ -144,7 +138,9 @@ impl Session {
                  KA; until then changes by others are seen at redis.reconcile_interval_ms"
             );
         }
-        let entries = session.loss.sound_tables(&mut session.link, &mut session.remembered).await?;
+        let mut entries =
+            session.loss.sound_tables(&mut session.link, &mut session.remembered).await?;
+        session.look_for_missing(&mut entries, true).await?;
         session.take_whole(entries).await?;
         session.rows.join(&mut session.link, &mut session.remembered).await?;
         session.states.join(&mut session.link).await?;
@@ -157,24 +153,19 @@ impl Session {
         let mut keys = BTreeSet::new();
         let (mut rows, mut states) = (BTreeSet::new(), BTreeSet::new());
         for _ in 0..NOTICES_AT_ONCE {
-            let next = self.put_off.pop_front().map_or_else(|| self.notices.try_recv(), Ok);
-            match next {
-                Ok(Notice::Announced(text)) => keys.extend(self.announced(&text)),
-                Ok(Notice::Changed(key, _)) if key.table == Table::Container => {
+            match self.notices.next()? {
+                Some(Notice::Announced(text)) => keys.extend(self.announced(&text)),
+                Some(Notice::Changed(key, _)) if key.table == Table::Container => {
                     rows.insert(key);
                 }
-                Ok(Notice::Changed(key, _)) if key.table == Table::State => {
+                Some(Notice::Changed(key, _)) if key.table == Table::State => {
                     states.insert(key);
                 }
-                Ok(Notice::Changed(key, happened)) => keys.extend(self.sort(key, happened)),
-                Err(mpsc::error::TryRecvError::Empty) => break,
-                Err(mpsc::error::TryRecvError::Disconnected) => {
-                    let closed = "the connection for notices was closed";
-                    return Err(LinkError::Failed(closed.to_owned()));
-                }
+                Some(Notice::Changed(key, happened)) => keys.extend(self.sort(&key, happened)),
+                None => break,
             }
         }
-        if self.overflown.swap(false, Relaxed) {
+        if self.notices.take_overflow() {
             warn!("more notices than redis.notices_max: the whole tables are read again");
             return self.reconcile(true).await;
         }
@@ -187,23 +178,21 @@ impl Session {
 
     /// Whether more has arrived than one look takes.
     pub(super) fn has_more(&self) -> bool {
-        !self.put_off.is_empty() || !self.notices.is_empty()
+        !self.notices.is_empty()
     }
 
     /// The keys to read because of a notice of the catalog's tables; none for what is not ours.
-    fn sort(&mut self, key: Key, happened: Happened) -> Vec<Key> {
-        let ours = has(&self.parts.view.read(), &key);
+    fn sort(&mut self, key: &Key, happened: Happened) -> Vec<Key> {
         match happened {
-            Happened::GivenUp if ours => {
-                self.loss.gave_up(key);
-                Vec::new()
-            }
+            Happened::Written => related(key),
+            Happened::GivenUp if has(&self.view(), key) => Vec::new(),
+            _ if has(&self.view(), key) => related(key),
             Happened::GivenUp => {
-                self.malformed.gone(&key);
+                self.malformed.gone(key);
                 Vec::new()
             }
-            Happened::Other if !ours && !self.malformed.contains(&key) => Vec::new(),
-            Happened::Written | Happened::Other => related(&key),
+            _ if self.malformed.contains(key) => related(key),
+            _ => Vec::new(),
         }
     }
 
@@ -224,36 +213,16 @@ impl Session {
         keys.into_iter().filter(|key| replicas_of(key).is_some()).collect()
     }
 
-    /// Everything that Redis has told so far has been seen when this returns: what it gave up by
-    /// itself is known before a missing key is taken for a deleted one.
-    async fn fence(&mut self) -> Result<(), LinkError> {
+    /// Everything that Redis has told so far has been heard when this returns: what it gave up by
+    /// itself is known before a missing key is taken for a deleted one. False if it may have told
+    /// more.
+    async fn fence(&mut self) -> Result<bool, LinkError> {
         let fence = format!("fence:{:016x}", rand::random::<u64>());
         if !self.link.announce(&fence).await? {
-            return Ok(());
+            return Ok(false);
         }
         let limit = Duration::from_millis(self.parts.config.command_timeout_ms);
-        let passed = async {
-            loop {
-                match self.notices.recv().await {
-                    Some(Notice::Announced(text)) if text == fence => return true,
-                    Some(Notice::Changed(key, Happened::GivenUp)) => {
-                        self.put_off.push_back(Notice::Changed(key.clone(), Happened::GivenUp));
-                        if has(&self.parts.view.read(), &key) {
-                            self.loss.gave_up(key);
-                        }
-                    }
-                    Some(notice) => self.put_off.push_back(notice),
-                    None => return false,
-                }
-            }
-        };
-        match tokio::time::timeout(limit, passed).await {
-            Ok(true) => Ok(()),
-            // It may have been among those that were dropped.
-            Err(_) if self.overflown.load(Relaxed) => Ok(()),
-            Ok(false) => Err(LinkError::Failed("the connection for notices was closed".to_owned())),
-            Err(_) => Err(LinkError::Silent(limit)),
-        }
+        self.notices.hear_until(&fence, limit).await
     }
 
     /// Reads `keys` and what gives them their meaning, and records what is new; tells what they
@@ -262,35 +231,52 @@ impl Session {
         &mut self,
         mut keys: BTreeSet<Key>,
     ) -> Result<(Entries, u64), LinkError> {
-        let (mut entries, now) = self.link.read(&keys).await?;
+        let (mut entries, now) = self.read(&keys).await?;
         let mut observed = Observed::of(&entries);
         loop {
             keys = observed.follow_up().collect();
             if keys.is_empty() {
                 break;
             }
-            let (more, _) = self.link.read(&keys).await?;
+            let (more, _) = self.read(&keys).await?;
             for (key, raw) in more {
                 observed.add(&key, &raw);
                 entries.insert(key, raw);
             }
         }
         let gone = |(key, raw): (&Key, &Raw)| *raw == Raw::Absent && has(&self.view(), key);
-        if entries.iter().any(gone) {
-            self.fence().await?;
+        let heard_all = !entries.iter().any(gone) || self.fence().await?;
+        let absent = || entries.iter().filter(|(_, raw)| **raw == Raw::Absent).map(|(key, _)| key);
+        if !heard_all {
+            self.loss.absences.borrow_mut().missed_notices(absent());
         }
-        for (key, raw) in &entries {
-            if *raw != Raw::Absent {
-                self.loss.saw(key);
-            } else if self.loss.given_up().contains(key) {
+        for key in absent() {
+            if self.loss.absences.borrow().is_given_up(key) {
                 observed.believe(key, &self.view());
-            } else if let Some(id) = replicas_of(key).filter(|_| self.is_announced(key)) {
+                continue;
+            }
+            self.loss.absences.borrow_mut().forget(key);
+            if let Some(id) = replicas_of(key).filter(|_| self.is_announced(key)) {
                 observed.release(id);
             }
         }
         self.malformed.read(entries.keys(), &observed.malformed);
         self.take(&mut observed, &entries).await?;
         Ok((entries, now))
+    }
+
+    /// What keys hold. What notices that were heard before say of the absence of those that are
+    /// there is past; notices of later are still to be heard.
+    async fn read(&mut self, keys: &BTreeSet<Key>) -> Result<(Entries, u64), LinkError> {
+        let read = self.link.read(keys).await?;
+        self.saw(&read.0);
+        Ok(read)
+    }
+
+    fn saw(&self, entries: &Entries) {
+        let mut absences = self.loss.absences.borrow_mut();
+        let there = entries.iter().filter(|(_, raw)| **raw != Raw::Absent);
+        there.for_each(|(key, _)| absences.saw(key));
     }
 
     fn view(&self) -> crate::store::view::CatalogRead<'_> {
@@ -302,10 +288,7 @@ impl Session {
         let catalog = self.parts.view.copy().1;
         let mut observed = Observed::of(&entries);
         observed.complete(&catalog);
-        for key in entries.keys() {
-            self.loss.saw(key);
-        }
-        for key in self.loss.given_up() {
+        for key in self.loss.absences.borrow().given_up() {
             observed.believe(key, &catalog);
         }
         drop(catalog);
@@ -382,14 +365,15 @@ impl Session {
         if condition.replica {
             return Err(LinkError::Unfit("READONLY: it has become a replica".to_owned()));
         }
-        let evicted = evicts_meanwhile(&mut self.remembered, &condition)?;
+        let evicted = evicted_since(&self.remembered, &condition).then_some(condition);
         if pulse.marker != self.remembered.memory.marker {
             return self.marker_changed(pulse.marker, evicted).await;
         }
-        if evicted {
-            self.reconcile_after_eviction().await?;
+        if let Some(condition) = evicted {
+            self.reconcile_after_eviction(&condition).await?;
         }
-        let ours = |key: &Key| has(&self.view(), key) && !self.loss.given_up().contains(key);
+        let given_up = |key: &Key| self.loss.absences.borrow().is_given_up(key);
+        let ours = |key: &Key| has(&self.view(), key) && !given_up(key);
         let missed = samples.iter().zip(&pulse.present).any(|(key, there)| !there && ours(key));
         // Once may be a notice on its way; twice is a table that was emptied.
         let again = std::mem::replace(&mut self.out_of_step, missed);
@@ -402,7 +386,7 @@ impl Session {
     async fn marker_changed(
         &mut self,
         marker: Option<String>,
-        evicted: bool,
+        evicted: Option<Condition>,
     ) -> Result<(), LinkError> {
         if marker.is_some() {
             // Somebody else has judged, and marked what there is.
@@ -411,25 +395,29 @@ impl Session {
             return self.reconcile(true).await;
         }
         self.fence().await?;
-        self.loss.marker_is_gone(&mut self.link, &mut self.remembered, evicted).await?;
-        if evicted { self.reconcile_after_eviction().await } else { self.reconcile(true).await }
+        let (link, remembered) = (&mut self.link, &mut self.remembered);
+        self.loss.marker_is_gone(link, remembered, evicted.is_some()).await?;
+        match evicted {
+            Some(condition) => self.reconcile_after_eviction(&condition).await,
+            None => self.reconcile(true).await,
+        }
     }
 
     /// What is missing was evicted, also where no notice told of it.
-    async fn reconcile_after_eviction(&mut self) -> Result<(), LinkError> {
+    async fn reconcile_after_eviction(&mut self, found: &Condition) -> Result<(), LinkError> {
         let entries = self.link.load(|_| false).await?;
+        self.saw(&entries);
         self.fence().await?;
-        self.give_up_absent(&entries);
+        self.give_up_absent(&entries, found)?;
         self.take_whole(entries).await?;
         self.loss.heal(&mut self.link).await
     }
 
-    fn give_up_absent(&mut self, entries: &Entries) {
-        let changed = self.put_off.iter().filter_map(|notice| match notice {
-            Notice::Changed(key, Happened::Written | Happened::Other) => Some(key.clone()),
-            Notice::Changed(_, Happened::GivenUp) | Notice::Announced(_) => None,
-        });
-        self.loss.give_up_absent(entries, &changed.collect());
+    /// The count of evictions is remembered only after what follows from it is known.
+    fn give_up_absent(&mut self, entries: &Entries, found: &Condition) -> Result<(), LinkError> {
+        self.loss.give_up_absent(entries, &self.notices.put_off_keys());
+        let marker = self.remembered.memory.marker.clone();
+        remember(&mut self.remembered, marker, found)
     }
 
     /// Reads the whole tables if anything in Redis has changed.
@@ -450,24 +438,36 @@ impl Session {
         }
         let malformed = &self.malformed;
         let mut entries = self.link.load(|key| malformed.contains(key)).await?;
-        let missing: BTreeSet<Key> = {
-            let catalog = self.view();
-            let models = catalog.models().map(|model| Key::model(&model.id));
-            let apps = catalog.apps().map(|app| Key::app(&app.name));
-            models.chain(apps).filter(|key| !entries.contains_key(key)).collect()
-        };
-        if !missing.is_empty() {
-            self.fence().await?;
-            // And what was written while the tables were scanned.
-            let (again, _) = self.link.read(&missing).await?;
-            entries.extend(again.into_iter().filter(|(_, raw)| *raw != Raw::Absent));
-            let condition = self.link.condition().await?;
-            if evicts_meanwhile(&mut self.remembered, &condition)? {
-                self.give_up_absent(&entries);
-            }
-        }
+        self.look_for_missing(&mut entries, everything).await?;
         self.take_whole(entries).await?;
         self.rows.load(&mut self.link, &self.remembered).await
+    }
+
+    /// The whole tables were read: learns why they have not all that the catalog has, and adds what
+    /// was written meanwhile. `missed`: notices may have been missed.
+    async fn look_for_missing(
+        &mut self,
+        entries: &mut Entries,
+        missed: bool,
+    ) -> Result<(), LinkError> {
+        self.saw(entries);
+        let missing: BTreeSet<Key> =
+            keys(&self.view()).filter(|key| !entries.contains_key(key)).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let heard_all = self.fence().await?;
+        let (again, _) = self.read(&missing).await?;
+        entries.extend(again.into_iter().filter(|(_, raw)| *raw != Raw::Absent));
+        let condition = self.link.condition().await?;
+        if evicted_since(&self.remembered, &condition) {
+            self.give_up_absent(entries, &condition)?;
+        }
+        if missed || !heard_all {
+            let absent = missing.iter().filter(|key| !entries.contains_key(key));
+            self.loss.absences.borrow_mut().missed_notices(absent);
+        }
+        Ok(())
     }
 
     /// Writes what has changed among this server's replicas.

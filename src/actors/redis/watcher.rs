@@ -18,6 +18,7 @@
 //! Supervision: [`Kept`] makes a new watcher after a panic; those who waited are told that their
 //! change may have been written.
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -27,6 +28,7 @@ use futures_util::future::{BoxFuture, LocalBoxFuture};
 use tokio::sync::{Notify, oneshot, watch};
 use tracing::{debug, info, warn};
 
+use super::absences::SharedAbsences;
 use super::changes::{Reply, answer};
 use super::rows::guess_numbers;
 use super::session::{RedisParts, Session};
@@ -161,6 +163,7 @@ pub struct RedisWatcher {
     /// Changes that came before the first attempt has ended.
     early: Vec<Change>,
     learnt: Vec<Learnt>,
+    absences: SharedAbsences,
     _lifeline: Lifeline,
 }
 
@@ -180,13 +183,15 @@ impl RedisWatcher {
             session: None,
             early: Vec::new(),
             learnt: Vec::new(),
+            absences: SharedAbsences::default(),
             _lifeline: lifeline,
         }
     }
 
     /// Opens a session; meanwhile changes are refused, or wait for the first attempt.
     fn connect(&mut self, ctx: &mut Context<Self>) {
-        let opening = Session::open(self.parts.clone(), Arc::clone(&self.arrived));
+        let (arrived, absences) = (Arc::clone(&self.arrived), Rc::clone(&self.absences));
+        let opening = Session::open(self.parts.clone(), arrived, absences);
         ctx.spawn(opening.into_actor(self).map(move |opened, watcher, ctx| match opened {
             Ok(session) => watcher.follow(session, ctx),
             Err(fault) => watcher.lose(&fault, ctx),

@@ -239,4 +239,13 @@ pub(super) enum Replicas {
         #[arg(value_name = "MODEL[:VERSION]")]
         which: Option<String>,
     },
+    /// Keep another number of replicas of a deployed version, on every server that shares the
+    /// metadata.
+    Set {
+        /// Of this version; without one, of the current version.
+        #[arg(value_name = "MODEL[:VERSION]")]
+        which: String,
+        /// How many.
+        count: u32,
+    },
 }

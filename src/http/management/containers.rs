@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::ports::{ContainerInfo, RestartReplicas};
 use super::{Act, Failure, ManagementState, Reply, names, optional};
 use crate::http::schema::Object;
+use clipper_domain::{Command, ModelId};
 
 pub(super) const GET_SCHEMA: &str = r#"
   {
@@ -18,6 +19,14 @@ pub(super) const RESTART_SCHEMA: &str = r#"
   {
     "model_name" := string (optional),
     "model_version" := string (optional)
+  }
+"#;
+
+pub(super) const SET_SCHEMA: &str = r#"
+  {
+    "model_name" := string,
+    "model_version" := string (optional, the current one),
+    "num_replicas" := int
   }
 "#;
 
@@ -68,6 +77,40 @@ pub(super) fn get(body: &Object<'_>, state: &ManagementState) -> Result<Reply, F
     }
 }
 
+/// Changes how many replicas of a deployed version every server keeps.
+pub(super) fn set(body: &Object<'_>, state: &ManagementState) -> Result<Act, Failure> {
+    let name = names::model(&body.string("model_name")?)?;
+    let count = body.int("num_replicas")?;
+    let version = optional(body, "model_version", Object::string)?;
+    let version =
+        match version.map(|version| names::version(&version)).transpose()? {
+            Some(version) => version,
+            None => state.metadata.catalog().current_version(name.as_str()).cloned().ok_or_else(
+                || Failure::Refused(format!("Model '{name}' has no current version")),
+            )?,
+        };
+    let Some(max) = state.replicas_max else {
+        let text = "This server starts no replicas that are asked for: management.deploy = \"off\"";
+        return Err(Failure::Refused(text.to_owned()));
+    };
+    let count =
+        u32::try_from(count).ok().filter(|count| (1..=max).contains(count)).ok_or_else(|| {
+            let text = "num_replicas must be 1 to management.deploy_replicas_max";
+            Failure::Refused(format!("{text} = {max}, not {count}"))
+        })?;
+    let id = ModelId::new(name, version);
+    let text = format!("Keeping {count} replica{} of model {id}", plural(count as usize));
+    let done = state.metadata.execute(Command::SetReplicas { id, count });
+    Ok(Box::pin(async move {
+        done.await?;
+        Ok(Reply::Text(text))
+    }))
+}
+
+fn plural(count: usize) -> &'static str {
+    if count == 1 { "" } else { "s" }
+}
+
 /// Replaces the processes of replicas that this server runs. Those that others run are theirs.
 pub(super) fn restart(body: &Object<'_>, state: &ManagementState) -> Result<Act, Failure> {
     let name = optional(body, "model_name", Object::string)?;
@@ -88,7 +131,6 @@ pub(super) fn restart(body: &Object<'_>, state: &ManagementState) -> Result<Act,
         if count == 0 {
             return Err(Failure::Refused(format!("This server runs no replicas{of}")));
         }
-        let plural = if count == 1 { "" } else { "s" };
-        Ok(Reply::Text(format!("Restarting {count} replica{plural}{of}")))
+        Ok(Reply::Text(format!("Restarting {count} replica{}{of}", plural(count))))
     }))
 }

@@ -42,6 +42,8 @@ pub struct ManagementState {
     pub metadata: Arc<dyn Metadata>,
     /// The connected replicas.
     pub containers: Arc<dyn Containers>,
+    /// Replicas of a version that may be asked for; none where deploying is off.
+    pub replicas_max: Option<u32>,
     /// What applications have learnt.
     pub states: Arc<dyn PolicyStates>,
     /// The metrics page.
@@ -161,7 +163,7 @@ impl Endpoint {
 const VERBOSE_SCHEMA: &str = "\n  {\n    \"verbose\" := bool\n  }\n";
 
 /// Every `POST` endpoint.
-const ENDPOINTS: [Endpoint; 17] = [
+const ENDPOINTS: [Endpoint; 18] = [
     change("/admin/add_app", apps::ADD_SCHEMA, apps::add).with_optional(apps::ADD_OPTIONAL),
     change("/admin/update_app", apps::UPDATE_SCHEMA, apps::update)
         .with_optional(apps::UPDATE_SCHEMA),
@@ -181,6 +183,7 @@ const ENDPOINTS: [Endpoint; 17] = [
     read("/admin/get_container", containers::GET_SCHEMA, containers::get),
     read("/admin/get_state", apps::STATE_SCHEMA, apps::state),
     act("/admin/restart_replicas", containers::RESTART_SCHEMA, containers::restart),
+    act("/admin/set_replicas", containers::SET_SCHEMA, containers::set),
 ];
 
 /// For what is shown only where it is not as usual.

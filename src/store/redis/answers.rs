@@ -22,6 +22,12 @@ pub enum Notice {
 pub enum Happened {
     /// Redis has removed it by itself: evicted to save memory, or expired.
     GivenUp,
+    /// Somebody has removed it, by whatever command.
+    Removed,
+    /// It was given a time to live.
+    Expires,
+    /// It has no time to live any more.
+    Lasts,
     /// It may have become an entry of its table's type.
     Written,
     /// It was there before, if it is of that type.
@@ -30,10 +36,16 @@ pub enum Happened {
 
 /// What an event, a command's name in lower case mostly, can have made of a key.
 fn happened(table: Table, event: &[u8]) -> Happened {
+    match event {
+        b"evicted" | b"expired" => return Happened::GivenUp,
+        b"del" | b"rename_from" | b"move_from" => return Happened::Removed,
+        b"expire" => return Happened::Expires,
+        b"persist" => return Happened::Lasts,
+        _ => {}
+    }
     let anything: [&[u8]; 5] = [b"restore", b"rename_to", b"move_to", b"copy_to", b"loaded"];
     let sets: [&[u8]; 4] = [b"sadd", b"sunionstore", b"sinterstore", b"sdiffstore"];
     let written = match table {
-        _ if [b"evicted".as_slice(), b"expired"].contains(&event) => return Happened::GivenUp,
         _ if anything.contains(&event) => true,
         Table::Application | Table::Model | Table::Container => event.starts_with(b"h"),
         Table::Links => sets.contains(&event),
@@ -115,13 +127,15 @@ mod tests {
         let cases = [
             (Table::Application, "hset", Happened::Written),
             (Table::Application, "set", Happened::Other),
-            (Table::Application, "expire", Happened::Other),
+            (Table::Application, "expire", Happened::Expires),
+            (Table::Application, "persist", Happened::Lasts),
+            (Table::Application, "rename_from", Happened::Removed),
             (Table::Application, "expired", Happened::GivenUp),
             (Table::Model, "evicted", Happened::GivenUp),
             (Table::Model, "rename_to", Happened::Written),
             (Table::Links, "sadd", Happened::Written),
             (Table::Links, "set", Happened::Other),
-            (Table::Links, "del", Happened::Other),
+            (Table::Links, "del", Happened::Removed),
             (Table::Metadata, "set", Happened::Written),
         ];
         for (table, event, means) in cases {

@@ -75,6 +75,7 @@ pub fn keys_of(command: &Command, catalog: &Catalog) -> BTreeSet<Key> {
         Command::DeleteApp(name) => of_app(name).into(),
         Command::AddModel(model) | Command::StageModel(model) => of_version(&model.id, catalog),
         Command::DescribeModel(model) => [Key::model(&model.id)].into(),
+        Command::SetReplicas { id, .. } => [Key::model(id), Key::replicas(id)].into(),
         Command::SetModelVersion(id) | Command::DeleteUnqueriedModel(id) => of_version(id, catalog),
         Command::Deploy(deployment) => {
             let mut keys = of_version(&deployment.model.id, catalog);

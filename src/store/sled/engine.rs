@@ -135,6 +135,7 @@ impl Engine {
 
     fn open_once(directory: &Path, config: &JournalConfig) -> Result<(Self, Tree), StoreError> {
         let trees = || {
+            Files::settle(directory)?;
             // Before the engine's files: beside events it is never missing by itself.
             let fresh = directory.join(DATA_FILE).metadata().map_or(0, |m| m.len()) == 0;
             let head = Head::open(directory, fresh)?;

@@ -38,11 +38,9 @@ pub struct SledLog {
     engine: Option<Engine>,
     table: Arc<PolicyTable>,
     last_appended: u64,
-    /// A write failed or panicked: the engine has to be opened again before anything else.
-    failed: bool,
-    /// The disk has refused to keep something. What the kernel shows of it from then on may not be
-    /// there after a power cut, so nothing is built on it before a restart.
-    sync_failed: Option<String>,
+    /// A write or a sync failed or panicked: nothing is written before the engine is opened again
+    /// and what the disk has is read and checked.
+    failed: Option<String>,
     /// What opening it has read, until the first load or write.
     read: Option<Contents>,
 }
@@ -73,8 +71,7 @@ impl SledLog {
             engine: Some(engine),
             table,
             last_appended: report.last_seq,
-            failed: false,
-            sync_failed: None,
+            failed: None,
             read: Some(read),
         };
         Ok((log, report))
@@ -97,39 +94,37 @@ impl SledLog {
     }
 
     fn engine(&self) -> Result<&Engine, StoreError> {
-        let closed = || StoreError::NotWritten { reason: "the store has failed".to_owned() };
-        self.engine.as_ref().filter(|_| !self.failed).ok_or_else(closed)
+        if let Some(reason) = &self.failed {
+            return Err(StoreError::Failed { reason: reason.clone() });
+        }
+        let closed = || StoreError::Failed { reason: "it could not be opened again".to_owned() };
+        self.engine.as_ref().ok_or_else(closed)
     }
 
     /// Runs a write; whatever ends it but success leaves the log failed, a panic too.
     fn write(&mut self, job: impl FnOnce(&Engine) -> ::sled::Result<()>) -> Result<(), StoreError> {
         self.engine()?;
         self.read = None;
-        self.failed = true;
+        self.failed = Some("a write panicked".to_owned());
         if let Some(engine) = &self.engine {
-            job(engine).map_err(|error| {
-                let reason = error.to_string();
-                if is_disk_error(&error) {
-                    let text = format!("the disk has failed ({reason}); check it, then restart");
-                    self.sync_failed = Some(text);
-                }
-                StoreError::Write { reason }
-            })?;
+            job(engine).map_err(|error| self.fail(error.to_string()))?;
         }
-        self.failed = false;
+        self.failed = None;
         Ok(())
     }
 
+    fn fail(&mut self, reason: String) -> StoreError {
+        self.failed = Some(reason.clone());
+        StoreError::Write { reason }
+    }
+
     fn reopen(&mut self) -> Result<(), StoreError> {
-        if let Some(reason) = &self.sync_failed {
-            return Err(StoreError::Read { reason: reason.clone() });
-        }
         self.table.detach();
         self.engine = None;
         let (engine, policy) = Engine::open_existing(&self.directory, &self.config)?;
         self.table.attach(policy, &engine.files);
         self.engine = Some(engine);
-        self.failed = false;
+        self.failed = None;
         Ok(())
     }
 }
@@ -186,15 +181,14 @@ impl EventLog for SledLog {
         let engine = self.engine()?;
         // Or it is on the disk, and nobody will find it there.
         if let Err(gone) = engine.files.check_in_place() {
-            self.failed = true;
-            return Err(StoreError::Write { reason: gone.to_string() });
+            return Err(self.fail(gone.to_string()));
         }
         engine.head.write(seq);
         Ok(())
     }
 
     fn load(&mut self, after: u64) -> Result<Replay, StoreError> {
-        if self.failed || self.engine.is_none() {
+        if self.failed.is_some() || self.engine.is_none() {
             self.reopen()?;
         }
         let read = self.read.take();
@@ -222,16 +216,11 @@ impl EventLog for SledLog {
     }
 
     fn idle(&mut self) -> Result<(), StoreError> {
-        if self.failed || !self.table.dirty.load(Ordering::Relaxed) {
+        if self.failed.is_some() || !self.table.dirty.load(Ordering::Relaxed) {
             return Ok(());
         }
         self.flush()
     }
-}
-
-fn is_disk_error(error: &::sled::Error) -> bool {
-    let io_error = Some(nix::errno::Errno::EIO as i32);
-    matches!(error, ::sled::Error::Io(io) if io.raw_os_error() == io_error)
 }
 
 #[cfg(test)]

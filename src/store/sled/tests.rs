@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::store::head::Acknowledged;
 use crate::store::inspect;
 use crate::store::policy_state::Put;
 use crate::store::samples::{add_app, add_model, any_command, app_name, changes};
@@ -312,6 +313,50 @@ fn large_records_lie_in_pieces_and_half_a_snapshot_is_none() {
     let (mut log, report) = SledLog::open(dir.path(), &config()).unwrap();
     assert_eq!((report.snapshot_seq, report.bad_snapshots), (600, Vec::new()));
     assert_eq!(log.load(0).unwrap().catalog, state);
+}
+
+/// Whatever the kind of failure, and whoever was told of it first.
+#[test]
+fn after_a_failed_sync_nothing_is_acknowledged_before_the_store_is_read_again() {
+    use std::io::{Error, ErrorKind};
+    for kind in [ErrorKind::StorageFull, ErrorKind::QuotaExceeded, ErrorKind::Other] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = open(dir.path());
+        let all = changes(&[add_app("a"), add_app("b"), add_app("c")]).0;
+        write(&mut log, &all[..1]);
+        // As policy state does when its sync fails.
+        log.engine().unwrap().files.note_failure(&Error::from(kind));
+        log.append(&all[1..2]).unwrap();
+        let error = log.flush().unwrap_err();
+        assert!(!error.certainly_not_written() && error.to_string().contains("has not kept"));
+        for _ in 0..2 {
+            let refused = log.append(&all[1..2]).unwrap_err();
+            assert!(refused.certainly_not_written() && refused.asks_for_reading(), "{refused}");
+        }
+        assert_eq!(log.engine.as_ref().unwrap().head.read(), Acknowledged::UpTo(1));
+        let seq = log.load(0).unwrap().seq;
+        assert!(seq == 1 || seq == 2, "{seq}");
+        write(&mut log, &all[usize::try_from(seq).unwrap()..]);
+        drop(log);
+        assert_eq!(open(dir.path()).load(0).unwrap().seq, 3);
+    }
+}
+
+#[test]
+fn what_sled_had_only_begun_to_write_is_not_taken_for_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    write(&mut open(dir.path()), &twelve_events());
+    let unfinished = dir.path().join("journal/snap.FFFFFFFFFFFFFFFF.generating");
+    for bytes in ["", "not a whole one"] {
+        std::fs::write(&unfinished, bytes).unwrap();
+        assert_eq!(open(dir.path()).load(0).unwrap().seq, 12);
+        assert!(!unfinished.exists());
+    }
+    let in_use = open(dir.path());
+    std::fs::write(&unfinished, "").unwrap();
+    assert!(matches!(SledLog::open(dir.path(), &config()), Err(StoreError::InUse { .. })));
+    assert!(unfinished.exists(), "it may be of the other one");
+    drop(in_use);
 }
 
 /// A failed write is followed by opening the engine again, while policy state is in other hands.

@@ -90,6 +90,7 @@ impl InMemoryServer {
         let state = ManagementState {
             metadata: memory.clone(),
             containers: memory.clone(),
+            replicas_max: Some(256),
             states: memory.clone(),
             metrics: Arc::new(|_| {
                 let page = HttpResponse::Ok().json(serde_json::json!({"counters": []}));

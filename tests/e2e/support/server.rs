@@ -157,6 +157,12 @@ impl Server {
         self.log.lock().unwrap().iter().find(|line| line.contains(text)).cloned()
     }
 
+    /// Waits for a line of the log, which comes after what it tells of.
+    pub fn says(&self, text: &str) -> String {
+        eventually(text, || self.log_line(text).is_some());
+        self.log_line(text).unwrap()
+    }
+
     pub fn admin(&self, endpoint: &str, body: &Value) -> Answer {
         let path = format!("/admin/{endpoint}");
         http::call(self.management, "POST", &path, body.to_string().as_bytes()).expect("an answer")

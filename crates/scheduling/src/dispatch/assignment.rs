@@ -167,6 +167,12 @@ impl Assignments {
         self.running.as_ref().map(|running| running.hung_from)
     }
 
+    /// Why one that hangs does.
+    pub fn why_hung(&self, busy: BusyLimits) -> &'static str {
+        let running = self.running.as_ref();
+        running.map_or("", |running| busy.why_hung(running.began, running.batch.deadline))
+    }
+
     /// Somebody waits until then for the batch under way.
     pub fn extend(&mut self, deadline: Instant, busy: BusyLimits) {
         if let Some(running) = &mut self.running {

@@ -240,8 +240,7 @@ impl<Q: Query> Dispatcher<Q> {
             if replica.assignments.hung_from().is_none_or(|hung_from| hung_from > now) {
                 continue;
             }
-            let why: Arc<str> =
-                "it computed for longer than anybody waited (rpc.busy_max_ms)".into();
+            let why: Arc<str> = replica.assignments.why_hung(self.limits.busy).into();
             self.actions.push(Action::GiveUp { replica: id, why: Arc::clone(&why) });
             self.left(id, &Departure::Died(why), now);
         }
