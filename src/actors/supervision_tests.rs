@@ -246,7 +246,8 @@ impl Graph {
     /// The text of the model's answer, or why there is the default output; outside, why none.
     async fn predict(&self, input: u32) -> Result<Result<String, DefaultReason>, MailboxError> {
         let body = RequestBody::Text(format!("{{\"input\":[{input}.0]}}").into());
-        let prediction = self.app().send(Predict { body, arrived: clock::now() }).await?.unwrap();
+        let prediction =
+            self.app().send(Predict { body, arrived: clock::now(), within: None }).await?.unwrap();
         Ok(match &prediction.answers().await.answers[0] {
             QueryAnswer::Output(output) => Ok(String::from_utf8(output.json().to_vec()).unwrap()),
             QueryAnswer::Default { reason, .. } => Err(reason.clone()),

@@ -21,6 +21,11 @@ section! {
         /// Inputs in one request; above it 413.
         request_inputs_max: usize = 10_000, Rule::count("inputs");
 
+        /// Latency objective of a model that is queried by itself over /v2, without an application
+        /// of its name, microseconds. Long, since nobody has said how long its callers wait; they
+        /// can, with the request's `timeout`.
+        direct_slo_micros: u32 = 1_000_000, Rule::int(1, 2_147_483_647, "microseconds");
+
         /// Queries in one message to a replica, whatever the model's batch size says. Larger
         /// batches gain nothing and delay the first answer.
         batch_max: usize = 4_096, Rule::count("queries");

@@ -112,6 +112,22 @@ pub const MODEL: Kind = Kind {
     retry_after_s: None,
     when: "the model answered this input with an error, and the application passes it on",
 };
+/// No output of a model, where the default output was not asked for (Open Inference Protocol).
+pub const NO_PREDICTION: Kind = Kind {
+    label: "no_prediction",
+    error: "No prediction",
+    status: StatusCode::SERVICE_UNAVAILABLE,
+    retry_after_s: Some(1),
+    when: "no model answered within the objective, and the default output was not asked for",
+};
+/// A part of a protocol that is not served.
+pub const UNSUPPORTED: Kind = Kind {
+    label: "unsupported",
+    error: "Not supported",
+    status: StatusCode::NOT_IMPLEMENTED,
+    retry_after_s: None,
+    when: "the request asks for a part of the protocol that is not served",
+};
 /// Something the request needs is away.
 pub const UNAVAILABLE: Kind = Kind {
     label: "unavailable",
@@ -150,7 +166,7 @@ pub const HEAD_TOO_LARGE: Kind = Kind {
 pub const OTHER_LABEL: &str = "other";
 
 /// Every row, for documentation and tests.
-pub const TABLE: [Kind; 15] = [
+pub const TABLE: [Kind; 17] = [
     JSON,
     QUERY,
     FORBIDDEN,
@@ -162,6 +178,8 @@ pub const TABLE: [Kind; 15] = [
     TOO_LARGE,
     TOO_MANY,
     MODEL,
+    NO_PREDICTION,
+    UNSUPPORTED,
     UNAVAILABLE,
     OVERLOADED,
     NOT_HTTP,

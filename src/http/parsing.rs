@@ -92,18 +92,26 @@ impl Parsing {
         bytes > self.0.pace.bytes_within(self.0.slice)
     }
 
+    /// Does other long work of requests there; `None`: it panicked, or the pool ends.
+    pub async fn aside<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        self.0.threads.as_ref()?.spawn_blocking(work).await.ok()
+    }
+
     /// Parses a body of so many bytes; `None`: the parser panicked, or the pool ends.
     pub async fn run<T: Send + 'static>(
         &self,
         bytes: usize,
         parse: impl FnOnce() -> T + Send + 'static,
     ) -> Option<T> {
-        let parsed = self.0.threads.as_ref()?.spawn_blocking(move || {
+        let timed = move || {
             let start = clock::now();
             let parsed = parse();
             (parsed, clock::now().saturating_duration_since(start))
-        });
-        let (parsed, took) = parsed.await.ok()?;
+        };
+        let (parsed, took) = self.aside(timed).await?;
         self.0.pace.observe(bytes, took);
         Some(parsed)
     }

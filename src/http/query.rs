@@ -1,4 +1,5 @@
-//! The query frontend: `POST /{app}/predict` and `POST /{app}/update` (protocol page, section 4).
+//! The query frontend: `POST /{app}/predict` and `POST /{app}/update` (protocol page, section 4),
+//! and the way to [`super::v2`].
 
 use std::borrow::Cow;
 
@@ -8,11 +9,13 @@ use actix_web::web::{self, Payload};
 use actix_web::{HttpRequest, HttpResponse, ResponseError as _};
 use percent_encoding::percent_decode_str;
 
-use super::answer::{self, AnswerLimits};
-use super::body::{self, Body, BodyLimits};
+use super::answer;
+use super::body::{self, Body};
 use super::errors::{self, ApiError, MODEL};
-use super::parsing::Parsing;
+use super::limits::QueryLimits;
 use super::schema::rapidjson_phrase;
+use super::v2;
+use super::v2::state::V2;
 use crate::actors::apps::app::App;
 use crate::actors::apps::messages::{
     AskFacts, Predict, QueryRefused, Recorded, RequestBody, Update,
@@ -28,33 +31,22 @@ const PREDICT_SCHEMA: &str = "\n  {\n   \"input\" := [double] | [int] | [string]
 const UPDATE_SCHEMA: &str = "\n  {\n   \"uid\" := string,\n   \"input\" := [double] | [int] | \
                              [string] | [byte] | [float],\n   \"label\" := double\n  }\n";
 
-/// What the handlers of all workers share.
-#[derive(Debug, Clone)]
-pub struct QueryLimits {
-    /// On bodies.
-    pub bodies: BodyLimits,
-    /// On answers.
-    pub answers: AnswerLimits,
-    /// Inputs in one request; above it 413.
-    pub inputs_max: usize,
-    /// Where long bodies are parsed.
-    pub parsing: Parsing,
-}
-
 /// What the handlers of one worker share.
 #[derive(Clone)]
 struct Frontend {
     routes: Routes,
     limits: QueryLimits,
+    v2: V2,
 }
 
 /// Adds the query endpoints of one HTTP worker.
 ///
 /// They are found by hand and not by route patterns: matching those would be a tenth of a cache
 /// hit's cost.
-pub fn configure(routes: Routes, limits: QueryLimits) -> impl FnOnce(&mut web::ServiceConfig) {
+pub fn configure(v2: V2) -> impl FnOnce(&mut web::ServiceConfig) {
     move |app| {
-        app.app_data(web::Data::new(Frontend { routes, limits }));
+        let (routes, limits) = (v2.routes.clone(), v2.limits.clone());
+        app.app_data(web::Data::new(Frontend { routes, limits, v2 }));
         app.default_service(web::to(dispatch));
     }
 }
@@ -88,7 +80,8 @@ fn route(request: &HttpRequest, routes: &Routes) -> Routed {
     let Some((app, verb)) = endpoint(request.path()) else {
         return refuse(ApiError::not_found(
             request.path(),
-            "POST /{app}/predict, POST /{app}/update, GET /metrics, GET /livez, GET /readyz",
+            "POST /{app}/predict, POST /{app}/update, GET /metrics, GET /livez, GET /readyz, \
+             GET /v2 and POST /v2/models/{name}/infer (Open Inference Protocol)",
         ));
     };
     if request.method() != Method::POST {
@@ -106,6 +99,9 @@ async fn dispatch(
     payload: Payload,
     frontend: web::Data<Frontend>,
 ) -> Result<HttpResponse, ApiError> {
+    if v2::owns(request.path()) {
+        return Ok(v2::serve(&request, payload, &frontend.v2).await);
+    }
     let (app, verb) = match route(&request, &frontend.routes) {
         Routed::To(app, verb) => (app, verb),
         Routed::Refused(refusal) => {
@@ -161,7 +157,7 @@ async fn predict(
     };
     let prepared = prepare(app, body, limits, parse).await?;
     let prediction = app
-        .send(Predict { body: prepared, arrived })
+        .send(Predict { body: prepared, arrived, within: None })
         .await
         .map_err(restarting)?
         .map_err(|refused| explain(refused, body))?;

@@ -101,6 +101,34 @@ pub struct ModelMetrics {
     meter: Mutex<Meter>,
 }
 
+/// How often something took time, and how much in all.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Times {
+    /// How often.
+    pub count: u64,
+    /// In all.
+    pub micros: u64,
+}
+
+/// What a model version has done since it was registered, in queries.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ModelCounts {
+    /// Answered from the prediction cache.
+    pub hits: u64,
+    /// Not answered from it.
+    pub misses: u64,
+    /// Answered by replicas, also with an error.
+    pub queries: u64,
+    /// Answered with an error.
+    pub errors: u64,
+    /// In batches.
+    pub batches: u64,
+    /// Before they were sent.
+    pub queued: Times,
+    /// From sending to the answer.
+    pub computed: Times,
+}
+
 /// Counters of one replica.
 #[derive(Debug, Default)]
 pub(super) struct ReplicaMetrics {
@@ -226,6 +254,21 @@ impl ModelMetrics {
     #[must_use]
     pub fn predictions(&self) -> u64 {
         self.batch_size.sum()
+    }
+
+    /// What it has done so far.
+    #[must_use]
+    pub fn counts(&self) -> ModelCounts {
+        let of = |times: &Histogram| Times { count: times.snapshot().count, micros: times.sum() };
+        ModelCounts {
+            hits: self.hits.load(Relaxed),
+            misses: self.misses.load(Relaxed),
+            queries: self.predictions(),
+            errors: self.model_errors.load(Relaxed),
+            batches: self.batch_size.snapshot().count,
+            queued: of(&self.queue_wait),
+            computed: of(&self.query_latency),
+        }
     }
 
     pub(super) fn by_replica(&self) -> BTreeMap<ReplicaId, Arc<ReplicaMetrics>> {

@@ -17,7 +17,7 @@ pub mod table;
 
 pub use clipper_domain::Outcome;
 pub use clipper_json::{clipper_json_body, write_clipper_json};
-pub use handles::{AppMetrics, ModelMetrics};
+pub use handles::{AppMetrics, ModelCounts, ModelMetrics};
 pub use prometheus_text::{FlatNames, prometheus_text_body, write_prometheus_text};
 pub use redis::RedisMetrics;
 pub use registry::{Metrics, keep_ticking};

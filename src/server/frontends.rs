@@ -25,11 +25,12 @@ use crate::http::answer::AnswerLimits;
 use crate::http::body::BodyLimits;
 use crate::http::budget::Budget;
 use crate::http::health::{self, Condition, Readiness};
+use crate::http::limits::QueryLimits;
 use crate::http::management::ManagementState;
 use crate::http::management::deploy::{self, DeployState};
 use crate::http::parsing::Parsing;
-use crate::http::query::QueryLimits;
 use crate::http::serve::{Frontend, Options};
+use crate::http::v2::state::V2;
 use crate::http::{management, metrics as metrics_pages, query};
 use crate::store::{CatalogView, SharedWriter};
 use crate::supervision::kept::Kept;
@@ -85,7 +86,7 @@ impl Frontends {
         let limits = self.query_limits(config, bodies)?;
         let starting = Arc::new(AtomicUsize::new(workers));
         let (plane, catalog) = (Arc::clone(&self.plane), self.catalog.clone());
-        let feedback = self.feedback.clone();
+        let (feedback, view) = (self.feedback.clone(), self.view.clone());
         let readiness = Arc::clone(&self.readiness);
         let watchdog = self.watchdog.clone();
         let counts = Arc::clone(&self.plane.metrics.http.query);
@@ -100,7 +101,7 @@ impl Frontends {
                     ready.meet(Condition::ListenersBound);
                 }
             };
-            Router::new(
+            let apps = Router::new(
                 Arc::clone(&plane),
                 catalog.clone(),
                 feedback.clone(),
@@ -108,9 +109,17 @@ impl Frontends {
                 on_loaded,
             )
             .start();
+            let v2 = V2 {
+                plane: Arc::clone(&plane),
+                view: view.clone(),
+                readiness: Arc::clone(&readiness),
+                routes,
+                router: apps,
+                limits: limits.clone(),
+            };
             app.configure(metrics_pages::configure_query(Arc::clone(&plane.metrics)))
                 .configure(health::configure(Arc::clone(&readiness)))
-                .configure(query::configure(routes, limits.clone()));
+                .configure(query::configure(v2));
         }))
     }
 

@@ -72,6 +72,11 @@ impl Catalog {
         self.links.get(app).into_iter().flatten()
     }
 
+    /// All versions of one model.
+    pub fn versions_of(&self, model: &str) -> impl Iterator<Item = &ModelSpec> {
+        self.models.get(model).into_iter().flat_map(|versions| versions.values().map(AsRef::as_ref))
+    }
+
     /// All model versions, by name and version.
     pub fn models(&self) -> impl Iterator<Item = &ModelSpec> {
         self.models.values().flat_map(BTreeMap::values).map(AsRef::as_ref)

@@ -10,6 +10,7 @@ mod admin_cli;
 mod deploy;
 mod faults;
 pub mod golden;
+mod inference_v2;
 mod inputs;
 mod learned;
 mod model_errors;

@@ -282,6 +282,15 @@ def test_python_package(terminal: Terminal) -> None:
     run_document(terminal, "python/README.md")
 
 
+def test_open_inference_protocol(terminal: Terminal) -> None:
+    terminal.write("clipper.toml", SUM_CONFIG.replace("APPLICATION", "iris"))
+    terminal.write("model.py", SUM_SOURCE)
+    terminal.run("clipper serve --config clipper.toml")
+    terminal.run("python -m clipper_serving serve model.py:predict --name sum --version 1")
+    run_document(terminal, "docs/open-inference-protocol.md")
+    assert json.loads(terminal.printed)["model_name"] == "iris"
+
+
 def test_the_translation_says_the_same() -> None:
     """Blocks, links, headings and rows are equal, one by one."""
     english, chinese = ((ROOT / name).read_text() for name in ("README.md", "README.zh-CN.md"))
@@ -310,6 +319,7 @@ WITH_A_TEST_ABOVE = {
     "docs/deploy.md",
     "docs/first-python-model.md",
     "docs/migrate-from-clipper.md",
+    "docs/open-inference-protocol.md",
     "docs/operations.md",
     "docs/redis.md",
 }

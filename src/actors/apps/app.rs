@@ -2,6 +2,7 @@
 //! under way, and feedback.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::prelude::*;
 use smallvec::SmallVec;
@@ -64,7 +65,10 @@ impl App {
         let queries = inputs.len();
         let first_query_id = self.plane.query_ids(queries);
         let progress = match model {
-            Some(model) => self.answer(&model, inputs, predict.arrived, first_query_id),
+            Some(model) => {
+                let asked = (predict.arrived, predict.within);
+                self.answer(&model, inputs, asked, first_query_id)
+            }
             None => Progress::Ready(no_replica(queries)),
         };
         let (app, arrived) = (Arc::clone(&self.facts), predict.arrived);
@@ -94,7 +98,7 @@ impl App {
         &self,
         model: &Arc<ModelHandle>,
         inputs: Inputs,
-        arrived: Instant,
+        (arrived, within): (Instant, Option<Duration>),
         first_query_id: u64,
     ) -> Progress {
         let cache = &self.plane.cache;
@@ -120,6 +124,7 @@ impl App {
             );
         }
         let objective = self.facts.spec.latency_slo.as_duration();
+        let objective = within.map_or(objective, |within| within.min(objective));
         let deadline = arrived + objective;
         let asking = Asking { share: self.share, queries: misses.len(), objective, deadline };
         let room = model.load().room(&asking, model.intake().waiting(), arrived);

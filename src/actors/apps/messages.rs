@@ -1,6 +1,7 @@
 //! What an application's actor is asked and told.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::Message;
 use bytes::Bytes;
@@ -31,6 +32,8 @@ pub struct Predict {
     pub body: RequestBody<PredictBody>,
     /// When it had arrived; the deadline counts from here.
     pub arrived: Instant,
+    /// Within what the client wants its answers; never later than the application's objective.
+    pub within: Option<Duration>,
 }
 
 /// Why a predict or update request is refused without an answer to its queries.

@@ -22,7 +22,9 @@ use crate::supervision::budget::{RestartBudget, Verdict};
 use crate::supervision::control::Outbox;
 use crate::supervision::kept::Kept;
 use clipper_clock as clock;
-use clipper_domain::{AppName, AppSpec, ModelName};
+use clipper_domain::{
+    AppName, AppSpec, DEFAULT_POLICY, InputType, LatencySlo, ModelName, OnModelError,
+};
 use clipper_scheduling::output::Output;
 
 /// The worker's applications by name, read by its request handlers on the same thread.
@@ -33,6 +35,8 @@ pub struct Routes(Rc<RefCell<Table>>);
 struct Table {
     loaded: bool,
     apps: HashMap<AppName, Addr<App>>,
+    /// What stands for models that are queried by themselves, once they have been.
+    of_models: HashMap<ModelName, Addr<App>>,
 }
 
 /// What a worker knows of an application.
@@ -57,7 +61,19 @@ impl Routes {
             None => Route::Starting,
         }
     }
+
+    /// Where queries for a model by itself go, if some have gone there before.
+    #[must_use]
+    pub fn of_model(&self, model: &ModelName) -> Option<Addr<App>> {
+        self.0.borrow().of_models.get(model).filter(|app| app.connected()).cloned()
+    }
 }
+
+/// The application that stands for a model by itself on this worker, started if it does not run.
+/// Sender: the HTTP handler, on the same thread. Reply: none where the model's name cannot be one.
+#[derive(Debug, Message)]
+#[rtype(result = "Option<Addr<App>>")]
+pub struct AppOfModel(pub ModelName, pub InputType);
 
 struct Running {
     actor: Addr<App>,
@@ -120,6 +136,8 @@ impl Router {
             Effect::ServeApp(spec) => self.serve(spec, ctx),
             Effect::StopApp(name) => self.stop(name),
             Effect::RouteApp(name, models) => self.link(name, models),
+            // Its last address gone, it ends. Another version may go on: the next query starts it.
+            Effect::StopModel(id) => drop(self.routes.0.borrow_mut().of_models.remove(&id.name)),
             // One place forgets for all workers.
             Effect::ForgetMetrics(_)
             | Effect::ForgetModelMetrics(_)
@@ -127,7 +145,6 @@ impl Router {
             | Effect::ServeModel(_)
             | Effect::KeepReplicas(..)
             | Effect::ReleaseReplicas(_)
-            | Effect::StopModel(_)
             | Effect::RouteModel(..) => {}
         }
     }
@@ -178,6 +195,25 @@ impl Router {
         }
     }
 
+    /// The application of a model by itself: its name, a default objective, no default output.
+    fn facts_of(&self, model: &ModelName, input_type: InputType) -> Option<AppFacts> {
+        let objective = i64::from(self.plane.serving.direct_slo_micros);
+        Some(AppFacts {
+            spec: AppSpec {
+                name: AppName::parse(model.as_str()).ok()?,
+                input_type,
+                policy: DEFAULT_POLICY.to_owned(),
+                default_output: "null".to_owned(),
+                latency_slo: LatencySlo::from_micros(objective)?,
+                on_model_error: OnModelError::Error,
+                cache: true,
+            },
+            default_output: Output::null(),
+            // Not among those of applications: what it does is counted with the model.
+            metrics: Arc::default(),
+        })
+    }
+
     /// The default policy queries one model; should the tables ever name several, the first.
     fn link(&mut self, name: &AppName, models: &BTreeSet<ModelName>) {
         let Some(served) = self.apps.get_mut(name) else { return };
@@ -220,6 +256,24 @@ impl Handler<Followed> for Router {
                 on_loaded();
             }
         }
+    }
+}
+
+impl Handler<AppOfModel> for Router {
+    type Result = Option<Addr<App>>;
+
+    fn handle(&mut self, asked: AppOfModel, ctx: &mut Self::Context) -> Self::Result {
+        let AppOfModel(model, input_type) = asked;
+        // Asked for by several at the same time.
+        if let Some(app) = self.routes.of_model(&model) {
+            return Some(app);
+        }
+        let facts = Arc::new(self.facts_of(&model, input_type)?);
+        let linked = Some(self.plane.directory.entry(&model));
+        let (plane, feedback) = (Arc::clone(&self.plane), self.feedback.clone());
+        let app = App::new(plane, facts, linked, feedback, ctx.address().recipient()).start();
+        self.routes.0.borrow_mut().of_models.insert(model, app.clone());
+        Some(app)
     }
 }
 

@@ -1,0 +1,33 @@
+//! The Open Inference Protocol, version 2, as far as it is text and bytes: requests into inputs,
+//! outputs into answers, and the pages around them. No IO and no clock; every length that a client
+//! states is checked against what came before anything is made for it.
+//!
+//! The server's five input types are flat lists of numbers or texts of any length, so the protocol
+//! sees each as one tensor: `input`, whose first dimension is the rows of a request, each row a
+//! query. A model answers with a text: the tensor `output`, one element a row.
+
+mod answer;
+mod bounded;
+mod datatype;
+mod error;
+mod inflate;
+mod json_data;
+mod number;
+mod pages;
+mod request;
+mod shape;
+mod signature;
+mod split;
+mod tensor;
+mod wire;
+
+pub use answer::{Answer, As, Defaults, NumberFault, OutputFault, Parts, text_bytes};
+pub use bounded::{OUTPUTS_MAX, RANK_MAX, TENSORS_MAX};
+pub use datatype::Datatype;
+pub use error::{Class, Fault, InferError};
+pub use inflate::{Encoding, InflateError, inflate};
+pub use pages::{
+    Config, EXTENSIONS, IndexRequest, IndexRow, InferenceStats, Metadata, Named, Spent, Statistics,
+};
+pub use request::{Infer, OutputForm, parse};
+pub use signature::{INPUT, OUTPUT, TensorInfo};
