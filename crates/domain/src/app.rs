@@ -95,6 +95,27 @@ impl OnModelError {
     }
 }
 
+/// A policy's parameters by name, as users write them.
+pub type PolicyParameters = serde_json::Map<String, serde_json::Value>;
+
+/// Which policy chooses among an application's models, and how it is set.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicySpec {
+    /// Its name.
+    pub name: String,
+    /// What its defaults are not.
+    #[serde(default, skip_serializing_if = "PolicyParameters::is_empty")]
+    pub parameters: PolicyParameters,
+}
+
+impl PolicySpec {
+    /// The one that every application starts with.
+    #[must_use]
+    pub fn usual() -> Self {
+        Self { name: DEFAULT_POLICY.to_owned(), parameters: PolicyParameters::new() }
+    }
+}
+
 /// The definition of one application.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AppSpec {
@@ -104,6 +125,9 @@ pub struct AppSpec {
     pub input_type: InputType,
     /// The selection policy's name; [`DEFAULT_POLICY`] unless another was stored.
     pub policy: String,
+    /// What is set of its parameters. Records of releases that did not know them lack them.
+    #[serde(default, skip_serializing_if = "PolicyParameters::is_empty")]
+    pub policy_parameters: PolicyParameters,
     /// The output sent when no model answers in time: JSON if it parses as JSON, else text.
     pub default_output: String,
     /// The objective every answer keeps.
@@ -115,6 +139,20 @@ pub struct AppSpec {
     /// Whether its queries may be answered by what an earlier equal query was answered.
     #[serde(default = "cached", skip_serializing_if = "is_cached")]
     pub cache: bool,
+}
+
+impl AppSpec {
+    /// Its policy, with its parameters.
+    #[must_use]
+    pub fn policy_spec(&self) -> PolicySpec {
+        PolicySpec { name: self.policy.clone(), parameters: self.policy_parameters.clone() }
+    }
+
+    /// Whether it has the policy that every application starts with.
+    #[must_use]
+    pub fn has_default_policy(&self) -> bool {
+        self.policy == DEFAULT_POLICY
+    }
 }
 
 /// What applications and models have that do not say.

@@ -1,0 +1,35 @@
+//! An answer that was given, as feedback needs it.
+
+use std::sync::Arc;
+
+use clipper_domain::ModelName;
+
+use super::policy::{Member, Pick};
+
+/// Whose output an answer was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AnswerOf {
+    /// This member's.
+    Member(usize),
+    /// It was made from several.
+    Several,
+    /// Nobody's: the default output.
+    Nobody,
+}
+
+/// One answer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GivenAnswer {
+    /// Who asked.
+    pub uid: i64,
+    /// What stands for the input; equal inputs have equal ones.
+    pub input: u64,
+    /// The names behind the picks.
+    pub models: Arc<[ModelName]>,
+    /// The models that were asked.
+    pub picks: Vec<Pick>,
+    /// What each said.
+    pub members: Vec<Member>,
+    /// Whose output went out.
+    pub answer: AnswerOf,
+}

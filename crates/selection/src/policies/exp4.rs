@@ -1,0 +1,63 @@
+//! `Exp4` as Clipper's paper has it: all models are asked, their answers weighted by how little
+//! each was wrong. Learns from one feedback about all of them.
+//!
+//! Every model is an expert whose advice is its answer, and all losses are seen: exponential
+//! weights. Cesa-Bianchi and Lugosi, "Prediction, Learning, and Games" (2006), theorem 2.3: with
+//! `eta = sqrt(8 ln K / t)` and a convex loss the sum is at most
+//! `2 sqrt(n/2 ln K) + sqrt(ln K / 8)` above that of the best model after `n` rounds.
+
+use crate::kind::{Binding, PolicyKind};
+use crate::parameters::{ParameterError, ParameterReader};
+use crate::policy::{Answered, Combination, Pick, SelectionPolicy, SelectionQuery};
+use crate::state::Standing;
+use crate::value::OutputKind;
+use crate::votes::{by_kind, votes};
+use crate::weights::learned;
+
+pub(crate) const KIND: PolicyKind = PolicyKind {
+    name: "exp4",
+    summary: "Asks all models and weighs their answers by how little each was wrong: labels by \
+              vote, numbers and vectors by the mean. The most accurate, at the cost of all models.",
+    parameters: &[(
+        "learning_rate",
+        "how strongly a loss counts, above 0 to 10; default: sqrt(8 ln K / t) after t observations \
+         of K models",
+    )],
+    build,
+};
+
+#[derive(Debug)]
+struct Exp4 {
+    rate: Option<f64>,
+    output: OutputKind,
+}
+
+fn build(
+    parameters: &mut ParameterReader<'_>,
+    binding: &Binding<'_>,
+) -> Result<Box<dyn SelectionPolicy>, ParameterError> {
+    let rate = parameters.number("learning_rate", 1e-9, 10.0)?;
+    Ok(Box::new(Exp4 { rate, output: binding.output }))
+}
+
+impl SelectionPolicy for Exp4 {
+    fn select(&self, standing: &Standing, _: &SelectionQuery) -> Vec<Pick> {
+        (0..standing.arms.len()).map(Pick::certain).collect()
+    }
+
+    fn combine(&self, standing: &Standing, answered: &Answered<'_>) -> Combination {
+        if answered.may_wait() {
+            return Combination::Wait;
+        }
+        let (votes, all) = votes(answered, &learned(standing, self.rate));
+        by_kind(self.output, &votes, all)
+    }
+
+    fn asks_all(&self) -> bool {
+        true
+    }
+
+    fn has_confidence(&self) -> bool {
+        true
+    }
+}

@@ -1,0 +1,65 @@
+//! One model for each query, drawn by weights that its operator sets: A/B tests, and moving
+//! queries from one model to another by hand.
+
+use crate::kind::{Binding, PolicyKind};
+use crate::parameters::{ParameterError, ParameterReader, missing};
+use crate::policy::{Pick, SelectionPolicy, SelectionQuery};
+use crate::state::Standing;
+use crate::weights::{by_name, draw, normalised, rng};
+
+pub(crate) const KIND: PolicyKind = PolicyKind {
+    name: "weighted",
+    summary: "Draws one model for each query by weights that its operator sets: A/B tests. Learns \
+              nothing; feedback is counted for each model.",
+    parameters: &[
+        ("weights", "an object of models and weights, such as {\"a\": 9, \"b\": 1}; required"),
+        (
+            "sticky",
+            "`none`: each query is drawn anew; `uid`: all queries of a user (`\"uid\"` in the \
+             query) go to the same model; default `none`",
+        ),
+    ],
+    build,
+};
+
+const STICKY: [&str; 2] = ["none", "uid"];
+
+#[derive(Debug)]
+struct Weighted {
+    probabilities: Vec<f64>,
+    by_user: bool,
+}
+
+fn build(
+    parameters: &mut ParameterReader<'_>,
+    binding: &Binding<'_>,
+) -> Result<Box<dyn SelectionPolicy>, ParameterError> {
+    let weights = parameters.weights("weights")?;
+    let weights = weights.ok_or_else(|| missing("weights", "a weight for each model"))?;
+    let by_user = parameters.one_of("sticky", &STICKY)? == Some(1);
+    let mut probabilities = by_name(&weights, binding.models);
+    // Models without a weight get no query, also where no other is linked.
+    if probabilities.iter().any(|weight| *weight > 0.0) {
+        probabilities = normalised(probabilities);
+    } else {
+        probabilities.clear();
+    }
+    Ok(Box::new(Weighted { probabilities, by_user }))
+}
+
+/// A number that looks random and is the same for a user everywhere: `SplitMix64`'s finaliser.
+fn spread(uid: i64) -> u64 {
+    let mut z = uid.cast_unsigned().wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+impl SelectionPolicy for Weighted {
+    fn select(&self, _: &Standing, query: &SelectionQuery) -> Vec<Pick> {
+        let seed = if self.by_user { spread(query.uid) } else { query.seed };
+        let arm = draw(&mut rng(seed), &self.probabilities);
+        let pick = arm.map(|arm| Pick { arm, probability: self.probabilities[arm] });
+        pick.into_iter().collect()
+    }
+}

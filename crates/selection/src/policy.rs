@@ -1,0 +1,144 @@
+//! What a policy is.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::state::{ArmSums, Standing};
+use super::value::ModelValue;
+
+/// What a policy may know of a query.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SelectionQuery {
+    /// The query's randomness: the same number, the same choice.
+    pub seed: u64,
+    /// The user it comes from; 0 is everybody.
+    pub uid: i64,
+}
+
+/// A model that is asked.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Pick {
+    /// Which, as an index into the application's models by name.
+    pub arm: usize,
+    /// With which probability it was to be asked.
+    pub probability: f64,
+}
+
+impl Pick {
+    /// One that is asked whatever happens.
+    #[must_use]
+    pub fn certain(arm: usize) -> Self {
+        Self { arm, probability: 1.0 }
+    }
+}
+
+/// What became of a model that was asked.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Member {
+    /// It has not answered yet.
+    Waiting,
+    /// Its output.
+    Value(ModelValue),
+    /// It will not answer, or not with an output of the declared kind.
+    Failed,
+}
+
+impl Member {
+    /// Its output, if it has one.
+    #[must_use]
+    pub fn value(&self) -> Option<&ModelValue> {
+        match self {
+            Self::Value(value) => Some(value),
+            Self::Waiting | Self::Failed => None,
+        }
+    }
+}
+
+/// What a policy makes of the answers so far.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Combination {
+    /// Nothing yet: more answers may come in time.
+    Wait,
+    /// Ask this model too.
+    Ask(Pick),
+    /// The output of this member, as it is.
+    Take {
+        /// Which of the picks.
+        member: usize,
+        /// 0 to 1, if the policy can tell.
+        confidence: Option<f64>,
+    },
+    /// An output made from several.
+    Made {
+        /// It.
+        value: ModelValue,
+        /// 0 to 1, if the policy can tell.
+        confidence: Option<f64>,
+    },
+    /// No answer came.
+    Nothing,
+}
+
+/// The answers to one query so far.
+#[derive(Debug, Clone, Copy)]
+pub struct Answered<'a> {
+    /// The models that were asked.
+    pub picks: &'a [Pick],
+    /// What became of each.
+    pub members: &'a [Member],
+    /// Until the query's deadline; zero: time is up.
+    pub time_left: Duration,
+}
+
+impl Answered<'_> {
+    /// Whether an answer may still come in time.
+    #[must_use]
+    pub fn may_wait(&self) -> bool {
+        !self.time_left.is_zero() && self.members.contains(&Member::Waiting)
+    }
+}
+
+/// Chooses among an application's models. All that it has learned is in the [`Standing`].
+pub trait SelectionPolicy: fmt::Debug + Send + Sync {
+    /// The models to ask, each once; empty only if there is none.
+    fn select(&self, standing: &Standing, query: &SelectionQuery) -> Vec<Pick>;
+
+    /// What to make of the answers so far. Never [`Combination::Wait`] when time is up.
+    fn combine(&self, standing: &Standing, answered: &Answered<'_>) -> Combination {
+        let _ = standing;
+        first(answered)
+    }
+
+    /// What one judged output of a pick adds to the state.
+    fn observe(&self, pick: &Pick, loss: f64) -> ArmSums {
+        ArmSums::of(loss, pick.probability)
+    }
+
+    /// Whether it asks all models of every query, present or not; its confidence says who is
+    /// missing.
+    fn asks_all(&self) -> bool {
+        false
+    }
+
+    /// Whether it learns only from answers whose probability it knows.
+    fn needs_probability(&self) -> bool {
+        false
+    }
+
+    /// Whether answers to outputs without a confidence of their own have one.
+    fn has_confidence(&self) -> bool {
+        false
+    }
+}
+
+/// The combination of a policy that asks one model.
+#[must_use]
+pub fn first(answered: &Answered<'_>) -> Combination {
+    match answered.members.first() {
+        Some(Member::Value(value)) => {
+            Combination::Take { member: 0, confidence: value.own_confidence() }
+        }
+        Some(Member::Waiting) if answered.may_wait() => Combination::Wait,
+        _ => Combination::Nothing,
+    }
+}

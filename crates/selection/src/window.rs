@@ -1,0 +1,143 @@
+//! The latest answers of an application, for feedback that comes later.
+//!
+//! Feedback names a query, or an input: then the last answer to it is meant. Each answer is judged
+//! once; what has left the window is late.
+
+use std::collections::{HashMap, VecDeque};
+
+use super::given::GivenAnswer;
+
+/// What feedback is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Subject {
+    /// The query with this id.
+    Query(u64),
+    /// The latest query with this input.
+    Input(u64),
+}
+
+/// Why no answer goes with feedback.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unmatched {
+    /// There never was such an answer, or one that no policy had chosen.
+    Unknown,
+    /// The answer has left the window.
+    Late,
+    /// The answer was judged before.
+    Double,
+}
+
+#[derive(Debug)]
+struct Entry {
+    input: u64,
+    /// Until it is judged.
+    answer: Option<GivenAnswer>,
+}
+
+/// The answers.
+#[derive(Debug)]
+pub struct FeedbackWindow {
+    max: usize,
+    answers: HashMap<u64, Entry>,
+    order: VecDeque<u64>,
+    latest_of: HashMap<u64, u64>,
+    /// The newest id that has left.
+    gone: Option<u64>,
+}
+
+impl FeedbackWindow {
+    /// For at most `max` answers.
+    #[must_use]
+    pub fn new(max: usize) -> Self {
+        Self {
+            max,
+            answers: HashMap::new(),
+            order: VecDeque::new(),
+            latest_of: HashMap::new(),
+            gone: None,
+        }
+    }
+
+    /// Answers that it holds, judged ones included.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.order.len()
+    }
+
+    /// Whether it holds none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.order.is_empty()
+    }
+
+    /// A query was answered. Ids are not given twice.
+    pub fn add(&mut self, query_id: u64, answer: GivenAnswer) {
+        while self.order.len() >= self.max {
+            let Some(oldest) = self.order.pop_front() else { return };
+            self.gone = self.gone.max(Some(oldest));
+            if let Some(entry) = self.answers.remove(&oldest)
+                && self.latest_of.get(&entry.input) == Some(&oldest)
+            {
+                self.latest_of.remove(&entry.input);
+            }
+        }
+        self.order.push_back(query_id);
+        self.latest_of.insert(answer.input, query_id);
+        let entry = Entry { input: answer.input, answer: Some(answer) };
+        self.answers.insert(query_id, entry);
+    }
+
+    /// The answer that feedback is about; it is judged now.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn judge(&mut self, subject: Subject) -> Result<GivenAnswer, Unmatched> {
+        let query_id = match subject {
+            Subject::Query(id) => id,
+            Subject::Input(input) => *self.latest_of.get(&input).ok_or(Unmatched::Unknown)?,
+        };
+        match self.answers.get_mut(&query_id) {
+            Some(entry) => entry.answer.take().ok_or(Unmatched::Double),
+            None if self.gone.is_some_and(|gone| query_id <= gone) => Err(Unmatched::Late),
+            None => Err(Unmatched::Unknown),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::given::AnswerOf;
+
+    fn answer(input: u64) -> GivenAnswer {
+        let (models, picks, members) = (Vec::new().into(), Vec::new(), Vec::new());
+        GivenAnswer { uid: 0, input, models, picks, members, answer: AnswerOf::Several }
+    }
+
+    #[test]
+    fn each_answer_is_judged_once_while_it_is_in_the_window() {
+        let mut window = FeedbackWindow::new(2);
+        window.add(10, answer(1));
+        window.add(11, answer(1));
+        // By the input: the latest.
+        assert_eq!(window.judge(Subject::Input(1)), Ok(answer(1)));
+        assert_eq!(window.judge(Subject::Query(11)), Err(Unmatched::Double));
+        assert_eq!(window.judge(Subject::Query(10)), Ok(answer(1)));
+        assert_eq!(window.judge(Subject::Query(12)), Err(Unmatched::Unknown));
+        window.add(12, answer(2));
+        assert_eq!(window.judge(Subject::Query(10)), Err(Unmatched::Late));
+        assert_eq!(window.judge(Subject::Input(3)), Err(Unmatched::Unknown));
+        window.add(13, answer(3));
+        assert_eq!(window.judge(Subject::Input(1)), Err(Unmatched::Unknown));
+        assert_eq!(window.len(), 2);
+        assert_eq!((window.latest_of.len(), window.answers.len()), (2, 2));
+    }
+
+    #[test]
+    fn a_window_without_room_holds_nothing() {
+        let mut window = FeedbackWindow::new(0);
+        window.add(1, answer(1));
+        assert!(window.is_empty());
+        assert_eq!(window.judge(Subject::Query(1)), Err(Unmatched::Unknown));
+    }
+}
