@@ -12,13 +12,13 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
-use crate::config::{ApplicationConfig, Config, ContainerConfig, ModelConfig};
+use crate::config::{ApplicationConfig, Config, ContainerConfig, ModelConfig, PolicyConfig};
 use crate::store::event::Origin;
 use crate::store::soft_file::SoftFile;
 use crate::store::{CatalogView, ChangeError, SharedWriter};
 use clipper_domain::{
-    AppName, AppSpec, AppUpdate, BatchSize, Command, CommandError, DEFAULT_POLICY, InputType,
-    Label, LatencySlo, ModelName, ModelSpec, Runtime,
+    AppName, AppSpec, AppUpdate, BatchSize, Command, CommandError, InputType, Label, LatencySlo,
+    ModelName, ModelSpec, PolicySpec, Runtime,
 };
 
 /// Between two attempts while Redis is away.
@@ -87,7 +87,7 @@ impl Bootstrap {
         for app in &apps {
             self.application(app, remembered.as_ref()).await?;
         }
-        for link in self.config.applications.iter().filter_map(link) {
+        for link in self.config.applications.iter().flat_map(links) {
             let _ = self.send(link?).await?;
         }
         self.remember(apps, remembered.as_ref());
@@ -97,7 +97,10 @@ impl Bootstrap {
     /// Carries a command out; tells a refusal that is not that of a thing which is there.
     async fn send(&self, command: Command) -> Result<Result<(), CommandError>, String> {
         let text = command.to_string();
-        let is_change = matches!(command, Command::UpdateApp(_) | Command::DescribeModel(_));
+        let is_change = matches!(
+            command,
+            Command::UpdateApp(_) | Command::SetPolicy { .. } | Command::DescribeModel(_)
+        );
         match self.writer.execute(command, Origin::Bootstrap).await {
             Ok(()) => {
                 if is_change {
@@ -145,6 +148,16 @@ impl Bootstrap {
         let Err(CommandError::AppExists(name)) = refused else { return Ok(()) };
         let known = self.view.read().app(name.as_str()).cloned();
         let Some(known) = known.filter(|known| known != spec) else { return Ok(()) };
+        self.policy(&known, spec, remembered).await?;
+        // What is left besides the policy.
+        let known = AppSpec {
+            policy: spec.policy.clone(),
+            policy_parameters: spec.policy_parameters.clone(),
+            ..known
+        };
+        if known == *spec {
+            return Ok(());
+        }
         match verdict(&known, spec, remembered) {
             Verdict::Change(update) => {
                 let _ = self.send(Command::UpdateApp(update)).await?;
@@ -155,6 +168,27 @@ impl Bootstrap {
                 warn!(application = %name, slo_us, file_slo_us, "it stays as it is, though the \
                        config file says something else: {why}");
             }
+        }
+        Ok(())
+    }
+
+    async fn policy(
+        &self,
+        known: &AppSpec,
+        spec: &AppSpec,
+        remembered: Option<&Applications>,
+    ) -> Result<(), String> {
+        if known.policy_spec() == spec.policy_spec() {
+            return Ok(());
+        }
+        let said = remembered.map(|apps| apps.get(&spec.name).map(AppSpec::policy_spec));
+        if said.is_some_and(|said| said != Some(spec.policy_spec())) {
+            let command = Command::SetPolicy { app: spec.name.clone(), policy: spec.policy_spec() };
+            let _ = self.send(command).await?;
+        } else {
+            let (policy, file_policy) = (&known.policy, &spec.policy);
+            warn!(application = %spec.name, policy, file_policy, "its policy stays as it is, \
+                   though the config file says something else: `clipper admin policy` changes it");
         }
         Ok(())
     }
@@ -200,7 +234,6 @@ fn verdict(known: &AppSpec, file: &AppSpec, remembered: Option<&Applications>) -
         cache: Some(file.cache),
     };
     match remembered {
-        _ if update.applied_to(known) == *known => Verdict::Stay("its policy is another"),
         None => Verdict::Stay(
             "it was registered before by somebody else; `clipper admin apps update` changes it",
         ),
@@ -235,10 +268,12 @@ fn model_spec(model: &ModelConfig) -> Result<ModelSpec, String> {
 }
 
 fn app_spec(app: &ApplicationConfig) -> Result<AppSpec, String> {
+    let policy = app.policy.as_ref().map_or_else(PolicySpec::usual, PolicyConfig::spec);
     Ok(AppSpec {
         name: AppName::parse(&app.name).map_err(|e| format!("application name: {e}"))?,
         input_type: input_type(&app.input_type)?,
-        policy: DEFAULT_POLICY.to_owned(),
+        policy: policy.name,
+        policy_parameters: policy.parameters,
         default_output: app.default_output.clone(),
         latency_slo: LatencySlo::try_from(app.latency_slo_micros)?,
         on_model_error: app.on_model_error,
@@ -246,14 +281,13 @@ fn app_spec(app: &ApplicationConfig) -> Result<AppSpec, String> {
     })
 }
 
-fn link(app: &ApplicationConfig) -> Option<Result<Command, String>> {
-    let model = app.model.as_ref()?;
-    let link = || {
+/// Each by itself, so that those that are there keep no other away.
+fn links(app: &ApplicationConfig) -> impl Iterator<Item = Result<Command, String>> {
+    app.model.iter().chain(&app.models).map(|model| {
         let app = AppName::parse(&app.name).map_err(|e| format!("application name: {e}"))?;
         let model = ModelName::parse(model).map_err(|e| format!("model name: {e}"))?;
         Ok(Command::AddModelLinks { app, models: vec![model] })
-    };
-    Some(link())
+    })
 }
 
 fn input_type(text: &str) -> Result<InputType, String> {

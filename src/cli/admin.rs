@@ -11,9 +11,12 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 pub(super) use self::args::AdminArgs;
-use self::args::{Apps, Containers, Links, Models, Replicas, What};
+use self::args::{Apps, Containers, Links, Models, Policy, Replicas, What};
 use super::remote::Failure;
 use super::{answer, exit};
+use clipper_domain::DEFAULT_POLICY;
+use clipper_selection::kind::PolicyKind;
+use clipper_selection::table::{COMMON, TABLE};
 use clipper_tools::admin::rows::{AppRow, ContainerRow, ModelRow, hint};
 use clipper_tools::admin::{Client, ClientError, table};
 
@@ -79,6 +82,7 @@ impl AdminArgs {
         match &self.what {
             What::Apps(verb) => apps(client, verb),
             What::Models(verb) => models(client, verb),
+            What::Policy(verb) => policy(client, verb),
             What::Links(verb) => links(client, verb),
             What::Containers(verb) => containers(client, verb),
             What::Replicas(Replicas::Restart { which }) => restart(client, which.as_deref()),
@@ -302,15 +306,62 @@ fn links(client: &Client, verb: &Links) -> Outcome {
             let link = |app: &AppRow| json!({"app_name": app.name, "models": app.linked_models});
             Ok(Shown { text: table::links(&rows), json: rows.iter().map(link).collect() })
         }
-        Links::Add { app, model } => {
-            let body = json!({"app_name": app, "model_names": [model]});
-            change(client, "add_model_links", &body, &[("application", app), ("model", model)])
+        Links::Add { app, models } => {
+            let body = json!({"app_name": app, "model_names": models});
+            let names = models.iter().map(|model| ("model", model.as_str()));
+            let names: Vec<_> = names.chain([("application", app.as_str())]).collect();
+            change(client, "add_model_links", &body, &names)
         }
         Links::Remove { app, models } => {
             let body = json!({"app_name": app, "model_names": models});
             change(client, "delete_model_links", &body, &[("application", app)])
         }
     }
+}
+
+fn policy(client: &Client, verb: &Policy) -> Outcome {
+    match verb {
+        Policy::Show { app } => {
+            let whole = show(client, "get_application", &json!({"name": app}), "application", app)?;
+            let of = |member: &str| whole.json.get(member).cloned();
+            let json = json!({
+                "policy": of("policy").unwrap_or_else(|| json!(DEFAULT_POLICY)),
+                "policy_parameters": of("policy_parameters").unwrap_or_else(|| json!({})),
+            });
+            Ok(Shown { text: table::members(&json), json })
+        }
+        Policy::Set { app, policy, parameters } => {
+            let parameters: serde_json::Map<_, _> = parameters.iter().cloned().collect();
+            let body = json!({"app_name": app, "policy": policy, "parameters": parameters});
+            change(client, "set_policy", &body, &[("application", app)])
+        }
+        Policy::List => Ok(every_policy()),
+    }
+}
+
+/// What this program knows; no server is asked.
+fn every_policy() -> Shown {
+    let rows = |parameters: &[(&str, &str)]| -> Vec<String> {
+        parameters.iter().map(|(name, what)| format!("    {name}: {what}")).collect()
+    };
+    let head = "  Asks the one model that is linked. What an application starts with.";
+    let mut lines = vec![DEFAULT_POLICY.to_owned(), head.to_owned()];
+    for kind in TABLE {
+        lines.extend([kind.name.to_owned(), format!("  {}", kind.summary)]);
+        lines.extend(rows(kind.parameters));
+    }
+    lines.push("parameters of all but the first".to_owned());
+    lines.extend(rows(COMMON));
+    let members = |parameters: &[(&str, &str)]| -> serde_json::Map<_, _> {
+        parameters.iter().map(|(name, what)| ((*name).to_owned(), json!(what))).collect()
+    };
+    let kind = |kind: &PolicyKind| {
+        let parameters = members(kind.parameters);
+        json!({"name": kind.name, "summary": kind.summary, "parameters": parameters})
+    };
+    let kinds: Vec<Value> = TABLE.iter().map(kind).collect();
+    let json = json!({"policies": kinds, "parameters_of_all": members(COMMON)});
+    Shown { text: lines.join("\n"), json }
 }
 
 fn containers(client: &Client, verb: &Containers) -> Outcome {

@@ -15,6 +15,7 @@ pub mod load;
 mod log;
 mod management;
 mod metrics;
+mod policy;
 mod redis;
 mod rpc;
 pub mod rule;
@@ -35,6 +36,7 @@ pub use load::{Loaded, Override};
 pub use log::{LogConfig, LogFormat};
 pub use management::{Deploy, ManagementConfig};
 pub use metrics::MetricsConfig;
+pub use policy::PolicyConfig;
 pub use rpc::RpcConfig;
 pub use serving::ServingConfig;
 
@@ -93,6 +95,12 @@ pub struct ApplicationConfig {
     /// The model it queries.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
+    /// More models, for a policy that chooses.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub models: Vec<String>,
+    /// Which of them are asked; absent = the one model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<PolicyConfig>,
 }
 
 /// `[[model]]`

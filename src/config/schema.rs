@@ -90,7 +90,7 @@ pub const SECTIONS: &[(&str, &[Key])] = &[
 /// The list of applications.
 pub const APPLICATION_TABLES: &str = "application";
 
-/// Keys of `[[application]]`.
+/// Keys of `[[application]]`, without the table [`POLICY_TABLE`].
 pub const APPLICATION: &[Key] = &[
     needed("name", Rule::Name),
     needed("input_type", Rule::InputType),
@@ -99,7 +99,11 @@ pub const APPLICATION: &[Key] = &[
     key("on_model_error", Rule::Choice(OnModelError::NAMES)),
     key("cache", Rule::Bool),
     key("model", Rule::Name),
+    key("models", Rule::Names),
 ];
+
+/// The table of an application that names its policy; its other keys are the policy's parameters.
+pub const POLICY_TABLE: &str = "policy";
 
 /// The list of models.
 pub const MODEL_TABLES: &str = "model";

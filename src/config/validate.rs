@@ -10,7 +10,7 @@ use super::fault::Origin;
 use super::rule::{rpc_socket_addr, split_python_function};
 use super::walk::Draft;
 use super::{Config, schema};
-use clipper_domain::InputType;
+use clipper_domain::{DEFAULT_POLICY, InputType};
 
 /// Frames of a batch beside its inputs: delimiter, version, type, id, request type, header length,
 /// header (protocol page, section 3).
@@ -199,29 +199,46 @@ fn applications(draft: &mut Draft) {
                 seen.insert(name.to_owned(), name_path);
             }
         }
-        let Some(linked) = text(&app, "model") else { continue };
-        let model_path = format!("{path}.model");
-        let versions: Vec<_> =
-            models.iter().filter(|(_, model)| text(model, "name") == Some(linked)).collect();
-        if versions.is_empty() {
-            let names = models.iter().filter_map(|(_, model)| text(model, "name"));
-            let hint = schema::closest(linked, names.collect::<BTreeSet<_>>())
-                .map_or_else(String::new, |meant| format!("; did you mean {meant:?}?"));
-            let problem = format!("no [[model]] is named {linked:?}{hint}");
-            fault_at(draft, &model_path, problem);
+        let mut linked = Vec::new();
+        linked.extend(text(&app, "model").map(|model| (format!("{path}.model"), model)));
+        let more = app.get("models").and_then(Value::as_array);
+        for model in more.into_iter().flatten().filter_map(Value::as_str) {
+            linked.push((format!("{path}.models"), model));
         }
-        let kind = |table| text(table, "input_type").and_then(InputType::parse);
-        for (other, model) in versions {
-            let (Some(mine), Some(theirs)) = (kind(&app), kind(model)) else { continue };
-            if mine != theirs {
-                let line = line_of(draft, &format!("{other}.input_type"));
-                let version = text(model, "version").unwrap_or_default();
-                let problem = format!(
-                    "the application takes {mine}, but version {version:?} of model {linked:?} \
-                     takes {theirs} ({line}); they must be the same"
-                );
-                fault_at(draft, &model_path, problem);
-            }
+        for (key, model) in &linked {
+            link(draft, &app, (key, model), &models);
+        }
+        let distinct: BTreeSet<&str> = linked.iter().map(|(_, model)| *model).collect();
+        let policy = app.get(schema::POLICY_TABLE).and_then(Value::as_table);
+        let policy = policy.and_then(|policy| text(policy, "name")).unwrap_or(DEFAULT_POLICY);
+        if distinct.len() > 1 && policy == DEFAULT_POLICY {
+            let problem = "several models need a policy that chooses: [application.policy]";
+            fault_at(draft, &format!("{path}.models"), problem.to_owned());
+        }
+    }
+}
+
+/// Checks one link of an application: its key and the model that it names.
+fn link(draft: &mut Draft, app: &Table, (key, linked): (&str, &str), models: &[(String, Table)]) {
+    let versions: Vec<_> =
+        models.iter().filter(|(_, model)| text(model, "name") == Some(linked)).collect();
+    if versions.is_empty() {
+        let names = models.iter().filter_map(|(_, model)| text(model, "name"));
+        let hint = schema::closest(linked, names.collect::<BTreeSet<_>>())
+            .map_or_else(String::new, |meant| format!("; did you mean {meant:?}?"));
+        fault_at(draft, key, format!("no [[model]] is named {linked:?}{hint}"));
+    }
+    let kind = |table| text(table, "input_type").and_then(InputType::parse);
+    for (other, model) in versions {
+        let (Some(mine), Some(theirs)) = (kind(app), kind(model)) else { continue };
+        if mine != theirs {
+            let line = line_of(draft, &format!("{other}.input_type"));
+            let version = text(model, "version").unwrap_or_default();
+            let problem = format!(
+                "the application takes {mine}, but version {version:?} of model {linked:?} takes \
+                 {theirs} ({line}); they must be the same"
+            );
+            fault_at(draft, key, problem);
         }
     }
 }

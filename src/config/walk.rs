@@ -9,6 +9,7 @@ use toml::de::{DeTable, DeValue};
 use toml::{Spanned, Table, Value};
 
 use super::fault::{Fault, Origin};
+use super::policy::PolicyConfig;
 use super::schema::{self, Key};
 
 /// What a configuration is made of while it is read.
@@ -140,11 +141,34 @@ impl<'a> Walker<'a> {
             let checked = if name == schema::MODEL_TABLES {
                 self.model(&path, table, &origin)
             } else {
-                self.table(&path, table, &origin, schema::APPLICATION, None)
+                self.application(&path, table, &origin)
             };
             tables.push(Value::Table(checked));
         }
         self.draft.root.insert(name.to_owned(), Value::Array(tables));
+    }
+
+    fn application(&mut self, path: &str, table: &DeTable<'_>, origin: &Origin) -> Table {
+        let policy = schema::POLICY_TABLE;
+        let mut app = self.table(path, table, origin, schema::APPLICATION, Some(policy));
+        let found = entries(table).into_iter().find(|(name, _, _)| *name == policy);
+        let Some((_, span, value)) = found else { return app };
+        let path = format!("{path}.{policy}");
+        let plain = Value::deserialize(toml::de::ValueDeserializer::from(value.clone()));
+        let (Ok(Value::Table(plain)), DeValue::Table(keys)) = (plain, value.get_ref()) else {
+            let problem = "expected a table, [application.policy]".to_owned();
+            self.draft.fault(self.origin(&span), &path, problem);
+            return app;
+        };
+        self.draft.origins.insert(path.clone(), self.origin(&span));
+        if let Err((key, problem)) = PolicyConfig::check(&plain) {
+            let at = entries(keys).into_iter().find(|(name, _, _)| *name == key);
+            let origin = self.origin(&at.map_or(span, |(_, span, _)| span));
+            self.draft.fault(origin, &format!("{path}.{key}"), problem);
+        } else {
+            app.insert(policy.to_owned(), Value::Table(plain));
+        }
+        app
     }
 
     fn model(&mut self, path: &str, table: &DeTable<'_>, origin: &Origin) -> Table {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use clipper_domain::{AppName, AppSpec, ModelId, ModelName, ModelSpec, Replicas};
+use clipper_domain::{AppName, AppSpec, ModelId, ModelName, ModelSpec, PolicySpec, Replicas};
 
 /// One change of the metadata. Applying it is [`super::projection::Catalog::apply`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +17,13 @@ pub enum Event {
     AppChanged {
         /// The definition, whole.
         app: AppSpec,
+    },
+    /// Another policy chooses among an application's models from now on, or is set otherwise.
+    PolicySet {
+        /// Which application.
+        app: AppName,
+        /// The policy, whole.
+        policy: PolicySpec,
     },
     /// An application and its links were removed.
     AppDeleted {

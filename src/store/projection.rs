@@ -4,6 +4,8 @@
 //! in and says what has to change in the running system. Neither does IO, reads a clock or draws a
 //! random number.
 
+mod policy;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
@@ -120,6 +122,7 @@ impl Catalog {
                 if self.apps.contains_key(&app.name) {
                     return Err(CommandError::AppExists(app.name.clone()));
                 }
+                Self::check_policy(&app.name, &app.policy_spec())?;
                 Ok(vec![Event::AppAdded { app: app.clone() }])
             }
             Command::DeleteApp(name) => {
@@ -167,6 +170,7 @@ impl Catalog {
             }
             Command::AddModelLinks { app, models } => self.decide_link(app, models),
             Command::DeleteModelLinks { app, models } => self.decide_unlink(app, models),
+            Command::SetPolicy { app, policy } => self.decide_policy(app, policy),
             Command::Deploy(deployment) => self.decide_deploy(deployment),
             Command::SetReplicas { id, count } => self.decide_replicas(id, *count),
         }
@@ -226,7 +230,7 @@ impl Catalog {
         events.push(Event::ReplicasPlanned { id: id.clone(), replicas: replicas.clone() });
         if *make_current {
             events.push(Event::ModelVersionSet { id: id.clone() });
-            if self.linked_models(app.as_str()).next().is_none() {
+            if !self.is_linked(app, name) {
                 events.push(Event::ModelLinked { app: app.clone(), model: name.clone() });
             }
             events.extend(self.released(deployment));
@@ -237,12 +241,12 @@ impl Catalog {
     fn check_deployable(&self, deployment: &Deployment, app: &AppSpec) -> Result<(), CommandError> {
         let (model, name) = (&deployment.model, &deployment.model.id.name);
         match self.linked_models(app.name.as_str()).next() {
-            Some(linked) if linked == name => {}
-            Some(linked) => {
+            Some(_) if self.is_linked(&app.name, name) => {}
+            Some(linked) if app.has_default_policy() => {
                 let (app, linked) = (app.name.clone(), linked.clone());
                 return Err(CommandError::LinkedElsewhere { app, linked });
             }
-            None => {
+            _ => {
                 let others: Vec<AppName> = self.apps_of(name).cloned().collect();
                 let (app, model) = (app.name.clone(), name.clone());
                 if !others.is_empty() {
@@ -283,44 +287,6 @@ impl Catalog {
         };
         self.check_linked_apps_take(&id.name, model.input_type)?;
         Ok(vec![Event::ModelVersionSet { id: id.clone() }])
-    }
-
-    fn decide_link(&self, app: &AppName, models: &[ModelName]) -> Result<Vec<Event>, CommandError> {
-        let Some(spec) = self.apps.get(app) else {
-            return Err(CommandError::LinkUnknownApp(app.clone()));
-        };
-        for model in models {
-            self.check_linkable(spec, model)?;
-        }
-        let model = match models {
-            [model] => model,
-            [] => return Err(CommandError::LinkNone(app.clone())),
-            more => return Err(CommandError::LinkCount(more.len())),
-        };
-        match self.linked_models(app.as_str()).next() {
-            Some(linked) if linked == model => {
-                Err(CommandError::AlreadyLinked { app: app.clone(), model: model.clone() })
-            }
-            Some(linked) => {
-                Err(CommandError::LinkedElsewhere { app: app.clone(), linked: linked.clone() })
-            }
-            None => Ok(vec![Event::ModelLinked { app: app.clone(), model: model.clone() }]),
-        }
-    }
-
-    fn check_linkable(&self, app: &AppSpec, model: &ModelName) -> Result<(), CommandError> {
-        let current = self.current.get(model).map(|v| self.model(model.as_str(), v.as_str()));
-        let Some(Some(current)) = current else {
-            return Err(CommandError::LinkUnknownModel(model.clone()));
-        };
-        if current.input_type != app.input_type {
-            return Err(CommandError::LinkIncompatible {
-                model: model.clone(),
-                model_type: current.input_type,
-                app_type: app.input_type,
-            });
-        }
-        Ok(())
     }
 
     fn decide_unlink(
@@ -417,6 +383,7 @@ impl Catalog {
                 self.apps.insert(app.name.clone(), app.clone());
                 vec![Effect::ServeApp(app.clone())]
             }
+            Event::PolicySet { app, policy } => self.apply_policy(app, policy),
             Event::AppDeleted { name } => {
                 self.apps.remove(name);
                 self.links.remove(name);

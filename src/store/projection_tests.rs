@@ -298,7 +298,8 @@ proptest! {
         }
         for (name, models) in &state.links {
             let app = state.app(name.as_str());
-            prop_assert!(app.is_some() && models.len() == 1);
+            let chooses = app.is_some_and(|app| !app.has_default_policy());
+            prop_assert!(app.is_some() && (models.len() == 1 || chooses));
             for model in models {
                 let current = state.current_version(model.as_str());
                 let spec = current.and_then(|v| state.model(model.as_str(), v.as_str()));

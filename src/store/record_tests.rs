@@ -9,7 +9,7 @@ use crate::store::event::{Event, Origin};
 use crate::store::projection::Catalog;
 use crate::store::replay::Snapshot;
 use crate::store::samples::{
-    add_app, add_model, app, app_name, changes, model_id, model_name, replicas, update,
+    add_app, add_model, app, app_name, changes, model_id, model_name, replicas, set_policy, update,
 };
 use clipper_domain::{Command, InputType};
 
@@ -32,6 +32,7 @@ fn version_1() -> Vec<(&'static str, usize, Envelope)> {
                 Event::AppAdded { .. } => "app_added",
                 Event::AppChanged { .. } => "app_changed",
                 Event::AppDeleted { .. } => "app_deleted",
+                Event::PolicySet { .. } => "policy_set",
                 Event::ModelAdded { .. } => "model_added",
                 Event::ModelVersionSet { .. } => "model_version_set",
                 Event::ModelVersionUnset { .. } => "model_version_unset",
@@ -62,11 +63,20 @@ fn version_1() -> Vec<(&'static str, usize, Envelope)> {
     for (name, event) in [
         ("app_changed", Event::AppChanged { app: changed }),
         ("replicas_released", Event::ReplicasReleased { id }),
+        ("policy_set", policy_set()),
     ] {
         let seq = records.len() as u64 + 1;
         records.push((name, 0, Envelope { seq, recorded_at_ms: 0, origin: Origin::Admin, event }));
     }
     records
+}
+
+fn policy_set() -> Event {
+    let parameters = serde_json::json!({"explore": 0.05, "window": 4_000});
+    let Command::SetPolicy { app, policy } = set_policy("digits", "exp3", parameters) else {
+        panic!("another command")
+    };
+    Event::PolicySet { app, policy }
 }
 
 fn snapshot_1() -> Snapshot {

@@ -8,7 +8,7 @@ use super::projection::Catalog;
 use clipper_domain::{
     AppName, AppSpec, AppUpdate, BatchSize, Command, DEFAULT_POLICY, Deployment, InputType,
     LatencySlo, ModelId, ModelName, ModelSpec, ModelVersion, OldReplicas, OnModelError, OnnxEngine,
-    Replicas, Runtime,
+    PolicyParameters, PolicySpec, Replicas, Runtime,
 };
 
 /// An application name.
@@ -32,6 +32,7 @@ pub(crate) fn app(name: &str, input_type: InputType) -> AppSpec {
         name: app_name(name),
         input_type,
         policy: DEFAULT_POLICY.to_owned(),
+        policy_parameters: PolicyParameters::new(),
         default_output: "-1".to_owned(),
         latency_slo: LatencySlo::from_micros(100_000).unwrap(),
         on_model_error: OnModelError::Default,
@@ -103,6 +104,15 @@ pub(crate) fn update(name: &str, slo_micros: i64) -> AppUpdate {
     }
 }
 
+/// `SetPolicy`; `parameters` is an object.
+pub(crate) fn set_policy(app: &str, name: &str, parameters: serde_json::Value) -> Command {
+    let serde_json::Value::Object(parameters) = parameters else { panic!("{parameters}") };
+    Command::SetPolicy {
+        app: app_name(app),
+        policy: PolicySpec { name: name.to_owned(), parameters },
+    }
+}
+
 /// The changes that `commands` make, refused ones left out, numbered from 1; and the final state.
 pub(crate) fn changes(commands: &[Command]) -> (Vec<Change>, Catalog) {
     let mut catalog = Catalog::default();
@@ -146,6 +156,8 @@ pub(crate) fn any_command() -> impl Strategy<Value = Command> {
             .prop_map(|(n, v, count)| Command::SetReplicas { id: model_id(n, v), count }),
         (name.clone(), version.clone(), name.clone(), input_type.clone(), any::<bool>())
             .prop_map(|(n, v, a, t, new)| deploy(n, v, a, t, new)),
+        (name.clone(), prop::sample::select(vec![DEFAULT_POLICY, "exp3", "majority"]))
+            .prop_map(|(n, policy)| set_policy(n, policy, serde_json::json!({}))),
         (name.clone(), models.clone())
             .prop_map(|(n, models)| Command::AddModelLinks { app: app_name(n), models }),
         (name, models)

@@ -14,6 +14,7 @@ mod inference_v2;
 mod inputs;
 mod learned;
 mod model_errors;
+mod policies;
 mod quickstart;
 mod replicas;
 mod runtimes;

@@ -181,3 +181,33 @@ fn malformed_entries_are_passed_over_and_heal() {
     redis.db(2).tell("DEL odd");
     until_true("all gone", || clipper.metric("clipper_redis_malformed_entries") < 0.5);
 }
+
+/// Readers of the original take the fields they know by name.
+#[test]
+fn a_policy_is_a_field_of_the_originals_and_one_more() {
+    let redis = Redis::start();
+    let dir = tempfile::tempdir().unwrap();
+    let clipper = Clipper::start(&redis.url(), dir.path(), &[]);
+    write_dump(&redis);
+    let row = || redis.db(5).ask::<Vec<String>>("HGETALL digits");
+    let before = row();
+    until_true("it is followed", || clipper.serves("digits"));
+    let set = |policy: &str, parameters: serde_json::Value| {
+        clipper.done(
+            "set_policy",
+            &json!({"app_name": "digits", "policy": policy, "parameters": parameters}),
+        );
+    };
+    set("exp3", json!({"explore": 0.5}));
+    let mut expected = before.clone();
+    expected[3] = "exp3".to_owned();
+    expected.extend(["policy_parameters".to_owned(), "{\"explore\":0.5}".to_owned()]);
+    assert_eq!(row(), expected);
+    // Another frontend's change is followed.
+    redis.db(5).tell("HMSET digits policy_parameters {\"explore\":0.25}");
+    let shown = || clipper.done("get_application", &json!({"name": "digits"}));
+    until_true("its change is followed", || shown().contains("0.25"));
+    set("DefaultOutputSelectionPolicy", json!({}));
+    assert_eq!(row(), before);
+    assert!(!shown().contains("policy"), "{}", shown());
+}

@@ -5,7 +5,10 @@
 
 use std::fmt;
 
-use super::{AppName, AppSpec, AppUpdate, Deployment, InputType, ModelId, ModelName, ModelSpec};
+use super::{
+    AppName, AppSpec, AppUpdate, DEFAULT_POLICY, Deployment, InputType, ModelId, ModelName,
+    ModelSpec, PolicySpec,
+};
 
 /// A change a user asks for. Imperative; what came of it is an event of the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,11 +31,11 @@ pub enum Command {
     DeleteVersionedModel(ModelId),
     /// Retire a model version, unless queries go to it.
     DeleteUnqueriedModel(ModelId),
-    /// Link an application to exactly one model.
+    /// Link an application to exactly one model; under a policy that chooses, to some.
     AddModelLinks {
         /// The application.
         app: AppName,
-        /// The models; anything but exactly one is refused.
+        /// The models.
         models: Vec<ModelName>,
     },
     /// Remove links.
@@ -41,6 +44,13 @@ pub enum Command {
         app: AppName,
         /// The models; may be empty.
         models: Vec<ModelName>,
+    },
+    /// Let another policy choose among an application's models, or set it otherwise.
+    SetPolicy {
+        /// The application.
+        app: AppName,
+        /// The policy.
+        policy: PolicySpec,
     },
     /// Register a model version with replicas, and unless it is to wait make it current and link
     /// it: all or nothing.
@@ -77,6 +87,9 @@ impl fmt::Display for Command {
                 write!(f, "unlink application {app} from model {}", names(models))
             }
             Self::SetReplicas { id, count } => write!(f, "keep {count} replicas of model {id}"),
+            Self::SetPolicy { app, policy } => {
+                write!(f, "set the policy of application {app} to {}", policy.name)
+            }
             Self::Deploy(deployment) => {
                 write!(f, "deploy model {} for application {}", deployment.model.id, deployment.app)
             }
@@ -206,6 +219,40 @@ pub enum CommandError {
         model_type: InputType,
         /// What the application takes.
         app_type: InputType,
+    },
+    /// More models than a policy may choose among.
+    #[error(
+        "Application '{app}' would be linked to {count} models, and a policy chooses among at most \
+         {max}"
+    )]
+    LinkTooMany {
+        /// The application.
+        app: AppName,
+        /// How many it would be.
+        count: usize,
+        /// How many it may be.
+        max: usize,
+    },
+    /// A policy, or one of its parameters, is not what it has to be.
+    #[error("The policy of application '{app}' stays as it is. {field}: {problem}")]
+    Policy {
+        /// The application.
+        app: AppName,
+        /// The parameter, or `policy` for its name.
+        field: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// The policy that queries one model, for an application that has several.
+    #[error(
+        "The policy of application '{app}' stays as it is. policy: {DEFAULT_POLICY} queries one \
+         model, and the application is linked to {links}; remove the other links first"
+    )]
+    PolicyOfOneModel {
+        /// The application.
+        app: AppName,
+        /// Its links.
+        links: usize,
     },
     /// `delete_model_links` of an unknown application.
     #[error("No app with name {0} exists.")]

@@ -1,5 +1,7 @@
 //! What holds for every policy.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -201,11 +203,11 @@ fn wrong_parameters_are_refused_by_their_name() {
 fn labels(policy: &BoundPolicy, said: &[Option<&str>], time_left: Duration) -> Decided {
     let standing = policy.standing(&SelectionState::default());
     let picks = policy.select(&standing, &SelectionQuery { seed: 1, uid: 0 });
-    let member = |text: &Option<&str>| match text {
+    let member = |text: Option<&str>| match text {
         Some(text) => policy.member(text.as_bytes()),
         None => Member::Waiting,
     };
-    let members: Vec<Member> = said.iter().map(member).collect();
+    let members: Vec<Member> = said.iter().copied().map(member).collect();
     policy.combine(&standing, &picks, &members, time_left)
 }
 

@@ -24,6 +24,7 @@ use crate::supervision::kept::Kept;
 use clipper_clock as clock;
 use clipper_domain::{
     AppName, AppSpec, DEFAULT_POLICY, InputType, LatencySlo, ModelName, OnModelError,
+    PolicyParameters,
 };
 use clipper_scheduling::output::Output;
 
@@ -203,6 +204,7 @@ impl Router {
                 name: AppName::parse(model.as_str()).ok()?,
                 input_type,
                 policy: DEFAULT_POLICY.to_owned(),
+                policy_parameters: PolicyParameters::new(),
                 default_output: "null".to_owned(),
                 latency_slo: LatencySlo::from_micros(objective)?,
                 on_model_error: OnModelError::Error,

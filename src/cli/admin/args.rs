@@ -38,6 +38,9 @@ pub(super) enum What {
     /// Model versions.
     #[command(subcommand)]
     Models(Models),
+    /// The policy that chooses among an application's models.
+    #[command(subcommand)]
+    Policy(Policy),
     /// Which application queries which model.
     #[command(subcommand)]
     Links(Links),
@@ -190,6 +193,34 @@ pub(super) enum Models {
 }
 
 #[derive(Debug, Subcommand)]
+pub(super) enum Policy {
+    /// Print an application's policy and its parameters.
+    Show {
+        /// The application.
+        app: String,
+    },
+    /// Let another policy choose, or set its parameters otherwise; those that are not given have
+    /// their defaults.
+    Set {
+        /// The application.
+        app: String,
+        /// The policy, such as exp3; `clipper admin policy list` prints all.
+        policy: String,
+        /// A parameter; may be given more than once. VALUE is JSON, or else a text.
+        #[arg(value_name = "NAME=VALUE", value_parser = parameter)]
+        parameters: Vec<(String, serde_json::Value)>,
+    },
+    /// Print every policy, what it is for, and its parameters.
+    List,
+}
+
+fn parameter(text: &str) -> Result<(String, serde_json::Value), String> {
+    let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
+    let value = serde_json::from_str(value).unwrap_or_else(|_| value.into());
+    Ok((name.to_owned(), value))
+}
+
+#[derive(Debug, Subcommand)]
 pub(super) enum Links {
     /// List them.
     List {
@@ -202,8 +233,9 @@ pub(super) enum Links {
     Add {
         /// The application.
         app: String,
-        /// The model.
-        model: String,
+        /// The model; several under a policy that chooses.
+        #[arg(required = true)]
+        models: Vec<String>,
     },
     /// Take links away.
     Remove {

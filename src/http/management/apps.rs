@@ -7,6 +7,7 @@ use crate::http::schema::Object;
 use crate::store::projection::Catalog;
 use clipper_domain::{
     AppSpec, AppUpdate, Command, DEFAULT_POLICY, LatencySlo, ModelName, OnModelError,
+    PolicyParameters,
 };
 
 pub(super) const ADD_SCHEMA: &str = r#"
@@ -69,6 +70,7 @@ pub(super) fn add(body: &Object<'_>) -> Result<Change, Failure> {
         name: name.clone(),
         input_type: names::input_type(&input_type)?,
         policy: DEFAULT_POLICY.to_owned(),
+        policy_parameters: PolicyParameters::new(),
         default_output: names::default_output(default_output.into_owned())?,
         latency_slo: LatencySlo::try_from(micros).map_err(Failure::Refused)?,
         on_model_error,
@@ -124,8 +126,17 @@ pub(super) fn link(body: &Object<'_>) -> Result<Change, Failure> {
     let app = names::app(&app)?;
     let models: Vec<ModelName> =
         models.iter().map(|m| names::model(m)).collect::<Result<_, _>>()?;
-    let linked = models.first().map_or("", ModelName::as_str);
-    let done = format!("Successfully linked model with name '{linked}' to application '{app}'");
+    let done = match models.as_slice() {
+        [_, _, ..] => {
+            let names: Vec<String> = models.iter().map(|model| format!("'{model}'")).collect();
+            let names = names.join(", ");
+            format!("Successfully linked models with names {names} to application '{app}'")
+        }
+        one => {
+            let linked = one.first().map_or("", ModelName::as_str);
+            format!("Successfully linked model with name '{linked}' to application '{app}'")
+        }
+    };
     Ok(Change { command: Command::AddModelLinks { app, models }, done })
 }
 
@@ -151,9 +162,14 @@ struct Shown<'a> {
     on_model_error: OnModelError,
     #[serde(skip_serializing_if = "super::is_true")]
     cache: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    policy: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    policy_parameters: Option<&'a PolicyParameters>,
 }
 
 fn shown<'a>(catalog: &'a Catalog, app: &'a AppSpec) -> Shown<'a> {
+    let chooses = !app.has_default_policy();
     Shown {
         input_type: app.input_type.long_name(),
         default_output: &app.default_output,
@@ -162,6 +178,8 @@ fn shown<'a>(catalog: &'a Catalog, app: &'a AppSpec) -> Shown<'a> {
         linked_models: linked(catalog, app),
         on_model_error: app.on_model_error,
         cache: app.cache,
+        policy: chooses.then_some(app.policy.as_str()),
+        policy_parameters: chooses.then_some(&app.policy_parameters),
     }
 }
 

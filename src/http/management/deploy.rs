@@ -30,7 +30,7 @@ use crate::http::errors::{self, ApiError, other_method, shown};
 use crate::http::health::Readiness;
 use clipper_domain::{
     AppSpec, AppUpdate, BatchSize, DEFAULT_POLICY, Deployment, Input, InputType, LatencySlo,
-    ModelId, ModelSpec, OnModelError, Replicas, Runtime,
+    ModelId, ModelSpec, OnModelError, PolicyParameters, Replicas, Runtime,
 };
 use clipper_scheduling::parse::{self, BodyError};
 
@@ -226,6 +226,7 @@ fn plan(body: &[u8], deployer: &Deployer) -> Result<DeployRequest, Failure> {
             name: app.clone(),
             input_type,
             policy: DEFAULT_POLICY.to_owned(),
+            policy_parameters: PolicyParameters::new(),
             default_output: names::default_output(new.default_output)?,
             latency_slo: LatencySlo::try_from(new.latency_slo_micros).map_err(Failure::Refused)?,
             on_model_error: OnModelError::default(),

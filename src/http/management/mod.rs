@@ -15,6 +15,7 @@ mod containers;
 pub mod deploy;
 mod models;
 mod names;
+mod policies;
 pub mod ports;
 
 use std::sync::Arc;
@@ -163,10 +164,11 @@ impl Endpoint {
 const VERBOSE_SCHEMA: &str = "\n  {\n    \"verbose\" := bool\n  }\n";
 
 /// Every `POST` endpoint.
-const ENDPOINTS: [Endpoint; 18] = [
+const ENDPOINTS: [Endpoint; 19] = [
     change("/admin/add_app", apps::ADD_SCHEMA, apps::add).with_optional(apps::ADD_OPTIONAL),
     change("/admin/update_app", apps::UPDATE_SCHEMA, apps::update)
         .with_optional(apps::UPDATE_SCHEMA),
+    change("/admin/set_policy", policies::SET_SCHEMA, policies::set),
     change("/admin/delete_app", apps::ADD_SCHEMA, apps::delete),
     change("/admin/add_model", models::ADD_SCHEMA, models::add).with_optional(models::ADD_OPTIONAL),
     change("/admin/set_model_version", models::VERSION_SCHEMA, models::set_version),

@@ -6,7 +6,7 @@ use std::fmt;
 use crate::store::policy_state;
 use clipper_domain::{
     AppName, AppSpec, BatchSize, InputType, Label, LatencySlo, ModelId, ModelName, ModelSpec,
-    ModelVersion, OnModelError, ReplicaId, Replicas,
+    ModelVersion, OnModelError, PolicyParameters, ReplicaId, Replicas,
 };
 
 /// What the keys of [`Table::Metadata`] start with.
@@ -20,6 +20,9 @@ const LOAD: &str = "0.000000";
 
 const ON_MODEL_ERROR: &str = "on_model_error";
 const CACHE: &str = "cache";
+
+/// The field of an application that holds what is set of its policy's parameters, as JSON.
+pub const POLICY_PARAMETERS: &str = "policy_parameters";
 
 /// A logical database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -184,9 +187,9 @@ pub type Fields = Vec<(&'static str, String)>;
 
 /// The fields of an application.
 ///
-/// What it does about errors of the model, and that it wants no cache, are fields that the
-/// original's readers pass over. They are left out where they are the default, so that the row is
-/// then the original's to the byte.
+/// What it does about errors of the model, that it wants no cache, and its policy's parameters are
+/// fields that the original's readers pass over. They are left out where they are the default, so
+/// that the row is then the original's to the byte.
 #[must_use]
 pub fn app_fields(app: &AppSpec) -> Fields {
     let mut fields = vec![
@@ -195,6 +198,9 @@ pub fn app_fields(app: &AppSpec) -> Fields {
         ("default_output", app.default_output.clone()),
         ("latency_slo_micros", app.latency_slo.as_micros().to_string()),
     ];
+    if !app.policy_parameters.is_empty() {
+        fields.push((POLICY_PARAMETERS, parameters_text(&app.policy_parameters)));
+    }
     if !app.on_model_error.is_default() {
         fields.push((ON_MODEL_ERROR, app.on_model_error.name().to_owned()));
     }
@@ -202,6 +208,12 @@ pub fn app_fields(app: &AppSpec) -> Fields {
         fields.push((CACHE, app.cache.to_string()));
     }
     fields
+}
+
+/// A policy's parameters as their field has them.
+#[must_use]
+pub fn parameters_text(parameters: &PolicyParameters) -> String {
+    serde_json::to_string(parameters).unwrap_or_default()
 }
 
 /// The fields of a model version; that it wants no cache is one of ours, as in [`app_fields`].
@@ -407,6 +419,11 @@ fn decode_app(name: AppName, fields: &Hash) -> Result<AppSpec, String> {
         name,
         input_type: input_type(fields)?,
         policy: field(fields, "policy")?.to_owned(),
+        policy_parameters: match fields.get(POLICY_PARAMETERS.as_bytes()) {
+            Some(value) => serde_json::from_slice(value)
+                .map_err(|error| format!("{POLICY_PARAMETERS}: {error}"))?,
+            None => PolicyParameters::new(),
+        },
         default_output: field(fields, "default_output")?.to_owned(),
         latency_slo: parse(fields, "latency_slo_micros", |t| LatencySlo::try_from(number(t)?))?,
         on_model_error: match fields.get(ON_MODEL_ERROR.as_bytes()) {

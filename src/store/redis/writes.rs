@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::tables::{
-    Fields, Key, Raw, Table, app_fields, app_of, current_of, model_fields, model_of, replicas_of,
+    Fields, Key, POLICY_PARAMETERS, Raw, Table, app_fields, app_of, current_of, model_fields,
+    model_of, parameters_text, replicas_of,
 };
 use crate::store::event::Event;
 use crate::store::projection::Catalog;
@@ -72,6 +73,7 @@ pub fn keys_of(command: &Command, catalog: &Catalog) -> BTreeSet<Key> {
     match command {
         Command::AddApp(app) => of_app(&app.name).into(),
         Command::UpdateApp(update) => of_app(&update.name).into(),
+        Command::SetPolicy { app, .. } => of_app(app).into(),
         Command::DeleteApp(name) => of_app(name).into(),
         Command::AddModel(model) | Command::StageModel(model) => of_version(&model.id, catalog),
         Command::DescribeModel(model) => [Key::model(&model.id)].into(),
@@ -97,6 +99,7 @@ pub fn key_of(event: &Event) -> Key {
     match event {
         Event::AppAdded { app } | Event::AppChanged { app } => Key::app(&app.name),
         Event::AppDeleted { name } => Key::app(name),
+        Event::PolicySet { app, .. } => Key::app(app),
         Event::ModelAdded { model } => Key::model(&model.id),
         Event::ModelVersionRetired { id } => Key::model(id),
         Event::ReplicasPlanned { id, .. } | Event::ReplicasReleased { id } => Key::replicas(id),
@@ -134,6 +137,16 @@ pub fn writes(event: &Event, before: &Entries) -> Vec<Write> {
             // Whole, so that a field that the definition has no more is gone; links stay.
             writes.extend(leftover(Key::app(&app.name)));
             writes.push(Write::hash(Key::app(&app.name), app_fields(app)));
+        }
+        Event::PolicySet { app, policy } => {
+            let key = Key::app(app);
+            let mut fields = vec![("policy", policy.name.clone())];
+            if policy.parameters.is_empty() {
+                writes.push(Write::one(key.clone(), "HDEL", POLICY_PARAMETERS));
+            } else {
+                fields.push((POLICY_PARAMETERS, parameters_text(&policy.parameters)));
+            }
+            writes.push(Write::hash(key, fields));
         }
         Event::AppDeleted { name } => {
             writes.extend(of_app(name).map(|key| Write::bare(key, "DEL")));

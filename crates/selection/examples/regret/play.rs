@@ -1,5 +1,7 @@
 //! Policies at play, as a server would use them.
 
+#![allow(clippy::unwrap_used, reason = "nothing here comes from outside")]
+
 use std::fmt::Write as _;
 
 use clipper_domain::{ModelName, PolicyParameters, PolicySpec};
