@@ -79,7 +79,7 @@ impl<Q: Query> Dispatcher<Q> {
     fn end_answered(&mut self, key: Key) {
         let Some(entry) = self.entries.remove(key) else { return };
         if entry.is_waiting {
-            self.queue.forget(entry.share, entry.query.objective());
+            self.queue.forget(entry.share, entry.objective);
         }
         if entry.deaths > 0 {
             self.poison.clear(entry.query.fingerprint());
@@ -165,7 +165,7 @@ impl<Q: Query> Dispatcher<Q> {
         }
         if let Verdict::Fail(why) | Verdict::Poison(why) = verdict {
             if std::mem::take(&mut entry.is_waiting) {
-                self.queue.forget(entry.share, entry.query.objective());
+                self.queue.forget(entry.share, entry.objective);
             }
             return Fate::End(DefaultReason::Failed(why));
         }
@@ -190,7 +190,7 @@ impl<Q: Query> Dispatcher<Q> {
             }
             let Some(deadline) = entry.query.awaited_until(now) else { continue };
             entry.is_hedging = true;
-            self.hedges.add(key, deadline, entry.query.objective());
+            self.hedges.add(key, deadline, entry.objective);
         }
     }
 
@@ -218,7 +218,7 @@ impl<Q: Query> Dispatcher<Q> {
             let Some(entry) = self.entries.get_mut(key) else { continue };
             entry.is_hedging = false;
             let Some(deadline) = entry.query.awaited_until(now) else { continue };
-            let cost = each.unwrap_or_else(|| entry.query.objective() / 2);
+            let cost = each.unwrap_or_else(|| entry.objective / 2);
             if self.hedge_budget.spend(cost) {
                 self.enqueue(key, deadline);
                 hedged += 1;
@@ -252,7 +252,7 @@ impl<Q: Query> Dispatcher<Q> {
             let Some(entry) = self.entries.get(key) else { continue };
             // A later query may have joined it.
             if let Some(later) = entry.query.awaited_until(now) {
-                let (share, objective) = (entry.share, entry.query.objective());
+                let (share, objective) = (entry.share, entry.objective);
                 self.queue.push(share, later, key, objective, false);
                 continue;
             }

@@ -291,7 +291,7 @@ impl<Q: Query> Dispatcher<Q> {
     pub fn into_waiting(mut self) -> impl Iterator<Item = Arrival<Q>> {
         let waiting: Vec<_> = self.entries.drain().filter(|entry| entry.is_waiting).collect();
         waiting.into_iter().map(|entry| {
-            let deadline = entry.query.arrived() + entry.query.objective();
+            let deadline = entry.query.arrived() + entry.objective;
             let queries = std::iter::once(entry.query).collect();
             Arrival { share: entry.share, deadline, queries }
         })
@@ -353,14 +353,14 @@ impl<Q: Query> Dispatcher<Q> {
     /// A query that waits is wanted earlier by somebody else.
     fn hasten(&mut self, key: query::Key, deadline: Instant) {
         let Some(entry) = self.entries.get(key).filter(|entry| entry.is_waiting) else { return };
-        let (share, objective) = (entry.share, entry.query.objective());
+        let (share, objective) = (entry.share, entry.objective);
         self.queue.push(share, deadline, key, objective, false);
     }
 
     fn enqueue(&mut self, key: query::Key, deadline: Instant) {
         let Some(entry) = self.entries.get_mut(key) else { return };
         let counts = !std::mem::replace(&mut entry.is_waiting, true);
-        self.queue.push(entry.share, deadline, key, entry.query.objective(), counts);
+        self.queue.push(entry.share, deadline, key, entry.objective, counts);
     }
 
     fn joined(&mut self, id: ReplicaId, unanswered: Vec<Unanswered<Q>>, now: Instant) {

@@ -57,6 +57,8 @@ impl Key {
 pub(super) struct Entry<Q> {
     pub query: Q,
     pub share: Share,
+    /// The query's.
+    pub objective: Duration,
     /// Batches with it that a replica has begun.
     pub attempts: u32,
     /// Replicas that died meanwhile.
@@ -97,6 +99,7 @@ impl<Q: Query> Entries<Q> {
         self.next_generation = generation.wrapping_add(1);
         query.set_note(index);
         let entry = Entry {
+            objective: query.objective(),
             query,
             share,
             attempts: 0,

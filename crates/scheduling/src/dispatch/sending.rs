@@ -93,7 +93,7 @@ impl<Q: Query> Dispatcher<Q> {
                 break;
             };
             let Some(entry) = self.entries.get_mut(key) else { continue };
-            let (share, objective) = (entry.share, entry.query.objective());
+            let (share, objective) = (entry.share, entry.objective);
             if entry.batch_max <= taken.keys.len() {
                 // It needs a smaller batch than this one already is.
                 self.queue.push(share, due, key, objective, false);
@@ -128,7 +128,7 @@ impl<Q: Query> Dispatcher<Q> {
     pub(super) fn end_waiting(&mut self, key: Key, reason: DefaultReason) {
         let Some(entry) = self.entries.get_mut(key) else { return };
         if std::mem::take(&mut entry.is_waiting) {
-            self.queue.forget(entry.share, entry.query.objective());
+            self.queue.forget(entry.share, entry.objective);
         }
         if entry.assigned == 0
             && let Some(entry) = self.entries.remove(key)
