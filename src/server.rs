@@ -178,7 +178,7 @@ async fn follow_redis(
         events_at_once: (config.journal.subscriber_queue_max / 4).max(1),
         keeps_planned: config.management.deploy != Deploy::Off,
     };
-    Some(RedisMetadata::start(parts, RestartBudget::new(&config.containers)).await)
+    Some(RedisMetadata::start(parts, RestartBudget::for_actor(&config.containers)).await)
 }
 
 fn metadata_writer(
@@ -200,7 +200,7 @@ fn keep_pool(
     list: &ContainerList,
     (children, launcher): (HashMap<clipper_domain::ModelId, ChildPlan>, Launcher),
 ) -> Kept<ContainerPool> {
-    let budget = RestartBudget::new(&config.containers);
+    let budget = RestartBudget::for_actor(&config.containers);
     let (metrics, containers) = (Arc::clone(&plane.metrics), config.containers.clone());
     let (plane, arbiters, list) = (Arc::clone(plane), arbiters.clone(), list.clone());
     Kept::start("container_pool", Arc::clone(&metrics), budget, move |lifeline| {
@@ -212,7 +212,7 @@ fn keep_pool(
 }
 
 fn keep_catalog(config: &Config, metrics: &Arc<Metrics>, journal: &Journal) -> Kept<CatalogWriter> {
-    let budget = RestartBudget::new(&config.containers);
+    let budget = RestartBudget::for_actor(&config.containers);
     let (journal, limits) = (journal.clone(), config.journal.clone());
     Kept::start("catalog_writer", Arc::clone(metrics), budget, move |lifeline| {
         CatalogWriter::new(journal.clone(), limits.clone(), lifeline)
@@ -225,7 +225,7 @@ fn keep_feedback(
     catalog: &Kept<CatalogWriter>,
     states: &Arc<States>,
 ) -> FeedbackQueue {
-    let budget = RestartBudget::new(&config.containers);
+    let budget = RestartBudget::for_actor(&config.containers);
     let (catalog, log): (_, Arc<dyn FeedbackLog>) = (catalog.clone(), states.clone());
     let keeper = Kept::start("feedback_keeper", Arc::clone(metrics), budget, move |lifeline| {
         FeedbackKeeper::new(Arc::clone(&log), catalog.clone(), lifeline)

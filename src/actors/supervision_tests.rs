@@ -94,7 +94,7 @@ fn feedback(
     metrics: &Arc<Metrics>,
     catalog: &Kept<CatalogWriter>,
 ) -> FeedbackQueue {
-    let (catalog, budget) = (catalog.clone(), RestartBudget::new(&config.containers));
+    let (catalog, budget) = (catalog.clone(), RestartBudget::for_actor(&config.containers));
     let keeper = Kept::start("feedback_keeper", Arc::clone(metrics), budget, move |lifeline| {
         FeedbackKeeper::new(Arc::new(NoFeedback), catalog.clone(), lifeline)
     });
@@ -127,7 +127,7 @@ impl Graph {
         let plane = DataPlane::new(&config, Arc::clone(&metrics));
         let arbiters = DataArbiters([Arbiter::new().handle()].into());
         let list = ContainerList::default();
-        let budget = RestartBudget::new(&config.containers);
+        let budget = RestartBudget::for_actor(&config.containers);
         let of_pool =
             (Arc::clone(&plane), arbiters.clone(), list.clone(), config.containers.clone());
         let pool = Kept::start("container_pool", Arc::clone(&metrics), budget.clone(), {

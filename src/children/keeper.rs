@@ -15,10 +15,11 @@ use super::capture::Capture;
 use super::launch::Launch;
 use super::probation::Probation;
 use super::process::{Alive, Process};
-use super::restarts::{Restart, Restarts};
 use super::seat::{Seat, State};
 use crate::config::ContainersConfig;
 use crate::metrics::Metrics;
+use crate::supervision::budget::{RestartBudget, Verdict};
+use crate::supervision::supervised::{Ended, Rested, Supervised, supervise};
 
 /// The last lines of a process that has ended are waited for so long.
 const LAST_LINES_WAIT: Duration = Duration::from_millis(500);
@@ -37,7 +38,7 @@ pub(super) struct Keeper {
 }
 
 /// How one process came to its end.
-enum Ended {
+enum End {
     /// As it was told to; none is to take its place.
     Stopped,
     /// Another one is to take its place.
@@ -53,38 +54,18 @@ impl Drop for Keeper {
 impl Keeper {
     /// Returns when the process is gone and none is to take its place.
     pub(super) async fn keep(self) {
-        let mut restarts = Restarts::new(&self.config);
-        let mut state = self.seat.watch();
-        loop {
-            let started = clock::now();
-            let Ended::Why(why) = self.run_once(&mut state).await else { return };
-            let has_served = self.seat.state().has_served;
-            self.seat.ended();
-            if let Some(trial) = self.trial.as_ref().filter(|trial| !trial.is_adopted()) {
-                return trial.exited(why);
-            }
-            let restart = restarts.ended(has_served, clock::now() - started);
-            self.tell(restart, &why);
-            tokio::select! {
-                () = tokio::time::sleep(restart.pause) => {}
-                _ = state.wait_for(|state| state.is_stopping() || state.forgiven) => {}
-            }
-            if self.seat.take_forgiven() {
-                restarts.forget();
-            }
-            if self.seat.state().is_stopping() {
-                return;
-            }
-        }
+        let budget = RestartBudget::for_process(&self.config);
+        let state = self.seat.watch();
+        supervise(KeptProcess { keeper: self, state, why: String::new() }, budget).await;
     }
 
-    async fn run_once(&self, state: &mut watch::Receiver<State>) -> Ended {
+    async fn run_once(&self, state: &mut watch::Receiver<State>) -> End {
         let spawned = Process::spawn(&self.launch, self.number, &self.config, &self.alive);
         let (mut process, stdout, stderr) = match spawned {
             Ok(spawned) => spawned,
             Err(error) => {
                 self.seat.started(None);
-                return Ended::Why(format!("it cannot be started: {error}"));
+                return End::Why(format!("it cannot be started: {error}"));
             }
         };
         let pid = process.pid();
@@ -96,9 +77,9 @@ impl Keeper {
         output.extend(stdout.map(|stdout| actix::spawn(self.capture().run(stdout))));
         output.extend(stderr.map(|stderr| actix::spawn(self.capture().run(stderr))));
         let order = tokio::select! {
-            status = process.ended() => Ended::Why(describe(status)),
+            status = process.ended() => End::Why(describe(status)),
             order = self.order(state) => {
-                if let Ended::Why(why) = &order {
+                if let End::Why(why) = &order {
                     warn!(model = %self.model, child = self.number,
                         "container process is ended: {why}");
                 }
@@ -121,18 +102,18 @@ impl Keeper {
     }
 
     /// Waits until this process has to end although it runs.
-    async fn order(&self, state: &mut watch::Receiver<State>) -> Ended {
+    async fn order(&self, state: &mut watch::Receiver<State>) -> End {
         let patience = Duration::from_millis(self.config.connect_timeout_ms);
         let mut lonely_since = Some(clock::now());
         loop {
             let current = state.borrow_and_update().clone();
             if current.is_stopping() {
-                return Ended::Stopped;
+                return End::Stopped;
             }
             if let Some((process, why)) = current.replace
                 && process == current.process
             {
-                return Ended::Why(why.to_string());
+                return End::Why(why.to_string());
             }
             // A deployment has a limit of its own for its trial.
             let on_trial = self.trial.as_ref().is_some_and(|trial| !trial.is_adopted());
@@ -142,33 +123,74 @@ impl Keeper {
             tokio::select! {
                 changed = state.changed() => {
                     if changed.is_err() {
-                        return Ended::Stopped;
+                        return End::Stopped;
                     }
                 }
                 () = until(lonely_too_long) => {
                     let served = current.has_served;
                     let what = if served { "has had no connection" } else { "has not connected" };
-                    return Ended::Why(format!(
+                    return End::Why(format!(
                         "it {what} for {patience:?} (containers.connect_timeout_ms)"
                     ));
                 }
             }
         }
     }
+}
 
-    fn tell(&self, Restart { pause, failing }: Restart, why: &str) {
-        let (model, child) = (&self.model, self.number);
-        let Some(failed) = failing else {
-            warn!(%model, child, ?pause, "container process ended and is started again: {why}");
-            return;
-        };
-        let budget = self.config.restart_budget;
-        error!(
-            %model, child, ?pause,
-            "container process has failed to start {failed} times in a row and is tried rarely \
-             from now on (containers.restart_budget = {budget}); `clipper admin replicas restart` \
-             tries at once; last: {why}"
-        );
+/// A process as its supervision sees it.
+struct KeptProcess {
+    keeper: Keeper,
+    state: watch::Receiver<State>,
+    /// Why the last one has ended.
+    why: String,
+}
+
+impl Supervised for KeptProcess {
+    async fn live(&mut self) -> Ended {
+        let keeper = &self.keeper;
+        let End::Why(why) = keeper.run_once(&mut self.state).await else { return Ended::Unwanted };
+        let has_served = keeper.seat.state().has_served;
+        keeper.seat.ended();
+        if let Some(trial) = keeper.trial.as_ref().filter(|trial| !trial.is_adopted()) {
+            trial.exited(why);
+            return Ended::Unwanted;
+        }
+        self.why = why;
+        Ended::Died { has_served }
+    }
+
+    fn died(&mut self, verdict: Verdict) {
+        let (Keeper { model, number: child, config, .. }, why) = (&self.keeper, &self.why);
+        let budget = config.restart_budget;
+        match verdict {
+            Verdict::Restart { pause, failing: None } => {
+                warn!(%model, child, ?pause, "container process ended and is started again: {why}");
+            }
+            Verdict::Restart { pause, failing: Some(failed) } => error!(
+                %model, child, ?pause,
+                "container process has failed to start {failed} times in a row and is tried rarely \
+                 from now on (containers.restart_budget = {budget}); `clipper admin replicas \
+                 restart` tries at once; last: {why}"
+            ),
+            Verdict::GiveUp => error!(%model, child, "container process is given up: {why}"),
+        }
+    }
+
+    async fn rest(&mut self, pause: Duration) -> Rested {
+        let hurried = self.state.wait_for(|state| state.is_stopping() || state.forgiven);
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            _ = hurried => {}
+        }
+        let is_forgiven = self.keeper.seat.take_forgiven();
+        if self.keeper.seat.state().is_stopping() {
+            Rested::Unwanted
+        } else if is_forgiven {
+            Rested::Forgiven
+        } else {
+            Rested::Enough
+        }
     }
 }
 

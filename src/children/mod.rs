@@ -21,7 +21,6 @@ mod lines;
 mod owner;
 mod probation;
 mod process;
-mod restarts;
 mod rolling;
 mod seat;
 

@@ -8,13 +8,11 @@ use actix::prelude::*;
 use smallvec::SmallVec;
 
 use super::feedback::FeedbackQueue;
-use super::messages::{
-    AppChange, AppEnded, AskFacts, Predict, QueryRefused, Recorded, RequestBody, Update,
-};
+use super::messages::{AppChange, AskFacts, Predict, QueryRefused, Recorded, RequestBody, Update};
 use super::prediction::{AppFacts, Prediction, Progress};
 use crate::actors::plane::data_plane::DataPlane;
 use crate::actors::plane::directory::{ModelEntry, ModelHandle};
-use crate::supervision::control::Outbox;
+use crate::supervision::kept::Lifeline;
 use clipper_clock::Instant;
 use clipper_scheduling::cache::Lookup;
 use clipper_scheduling::dispatch::{AppId, Arrival, Share};
@@ -31,7 +29,7 @@ pub struct App {
     share: Share,
     linked: Option<Arc<ModelEntry>>,
     feedback: FeedbackQueue,
-    parent: Outbox<AppEnded>,
+    _lifeline: Lifeline,
 }
 
 type Answers = SmallVec<[Answer; 1]>;
@@ -44,11 +42,10 @@ impl App {
         facts: Arc<AppFacts>,
         linked: Option<Arc<ModelEntry>>,
         feedback: FeedbackQueue,
-        parent: Recipient<AppEnded>,
+        lifeline: Lifeline,
     ) -> Self {
         let share = Share::equal(AppId::of(facts.spec.name.as_str()));
-        let parent = Outbox::new(parent);
-        Self { plane, facts, share, linked, feedback, parent }
+        Self { plane, facts, share, linked, feedback, _lifeline: lifeline }
     }
 
     fn predict(&self, predict: Predict) -> Result<Prediction, QueryRefused> {
@@ -190,14 +187,6 @@ impl Actor for App {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(self.plane.serving.mailbox_max);
-    }
-
-    fn stopped(&mut self, _: &mut Self::Context) {
-        let ended =
-            AppEnded { name: self.facts.spec.name.clone(), panicked: std::thread::panicking() };
-        if self.parent.tell(ended).is_err() {
-            tracing::debug!(app = %self.facts.spec.name, "its router has ended");
-        }
     }
 }
 

@@ -60,7 +60,8 @@ struct Owner {
 
 impl Owner {
     fn start(log: Arc<Log>, queue_max: usize) -> Self {
-        let (metrics, budget) = (Metrics::new(), RestartBudget::new(&Config::default().containers));
+        let (metrics, budget) =
+            (Metrics::new(), RestartBudget::for_actor(&Config::default().containers));
         let journal = Journal::start(Box::new(MemoryDisk::new().log()), PATIENCE).unwrap();
         let catalog =
             Kept::start("catalog_writer", Arc::clone(&metrics), budget.clone(), move |lifeline| {

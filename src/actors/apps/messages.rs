@@ -10,7 +10,6 @@ use tokio::sync::oneshot;
 use super::prediction::{AppFacts, Prediction};
 use crate::actors::plane::directory::ModelEntry;
 use clipper_clock::Instant;
-use clipper_domain::AppName;
 use clipper_scheduling::parse::{BodyError, PredictBody, UpdateBody};
 
 /// A request body, as text or already parsed: long ones are parsed away from the HTTP workers.
@@ -78,14 +77,4 @@ pub enum AppChange {
     Relink(Option<Arc<ModelEntry>>),
     /// It was deleted.
     Stop,
-}
-
-/// An application's actor has ended. Sender: `App`, from `stopped()`.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub struct AppEnded {
-    /// Which.
-    pub name: AppName,
-    /// By a panic.
-    pub panicked: bool,
 }

@@ -6,22 +6,21 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use actix::prelude::*;
-use tracing::{error, warn};
+use tracing::debug;
 
 use super::app::App;
 use super::feedback::FeedbackQueue;
-use super::messages::{AppChange, AppEnded};
+use super::messages::AppChange;
 use super::prediction::AppFacts;
 use crate::actors::catalog::follower::{self, Followed};
 use crate::actors::catalog::writer::CatalogWriter;
 use crate::actors::plane::data_plane::DataPlane;
 use crate::actors::plane::directory::ModelEntry;
 use crate::store::projection::Effect;
-use crate::store::served::Served;
-use crate::supervision::budget::{RestartBudget, Verdict};
+use crate::store::served as store;
+use crate::supervision::budget::RestartBudget;
 use crate::supervision::control::Outbox;
-use crate::supervision::kept::Kept;
-use clipper_clock as clock;
+use crate::supervision::kept::{Child, Kept, Lifeline, Role};
 use clipper_domain::{
     AppName, AppSpec, DEFAULT_POLICY, InputType, LatencySlo, ModelName, OnModelError,
     PolicyParameters,
@@ -76,20 +75,52 @@ impl Routes {
 #[rtype(result = "Option<Addr<App>>")]
 pub struct AppOfModel(pub ModelName, pub InputType);
 
-struct Running {
-    actor: Addr<App>,
-    changes: Outbox<AppChange>,
+/// An application as its actor is started with it, or told of it.
+#[derive(Debug)]
+struct Served {
     facts: Arc<AppFacts>,
     linked: Option<Arc<ModelEntry>>,
-    budget: RestartBudget,
+    /// To the actor that lives now.
+    changes: Option<Outbox<AppChange>>,
 }
 
-impl Running {
+impl Served {
     /// One that is dead takes the newest definition when it is started again.
     fn tell(&self, change: AppChange) {
-        if self.changes.tell(change).is_err() {
-            warn!("an application's actor did not take a change");
+        let told = self.changes.as_ref().map(|changes| changes.tell(change));
+        if !matches!(told, Some(Ok(()))) {
+            debug!(app = %self.facts.spec.name, "its actor is not there to take a change");
         }
+    }
+}
+
+/// An application's actor, and what it is started with.
+struct Running {
+    served: Rc<RefCell<Served>>,
+    /// Supervises it as long as it is held.
+    _actor: Kept<App>,
+}
+
+/// Starts an application's actor.
+struct AppChild {
+    plane: Arc<DataPlane>,
+    feedback: FeedbackQueue,
+    routes: Routes,
+    served: Rc<RefCell<Served>>,
+}
+
+impl Child for AppChild {
+    type Actor = App;
+
+    fn start(&mut self, lifeline: Lifeline) -> Addr<App> {
+        let mut served = self.served.borrow_mut();
+        let (facts, linked) = (Arc::clone(&served.facts), served.linked.clone());
+        let name = facts.spec.name.clone();
+        let (plane, feedback) = (Arc::clone(&self.plane), self.feedback.clone());
+        let actor = App::new(plane, facts, linked, feedback, lifeline).start();
+        served.changes = Some(Outbox::new(actor.clone().recipient()));
+        self.routes.0.borrow_mut().apps.insert(name, actor.clone());
+        actor
     }
 }
 
@@ -119,22 +150,21 @@ impl Router {
     }
 
     /// What this worker serves; models are not its business.
-    fn running(&self) -> Served {
-        let spec = |(name, served): (&AppName, &Running)| (name.clone(), served.facts.spec.clone());
-        let link = |(name, served): (&AppName, &Running)| {
-            let model = served.linked.as_ref()?.name().clone();
-            Some((name.clone(), BTreeSet::from([model])))
-        };
-        Served {
-            apps: self.apps.iter().map(spec).collect(),
-            links: self.apps.iter().filter_map(link).collect(),
-            ..Served::default()
+    fn running(&self) -> store::Served {
+        let mut running = store::Served::default();
+        for (name, app) in &self.apps {
+            let served = app.served.borrow();
+            running.apps.insert(name.clone(), served.facts.spec.clone());
+            if let Some(linked) = &served.linked {
+                running.links.insert(name.clone(), BTreeSet::from([linked.name().clone()]));
+            }
         }
+        running
     }
 
-    fn run(&mut self, effect: &Effect, ctx: &mut Context<Self>) {
+    fn run(&mut self, effect: &Effect) {
         match effect {
-            Effect::ServeApp(spec) => self.serve(spec, ctx),
+            Effect::ServeApp(spec) => self.serve(spec),
             Effect::StopApp(name) => self.stop(name),
             Effect::RouteApp(name, models) => self.link(name, models),
             // Its last address gone, it ends. Another version may go on: the next query starts it.
@@ -150,7 +180,7 @@ impl Router {
         }
     }
 
-    fn serve(&mut self, spec: &AppSpec, ctx: &mut Context<Self>) {
+    fn serve(&mut self, spec: &AppSpec) {
         let facts = Arc::new(AppFacts {
             default_output: Output::from_text(spec.default_output.as_bytes())
                 .unwrap_or_else(Output::null),
@@ -158,41 +188,33 @@ impl Router {
             spec: spec.clone(),
         });
         facts.metrics.set_objective(spec.latency_slo.as_duration());
-        if let Some(served) = self.apps.get_mut(&spec.name) {
+        if let Some(app) = self.apps.get(&spec.name) {
+            let mut served = app.served.borrow_mut();
             served.facts = Arc::clone(&facts);
             served.tell(AppChange::Redefine(facts));
             return;
         }
-        let mut budget = RestartBudget::new(&self.plane.containers);
-        budget.started(clock::now());
-        let actor = self.start_app(&facts, None, ctx);
-        let changes = Outbox::new(actor.clone().recipient());
-        let running = Running { actor, changes, facts, linked: None, budget };
-        self.apps.insert(spec.name.clone(), running);
-    }
-
-    fn start_app(
-        &self,
-        facts: &Arc<AppFacts>,
-        linked: Option<Arc<ModelEntry>>,
-        ctx: &mut Context<Self>,
-    ) -> Addr<App> {
-        let actor = App::new(
-            Arc::clone(&self.plane),
-            Arc::clone(facts),
-            linked,
-            self.feedback.clone(),
-            ctx.address().recipient(),
-        )
-        .start();
-        self.routes.0.borrow_mut().apps.insert(facts.spec.name.clone(), actor.clone());
-        actor
+        let role = Role {
+            actor: "app",
+            of: spec.name.to_string(),
+            remedy: "register the application anew",
+        };
+        let served = Rc::new(RefCell::new(Served { facts, linked: None, changes: None }));
+        let child = AppChild {
+            plane: Arc::clone(&self.plane),
+            feedback: self.feedback.clone(),
+            routes: self.routes.clone(),
+            served: Rc::clone(&served),
+        };
+        let budget = RestartBudget::for_actor(&self.plane.containers);
+        let actor = Kept::supervise(role, Arc::clone(&self.plane.metrics), budget, child);
+        self.apps.insert(spec.name.clone(), Running { served, _actor: actor });
     }
 
     fn stop(&mut self, name: &AppName) {
         self.routes.0.borrow_mut().apps.remove(name);
-        if let Some(served) = self.apps.remove(name) {
-            served.tell(AppChange::Stop);
+        if let Some(app) = self.apps.remove(name) {
+            app.served.borrow().tell(AppChange::Stop);
         }
     }
 
@@ -218,19 +240,10 @@ impl Router {
 
     /// The default policy queries one model; should the tables ever name several, the first.
     fn link(&mut self, name: &AppName, models: &BTreeSet<ModelName>) {
-        let Some(served) = self.apps.get_mut(name) else { return };
+        let Some(app) = self.apps.get(name) else { return };
+        let mut served = app.served.borrow_mut();
         served.linked = models.first().map(|model| self.plane.directory.entry(model));
         served.tell(AppChange::Relink(served.linked.clone()));
-    }
-
-    fn start_again(&mut self, name: &AppName, ctx: &mut Context<Self>) {
-        let Some(served) = self.apps.get(name) else { return };
-        let actor = self.start_app(&Arc::clone(&served.facts), served.linked.clone(), ctx);
-        if let Some(served) = self.apps.get_mut(name) {
-            served.budget.started(clock::now());
-            served.changes = Outbox::new(actor.clone().recipient());
-            served.actor = actor;
-        }
     }
 }
 
@@ -247,10 +260,10 @@ impl Actor for Router {
 impl Handler<Followed> for Router {
     type Result = ();
 
-    fn handle(&mut self, followed: Followed, ctx: &mut Self::Context) {
+    fn handle(&mut self, followed: Followed, _: &mut Self::Context) {
         let is_state = followed.is_state();
         for effect in followed.effects(|| self.running()).iter() {
-            self.run(effect, ctx);
+            self.run(effect);
         }
         if is_state {
             self.routes.0.borrow_mut().loaded = true;
@@ -264,7 +277,7 @@ impl Handler<Followed> for Router {
 impl Handler<AppOfModel> for Router {
     type Result = Option<Addr<App>>;
 
-    fn handle(&mut self, asked: AppOfModel, ctx: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, asked: AppOfModel, _: &mut Self::Context) -> Self::Result {
         let AppOfModel(model, input_type) = asked;
         // Asked for by several at the same time.
         if let Some(app) = self.routes.of_model(&model) {
@@ -273,28 +286,9 @@ impl Handler<AppOfModel> for Router {
         let facts = Arc::new(self.facts_of(&model, input_type)?);
         let linked = Some(self.plane.directory.entry(&model));
         let (plane, feedback) = (Arc::clone(&self.plane), self.feedback.clone());
-        let app = App::new(plane, facts, linked, feedback, ctx.address().recipient()).start();
+        // One that dies is started again by the next query.
+        let app = App::new(plane, facts, linked, feedback, Lifeline::default()).start();
         self.routes.0.borrow_mut().of_models.insert(model, app.clone());
         Some(app)
-    }
-}
-
-impl Handler<AppEnded> for Router {
-    type Result = ();
-
-    fn handle(&mut self, ended: AppEnded, ctx: &mut Self::Context) {
-        let name = ended.name;
-        // A stopped application is not in the table any more, or has a new, living actor.
-        let Some(served) = self.apps.get_mut(&name).filter(|s| !s.actor.connected()) else {
-            return;
-        };
-        self.plane.metrics.actor_restarted("app");
-        match served.budget.died(clock::now()) {
-            Verdict::GiveUp => error!(app = %name, "its actor failed too often; register it anew"),
-            Verdict::RestartAfter(pause) => {
-                warn!(app = %name, panicked = ended.panicked, ?pause, "its actor is started again");
-                ctx.run_later(pause, move |router, ctx| router.start_again(&name, ctx));
-            }
-        }
     }
 }

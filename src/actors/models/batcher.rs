@@ -3,6 +3,8 @@
 //! Queries come by the model's intake, everything else by the mailbox, which is emptied first:
 //! control overtakes data. Each message and each timer is an event for the dispatcher.
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,21 +16,11 @@ use super::spin::Spin;
 use crate::actors::plane::data_plane::DataPlane;
 use crate::actors::plane::directory::{ModelHandle, Waiting};
 use crate::actors::replica::dispatch::FromReplica;
-use crate::supervision::control::Outbox;
+use crate::supervision::kept::Lifeline;
 use clipper_clock::{self as clock, Instant};
 use clipper_scheduling::dispatch::Event;
 use clipper_scheduling::spin_wait::SpinWait;
 use clipper_scheduling::ticket::DefaultReason;
-
-/// It has ended. Sender: `Batcher`, from `stopped()`, to its `Model`.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub struct BatcherEnded {
-    /// What it still had queued, for its successor.
-    pub queued: Arrivals,
-    /// By a panic.
-    pub panicked: bool,
-}
 
 /// The model version was retired: answer what waits by the default output and end. Sender: `Model`.
 #[derive(Debug, Message)]
@@ -40,11 +32,11 @@ pub struct StopBatcher;
 pub struct Batcher {
     plane: Arc<DataPlane>,
     model: Arc<ModelHandle>,
-    parent: Outbox<BatcherEnded>,
     dispatching: Dispatching,
     wake: Option<SpawnHandle>,
     spin_wait: SpinWait,
     spin: Spin,
+    _lifeline: Lifeline,
 }
 
 impl Batcher {
@@ -53,14 +45,13 @@ impl Batcher {
     pub(super) fn new(
         plane: Arc<DataPlane>,
         model: Arc<ModelHandle>,
-        parent: Recipient<BatcherEnded>,
-        queued: Arrivals,
+        queued: &Rc<RefCell<Arrivals>>,
+        lifeline: Lifeline,
     ) -> Self {
         let dispatching = Dispatching::new(Arc::clone(&plane), Arc::clone(&model), queued);
         let spin_wait = SpinWait::new(Duration::from_micros(plane.serving.stay_awake_us));
         let spin = Spin::default();
-        let parent = Outbox::new(parent);
-        Self { plane, model, parent, dispatching, wake: None, spin_wait, spin }
+        Self { plane, model, dispatching, wake: None, spin_wait, spin, _lifeline: lifeline }
     }
 
     /// Comes back when the dispatcher wants to be woken.
@@ -102,11 +93,7 @@ impl Actor for Batcher {
     }
 
     fn stopped(&mut self, _: &mut Self::Context) {
-        let queued = self.dispatching.give_up_waiting();
-        let ended = BatcherEnded { queued, panicked: std::thread::panicking() };
-        if let Err(ended) = self.parent.tell(ended) {
-            self.plane.abort_all(ended.queued, &DefaultReason::NoReplica);
-        }
+        self.dispatching.leave_waiting();
     }
 }
 

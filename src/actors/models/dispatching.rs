@@ -1,7 +1,9 @@
 //! What a [`Dispatcher`] says, done: batches to containers, reasons to queries, load to whoever
 //! admits queries. The timer is its owner's.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use actix::Recipient;
@@ -16,12 +18,13 @@ use clipper_scheduling::dispatch::{
     Action, Arrival, Count, Departure, Dispatcher, Event, Unanswered,
 };
 use clipper_scheduling::flight::Flight;
+use clipper_scheduling::ticket::DefaultReason;
 
 /// A list of arrivals that has become longer is not kept.
 const KEPT_ARRIVALS: usize = 1_024;
 
 /// Queries of one request for a model.
-pub type Arrivals = Vec<Arrival<Arc<Flight>>>;
+pub(super) type Arrivals = Vec<Arrival<Arc<Flight>>>;
 
 /// A model's dispatcher and its surroundings.
 #[derive(Debug)]
@@ -31,14 +34,22 @@ pub(super) struct Dispatching {
     dispatcher: Dispatcher<Arc<Flight>>,
     containers: BTreeMap<ReplicaId, Outbox<ToReplica>>,
     arrivals: Arrivals,
+    /// Where what waits is left at the end; gone if nobody takes the place.
+    successor: Weak<RefCell<Arrivals>>,
 }
 
 impl Dispatching {
     /// A dispatcher that goes on with what its predecessor had queued.
-    pub(super) fn new(plane: Arc<DataPlane>, model: Arc<ModelHandle>, queued: Arrivals) -> Self {
+    pub(super) fn new(
+        plane: Arc<DataPlane>,
+        model: Arc<ModelHandle>,
+        queued: &Rc<RefCell<Arrivals>>,
+    ) -> Self {
         let dispatcher = new_dispatcher(&plane, &model);
         model.publish(Arc::clone(dispatcher.load()));
-        Self { plane, model, dispatcher, containers: BTreeMap::new(), arrivals: queued }
+        let (containers, arrivals) = (BTreeMap::new(), queued.take());
+        let successor = Rc::downgrade(queued);
+        Self { plane, model, dispatcher, containers, arrivals, successor }
     }
 
     /// Tells the dispatcher and does what it says. When it wants to be woken, if that is news.
@@ -111,7 +122,16 @@ impl Dispatching {
         self.dispatcher.has_lone_caller()
     }
 
-    /// What waits, for a successor or to be answered without a model.
+    /// Leaves what waits to a successor, if there is to be one.
+    pub(super) fn leave_waiting(&mut self) {
+        let waiting = self.give_up_waiting();
+        match self.successor.upgrade() {
+            Some(successor) => successor.borrow_mut().extend(waiting),
+            None => self.plane.abort_all(waiting, &DefaultReason::NoReplica),
+        }
+    }
+
+    /// What waits.
     pub(super) fn give_up_waiting(&mut self) -> Arrivals {
         let empty = new_dispatcher(&self.plane, &self.model);
         let mut waiting = std::mem::take(&mut self.arrivals);

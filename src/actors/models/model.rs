@@ -1,32 +1,23 @@
 //! One per registered model version: keeps its batcher alive and tells the others where it is.
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use actix::prelude::*;
-use tracing::{error, warn};
+use tracing::warn;
 
-use super::batcher::{Batcher, BatcherEnded, StopBatcher};
+use super::batcher::{Batcher, StopBatcher};
+use super::dispatching::Arrivals;
 use crate::actors::plane::data_plane::DataPlane;
 use crate::actors::plane::directory::ModelHandle;
 use crate::actors::pool::container_pool::ContainerPool;
 use crate::actors::pool::messages::BatcherReady;
-use crate::supervision::budget::{RestartBudget, Verdict};
+use crate::supervision::budget::RestartBudget;
 use crate::supervision::control::Outbox;
-use crate::supervision::kept::Kept;
+use crate::supervision::kept::{Child, Kept, Lifeline, Role};
 use clipper_clock as clock;
-use clipper_scheduling::dispatch::Arrival;
-use clipper_scheduling::flight::Flight;
 use clipper_scheduling::ticket::DefaultReason;
-
-/// A model's actor has ended. Sender: `Model`, from `stopped()`, to whoever has started it.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub struct ModelEnded {
-    /// Which registration.
-    pub handle: Arc<ModelHandle>,
-    /// By a panic.
-    pub panicked: bool,
-}
 
 /// Sender: `Models`, before queries go to a deployed version. Reply: its batcher takes queries.
 #[derive(Debug, Message)]
@@ -44,10 +35,8 @@ pub struct Model {
     plane: Arc<DataPlane>,
     handle: Arc<ModelHandle>,
     pool: Kept<ContainerPool>,
-    parent: Outbox<ModelEnded>,
-    batcher: Option<Addr<Batcher>>,
-    budget: RestartBudget,
-    retired: bool,
+    batcher: Option<Kept<Batcher>>,
+    _lifeline: Lifeline,
 }
 
 impl Model {
@@ -57,42 +46,53 @@ impl Model {
         plane: Arc<DataPlane>,
         handle: Arc<ModelHandle>,
         pool: Kept<ContainerPool>,
-        parent: Recipient<ModelEnded>,
+        lifeline: Lifeline,
     ) -> Self {
-        let budget = RestartBudget::new(&plane.containers);
-        let parent = Outbox::new(parent);
-        Self { plane, handle, pool, parent, batcher: None, budget, retired: false }
+        Self { plane, handle, pool, batcher: None, _lifeline: lifeline }
     }
 
     #[cfg(test)]
     pub(in crate::actors) fn batcher(&self) -> Option<Addr<Batcher>> {
-        self.batcher.clone()
+        self.batcher.as_ref().map(Kept::addr)
     }
+}
 
-    fn start_batcher(&mut self, queued: Vec<Arrival<Arc<Flight>>>, ctx: &mut Context<Self>) {
-        self.budget.started(clock::now());
+/// Starts a model's batcher.
+struct BatcherChild {
+    plane: Arc<DataPlane>,
+    handle: Arc<ModelHandle>,
+    pool: Kept<ContainerPool>,
+    /// What a dead one had queued, for its successor.
+    queued: Rc<RefCell<Arrivals>>,
+}
+
+impl Child for BatcherChild {
+    type Actor = Batcher;
+
+    fn start(&mut self, lifeline: Lifeline) -> Addr<Batcher> {
         self.handle.intake().open();
-        let parent = ctx.address().recipient();
-        let batcher =
-            Batcher::new(Arc::clone(&self.plane), Arc::clone(&self.handle), parent, queued).start();
-        self.batcher = Some(batcher.clone());
-        let batcher = batcher.recipient();
-        self.handle.set_batcher(Some(batcher.clone()));
-        let ready = BatcherReady { model: Arc::clone(&self.handle), batcher };
-        let tell_pool = self.pool.send(ready).into_actor(self);
-        ctx.spawn(tell_pool.map(|told, model, _| {
-            if told.is_err() {
+        let (plane, handle) = (Arc::clone(&self.plane), Arc::clone(&self.handle));
+        let batcher = Batcher::new(plane, handle, &self.queued, lifeline).start();
+        let recipient = batcher.clone().recipient();
+        self.handle.set_batcher(Some(recipient.clone()));
+        let ready = BatcherReady { model: Arc::clone(&self.handle), batcher: recipient };
+        let (told, model) = (self.pool.send(ready), Arc::clone(&self.handle));
+        actix::spawn(async move {
+            if told.await.is_err() {
                 // Its successor looks for the batcher itself.
-                warn!(model = %model.handle.spec.id, "the container pool has ended");
+                warn!(model = %model.spec.id, "the container pool has ended");
             }
-        }));
+        });
+        batcher
     }
 
-    fn give_up(&self, mut queued: Vec<Arrival<Arc<Flight>>>) {
-        error!(
-            model = %self.handle.spec.id,
-            "its batcher failed too often; register the model anew"
-        );
+    fn died(&mut self) {
+        self.handle.set_batcher(None);
+        self.plane.cache.forget_lost(clock::now());
+    }
+
+    fn given_up(&mut self) {
+        let mut queued = self.queued.take();
         self.handle.intake().close(&mut queued);
         self.plane.abort_all(queued, &DefaultReason::NoReplica);
     }
@@ -103,42 +103,28 @@ impl Actor for Model {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(self.plane.serving.mailbox_max);
-        self.start_batcher(Vec::new(), ctx);
+        let role = Role {
+            actor: "batcher",
+            of: self.handle.spec.id.to_string(),
+            remedy: "register the model anew",
+        };
+        let child = BatcherChild {
+            plane: Arc::clone(&self.plane),
+            handle: Arc::clone(&self.handle),
+            pool: self.pool.clone(),
+            queued: Rc::default(),
+        };
+        let budget = RestartBudget::for_actor(&self.plane.containers);
+        let metrics = Arc::clone(&self.plane.metrics);
+        self.batcher = Some(Kept::supervise(role, metrics, budget, child));
     }
 
     fn stopped(&mut self, _: &mut Self::Context) {
-        if let Some(batcher) = self.batcher.take() {
-            self.handle.set_batcher(None);
-            if Outbox::new(batcher.recipient()).tell(StopBatcher).is_err() {
-                warn!(model = %self.handle.spec.id, "its batcher had ended already");
-            }
-        }
-        let ended =
-            ModelEnded { handle: Arc::clone(&self.handle), panicked: std::thread::panicking() };
-        if self.parent.tell(ended).is_err() {
-            warn!(model = %self.handle.spec.id, "nobody supervises it any more");
-        }
-    }
-}
-
-impl Handler<BatcherEnded> for Model {
-    type Result = ();
-
-    fn handle(&mut self, ended: BatcherEnded, ctx: &mut Self::Context) {
-        self.batcher = None;
         self.handle.set_batcher(None);
-        if self.retired {
-            return;
-        }
-        self.plane.metrics.actor_restarted("batcher");
-        self.plane.cache.forget_lost(clock::now());
-        match self.budget.died(clock::now()) {
-            Verdict::GiveUp => self.give_up(ended.queued),
-            Verdict::RestartAfter(pause) => {
-                warn!(model = %self.handle.spec.id, panicked = ended.panicked, ?pause,
-                    "its batcher ended and is started again");
-                ctx.run_later(pause, |model, ctx| model.start_batcher(ended.queued, ctx));
-            }
+        // From here on it is not started again.
+        let Some(batcher) = self.batcher.take().map(|batcher| batcher.addr()) else { return };
+        if Outbox::new(batcher.recipient()).tell(StopBatcher).is_err() {
+            warn!(model = %self.handle.spec.id, "its batcher had ended already");
         }
     }
 }
@@ -154,7 +140,6 @@ impl Handler<RetireModel> for Model {
     type Result = ();
 
     fn handle(&mut self, _: RetireModel, ctx: &mut Self::Context) {
-        self.retired = true;
         ctx.stop();
     }
 }

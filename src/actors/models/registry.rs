@@ -8,7 +8,7 @@ use actix::prelude::*;
 use futures_util::future::LocalBoxFuture;
 use tracing::{error, info, warn};
 
-use super::model::{AwaitBatcher, Model, ModelEnded, RetireModel};
+use super::model::{AwaitBatcher, Model, RetireModel};
 use crate::actors::catalog::follower::{self, Followed};
 use crate::actors::catalog::writer::CatalogWriter;
 use crate::actors::plane::arbiters::DataArbiters;
@@ -18,10 +18,9 @@ use crate::actors::pool::container_pool::ContainerPool;
 use crate::actors::pool::messages::{ModelChange, ModelsChanged};
 use crate::store::projection::Effect;
 use crate::store::served::Served;
-use crate::supervision::budget::{RestartBudget, Verdict};
+use crate::supervision::budget::RestartBudget;
 use crate::supervision::control::Outbox;
-use crate::supervision::kept::{Kept, Replaced};
-use clipper_clock as clock;
+use crate::supervision::kept::{Kept, Lifeline, Replaced, Role};
 use clipper_domain::{ModelId, ModelSpec, Replicas};
 use clipper_scheduling::latency::LatencyCurve;
 
@@ -30,8 +29,7 @@ const BATCHER_WAIT: Duration = Duration::from_secs(1);
 
 struct Running {
     handle: Arc<ModelHandle>,
-    actor: Addr<Model>,
-    budget: RestartBudget,
+    actor: Kept<Model>,
     /// What the server keeps alive of it, if it was deployed.
     replicas: Option<Replicas>,
 }
@@ -96,12 +94,12 @@ impl Models {
 
     #[cfg(test)]
     pub(in crate::actors) fn actor(&self, id: &ModelId) -> Option<Addr<Model>> {
-        self.running.get(id).map(|running| running.actor.clone())
+        self.running.get(id).map(|running| running.actor.addr())
     }
 
-    fn run(&mut self, effect: &Effect, ctx: &mut Context<Self>) {
+    fn run(&mut self, effect: &Effect) {
         match effect {
-            Effect::ServeModel(spec) => self.serve(spec, ctx),
+            Effect::ServeModel(spec) => self.serve(spec),
             Effect::KeepReplicas(id, replicas) => self.keep_replicas(id, replicas),
             Effect::ReleaseReplicas(id) => self.release_replicas(id),
             Effect::StopModel(id) => {
@@ -120,7 +118,7 @@ impl Models {
         }
     }
 
-    fn serve(&mut self, spec: &ModelSpec, ctx: &mut Context<Self>) {
+    fn serve(&mut self, spec: &ModelSpec) {
         if self.running.get(&spec.id).is_some_and(|r| r.handle.spec.serves_as(spec)) {
             return;
         }
@@ -133,12 +131,10 @@ impl Models {
         let handle = ModelHandle::new(spec.clone(), self.next_serial, metrics, curve);
         let handle = Arc::new(handle);
         self.next_serial += 1;
-        let mut budget = RestartBudget::new(&self.plane.containers);
-        budget.started(clock::now());
-        let actor = self.start_model(&handle, ctx);
+        let actor = self.start_model(&handle);
         self.plane.directory.insert(Arc::clone(&handle));
         info!(model = %spec.id, input_type = %spec.input_type, "model registered");
-        let running = Running { handle, actor, budget, replicas };
+        let running = Running { handle, actor, replicas };
         self.changes.extend(running.changes());
         self.running.insert(spec.id.clone(), running);
     }
@@ -155,12 +151,21 @@ impl Models {
         self.changes.push(ModelChange::Released(id.clone()));
     }
 
-    fn start_model(&self, handle: &Arc<ModelHandle>, ctx: &mut Context<Self>) -> Addr<Model> {
+    fn start_model(&self, handle: &Arc<ModelHandle>) -> Kept<Model> {
+        let role = Role {
+            actor: "model",
+            of: handle.spec.id.to_string(),
+            remedy: "register the model anew",
+        };
         let (plane, pool) = (Arc::clone(&self.plane), self.pool.clone());
-        let parent = ctx.address().recipient();
-        let arbiter = self.arbiters.of(&handle.spec.id);
-        let handle = Arc::clone(handle);
-        Model::start_in_arbiter(arbiter, move |_| Model::new(plane, handle, pool, parent))
+        let (handle, arbiter) = (Arc::clone(handle), self.arbiters.of(&handle.spec.id).clone());
+        let start = move |lifeline: Lifeline| {
+            let (plane, handle, pool) = (Arc::clone(&plane), Arc::clone(&handle), pool.clone());
+            let new = move |_: &mut Context<Model>| Model::new(plane, handle, pool, lifeline);
+            Model::start_in_arbiter(&arbiter, new)
+        };
+        let budget = RestartBudget::for_actor(&self.plane.containers);
+        Kept::supervise(role, Arc::clone(&self.plane.metrics), budget, start)
     }
 
     /// Whether there was such a version.
@@ -168,7 +173,10 @@ impl Models {
         let Some(running) = self.running.remove(id) else { return false };
         self.plane.directory.remove(&id.name, &id.version);
         self.plane.cache.retire(running.handle.serial);
-        if Outbox::new(running.actor.recipient()).tell(RetireModel).is_err() {
+        let actor = running.actor.addr();
+        // From here on it is not started again.
+        drop(running);
+        if Outbox::new(actor.recipient()).tell(RetireModel).is_err() {
             warn!(model = %id, "its actor had ended already");
         }
         self.changes.push(ModelChange::Retired(id.clone()));
@@ -195,7 +203,7 @@ impl Models {
     /// next may be that queries go there, and none of them is to find a version half-built.
     fn await_batchers(&self, ids: &[ModelId]) -> LocalBoxFuture<'static, ()> {
         let actors: Vec<Addr<Model>> =
-            ids.iter().filter_map(|id| Some(self.running.get(id)?.actor.clone())).collect();
+            ids.iter().filter_map(|id| Some(self.running.get(id)?.actor.addr())).collect();
         let pool = self.pool.clone();
         if actors.is_empty() {
             return Box::pin(std::future::ready(()));
@@ -254,11 +262,11 @@ impl Handler<Boot> for Models {
 impl Handler<Followed> for Models {
     type Result = AtomicResponse<Self, ()>;
 
-    fn handle(&mut self, followed: Followed, ctx: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, followed: Followed, _: &mut Self::Context) -> Self::Result {
         let is_state = followed.is_state();
         let effects = followed.effects(|| self.running());
         for effect in effects.iter() {
-            self.run(effect, ctx);
+            self.run(effect);
         }
         let planned: Vec<ModelId> = effects
             .iter()
@@ -274,41 +282,5 @@ impl Handler<Followed> for Models {
             there.await;
         };
         AtomicResponse::new(Box::pin(done.into_actor(self)))
-    }
-}
-
-impl Handler<ModelEnded> for Models {
-    type Result = ();
-
-    fn handle(&mut self, ended: ModelEnded, ctx: &mut Self::Context) {
-        let id = ended.handle.spec.id.clone();
-        let now = clock::now();
-        // A retired registration ends on purpose and is not in the table any more.
-        let Some(running) = self.running.get_mut(&id) else { return };
-        if running.handle.serial != ended.handle.serial {
-            return;
-        }
-        self.plane.metrics.actor_restarted("model");
-        match running.budget.died(now) {
-            Verdict::GiveUp => error!(model = %id, "its actor failed too often; register it anew"),
-            Verdict::RestartAfter(pause) => {
-                warn!(model = %id, panicked = ended.panicked, ?pause, "its actor is started again");
-                ctx.run_later(pause, move |models, ctx| models.start_again(&ended.handle, ctx));
-            }
-        }
-    }
-}
-
-impl Models {
-    fn start_again(&mut self, handle: &Arc<ModelHandle>, ctx: &mut Context<Self>) {
-        let actor = self.start_model(handle, ctx);
-        if let Some(running) = self.running.get_mut(&handle.spec.id)
-            && running.handle.serial == handle.serial
-        {
-            running.budget.started(clock::now());
-            running.actor = actor;
-        } else if Outbox::new(actor.recipient()).tell(RetireModel).is_err() {
-            warn!(model = %handle.spec.id, "ended before it was retired");
-        }
     }
 }
