@@ -240,7 +240,7 @@ impl ModelMetrics {
         self.queue_depth.store(queries as u64, Relaxed);
     }
 
-    /// Replicas connected now.
+    /// Replicas that get queries now.
     pub fn set_replicas(&self, replicas: usize) {
         self.replicas.store(replicas as u64, Relaxed);
     }

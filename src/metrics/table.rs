@@ -108,7 +108,7 @@ rows! {
         "Time one replica spent on batches; its rate is the share of time it is busy.",
         "rate above 0.9 for 10 min: add replicas";
     REPLICAS = Gauge "clipper_replicas", "replicas", MODEL,
-        "Connected replicas of a model version.", "0 for 1 min while the version is current";
+        "Replicas of a model version that get queries.", "0 for 1 min while the version is current";
     CACHE_LOOKUPS = Counter "clipper_cache_lookups_total", "queries",
         &["model", "version", "result"],
         "Queries that reached a model version: result is hit (the cache answered) or miss.",

@@ -114,7 +114,8 @@ impl App {
         if misses.is_empty() {
             return Progress::Ready(answers.into_iter().flatten().collect());
         }
-        if !model.has_batcher() || model.replicas() == 0 {
+        let load = model.load();
+        if load.replicas == 0 {
             let nobody = || Answer::Default(DefaultReason::NoReplica);
             return Progress::Ready(
                 answers.into_iter().map(|a| a.unwrap_or_else(nobody)).collect(),
@@ -124,7 +125,7 @@ impl App {
         let objective = within.map_or(objective, |within| within.min(objective));
         let deadline = arrived + objective;
         let asking = Asking { share: self.share, queries: misses.len(), objective, deadline };
-        let room = model.load().room(&asking, model.intake().waiting(), arrived);
+        let room = load.room(&asking, model.intake().waiting(), arrived);
         if room < misses.len() {
             // Those that cannot make it hold no places.
             let why = Answer::Default(DefaultReason::overtaken());

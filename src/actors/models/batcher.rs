@@ -114,9 +114,12 @@ impl Handler<FromReplica> for Batcher {
             FromReplica::Ready { .. } | FromReplica::Left { .. } => clock::now(),
         };
         let wake = match heard {
-            FromReplica::Ready { replica, container, unanswered } => {
+            FromReplica::Ready { replica, container, unanswered, attached } => {
                 debug!(model = %self.model.spec.id, %replica, "replica ready");
-                self.dispatching.joined(replica, container, unanswered, now)
+                let wake = self.dispatching.joined(replica, container, unanswered, now);
+                // Who wanted it attached may have ended.
+                let _ = attached.send(());
+                wake
             }
             FromReplica::Done { replica, batch, .. } => {
                 self.attend(now, ctx);

@@ -15,7 +15,7 @@ use crate::actors::plane::arbiters::DataArbiters;
 use crate::actors::plane::data_plane::DataPlane;
 use crate::actors::plane::directory::ModelHandle;
 use crate::actors::pool::container_pool::ContainerPool;
-use crate::actors::pool::messages::{ModelChange, ModelsChanged};
+use crate::actors::pool::messages::{AwaitAttached, ModelChange, ModelsChanged};
 use crate::store::projection::Effect;
 use crate::store::served::Served;
 use crate::supervision::budget::RestartBudget;
@@ -204,7 +204,7 @@ impl Models {
     fn await_batchers(&self, ids: &[ModelId]) -> LocalBoxFuture<'static, ()> {
         let actors: Vec<Addr<Model>> =
             ids.iter().filter_map(|id| Some(self.running.get(id)?.actor.addr())).collect();
-        let pool = self.pool.clone();
+        let (pool, ids) = (self.pool.clone(), ids.to_vec());
         if actors.is_empty() {
             return Box::pin(std::future::ready(()));
         }
@@ -213,8 +213,7 @@ impl Models {
                 // One that has ended is started again, and its queries wait for that.
                 let _ = actor.send(AwaitBatcher).await;
             }
-            // Behind what those batchers have told it of themselves.
-            let _ = pool.send(ModelsChanged(Vec::new())).await;
+            let _ = pool.send(AwaitAttached(ids)).await;
         };
         Box::pin(async move {
             if tokio::time::timeout(BATCHER_WAIT, there).await.is_err() {

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use actix::Recipient;
 use arc_swap::ArcSwap;
@@ -32,7 +31,6 @@ pub struct ModelHandle {
     /// Its metrics.
     pub metrics: Arc<ModelMetrics>,
     batcher: RwLock<Option<Recipient<FromReplica>>>,
-    replicas: AtomicUsize,
     intake: Intake<Arrival<Arc<Flight>>>,
     load: ArcSwap<Load>,
 }
@@ -51,7 +49,6 @@ impl ModelHandle {
             serial,
             metrics,
             batcher: RwLock::default(),
-            replicas: AtomicUsize::new(0),
             intake: Intake::default(),
             load: ArcSwap::from_pointee(Load { curve, ..Load::default() }),
         }
@@ -69,21 +66,13 @@ impl ModelHandle {
         self.batcher.read().is_some()
     }
 
-    /// Called by its `Model` around the batcher's life.
+    /// Called by its `Model` around the batcher's life. Without one, no replica serves it.
     pub fn set_batcher(&self, batcher: Option<Recipient<FromReplica>>) {
+        let is_there = batcher.is_some();
         *self.batcher.write() = batcher;
-    }
-
-    /// Replicas that are connected. Their batcher may not know a new one yet: queries wait for it.
-    #[must_use]
-    pub fn replicas(&self) -> usize {
-        self.replicas.load(Ordering::Relaxed)
-    }
-
-    /// Called by the container pool.
-    pub fn set_replicas(&self, replicas: usize) {
-        self.replicas.store(replicas, Ordering::Relaxed);
-        self.metrics.set_replicas(replicas);
+        if !is_there {
+            self.publish(Arc::new(Load { curve: self.curve(), ..Load::default() }));
+        }
     }
 
     /// Where queries for it go.
@@ -98,14 +87,21 @@ impl ModelHandle {
         stream::poll_fn(move |cx| model.intake.poll_waiting(cx).map(|()| Some(Waiting)))
     }
 
-    /// How much it has to do, as its batcher has last said.
+    /// Its replicas and how much they have to do, as its batcher has last said.
     #[must_use]
     pub fn load(&self) -> arc_swap::Guard<Arc<Load>> {
         self.load.load()
     }
 
-    /// Called by its batcher, and by nobody else.
+    /// Replicas that serve it, as its batcher has last said.
+    #[must_use]
+    pub fn replicas(&self) -> usize {
+        self.load().replicas
+    }
+
+    /// Called by its batcher, which alone knows which replicas serve it, and around its life.
     pub fn publish(&self, load: Arc<Load>) {
+        self.metrics.set_replicas(load.replicas);
         self.metrics.set_queue_depth(load.waiting);
         self.load.store(load);
     }

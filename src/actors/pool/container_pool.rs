@@ -9,12 +9,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
+use futures_util::FutureExt as _;
+use futures_util::future::Shared;
+use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
 use super::list::{ContainerInfo, ContainerList};
 use super::messages::{
-    BatcherReady, ModelChange, ModelsChanged, Register, RegistrationRefused, RestartReplicas,
-    StopChildren,
+    AwaitAttached, BatcherReady, ModelChange, ModelsChanged, Register, RegistrationRefused,
+    RestartReplicas, StopChildren,
 };
 use super::trial::{EndTrial, GrowTrial, StartTrial, Trial, TrialLink};
 use crate::actors::plane::arbiters::DataArbiters;
@@ -30,7 +33,7 @@ use crate::metrics::file_sd::MetricsAt;
 use crate::rpc::registration::{Introduction, NotTaken, Registration};
 use crate::supervision::control::Outbox;
 use crate::supervision::kept::Lifeline;
-use clipper_domain::{InputType, ModelId, ReplicaId};
+use clipper_domain::{InputType, ModelId, ReplicaId, Replicas};
 use clipper_rpc::codec::Build;
 
 /// How often the pool looks for replicas whose end it was not told of.
@@ -52,9 +55,21 @@ struct Replica {
     orders: Outbox<Order>,
     input_type: InputType,
     metrics_at: MetricsAt,
+    attached: Option<Attached>,
 }
 
+/// Ends when a replica is among those that get queries, or will not be.
+type Attached = Shared<oneshot::Receiver<()>>;
+
 impl Replica {
+    fn attach(&mut self, model: Arc<ModelHandle>, batcher: Recipient<FromReplica>) -> Attached {
+        let (attached, told) = oneshot::channel();
+        self.tell(Order::Attach { model, batcher, attached });
+        let told = told.shared();
+        self.attached = Some(told.clone());
+        told
+    }
+
     /// One that cannot be told has ended: the pool hears of it, or the sweep finds it.
     fn tell(&self, order: Order) {
         if self.orders.tell(order).is_err() {
@@ -138,7 +153,7 @@ impl ContainerPool {
         let replica = self.list.number(&model);
         let identity = Identity { model: model.clone(), replica, input_type, extensions, peer };
         let (plane, pool) = (Arc::clone(&self.plane), ctx.address().recipient());
-        let (started, start) = tokio::sync::oneshot::channel();
+        let (started, start) = oneshot::channel();
         // The connection joins the event loop of the thread that owns it from now on.
         self.arbiters.of(&model).spawn_fn(move || {
             match Container::adopt(plane, identity, pool, stream, place) {
@@ -156,7 +171,7 @@ impl ContainerPool {
         // Known before it serves: a process that dies of its first query has served.
         let child = self.children.seat_of(&model, peer);
         let joined = futures_util::future::join(start, child).into_actor(self);
-        ctx.wait(joined.map(move |(container, child), pool, _| {
+        ctx.wait(joined.map(move |(container, child), pool, ctx| {
             let Ok(container) = container else {
                 return child.iter().for_each(|child| child.connection_ended(None));
             };
@@ -164,46 +179,50 @@ impl ContainerPool {
                 info!(%model, %replica, %peer, %input_type, left_out, "replica connected");
             }
             let orders = Outbox::new(container.clone().recipient());
-            let entry = Replica { child, container, orders, input_type, metrics_at };
-            pool.add(&model, replica, entry);
+            let attached = None;
+            let entry = Replica { child, container, orders, input_type, metrics_at, attached };
+            pool.add(&model, replica, entry, ctx);
         }));
     }
 
-    fn add(&mut self, model: &ModelId, id: ReplicaId, replica: Replica) {
-        if let Some(registered) = self.models.get(model) {
-            attach(registered, &replica);
-        }
+    fn add(&mut self, model: &ModelId, id: ReplicaId, replica: Replica, ctx: &mut Context<Self>) {
         if let Some(trial) = self.trials.get(model) {
             trial.connected(id, replica.container.clone().recipient());
         }
-        let (input_type, metrics_at) = (replica.input_type, replica.metrics_at);
         self.replicas.entry(model.clone()).or_default().insert(id, replica);
-        self.count(model);
-        // Listed last: whoever sees it in the list may rely on it.
-        if !self.retired.contains(model) {
-            self.show(model, id, input_type, metrics_at);
+        if self.models.contains_key(model) {
+            self.attach(model, Some(id), ctx);
+        } else {
+            self.show(model, id);
         }
     }
 
-    /// Tells the query path how many replicas of a model there are. None count before there is a
-    /// batcher that can be given queries for them.
-    fn count(&self, model: &ModelId) {
-        let known = self.models.get(model).filter(|registered| registered.batcher.is_some());
-        let Some(registered) = known else { return };
-        let wanted = registered.handle.spec.input_type;
-        let replicas = self.replicas.get(model).into_iter().flat_map(BTreeMap::values);
-        registered.handle.set_replicas(replicas.filter(|r| r.input_type == wanted).count());
+    /// Lets the batcher of a registered model have its replicas, or this one. Each is listed when
+    /// it has: whoever sees it in the list may rely on it.
+    fn attach(&mut self, model: &ModelId, only: Option<ReplicaId>, ctx: &mut Context<Self>) {
+        let Some(Registered { handle, batcher, .. }) = self.models.get(model) else { return };
+        // Otherwise when it reports.
+        let Some(batcher) = batcher else { return };
+        for (id, replica) in self.replicas.get_mut(model).into_iter().flatten() {
+            let is_wanted = only.is_none_or(|only| only == *id);
+            if !is_wanted || replica.input_type != handle.spec.input_type {
+                continue;
+            }
+            let (model, id) = (model.clone(), *id);
+            let attached = replica.attach(Arc::clone(handle), batcher.clone());
+            let attached = actix::fut::wrap_future::<_, Self>(attached);
+            ctx.spawn(attached.map(move |_, pool, _| pool.show(&model, id)));
+        }
     }
 
-    fn show(
-        &self,
-        model: &ModelId,
-        replica: ReplicaId,
-        input_type: InputType,
-        metrics_at: MetricsAt,
-    ) {
-        let info = ContainerInfo { model: model.clone(), replica, input_type };
-        self.list.put(info, metrics_at);
+    /// Lists a replica, unless it has gone or its model was retired.
+    fn show(&self, model: &ModelId, id: ReplicaId) {
+        let replica = self.replicas.get(model).and_then(|replicas| replicas.get(&id));
+        if let Some(replica) = replica.filter(|_| !self.retired.contains(model)) {
+            let input_type = replica.input_type;
+            let info = ContainerInfo { model: model.clone(), replica: id, input_type };
+            self.list.put(info, replica.metrics_at);
+        }
     }
 
     /// Forgets a replica. `given_up`: why the server has ended its connection, if the process at
@@ -215,35 +234,33 @@ impl ContainerPool {
         if replicas.is_empty() {
             self.replicas.remove(model);
         }
-        self.count(model);
         if let Some(child) = removed.and_then(|removed| removed.child) {
             child.connection_ended(given_up);
         }
     }
 
-    fn registered(&mut self, handle: Arc<ModelHandle>) {
+    fn registered(&mut self, handle: Arc<ModelHandle>, ctx: &mut Context<Self>) {
         let id = handle.spec.id.clone();
         self.retired.remove(&id);
         self.list.set_retired(&id, false);
-        if let Some(replicas) = self.replicas.get(&id) {
-            for (replica, entry) in replicas {
-                if entry.input_type == handle.spec.input_type {
-                    self.show(&id, *replica, entry.input_type, entry.metrics_at);
-                } else {
-                    entry.tell(Order::Close(RpcEnd::InputType));
-                }
+        for replica in self.replicas.get(&id).into_iter().flat_map(BTreeMap::values) {
+            if replica.input_type != handle.spec.input_type {
+                replica.tell(Order::Close(RpcEnd::InputType));
             }
         }
         // Its batcher may have reported before the model was known here.
         let batcher = handle.batcher();
-        let registered = Registered { handle, batcher, build: None };
-        for replica in self.replicas.get(&id).into_iter().flat_map(BTreeMap::values) {
-            attach(&registered, replica);
-        }
-        self.models.insert(id.clone(), registered);
+        self.models.insert(id.clone(), Registered { handle, batcher, build: None });
         self.tell_known(&id);
-        self.count(&id);
+        self.attach(&id, None, ctx);
         self.children.start(&id);
+    }
+
+    fn planned(&mut self, id: &ModelId, replicas: &Replicas) {
+        let Some(model) = self.models.get(id) else { return };
+        let trial = self.trials.remove(id);
+        let adopt = || trial.iter().for_each(|trial| trial.adopt());
+        self.children.keep(id, model.handle.spec.input_type, replicas, adopt);
     }
 
     fn retire(&mut self, id: &ModelId) {
@@ -305,15 +322,6 @@ impl ContainerPool {
     }
 }
 
-fn attach(registered: &Registered, replica: &Replica) {
-    if let Some(batcher) = &registered.batcher
-        && registered.handle.spec.input_type == replica.input_type
-    {
-        let model = Arc::clone(&registered.handle);
-        replica.tell(Order::Attach { model, batcher: batcher.clone() });
-    }
-}
-
 /// Whether a connection that the server ended so says that the process at its other end does not
 /// work. Otherwise it may come back by itself.
 fn is_at_fault(why: RpcEnd) -> bool {
@@ -357,7 +365,7 @@ impl Handler<ReplicaNews> for ContainerPool {
 impl Handler<BatcherReady> for ContainerPool {
     type Result = ();
 
-    fn handle(&mut self, ready: BatcherReady, _: &mut Self::Context) {
+    fn handle(&mut self, ready: BatcherReady, ctx: &mut Self::Context) {
         let id = &ready.model.spec.id;
         let Some(registered) = self.models.get_mut(id) else { return };
         let known = registered.batcher.as_ref() == Some(&ready.batcher);
@@ -365,28 +373,35 @@ impl Handler<BatcherReady> for ContainerPool {
             return;
         }
         registered.batcher = Some(ready.batcher);
-        for replica in self.replicas.get(id).into_iter().flat_map(BTreeMap::values) {
-            attach(registered, replica);
-        }
-        self.count(&ready.model.spec.id);
+        self.attach(id, None, ctx);
+    }
+}
+
+impl Handler<AwaitAttached> for ContainerPool {
+    type Result = ResponseFuture<()>;
+
+    fn handle(
+        &mut self,
+        AwaitAttached(models): AwaitAttached,
+        _: &mut Self::Context,
+    ) -> Self::Result {
+        let replicas = models.iter().filter_map(|id| self.replicas.get(id)).flatten();
+        let attached: Vec<Attached> =
+            replicas.filter_map(|(_, replica)| replica.attached.clone()).collect();
+        Box::pin(async move {
+            futures_util::future::join_all(attached).await;
+        })
     }
 }
 
 impl Handler<ModelsChanged> for ContainerPool {
     type Result = ();
 
-    fn handle(&mut self, changed: ModelsChanged, _: &mut Self::Context) {
+    fn handle(&mut self, changed: ModelsChanged, ctx: &mut Self::Context) {
         for change in changed.0 {
             match change {
-                ModelChange::Registered(handle) => self.registered(handle),
-                ModelChange::Planned(id, replicas) => {
-                    if let Some(model) = self.models.get(&id) {
-                        let input_type = model.handle.spec.input_type;
-                        let trial = self.trials.remove(&id);
-                        let adopt = || trial.iter().for_each(|trial| trial.adopt());
-                        self.children.keep(&id, input_type, &replicas, adopt);
-                    }
-                }
+                ModelChange::Registered(handle) => self.registered(handle, ctx),
+                ModelChange::Planned(id, replicas) => self.planned(&id, &replicas),
                 ModelChange::Released(id) => self.children.stop(&id),
                 ModelChange::Retired(id) => self.retire(&id),
             }

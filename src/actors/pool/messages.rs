@@ -74,6 +74,12 @@ pub struct BatcherReady {
     pub batcher: Recipient<FromReplica>,
 }
 
+/// Sender: `Models`, before queries go to deployed versions, and behind what their batchers have
+/// said of themselves. Reply: their replicas get queries.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct AwaitAttached(pub Vec<ModelId>);
+
 /// Model versions were registered or retired, in this order. Sender: `Models`.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]

@@ -16,6 +16,7 @@ use actix::prelude::*;
 use bytes::Bytes;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::oneshot;
 use tracing::{debug, debug_span, info, trace, warn};
 
 use super::dispatch::{FromReplica, ToReplica};
@@ -278,6 +279,7 @@ impl Container {
         &mut self,
         model: Arc<ModelHandle>,
         batcher: Recipient<FromReplica>,
+        attached: oneshot::Sender<()>,
         ctx: &mut Context<Self>,
     ) {
         if self.serving.as_ref().is_some_and(|serving| serving.batcher.leads_to(&batcher)) {
@@ -287,7 +289,7 @@ impl Container {
         let Identity { model, replica, .. } = &self.identity;
         let text = format!("this container serves {model} as replica {replica}");
         self.notice(NoticeLevel::Info, &text, ctx);
-        self.announce(ctx);
+        self.announce(attached, ctx);
     }
 
     fn detach(&mut self, ctx: &mut Context<Self>) {
@@ -319,14 +321,14 @@ impl Container {
         self.write(ctx);
     }
 
-    fn announce(&self, ctx: &mut Context<Self>) {
+    fn announce(&self, attached: oneshot::Sender<()>, ctx: &mut Context<Self>) {
         let (replica, container) = (self.identity.replica, ctx.address().recipient());
         let unanswered = self.in_flight.iter().map(|InFlight { batch, flights, .. }| Unanswered {
             batch: *batch,
             queries: Arc::clone(flights),
         });
         let unanswered = unanswered.collect();
-        self.tell_batcher(FromReplica::Ready { replica, container, unanswered });
+        self.tell_batcher(FromReplica::Ready { replica, container, unanswered, attached });
     }
 
     fn tell_batcher(&self, message: FromReplica) {
@@ -459,7 +461,9 @@ impl Handler<Order> for Container {
 
     fn handle(&mut self, order: Order, ctx: &mut Self::Context) {
         match order {
-            Order::Attach { model, batcher } => self.attach(model, batcher, ctx),
+            Order::Attach { model, batcher, attached } => {
+                self.attach(model, batcher, attached, ctx);
+            }
             Order::Detach => self.detach(ctx),
             Order::Close(why) => self.end(why, "the server closed the connection", ctx),
         }

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use actix::{Message, Recipient};
+use tokio::sync::oneshot;
 
 use clipper_clock::Instant;
 use clipper_domain::ReplicaId;
@@ -37,6 +38,8 @@ pub enum FromReplica {
         container: Recipient<ToReplica>,
         /// What an earlier batcher has sent it.
         unanswered: Vec<Unanswered<Arc<Flight>>>,
+        /// Told when it is among those that get queries.
+        attached: oneshot::Sender<()>,
     },
     /// It has answered a batch, and the queries were told.
     Done {

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use actix::{Message, Recipient};
+use tokio::sync::oneshot;
 
 use super::dispatch::FromReplica;
 use crate::actors::plane::directory::ModelHandle;
@@ -21,6 +22,8 @@ pub enum Order {
         model: Arc<ModelHandle>,
         /// Its batcher.
         batcher: Recipient<FromReplica>,
+        /// Told when the replica is among those that get queries.
+        attached: oneshot::Sender<()>,
     },
     /// The replica's model was retired: keep the connection, serve nothing.
     Detach,
