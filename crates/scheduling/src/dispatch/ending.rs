@@ -58,7 +58,7 @@ impl<Q: Query> Dispatcher<Q> {
         self.in_flight -= queries;
         if let Some(began) = answered.began {
             let latency = now.saturating_duration_since(began);
-            replica.controller.record(queries, latency);
+            replica.record(queries, latency);
             self.curve.clone_from(replica.controller.curve());
             self.hedge_budget.earn(latency);
             self.actions.push(Action::Count(Count::Answered(id, queries, latency)));

@@ -20,6 +20,48 @@ pub(super) struct Replica {
     pub controller: BatchController,
     /// What it has been sent.
     pub assignments: Assignments,
+    /// Its part of a round, until it learns.
+    part: Option<Part>,
+}
+
+impl Replica {
+    pub fn new(controller: BatchController, assignments: Assignments) -> Self {
+        Self { controller, assignments, part: None }
+    }
+
+    fn batch_limit(&self, objective: Duration, batch_max: usize) -> usize {
+        self.controller.limit(objective).min(batch_max)
+    }
+
+    /// It has answered a batch.
+    pub fn record(&mut self, queries: usize, latency: Duration) {
+        self.controller.record(queries, latency);
+        self.part = None;
+    }
+}
+
+/// What one replica adds to a round. With hundreds of them it is not worked out for all after each
+/// batch of one.
+#[derive(Debug, Clone, Copy)]
+struct Part {
+    objective: Duration,
+    batch_max: usize,
+    round: Round,
+}
+
+impl Part {
+    fn of(replica: &Replica, objective: Duration, batch_max: usize) -> Self {
+        let queries = replica.batch_limit(objective, batch_max);
+        let curve = replica.controller.curve();
+        let (time, spread) = (curve.mean(queries), curve.spread(queries));
+        let is_guess = queries > curve.explored;
+        let round = Round { queries, time, spread, ends: None, is_guess };
+        Self { objective, batch_max, round }
+    }
+
+    fn is_for(&self, objective: Duration, batch_max: usize) -> bool {
+        self.objective == objective && self.batch_max == batch_max
+    }
 }
 
 /// All of them. A replica is idle from its arrival or its last answer on, until it is picked.
@@ -72,7 +114,7 @@ impl Replicas {
 
     /// The most queries of the next batch of a replica.
     pub fn batch_limit(&self, replica: &Replica, objective: Duration) -> usize {
-        replica.controller.limit(objective).min(self.batch_max)
+        replica.batch_limit(objective, self.batch_max)
     }
 
     /// The least of these limits.
@@ -129,17 +171,19 @@ impl Replicas {
     }
 
     /// What they take at once.
-    pub fn round(&self, objective: Duration) -> Round {
-        let mut round = Round { ends: self.round_ends(), ..Round::default() };
-        for replica in self.all.values() {
-            let limit = self.batch_limit(replica, objective);
-            let curve = replica.controller.curve();
-            round.queries += limit;
-            round.time = round.time.max(curve.mean(limit));
-            round.spread = round.spread.max(curve.spread(limit));
-            round.is_guess |= limit > curve.explored;
+    pub fn round(&mut self, objective: Duration) -> Round {
+        let batch_max = self.batch_max;
+        let mut sum = Round { ends: self.round_ends(), ..Round::default() };
+        for replica in self.all.values_mut() {
+            let part = replica.part.filter(|part| part.is_for(objective, batch_max));
+            let part = part.unwrap_or_else(|| Part::of(replica, objective, batch_max));
+            replica.part = Some(part);
+            sum.queries += part.round.queries;
+            sum.time = sum.time.max(part.round.time);
+            sum.spread = sum.spread.max(part.round.spread);
+            sum.is_guess |= part.round.is_guess;
         }
-        round
+        sum
     }
 
     /// When the round under way ends; `None` while one is idle.
@@ -168,11 +212,45 @@ impl Replicas {
     /// When to ask for [`Self::suspects`], [`Self::hung`] or, if queries wait, [`Self::ending`].
     pub fn next_event(&self, now: Instant, waiting: usize) -> Option<Instant> {
         let several = self.all.len() > 1;
-        let events = self.all.values().flat_map(|Replica { assignments, .. }| {
+        let busy = self.all.values().filter(|replica| !replica.assignments.is_idle());
+        let events = busy.flat_map(|Replica { assignments, .. }| {
             let ahead = assignments.takes_more_from().filter(|from| waiting > 0 && *from > now);
             let suspicious = assignments.suspicious_from().filter(|_| several);
             [assignments.hung_from(), suspicious, ahead]
         });
         events.flatten().min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::latency::LatencyCurve;
+    use clipper_domain::BatchSize;
+
+    #[test]
+    fn a_round_is_the_same_whether_parts_of_it_are_known_or_not() {
+        let (short, long) = (Duration::from_millis(20), Duration::from_millis(200));
+        let controller = || BatchController::new(BatchSize::Adaptive, 64, LatencyCurve::default());
+        let mut replicas = Replicas::new(7);
+        for id in 0..3 {
+            replicas.join(ReplicaId(id), Replica::new(controller(), Assignments::default()));
+        }
+        for step in 0..60 {
+            let id = ReplicaId(step % 3);
+            let (n, latency) = (step as usize % 5 + 1, Duration::from_millis(u64::from(step) + 1));
+            replicas.get_mut(id).unwrap().record(n, latency);
+            if step == 40 {
+                replicas.limit_batches(2);
+            }
+            for objective in [short, long, long] {
+                let round = replicas.round(objective);
+                for replica in replicas.all.values_mut() {
+                    replica.part = None;
+                }
+                assert_eq!(round, replicas.round(objective), "{step}");
+            }
+        }
+        assert!(replicas.round(long).queries <= 6);
     }
 }

@@ -199,7 +199,7 @@ impl<Q: Query> Dispatcher<Q> {
             batch.is_adopted = true;
             assignments.push(batch, now, self.limits.busy);
         }
-        self.replicas.join(id, Replica { controller, assignments });
+        self.replicas.join(id, Replica::new(controller, assignments));
     }
 }
 
