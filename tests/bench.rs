@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use clipper_domain::InputType;
 use clipper_scheduling::parse::predict_body;
-use clipper_tools::bench::inputs::{Choice, InputPlan, InputSource, Template};
+use clipper_tools::bench::inputs::{Choice, InputPlan, InputSource, Protocol, Template};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use serde_json::Value;
@@ -168,7 +168,9 @@ fn people_get_a_table_and_plots() {
 fn the_server_reads_every_body_and_no_two_inputs_are_the_same() {
     for input_type in InputType::ALL {
         for (len, batch) in [(9, None), (9, Some(1)), (10, Some(7)), (784, None)] {
-            let plan = InputPlan { input_type, len, batch, choice: Choice::Unique };
+            let choice = Choice::Unique;
+            let protocol = Protocol::Predict;
+            let plan = InputPlan { protocol, input_type, len, batch, choice };
             let template = Template::new(&plan);
             let source = InputSource::new(&plan, 3);
             let mut rng = SmallRng::seed_from_u64(1);

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use clipper_clock as clock;
 use clipper_domain::InputType;
-use clipper_tools::bench::inputs::{Choice, InputPlan};
+use clipper_tools::bench::inputs::{Choice, InputPlan, Protocol};
 use clipper_tools::bench::report::Report;
 use clipper_tools::bench::{self, Load, Plan, Target};
 
@@ -183,6 +183,7 @@ pub(crate) fn plan(settings: &Settings, addr: SocketAddr) -> Plan {
     Plan {
         target: Target { addr, host: addr.to_string(), app: "app0".to_owned() },
         inputs: InputPlan {
+            protocol: Protocol::Predict,
             input_type: InputType::Doubles,
             len: settings.input_len,
             batch: None,

@@ -12,7 +12,7 @@ use super::answer;
 use clipper_clock as clock;
 use clipper_domain::InputType;
 use clipper_domain::printable::printable;
-use clipper_tools::bench::inputs::{Choice, InputPlan};
+use clipper_tools::bench::inputs::{Choice, InputPlan, Protocol};
 use clipper_tools::bench::report::Report;
 use clipper_tools::bench::search::GoodputSearch;
 use clipper_tools::bench::{self, Arrivals, Load, Plan, Progress, Target, plot};
@@ -46,6 +46,10 @@ pub(super) struct BenchArgs {
     /// The application.
     #[arg(long, value_name = "NAME")]
     app: String,
+    /// predict (POST /APP/predict), or the Open Inference Protocol, v2 or v2-binary; then --app is
+    /// an application or a model.
+    #[arg(long, default_value = "predict", value_parser = Protocol::parse)]
+    protocol: Protocol,
     /// The application's input type.
     #[arg(long, default_value = "doubles", value_parser = input_type)]
     input_type: InputType,
@@ -145,6 +149,7 @@ impl BenchArgs {
         Ok(Plan {
             target: target(&self.url, &self.app)?,
             inputs: InputPlan {
+                protocol: self.protocol,
                 input_type: self.input_type,
                 len: size(self.input_len),
                 batch: self.batch.map(size),
@@ -165,7 +170,7 @@ impl BenchArgs {
 
     pub(super) fn run(&self) -> ExitCode {
         let result = self.plan().and_then(|plan| {
-            find_app(&plan.target)?;
+            find_app(&plan.target, plan.inputs.protocol)?;
             let before = Lookups::of(&plan.target);
             let unique = plan.inputs.choice == Choice::Unique;
             let target = plan.target.clone();
@@ -226,8 +231,8 @@ impl BenchArgs {
 
 /// # Errors
 /// The server says that there is no such application.
-fn find_app(target: &Target) -> Result<(), String> {
-    let url = format!("http://{}/{}/predict", target.host, target.app);
+fn find_app(target: &Target, protocol: Protocol) -> Result<(), String> {
+    let url = format!("http://{}{}", target.host, protocol.path(&target.app));
     // No query: an application refuses it, and whoever is none is not found.
     match ureq::post(&url).send("") {
         Err(ureq::Error::StatusCode(404)) => Err(format!(

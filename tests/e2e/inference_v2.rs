@@ -348,3 +348,29 @@ fn the_limits_of_queries_hold_here_too() {
         assert_eq!(waiting.join().unwrap().status, 200);
     });
 }
+
+#[test]
+fn the_load_generator_speaks_it() {
+    let (server, _replicas, _folder) = start("");
+    let url = format!("http://{}", server.query);
+    let bench = |app: &str, protocol: &str, more: &[&str]| {
+        std::process::Command::new(crate::binary())
+            .args(["bench", "--url", &url, "--app", app, "--protocol", protocol])
+            .args(["--duration", "0.3", "--warmup", "0.1", "--connections", "4", "--json"])
+            .args(more)
+            .output()
+            .unwrap()
+    };
+    for protocol in ["v2", "v2-binary"] {
+        for (app, more) in [("m", &["--batch", "3"][..]), ("alone", &[])] {
+            let done = bench(app, protocol, more);
+            let said = String::from_utf8_lossy(&done.stderr);
+            assert!(done.status.success(), "{protocol} {app}: {said}");
+            let report: Value = serde_json::from_slice(&done.stdout).unwrap();
+            assert!(report["predictions"].as_u64().unwrap() > 0, "{protocol} {app}: {report}");
+        }
+        let done = bench("missing", protocol, &[]);
+        assert!(!done.status.success());
+        assert!(String::from_utf8_lossy(&done.stderr).contains("'missing'"));
+    }
+}

@@ -285,6 +285,7 @@ def test_python_package(terminal: Terminal) -> None:
 def test_open_inference_protocol(terminal: Terminal) -> None:
     terminal.write("clipper.toml", SUM_CONFIG.replace("APPLICATION", "iris"))
     terminal.write("model.py", SUM_SOURCE)
+    terminal.run("pip install ./python")
     terminal.run("clipper serve --config clipper.toml")
     terminal.run("python -m clipper_serving serve model.py:predict --name sum --version 1")
     run_document(terminal, "docs/open-inference-protocol.md")

@@ -187,8 +187,12 @@ impl Answer<'_> {
         }
     }
 
+    fn opening(&self) -> Vec<u8> {
+        if self.form.binary { Vec::new() } else { b"[".to_vec() }
+    }
+
     fn texts(&self, max_bytes: usize) -> Result<Tensor, OutputFault> {
-        let mut data = Vec::new();
+        let mut data = self.opening();
         for (index, row) in self.rows.iter().enumerate() {
             if self.form.binary {
                 let text = text_bytes(row);
@@ -197,7 +201,9 @@ impl Answer<'_> {
                 data.extend_from_slice(&length.to_le_bytes());
                 data.extend_from_slice(&text);
             } else {
-                data.push(if index == 0 { b'[' } else { b',' });
+                if index > 0 {
+                    data.push(b',');
+                }
                 put_json_text(row, &mut data);
             }
             within(data.len(), max_bytes)?;
@@ -225,10 +231,10 @@ impl Answer<'_> {
         }
         let auto = if is_whole { Datatype::Int64 } else { Datatype::Fp64 };
         let (datatype, each) = (wanted.unwrap_or(auto), each.unwrap_or(1));
-        let mut data = Vec::new();
+        let mut data = self.opening();
         for (index, number) in values.iter().enumerate() {
-            if !self.form.binary {
-                data.push(if index == 0 { b'[' } else { b',' });
+            if index > 0 && !self.form.binary {
+                data.push(b',');
             }
             let fault =
                 OutputFault::Number { row: index / each, datatype, why: NumberFault::Range };

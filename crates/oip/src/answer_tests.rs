@@ -70,6 +70,13 @@ fn a_datatype_that_was_asked_for_is_given_or_refused() {
 }
 
 #[test]
+fn an_answer_without_rows_is_json_as_well() {
+    for datatype in [As::Texts, As::Auto, As::Numbers(Datatype::Fp32)] {
+        assert_eq!(in_json(&[], datatype)["outputs"][0]["data"], json!([]));
+    }
+}
+
+#[test]
 fn an_answer_has_a_bound() {
     let long = format!("\"{}\"", "x".repeat(1_000));
     let rows = vec![long.as_bytes(); 100];

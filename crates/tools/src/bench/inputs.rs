@@ -8,6 +8,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
 
 use clipper_domain::InputType;
+use clipper_oip::Datatype;
 
 /// Most keys of [`Choice::Zipf`]: its table takes 8 bytes for each.
 pub const ZIPF_KEYS_MAX: u64 = 10_000_000;
@@ -62,9 +63,46 @@ impl fmt::Display for Choice {
     }
 }
 
+/// What requests are written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// `POST /{app}/predict`
+    Predict,
+    /// The Open Inference Protocol in JSON.
+    V2,
+    /// The same with its tensors in binary form, both ways.
+    V2Binary,
+}
+
+impl Protocol {
+    /// Reads `predict`, `v2` or `v2-binary`.
+    ///
+    /// # Errors
+    /// What was expected.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "predict" => Ok(Self::Predict),
+            "v2" => Ok(Self::V2),
+            "v2-binary" => Ok(Self::V2Binary),
+            _ => Err("expected predict, v2 or v2-binary".to_owned()),
+        }
+    }
+
+    /// Where requests for an application go.
+    #[must_use]
+    pub fn path(self, app: &str) -> String {
+        match self {
+            Self::Predict => format!("/{app}/predict"),
+            Self::V2 | Self::V2Binary => format!("/v2/models/{app}/infer"),
+        }
+    }
+}
+
 /// What requests carry.
 #[derive(Debug, Clone, PartialEq)]
 pub struct InputPlan {
+    /// What they are written in.
+    pub protocol: Protocol,
     /// The application's input type.
     pub input_type: InputType,
     /// Elements of one input.
@@ -94,12 +132,24 @@ pub struct Template {
     digits: usize,
     /// Added to the number, so that an integer never starts with 0.
     base: u64,
+    /// What holes hold that are no digits.
+    binary: Option<InputType>,
+    /// Bytes of the body that are JSON, where not all are.
+    pub json_bytes: Option<usize>,
 }
 
 impl Template {
     /// The template of a plan.
     #[must_use]
     pub fn new(plan: &InputPlan) -> Self {
+        match plan.protocol {
+            Protocol::Predict => Self::predict(plan),
+            Protocol::V2 => Self::v2(plan),
+            Protocol::V2Binary => Self::v2_binary(plan),
+        }
+    }
+
+    fn predict(plan: &InputPlan) -> Self {
         let row = Row::new(plan.input_type, plan.len);
         let mut body = Vec::new();
         let mut holes = Vec::new();
@@ -124,7 +174,54 @@ impl Template {
                 body.extend_from_slice(b"]}");
             }
         }
-        Self { body, holes, digits: row.digits, base: row.base }
+        Self::of(&row, body, holes)
+    }
+
+    /// A body whose holes hold the digits of `row`.
+    fn of(row: &Row, body: Vec<u8>, holes: Vec<usize>) -> Self {
+        let (digits, base) = (row.digits, row.base);
+        Self { body, holes, digits, base, binary: None, json_bytes: None }
+    }
+
+    fn v2(plan: &InputPlan) -> Self {
+        let (row, tensor) = tensor(plan);
+        let mut body = format!("{{\"inputs\":[{{{tensor},\"data\":[").into_bytes();
+        let mut holes = Vec::new();
+        for index in 0..plan.batch.unwrap_or(1) {
+            if index > 0 {
+                body.push(b',');
+            }
+            holes.push(body.len() + row.hole);
+            body.extend_from_slice(row.text.as_bytes());
+        }
+        body.extend_from_slice(b"]}]}");
+        Self::of(&row, body, holes)
+    }
+
+    fn v2_binary(plan: &InputPlan) -> Self {
+        let (row, tensor) = tensor(plan);
+        let (len, rows) = (plan.len, plan.batch.unwrap_or(1));
+        // A text has its length before it.
+        let (one, hole) = if is_text(plan.input_type) {
+            let length = u32::try_from(len).unwrap_or(u32::MAX).to_le_bytes();
+            ([&length[..], &vec![b'0'; len]].concat(), length.len())
+        } else {
+            (vec![0; len * plan.input_type.element_bytes()], 0)
+        };
+        let size = one.len() * rows;
+        let mut body = format!(
+            "{{\"inputs\":[{{{tensor},\"parameters\":{{\"binary_data_size\":{size}}}}}],\
+             \"parameters\":{{\"binary_data_output\":true}}}}"
+        )
+        .into_bytes();
+        let json_bytes = Some(body.len());
+        let mut holes = Vec::new();
+        for _ in 0..rows {
+            holes.push(body.len() + hole);
+            body.extend_from_slice(&one);
+        }
+        let binary = (!is_text(plan.input_type)).then_some(plan.input_type);
+        Self { binary, json_bytes, ..Self::of(&row, body, holes) }
     }
 
     /// How many different inputs its holes can hold.
@@ -142,6 +239,10 @@ impl Template {
     pub fn fill(&self, body: &mut [u8], mut next: impl FnMut() -> u64) {
         for hole in &self.holes {
             let mut number = self.base + next();
+            if let Some(input_type) = self.binary {
+                put_binary(input_type, number, body, *hole);
+                continue;
+            }
             let Some(digits) = body.get_mut(*hole..hole + self.digits) else { continue };
             if self.base > 0 {
                 digits.reverse();
@@ -155,6 +256,38 @@ impl Template {
                 digits.reverse();
             }
         }
+    }
+}
+
+/// Whether an input is a text to the Open Inference Protocol.
+fn is_text(input_type: InputType) -> bool {
+    matches!(input_type, InputType::Bytes | InputType::Strings)
+}
+
+/// One row, and the tensor of all of them without its data. Bytes are written as text.
+fn tensor(plan: &InputPlan) -> (Row, String) {
+    let datatype = Datatype::of(plan.input_type).name();
+    let (rows, len) = (plan.batch.unwrap_or(1), plan.len);
+    let (row, shape) = if is_text(plan.input_type) {
+        (Row::new(InputType::Strings, len), format!("[{rows}]"))
+    } else {
+        (Row::new(plan.input_type, len), format!("[{rows},{len}]"))
+    };
+    let name = clipper_oip::INPUT;
+    let tensor = format!("\"name\":\"{name}\",\"shape\":{shape},\"datatype\":\"{datatype}\"");
+    (row, tensor)
+}
+
+/// Writes the number as the first element of a row. All that holes can hold are exact.
+#[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "as above")]
+fn put_binary(input_type: InputType, number: u64, body: &mut [u8], hole: usize) {
+    let element: &[u8] = match input_type {
+        InputType::Doubles => &(number as f64).to_le_bytes(),
+        InputType::Floats => &(number as f32).to_le_bytes(),
+        _ => &(number as i32).to_le_bytes(),
+    };
+    if let Some(place) = body.get_mut(hole..hole + element.len()) {
+        place.copy_from_slice(element);
     }
 }
 
@@ -260,8 +393,13 @@ mod tests {
     #[test]
     fn the_same_input_stays_the_same_and_zipf_prefers_the_first_keys() {
         let mut rng = SmallRng::seed_from_u64(1);
-        let mut plan =
-            InputPlan { input_type: InputType::Doubles, len: 3, batch: None, choice: Choice::Same };
+        let mut plan = InputPlan {
+            protocol: Protocol::Predict,
+            input_type: InputType::Doubles,
+            len: 3,
+            batch: None,
+            choice: Choice::Same,
+        };
         let source = InputSource::new(&plan, 9);
         assert_eq!(source.next(&mut rng), source.next(&mut rng));
 
@@ -280,7 +418,13 @@ mod tests {
     #[test]
     fn unique_inputs_are_unique_to_an_application_of_every_type() {
         for (input_type, is_float) in [(InputType::Doubles, true), (InputType::Integers, false)] {
-            let plan = InputPlan { input_type, len: 3, batch: None, choice: Choice::Unique };
+            let plan = InputPlan {
+                protocol: Protocol::Predict,
+                input_type,
+                len: 3,
+                batch: None,
+                choice: Choice::Unique,
+            };
             let (template, source) = (Template::new(&plan), InputSource::new(&plan, 5));
             let mut rng = SmallRng::seed_from_u64(1);
             let mut seen = std::collections::HashSet::new();
@@ -297,6 +441,27 @@ mod tests {
                 };
                 assert!(seen.insert(key), "{body} came twice");
             }
+        }
+    }
+
+    #[test]
+    fn the_open_inference_protocol_reads_what_is_written_in_it() {
+        for (protocol, input_type) in [Protocol::V2, Protocol::V2Binary]
+            .into_iter()
+            .flat_map(|protocol| InputType::ALL.map(|input_type| (protocol, input_type)))
+        {
+            let choice = Choice::Unique;
+            let plan = InputPlan { protocol, input_type, len: 12, batch: Some(3), choice };
+            let (template, source) = (Template::new(&plan), InputSource::new(&plan, 5));
+            let mut rng = SmallRng::seed_from_u64(1);
+            let mut body = template.body.clone();
+            template.fill(&mut body, || source.next(&mut rng));
+            let header = template.json_bytes.map(|bytes| bytes.to_string());
+            let header = header.as_ref().map(String::as_bytes);
+            let read = clipper_oip::parse(&body, header, input_type, 100).unwrap();
+            assert_eq!(read.output.binary, protocol == Protocol::V2Binary);
+            let [a, b, c] = &read.inputs[..] else { panic!("three rows") };
+            assert!(a != b && b != c && a.0.len() == 12 * input_type.element_bytes());
         }
     }
 

@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
-use super::inputs::Template;
+use super::inputs::{Protocol, Template};
 use super::pacing::{Schedule, Timer};
 use super::record::{Failure, Recorder};
 use super::wire::{self, Answer};
@@ -108,11 +108,13 @@ async fn load(
     streams: Vec<TcpStream>,
 ) -> Result<Recorder, BenchError> {
     let template = Template::new(&plan.inputs);
+    let split = template.json_bytes.map(|bytes| format!("{}: {bytes}\r\n", wire::JSON_BYTES));
     let head = format!(
-        "POST /{}/predict HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\n\
+        "POST {} HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\n{}\
          Content-Length: {}\r\n\r\n",
-        plan.target.app,
+        plan.inputs.protocol.path(&plan.target.app),
         plan.target.host,
+        split.unwrap_or_default(),
         template.body.len()
     );
     let thread = Thread {
@@ -204,6 +206,16 @@ impl Thread<'_> {
         let mut recorder = self.recorder.borrow_mut();
         recorder.response(status, latency);
         if status != 200 {
+            return;
+        }
+        if self.plan.inputs.protocol != Protocol::Predict {
+            // Of this protocol an answer has an output of the model for every row, or is an error.
+            if wire::is_v2_answer(body) {
+                let rows = self.plan.inputs.per_request();
+                (0..rows).for_each(|_| recorder.prediction(latency, self.plan.slo));
+            } else {
+                recorder.failure(Failure::Answers);
+            }
             return;
         }
         let batch = self.plan.inputs.batch.is_some();

@@ -12,6 +12,18 @@ const HEADERS_MAX: usize = 64;
 /// Largest body of a response, bytes.
 const BODY_MAX: usize = 64 * 1024 * 1024;
 
+/// The header that says how many bytes of a body are JSON.
+pub(super) const JSON_BYTES: &str = "Inference-Header-Content-Length";
+/// Where the outputs of an answer begin at the latest, bytes.
+const OUTPUTS_WITHIN: usize = 4096;
+
+/// Whether a 200 of the Open Inference Protocol has outputs.
+pub(super) fn is_v2_answer(body: &[u8]) -> bool {
+    let mark = b"\"outputs\":[";
+    let start = body.get(..OUTPUTS_WITHIN).unwrap_or(body);
+    start.windows(mark.len()).any(|window| window == mark)
+}
+
 /// The head of a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Head {
