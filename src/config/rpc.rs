@@ -58,6 +58,18 @@ section! {
         /// Bytes of such messages of all connections in one second. Handled in about 10 ms.
         unasked_bytes_per_second_sum_max: u64 = 8 << 20, Rule::bytes();
 
+        /// Connections from an address in flood_window_ms, once one from there was cut for
+        /// flooding; further ones are refused at once. A container that is cut comes back a few
+        /// times, a stranger as often as he can. 127.0.0.1 is spared, where this server's own
+        /// replicas come from.
+        flood_reconnects_max: u32 = 10, Rule::count("connections");
+
+        /// Such an address is forgotten after this, milliseconds.
+        flood_window_ms: u64 = 10_000, Rule::millis();
+
+        /// Such addresses that are remembered; for one more the oldest is forgotten.
+        flood_addresses_max: usize = 1_024, Rule::count("addresses");
+
         /// Frames of one message. A batch takes 7 and one for each query, so this is above
         /// serving.batch_max.
         frames_max: usize = 8_192, Rule::count("frames");

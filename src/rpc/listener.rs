@@ -17,6 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tracing::{debug, warn};
 
 use super::connection::Connection;
+use super::flooders::FloodLimits;
 use super::places::{Line, Place, Places};
 use super::registration::{KnownModels, NotTaken, Refused, Registration, WhyNot};
 use super::waiting::WaitingRoom;
@@ -54,7 +55,12 @@ where
     F: Future<Output = Result<(), NotTaken>> + 'static,
 {
     let Parts { config, metrics, unasked, known, help } = parts;
-    let places = Arc::new(Places::default());
+    let flood = FloodLimits {
+        connections_max: config.flood_reconnects_max,
+        window: Duration::from_millis(config.flood_window_ms),
+        addresses_max: config.flood_addresses_max,
+    };
+    let places = Arc::new(Places::new(flood));
     let waiting = WaitingRoom { line: Line::default(), known, config, unasked };
     let reception = Reception { waiting, handshakes: Line::default(), help: help.into(), register };
     let mut backoff = Backoff::new(ACCEPT_BACKOFF.0, ACCEPT_BACKOFF.1);
@@ -71,6 +77,16 @@ where
             }
         };
         backoff.reset();
+        if !places.admits(peer.ip()) {
+            let max = flood.connections_max;
+            let text = format!(
+                "connections from there were cut for flooding, and it comes back more than {max} \
+                 times in {:?} (rpc.flood_reconnects_max)",
+                flood.window
+            );
+            ended(&metrics, peer, &Refused::new(RpcEnd::Flood, text));
+            continue;
+        }
         let (open, max) = (places.open(), reception.waiting.config.connections_max);
         // Those who serve nothing give way; those who serve do not.
         let is_full = open >= max;
@@ -79,10 +95,14 @@ where
             ended(&metrics, peer, &Refused::new(RpcEnd::Limit, text));
             continue;
         }
-        let place = Place::take(&places, &metrics);
+        let place = Place::take(&places, &metrics, peer.ip());
         let (reception, metrics) = (reception.clone(), Arc::clone(&metrics));
+        let places = Arc::clone(&places);
         actix::spawn(async move {
             if let Err(refused) = reception.receive(stream, peer, place).await {
+                if refused.why == RpcEnd::Flood {
+                    places.cut(peer.ip());
+                }
                 ended(&metrics, peer, &refused);
             }
         });

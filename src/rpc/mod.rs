@@ -1,6 +1,7 @@
 //! The server's end of the model RPC port. The protocol itself is in [`clipper_rpc`].
 
 mod connection;
+mod flooders;
 pub mod listener;
 pub mod places;
 pub mod reader;

@@ -1,21 +1,39 @@
 //! Places for connections: how many there are, and who gives way for a new one.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use super::flooders::{FloodLimits, Flooders};
 use crate::metrics::Metrics;
+use clipper_clock as clock;
 
-/// The count of open connections.
-#[derive(Debug, Default)]
+/// The count of open connections, and who comes back slowly.
+#[derive(Debug)]
 pub(super) struct Places {
     open: AtomicUsize,
+    flooders: Mutex<Flooders>,
 }
 
 impl Places {
+    pub(super) fn new(limits: FloodLimits) -> Self {
+        Self { open: AtomicUsize::new(0), flooders: Mutex::new(Flooders::new(limits)) }
+    }
+
+    /// Whether one more connection from there is taken.
+    pub(super) fn admits(&self, from: IpAddr) -> bool {
+        self.flooders.lock().admits(from, clock::now())
+    }
+
+    /// A connection from there was cut for flooding.
+    pub(super) fn cut(&self, from: IpAddr) {
+        self.flooders.lock().cut(from, clock::now());
+    }
+
     /// Open connections.
     pub(super) fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)
@@ -27,13 +45,19 @@ impl Places {
 pub struct Place {
     places: Arc<Places>,
     metrics: Arc<Metrics>,
+    from: IpAddr,
 }
 
 impl Place {
-    pub(super) fn take(places: &Arc<Places>, metrics: &Arc<Metrics>) -> Self {
+    pub(super) fn take(places: &Arc<Places>, metrics: &Arc<Metrics>, from: IpAddr) -> Self {
         let open = places.open.fetch_add(1, Ordering::Relaxed) + 1;
         metrics.set_rpc_connections(open);
-        Self { places: Arc::clone(places), metrics: Arc::clone(metrics) }
+        Self { places: Arc::clone(places), metrics: Arc::clone(metrics), from }
+    }
+
+    /// The connection is cut for flooding: its address comes back slowly.
+    pub fn cut(&self) {
+        self.places.cut(self.from);
     }
 }
 

@@ -14,12 +14,15 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::thread;
+use std::time::Duration;
 
 use super::durable::sync_directory;
 
 /// The file's name.
 pub(super) const FILE: &str = "acknowledged";
 const BYTES: usize = 12;
+/// What the disk has of it may be so far behind.
+const BETWEEN_SYNCS: Duration = Duration::from_millis(100);
 
 /// What the file says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +57,8 @@ impl Head {
                 if let Err(error) = synced.sync_data() {
                     tracing::warn!(file = FILE, %error, "cannot be synced");
                 }
+                // A sync for each change would cost the changes their disk.
+                thread::park_timeout(BETWEEN_SYNCS);
             }
         })?;
         let head = Self { file, to_sync };

@@ -16,3 +16,4 @@ mod redis;
 mod rpc;
 mod signals;
 mod store;
+mod strangers;

@@ -23,6 +23,7 @@ use rand::Rng as _;
 use serde_json::{Value, json};
 
 use crate::support::served::{Http, Process, Served, until};
+use crate::support::size;
 
 /// Snapshots and compaction all the time.
 const CONFIG: &str = "[journal]\nsnapshot_every_events = 20\nkeep_events = 30\n";
@@ -192,7 +193,7 @@ impl Drop for StopAtEnd<'_> {
 fn line_a_power_cuts_during_changes_snapshots_and_compaction_lose_nothing() {
     let Some(device) = Device::new() else { return };
     let server = Served::start(CONFIG, device.path());
-    let cuts = std::env::var("CLIPPER_TEST_CUTS").map_or(5, |n| n.parse::<usize>().unwrap());
+    let cuts = size("CLIPPER_TEST_CUTS", 5, 200);
     let (told, stop) = (Mutex::new(Told::default()), AtomicBool::new(false));
     let told_now = || told.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let mut lost = Vec::new();
@@ -351,7 +352,7 @@ fn line_a_a_data_directory_that_is_gone_stops_acknowledgements() {
 fn line_a_changes_a_second() {
     let folder = tempfile::tempdir().unwrap();
     let server = Served::start("", folder.path());
-    let each = std::env::var("CLIPPER_TEST_CHANGES").map_or(50, |n| n.parse::<usize>().unwrap());
+    let each = size("CLIPPER_TEST_CHANGES", 50, 2_000);
     for clients in [1, 8] {
         let start = Instant::now();
         std::thread::scope(|scope| {

@@ -340,6 +340,15 @@ impl Clipper {
             .unwrap()
     }
 
+    /// Processor time it has used.
+    pub fn cpu_seconds(&self) -> f64 {
+        let pid = self.child.as_ref().unwrap().id();
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
+        // In hundredths of a second: user, system.
+        fields[11..13].iter().map(|ticks| ticks.parse::<f64>().unwrap() / 100.0).sum()
+    }
+
     /// As the kernel counts it; to ask for the metric would take memory for all metrics.
     pub fn resident_mib(&self) -> u64 {
         let pid = self.child.as_ref().unwrap().id();

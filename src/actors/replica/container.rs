@@ -102,7 +102,7 @@ pub struct Container {
     late_answers: usize,
     end: Option<(RpcEnd, String)>,
     /// Gives the connection's place back when the replica ends.
-    _open: Place,
+    open: Place,
 }
 
 impl Container {
@@ -136,7 +136,7 @@ impl Container {
             asked: Asked::default(),
             late_answers: 0,
             end: None,
-            _open: open,
+            open,
         };
         Ok((container, read_half))
     }
@@ -149,6 +149,9 @@ impl Container {
 
     fn end(&mut self, why: RpcEnd, text: impl Into<String>, ctx: &mut Context<Self>) {
         if self.end.is_none() {
+            if why == RpcEnd::Flood {
+                self.open.cut();
+            }
             self.end = Some((why, text.into()));
         }
         ctx.stop();
