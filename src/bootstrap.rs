@@ -18,7 +18,7 @@ use crate::store::soft_file::SoftFile;
 use crate::store::{CatalogView, ChangeError, SharedWriter};
 use clipper_domain::{
     AppName, AppSpec, AppUpdate, BatchSize, Command, CommandError, InputType, Label, LatencySlo,
-    ModelName, ModelSpec, PolicySpec, Runtime,
+    ModelName, ModelSpec, PolicySpec, Runtime, Weight,
 };
 
 /// Between two attempts while Redis is away.
@@ -232,6 +232,7 @@ fn verdict(known: &AppSpec, file: &AppSpec, remembered: Option<&Applications>) -
         latency_slo: Some(file.latency_slo),
         on_model_error: Some(file.on_model_error),
         cache: Some(file.cache),
+        weight: Some(file.weight),
     };
     match remembered {
         None => Verdict::Stay(
@@ -274,10 +275,11 @@ fn app_spec(app: &ApplicationConfig) -> Result<AppSpec, String> {
         input_type: input_type(&app.input_type)?,
         policy: policy.name,
         policy_parameters: policy.parameters,
-        default_output: app.default_output.clone(),
+        default_output: clipper_domain::default_output(app.default_output.clone())?,
         latency_slo: LatencySlo::try_from(app.latency_slo_micros)?,
         on_model_error: app.on_model_error,
         cache: app.cache,
+        weight: Weight::try_from(i64::from(app.weight))?,
     })
 }
 

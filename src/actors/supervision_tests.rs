@@ -248,7 +248,7 @@ impl Graph {
         let body = RequestBody::Text(format!("{{\"input\":[{input}.0]}}").into());
         let prediction =
             self.app().send(Predict { body, arrived: clock::now(), within: None }).await?.unwrap();
-        Ok(match &prediction.answers().await.answers[0] {
+        Ok(match &prediction.answers().await.unwrap().answers[0] {
             QueryAnswer::Output(output) => Ok(String::from_utf8(output.json().to_vec()).unwrap()),
             QueryAnswer::Default { reason, .. } => Err(reason.clone()),
             QueryAnswer::Error(why) => panic!("{why}"),

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 pub(super) use self::args::AdminArgs;
 use self::args::{Apps, Containers, Links, Models, Policy, Replicas, What};
 use super::remote::Failure;
-use super::{answer, exit};
+use super::{answer, answer_json, exit};
 use clipper_domain::DEFAULT_POLICY;
 use clipper_selection::kind::PolicyKind;
 use clipper_selection::table::{COMMON, TABLE};
@@ -61,7 +61,7 @@ impl AdminArgs {
     }
 
     fn print(&self, shown: &Shown) {
-        if self.json { answer(&shown.json) } else { answer(&shown.text) }
+        if self.json { answer_json(&shown.json) } else { answer(&shown.text) }
     }
 
     /// One look of many: on a terminal it takes the place of the one before. A server that is away
@@ -184,7 +184,15 @@ fn apps(client: &Client, verb: &Apps) -> Outcome {
         Apps::Show { name } => {
             show(client, "get_application", &json!({"name": name}), "application", name)
         }
-        Apps::Add { name, input_type, default_output, slo_ms, on_model_error, no_cache } => {
+        Apps::Add {
+            name,
+            input_type,
+            default_output,
+            slo_ms,
+            on_model_error,
+            no_cache,
+            weight,
+        } => {
             let mut body = json!({"name": name, "input_type": input_type,
                 "default_output": default_output, "latency_slo_micros": slo_ms});
             // Left out, servers that do not know it understand the rest.
@@ -194,15 +202,19 @@ fn apps(client: &Client, verb: &Apps) -> Outcome {
             if *no_cache {
                 body["cache"] = json!(false);
             }
+            if let Some(weight) = weight {
+                body["weight"] = json!(weight);
+            }
             change(client, "add_app", &body, &[])
         }
-        Apps::Update { name, default_output, slo_ms, on_model_error, cache } => {
+        Apps::Update { name, default_output, slo_ms, on_model_error, cache, weight } => {
             let mut body = json!({"name": name});
             let given = [
                 ("default_output", default_output.as_ref().map(|text| json!(text))),
                 ("latency_slo_micros", slo_ms.map(|micros| json!(micros))),
                 ("on_model_error", on_model_error.map(|choice| json!(choice))),
                 ("cache", cache.map(|cache| json!(cache))),
+                ("weight", weight.map(|weight| json!(weight))),
             ];
             for (key, value) in given {
                 if let Some(value) = value {

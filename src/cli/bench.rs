@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::answer;
+use super::{answer, answer_json};
 use clipper_clock as clock;
 use clipper_domain::InputType;
 use clipper_domain::printable::printable;
@@ -219,7 +219,7 @@ impl BenchArgs {
         }
         if self.json {
             match serde_json::to_string(report) {
-                Ok(json) => answer(json),
+                Ok(json) => answer_json(json),
                 Err(error) => return super::exit(Err(error.to_string())),
             }
         } else {

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde::Serialize;
 
-use super::answer;
+use super::{answer, answer_json};
 use crate::config::{Config, ConfigFaults, Loaded};
 
 /// `clipper check-config`
@@ -82,7 +82,11 @@ impl Summary {
 impl CheckConfigArgs {
     pub(super) fn run(&self) -> ExitCode {
         let loaded = Config::load(Some(&self.file), std::iter::empty(), &[]);
-        answer(if self.json { json(&loaded) } else { text(&loaded) });
+        if self.json {
+            answer_json(json(&loaded));
+        } else {
+            answer(text(&loaded));
+        }
         if loaded.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
 }

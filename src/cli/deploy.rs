@@ -1,5 +1,6 @@
 //! `clipper deploy`: from a file to an application that answers, in one step.
 
+use std::borrow::Cow;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
@@ -9,7 +10,8 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::remote::{Failure, ServerArgs};
-use super::{answer, exit};
+use super::{answer, answer_json, exit};
+use clipper_domain::printable::{printable, printable_lines};
 use clipper_domain::{InputType, OnnxEngine};
 use clipper_tools::admin::rows::hint;
 use clipper_tools::admin::{Client, ClientError, deployment};
@@ -126,7 +128,7 @@ impl DeployArgs {
         let followed = client.follow("deploy_model", &body, limit, |step| {
             if self.json {
                 if step["stage"] != "waiting" {
-                    answer(&step);
+                    answer_json(&step);
                 }
             } else {
                 self.step(&step);
@@ -243,7 +245,7 @@ impl DeployArgs {
     /// Progress for people; a closed stderr is the reader's choice.
     fn say(&self, text: &str) {
         if !self.json {
-            let _ = writeln!(std::io::stderr(), "{text}");
+            let _ = writeln!(std::io::stderr(), "{}", printable_lines(text));
         }
     }
 
@@ -291,7 +293,7 @@ impl DeployArgs {
     }
 
     fn failed(&self, last: &Value) -> ExitCode {
-        let cause = text(&last["cause"]);
+        let cause = last["cause"].as_str().unwrap_or_default();
         if self.json {
             return ExitCode::FAILURE;
         }
@@ -304,8 +306,7 @@ impl DeployArgs {
         {
             says.push_str("\nIf the model wants other inputs than zeros, give it one: --example");
         }
-        let lines: Vec<&str> =
-            last["output"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let lines: Vec<_> = last["output"].as_array().into_iter().flatten().map(text).collect();
         if !lines.is_empty() {
             says.push_str("\nThe container's last lines:\n  ");
             says.push_str(&lines.join("\n  "));
@@ -337,8 +338,9 @@ fn with_advice(failure: Failure) -> Failure {
     Failure::Said(format!("{why}{advice}"))
 }
 
-fn text(value: &Value) -> &str {
-    value.as_str().unwrap_or_default()
+/// A member, on one line.
+fn text(value: &Value) -> Cow<'_, str> {
+    printable(value.as_str().unwrap_or_default())
 }
 
 fn next_version(client: &Client, name: &str) -> Result<String, ClientError> {

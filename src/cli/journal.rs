@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::{answer, env_vars, exit, value};
+use super::{answer, answer_json, env_vars, exit, value};
 use crate::config::{Config, Override};
 use crate::store::inspect::{self, StateAt};
 use clipper_domain::BatchSize;
@@ -101,7 +101,7 @@ fn list(from: u64, limit: Option<usize>, place: &Place) -> Result<(), String> {
     let events = inspect::list(&config.data_dir, &config.journal, from, limit)
         .map_err(|error| error.to_string())?;
     for event in events {
-        answer(if place.json { json(&event) } else { inspect::line(&event) });
+        if place.json { answer_json(json(&event)) } else { answer(inspect::line(&event)) }
     }
     Ok(())
 }
@@ -114,7 +114,7 @@ fn verify(repair: bool, place: &Place) -> Result<ExitCode, String> {
     let found =
         inspect::verify(&config.data_dir, &config.journal).map_err(|error| error.to_string())?;
     if place.json {
-        answer(json(&found));
+        answer_json(json(&found));
     } else {
         answer(&found);
     }
@@ -125,7 +125,11 @@ fn state(at: Option<u64>, place: &Place) -> Result<(), String> {
     let config = place.load()?;
     let state =
         inspect::state(&config.data_dir, &config.journal, at).map_err(|error| error.to_string())?;
-    answer(if place.json { json(&state) } else { state_text(&state) });
+    if place.json {
+        answer_json(json(&state));
+    } else {
+        answer(state_text(&state));
+    }
     Ok(())
 }
 

@@ -26,6 +26,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::config::Config;
 use crate::{logging, server};
+use clipper_domain::printable::{printable_json, printable_lines};
 
 /// Exit code of a wrong use of the command line.
 const USAGE: u8 = 2;
@@ -162,13 +163,20 @@ fn exit(result: Result<(), String>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            logging::say(&error);
+            logging::say(&printable_lines(&error));
             ExitCode::FAILURE
         }
     }
 }
 
-/// Prints one answer to stdout; a closed stdout is the reader's choice.
+/// Prints one answer to stdout, whoever its words are from; a closed stdout is the reader's choice.
 fn answer(text: impl Display) {
-    let _ = writeln!(std::io::stdout(), "{text}");
+    let text = text.to_string();
+    let _ = writeln!(std::io::stdout(), "{}", printable_lines(&text));
+}
+
+/// The same of JSON.
+fn answer_json(json: impl Display) {
+    let json = json.to_string();
+    let _ = writeln!(std::io::stdout(), "{}", printable_json(&json));
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{UNREACHABLE, answer, exit};
+use super::{UNREACHABLE, answer, answer_json, exit};
 use clipper_tools::top::view::View;
 use clipper_tools::top::{self, Options, grid};
 
@@ -68,7 +68,7 @@ impl TopArgs {
 
     fn print(&self, view: &View) -> Result<(), String> {
         if self.json {
-            answer(serde_json::to_string_pretty(view).map_err(|error| error.to_string())?);
+            answer_json(serde_json::to_string_pretty(view).map_err(|error| error.to_string())?);
         } else {
             answer(grid::text(view));
         }

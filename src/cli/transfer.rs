@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{answer, env_vars, value};
+use super::{answer, answer_json, env_vars, value};
 use crate::config::{Config, Override};
 use crate::store::EventLog as _;
 use crate::store::event::{Envelope, Event, Origin};
@@ -16,6 +16,7 @@ use crate::store::redis::transaction::{Outcome, Transaction};
 use crate::store::redis::writes::{Entries, writes};
 use crate::store::sled::SledLog;
 use clipper_clock as clock;
+use clipper_domain::printable::printable;
 
 /// Events in one step: of a journal's change, of a transaction.
 const EVENTS_AT_ONCE: usize = 500;
@@ -146,7 +147,7 @@ impl TransferArgs {
         let entries = link.load(|_| false).await.map_err(away)?;
         let observed = Observed::of(&entries);
         for (key, reason) in &observed.malformed {
-            answer(format_args!("passed over: {key}: {reason}"));
+            answer(format_args!("passed over: {key}: {}", printable(reason)));
         }
         let mut tables = Catalog::default();
         for event in diff(&observed, &Catalog::default()) {
@@ -175,7 +176,7 @@ impl TransferArgs {
     /// Prints the events; tells whether to go on.
     fn tell(&self, events: &[Event], done: &str) -> bool {
         for event in events {
-            answer(serde_json::to_string(event).unwrap_or_else(|e| e.to_string()));
+            answer_json(serde_json::to_string(event).unwrap_or_else(|e| e.to_string()));
         }
         let would = if self.dry_run { "would be " } else { "" };
         answer(format_args!("{} changes {would}{done}", events.len()));

@@ -31,16 +31,17 @@ section! {
         body_max_bytes: usize = 16 << 20, Rule::bytes();
 
         /// All bodies under way together, bytes, those of 16 KiB and less not counted; beyond it
-        /// 503 with Retry-After. A body is under way until its request has been answered. Four
-        /// of the largest.
+        /// 503 with Retry-After. A body is under way until its request has been answered; one that
+        /// has been parsed takes the bytes of its inputs, a double 8. Four of the largest.
         bodies_max_bytes: usize = 64 << 20, Rule::bytes();
 
-        /// One answer, bytes; a longer one is refused with 413. As long as a message of a
-        /// container.
+        /// One answer, bytes; a longer one is refused with 413, as soon as the outputs that are there
+        /// take more. As long as a message of a container.
         answer_max_bytes: usize = 64 << 20, Rule::bytes();
 
-        /// All answers under way together, bytes, those of 64 KiB and less not counted; beyond it
-        /// 503 with Retry-After. Equal outputs are in memory once, however often they are sent.
+        /// All answers under way together, bytes, outputs that wait for others of their request
+        /// included, those of requests with 64 KiB and less not counted; beyond it 503 with
+        /// Retry-After. Equal outputs are in memory once, however often they are sent.
         answers_max_bytes: usize = 256 << 20, Rule::bytes();
 
         /// A body that takes longer to parse than this, microseconds, is parsed on a thread of its
@@ -48,8 +49,11 @@ section! {
         /// measured.
         parse_slice_us: u64 = 1_000, Rule::int(1, 1_000_000, "microseconds");
 
-        /// Threads for such bodies, of low priority. They share the cores that queries leave.
-        parse_threads: usize = 4, Rule::int(1, 1_024, "threads");
+        /// Threads for such bodies, of low priority, and as many again, of lower priority, for those
+        /// that take ten times as long. A body that waits for one of them for as long as its
+        /// application's objective gets 503. Each thread takes at most the memory of a body's text
+        /// and twice that of its inputs; more of them are not faster than there are cores.
+        parse_threads: usize = 2, Rule::int(1, 1_024, "threads");
 
         /// Open connections of each frontend. For a further one that connection gives way which
         /// waits longest for its client, of the address that has most of them; where all are being

@@ -92,6 +92,9 @@ pub struct ApplicationConfig {
     /// Whether its queries may be answered from the prediction cache.
     #[serde(default = "yes")]
     pub cache: bool,
+    /// Its part of a model that it shares with others.
+    #[serde(default = "one")]
+    pub weight: u32,
     /// The model it queries.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,

@@ -6,7 +6,7 @@ use std::path::Path;
 use toml::Value;
 use tracing_subscriber::EnvFilter;
 
-use clipper_domain::{BatchSize, InputType, LatencySlo, ModelName};
+use clipper_domain::{BatchSize, DEFAULT_OUTPUT_MAX_BYTES, InputType, LatencySlo, ModelName};
 
 /// The rule of one key.
 #[derive(Debug, Clone, Copy)]
@@ -30,6 +30,8 @@ pub enum Rule {
     RedisUrl,
     /// Any text.
     AnyText,
+    /// Any text that is not longer than a default output may be.
+    DefaultOutput,
     /// Any text but the empty one: a path, a program.
     Text,
     /// One of these words.
@@ -139,6 +141,7 @@ impl Rule {
                     .into()
             }
             Self::AnyText => "a text".into(),
+            Self::DefaultOutput => format!("a text of at most {DEFAULT_OUTPUT_MAX_BYTES} bytes"),
             Self::Text => "a text that is not empty".into(),
             Self::Choice(words) => format!("one of {}", words.join(", ")),
             Self::Filter => "a filter such as \"info\" or \"info,clipper::rpc=debug\"".into(),
@@ -200,7 +203,10 @@ impl Rule {
             Self::RedisUrl if !is_redis_url(text) => {
                 return Err(format!("expected {}", self.accepted()));
             }
-            Self::AnyText | Self::RedisUrl => true,
+            Self::DefaultOutput if text.len() > DEFAULT_OUTPUT_MAX_BYTES => {
+                return Err(format!("expected {}, not of {}", self.accepted(), text.len()));
+            }
+            Self::AnyText | Self::DefaultOutput | Self::RedisUrl => true,
             Self::Int { .. }
             | Self::Bool
             | Self::Slo

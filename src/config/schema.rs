@@ -7,7 +7,7 @@ use super::{
     ContainersConfig, HttpConfig, JournalConfig, LogConfig, ManagementConfig, MetricsConfig,
     RedisConfig, RpcConfig, ServingConfig,
 };
-use clipper_domain::{OnModelError, OnnxEngine};
+use clipper_domain::{OnModelError, OnnxEngine, Weight};
 
 /// One key of a table.
 #[derive(Debug)]
@@ -94,10 +94,11 @@ pub const APPLICATION_TABLES: &str = "application";
 pub const APPLICATION: &[Key] = &[
     needed("name", Rule::Name),
     needed("input_type", Rule::InputType),
-    needed("default_output", Rule::AnyText),
+    needed("default_output", Rule::DefaultOutput),
     needed("latency_slo_micros", Rule::Slo),
     key("on_model_error", Rule::Choice(OnModelError::NAMES)),
     key("cache", Rule::Bool),
+    key("weight", Rule::int(Weight::RANGE.0, Weight::RANGE.1, "parts")),
     key("model", Rule::Name),
     key("models", Rule::Names),
 ];

@@ -202,7 +202,8 @@ impl Deployer {
         let sent = container.send(run).await;
         sent.map_err(|_| "the container's connection ended".to_owned())?;
         ticket.filled().await;
-        Ok(ticket.close())
+        // Without bounds there is no excess.
+        Ok(ticket.close().map(|closed| closed.answers).unwrap_or_default())
     }
 }
 

@@ -7,7 +7,6 @@
 use std::convert::Infallible;
 use std::io::Write as _;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use actix_web::HttpResponse;
@@ -15,22 +14,14 @@ use actix_web::body::{BodySize, MessageBody};
 use actix_web::http::header;
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::budget::{Budget, Held};
 use super::errors::{self, ApiError, MODEL};
 use crate::actors::apps::prediction::{Answers, QueryAnswer};
+use clipper_scheduling::budget::Held;
 use clipper_scheduling::output::Output;
-
-/// Limits on answers.
-#[derive(Debug, Clone)]
-pub struct AnswerLimits {
-    /// The longest answer, bytes; above it 413.
-    pub max_bytes: usize,
-    /// All long answers under way; above it 503.
-    pub all: Arc<Budget>,
-}
+use clipper_scheduling::ticket::{AnswerBounds, Excess, UNCOUNTED_BYTES};
 
 /// An answer up to this is written at once, and not counted.
-const SHORT_BYTES: usize = 64 << 10;
+const SHORT_BYTES: usize = UNCOUNTED_BYTES;
 /// Bytes of one piece of a longer one.
 const PIECE_BYTES: usize = 32 << 10;
 /// Pieces in a row before others on the thread have their turn.
@@ -46,8 +37,30 @@ const AFTER_OUTPUT: &[u8] = b",\"default\":false}";
 ///
 /// # Errors
 /// 413 if it is over its limit, 503 if all answers together are over theirs.
-pub fn respond(answers: Answers, limits: &AnswerLimits) -> Result<HttpResponse, ApiError> {
-    Text(answers).respond(limits)
+pub fn respond(mut answers: Answers, bounds: &AnswerBounds) -> Result<HttpResponse, ApiError> {
+    let held = answers.held.take();
+    Text(answers).respond(held, bounds)
+}
+
+/// The refusal of an answer that has, or would have, so many bytes.
+#[must_use]
+pub fn too_much(excess: Excess, bytes: Option<usize>, bounds: &AnswerBounds) -> ApiError {
+    match excess {
+        Excess::OfOne => {
+            let (has, max) = (bytes.map(|bytes| format!("{bytes} bytes, ")), bounds.max_bytes);
+            let has = has.unwrap_or_default();
+            let cause = format!(
+                "The answer has {has}more than http.answer_max_bytes = {max}: ask for fewer \
+                 inputs at a time"
+            );
+            ApiError::new(errors::TOO_LARGE, cause)
+        }
+        Excess::InSum => {
+            let max = bounds.all.max_bytes();
+            let cause = format!("All answers under way are over http.answers_max_bytes = {max}");
+            ApiError::new(errors::OVERLOADED, cause)
+        }
+    }
 }
 
 /// The JSON text of answers, written a part at a time.
@@ -55,7 +68,7 @@ pub fn respond(answers: Answers, limits: &AnswerLimits) -> Result<HttpResponse, 
 struct Text(Answers);
 
 impl Text {
-    fn respond(self, limits: &AnswerLimits) -> Result<HttpResponse, ApiError> {
+    fn respond(self, held: Option<Held>, bounds: &AnswerBounds) -> Result<HttpResponse, ApiError> {
         let mut response = HttpResponse::Ok();
         response.insert_header((header::CONTENT_TYPE, "application/json"));
         // The length of a short one need not be known.
@@ -74,23 +87,12 @@ impl Text {
             }
             return Ok(response.body(json.freeze()));
         }
-        if bytes > limits.max_bytes {
-            let max = limits.max_bytes;
-            return Err(ApiError::new(
-                errors::TOO_LARGE,
-                format!(
-                    "The answer has {bytes} bytes, more than http.answer_max_bytes = {max}: ask \
-                     for fewer inputs at a time"
-                ),
-            ));
+        if bytes > bounds.max_bytes {
+            return Err(too_much(Excess::OfOne, Some(bytes), bounds));
         }
-        let mut held = limits.all.hold();
-        if !held.grow(bytes) {
-            let max = limits.all.max_bytes();
-            return Err(ApiError::new(
-                errors::OVERLOADED,
-                format!("All answers under way are over http.answers_max_bytes = {max}"),
-            ));
+        let mut held = held.unwrap_or_else(|| bounds.all.hold());
+        if !held.resize(bytes) {
+            return Err(too_much(Excess::InSum, None, bounds));
         }
         Ok(response.body(Streamed {
             text: self,
@@ -257,6 +259,7 @@ impl MessageBody for Streamed {
 
 #[cfg(test)]
 mod tests {
+    use clipper_scheduling::budget::Budget;
     use clipper_scheduling::ticket::DefaultReason;
     use futures_util::future::poll_fn;
 
@@ -267,11 +270,11 @@ mod tests {
     }
 
     fn answers(answers: Vec<QueryAnswer>) -> Text {
-        Text(Answers { answers: answers.into(), first_query_id: 9 })
+        Text(Answers { answers: answers.into(), first_query_id: 9, held: None })
     }
 
-    fn limits(max_bytes: usize, all: usize) -> AnswerLimits {
-        AnswerLimits { max_bytes, all: Budget::new(all) }
+    fn limits(max_bytes: usize, all: usize) -> AnswerBounds {
+        AnswerBounds { max_bytes, all: Budget::new(all) }
     }
 
     async fn text(response: HttpResponse) -> String {
@@ -290,12 +293,12 @@ mod tests {
     #[tokio::test]
     async fn answers_have_the_originals_form() {
         let limits = limits(1 << 20, 1 << 20);
-        let one = answers(vec![output("7")]).respond(&limits).unwrap();
+        let one = answers(vec![output("7")]).respond(None, &limits).unwrap();
         assert_eq!(text(one).await, r#"{"query_id":9,"output":7,"default":false}"#);
         let why = QueryAnswer::Error("no".into());
         let default = Output::from_text(b"-1").unwrap();
         let late = QueryAnswer::Default { output: default, reason: DefaultReason::Late };
-        let batch = answers(vec![output("7"), why, late]).respond(&limits).unwrap();
+        let batch = answers(vec![output("7"), why, late]).respond(None, &limits).unwrap();
         let expected = concat!(
             r#"{"batch_predictions":[{"query_id":9,"output":7,"default":false},"#,
             r#"{"query_id":10,"error":"Model error","cause":"no"},"#,
@@ -303,7 +306,7 @@ mod tests {
             r#""Failed to retrieve a prediction response within the specified latency SLO"}]}"#,
         );
         assert_eq!(text(batch).await, expected);
-        let none = answers(vec![]).respond(&limits).unwrap();
+        let none = answers(vec![]).respond(None, &limits).unwrap();
         assert_eq!(text(none).await, r#"{"batch_predictions":[]}"#);
     }
 
@@ -316,7 +319,7 @@ mod tests {
             let whole = answers(list);
             let mut expected = BytesMut::new();
             (0..whole.parts()).for_each(|part| whole.write(&mut expected, part));
-            let response = whole.respond(&limits).unwrap();
+            let response = whole.respond(None, &limits).unwrap();
             assert!(limits.all.used() >= n * 100_000);
             assert_eq!(text(response).await.as_bytes(), &expected[..], "{n}");
             assert_eq!(limits.all.used(), 0);
@@ -326,9 +329,9 @@ mod tests {
     #[test]
     fn an_answer_over_a_limit_is_refused_with_its_name() {
         let long = || answers(vec![output(&format!("\"{}\"", "x".repeat(100_000)))]);
-        let error = long().respond(&limits(99_999, 1 << 20)).unwrap_err();
+        let error = long().respond(None, &limits(99_999, 1 << 20)).unwrap_err();
         assert!(error.status == 413 && error.cause.contains("http.answer_max_bytes = 99999"));
-        let error = long().respond(&limits(1 << 20, 99_999)).unwrap_err();
+        let error = long().respond(None, &limits(1 << 20, 99_999)).unwrap_err();
         assert!(error.status == 503 && error.cause.contains("http.answers_max_bytes = 99999"));
     }
 }

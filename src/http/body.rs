@@ -9,11 +9,11 @@ use actix_web::http::header::CONTENT_LENGTH;
 use actix_web::web::{Bytes, BytesMut, Payload};
 use futures_util::{FutureExt as _, StreamExt as _};
 
-use super::budget::{Budget, Held};
 use super::errors::{self, ApiError};
 use super::serve::connection::Connection;
 use crate::config::HttpConfig;
 use clipper_clock::{self as clock, Instant};
+use clipper_scheduling::budget::{Budget, Held};
 
 /// A body over its limit, but by less than this factor, is read and thrown away, so that the
 /// client, still busy sending, sees the 413 and not a reset connection. A larger one is cut off.
@@ -46,27 +46,43 @@ impl From<&HttpConfig> for BodyLimits {
     }
 }
 
-/// A whole body. What it holds of the sum of all bodies is given back when it is dropped: not
-/// before its request has been answered, since its inputs live as long.
-#[derive(Debug)]
+/// Largest part of a body in memory: one that grew by being copied would hold up its worker.
+const PART_BYTES: usize = 256 << 10;
+
+/// A whole body, in the parts that it was read in. What it holds of the sum of all bodies is given
+/// back when it is dropped.
+#[derive(Debug, Default)]
 pub struct Body {
-    bytes: Bytes,
-    _held: Option<Held>,
+    parts: Vec<Bytes>,
+    bytes: usize,
+    held: Option<Held>,
 }
 
 impl Body {
-    /// The text, shared and not copied.
+    /// Its length.
     #[must_use]
-    pub fn bytes(&self) -> Bytes {
-        self.bytes.clone()
+    pub fn size(&self) -> usize {
+        self.bytes
     }
-}
 
-impl std::ops::Deref for Body {
-    type Target = [u8];
+    /// What it holds of the sum of all bodies, to be kept as long as anything made of it.
+    pub fn take_held(&mut self) -> Option<Held> {
+        self.held.take()
+    }
 
-    fn deref(&self) -> &[u8] {
-        &self.bytes
+    /// The text in one piece: copied, unless it came in one.
+    #[must_use]
+    pub fn join(self) -> Bytes {
+        let Self { parts, bytes, held: _held } = self;
+        if let [whole] = parts.as_slice() {
+            return whole.clone();
+        }
+        let mut whole = BytesMut::with_capacity(bytes);
+        // Each part is given back before the next one is copied.
+        for part in parts {
+            whole.extend_from_slice(&part);
+        }
+        whole.freeze()
     }
 }
 
@@ -125,7 +141,7 @@ pub async fn read(
     if let Some(connection) = connection {
         connection.body_read();
     }
-    Ok(pieces.join())
+    Ok(pieces.finish())
 }
 
 /// Reads and forgets the body of a request that is refused anyway, if it is small: the connection
@@ -157,7 +173,17 @@ async fn in_time(
     })
 }
 
-fn too_much_in_sum(limits: &BodyLimits) -> ApiError {
+/// 503 by `http.parse_threads`.
+#[must_use]
+pub fn too_crowded() -> ApiError {
+    let cause = "The bodies of others were parsed for as long as this one could wait \
+                 (http.parse_threads)";
+    ApiError::new(errors::OVERLOADED, cause)
+}
+
+/// 503 by `http.bodies_max_bytes`.
+#[must_use]
+pub fn too_much_in_sum(limits: &BodyLimits) -> ApiError {
     let max = limits.all.max_bytes();
     ApiError::new(
         errors::OVERLOADED,
@@ -168,8 +194,11 @@ fn too_much_in_sum(limits: &BodyLimits) -> ApiError {
 /// A body in the making. Most come in one piece, which is then passed on without a copy.
 #[derive(Default)]
 struct Pieces {
+    /// What came first, while there is nothing else.
     first: Bytes,
-    rest: BytesMut,
+    full: Vec<Bytes>,
+    last: BytesMut,
+    bytes: usize,
     held: Option<Held>,
 }
 
@@ -184,23 +213,82 @@ impl Pieces {
                 return false;
             }
         }
-        if self.first.is_empty() {
+        let is_first = self.bytes == 0;
+        self.bytes = received;
+        if is_first {
             self.first = piece;
-        } else {
-            if self.rest.is_empty() {
-                self.rest.extend_from_slice(&self.first);
-            }
-            self.rest.extend_from_slice(&piece);
+            return true;
         }
+        let first = std::mem::take(&mut self.first);
+        self.copy(&first);
+        self.copy(&piece);
         true
     }
 
-    fn join(self) -> Body {
-        let bytes = if self.rest.is_empty() { self.first } else { self.rest.freeze() };
-        Body { bytes, _held: self.held }
+    /// A piece of few bytes keeps a whole buffer of its connection: so pieces are copied.
+    fn copy(&mut self, mut piece: &[u8]) {
+        while !piece.is_empty() {
+            let room = self.last.capacity() - self.last.len();
+            let (fits, rest) = piece.split_at(piece.len().min(room));
+            self.last.extend_from_slice(fits);
+            piece = rest;
+            if !piece.is_empty() {
+                let full = std::mem::replace(
+                    &mut self.last,
+                    BytesMut::with_capacity(self.bytes.clamp(UNCOUNTED_BYTES, PART_BYTES)),
+                );
+                if !full.is_empty() {
+                    self.full.push(full.freeze());
+                }
+            }
+        }
+    }
+
+    fn finish(self) -> Body {
+        let Self { first, full: mut parts, last, bytes, held } = self;
+        let ends = [first, last.freeze()];
+        parts.extend(ends.into_iter().filter(|part| !part.is_empty()));
+        if parts.is_empty() {
+            parts.push(Bytes::new());
+        }
+        Body { parts, bytes, held }
     }
 }
 
 fn declared_bytes(request: &HttpRequest) -> Option<usize> {
     request.headers().get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits(all: usize) -> BodyLimits {
+        let all = Budget::new(all);
+        let long = Duration::from_secs(60);
+        BodyLimits { max_bytes: 16 << 20, idle: long, request: long, all }
+    }
+
+    #[test]
+    fn line_09a_a_body_is_read_in_parts_that_are_never_copied_again() {
+        let limits = limits(8 << 20);
+        let text: Vec<u8> = (0..3_000_000_u32).map(|n| b'a' + (n % 23) as u8).collect();
+        for piece_bytes in [1, 700, 30_000, 300_000, 3_000_000] {
+            let (mut pieces, mut received) = (Pieces::default(), 0);
+            for piece in text.chunks(piece_bytes) {
+                received += piece.len();
+                assert!(pieces.push(Bytes::copy_from_slice(piece), received, &limits));
+            }
+            assert_eq!(limits.all.used(), text.len());
+            let body = pieces.finish();
+            assert_eq!(body.size(), text.len());
+            let is_one = piece_bytes == text.len();
+            assert!(is_one || body.parts.iter().all(|part| part.len() <= PART_BYTES));
+            assert!(is_one || body.parts.len() <= text.len() / PART_BYTES + 6);
+            assert!(body.join() == text, "{piece_bytes}");
+            assert_eq!(limits.all.used(), 0);
+        }
+        assert_eq!(Pieces::default().finish().join(), "");
+        assert!(!Pieces::default().push(Bytes::from(text), 9_000_000, &limits));
+    }
 }

@@ -1,8 +1,11 @@
 //! The limits of queries, whatever protocol they come by.
 
-use super::answer::AnswerLimits;
+use std::sync::Arc;
+
 use super::body::BodyLimits;
 use super::parsing::Parsing;
+use crate::actors::plane::data_plane::DataPlane;
+use clipper_scheduling::ticket::AnswerBounds;
 
 /// What the handlers of all workers share.
 #[derive(Debug, Clone)]
@@ -10,9 +13,11 @@ pub struct QueryLimits {
     /// On bodies.
     pub bodies: BodyLimits,
     /// On answers.
-    pub answers: AnswerLimits,
+    pub answers: AnswerBounds,
     /// Inputs in one request; above it 413.
     pub inputs_max: usize,
     /// Where long bodies are parsed.
     pub parsing: Parsing,
+    /// Whose cache the inputs are looked up in.
+    pub plane: Arc<DataPlane>,
 }

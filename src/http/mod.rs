@@ -2,7 +2,6 @@
 
 pub mod answer;
 pub mod body;
-pub mod budget;
 pub mod errors;
 pub mod health;
 pub mod limits;

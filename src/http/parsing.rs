@@ -2,19 +2,24 @@
 //!
 //! One HTTP worker answers for many applications: while it parses a body of 16 MB, nobody else is
 //! answered (invariant P1). So a body that takes longer than `http.parse_slice_us` is parsed on
-//! one of a few threads of low priority, which the system shares among the bodies. How long it
-//! takes is known from the bodies before.
+//! one of a few threads of low priority. How long it takes is known from the bodies before. Bodies
+//! that take several slices have threads of their own, of lower priority still, so that the others
+//! do not wait behind them either.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
+use tokio::sync::Semaphore;
 
-use clipper_clock as clock;
+use clipper_clock::{self as clock, Instant};
 
-/// Of a thread of the pool, as of `nice`: whoever answers queries comes first.
-const NICENESS: i32 = 15;
+/// Of the threads, as of `nice`: whoever answers queries comes first, then bodies of a few slices.
+const NICENESS: i32 = 5;
+const NICENESS_LONGEST: i32 = 15;
+/// A body that takes so many slices is among the longest.
+const LONGEST_SLICES: u32 = 10;
 /// A thread of the pool ends after so long without work.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
@@ -55,35 +60,84 @@ impl Pace {
     }
 }
 
+/// Why a body has not been parsed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unparsed {
+    /// Others were before it for as long as it could wait.
+    Crowded,
+    /// The parser panicked, or the threads end.
+    Broken,
+}
+
 /// Where long bodies are parsed. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Parsing(Arc<Pool>);
 
 #[derive(Debug)]
 struct Pool {
-    /// Only for its blocking threads; `None` while it is dropped.
-    threads: Option<Runtime>,
+    long: Lane,
+    longest: Lane,
     slice: Duration,
     pace: Pace,
 }
 
-impl Parsing {
-    /// At most `threads` at a time; a body that is parsed within `slice` does not need them.
-    ///
-    /// # Errors
-    /// The system has no room for a runtime.
-    pub fn new(threads: usize, slice: Duration) -> std::io::Result<Self> {
+/// Threads of one priority.
+#[derive(Debug)]
+struct Lane {
+    /// Only for its blocking threads; `None` while it is dropped.
+    threads: Option<Runtime>,
+    free: Semaphore,
+}
+
+impl Lane {
+    fn new(threads: usize, niceness: i32) -> std::io::Result<Self> {
         let runtime = Builder::new_current_thread()
             .thread_name("http-parse")
             .max_blocking_threads(threads)
             .thread_keep_alive(KEEP_ALIVE)
-            .on_thread_start(|| {
-                if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
+            .on_thread_start(move || {
+                if let Err(error) = rustix::process::setpriority_process(None, niceness) {
                     tracing::debug!(%error, "a parsing thread keeps its priority");
                 }
             })
             .build()?;
-        Ok(Self(Arc::new(Pool { threads: Some(runtime), slice, pace: Pace::default() })))
+        Ok(Self { threads: Some(runtime), free: Semaphore::new(threads) })
+    }
+
+    /// What `work` gives and how long it took; it begins by `until`, or not at all.
+    async fn run<T: Send + 'static>(
+        &self,
+        until: Option<Instant>,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<(T, Duration), Unparsed> {
+        let free = self.free.acquire();
+        let free = match until {
+            Some(until) => {
+                tokio::time::timeout_at(until, free).await.map_err(|_| Unparsed::Crowded)?
+            }
+            None => free.await,
+        };
+        let _thread = free.map_err(|_| Unparsed::Broken)?;
+        let timed = move || {
+            let start = clock::now();
+            let done = work();
+            (done, clock::now().saturating_duration_since(start))
+        };
+        let done = self.threads.as_ref().ok_or(Unparsed::Broken)?.spawn_blocking(timed);
+        done.await.map_err(|_| Unparsed::Broken)
+    }
+}
+
+impl Parsing {
+    /// At most `threads` at a time of each priority; a body that is parsed within `slice` does not
+    /// need them.
+    ///
+    /// # Errors
+    /// The system has no room for a runtime.
+    pub fn new(threads: usize, slice: Duration) -> std::io::Result<Self> {
+        let long = Lane::new(threads, NICENESS)?;
+        let longest = Lane::new(threads, NICENESS_LONGEST)?;
+        Ok(Self(Arc::new(Pool { long, longest, slice, pace: Pace::default() })))
     }
 
     /// Whether a body of so many bytes is to be parsed here.
@@ -92,32 +146,38 @@ impl Parsing {
         bytes > self.0.pace.bytes_within(self.0.slice)
     }
 
-    /// Does other long work of requests there; `None`: it panicked, or the pool ends.
-    pub async fn aside<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> Option<T> {
-        self.0.threads.as_ref()?.spawn_blocking(work).await.ok()
+    fn lane(&self, bytes: usize) -> &Lane {
+        let is_longest = bytes > self.0.pace.bytes_within(self.0.slice * LONGEST_SLICES);
+        if is_longest { &self.0.longest } else { &self.0.long }
     }
 
-    /// Parses a body of so many bytes; `None`: the parser panicked, or the pool ends.
+    /// Parses a body of so many bytes; it waits for its turn until `until`.
+    ///
+    /// # Errors
+    /// See [`Unparsed`].
     pub async fn run<T: Send + 'static>(
         &self,
         bytes: usize,
+        until: Instant,
         parse: impl FnOnce() -> T + Send + 'static,
-    ) -> Option<T> {
-        let timed = move || {
-            let start = clock::now();
-            let parsed = parse();
-            (parsed, clock::now().saturating_duration_since(start))
-        };
-        let (parsed, took) = self.aside(timed).await?;
+    ) -> Result<T, Unparsed> {
+        let (parsed, took) = self.lane(bytes).run(Some(until), parse).await?;
         self.0.pace.observe(bytes, took);
-        Some(parsed)
+        Ok(parsed)
+    }
+
+    /// Does something else that takes long, about a body of so many bytes. Nothing is learnt from
+    /// the time that it takes. `None`: it panicked, or the threads end.
+    pub async fn aside<T: Send + 'static>(
+        &self,
+        bytes: usize,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        self.lane(bytes).run(None, work).await.ok().map(|(done, _)| done)
     }
 }
 
-impl Drop for Pool {
+impl Drop for Lane {
     fn drop(&mut self) {
         if let Some(threads) = self.threads.take() {
             // Not by waiting: this may be an HTTP worker's thread.
@@ -149,9 +209,35 @@ mod tests {
     #[tokio::test]
     async fn long_bodies_are_parsed_and_a_panic_is_only_theirs() {
         let parsing = Parsing::new(2, Duration::from_millis(1)).unwrap();
+        let soon = clock::now() + Duration::from_secs(60);
         assert!(parsing.is_long(1 << 20) && !parsing.is_long(100));
-        assert_eq!(parsing.run(3, || 7).await, Some(7));
-        assert_eq!(parsing.run(3, || -> u8 { panic!("a test") }).await, None);
-        assert_eq!(parsing.run(3, || 8).await, Some(8));
+        assert_eq!(parsing.run(3, soon, || 7).await, Ok(7));
+        assert_eq!(
+            parsing.run(3, soon, || -> u8 { panic!("a test") }).await,
+            Err(Unparsed::Broken)
+        );
+        assert_eq!(parsing.run(3, soon, || 8).await, Ok(8));
+        assert_eq!(parsing.aside(3, || 9).await, Some(9));
+    }
+
+    #[tokio::test]
+    async fn line_09a_nobody_waits_behind_the_longest_bodies_or_for_ever() {
+        let parsing = Parsing::new(1, Duration::from_millis(1)).unwrap();
+        let (go_on, wait) = std::sync::mpsc::channel::<()>();
+        let of_thread = parsing.clone();
+        let longest = tokio::spawn(async move {
+            let late = clock::now() + Duration::from_secs(60);
+            of_thread.run(16 << 20, late, move || wait.recv().is_ok()).await
+        });
+        while parsing.0.longest.free.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+        let soon = clock::now() + Duration::from_secs(60);
+        assert_eq!(parsing.run(100_000, soon, || 1).await, Ok(1), "a shorter one");
+        let at_once = clock::now();
+        assert_eq!(parsing.run(16 << 20, at_once, || 2).await, Err(Unparsed::Crowded));
+        go_on.send(()).unwrap();
+        assert_eq!(longest.await.unwrap(), Ok(true));
+        assert_eq!(parsing.run(16 << 20, soon, || 3).await, Ok(3));
     }
 }

@@ -2,10 +2,11 @@
 //! and the way to [`super::v2`].
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use actix::Addr;
 use actix_web::http::{Method, header};
-use actix_web::web::{self, Payload};
+use actix_web::web::{self, Bytes, Payload};
 use actix_web::{HttpRequest, HttpResponse, ResponseError as _};
 use percent_encoding::percent_decode_str;
 
@@ -13,6 +14,7 @@ use super::answer;
 use super::body::{self, Body};
 use super::errors::{self, ApiError, MODEL};
 use super::limits::QueryLimits;
+use super::parsing::Unparsed;
 use super::schema::rapidjson_phrase;
 use super::v2;
 use super::v2::state::V2;
@@ -24,12 +26,28 @@ use crate::actors::apps::prediction::QueryAnswer;
 use crate::actors::apps::router::{Route, Routes};
 use clipper_clock as clock;
 use clipper_domain::InputType;
+use clipper_scheduling::budget::Held;
 use clipper_scheduling::parse::{self, BodyError};
 
-const PREDICT_SCHEMA: &str = "\n  {\n   \"input\" := [double] | [int] | [string] | [byte] | \
-                              [float],\n  }\n";
-const UPDATE_SCHEMA: &str = "\n  {\n   \"uid\" := string,\n   \"input\" := [double] | [int] | \
-                             [string] | [byte] | [float],\n   \"label\" := double\n  }\n";
+/// What an endpoint expects of an application with this input type.
+fn schema(verb: Verb, input_type: InputType) -> String {
+    let input = match input_type {
+        InputType::Doubles => "[double]",
+        InputType::Floats => "[float]",
+        InputType::Integers => "[int]",
+        InputType::Strings => "string",
+        InputType::Bytes => "string (base64)",
+    };
+    match verb {
+        Verb::Predict => format!(
+            "\n  {{\n   \"input\" := {input},\n   \"input_batch\" := [{input}] (instead of input, \
+             for several),\n   \"version\" := string (optional)\n  }}\n"
+        ),
+        Verb::Update => format!(
+            "\n  {{\n   \"uid\" := int,\n   \"input\" := {input},\n   \"label\" := double\n  }}\n"
+        ),
+    }
+}
 
 /// What the handlers of one worker share.
 #[derive(Clone)]
@@ -111,8 +129,8 @@ async fn dispatch(
     };
     let body = body::read(&request, payload, &frontend.limits.bodies).await?;
     match verb {
-        Verb::Predict => predict(&app, &body, &frontend.limits).await,
-        Verb::Update => update(&app, &body, &frontend.limits).await,
+        Verb::Predict => predict(&app, body, &frontend.limits).await,
+        Verb::Update => update(&app, body, &frontend.limits).await,
     }
 }
 
@@ -120,76 +138,115 @@ fn restarting<E>(_: E) -> ApiError {
     ApiError::unavailable("The application's actor is being restarted")
 }
 
-/// The body as the application's actor takes it: a long one is parsed first, elsewhere. Refusals
-/// are put into words there too, since that reads the body again.
+/// A body as the application's actor takes it.
+struct Prepared<T> {
+    body: RequestBody<T>,
+    /// The text, where it has not been parsed yet: a refusal reads it again.
+    text: Bytes,
+    /// Its part of the sum of all bodies, until the request is answered: what was made of it lives
+    /// as long.
+    _held: Option<Held>,
+}
+
+/// A long body is parsed first, elsewhere. Refusals are put into words there too, since that reads
+/// the body again.
 async fn prepare<T: Send + 'static>(
     app: &Addr<App>,
-    body: &Body,
+    mut body: Body,
     limits: &QueryLimits,
     parse: impl FnOnce(&[u8], InputType) -> Result<T, ApiError> + Send + 'static,
-) -> Result<RequestBody<T>, ApiError> {
-    let text = body.bytes();
-    if !limits.parsing.is_long(text.len()) {
-        return Ok(RequestBody::Text(text));
+) -> Result<Prepared<T>, ApiError> {
+    let held = body.take_held();
+    if !limits.parsing.is_long(body.size()) {
+        let text = body.join();
+        return Ok(Prepared { body: RequestBody::Text(text.clone()), text, _held: held });
     }
     let facts = app.send(AskFacts).await.map_err(restarting)?;
-    let input_type = facts.spec.input_type;
-    match limits.parsing.run(text.len(), move || parse(&text, input_type)).await {
-        Some(Ok(parsed)) => Ok(RequestBody::Parsed(Box::new(parsed))),
-        Some(Err(error)) => {
+    let (input_type, bytes) = (facts.spec.input_type, body.size());
+    let deadline = clock::now() + facts.spec.latency_slo.as_duration();
+    let all = limits.bodies.clone();
+    let parse = move || {
+        let text = body.join();
+        // Numbers may take more room than their text.
+        let inputs = parse::input_bytes_max(&text, input_type);
+        let mut held = held.unwrap_or_else(|| all.all.hold());
+        if !held.resize(inputs.max(bytes)) {
+            return Err(body::too_much_in_sum(&all));
+        }
+        let parsed = parse(&text, input_type)?;
+        drop(text);
+        // Less is always granted.
+        let _ = held.resize(inputs);
+        Ok((parsed, held))
+    };
+    match limits.parsing.run(bytes, deadline, parse).await {
+        Ok(Ok((parsed, held))) => {
+            let body = RequestBody::Parsed(Box::new(parsed));
+            Ok(Prepared { body, text: Bytes::new(), _held: Some(held) })
+        }
+        Ok(Err(error)) => {
             facts.metrics.rejected();
             Err(error)
         }
-        None => Err(ApiError::unavailable("The body could not be parsed")),
+        Err(Unparsed::Crowded) => {
+            facts.metrics.rejected();
+            Err(body::too_crowded())
+        }
+        Err(Unparsed::Broken) => Err(ApiError::unavailable("The body could not be parsed")),
     }
 }
 
 async fn predict(
     app: &Addr<App>,
-    body: &Body,
+    body: Body,
     limits: &QueryLimits,
 ) -> Result<HttpResponse, ApiError> {
-    let arrived = clock::now();
-    let inputs_max = limits.inputs_max;
+    let (arrived, bounds) = (clock::now(), &limits.answers);
+    let (inputs_max, plane) = (limits.inputs_max, Arc::clone(&limits.plane));
     let parse = move |text: &[u8], input_type| {
-        parse::predict_body(text, input_type, inputs_max)
-            .map_err(|error| explain(QueryRefused::Body(error), text))
+        let mut parsed = parse::predict_body(text, input_type, inputs_max)
+            .map_err(|error| explain(QueryRefused::Body(error, input_type), text))?;
+        parsed.digests = parsed.inputs.iter().map(|input| plane.cache.digest(input)).collect();
+        Ok(parsed)
     };
-    let prepared = prepare(app, body, limits, parse).await?;
+    let Prepared { body, text, _held } = prepare(app, body, limits, parse).await?;
     let prediction = app
-        .send(Predict { body: prepared, arrived, within: None })
+        .send(Predict { body, arrived, within: None })
         .await
         .map_err(restarting)?
-        .map_err(|refused| explain(refused, body))?;
+        .map_err(|refused| explain(refused, &text))?;
     let answers = prediction.answers().await;
+    let answers = answers.map_err(|excess| answer::too_much(excess, None, bounds))?;
     if let [QueryAnswer::Error(why)] = answers.answers.as_slice() {
         return Err(ApiError::new(MODEL, &**why));
     }
-    answer::respond(answers, &limits.answers)
+    answer::respond(answers, bounds)
 }
 
 async fn update(
     app: &Addr<App>,
-    body: &Body,
+    body: Body,
     limits: &QueryLimits,
 ) -> Result<HttpResponse, ApiError> {
     let parse = |text: &[u8], input_type| {
         // The original refuses feedback in plain text.
-        Ok(parse::update_body(text, input_type).map_err(|error| cause(&error, text, UPDATE_SCHEMA)))
+        let parsed = parse::update_body(text, input_type);
+        Ok(parsed.map_err(|error| cause(&error, text, &schema(Verb::Update, input_type))))
     };
     let refuse = |text: String| {
         Ok(HttpResponse::BadRequest()
             .insert_header((header::CONTENT_TYPE, "text/plain; charset=utf-8"))
             .body(text))
     };
-    let prepared = match prepare(app, body, limits, parse).await? {
+    let Prepared { body, text, _held } = prepare(app, body, limits, parse).await?;
+    let body = match body {
         RequestBody::Text(text) => RequestBody::Text(text),
         RequestBody::Parsed(parsed) => match *parsed {
             Ok(parsed) => RequestBody::Parsed(Box::new(parsed)),
             Err(text) => return refuse(text),
         },
     };
-    match app.send(Update { body: prepared }).await.map_err(restarting)? {
+    match app.send(Update { body }).await.map_err(restarting)? {
         Ok(Recorded(kept)) => {
             let restarted = |_| ApiError::unavailable("The owner of feedback is being restarted");
             kept.await.map_err(restarted)?;
@@ -197,18 +254,22 @@ async fn update(
                 .insert_header((header::CONTENT_TYPE, "text/plain; charset=utf-8"))
                 .body("Feedback received? 1"))
         }
-        Err(QueryRefused::Body(error)) => refuse(cause(&error, body, UPDATE_SCHEMA)),
-        Err(refused) => Err(explain(refused, body)),
+        Err(QueryRefused::Body(error, input_type)) => {
+            refuse(cause(&error, &text, &schema(Verb::Update, input_type)))
+        }
+        Err(refused) => Err(explain(refused, &text)),
     }
 }
 
 fn explain(refused: QueryRefused, body: &[u8]) -> ApiError {
     match refused {
-        QueryRefused::Body(BodyError::TooManyInputs(max)) => ApiError::new(
+        QueryRefused::Body(BodyError::TooManyInputs(max), _) => ApiError::new(
             errors::TOO_LARGE,
             format!("More than {max} inputs in one request (serving.request_inputs_max)"),
         ),
-        QueryRefused::Body(error) => ApiError::json(cause(&error, body, PREDICT_SCHEMA)),
+        QueryRefused::Body(error, input_type) => {
+            ApiError::json(cause(&error, body, &schema(Verb::Predict, input_type)))
+        }
         QueryRefused::Version(text) => ApiError::query(text),
         QueryRefused::Busy => {
             ApiError::too_many("Too many queries are being answered (serving.inflight_queries_max)")
@@ -221,7 +282,9 @@ fn explain(refused: QueryRefused, body: &[u8]) -> ApiError {
 
 fn cause(error: &BodyError, body: &[u8], schema: &str) -> String {
     let what = match error {
-        BodyError::NotAnObject => return "JSON schema invalid".to_owned(),
+        BodyError::NotAnObject(found) => {
+            format!("Type mismatch! The body expected type Object but found type {found}")
+        }
         BodyError::Syntax(error) => {
             format!("JSON parse error: {}\n", rapidjson_phrase(error, body))
         }

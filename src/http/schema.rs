@@ -1,10 +1,10 @@
 //! JSON bodies to typed members, with the error texts that clients of the original know.
 //!
-//! The spacing of those texts is odd in places (`Stringbut found`); it is kept because clients show
-//! and match them. A body is not turned into a tree: members stay slices of it until asked for, so
+//! Only its spacing (`Stringbut found`) is not kept. A body is not turned into a tree: members stay slices of it until asked for, so
 //! that memory stays near the size of the body whatever it holds.
 
 use std::borrow::Cow;
+use std::str::FromStr;
 
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
@@ -28,7 +28,7 @@ pub enum SchemaError {
     #[error("JSON object does not have required key: {0}")]
     Missing(&'static str),
     /// A member of another type.
-    #[error("Type mismatch! JSON key {key} expected type {expected}but found type {found}")]
+    #[error("Type mismatch! JSON key {key} expected type {expected} but found type {found}")]
     Type {
         /// The member.
         key: &'static str,
@@ -46,11 +46,27 @@ pub enum SchemaError {
         found: &'static str,
     },
     /// A number of another kind, such as 1.5 for an int.
-    #[error("PredictionData of type Number is not of type {0}")]
-    NumberKind(&'static str),
+    #[error(
+        "Type mismatch! JSON key {key} expected a whole number of {bits} bits but found {found}"
+    )]
+    NumberKind {
+        /// The member.
+        key: &'static str,
+        /// The size of what was wanted.
+        bits: u32,
+        /// The number, its beginning if it is long.
+        found: String,
+    },
     /// An element of an array of another type.
-    #[error("Array input of type {found} is not of type {expected}")]
+    #[error(
+        "Type mismatch! JSON key {key}, element {index}, expected type {expected} but found type \
+         {found}"
+    )]
     Element {
+        /// The member.
+        key: &'static str,
+        /// Its place in the array.
+        index: usize,
         /// What it is.
         found: &'static str,
         /// What was wanted.
@@ -191,11 +207,11 @@ impl<'a> Object<'a> {
         let array = self.typed(key, "Array")?;
         let elements: Vec<&'a RawValue> =
             serde_json::from_str(array.get()).map_err(|error| self.syntax(array, &error))?;
-        let text = |element| match type_name(element) {
+        let text = |(index, element)| match type_name(element) {
             "String" => self.decode(element),
-            found => Err(SchemaError::Element { found, expected: "string" }),
+            found => Err(SchemaError::Element { key, index, found, expected: "String" }),
         };
-        elements.into_iter().map(text).collect()
+        elements.into_iter().enumerate().map(text).collect()
     }
 
     /// A true or false member.
@@ -215,8 +231,7 @@ impl<'a> Object<'a> {
     /// # Errors
     /// It is missing, of another type, has a fraction or exponent, or does not fit.
     pub fn int(&self, key: &'static str) -> Result<i32, SchemaError> {
-        let number = self.integer(key)?;
-        i32::try_from(number).map_err(|_| SchemaError::NumberKind("int"))
+        self.whole(key, i32::BITS)
     }
 
     /// A whole number of 64 bits.
@@ -224,8 +239,15 @@ impl<'a> Object<'a> {
     /// # Errors
     /// As for [`Self::int`].
     pub fn integer(&self, key: &'static str) -> Result<i64, SchemaError> {
+        self.whole(key, i64::BITS)
+    }
+
+    fn whole<T: FromStr>(&self, key: &'static str, bits: u32) -> Result<T, SchemaError> {
         let number = self.typed(key, "Number")?.get();
-        number.parse().map_err(|_| SchemaError::NumberKind("int"))
+        number.parse().map_err(|_| {
+            let found = number.chars().take(NUMBER_SHOWN_MAX).collect();
+            SchemaError::NumberKind { key, bits, found }
+        })
     }
 
     fn decode(&self, text: &'a RawValue) -> Result<Cow<'a, str>, SchemaError> {
@@ -242,6 +264,9 @@ impl<'a> Object<'a> {
         SchemaError::Syntax(at(phrase, before + offset))
     }
 }
+
+/// Characters of a number that an error repeats.
+const NUMBER_SHOWN_MAX: usize = 32;
 
 const JSON_SPACE: [char; 4] = [' ', '\t', '\n', '\r'];
 
@@ -470,11 +495,18 @@ mod tests {
         assert_eq!(object.strings("l").unwrap(), ["x", "y"]);
         assert_eq!(object.integer("big"), Ok(3_000_000_000));
         let texts = [
-            (object.int("big").unwrap_err(), "PredictionData of type Number is not of type int"),
-            (object.int("f").unwrap_err(), "PredictionData of type Number is not of type int"),
+            (
+                object.int("big").unwrap_err(),
+                "Type mismatch! JSON key big expected a whole number of 32 bits but found \
+                 3000000000",
+            ),
+            (
+                object.int("f").unwrap_err(),
+                "Type mismatch! JSON key f expected a whole number of 32 bits but found 1.0",
+            ),
             (
                 object.int("s").unwrap_err(),
-                "Type mismatch! JSON key s expected type Numberbut found type String",
+                "Type mismatch! JSON key s expected type Number but found type String",
             ),
             (
                 object.bool("i").unwrap_err(),
@@ -482,7 +514,7 @@ mod tests {
             ),
             (
                 object.strings("mixed").unwrap_err(),
-                "Array input of type Null is not of type string",
+                "Type mismatch! JSON key mixed, element 1, expected type String but found type Null",
             ),
             (object.string("none").unwrap_err(), "JSON object does not have required key: none"),
         ];

@@ -20,7 +20,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::field::MakeExt as _;
 use tracing_subscriber::fmt::format;
 
-use self::sink::Sink;
+use self::sink::{JsonLines, Sink};
 use crate::config::{LogConfig, LogFormat};
 
 /// Where lines go, from [`init`] on.
@@ -66,7 +66,9 @@ pub fn init(config: &LogConfig) -> Result<(), String> {
             });
             lines.fmt_fields(fields.delimited(" ")).try_init()
         }
-        LogFormat::Json => lines.json().flatten_event(true).try_init(),
+        LogFormat::Json => {
+            lines.json().flatten_event(true).with_writer(JsonLines(sink.clone())).try_init()
+        }
     }
     .map_err(|error| format!("logs: {error}"))?;
     log_panics();

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use clipper_domain::printable::printable_json;
 use parking_lot::{Condvar, Mutex};
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -169,6 +170,36 @@ impl Write for &Sink {
     }
 }
 
+/// Of lines that are JSON, which leaves characters as they are that turn the direction of writing.
+#[derive(Debug, Clone)]
+pub struct JsonLines(pub Sink);
+
+/// One of these lines.
+#[derive(Debug)]
+pub struct JsonLine<'sink>(&'sink Sink);
+
+impl Write for JsonLine<'_> {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        match std::str::from_utf8(line) {
+            Ok(text) => self.0.push(printable_json(text).as_bytes()),
+            Err(_) => self.0.push(line),
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'sink> MakeWriter<'sink> for JsonLines {
+    type Writer = JsonLine<'sink>;
+
+    fn make_writer(&'sink self) -> Self::Writer {
+        JsonLine(&self.0)
+    }
+}
+
 impl<'sink> MakeWriter<'sink> for Sink {
     type Writer = &'sink Sink;
 
@@ -216,6 +247,15 @@ mod tests {
         sink.write_to(Output { gate, taken }, move |n| told.push(format!("lost {n}\n").as_bytes()))
             .unwrap();
         (sink, lost, open, seen)
+    }
+
+    #[test]
+    fn line_11b_json_lines_have_no_character_that_deceives() {
+        let (sink, _, open, seen) = sink(1_000);
+        let lines = JsonLines(sink);
+        lines.make_writer().write_all("{\"a\":\"x\u{202e}y\"}\n".as_bytes()).unwrap();
+        open.send(true).unwrap();
+        assert_eq!(seen.recv_timeout(PATIENCE).unwrap(), b"{\"a\":\"x\\u202ey\"}\n");
     }
 
     #[test]

@@ -21,9 +21,7 @@ use crate::actors::pool::container_pool::ContainerPool;
 use crate::actors::pool::list::ContainerList;
 use crate::config::{Config, Deploy, HttpConfig};
 use crate::deploy::Deployer;
-use crate::http::answer::AnswerLimits;
 use crate::http::body::BodyLimits;
-use crate::http::budget::Budget;
 use crate::http::health::{self, Condition, Readiness};
 use crate::http::limits::QueryLimits;
 use crate::http::management::ManagementState;
@@ -50,6 +48,13 @@ pub(super) struct Frontends {
     pub(super) pool: Kept<ContainerPool>,
 }
 
+/// How bodies are read, of all frontends together.
+#[derive(Clone)]
+struct Reading {
+    bodies: BodyLimits,
+    parsing: Parsing,
+}
+
 impl Frontends {
     /// The query frontend, the management frontend and the metrics port, serving.
     pub(super) fn start(self, config: &Config, sockets: Sockets) -> Result<Vec<Frontend>, String> {
@@ -58,10 +63,13 @@ impl Frontends {
         let (query_addr, management_addr) = (addr(&query)?, addr(&management)?);
         let (metrics_addr, rpc_addr) = (addr(&metrics)?, addr(&rpc)?);
         let acceptor = Arbiter::new().handle();
-        let bodies = BodyLimits::from(&config.http);
+        let slice = Duration::from_micros(config.http.parse_slice_us);
+        let parsing = Parsing::new(config.http.parse_threads, slice)
+            .map_err(|error| format!("threads for parsing: {error}"))?;
+        let reading = Reading { bodies: BodyLimits::from(&config.http), parsing };
         let serving = vec![
-            self.query(config, query, &acceptor, bodies.clone())?,
-            self.management(config, management, &acceptor, bodies),
+            self.query(config, query, &acceptor, reading.clone()),
+            self.management(config, management, &acceptor, reading),
             self.metrics(&config.http, metrics, &acceptor),
         ];
         info!(
@@ -79,11 +87,11 @@ impl Frontends {
         config: &Config,
         socket: TcpListener,
         acceptor: &ArbiterHandle,
-        bodies: BodyLimits,
-    ) -> Result<Frontend, String> {
+        reading: Reading,
+    ) -> Frontend {
         let http = &config.http;
         let workers = process::http_workers(http);
-        let limits = self.query_limits(config, bodies)?;
+        let limits = self.query_limits(config, reading);
         let starting = Arc::new(AtomicUsize::new(workers));
         let (plane, catalog) = (Arc::clone(&self.plane), self.catalog.clone());
         let (feedback, view) = (self.feedback.clone(), self.view.clone());
@@ -92,7 +100,7 @@ impl Frontends {
         let counts = Arc::clone(&self.plane.metrics.http.query);
         // Who leaves while a query waits does not want its answer.
         let options = Options { workers, abandons: true, ..Options::new(http, counts) };
-        Ok(Frontend::start(&options, socket, acceptor, move |app| {
+        Frontend::start(&options, socket, acceptor, move |app| {
             watchdog.watch("http", Arbiter::current());
             let routes = Routes::default();
             let (starting, ready) = (Arc::clone(&starting), Arc::clone(&readiness));
@@ -120,21 +128,18 @@ impl Frontends {
             app.configure(metrics_pages::configure_query(Arc::clone(&plane.metrics)))
                 .configure(health::configure(Arc::clone(&readiness)))
                 .configure(query::configure(v2));
-        }))
+        })
     }
 
-    fn query_limits(&self, config: &Config, bodies: BodyLimits) -> Result<QueryLimits, String> {
-        let http = &config.http;
-        let slice = Duration::from_micros(http.parse_slice_us);
-        let parsing = Parsing::new(http.parse_threads, slice)
-            .map_err(|error| format!("threads for parsing: {error}"))?;
-        let answers = AnswerLimits {
-            max_bytes: http.answer_max_bytes,
-            all: Budget::new(http.answers_max_bytes),
-        };
-        let (all_bodies, all_answers) = (Arc::clone(&bodies.all), Arc::clone(&answers.all));
+    fn query_limits(&self, config: &Config, reading: Reading) -> QueryLimits {
+        let Reading { bodies, parsing } = reading;
+        let (all_bodies, all_answers) =
+            (Arc::clone(&bodies.all), Arc::clone(&self.plane.answers.all));
         self.plane.metrics.http.watch_bytes(move || all_bodies.used(), move || all_answers.used());
-        Ok(QueryLimits { bodies, answers, inputs_max: config.serving.request_inputs_max, parsing })
+        let plane = Arc::clone(&self.plane);
+        let inputs_max = config.serving.request_inputs_max;
+        let answers = plane.answers.clone();
+        QueryLimits { bodies, answers, inputs_max, parsing, plane }
     }
 
     fn management(
@@ -142,7 +147,7 @@ impl Frontends {
         config: &Config,
         socket: TcpListener,
         acceptor: &ArbiterHandle,
-        limits: BodyLimits,
+        Reading { bodies: limits, parsing }: Reading,
     ) -> Frontend {
         let deployer = Arc::new(Deployer {
             plane: Arc::clone(&self.plane),
@@ -153,7 +158,11 @@ impl Frontends {
             running: AtomicUsize::new(0),
         });
         let allowed = &config.management;
-        let deploy = DeployState { deployer, readiness: Arc::clone(&self.readiness) };
+        let deploy = DeployState {
+            deployer,
+            readiness: Arc::clone(&self.readiness),
+            parsing: parsing.clone(),
+        };
         let deploy = deploy::configure(deploy, limits.clone());
         let state = ManagementState {
             metadata: Arc::new(Writer {
@@ -165,6 +174,7 @@ impl Frontends {
             states: self.states.clone(),
             metrics: metrics_pages::by_preference(Arc::clone(&self.plane.metrics)),
             readiness: Arc::clone(&self.readiness),
+            parsing,
         };
         let rest = management::configure(state, limits);
         let counts = Arc::clone(&self.plane.metrics.http.management);

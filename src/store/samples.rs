@@ -8,7 +8,7 @@ use super::projection::Catalog;
 use clipper_domain::{
     AppName, AppSpec, AppUpdate, BatchSize, Command, DEFAULT_POLICY, Deployment, InputType,
     LatencySlo, ModelId, ModelName, ModelSpec, ModelVersion, OldReplicas, OnModelError, OnnxEngine,
-    PolicyParameters, PolicySpec, Replicas, Runtime,
+    PolicyParameters, PolicySpec, Replicas, Runtime, Weight,
 };
 
 /// An application name.
@@ -37,6 +37,7 @@ pub(crate) fn app(name: &str, input_type: InputType) -> AppSpec {
         latency_slo: LatencySlo::from_micros(100_000).unwrap(),
         on_model_error: OnModelError::Default,
         cache: true,
+        weight: Weight::default(),
     }
 }
 

@@ -133,6 +133,45 @@ fn line_04_an_application_that_asks_little_is_served_beside_one_that_floods() {
 }
 
 #[test]
+fn line_04_a_larger_weight_is_a_larger_part_of_a_shared_model() {
+    let server = Server::start();
+    server.serve("heavy", "doubles", 500_000);
+    server.manage("update_app", &json!({"name": "heavy", "weight": 4}));
+    server.add_app("light", "doubles", "-1", 500_000);
+    server.link("light", "heavy");
+    let shown = server.manage("get_application", &json!({"name": "heavy"}));
+    assert!(shown.contains("\"weight\":4"), "{shown}");
+    let shown = server.manage("get_application", &json!({"name": "light"}));
+    assert!(!shown.contains("weight"), "{shown}");
+    let refused = server.admin("update_app", &json!({"name": "light", "weight": 101}));
+    assert!(refused.status == 400 && refused.text().contains("1 to 100"), "{}", refused.text());
+    let _replica = Container::serving(&server, "heavy", &["--input-ms", "10", "--quiet"]);
+    for warm in 0..30 {
+        ask(&server, "heavy", f64::from(warm) + 0.25);
+    }
+    let end = Instant::now() + Duration::from_secs(8);
+    let flood = |app: &'static str, first: u32| {
+        let addr = server.query;
+        thread::spawn(move || {
+            let (mut next, mut answered) = (first, 0);
+            while Instant::now() < end {
+                let batch: Vec<_> = (0..100).map(|n| [next + n]).collect();
+                next += 100;
+                let body = json!({ "input_batch": batch }).to_string();
+                let path = format!("/{app}/predict");
+                let answer = http::call(addr, "POST", &path, body.as_bytes()).unwrap();
+                answered += answer.text().matches("\"default\":false").count();
+            }
+            answered
+        })
+    };
+    let (heavy, light) = (flood("heavy", 1_000), flood("light", 1_000_000));
+    let (heavy, light) = (heavy.join().unwrap(), light.join().unwrap());
+    println!("weight 4: {heavy} answered, weight 1: {light}");
+    assert!(light > 0 && heavy > 2 * light, "{heavy} beside {light}");
+}
+
+#[test]
 fn line_05a_a_batch_whose_answer_is_too_large_is_split() {
     let server = Server::with_config(
         "[rpc]\nmessage_max_bytes = 100000\nframe_max_bytes = 100000\n\

@@ -7,9 +7,11 @@ mod draining;
 #[cfg(feature = "onnx")]
 mod engine;
 mod http;
+mod large;
 mod logs;
 mod metadata;
 mod neighbours;
+mod printed;
 mod processes;
 mod python;
 mod redis;

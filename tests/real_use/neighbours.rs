@@ -19,6 +19,7 @@ use serde_json::Value;
 
 use crate::e2e::support::{descendants_of, is_running, python, signal};
 use crate::support::served::{Http, Served, until};
+use crate::support::size;
 
 /// The latency objective, and what an answer may take beyond it.
 const SLO: Duration = Duration::from_millis(250);
@@ -70,10 +71,6 @@ struct Seen {
     late: AtomicU64,
     slowest_us: AtomicU64,
     stop: AtomicBool,
-}
-
-fn size(variable: &str, default: usize) -> usize {
-    std::env::var(variable).map_or(default, |text| text.parse().unwrap())
 }
 
 /// The server, and what ends the reading of its log.
@@ -216,8 +213,8 @@ fn inflict(server: &Served, folder: &Path, fault: Fault, nth: usize) {
 
 #[test]
 fn faults_of_every_kind_cross_nothing_and_lose_nothing() {
-    let faults = size("CLIPPER_CHAOS_FAULTS", 12);
-    let requests = size("CLIPPER_CHAOS_REQUESTS", 8_000);
+    let faults = size("CLIPPER_CHAOS_FAULTS", 12, 300);
+    let requests = size("CLIPPER_CHAOS_REQUESTS", 8_000, 400_000);
     let full = faults >= 300;
     let folder = tempfile::tempdir().unwrap();
     let (server, deaf) = start(folder.path());

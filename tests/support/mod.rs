@@ -3,14 +3,19 @@
 pub mod container_server;
 pub mod served;
 
-/// The size of a test: that which the variable says, the full one where `CLIPPER_TEST_FULL` is set,
-/// else a quick one.
+/// What says that every test takes its full size: minutes, and figures that are worth something.
+const FULL: &str = "CLIPPER_TEST_FULL";
+
+/// Whether tests take their full sizes, and assert what a busy machine cannot keep.
+pub fn is_full() -> bool {
+    std::env::var_os(FULL).is_some()
+}
+
+/// The size that this variable gives, else the full or the quick one. `scripts/full-size.sh` reads
+/// what is printed.
 pub fn size(variable: &str, quick: usize, full: usize) -> usize {
-    let size = match std::env::var(variable) {
-        Ok(text) => text.parse().unwrap(),
-        Err(_) if std::env::var_os("CLIPPER_TEST_FULL").is_some() => full,
-        Err(_) => quick,
-    };
+    let given = std::env::var(variable).ok();
+    let size = given.map_or(if is_full() { full } else { quick }, |text| text.parse().unwrap());
     println!("size {variable}={size}");
     size
 }

@@ -9,6 +9,19 @@ use super::{AppName, InputType};
 /// Longest default output, bytes: each answer without a model's output carries it.
 pub const DEFAULT_OUTPUT_MAX_BYTES: usize = 64 << 10;
 
+/// The text, if it may be a default output.
+///
+/// # Errors
+/// It has more than [`DEFAULT_OUTPUT_MAX_BYTES`].
+pub fn default_output(text: String) -> Result<String, String> {
+    match text.len() {
+        bytes if bytes > DEFAULT_OUTPUT_MAX_BYTES => Err(format!(
+            "The default output has {bytes} bytes; at most {DEFAULT_OUTPUT_MAX_BYTES} are kept"
+        )),
+        _ => Ok(text),
+    }
+}
+
 /// The policy every application starts with: query the linked model, else the default output.
 pub const DEFAULT_POLICY: &str = "DefaultOutputSelectionPolicy";
 
@@ -116,6 +129,50 @@ impl PolicySpec {
     }
 }
 
+/// An application's part, in overload, of the time of a model that it shares with others, compared
+/// with their parts: 1 to 100.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "i64", into = "i64")]
+pub struct Weight(u8);
+
+impl Weight {
+    /// The least and the most.
+    pub const RANGE: (i64, i64) = (1, 100);
+
+    /// As a number.
+    #[must_use]
+    pub fn get(self) -> u32 {
+        u32::from(self.0)
+    }
+
+    /// Whether it is what every application has that does not say.
+    #[must_use]
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl Default for Weight {
+    fn default() -> Self {
+        Self(1)
+    }
+}
+
+impl TryFrom<i64> for Weight {
+    type Error = String;
+    fn try_from(number: i64) -> Result<Self, String> {
+        let (min, max) = Self::RANGE;
+        let weight = u8::try_from(number).ok().filter(|_| (min..=max).contains(&number));
+        weight.map(Self).ok_or_else(|| format!("weight must be {min} to {max}, not {number}"))
+    }
+}
+
+impl From<Weight> for i64 {
+    fn from(weight: Weight) -> i64 {
+        i64::from(weight.0)
+    }
+}
+
 /// The definition of one application.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AppSpec {
@@ -139,6 +196,9 @@ pub struct AppSpec {
     /// Whether its queries may be answered by what an earlier equal query was answered.
     #[serde(default = "cached", skip_serializing_if = "is_cached")]
     pub cache: bool,
+    /// Its part of a model that it shares.
+    #[serde(default, skip_serializing_if = "Weight::is_default")]
+    pub weight: Weight,
 }
 
 impl AppSpec {
@@ -179,13 +239,22 @@ pub struct AppUpdate {
     pub on_model_error: Option<OnModelError>,
     /// Whether its queries may be answered from the cache.
     pub cache: Option<bool>,
+    /// Its part of a model that it shares.
+    pub weight: Option<Weight>,
 }
 
 impl AppUpdate {
     /// A change of nothing yet.
     #[must_use]
     pub fn of(name: AppName) -> Self {
-        Self { name, default_output: None, latency_slo: None, on_model_error: None, cache: None }
+        Self {
+            name,
+            default_output: None,
+            latency_slo: None,
+            on_model_error: None,
+            cache: None,
+            weight: None,
+        }
     }
 
     /// Whether it changes nothing whatever the application is.
@@ -204,6 +273,7 @@ impl AppUpdate {
         changed.latency_slo = self.latency_slo.unwrap_or(app.latency_slo);
         changed.on_model_error = self.on_model_error.unwrap_or(app.on_model_error);
         changed.cache = self.cache.unwrap_or(app.cache);
+        changed.weight = self.weight.unwrap_or(app.weight);
         changed
     }
 }

@@ -21,7 +21,7 @@ pub mod tensor;
 
 pub use app::{
     AppSpec, AppUpdate, DEFAULT_OUTPUT_MAX_BYTES, DEFAULT_POLICY, LatencySlo, OnModelError,
-    PolicyParameters, PolicySpec,
+    PolicyParameters, PolicySpec, Weight, default_output,
 };
 pub use command::{Command, CommandError};
 pub use deployment::{Deployment, OldReplicas, OnnxEngine, Replicas, Runtime};

@@ -35,6 +35,29 @@ pub fn printable_lines(text: &str) -> Cow<'_, str> {
     escaped(text, true)
 }
 
+/// JSON with every deceptive character of its strings as `\\uXXXX`: the same value, and safe to look
+/// at. Line breaks and tabs between its parts stay.
+#[must_use]
+pub fn printable_json(json: &str) -> Cow<'_, str> {
+    // JSON itself does not have the other control characters in it unescaped.
+    let is_kept = |c: char| !is_deceptive(c) || matches!(c, '\n' | '\r' | '\t');
+    if json.chars().all(is_kept) {
+        return Cow::Borrowed(json);
+    }
+    let mut escaped = String::with_capacity(json.len() + 16);
+    for c in json.chars() {
+        if is_kept(c) {
+            escaped.push(c);
+            continue;
+        }
+        for unit in c.encode_utf16(&mut [0; 2]) {
+            // Writing to memory does not fail.
+            let _ = write!(escaped, "\\u{unit:04x}");
+        }
+    }
+    Cow::Owned(escaped)
+}
+
 fn escaped(text: &str, keeps_lines: bool) -> Cow<'_, str> {
     let is_kept = |c: char| !is_deceptive(c) || (keeps_lines && c == '\n');
     if text.chars().all(is_kept) {
@@ -68,5 +91,13 @@ mod tests {
             "abc\\u{202e}fdp.exe\\u{2066}\\u{9b}0m"
         );
         assert_eq!(printable_lines("one\ntwo\u{7}\rthree"), "one\ntwo\\u{7}\\rthree");
+    }
+
+    #[test]
+    fn line_11b_json_stays_the_same_value() {
+        let plain = "{\n  \"a\": \"Grüße, שלום \\u001b\"\n}";
+        assert!(matches!(printable_json(plain), Cow::Borrowed(text) if text == plain));
+        let json = "{\"a\": \"x\u{202e}y\u{9b}z\u{e0041}\"}";
+        assert_eq!(printable_json(json), r#"{"a": "x\u202ey\u009bz\udb40\udc41"}"#);
     }
 }

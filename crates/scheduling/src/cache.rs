@@ -129,7 +129,20 @@ impl PredictionCache {
     /// The key of an input to the model version with this serial number.
     #[must_use]
     pub fn key(&self, model: u64, input: Input) -> CacheKey {
-        let hash = self.hasher.hash_one((model, &input.0[..]));
+        let digest = self.digest(&input);
+        self.key_by(digest, model, input)
+    }
+
+    /// What takes long about the key of a large input.
+    #[must_use]
+    pub fn digest(&self, input: &Input) -> u64 {
+        self.hasher.hash_one(&input.0[..])
+    }
+
+    /// [`Self::key`] of an input whose digest is known.
+    #[must_use]
+    pub fn key_by(&self, digest: u64, model: u64, input: Input) -> CacheKey {
+        let hash = self.hasher.hash_one((model, digest));
         CacheKey { model, input, hash }
     }
 
@@ -226,7 +239,7 @@ mod tests {
         let output = Output::from_text(b"7").unwrap();
         let ticket = Ticket::new(1, 0);
         cache.land(&Flight::alone(key(), now, waiter(&ticket)), output.clone());
-        assert_eq!(ticket.close().as_slice(), [Answer::Output(output.clone())]);
+        assert_eq!(ticket.close().unwrap().answers.as_slice(), [Answer::Output(output.clone())]);
         assert_eq!(cache.get(&key()), None);
         let ticket = Ticket::new(1, 1);
         let Lookup::Miss(flight) = cache.lookup(key(), now, waiter(&ticket)) else { panic!() };

@@ -13,6 +13,7 @@
 //! - [`parse`]: request bodies into inputs in wire form. [`output`]: a model's text into JSON.
 
 pub mod batch;
+pub mod budget;
 pub mod cache;
 pub mod dispatch;
 pub mod flight;

@@ -1,7 +1,8 @@
 //! Request bodies into inputs in wire form, in one pass over the JSON text.
 //!
 //! The application's input type drives the parser, so numbers go straight into the byte layout that
-//! the model RPC sends. Messages follow the original's where it has one (golden exchanges).
+//! the model RPC sends. Messages follow the original's where it has one that helps (golden
+//! exchanges): they say which member, what was expected and what was found.
 
 use std::fmt;
 use std::sync::Arc;
@@ -26,8 +27,8 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 pub enum BodyError {
     /// Not JSON.
     Syntax(serde_json::Error),
-    /// JSON, but not an object.
-    NotAnObject,
+    /// JSON, but not an object; holds what it is.
+    NotAnObject(&'static str),
     /// An object that does not say what it should; the text names what is wrong.
     Semantic(String),
     /// More inputs than one request may carry.
@@ -42,6 +43,8 @@ pub type Inputs = SmallVec<[Input; 1]>;
 pub struct PredictBody {
     /// `input_batch`, or the one `input`.
     pub inputs: Inputs,
+    /// What the cache makes of each input, where that has been computed already; else empty.
+    pub digests: Vec<u64>,
     /// The model version asked for; `None` = the current one.
     pub version: Option<String>,
 }
@@ -74,7 +77,19 @@ pub fn predict_body(
             return Err(semantic("JSON object does not have required keys input or input_batch"));
         }
     };
-    Ok(PredictBody { inputs, version: fields.version })
+    Ok(PredictBody { inputs, digests: Vec::new(), version: fields.version })
+}
+
+/// Bytes that the inputs of a body may take in wire form: numbers may need more than their text.
+#[must_use]
+pub fn input_bytes_max(body: &[u8], input_type: InputType) -> usize {
+    let bytes_each = match input_type {
+        InputType::Doubles => size_of::<f64>(),
+        InputType::Floats | InputType::Integers => size_of::<f32>(),
+        InputType::Strings | InputType::Bytes => return body.len(),
+    };
+    let numbers = body.split(|byte| *byte == b',').count();
+    numbers.saturating_mul(bytes_each)
 }
 
 /// Reads an update body.
@@ -157,8 +172,8 @@ struct Body<'c> {
 }
 
 impl Body<'_> {
-    fn refuse<E: Error>(self, _found: &str) -> E {
-        self.context.fail(BodyError::NotAnObject)
+    fn refuse<E: Error>(self, found: &'static str) -> E {
+        self.context.fail(BodyError::NotAnObject(found))
     }
 }
 
@@ -201,9 +216,8 @@ impl<'de> Visitor<'de> for Body<'_> {
 }
 
 fn mismatch(key: &str, expected: &str, found: &str) -> BodyError {
-    // The missing space is the original's.
     semantic(format!(
-        "Type mismatch! JSON key {key} expected type {expected}but found type {found}"
+        "Type mismatch! JSON key {key} expected type {expected} but found type {found}"
     ))
 }
 
@@ -215,7 +229,7 @@ seed!(Batch => Inputs);
 
 impl Batch<'_> {
     fn refuse<E: Error>(self, found: &str) -> E {
-        self.context.fail(mismatch("input_batch", "Array", found))
+        self.context.fail(mismatch("input_batch", "Array of inputs", found))
     }
 }
 
@@ -250,21 +264,16 @@ seed!(OneInput => Input);
 
 impl OneInput<'_> {
     fn refuse<E: Error>(self, found: &str) -> E {
-        let input_type = self.context.input_type;
-        let text = matches!(input_type, InputType::Strings | InputType::Bytes);
-        let fault = match (self.key, text) {
-            (Some(key), true) => mismatch(key, "String", found),
-            (Some(key), false) => mismatch(key, "Array", found),
-            (None, true) => {
-                let wanted = match input_type {
-                    InputType::Bytes => "base64-encoded string",
-                    _ => "string",
-                };
-                semantic(format!("Array input of type {found} is not of type {wanted}"))
-            }
-            (None, false) => semantic(format!("Array input of type {found} is not of type array")),
+        let expected = match self.context.input_type {
+            InputType::Strings => "String",
+            InputType::Bytes => "String (base64-encoded)",
+            InputType::Integers => "Array of integers",
+            InputType::Floats => "Array of floats",
+            InputType::Doubles => "Array of doubles",
         };
-        self.context.fail(fault)
+        let index = self.context.index.unwrap_or_default();
+        let place = self.key.map_or_else(|| format!("input_batch, input {index},"), str::to_owned);
+        self.context.fail(mismatch(&place, expected, found))
     }
 
     fn empty<E: Error>(self) -> E {
@@ -443,12 +452,12 @@ impl<'de> Visitor<'de> for Uid<'_> {
     }
 
     fn visit_u64<E: Error>(self, uid: u64) -> Result<i64, E> {
-        let fault = "PredictionData of type Number is not of type long";
-        i64::try_from(uid).map_err(|_| self.context.fail(semantic(fault)))
+        let fault = mismatch("uid", "whole Number of 64 bits", &uid.to_string());
+        i64::try_from(uid).map_err(|_| self.context.fail(fault))
     }
 
-    fn visit_f64<E: Error>(self, _: f64) -> Result<i64, E> {
-        Err(self.context.fail(semantic("PredictionData of type Number is not of type long")))
+    fn visit_f64<E: Error>(self, uid: f64) -> Result<i64, E> {
+        Err(self.context.fail(mismatch("uid", "whole Number of 64 bits", &uid.to_string())))
     }
 }
 

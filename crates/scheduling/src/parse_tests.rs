@@ -7,7 +7,7 @@ fn wire(body: &str, input_type: InputType) -> Result<Vec<Vec<u8>>, String> {
         Ok(parsed) => Ok(parsed.inputs.iter().map(|i| i.0.to_vec()).collect()),
         Err(BodyError::Semantic(text)) => Err(text),
         Err(BodyError::Syntax(error)) => Err(format!("syntax: {error}")),
-        Err(BodyError::NotAnObject) => Err("not an object".to_owned()),
+        Err(BodyError::NotAnObject(_)) => Err("not an object".to_owned()),
         Err(BodyError::TooManyInputs(n)) => Err(format!("more than {n}")),
     }
 }
@@ -49,14 +49,20 @@ fn batches_keep_their_order_and_other_members_are_ignored() {
 #[test]
 fn refusals_say_what_and_where() {
     use InputType::{Bytes, Doubles, Floats, Integers, Strings};
-    let array_wanted = "Type mismatch! JSON key input expected type Arraybut found type String";
-    let string_wanted = "Type mismatch! JSON key input expected type Stringbut found type Array";
+    let array_wanted =
+        "Type mismatch! JSON key input expected type Array of doubles but found type String";
+    let string_wanted = "Type mismatch! JSON key input expected type String but found type Array";
+    let batch_wanted = "Type mismatch! JSON key input_batch expected type Array of inputs but \
+                        found type String";
+    let one_wanted = "Type mismatch! JSON key input_batch, input 1, expected type Array of \
+                      doubles but found type Number";
     let cases = [
         (Doubles, "[1]", "not an object"),
         (Doubles, "{}", "JSON object does not have required keys input or input_batch"),
         (Doubles, r#"{"input": "abc"}"#, array_wanted),
         (Strings, r#"{"input": ["hello"]}"#, string_wanted),
-        (Doubles, r#"{"input_batch": [1.5]}"#, "Array input of type Number is not of type array"),
+        (Doubles, r#"{"input_batch": "x"}"#, batch_wanted),
+        (Doubles, r#"{"input_batch": [[1], 1.5]}"#, one_wanted),
         (
             Doubles,
             r#"{"input": [1, true]}"#,
@@ -103,4 +109,17 @@ fn updates_take_integer_labels() {
     for missing in [r#"{"input": [1], "label": 1}"#, r#"{"uid": 1, "input": [1]}"#] {
         assert!(update_body(missing.as_bytes(), InputType::Doubles).is_err(), "{missing}");
     }
+}
+
+#[test]
+fn line_09a_the_room_that_inputs_take_is_known_before() {
+    use InputType::{Doubles, Integers, Strings};
+    let body = r#"{"input_batch": [[1,2,3], [4]], "version": "1"}"#;
+    for (input_type, bytes_each) in [(Doubles, 8), (Integers, 4)] {
+        let parsed = predict_body(body.as_bytes(), input_type, 3).expect("valid");
+        let taken: usize = parsed.inputs.iter().map(|input| input.0.len()).sum();
+        let max = input_bytes_max(body.as_bytes(), input_type);
+        assert!(taken == 4 * bytes_each && (taken..=taken + 4 * bytes_each).contains(&max));
+    }
+    assert_eq!(input_bytes_max(b"{\"input\": \"a,b,c\"}", Strings), 18);
 }

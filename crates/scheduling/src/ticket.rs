@@ -10,12 +10,15 @@ use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
+use super::budget::{Budget, Held};
 use super::output::Output;
 use clipper_domain::Outcome;
 
 /// Why a query is answered by the default output (invariant P2). Shown to clients.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DefaultReason {
+    /// The application queries no model.
+    Unlinked,
     /// Nothing is connected that could answer.
     NoReplica,
     /// The deadline passed.
@@ -41,7 +44,7 @@ impl DefaultReason {
     #[must_use]
     pub fn outcome(&self) -> Outcome {
         match self {
-            Self::NoReplica => Outcome::NoReplica,
+            Self::Unlinked | Self::NoReplica => Outcome::NoReplica,
             Self::Late => Outcome::Late,
             Self::Shed(_) => Outcome::Shed,
             Self::Failed(_) => Outcome::Failed,
@@ -53,6 +56,9 @@ impl DefaultReason {
 impl fmt::Display for DefaultReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Unlinked => f.write_str(
+                "The application is not linked to a model (POST /admin/add_model_links)",
+            ),
             Self::NoReplica => f.write_str("No connected models found for query"),
             Self::Late => f.write_str(
                 "Failed to retrieve a prediction response within the specified latency SLO",
@@ -72,9 +78,72 @@ pub enum Answer {
     Default(DefaultReason),
 }
 
+impl Answer {
+    /// Bytes that are kept for this answer alone, about.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Output(output) => output.json().len(),
+            Self::Default(DefaultReason::Failed(why) | DefaultReason::Model(why)) => why.len(),
+            Self::Default(_) => 0,
+        }
+    }
+}
+
+/// What the answers to one request, and all that wait for others of their request, may take.
+#[derive(Debug, Clone)]
+pub struct AnswerBounds {
+    /// One request's, bytes.
+    pub max_bytes: usize,
+    /// All requests' together, those of up to [`UNCOUNTED_BYTES`] not counted.
+    pub all: Arc<Budget>,
+}
+
+/// Answers of a request up to this are not counted in sum.
+pub const UNCOUNTED_BYTES: usize = 64 << 10;
+
+/// Why a request ends before it has its answers: they take too much room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Excess {
+    /// Those of this request.
+    OfOne,
+    /// Those of all requests.
+    InSum,
+}
+
+/// The answers of a request that has been closed.
+#[derive(Debug)]
+pub struct Closed {
+    /// In input order.
+    pub answers: SmallVec<[Answer; 1]>,
+    /// What they take of the sum of all answers.
+    pub held: Option<Held>,
+}
+
+#[derive(Debug, Default)]
+struct Slots {
+    answers: SmallVec<[Option<Answer>; 1]>,
+    bytes: usize,
+    held: Option<Held>,
+    excess: Option<Excess>,
+}
+
+impl Slots {
+    /// Counts an answer; what is over a bound if there is no room for it.
+    fn count(&mut self, answer: &Answer, bounds: Option<&AnswerBounds>) -> Result<(), Excess> {
+        self.bytes += answer.bytes();
+        let Some(bounds) = bounds.filter(|_| self.bytes > UNCOUNTED_BYTES) else { return Ok(()) };
+        if self.bytes > bounds.max_bytes {
+            return Err(Excess::OfOne);
+        }
+        let held = self.held.get_or_insert_with(|| bounds.all.hold());
+        if held.resize(self.bytes) { Ok(()) } else { Err(Excess::InSum) }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Shared {
-    slots: Mutex<SmallVec<[Option<Answer>; 1]>>,
+    slots: Mutex<Slots>,
+    bounds: Option<AnswerBounds>,
     open: AtomicUsize,
     closed: AtomicBool,
     waker: AtomicWaker,
@@ -96,10 +165,21 @@ impl Ticket {
     /// A ticket for `queries` queries with consecutive ids, none answered.
     #[must_use]
     pub fn new(queries: usize, first_query_id: u64) -> Self {
-        let mut slots = SmallVec::with_capacity(queries);
-        slots.resize(queries, None);
+        Self::open(queries, first_query_id, None)
+    }
+
+    /// The same within bounds: beyond them it is closed, and keeps nothing.
+    #[must_use]
+    pub fn within(bounds: &AnswerBounds, queries: usize, first_query_id: u64) -> Self {
+        Self::open(queries, first_query_id, Some(bounds.clone()))
+    }
+
+    fn open(queries: usize, first_query_id: u64, bounds: Option<AnswerBounds>) -> Self {
+        let mut answers = SmallVec::with_capacity(queries);
+        answers.resize(queries, None);
         Self(Arc::new(Shared {
-            slots: Mutex::new(slots),
+            slots: Mutex::new(Slots { answers, ..Slots::default() }),
+            bounds,
             open: AtomicUsize::new(queries),
             first_query_id,
             ..Shared::default()
@@ -112,25 +192,34 @@ impl Ticket {
         Slot { shared: Arc::clone(&self.0), index }
     }
 
-    /// Waits until every query has its answer.
+    /// Waits until every query has its answer, or the answers are over a bound.
     pub async fn filled(&self) {
+        let has_ended =
+            || self.0.open.load(Ordering::Acquire) == 0 || self.0.closed.load(Ordering::Acquire);
         poll_fn(|cx| {
-            if self.0.open.load(Ordering::Acquire) == 0 {
+            if has_ended() {
                 return Poll::Ready(());
             }
             self.0.waker.register(cx.waker());
-            if self.0.open.load(Ordering::Acquire) == 0 { Poll::Ready(()) } else { Poll::Pending }
+            if has_ended() { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
     }
 
     /// Closes the ticket and takes what there is; a slot still empty is late (invariant P1: from
     /// here on nothing can change the answer).
-    #[must_use]
-    pub fn close(self) -> SmallVec<[Answer; 1]> {
+    ///
+    /// # Errors
+    /// The answers were over a bound.
+    pub fn close(self) -> Result<Closed, Excess> {
         self.0.closed.store(true, Ordering::Release);
-        let slots = std::mem::take(&mut *self.0.slots.lock());
-        slots.into_iter().map(|s| s.unwrap_or(Answer::Default(DefaultReason::Late))).collect()
+        let Slots { answers, held, excess, .. } = std::mem::take(&mut *self.0.slots.lock());
+        let late = || Answer::Default(DefaultReason::Late);
+        if let Some(excess) = excess {
+            return Err(excess);
+        }
+        let answers = answers.into_iter().map(|slot| slot.unwrap_or_else(late)).collect();
+        Ok(Closed { answers, held })
     }
 }
 
@@ -143,17 +232,24 @@ impl Drop for Ticket {
 impl Slot {
     /// Gives the answer. Only the first one counts; after the ticket is closed none does.
     pub fn fill(&self, answer: Answer) {
-        let first = {
-            let mut slots = self.shared.slots.lock();
-            match slots.get_mut(self.index) {
-                Some(slot @ None) => {
-                    *slot = Some(answer);
-                    true
-                }
-                _ => false,
-            }
-        };
-        if first && self.shared.open.fetch_sub(1, Ordering::AcqRel) == 1 {
+        let mut slots = self.shared.slots.lock();
+        if !matches!(slots.answers.get(self.index), Some(None)) {
+            return;
+        }
+        if let Err(excess) = slots.count(&answer, self.shared.bounds.as_ref()) {
+            let dropped = std::mem::take(&mut *slots);
+            slots.excess = Some(excess);
+            drop(slots);
+            // Not under the lock: it may be much.
+            drop(dropped);
+            self.shared.closed.store(true, Ordering::Release);
+            return self.shared.waker.wake();
+        }
+        if let Some(slot) = slots.answers.get_mut(self.index) {
+            *slot = Some(answer);
+        }
+        drop(slots);
+        if self.shared.open.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.shared.waker.wake();
         }
     }
@@ -191,7 +287,7 @@ mod tests {
         });
         ticket.filled().await;
         filler.await.expect("filler");
-        assert_eq!(ticket.close().as_slice(), [output("1"), output("2")]);
+        assert_eq!(ticket.close().unwrap().answers.as_slice(), [output("1"), output("2")]);
     }
 
     #[test]
@@ -200,10 +296,42 @@ mod tests {
         let (a, b) = (ticket.slot(0), ticket.slot(1));
         a.fill(output("1"));
         assert!(b.is_awaited());
-        let answers = ticket.close();
+        let answers = ticket.close().unwrap().answers;
         assert_eq!(answers.as_slice(), [output("1"), Answer::Default(DefaultReason::Late)]);
         assert!(!b.is_awaited());
         b.fill(output("2"));
+    }
+
+    #[tokio::test]
+    async fn line_09b_outputs_that_wait_for_others_are_bounded() {
+        let all = Budget::new(300_000);
+        let bounds = AnswerBounds { max_bytes: 200_000, all: Arc::clone(&all) };
+        let long = || output(&format!("\"{}\"", "x".repeat(49_998)));
+        let request = || {
+            let ticket = Ticket::within(&bounds, 10, 0);
+            let slots: Vec<Slot> = (0..10).map(|index| ticket.slot(index)).collect();
+            (ticket, slots)
+        };
+        let (one, slots) = request();
+        slots[0].fill(long());
+        assert_eq!(all.used(), 0, "not counted yet");
+        (1..4).for_each(|n| slots[n].fill(long()));
+        assert_eq!(all.used(), 200_000);
+        slots[4].fill(long());
+        assert!(all.used() == 0 && !slots[5].is_awaited(), "nothing is kept");
+        slots[5].fill(long());
+        one.filled().await;
+        assert_eq!(one.close().unwrap_err(), Excess::OfOne);
+
+        let (one, slots) = request();
+        let (other, others) = request();
+        (0..4).for_each(|n| slots[n].fill(long()));
+        (0..3).for_each(|n| others[n].fill(long()));
+        assert_eq!(other.close().unwrap_err(), Excess::InSum);
+        let Closed { answers, held } = one.close().unwrap();
+        assert_eq!((answers.len(), all.used()), (10, 200_000), "as long as they are held");
+        drop(held);
+        assert_eq!(all.used(), 0);
     }
 
     #[test]

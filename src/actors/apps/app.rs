@@ -14,25 +14,23 @@ use crate::actors::plane::data_plane::DataPlane;
 use crate::actors::plane::directory::{ModelEntry, ModelHandle};
 use crate::supervision::kept::Lifeline;
 use clipper_clock::Instant;
+use clipper_domain::AppSpec;
 use clipper_scheduling::cache::Lookup;
 use clipper_scheduling::dispatch::{AppId, Arrival, Share};
 use clipper_scheduling::flight::{Flight, Waiter};
 use clipper_scheduling::load::Asking;
-use clipper_scheduling::parse::{self, Inputs, PredictBody};
+use clipper_scheduling::parse::{self, PredictBody};
 use clipper_scheduling::ticket::{Answer, DefaultReason, Ticket};
 
 /// The actor.
 pub struct App {
     plane: Arc<DataPlane>,
     facts: Arc<AppFacts>,
-    /// Its part of a model that it shares with others.
     share: Share,
     linked: Option<Arc<ModelEntry>>,
     feedback: FeedbackQueue,
     _lifeline: Lifeline,
 }
-
-type Answers = SmallVec<[Answer; 1]>;
 
 impl App {
     /// An application without a link.
@@ -44,29 +42,31 @@ impl App {
         feedback: FeedbackQueue,
         lifeline: Lifeline,
     ) -> Self {
-        let share = Share::equal(AppId::of(facts.spec.name.as_str()));
+        let share = share(&facts.spec);
         Self { plane, facts, share, linked, feedback, _lifeline: lifeline }
     }
 
     fn predict(&self, predict: Predict) -> Result<Prediction, QueryRefused> {
-        let PredictBody { inputs, version } = match predict.body {
+        let body = match predict.body {
             RequestBody::Parsed(body) => *body,
             RequestBody::Text(text) => {
                 let inputs_max = self.plane.serving.request_inputs_max;
-                parse::predict_body(&text, self.facts.spec.input_type, inputs_max)
-                    .map_err(QueryRefused::Body)?
+                let input_type = self.facts.spec.input_type;
+                parse::predict_body(&text, input_type, inputs_max)
+                    .map_err(|error| QueryRefused::Body(error, input_type))?
             }
         };
-        let model = self.select(version.as_deref())?;
-        let permit = self.plane.admit(inputs.len()).ok_or(QueryRefused::Busy)?;
-        let queries = inputs.len();
+        let model = self.select(body.version.as_deref())?;
+        let queries = body.inputs.len();
+        let permit = self.plane.admit(queries).ok_or(QueryRefused::Busy)?;
         let first_query_id = self.plane.query_ids(queries);
         let progress = match model {
             Some(model) => {
                 let asked = (predict.arrived, predict.within);
-                self.answer(&model, inputs, asked, first_query_id)
+                self.answer(&model, body, asked, first_query_id)
             }
-            None => Progress::Ready(no_replica(queries)),
+            None if self.linked.is_none() => defaults(queries, &DefaultReason::Unlinked),
+            None => defaults(queries, &DefaultReason::NoReplica),
         };
         let (app, arrived) = (Arc::clone(&self.facts), predict.arrived);
         Ok(Prediction { app, first_query_id, arrived, progress, permit })
@@ -94,7 +94,7 @@ impl App {
     fn answer(
         &self,
         model: &Arc<ModelHandle>,
-        inputs: Inputs,
+        PredictBody { inputs, digests, .. }: PredictBody,
         (arrived, within): (Instant, Option<Duration>),
         first_query_id: u64,
     ) -> Progress {
@@ -102,8 +102,12 @@ impl App {
         let is_cached = self.facts.spec.cache && model.spec.cache;
         let mut answers: SmallVec<[Option<Answer>; 1]> = SmallVec::with_capacity(inputs.len());
         let mut misses = SmallVec::<[_; 1]>::new();
+        let mut digests = digests.into_iter();
         for input in inputs {
-            let key = cache.key(model.serial, input);
+            let key = match digests.next() {
+                Some(digest) => cache.key_by(digest, model.serial, input),
+                None => cache.key(model.serial, input),
+            };
             let hit = if is_cached { cache.get(&key) } else { None };
             if hit.is_none() {
                 misses.push((answers.len(), key));
@@ -136,7 +140,7 @@ impl App {
                 return Progress::Ready(answers.into_iter().flatten().collect());
             }
         }
-        let ticket = Ticket::new(answers.len(), first_query_id);
+        let ticket = Ticket::within(&self.plane.answers, answers.len(), first_query_id);
         for (index, answer) in answers.into_iter().enumerate() {
             if let Some(answer) = answer {
                 ticket.slot(index).fill(answer);
@@ -179,8 +183,14 @@ impl App {
     }
 }
 
-fn no_replica(queries: usize) -> Answers {
-    std::iter::repeat_n(Answer::Default(DefaultReason::NoReplica), queries).collect()
+/// Its part of a model that it shares with others.
+fn share(spec: &AppSpec) -> Share {
+    Share { app: AppId::of(spec.name.as_str()), weight: spec.weight.get() }
+}
+
+fn defaults(queries: usize, reason: &DefaultReason) -> Progress {
+    let answer = Answer::Default(reason.clone());
+    Progress::Ready(std::iter::repeat_n(answer, queries).collect())
 }
 
 impl Actor for App {
@@ -210,9 +220,8 @@ impl Handler<Update> for App {
         let spec = &self.facts.spec;
         let body = match update.body {
             RequestBody::Parsed(body) => *body,
-            RequestBody::Text(text) => {
-                parse::update_body(&text, spec.input_type).map_err(QueryRefused::Body)?
-            }
+            RequestBody::Text(text) => parse::update_body(&text, spec.input_type)
+                .map_err(|error| QueryRefused::Body(error, spec.input_type))?,
         };
         // The default policy learns nothing from a label; it keeps that the user is known.
         let Some(kept) = self.feedback.learn(&spec.name, body.uid, &spec.default_output) else {
@@ -236,7 +245,10 @@ impl Handler<AppChange> for App {
 
     fn handle(&mut self, change: AppChange, ctx: &mut Self::Context) {
         match change {
-            AppChange::Redefine(facts) => self.facts = facts,
+            AppChange::Redefine(facts) => {
+                self.share = share(&facts.spec);
+                self.facts = facts;
+            }
             AppChange::Relink(linked) => self.linked = linked,
             AppChange::Stop => ctx.stop(),
         }

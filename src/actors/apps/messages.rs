@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use super::prediction::{AppFacts, Prediction};
 use crate::actors::plane::directory::ModelEntry;
 use clipper_clock::Instant;
+use clipper_domain::InputType;
 use clipper_scheduling::parse::{BodyError, PredictBody, UpdateBody};
 
 /// A request body, as text or already parsed: long ones are parsed away from the HTTP workers.
@@ -38,8 +39,8 @@ pub struct Predict {
 /// Why a predict or update request is refused without an answer to its queries.
 #[derive(Debug)]
 pub enum QueryRefused {
-    /// The body.
-    Body(BodyError),
+    /// The body, for an application with this input type.
+    Body(BodyError, InputType),
     /// The `version` asked for.
     Version(String),
     /// No room: `serving.inflight_queries_max`.

@@ -11,8 +11,9 @@ use crate::actors::plane::data_plane::Permit;
 use crate::metrics::{AppMetrics, Outcome};
 use clipper_clock::{self as clock, Instant};
 use clipper_domain::{AppSpec, OnModelError};
+use clipper_scheduling::budget::Held;
 use clipper_scheduling::output::Output;
-use clipper_scheduling::ticket::{Answer, DefaultReason, Ticket};
+use clipper_scheduling::ticket::{Answer, Closed, DefaultReason, Excess, Ticket};
 
 /// The part of an application's definition that answers need, resolved once.
 #[derive(Debug)]
@@ -73,15 +74,20 @@ pub struct Answers {
     pub first_query_id: u64,
     /// In input order.
     pub answers: SmallVec<[QueryAnswer; 1]>,
+    /// What they take of the sum of all answers, where they have been counted.
+    pub held: Option<Held>,
 }
 
 impl Prediction {
     /// Waits for the answers, until the deadline; what is missing then is late. Counts them.
-    pub async fn answers(self) -> Answers {
+    ///
+    /// # Errors
+    /// They take too much room.
+    pub async fn answers(self) -> Result<Answers, Excess> {
         let Self { app, first_query_id, arrived, progress, permit } = self;
         let span = debug_span!("query", app = %app.spec.name, query_id = first_query_id);
-        let answers = match progress {
-            Progress::Ready(answers) => answers,
+        let closed = match progress {
+            Progress::Ready(answers) => Ok(Closed { answers, held: None }),
             Progress::Waiting { ticket, deadline } => {
                 // At the deadline the ticket is closed with what it has.
                 let filled = ticket.filled().instrument(span.clone());
@@ -91,9 +97,10 @@ impl Prediction {
         };
         drop(permit);
         let _span = span.entered();
+        let Closed { answers, held } = closed.inspect_err(|_| app.metrics.rejected())?;
         count(&app, first_query_id, &answers, clock::now() - arrived);
         let answers = answers.into_iter().map(|answer| told(&app, answer)).collect();
-        Answers { first_query_id, answers }
+        Ok(Answers { first_query_id, answers, held })
     }
 }
 

@@ -14,10 +14,11 @@ use clipper_clock as clock;
 use clipper_domain::BatchSize;
 use clipper_rpc::receive::ReceiveBudget;
 use clipper_rpc::unasked::UnaskedBudget;
+use clipper_scheduling::budget::Budget;
 use clipper_scheduling::cache::PredictionCache;
 use clipper_scheduling::dispatch::{Arrival, BusyLimits, Limits};
 use clipper_scheduling::flight::Flight;
-use clipper_scheduling::ticket::DefaultReason;
+use clipper_scheduling::ticket::{AnswerBounds, DefaultReason};
 
 /// Shared by reference; everything in it may be used from any thread.
 #[derive(Debug)]
@@ -42,6 +43,8 @@ pub struct DataPlane {
     pub large_answers: Arc<Semaphore>,
     /// What is known of models that are not registered yet.
     pub curves: KeptCurves,
+    /// What answers may take.
+    pub answers: AnswerBounds,
     next_query_id: AtomicU64,
     inflight: AtomicUsize,
 }
@@ -61,6 +64,10 @@ impl DataPlane {
             receive: ReceiveBudget::new(config.rpc.receive_limits()),
             large_answers: Arc::new(Semaphore::new(config.rpc.large_answers_at_once)),
             curves: KeptCurves::default(),
+            answers: AnswerBounds {
+                max_bytes: config.http.answer_max_bytes,
+                all: Budget::new(config.http.answers_max_bytes),
+            },
             next_query_id: AtomicU64::new(0),
             inflight: AtomicUsize::new(0),
         })

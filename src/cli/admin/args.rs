@@ -105,6 +105,9 @@ pub(super) enum Apps {
         /// Compute every query anew: never answer one with what an equal one was answered.
         #[arg(long)]
         no_cache: bool,
+        /// Its part of a model that it shares with others, in overload: 1 to 100.
+        #[arg(long, value_name = "N")]
+        weight: Option<u32>,
     },
     /// Change what is given; the rest stays as it is.
     #[command(group(clap::ArgGroup::new("what").required(true).multiple(true)))]
@@ -124,6 +127,9 @@ pub(super) enum Apps {
         /// Whether equal queries may share an answer.
         #[arg(long, value_name = "true|false", group = "what")]
         cache: Option<bool>,
+        /// Its part of a model that it shares with others, in overload: 1 to 100.
+        #[arg(long, value_name = "N", group = "what")]
+        weight: Option<u32>,
     },
     /// Remove one and its links.
     Delete {

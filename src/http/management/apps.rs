@@ -2,12 +2,13 @@
 
 use serde::Serialize;
 
-use super::{Change, Failure, ManagementState, Reply, names, optional};
+use super::names;
+use super::operation::{self, Change, Failure, ManagementState, Reply, optional};
 use crate::http::schema::Object;
 use crate::store::projection::Catalog;
 use clipper_domain::{
     AppSpec, AppUpdate, Command, DEFAULT_POLICY, LatencySlo, ModelName, OnModelError,
-    PolicyParameters,
+    PolicyParameters, Weight,
 };
 
 pub(super) const ADD_SCHEMA: &str = r#"
@@ -25,7 +26,8 @@ pub(super) const ADD_OPTIONAL: &str = r#"
    "default_output" := string,
    "latency_slo_micros" := int,
    "on_model_error" := "default" | "error" (optional),
-   "cache" := bool (optional)
+   "cache" := bool (optional),
+   "weight" := int (optional, 1 to 100)
   }
 "#;
 pub(super) const UPDATE_SCHEMA: &str = r#"
@@ -34,7 +36,8 @@ pub(super) const UPDATE_SCHEMA: &str = r#"
    "default_output" := string (optional),
    "latency_slo_micros" := int (optional),
    "on_model_error" := "default" | "error" (optional),
-   "cache" := bool (optional)
+   "cache" := bool (optional),
+   "weight" := int (optional, 1 to 100)
   }
 "#;
 pub(super) const LINK_SCHEMA: &str = r#"
@@ -65,6 +68,7 @@ pub(super) fn add(body: &Object<'_>) -> Result<Change, Failure> {
     let micros = i64::from(body.int("latency_slo_micros")?);
     let on_model_error = on_model_error(body)?.unwrap_or_default();
     let cache = optional(body, "cache", Object::bool)?.unwrap_or(true);
+    let weight = weight(body)?.unwrap_or_default();
     let name = names::app(&name)?;
     let spec = AppSpec {
         name: name.clone(),
@@ -75,6 +79,7 @@ pub(super) fn add(body: &Object<'_>) -> Result<Change, Failure> {
         latency_slo: LatencySlo::try_from(micros).map_err(Failure::Refused)?,
         on_model_error,
         cache,
+        weight,
     };
     Ok(Change {
         command: Command::AddApp(spec),
@@ -85,6 +90,11 @@ pub(super) fn add(body: &Object<'_>) -> Result<Change, Failure> {
 fn on_model_error(body: &Object<'_>) -> Result<Option<OnModelError>, Failure> {
     let name = optional(body, "on_model_error", Object::string)?;
     name.map(|name| OnModelError::parse(&name).map_err(Failure::Refused)).transpose()
+}
+
+fn weight(body: &Object<'_>) -> Result<Option<Weight>, Failure> {
+    let number = optional(body, "weight", Object::int)?;
+    number.map(|n| Weight::try_from(i64::from(n)).map_err(Failure::Refused)).transpose()
 }
 
 pub(super) fn update(body: &Object<'_>) -> Result<Change, Failure> {
@@ -99,6 +109,7 @@ pub(super) fn update(body: &Object<'_>) -> Result<Change, Failure> {
         latency_slo: latency_slo.map_err(Failure::Refused)?,
         on_model_error: on_model_error(body)?,
         cache: optional(body, "cache", Object::bool)?,
+        weight: weight(body)?,
         name,
     };
     if body.get("input_type").is_some() {
@@ -160,12 +171,14 @@ struct Shown<'a> {
     linked_models: Vec<&'a str>,
     #[serde(skip_serializing_if = "OnModelError::is_default")]
     on_model_error: OnModelError,
-    #[serde(skip_serializing_if = "super::is_true")]
+    #[serde(skip_serializing_if = "operation::is_true")]
     cache: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     policy: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     policy_parameters: Option<&'a PolicyParameters>,
+    #[serde(skip_serializing_if = "Weight::is_default")]
+    weight: Weight,
 }
 
 fn shown<'a>(catalog: &'a Catalog, app: &'a AppSpec) -> Shown<'a> {
@@ -180,6 +193,7 @@ fn shown<'a>(catalog: &'a Catalog, app: &'a AppSpec) -> Shown<'a> {
         cache: app.cache,
         policy: chooses.then_some(app.policy.as_str()),
         policy_parameters: chooses.then_some(&app.policy_parameters),
+        weight: app.weight,
     }
 }
 

@@ -2,8 +2,9 @@
 
 use serde::Serialize;
 
+use super::names;
+use super::operation::{Act, Failure, ManagementState, Reply, optional};
 use super::ports::{ContainerInfo, RestartReplicas};
-use super::{Act, Failure, ManagementState, Reply, names, optional};
 use crate::http::schema::Object;
 use clipper_domain::{Command, ModelId};
 

@@ -21,16 +21,18 @@ use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 use tokio::time::Interval;
 
-use super::{Failure, POST_ALLOW, names, respond, tell_failure};
+use super::names;
+use super::operation::{self, Failure, POST_ALLOW, resource, respond, tell_failure};
 use crate::config::Deploy;
 use crate::deploy::progress::{Failed, Progress};
 use crate::deploy::{DeployRequest, Deployer};
 use crate::http::body::{self, BodyLimits};
 use crate::http::errors::{self, ApiError, other_method, shown};
 use crate::http::health::Readiness;
+use crate::http::parsing::Parsing;
 use clipper_domain::{
     AppSpec, AppUpdate, BatchSize, DEFAULT_POLICY, Deployment, Input, InputType, LatencySlo,
-    ModelId, ModelSpec, OnModelError, PolicyParameters, Replicas, Runtime,
+    ModelId, ModelSpec, OnModelError, PolicyParameters, Replicas, Runtime, Weight,
 };
 use clipper_scheduling::parse::{self, BodyError};
 
@@ -135,6 +137,8 @@ pub struct DeployState {
     pub deployer: Arc<Deployer>,
     /// A server that stops ends deployments.
     pub readiness: Arc<Readiness>,
+    /// Where long requests are read.
+    pub parsing: Parsing,
 }
 
 /// Adds the endpoint to the management frontend.
@@ -148,7 +152,7 @@ pub fn configure(
             let (state, limits) = (state.clone(), limits.clone());
             async move { post(state, limits, request, payload).await }
         };
-        config.service(super::resource(PATH).route(web::to(handler)));
+        config.service(resource(PATH).route(web::to(handler)));
     }
 }
 
@@ -168,12 +172,19 @@ async fn post(
         Ok(body) => body,
         Err(error) => return error.error_response(),
     };
-    match plan(&body, &state.deployer) {
-        Ok(request) => HttpResponse::Ok()
+    let planned = if state.parsing.is_long(body.size()) {
+        let deployer = Arc::clone(&state.deployer);
+        let planned = state.parsing.aside(body.size(), move || plan(&body.join(), &deployer)).await;
+        planned.unwrap_or_else(|| Err(refused("The request could not be read")))
+    } else {
+        plan(&body.join(), &state.deployer)
+    };
+    match planned {
+        Ok(planned) => HttpResponse::Ok()
             .content_type("application/x-ndjson")
-            .streaming(lines(&state, request)),
+            .streaming(lines(&state, planned)),
         Err(failure) => {
-            tell_failure(PATH, &failure);
+            tell_failure(PATH, &failure, operation::peer(&request));
             respond(Err(failure), SCHEMA, SCHEMA)
         }
     }
@@ -231,6 +242,7 @@ fn plan(body: &[u8], deployer: &Deployer) -> Result<DeployRequest, Failure> {
             latency_slo: LatencySlo::try_from(new.latency_slo_micros).map_err(Failure::Refused)?,
             on_model_error: OnModelError::default(),
             cache: true,
+            weight: Weight::default(),
         })
     });
     let app_update = body.update_app.map(|update| {
@@ -299,7 +311,7 @@ fn examples(
     let parsed = parse::predict_body(body.as_bytes(), input_type, inputs_max).map_err(|error| {
         let why = match error {
             BodyError::Syntax(error) => error.to_string(),
-            BodyError::NotAnObject => "it is not JSON".to_owned(),
+            BodyError::NotAnObject(_) => "it is not JSON".to_owned(),
             BodyError::Semantic(why) => why,
             BodyError::TooManyInputs(n) => {
                 format!("there are more than {n} (serving.request_inputs_max)")

@@ -15,6 +15,7 @@ mod containers;
 pub mod deploy;
 mod models;
 mod names;
+mod operation;
 mod policies;
 pub mod ports;
 
@@ -22,103 +23,16 @@ use std::sync::Arc;
 
 use actix_web::http::Method;
 use actix_web::{HttpRequest, HttpResponse, ResponseError as _, web};
-use futures_util::future::{BoxFuture, LocalBoxFuture};
 
-use self::ports::{ChangeError, Containers, Metadata, PolicyStates};
-use super::body::{self, BodyLimits};
+use self::operation::{
+    Act, Change, Decided, Failure, Operation, PLAIN, POST_ALLOW, Reply, resource, respond,
+    tell_failure,
+};
+pub use self::operation::{ManagementState, MetricsPage};
+use super::body::{self, Body, BodyLimits};
 use super::errors::{ApiError, other_method};
-use super::health::{self, Readiness};
-use super::schema::{self, Object, SchemaError};
-use clipper_domain::Command;
-
-/// Makes a page from a request. The one of `/admin/metrics` has the form that the `Accept` header
-/// chooses.
-pub type MetricsPage =
-    Arc<dyn Fn(HttpRequest) -> LocalBoxFuture<'static, HttpResponse> + Send + Sync>;
-
-/// What the handlers work on. Cheap to clone.
-#[derive(Clone)]
-pub struct ManagementState {
-    /// The metadata and its writer.
-    pub metadata: Arc<dyn Metadata>,
-    /// The connected replicas.
-    pub containers: Arc<dyn Containers>,
-    /// Replicas of a version that may be asked for; none where deploying is off.
-    pub replicas_max: Option<u32>,
-    /// What applications have learnt.
-    pub states: Arc<dyn PolicyStates>,
-    /// The metrics page.
-    pub metrics: MetricsPage,
-    /// What `/readyz` tells.
-    pub readiness: Arc<Readiness>,
-}
-
-/// A request that did not succeed.
-#[derive(Debug)]
-enum Failure {
-    /// Not the JSON that was asked for: 400.
-    Schema(SchemaError),
-    /// A member that may be left out is not what it has to be if it is there: 400.
-    Optional(SchemaError),
-    /// Not allowed: 400 with this text.
-    Refused(String),
-    /// Not now: 503.
-    Unavailable(String),
-}
-
-impl std::fmt::Display for Failure {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Schema(error) | Self::Optional(error) => error.fmt(f),
-            Self::Refused(text) | Self::Unavailable(text) => f.write_str(text),
-        }
-    }
-}
-
-impl From<SchemaError> for Failure {
-    fn from(error: SchemaError) -> Self {
-        Self::Schema(error)
-    }
-}
-
-impl From<ChangeError> for Failure {
-    fn from(error: ChangeError) -> Self {
-        match error {
-            ChangeError::Refused(why) => Self::Refused(why.to_string()),
-            ChangeError::Unavailable { reason } => Self::Unavailable(reason),
-        }
-    }
-}
-
-/// A request that succeeded.
-#[derive(Debug)]
-enum Reply {
-    Text(String),
-    Json(String),
-}
-
-impl Reply {
-    fn json<T: serde::Serialize>(value: &T) -> Result<Self, Failure> {
-        let json = serde_json::to_string(value).map(Self::Json);
-        json.map_err(|error| Failure::Unavailable(format!("the answer has no JSON form: {error}")))
-    }
-}
-
-/// A change of the metadata and the text that tells of its success.
-struct Change {
-    command: Command,
-    done: String,
-}
-
-#[derive(Clone, Copy)]
-enum Operation {
-    Change(fn(&Object<'_>) -> Result<Change, Failure>),
-    Read(fn(&Object<'_>, &ManagementState) -> Result<Reply, Failure>),
-    Act(fn(&Object<'_>, &ManagementState) -> Result<Act, Failure>),
-}
-
-/// Something under way that is no change of the metadata.
-type Act = BoxFuture<'static, Result<Reply, Failure>>;
+use super::health;
+use super::schema::Object;
 
 /// One `POST` endpoint.
 #[derive(Clone, Copy)]
@@ -188,18 +102,10 @@ const ENDPOINTS: [Endpoint; 19] = [
     act("/admin/set_replicas", containers::SET_SCHEMA, containers::set),
 ];
 
-/// For what is shown only where it is not as usual.
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
-fn is_true(value: &bool) -> bool {
-    *value
-}
-
 const PING: &str = "/admin/ping";
 const METRICS: &str = "/admin/metrics";
 
-const POST_ALLOW: &str = "POST, OPTIONS";
 const PAGE_ALLOW: &str = "GET, HEAD, OPTIONS";
-const PLAIN: &str = "text/plain; charset=utf-8";
 
 /// The endpoints as a line of text, for the answer to an unknown path.
 fn endpoint_list() -> String {
@@ -247,11 +153,6 @@ pub fn configure(
     }
 }
 
-/// A path with and without a slash at its end.
-fn resource(path: &str) -> actix_web::Resource {
-    web::resource([path.to_owned(), format!("{path}/")])
-}
-
 fn is_page_request(request: &HttpRequest) -> bool {
     [Method::GET, Method::HEAD].contains(request.method())
 }
@@ -271,50 +172,35 @@ async fn post(
         Ok(body) => body,
         Err(error) => return error.error_response(),
     };
-    let outcome = run(endpoint.operation, &state, &body).await;
+    let outcome = run(endpoint.operation, &state, body).await;
     match &outcome {
         Ok(_) => tracing::debug!(path = endpoint.path, "management request answered"),
-        Err(failure) => tell_failure(endpoint.path, failure),
+        Err(failure) => tell_failure(endpoint.path, failure, operation::peer(&request)),
     }
     respond(outcome, endpoint.schema, endpoint.optional)
 }
 
-/// A member that may be left out.
-fn optional<'a, T>(
-    body: &Object<'a>,
-    key: &'static str,
-    read: impl FnOnce(&Object<'a>, &'static str) -> Result<T, SchemaError>,
-) -> Result<Option<T>, Failure> {
-    body.optional(key, read).map_err(Failure::Optional)
-}
-
-/// In words; as a text, so that what a request holds stays on one line.
-fn tell_failure(path: &str, failure: &Failure) {
-    let failure = failure.to_string();
-    tracing::info!(path, failure = failure.trim_end(), "management request failed");
-}
-
-async fn run(operation: Operation, state: &ManagementState, body: &[u8]) -> Result<Reply, Failure> {
-    let object = Object::parse(body)?;
-    match operation {
-        Operation::Read(read) => read(&object, state),
-        Operation::Act(act) => act(&object, state)?.await,
-        Operation::Change(change) => {
-            let Change { command, done } = change(&object)?;
+/// Does what a request asks for. What may take long, on this one thread would keep everybody else
+/// waiting: a large body, or a list of everything.
+async fn run(operation: Operation, state: &ManagementState, body: Body) -> Result<Reply, Failure> {
+    let parsing = &state.parsing;
+    let decided = if parsing.is_long(body.size()) || matches!(operation, Operation::Read(_)) {
+        let of_thread = state.clone();
+        let decided =
+            parsing.aside(body.size(), move || operation.decide(&body.join(), &of_thread));
+        decided.await.ok_or_else(|| Failure::Unavailable(BROKEN.to_owned()))??
+    } else {
+        operation.decide(&body.join(), state)?
+    };
+    match decided {
+        Decided::Done(reply) => Ok(reply),
+        Decided::Act(act) => act.await,
+        Decided::Change(Change { command, done }) => {
             state.metadata.execute(command).await?;
             Ok(Reply::Text(done))
         }
     }
 }
 
-fn respond(outcome: Result<Reply, Failure>, schema: &str, optional: &str) -> HttpResponse {
-    let refuse = |text| HttpResponse::BadRequest().content_type(PLAIN).body(text);
-    match outcome {
-        Ok(Reply::Text(text)) => HttpResponse::Ok().content_type(PLAIN).body(text),
-        Ok(Reply::Json(json)) => HttpResponse::Ok().content_type("application/json").body(json),
-        Err(Failure::Schema(error)) => refuse(schema::explain(&error, schema)),
-        Err(Failure::Optional(error)) => refuse(schema::explain(&error, optional)),
-        Err(Failure::Refused(text)) => refuse(text),
-        Err(Failure::Unavailable(reason)) => ApiError::unavailable(reason).error_response(),
-    }
-}
+/// A fault of the server.
+const BROKEN: &str = "The request could not be read; nothing was changed";

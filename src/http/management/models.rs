@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 
-use super::{Change, Failure, ManagementState, Reply, names, optional};
+use super::names;
+use super::operation::{self, Change, Failure, ManagementState, Reply, optional};
 use crate::http::schema::Object;
 use crate::store::projection::Catalog;
 use clipper_domain::{BatchSize, Command, Label, ModelId, ModelSpec};
@@ -122,7 +123,7 @@ struct Shown<'a> {
     container_name: &'a str,
     model_data_path: &'a str,
     is_current_version: bool,
-    #[serde(skip_serializing_if = "super::is_true")]
+    #[serde(skip_serializing_if = "operation::is_true")]
     cache: bool,
 }
 

@@ -1,10 +1,8 @@
 //! Texts of a request to names and types, refused with the rule they break.
 
-use super::Failure;
+use super::operation::Failure;
 use crate::http::errors::shown;
-use clipper_domain::{
-    AppName, DEFAULT_OUTPUT_MAX_BYTES, InputType, InvalidName, Label, ModelName, ModelVersion,
-};
+use clipper_domain::{AppName, InputType, InvalidName, Label, ModelName, ModelVersion};
 
 fn checked<T>(
     what: &str,
@@ -48,11 +46,5 @@ pub(super) fn input_type(text: &str) -> Result<InputType, Failure> {
 
 /// A default output within its limit.
 pub(super) fn default_output(text: String) -> Result<String, Failure> {
-    if text.len() > DEFAULT_OUTPUT_MAX_BYTES {
-        return Err(Failure::Refused(format!(
-            "The default output has {} bytes; at most {DEFAULT_OUTPUT_MAX_BYTES} are kept",
-            text.len()
-        )));
-    }
-    Ok(text)
+    clipper_domain::default_output(text).map_err(Failure::Refused)
 }

@@ -1,6 +1,7 @@
 //! Operations on policies.
 
-use super::{Change, Failure, names};
+use super::names;
+use super::operation::{Change, Failure};
 use crate::http::schema::Object;
 use clipper_domain::{Command, PolicyParameters, PolicySpec};
 

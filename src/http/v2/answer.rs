@@ -10,13 +10,14 @@ use actix_web::http::header;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use super::super::answer::AnswerLimits;
-use super::super::budget::Held;
-use super::super::errors::{self as kinds, ApiError};
+use super::super::answer::too_much;
+use super::super::errors::ApiError;
 use super::super::limits::QueryLimits;
 use super::errors;
 use crate::actors::apps::prediction::QueryAnswer;
 use clipper_oip::{Answer, Defaults, OutputForm, Parts};
+use clipper_scheduling::budget::Held;
+use clipper_scheduling::ticket::Excess;
 
 /// An answer up to this is written at once, and not counted.
 const SHORT_BYTES: usize = 64 << 10;
@@ -33,34 +34,33 @@ pub(super) struct Told {
     pub(super) form: OutputForm,
     /// In the order of the rows.
     pub(super) answers: SmallVec<[QueryAnswer; 1]>,
+    /// What they take of the sum of all answers, where they have been counted.
+    pub(super) held: Option<Held>,
 }
 
 /// The HTTP answer. A long one is made away from the threads that answer queries.
-pub(super) async fn respond(told: Told, limits: &QueryLimits) -> Result<HttpResponse, ApiError> {
-    let AnswerLimits { max_bytes, all } = &limits.answers;
-    let max_bytes = *max_bytes;
-    let least = told.least_bytes();
-    let form = told.form;
+pub(super) async fn respond(
+    mut told: Told,
+    limits: &QueryLimits,
+) -> Result<HttpResponse, ApiError> {
+    let bounds = &limits.answers;
+    let max_bytes = bounds.max_bytes;
+    let (least, form, held) = (told.least_bytes(), told.form, told.held.take());
     if least <= SHORT_BYTES {
         return Ok(response(told.write(max_bytes)?, form, None));
     }
-    let mut held = all.hold();
-    if least <= max_bytes && !held.grow(least) {
-        return Err(too_many(all.max_bytes()));
+    let mut held = held.unwrap_or_else(|| bounds.all.hold());
+    if least <= max_bytes && !held.resize(least) {
+        return Err(too_much(Excess::InSum, None, bounds));
     }
-    let Some(parts) = limits.parsing.aside(move || told.write(max_bytes)).await else {
+    let Some(parts) = limits.parsing.aside(least, move || told.write(max_bytes)).await else {
         return Err(ApiError::unavailable("The answer could not be written"));
     };
     let parts = parts?;
-    if !held.grow(bytes_of(&parts).saturating_sub(least)) {
-        return Err(too_many(all.max_bytes()));
+    if !held.resize(bytes_of(&parts)) {
+        return Err(too_much(Excess::InSum, None, bounds));
     }
     Ok(response(parts, form, Some(held)))
-}
-
-fn too_many(max: usize) -> ApiError {
-    let text = format!("All answers under way are over http.answers_max_bytes = {max}");
-    ApiError::new(kinds::OVERLOADED, text)
 }
 
 fn bytes_of(parts: &Parts) -> usize {

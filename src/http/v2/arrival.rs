@@ -5,15 +5,17 @@ use std::sync::Arc;
 
 use actix_web::HttpRequest;
 use actix_web::http::header::CONTENT_ENCODING;
-use bytes::Bytes;
 
-use super::super::body::Body;
-use super::super::budget::{Budget, Held};
+use super::super::body::{self, Body, BodyLimits};
 use super::super::errors::ApiError;
 use super::super::limits::QueryLimits;
+use super::super::parsing::Unparsed;
 use super::errors;
+use crate::actors::plane::data_plane::DataPlane;
+use clipper_clock as clock;
 use clipper_domain::InputType;
 use clipper_oip::{Encoding, Infer, inflate, parse};
+use clipper_scheduling::budget::Held;
 
 const LENGTH_HEADER: &str = "Inference-Header-Content-Length";
 
@@ -21,49 +23,55 @@ const LENGTH_HEADER: &str = "Inference-Header-Content-Length";
 #[derive(Debug)]
 pub(super) struct Asked {
     pub(super) infer: Infer,
+    /// What the cache makes of the inputs, where that has been computed already; else empty.
+    pub(super) digests: Vec<u64>,
     _held: Option<Held>,
 }
 
 /// A body that has not been looked at.
 struct Arrived {
-    text: Bytes,
+    body: Body,
     encoding: Encoding,
     header: Option<Vec<u8>>,
     input_type: InputType,
     rows_max: usize,
-    body_max_bytes: usize,
-    all: Arc<Budget>,
+    bodies: BodyLimits,
+    plane: Arc<DataPlane>,
 }
 
 /// Reads what `body` asks for.
 pub(super) async fn read(
     request: &HttpRequest,
-    body: &Body,
+    body: Body,
     input_type: InputType,
     limits: &QueryLimits,
 ) -> Result<Asked, ApiError> {
     let encoding = encoding(request)?;
-    let text = body.bytes();
-    let bytes = text.len();
+    let bytes = body.size();
     let arrived = Arrived {
-        text,
+        body,
         encoding,
         header: request.headers().get(LENGTH_HEADER).map(|value| value.as_bytes().to_vec()),
         input_type,
         rows_max: limits.inputs_max,
-        body_max_bytes: limits.bodies.max_bytes,
-        all: Arc::clone(&limits.bodies.all),
+        bodies: limits.bodies.clone(),
+        plane: Arc::clone(&limits.plane),
     };
     let parsing = &limits.parsing;
-    let read = if encoding != Encoding::Identity {
+    let broken = || ApiError::unavailable("The body could not be parsed");
+    if encoding != Encoding::Identity {
         // How long that takes is not known from the length.
-        parsing.aside(move || arrived.read()).await
-    } else if parsing.is_long(bytes) {
-        parsing.run(bytes, move || arrived.read()).await
-    } else {
-        return arrived.read();
-    };
-    read.unwrap_or_else(|| Err(ApiError::unavailable("The body could not be parsed")))
+        return parsing.aside(bytes, move || arrived.read(true)).await.ok_or_else(broken)?;
+    }
+    if !parsing.is_long(bytes) {
+        return arrived.read(false);
+    }
+    let until = clock::now() + limits.bodies.request;
+    match parsing.run(bytes, until, move || arrived.read(true)).await {
+        Ok(read) => read,
+        Err(Unparsed::Crowded) => Err(body::too_crowded()),
+        Err(Unparsed::Broken) => Err(broken()),
+    }
 }
 
 fn encoding(request: &HttpRequest) -> Result<Encoding, ApiError> {
@@ -75,19 +83,33 @@ fn encoding(request: &HttpRequest) -> Result<Encoding, ApiError> {
 }
 
 impl Arrived {
-    fn read(self) -> Result<Asked, ApiError> {
+    /// `is_aside`: on a thread that may take its time.
+    fn read(mut self, is_aside: bool) -> Result<Asked, ApiError> {
+        let mut held = self.body.take_held().unwrap_or_else(|| self.bodies.all.hold());
         let header = self.header.as_deref();
         let parse = |body: &[u8]| {
             parse(body, header, self.input_type, self.rows_max)
                 .map_err(|error| errors::refused(&error))
         };
-        if self.encoding == Encoding::Identity {
-            return Ok(Asked { infer: parse(&self.text)?, _held: None });
+        let text = self.body.join();
+        let infer = if self.encoding == Encoding::Identity {
+            parse(&text)?
+        } else {
+            let room_for = |bytes| held.grow(bytes);
+            let whole = inflate(&text, self.encoding, self.bodies.max_bytes, room_for)
+                .map_err(|error| errors::not_inflated(&error, self.bodies.all.max_bytes()))?;
+            parse(&whole)?
+        };
+        drop(text);
+        if held.bytes() == 0 {
+            return Ok(Asked { infer, digests: Vec::new(), _held: None });
         }
-        let mut held = self.all.hold();
-        let room_for = |bytes| held.grow(bytes);
-        let whole = inflate(&self.text, self.encoding, self.body_max_bytes, room_for)
-            .map_err(|error| errors::not_inflated(&error, self.all.max_bytes()))?;
-        Ok(Asked { infer: parse(&whole)?, _held: Some(held) })
+        let inputs: usize = infer.inputs.iter().map(|input| input.0.len()).sum();
+        if !held.resize(inputs) {
+            return Err(body::too_much_in_sum(&self.bodies));
+        }
+        let digest = |input| self.plane.cache.digest(input);
+        let digests = if is_aside { infer.inputs.iter().map(digest).collect() } else { Vec::new() };
+        Ok(Asked { infer, digests, _held: Some(held) })
     }
 }

@@ -3,6 +3,7 @@
 use actix_web::web::Payload;
 use actix_web::{HttpRequest, HttpResponse};
 
+use super::super::answer::too_much;
 use super::super::body;
 use super::super::errors::ApiError;
 use super::answer::{self, Told};
@@ -32,30 +33,34 @@ pub(super) async fn infer(
     };
     let body = body::read(request, payload, &v2.limits.bodies).await?;
     let arrived = clock::now();
-    let read = arrival::read(request, &body, target.input_type, &v2.limits).await;
+    let read = arrival::read(request, body, target.input_type, &v2.limits).await;
     if read.is_err()
         && let Some(app) = &target.app
     {
         v2.plane.metrics.app(&app.name).rejected();
     }
-    let Asked { infer, .. } = &mut read?;
+    let Asked { infer, digests, .. } = &mut read?;
     let app = target::actor(v2, name, &target).await?;
     let inputs = std::mem::take(&mut infer.inputs);
-    let parsed = PredictBody { inputs, version: version.map(str::to_owned) };
+    let digests = std::mem::take(digests);
+    let parsed = PredictBody { inputs, digests, version: version.map(str::to_owned) };
     let body = RequestBody::Parsed(Box::new(parsed));
     let prediction = app
         .send(Predict { body, arrived, within: infer.timeout })
         .await
         .map_err(|_| ApiError::unavailable("The application's actor is being restarted"))?
         .map_err(|refused| errors::not_asked(&refused, name, version))?;
-    let answers = prediction.answers().await.answers;
+    let bounds = &v2.limits.answers;
+    let answers = prediction.answers().await;
+    let answers = answers.map_err(|excess| too_much(excess, None, bounds))?;
     let told = Told {
         name: name.to_owned(),
         version: answered_by(&target),
         id: infer.id.take(),
         takes_default: infer.takes_default,
         form: infer.output,
-        answers,
+        answers: answers.answers,
+        held: answers.held,
     };
     answer::respond(told, &v2.limits).await
 }

@@ -6,7 +6,7 @@ use std::fmt;
 use crate::store::policy_state;
 use clipper_domain::{
     AppName, AppSpec, BatchSize, InputType, Label, LatencySlo, ModelId, ModelName, ModelSpec,
-    ModelVersion, OnModelError, PolicyParameters, ReplicaId, Replicas,
+    ModelVersion, OnModelError, PolicyParameters, ReplicaId, Replicas, Weight, default_output,
 };
 
 /// What the keys of [`Table::Metadata`] start with.
@@ -20,6 +20,7 @@ const LOAD: &str = "0.000000";
 
 const ON_MODEL_ERROR: &str = "on_model_error";
 const CACHE: &str = "cache";
+const WEIGHT: &str = "weight";
 
 /// The field of an application that holds what is set of its policy's parameters, as JSON.
 pub const POLICY_PARAMETERS: &str = "policy_parameters";
@@ -187,9 +188,9 @@ pub type Fields = Vec<(&'static str, String)>;
 
 /// The fields of an application.
 ///
-/// What it does about errors of the model, that it wants no cache, and its policy's parameters are
-/// fields that the original's readers pass over. They are left out where they are the default, so
-/// that the row is then the original's to the byte.
+/// What it does about errors of the model, that it wants no cache, its weight and its policy's
+/// parameters are fields that the original's readers pass over. They are left out where they are the
+/// default, so that the row is then the original's to the byte.
 #[must_use]
 pub fn app_fields(app: &AppSpec) -> Fields {
     let mut fields = vec![
@@ -206,6 +207,9 @@ pub fn app_fields(app: &AppSpec) -> Fields {
     }
     if !app.cache {
         fields.push((CACHE, app.cache.to_string()));
+    }
+    if !app.weight.is_default() {
+        fields.push((WEIGHT, app.weight.get().to_string()));
     }
     fields
 }
@@ -424,13 +428,17 @@ fn decode_app(name: AppName, fields: &Hash) -> Result<AppSpec, String> {
                 .map_err(|error| format!("{POLICY_PARAMETERS}: {error}"))?,
             None => PolicyParameters::new(),
         },
-        default_output: field(fields, "default_output")?.to_owned(),
+        default_output: default_output(field(fields, "default_output")?.to_owned())?,
         latency_slo: parse(fields, "latency_slo_micros", |t| LatencySlo::try_from(number(t)?))?,
         on_model_error: match fields.get(ON_MODEL_ERROR.as_bytes()) {
             Some(value) => OnModelError::parse(text(ON_MODEL_ERROR, value)?)?,
             None => OnModelError::default(),
         },
         cache: cache(fields)?,
+        weight: match fields.get(WEIGHT.as_bytes()) {
+            Some(value) => Weight::try_from(number(text(WEIGHT, value)?)?)?,
+            None => Weight::default(),
+        },
     })
 }
 

@@ -72,7 +72,8 @@ fn a_deleted_application_is_gone_at_once_with_its_links() {
         assert_eq!(ask(&server, 1.5).status, 400, "it takes strings now");
         let unlinked = server.predict("m", &json!({"input": "x"}));
         assert_eq!(unlinked.output(), &json!("new"), "{unlinked:?}");
-        assert_eq!(unlinked.explanation(), "No connected models found for query");
+        let why = "The application is not linked to a model (POST /admin/add_model_links)";
+        assert_eq!(unlinked.explanation(), why);
     }
     bystander.was_served(&server);
 }

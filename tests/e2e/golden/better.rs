@@ -158,7 +158,177 @@ pub const BETTER: &[Better] = &[
         body: |_, body| body.contains("\"output\":0,\"default\":false"),
         why: "the replica goes on serving",
     },
+    Better {
+        name: "add_app name wrong type",
+        status: 400,
+        body: |recorded, body| body == recorded.body.replace("but found", " but found"),
+        why: "the words do not run together",
+    },
+    Better {
+        name: "add_app latency_slo string",
+        status: 400,
+        body: |recorded, body| body == recorded.body.replace("but found", " but found"),
+        why: "the words do not run together",
+    },
+    Better {
+        name: "add_model labels not array",
+        status: 400,
+        body: |recorded, body| body == recorded.body.replace("but found", " but found"),
+        why: "the words do not run together",
+    },
+    Better {
+        name: "add_model_links model_names not array",
+        status: 400,
+        body: |recorded, body| body == recorded.body.replace("but found", " but found"),
+        why: "the words do not run together",
+    },
+    Better {
+        name: "predict empty body",
+        status: 400,
+        body: |recorded, body| has_cause_and_schema(body, &cause_of(&recorded.body)),
+        why: "the schema is that of the application, with input_batch and version",
+    },
+    Better {
+        name: "predict empty object",
+        status: 400,
+        body: |recorded, body| has_cause_and_schema(body, &cause_of(&recorded.body)),
+        why: "the schema is that of the application, with input_batch and version",
+    },
+    Better {
+        name: "predict huge double",
+        status: 400,
+        body: |recorded, body| has_cause_and_schema(body, &cause_of(&recorded.body)),
+        why: "the schema is that of the application, with input_batch and version",
+    },
+    Better {
+        name: "predict NaN literal",
+        status: 400,
+        body: |recorded, body| has_cause_and_schema(body, &cause_of(&recorded.body)),
+        why: "the schema is that of the application, with input_batch and version",
+    },
+    Better {
+        name: "predict wrong type: input string",
+        status: 400,
+        body: |_, body| {
+            let cause = "JSON key input expected type Array of doubles but found type String";
+            has_cause_and_schema(body, &mismatch(cause))
+        },
+        why: "it says which member, what was expected and what was found",
+    },
+    Better {
+        name: "predict input_batch wrong type: flat",
+        status: 400,
+        body: |_, body| {
+            let cause = "JSON key input_batch, input 0, expected type Array of doubles but found type Number";
+            has_cause_and_schema(body, &mismatch(cause))
+        },
+        why: "it says which member, what was expected and what was found",
+    },
+    Better {
+        name: "predict input_batch wrong type: string",
+        status: 400,
+        body: |_, body| {
+            let cause = "JSON key input_batch expected type Array of inputs but found type String";
+            has_cause_and_schema(body, &mismatch(cause))
+        },
+        why: "it says which member, what was expected and what was found",
+    },
+    Better {
+        name: "predict version wrong type",
+        status: 400,
+        body: |_, body| {
+            let cause = "JSON key version expected type String but found type Number";
+            has_cause_and_schema(body, &mismatch(cause))
+        },
+        why: "it says which member, what was expected and what was found",
+    },
+    Better {
+        name: "predict not an object (array)",
+        status: 400,
+        body: |_, body| {
+            has_cause_and_schema(
+                body,
+                &mismatch("The body expected type Object but found type Array"),
+            )
+        },
+        why: "it says what was found and what is expected",
+    },
+    Better {
+        name: "predict not an object (number)",
+        status: 400,
+        body: |_, body| {
+            let cause = "The body expected type Object but found type Number";
+            has_cause_and_schema(body, &mismatch(cause))
+        },
+        why: "it says what was found and what is expected",
+    },
+    Better {
+        name: "add_app latency_slo > int32",
+        status: 400,
+        body: |_, body| {
+            body.starts_with(&mismatch(
+                "JSON key latency_slo_micros expected a whole number of 32 bits but found \
+                 3000000000",
+            ))
+        },
+        why: "it says which member, and what is wrong with the number",
+    },
+    Better {
+        name: "add_model labels not strings",
+        status: 400,
+        body: |_, body| {
+            let cause = "JSON key labels, element 0, expected type String but found type Number";
+            body.starts_with(&mismatch(cause))
+        },
+        why: "it says which member, what was expected and what was found",
+    },
+    Better {
+        name: "strings predict array given",
+        status: 400,
+        body: |_, body| {
+            body.contains("JSON key input expected type String but found type Array")
+                && body.contains("\\\"input\\\" := string,")
+        },
+        why: "it says which member, what was expected and what was found",
+    },
+    Better {
+        name: "predict no linked model",
+        status: 200,
+        body: |recorded, body| {
+            let unlinked = "The application is not linked to a model (POST /admin/add_model_links)";
+            let expected = recorded.body.replace("No connected models found for query", unlinked);
+            without_query_id(&expected) == without_query_id(body)
+        },
+        why: "the reason is that there is no link, which no container can mend",
+    },
 ];
+
+/// What the original says is wrong with a body.
+fn cause_of(recorded: &str) -> String {
+    let recorded: Value = serde_json::from_str(recorded).unwrap();
+    let cause = recorded["cause"].as_str().unwrap();
+    cause.split_once(" Expected JSON schema").unwrap().0.to_owned()
+}
+
+fn mismatch(what: &str) -> String {
+    format!("Error parsing JSON: Type mismatch! {what}.")
+}
+
+/// Whether it is this error, with the schema of an application over doubles.
+fn has_cause_and_schema(body: &str, cause: &str) -> bool {
+    let schema = "\n  {\n   \"input\" := [double],\n   \"input_batch\" := [[double]] (instead of \
+                  input, for several),\n   \"version\" := string (optional)\n  }\n";
+    let expected = serde_json::json!({
+        "error": "Json error", "cause": format!("{cause} Expected JSON schema: {schema}"),
+    });
+    serde_json::from_str(body).is_ok_and(|body: Value| body == expected)
+}
+
+fn without_query_id(body: &str) -> Value {
+    let mut body: Value = serde_json::from_str(body).unwrap();
+    body["query_id"].take();
+    body
+}
 
 fn has_metric_groups(body: &str) -> bool {
     let Ok(page) = serde_json::from_str::<Value>(body) else { return false };

@@ -9,16 +9,17 @@ use std::time::Duration;
 use actix_web::dev::ServerHandle;
 use actix_web::{App, HttpResponse, HttpServer};
 use clipper::http::body::BodyLimits;
-use clipper::http::budget::Budget;
 use clipper::http::health::Readiness;
 use clipper::http::management::ports::{
     CatalogRead, ChangeError, ContainerInfo, Containers, Metadata, PolicyStates, RestartReplicas,
 };
 use clipper::http::management::{ManagementState, configure};
+use clipper::http::parsing::Parsing;
 use clipper::store::CatalogView;
 use clipper::store::event::{Envelope, Origin};
 use clipper::store::projection::Catalog;
 use clipper_domain::{Command, InputType, ModelId, ModelName, ModelVersion, ReplicaId};
+use clipper_scheduling::budget::Budget;
 use futures_util::future::BoxFuture;
 
 use super::replay::World;
@@ -97,6 +98,7 @@ impl InMemoryServer {
                 Box::pin(std::future::ready(page))
             }),
             readiness: readiness.clone(),
+            parsing: Parsing::new(2, Duration::from_millis(1)).unwrap(),
         };
         let limits = BodyLimits {
             max_bytes: body_max_bytes,

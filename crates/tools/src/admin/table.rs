@@ -5,15 +5,17 @@ use std::collections::BTreeMap;
 use comfy_table::{Table, presets};
 use serde_json::Value;
 
+use clipper_domain::printable::printable;
+
 use super::rows::{AppRow, ContainerRow, ModelRow};
 
 /// Longest text in a cell, characters; `show` verbs print all of it.
 const CELL_MAX_CHARS: usize = 60;
 
-/// Bounded, and without what would move the cursor.
+/// Bounded, and with nothing that moves the cursor or turns the direction of writing.
 fn cell(text: &str) -> String {
-    let clean = |c: char| if c.is_control() { ' ' } else { c };
-    let mut cell: String = text.chars().take(CELL_MAX_CHARS).map(clean).collect();
+    let text = printable(text);
+    let mut cell: String = text.chars().take(CELL_MAX_CHARS).collect();
     if text.chars().nth(CELL_MAX_CHARS).is_some() {
         cell.push_str("...");
     }
@@ -105,9 +107,12 @@ pub fn members(object: &Value) -> String {
     let Some(object) = object.as_object() else { return object.to_string() };
     let width = object.keys().map(|key| key.chars().count()).max().unwrap_or(0);
     let shown = |value: &Value| match value {
-        Value::String(text) => text.clone(),
+        Value::String(text) => printable(text).into_owned(),
         Value::Array(values) => {
-            let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), Into::into);
+            let text = |value: &Value| match value.as_str() {
+                Some(text) => printable(text).into_owned(),
+                None => value.to_string(),
+            };
             values.iter().map(text).collect::<Vec<String>>().join(", ")
         }
         other => other.to_string(),

@@ -5,6 +5,8 @@ use std::fmt::Write as _;
 
 use ratatui::text::Span;
 
+use clipper_domain::printable::is_deceptive;
+
 use super::view::{ApplicationRow, ModelRow, ReplicaRow, View};
 
 /// Share of default outputs above which an application is in trouble.
@@ -258,9 +260,9 @@ fn width(text: &str) -> usize {
     Span::raw(text).width()
 }
 
-/// Without characters that move the cursor.
+/// Without characters that move the cursor or turn the direction of writing.
 fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+    text.chars().map(|c| if is_deceptive(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 /// About three digits; `-` for nothing.

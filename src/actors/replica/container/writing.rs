@@ -10,18 +10,35 @@ use super::Container;
 use crate::metrics::RpcEnd;
 use clipper_rpc::codec::{self, Extensions, NoticeLevel};
 
+/// Written of large inputs before others of the thread have their turn: copying takes time.
+const SLICE_BYTES: usize = 256 << 10;
+
 impl Container {
     /// Writes as much as the connection takes; the rest when it is writable again.
     pub(super) fn write(&mut self, ctx: &mut Context<Self>) {
         if self.waiting_to_write {
             return self.check_write_queue(ctx);
         }
+        let mut room = SLICE_BYTES;
         while !self.unwritten.is_empty() {
+            if room == 0 {
+                self.await_turn(ctx);
+                return self.check_write_queue(ctx);
+            }
             let mut pieces = [io::IoSlice::new(&[]); 64];
             let n = self.unwritten.chunks_vectored(&mut pieces);
-            match self.write_half.try_write_vectored(&pieces[..n]) {
+            let first = self.unwritten.chunk();
+            let sent = if first.len() > room {
+                self.write_half.try_write(first.get(..room).unwrap_or(first))
+            } else {
+                self.write_half.try_write_vectored(&pieces[..n])
+            };
+            match sent {
                 Ok(0) => return self.end(RpcEnd::Closed, "it takes no more bytes", ctx),
-                Ok(written) => self.unwritten.advance(written),
+                Ok(written) => {
+                    self.unwritten.advance(written);
+                    room = room.saturating_sub(written);
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.await_writable(ctx);
                     return self.check_write_queue(ctx);
@@ -29,6 +46,16 @@ impl Container {
                 Err(error) => return self.end(RpcEnd::Closed, error.to_string(), ctx),
             }
         }
+    }
+
+    /// Lets the others of this thread have their turn first.
+    fn await_turn(&mut self, ctx: &mut Context<Self>) {
+        self.waiting_to_write = true;
+        let turn = tokio::task::yield_now().into_actor(self);
+        ctx.spawn(turn.map(|(), container, ctx| {
+            container.waiting_to_write = false;
+            container.write(ctx);
+        }));
     }
 
     fn await_writable(&mut self, ctx: &mut Context<Self>) {

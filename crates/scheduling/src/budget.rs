@@ -61,6 +61,24 @@ impl Held {
         self.bytes += bytes;
         true
     }
+
+    /// Holds so many bytes from now on; `false` = there is no room for more, and nothing has
+    /// changed.
+    #[must_use]
+    pub fn resize(&mut self, bytes: usize) -> bool {
+        if let Some(more) = bytes.checked_sub(self.bytes) {
+            return self.grow(more);
+        }
+        self.budget.used.fetch_sub(self.bytes - bytes, Ordering::Relaxed);
+        self.bytes = bytes;
+        true
+    }
+
+    /// Bytes held.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
 }
 
 impl Drop for Held {
@@ -82,6 +100,8 @@ mod tests {
         drop(a);
         assert!(budget.used() == 4 && budget.has_room(6) && !budget.has_room(7));
         assert!(b.grow(6));
+        assert!(b.resize(3) && budget.used() == 3 && b.bytes() == 3);
+        assert!(!b.resize(11) && budget.used() == 3 && b.resize(10));
         drop(b);
         assert_eq!(budget.used(), 0);
     }

@@ -1,0 +1,182 @@
+//! What the operations of the management frontend are made of: what they work on, what comes of
+//! them, and how a client is told.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use actix_web::{HttpRequest, HttpResponse, ResponseError as _, web};
+use futures_util::future::{BoxFuture, LocalBoxFuture};
+
+use super::ports::{ChangeError, Containers, Metadata, PolicyStates};
+use crate::http::errors::ApiError;
+use crate::http::health::Readiness;
+use crate::http::parsing::Parsing;
+use crate::http::schema::{self, Object, SchemaError};
+use crate::logging::outsiders;
+use clipper_domain::Command;
+
+/// The methods of operations.
+pub(super) const POST_ALLOW: &str = "POST, OPTIONS";
+pub(super) const PLAIN: &str = "text/plain; charset=utf-8";
+
+/// Makes a page from a request. The one of `/admin/metrics` has the form that the `Accept` header
+/// chooses.
+pub type MetricsPage =
+    Arc<dyn Fn(HttpRequest) -> LocalBoxFuture<'static, HttpResponse> + Send + Sync>;
+
+/// What the handlers work on. Cheap to clone.
+#[derive(Clone)]
+pub struct ManagementState {
+    /// The metadata and its writer.
+    pub metadata: Arc<dyn Metadata>,
+    /// The connected replicas.
+    pub containers: Arc<dyn Containers>,
+    /// Replicas of a version that may be asked for; none where deploying is off.
+    pub replicas_max: Option<u32>,
+    /// What applications have learnt.
+    pub states: Arc<dyn PolicyStates>,
+    /// The metrics page.
+    pub metrics: MetricsPage,
+    /// What `/readyz` tells.
+    pub readiness: Arc<Readiness>,
+    /// Where what takes long is done.
+    pub parsing: Parsing,
+}
+
+/// A request that did not succeed.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// Not the JSON that was asked for: 400.
+    Schema(SchemaError),
+    /// A member that may be left out is not what it has to be if it is there: 400.
+    Optional(SchemaError),
+    /// Not allowed: 400 with this text.
+    Refused(String),
+    /// Not now: 503.
+    Unavailable(String),
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Schema(error) | Self::Optional(error) => error.fmt(f),
+            Self::Refused(text) | Self::Unavailable(text) => f.write_str(text),
+        }
+    }
+}
+
+impl From<SchemaError> for Failure {
+    fn from(error: SchemaError) -> Self {
+        Self::Schema(error)
+    }
+}
+
+impl From<ChangeError> for Failure {
+    fn from(error: ChangeError) -> Self {
+        match error {
+            ChangeError::Refused(why) => Self::Refused(why.to_string()),
+            ChangeError::Unavailable { reason } => Self::Unavailable(reason),
+        }
+    }
+}
+
+/// A request that succeeded.
+#[derive(Debug)]
+pub(super) enum Reply {
+    Text(String),
+    Json(String),
+}
+
+impl Reply {
+    pub(super) fn json<T: serde::Serialize>(value: &T) -> Result<Self, Failure> {
+        let json = serde_json::to_string(value).map(Self::Json);
+        json.map_err(|error| Failure::Unavailable(format!("the answer has no JSON form: {error}")))
+    }
+}
+
+/// A change of the metadata and the text that tells of its success.
+pub(super) struct Change {
+    pub(super) command: Command,
+    pub(super) done: String,
+}
+
+#[derive(Clone, Copy)]
+pub(super) enum Operation {
+    Change(fn(&Object<'_>) -> Result<Change, Failure>),
+    Read(fn(&Object<'_>, &ManagementState) -> Result<Reply, Failure>),
+    Act(fn(&Object<'_>, &ManagementState) -> Result<Act, Failure>),
+}
+
+/// Something under way that is no change of the metadata.
+pub(super) type Act = BoxFuture<'static, Result<Reply, Failure>>;
+
+/// What an operation is about to do.
+pub(super) enum Decided {
+    Done(Reply),
+    Act(Act),
+    Change(Change),
+}
+
+impl Operation {
+    /// Reads a body. Without IO; with a large body or many applications it takes long.
+    pub(super) fn decide(self, body: &[u8], state: &ManagementState) -> Result<Decided, Failure> {
+        let object = Object::parse(body)?;
+        match self {
+            Self::Read(read) => read(&object, state).map(Decided::Done),
+            Self::Act(act) => act(&object, state).map(Decided::Act),
+            Self::Change(change) => change(&object).map(Decided::Change),
+        }
+    }
+}
+
+/// For what is shown only where it is not as usual.
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+pub(super) fn is_true(value: &bool) -> bool {
+    *value
+}
+
+/// A member that may be left out.
+pub(super) fn optional<'a, T>(
+    body: &Object<'a>,
+    key: &'static str,
+    read: impl FnOnce(&Object<'a>, &'static str) -> Result<T, SchemaError>,
+) -> Result<Option<T>, Failure> {
+    body.optional(key, read).map_err(Failure::Optional)
+}
+
+/// In words; as a text, so that what a request holds stays on one line. Whoever reaches the port can
+/// cause such lines, so that they are limited.
+pub(super) fn tell_failure(path: &'static str, failure: &Failure, from: Option<IpAddr>) {
+    let Some(from) = from else { return };
+    if let Some(left_out) = outsiders::line(path, from) {
+        let failure = failure.to_string();
+        let failure = failure.trim_end();
+        tracing::info!(path, %from, failure, left_out, "management request failed");
+    }
+}
+
+/// The address that a request came from.
+pub(super) fn peer(request: &HttpRequest) -> Option<IpAddr> {
+    request.peer_addr().map(|peer| peer.ip())
+}
+
+pub(super) fn respond(
+    outcome: Result<Reply, Failure>,
+    schema: &str,
+    optional: &str,
+) -> HttpResponse {
+    let refuse = |text| HttpResponse::BadRequest().content_type(PLAIN).body(text);
+    match outcome {
+        Ok(Reply::Text(text)) => HttpResponse::Ok().content_type(PLAIN).body(text),
+        Ok(Reply::Json(json)) => HttpResponse::Ok().content_type("application/json").body(json),
+        Err(Failure::Schema(error)) => refuse(schema::explain(&error, schema)),
+        Err(Failure::Optional(error)) => refuse(schema::explain(&error, optional)),
+        Err(Failure::Refused(text)) => refuse(text),
+        Err(Failure::Unavailable(reason)) => ApiError::unavailable(reason).error_response(),
+    }
+}
+
+/// A path with and without a slash at its end.
+pub(super) fn resource(path: &str) -> actix_web::Resource {
+    web::resource([path.to_owned(), format!("{path}/")])
+}
