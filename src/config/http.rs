@@ -35,8 +35,8 @@ section! {
         /// has been parsed takes the bytes of its inputs, a double 8. Four of the largest.
         bodies_max_bytes: usize = 64 << 20, Rule::bytes();
 
-        /// One answer, bytes; a longer one is refused with 413, as soon as the outputs that are there
-        /// take more. As long as a message of a container.
+        /// One answer, bytes; a longer one is refused with 413, as soon as the outputs that are
+        /// there take more. As long as a message of a container.
         answer_max_bytes: usize = 64 << 20, Rule::bytes();
 
         /// All answers under way together, bytes, outputs that wait for others of their request
@@ -49,8 +49,8 @@ section! {
         /// measured.
         parse_slice_us: u64 = 1_000, Rule::int(1, 1_000_000, "microseconds");
 
-        /// Threads for such bodies, of low priority, and as many again, of lower priority, for those
-        /// that take ten times as long. A body that waits for one of them for as long as its
+        /// Threads for such bodies, of low priority, and as many again, of lower priority, for
+        /// those that take ten times as long. A body that waits for one of them for as long as its
         /// application's objective gets 503. Each thread takes at most the memory of a body's text
         /// and twice that of its inputs; more of them are not faster than there are cores.
         parse_threads: usize = 2, Rule::int(1, 1_024, "threads");

@@ -144,8 +144,8 @@ pub(super) fn optional<'a, T>(
     body.optional(key, read).map_err(Failure::Optional)
 }
 
-/// In words; as a text, so that what a request holds stays on one line. Whoever reaches the port can
-/// cause such lines, so that they are limited.
+/// In words; as a text, so that what a request holds stays on one line. Whoever reaches the port
+/// can cause such lines, so that they are limited.
 pub(super) fn tell_failure(path: &'static str, failure: &Failure, from: Option<IpAddr>) {
     let Some(from) = from else { return };
     if let Some(left_out) = outsiders::line(path, from) {

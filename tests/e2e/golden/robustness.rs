@@ -158,7 +158,10 @@ fn values_that_cannot_work_are_refused_with_their_rule() {
         ),
         (app("a", "doubles", 0), "latency_slo_micros must be 1 to 2147483647, not 0"),
         (app("a", "doubles", -5), "latency_slo_micros must be 1 to 2147483647, not -5"),
-        (app("a", "doubles", 1 << 40), "PredictionData of type Number is not of type int"),
+        (
+            app("a", "doubles", 1 << 40),
+            "expected a whole number of 32 bits but found 1099511627776",
+        ),
     ];
     for (body, text) in cases {
         let answer = post(server.addr(), "/admin/add_app", &body);
