@@ -155,8 +155,8 @@ fn line_04_a_larger_weight_is_a_larger_part_of_a_shared_model() {
         thread::spawn(move || {
             let (mut next, mut answered) = (first, 0);
             while Instant::now() < end {
-                let batch: Vec<_> = (0..100).map(|n| [next + n]).collect();
-                next += 100;
+                let batch: Vec<_> = (0..30).map(|n| [next + n]).collect();
+                next += 30;
                 let body = json!({ "input_batch": batch }).to_string();
                 let path = format!("/{app}/predict");
                 let answer = http::call(addr, "POST", &path, body.as_bytes()).unwrap();
@@ -165,8 +165,13 @@ fn line_04_a_larger_weight_is_a_larger_part_of_a_shared_model() {
             answered
         })
     };
-    let (heavy, light) = (flood("heavy", 1_000), flood("light", 1_000_000));
-    let (heavy, light) = (heavy.join().unwrap(), light.join().unwrap());
+    // Several clients of each, so that queries of both wait all the time.
+    let clients = |app, first: u32| {
+        let floods: Vec<_> = (0..4).map(|n| flood(app, first + n * 100_000_000)).collect();
+        move || floods.into_iter().map(|flood| flood.join().unwrap()).sum::<usize>()
+    };
+    let (heavy, light) = (clients("heavy", 1_000), clients("light", 1_000_000_000));
+    let (heavy, light) = (heavy(), light());
     println!("weight 4: {heavy} answered, weight 1: {light}");
     assert!(light > 0 && 2 * heavy > 3 * light, "{heavy} beside {light}");
 }

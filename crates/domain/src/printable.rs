@@ -35,8 +35,8 @@ pub fn printable_lines(text: &str) -> Cow<'_, str> {
     escaped(text, true)
 }
 
-/// JSON with every deceptive character of its strings as an escape of JSON: the same value, and safe
-/// to look at. Line breaks and tabs between its parts stay.
+/// JSON with every deceptive character of its strings as an escape of JSON: the same value, and
+/// safe to look at. Line breaks and tabs between its parts stay.
 #[must_use]
 pub fn printable_json(json: &str) -> Cow<'_, str> {
     // JSON itself does not have the other control characters in it unescaped.
