@@ -23,7 +23,7 @@ use crate::supervision::control::Outbox;
 use crate::supervision::kept::{Child, Kept, Lifeline, Role};
 use clipper_domain::{
     AppName, AppSpec, DEFAULT_POLICY, InputType, LatencySlo, ModelName, OnModelError,
-    PolicyParameters,
+    PolicyParameters, Weight,
 };
 use clipper_scheduling::output::Output;
 
@@ -231,6 +231,7 @@ impl Router {
                 latency_slo: LatencySlo::from_micros(objective)?,
                 on_model_error: OnModelError::Error,
                 cache: true,
+                weight: Weight::default(),
             },
             default_output: Output::null(),
             // Not among those of applications: what it does is counted with the model.

@@ -206,6 +206,7 @@ pub(super) async fn index(
     v2: &V2,
 ) -> Result<HttpResponse, ApiError> {
     let body = body::read(request, payload, &v2.limits.bodies).await?;
+    let body = body.join();
     let asked: IndexRequest = match &*body {
         [] => IndexRequest::default(),
         text => serde_json::from_slice(text)
