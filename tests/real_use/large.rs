@@ -79,6 +79,14 @@ fn line_09b_a_long_answer_is_streamed_within_a_limit() {
 const SLO: Duration = Duration::from_millis(50);
 const LATE: Duration = Duration::from_millis(60);
 
+/// How many there are, the middle and the longest of them, and how many are late.
+fn figures(took: Mutex<Vec<Duration>>) -> (usize, Duration, Duration, usize) {
+    let mut took = took.into_inner().unwrap();
+    took.sort();
+    let late = took.iter().filter(|time| **time > LATE).count();
+    (took.len(), took[took.len() / 2], *took.last().unwrap(), late)
+}
+
 /// Clients of large bodies, each with its own, beside three applications of others: one of single
 /// inputs, one of bodies that are parsed aside too, one that gives feedback and asks for lists.
 /// Only the full size asserts times, which other work on a machine stretches.
@@ -91,7 +99,9 @@ fn line_09a_four_clients_of_large_bodies_delay_nobody() {
     }
     server.add_linked("large", GENEROUS_SLO_US);
     let _replicas = ["quick", "medium", "large"].map(|name| server.noop(name));
-    ["quick", "medium", "large"].iter().for_each(|name| server.await_replicas(name, 1));
+    for name in ["quick", "medium", "large"] {
+        server.await_replicas(name, 1);
+    }
     let before = server.resident_mb();
     let end = Instant::now() + time;
     let (sent, refused) = (AtomicU64::new(0), AtomicU64::new(0));
@@ -131,12 +141,6 @@ fn line_09a_four_clients_of_large_bodies_delay_nobody() {
         scope.spawn(|| ask("medium", 40_000, 50, &medium_took));
     });
     let peak = server.peak_mb();
-    let figures = |took: Mutex<Vec<Duration>>| {
-        let mut took = took.into_inner().unwrap();
-        took.sort();
-        let late = took.iter().filter(|time| **time > LATE).count();
-        (took.len(), took[took.len() / 2], *took.last().unwrap(), late)
-    };
     let (all, median, longest, late) = figures(took);
     let (medium, medium_median, medium_longest, medium_late) = figures(medium_took);
     let stalls = server.metric("clipper_thread_stalls_total{thread=\"http\"}");
@@ -207,8 +211,8 @@ fn line_09a_large_bodies_of_operators_delay_nobody() {
     });
     println!("beside management bodies of 12 MB: median {:?}, longest {:?}", took[50], took[99]);
     let log = server.log();
-    let lines = log.iter().filter(|line| line.contains("management request failed")).count();
-    assert!(lines < 100, "{lines} lines");
+    let told = log.iter().filter(|line| line.contains("management request failed")).count();
+    assert!(told < 100, "{told} lines");
 }
 
 /// A container whose outputs have so many bytes.

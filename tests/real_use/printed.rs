@@ -46,7 +46,7 @@ fn line_11b_admin_prints_no_character_that_deceives() {
         let text = printed(&run(&server, arguments));
         assert!(text.contains(escaped), "{arguments:?}: {text}");
     }
-    let text = printed(&run(&server, &["admin", "state", "m", "0"]));
+    let text = printed(&run(&server, &["admin", "state", "m"]));
     assert!(text.contains("\\u{1b}[2J\\u{202e}live"), "{text}");
     let refused = run(&server, &["admin", "apps", "show", "m\u{202e}"]);
     assert!(!refused.status.success() && printed(&refused).contains("m\\u{202e}"));
