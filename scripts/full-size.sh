@@ -13,7 +13,7 @@ export CLIPPER_TEST_PYTHON="$PWD/.venv/bin/python"
 export CLIPPER_TEST_FULL=1
 export CARGO_TERM_COLOR=never
 
-build=$(cargo test --locked "$@" --test all --no-run 2>&1) || { printf '%s\n' "$build" >&2; exit 1; }
+build=$(cargo test --locked --workspace "$@" --test all --no-run 2>&1) || { printf '%s\n' "$build" >&2; exit 1; }
 binary=$(printf '%s\n' "$build" | sed -n 's/.*Executable.*(\(.*\))$/\1/p')
 # Lines A and 1 to 17, then the faults of every kind under load.
 tests=$("$binary" --list --format terse 2>/dev/null | sed -n 's/: test$//p' |

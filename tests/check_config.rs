@@ -100,6 +100,19 @@ fn applications_and_models_are_checked_against_each_other() {
 }
 
 #[test]
+fn line_11c_a_default_output_and_a_weight_have_limits() {
+    let long = APP.replace("\"0\"", &format!("{:?}", "x".repeat(70_000)));
+    faults(
+        &format!("{long}weight = 101\n"),
+        &[
+            ("c.toml:4: application[0].default_output: ", "at most 65536 bytes, not of 70000"),
+            ("c.toml:6: application[0].weight: ", "1 to 100, found 101"),
+        ],
+    );
+    assert_eq!(check(&format!("{APP}weight = 100\n")).0.status.code(), Some(0));
+}
+
+#[test]
 fn containers_need_a_runtime_its_keys_and_its_files() {
     let model = |version: &str, container: &str| {
         format!(

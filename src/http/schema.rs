@@ -1,8 +1,8 @@
 //! JSON bodies to typed members, with the error texts that clients of the original know.
 //!
-//! Where those do not say which member, what was expected and what was found, ours do. A body is not
-//! turned into a tree: members stay slices of it until asked for, so that memory stays near the size
-//! of the body whatever it holds.
+//! Where those do not say which member, what was expected and what was found, ours do. A body is
+//! not turned into a tree: members stay slices of it until asked for, so that memory stays near the
+//! size of the body whatever it holds.
 
 use std::borrow::Cow;
 use std::str::FromStr;

@@ -275,6 +275,11 @@ fn malformed_entries_are_named_with_the_reason() {
         (app(&whole[..3]), "it has no field latency_slo_micros"),
         (with("latency_slo_micros", "1e3"), "latency_slo_micros: \"1e3\" is no whole number"),
         (with("latency_slo_micros", "0"), "latency_slo_micros must be 1 to"),
+        (
+            with("default_output", &*"x".repeat(70_000).leak()),
+            "70000 bytes; at most 65536 are kept",
+        ),
+        (app(&[&whole[..], &[("weight", "0")]].concat()), "weight must be 1 to 100, not 0"),
         (with("input_type", "tensor"), "input_type: \"tensor\" is unknown"),
         (
             app(&[&whole[..], &[("on_model_error", "shrug")]].concat()),
