@@ -100,9 +100,9 @@ MODELS = [model("m", "1", False), model("m", "2", True), model("n", "1", True)]
             },
         ),
         (
-            lambda a: a.update_application("app", slo_micros=7, cache=False),
+            lambda a: a.update_application("app", slo_micros=7, cache=False, weight=3),
             "update_app",
-            {"name": "app", "latency_slo_micros": 7, "cache": False},
+            {"name": "app", "latency_slo_micros": 7, "cache": False, "weight": 3},
         ),
         (
             lambda a: a.unregister_model("m", 1),

@@ -152,9 +152,11 @@ rows! {
         "Requests answered by an error, by its kind; also those of no application.",
         "a rise above its usual rate";
     HTTP_BODY_BYTES = Gauge "clipper_http_body_bytes", "bytes", &[],
-        "Large request bodies under way, in sum.", "near http.bodies_max_bytes";
+        "Large request bodies under way, or the inputs made of them, in sum.",
+        "near http.bodies_max_bytes";
     HTTP_ANSWER_BYTES = Gauge "clipper_http_answer_bytes", "bytes", &[],
-        "Long answers under way, in sum.", "near http.answers_max_bytes";
+        "Long answers under way, outputs that wait for the rest of their request included, in sum.",
+        "near http.answers_max_bytes";
     ACTOR_RESTARTS = Counter "clipper_actor_restarts_total", "restarts", &["actor"],
         "Actors restarted by their parent after a panic or a stop.", "any increase";
     THREAD_STALLS = Counter "clipper_thread_stalls_total", "stalls", &["thread"],

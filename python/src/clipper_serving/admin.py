@@ -99,13 +99,18 @@ class Admin:
         slo_micros: int | None = None,
         on_model_error: str | None = None,
         cache: bool | None = None,
+        weight: int | None = None,
     ) -> None:
-        """Change an application's definition; what is ``None`` stays as it is."""
+        """Change an application's definition; what is ``None`` stays as it is.
+
+        ``weight`` is its part, in overload, of a model that it shares with others: 1 to 100.
+        """
         given = {
             "default_output": default_output,
             "latency_slo_micros": slo_micros,
             "on_model_error": on_model_error,
             "cache": cache,
+            "weight": weight,
         }
         changed = {key: value for key, value in given.items() if value is not None}
         self._post("update_app", name=name, **changed)
