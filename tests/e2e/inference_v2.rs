@@ -166,6 +166,32 @@ fn a_model_by_itself_follows_its_versions() {
     crate::support::served::until("it is served again", is_back);
 }
 
+#[test]
+fn an_application_of_several_models_names_no_version() {
+    let (server, _replicas, _folder) = start("");
+    server.admin("/admin/set_policy", &json!({"app_name": "m", "policy": "exp3"}));
+    server.admin("/admin/add_model_links", &json!({"app_name": "m", "model_names": ["alone"]}));
+    let of = |path: &str| {
+        let answer = get(server.query, path);
+        (answer.status, page(&answer))
+    };
+    let (status, metadata) = of("/v2/models/m");
+    assert_eq!((status, &metadata["versions"]), (200, &json!([])));
+    assert_eq!(of("/v2/models/m/ready").0, 200);
+    let (status, refusal) = of("/v2/models/m/versions/1");
+    assert_eq!(status, 400, "{refusal}");
+    let (_, counted) = of("/v2/models/m/stats");
+    let names: Vec<&Value> =
+        counted["model_stats"].as_array().unwrap().iter().map(|row| &row["name"]).collect();
+    assert_eq!(names, ["alone", "m"]);
+    let answer = post(server.query, "/v2/repository/index", &[], b"");
+    let first = json!({"name": "m", "state": "READY", "reason": ""});
+    assert_eq!(page(&answer)[0], first);
+    let answer = infer(&server, &doubles(&json!([1]), &json!([1, 1])));
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(page(&answer).get("model_version"), None);
+}
+
 /// A request that lies, and a part of what it is told.
 type Lie = (Vec<(&'static str, String)>, Vec<u8>, u16, &'static str);
 

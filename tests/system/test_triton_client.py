@@ -295,8 +295,14 @@ def test_statistics_count_rows(client: Any) -> None:
     after = counted()
     assert after["inference_stats"]["compute_infer"]["count"] >= 3
     assert after["inference_stats"]["success"]["ns"] > 0
+    # perf_analyzer stops where these differ.
+    parts = ["compute_input", "compute_infer", "compute_output"]
+    assert len({after["inference_stats"][part]["count"] for part in parts}) == 1
     client.infer("integers", one_input(rows, "INT32"))
-    assert counted()["inference_stats"]["cache_hit"]["count"] >= 3
+    last = counted()["inference_stats"]
+    assert last["cache_hit"]["count"] >= 3
+    # perf_analyzer tells by this count whether a version was asked.
+    assert last["queue"]["count"] > after["inference_stats"]["queue"]["count"]
     names = {row["name"] for row in client.get_inference_statistics()["model_stats"]}
     assert {"integers", "app-integers"} <= names
 

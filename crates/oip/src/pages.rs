@@ -156,6 +156,15 @@ pub struct IndexRow {
     pub reason: &'static str,
 }
 
+impl IndexRow {
+    /// A row that is ready unless there is a reason why not.
+    #[must_use]
+    pub fn new(name: &str, version: Option<&str>, reason: &'static str) -> Self {
+        let state = if reason.is_empty() { "READY" } else { "UNAVAILABLE" };
+        Self { name: name.to_owned(), version: version.map(str::to_owned), state, reason }
+    }
+}
+
 /// What may be asked of the index.
 #[derive(Debug, Default, Deserialize)]
 pub struct IndexRequest {

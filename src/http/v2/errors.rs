@@ -55,6 +55,12 @@ pub(super) fn unknown_model(name: &str, version: Option<&str>) -> ApiError {
     ApiError::new(errors::UNKNOWN_APPLICATION, text)
 }
 
+/// The version of which model?
+pub(super) fn version_of_several(name: &str) -> ApiError {
+    let name = shown(name);
+    ApiError::query(format!("Application '{name}' asks several models: leave the version out"))
+}
+
 /// The query port changes nothing.
 pub(super) fn no_repository() -> ApiError {
     ApiError::new(

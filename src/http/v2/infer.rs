@@ -35,9 +35,9 @@ pub(super) async fn infer(
     let arrived = clock::now();
     let read = arrival::read(request, body, target.input_type, &v2.limits).await;
     if read.is_err()
-        && let Some(app) = &target.app
+        && let Some((app, _)) = &target.app
     {
-        v2.plane.metrics.app(&app.name).rejected();
+        v2.plane.metrics.app(app).rejected();
     }
     let Asked { infer, digests, .. } = &mut read?;
     let app = target::actor(v2, name, &target).await?;
@@ -65,7 +65,7 @@ pub(super) async fn infer(
     answer::respond(told, &v2.limits).await
 }
 
-/// As the metadata were when the request came.
+/// As the metadata were when the request came; nothing where a policy chooses.
 fn answered_by(target: &Target) -> Option<String> {
-    target.version.as_ref().map(|version| version.as_str().to_owned())
+    target.version().map(|version| version.as_str().to_owned())
 }

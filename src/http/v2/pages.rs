@@ -5,6 +5,7 @@ use actix_web::web::{self, Payload};
 use actix_web::{HttpRequest, HttpResponse};
 use serde::Serialize;
 use serde_json::json;
+use smallvec::SmallVec;
 
 use super::super::body;
 use super::super::errors::{self as kinds, ApiError, ErrorLabel};
@@ -13,7 +14,7 @@ use super::target::{self, Target};
 use crate::actors::plane::data_plane::DataPlane;
 use crate::metrics::ModelCounts;
 use crate::store::projection::Catalog;
-use clipper_domain::{BatchSize, ModelName, ModelSpec};
+use clipper_domain::{BatchSize, ModelId, ModelName, ModelSpec};
 use clipper_oip::{
     Config, EXTENSIONS, IndexRequest, IndexRow, InferenceStats, Metadata, Named, Spent, Statistics,
     TensorInfo,
@@ -56,7 +57,8 @@ pub(super) fn metadata(
 ) -> Result<HttpResponse, ApiError> {
     let catalog = v2.view.read();
     let target = target::find(&catalog, name, version)?;
-    let model = target.model.as_ref().map_or("", ModelName::as_str);
+    // Of several models none can be asked for by its version.
+    let model = if let [model] = &target.models[..] { model.as_str() } else { "" };
     let versions = catalog.versions_of(model).map(|spec| spec.id.version.as_str()).collect();
     Ok(page(&Metadata {
         name,
@@ -77,17 +79,20 @@ pub(super) fn model_ready(
     Ok(readiness(ready, &Named { name, ready }))
 }
 
-/// Whether a replica is connected.
+/// Whether a replica is connected, of one model at least.
 fn is_served(plane: &DataPlane, target: &Target) -> bool {
-    let id = target.model.as_ref().zip(target.version.as_ref());
-    let handle = id.and_then(|(model, version)| plane.directory.get(model, version));
+    target.served.iter().any(|id| is_connected(plane, id))
+}
+
+fn is_connected(plane: &DataPlane, id: &ModelId) -> bool {
+    let handle = plane.directory.get(&id.name, &id.version);
     handle.is_some_and(|handle| handle.replicas() > 0)
 }
 
 pub(super) fn config(v2: &V2, name: &str, version: Option<&str>) -> Result<HttpResponse, ApiError> {
     let target = target::find(&v2.view.read(), name, version)?;
     let serving = &v2.plane.serving;
-    let objective = target.app.as_ref().map(|app| app.latency_slo.as_micros());
+    let objective = target.app.as_ref().map(|(_, objective)| objective.as_micros());
     let config = Config {
         name,
         platform: PLATFORM,
@@ -110,16 +115,22 @@ pub(super) fn statistics(
 ) -> Result<HttpResponse, ApiError> {
     let catalog = v2.view.read();
     let target = target::find(&catalog, name, version)?;
-    let model = target.model.as_ref().map_or("", ModelName::as_str);
-    let rows: Vec<_> = catalog
-        .versions_of(model)
+    let is_one = target.models.len() == 1;
+    let rows: Vec<_> = target
+        .models
+        .iter()
+        .flat_map(|model| catalog.versions_of(model.as_str()))
         .filter(|spec| version.is_none_or(|version| spec.id.version.as_str() == version))
-        .filter_map(|spec| counted(&v2.plane, name, spec))
+        // Several models may have a version of the same name.
+        .filter_map(|spec| {
+            let name = if is_one { name } else { spec.id.name.as_str() };
+            counted(&v2.plane, name, spec)
+        })
         .collect();
     Ok(page(&json!({ "model_stats": rows })))
 }
 
-/// What one version has done, under the name that was asked for.
+/// What one version has done, under this name.
 fn counted<'c>(plane: &DataPlane, name: &'c str, spec: &'c ModelSpec) -> Option<Statistics<'c>> {
     let handle = plane.directory.get(&spec.id.name, &spec.id.version)?;
     let counts = handle.metrics.counts();
@@ -133,33 +144,39 @@ fn counted<'c>(plane: &DataPlane, name: &'c str, spec: &'c ModelSpec) -> Option<
         inference_stats: InferenceStats {
             success: Spent::micros(succeeded, queued.micros.saturating_add(computed.micros)),
             fail: Spent::micros(errors, 0),
-            queue: Spent::micros(queued.count, queued.micros),
+            // As in Triton, what the cache answers has waited no time, and the three parts of
+            // computing have one count: perf_analyzer relies on both.
+            queue: Spent::micros(queued.count.saturating_add(hits), queued.micros),
+            compute_input: Spent::micros(computed.count, 0),
             compute_infer: Spent::micros(computed.count, computed.micros),
+            compute_output: Spent::micros(computed.count, 0),
             cache_hit: Spent::micros(hits, 0),
             cache_miss: Spent::micros(misses, 0),
-            ..InferenceStats::default()
         },
         batch_stats: [],
     })
 }
 
-/// Every name that can be asked for: applications, and models that none is called as, with the
-/// versions that can be asked for.
-fn names(catalog: &Catalog) -> impl Iterator<Item = (&str, Vec<&ModelSpec>)> {
+/// Every name that can be asked for, and the models behind it: applications, and models that none
+/// is called as.
+fn names(catalog: &Catalog) -> impl Iterator<Item = (&str, Behind<'_>)> {
     let apps = catalog.apps().map(|app| {
         let name = app.name.as_str();
-        let linked = catalog.linked_models(name).next();
-        (name, linked.map_or("", ModelName::as_str))
+        (name, catalog.linked_models(name).collect())
     });
     let mut seen = None;
     let models = catalog.models().filter_map(move |spec| {
-        let name = spec.id.name.as_str();
+        let name = &spec.id.name;
         // Versions of a model follow each other.
         let is_first = seen.replace(name) != Some(name);
-        (is_first && catalog.app(name).is_none()).then_some((name, name))
+        let is_free = is_first && catalog.app(name.as_str()).is_none();
+        is_free.then(|| (name.as_str(), SmallVec::from_buf([name])))
     });
-    apps.chain(models).map(|(name, model)| (name, catalog.versions_of(model).collect()))
+    apps.chain(models)
 }
+
+/// The models that a name stands for.
+type Behind<'c> = SmallVec<[&'c ModelName; 1]>;
 
 /// Long pages are made elsewhere.
 async fn made<T: Serialize + Send + 'static>(
@@ -189,11 +206,13 @@ pub(super) async fn models(v2: &V2) -> Result<HttpResponse, ApiError> {
 pub(super) async fn all_statistics(v2: &V2) -> Result<HttpResponse, ApiError> {
     made(v2, |catalog, plane| {
         let rows: Vec<_> = names(catalog)
-            .flat_map(|(name, specs)| {
-                specs
-                    .into_iter()
-                    .filter_map(move |spec| serde_json::to_value(counted(plane, name, spec)?).ok())
+            // Of an application that asks several, the models themselves are here.
+            .filter(|(_, models)| models.len() == 1)
+            .flat_map(|(name, models)| models.into_iter().map(move |model| (name, model)))
+            .flat_map(|(name, model)| {
+                catalog.versions_of(model.as_str()).map(move |spec| (name, spec))
             })
+            .filter_map(|(name, spec)| serde_json::to_value(counted(plane, name, spec)?).ok())
             .collect();
         json!({ "model_stats": rows })
     })
@@ -215,37 +234,40 @@ pub(super) async fn index(
     let is_ready_only = asked.ready == Some(true);
     let is_ready = v2.readiness.missing().is_empty();
     made(v2, move |catalog, plane| {
-        let rows =
-            names(catalog).flat_map(|(name, specs)| index_rows(plane, name, &specs, is_ready));
+        let rows = names(catalog).flat_map(|(name, models)| {
+            let rows = index_rows(catalog, plane, name, &models).into_iter();
+            rows.map(move |row| {
+                if is_ready {
+                    return row;
+                }
+                IndexRow::new(name, row.version.as_deref(), "the server is not ready")
+            })
+        });
         let wanted = |row: &IndexRow| !is_ready_only || row.state == "READY";
         rows.filter(wanted).collect::<Vec<_>>()
     })
     .await
 }
 
+/// One for each version; for an application that asks several models one without.
 fn index_rows(
+    catalog: &Catalog,
     plane: &DataPlane,
     name: &str,
-    specs: &[&ModelSpec],
-    is_ready: bool,
+    models: &[&ModelName],
 ) -> Vec<IndexRow> {
-    let row = |version: Option<&str>, reason: &'static str| IndexRow {
-        name: name.to_owned(),
-        version: version.map(str::to_owned),
-        state: if reason.is_empty() { "READY" } else { "UNAVAILABLE" },
-        reason,
+    let row = |spec: &ModelSpec| {
+        let reason = if is_connected(plane, &spec.id) { "" } else { "no replica is connected" };
+        IndexRow::new(name, Some(spec.id.version.as_str()), reason)
     };
-    if specs.is_empty() {
-        return vec![row(None, "the application is not linked to a model")];
+    match models {
+        [] => vec![IndexRow::new(name, None, "the application is not linked to a model")],
+        [model] => catalog.versions_of(model.as_str()).map(row).collect(),
+        _ => {
+            let target = target::find(catalog, name, None);
+            let is_served = target.is_ok_and(|target| is_served(plane, &target));
+            let reason = if is_served { "" } else { "no replica of any model is connected" };
+            vec![IndexRow::new(name, None, reason)]
+        }
     }
-    let of = |spec: &&ModelSpec| {
-        let handle = plane.directory.get(&spec.id.name, &spec.id.version);
-        let reason = match handle.map(|handle| handle.replicas()) {
-            _ if !is_ready => "the server is not ready",
-            None | Some(0) => "no replica is connected",
-            Some(_) => "",
-        };
-        row(Some(spec.id.version.as_str()), reason)
-    };
-    specs.iter().map(of).collect()
 }

@@ -1,6 +1,7 @@
 //! Who a name means.
 
 use actix::Addr;
+use smallvec::SmallVec;
 
 use super::super::errors::ApiError;
 use super::errors;
@@ -8,23 +9,35 @@ use super::state::V2;
 use crate::actors::apps::app::App;
 use crate::actors::apps::router::{AppOfModel, Route};
 use crate::store::projection::Catalog;
-use clipper_domain::{AppSpec, BatchSize, InputType, ModelName, ModelSpec, ModelVersion};
+use clipper_domain::{
+    AppName, BatchSize, InputType, LatencySlo, ModelId, ModelName, ModelSpec, ModelVersion,
+};
 
 /// What a name, and perhaps a version, stands for.
 #[derive(Debug)]
 pub(super) struct Target {
-    /// The application's definition; `None` for a model by itself.
-    pub(super) app: Option<AppSpec>,
-    /// The model that is asked; an application may have none.
-    pub(super) model: Option<ModelName>,
-    /// The version that was asked for, else the current one.
-    pub(super) version: Option<ModelVersion>,
+    /// The application and its objective; `None` for a model by itself.
+    pub(super) app: Option<(AppName, LatencySlo)>,
+    /// The models that are asked: none, one, or those that the application's policy chooses among.
+    pub(super) models: SmallVec<[ModelName; 1]>,
+    /// Of each the version that is asked, where there is one.
+    pub(super) served: SmallVec<[ModelId; 1]>,
     /// What its inputs are.
     pub(super) input_type: InputType,
-    /// Of the version's definition.
+    /// Of the only version that is asked.
     pub(super) batch_size: Option<BatchSize>,
-    /// Whether the version's outputs may be answered again.
+    /// Whether outputs may be answered again.
     pub(super) cache: bool,
+}
+
+impl Target {
+    /// The version that answers, where that can only be one.
+    pub(super) fn version(&self) -> Option<&ModelVersion> {
+        match (&self.models[..], &self.served[..]) {
+            ([_], [id]) => Some(&id.version),
+            _ => None,
+        }
+    }
 }
 
 /// Finds who is meant.
@@ -34,28 +47,33 @@ pub(super) fn find(
     version: Option<&str>,
 ) -> Result<Target, ApiError> {
     let app = catalog.app(name);
-    let model = match app {
-        Some(_) => catalog.linked_models(name).next(),
-        None => catalog.versions_of(name).next().map(|spec| &spec.id.name),
+    let models: SmallVec<[ModelName; 1]> = match app {
+        Some(_) => catalog.linked_models(name).cloned().collect(),
+        None => catalog.versions_of(name).take(1).map(|spec| spec.id.name.clone()).collect(),
     };
-    if app.is_none() && model.is_none() {
+    if app.is_none() && models.is_empty() {
         return Err(errors::unknown_model(name, version));
     }
-    let spec = model.and_then(|model| served(catalog, model, version));
-    if version.is_some() && spec.is_none() {
+    if version.is_some() && models.len() > 1 {
+        return Err(errors::version_of_several(name));
+    }
+    let served: SmallVec<[&ModelSpec; 1]> =
+        models.iter().filter_map(|model| served(catalog, model, version)).collect();
+    if version.is_some() && served.is_empty() {
         return Err(errors::unknown_model(name, version));
     }
-    let Some(input_type) = app.map(|app| app.input_type).or(spec.map(|spec| spec.input_type))
-    else {
+    let only = if models.len() == 1 { served.first() } else { None };
+    let input_type = only.map(|spec| spec.input_type).or(app.map(|app| app.input_type));
+    let Some(input_type) = input_type else {
         return Err(ApiError::unavailable(format!("Model '{name}' has no current version")));
     };
     Ok(Target {
-        app: app.cloned(),
-        model: model.cloned(),
-        version: spec.map(|spec| spec.id.version.clone()),
-        input_type: spec.map_or(input_type, |spec| spec.input_type),
-        batch_size: spec.map(|spec| spec.batch_size),
-        cache: app.is_none_or(|app| app.cache) && spec.is_some_and(|spec| spec.cache),
+        app: app.map(|app| (app.name.clone(), app.latency_slo)),
+        served: served.iter().map(|spec| spec.id.clone()).collect(),
+        input_type,
+        batch_size: only.map(|spec| spec.batch_size),
+        cache: app.is_none_or(|app| app.cache) && served.iter().all(|spec| spec.cache),
+        models,
     })
 }
 
@@ -82,7 +100,7 @@ pub(super) async fn actor(v2: &V2, name: &str, target: &Target) -> Result<Addr<A
         _ if target.app.is_some() => return Err(is_away()),
         Route::To(_) | Route::Unknown => {}
     }
-    let Some(model) = &target.model else { return Err(errors::unknown_model(name, None)) };
+    let [model] = &target.models[..] else { return Err(errors::unknown_model(name, None)) };
     if let Some(app) = v2.routes.of_model(model) {
         return Ok(app);
     }
