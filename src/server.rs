@@ -42,6 +42,7 @@ use crate::http::health::{Condition, Readiness};
 use crate::logging::{self, outsiders};
 use crate::metrics::{self, Metrics};
 use crate::store::policy_state::PolicyStateStore;
+use crate::store::redis::marker::Peer;
 use crate::store::sled::SledLog;
 use crate::store::{Journal, SharedWriter};
 use crate::supervision::budget::RestartBudget;
@@ -176,9 +177,15 @@ async fn follow_redis(
         metrics: Arc::clone(metrics),
         data_dir: config.data_dir.clone(),
         events_at_once: (config.journal.subscriber_queue_max / 4).max(1),
-        keeps_planned: config.management.deploy != Deploy::Off,
+        me: Peer { place: place(config), keeps_planned: config.management.deploy != Deploy::Off },
     };
     Some(RedisMetadata::start(parts, RestartBudget::for_actor(&config.containers)).await)
+}
+
+/// This machine's name and where the management frontend is.
+fn place(config: &Config) -> String {
+    let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
+    format!("{} ({})", name.unwrap_or_default(), config.http.management_addr)
 }
 
 fn metadata_writer(

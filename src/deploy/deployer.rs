@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::actors::plane::data_plane::DataPlane;
 use crate::actors::pool::container_pool::ContainerPool;
+use crate::actors::pool::list::ContainerList;
 use crate::config::ManagementConfig;
 use crate::store::{CatalogView, SharedWriter};
 use crate::supervision::kept::Kept;
@@ -34,6 +35,8 @@ pub struct Deployer {
     pub writer: SharedWriter,
     /// The metadata.
     pub view: CatalogView,
+    /// The replicas of all servers.
+    pub list: ContainerList,
     /// Limits.
     pub config: ManagementConfig,
     /// Deployments under way.

@@ -18,6 +18,7 @@ pub mod warm_up;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tracing::{info, warn};
@@ -26,6 +27,7 @@ pub use self::deployer::{DeployRequest, Deployer};
 use self::progress::{Failed, Progress};
 use self::trial::{Phase, tell};
 use crate::actors::pool::container_pool::ContainerPool;
+use crate::actors::pool::list::OtherServer;
 use crate::actors::pool::trial::{EndTrial, StartTrial, Trial};
 use crate::store::ChangeError;
 use crate::store::event::Origin;
@@ -33,6 +35,10 @@ use crate::supervision::kept::Kept;
 use clipper_clock as clock;
 use clipper_domain::{Command, Deployment, ModelId};
 use clipper_scheduling::latency::LatencyCurve;
+
+/// Other servers are given so long to start what was deployed before they are named.
+const OTHERS_PATIENCE: Duration = Duration::from_secs(5);
+const OTHERS_POLL: Duration = Duration::from_millis(50);
 
 /// A place among the deployments under way.
 struct Place<'d>(&'d AtomicUsize);
@@ -140,8 +146,35 @@ impl Deployer {
         let waits = !make_current;
         self.register(request.deployment, curve, guard).await?;
         tell(told, Progress::Registered);
+        let left = request.timeout.saturating_sub(clock::now() - started);
+        self.tell_of_others(&id, left.min(OTHERS_PATIENCE), told).await;
         info!(model = %id, %app, replicas, waits, "deployed");
         Ok(Progress::Done { model: id.to_string(), app: app.to_string(), replicas, waits })
+    }
+
+    /// Names the other servers that have no replicas of a deployed version, if they do not start
+    /// them within `patience`.
+    async fn tell_of_others(
+        &self,
+        id: &ModelId,
+        patience: Duration,
+        told: &mpsc::Sender<Progress>,
+    ) {
+        let all_start = async {
+            while self.list.servers_without(id).iter().any(|server| server.keeps_planned) {
+                tokio::time::sleep(OTHERS_POLL).await;
+            }
+        };
+        let late = tokio::time::timeout(patience, all_start).await.is_err();
+        for OtherServer { place, keeps_planned, .. } in self.list.servers_without(id) {
+            let why = match (keeps_planned, late) {
+                (false, _) => "its management.deploy is \"off\": start containers for it",
+                (true, true) => "its log says why; the paths must lead to the same files there",
+                (true, false) => continue,
+            };
+            let text = format!("the server at {place} has no replicas of {id}: {why}");
+            tell(told, Progress::Warning { text });
+        }
     }
 
     async fn start(&self, deployment: &Deployment) -> Result<(TrialGuard, Trial), Failed> {

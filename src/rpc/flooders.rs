@@ -1,4 +1,4 @@
-//! Addresses that are made to come back slowly: one of their connections was cut for flooding. Pure.
+//! Addresses that come back slowly: one of their connections was cut for flooding. Pure.
 
 use std::collections::HashMap;
 use std::net::IpAddr;

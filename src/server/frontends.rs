@@ -152,6 +152,7 @@ impl Frontends {
         let deployer = Arc::new(Deployer {
             plane: Arc::clone(&self.plane),
             pool: self.pool.clone(),
+            list: self.list.clone(),
             writer: Arc::clone(&self.writer),
             view: self.view.clone(),
             config: config.management.clone(),

@@ -1,6 +1,5 @@
 //! What real use has broken, each as the right value; a test is named by its kind of fault.
 
-mod chaos;
 mod config;
 mod dispatch;
 mod draining;

@@ -26,10 +26,12 @@ const SLO: Duration = Duration::from_millis(250);
 const LATE: Duration = Duration::from_millis(260);
 const REPLICAS: u32 = 4;
 const CLIENTS: usize = 16;
-/// Requests a second of all clients: what two cores answer beside the replicas they restart.
-const RATE: f64 = 3_400.0;
+/// Requests a second of all clients: what two cores answer beside the replicas they restart, and
+/// in a quick run few enough that replicas come back between the faults.
+const RATES: [f64; 2] = [3_400.0, 600.0];
 
-/// Answers `2 x + 1`; before that it does once what a file with its process's number says.
+/// Answers `2 x + 1`; before that it does once what a file with its process's number says, and what
+/// some inputs ask for.
 const MODEL: &str = r#"
 import os, threading, time
 
@@ -43,12 +45,21 @@ def predict(inputs):
         if order == "hang":
             threading.Event().wait()
         time.sleep(int(order) / 1000)
+    for x in inputs:
+        if x[0] == -7:
+            os._exit(7)
+        if x[0] == -8:
+            threading.Event().wait()
+        if x[0] == -9:
+            os.write(2, b"\x1b[2J" + b"x" * 20000 + b"\xff\r" * 500)
     return [float(2 * x[0] + 1) for x in inputs]
 "#;
 
 #[derive(Debug, Clone, Copy)]
 enum Fault {
     Kill,
+    /// Any process below the server, also those that only watch over a replica.
+    KillAny,
     /// Stopped for a while, shorter and longer than the objective.
     Freeze,
     /// Stopped for good; the server has to end it.
@@ -56,10 +67,26 @@ enum Fault {
     Hang,
     Slow,
     Replace,
+    /// A client's input, the number of which says what for; nobody waits for its answer.
+    Input(i32),
 }
 
-const FAULTS: [Fault; 6] =
-    [Fault::Kill, Fault::Freeze, Fault::Slow, Fault::Hang, Fault::Replace, Fault::Wedge];
+const ENDS_THE_PROCESS: i32 = -7;
+const NEVER_ENDS: i32 = -8;
+const WRITES_WHAT_IS_NO_TEXT: i32 = -9;
+
+const FAULTS: [Fault; 10] = [
+    Fault::Kill,
+    Fault::Freeze,
+    Fault::Input(ENDS_THE_PROCESS),
+    Fault::Slow,
+    Fault::Hang,
+    Fault::Input(WRITES_WHAT_IS_NO_TEXT),
+    Fault::Replace,
+    Fault::Wedge,
+    Fault::KillAny,
+    Fault::Input(NEVER_ENDS),
+];
 
 #[derive(Default)]
 struct Seen {
@@ -78,6 +105,7 @@ fn start(folder: &Path) -> (Served, Arc<AtomicBool>) {
     std::fs::write(folder.join("chaos.py"), MODEL).unwrap();
     let config = format!(
         "[http]\nquery_workers = 2\n\n[containers]\nrestart_backoff_max_ms = 1000\n\n\
+         [rpc]\nsilence_timeout_ms = 3000\n\n\
          [[application]]\nname = \"chaos\"\ninput_type = \"doubles\"\ndefault_output = \"-1\"\n\
          latency_slo_micros = {}\nmodel = \"chaos\"\n\n\
          [[application]]\nname = \"large\"\ninput_type = \"doubles\"\ndefault_output = \"-1\"\n\
@@ -109,9 +137,9 @@ fn replicas(server: &Served) -> Vec<u32> {
     descendants_of(server.pid()).into_iter().filter(is_model).collect()
 }
 
-fn client(query: SocketAddr, number: usize, requests: usize, seen: &Seen) {
+fn client(query: SocketAddr, number: usize, requests: usize, rate: f64, seen: &Seen) {
     let mut http = Http::new(query);
-    let pause = Duration::from_secs_f64(CLIENTS as f64 / RATE);
+    let pause = Duration::from_secs_f64(CLIENTS as f64 / rate);
     let mut next = Instant::now();
     for n in 0..requests {
         if let Some(early) = next.checked_duration_since(Instant::now()) {
@@ -171,9 +199,30 @@ fn be_a_stranger(rpc: SocketAddr, seen: &Seen) {
     }
 }
 
+/// Asks for something without waiting for what comes of it.
+fn poke(query: SocketAddr, input: i32, nth: usize) {
+    // Another one each time: of one that is known to kill, nothing is asked again.
+    let body = format!("{{\"input\":[{input}.0,{nth}.0]}}");
+    let head = format!(
+        "POST /chaos/predict HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let Ok(mut stream) = TcpStream::connect(query) else { return };
+    let _ = stream.write_all(head.as_bytes());
+    // Open for a while: a query whose client has gone is given up.
+    std::thread::spawn(move || {
+        std::thread::sleep(SLO);
+        drop(stream);
+    });
+}
+
 /// Does `fault` to one of the replicas.
 fn inflict(server: &Served, folder: &Path, fault: Fault, nth: usize) {
-    let replicas = replicas(server);
+    let replicas = match fault {
+        Fault::KillAny => descendants_of(server.pid()),
+        _ => replicas(server),
+    };
     let Some(pid) = replicas.get(nth % replicas.len().max(1)).copied() else { return };
     let order = |text: &str| std::fs::write(folder.join(format!("order-{pid}")), text).unwrap();
     // One that has just died by itself takes no signal.
@@ -186,7 +235,8 @@ fn inflict(server: &Served, folder: &Path, fault: Fault, nth: usize) {
         }
     };
     match fault {
-        Fault::Kill => send(Signal::SIGKILL),
+        Fault::Kill | Fault::KillAny => send(Signal::SIGKILL),
+        Fault::Input(input) => poke(server.query, input, nth),
         Fault::Freeze => {
             send(Signal::SIGSTOP);
             let pause = if nth.is_multiple_of(2) { 40 } else { 400 };
@@ -213,9 +263,10 @@ fn inflict(server: &Served, folder: &Path, fault: Fault, nth: usize) {
 
 #[test]
 fn faults_of_every_kind_cross_nothing_and_lose_nothing() {
-    let faults = size("CLIPPER_CHAOS_FAULTS", 12, 300);
+    let faults = size("CLIPPER_CHAOS_FAULTS", 2 * FAULTS.len(), 300);
     let requests = size("CLIPPER_CHAOS_REQUESTS", 8_000, 400_000);
     let full = faults >= 300;
+    let rate = if full { RATES[0] } else { RATES[1] };
     let folder = tempfile::tempdir().unwrap();
     let (server, deaf) = start(folder.path());
     server.await_replicas("chaos", REPLICAS);
@@ -229,7 +280,7 @@ fn faults_of_every_kind_cross_nothing_and_lose_nothing() {
                 scope.spawn({
                     let seen = &seen;
                     let query = server.query;
-                    move || client(query, n, requests / CLIENTS, seen)
+                    move || client(query, n, requests / CLIENTS, rate, seen)
                 })
             })
             .collect();

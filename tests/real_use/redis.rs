@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use crate::redis::harness::{Clipper, Redis, get, until, until_true};
+use crate::redis::harness::{Clipper, PATIENCE, Redis, get, pause, until, until_true};
 use crate::support::size;
 
 const APP: &str = "input_type doubles policy p default_output 0 latency_slo_micros 5000000";
@@ -356,10 +356,13 @@ fn line_11e_many_links_of_one_application_are_read_in_linear_time() {
         words.extend(chunk.iter().map(String::as_str));
         redis.db(7).run::<redis::Value>(&words);
     }
-    until_true("all are linked", || {
+    let mut followed = 0;
+    while followed < count {
+        assert!(started.elapsed() < PATIENCE * 20, "{followed} of {count} links are followed");
         let linked = clipper.done("get_linked_models", &json!({"app_name": "digits"}));
-        serde_json::from_str::<Vec<String>>(&linked).unwrap().len() == count
-    });
+        followed = serde_json::from_str::<Vec<String>>(&linked).unwrap().len();
+        pause(std::time::Duration::from_millis(20));
+    }
     println!("{count} links followed after {:?}", started.elapsed());
     clipper.done("add_app", &app("next"));
 }
@@ -368,7 +371,9 @@ fn line_11e_many_links_of_one_application_are_read_in_linear_time() {
 fn line_17_every_frontend_keeps_the_replicas_that_one_was_asked_for() {
     let redis = Redis::start();
     let dirs = [(); 3].map(|()| tempfile::tempdir().unwrap());
-    let [asked, other] = [0, 1].map(|n: usize| start(&redis.url(), dirs[n].path()));
+    let lease = ("CLIPPER_REDIS__LEASE_MS", "3000");
+    let [asked, other] =
+        [0, 1].map(|n: usize| Clipper::start(&redis.url(), dirs[n].path(), &[lease]));
     let exe = crate::binary();
     let script = format!(
         "exec '{exe}' container noop --name=$CLIPPER_MODEL_NAME \
@@ -400,11 +405,26 @@ fn line_17_every_frontend_keeps_the_replicas_that_one_was_asked_for() {
     assert!(status == 400 && text.contains("management.deploy_replicas_max"), "{text}");
     assert!(answers(&asked) && answers(&other));
     // One that comes later does too, unless it starts no programs for others.
-    let off = [("CLIPPER_MANAGEMENT__DEPLOY", "off")];
+    let off = [("CLIPPER_MANAGEMENT__DEPLOY", "off"), lease];
     let late = start(&redis.url(), dirs[2].path());
     until_true("the late one answers", || answers(&late));
     late.kill();
     std::fs::remove_dir_all(dirs[2].path().join("journal")).unwrap();
     let without = Clipper::start(&redis.url(), dirs[2].path(), &off);
     assert_eq!(without.predict("a").1["default"], json!(true));
+    // Who deploys is told of it, once the other has said that it is there.
+    let version = std::cell::Cell::new(1);
+    until_true("the server without replicas is named", || {
+        version.set(version.get() + 1);
+        let deployed = std::process::Command::new(exe)
+            .args(["deploy", "--url", &format!("http://{}", asked.management), "--app", "a"])
+            .args(["--name", "m", "--version", &version.get().to_string(), "--timeout", "20"])
+            .args(["--command", "sh", "-c", &script])
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&deployed.stdout).into_owned()
+            + &String::from_utf8_lossy(&deployed.stderr);
+        assert!(deployed.status.success(), "{said}");
+        said.contains("has no replicas of m:") && said.contains("management.deploy is \"off\"")
+    });
 }

@@ -166,9 +166,14 @@ impl Redis {
             let row: Hash = apps.run(&["HGETALL", &name]);
             let mut linked: Vec<String> = links.run(&["SMEMBERS", &name]);
             linked.sort();
-            json!({"name": name, "input_type": row["input_type"], "linked_models": linked,
-                "default_output": row["default_output"],
-                "latency_slo_micros": row["latency_slo_micros"].parse::<i64>().unwrap()})
+            let mut shown = json!({"name": name, "input_type": row["input_type"],
+                "linked_models": linked, "default_output": row["default_output"],
+                "latency_slo_micros": row["latency_slo_micros"].parse::<i64>().unwrap()});
+            if row["policy"] != "DefaultOutputSelectionPolicy" {
+                shown["policy"] = json!(row["policy"]);
+                shown["policy_parameters"] = json!({});
+            }
+            shown
         });
         let models = self.keys(2).into_iter().map(|key| {
             let row: Hash = models.run(&["HGETALL", &key]);

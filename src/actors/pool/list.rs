@@ -24,6 +24,17 @@ pub struct ContainerInfo {
     pub input_type: InputType,
 }
 
+/// Another server that shares the metadata.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OtherServer {
+    /// Where an operator finds it.
+    pub place: String,
+    /// Whether it keeps replicas that were planned elsewhere.
+    pub keeps_planned: bool,
+    /// What it has replicas of.
+    pub serves: HashSet<ModelId>,
+}
+
 type Replicas = BTreeMap<(ModelId, ReplicaId), ContainerInfo>;
 
 /// The list of connected replicas, readable from any thread: this server's, and those that other
@@ -35,6 +46,7 @@ pub struct ContainerList(Arc<Lists>);
 struct Lists {
     own: RwLock<Replicas>,
     others: RwLock<Replicas>,
+    servers: RwLock<Vec<OtherServer>>,
     /// The numbers of the next ones, which a pool that takes over after a panic goes on with.
     next: Mutex<HashMap<ModelId, u32>>,
     /// What this server's replica numbers are counted from.
@@ -167,6 +179,18 @@ impl ContainerList {
     pub fn set_others(&self, others: impl IntoIterator<Item = ContainerInfo>) {
         let key = |info: ContainerInfo| ((info.model.clone(), info.replica), info);
         *self.0.others.write() = others.into_iter().map(key).collect();
+    }
+
+    /// Replaces what is known of the other servers.
+    pub fn set_servers(&self, servers: Vec<OtherServer>) {
+        *self.0.servers.write() = servers;
+    }
+
+    /// The other servers that have no replica of this version.
+    #[must_use]
+    pub fn servers_without(&self, model: &ModelId) -> Vec<OtherServer> {
+        let servers = self.0.servers.read();
+        servers.iter().filter(|server| !server.serves.contains(model)).cloned().collect()
     }
 
     /// Sets what the numbers of replicas that connect from now on are counted from, so that

@@ -7,10 +7,14 @@ use std::time::Duration;
 
 use tracing::warn;
 
-use crate::actors::pool::list::{ContainerInfo, ContainerList};
+use crate::actors::pool::list::{ContainerInfo, ContainerList, OtherServer};
 use crate::store::redis::client::{Link, LinkError};
-use crate::store::redis::marker::{Memory, Remembered, slot_key};
-use crate::store::redis::tables::{ContainerRow, Key, Table, container_fields, decode_container};
+use crate::store::redis::marker::{
+    Memory, Peer, Remembered, every_peer, frontend_of, peer_key, slot_key,
+};
+use crate::store::redis::tables::{
+    ContainerRow, Key, Raw, Table, container_fields, decode_container,
+};
 use crate::store::redis::writes::Write;
 
 /// Numbers that one frontend may give to replicas of a model.
@@ -38,12 +42,43 @@ pub(super) struct Rows {
     slot: Option<u32>,
     /// This server's, as they were written last.
     own: BTreeMap<Key, ContainerInfo>,
-    others: BTreeMap<Key, ContainerInfo>,
+    /// Those of others, and whose they are.
+    others: BTreeMap<Key, (ContainerInfo, Option<String>)>,
+    /// What this server says of itself.
+    me: Peer,
+    /// The other servers that live, by name.
+    peers: BTreeMap<String, Peer>,
 }
 
 impl Rows {
-    pub(super) fn new(containers: ContainerList, lease_ms: u64) -> Self {
-        Self { containers, lease_ms, slot: None, own: BTreeMap::new(), others: BTreeMap::new() }
+    pub(super) fn new(containers: ContainerList, lease_ms: u64, me: Peer) -> Self {
+        Self {
+            containers,
+            lease_ms,
+            slot: None,
+            own: BTreeMap::new(),
+            others: BTreeMap::new(),
+            me,
+            peers: BTreeMap::new(),
+        }
+    }
+
+    /// Tells the others of this server, and looks which there are.
+    async fn meet(&mut self, link: &mut Link, remembered: &Remembered) -> Result<(), LinkError> {
+        let key = peer_key(&remembered.memory.frontend);
+        let me = serde_json::to_string(&self.me).unwrap_or_default();
+        let lease = Write::one(key.clone(), "PEXPIRE", &self.lease_ms.to_string());
+        link.write_soft(&[Write::one(key.clone(), "SET", &me), lease]).await?;
+        let mut keys = link.keys(Table::Resource, Some(&every_peer())).await?;
+        keys.remove(&key);
+        let (entries, _) = link.read(&keys).await?;
+        let peer = |(key, raw): (Key, Raw)| {
+            let Raw::Text(text) = raw else { return None };
+            Some((frontend_of(&key)?.to_owned(), serde_json::from_slice(&text).ok()?))
+        };
+        self.peers = entries.into_iter().filter_map(peer).collect();
+        self.show_others();
+        Ok(())
     }
 
     /// Takes a range of replica numbers, clears rows of an earlier life, writes this server's.
@@ -53,6 +88,7 @@ impl Rows {
         remembered: &mut Remembered,
     ) -> Result<(), LinkError> {
         self.renew_slot(link, remembered).await?;
+        self.meet(link, remembered).await?;
         self.load(link, remembered).await?;
         self.mirror(link, remembered).await
     }
@@ -124,8 +160,9 @@ impl Rows {
                     }
                 }
                 Ok(Some(row)) => {
-                    let ContainerRow { model, replica, input_type, .. } = row;
-                    self.others.insert(key, ContainerInfo { model, replica, input_type });
+                    let ContainerRow { model, replica, input_type, frontend } = row;
+                    let info = ContainerInfo { model, replica, input_type };
+                    self.others.insert(key, (info, frontend));
                 }
                 Err(reason) => warn!(%key, reason, "a row of containers is passed over"),
             }
@@ -135,7 +172,16 @@ impl Rows {
     }
 
     fn show_others(&self) {
-        self.containers.set_others(self.others.values().cloned());
+        self.containers.set_others(self.others.values().map(|(info, _)| info.clone()));
+        let servers = self.peers.iter().map(|(name, peer)| {
+            let own = self.others.values().filter(|(_, frontend)| frontend.as_ref() == Some(name));
+            OtherServer {
+                place: peer.place.clone(),
+                keeps_planned: peer.keeps_planned,
+                serves: own.map(|(info, _)| info.model.clone()).collect(),
+            }
+        });
+        self.containers.set_servers(servers.collect());
     }
 
     /// Writes what has changed among this server's replicas.
@@ -179,16 +225,23 @@ impl Rows {
         remembered: &mut Remembered,
     ) -> Result<(), LinkError> {
         self.renew_slot(link, remembered).await?;
+        self.meet(link, remembered).await?;
         let row = |(key, info): (&Key, &ContainerInfo)| self.row(remembered, key, info);
         let writes: Vec<Write> = self.own.iter().flat_map(row).collect();
         link.write_soft(&writes).await
     }
 
     /// Removes this server's rows.
-    pub(super) async fn leave(&mut self, link: &mut Link) -> Result<(), LinkError> {
+    pub(super) async fn leave(
+        &mut self,
+        link: &mut Link,
+        remembered: &Remembered,
+    ) -> Result<(), LinkError> {
         let own = std::mem::take(&mut self.own).into_keys();
         let slot = self.slot.take().map(slot_key);
-        let writes: Vec<Write> = own.chain(slot).map(|key| Write::bare(key, "DEL")).collect();
+        let me = peer_key(&remembered.memory.frontend);
+        let writes: Vec<Write> =
+            own.chain(slot).chain([me]).map(|key| Write::bare(key, "DEL")).collect();
         link.write_soft(&writes).await
     }
 }

@@ -26,7 +26,7 @@ use crate::store::event::{Event, Origin};
 use crate::store::policy_state::PolicyStateStore;
 use crate::store::redis::client::{Condition, Happened, Link, LinkError, Notice, Settings};
 use crate::store::redis::diff::{Observed, diff};
-use crate::store::redis::marker::Remembered;
+use crate::store::redis::marker::{Peer, Remembered};
 use crate::store::redis::tables::{Key, Raw, Table, replicas_of};
 use crate::store::redis::transaction::Transaction;
 use crate::store::redis::writes::{Entries, Write, key_of, related};
@@ -55,8 +55,8 @@ pub struct RedisParts {
     pub data_dir: PathBuf,
     /// Events recorded at once, so that no subscriber falls behind.
     pub events_at_once: usize,
-    /// Whether this server keeps the replicas that others have planned.
-    pub keeps_planned: bool,
+    /// What this server says of itself to the others.
+    pub me: Peer,
 }
 
 impl RedisParts {
@@ -116,7 +116,7 @@ impl Session {
         let mut session = Self {
             link,
             remembered,
-            rows: Rows::new(parts.containers.clone(), parts.config.lease_ms),
+            rows: Rows::new(parts.containers.clone(), parts.config.lease_ms, parts.me.clone()),
             states: SharedStates::new(parts.states.clone(), view),
             loss,
             malformed: Malformed::new(metrics),
@@ -298,7 +298,7 @@ impl Session {
     }
 
     async fn take(&mut self, observed: &mut Observed, entries: &Entries) -> Result<(), LinkError> {
-        if !self.parts.keeps_planned {
+        if !self.parts.me.keeps_planned {
             observed.ignore_replicas();
         }
         let (events, marked) = {
@@ -482,7 +482,7 @@ impl Session {
 
     /// Removes this server's rows.
     pub(super) async fn leave(&mut self) -> Result<(), LinkError> {
-        self.rows.leave(&mut self.link).await
+        self.rows.leave(&mut self.link, &self.remembered).await
     }
 
     /// Shares policy state that was stored here first.

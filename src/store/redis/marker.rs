@@ -18,6 +18,9 @@ use clipper_domain::ModelName;
 /// How long a link is marked: longer than its notice takes to any frontend that is connected.
 const LINKING_MS: u64 = 60_000;
 
+/// What the keys of living frontends begin with.
+const PEERS: &str = "clipper:frontend:";
+
 /// The key of the marker.
 #[must_use]
 pub fn marker_key() -> Key {
@@ -34,6 +37,33 @@ pub fn restoring_key() -> Key {
 #[must_use]
 pub fn slot_key(slot: u32) -> Key {
     Key::new(Table::Resource, &format!("clipper:slot:{slot}"))
+}
+
+/// The key that a frontend keeps while it lives; what it holds is its [`Peer`].
+#[must_use]
+pub fn peer_key(frontend: &str) -> Key {
+    Key::new(Table::Resource, &format!("{PEERS}{frontend}"))
+}
+
+/// What all such keys look like.
+#[must_use]
+pub fn every_peer() -> String {
+    format!("{PEERS}*")
+}
+
+/// The frontend of such a key.
+#[must_use]
+pub fn frontend_of(key: &Key) -> Option<&str> {
+    std::str::from_utf8(&key.name).ok()?.strip_prefix(PEERS)
+}
+
+/// What a frontend says of itself to the others.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Peer {
+    /// Where an operator finds it.
+    pub place: String,
+    /// Whether it keeps replicas that others have planned.
+    pub keeps_planned: bool,
 }
 
 /// The key that says when a model was linked last, in a text that nobody uses twice.
