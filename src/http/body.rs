@@ -8,6 +8,7 @@ use actix_web::HttpRequest;
 use actix_web::http::header::CONTENT_LENGTH;
 use actix_web::web::{Bytes, BytesMut, Payload};
 use futures_util::{FutureExt as _, StreamExt as _};
+use smallvec::SmallVec;
 
 use super::errors::{self, ApiError};
 use super::serve::connection::Connection;
@@ -53,7 +54,7 @@ const PART_BYTES: usize = 256 << 10;
 /// back when it is dropped.
 #[derive(Debug, Default)]
 pub struct Body {
-    parts: Vec<Bytes>,
+    parts: SmallVec<[Bytes; 1]>,
     bytes: usize,
     held: Option<Held>,
 }
@@ -73,9 +74,9 @@ impl Body {
     /// The text in one piece: copied, unless it came in one.
     #[must_use]
     pub fn join(self) -> Bytes {
-        let Self { parts, bytes, held: _held } = self;
-        if let [whole] = parts.as_slice() {
-            return whole.clone();
+        let Self { mut parts, bytes, held: _held } = self;
+        if parts.len() == 1 {
+            return parts.pop().unwrap_or_default();
         }
         let mut whole = BytesMut::with_capacity(bytes);
         // Each part is given back before the next one is copied.
@@ -245,11 +246,12 @@ impl Pieces {
     }
 
     fn finish(self) -> Body {
-        let Self { first, full: mut parts, last, bytes, held } = self;
-        let ends = [first, last.freeze()];
-        parts.extend(ends.into_iter().filter(|part| !part.is_empty()));
-        if parts.is_empty() {
-            parts.push(Bytes::new());
+        let Self { first, full, last, bytes, held } = self;
+        // What came in one piece is the first, and all there is.
+        let mut parts = SmallVec::from_buf([first]);
+        if !last.is_empty() {
+            parts = SmallVec::from_vec(full);
+            parts.push(last.freeze());
         }
         Body { parts, bytes, held }
     }

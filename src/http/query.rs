@@ -148,14 +148,17 @@ struct Prepared<T> {
     _held: Option<Held>,
 }
 
-/// A long body is parsed first, elsewhere. Refusals are put into words there too, since that reads
-/// the body again.
-async fn prepare<T: Send + 'static>(
+/// A long body is parsed first, elsewhere, by what `parser` makes. Refusals are put into words
+/// there too, since that reads the body again.
+async fn prepare<T: Send + 'static, P>(
     app: &Addr<App>,
     mut body: Body,
     limits: &QueryLimits,
-    parse: impl FnOnce(&[u8], InputType) -> Result<T, ApiError> + Send + 'static,
-) -> Result<Prepared<T>, ApiError> {
+    parser: impl FnOnce() -> P,
+) -> Result<Prepared<T>, ApiError>
+where
+    P: FnOnce(&[u8], InputType) -> Result<T, ApiError> + Send + 'static,
+{
     let held = body.take_held();
     if !limits.parsing.is_long(body.size()) {
         let text = body.join();
@@ -164,7 +167,7 @@ async fn prepare<T: Send + 'static>(
     let facts = app.send(AskFacts).await.map_err(restarting)?;
     let (input_type, bytes) = (facts.spec.input_type, body.size());
     let deadline = clock::now() + facts.spec.latency_slo.as_duration();
-    let all = limits.bodies.clone();
+    let (all, parse) = (limits.bodies.clone(), parser());
     let parse = move || {
         let text = body.join();
         // Numbers may take more room than their text.
@@ -202,14 +205,16 @@ async fn predict(
     limits: &QueryLimits,
 ) -> Result<HttpResponse, ApiError> {
     let (arrived, bounds) = (clock::now(), &limits.answers);
-    let (inputs_max, plane) = (limits.inputs_max, Arc::clone(&limits.plane));
-    let parse = move |text: &[u8], input_type| {
-        let mut parsed = parse::predict_body(text, input_type, inputs_max)
-            .map_err(|error| explain(QueryRefused::Body(error, input_type), text))?;
-        parsed.digests = parsed.inputs.iter().map(|input| plane.cache.digest(input)).collect();
-        Ok(parsed)
+    let parser = || {
+        let (inputs_max, plane) = (limits.inputs_max, Arc::clone(&limits.plane));
+        move |text: &[u8], input_type| {
+            let mut parsed = parse::predict_body(text, input_type, inputs_max)
+                .map_err(|error| explain(QueryRefused::Body(error, input_type), text))?;
+            parsed.digests = parsed.inputs.iter().map(|input| plane.cache.digest(input)).collect();
+            Ok(parsed)
+        }
     };
-    let Prepared { body, text, _held } = prepare(app, body, limits, parse).await?;
+    let Prepared { body, text, _held } = prepare(app, body, limits, parser).await?;
     let prediction = app
         .send(Predict { body, arrived, within: None })
         .await
@@ -228,17 +233,19 @@ async fn update(
     body: Body,
     limits: &QueryLimits,
 ) -> Result<HttpResponse, ApiError> {
-    let parse = |text: &[u8], input_type| {
-        // The original refuses feedback in plain text.
-        let parsed = parse::update_body(text, input_type);
-        Ok(parsed.map_err(|error| cause(&error, text, &schema(Verb::Update, input_type))))
+    let parser = || {
+        |text: &[u8], input_type| {
+            // The original refuses feedback in plain text.
+            let parsed = parse::update_body(text, input_type);
+            Ok(parsed.map_err(|error| cause(&error, text, &schema(Verb::Update, input_type))))
+        }
     };
     let refuse = |text: String| {
         Ok(HttpResponse::BadRequest()
             .insert_header((header::CONTENT_TYPE, "text/plain; charset=utf-8"))
             .body(text))
     };
-    let Prepared { body, text, _held } = prepare(app, body, limits, parse).await?;
+    let Prepared { body, text, _held } = prepare(app, body, limits, parser).await?;
     let body = match body {
         RequestBody::Text(text) => RequestBody::Text(text),
         RequestBody::Parsed(parsed) => match *parsed {

@@ -143,7 +143,7 @@ impl Slots {
 #[derive(Debug, Default)]
 struct Shared {
     slots: Mutex<Slots>,
-    bounds: Option<AnswerBounds>,
+    bounds: Option<Arc<AnswerBounds>>,
     open: AtomicUsize,
     closed: AtomicBool,
     waker: AtomicWaker,
@@ -170,11 +170,11 @@ impl Ticket {
 
     /// The same within bounds: beyond them it is closed, and keeps nothing.
     #[must_use]
-    pub fn within(bounds: &AnswerBounds, queries: usize, first_query_id: u64) -> Self {
-        Self::open(queries, first_query_id, Some(bounds.clone()))
+    pub fn within(bounds: &Arc<AnswerBounds>, queries: usize, first_query_id: u64) -> Self {
+        Self::open(queries, first_query_id, Some(Arc::clone(bounds)))
     }
 
-    fn open(queries: usize, first_query_id: u64, bounds: Option<AnswerBounds>) -> Self {
+    fn open(queries: usize, first_query_id: u64, bounds: Option<Arc<AnswerBounds>>) -> Self {
         let mut answers = SmallVec::with_capacity(queries);
         answers.resize(queries, None);
         Self(Arc::new(Shared {
@@ -236,7 +236,7 @@ impl Slot {
         if !matches!(slots.answers.get(self.index), Some(None)) {
             return;
         }
-        if let Err(excess) = slots.count(&answer, self.shared.bounds.as_ref()) {
+        if let Err(excess) = slots.count(&answer, self.shared.bounds.as_deref()) {
             let dropped = std::mem::take(&mut *slots);
             slots.excess = Some(excess);
             drop(slots);
@@ -305,7 +305,7 @@ mod tests {
     #[tokio::test]
     async fn line_09b_outputs_that_wait_for_others_are_bounded() {
         let all = Budget::new(300_000);
-        let bounds = AnswerBounds { max_bytes: 200_000, all: Arc::clone(&all) };
+        let bounds = Arc::new(AnswerBounds { max_bytes: 200_000, all: Arc::clone(&all) });
         let long = || output(&format!("\"{}\"", "x".repeat(49_998)));
         let request = || {
             let ticket = Ticket::within(&bounds, 10, 0);

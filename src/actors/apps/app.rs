@@ -20,7 +20,7 @@ use clipper_scheduling::dispatch::{AppId, Arrival, Share};
 use clipper_scheduling::flight::{Flight, Waiter};
 use clipper_scheduling::load::Asking;
 use clipper_scheduling::parse::{self, PredictBody};
-use clipper_scheduling::ticket::{Answer, DefaultReason, Ticket};
+use clipper_scheduling::ticket::{Answer, AnswerBounds, DefaultReason, Ticket};
 
 /// The actor.
 pub struct App {
@@ -28,6 +28,8 @@ pub struct App {
     facts: Arc<AppFacts>,
     share: Share,
     linked: Option<Arc<ModelEntry>>,
+    /// A copy: one for all workers would have its references counted by all of them.
+    bounds: Arc<AnswerBounds>,
     feedback: FeedbackQueue,
     _lifeline: Lifeline,
 }
@@ -43,7 +45,8 @@ impl App {
         lifeline: Lifeline,
     ) -> Self {
         let share = share(&facts.spec);
-        Self { plane, facts, share, linked, feedback, _lifeline: lifeline }
+        let bounds = Arc::new(plane.answers.clone());
+        Self { plane, facts, share, linked, bounds, feedback, _lifeline: lifeline }
     }
 
     fn predict(&self, predict: Predict) -> Result<Prediction, QueryRefused> {
@@ -140,7 +143,7 @@ impl App {
                 return Progress::Ready(answers.into_iter().flatten().collect());
             }
         }
-        let ticket = Ticket::within(&self.plane.answers, answers.len(), first_query_id);
+        let ticket = Ticket::within(&self.bounds, answers.len(), first_query_id);
         for (index, answer) in answers.into_iter().enumerate() {
             if let Some(answer) = answer {
                 ticket.slot(index).fill(answer);
