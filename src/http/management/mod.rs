@@ -4,8 +4,9 @@
 //! The schemas are the original's, which name what a body has to have; what it may have besides is
 //! shown where such a member is wrong.
 //!
-//! A change becomes a [`Command`] for the one writer of metadata; a read looks at the catalog.
-//! Refusals are 400 with the original's plain text, which `clipper_admin` shows to its users.
+//! A change becomes a [`Command`](clipper_domain::Command) for the one writer of metadata; a read
+//! looks at the catalog. Refusals are 400 with the original's plain text, which `clipper_admin`
+//! shows to its users.
 //!
 //! Architecture invariant: nothing here decides what a change does; that is
 //! [`crate::store::projection::Catalog::decide`].
