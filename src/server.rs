@@ -109,7 +109,7 @@ async fn start(loaded: Loaded) -> Result<Running, String> {
     let learned = start_models(&config, &plane, arbiters, &pool, &catalog).await?;
     Bootstrap::new(&config, &writer, journal.view()).run_or_later().await?;
 
-    let states = Arc::new(States { store: states, shared: redis.clone() });
+    let states = States::restored(states, &plane.learned, redis.as_ref());
     let feedback = keep_feedback(&config, &metrics, &catalog, &states);
     let frontends = Frontends {
         plane,
@@ -118,7 +118,7 @@ async fn start(loaded: Loaded) -> Result<Running, String> {
         view: journal.view(),
         list,
         states,
-        feedback,
+        feedback: feedback.clone(),
         readiness: Arc::clone(&readiness),
         watchdog,
         pool: pool.clone(),
@@ -135,6 +135,7 @@ async fn start(loaded: Loaded) -> Result<Running, String> {
         patience,
         serving,
         learned,
+        feedback,
         pool,
         redis,
         targets,
@@ -233,9 +234,11 @@ fn keep_feedback(
     states: &Arc<States>,
 ) -> FeedbackQueue {
     let budget = RestartBudget::for_actor(&config.containers);
+    let save_every = Duration::from_millis(config.journal.policy_state_flush_ms / 2 + 1);
+    let learned = (Arc::clone(&states.learned), save_every);
     let (catalog, log): (_, Arc<dyn FeedbackLog>) = (catalog.clone(), states.clone());
     let keeper = Kept::start("feedback_keeper", Arc::clone(metrics), budget, move |lifeline| {
-        FeedbackKeeper::new(Arc::clone(&log), catalog.clone(), lifeline)
+        FeedbackKeeper::new(Arc::clone(&log), learned.clone(), catalog.clone(), lifeline)
     });
     FeedbackQueue::new(keeper, config.serving.feedback_queue_max)
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use actix_web::{App, HttpServer};
 use clipper::http::metrics::{configure_metrics, configure_query};
 use clipper::metrics::table::{CLIPPER_TABLE, TABLE};
-use clipper::metrics::{FlatNames, Metrics, Outcome, RpcEnd, prometheus_text_body};
+use clipper::metrics::{FeedbackEnd, FlatNames, Metrics, Outcome, RpcEnd, prometheus_text_body};
 use clipper_domain::{AppName, ModelId, ModelName, ModelVersion, ReplicaId};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -28,6 +28,11 @@ fn busy() -> Arc<Metrics> {
         digits.answered(outcome, 1, Duration::from_millis(20));
     }
     digits.rejected();
+    let net_model = ModelName::parse("net").unwrap();
+    digits.policy.asked(&net_model, true);
+    digits.policy.asked(&net_model, false);
+    digits.policy.judged(&net_model, 0.25);
+    digits.policy.feedback(FeedbackEnd::Learned);
     let net = metrics.model(&model("net", "1"));
     net.cache_lookups(1, 0);
     net.cache_lookups(0, 3);
@@ -169,10 +174,14 @@ fn what_was_counted_is_what_is_shown() {
     let net = r#"model="net",version="1""#;
     let expected = [
         (r#"clipper_predictions_total{app="simple-example",outcome="late"}"#.to_owned(), 1.0),
-        (r#"clipper_prediction_duration_seconds_count{app="simple-example"}"#.to_owned(), 6.0),
-        (r#"clipper_prediction_duration_seconds_sum{app="simple-example"}"#.to_owned(), 0.12),
+        (r#"clipper_prediction_duration_seconds_count{app="simple-example"}"#.to_owned(), 7.0),
+        (r#"clipper_prediction_duration_seconds_sum{app="simple-example"}"#.to_owned(), 0.14),
         (bucket("clipper_prediction_duration_seconds", "0.01"), 0.0),
-        (bucket("clipper_prediction_duration_seconds", "0.025"), 6.0),
+        (bucket("clipper_prediction_duration_seconds", "0.025"), 7.0),
+        (r#"clipper_policy_asked_total{app="simple-example",model="net"}"#.to_owned(), 2.0),
+        (r#"clipper_policy_left_out_total{app="simple-example",model="net"}"#.to_owned(), 1.0),
+        (r#"clipper_policy_loss_total{app="simple-example",model="net"}"#.to_owned(), 0.25),
+        (r#"clipper_feedback_total{app="simple-example",result="learned"}"#.to_owned(), 1.0),
         (format!("clipper_model_predictions_total{{{net}}}"), 3.0),
         (format!("clipper_model_batch_size_bucket{{{net},le=\"2\"}}"), 0.0),
         (format!("clipper_model_batch_size_bucket{{{net},le=\"5\"}}"), 1.0),
@@ -186,8 +195,8 @@ fn what_was_counted_is_what_is_shown() {
         ("clipper_thread_stalls_total{thread=\"data\"}".to_owned(), 1.0),
         ("clipper_admin_commands_total{result=\"acknowledged\"}".to_owned(), 1.0),
         // The name that the original's dashboard asks for.
-        ("app_simple_example_num_predictions_count".to_owned(), 6.0),
-        ("app_simple_example_default_prediction_ratio_ratio".to_owned(), 5.0 / 6.0),
+        ("app_simple_example_num_predictions_count".to_owned(), 7.0),
+        ("app_simple_example_default_prediction_ratio_ratio".to_owned(), 6.0 / 7.0),
         ("model_net_1_prediction_latency_p99".to_owned(), 4_000.0),
         ("model_net_1_prediction_latency_size".to_owned(), 3.0),
         ("model_net_1_batch_size_max".to_owned(), 3.0),
@@ -336,7 +345,7 @@ async fn prometheus_gets_text_and_clipper_admin_gets_json() {
         if json {
             assert_eq!(kind, "application/json", "{accept:?}");
             let report: Value = serde_json::from_str(&body).unwrap();
-            assert_eq!(counter(&report, "app:simple-example:num_predictions"), json!("6"));
+            assert_eq!(counter(&report, "app:simple-example:num_predictions"), json!("7"));
         } else {
             assert_eq!(kind, "text/plain; version=0.0.4; charset=utf-8", "{accept:?}");
             let families = parse(&body);

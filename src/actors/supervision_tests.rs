@@ -22,6 +22,7 @@ use super::models::registry::{Boot, Models};
 use super::plane::arbiters::DataArbiters;
 use super::plane::data_plane::DataPlane;
 use super::plane::directory::ModelHandle;
+use super::plane::learned_states::LearnedStates;
 use super::pool::container_pool::ContainerPool;
 use super::pool::list::ContainerList;
 use super::pool::messages::{Register, StopChildren};
@@ -96,7 +97,8 @@ fn feedback(
 ) -> FeedbackQueue {
     let (catalog, budget) = (catalog.clone(), RestartBudget::for_actor(&config.containers));
     let keeper = Kept::start("feedback_keeper", Arc::clone(metrics), budget, move |lifeline| {
-        FeedbackKeeper::new(Arc::new(NoFeedback), catalog.clone(), lifeline)
+        let learned = (Arc::new(LearnedStates::new(1, 1)), Duration::from_secs(1));
+        FeedbackKeeper::new(Arc::new(NoFeedback), learned, catalog.clone(), lifeline)
     });
     FeedbackQueue::new(keeper, config.serving.feedback_queue_max)
 }
@@ -249,7 +251,9 @@ impl Graph {
         let prediction =
             self.app().send(Predict { body, arrived: clock::now(), within: None }).await?.unwrap();
         Ok(match &prediction.answers().await.unwrap().answers[0] {
-            QueryAnswer::Output(output) => Ok(String::from_utf8(output.json().to_vec()).unwrap()),
+            QueryAnswer::Output(output) | QueryAnswer::Sure { output, .. } => {
+                Ok(String::from_utf8(output.json().to_vec()).unwrap())
+            }
             QueryAnswer::Default { reason, .. } => Err(reason.clone()),
             QueryAnswer::Error(why) => panic!("{why}"),
         })

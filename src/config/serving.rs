@@ -68,6 +68,10 @@ section! {
         /// a second.
         feedback_queue_max: usize = 10_000, Rule::count("messages");
 
+        /// Answers of one application with a policy that feedback may still be about, the latest
+        /// ones; feedback about others is counted as late. 0: only what the cache has.
+        feedback_window_max: usize = 20_000, Rule::int(0, 10_000_000, "answers");
+
         /// Messages waiting for one actor. Bounds control messages; queries have the limits
         /// above.
         mailbox_max: usize = 1_024, Rule::count("messages");

@@ -175,6 +175,14 @@ impl Text {
         let _ = serde_json::to_writer(json.writer(), &query_id);
         match answer {
             QueryAnswer::Output(_) => json.put_slice(BEFORE_OUTPUT),
+            QueryAnswer::Sure { output, confidence } => {
+                json.put_slice(BEFORE_OUTPUT);
+                json.put_slice(output.json());
+                json.put_slice(b",\"default\":false,\"confidence\":");
+                let four_digits = (confidence * 1e4).round() / 1e4;
+                let _ = serde_json::to_writer(json.writer(), &four_digits);
+                json.put_u8(b'}');
+            }
             // It has no output, so that nobody takes it for an answer.
             QueryAnswer::Error(why) => {
                 let _ = write!(json.writer(), ",\"error\":\"{}\",\"cause\":", MODEL.error);

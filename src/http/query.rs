@@ -22,7 +22,7 @@ use crate::actors::apps::app::App;
 use crate::actors::apps::messages::{
     AskFacts, Predict, QueryRefused, Recorded, RequestBody, Update,
 };
-use crate::actors::apps::prediction::QueryAnswer;
+use crate::actors::apps::prediction::{AppFacts, QueryAnswer};
 use crate::actors::apps::router::{Route, Routes};
 use clipper_clock as clock;
 use clipper_domain::InputType;
@@ -157,7 +157,7 @@ async fn prepare<T: Send + 'static, P>(
     parser: impl FnOnce() -> P,
 ) -> Result<Prepared<T>, ApiError>
 where
-    P: FnOnce(&[u8], InputType) -> Result<T, ApiError> + Send + 'static,
+    P: FnOnce(&[u8], &AppFacts) -> Result<T, ApiError> + Send + 'static,
 {
     let held = body.take_held();
     if !limits.parsing.is_long(body.size()) {
@@ -167,7 +167,7 @@ where
     let facts = app.send(AskFacts).await.map_err(restarting)?;
     let (input_type, bytes) = (facts.spec.input_type, body.size());
     let deadline = clock::now() + facts.spec.latency_slo.as_duration();
-    let (all, parse) = (limits.bodies.clone(), parser());
+    let (all, of, parse) = (limits.bodies.clone(), Arc::clone(&facts), parser());
     let parse = move || {
         let text = body.join();
         // Numbers may take more room than their text.
@@ -176,7 +176,7 @@ where
         if !held.resize(inputs.max(bytes)) {
             return Err(body::too_much_in_sum(&all));
         }
-        let parsed = parse(&text, input_type)?;
+        let parsed = parse(&text, &of)?;
         drop(text);
         // Less is always granted.
         let _ = held.resize(inputs);
@@ -207,7 +207,8 @@ async fn predict(
     let (arrived, bounds) = (clock::now(), &limits.answers);
     let parser = || {
         let (inputs_max, plane) = (limits.inputs_max, Arc::clone(&limits.plane));
-        move |text: &[u8], input_type| {
+        move |text: &[u8], app: &AppFacts| {
+            let input_type = app.spec.input_type;
             let mut parsed = parse::predict_body(text, input_type, inputs_max)
                 .map_err(|error| explain(QueryRefused::Body(error, input_type), text))?;
             parsed.digests = parsed.inputs.iter().map(|input| plane.cache.digest(input)).collect();
@@ -234,9 +235,10 @@ async fn update(
     limits: &QueryLimits,
 ) -> Result<HttpResponse, ApiError> {
     let parser = || {
-        |text: &[u8], input_type| {
+        |text: &[u8], app: &AppFacts| {
             // The original refuses feedback in plain text.
-            let parsed = parse::update_body(text, input_type);
+            let input_type = app.spec.input_type;
+            let parsed = parse::update_body(text, input_type, app.feedback_form());
             Ok(parsed.map_err(|error| cause(&error, text, &schema(Verb::Update, input_type))))
         }
     };
@@ -264,6 +266,9 @@ async fn update(
         Err(QueryRefused::Body(error, input_type)) => {
             refuse(cause(&error, &text, &schema(Verb::Update, input_type)))
         }
+        Err(QueryRefused::Label(expected)) => {
+            refuse(format!("label: it must be {expected}: the outputs of the models are that"))
+        }
         Err(refused) => Err(explain(refused, &text)),
     }
 }
@@ -281,6 +286,7 @@ fn explain(refused: QueryRefused, body: &[u8]) -> ApiError {
         QueryRefused::Busy => {
             ApiError::too_many("Too many queries are being answered (serving.inflight_queries_max)")
         }
+        QueryRefused::Label(expected) => ApiError::query(format!("label: it must be {expected}")),
         QueryRefused::FeedbackFull => {
             ApiError::too_many("Too much feedback waits to be kept (serving.feedback_queue_max)")
         }

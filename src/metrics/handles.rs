@@ -14,6 +14,7 @@ use clipper_domain::{Outcome, ReplicaId};
 
 use super::histogram::{Histogram, micros};
 use super::meter::{Meter, Rates};
+use super::policy::PolicyMetrics;
 
 /// Replicas of one model version that have series of their own; the oldest give way.
 pub const REPLICA_SERIES_MAX: usize = 256;
@@ -22,6 +23,8 @@ pub const REPLICA_SERIES_MAX: usize = 256;
 #[derive(Debug)]
 pub struct AppMetrics {
     outcomes: [AtomicU64; Outcome::ALL.len()],
+    /// What its policy does.
+    pub policy: PolicyMetrics,
     pub(super) rejected: AtomicU64,
     pub(super) latency: Histogram,
     /// Microseconds.
@@ -33,6 +36,7 @@ impl Default for AppMetrics {
     fn default() -> Self {
         Self {
             outcomes: Default::default(),
+            policy: PolicyMetrics::default(),
             rejected: AtomicU64::new(0),
             latency: Histogram::default(),
             objective: AtomicU64::new(0),

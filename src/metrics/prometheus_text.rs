@@ -17,6 +17,7 @@ use super::clipper_json::{Leaf, Report};
 use super::handles::{AppMetrics, ModelMetrics, ReplicaMetrics};
 use super::histogram::{Snapshot, float};
 use super::http::HttpMetrics;
+use super::policy::{ChoiceMetrics, FeedbackEnd};
 use super::registry::Metrics;
 use super::rpc_end::RpcEnd;
 use super::table::{self, Kind, Row};
@@ -284,8 +285,33 @@ fn of_app(family: &mut Family, (name, app): &(AppName, Arc<AppMetrics>)) {
         family.number(&[name], float(app.objective.load(Relaxed)) / MICROS_PER_SECOND);
     } else if row == &table::REQUESTS_REJECTED {
         family.number(&[name], float(app.rejected.load(Relaxed)));
+    } else if row == &table::FEEDBACK {
+        let ends = FeedbackEnd::ALL.map(|end| (end, app.policy.feedback_ended(end)));
+        // Applications whose policy learns nothing have no such series.
+        if ends.iter().any(|(_, count)| *count > 0) {
+            for (end, count) in ends {
+                family.number(&[name, end.label()], float(count));
+            }
+        }
+    } else if let Some((_, read)) = POLICY_NUMBERS.iter().find(|(number, _)| *number == row) {
+        for (model, metrics) in app.policy.models() {
+            family.number(&[name, model.as_str()], read(&metrics));
+        }
     }
 }
+
+type ReadChoice = fn(&ChoiceMetrics) -> f64;
+
+/// What is counted of each model that a policy chooses.
+const POLICY_NUMBERS: &[(&Row, ReadChoice)] = &[
+    (&table::POLICY_ASKED, |model| float(model.asked.load(Relaxed))),
+    (&table::POLICY_LEFT_OUT, |model| float(model.left_out.load(Relaxed))),
+    (&table::POLICY_JUDGED, |model| float(model.judged.load(Relaxed))),
+    (&table::POLICY_LOSS, |model| float(model.loss.load(Relaxed)) / MILLIONTHS),
+];
+
+/// Losses are counted in these.
+const MILLIONTHS: f64 = 1e6;
 
 fn of_model(family: &mut Family, (id, model): &(ModelId, Arc<ModelMetrics>)) {
     let [name, version] = [id.name.as_str(), id.version.as_str()];

@@ -88,6 +88,19 @@ rows! {
     REQUESTS_REJECTED = Counter "clipper_requests_rejected_total", "requests", APP,
         "Requests refused with a 4xx: malformed, too large, or above a limit.",
         "a rise above its usual rate";
+    FEEDBACK = Counter "clipper_feedback_total", "messages", &["app", "result"],
+        "Feedback for a policy that learns: result is learned, late, double or unknown.",
+        "late above 1 % for 5 min: serving.feedback_window_max is too small";
+    POLICY_ASKED = Counter "clipper_policy_asked_total", "queries", &["app", "model"],
+        "Queries of an application that its policy asked a model.", "-";
+    POLICY_LEFT_OUT = Counter "clipper_policy_left_out_total", "queries", &["app", "model"],
+        "Of those, queries that were answered without the model: it gave no output in time.",
+        "above 1 % of the model's for 5 min";
+    POLICY_JUDGED = Counter "clipper_policy_judged_total", "outputs", &["app", "model"],
+        "Outputs of a model that feedback has judged.", "-";
+    POLICY_LOSS = Counter "clipper_policy_loss_total", "losses", &["app", "model"],
+        "The sum of their losses, 0 to 1 each: over the outputs judged, how wrong the model is.",
+        "its ratio to the judged outputs above twice its usual one for 10 min";
     MODEL_PREDICTIONS = Counter "clipper_model_predictions_total", "queries", MODEL,
         "Queries answered by the replicas of a model version.",
         "no increase for 5 min while clipper_queue_depth is above 0";

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
+use crate::actors::apps::feedback::FeedbackQueue;
 use crate::actors::plane::learned::LearnedCurves;
 use crate::actors::pool::container_pool::ContainerPool;
 use crate::actors::pool::file_sd::FileSd;
@@ -25,6 +26,7 @@ pub(super) struct Running {
     /// The HTTP frontends, the query frontend first.
     pub(super) serving: Vec<Frontend>,
     pub(super) learned: LearnedCurves,
+    pub(super) feedback: FeedbackQueue,
     pub(super) pool: Kept<ContainerPool>,
     pub(super) redis: Option<RedisMetadata>,
     pub(super) targets: FileSd,
@@ -41,6 +43,7 @@ impl Running {
         tokio::time::sleep(self.drain_delay).await;
         stop_frontends(self.serving, self.patience).await;
         self.learned.save().await;
+        self.feedback.save().await;
         if self.pool.send(StopChildren).await.is_err() {
             warn!("the container pool ended before its child processes");
         }

@@ -1,20 +1,25 @@
 //! What applications have learnt, between the query frontend and the store.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use tracing::warn;
 
 use crate::actors::apps::feedback::FeedbackLog;
+use crate::actors::plane::learned_states::LearnedStates;
 use crate::actors::redis::watcher::RedisMetadata;
 use crate::http::management::ports::PolicyStates;
 use crate::store::policy_state::{self, PolicyStateStore, Put};
 use clipper_domain::AppName;
+use clipper_selection::state::SelectionState;
 
 /// Policy state: the default policy's is `{"y_hat":"<default output>"}` (protocol page, section 2).
 pub(super) struct States {
-    pub(super) store: PolicyStateStore,
+    store: PolicyStateStore,
+    /// What policies have learned.
+    pub(super) learned: Arc<LearnedStates>,
     /// With Redis, where others hear of it.
-    pub(super) shared: Option<RedisMetadata>,
+    shared: Option<RedisMetadata>,
 }
 
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -38,8 +43,17 @@ impl FeedbackLog for States {
         }
     }
 
+    fn save(&self, app: &AppName, uid: i64, state: &SelectionState) {
+        let Ok(text) = serde_json::to_string(state) else { return };
+        match self.store.replace(&policy_state::learned_key(app, uid), &text) {
+            Ok(Put::Stored | Put::Present) => {}
+            Ok(Put::Full) => warn!(%app, uid, "no room for what feedback has left with a user"),
+            Err(error) => warn!(%app, uid, %error, "what feedback has left cannot be kept"),
+        }
+    }
+
     fn forget(&self, app: &AppName) {
-        let is_its = |key: &&String| policy_state::app_of(key) == Some(app.as_str());
+        let is_its = |key: &&String| policy_state::owner_of(key) == Some(app.as_str());
         for key in self.kept_keys().iter().filter(is_its) {
             if let Err(error) = self.store.follow(key, None) {
                 warn!(%app, %error, "policy state of a deleted application stays");
@@ -49,12 +63,33 @@ impl FeedbackLog for States {
 
     fn apps(&self) -> BTreeSet<AppName> {
         let keys = self.kept_keys();
-        let names = keys.iter().filter_map(|key| policy_state::app_of(key));
+        let names = keys.iter().filter_map(|key| policy_state::owner_of(key));
         names.filter_map(|name| AppName::parse(name).ok()).collect()
     }
 }
 
 impl States {
+    /// With what an earlier process has kept.
+    pub(super) fn restored(
+        store: PolicyStateStore,
+        learned: &Arc<LearnedStates>,
+        shared: Option<&RedisMetadata>,
+    ) -> Arc<Self> {
+        let states = Self { store, learned: Arc::clone(learned), shared: shared.cloned() };
+        states.restore();
+        Arc::new(states)
+    }
+
+    fn restore(&self) {
+        for (key, value) in self.store.all().unwrap_or_default() {
+            let Some((app, uid)) = policy_state::learned_of(&key) else { continue };
+            match serde_json::from_str(&value) {
+                Ok(state) => self.learned.restore(&app, uid, state),
+                Err(error) => warn!(%app, uid, %error, "what feedback has left cannot be read"),
+            }
+        }
+    }
+
     fn kept_keys(&self) -> Vec<String> {
         let all = self.store.all().unwrap_or_else(|error| {
             warn!(%error, "policy state cannot be read");
@@ -68,5 +103,10 @@ impl PolicyStates for States {
     fn get(&self, app: &str, uid: i64) -> Option<String> {
         let state = self.store.get(&AppName::parse(app).ok()?, uid)?;
         serde_json::from_str::<DefaultPolicyState>(&state).ok().map(|state| state.y_hat)
+    }
+
+    fn learned(&self, app: &str, uid: i64) -> Option<String> {
+        let state = self.learned.of(&AppName::parse(app).ok()?).of_user(uid);
+        serde_json::to_string(&*state).ok()
     }
 }

@@ -82,6 +82,14 @@ impl PolicyStateStore {
         }
     }
 
+    /// Stores a value, over another if there is one.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub fn replace(&self, key: &str, value: &str) -> Result<Put, StoreError> {
+        self.table.put(key, value, self.max_entries)
+    }
+
     /// Everything that is kept: keys and values, `max_entries` at most.
     ///
     /// # Errors
@@ -103,6 +111,30 @@ impl PolicyStateStore {
 #[must_use]
 pub fn key(app: &AppName, uid: i64) -> String {
     format!("{app}:{uid}:0")
+}
+
+/// What the keys of what policies have learned start with. No name has a `/`, so they are nobody's
+/// entries of the shared table.
+const LEARNED: &str = "learned/";
+
+/// The key of what a policy has learned from a user; of this server alone.
+#[must_use]
+pub fn learned_key(app: &AppName, uid: i64) -> String {
+    format!("{LEARNED}{}", key(app, uid))
+}
+
+/// Whose [`learned_key`] it is.
+#[must_use]
+pub fn learned_of(key: &str) -> Option<(AppName, i64)> {
+    let mut parts = key.strip_prefix(LEARNED)?.split(':');
+    let (app, uid) = (parts.next()?, parts.next()?);
+    Some((AppName::parse(app).ok()?, uid.parse().ok()?))
+}
+
+/// The application that a key is about, of either kind.
+#[must_use]
+pub fn owner_of(key: &str) -> Option<&str> {
+    app_of(key.strip_prefix(LEARNED).unwrap_or(key))
 }
 
 /// The application of a key.

@@ -7,6 +7,7 @@
 
 mod admin;
 mod admin_cli;
+mod choosing;
 mod deploy;
 mod faults;
 pub mod golden;

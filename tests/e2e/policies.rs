@@ -216,3 +216,28 @@ fn the_page_describes_every_policy() {
     }
     assert_eq!(written, format!("\n{}\n", tables()), "CLIPPER_WRITE_DOCS=1 writes it");
 }
+
+#[test]
+fn the_pages_commands_do_what_it_says() {
+    let page = std::fs::read_to_string(PAGE).unwrap();
+    let (_, rest) = page.split_once("## Setting a policy").unwrap();
+    let block = rest.split("```").nth(1).unwrap();
+    let server = Server::start();
+    server.add_app("digits", "doubles", "-1", 20_000_000);
+    for model in ["svm", "bayes", "tree"] {
+        server.add_model(model, "1", "doubles");
+    }
+    let url = format!("http://{}", server.management);
+    let commands: Vec<&str> = block.lines().filter_map(|l| l.strip_prefix("clipper ")).collect();
+    assert!(!commands.is_empty());
+    for line in commands {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let output = clipper(&url, &words);
+        assert_eq!(output.status.code(), Some(0), "{line}: {}", text_of(&output));
+    }
+    let shown = application(&server, "digits");
+    assert_eq!(
+        (&shown["policy"], &shown["policy_parameters"], &shown["linked_models"]),
+        (&json!("exp3"), &json!({"window": 4000}), &json!(["bayes", "svm", "tree"]))
+    );
+}

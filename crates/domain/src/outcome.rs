@@ -15,12 +15,21 @@ pub enum Outcome {
     Failed,
     /// The default output, or the error itself: the model answered with an error.
     ModelError,
+    /// The default output: the application's policy was not sure enough of the answer.
+    Doubtful,
 }
 
 impl Outcome {
     /// Every outcome, in the order of declaration.
-    pub const ALL: [Self; 6] =
-        [Self::Prediction, Self::NoReplica, Self::Late, Self::Shed, Self::Failed, Self::ModelError];
+    pub const ALL: [Self; 7] = [
+        Self::Prediction,
+        Self::NoReplica,
+        Self::Late,
+        Self::Shed,
+        Self::Failed,
+        Self::ModelError,
+        Self::Doubtful,
+    ];
 
     /// The value of the label `outcome`.
     #[must_use]
@@ -32,6 +41,7 @@ impl Outcome {
             Self::Shed => "shed",
             Self::Failed => "failed",
             Self::ModelError => "model_error",
+            Self::Doubtful => "doubtful",
         }
     }
 }

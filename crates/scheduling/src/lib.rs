@@ -10,9 +10,10 @@
 //!   learned; [`gather`]: whether a small batch waits a little for a fuller one.
 //! - [`spin_wait`]: whether a model's thread stays awake for the next message.
 //! - [`run`]: counting what queries have in common.
-//! - [`parse`]: request bodies into inputs in wire form. [`output`]: a model's text into JSON.
+//! - [`parse`]: request [`bodies`] into inputs in wire form. [`output`]: a model's text into JSON.
 
 pub mod batch;
+pub mod bodies;
 pub mod budget;
 pub mod cache;
 pub mod dispatch;

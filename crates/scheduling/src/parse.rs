@@ -11,9 +11,12 @@ use base64::Engine;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde_json::Deserializer;
+use serde_json::{Deserializer, Value};
 use smallvec::SmallVec;
 
+pub use super::bodies::{
+    BodyError, FeedbackForm, FeedbackSays, FeedbackSubject, Inputs, PredictBody, UpdateBody,
+};
 use super::visitors::{expecting, refuse, seed};
 use clipper_domain::{Input, InputType};
 
@@ -21,44 +24,6 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
-
-/// Why a body is refused.
-#[derive(Debug)]
-pub enum BodyError {
-    /// Not JSON.
-    Syntax(serde_json::Error),
-    /// JSON, but not an object; holds what it is.
-    NotAnObject(&'static str),
-    /// An object that does not say what it should; the text names what is wrong.
-    Semantic(String),
-    /// More inputs than one request may carry.
-    TooManyInputs(usize),
-}
-
-/// Inputs of one request.
-pub type Inputs = SmallVec<[Input; 1]>;
-
-/// The body of `POST /{app}/predict`.
-#[derive(Debug, Default)]
-pub struct PredictBody {
-    /// `input_batch`, or the one `input`.
-    pub inputs: Inputs,
-    /// What the cache makes of each input, where that has been computed already; else empty.
-    pub digests: Vec<u64>,
-    /// The model version asked for; `None` = the current one.
-    pub version: Option<String>,
-}
-
-/// The body of `POST /{app}/update`.
-#[derive(Debug)]
-pub struct UpdateBody {
-    /// Whose feedback it is.
-    pub uid: i64,
-    /// The input it is about.
-    pub input: Input,
-    /// The true label.
-    pub label: f64,
-}
 
 /// Reads a predict body.
 ///
@@ -69,7 +34,7 @@ pub fn predict_body(
     input_type: InputType,
     inputs_max: usize,
 ) -> Result<PredictBody, BodyError> {
-    let fields = read(body, input_type, inputs_max)?;
+    let fields = read(body, input_type, inputs_max, FeedbackForm::Original)?;
     let inputs = match (fields.batch, fields.input) {
         (Some(batch), _) => batch,
         (None, Some(input)) => SmallVec::from_buf([input]),
@@ -77,7 +42,8 @@ pub fn predict_body(
             return Err(semantic("JSON object does not have required keys input or input_batch"));
         }
     };
-    Ok(PredictBody { inputs, digests: Vec::new(), version: fields.version })
+    let uid = fields.uid.unwrap_or(0);
+    Ok(PredictBody { inputs, digests: Vec::new(), version: fields.version, uid })
 }
 
 /// Bytes that the inputs of a body may take in wire form: numbers may need more than their text.
@@ -96,13 +62,29 @@ pub fn input_bytes_max(body: &[u8], input_type: InputType) -> usize {
 ///
 /// # Errors
 /// See [`BodyError`].
-pub fn update_body(body: &[u8], input_type: InputType) -> Result<UpdateBody, BodyError> {
-    let fields = read(body, input_type, 1)?;
+pub fn update_body(
+    body: &[u8],
+    input_type: InputType,
+    form: FeedbackForm,
+) -> Result<UpdateBody, BodyError> {
+    let fields = read(body, input_type, 1, form)?;
     let missing = |key: &str| semantic(format!("JSON object does not have required key: {key}"));
-    let uid = fields.uid.ok_or_else(|| missing("uid"))?;
-    let input = fields.input.ok_or_else(|| missing("input"))?;
-    let label = fields.label.ok_or_else(|| missing("label"))?;
-    Ok(UpdateBody { uid, input, label })
+    let about = if let Some(id) = fields.query_id {
+        let wrong = || semantic("query_id: it must be a whole number from 0");
+        FeedbackSubject::Query(id.as_u64().ok_or_else(wrong)?)
+    } else {
+        let uid = fields.uid.ok_or_else(|| missing("uid"))?;
+        FeedbackSubject::Input(uid, fields.input.ok_or_else(|| missing("input"))?)
+    };
+    let told = match (fields.label, fields.loss) {
+        (None, Some(loss)) => {
+            let loss = loss.as_f64().filter(|loss| (0.0..=1.0).contains(loss));
+            let wrong = || semantic("loss: it must be a number from 0 to 1");
+            FeedbackSays::Loss(loss.ok_or_else(wrong)?)
+        }
+        (label, _) => FeedbackSays::Label(label.ok_or_else(|| missing("label"))?),
+    };
+    Ok(UpdateBody { about, told })
 }
 
 fn semantic(text: impl Into<String>) -> BodyError {
@@ -115,7 +97,9 @@ struct Fields {
     batch: Option<Inputs>,
     version: Option<String>,
     uid: Option<i64>,
-    label: Option<f64>,
+    label: Option<Value>,
+    query_id: Option<Value>,
+    loss: Option<Value>,
 }
 
 /// What the visitors share: what to expect, and the first thing found wrong. Serde's errors cannot
@@ -123,6 +107,7 @@ struct Fields {
 struct Context {
     input_type: InputType,
     inputs_max: usize,
+    form: FeedbackForm,
     /// The input being read; its position in the batch.
     index: Option<usize>,
     /// The input being read, in wire form.
@@ -136,6 +121,10 @@ impl Context {
         E::custom("refused")
     }
 
+    fn has_any_form(&self) -> bool {
+        self.form == FeedbackForm::Any
+    }
+
     fn place(&self, element: usize) -> String {
         match self.index {
             Some(index) => format!("element {element} of input {index}"),
@@ -144,9 +133,14 @@ impl Context {
     }
 }
 
-fn read(body: &[u8], input_type: InputType, inputs_max: usize) -> Result<Fields, BodyError> {
+fn read(
+    body: &[u8],
+    input_type: InputType,
+    inputs_max: usize,
+    form: FeedbackForm,
+) -> Result<Fields, BodyError> {
     let mut context =
-        Context { input_type, inputs_max, index: None, wire: Vec::new(), fault: None };
+        Context { input_type, inputs_max, form, index: None, wire: Vec::new(), fault: None };
     let mut json = Deserializer::from_slice(body);
     let fields = (&mut json)
         .deserialize_any_with(Body { context: &mut context })
@@ -206,6 +200,8 @@ impl<'de> Visitor<'de> for Body<'_> {
                 "label" if fields.label.is_none() => {
                     fields.label = Some(map.next_value_seed(Label { context: &mut *context })?);
                 }
+                "query_id" if context.has_any_form() => fields.query_id = Some(map.next_value()?),
+                "loss" if context.has_any_form() => fields.loss = Some(map.next_value()?),
                 _ => {
                     map.next_value::<IgnoredAny>()?;
                 }
@@ -465,7 +461,7 @@ struct Label<'c> {
     context: &'c mut Context,
 }
 
-seed!(Label => f64);
+seed!(Label => Value);
 
 impl Label<'_> {
     fn refuse<E: Error>(self, found: &str) -> E {
@@ -474,20 +470,28 @@ impl Label<'_> {
 }
 
 impl<'de> Visitor<'de> for Label<'_> {
-    type Value = f64;
+    type Value = Value;
     expecting!("a number");
-    refuse!(Label::refuse; null, bool, string, array, object);
+    refuse!(Label::refuse; null, array, object);
 
-    fn visit_i64<E: Error>(self, label: i64) -> Result<f64, E> {
-        Ok(label as f64)
+    fn visit_bool<E: Error>(self, label: bool) -> Result<Value, E> {
+        if self.context.has_any_form() { Ok(label.into()) } else { Err(self.refuse("Bool")) }
     }
 
-    fn visit_u64<E: Error>(self, label: u64) -> Result<f64, E> {
-        Ok(label as f64)
+    fn visit_str<E: Error>(self, label: &str) -> Result<Value, E> {
+        if self.context.has_any_form() { Ok(label.into()) } else { Err(self.refuse("String")) }
     }
 
-    fn visit_f64<E: Error>(self, label: f64) -> Result<f64, E> {
-        Ok(label)
+    fn visit_i64<E: Error>(self, label: i64) -> Result<Value, E> {
+        Ok(label.into())
+    }
+
+    fn visit_u64<E: Error>(self, label: u64) -> Result<Value, E> {
+        Ok(label.into())
+    }
+
+    fn visit_f64<E: Error>(self, label: f64) -> Result<Value, E> {
+        Ok(label.into())
     }
 }
 

@@ -101,13 +101,45 @@ fn deep_nesting_is_refused_or_skipped_not_overflowed() {
     assert!(wire(&deep, InputType::Doubles).is_err());
 }
 
+fn update(body: &str, form: FeedbackForm) -> Result<UpdateBody, BodyError> {
+    update_body(body.as_bytes(), InputType::Doubles, form)
+}
+
 #[test]
 fn updates_take_integer_labels() {
-    let body = br#"{"uid": 5, "input": [1], "label": 1}"#;
-    let parsed = update_body(body, InputType::Doubles).expect("valid");
-    assert_eq!((parsed.uid, parsed.label), (5, 1.0));
-    for missing in [r#"{"input": [1], "label": 1}"#, r#"{"uid": 1, "input": [1]}"#] {
-        assert!(update_body(missing.as_bytes(), InputType::Doubles).is_err(), "{missing}");
+    let body = r#"{"uid": 5, "input": [1], "label": 1}"#;
+    for form in [FeedbackForm::Original, FeedbackForm::Any] {
+        let parsed = update(body, form).expect("valid");
+        assert!(matches!(parsed.about, FeedbackSubject::Input(5, _)), "{parsed:?}");
+        assert!(matches!(parsed.told, FeedbackSays::Label(label) if label == 1));
+        for missing in [r#"{"input": [1], "label": 1}"#, r#"{"uid": 1, "input": [1]}"#] {
+            assert!(update(missing, form).is_err(), "{missing}");
+        }
+    }
+}
+
+#[test]
+fn feedback_for_policies_names_a_query_and_says_a_label_or_a_loss() {
+    let taken = [
+        r#"{"query_id": 7, "label": "cat"}"#,
+        r#"{"query_id": 7, "loss": 0.5}"#,
+        r#"{"uid": 1, "input": [1], "label": "cat"}"#,
+    ];
+    for body in taken {
+        assert!(update(body, FeedbackForm::Any).is_ok(), "{body}");
+        assert!(update(body, FeedbackForm::Original).is_err(), "{body}");
+    }
+    let refused = [
+        (r#"{"query_id": -1, "label": 1}"#, "query_id: "),
+        (r#"{"query_id": 7, "loss": 1.5}"#, "loss: "),
+        (r#"{"query_id": 7, "label": [1]}"#, "Type mismatch! JSON key label"),
+        (r#"{"query_id": 7}"#, "JSON object does not have required key: label"),
+    ];
+    for (body, start) in refused {
+        let Err(BodyError::Semantic(text)) = update(body, FeedbackForm::Any) else {
+            panic!("{body}")
+        };
+        assert!(text.starts_with(start), "{body}: {text}");
     }
 }
 

@@ -29,6 +29,8 @@ pub enum DefaultReason {
     Failed(Arc<str>),
     /// The model answered with this error.
     Model(Arc<str>),
+    /// There is an answer, and the application's policy is not sure enough of it.
+    Doubtful(Arc<str>),
 }
 
 impl DefaultReason {
@@ -49,6 +51,7 @@ impl DefaultReason {
             Self::Shed(_) => Outcome::Shed,
             Self::Failed(_) => Outcome::Failed,
             Self::Model(_) => Outcome::ModelError,
+            Self::Doubtful(_) => Outcome::Doubtful,
         }
     }
 }
@@ -63,7 +66,7 @@ impl fmt::Display for DefaultReason {
             Self::Late => f.write_str(
                 "Failed to retrieve a prediction response within the specified latency SLO",
             ),
-            Self::Shed(why) | Self::Failed(why) => f.write_str(why),
+            Self::Shed(why) | Self::Failed(why) | Self::Doubtful(why) => f.write_str(why),
             Self::Model(why) => write!(f, "The model answered with an error: {why}"),
         }
     }

@@ -2,32 +2,40 @@
 //! under way, and feedback.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use actix::prelude::*;
 use smallvec::SmallVec;
+use tokio::sync::oneshot;
+use tracing::warn;
 
+use super::chooser::Chooser;
+use super::ensemble::{AskModel, Ensemble, RequestTimes};
 use super::feedback::FeedbackQueue;
 use super::messages::{AppChange, AskFacts, Predict, QueryRefused, Recorded, RequestBody, Update};
+use super::model_progress::ModelProgress;
 use super::prediction::{AppFacts, Prediction, Progress};
 use crate::actors::plane::data_plane::DataPlane;
 use crate::actors::plane::directory::{ModelEntry, ModelHandle};
+use crate::metrics::FeedbackEnd;
 use crate::supervision::kept::Lifeline;
-use clipper_clock::Instant;
 use clipper_domain::AppSpec;
 use clipper_scheduling::cache::Lookup;
 use clipper_scheduling::dispatch::{AppId, Arrival, Share};
 use clipper_scheduling::flight::{Flight, Waiter};
 use clipper_scheduling::load::Asking;
-use clipper_scheduling::parse::{self, PredictBody};
+use clipper_scheduling::parse::{self, FeedbackSays, FeedbackSubject, PredictBody, UpdateBody};
 use clipper_scheduling::ticket::{Answer, AnswerBounds, DefaultReason, Ticket};
+use clipper_selection::loss::Truth;
+use clipper_selection::window::{Subject, Unmatched};
 
 /// The actor.
 pub struct App {
     plane: Arc<DataPlane>,
     facts: Arc<AppFacts>,
     share: Share,
-    linked: Option<Arc<ModelEntry>>,
+    linked: Vec<Arc<ModelEntry>>,
+    /// Under a policy other than the default one.
+    chooser: Option<Arc<Chooser>>,
     /// A copy: one for all workers would have its references counted by all of them.
     bounds: Arc<AnswerBounds>,
     feedback: FeedbackQueue,
@@ -35,21 +43,24 @@ pub struct App {
 }
 
 impl App {
-    /// An application without a link.
+    /// An application with these links, by name.
     #[must_use]
     pub fn new(
         plane: Arc<DataPlane>,
         facts: Arc<AppFacts>,
-        linked: Option<Arc<ModelEntry>>,
+        linked: Vec<Arc<ModelEntry>>,
         feedback: FeedbackQueue,
         lifeline: Lifeline,
     ) -> Self {
-        let share = share(&facts.spec);
+        let (share, chooser) = (share(&facts.spec), None);
         let bounds = Arc::new(plane.answers.clone());
-        Self { plane, facts, share, linked, bounds, feedback, _lifeline: lifeline }
+        let mut app =
+            Self { plane, facts, share, linked, chooser, bounds, feedback, _lifeline: lifeline };
+        app.rechoose();
+        app
     }
 
-    fn predict(&self, predict: Predict) -> Result<Prediction, QueryRefused> {
+    fn predict(&self, predict: Predict, ctx: &Context<Self>) -> Result<Prediction, QueryRefused> {
         let body = match predict.body {
             RequestBody::Parsed(body) => *body,
             RequestBody::Text(text) => {
@@ -59,26 +70,110 @@ impl App {
                     .map_err(|error| QueryRefused::Body(error, input_type))?
             }
         };
-        let model = self.select(body.version.as_deref())?;
+        let chooser = self.chooser.as_ref().filter(|_| body.version.is_none());
+        let model = if chooser.is_none() { self.select(body.version.as_deref())? } else { None };
         let queries = body.inputs.len();
         let permit = self.plane.admit(queries).ok_or(QueryRefused::Busy)?;
         let first_query_id = self.plane.query_ids(queries);
-        let progress = match model {
-            Some(model) => {
-                let asked = (predict.arrived, predict.within);
-                self.answer(&model, body, asked, first_query_id)
+        let objective = self.facts.spec.latency_slo.as_duration();
+        let objective = predict.within.map_or(objective, |within| within.min(objective));
+        let request = RequestTimes { arrived: predict.arrived, objective, first_query_id };
+        let progress = match (chooser, model) {
+            (Some(chooser), _) if !self.linked.is_empty() => {
+                self.choose(chooser, body, request, ctx)
             }
-            None if self.linked.is_none() => defaults(queries, &DefaultReason::Unlinked),
-            None => defaults(queries, &DefaultReason::NoReplica),
+            (_, Some(model)) => Progress::Model(self.answer(&model, body, request)),
+            _ if self.linked.is_empty() => defaults(queries, &DefaultReason::Unlinked),
+            _ => defaults(queries, &DefaultReason::NoReplica),
         };
         let (app, arrived) = (Arc::clone(&self.facts), predict.arrived);
         Ok(Prediction { app, first_query_id, arrived, progress, permit })
     }
 
+    /// After a change of the policy or the links.
+    fn rechoose(&mut self) {
+        self.chooser = None;
+        let spec = &self.facts.spec;
+        if spec.has_default_policy() {
+            return;
+        }
+        let learned = self.plane.learned.of(&spec.name);
+        let (links, metrics) = (self.linked.clone(), Arc::clone(&self.facts.metrics));
+        match Chooser::new(spec.policy_spec(), links, learned, metrics) {
+            Ok(chooser) => self.chooser = Some(Arc::new(chooser)),
+            // As it was before there were others: a row of Redis may have any name there.
+            Err(error) => {
+                let app = &spec.name;
+                warn!(%app, %error, "its policy cannot be used: the first of its models is asked");
+            }
+        }
+    }
+
+    fn choose(
+        &self,
+        chooser: &Arc<Chooser>,
+        body: PredictBody,
+        request: RequestTimes,
+        ctx: &Context<Self>,
+    ) -> Progress {
+        let choice = chooser.choose(body.inputs.len(), request.first_query_id, body.uid);
+        let app = ctx.address().recipient();
+        let cache = &self.plane.cache;
+        let mut ensemble = Ensemble::new((chooser, choice), body, cache, request, app);
+        ensemble.ask(|message| self.answer(&message.model, message.body, message.request));
+        Progress::Chosen(Box::new(ensemble))
+    }
+
+    /// What feedback teaches the policy goes to its owner; what teaches nothing is counted.
+    fn judge(
+        &self,
+        chooser: &Chooser,
+        about: &FeedbackSubject,
+        told: FeedbackSays,
+    ) -> Result<Option<oneshot::Receiver<()>>, QueryRefused> {
+        let truth = match told {
+            FeedbackSays::Loss(loss) => Truth::Loss(loss),
+            FeedbackSays::Label(label) => {
+                let truth = chooser.truth(&label);
+                truth.ok_or_else(|| QueryRefused::Label(chooser.labels()))?
+            }
+        };
+        let cache = &self.plane.cache;
+        let judged = match about {
+            FeedbackSubject::Query(id) => chooser.judge(Subject::Query(*id), &truth),
+            FeedbackSubject::Input(uid, input) => {
+                let subject = Subject::Input(cache.digest(input));
+                let judged = chooser.judge(subject, &truth).map(|(_, taught)| (*uid, taught));
+                judged.or_else(|why| {
+                    let taught = chooser.judge_cached(cache, input, *uid, &truth);
+                    taught.map(|taught| (*uid, taught)).ok_or(why)
+                })
+            }
+        };
+        let metrics = &self.facts.metrics;
+        Ok(match judged {
+            Ok((uid, taught)) => {
+                metrics.policy.feedback(FeedbackEnd::Learned);
+                for (model, sums) in &taught.arms {
+                    metrics.policy.judged(model, sums.loss());
+                }
+                self.feedback.observe(&self.facts.spec.name, uid, taught)
+            }
+            Err(why) => {
+                metrics.policy.feedback(match why {
+                    Unmatched::Late => FeedbackEnd::Late,
+                    Unmatched::Double => FeedbackEnd::Double,
+                    Unmatched::Unknown => FeedbackEnd::Unknown,
+                });
+                Some(already_kept())
+            }
+        })
+    }
+
     /// The default policy's choice: the linked model, in its current version or the one asked for.
     fn select(&self, version: Option<&str>) -> Result<Option<Arc<ModelHandle>>, QueryRefused> {
-        match (version, &self.linked) {
-            (None, linked) => Ok(linked.as_ref().and_then(|entry| entry.current())),
+        match (version, self.linked.first()) {
+            (None, linked) => Ok(linked.and_then(|entry| entry.current())),
             (Some(version), Some(entry)) => match entry.version(version) {
                 Some(handle) => Ok(Some(handle)),
                 None => Err(QueryRefused::Version(format!(
@@ -98,9 +193,8 @@ impl App {
         &self,
         model: &Arc<ModelHandle>,
         PredictBody { inputs, digests, .. }: PredictBody,
-        (arrived, within): (Instant, Option<Duration>),
-        first_query_id: u64,
-    ) -> Progress {
+        RequestTimes { arrived, objective, first_query_id }: RequestTimes,
+    ) -> ModelProgress {
         let cache = &self.plane.cache;
         let is_cached = self.facts.spec.cache && model.spec.cache;
         let mut answers: SmallVec<[Option<Answer>; 1]> = SmallVec::with_capacity(inputs.len());
@@ -119,17 +213,15 @@ impl App {
         }
         model.metrics.cache_lookups(answers.len() - misses.len(), misses.len());
         if misses.is_empty() {
-            return Progress::Ready(answers.into_iter().flatten().collect());
+            return ModelProgress::Ready(answers.into_iter().flatten().collect());
         }
         let load = model.load();
         if load.replicas == 0 {
             let nobody = || Answer::Default(DefaultReason::NoReplica);
-            return Progress::Ready(
+            return ModelProgress::Ready(
                 answers.into_iter().map(|a| a.unwrap_or_else(nobody)).collect(),
             );
         }
-        let objective = self.facts.spec.latency_slo.as_duration();
-        let objective = within.map_or(objective, |within| within.min(objective));
         let deadline = arrived + objective;
         let asking = Asking { share: self.share, queries: misses.len(), objective, deadline };
         let room = load.room(&asking, model.intake().waiting(), arrived);
@@ -140,7 +232,7 @@ impl App {
                 answers[index] = Some(why.clone());
             }
             if misses.is_empty() {
-                return Progress::Ready(answers.into_iter().flatten().collect());
+                return ModelProgress::Ready(answers.into_iter().flatten().collect());
             }
         }
         let ticket = Ticket::within(&self.bounds, answers.len(), first_query_id);
@@ -165,7 +257,7 @@ impl App {
             }
         }
         self.enqueue(model, Arrival { share: self.share, deadline, queries });
-        Progress::Waiting { ticket, deadline }
+        ModelProgress::Waiting { ticket, deadline }
     }
 
     fn enqueue(&self, model: &ModelHandle, arrival: Arrival<Arc<Flight>>) {
@@ -193,7 +285,7 @@ fn share(spec: &AppSpec) -> Share {
 
 fn defaults(queries: usize, reason: &DefaultReason) -> Progress {
     let answer = Answer::Default(reason.clone());
-    Progress::Ready(std::iter::repeat_n(answer, queries).collect())
+    Progress::Model(ModelProgress::Ready(std::iter::repeat_n(answer, queries).collect()))
 }
 
 impl Actor for App {
@@ -207,8 +299,8 @@ impl Actor for App {
 impl Handler<Predict> for App {
     type Result = Result<Prediction, QueryRefused>;
 
-    fn handle(&mut self, predict: Predict, _: &mut Self::Context) -> Self::Result {
-        let prediction = self.predict(predict);
+    fn handle(&mut self, predict: Predict, ctx: &mut Self::Context) -> Self::Result {
+        let prediction = self.predict(predict, ctx);
         if prediction.is_err() {
             self.facts.metrics.rejected();
         }
@@ -221,17 +313,42 @@ impl Handler<Update> for App {
 
     fn handle(&mut self, update: Update, _: &mut Self::Context) -> Self::Result {
         let spec = &self.facts.spec;
-        let body = match update.body {
+        let UpdateBody { about, told } = match update.body {
             RequestBody::Parsed(body) => *body,
-            RequestBody::Text(text) => parse::update_body(&text, spec.input_type)
-                .map_err(|error| QueryRefused::Body(error, spec.input_type))?,
+            RequestBody::Text(text) => {
+                let form = self.facts.feedback_form();
+                parse::update_body(&text, spec.input_type, form)
+                    .map_err(|error| QueryRefused::Body(error, spec.input_type))?
+            }
         };
-        // The default policy learns nothing from a label; it keeps that the user is known.
-        let Some(kept) = self.feedback.learn(&spec.name, body.uid, &spec.default_output) else {
+        let kept = match (&self.chooser, about) {
+            (Some(chooser), about) => self.judge(chooser, &about, told)?,
+            // The default policy learns nothing from a label; it keeps that the user is known.
+            (None, FeedbackSubject::Input(uid, _)) => {
+                self.feedback.learn(&spec.name, uid, &spec.default_output)
+            }
+            (None, FeedbackSubject::Query(_)) => Some(already_kept()),
+        };
+        let Some(kept) = kept else {
             self.plane.metrics.feedback_refused();
             return Err(QueryRefused::FeedbackFull);
         };
         Ok(Recorded(kept))
+    }
+}
+
+fn already_kept() -> oneshot::Receiver<()> {
+    let (kept, told) = oneshot::channel();
+    // The receiver is there.
+    let _ = kept.send(());
+    told
+}
+
+impl Handler<AskModel> for App {
+    type Result = MessageResult<AskModel>;
+
+    fn handle(&mut self, ask: AskModel, _: &mut Self::Context) -> Self::Result {
+        MessageResult(self.answer(&ask.model, ask.body, ask.request))
     }
 }
 
@@ -249,10 +366,17 @@ impl Handler<AppChange> for App {
     fn handle(&mut self, change: AppChange, ctx: &mut Self::Context) {
         match change {
             AppChange::Redefine(facts) => {
+                let same = self.facts.spec.policy_spec() == facts.spec.policy_spec();
                 self.share = share(&facts.spec);
                 self.facts = facts;
+                if !same {
+                    self.rechoose();
+                }
             }
-            AppChange::Relink(linked) => self.linked = linked,
+            AppChange::Relink(linked) => {
+                self.linked = linked;
+                self.rechoose();
+            }
             AppChange::Stop => ctx.stop(),
         }
     }

@@ -6,22 +6,28 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::prelude::*;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
-use tracing::error;
+use tracing::{error, warn};
 
 use crate::actors::catalog::follower::{self, Followed};
 use crate::actors::catalog::writer::CatalogWriter;
+use crate::actors::plane::learned_states::{EVERYBODY, LearnedStates};
 use crate::store::projection::Effect;
 use crate::store::served::Served;
 use crate::supervision::kept::{Kept, Lifeline};
 use clipper_domain::AppName;
+use clipper_selection::state::{Contribution, SelectionState};
 
 /// Keeps what feedback leaves. Its calls may take as long as a disk does.
 pub trait FeedbackLog: Send + Sync {
     /// Records that user `uid` of `app` gave feedback; `initial` is the policy's state before any.
     fn record(&self, app: &AppName, uid: i64, initial: &str);
+
+    /// Keeps what feedback has left with a user, over what was kept before.
+    fn save(&self, _app: &AppName, _uid: i64, _state: &SelectionState) {}
 
     /// Forgets all users of an application.
     fn forget(&self, _app: &AppName) {}
@@ -44,6 +50,23 @@ struct Learn {
     kept: oneshot::Sender<()>,
     room: OwnedSemaphorePermit,
 }
+
+/// Feedback that teaches a policy something. Sender: [`FeedbackQueue`], as [`Learn`].
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+struct Observe {
+    app: AppName,
+    uid: i64,
+    contribution: Contribution,
+    /// Told when it counts.
+    kept: oneshot::Sender<()>,
+    room: OwnedSemaphorePermit,
+}
+
+/// Save what is not saved yet. Sender: the composition root, before the store is closed.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct SaveLearned;
 
 /// The way to the owner of feedback. Clones share its room, which a mailbox's bound would not be:
 /// each clone of an address may always send one more.
@@ -71,11 +94,37 @@ impl FeedbackQueue {
         let _ = self.keeper.addr().try_send(Learn { app, uid, initial, kept, room });
         Some(told)
     }
+
+    /// As [`Self::learn`], for a policy that learns.
+    #[must_use]
+    pub fn observe(
+        &self,
+        app: &AppName,
+        uid: i64,
+        contribution: Contribution,
+    ) -> Option<oneshot::Receiver<()>> {
+        let room = Arc::clone(&self.room).try_acquire_owned().ok()?;
+        let (kept, told) = oneshot::channel();
+        let observe = Observe { app: app.clone(), uid, contribution, kept, room };
+        let _ = self.keeper.addr().try_send(observe);
+        Some(told)
+    }
+
+    /// Saves what is not saved yet.
+    pub async fn save(&self) {
+        if self.keeper.addr().send(SaveLearned).await.is_err() {
+            warn!("the owner of feedback ended before what it has learned was saved");
+        }
+    }
 }
 
 /// The actor.
 pub struct FeedbackKeeper {
     log: Arc<dyn FeedbackLog>,
+    learned: Arc<LearnedStates>,
+    save_every: Duration,
+    /// Users whose state has changed since it was saved.
+    changed: BTreeSet<(AppName, i64)>,
     catalog: Kept<CatalogWriter>,
     /// Feedback of others, which was on its way when they were deleted, leaves nothing.
     apps: BTreeSet<AppName>,
@@ -87,24 +136,39 @@ impl FeedbackKeeper {
     #[must_use]
     pub fn new(
         log: Arc<dyn FeedbackLog>,
+        (learned, save_every): (Arc<LearnedStates>, Duration),
         catalog: Kept<CatalogWriter>,
         lifeline: Lifeline,
     ) -> Self {
-        Self { log, catalog, apps: BTreeSet::new(), _lifeline: lifeline }
+        let (changed, apps) = (BTreeSet::new(), BTreeSet::new());
+        Self { log, learned, save_every, changed, catalog, apps, _lifeline: lifeline }
+    }
+
+    /// What has changed since the last call, to be saved.
+    fn unsaved(&mut self) -> impl FnOnce(&dyn FeedbackLog) + Send + use<> {
+        let changed = std::mem::take(&mut self.changed);
+        let learned = Arc::clone(&self.learned);
+        move |log| {
+            for (app, uid) in changed {
+                if let Some(state) = learned.of(&app).of_user_alone(uid) {
+                    log.save(&app, uid, &state);
+                }
+            }
+        }
     }
 
     /// Runs `job` on a thread that may wait for a disk; nothing else is handled meanwhile.
-    fn write(
+    fn write<J: FnOnce(&dyn FeedbackLog) + Send + 'static>(
         &self,
-        job: impl FnOnce(&dyn FeedbackLog) + Send + 'static,
-    ) -> AtomicResponse<Self, ()> {
+        job: J,
+    ) -> impl ActorFuture<Self, Output = ()> + use<J> {
         let log = Arc::clone(&self.log);
         let written = tokio::task::spawn_blocking(move || job(&*log)).into_actor(self);
-        AtomicResponse::new(Box::pin(written.map(|written, _, _| {
+        written.map(|written, _, _| {
             if let Err(error) = written {
                 error!(%error, "policy state cannot be kept");
             }
-        })))
+        })
     }
 }
 
@@ -112,6 +176,13 @@ impl Actor for FeedbackKeeper {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.run_interval(self.save_every, |keeper, ctx| {
+            if !keeper.changed.is_empty() {
+                let unsaved = keeper.unsaved();
+                // What comes meanwhile waits, as for every write.
+                ctx.wait(keeper.write(unsaved));
+            }
+        });
         // Nothing waits for it to have begun.
         drop(follower::follow(self.catalog.clone(), ctx.address().recipient()));
     }
@@ -123,7 +194,7 @@ impl Handler<Learn> for FeedbackKeeper {
     fn handle(&mut self, learn: Learn, _: &mut Self::Context) -> Self::Result {
         let Learn { app, uid, initial, kept, room } = learn;
         let is_there = self.apps.contains(&app);
-        self.write(move |log| {
+        AtomicResponse::new(Box::pin(self.write(move |log| {
             if is_there {
                 log.record(&app, uid, &initial);
             }
@@ -131,7 +202,31 @@ impl Handler<Learn> for FeedbackKeeper {
             drop(room);
             // Who asked may have gone.
             let _ = kept.send(());
-        })
+        })))
+    }
+}
+
+impl Handler<Observe> for FeedbackKeeper {
+    type Result = ();
+
+    fn handle(&mut self, observe: Observe, _: &mut Self::Context) {
+        let Observe { app, uid, contribution, kept, room } = observe;
+        if self.apps.contains(&app) {
+            self.learned.learn(&app, uid, &contribution);
+            self.changed.extend([(app.clone(), EVERYBODY), (app, uid)]);
+        }
+        drop(room);
+        // Who asked may have gone.
+        let _ = kept.send(());
+    }
+}
+
+impl Handler<SaveLearned> for FeedbackKeeper {
+    type Result = AtomicResponse<Self, ()>;
+
+    fn handle(&mut self, _: SaveLearned, _: &mut Self::Context) -> Self::Result {
+        let unsaved = self.unsaved();
+        AtomicResponse::new(Box::pin(self.write(unsaved)))
     }
 }
 
@@ -149,14 +244,23 @@ impl Handler<Followed> for FeedbackKeeper {
             match effect {
                 Effect::ServeApp(app) => drop(self.apps.insert(app.name.clone())),
                 Effect::StopApp(name) => drop(self.apps.remove(name)),
-                Effect::ForgetPolicyState(name) => forgotten.push(name.clone()),
+                Effect::ForgetPolicyState(name) => {
+                    self.learned.forget(name);
+                    self.changed.retain(|(app, _)| app != name);
+                    forgotten.push(name.clone());
+                }
                 _ => {}
             }
         }
         if forgotten.is_empty() {
             return AtomicResponse::new(Box::pin(actix::fut::ready(())));
         }
-        self.write(move |log| forgotten.iter().for_each(|name| log.forget(name)))
+        let forget = move |log: &dyn FeedbackLog| {
+            for name in &forgotten {
+                log.forget(name);
+            }
+        };
+        AtomicResponse::new(Box::pin(self.write(forget)))
     }
 }
 

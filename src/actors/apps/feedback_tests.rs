@@ -70,7 +70,8 @@ impl Owner {
         let (kept, followed) = (Arc::clone(&log), catalog.clone());
         let keeper = Kept::start("feedback_keeper", metrics, budget, move |lifeline| {
             let log: Arc<dyn FeedbackLog> = Arc::clone(&kept) as Arc<dyn FeedbackLog>;
-            FeedbackKeeper::new(log, followed.clone(), lifeline)
+            let learned = Arc::new(LearnedStates::new(10, 10));
+            FeedbackKeeper::new(log, (learned, Duration::from_secs(1)), followed.clone(), lifeline)
         });
         Self { log, catalog, queue: FeedbackQueue::new(keeper, queue_max) }
     }

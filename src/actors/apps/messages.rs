@@ -47,6 +47,8 @@ pub enum QueryRefused {
     Busy,
     /// No room for feedback: `serving.feedback_queue_max`.
     FeedbackFull,
+    /// The `label` cannot be an output of the application's models: what it has to be.
+    Label(&'static str),
 }
 
 /// Feedback on its way to its owner, who tells here when it is kept.
@@ -74,8 +76,8 @@ pub struct AskFacts;
 pub enum AppChange {
     /// It has a new definition.
     Redefine(Arc<AppFacts>),
-    /// It is linked to this.
-    Relink(Option<Arc<ModelEntry>>),
+    /// It is linked to these, by name.
+    Relink(Vec<Arc<ModelEntry>>),
     /// It was deleted.
     Stop,
 }

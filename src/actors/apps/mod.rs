@@ -1,7 +1,10 @@
 //! What an HTTP worker serves: its applications, and what becomes of their queries and feedback.
 
 pub mod app;
+mod chooser;
+pub mod ensemble;
 pub mod feedback;
 pub mod messages;
+pub mod model_progress;
 pub mod prediction;
 pub mod router;

@@ -7,13 +7,16 @@ use std::time::Duration;
 use smallvec::SmallVec;
 use tracing::{Instrument as _, debug, debug_span};
 
+use super::ensemble::{Ensemble, SureAnswers};
+use super::model_progress::ModelProgress;
 use crate::actors::plane::data_plane::Permit;
 use crate::metrics::{AppMetrics, Outcome};
 use clipper_clock::{self as clock, Instant};
 use clipper_domain::{AppSpec, OnModelError};
 use clipper_scheduling::budget::Held;
 use clipper_scheduling::output::Output;
-use clipper_scheduling::ticket::{Answer, Closed, DefaultReason, Excess, Ticket};
+use clipper_scheduling::parse::FeedbackForm;
+use clipper_scheduling::ticket::{Answer, Closed, DefaultReason, Excess};
 
 /// The part of an application's definition that answers need, resolved once.
 #[derive(Debug)]
@@ -26,18 +29,21 @@ pub struct AppFacts {
     pub metrics: Arc<AppMetrics>,
 }
 
+impl AppFacts {
+    /// The feedback that it understands.
+    #[must_use]
+    pub fn feedback_form(&self) -> FeedbackForm {
+        if self.spec.has_default_policy() { FeedbackForm::Original } else { FeedbackForm::Any }
+    }
+}
+
 /// Where a request's answers are.
 #[derive(Debug)]
 pub(super) enum Progress {
-    /// Here, in input order.
-    Ready(SmallVec<[Answer; 1]>),
-    /// On their way; closed at the deadline.
-    Waiting {
-        /// What to wait on.
-        ticket: Ticket,
-        /// Until when.
-        deadline: Instant,
-    },
+    /// With one model.
+    Model(ModelProgress),
+    /// With those that a policy has chosen.
+    Chosen(Box<Ensemble>),
 }
 
 /// The answers to the queries of one request, on their way. Dropping it gives them up.
@@ -52,10 +58,17 @@ pub struct Prediction {
 }
 
 /// What one query is answered.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum QueryAnswer {
     /// A model's output.
     Output(Output),
+    /// An output of which the application's policy is so sure, 0 to 1.
+    Sure {
+        /// It.
+        output: Output,
+        /// How sure.
+        confidence: f64,
+    },
     /// The application's default output.
     Default {
         /// It.
@@ -65,6 +78,16 @@ pub enum QueryAnswer {
     },
     /// The model's error, which the application passes on.
     Error(Arc<str>),
+}
+
+impl QueryAnswer {
+    /// An output with its confidence, if it has one.
+    fn sure(self, confidence: Option<f64>) -> Self {
+        match (self, confidence) {
+            (Self::Output(output), Some(confidence)) => Self::Sure { output, confidence },
+            (other, _) => other,
+        }
+    }
 }
 
 /// The answers to all queries of a request.
@@ -86,9 +109,26 @@ impl Prediction {
     pub async fn answers(self) -> Result<Answers, Excess> {
         let Self { app, first_query_id, arrived, progress, permit } = self;
         let span = debug_span!("query", app = %app.spec.name, query_id = first_query_id);
+        let progress = match progress {
+            Progress::Model(progress) => progress,
+            Progress::Chosen(ensemble) => {
+                let chosen = ensemble.answers().instrument(span.clone()).await;
+                drop(permit);
+                let _span = span.entered();
+                let SureAnswers { answers: chosen, held } =
+                    chosen.inspect_err(|_| app.metrics.rejected())?;
+                let answers: SmallVec<[Answer; 1]> =
+                    chosen.iter().map(|(answer, _)| answer.clone()).collect();
+                count(&app, first_query_id, &answers, clock::now() - arrived);
+                let told = chosen.into_iter().map(|(answer, sure)| told(&app, answer).sure(sure));
+                // One of them becomes what the answer takes.
+                let held = held.into_iter().next();
+                return Ok(Answers { first_query_id, answers: told.collect(), held });
+            }
+        };
         let closed = match progress {
-            Progress::Ready(answers) => Ok(Closed { answers, held: None }),
-            Progress::Waiting { ticket, deadline } => {
+            ModelProgress::Ready(answers) => Ok(Closed { answers, held: None }),
+            ModelProgress::Waiting { ticket, deadline } => {
                 // At the deadline the ticket is closed with what it has.
                 let filled = ticket.filled().instrument(span.clone());
                 let _ = tokio::time::timeout_at(deadline, filled).await;

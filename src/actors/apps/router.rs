@@ -79,7 +79,7 @@ pub struct AppOfModel(pub ModelName, pub InputType);
 #[derive(Debug)]
 struct Served {
     facts: Arc<AppFacts>,
-    linked: Option<Arc<ModelEntry>>,
+    linked: Vec<Arc<ModelEntry>>,
     /// To the actor that lives now.
     changes: Option<Outbox<AppChange>>,
 }
@@ -155,8 +155,9 @@ impl Router {
         for (name, app) in &self.apps {
             let served = app.served.borrow();
             running.apps.insert(name.clone(), served.facts.spec.clone());
-            if let Some(linked) = &served.linked {
-                running.links.insert(name.clone(), BTreeSet::from([linked.name().clone()]));
+            if !served.linked.is_empty() {
+                let models = served.linked.iter().map(|entry| entry.name().clone());
+                running.links.insert(name.clone(), models.collect());
             }
         }
         running
@@ -199,7 +200,7 @@ impl Router {
             of: spec.name.to_string(),
             remedy: "register the application anew",
         };
-        let served = Rc::new(RefCell::new(Served { facts, linked: None, changes: None }));
+        let served = Rc::new(RefCell::new(Served { facts, linked: Vec::new(), changes: None }));
         let child = AppChild {
             plane: Arc::clone(&self.plane),
             feedback: self.feedback.clone(),
@@ -239,11 +240,10 @@ impl Router {
         })
     }
 
-    /// The default policy queries one model; should the tables ever name several, the first.
     fn link(&mut self, name: &AppName, models: &BTreeSet<ModelName>) {
         let Some(app) = self.apps.get(name) else { return };
         let mut served = app.served.borrow_mut();
-        served.linked = models.first().map(|model| self.plane.directory.entry(model));
+        served.linked = models.iter().map(|model| self.plane.directory.entry(model)).collect();
         served.tell(AppChange::Relink(served.linked.clone()));
     }
 }
@@ -285,7 +285,7 @@ impl Handler<AppOfModel> for Router {
             return Some(app);
         }
         let facts = Arc::new(self.facts_of(&model, input_type)?);
-        let linked = Some(self.plane.directory.entry(&model));
+        let linked = vec![self.plane.directory.entry(&model)];
         let (plane, feedback) = (Arc::clone(&self.plane), self.feedback.clone());
         // One that dies is started again by the next query.
         let app = App::new(plane, facts, linked, feedback, Lifeline::default()).start();

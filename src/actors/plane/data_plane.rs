@@ -8,6 +8,7 @@ use tokio::sync::Semaphore;
 
 use super::directory::Directory;
 use super::kept_curves::KeptCurves;
+use super::learned_states::LearnedStates;
 use crate::config::{Config, ContainersConfig, RpcConfig, ServingConfig};
 use crate::metrics::Metrics;
 use clipper_clock as clock;
@@ -41,6 +42,8 @@ pub struct DataPlane {
     pub receive: ReceiveBudget,
     /// Turns of those large answers that are checked aside.
     pub large_answers: Arc<Semaphore>,
+    /// What feedback left with applications.
+    pub learned: Arc<LearnedStates>,
     /// What is known of models that are not registered yet.
     pub curves: KeptCurves,
     /// What answers may take.
@@ -63,6 +66,10 @@ impl DataPlane {
             unasked: UnaskedBudget::new(config.rpc.unasked_limits(), clock::now()),
             receive: ReceiveBudget::new(config.rpc.receive_limits()),
             large_answers: Arc::new(Semaphore::new(config.rpc.large_answers_at_once)),
+            learned: Arc::new(LearnedStates::new(
+                config.journal.policy_state_max_entries,
+                config.serving.feedback_window_max,
+            )),
             curves: KeptCurves::default(),
             answers: AnswerBounds {
                 max_bytes: config.http.answer_max_bytes,

@@ -5,3 +5,4 @@ pub mod data_plane;
 pub mod directory;
 pub mod kept_curves;
 pub mod learned;
+pub mod learned_states;

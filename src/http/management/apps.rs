@@ -235,7 +235,12 @@ pub(super) fn state(body: &Object<'_>, state: &ManagementState) -> Result<Reply,
     let uid = body.integer("uid")?;
     let catalog = state.metadata.catalog();
     let text = catalog.app(&name).map(|app| {
-        state.states.get(app.name.as_str(), uid).unwrap_or_else(|| app.default_output.clone())
+        let kept = if app.has_default_policy() {
+            state.states.get(app.name.as_str(), uid)
+        } else {
+            state.states.learned(app.name.as_str(), uid)
+        };
+        kept.unwrap_or_else(|| app.default_output.clone())
     });
     Ok(Reply::Text(text.unwrap_or_default()))
 }

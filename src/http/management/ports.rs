@@ -31,4 +31,10 @@ pub trait Containers: Send + Sync {
 pub trait PolicyStates: Send + Sync {
     /// The output that the stored state of this user gives by default; `None`: nothing is stored.
     fn get(&self, app: &str, uid: i64) -> Option<String>;
+
+    /// What the policy of an application has learned, as JSON, as far as this user's predictions
+    /// go by it.
+    fn learned(&self, _app: &str, _uid: i64) -> Option<String> {
+        None
+    }
 }

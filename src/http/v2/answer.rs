@@ -71,9 +71,9 @@ impl Told {
     /// What the outputs alone take, at least.
     fn least_bytes(&self) -> usize {
         let bytes = |answer: &QueryAnswer| match answer {
-            QueryAnswer::Output(output) | QueryAnswer::Default { output, .. } => {
-                output.json().len()
-            }
+            QueryAnswer::Output(output)
+            | QueryAnswer::Sure { output, .. }
+            | QueryAnswer::Default { output, .. } => output.json().len(),
             QueryAnswer::Error(_) => 0,
         };
         self.answers.iter().map(bytes).sum()
@@ -86,7 +86,9 @@ impl Told {
         let mut explanation = String::new();
         for (row, answer) in self.answers.iter().enumerate() {
             match answer {
-                QueryAnswer::Output(output) => rows.push(output.json()),
+                QueryAnswer::Output(output) | QueryAnswer::Sure { output, .. } => {
+                    rows.push(output.json());
+                }
                 QueryAnswer::Default { output, reason } if self.takes_default => {
                     if defaults.is_empty() {
                         explanation = reason.to_string();

@@ -109,7 +109,9 @@ pub(super) fn not_asked(refused: &QueryRefused, name: &str, version: Option<&str
             ApiError::too_many("Too many queries are being answered (serving.inflight_queries_max)")
         }
         // It was parsed before.
-        QueryRefused::Body(..) => ApiError::json("The request cannot be read"),
+        QueryRefused::Body(..) | QueryRefused::Label(_) => {
+            ApiError::json("The request cannot be read")
+        }
     }
 }
 

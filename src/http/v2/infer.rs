@@ -43,7 +43,8 @@ pub(super) async fn infer(
     let app = target::actor(v2, name, &target).await?;
     let inputs = std::mem::take(&mut infer.inputs);
     let digests = std::mem::take(digests);
-    let parsed = PredictBody { inputs, digests, version: version.map(str::to_owned) };
+    let of_version = version.map(str::to_owned);
+    let parsed = PredictBody { inputs, digests, version: of_version, uid: 0 };
     let body = RequestBody::Parsed(Box::new(parsed));
     let prediction = app
         .send(Predict { body, arrived, within: infer.timeout })

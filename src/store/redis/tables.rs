@@ -189,8 +189,8 @@ pub type Fields = Vec<(&'static str, String)>;
 /// The fields of an application.
 ///
 /// What it does about errors of the model, that it wants no cache, its weight and its policy's
-/// parameters are fields that the original's readers pass over. They are left out where they are the
-/// default, so that the row is then the original's to the byte.
+/// parameters are fields that the original's readers pass over. They are left out where they are
+/// the default, so that the row is then the original's to the byte.
 #[must_use]
 pub fn app_fields(app: &AppSpec) -> Fields {
     let mut fields = vec![

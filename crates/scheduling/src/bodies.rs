@@ -1,0 +1,71 @@
+//! What request bodies say.
+
+use serde_json::Value;
+use smallvec::SmallVec;
+
+use clipper_domain::Input;
+
+/// Why a body is refused.
+#[derive(Debug)]
+pub enum BodyError {
+    /// Not JSON.
+    Syntax(serde_json::Error),
+    /// JSON, but not an object; holds what it is.
+    NotAnObject(&'static str),
+    /// An object that does not say what it should; the text names what is wrong.
+    Semantic(String),
+    /// More inputs than one request may carry.
+    TooManyInputs(usize),
+}
+
+/// Inputs of one request.
+pub type Inputs = SmallVec<[Input; 1]>;
+
+/// The body of `POST /{app}/predict`.
+#[derive(Debug, Default)]
+pub struct PredictBody {
+    /// `input_batch`, or the one `input`.
+    pub inputs: Inputs,
+    /// What the cache makes of each input, where that has been computed already; else empty.
+    pub digests: Vec<u64>,
+    /// The model version asked for; `None` = the current one.
+    pub version: Option<String>,
+    /// The user it comes from; 0 is everybody.
+    pub uid: i64,
+}
+
+/// The body of `POST /{app}/update`.
+#[derive(Debug)]
+pub struct UpdateBody {
+    /// What it is about.
+    pub about: FeedbackSubject,
+    /// What it says.
+    pub told: FeedbackSays,
+}
+
+/// What feedback is about.
+#[derive(Debug)]
+pub enum FeedbackSubject {
+    /// A user and an input, as the original has it.
+    Input(i64, Input),
+    /// A query, by the id that its answer had. Only for policies that choose.
+    Query(u64),
+}
+
+/// What feedback says.
+#[derive(Debug)]
+pub enum FeedbackSays {
+    /// The true output.
+    Label(Value),
+    /// How wrong the answer was, 0 to 1. Only for policies that choose.
+    Loss(f64),
+}
+
+/// The bodies that feedback may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FeedbackForm {
+    /// The original's: a user, an input, a label that is a number.
+    Original,
+    /// Also those of policies that choose.
+    Any,
+}

@@ -1,0 +1,221 @@
+//! The choice among an application's models: its policy, bound to those that can answer.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::actors::plane::directory::{ModelEntry, ModelHandle};
+use crate::actors::plane::learned_states::{AppLearned, EVERYBODY};
+use crate::metrics::AppMetrics;
+use clipper_domain::{Input, ModelName, PolicySpec};
+use clipper_scheduling::cache::PredictionCache;
+use clipper_selection::bound::BoundPolicy;
+use clipper_selection::given::{AnswerOf, GivenAnswer};
+use clipper_selection::loss::Truth;
+use clipper_selection::parameters::ParameterError;
+use clipper_selection::policy::{Member, Pick, SelectionQuery};
+use clipper_selection::state::{Contribution, SelectionState, Standing};
+use clipper_selection::value::OutputKind;
+use clipper_selection::window::{Subject, Unmatched};
+
+/// A policy at work.
+#[derive(Debug)]
+pub(super) struct Chooser {
+    spec: PolicySpec,
+    entries: Vec<Arc<ModelEntry>>,
+    learned: Arc<AppLearned>,
+    metrics: Arc<AppMetrics>,
+    /// For the models that could answer when it was last asked.
+    latest: Mutex<Arc<BoundModels>>,
+}
+
+/// The policy for those models that can answer.
+#[derive(Debug)]
+pub(super) struct BoundModels {
+    /// A bit for each of the chooser's entries.
+    present: u64,
+    pub(super) policy: BoundPolicy,
+    /// By the policy's number of a model.
+    entries: Vec<Arc<ModelEntry>>,
+    /// How they stand in everybody's state, which was this.
+    standing: Mutex<(Arc<SelectionState>, Arc<Standing>)>,
+}
+
+impl BoundModels {
+    /// The current version of one of its models.
+    pub(super) fn current(&self, arm: usize) -> Option<Arc<ModelHandle>> {
+        self.entries.get(arm)?.current()
+    }
+
+    fn bind(
+        spec: &PolicySpec,
+        all: &[Arc<ModelEntry>],
+        present: u64,
+        learned: &AppLearned,
+    ) -> Result<Self, ParameterError> {
+        let is_present = |n: usize| present >> n & 1 == 1;
+        let entries = all.iter().enumerate().filter(|(n, _)| is_present(*n));
+        let entries: Vec<_> = entries.map(|(_, entry)| Arc::clone(entry)).collect();
+        let models: Vec<ModelName> = entries.iter().map(|entry| entry.name().clone()).collect();
+        let policy = BoundPolicy::bind(spec, &models)?;
+        let state = learned.of_user(EVERYBODY);
+        let standing = Mutex::new((Arc::clone(&state), Arc::new(policy.standing(&state))));
+        Ok(Self { present, policy, entries, standing })
+    }
+
+    fn standing(&self, state: Arc<SelectionState>, uid: i64) -> Arc<Standing> {
+        if uid != EVERYBODY {
+            return Arc::new(self.policy.standing(&state));
+        }
+        let mut latest = self.standing.lock();
+        if !Arc::ptr_eq(&latest.0, &state) {
+            latest.1 = Arc::new(self.policy.standing(&state));
+            latest.0 = state;
+        }
+        Arc::clone(&latest.1)
+    }
+}
+
+/// What is to be asked for the queries of one request.
+#[derive(Debug)]
+pub(super) struct Choice {
+    pub(super) models: Arc<BoundModels>,
+    pub(super) standing: Arc<Standing>,
+    /// For each query.
+    pub(super) picks: Vec<Vec<Pick>>,
+}
+
+impl Chooser {
+    /// A policy with the models that the application is linked to, by name.
+    ///
+    /// # Errors
+    /// What is wrong with the policy, which only another program's row in Redis can be.
+    pub(super) fn new(
+        spec: PolicySpec,
+        entries: Vec<Arc<ModelEntry>>,
+        learned: Arc<AppLearned>,
+        metrics: Arc<AppMetrics>,
+    ) -> Result<Self, ParameterError> {
+        let all = all_of(entries.len());
+        let latest = Arc::new(BoundModels::bind(&spec, &entries, all, &learned)?);
+        Ok(Self { spec, entries, learned, metrics, latest: Mutex::new(latest) })
+    }
+
+    /// A policy that asks one model passes over those that nobody could answer for; one that asks
+    /// all counts on all, so that its confidence says who is missing.
+    fn present(&self, asks_all: bool) -> u64 {
+        let all = all_of(self.entries.len());
+        if asks_all {
+            return all;
+        }
+        let can_answer =
+            |entry: &Arc<ModelEntry>| entry.current().is_some_and(|model| model.replicas() > 0);
+        let bits = self.entries.iter().enumerate();
+        let present =
+            bits.filter(|(_, entry)| can_answer(entry)).fold(0, |bits, (n, _)| bits | 1 << n);
+        if present == 0 { all } else { present }
+    }
+
+    fn bound(&self) -> Arc<BoundModels> {
+        let latest = self.policy();
+        let present = self.present(latest.policy.asks_all());
+        if latest.present == present {
+            return latest;
+        }
+        match BoundModels::bind(&self.spec, &self.entries, present, &self.learned) {
+            Ok(bound) => {
+                let bound = Arc::new(bound);
+                *self.latest.lock() = Arc::clone(&bound);
+                bound
+            }
+            Err(_) => latest,
+        }
+    }
+
+    /// The models to ask for `queries` queries of a user, whose ids count from `first_query_id`.
+    pub(super) fn choose(&self, queries: usize, first_query_id: u64, uid: i64) -> Choice {
+        let models = self.bound();
+        let standing = models.standing(self.learned.of_user(uid), uid);
+        let ids = first_query_id..first_query_id + queries as u64;
+        let query = |seed| SelectionQuery { seed, uid };
+        let picks = ids.map(|id| models.policy.select(&standing, &query(id))).collect();
+        Choice { models, standing, picks }
+    }
+
+    /// Counts an answer, and keeps it for feedback that comes later.
+    pub(super) fn answered(&self, query_id: u64, answer: GivenAnswer) {
+        for (pick, member) in answer.picks.iter().zip(&answer.members) {
+            if let Some(model) = answer.models.get(pick.arm) {
+                self.metrics.policy.asked(model, member.value().is_some());
+            }
+        }
+        if answer.members.iter().any(|member| member.value().is_some()) {
+            self.learned.window.lock().add(query_id, answer);
+        }
+    }
+
+    /// What feedback teaches: whose predictions it is about, and what it contributes.
+    ///
+    /// # Errors
+    /// Why it teaches nothing.
+    pub(super) fn judge(
+        &self,
+        subject: Subject,
+        truth: &Truth,
+    ) -> Result<(i64, Contribution), Unmatched> {
+        let answer = self.learned.window.lock().judge(subject)?;
+        let contribution = self.policy().policy.observe(&answer, truth);
+        contribution.map(|it| (answer.uid, it)).ok_or(Unmatched::Unknown)
+    }
+
+    /// What feedback about an input teaches of models whose outputs the cache still has.
+    pub(super) fn judge_cached(
+        &self,
+        cache: &PredictionCache,
+        input: &Input,
+        uid: i64,
+        truth: &Truth,
+    ) -> Option<Contribution> {
+        let bound = self.policy();
+        if bound.policy.needs_probability() {
+            return None;
+        }
+        let member = |entry: &Arc<ModelEntry>| {
+            let model = entry.current()?;
+            let output = cache.get(&cache.key(model.serial, input.clone()))?;
+            Some(bound.policy.member(output.json()))
+        };
+        let members = bound.entries.iter().map(|entry| member(entry).unwrap_or(Member::Failed));
+        let answer = GivenAnswer {
+            uid,
+            input: 0,
+            models: Arc::clone(bound.policy.models()),
+            picks: (0..bound.entries.len()).map(Pick::certain).collect(),
+            members: members.collect(),
+            answer: AnswerOf::Several,
+        };
+        bound.policy.observe(&answer, truth)
+    }
+
+    fn policy(&self) -> Arc<BoundModels> {
+        Arc::clone(&self.latest.lock())
+    }
+
+    /// A label as the truth about the application's outputs. `None`: it cannot be one.
+    pub(super) fn truth(&self, label: &serde_json::Value) -> Option<Truth> {
+        Truth::read(self.policy().policy.output(), label)
+    }
+
+    /// What a label has to be.
+    pub(super) fn labels(&self) -> &'static str {
+        match self.policy().policy.output() {
+            OutputKind::Number => "a number",
+            OutputKind::Label | OutputKind::Vector => "a number, a string, true or false",
+        }
+    }
+}
+
+/// A bit for each of `count` models; a policy chooses among at most 64.
+fn all_of(count: usize) -> u64 {
+    if count >= 64 { u64::MAX } else { (1 << count) - 1 }
+}

@@ -1,0 +1,215 @@
+//! Policies at work: which models are asked, what their answers become, what feedback teaches.
+
+use serde_json::{Value, json};
+
+use crate::e2e::support::container::Container;
+use crate::e2e::support::eventually;
+use crate::e2e::support::http::call;
+use crate::e2e::support::server::Server;
+
+/// Application `a` under a policy, with models that always answer the same: `m0` to `m4`.
+fn config(policy: &str, outputs: &[&str]) -> String {
+    let clipper = crate::binary();
+    let names: Vec<String> = (0..outputs.len()).map(|n| format!("\"m{n}\"")).collect();
+    let mut text = format!(
+        "[[application]]\nname = \"a\"\ninput_type = \"doubles\"\ndefault_output = \"-1\"\n\
+         latency_slo_micros = 20000000\nmodels = [{}]\n[application.policy]\n{policy}\n",
+        names.join(", ")
+    );
+    for (n, output) in outputs.iter().enumerate() {
+        let script = format!(
+            "exec '{clipper}' container noop --name=$CLIPPER_MODEL_NAME \
+             --version=$CLIPPER_MODEL_VERSION --connect=tcp://$CLIPPER_IP:$CLIPPER_PORT \
+             --output='{output}'"
+        );
+        text += &["\n[[model]]\nname = \"m", &n.to_string(), "\"\nversion = \"1\"\n"].concat();
+        text += "input_type = \"doubles\"\n[model.container]\nruntime = \"command\"\n";
+        text += &["command = [\"sh\", \"-c\", \"", &script, "\"]\n"].concat();
+    }
+    text
+}
+
+fn server(policy: &str, outputs: &[&str]) -> Server {
+    let server = Server::with_config(&config(policy, outputs));
+    for n in 0..outputs.len() {
+        eventually("every model is served", || server.replicas(&format!("m{n}")) > 0.0);
+    }
+    server
+}
+
+fn predict(server: &Server, body: &Value) -> Value {
+    let answer = call(server.query, "POST", "/a/predict", body.to_string().as_bytes()).unwrap();
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    serde_json::from_slice(&answer.body).unwrap()
+}
+
+fn update(server: &Server, body: &Value) -> (u16, String) {
+    let answer = call(server.query, "POST", "/a/update", body.to_string().as_bytes()).unwrap();
+    (answer.status, answer.text())
+}
+
+/// What feedback has left with a user.
+fn state(server: &Server, uid: i64) -> Value {
+    let text = server.manage("get_state", &json!({"app_name": "a", "uid": uid}));
+    serde_json::from_str(&text).unwrap_or_else(|_| panic!("{text}"))
+}
+
+fn judged(state: &Value, model: &str) -> u64 {
+    state["epochs"]["0"]["arms"][model]["n"].as_u64().unwrap_or(0)
+}
+
+#[test]
+fn a_vote_says_how_many_agree() {
+    let server = server("name = \"majority\"", &["1", "2", "2"]);
+    let answer = predict(&server, &json!({"input": [1.0]}));
+    assert_eq!((&answer["output"], &answer["default"]), (&json!(2), &json!(false)));
+    assert_eq!(answer["confidence"], 0.6667);
+    let batch = predict(&server, &json!({"input_batch": [[1.0], [2.0], [3.0]]}));
+    for answer in batch["batch_predictions"].as_array().unwrap() {
+        assert_eq!((&answer["output"], &answer["confidence"]), (&json!(2), &json!(0.6667)));
+    }
+    let set = json!({"app_name": "a", "policy": "majority", "parameters": {"min_confidence": 0.9}});
+    server.manage("set_policy", &set);
+    let answer = predict(&server, &json!({"input": [1.0]}));
+    assert_eq!((&answer["output"], &answer["default"]), (&json!(-1), &json!(true)));
+    let why = answer["default_explanation"].as_str().unwrap();
+    assert!(why.contains("0.667") && why.contains("min_confidence, 0.9"), "{why}");
+    // A version that is asked for is asked alone, of the first model.
+    let answer = predict(&server, &json!({"input": [1.0], "version": "1"}));
+    assert_eq!((&answer["output"], answer.get("confidence")), (&json!(1), None));
+    // Under the default policy there is one model, and no word of confidence.
+    server.manage("delete_model_links", &json!({"app_name": "a", "model_names": ["m1", "m2"]}));
+    let set = json!({"app_name": "a", "policy": "DefaultOutputSelectionPolicy"});
+    server.manage("set_policy", &set);
+    let answer = predict(&server, &json!({"input": [1.0]}));
+    assert_eq!((&answer["output"], answer.get("confidence")), (&json!(1), None));
+}
+
+#[test]
+fn numbers_are_pooled() {
+    let server = server("name = \"average\"\noutput = \"number\"", &["1", "2.5", "10"]);
+    let answer = predict(&server, &json!({"input": [1.0]}));
+    assert_eq!((&answer["output"], &answer["confidence"]), (&json!(4.5), &json!(1.0)));
+    let set = |policy: &str, parameters: Value| {
+        let body = json!({"app_name": "a", "policy": policy, "parameters": parameters});
+        server.manage("set_policy", &body);
+    };
+    set("median", json!({"output": "number"}));
+    assert_eq!(predict(&server, &json!({"input": [1.0]}))["output"], 2.5);
+    set("average", json!({"output": "number", "weights": {"m0": 1, "m1": 1}}));
+    assert_eq!(predict(&server, &json!({"input": [1.0]}))["output"], 1.75);
+}
+
+#[test]
+fn a_straggler_is_left_out_and_the_confidence_says_so() {
+    let server = Server::start();
+    server.add_app("a", "doubles", "-1", 1_000_000);
+    server.manage("set_policy", &json!({"app_name": "a", "policy": "majority"}));
+    let mut containers = Vec::new();
+    for (model, how) in [("m0", "right"), ("m1", "right"), ("m2", "hold")] {
+        server.add_model(model, "1", "doubles");
+        server.manage("add_model_links", &json!({"app_name": "a", "model_names": [model]}));
+        let mut container = Container::serving(&server, model, &["--output", "7"]);
+        container.answer(how);
+        containers.push(container);
+    }
+    let answer = predict(&server, &json!({"input": [1.0]}));
+    assert_eq!((&answer["output"], &answer["default"]), (&json!(7), &json!(false)));
+    assert_eq!(answer["confidence"], 0.6667);
+    containers[2].await_input(&json!([1.0]));
+}
+
+#[test]
+fn a_cascade_asks_the_dear_model_where_the_cheap_one_is_unsure() {
+    let policy = "name = \"cascade\"\noutput = \"vector\"\norder = [\"m0\", \"m1\"]";
+    let server = server(policy, &["[0.6,0.4]", "[0.05,0.95]"]);
+    let answer = predict(&server, &json!({"input": [1.0]}));
+    assert_eq!((&answer["output"], &answer["confidence"]), (&json!([0.05, 0.95]), &json!(0.95)));
+    let parameters = json!({"output": "vector", "order": ["m0", "m1"], "enough": 0.5});
+    let set = json!({"app_name": "a", "policy": "cascade", "parameters": parameters});
+    server.manage("set_policy", &set);
+    let answer = predict(&server, &json!({"input": [1.0]}));
+    assert_eq!((&answer["output"], &answer["confidence"]), (&json!([0.6, 0.4]), &json!(0.6)));
+}
+
+#[test]
+fn a_users_queries_stay_with_one_model() {
+    let policy = "name = \"weighted\"\nsticky = \"uid\"\nweights = { m0 = 1, m1 = 1 }";
+    let server = server(policy, &["0", "1"]);
+    let output =
+        |uid: i64| predict(&server, &json!({"uid": uid, "input": [1.0]}))["output"].clone();
+    let first: Vec<Value> = (1..30).map(output).collect();
+    assert!(first.contains(&json!(0)) && first.contains(&json!(1)), "{first:?}");
+    assert_eq!((1..30).map(output).collect::<Vec<_>>(), first);
+}
+
+#[test]
+fn feedback_moves_queries_to_the_model_that_is_right() {
+    let server = server("name = \"exp3\"\nlearning_rate = 0.5", &["0", "1", "2"]);
+    let round = || {
+        let answer = predict(&server, &json!({"input": [1.0]}));
+        let told = update(&server, &json!({"query_id": answer["query_id"], "label": 1}));
+        assert_eq!(told, (200, "Feedback received? 1".to_owned()));
+        answer["output"] == 1
+    };
+    let early = (0..150).filter(|_| round()).count();
+    let right = (0..40).filter(|_| round()).count();
+    assert!(right > 30, "{right} of 40, before {early} of 150");
+    assert_eq!(state(&server, 0)["epochs"]["0"]["n"], 190);
+}
+
+#[test]
+fn feedback_that_goes_with_no_answer_is_harmless() {
+    let server = server("name = \"exp4\"", &["0", "1"]);
+    let answer = predict(&server, &json!({"uid": 5, "input": [1.0]}));
+    let about = |label: Value| json!({"query_id": answer["query_id"], "label": label});
+    assert_eq!(update(&server, &about(json!(1))).0, 200);
+    let after = state(&server, 0);
+    assert_eq!((judged(&after, "m0"), judged(&after, "m1")), (1, 1));
+    assert_eq!(after["epochs"]["0"]["arms"]["m0"]["loss"], 1_000_000);
+    assert_eq!(after["epochs"]["0"]["arms"]["m1"]["loss"], 0);
+    // What the user asked counts for the user too.
+    assert_eq!(judged(&state(&server, 5), "m0"), 1);
+    // Double, unknown.
+    for body in [about(json!(1)), json!({"query_id": 999_999, "label": 1})] {
+        assert_eq!(update(&server, &body).0, 200);
+    }
+    assert_eq!(state(&server, 0), after);
+    // As the original sends it: the latest answer to that input; then what the cache has.
+    predict(&server, &json!({"input": [2.0]}));
+    for judgements in [2, 3] {
+        assert_eq!(update(&server, &json!({"uid": 0, "input": [2.0], "label": 0})).0, 200);
+        assert_eq!(judged(&state(&server, 0), "m0"), judgements);
+    }
+    // Wrong ones are refused by the field's name.
+    let cases = [
+        (json!({"query_id": 1, "label": [1]}), "label"),
+        (json!({"query_id": 1, "loss": 2}), "loss"),
+        (json!({"query_id": 1}), "label"),
+        (json!({"query_id": -1, "label": 1}), "query_id"),
+        (json!({"input": [1.0], "label": 1}), "uid"),
+    ];
+    for (body, field) in cases {
+        let (status, text) = update(&server, &body);
+        assert!(status == 400 && text.contains(field), "{body}: {status} {text}");
+    }
+}
+
+#[test]
+fn what_was_learned_is_there_after_a_restart() {
+    let mut server = server("name = \"exp4\"", &["0", "1"]);
+    for n in 0..20 {
+        let answer = predict(&server, &json!({"uid": n % 3, "input": [n]}));
+        assert_eq!(update(&server, &json!({"query_id": answer["query_id"], "loss": 1})).0, 200);
+    }
+    let before: Vec<Value> = (0..3).map(|uid| state(&server, uid)).collect();
+    assert_eq!(before[0]["epochs"]["0"]["n"], 20);
+    server.terminate();
+    server = server.restart();
+    assert_eq!((0..3).map(|uid| state(&server, uid)).collect::<Vec<_>>(), before);
+    // It leaves with its application.
+    server.manage("delete_app", &json!({"name": "a"}));
+    server.add_app("a", "doubles", "-1", 20_000_000);
+    server.manage("set_policy", &json!({"app_name": "a", "policy": "exp4"}));
+    eventually("it is forgotten", || state(&server, 0)["epochs"] == json!({}));
+}
