@@ -67,8 +67,8 @@ fn line_11b_deploy_prints_no_character_that_deceives() {
     let python = std::env::var("CLIPPER_TEST_PYTHON").expect("a Python with pyzmq and numpy");
     let file = folder.path().join("evil.py");
     let source = format!(
-        "EVIL = {}\nprint(EVIL, flush=True)\n\ndef predict(inputs):\n    if inputs[0] == 'die':\n        \
-         raise RuntimeError(EVIL)\n    return [EVIL for _ in inputs]\n",
+        "EVIL = {}\nprint(EVIL, flush=True)\n\ndef predict(inputs):\n    if inputs[0] == 'die':\n\
+         \x20       raise RuntimeError(EVIL)\n    return [EVIL for _ in inputs]\n",
         json!(EVIL)
     );
     std::fs::write(&file, source).unwrap();

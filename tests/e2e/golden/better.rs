@@ -219,7 +219,8 @@ pub const BETTER: &[Better] = &[
         name: "predict input_batch wrong type: flat",
         status: 400,
         body: |_, body| {
-            let cause = "JSON key input_batch, input 0, expected type Array of doubles but found type Number";
+            let cause = "JSON key input_batch, input 0, expected type Array of doubles but found \
+                         type Number";
             has_cause_and_schema(body, &mismatch(cause))
         },
         why: "it says which member, what was expected and what was found",
