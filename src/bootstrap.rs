@@ -12,13 +12,17 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
-use crate::config::{ApplicationConfig, Config, ContainerConfig, ModelConfig, PolicyConfig};
+use crate::config::{
+    ApplicationConfig, Config, ContainerConfig, InvalidId, ModelConfig, PolicyConfig,
+};
 use crate::store::event::Origin;
 use crate::store::soft_file::SoftFile;
 use crate::store::{CatalogView, ChangeError, SharedWriter};
+use clipper_domain::app::InvalidSlo;
+use clipper_domain::model::InvalidBatchSize;
 use clipper_domain::{
-    AppName, AppSpec, AppUpdate, BatchSize, Command, CommandError, InputType, Label, LatencySlo,
-    ModelName, ModelSpec, PolicySpec, Runtime, Weight,
+    AppName, AppSpec, AppUpdate, BatchSize, Command, CommandError, InputType, InvalidName, Label,
+    LatencySlo, ModelName, ModelSpec, PolicySpec, Runtime, Weight,
 };
 
 /// Between two attempts while Redis is away.
@@ -28,6 +32,32 @@ const PAUSE: Duration = Duration::from_secs(1);
 const REMEMBERED: &str = "config-applications.json";
 
 type Applications = BTreeMap<AppName, AppSpec>;
+
+/// Why something could not be registered.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BootstrapError {
+    #[error(transparent)]
+    ModelId(#[from] InvalidId),
+    #[error("model name: {0}")]
+    ModelName(InvalidName),
+    #[error("application name: {0}")]
+    AppName(InvalidName),
+    #[error("label: {0}")]
+    Label(InvalidName),
+    #[error("unknown input type '{0}'")]
+    InputType(String),
+    #[error(transparent)]
+    BatchSize(#[from] InvalidBatchSize),
+    #[error(transparent)]
+    Slo(#[from] InvalidSlo),
+    #[error("{0}")]
+    DefaultOutput(String),
+    #[error("{0}")]
+    Weight(String),
+    /// The store takes no changes now.
+    #[error("{0}")]
+    Store(String),
+}
 
 /// Where changes are asked for, and what is there.
 #[derive(Clone)]
@@ -51,7 +81,7 @@ impl Bootstrap {
     ///
     /// # Errors
     /// A value that the configuration's own checks should have refused, or a store that fails.
-    pub async fn run_or_later(self) -> Result<(), String> {
+    pub async fn run_or_later(self) -> Result<(), BootstrapError> {
         match self.run().await {
             Err(reason) if self.writer.may_be_away() => {
                 actix::spawn(self.later(reason));
@@ -61,15 +91,15 @@ impl Bootstrap {
         }
     }
 
-    async fn later(self, mut reason: String) {
-        warn!(reason, "the config file's applications and models are registered later");
+    async fn later(self, mut reason: BootstrapError) {
+        warn!(%reason, "the config file's applications and models are registered later");
         loop {
             tokio::time::sleep(PAUSE).await;
             match self.run().await {
                 Ok(()) => return,
                 Err(again) if again == reason => {}
                 Err(other) => {
-                    warn!(reason = other, "not yet registered from the config file");
+                    warn!(reason = %other, "not yet registered from the config file");
                     reason = other;
                 }
             }
@@ -77,7 +107,7 @@ impl Bootstrap {
     }
 
     /// Models, then applications, then links: each is there before what refers to it.
-    async fn run(&self) -> Result<(), String> {
+    async fn run(&self) -> Result<(), BootstrapError> {
         for model in &self.config.models {
             self.model(model_spec(model)?).await?;
         }
@@ -95,7 +125,7 @@ impl Bootstrap {
     }
 
     /// Carries a command out; tells a refusal that is not that of a thing which is there.
-    async fn send(&self, command: Command) -> Result<Result<(), CommandError>, String> {
+    async fn send(&self, command: Command) -> Result<Result<(), CommandError>, BootstrapError> {
         let text = command.to_string();
         let is_change = matches!(
             command,
@@ -116,11 +146,11 @@ impl Bootstrap {
                 }
                 Ok(Err(refusal))
             }
-            Err(ChangeError::Unavailable { reason }) => Err(reason),
+            Err(ChangeError::Unavailable { reason }) => Err(BootstrapError::Store(reason)),
         }
     }
 
-    async fn model(&self, spec: ModelSpec) -> Result<(), String> {
+    async fn model(&self, spec: ModelSpec) -> Result<(), BootstrapError> {
         let refused = self.send(Command::AddModel(spec.clone())).await?;
         let Err(CommandError::ModelExists(id)) = refused else { return Ok(()) };
         let known = self.view.read().model(id.name.as_str(), id.version.as_str()).cloned();
@@ -143,7 +173,7 @@ impl Bootstrap {
         &self,
         spec: &AppSpec,
         remembered: Option<&Applications>,
-    ) -> Result<(), String> {
+    ) -> Result<(), BootstrapError> {
         let refused = self.send(Command::AddApp(spec.clone())).await?;
         let Err(CommandError::AppExists(name)) = refused else { return Ok(()) };
         let known = self.view.read().app(name.as_str()).cloned();
@@ -177,7 +207,7 @@ impl Bootstrap {
         known: &AppSpec,
         spec: &AppSpec,
         remembered: Option<&Applications>,
-    ) -> Result<(), String> {
+    ) -> Result<(), BootstrapError> {
         if known.policy_spec() == spec.policy_spec() {
             return Ok(());
         }
@@ -254,13 +284,13 @@ fn is_there_already(refusal: &CommandError) -> bool {
     )
 }
 
-fn model_spec(model: &ModelConfig) -> Result<ModelSpec, String> {
+fn model_spec(model: &ModelConfig) -> Result<ModelSpec, BootstrapError> {
     let labels = model.labels.iter().map(|label| Label::parse(label));
     let runtime = model.container.as_ref().map(ContainerConfig::runtime);
     Ok(ModelSpec {
         id: model.id()?,
         input_type: input_type(&model.input_type)?,
-        labels: labels.collect::<Result<_, _>>().map_err(|e| format!("label: {e}"))?,
+        labels: labels.collect::<Result<_, _>>().map_err(BootstrapError::Label)?,
         container_name: runtime.as_ref().map_or("external", Runtime::name).to_owned(),
         model_data_path: runtime.as_ref().map_or_else(String::new, Runtime::source),
         batch_size: BatchSize::try_from(model.batch_size)?,
@@ -268,32 +298,33 @@ fn model_spec(model: &ModelConfig) -> Result<ModelSpec, String> {
     })
 }
 
-fn app_spec(app: &ApplicationConfig) -> Result<AppSpec, String> {
+fn app_spec(app: &ApplicationConfig) -> Result<AppSpec, BootstrapError> {
     let policy = app.policy.as_ref().map_or_else(PolicySpec::usual, PolicyConfig::spec);
     Ok(AppSpec {
-        name: AppName::parse(&app.name).map_err(|e| format!("application name: {e}"))?,
+        name: AppName::parse(&app.name).map_err(BootstrapError::AppName)?,
         input_type: input_type(&app.input_type)?,
         policy: policy.name,
         policy_parameters: policy.parameters,
-        default_output: clipper_domain::default_output(app.default_output.clone())?,
+        default_output: clipper_domain::default_output(app.default_output.clone())
+            .map_err(BootstrapError::DefaultOutput)?,
         latency_slo: LatencySlo::try_from(app.latency_slo_micros)?,
         on_model_error: app.on_model_error,
         cache: app.cache,
-        weight: Weight::try_from(i64::from(app.weight))?,
+        weight: Weight::try_from(i64::from(app.weight)).map_err(BootstrapError::Weight)?,
     })
 }
 
 /// Each by itself, so that those that are there keep no other away.
-fn links(app: &ApplicationConfig) -> impl Iterator<Item = Result<Command, String>> {
+fn links(app: &ApplicationConfig) -> impl Iterator<Item = Result<Command, BootstrapError>> {
     app.model.iter().chain(&app.models).map(|model| {
-        let app = AppName::parse(&app.name).map_err(|e| format!("application name: {e}"))?;
-        let model = ModelName::parse(model).map_err(|e| format!("model name: {e}"))?;
+        let app = AppName::parse(&app.name).map_err(BootstrapError::AppName)?;
+        let model = ModelName::parse(model).map_err(BootstrapError::ModelName)?;
         Ok(Command::AddModelLinks { app, models: vec![model] })
     })
 }
 
-fn input_type(text: &str) -> Result<InputType, String> {
-    InputType::parse(text).ok_or_else(|| format!("unknown input type '{text}'"))
+fn input_type(text: &str) -> Result<InputType, BootstrapError> {
+    InputType::parse(text).ok_or_else(|| BootstrapError::InputType(text.to_owned()))
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! The composition root: the only file that knows every part. Starts bottom-up, stops top-down.
 
+mod error;
 mod frontends;
 mod metadata;
 mod process;
@@ -17,6 +18,7 @@ use std::time::Duration;
 use actix::prelude::*;
 use tracing::{info, warn};
 
+pub use self::error::StartError;
 use self::frontends::Frontends;
 use self::metadata::{Counted, meet_when_known};
 use self::process::StopRequest;
@@ -53,7 +55,7 @@ use crate::supervision::watchdog::Watchdog;
 ///
 /// # Errors
 /// Why the server could not start or had to stop.
-pub fn run(loaded: Loaded) -> Result<(), String> {
+pub fn run(loaded: Loaded) -> Result<(), StartError> {
     process::raise_open_files_limit(&loaded.config)?;
     let mut stop = StopRequest::listen()?;
     System::new().block_on(async move {
@@ -70,29 +72,22 @@ pub fn run(loaded: Loaded) -> Result<(), String> {
     })
 }
 
-async fn start(loaded: Loaded) -> Result<Running, String> {
+async fn start(loaded: Loaded) -> Result<Running, StartError> {
     let Loaded { config, base_dir, warnings } = loaded;
     for warning in warnings {
         warn!("environment: {warning}");
     }
     let readiness = Readiness::new();
-    let metrics = Metrics::new();
-    metrics.show_log_lines_lost(logging::lost_lines());
-    actix::spawn(metrics::keep_ticking(Arc::downgrade(&metrics)));
-    actix::spawn(outsiders::keep_telling(config.log.clone()));
+    let metrics = start_metrics(&config);
     let sockets = Sockets::bind(&config)?;
     let (journal, states) = open_journal(&config)?;
     readiness.meet(Condition::JournalReplayed);
 
     let plane = DataPlane::new(&config, Arc::clone(&metrics));
-    let threads: Vec<Arbiter> = (0..config.serving.data_threads).map(|_| Arbiter::new()).collect();
     let watchdog = Watchdog::default();
-    for thread in &threads {
-        watchdog.watch("data", thread.handle());
-    }
-    let arbiters = DataArbiters(threads.iter().map(Arbiter::handle).collect());
+    let arbiters = data_arbiters(&config, &watchdog);
     let list = ContainerList::default();
-    let targets = FileSd::start(&config.metrics, list.scraped())?;
+    let targets = FileSd::start(&config.metrics, list.scraped()).map_err(StartError::Targets)?;
     let catalog = keep_catalog(&config, &metrics, &journal);
     let redis = follow_redis(&config, &catalog, &journal, &states, &list, &metrics).await;
     meet_when_known(&readiness, redis.as_ref(), &journal);
@@ -143,17 +138,35 @@ async fn start(loaded: Loaded) -> Result<Running, String> {
     })
 }
 
+fn start_metrics(config: &Config) -> Arc<Metrics> {
+    let metrics = Metrics::new();
+    metrics.show_log_lines_lost(logging::lost_lines());
+    actix::spawn(metrics::keep_ticking(Arc::downgrade(&metrics)));
+    actix::spawn(outsiders::keep_telling(config.log.clone()));
+    metrics
+}
+
+/// The threads of the models.
+fn data_arbiters(config: &Config, watchdog: &Watchdog) -> DataArbiters {
+    let threads: Vec<Arbiter> = (0..config.serving.data_threads).map(|_| Arbiter::new()).collect();
+    for thread in &threads {
+        watchdog.watch("data", thread.handle());
+    }
+    DataArbiters(threads.iter().map(Arbiter::handle).collect())
+}
+
 async fn start_models(
     config: &Config,
     plane: &Arc<DataPlane>,
     arbiters: DataArbiters,
     pool: &Kept<ContainerPool>,
     catalog: &Kept<CatalogWriter>,
-) -> Result<LearnedCurves, String> {
+) -> Result<LearnedCurves, StartError> {
     let learned = LearnedCurves::new(config, plane);
     let (plane, pool, catalog) = (Arc::clone(plane), pool.clone(), catalog.clone());
     let models = Models::new(plane, arbiters, pool, catalog, learned.read()).start();
-    models.send(Boot).await.map_err(|e| e.to_string())??;
+    let booted = models.send(Boot).await.map_err(|_| StartError::ModelsEnded)?;
+    booted.map_err(StartError::Models)?;
     actix::spawn(learned.clone().keep_saving());
     Ok(learned)
 }
@@ -243,18 +256,17 @@ fn keep_feedback(
     FeedbackQueue::new(keeper, config.serving.feedback_queue_max)
 }
 
-fn open_journal(config: &Config) -> Result<(Journal, PolicyStateStore), String> {
-    let (log, report) =
-        SledLog::open(&config.data_dir, &config.journal).map_err(|e| e.to_string())?;
+fn open_journal(config: &Config) -> Result<(Journal, PolicyStateStore), StartError> {
+    let (log, report) = SledLog::open(&config.data_dir, &config.journal)?;
     let states = log.policy_state();
     let idle = Duration::from_millis(config.journal.policy_state_flush_ms);
-    let journal = Journal::start(Box::new(log), idle).map_err(|e| e.to_string())?;
+    let journal = Journal::start(Box::new(log), idle)?;
     info!(data_dir = %config.data_dir.display(), events = report.last_seq, "journal replayed");
     Ok((journal, states))
 }
 
-fn launcher(rpc: SocketAddr, config: &Config) -> Result<Launcher, String> {
-    let this_exe = std::env::current_exe().map_err(|e| format!("where is this program? {e}"))?;
+fn launcher(rpc: SocketAddr, config: &Config) -> Result<Launcher, StartError> {
+    let this_exe = std::env::current_exe().map_err(StartError::ThisProgram)?;
     let python_package = clipper_container::python::install(&config.data_dir).map_err(|error| {
         let why = format!(
             "the Python package that serves Python functions cannot be written to {}: {error}",
@@ -272,12 +284,12 @@ fn child_plans(
     config: &Config,
     base_dir: &Path,
     launcher: &Launcher,
-) -> Result<HashMap<clipper_domain::ModelId, ChildPlan>, String> {
+) -> Result<HashMap<clipper_domain::ModelId, ChildPlan>, StartError> {
     let mut plans = HashMap::new();
     for model in &config.models {
         let Some(container) = &model.container else { continue };
         let launch = launch_plan(model, launcher, base_dir)
-            .map_err(|e| format!("model '{}': {e}", model.name))?;
+            .map_err(|why| StartError::Plan { model: model.name.clone(), why })?;
         let plan = ChildPlan { launch, replicas: container.replicas() };
         plans.insert(model.id()?, plan);
     }

@@ -34,7 +34,8 @@ pub fn launch_plan(
     };
     let input_type = InputType::parse(&spec.input_type)
         .ok_or_else(|| format!("unknown input type '{}'", spec.input_type))?;
-    launcher.plan(&spec.id()?, input_type, &container.runtime(), config_dir)
+    let id = spec.id().map_err(|error| error.to_string())?;
+    launcher.plan(&id, input_type, &container.runtime(), config_dir)
 }
 
 /// Plans replicas, which connect to this server.

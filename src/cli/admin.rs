@@ -11,13 +11,14 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 pub(super) use self::args::AdminArgs;
-use self::args::{Apps, Containers, Links, Models, Policy, Replicas, What};
-use super::remote::Failure;
-use super::{answer, answer_json, exit};
+use self::args::{AppVerb, ContainerVerb, LinkVerb, ModelVerb, PolicyVerb, ReplicaVerb, What};
+use super::remote::VerbFailure;
+use super::{answer, answer_json};
 use clipper_domain::DEFAULT_POLICY;
+use clipper_domain::admin::{AppDescription, ModelDescription, ReplicaDescription};
 use clipper_selection::kind::PolicyKind;
 use clipper_selection::table::{COMMON, TABLE};
-use clipper_tools::admin::rows::{AppRow, ContainerRow, ModelRow, hint};
+use clipper_tools::admin::hint::hint;
 use clipper_tools::admin::{Client, ClientError, table};
 
 /// What a verb prints: for people and for programs.
@@ -26,14 +27,14 @@ struct Shown {
     json: Value,
 }
 
-type Outcome = Result<Shown, Failure>;
+type Outcome = Result<Shown, VerbFailure>;
 
 impl AdminArgs {
     #[allow(clippy::disallowed_methods, reason = "this process has no arbiter that could wait")]
     pub(super) fn run(&self) -> ExitCode {
         let client = match self.server.client() {
             Ok(client) => client,
-            Err(error) => return exit(Err(error)),
+            Err(failure) => return failure.show(),
         };
         match self.watched() {
             Some(pause) => loop {
@@ -52,10 +53,10 @@ impl AdminArgs {
 
     fn watched(&self) -> Option<Duration> {
         match &self.what {
-            What::Apps(Apps::List(watch))
-            | What::Models(Models::List(watch))
-            | What::Containers(Containers::List(watch))
-            | What::Links(Links::List { watch, .. }) => watch.watch,
+            What::Apps(AppVerb::List(watch))
+            | What::Models(ModelVerb::List(watch))
+            | What::Containers(ContainerVerb::List(watch))
+            | What::Links(LinkVerb::List { watch, .. }) => watch.watch,
             _ => None,
         }
     }
@@ -85,8 +86,10 @@ impl AdminArgs {
             What::Policy(verb) => policy(client, verb),
             What::Links(verb) => links(client, verb),
             What::Containers(verb) => containers(client, verb),
-            What::Replicas(Replicas::Restart { which }) => restart(client, which.as_deref()),
-            What::Replicas(Replicas::Set { which, count }) => set_replicas(client, which, *count),
+            What::Replicas(ReplicaVerb::Restart { which }) => restart(client, which.as_deref()),
+            What::Replicas(ReplicaVerb::Set { which, count }) => {
+                set_replicas(client, which, *count)
+            }
             What::State { app, uid } => {
                 show(client, "get_application", &json!({"name": app}), "application", app)?;
                 let state = client.post("get_state", &json!({"app_name": app, "uid": uid}))?;
@@ -107,7 +110,7 @@ fn ping(client: &Client) -> Outcome {
     let pong = client.get("/admin/ping", "*/*")?;
     if pong.trim() != "PONG" {
         let why = format!("{} is there, but is no Clipper server", client.url());
-        return Err(Failure::Said(why));
+        return Err(VerbFailure::Said(why));
     }
     let ready = match client.get("/readyz", "*/*") {
         Ok(_) => true,
@@ -131,7 +134,7 @@ fn change(client: &Client, endpoint: &str, body: &Value, names: &[(&str, &str)])
                 (!known.iter().any(|known| known == name)).then(|| hint(name, &known, list))
             };
             let hints: Vec<String> = names.iter().filter_map(unknown).collect();
-            Err(Failure::Said([vec![why], hints].concat().join("\n")))
+            Err(VerbFailure::Said([vec![why], hints].concat().join("\n")))
         }
         Err(error) => Err(error.into()),
     }
@@ -156,10 +159,13 @@ fn names_of(client: &Client, kind: &str) -> Result<(Vec<String>, &'static str), 
     Ok((names, list))
 }
 
-fn list<T: DeserializeOwned>(client: &Client, endpoint: &str) -> Result<(Value, Vec<T>), Failure> {
+fn list<T: DeserializeOwned>(
+    client: &Client,
+    endpoint: &str,
+) -> Result<(Value, Vec<T>), VerbFailure> {
     let json = client.ask(endpoint, &json!({"verbose": true}))?;
     let rows = Vec::<T>::deserialize(&json).map_err(|error| {
-        Failure::Said(format!("{endpoint} of {} is not understood: {error}", client.url()))
+        VerbFailure::Said(format!("{endpoint} of {} is not understood: {error}", client.url()))
     })?;
     Ok((json, rows))
 }
@@ -170,21 +176,21 @@ fn show(client: &Client, endpoint: &str, body: &Value, what: &str, name: &str) -
     if json.as_object().is_some_and(serde_json::Map::is_empty) {
         let (known, list) = names_of(client, what)?;
         let hint = hint(name, &known, list);
-        return Err(Failure::Said(format!("There is no {what} '{name}'. {hint}")));
+        return Err(VerbFailure::Said(format!("There is no {what} '{name}'. {hint}")));
     }
     Ok(Shown { text: table::members(&json), json })
 }
 
-fn apps(client: &Client, verb: &Apps) -> Outcome {
+fn apps(client: &Client, verb: &AppVerb) -> Outcome {
     match verb {
-        Apps::List(_) => {
-            let (json, rows) = list::<AppRow>(client, "get_all_applications")?;
+        AppVerb::List(_) => {
+            let (json, rows) = list::<AppDescription>(client, "get_all_applications")?;
             Ok(Shown { text: table::apps(&rows), json })
         }
-        Apps::Show { name } => {
+        AppVerb::Show { name } => {
             show(client, "get_application", &json!({"name": name}), "application", name)
         }
-        Apps::Add {
+        AppVerb::Add {
             name,
             input_type,
             default_output,
@@ -207,7 +213,7 @@ fn apps(client: &Client, verb: &Apps) -> Outcome {
             }
             change(client, "add_app", &body, &[])
         }
-        Apps::Update { name, default_output, slo_ms, on_model_error, cache, weight } => {
+        AppVerb::Update { name, default_output, slo_ms, on_model_error, cache, weight } => {
             let mut body = json!({"name": name});
             let given = [
                 ("default_output", default_output.as_ref().map(|text| json!(text))),
@@ -223,22 +229,22 @@ fn apps(client: &Client, verb: &Apps) -> Outcome {
             }
             change(client, "update_app", &body, &[("application", name)])
         }
-        Apps::Delete { name } => {
+        AppVerb::Delete { name } => {
             change(client, "delete_app", &json!({"name": name}), &[("application", name)])
         }
     }
 }
 
-fn models(client: &Client, verb: &Models) -> Outcome {
+fn models(client: &Client, verb: &ModelVerb) -> Outcome {
     let version_body =
         |name: &str, version: &str| json!({"model_name": name, "model_version": version});
     match verb {
-        Models::List(_) => {
-            let (json, rows) = list::<ModelRow>(client, "get_all_models")?;
-            let (_, containers) = list::<ContainerRow>(client, "get_all_containers")?;
+        ModelVerb::List(_) => {
+            let (json, rows) = list::<ModelDescription>(client, "get_all_models")?;
+            let (_, containers) = list::<ReplicaDescription>(client, "get_all_containers")?;
             Ok(Shown { text: table::models(&rows, &containers), json })
         }
-        Models::Show { name, version } => {
+        ModelVerb::Show { name, version } => {
             let version = match version {
                 Some(version) => version.clone(),
                 None => current_version(client, name)?,
@@ -246,43 +252,21 @@ fn models(client: &Client, verb: &Models) -> Outcome {
             let id = format!("{name}:{version}");
             show(client, "get_model", &version_body(name, &version), "version", &id)
         }
-        Models::Add {
-            name,
-            version,
-            input_type,
-            labels,
-            container_name,
-            data_path,
-            batch_size,
-            no_switch,
-            no_cache,
-        } => {
-            let mut body = json!({"model_name": name, "model_version": version,
-                "input_type": input_type, "labels": labels, "container_name": container_name,
-                "model_data_path": data_path, "batch_size": batch_size});
-            // Left out, servers that do not know them understand the rest.
-            if *no_switch {
-                body["make_current"] = json!(false);
-            }
-            if *no_cache {
-                body["cache"] = json!(false);
-            }
-            change(client, "add_model", &body, &[])
-        }
-        Models::SetVersion { name, version } => {
+        ModelVerb::Add { .. } => change(client, "add_model", &added_model(verb), &[]),
+        ModelVerb::SetVersion { name, version } => {
             let body = version_body(name, version);
             let id = format!("{name}:{version}");
             change(client, "set_model_version", &body, &[("version", &id)])
         }
-        Models::Delete { name, version, force } => {
+        ModelVerb::Delete { name, version, force } => {
             let mut body = version_body(name, version);
             body["force"] = json!(force);
             let id = format!("{name}:{version}");
             let done = change(client, "delete_versioned_model", &body, &[("version", &id)]);
             done.map_err(|failure| match failure {
-                Failure::Said(why) if why.contains("is the current version") => {
+                VerbFailure::Said(why) if why.contains("is the current version") => {
                     let switch = format!("clipper admin models set-version {name} VERSION");
-                    Failure::Said(format!(
+                    VerbFailure::Said(format!(
                         "{why}\nSwitch to another version first ({switch}), or delete it all the \
                          same with --force"
                     ))
@@ -293,47 +277,78 @@ fn models(client: &Client, verb: &Models) -> Outcome {
     }
 }
 
-fn current_version(client: &Client, name: &str) -> Result<String, Failure> {
-    let (_, rows) = list::<ModelRow>(client, "get_all_models")?;
+fn added_model(verb: &ModelVerb) -> Value {
+    let ModelVerb::Add {
+        name,
+        version,
+        input_type,
+        labels,
+        container_name,
+        data_path,
+        batch_size,
+        no_switch,
+        no_cache,
+    } = verb
+    else {
+        return Value::Null;
+    };
+    let mut body = json!({"model_name": name, "model_version": version,
+        "input_type": input_type, "labels": labels, "container_name": container_name,
+        "model_data_path": data_path, "batch_size": batch_size});
+    // Left out, servers that do not know them understand the rest.
+    if *no_switch {
+        body["make_current"] = json!(false);
+    }
+    if *no_cache {
+        body["cache"] = json!(false);
+    }
+    body
+}
+
+fn current_version(client: &Client, name: &str) -> Result<String, VerbFailure> {
+    let (_, rows) = list::<ModelDescription>(client, "get_all_models")?;
     let current = rows.iter().find(|row| row.model_name == name && row.is_current_version);
     current.map(|row| row.model_version.clone()).ok_or_else(|| {
         let names: Vec<String> = rows.into_iter().map(|row| row.model_name).collect();
         let hint = hint(name, &names, "clipper admin models list");
-        Failure::Said(format!("No model '{name}' has a current version. {hint}"))
+        VerbFailure::Said(format!("No model '{name}' has a current version. {hint}"))
     })
 }
 
-fn links(client: &Client, verb: &Links) -> Outcome {
+fn links(client: &Client, verb: &LinkVerb) -> Outcome {
     match verb {
-        Links::List { app, .. } => {
-            let (_, mut rows) = list::<AppRow>(client, "get_all_applications")?;
+        LinkVerb::List { app, .. } => {
+            let (_, mut rows) = list::<AppDescription>(client, "get_all_applications")?;
             if let Some(app) = app {
                 let names: Vec<String> = rows.iter().map(|row| row.name.clone()).collect();
                 rows.retain(|row| row.name == *app);
                 if rows.is_empty() {
                     let hint = hint(app, &names, "clipper admin apps list");
-                    return Err(Failure::Said(format!("There is no application '{app}'. {hint}")));
+                    return Err(VerbFailure::Said(format!(
+                        "There is no application '{app}'. {hint}"
+                    )));
                 }
             }
-            let link = |app: &AppRow| json!({"app_name": app.name, "models": app.linked_models});
+            let link =
+                |app: &AppDescription| json!({"app_name": app.name, "models": app.linked_models});
             Ok(Shown { text: table::links(&rows), json: rows.iter().map(link).collect() })
         }
-        Links::Add { app, models } => {
+        LinkVerb::Add { app, models } => {
             let body = json!({"app_name": app, "model_names": models});
             let names = models.iter().map(|model| ("model", model.as_str()));
             let names: Vec<_> = names.chain([("application", app.as_str())]).collect();
             change(client, "add_model_links", &body, &names)
         }
-        Links::Remove { app, models } => {
+        LinkVerb::Remove { app, models } => {
             let body = json!({"app_name": app, "model_names": models});
             change(client, "delete_model_links", &body, &[("application", app)])
         }
     }
 }
 
-fn policy(client: &Client, verb: &Policy) -> Outcome {
+fn policy(client: &Client, verb: &PolicyVerb) -> Outcome {
     match verb {
-        Policy::Show { app } => {
+        PolicyVerb::Show { app } => {
             let whole = show(client, "get_application", &json!({"name": app}), "application", app)?;
             let of = |member: &str| whole.json.get(member).cloned();
             let json = json!({
@@ -342,12 +357,12 @@ fn policy(client: &Client, verb: &Policy) -> Outcome {
             });
             Ok(Shown { text: table::members(&json), json })
         }
-        Policy::Set { app, policy, parameters } => {
+        PolicyVerb::Set { app, policy, parameters } => {
             let parameters: serde_json::Map<_, _> = parameters.iter().cloned().collect();
             let body = json!({"app_name": app, "policy": policy, "parameters": parameters});
             change(client, "set_policy", &body, &[("application", app)])
         }
-        Policy::List => Ok(every_policy()),
+        PolicyVerb::List => Ok(every_policy()),
     }
 }
 
@@ -376,13 +391,13 @@ fn every_policy() -> Shown {
     Shown { text: lines.join("\n"), json }
 }
 
-fn containers(client: &Client, verb: &Containers) -> Outcome {
+fn containers(client: &Client, verb: &ContainerVerb) -> Outcome {
     match verb {
-        Containers::List(_) => {
-            let (json, rows) = list::<ContainerRow>(client, "get_all_containers")?;
+        ContainerVerb::List(_) => {
+            let (json, rows) = list::<ReplicaDescription>(client, "get_all_containers")?;
             Ok(Shown { text: table::containers(&rows), json })
         }
-        Containers::Show { name, version, replica } => {
+        ContainerVerb::Show { name, version, replica } => {
             let body = json!({"model_name": name, "model_version": version, "replica_id": replica});
             let id = format!("{name}:{version}:{replica}");
             show(client, "get_container", &body, "replica", &id)

@@ -2,20 +2,20 @@
 
 use std::io::{IsTerminal as _, Write as _};
 use std::net::ToSocketAddrs as _;
-use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, TryFromFloatSecsError};
 
 use clap::Args;
 
-use super::{answer, answer_json};
+use super::value::Expected;
+use super::{answer, answer_json, value};
 use clipper_clock as clock;
 use clipper_domain::InputType;
 use clipper_domain::printable::printable;
 use clipper_tools::bench::inputs::{Choice, InputPlan, Protocol};
 use clipper_tools::bench::report::Report;
 use clipper_tools::bench::search::GoodputSearch;
-use clipper_tools::bench::{self, Arrivals, Load, Plan, Progress, Target, plot};
+use clipper_tools::bench::{self, Arrivals, BenchError, BenchProgress, Load, Plan, Target, plot};
 
 /// Highest rate that a search tries, requests per second.
 const RATE_MAX: f64 = 1e6;
@@ -36,7 +36,7 @@ Exits with 1 when a request failed or got another status than 200, or a search f
 
 Examples:
   clipper bench --app digits --input-len 64
-  clipper bench --app digits --input-len 64 --rate 2000 --slo-ms 20 --svg latency.svg
+  clipper bench --app digits --input-len 64 --rate 2000 --slo-ms 20
   clipper bench --app digits --input-len 64 --batch 100 --inputs zipf:1.0:1000000 --json
   clipper bench --app digits --input-len 64 --find-goodput --slo-ms 20 --duration 5")]
 pub(super) struct BenchArgs {
@@ -51,7 +51,7 @@ pub(super) struct BenchArgs {
     #[arg(long, default_value = "predict", value_parser = Protocol::parse)]
     protocol: Protocol,
     /// The application's input type.
-    #[arg(long, default_value = "doubles", value_parser = input_type)]
+    #[arg(long, default_value = "doubles", value_parser = value::input_type)]
     input_type: InputType,
     /// Elements of one input: numbers, characters or bytes.
     #[arg(long, default_value_t = 10, value_name = "N", value_parser = at_most(1 << 20))]
@@ -79,13 +79,13 @@ pub(super) struct BenchArgs {
     #[arg(long)]
     find_goodput: bool,
     /// Measured time, s.
-    #[arg(long, default_value = "10", value_name = "S", value_parser = seconds)]
+    #[arg(long, default_value = "10", value_name = "S", value_parser = value::seconds_or_none)]
     duration: Duration,
     /// Time under load before that, s.
-    #[arg(long, default_value = "1", value_name = "S", value_parser = seconds)]
+    #[arg(long, default_value = "1", value_name = "S", value_parser = value::seconds_or_none)]
     warmup: Duration,
     /// A request without an answer after this has failed, s.
-    #[arg(long, default_value = "5", value_name = "S", value_parser = seconds)]
+    #[arg(long, default_value = "5", value_name = "S", value_parser = value::seconds_or_none)]
     timeout: Duration,
     /// The objective that goodput is counted against, ms.
     #[arg(long, default_value_t = 100.0, value_name = "MS")]
@@ -99,46 +99,49 @@ pub(super) struct BenchArgs {
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
-    /// Write a plot of the latencies.
-    #[arg(long, value_name = "FILE")]
-    svg: Option<PathBuf>,
-}
-
-fn input_type(text: &str) -> Result<InputType, String> {
-    InputType::parse(text)
-        .ok_or_else(|| "expected bytes, integers, floats, doubles or strings".to_owned())
 }
 
 fn at_most(max: u64) -> clap::builder::RangedU64ValueParser<u64> {
     clap::value_parser!(u64).range(1..=max)
 }
 
-fn seconds(text: &str) -> Result<Duration, String> {
-    let expected = || "expected seconds, at most 86400".to_owned();
-    let seconds: f64 = text.parse().map_err(|_| expected())?;
-    let duration = Duration::try_from_secs_f64(seconds).map_err(|_| expected())?;
-    if duration <= Duration::from_hours(24) { Ok(duration) } else { Err(expected()) }
+fn rate(text: &str) -> Result<f64, Expected> {
+    let rate = text.parse().ok().filter(|rate| (0.001..=RATE_MAX).contains(rate));
+    rate.ok_or_else(|| Expected::new(format!("a number, 0.001 to {RATE_MAX}")))
 }
 
-fn rate(text: &str) -> Result<f64, String> {
-    let rate: f64 = text.parse().map_err(|_| "expected a number".to_owned())?;
-    let fits = (0.001..=RATE_MAX).contains(&rate);
-    if fits { Ok(rate) } else { Err(format!("expected 0.001 to {RATE_MAX}")) }
+/// Why nothing was measured.
+#[derive(Debug, thiserror::Error)]
+enum BenchFailure {
+    #[error("--url {url}: {error}")]
+    Url { url: String, error: std::io::Error },
+    #[error("--url {0}: no such host")]
+    NoHost(String),
+    #[error("--slo-ms: {0}")]
+    Slo(#[from] TryFromFloatSecsError),
+    #[error("there is no application '{app}' at http://{host}: `clipper admin apps` lists them")]
+    NoApplication { app: String, host: String },
+    #[error("no rate had 99 % of its queries in time")]
+    NoRate,
+    #[error(transparent)]
+    Bench(#[from] BenchError),
+    #[error("the report has no JSON form: {0}")]
+    Json(#[from] serde_json::Error),
 }
 
 /// `http://HOST:PORT` into its address.
-fn target(url: &str, app: &str) -> Result<Target, String> {
+fn target(url: &str, app: &str) -> Result<Target, BenchFailure> {
     let host = url.strip_prefix("http://").unwrap_or(url).trim_end_matches('/');
     let addr = host
         .to_socket_addrs()
-        .map_err(|error| format!("--url {url}: {error}"))?
+        .map_err(|error| BenchFailure::Url { url: url.to_owned(), error })?
         .next()
-        .ok_or_else(|| format!("--url {url}: no such host"))?;
+        .ok_or_else(|| BenchFailure::NoHost(url.to_owned()))?;
     Ok(Target { addr, host: host.to_owned(), app: app.to_owned() })
 }
 
 impl BenchArgs {
-    fn plan(&self) -> Result<Plan, String> {
+    fn plan(&self) -> Result<Plan, BenchFailure> {
         let arrivals = if self.constant { Arrivals::Constant } else { Arrivals::Poisson };
         let open = self.rate.is_some() || self.find_goodput;
         let connections = match self.connections {
@@ -162,8 +165,7 @@ impl BenchArgs {
             warmup: self.warmup,
             duration: self.duration,
             timeout: self.timeout,
-            slo: Duration::try_from_secs_f64(self.slo_ms / 1e3)
-                .map_err(|error| format!("--slo-ms: {error}"))?,
+            slo: Duration::try_from_secs_f64(self.slo_ms / 1e3)?,
             seed: self.seed.unwrap_or_else(clock::unix_millis),
         })
     }
@@ -175,21 +177,26 @@ impl BenchArgs {
             let unique = plan.inputs.choice == Choice::Unique;
             let target = plan.target.clone();
             let report =
-                if self.find_goodput { self.search(plan) } else { measure(&plan).map(Some) };
+                if self.find_goodput { self.search(plan) } else { Ok(Some(measure(&plan)?)) };
             if unique && let (Some(before), Some(after)) = (before, Lookups::of(&target)) {
                 after.warn_of_hits_since(&before);
             }
             report
         });
-        match result {
-            Ok(Some(report)) => self.show(&report),
-            Ok(None) => super::exit(Err("no rate had 99 % of its queries in time".to_owned())),
+        let shown = result.and_then(|report| {
+            let report = report.ok_or(BenchFailure::NoRate)?;
+            self.show(&report)?;
+            Ok(report.errors())
+        });
+        match shown {
+            Ok(0) => ExitCode::SUCCESS,
+            Ok(_) => ExitCode::FAILURE,
             Err(error) => super::exit(Err(error)),
         }
     }
 
     /// The report of the highest rate that was good.
-    fn search(&self, mut plan: Plan) -> Result<Option<Report>, String> {
+    fn search(&self, mut plan: Plan) -> Result<Option<Report>, BenchFailure> {
         let arrivals = if self.constant { Arrivals::Constant } else { Arrivals::Poisson };
         let mut search = GoodputSearch::new(self.rate.unwrap_or(100.0), RATE_MAX);
         let mut best = None;
@@ -211,35 +218,26 @@ impl BenchArgs {
         Ok(best)
     }
 
-    fn show(&self, report: &Report) -> ExitCode {
-        if let Some(file) = &self.svg
-            && let Err(error) = std::fs::write(file, plot::svg(report))
-        {
-            return super::exit(Err(format!("{}: {error}", file.display())));
-        }
+    fn show(&self, report: &Report) -> Result<(), serde_json::Error> {
         if self.json {
-            match serde_json::to_string(report) {
-                Ok(json) => answer_json(json),
-                Err(error) => return super::exit(Err(error.to_string())),
-            }
+            answer_json(serde_json::to_string(report)?);
         } else {
             answer(format_args!("{}\n{}", report.table(), plot::text(report)));
         }
-        if report.errors() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        Ok(())
     }
 }
 
 /// # Errors
 /// The server says that there is no such application.
-fn find_app(target: &Target, protocol: Protocol) -> Result<(), String> {
+fn find_app(target: &Target, protocol: Protocol) -> Result<(), BenchFailure> {
     let url = format!("http://{}{}", target.host, protocol.path(&target.app));
     // No query: an application refuses it, and whoever is none is not found.
     match ureq::post(&url).send("") {
-        Err(ureq::Error::StatusCode(404)) => Err(format!(
-            "there is no application '{}' at http://{}: `clipper admin apps` lists them",
-            printable(&target.app),
-            target.host
-        )),
+        Err(ureq::Error::StatusCode(404)) => {
+            let (app, host) = (printable(&target.app).to_string(), target.host.clone());
+            Err(BenchFailure::NoApplication { app, host })
+        }
         // Whatever else is wrong, the measurement will show.
         _ => Ok(()),
     }
@@ -288,12 +286,12 @@ fn size(n: u64) -> usize {
 }
 
 /// One measurement, with a line of progress where somebody looks at it.
-fn measure(plan: &Plan) -> Result<Report, String> {
+fn measure(plan: &Plan) -> Result<Report, BenchError> {
     let mut stderr = std::io::stderr();
     let watched = stderr.is_terminal();
     let begin = clock::now();
     let total = (plan.warmup + plan.duration).as_secs_f64();
-    let report = bench::run(plan, |Progress { answered, failed }| {
+    let report = bench::run(plan, |BenchProgress { answered, failed }| {
         if watched {
             let elapsed = (clock::now() - begin).as_secs_f64();
             let _ = write!(
@@ -301,8 +299,7 @@ fn measure(plan: &Plan) -> Result<Report, String> {
                 "\r{elapsed:>6.1} of {total:.0} s  {answered} answered  {failed} failed\x1b[K"
             );
         }
-    })
-    .map_err(|error| error.to_string());
+    });
     if watched {
         let _ = write!(std::io::stderr(), "\r\x1b[K");
     }

@@ -11,6 +11,9 @@ use clap::{Args, Subcommand};
 
 #[cfg(feature = "onnx")]
 use super::model_build;
+use super::value::input_type;
+#[cfg(feature = "onnx")]
+use super::value::{Expected, engine};
 use clipper_container::exec::{self, ExecOptions};
 use clipper_container::noop::NoopModel;
 use clipper_container::{BatchModel, ContainerOptions, lifeline, processes, session};
@@ -41,10 +44,10 @@ pub enum ContainerCommand {
 #[derive(Debug, Clone, Args)]
 pub struct ReplicaArgs {
     /// Name of the model.
-    #[arg(long, value_parser = parse_name)]
+    #[arg(long, value_parser = ModelName::parse)]
     pub name: ModelName,
     /// Version of the model.
-    #[arg(long = "version", value_name = "VERSION", value_parser = parse_version)]
+    #[arg(long = "version", value_name = "VERSION", value_parser = ModelVersion::parse)]
     pub model_version: ModelVersion,
     /// RPC address of the server.
     #[arg(long, default_value = "tcp://127.0.0.1:7000", value_name = "tcp://HOST:PORT")]
@@ -62,13 +65,13 @@ pub struct OnnxArgs {
     #[command(flatten)]
     pub replica: ReplicaArgs,
     /// floats, doubles or integers: what the application sends [default: as in the model].
-    #[arg(long, value_parser = parse_input_type)]
+    #[arg(long, value_parser = input_type)]
     pub input_type: Option<InputType>,
     /// The output that answers [default: the model's first].
     #[arg(long, value_name = "OUTPUT")]
     pub output: Option<String>,
     /// ort (ONNX Runtime), builtin, or auto: ort where its library is found.
-    #[arg(long, default_value = "auto", value_parser = parse_engine)]
+    #[arg(long, default_value = "auto", value_parser = engine)]
     pub engine: OnnxEngine,
     /// ONNX Runtime's library [default: looked for].
     #[arg(long, value_name = "FILE")]
@@ -85,7 +88,7 @@ pub struct NoopArgs {
     #[command(flatten)]
     pub replica: ReplicaArgs,
     /// What the application sends.
-    #[arg(long, value_parser = parse_input_type, default_value = "doubles")]
+    #[arg(long, value_parser = input_type, default_value = "doubles")]
     pub input_type: InputType,
     /// The answer to every input.
     #[arg(long, default_value = "0", value_name = "TEXT")]
@@ -106,29 +109,10 @@ pub struct ExecArgs {
     pub command: Vec<OsString>,
 }
 
-fn parse_name(text: &str) -> Result<ModelName, String> {
-    ModelName::parse(text).map_err(|error| error.to_string())
-}
-
-fn parse_version(text: &str) -> Result<ModelVersion, String> {
-    ModelVersion::parse(text).map_err(|error| error.to_string())
-}
-
-fn parse_input_type(text: &str) -> Result<InputType, String> {
-    InputType::parse(text)
-        .ok_or_else(|| "expected bytes, integers, floats, doubles or strings".to_owned())
-}
-
 #[cfg(feature = "onnx")]
-fn parse_engine(text: &str) -> Result<OnnxEngine, String> {
-    OnnxEngine::parse(text)
-        .ok_or_else(|| format!("expected one of {}", OnnxEngine::NAMES.join(", ")))
-}
-
-#[cfg(feature = "onnx")]
-fn parse_threads(text: &str) -> Result<usize, String> {
+fn parse_threads(text: &str) -> Result<usize, Expected> {
     let threads = text.parse().ok().filter(|threads| (1..=THREADS_MAX).contains(threads));
-    threads.ok_or_else(|| format!("expected a number from 1 to {THREADS_MAX}"))
+    threads.ok_or_else(|| Expected::new(format!("a number from 1 to {THREADS_MAX}")))
 }
 
 /// Runs a container until SIGTERM, the end of its lifeline or, for `exec`, of its program.

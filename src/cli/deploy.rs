@@ -1,19 +1,21 @@
 //! `clipper deploy`: from a file to an application that answers, in one step.
 
-use std::borrow::Cow;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
+use serde::Deserialize as _;
 use serde_json::{Value, json};
 
-use super::remote::{Failure, ServerArgs};
+use super::remote::{ServerArgs, VerbFailure};
 use super::{answer, answer_json, exit};
+use clipper_domain::admin::AppDescription;
+use clipper_domain::deploy_model::{DeployBody, Failed, NewApp, Progress, UpdateApp};
 use clipper_domain::printable::{printable, printable_lines};
-use clipper_domain::{InputType, OnnxEngine};
-use clipper_tools::admin::rows::hint;
+use clipper_domain::{InputType, OnnxEngine, Runtime};
+use clipper_tools::admin::hint::hint;
 use clipper_tools::admin::{Client, ClientError, deployment};
 
 /// The answer of the server may take this much longer than the deployment.
@@ -50,7 +52,7 @@ pub(super) struct DeployArgs {
     #[arg(long, value_name = "VERSION")]
     version: Option<String>,
     /// bytes, integers, floats, doubles or strings [default: the application's, else doubles].
-    #[arg(long, value_name = "TYPE", value_parser = input_type)]
+    #[arg(long, value_name = "TYPE", value_parser = super::value::input_type)]
     input_type: Option<InputType>,
     /// Replicas to keep alive.
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -81,8 +83,8 @@ pub(super) struct DeployArgs {
     #[arg(long, value_name = "PROGRAM", default_value = "python3")]
     python: String,
     /// What computes FILE.onnx: ort (ONNX Runtime), builtin, or auto: ort where it is found.
-    #[arg(long, value_name = "ENGINE", default_value = "auto", value_parser = OnnxEngine::NAMES)]
-    engine: String,
+    #[arg(long, value_name = "ENGINE", default_value = "auto", value_parser = super::value::engine)]
+    engine: OnnxEngine,
     /// Time for all of it, s.
     #[arg(long, value_name = "S", default_value = "60", value_parser = super::value::seconds)]
     timeout: Duration,
@@ -96,146 +98,165 @@ pub(super) struct DeployArgs {
     command: Vec<String>,
 }
 
-fn input_type(text: &str) -> Result<InputType, String> {
-    InputType::parse(text)
-        .ok_or_else(|| "expected bytes, integers, floats, doubles or strings".to_owned())
+/// A text that is no JSON.
+#[derive(Debug, thiserror::Error)]
+#[error("it is not JSON: {0}; a text needs its quotes: '\"text\"'")]
+struct NotJson(serde_json::Error);
+
+fn json_text(text: &str) -> Result<Value, NotJson> {
+    serde_json::from_str(text).map_err(NotJson)
 }
 
-fn json_text(text: &str) -> Result<Value, String> {
-    serde_json::from_str(text)
-        .map_err(|error| format!("it is not JSON: {error}; a text needs its quotes: '\"text\"'"))
-}
+/// How far the server says that it is.
+type ProgressLine = Progress<Value>;
 
 /// What came of it.
-struct Ended {
-    last: Value,
+enum DeployEnd {
+    Done { model: String, app: String },
+    Failed(Failed),
 }
 
 impl DeployArgs {
     pub(super) fn run(&self) -> ExitCode {
         match self.deploy() {
-            Ok(Ended { last }) if last["stage"] == "done" => self.done(&last),
-            Ok(Ended { last }) => self.failed(&last),
+            Ok(DeployEnd::Done { model, app }) => self.done(&model, &app),
+            Ok(DeployEnd::Failed(failed)) => self.failed(&failed),
             Err(failure) => failure.show(),
         }
     }
 
-    fn deploy(&self) -> Result<Ended, Failure> {
-        let client = self.server.client().map_err(Failure::Said)?;
+    fn deploy(&self) -> Result<DeployEnd, VerbFailure> {
+        let client = self.server.client()?;
         let body = self.body(&client).map_err(with_advice)?;
-        let mut last = Value::Null;
+        let body =
+            serde_json::to_value(&body).map_err(|error| VerbFailure::Said(error.to_string()))?;
+        let mut ended = None;
         let limit = self.timeout + SLACK;
-        let followed = client.follow("deploy_model", &body, limit, |step| {
-            if self.json {
-                if step["stage"] != "waiting" {
-                    answer_json(&step);
-                }
-            } else {
-                self.step(&step);
+        let followed = client.follow("deploy_model", &body, limit, |line| {
+            // A newer server may have steps that are not known here.
+            let step = ProgressLine::deserialize(&line).ok();
+            if self.json && step != Some(ProgressLine::Waiting) {
+                answer_json(&line);
             }
-            last = step;
+            match step {
+                Some(ProgressLine::Done { model, app, .. }) => {
+                    ended = Some(DeployEnd::Done { model, app });
+                }
+                Some(ProgressLine::Failed(failed)) => ended = Some(DeployEnd::Failed(failed)),
+                Some(step) => self.step(&step),
+                None => {}
+            }
         });
         followed.map_err(|error| with_advice(error.into()))?;
-        if last["stage"] == "done" || last["stage"] == "failed" {
-            return Ok(Ended { last });
-        }
-        Err(Failure::Said(format!(
-            "{} ended the connection before it said what came of the deployment; look with \
-             `clipper admin models list`",
-            client.url()
-        )))
+        ended.ok_or_else(|| {
+            VerbFailure::Said(format!(
+                "{} ended the connection before it said what came of the deployment; look with \
+                 `clipper admin models list`",
+                client.url()
+            ))
+        })
     }
 
     /// The request, with what the command line leaves open taken from the server.
-    fn body(&self, client: &Client) -> Result<Value, Failure> {
-        let here = std::env::current_dir().map_err(|error| Failure::Said(error.to_string()))?;
-        let (model, path) = (self.model.as_deref(), std::env::var_os("PATH"));
-        let runtime =
-            deployment::runtime(model, &self.command, &self.python, path.as_deref(), &here);
-        let mut runtime = runtime.map_err(Failure::Said)?;
-        if runtime["runtime"] == "onnx" {
-            runtime["engine"] = json!(self.engine);
-            if let Some(library) = environments_library(&self.engine) {
-                runtime["library"] = json!(library);
-            }
-        }
-        let app = client.ask("get_application", &json!({"name": self.app}))?;
-        let is_new = app.as_object().is_none_or(serde_json::Map::is_empty);
-        if is_new && self.slo_ms.is_none() {
+    fn body(&self, client: &Client) -> Result<DeployBody<Value>, VerbFailure> {
+        let runtime = self.runtime()?;
+        let app = self.known_app(client)?;
+        if app.is_none() && self.slo_ms.is_none() {
             return Err(self.unknown_app(client)?);
         }
-        let name = self.model_name(client, &app, &runtime)?;
+        let name = self.model_name(client, app.as_ref(), &runtime)?;
         let version = match &self.version {
             Some(version) => version.clone(),
             None => next_version(client, &name)?,
         };
-        let of_app = app["input_type"].as_str().and_then(InputType::parse);
+        let of_app = app.as_ref().map(|app| app.input_type);
         let input_type = self.input_type.or(of_app).unwrap_or(InputType::Doubles);
-        let mut body = json!({
-            "model_name": name, "model_version": version, "app_name": self.app,
-            "input_type": input_type.long_name(), "replicas": self.replicas,
-            "batch_size": self.batch_size, "timeout_ms": self.timeout.as_millis(),
+        let (input, inputs) = match self.examples.as_slice() {
+            [] => (declared_input(&runtime, input_type), Vec::new()),
+            [input] => (Some(input.clone()), Vec::new()),
+            inputs => (None, inputs.to_vec()),
+        };
+        let new_app = self.slo_ms.filter(|_| app.is_none()).map(|latency_slo_micros| NewApp {
+            default_output: self.default_output.clone().unwrap_or_default(),
+            latency_slo_micros,
         });
-        // What is left out is understood by servers that do not know it.
-        match self.examples.as_slice() {
-            [] => {
-                if let Some(input) = declared_input(&runtime, input_type) {
-                    body["input"] = input;
-                }
-            }
-            [input] => body["input"] = input.clone(),
-            inputs => body["inputs"] = json!(inputs),
+        Ok(DeployBody {
+            model_name: name,
+            model_version: version,
+            input_type: input_type.long_name().to_owned(),
+            runtime,
+            app_name: self.app.clone(),
+            new_app,
+            update_app: app.and_then(|app| self.update(&app)),
+            replicas: self.replicas,
+            batch_size: self.batch_size,
+            labels: Vec::new(),
+            input,
+            inputs,
+            make_current: !self.no_switch,
+            cache: !self.no_cache,
+            timeout_ms: u64::try_from(self.timeout.as_millis()).ok(),
+        })
+    }
+
+    fn runtime(&self) -> Result<Runtime, VerbFailure> {
+        let here = std::env::current_dir().map_err(|error| VerbFailure::Said(error.to_string()))?;
+        let (model, path) = (self.model.as_deref(), std::env::var_os("PATH"));
+        let mut runtime =
+            deployment::runtime(model, &self.command, &self.python, path.as_deref(), &here)?;
+        if let Runtime::Onnx { engine, library, .. } = &mut runtime {
+            *engine = self.engine;
+            *library = environments_library(self.engine);
         }
-        if self.no_switch {
-            body["make_current"] = json!(false);
+        Ok(runtime)
+    }
+
+    /// The server answers `{}` to an unknown name.
+    fn known_app(&self, client: &Client) -> Result<Option<AppDescription>, VerbFailure> {
+        let app = client.ask("get_application", &json!({"name": self.app}))?;
+        if app.as_object().is_none_or(serde_json::Map::is_empty) {
+            return Ok(None);
         }
-        if self.no_cache {
-            body["cache"] = json!(false);
-        }
-        if let Some(micros) = self.slo_ms.filter(|_| is_new) {
-            let output = self.default_output.as_deref().unwrap_or_default();
-            body["new_app"] = json!({"default_output": output, "latency_slo_micros": micros});
-        }
-        if let Some(update) = self.update(&app).filter(|_| !is_new) {
-            body["update_app"] = update;
-        }
-        body["runtime"] = runtime;
-        Ok(body)
+        let app = AppDescription::deserialize(app);
+        app.map(Some).map_err(|error| VerbFailure::Said(format!("{}: {error}", client.url())))
     }
 
     /// That of the command line, of the application's model, of the file: the first there is.
-    fn model_name(&self, client: &Client, app: &Value, runtime: &Value) -> Result<String, Failure> {
-        let linked = app["linked_models"][0].as_str();
-        if let Some(name) = self.name.as_deref().or(linked) {
-            return Ok(name.to_owned());
+    fn model_name(
+        &self,
+        client: &Client,
+        app: Option<&AppDescription>,
+        runtime: &Runtime,
+    ) -> Result<String, VerbFailure> {
+        let linked = app.and_then(|app| app.linked_models.first());
+        if let Some(name) = self.name.as_ref().or(linked) {
+            return Ok(name.clone());
         }
-        let apps = client.ask("get_all_applications", &json!({"verbose": true}))?;
-        let models = |app: &Value| app["linked_models"].as_array().cloned().unwrap_or_default();
-        let taken: Vec<Value> = apps.as_array().into_iter().flatten().flat_map(models).collect();
-        let is_taken = |name: &str| taken.iter().any(|model| model == name);
-        deployment::name_of(runtime, is_taken)
-            .ok_or_else(|| Failure::Said("a model that is a --command needs a --name".to_owned()))
+        let apps: Vec<AppDescription> = client.list("get_all_applications")?;
+        let is_taken =
+            |name: &str| apps.iter().flat_map(|app| &app.linked_models).any(|model| model == name);
+        deployment::name_of(runtime, is_taken).ok_or_else(|| {
+            VerbFailure::Said("a model that is a --command needs a --name".to_owned())
+        })
     }
 
     /// What the command line says otherwise than the application that is there.
-    fn update(&self, app: &Value) -> Option<Value> {
-        let mut update = json!({});
-        if let Some(micros) = self.slo_ms.filter(|micros| app["latency_slo_micros"] != *micros) {
-            update["latency_slo_micros"] = json!(micros);
-        }
-        let output = self.default_output.as_deref();
-        if let Some(output) = output.filter(|output| app["default_output"] != *output) {
-            update["default_output"] = json!(output);
-        }
-        update.as_object().is_some_and(|update| !update.is_empty()).then_some(update)
+    fn update(&self, app: &AppDescription) -> Option<UpdateApp> {
+        let is_new_slo = |micros: &i64| *micros != i64::from(app.latency_slo_micros);
+        let is_new_output = |output: &&String| **output != app.default_output;
+        let update = UpdateApp {
+            default_output: self.default_output.as_ref().filter(is_new_output).cloned(),
+            latency_slo_micros: self.slo_ms.filter(is_new_slo),
+        };
+        (update != UpdateApp::default()).then_some(update)
     }
 
-    fn unknown_app(&self, client: &Client) -> Result<Failure, ClientError> {
+    fn unknown_app(&self, client: &Client) -> Result<VerbFailure, ClientError> {
         let known = client.ask("get_all_applications", &json!({"verbose": false}))?;
         let known = known.as_array().into_iter().flatten().filter_map(Value::as_str);
         let known: Vec<String> = known.map(str::to_owned).collect();
         let hint = hint(&self.app, &known, "clipper admin apps list");
-        Ok(Failure::Said(format!(
+        Ok(VerbFailure::Said(format!(
             "There is no application '{}'. {hint}\nTo register it in the same step give it an \
              objective and a default: --slo-ms 20 --default-output -1",
             self.app
@@ -243,44 +264,35 @@ impl DeployArgs {
     }
 
     /// Progress for people; a closed stderr is the reader's choice.
-    fn say(&self, text: &str) {
-        if !self.json {
-            let _ = writeln!(std::io::stderr(), "{}", printable_lines(text));
+    fn step(&self, step: &ProgressLine) {
+        if self.json {
+            return;
         }
+        let text = match step {
+            ProgressLine::Started { model } => {
+                format!("{model}: a replica starts and is tried out")
+            }
+            ProgressLine::Connected { after_ms } => format!("  connected after {after_ms} ms"),
+            ProgressLine::Answered { output, batch_ms, .. } => {
+                let output: String = output.to_string().chars().take(200).collect();
+                format!("  answers {output}; the trial batch took {batch_ms:.1} ms")
+            }
+            ProgressLine::WarmedUp { batches, largest } => {
+                format!("  warmed up by {batches} batches of up to {largest} queries")
+            }
+            ProgressLine::Warning { text } => format!("WARNING: {text}"),
+            ProgressLine::Registered if self.no_switch => "  registered".to_owned(),
+            ProgressLine::Registered => "  registered and linked".to_owned(),
+            ProgressLine::Replicas { connected, wanted } => {
+                format!("  {connected} of {wanted} replicas connected")
+            }
+            ProgressLine::Waiting | ProgressLine::Done { .. } | ProgressLine::Failed(_) => return,
+        };
+        let _ = writeln!(std::io::stderr(), "{}", printable_lines(&text));
     }
 
-    fn step(&self, step: &Value) {
-        let number = |key: &str| step[key].as_u64().unwrap_or(0);
-        match step["stage"].as_str().unwrap_or_default() {
-            "started" => {
-                let model = text(&step["model"]);
-                self.say(&format!("{model}: a replica starts and is tried out"));
-            }
-            "connected" => self.say(&format!("  connected after {} ms", number("after_ms"))),
-            "answered" => {
-                let ms = step["batch_ms"].as_f64().unwrap_or(0.0);
-                let output: String = step["output"].to_string().chars().take(200).collect();
-                self.say(&format!("  answers {output}; the trial batch took {ms:.1} ms"));
-            }
-            "warmed_up" => self.say(&format!(
-                "  warmed up by {} batches of up to {} queries",
-                number("batches"),
-                number("largest")
-            )),
-            "warning" => self.say(&format!("WARNING: {}", text(&step["text"]))),
-            "registered" if self.no_switch => self.say("  registered"),
-            "registered" => self.say("  registered and linked"),
-            "replicas" => {
-                let (connected, wanted) = (number("connected"), number("wanted"));
-                self.say(&format!("  {connected} of {wanted} replicas connected"));
-            }
-            _ => {}
-        }
-    }
-
-    fn done(&self, last: &Value) -> ExitCode {
+    fn done(&self, model: &str, app: &str) -> ExitCode {
         if !self.json {
-            let (model, app) = (text(&last["model"]), text(&last["app"]));
             match (self.no_switch, model.split_once(':')) {
                 (true, Some((name, version))) => answer(format!(
                     "{model} is ready; let queries of application '{app}' go to it with: \
@@ -292,8 +304,7 @@ impl DeployArgs {
         ExitCode::SUCCESS
     }
 
-    fn failed(&self, last: &Value) -> ExitCode {
-        let cause = last["cause"].as_str().unwrap_or_default();
+    fn failed(&self, Failed { cause, output }: &Failed) -> ExitCode {
         if self.json {
             return ExitCode::FAILURE;
         }
@@ -306,7 +317,7 @@ impl DeployArgs {
         {
             says.push_str("\nIf the model wants other inputs than zeros, give it one: --example");
         }
-        let lines: Vec<_> = last["output"].as_array().into_iter().flatten().map(text).collect();
+        let lines: Vec<_> = output.iter().map(|line| printable(line)).collect();
         if !lines.is_empty() {
             says.push_str("\nThe container's last lines:\n  ");
             says.push_str(&lines.join("\n  "));
@@ -320,8 +331,8 @@ impl DeployArgs {
 }
 
 /// Refusals that have a way out say it.
-fn with_advice(failure: Failure) -> Failure {
-    let Failure::Client(ClientError::Refused { status, why }) = failure else { return failure };
+fn with_advice(failure: VerbFailure) -> VerbFailure {
+    let VerbFailure::Client(ClientError::Refused { status, why }) = failure else { return failure };
     let advice = match status {
         404 => "\nIs the server older than this program?",
         400 if why.contains("is already linked to") => {
@@ -335,12 +346,7 @@ fn with_advice(failure: Failure) -> Failure {
         }
         _ => "",
     };
-    Failure::Said(format!("{why}{advice}"))
-}
-
-/// A member, on one line.
-fn text(value: &Value) -> Cow<'_, str> {
-    printable(value.as_str().unwrap_or_default())
+    VerbFailure::Said(format!("{why}{advice}"))
 }
 
 fn next_version(client: &Client, name: &str) -> Result<String, ClientError> {
@@ -365,8 +371,8 @@ fn declared_width(_: &Path) -> Option<usize> {
 
 /// ONNX Runtime of the virtual environment that is active here: the server may not know of it.
 #[cfg(feature = "onnx")]
-fn environments_library(engine: &str) -> Option<String> {
-    if engine == OnnxEngine::Builtin.name() {
+fn environments_library(engine: OnnxEngine) -> Option<String> {
+    if engine == OnnxEngine::Builtin {
         return None;
     }
     let prefix = std::env::var_os("VIRTUAL_ENV")?;
@@ -374,14 +380,14 @@ fn environments_library(engine: &str) -> Option<String> {
 }
 
 #[cfg(not(feature = "onnx"))]
-fn environments_library(_: &str) -> Option<String> {
+fn environments_library(_: OnnxEngine) -> Option<String> {
     None
 }
 
 /// Zeros of the width that an ONNX file declares. One that cannot be read has its say on the
 /// server, whose container says what is wrong with it.
-fn declared_input(runtime: &Value, input_type: InputType) -> Option<Value> {
-    let path = runtime["path"].as_str()?;
+fn declared_input(runtime: &Runtime, input_type: InputType) -> Option<Value> {
+    let Runtime::Onnx { path, .. } = runtime else { return None };
     let zero = match input_type {
         InputType::Integers => json!(0),
         InputType::Floats | InputType::Doubles => json!(0.0),

@@ -8,7 +8,8 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::{answer, answer_json, env_vars, exit, value};
-use crate::config::{Config, Override};
+use crate::config::{Config, ConfigFaults, Override};
+use crate::store::StoreError;
 use crate::store::inspect::{self, StateAt};
 use clipper_domain::BatchSize;
 
@@ -25,7 +26,7 @@ pub(super) enum JournalCommand {
         limit: Option<usize>,
         /// Which journal, and how to print.
         #[command(flatten)]
-        place: Place,
+        place: JournalArgs,
     },
     /// Check every record and snapshot; exits with 1 when something is wrong.
     Verify {
@@ -34,7 +35,7 @@ pub(super) enum JournalCommand {
         repair: bool,
         /// Which journal, and how to print.
         #[command(flatten)]
-        place: Place,
+        place: JournalArgs,
     },
     /// Print the applications, models and links right after an event.
     State {
@@ -43,13 +44,13 @@ pub(super) enum JournalCommand {
         at: Option<u64>,
         /// Which journal, and how to print.
         #[command(flatten)]
-        place: Place,
+        place: JournalArgs,
     },
 }
 
 #[allow(clippy::doc_markdown, reason = "the help prints these texts as they are")]
 #[derive(Debug, Args)]
-pub(super) struct Place {
+pub(super) struct JournalArgs {
     /// The config file that names the data directory.
     #[arg(long, value_name = "FILE", env = "CLIPPER_CONFIG", hide_env_values = true)]
     config: Option<PathBuf>,
@@ -61,8 +62,8 @@ pub(super) struct Place {
     json: bool,
 }
 
-impl Place {
-    fn load(&self) -> Result<Config, String> {
+impl JournalArgs {
+    fn load(&self) -> Result<Config, ConfigFaults> {
         let flags: Vec<Override> = self
             .data_dir
             .iter()
@@ -72,10 +73,17 @@ impl Place {
                 value: dir.clone(),
             })
             .collect();
-        Config::load(self.config.as_deref(), env_vars(), &flags)
-            .map(|loaded| loaded.config)
-            .map_err(|faults| faults.to_string())
+        Config::load(self.config.as_deref(), env_vars(), &flags).map(|loaded| loaded.config)
     }
+}
+
+/// Why nothing can be said of the journal.
+#[derive(Debug, thiserror::Error)]
+enum JournalFailure {
+    #[error(transparent)]
+    Config(#[from] ConfigFaults),
+    #[error(transparent)]
+    Journal(#[from] StoreError),
 }
 
 fn json(value: &impl Serialize) -> String {
@@ -88,31 +96,29 @@ impl JournalCommand {
         match self {
             Self::List { from, limit, place } => exit(list(from, limit, &place)),
             Self::Verify { repair, place } => {
-                verify(repair, &place).unwrap_or_else(|e| exit(Err(e)))
+                verify(repair, &place).unwrap_or_else(|error| exit(Err(error)))
             }
             Self::State { at, place } => exit(state(at, &place)),
         }
     }
 }
 
-fn list(from: u64, limit: Option<usize>, place: &Place) -> Result<(), String> {
+fn list(from: u64, limit: Option<usize>, place: &JournalArgs) -> Result<(), JournalFailure> {
     let config = place.load()?;
     let limit = limit.unwrap_or(usize::MAX);
-    let events = inspect::list(&config.data_dir, &config.journal, from, limit)
-        .map_err(|error| error.to_string())?;
+    let events = inspect::list(&config.data_dir, &config.journal, from, limit)?;
     for event in events {
         if place.json { answer_json(json(&event)) } else { answer(inspect::line(&event)) }
     }
     Ok(())
 }
 
-fn verify(repair: bool, place: &Place) -> Result<ExitCode, String> {
+fn verify(repair: bool, place: &JournalArgs) -> Result<ExitCode, JournalFailure> {
     let config = place.load()?;
     if repair {
-        inspect::repair(&config.data_dir, &config.journal).map_err(|error| error.to_string())?;
+        inspect::repair(&config.data_dir, &config.journal)?;
     }
-    let found =
-        inspect::verify(&config.data_dir, &config.journal).map_err(|error| error.to_string())?;
+    let found = inspect::verify(&config.data_dir, &config.journal)?;
     if place.json {
         answer_json(json(&found));
     } else {
@@ -121,10 +127,9 @@ fn verify(repair: bool, place: &Place) -> Result<ExitCode, String> {
     Ok(if found.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn state(at: Option<u64>, place: &Place) -> Result<(), String> {
+fn state(at: Option<u64>, place: &JournalArgs) -> Result<(), JournalFailure> {
     let config = place.load()?;
-    let state =
-        inspect::state(&config.data_dir, &config.journal, at).map_err(|error| error.to_string())?;
+    let state = inspect::state(&config.data_dir, &config.journal, at)?;
     if place.json {
         answer_json(json(&state));
     } else {

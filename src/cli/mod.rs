@@ -24,8 +24,9 @@ use std::process::ExitCode;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
-use crate::config::Config;
-use crate::{logging, server};
+use crate::config::{Config, ConfigFaults};
+use crate::logging::{self, LogError};
+use crate::server::{self, StartError};
 use clipper_domain::printable::{printable_json, printable_lines};
 
 /// Exit code of a wrong use of the command line.
@@ -39,11 +40,11 @@ const UNREACHABLE: u8 = 3;
 #[command(name = "clipper", version, arg_required_else_help = true)]
 pub struct Cli {
     #[command(subcommand)]
-    command: Command,
+    command: Verb,
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
+enum Verb {
     /// Run the server.
     Serve(ServeArgs),
     /// Check a config file and print everything that is wrong with it.
@@ -107,17 +108,27 @@ pub struct ServeArgs {
     config: Option<PathBuf>,
     /// The keys of the file that have a flag.
     #[command(flatten)]
-    settings: settings::Settings,
+    settings: settings::KeyFlags,
+}
+
+/// Why the server could not be run.
+#[derive(Debug, thiserror::Error)]
+enum ServeError {
+    #[error(transparent)]
+    Config(#[from] ConfigFaults),
+    #[error(transparent)]
+    Log(#[from] LogError),
+    #[error(transparent)]
+    Server(#[from] StartError),
 }
 
 impl ServeArgs {
-    fn run(&self) -> Result<(), String> {
-        let loaded = Config::load(self.config.as_deref(), env_vars(), &self.settings.0)
-            .map_err(|faults| faults.to_string())?;
+    fn run(&self) -> Result<(), ServeError> {
+        let loaded = Config::load(self.config.as_deref(), env_vars(), &self.settings.0)?;
         logging::init(&loaded.config.log)?;
         let result = server::run(loaded);
         logging::flush();
-        result
+        Ok(result?)
     }
 }
 
@@ -139,17 +150,17 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     match cli.command {
-        Command::Serve(args) => exit(args.run()),
-        Command::CheckConfig(args) => args.run(),
-        Command::Import(args) => exit(args.import()),
-        Command::Export(args) => exit(args.export()),
-        Command::Journal { what } => what.run(),
-        Command::Admin(args) => args.run(),
-        Command::Deploy(args) => args.run(),
-        Command::Bench(args) => args.run(),
-        Command::Top(args) => args.run(),
-        Command::Container { runtime } => crate::cli::container::run_cli(runtime),
-        Command::Completions { shell } => {
+        Verb::Serve(args) => exit(args.run()),
+        Verb::CheckConfig(args) => args.run(),
+        Verb::Import(args) => exit(args.import()),
+        Verb::Export(args) => exit(args.export()),
+        Verb::Journal { what } => what.run(),
+        Verb::Admin(args) => args.run(),
+        Verb::Deploy(args) => args.run(),
+        Verb::Bench(args) => args.run(),
+        Verb::Top(args) => args.run(),
+        Verb::Container { runtime } => crate::cli::container::run_cli(runtime),
+        Verb::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "clipper", &mut script);
             // A closed stdout is the reader's choice.
@@ -159,11 +170,11 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-fn exit(result: Result<(), String>) -> ExitCode {
+fn exit(result: Result<(), impl Display>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            logging::say(&printable_lines(&error));
+            logging::say(&printable_lines(&error.to_string()));
             ExitCode::FAILURE
         }
     }

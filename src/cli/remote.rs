@@ -6,7 +6,8 @@ use std::time::Duration;
 use clap::Args;
 
 use super::{UNREACHABLE, exit};
-use clipper_tools::admin::{Client, ClientError};
+use clipper_tools::admin::deployment::NotDeployable;
+use clipper_tools::admin::{Client, ClientError, UrlError};
 
 /// Which server.
 #[derive(Debug, Args)]
@@ -27,35 +28,32 @@ pub(super) struct ServerArgs {
 }
 
 impl ServerArgs {
-    pub(super) fn client(&self) -> Result<Client, String> {
-        Client::new(&self.url, self.request_timeout).map_err(|error| format!("--url: {error}"))
+    pub(super) fn client(&self) -> Result<Client, VerbFailure> {
+        Client::new(&self.url, self.request_timeout).map_err(VerbFailure::Url)
     }
 }
 
 /// Why a verb failed.
-#[derive(Debug)]
-pub(super) enum Failure {
-    Client(ClientError),
+#[derive(Debug, thiserror::Error)]
+pub(super) enum VerbFailure {
+    #[error("--url: {0}")]
+    Url(UrlError),
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error(transparent)]
+    Runtime(#[from] NotDeployable),
     /// In words for the operator.
+    #[error("{0}")]
     Said(String),
 }
 
-impl From<ClientError> for Failure {
-    fn from(error: ClientError) -> Self {
-        Self::Client(error)
-    }
-}
-
-impl Failure {
+impl VerbFailure {
     /// Prints it and gives the exit code.
     pub(super) fn show(self) -> ExitCode {
+        let code = exit(Err(&self));
         match self {
-            Self::Client(error @ ClientError::Unreachable { .. }) => {
-                let _ = exit(Err(error.to_string()));
-                ExitCode::from(UNREACHABLE)
-            }
-            Self::Client(error) => exit(Err(error.to_string())),
-            Self::Said(text) => exit(Err(text)),
+            Self::Client(ClientError::Unreachable { .. }) => ExitCode::from(UNREACHABLE),
+            _ => code,
         }
     }
 }

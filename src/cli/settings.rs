@@ -7,9 +7,9 @@ use crate::config::{Override, schema};
 
 /// The keys that were set by a flag.
 #[derive(Debug)]
-pub struct Settings(pub Vec<Override>);
+pub struct KeyFlags(pub Vec<Override>);
 
-impl Args for Settings {
+impl Args for KeyFlags {
     fn augment_args(command: Command) -> Command {
         schema::flags().fold(command, |command, (path, key, flag)| {
             let default = default_of(&path).unwrap_or_else(|| "none".to_owned());
@@ -37,7 +37,7 @@ impl Args for Settings {
     }
 }
 
-impl FromArgMatches for Settings {
+impl FromArgMatches for KeyFlags {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let set = schema::flags().filter_map(|(key, _, flag)| {
             let value = matches.get_one::<String>(flag.name)?.clone();

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::value::Expected;
 use super::{UNREACHABLE, answer, answer_json, exit};
 use clipper_tools::top::view::View;
-use clipper_tools::top::{self, Options, grid};
+use clipper_tools::top::{self, TopOptions, grid};
 
 /// `clipper top`
 #[allow(clippy::doc_markdown, reason = "the help prints these texts as they are")]
@@ -46,7 +47,7 @@ pub(super) struct TopArgs {
 
 impl TopArgs {
     pub(super) fn run(&self) -> ExitCode {
-        let options = Options {
+        let options = TopOptions {
             query_url: self.query_url.clone(),
             management_url: self.management_url.clone(),
             interval: self.interval,
@@ -61,14 +62,14 @@ impl TopArgs {
             };
         }
         if !std::io::stdout().is_terminal() {
-            return exit(Err("the output is no terminal: use --once or --json".to_owned()));
+            return exit(Err("the output is no terminal: use --once or --json"));
         }
         exit(top::live(&options))
     }
 
-    fn print(&self, view: &View) -> Result<(), String> {
+    fn print(&self, view: &View) -> Result<(), serde_json::Error> {
         if self.json {
-            answer_json(serde_json::to_string_pretty(view).map_err(|error| error.to_string())?);
+            answer_json(serde_json::to_string_pretty(view)?);
         } else {
             answer(grid::text(view));
         }
@@ -76,15 +77,15 @@ impl TopArgs {
     }
 }
 
-fn http_url(text: &str) -> Result<String, String> {
+fn http_url(text: &str) -> Result<String, Expected> {
     match text.strip_prefix("http://") {
         Some(rest) if !rest.is_empty() => Ok(text.to_owned()),
-        _ => Err("it must be http://HOST:PORT".to_owned()),
+        _ => Err(Expected::new("http://HOST:PORT")),
     }
 }
 
 /// From a tenth of a second to an hour.
-fn interval(text: &str) -> Result<Duration, String> {
+fn interval(text: &str) -> Result<Duration, Expected> {
     let seconds = text.parse().ok().filter(|seconds| (0.1..=3_600.0).contains(seconds));
-    seconds.map(Duration::from_secs_f64).ok_or_else(|| "it must be 0.1 to 3600 seconds".to_owned())
+    seconds.map(Duration::from_secs_f64).ok_or_else(|| Expected::new("0.1 to 3600 seconds"))
 }

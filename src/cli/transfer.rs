@@ -6,15 +6,15 @@ use std::time::Duration;
 use clap::Args;
 
 use super::{answer, answer_json, env_vars, value};
-use crate::config::{Config, Override};
-use crate::store::EventLog as _;
+use crate::config::{Config, ConfigFaults, Override};
 use crate::store::event::{Envelope, Event, Origin};
 use crate::store::projection::Catalog;
-use crate::store::redis::client::{Link, Settings};
+use crate::store::redis::client::{Link, LinkError, Settings};
 use crate::store::redis::diff::{Observed, diff};
 use crate::store::redis::transaction::{Outcome, Transaction};
 use crate::store::redis::writes::{Entries, writes};
 use crate::store::sled::SledLog;
+use crate::store::{EventLog as _, StoreError};
 use clipper_clock as clock;
 use clipper_domain::printable::printable;
 
@@ -49,6 +49,23 @@ pub(super) struct TransferArgs {
     prune: bool,
 }
 
+/// Why nothing, or not everything, was carried over.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum TransferError {
+    #[error(transparent)]
+    Config(#[from] ConfigFaults),
+    #[error("say which Redis: --redis-url")]
+    NoRedis,
+    #[error("Redis: {0}")]
+    Redis(#[from] LinkError),
+    #[error(transparent)]
+    Journal(#[from] StoreError),
+    #[error("somebody else changes the tables: run it again")]
+    Conflict,
+    #[error("no runtime: {0}")]
+    Runtime(std::io::Error),
+}
+
 /// Both sides, read.
 struct Sides {
     log: SledLog,
@@ -61,7 +78,7 @@ struct Sides {
 
 impl TransferArgs {
     /// `clipper import`
-    pub(super) fn import(&self) -> Result<(), String> {
+    pub(super) fn import(&self) -> Result<(), TransferError> {
         on_a_runtime(async {
             let mut sides = self.open().await?;
             let events = self.wanted(changes(&sides.journal, &sides.tables));
@@ -79,15 +96,15 @@ impl TransferArgs {
                 let change: Vec<Envelope> =
                     (sides.last_seq + 1..).zip(chunk).map(envelope).collect();
                 sides.last_seq += chunk.len() as u64;
-                sides.log.append(&[change]).map_err(|e| e.to_string())?;
-                sides.log.flush().map_err(|e| e.to_string())?;
+                sides.log.append(&[change])?;
+                sides.log.flush()?;
             }
             Ok(())
         })
     }
 
     /// `clipper export`
-    pub(super) fn export(&self) -> Result<(), String> {
+    pub(super) fn export(&self) -> Result<(), TransferError> {
         on_a_runtime(async {
             let mut sides = self.open().await?;
             let events = self.wanted(changes(&sides.tables, &sides.journal));
@@ -110,9 +127,9 @@ impl TransferArgs {
                     writes: writes.clone(),
                     ..Transaction::default()
                 };
-                let outcome = sides.link.commit(&transaction).await.map_err(|e| e.to_string())?;
+                let outcome = sides.link.commit(&transaction).await?;
                 if outcome != Outcome::Done {
-                    return Err("somebody else changes the tables: run it again".to_owned());
+                    return Err(TransferError::Conflict);
                 }
                 // Written by now: checked no more.
                 for write in &writes {
@@ -123,7 +140,7 @@ impl TransferArgs {
         })
     }
 
-    async fn open(&self) -> Result<Sides, String> {
+    async fn open(&self) -> Result<Sides, TransferError> {
         let flags = [("--data-dir", "data_dir", &self.data_dir)];
         let redis = [("--redis-url", "redis_url", &self.redis_url)];
         let flags: Vec<Override> = flags
@@ -133,18 +150,15 @@ impl TransferArgs {
                 Some(Override { flag: flag.to_owned(), key: key.to_owned(), value: value.clone()? })
             })
             .collect();
-        let config = Config::load(self.config.as_deref(), env_vars(), &flags)
-            .map_err(|faults| faults.to_string())?
-            .config;
-        let url = config.redis_url.clone().ok_or("say which Redis: --redis-url")?;
+        let config = Config::load(self.config.as_deref(), env_vars(), &flags)?.config;
+        let url = config.redis_url.clone().ok_or(TransferError::NoRedis)?;
         let settings = Settings {
             url,
             connect_timeout: Duration::from_millis(config.redis.connect_timeout_ms),
             command_timeout: Duration::from_millis(config.redis.command_timeout_ms),
         };
-        let away = |e| format!("Redis: {e}");
-        let mut link = Link::open_quiet(&settings).await.map_err(away)?;
-        let entries = link.load(|_| false).await.map_err(away)?;
+        let mut link = Link::open_quiet(&settings).await?;
+        let entries = link.load(|_| false).await?;
         let observed = Observed::of(&entries);
         for (key, reason) in &observed.malformed {
             answer(format_args!("passed over: {key}: {}", printable(reason)));
@@ -153,9 +167,8 @@ impl TransferArgs {
         for event in diff(&observed, &Catalog::default()) {
             tables.fold(&event);
         }
-        let (mut log, report) =
-            SledLog::open(&config.data_dir, &config.journal).map_err(|e| e.to_string())?;
-        let journal = log.load(u64::MAX).map_err(|e| e.to_string())?.catalog;
+        let (mut log, report) = SledLog::open(&config.data_dir, &config.journal)?;
+        let journal = log.load(u64::MAX)?.catalog;
         Ok(Sides { log, journal, last_seq: report.last_seq, link, entries, tables })
     }
 
@@ -191,7 +204,9 @@ fn changes(from: &Catalog, to: &Catalog) -> Vec<Event> {
     diff(&observed, from)
 }
 
-fn on_a_runtime(work: impl Future<Output = Result<(), String>>) -> Result<(), String> {
+fn on_a_runtime(
+    work: impl Future<Output = Result<(), TransferError>>,
+) -> Result<(), TransferError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.map_err(|e| format!("no runtime: {e}"))?.block_on(work)
+    runtime.map_err(TransferError::Runtime)?.block_on(work)
 }

@@ -1,35 +1,66 @@
-//! Texts of flags that follow the rule of a key.
+//! Texts of flags to values.
 
 use std::time::Duration;
 
-use crate::config::rule::Rule;
+use clipper_domain::{InputType, OnnxEngine};
 
-fn checked(rule: Rule, text: &str) -> Result<String, String> {
+use crate::config::rule::{NotAccepted, Rule};
+
+/// What the text of a flag should have been.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("expected {0}")]
+pub(super) struct Expected(pub String);
+
+impl Expected {
+    pub(super) fn new(what: impl Into<String>) -> Self {
+        Self(what.into())
+    }
+}
+
+fn checked(rule: Rule, text: &str) -> Result<String, NotAccepted> {
     rule.read(text).map(|_| text.to_owned())
 }
 
-pub(super) fn redis_url(text: &str) -> Result<String, String> {
+pub(super) fn redis_url(text: &str) -> Result<String, NotAccepted> {
     checked(Rule::RedisUrl, text)
 }
 
-pub(super) fn data_dir(text: &str) -> Result<String, String> {
+pub(super) fn data_dir(text: &str) -> Result<String, NotAccepted> {
     checked(Rule::Text, text)
 }
 
+pub(super) fn input_type(text: &str) -> Result<InputType, Expected> {
+    InputType::parse(text).ok_or_else(|| Expected::new(Rule::InputType.accepted()))
+}
+
+pub(super) fn engine(text: &str) -> Result<OnnxEngine, Expected> {
+    OnnxEngine::parse(text)
+        .ok_or_else(|| Expected::new(format!("one of {}", OnnxEngine::NAMES.join(", "))))
+}
+
+fn time(text: &str, unit_s: f64) -> Option<Duration> {
+    Duration::try_from_secs_f64(text.parse::<f64>().ok()? * unit_s).ok()
+}
+
 /// Seconds, at most a day.
-pub(super) fn seconds(text: &str) -> Result<Duration, String> {
-    let expected = || "expected seconds, more than 0 and at most 86400".to_owned();
-    let seconds: f64 = text.parse().map_err(|_| expected())?;
-    let duration = Duration::try_from_secs_f64(seconds).map_err(|_| expected())?;
-    let fits = duration > Duration::ZERO && duration <= Duration::from_hours(24);
-    if fits { Ok(duration) } else { Err(expected()) }
+pub(super) fn seconds(text: &str) -> Result<Duration, Expected> {
+    seconds_or_none(text)
+        .ok()
+        .filter(|duration| *duration > Duration::ZERO)
+        .ok_or_else(|| Expected::new("seconds, more than 0 and at most 86400"))
+}
+
+/// Seconds from 0, at most a day.
+pub(super) fn seconds_or_none(text: &str) -> Result<Duration, Expected> {
+    time(text, 1.0)
+        .filter(|duration| *duration <= Duration::from_hours(24))
+        .ok_or_else(|| Expected::new("seconds, at most 86400"))
 }
 
 /// Milliseconds into the microseconds of an objective; the server knows its limits.
-pub(super) fn slo_micros(text: &str) -> Result<i64, String> {
-    let expected = || "expected milliseconds, 0.001 at least, such as 20 or 0.5".to_owned();
-    let millis: f64 = text.parse().map_err(|_| expected())?;
-    let duration = Duration::try_from_secs_f64(millis / 1e3).map_err(|_| expected())?;
-    let micros = i64::try_from(duration.as_micros()).map_err(|_| expected())?;
-    if micros > 0 { Ok(micros) } else { Err(expected()) }
+pub(super) fn slo_micros(text: &str) -> Result<i64, Expected> {
+    time(text, 1e-3)
+        .and_then(|duration| i64::try_from(duration.as_micros()).ok())
+        .filter(|micros| *micros > 0)
+        .ok_or_else(|| Expected::new("milliseconds, 0.001 at least, such as 20 or 0.5"))
 }

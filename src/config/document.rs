@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use toml::Value;
 
-use super::Config;
+use super::root::Config;
 use super::schema::{Key, SECTIONS, TOP};
 
 /// What stands above the first key.

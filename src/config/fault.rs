@@ -10,7 +10,6 @@ use serde::Serialize;
 pub enum Origin {
     /// A line of the file, from 1; `None` = the file as a whole.
     File(PathBuf, Option<usize>),
-    /// An environment variable.
     Env(String),
     /// A command-line flag, with its dashes.
     Flag(String),
@@ -29,7 +28,6 @@ impl fmt::Display for Origin {
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Fault {
-    /// Where.
     pub origin: Origin,
     /// The key, such as `http.body_max_bytes` or `model[0].container.path`; empty for the file.
     pub key: String,

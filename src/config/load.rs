@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 use toml::Value;
 
 use super::fault::{ConfigFaults, Fault, Origin};
+use super::log::LogConfig;
+use super::root::Config;
 use super::walk::{Draft, Walker};
-use super::{Config, LogConfig, schema, validate};
+use super::{schema, validate};
 
 /// What every variable of ours starts with.
 pub const ENV_PREFIX: &str = "CLIPPER_";
@@ -15,7 +17,6 @@ pub const ENV_PREFIX: &str = "CLIPPER_";
 /// A configuration that has passed every check.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Loaded {
-    /// The values.
     pub config: Config,
     /// The config file's folder: model files and Python functions are relative to it. The working
     /// directory without a file.
@@ -155,7 +156,7 @@ fn read(origin: Origin, path: &str, text: &str, draft: &mut Draft) {
     };
     match key.rule.read(text) {
         Ok(value) => draft.set(path, value, origin),
-        Err(problem) => draft.fault(origin, path, problem),
+        Err(problem) => draft.fault(origin, path, problem.to_string()),
     }
 }
 

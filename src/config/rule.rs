@@ -13,14 +13,10 @@ use clipper_domain::{BatchSize, DEFAULT_OUTPUT_MAX_BYTES, InputType, LatencySlo,
 pub enum Rule {
     /// A whole number in a range, both ends included.
     Int {
-        /// Least accepted.
         min: i64,
-        /// Most accepted.
         max: i64,
-        /// What it counts.
         unit: &'static str,
     },
-    /// true or false.
     Bool,
     /// `IP:PORT`.
     Address,
@@ -28,7 +24,6 @@ pub enum Rule {
     RpcAddress,
     /// `redis://[USER:PASSWORD@]HOST[:PORT][/DB]`, `rediss://` for TLS, or `redis+unix:///PATH`.
     RedisUrl,
-    /// Any text.
     AnyText,
     /// Any text that is not longer than a default output may be.
     DefaultOutput,
@@ -44,7 +39,6 @@ pub enum Rule {
     Names,
     /// A list of texts, the first of them not empty.
     CommandLine,
-    /// An input type.
     InputType,
     /// A latency objective, microseconds.
     Slo,
@@ -52,6 +46,20 @@ pub enum Rule {
     BatchSize,
     /// `FILE.py:function`.
     PythonFunction,
+}
+
+/// What is wrong with a value, and what is accepted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotAccepted {
+    #[error("expected {accepted}, found {found}")]
+    Other { accepted: String, found: String },
+    #[error("expected {accepted}, found {found}: {why}")]
+    Invalid { accepted: String, found: String, why: String },
+    #[error("expected {accepted}, not of {bytes}")]
+    TooLong { accepted: String, bytes: usize },
+    /// Without the value, which may hold a password.
+    #[error("expected {accepted}")]
+    Secret { accepted: String },
 }
 
 /// Splits `FILE.py:function`; `None` if it is not of that form.
@@ -161,7 +169,7 @@ impl Rule {
     ///
     /// # Errors
     /// What is wrong and what is accepted.
-    pub fn check(&self, value: &Value) -> Result<(), String> {
+    pub fn check(&self, value: &Value) -> Result<(), NotAccepted> {
         let fits = match (self, value) {
             (Self::Int { min, max, .. }, Value::Integer(n)) => (min..=max).contains(&n),
             (Self::Bool, Value::Boolean(_)) => true,
@@ -180,10 +188,10 @@ impl Rule {
             (_, Value::String(text)) => return self.check_text(text),
             _ => false,
         };
-        if fits { Ok(()) } else { Err(self.refuse(&show(value))) }
+        if fits { Ok(()) } else { Err(self.refuse(show(value))) }
     }
 
-    fn check_text(&self, text: &str) -> Result<(), String> {
+    fn check_text(&self, text: &str) -> Result<(), NotAccepted> {
         let fits = match self {
             Self::Text => !text.is_empty(),
             Self::Address => text.parse::<SocketAddr>().is_ok(),
@@ -193,18 +201,18 @@ impl Rule {
             Self::PythonFunction => split_python_function(text).is_some(),
             Self::Filter => match EnvFilter::try_new(text) {
                 Ok(_) => true,
-                Err(error) => return Err(format!("{}: {error}", self.refuse(&quote(text)))),
+                Err(error) => return Err(self.refuse_text(text, &error)),
             },
             Self::Name => match ModelName::parse(text) {
                 Ok(_) => true,
-                Err(error) => return Err(format!("{}: {error}", self.refuse(&quote(text)))),
+                Err(error) => return Err(self.refuse_text(text, &error)),
             },
             // The refused text may hold a password, so it is not repeated.
             Self::RedisUrl if !is_redis_url(text) => {
-                return Err(format!("expected {}", self.accepted()));
+                return Err(NotAccepted::Secret { accepted: self.accepted() });
             }
             Self::DefaultOutput if text.len() > DEFAULT_OUTPUT_MAX_BYTES => {
-                return Err(format!("expected {}, not of {}", self.accepted(), text.len()));
+                return Err(NotAccepted::TooLong { accepted: self.accepted(), bytes: text.len() });
             }
             Self::AnyText | Self::DefaultOutput | Self::RedisUrl => true,
             Self::Int { .. }
@@ -214,20 +222,20 @@ impl Rule {
             | Self::Names
             | Self::CommandLine => false,
         };
-        if fits { Ok(()) } else { Err(self.refuse(&quote(text))) }
+        if fits { Ok(()) } else { Err(self.refuse(quote(text))) }
     }
 
     /// Reads the text of a flag or an environment variable.
     ///
     /// # Errors
     /// What is wrong and what is accepted.
-    pub fn read(&self, text: &str) -> Result<Value, String> {
+    pub fn read(&self, text: &str) -> Result<Value, NotAccepted> {
         let value = match self {
             Self::Int { .. } | Self::Slo | Self::BatchSize => {
-                Value::Integer(text.trim().parse().map_err(|_| self.refuse(&quote(text)))?)
+                Value::Integer(text.trim().parse().map_err(|_| self.refuse(quote(text)))?)
             }
             Self::Bool => {
-                Value::Boolean(text.trim().parse().map_err(|_| self.refuse(&quote(text)))?)
+                Value::Boolean(text.trim().parse().map_err(|_| self.refuse(quote(text)))?)
             }
             _ => Value::String(text.to_owned()),
         };
@@ -235,8 +243,13 @@ impl Rule {
         Ok(value)
     }
 
-    fn refuse(&self, found: &str) -> String {
-        format!("expected {}, found {found}", self.accepted())
+    fn refuse(&self, found: String) -> NotAccepted {
+        NotAccepted::Other { accepted: self.accepted(), found }
+    }
+
+    fn refuse_text(&self, text: &str, why: &impl ToString) -> NotAccepted {
+        let (accepted, found) = (self.accepted(), quote(text));
+        NotAccepted::Invalid { accepted, found, why: why.to_string() }
     }
 }
 
@@ -305,7 +318,7 @@ mod tests {
 
     #[test]
     fn a_refused_redis_url_does_not_show_its_password() {
-        let refused = Rule::RedisUrl.read("http://user:secret@host").unwrap_err();
+        let refused = Rule::RedisUrl.read("http://user:secret@host").unwrap_err().to_string();
         assert!(!refused.contains("secret"), "{refused}");
     }
 }

@@ -2,52 +2,19 @@
 //!
 //! A test compares this with the structs and with the documented file.
 
+use super::containers::ContainersConfig;
+use super::http::HttpConfig;
+use super::journal::JournalConfig;
+pub use super::key::{Flag, Key};
+use super::key::{key, needed};
+use super::log::LogConfig;
+use super::management::ManagementConfig;
+use super::metrics::MetricsConfig;
+use super::redis::RedisConfig;
+use super::rpc::RpcConfig;
 use super::rule::Rule;
-use super::{
-    ContainersConfig, HttpConfig, JournalConfig, LogConfig, ManagementConfig, MetricsConfig,
-    RedisConfig, RpcConfig, ServingConfig,
-};
+use super::serving::ServingConfig;
 use clipper_domain::{OnModelError, OnnxEngine, Weight};
-
-/// One key of a table.
-#[derive(Debug)]
-pub struct Key {
-    /// Its name.
-    pub name: &'static str,
-    /// What it accepts.
-    pub rule: Rule,
-    /// Whether its table is faulty without it.
-    pub required: bool,
-    /// What it is for: the lines above it in `config/default.toml`.
-    pub doc: &'static [&'static str],
-    /// The flag of `clipper serve` that sets it.
-    pub flag: Option<Flag>,
-}
-
-/// A flag of `clipper serve`; with underscores and capitals, `CLIPPER_` before it, also a variable.
-#[derive(Debug, Clone, Copy)]
-pub struct Flag {
-    /// Without the dashes before it.
-    pub name: &'static str,
-    /// What its value looks like.
-    pub value: &'static str,
-}
-
-impl Flag {
-    /// Its environment variable.
-    #[must_use]
-    pub fn variable(&self) -> String {
-        format!("CLIPPER_{}", self.name.to_uppercase().replace('-', "_"))
-    }
-}
-
-const fn key(name: &'static str, rule: Rule) -> Key {
-    Key { name, rule, required: false, doc: &[], flag: None }
-}
-
-const fn needed(name: &'static str, rule: Rule) -> Key {
-    Key { required: true, ..key(name, rule) }
-}
 
 /// Keys above the first table.
 pub const TOP: &[Key] = &[

@@ -7,9 +7,10 @@ use std::path::Path;
 use toml::{Table, Value};
 
 use super::fault::Origin;
+use super::root::Config;
 use super::rule::{rpc_socket_addr, split_python_function};
+use super::schema;
 use super::walk::Draft;
-use super::{Config, schema};
 use clipper_domain::{DEFAULT_POLICY, InputType};
 
 /// Frames of a batch beside its inputs: delimiter, version, type, id, request type, header length,

@@ -249,7 +249,10 @@ impl<'a> Walker<'a> {
     fn value(&mut self, path: &str, key: &Key, value: &Spanned<DeValue<'_>>) -> Option<Value> {
         let plain = Value::deserialize(toml::de::ValueDeserializer::from(value.clone()))
             .map_err(|error| format!("expected {}, found {}", key.rule.accepted(), error.message()))
-            .and_then(|plain| key.rule.check(&plain).map(|()| plain));
+            .and_then(|plain| match key.rule.check(&plain) {
+                Ok(()) => Ok(plain),
+                Err(problem) => Err(problem.to_string()),
+            });
         match plain {
             Ok(plain) => Some(plain),
             Err(problem) => {

@@ -27,18 +27,12 @@ pub struct DeployRequest {
 
 /// Carries deployments out. Shared by all threads.
 pub struct Deployer {
-    /// The data plane.
     pub plane: Arc<DataPlane>,
-    /// Who starts processes.
     pub pool: Kept<ContainerPool>,
-    /// Who changes metadata.
     pub writer: SharedWriter,
-    /// The metadata.
     pub view: CatalogView,
     /// The replicas of all servers.
     pub list: ContainerList,
-    /// Limits.
     pub config: ManagementConfig,
-    /// Deployments under way.
     pub running: AtomicUsize,
 }

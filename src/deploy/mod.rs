@@ -12,6 +12,7 @@
 //! Whoever stops waiting (its future is dropped) ends the trial, unless the change is under way.
 
 mod deployer;
+mod error;
 pub mod progress;
 mod trial;
 pub mod warm_up;
@@ -24,8 +25,9 @@ use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 pub use self::deployer::{DeployRequest, Deployer};
-use self::progress::{Failed, Progress};
-use self::trial::{Phase, tell};
+use self::error::{Phase, TrialError};
+use self::progress::{Failed, Progress, failed, failed_with_output};
+use self::trial::tell;
 use crate::actors::pool::container_pool::ContainerPool;
 use crate::actors::pool::list::OtherServer;
 use crate::actors::pool::trial::{EndTrial, StartTrial, Trial};
@@ -101,9 +103,9 @@ impl Deployer {
         let id = request.deployment.model.id.clone();
         match self.run(request, &told).await {
             Ok(done) => done,
-            Err(failed) => {
-                info!(model = %id, "not deployed: {}", failed.cause);
-                Progress::Failed(failed)
+            Err(why) => {
+                info!(model = %id, "not deployed: {}", why.cause);
+                Progress::Failed(why)
             }
         }
     }
@@ -117,7 +119,7 @@ impl Deployer {
         let _place = Place(&self.running);
         if self.running.fetch_add(1, Ordering::Relaxed) >= max {
             let text = format!("{max} deployments are under way already (management.deploys_max)");
-            return Err(Failed::before(text));
+            return Err(failed(text));
         }
         let started = clock::now();
         let (guard, mut trial) = self.start(&request.deployment).await?;
@@ -127,18 +129,19 @@ impl Deployer {
         let tried = self.try_out(&request, &mut trial.state, &mut phase, started, told);
         let tried = match tokio::time::timeout(request.timeout, tried).await {
             Ok(tried) => tried,
-            Err(_) => Err(phase.late(id, request.timeout)),
+            Err(_) => Err(TrialError::Late { phase, id: id.clone(), limit: request.timeout }),
         };
         let curve = match tried {
             Ok(curve) => curve,
-            Err(mut cause) => {
+            Err(error) => {
+                let mut cause = error.to_string();
                 let output = trial.output();
                 let has_exited = trial.state.borrow().exited.is_some();
                 if let Some(last) = output.last().filter(|_| has_exited) {
                     cause = format!("{cause}: {}", last.trim());
                 }
                 guard.end().await;
-                return Err(Failed::with_output(&cause, output));
+                return Err(failed_with_output(&cause, output));
             }
         };
         let Deployment { model, replicas, app, make_current, .. } = &request.deployment;
@@ -186,8 +189,8 @@ impl Deployer {
             lines_max: self.config.deploy_output_lines_max,
         };
         let trial = self.pool.send(start).await;
-        let trial = trial.map_err(|_| Failed::before("the container pool is being restarted"))?;
-        let trial = trial.map_err(Failed::before)?;
+        let trial = trial.map_err(|_| failed("the container pool is being restarted"))?;
+        let trial = trial.map_err(failed)?;
         Ok((TrialGuard { pool: self.pool.clone(), id: Some(id) }, trial))
     }
 
@@ -212,11 +215,11 @@ impl Deployer {
                 Err(error) => {
                     plane.curves.take(&id);
                     guard.end().await;
-                    Err(Failed::before(error.to_string()))
+                    Err(failed(error.to_string()))
                 }
             }
         });
-        let ended = |_| Failed::before("the change was not acknowledged (it may still be written)");
+        let ended = |_| failed("the change was not acknowledged (it may still be written)");
         change.await.map_err(ended)?
     }
 }

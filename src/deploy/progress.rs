@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
 use serde_json::value::RawValue;
 
+pub use clipper_domain::deploy_model::Failed;
+
+use clipper_domain::deploy_model;
 use clipper_scheduling::output::Output;
 
 /// Longest output that is shown whole, bytes of JSON; of a longer one the beginning is, as a text.
@@ -13,89 +15,16 @@ const OUTPUT_SHOWN_MAX_BYTES: usize = 16 << 10;
 /// How much of a longer output is shown, and of a longer cause, characters.
 const TEXT_SHOWN_MAX_CHARS: usize = 2_000;
 
-/// One step.
-#[derive(Debug, Serialize)]
-#[serde(tag = "stage", rename_all = "snake_case")]
-pub enum Progress {
-    /// One process runs.
-    Started {
-        /// What it is to serve.
-        model: String,
-    },
-    /// It has connected.
-    Connected {
-        /// Since the start, milliseconds.
-        after_ms: u64,
-    },
-    /// It has answered.
-    Answered {
-        /// Its first output; the beginning of it, as a text, if it is long.
-        output: Box<RawValue>,
-        /// How long it is, if it is not shown whole, bytes.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        output_bytes: Option<usize>,
-        /// Queries answered.
-        queries: usize,
-        /// The last batch took so long, milliseconds.
-        batch_ms: f64,
-    },
-    /// It has computed batches of growing size.
-    WarmedUp {
-        /// How many.
-        batches: usize,
-        /// Queries of the largest.
-        largest: usize,
-    },
-    /// It works, but the operator should look at something.
-    Warning {
-        /// What.
-        text: String,
-    },
-    /// Replicas come.
-    Replicas {
-        /// Connected.
-        connected: usize,
-        /// Asked for.
-        wanted: u32,
-    },
-    /// Model, replicas and link are durable, and queries go to the version, unless it waits.
-    Registered,
-    /// Something takes its time.
-    Waiting,
-    /// The last line: it is served.
-    Done {
-        /// What.
-        model: String,
-        /// By which application it is queried.
-        app: String,
-        /// Its replicas; all are connected.
-        replicas: u32,
-        /// It is not the current version yet.
-        #[serde(skip_serializing_if = "std::ops::Not::not")]
-        waits: bool,
-    },
-    /// The last line: nothing has changed.
-    Failed(Failed),
+/// As the server writes them: with a model's output as it came.
+pub type Progress = deploy_model::Progress<Box<RawValue>>;
+
+pub(super) fn failed(cause: impl Into<String>) -> Failed {
+    Failed { cause: cause.into(), output: Vec::new() }
 }
 
-/// Why a deployment did not happen.
-#[derive(Debug, Serialize)]
-pub struct Failed {
-    /// In a sentence.
-    pub cause: String,
-    /// The last lines that the container has written.
-    pub output: Vec<String>,
-}
-
-impl Failed {
-    pub(super) fn before(cause: impl Into<String>) -> Self {
-        Self { cause: cause.into(), output: Vec::new() }
-    }
-
-    /// With a cause that a model may have made as long as it likes.
-    pub(super) fn with_output(cause: &str, output: Vec<String>) -> Self {
-        Self { cause: beginning(cause), output }
-    }
+/// With a cause that a model may have made as long as it likes.
+pub(super) fn failed_with_output(cause: &str, output: Vec<String>) -> Failed {
+    Failed { cause: beginning(cause), output }
 }
 
 /// The step of a replica that has answered.
@@ -145,7 +74,7 @@ mod tests {
         let shown = long["output"].as_str().unwrap();
         assert!(shown.starts_with("[0.5,0.5") && shown.ends_with("..."), "{shown}");
         assert!(long.to_string().len() < 10_000);
-        let failed = Failed::with_output(&"é".repeat(1 << 20), vec![]);
+        let failed = failed_with_output(&"é".repeat(1 << 20), vec![]);
         assert!(failed.cause.len() < 10_000);
     }
 }

@@ -10,12 +10,13 @@ use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
 use super::deployer::{DeployRequest, Deployer};
+use super::error::{Phase, TrialError};
 use super::progress::{Progress, answered};
 use super::warm_up::{Bounds, WarmUp};
 use crate::actors::pool::trial::{GrowTrial, TrialState};
 use crate::actors::replica::dispatch::ToReplica;
 use clipper_clock::{self as clock, Instant};
-use clipper_domain::{Deployment, Input, LatencySlo, ModelId};
+use clipper_domain::{Deployment, Input, LatencySlo};
 use clipper_scheduling::dispatch::BatchId;
 use clipper_scheduling::flight::{Flight, Waiter};
 use clipper_scheduling::latency::LatencyCurve;
@@ -34,7 +35,7 @@ impl Deployer {
         phase: &mut Phase,
         started: Instant,
         told: &mpsc::Sender<Progress>,
-    ) -> Result<LatencyCurve, String> {
+    ) -> Result<LatencyCurve, TrialError> {
         let container = connected(state).await?;
         let after_ms = u64::try_from((clock::now() - started).as_millis()).unwrap_or(u64::MAX);
         tell(told, Progress::Connected { after_ms });
@@ -53,7 +54,7 @@ impl Deployer {
             }
         }
         let step = answered(first.as_ref(), queries, batch_time);
-        tell(told, step.map_err(|error| error.to_string())?);
+        tell(told, step.map_err(|error| TrialError::NotJson(error.to_string()))?);
         let deployment = &request.deployment;
         let objective = self.objective(deployment);
         if quickest > objective {
@@ -90,7 +91,7 @@ impl Deployer {
         output_bytes: usize,
         state: &mut watch::Receiver<TrialState>,
         told: &mpsc::Sender<Progress>,
-    ) -> Result<LatencyCurve, String> {
+    ) -> Result<LatencyCurve, TrialError> {
         let model = &request.deployment.model;
         let input_bytes = request.examples.iter().map(|input| input.0.len()).max().unwrap_or(0);
         let bounds = Bounds {
@@ -128,7 +129,7 @@ impl Deployer {
         first: &Recipient<ToReplica>,
         size: usize,
         state: &mut watch::Receiver<TrialState>,
-    ) -> Result<(), String> {
+    ) -> Result<(), TrialError> {
         let connected = state.borrow().connected.clone();
         let others = connected.iter().map(|(_, container)| container);
         for container in others.filter(|container| *container != first && size > 0) {
@@ -146,7 +147,7 @@ impl Deployer {
         container: &Recipient<ToReplica>,
         batch: &[Input],
         state: &mut watch::Receiver<TrialState>,
-    ) -> Result<SmallVec<[Answer; 1]>, String> {
+    ) -> Result<SmallVec<[Answer; 1]>, TrialError> {
         tokio::select! {
             biased;
             answers = self.ask(container, batch) => answers,
@@ -154,21 +155,20 @@ impl Deployer {
         }
     }
 
-    /// All replicas connect.
     async fn grow(
         &self,
         deployment: &Deployment,
         state: &mut watch::Receiver<TrialState>,
         told: &mpsc::Sender<Progress>,
-    ) -> Result<(), String> {
+    ) -> Result<(), TrialError> {
         let wanted = deployment.replicas.count;
         let grown = self.pool.send(GrowTrial(deployment.model.id.clone())).await;
-        grown.map_err(|_| pool_ended())?;
+        grown.map_err(|_| TrialError::PoolEnded)?;
         loop {
             let connected = {
                 let state = state.borrow_and_update();
                 if state.has_failed() {
-                    return Err(format!("another replica did not come up: {}", failure(&state)));
+                    return Err(TrialError::AnotherFailed(failure(&state)));
                 }
                 state.connected.len()
             };
@@ -176,7 +176,7 @@ impl Deployer {
             if u32::try_from(connected).is_ok_and(|connected| connected >= wanted) {
                 return Ok(());
             }
-            state.changed().await.map_err(|_| pool_ended())?;
+            state.changed().await.map_err(|_| TrialError::PoolEnded)?;
         }
     }
 
@@ -185,7 +185,7 @@ impl Deployer {
         &self,
         container: &Recipient<ToReplica>,
         batch: &[Input],
-    ) -> Result<SmallVec<[Answer; 1]>, String> {
+    ) -> Result<SmallVec<[Answer; 1]>, TrialError> {
         let now = clock::now();
         let deadline = now + Duration::from_millis(self.config.deploy_timeout_max_ms);
         let ticket = Ticket::new(batch.len(), self.plane.query_ids(batch.len()));
@@ -200,42 +200,10 @@ impl Deployer {
             .collect();
         let run = ToReplica::Run { batch: BatchId(0), flights: flights.into() };
         let sent = container.send(run).await;
-        sent.map_err(|_| "the container's connection ended".to_owned())?;
+        sent.map_err(|_| TrialError::ConnectionEnded)?;
         ticket.filled().await;
         // Without bounds there is no excess.
         Ok(ticket.close().map(|closed| closed.answers).unwrap_or_default())
-    }
-}
-
-/// What a trial is waited for.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Phase {
-    Connecting,
-    Answering,
-    WarmingUp,
-    Growing,
-}
-
-impl Phase {
-    pub(super) fn late(self, id: &ModelId, limit: Duration) -> String {
-        match self {
-            Self::Connecting => format!(
-                "no container connected as {id} within {limit:?}, though its process runs; does \
-                 loading its model take longer (--timeout), or does it connect elsewhere than to \
-                 CLIPPER_IP and CLIPPER_PORT under that name and version?"
-            ),
-            Self::Answering => {
-                format!("the container connected and did not answer a trial query within {limit:?}")
-            }
-            Self::WarmingUp => format!(
-                "a replica answered the trial and did not end its warm-up within {limit:?} \
-                 (management.deploy_warm_up_ms)"
-            ),
-            Self::Growing => format!(
-                "one replica answers, but not all of those asked for have connected within \
-                 {limit:?}"
-            ),
-        }
     }
 }
 
@@ -267,52 +235,46 @@ pub(super) fn tell(told: &mpsc::Sender<Progress>, progress: Progress) {
 /// The trial's connection, or why there will be none.
 async fn connected(
     state: &mut watch::Receiver<TrialState>,
-) -> Result<Recipient<ToReplica>, String> {
+) -> Result<Recipient<ToReplica>, TrialError> {
     let over = |state: &TrialState| !state.connected.is_empty() || state.has_failed();
-    let state = state.wait_for(over).await.map_err(|_| pool_ended())?;
+    let state = state.wait_for(over).await.map_err(|_| TrialError::PoolEnded)?;
     match (&*state, state.connected.first()) {
         (_, Some((_, container))) => Ok(container.clone()),
-        (TrialState { exited: Some(how), .. }, None) => {
-            Err(format!("the container ended before it connected ({how})"))
-        }
-        (state, None) => Err(format!("the container's connection was refused: {}", failure(state))),
+        (TrialState { exited: Some(how), .. }, None) => Err(TrialError::EndedEarly(how.clone())),
+        (state, None) => Err(TrialError::Refused(failure(state))),
     }
 }
 
 /// Why a connected trial cannot answer any more.
-async fn ended(state: &mut watch::Receiver<TrialState>) -> String {
+async fn ended(state: &mut watch::Receiver<TrialState>) -> TrialError {
     if state.wait_for(TrialState::has_failed).await.is_err() {
-        return pool_ended();
+        return TrialError::PoolEnded;
     }
     // A process that ends takes its connection with it: how it ended says more, if soon known.
     let exited = state.wait_for(|state| state.exited.is_some());
     let known = tokio::time::timeout(EXIT_WAIT, exited).await.is_ok();
     let state = state.borrow();
     match &state.exited {
-        Some(how) if known => format!("the container ended on a trial query ({how})"),
-        _ => format!("the container failed on a trial query: {}", failure(&state)),
+        Some(how) if known => TrialError::EndedOnQuery(how.clone()),
+        _ => TrialError::FailedOnQuery(failure(&state)),
     }
 }
 
 /// What went wrong, the process's end first.
-fn failure(state: &TrialState) -> &str {
+fn failure(state: &TrialState) -> String {
     let why = state.exited.as_deref().or(state.dropped.as_deref());
-    why.unwrap_or("the connection was closed")
+    why.unwrap_or("the connection was closed").to_owned()
 }
 
 /// A connection that ended and its process's end are told by different roads.
 const EXIT_WAIT: Duration = Duration::from_secs(1);
 
-fn pool_ended() -> String {
-    "the container pool ended; try again".to_owned()
-}
-
 /// Whether an answer to a trial query is a prediction.
-fn judge(answer: Answer) -> Result<Output, String> {
+fn judge(answer: Answer) -> Result<Output, TrialError> {
     match answer {
-        Answer::Default(reason) => Err(format!("the model failed on a trial query: {reason}")),
+        Answer::Default(reason) => Err(TrialError::ModelFailed(reason.to_string())),
         Answer::Output(output) => match error_in(&output) {
-            Some(why) => Err(format!("the model failed on a trial query: {why}")),
+            Some(why) => Err(TrialError::ModelFailed(why)),
             None => Ok(output),
         },
     }
@@ -338,7 +300,7 @@ fn error_in(output: &Output) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn judged(text: &str) -> Result<Output, String> {
+    fn judged(text: &str) -> Result<Output, TrialError> {
         judge(Answer::Output(Output::from_text(text.as_bytes()).unwrap()))
     }
 
@@ -347,9 +309,9 @@ mod tests {
         assert!(judged("7").is_ok());
         assert!(judged(r#"{"error": 0.25, "score": 1}"#).is_ok());
         assert!(judged(r#"{"error": "text", "score": 1}"#).is_ok());
-        let failed = judged(r#"{"error": "3 features expected"}"#).unwrap_err();
+        let failed = judged(r#"{"error": "3 features expected"}"#).unwrap_err().to_string();
         assert_eq!(failed, "the model failed on a trial query: 3 features expected");
-        let failed = judged(r#"{"error": "bad", "type": "ValueError"}"#).unwrap_err();
+        let failed = judged(r#"{"error": "bad", "type": "ValueError"}"#).unwrap_err().to_string();
         assert!(failed.ends_with("ValueError: bad"), "{failed}");
     }
 }

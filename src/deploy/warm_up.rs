@@ -100,7 +100,6 @@ impl WarmUp {
         (self.repeats, self.quickest) = (0, Duration::MAX);
     }
 
-    /// No more batches.
     pub fn stop(&mut self) {
         self.size = usize::MAX;
     }

@@ -8,7 +8,7 @@ pub mod sink;
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fs::File;
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::OnceLock;
@@ -18,6 +18,7 @@ use std::time::Duration;
 use clipper_domain::printable::printable;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::field::MakeExt as _;
+use tracing_subscriber::filter::ParseError;
 use tracing_subscriber::fmt::format;
 
 use self::sink::{JsonLines, Sink};
@@ -30,13 +31,27 @@ static SINK: OnceLock<Sink> = OnceLock::new();
 /// process.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(1);
 
+/// Why nothing can be logged.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    #[error("log.filter {0:?}: {1}")]
+    Filter(String, ParseError),
+    #[error("stderr: {0}")]
+    Stderr(io::Error),
+    #[error("logs: {0}")]
+    Writer(io::Error),
+    /// There is one already.
+    #[error("logs: {0}")]
+    Subscriber(Box<dyn std::error::Error + Send + Sync>),
+}
+
 /// Sends every event that passes the filter to stderr, from now to the end of the process.
 ///
 /// # Errors
 /// A filter that cannot be read, or a second call.
-pub fn init(config: &LogConfig) -> Result<(), String> {
+pub fn init(config: &LogConfig) -> Result<(), LogError> {
     let filter = EnvFilter::try_new(&config.filter)
-        .map_err(|error| format!("log.filter {:?}: {error}", config.filter))?;
+        .map_err(|error| LogError::Filter(config.filter.clone(), error))?;
     // Its own lines about what clients send have no limit; ours do.
     let own = "actix_http::h1::dispatcher=off";
     let filter = match own.parse() {
@@ -47,8 +62,8 @@ pub fn init(config: &LogConfig) -> Result<(), String> {
     let sink = SINK.get_or_init(|| Sink::new(config.queue_max_bytes));
     // A descriptor of its own: a write that waits must not hold the lock of `std::io::stderr`.
     let output = std::io::stderr().as_fd().try_clone_to_owned();
-    let output = File::from(output.map_err(|error| format!("stderr: {error}"))?);
-    sink.write_to(output, tell_lost).map_err(|error| format!("logs: {error}"))?;
+    let output = File::from(output.map_err(LogError::Stderr)?);
+    sink.write_to(output, tell_lost).map_err(LogError::Writer)?;
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(sink.clone())
@@ -70,7 +85,7 @@ pub fn init(config: &LogConfig) -> Result<(), String> {
             lines.json().flatten_event(true).with_writer(JsonLines(sink.clone())).try_init()
         }
     }
-    .map_err(|error| format!("logs: {error}"))?;
+    .map_err(LogError::Subscriber)?;
     log_panics();
     Ok(())
 }

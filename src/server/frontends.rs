@@ -8,6 +8,7 @@ use std::time::Duration;
 use actix::prelude::*;
 use tracing::info;
 
+use super::error::StartError;
 use super::metadata::Writer;
 use super::process;
 use super::replicas::OwnReplicas;
@@ -57,15 +58,19 @@ struct Reading {
 
 impl Frontends {
     /// The query frontend, the management frontend and the metrics port, serving.
-    pub(super) fn start(self, config: &Config, sockets: Sockets) -> Result<Vec<Frontend>, String> {
+    pub(super) fn start(
+        self,
+        config: &Config,
+        sockets: Sockets,
+    ) -> Result<Vec<Frontend>, StartError> {
         let Sockets { query, management, metrics, rpc } = sockets;
-        let addr = |socket: &TcpListener| socket.local_addr().map_err(|e| e.to_string());
+        let addr = |socket: &TcpListener| socket.local_addr().map_err(StartError::Socket);
         let (query_addr, management_addr) = (addr(&query)?, addr(&management)?);
         let (metrics_addr, rpc_addr) = (addr(&metrics)?, addr(&rpc)?);
         let acceptor = Arbiter::new().handle();
         let slice = Duration::from_micros(config.http.parse_slice_us);
-        let parsing = Parsing::new(config.http.parse_threads, slice)
-            .map_err(|error| format!("threads for parsing: {error}"))?;
+        let parsing =
+            Parsing::new(config.http.parse_threads, slice).map_err(StartError::Parsing)?;
         let reading = Reading { bodies: BodyLimits::from(&config.http), parsing };
         let serving = vec![
             self.query(config, query, &acceptor, reading.clone()),

@@ -9,6 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
+use super::error::StartError;
 use crate::config::{Config, HttpConfig};
 use crate::logging;
 
@@ -30,7 +31,7 @@ const STOP_PATIENCE: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// The hard limit does not even let the server start.
-pub(super) fn raise_open_files_limit(config: &Config) -> Result<(), String> {
+pub(super) fn raise_open_files_limit(config: &Config) -> Result<(), StartError> {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return Ok(()) };
     let raised = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
@@ -40,10 +41,7 @@ pub(super) fn raise_open_files_limit(config: &Config) -> Result<(), String> {
     let limit = if raised.is_ok() { hard } else { soft };
     let needed = files_needed(config);
     if limit < needed {
-        return Err(format!(
-            "this process may open {limit} files and needs {needed} to start, and one more for \
-             each connection: raise the limit (ulimit -n, LimitNOFILE)"
-        ));
+        return Err(StartError::OpenFiles { limit, needed });
     }
     Ok(())
 }
@@ -76,7 +74,7 @@ impl StopRequest {
     ///
     /// # Errors
     /// Signals cannot be handled.
-    pub(super) fn listen() -> Result<Self, String> {
+    pub(super) fn listen() -> Result<Self, StartError> {
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
         let signals: Vec<Signal> = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]
             .into_iter()
@@ -87,7 +85,6 @@ impl StopRequest {
         let (ready, is_ready) = std::sync::mpsc::channel();
         let begun = Arc::clone(&has_begun);
         let thread = std::thread::Builder::new().name("signals".to_owned()).stack_size(256 << 10);
-        let failed = |error: std::io::Error| format!("cannot handle signals: {error}");
         thread
             .spawn(move || {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -102,10 +99,10 @@ impl StopRequest {
                     let _ = ready.send(Err(error));
                 }
             })
-            .map_err(failed)?;
+            .map_err(StartError::Signals)?;
         match is_ready.recv() {
-            Ok(result) => result.map_err(failed)?,
-            Err(_) => return Err("cannot handle signals".to_owned()),
+            Ok(result) => result.map_err(StartError::Signals)?,
+            Err(error) => return Err(StartError::Signals(std::io::Error::other(error))),
         }
         Ok(Self { asked, has_begun })
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use actix::prelude::*;
 use tracing::error;
 
+use super::error::StartError;
 use crate::actors::plane::data_plane::DataPlane;
 use crate::actors::pool::container_pool::ContainerPool;
 use crate::actors::pool::list::ContainerList;
@@ -24,7 +25,7 @@ pub(super) struct Sockets {
 }
 
 impl Sockets {
-    pub(super) fn bind(config: &Config) -> Result<Self, String> {
+    pub(super) fn bind(config: &Config) -> Result<Self, StartError> {
         let backlog = i32::try_from(config.http.backlog).unwrap_or(i32::MAX);
         let http = |key: &str, addr| listen(key, addr, backlog);
         let rpc = config.rpc.addr.strip_prefix("tcp://").unwrap_or(&config.rpc.addr);
@@ -33,7 +34,7 @@ impl Sockets {
             .to_socket_addrs()
             .ok()
             .and_then(|mut addrs| addrs.next())
-            .ok_or_else(|| format!("rpc.addr: {} is no address", config.rpc.addr))?;
+            .ok_or_else(|| StartError::RpcAddress(config.rpc.addr.clone()))?;
         Ok(Self {
             query: http("http.query_addr", config.http.query_addr)?,
             management: http("http.management_addr", config.http.management_addr)?,
@@ -43,8 +44,8 @@ impl Sockets {
     }
 
     /// Where containers on this machine connect.
-    pub(super) fn rpc_addr(&self) -> Result<SocketAddr, String> {
-        let mut addr = self.rpc.local_addr().map_err(|e| e.to_string())?;
+    pub(super) fn rpc_addr(&self) -> Result<SocketAddr, StartError> {
+        let mut addr = self.rpc.local_addr().map_err(StartError::Socket)?;
         if addr.ip().is_unspecified() {
             addr.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
         }
@@ -57,11 +58,11 @@ impl Sockets {
         plane: &DataPlane,
         list: &ContainerList,
         pool: &Kept<ContainerPool>,
-    ) -> Result<(), String> {
-        let socket = self.rpc.try_clone().map_err(|e| e.to_string())?;
+    ) -> Result<(), StartError> {
+        let socket = self.rpc.try_clone().map_err(StartError::Socket)?;
         let (query, management) = (self.query.local_addr(), self.management.local_addr());
         let (query, management) =
-            (query.map_err(|e| e.to_string())?, management.map_err(|e| e.to_string())?);
+            (query.map_err(StartError::Socket)?, management.map_err(StartError::Socket)?);
         let parts = listener::Parts {
             config: plane.rpc.clone(),
             metrics: Arc::clone(&plane.metrics),
@@ -88,7 +89,7 @@ impl Sockets {
     }
 }
 
-fn listen(key: &str, addr: SocketAddr, backlog: i32) -> Result<TcpListener, String> {
+fn listen(key: &str, addr: SocketAddr, backlog: i32) -> Result<TcpListener, StartError> {
     let bind = || {
         let domain = socket2::Domain::for_address(addr);
         let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None)?;
@@ -98,5 +99,5 @@ fn listen(key: &str, addr: SocketAddr, backlog: i32) -> Result<TcpListener, Stri
         socket.set_nonblocking(true)?;
         Ok::<TcpListener, std::io::Error>(socket.into())
     };
-    bind().map_err(|error| format!("{key}: cannot listen on {addr}: {error}"))
+    bind().map_err(|error| StartError::Listen { key: key.to_owned(), addr, error })
 }

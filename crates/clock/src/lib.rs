@@ -9,7 +9,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub use backoff::Backoff;
 pub use tokio::time::Instant;
 
-/// Monotonic now.
 #[must_use]
 #[allow(clippy::disallowed_methods, reason = "this is the one place")]
 pub fn now() -> Instant {

@@ -18,7 +18,6 @@ use super::{lifeline, processes};
 /// What to run and how to end it.
 #[derive(Debug, Clone)]
 pub struct ExecOptions {
-    /// Program and arguments.
     pub command: Vec<OsString>,
     /// Time between SIGTERM and SIGKILL to the group.
     pub grace: Duration,

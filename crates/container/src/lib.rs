@@ -8,6 +8,7 @@
 //! Architecture invariant: nothing in here knows the server's actors; a container started by hand
 //! on another machine runs the same code as a supervised child.
 
+mod batch_model;
 pub mod exec;
 pub mod lifeline;
 pub mod noop;
@@ -15,28 +16,5 @@ pub mod processes;
 pub mod python;
 pub mod session;
 
-use bytes::Bytes;
-
+pub use batch_model::{BatchModel, ModelOutput, error_output};
 pub use session::{ContainerOptions, RuntimeError, run, run_until};
-
-use clipper_domain::InputType;
-
-/// What a model makes of one input: a text, or why it has none.
-pub type ModelOutput = Result<String, String>;
-
-/// A model as a container sees it: a batch of inputs in, one output per input out.
-pub trait BatchModel {
-    /// What the inputs are made of; announced to the server when the container registers.
-    fn input_type(&self) -> InputType;
-
-    /// Answers `inputs`, in their wire form, with one output each, in the same order.
-    ///
-    /// An input that cannot be predicted gets an error; it never spoils its neighbours.
-    fn predict(&mut self, inputs: &[Bytes]) -> Vec<ModelOutput>;
-}
-
-/// An error as an output, for a server that takes no errors: a JSON object with the key `error`.
-#[must_use]
-pub fn error_output(why: &str) -> String {
-    serde_json::json!({ "error": why }).to_string()
-}

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{BatchModel, ModelOutput};
+use super::batch_model::{BatchModel, ModelOutput};
 use clipper_clock as clock;
 use clipper_domain::InputType;
 

@@ -20,7 +20,6 @@ const KILL_PAUSE: Duration = Duration::from_millis(10);
 /// A process as the table shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Process {
-    /// Its number.
     pub pid: Pid,
     /// That of its parent.
     pub parent: Pid,

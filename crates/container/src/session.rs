@@ -12,7 +12,7 @@ use tokio::time::{sleep, sleep_until};
 use zeromq::prelude::*;
 use zeromq::{DealerSocket, Endpoint, SocketEvent, SocketOptions, ZmqError, ZmqMessage};
 
-use super::{BatchModel, ModelOutput, error_output};
+use super::batch_model::{BatchModel, ModelOutput, error_output};
 use clipper_clock::{self as clock, Backoff};
 use clipper_domain::{InputType, ModelId};
 use clipper_rpc::codec::{self, Build, DecodeError, Extensions, FromServer, NoticeLevel};

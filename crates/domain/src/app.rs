@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{AppName, InputType};
+use crate::ids::AppName;
+use crate::tensor::InputType;
 
 /// Longest default output, bytes: each answer without a model's output carries it.
 pub const DEFAULT_OUTPUT_MAX_BYTES: usize = 64 << 10;
@@ -51,11 +52,15 @@ impl LatencySlo {
     }
 }
 
+/// A number that is no latency objective.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("latency_slo_micros must be 1 to {max}, not {0}", max = i32::MAX)]
+pub struct InvalidSlo(i64);
+
 impl TryFrom<i64> for LatencySlo {
-    type Error = String;
-    fn try_from(micros: i64) -> Result<Self, String> {
-        Self::from_micros(micros)
-            .ok_or_else(|| format!("latency_slo_micros must be 1 to {}, not {micros}", i32::MAX))
+    type Error = InvalidSlo;
+    fn try_from(micros: i64) -> Result<Self, InvalidSlo> {
+        Self::from_micros(micros).ok_or(InvalidSlo(micros))
     }
 }
 
@@ -72,15 +77,18 @@ pub enum OnModelError {
     /// The default output, with the error as its explanation.
     #[default]
     Default,
-    /// The error.
     Error,
 }
+
+/// A text that is no [`OnModelError`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("on_model_error must be 'default' or 'error', not '{0}'")]
+pub struct UnknownOnModelError(String);
 
 impl OnModelError {
     /// Its names, as users write them.
     pub const NAMES: &'static [&'static str] = &["default", "error"];
 
-    /// Its name.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -92,12 +100,12 @@ impl OnModelError {
     /// Reads a name.
     ///
     /// # Errors
-    /// A sentence with the names there are.
-    pub fn parse(name: &str) -> Result<Self, String> {
+    /// It is none of these names.
+    pub fn parse(name: &str) -> Result<Self, UnknownOnModelError> {
         match name {
             "default" => Ok(Self::Default),
             "error" => Ok(Self::Error),
-            other => Err(format!("on_model_error must be 'default' or 'error', not '{other}'")),
+            other => Err(UnknownOnModelError(other.to_owned())),
         }
     }
 
@@ -176,7 +184,6 @@ impl From<Weight> for i64 {
 /// The definition of one application.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AppSpec {
-    /// Its name.
     pub name: AppName,
     /// What its inputs are made of.
     pub input_type: InputType,
@@ -229,11 +236,9 @@ pub(crate) fn is_cached(cache: &bool) -> bool {
 /// change, because models and clients rely on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AppUpdate {
-    /// Which application.
     pub name: AppName,
     /// The output sent when no model answers in time.
     pub default_output: Option<String>,
-    /// The objective.
     pub latency_slo: Option<LatencySlo>,
     /// What its callers get for a query that the model answers with an error.
     pub on_model_error: Option<OnModelError>,

@@ -5,15 +5,15 @@
 
 use std::fmt;
 
-use super::{
-    AppName, AppSpec, AppUpdate, DEFAULT_POLICY, Deployment, InputType, ModelId, ModelName,
-    ModelSpec, PolicySpec,
-};
+use crate::app::{AppSpec, AppUpdate, DEFAULT_POLICY, PolicySpec};
+use crate::deployment::Deployment;
+use crate::ids::{AppName, ModelId, ModelName};
+use crate::model::ModelSpec;
+use crate::tensor::InputType;
 
 /// A change a user asks for. Imperative; what came of it is an event of the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
-    /// Register an application.
     AddApp(AppSpec),
     /// Change an application's definition.
     UpdateApp(AppUpdate),
@@ -33,14 +33,11 @@ pub enum Command {
     DeleteUnqueriedModel(ModelId),
     /// Link an application to exactly one model; under a policy that chooses, to some.
     AddModelLinks {
-        /// The application.
         app: AppName,
         /// The models.
         models: Vec<ModelName>,
     },
-    /// Remove links.
     DeleteModelLinks {
-        /// The application.
         app: AppName,
         /// The models; may be empty.
         models: Vec<ModelName>,
@@ -116,9 +113,7 @@ pub enum CommandError {
          '{model_type}', is not compatible."
     )]
     IncompatibleVersion {
-        /// The model.
         model: ModelName,
-        /// The linked application.
         app: AppName,
         /// What the application takes.
         app_type: InputType,
@@ -146,7 +141,6 @@ pub enum CommandError {
          queries it: without it, it gets its default output", .id.name, .id.version
     )]
     VersionQueried {
-        /// The version.
         id: ModelId,
         /// An application that queries it.
         app: AppName,
@@ -159,7 +153,6 @@ pub enum CommandError {
         if .others.len() == 1 { "that" } else { "those" }
     )]
     ModelOfOthers {
-        /// The model.
         model: ModelName,
         /// The application that it was to be deployed for.
         app: AppName,
@@ -171,12 +164,7 @@ pub enum CommandError {
         "Application '{app}' does not query model '{model}' yet: there is nothing to stay with \
          until the new version is made current"
     )]
-    NothingToStayWith {
-        /// The application.
-        app: AppName,
-        /// The model.
-        model: ModelName,
-    },
+    NothingToStayWith { app: AppName, model: ModelName },
     /// A link to an unknown application.
     #[error("No app with name '{0}' exists.")]
     LinkUnknownApp(AppName),
@@ -193,16 +181,10 @@ pub enum CommandError {
     LinkCount(usize),
     /// The application is linked to this very model.
     #[error("The model with name '{model}' is already linked to '{app}'")]
-    AlreadyLinked {
-        /// The application.
-        app: AppName,
-        /// The model.
-        model: ModelName,
-    },
+    AlreadyLinked { app: AppName, model: ModelName },
     /// The application is linked to another model.
     #[error("A model with name {linked} is already linked to '{app}'.")]
     LinkedElsewhere {
-        /// The application.
         app: AppName,
         /// The model it is linked to.
         linked: ModelName,
@@ -213,7 +195,6 @@ pub enum CommandError {
          link to has input_type '{app_type}'."
     )]
     LinkIncompatible {
-        /// The model.
         model: ModelName,
         /// What the model takes.
         model_type: InputType,
@@ -259,12 +240,7 @@ pub enum CommandError {
     UnlinkUnknownApp(AppName),
     /// `delete_model_links` of a link that is not there.
     #[error("Cannot remove nonexistent link between app {app} and model {model}")]
-    UnlinkUnknown {
-        /// The application.
-        app: AppName,
-        /// The model.
-        model: ModelName,
-    },
+    UnlinkUnknown { app: AppName, model: ModelName },
 }
 
 /// Names for a sentence, in quotes.
@@ -275,7 +251,7 @@ fn quoted(names: &[AppName]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ModelVersion;
+    use crate::ids::ModelVersion;
 
     #[test]
     fn line_26_a_command_in_a_log_is_words_and_not_a_debug_print() {

@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{AppName, AppSpec, AppUpdate, ModelSpec};
+use crate::app::{AppSpec, AppUpdate};
+use crate::ids::AppName;
+use crate::model::ModelSpec;
 
 /// What computes an ONNX model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -49,9 +51,7 @@ impl OnnxEngine {
 pub enum Runtime {
     /// An ONNX file, by this binary.
     Onnx {
-        /// The model file.
         path: String,
-        /// What computes it.
         #[serde(default, skip_serializing_if = "OnnxEngine::is_auto")]
         engine: OnnxEngine,
         /// ONNX Runtime's library; none = looked for.
@@ -61,18 +61,13 @@ pub enum Runtime {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         threads: Option<u32>,
     },
-    /// A Python function.
     Python {
         /// `FILE.py:function`.
         function: String,
-        /// The interpreter.
         python: String,
     },
     /// Anything that speaks the protocol.
-    Command {
-        /// Program and arguments.
-        command: Vec<String>,
-    },
+    Command { command: Vec<String> },
 }
 
 impl Runtime {
@@ -102,16 +97,13 @@ impl Runtime {
 pub struct Replicas {
     /// What each of them is.
     pub runtime: Runtime,
-    /// How many.
     pub count: u32,
 }
 
 /// A model version with its replicas, linked to an application.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Deployment {
-    /// The version.
     pub model: ModelSpec,
-    /// Its replicas.
     pub replicas: Replicas,
     /// The application that queries it.
     pub app: AppName,

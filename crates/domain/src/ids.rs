@@ -11,7 +11,6 @@ pub const NAME_MAX_BYTES: usize = 256;
 /// Why a text cannot be a name: it would break a Redis key (`,` `:`), a URL (`/`), or a log line.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidName {
-    /// Nothing there.
     #[error("it is empty")]
     Empty,
     /// More than [`NAME_MAX_BYTES`] bytes.
@@ -23,7 +22,6 @@ pub enum InvalidName {
     /// `/`, the separator of URLs; also `.` and `..`, which URL normalisation removes.
     #[error("it contains '/' or is '.' or '..', which a URL path cannot carry")]
     UrlSeparator,
-    /// A control character.
     #[error("it contains a control character")]
     Control,
 }
@@ -124,9 +122,7 @@ checked_name!(
 /// One version of one model; shown as `name:version`, its Redis key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ModelId {
-    /// The model's name.
     pub name: ModelName,
-    /// The version.
     pub version: ModelVersion,
 }
 

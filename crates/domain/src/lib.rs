@@ -9,8 +9,10 @@
 //!
 //! Text from outside becomes one of these types at the edge and is never a raw string afterwards.
 
+pub mod admin;
 pub mod app;
 pub mod command;
+pub mod deploy_model;
 pub mod deployment;
 pub mod ids;
 pub mod line_limit;

@@ -30,20 +30,19 @@ const OTHERS: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 pub struct LeftOut {
     /// Why the lines would have been written.
     pub cause: &'static str,
-    /// How many.
     pub lines: u64,
     /// From how many addresses, at least.
     pub addresses: usize,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
-struct Count {
+struct LinesOf {
     window: u64,
     written: u32,
     left_out: u64,
 }
 
-impl Count {
+impl LinesOf {
     fn enter(&mut self, window: u64) {
         if self.window != window {
             self.window = window;
@@ -56,8 +55,8 @@ impl Count {
 #[derive(Debug)]
 pub struct LineLimiter {
     limits: LineLimits,
-    sources: HashMap<(&'static str, IpAddr), Count>,
-    causes: HashMap<&'static str, Count>,
+    sources: HashMap<(&'static str, IpAddr), LinesOf>,
+    causes: HashMap<&'static str, LinesOf>,
 }
 
 impl LineLimiter {

@@ -4,7 +4,8 @@ use std::num::NonZeroU32;
 
 use serde::{Deserialize, Serialize};
 
-use super::{InputType, Label, ModelId};
+use crate::ids::{Label, ModelId};
+use crate::tensor::InputType;
 
 /// How many queries one message to a replica may carry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,11 +29,15 @@ impl BatchSize {
     }
 }
 
+/// A number that is no batch size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("batch size must be positive or -1, not {0}")]
+pub struct InvalidBatchSize(i64);
+
 impl TryFrom<i64> for BatchSize {
-    type Error = String;
-    fn try_from(number: i64) -> Result<Self, String> {
-        Self::from_number(number)
-            .ok_or_else(|| format!("batch size must be positive or -1, not {number}"))
+    type Error = InvalidBatchSize;
+    fn try_from(number: i64) -> Result<Self, InvalidBatchSize> {
+        Self::from_number(number).ok_or(InvalidBatchSize(number))
     }
 }
 
@@ -48,7 +53,6 @@ impl From<BatchSize> for i64 {
 /// The definition of one model version.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelSpec {
-    /// Name and version.
     pub id: ModelId,
     /// What its inputs are made of.
     pub input_type: InputType,

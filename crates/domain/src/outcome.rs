@@ -3,7 +3,6 @@
 /// How a query ended, as a label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Outcome {
-    /// A model's output.
     Prediction,
     /// The default output: no connected replica.
     NoReplica,

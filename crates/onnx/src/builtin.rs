@@ -10,10 +10,11 @@ use rten_onnx::onnx::{
 use rten_tensor::prelude::*;
 
 use crate::engine::Engine;
+use crate::engine_error::{EngineError, guarded};
+use crate::error::OnnxError;
 use crate::file::{BatchAxis, InputLayout, ModelFile};
-use crate::library::guarded;
 use crate::tensor::{Element, Elements, Output, Tensor};
-use crate::{OnnxError, vetted};
+use crate::vetted;
 
 /// A model in rten.
 pub(crate) struct Builtin {
@@ -41,7 +42,7 @@ impl Builtin {
         }
         let element = output_element(&model).ok_or_else(|| refuse("it is no tensor".to_owned()))?;
         let loaded = guarded(|| load(&model, &path));
-        let model = loaded.map_err(refuse)?;
+        let model = loaded.map_err(|error| refuse(error.to_string()))?;
         let ids = (model.find_node(&layout.name), model.find_node(output));
         let (Some(input), Some(output)) = ids else {
             return Err(refuse("it does not depend on the model's input".to_owned()));
@@ -159,17 +160,17 @@ fn output_element(model: &ModelProto) -> Option<Element> {
     Element::of_onnx(output.r#type.as_ref()?.tensor_type.as_ref()?.elem_type?.0)
 }
 
-fn load(model: &ModelProto, path: &Path) -> Result<Model, String> {
+fn load(model: &ModelProto, path: &Path) -> Result<Model, EngineError> {
     let mut options = ModelOptions::with_ops(vetted::registry());
     options.prepack_weights(true);
     for location in external_files(model) {
         let file = beside(path, &location)?;
-        let bytes = std::fs::read(&file)
-            .map_err(|error| format!("cannot read {}: {error}", file.display()))?;
+        let bytes =
+            std::fs::read(&file).map_err(|source| EngineError::Constants { path: file, source })?;
         options.external_data(&location, bytes);
     }
-    let bytes = model.write_buf().map_err(|error| error.to_string())?;
-    options.load(bytes).map_err(|error| error.to_string())
+    let bytes = model.write_buf().map_err(EngineError::library)?;
+    options.load(bytes).map_err(EngineError::library)
 }
 
 /// The files beside the model in which exporters keep large constants.
@@ -183,46 +184,46 @@ fn external_files(model: &ModelProto) -> Vec<String> {
     files
 }
 
-fn beside(model: &Path, location: &str) -> Result<std::path::PathBuf, String> {
+fn beside(model: &Path, location: &str) -> Result<std::path::PathBuf, EngineError> {
     let inside = Path::new(location).components().all(|part| matches!(part, Component::Normal(_)));
     if !inside {
-        return Err(format!("its constants are in '{location}', which is not beside the model"));
+        return Err(EngineError::ConstantsElsewhere(location.to_owned()));
     }
     Ok(model.parent().unwrap_or(Path::new("")).join(location))
 }
 
 impl Engine for Builtin {
-    fn run(&mut self, input: Tensor) -> Result<Output, String> {
+    fn run(&mut self, input: Tensor) -> Result<Output, EngineError> {
         let input = value(input)?;
         guarded(|| {
             let options = RunOptions::default().with_thread_pool(Some(Arc::clone(&self.pool)));
             let inputs = vec![(self.input, input.into())];
             let outputs = self.model.run_n::<1>(inputs, [self.output], Some(options));
-            let [output] = outputs.map_err(|error| error.to_string())?;
+            let [output] = outputs.map_err(EngineError::library)?;
             read(&output, self.element)
         })
     }
 }
 
-fn value(tensor: Tensor) -> Result<Value, String> {
+fn value(tensor: Tensor) -> Result<Value, EngineError> {
     let Tensor { shape, elements } = tensor;
     match elements {
-        Elements::F32(values) => Value::from_shape(&shape, values).map_err(|e| e.to_string()),
-        Elements::I32(values) => Value::from_shape(&shape, values).map_err(|e| e.to_string()),
+        Elements::F32(values) => Value::from_shape(&shape, values).map_err(EngineError::library),
+        Elements::I32(values) => Value::from_shape(&shape, values).map_err(EngineError::library),
         Elements::I64(values) => {
             let narrow: Result<Vec<i32>, _> = values.into_iter().map(i32::try_from).collect();
-            let narrow = narrow.map_err(|_| "the input has integers of more than 32 bits")?;
-            Value::from_shape(&shape, narrow).map_err(|e| e.to_string())
+            let narrow = narrow.map_err(|_| EngineError::WideIntegers)?;
+            Value::from_shape(&shape, narrow).map_err(EngineError::library)
         }
         Elements::Bool(values) => {
             let flags: Vec<i32> = values.into_iter().map(i32::from).collect();
-            Value::from_shape(&shape, flags).map_err(|e| e.to_string())
+            Value::from_shape(&shape, flags).map_err(EngineError::library)
         }
-        _ => Err("the built-in engine takes no such elements".to_owned()),
+        _ => Err(EngineError::Elements),
     }
 }
 
-fn read(output: &Value, element: Element) -> Result<Output, String> {
+fn read(output: &Value, element: Element) -> Result<Output, EngineError> {
     let (shape, elements) = match (output, element) {
         (Value::FloatTensor(tensor), Element::F32) => {
             (tensor.shape().to_vec(), Elements::F32(tensor.to_vec()))
@@ -238,7 +239,7 @@ fn read(output: &Value, element: Element) -> Result<Output, String> {
             let flags = tensor.iter().map(|int| *int != 0).collect();
             (tensor.shape().to_vec(), Elements::Bool(flags))
         }
-        _ => return Err("the output has another type than the model declares".to_owned()),
+        _ => return Err(EngineError::OtherType),
     };
     Ok(Output::Tensor(Tensor { shape, elements }))
 }

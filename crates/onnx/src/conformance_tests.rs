@@ -54,7 +54,7 @@ fn outcome(folder: &Path) -> Result<&'static str, String> {
     }
     let options = ModelOptions::with_ops(vetted::registry());
     let bytes = model.write_buf().unwrap();
-    let Ok(loaded) = guarded(|| options.load(bytes).map_err(|e| e.to_string())) else {
+    let Ok(loaded) = guarded(|| options.load(bytes).map_err(EngineError::library)) else {
         return Ok("fails");
     };
     let mut inputs = Vec::new();
@@ -71,7 +71,7 @@ fn outcome(folder: &Path) -> Result<&'static str, String> {
         inputs.push((id, value.into()));
     }
     let id = loaded.find_node(&output).unwrap();
-    let ran = guarded(|| loaded.run_n::<1>(inputs, [id], None).map_err(|e| e.to_string()));
+    let ran = guarded(|| loaded.run_n::<1>(inputs, [id], None).map_err(EngineError::library));
     let Ok([got]) = ran else { return Ok("fails") };
     let expected = tensor(&folder.join("output.pb"));
     let (shape, got) = match &got {

@@ -13,7 +13,6 @@ pub enum OnnxError {
     /// The file cannot be read.
     #[error("cannot read {}: {source}", path.display())]
     Read {
-        /// The model file.
         path: PathBuf,
         /// What the system says.
         source: std::io::Error,
@@ -21,7 +20,6 @@ pub enum OnnxError {
     /// The file is no ONNX model, or is damaged.
     #[error("{} is not a valid ONNX model: {reason}", path.display())]
     Parse {
-        /// The model file.
         path: PathBuf,
         /// What the parser says.
         reason: String,
@@ -29,7 +27,6 @@ pub enum OnnxError {
     /// The model's input is not one dense tensor of known width.
     #[error("unsupported model input: {0}")]
     Input(String),
-    /// No such output.
     #[error("the model has no output '{wanted}'; it has: {available}")]
     Output {
         /// The name asked for.
@@ -40,7 +37,6 @@ pub enum OnnxError {
     /// The built-in engine would not compute what the reference engine does.
     #[error("the built-in engine cannot compute the output '{output}': {why}. {WAY_OUT}")]
     Unsupported {
-        /// The chosen output.
         output: String,
         /// Operators, or what about them.
         why: String,
@@ -53,7 +49,6 @@ pub enum OnnxError {
     Plan {
         /// What was to run it.
         engine: String,
-        /// What it says.
         why: String,
     },
 }

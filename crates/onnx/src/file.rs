@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clipper_domain::InputType;
 use rten_onnx::onnx::{GraphProto, ModelProto, ValueInfoProto};
 
-use crate::OnnxError;
+use crate::error::OnnxError;
 use crate::tensor::Element;
 
 /// Longest input that is accepted, elements: a file that claims more is damaged or hostile.
@@ -20,7 +20,6 @@ pub(crate) struct ModelFile {
 /// What one input of the model looks like.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct InputLayout {
-    /// The input's name.
     pub(crate) name: String,
     pub(crate) element: Element,
     pub(crate) batch: BatchAxis,

@@ -1,7 +1,7 @@
 //! ONNX models in the box: one dense input, outputs as JSON text, computed by ONNX Runtime or by
 //! the engine in the binary.
 //!
-//! [`OnnxModel`] reads the file (`file`), opens an engine (`engine`) and finds out by trying how
+//! [`OnnxModel`] reads the file (`file`), opens an engine (`open`) and finds out by trying how
 //! many rows may share a tensor (`model`). There are two engines: `ort_engine` loads ONNX Runtime's
 //! shared library, which `library` looks for when the process starts; `builtin` needs nothing and
 //! computes what `vetted` lets through.
@@ -11,10 +11,12 @@
 
 mod builtin;
 mod engine;
+mod engine_error;
 mod error;
 mod file;
 mod library;
 mod model;
+mod open;
 mod ort_engine;
 mod output;
 mod tensor;

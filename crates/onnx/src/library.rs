@@ -10,6 +10,8 @@ use std::sync::OnceLock;
 
 use ort::environment::Environment;
 
+use crate::engine_error::{EngineError, guarded};
+
 /// Names a library, as the `ort` crate and others understand it.
 const VARIABLE: &str = "ORT_DYLIB_PATH";
 
@@ -26,7 +28,6 @@ pub enum LibraryError {
     /// The file that was named cannot be used.
     #[error("cannot use ONNX Runtime's library {}: {why}", path.display())]
     Unusable {
-        /// The library.
         path: PathBuf,
         /// What the loader says.
         why: String,
@@ -40,14 +41,14 @@ fn listed(places: &[PathBuf]) -> String {
 
 /// Where to look, in this order.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Places {
+pub(crate) struct LibraryPlaces {
     /// Files that somebody named.
     named: Option<PathBuf>,
     /// Folders that may hold the library.
     folders: Vec<PathBuf>,
 }
 
-impl Places {
+impl LibraryPlaces {
     /// Those of this process.
     pub(crate) fn here(setting: Option<PathBuf>) -> Self {
         let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
@@ -156,7 +157,7 @@ fn version_in(name: &str) -> Option<Vec<u32>> {
 }
 
 /// ONNX Runtime, ready for sessions.
-pub(crate) struct Loaded {
+pub(crate) struct LoadedLibrary {
     pub(crate) environment: Environment,
     pub(crate) version: String,
     pub(crate) path: PathBuf,
@@ -166,9 +167,12 @@ pub(crate) struct Loaded {
 static LOADED: OnceLock<(Environment, PathBuf)> = OnceLock::new();
 
 /// Loads the library from the first place that has a usable one; none where there is none.
-pub(crate) fn load(places: &Places) -> Result<Option<Loaded>, LibraryError> {
+pub(crate) fn load(places: &LibraryPlaces) -> Result<Option<LoadedLibrary>, LibraryError> {
     if let Some(path) = &places.named {
-        let unusable = |why| LibraryError::Unusable { path: path.clone(), why };
+        let unusable = |error: EngineError| LibraryError::Unusable {
+            path: path.clone(),
+            why: error.to_string(),
+        };
         return load_file(path).map(Some).map_err(unusable);
     }
     for path in places.found() {
@@ -181,11 +185,11 @@ pub(crate) fn load(places: &Places) -> Result<Option<Loaded>, LibraryError> {
 }
 
 /// As [`load`], where there has to be one.
-pub(crate) fn require(places: &Places) -> Result<Loaded, LibraryError> {
+pub(crate) fn require(places: &LibraryPlaces) -> Result<LoadedLibrary, LibraryError> {
     load(places)?.ok_or_else(|| LibraryError::NotFound(places.folders.clone()))
 }
 
-fn load_file(path: &Path) -> Result<Loaded, String> {
+fn load_file(path: &Path) -> Result<LoadedLibrary, EngineError> {
     let (environment, path) = if let Some(loaded) = LOADED.get() {
         loaded.clone()
     } else {
@@ -193,20 +197,14 @@ fn load_file(path: &Path) -> Result<Loaded, String> {
         LOADED.get_or_init(|| (environment, path.to_owned())).clone()
     };
     let version = version_of(&path);
-    Ok(Loaded { environment, version, path })
+    Ok(LoadedLibrary { environment, version, path })
 }
 
-fn open_environment(path: &Path) -> Result<Environment, String> {
+fn open_environment(path: &Path) -> Result<Environment, EngineError> {
     // The loader takes a bare name for one to be searched for.
-    let path = path.canonicalize().map_err(|error| error.to_string())?;
-    let builder = ort::init_from(&path).map_err(|error| error.to_string())?;
-    builder.with_telemetry(false).build().map_err(|error| error.to_string())
-}
-
-/// The `ort` crate panics on libraries that lack what it expects.
-pub(crate) fn guarded<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work))
-        .unwrap_or_else(|_| Err("it failed inside".to_owned()))
+    let path = path.canonicalize().map_err(EngineError::library)?;
+    let builder = ort::init_from(&path).map_err(EngineError::library)?;
+    builder.with_telemetry(false).build().map_err(EngineError::library)
 }
 
 /// By the file's name, which is that of the release; else by the branch that it was built from.
@@ -260,11 +258,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("libonnxruntime.so");
         std::fs::write(&file, "no library").unwrap();
-        let places = Places { named: Some(file), folders: vec![folder.path().to_owned()] };
+        let places = LibraryPlaces { named: Some(file), folders: vec![folder.path().to_owned()] };
         let error = load(&places).err().unwrap().to_string();
         assert!(error.contains("cannot use ONNX Runtime's library"), "{error}");
         // One that was merely found is passed over.
-        let places = Places { named: None, ..places };
+        let places = LibraryPlaces { named: None, ..places };
         assert!(load(&places).unwrap().is_none());
         let error = require(&places).err().unwrap().to_string();
         assert!(error.contains("pip install onnxruntime"), "{error}");

@@ -6,9 +6,11 @@ use bytes::Bytes;
 use clipper_container::{BatchModel, ModelOutput};
 use clipper_domain::InputType;
 
-use crate::OnnxError;
-use crate::engine::{self, Engine, EngineInfo, EngineOptions};
+use crate::engine::{Engine, EngineInfo, EngineOptions};
+use crate::engine_error::EngineError;
+use crate::error::OnnxError;
 use crate::file::{BatchAxis, InputLayout, ModelFile, choose_input_type};
+use crate::open::open;
 use crate::output::{render_rows, render_whole};
 use crate::tensor::{Element, Elements, Output, Tensor};
 
@@ -23,12 +25,12 @@ pub struct OnnxModel {
     layout: InputLayout,
     input_type: InputType,
     output_name: String,
-    rows: Rows,
+    rows: RowsPerRun,
 }
 
 /// How many rows a run takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Rows {
+enum RowsPerRun {
     Any,
     Exactly(usize),
 }
@@ -52,11 +54,11 @@ impl OnnxModel {
         let layout = file.layout()?;
         let input_type = choose_input_type(input_type, layout.element)?;
         let mixes_rows = file.mixes_rows();
-        let (engine, info) = engine::open(file, &layout, &output_name, options)?;
-        let rows = Rows::Exactly(1);
+        let (engine, info) = open(file, &layout, &output_name, options)?;
+        let rows = RowsPerRun::Exactly(1);
         let mut loaded = Self { engine, info, layout, input_type, output_name, rows };
         let rows = loaded.find_rows(mixes_rows);
-        loaded.rows = rows.map_err(|why| loaded.refusal(why))?;
+        loaded.rows = rows.map_err(|why| loaded.refusal(&why))?;
         Ok(loaded)
     }
 
@@ -66,7 +68,6 @@ impl OnnxModel {
         &self.output_name
     }
 
-    /// What computes it.
     #[must_use]
     pub fn engine(&self) -> &EngineInfo {
         &self.info
@@ -78,7 +79,8 @@ impl OnnxModel {
         self.layout.width()
     }
 
-    fn refusal(&self, why: String) -> OnnxError {
+    fn refusal(&self, why: &EngineError) -> OnnxError {
+        let why = why.to_string();
         match &self.info {
             EngineInfo::Builtin => OnnxError::Unsupported { output: self.output_name.clone(), why },
             info @ EngineInfo::Ort { .. } => OnnxError::Plan { engine: info.to_string(), why },
@@ -87,7 +89,7 @@ impl OnnxModel {
 
     /// Finds out how many rows may share a tensor: any number, if a row's outputs are the same
     /// alone and beside another one.
-    fn find_rows(&mut self, mixes_rows: bool) -> Result<Rows, String> {
+    fn find_rows(&mut self, mixes_rows: bool) -> Result<RowsPerRun, EngineError> {
         if let BatchAxis::Fixed(rows @ 2..) = self.layout.batch {
             return self.check_fixed(rows, mixes_rows);
         }
@@ -98,7 +100,7 @@ impl OnnxModel {
             self.run(&[&zeros], 1)
         })?;
         if self.layout.batch != BatchAxis::Open || mixes_rows {
-            return Ok(Rows::Exactly(1));
+            return Ok(RowsPerRun::Exactly(1));
         }
         let independent = self.run(&[&other], 1).is_ok_and(|other_alone| {
             // Exports with a batch of one baked into them fail here; those run row by row.
@@ -106,23 +108,20 @@ impl OnnxModel {
                 row_equals(&both, 0, &alone, 0) && row_equals(&both, 1, &other_alone, 0)
             })
         });
-        Ok(if independent { Rows::Any } else { Rows::Exactly(1) })
+        Ok(if independent { RowsPerRun::Any } else { RowsPerRun::Exactly(1) })
     }
 
     /// A batch of fixed size is filled up with zeros, which must not show in anybody's output.
-    fn check_fixed(&mut self, rows: usize, mixes_rows: bool) -> Result<Rows, String> {
+    fn check_fixed(&mut self, rows: usize, mixes_rows: bool) -> Result<RowsPerRun, EngineError> {
         let [one, other] = [0, 1].map(|row| probe_row(self.input_type, self.layout.width(), row));
         let zeros = probe_row(self.input_type, self.layout.width(), ZEROS);
         self.run(&[&zeros], rows)?;
         let beside_zeros = self.run(&[&one], rows)?;
         let beside_other = self.run(&[&one, &other], rows)?;
         if mixes_rows || !row_equals(&beside_zeros, 0, &beside_other, 0) {
-            return Err(format!(
-                "it takes {rows} rows at once, and what it gives for one depends on the others: \
-                 export it with an open batch or a batch of 1"
-            ));
+            return Err(EngineError::MixesRows(rows));
         }
-        Ok(Rows::Exactly(rows))
+        Ok(RowsPerRun::Exactly(rows))
     }
 
     fn input_bytes(&self) -> usize {
@@ -137,8 +136,8 @@ impl OnnxModel {
     /// Runs rows that fit, in as many calls as the model needs, and gives each its output.
     fn predict_rows(&mut self, rows: &[&Bytes]) -> Vec<ModelOutput> {
         let (chunk, pad) = match self.rows {
-            Rows::Any => (rows.len().max(1), None),
-            Rows::Exactly(rows) => (rows, Some(rows)),
+            RowsPerRun::Any => (rows.len().max(1), None),
+            RowsPerRun::Exactly(rows) => (rows, Some(rows)),
         };
         let mut outputs = Vec::with_capacity(rows.len());
         for chunk in rows.chunks(chunk) {
@@ -146,7 +145,7 @@ impl OnnxModel {
                 Ok(texts) => outputs.extend(texts.into_iter().map(Ok)),
                 Err(why) if chunk.len() == 1 => {
                     tracing::warn!("the model failed on an input: {why}");
-                    outputs.push(Err(why));
+                    outputs.push(Err(why.to_string()));
                 }
                 // One of them is at fault, and its neighbours must not pay for it.
                 Err(_) => outputs.extend(chunk.iter().map(|row| self.answer_alone(row, pad))),
@@ -156,11 +155,12 @@ impl OnnxModel {
     }
 
     fn answer_alone(&mut self, row: &Bytes, pad: Option<usize>) -> ModelOutput {
-        let mut texts = self.answers(&[row], pad.unwrap_or(1))?;
-        texts.pop().ok_or_else(|| "the model gave no output".to_owned())
+        let texts = self.answers(&[row], pad.unwrap_or(1));
+        let text = texts.and_then(|mut texts| texts.pop().ok_or(EngineError::NoOutput));
+        text.map_err(|error| error.to_string())
     }
 
-    fn answers(&mut self, chunk: &[&Bytes], rows: usize) -> Result<Vec<String>, String> {
+    fn answers(&mut self, chunk: &[&Bytes], rows: usize) -> Result<Vec<String>, EngineError> {
         let output = self.run(chunk, rows)?;
         if rows == 1 {
             return Ok(vec![render_whole(&output)]);
@@ -169,7 +169,7 @@ impl OnnxModel {
     }
 
     /// One run of `rows` rows; those missing in `chunk` are zeros.
-    fn run(&mut self, chunk: &[&Bytes], rows: usize) -> Result<Output, String> {
+    fn run(&mut self, chunk: &[&Bytes], rows: usize) -> Result<Output, EngineError> {
         let elements = self.elements(chunk, rows)?;
         let shape = self.layout.shape(rows);
         let output = self.engine.run(Tensor { shape, elements })?;
@@ -178,16 +178,13 @@ impl OnnxModel {
             Output::Maps(maps) => (Some(maps.len()), [].as_slice()),
         };
         if rows > 1 && given != Some(rows) {
-            return Err(format!(
-                "the output '{}' has the shape {shape:?} for {rows} inputs: its first dimension \
-                 must be the batch",
-                self.output_name
-            ));
+            let (output, shape) = (self.output_name.clone(), shape.to_vec());
+            return Err(EngineError::NoBatch { output, shape, rows });
         }
         Ok(output)
     }
 
-    fn elements(&self, chunk: &[&Bytes], rows: usize) -> Result<Elements, String> {
+    fn elements(&self, chunk: &[&Bytes], rows: usize) -> Result<Elements, EngineError> {
         let element = self.layout.element;
         let missing = (rows - chunk.len().min(rows)) * self.layout.width();
         if self.input_type == InputType::Strings {
@@ -215,13 +212,13 @@ impl OnnxModel {
         })
     }
 
-    fn texts(&self, chunk: &[&Bytes], missing: usize) -> Result<Elements, String> {
+    fn texts(&self, chunk: &[&Bytes], missing: usize) -> Result<Elements, EngineError> {
         if self.layout.width() != 1 || self.layout.element != Element::Text {
-            return Err(format!("it takes {} texts at once, expected one", self.layout.width()));
+            return Err(EngineError::Texts(self.layout.width()));
         }
         let mut texts = Vec::with_capacity(chunk.len() + missing);
         for row in chunk {
-            let text = std::str::from_utf8(row).map_err(|_| "the text is not UTF-8".to_owned())?;
+            let text = std::str::from_utf8(row).map_err(|_| EngineError::NotUtf8)?;
             texts.push(text.to_owned());
         }
         texts.resize(chunk.len() + missing, String::new());

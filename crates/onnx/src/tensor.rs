@@ -126,7 +126,6 @@ pub struct Tensor {
 /// What a model gives for a batch.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Output {
-    /// An ordinary output.
     Tensor(Tensor),
     /// What `ZipMap` makes of probabilities: for each row a map from label to number.
     Maps(Vec<Vec<(String, f32)>>),

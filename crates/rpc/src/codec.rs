@@ -36,7 +36,6 @@ const ERROR_MARK: u64 = 1 << 63;
 /// What an answer may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AnswerLimits {
-    /// Most outputs.
     pub outputs_max: usize,
     /// Longest text of an error, bytes; `None` where errors were not negotiated.
     pub error_max_bytes: Option<usize>,
@@ -49,9 +48,7 @@ pub enum FromContainer {
     Heartbeat,
     /// It says what it serves.
     NewContainer {
-        /// The model.
         name: ModelName,
-        /// Its version.
         version: ModelVersion,
         /// What its inputs are made of.
         input_type: InputType,
@@ -81,7 +78,6 @@ pub enum FromServer {
     },
     /// The extensions that the server accepts of those announced.
     Extensions {
-        /// Which.
         accepted: Extensions,
         /// Longest text of an error, bytes.
         error_max_bytes: u32,
@@ -258,7 +254,6 @@ pub fn encode_predict<'a, I>(
     }
 }
 
-/// A container's heartbeat.
 #[must_use]
 pub fn encode_container_heartbeat() -> Vec<Bytes> {
     vec![Bytes::new(), number(TYPE_HEARTBEAT)]

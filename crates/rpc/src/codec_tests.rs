@@ -9,7 +9,6 @@ use crate::zmtp::{Decoder, Incoming, Limits, LimitsOf};
 use bytes::BytesMut;
 
 const MAX: usize = 100;
-/// An original container's.
 const PLAIN: AnswerLimits = AnswerLimits { outputs_max: MAX, error_max_bytes: None };
 /// After both sides have agreed on errors.
 const WITH_ERRORS: AnswerLimits = AnswerLimits { outputs_max: MAX, error_max_bytes: Some(16) };

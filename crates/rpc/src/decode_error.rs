@@ -10,19 +10,13 @@ use clipper_domain::InvalidName;
 pub enum Part {
     /// The empty first frame.
     Delimiter,
-    /// The message type.
     MessageType,
-    /// The heartbeat's kind.
     HeartbeatKind,
-    /// The message id.
     MessageId,
-    /// The request type.
     RequestType,
     /// The length of the header.
     HeaderBytes,
-    /// The header.
     Header,
-    /// The accepted extensions.
     Extensions,
     /// How serious a notice is.
     NoticeLevel,
@@ -53,27 +47,16 @@ pub enum DecodeError {
     /// A part is missing, or its frame has the wrong length.
     #[error("the message's {part} is missing or has the wrong length ({bytes:?} bytes)")]
     Malformed {
-        /// Which.
         part: Part,
         /// Length of the frame, if there is one.
         bytes: Option<usize>,
     },
     /// A number with no meaning.
     #[error("the message has the unknown {part} {value}")]
-    Unknown {
-        /// Which number.
-        part: Part,
-        /// Its value.
-        value: u64,
-    },
+    Unknown { part: Part, value: u64 },
     /// Frames that should not be there, or too few.
     #[error("a message of this kind has {expected} frames, not {found}")]
-    FrameCount {
-        /// By the table.
-        expected: usize,
-        /// What arrived.
-        found: usize,
-    },
+    FrameCount { expected: usize, found: usize },
     /// The RPC version is missing, unreadable or not [`RPC_VERSION`].
     #[error("{}; version {RPC_VERSION} is needed", VersionText(*.found))]
     RpcVersion {
@@ -93,28 +76,16 @@ pub enum DecodeError {
     InputType(String),
     /// The header counts more outputs or inputs than allowed.
     #[error("the message counts {count} items; the limit is {max}")]
-    TooMany {
-        /// By its header.
-        count: u64,
-        /// The limit.
-        max: usize,
-    },
+    TooMany { count: u64, max: usize },
     /// The header and the frames behind it differ in number.
     #[error("the header counts {count} items but {frames} frames follow it")]
-    ItemCount {
-        /// By the header.
-        count: u64,
-        /// What arrived.
-        frames: usize,
-    },
+    ItemCount { count: u64, frames: usize },
     /// The header and a frame differ in length.
     #[error("item {index} has {bytes} bytes but the header says {announced}")]
     ItemBytes {
         /// Which, from 0.
         index: usize,
-        /// By the header.
         announced: u64,
-        /// What arrived.
         bytes: usize,
     },
     /// An output is marked as an error, but its text cannot be one.
@@ -130,17 +101,11 @@ pub enum DecodeError {
 /// Why bytes cannot be the text of a model's error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ErrorTextFault {
-    /// No byte.
     #[error("is empty")]
     Empty,
     /// More bytes than the server has said that it takes.
     #[error("has {bytes} bytes; the limit is {max}")]
-    TooLong {
-        /// What arrived.
-        bytes: usize,
-        /// The limit.
-        max: usize,
-    },
+    TooLong { bytes: usize, max: usize },
     /// Not text.
     #[error("is not UTF-8")]
     NotText,

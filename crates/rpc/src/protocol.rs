@@ -97,7 +97,6 @@ impl Build {
         (fits && text.iter().all(u8::is_ascii_graphic)).then(|| Self(Bytes::copy_from_slice(text)))
     }
 
-    /// Its text.
     #[must_use]
     pub fn as_bytes(&self) -> &Bytes {
         &self.0

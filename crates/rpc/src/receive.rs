@@ -30,7 +30,6 @@ pub struct ReceiveLimits {
 /// Whether a connection may read on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// Yes.
     Granted,
     /// Not now: ask again later.
     Wait,

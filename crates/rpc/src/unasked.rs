@@ -34,7 +34,6 @@ pub struct UnaskedLimits {
 /// Why a connection is cut. The texts are for the operator's log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Flood {
-    /// Its own limit.
     #[error(
         "it sent more than {0} messages in a second that nobody awaited \
          (rpc.unasked_messages_per_second_max)"

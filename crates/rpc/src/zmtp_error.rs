@@ -50,7 +50,6 @@ pub enum ZmtpError {
         LimitName(Limit::Frames, *of)
     )]
     FramesMax {
-        /// The limit.
         max: usize,
         /// What it is for.
         of: LimitsOf,
@@ -61,9 +60,7 @@ pub enum ZmtpError {
         LimitName(Limit::FrameBytes, *of)
     )]
     FrameBytes {
-        /// What it announced.
         bytes: u64,
-        /// The limit.
         max: usize,
         /// What it is for.
         of: LimitsOf,
@@ -74,7 +71,6 @@ pub enum ZmtpError {
         LimitName(Limit::MessageBytes, *of)
     )]
     MessageBytes {
-        /// The limit.
         max: usize,
         /// What it is for.
         of: LimitsOf,

@@ -4,7 +4,7 @@
 //! full, not by hash. The bound counts the bytes of keys and outputs and a fixed cost per entry.
 //! Shared by all threads, so that a hit is answered without leaving the HTTP worker it came in on.
 
-use std::hash::{BuildHasher, Hash, Hasher};
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use hashbrown::HashTable;
@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 use quick_cache::{DefaultHashBuilder, Weighter};
 
+use super::cache_key::CacheKey;
 use super::flight::{Flight, Waiter};
 use super::output::Output;
 use super::ticket::{Answer, DefaultReason};
@@ -24,39 +25,6 @@ const ENTRY_OVERHEAD_BYTES: u64 = 160;
 /// Locks that unfinished flights are spread over.
 const PENDING_SHARDS: usize = 64;
 
-/// An input to one model version. The hash is computed once.
-#[derive(Debug, Clone)]
-pub struct CacheKey {
-    /// The serial number of the model version's registration: a version that is retired and
-    /// registered again has another one.
-    pub model: u64,
-    /// The input.
-    pub input: Input,
-    hash: u64,
-}
-
-impl CacheKey {
-    /// Equal for equal keys, and hardly ever for others; nobody outside can choose it.
-    #[must_use]
-    pub fn fingerprint(&self) -> u64 {
-        self.hash
-    }
-}
-
-impl PartialEq for CacheKey {
-    fn eq(&self, other: &Self) -> bool {
-        self.hash == other.hash && self.model == other.model && self.input == other.input
-    }
-}
-
-impl Eq for CacheKey {}
-
-impl Hash for CacheKey {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u64(self.hash);
-    }
-}
-
 #[derive(Debug, Clone)]
 struct ByBytes;
 
@@ -68,7 +36,7 @@ impl Weighter<CacheKey, Output> for ByBytes {
 
 type Ready = Cache<CacheKey, Output, ByBytes>;
 /// By the hash of their keys, which each flight holds itself.
-type Pending = Mutex<HashTable<Arc<Flight>>>;
+type PendingShard = Mutex<HashTable<Arc<Flight>>>;
 
 /// What a look-up found.
 #[derive(Debug)]
@@ -85,7 +53,7 @@ pub enum Lookup {
 /// The cache. Size 0 turns it off, sharing of flights included.
 pub struct PredictionCache {
     ready: Option<Ready>,
-    pending: Vec<Pending>,
+    pending: Vec<PendingShard>,
     hasher: DefaultHashBuilder,
 }
 
@@ -208,7 +176,7 @@ impl PredictionCache {
         }
     }
 
-    fn shard(&self, key: &CacheKey) -> &Pending {
+    fn shard(&self, key: &CacheKey) -> &PendingShard {
         let shards = self.pending.len() as u64;
         // The high bits: the map inside uses the low ones.
         let index = usize::try_from((key.hash >> 32) % shards).unwrap_or(0);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
-use super::cache::CacheKey;
+use super::cache_key::CacheKey;
 use super::dispatch::Query;
 use super::ticket::{Answer, Slot};
 use clipper_clock::Instant;
@@ -30,12 +30,12 @@ enum Stage {
 }
 
 #[derive(Debug)]
-struct State {
+struct FlightState {
     stage: Stage,
     waiters: SmallVec<[Waiter; 1]>,
 }
 
-impl State {
+impl FlightState {
     fn live_until(&self, now: Instant) -> Option<Instant> {
         let live = self.waiters.iter().filter(|w| w.slot.is_awaited() && w.deadline > now);
         live.map(|w| w.deadline).max()
@@ -59,7 +59,7 @@ pub struct Flight {
     pub(super) is_shared: bool,
     /// Where its dispatcher keeps what it knows of it.
     note: AtomicU32,
-    state: Mutex<State>,
+    state: Mutex<FlightState>,
 }
 
 impl Flight {
@@ -79,7 +79,7 @@ impl Flight {
         let deadline = first.deadline;
         let mut waiters = SmallVec::new();
         waiters.push(first);
-        let state = Mutex::new(State { stage: Stage::Queued, waiters });
+        let state = Mutex::new(FlightState { stage: Stage::Queued, waiters });
         let note = AtomicU32::new(u32::MAX);
         Arc::new(Self { key, arrived, deadline, is_shared, note, state })
     }

@@ -15,7 +15,6 @@ const FADE: f64 = 0.98;
 const ORIGIN_WEIGHT: f64 = 0.05;
 /// Step of the quantile tracker, as a share of the mean.
 const RATIO_STEP: f64 = 0.05;
-/// The tracked quantile.
 const QUANTILE: f64 = 0.99;
 /// Bounds of the tracked ratio; the lower one is where it starts.
 const RATIO_MIN: f64 = 1.1;

@@ -2,6 +2,7 @@
 //!
 //! - [`dispatch`]: who computes which query when; one state machine, and the heart of it all.
 //! - [`load`]: how much there is to do, and how much more can be done in time.
+//! - [`share`]: applications that share a model.
 //! - [`intake`]: where queries wait until their model's thread takes them.
 //! - [`ticket`]: what a request waits on: one slot per query.
 //! - [`flight`]: one computation of one input, with everybody who waits for it.
@@ -16,6 +17,7 @@ pub mod batch;
 pub mod bodies;
 pub mod budget;
 pub mod cache;
+mod cache_key;
 pub mod dispatch;
 pub mod flight;
 pub mod gather;
@@ -25,6 +27,7 @@ pub mod load;
 pub mod output;
 pub mod parse;
 pub mod run;
+pub mod share;
 pub mod spin_wait;
 pub mod ticket;
 mod visitors;

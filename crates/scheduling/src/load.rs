@@ -10,8 +10,8 @@ use std::time::Duration;
 use clipper_clock::Instant;
 use smallvec::SmallVec;
 
-use crate::dispatch::Share;
 use crate::latency::LatencyCurve;
+use crate::share::Share;
 
 /// Share of the time until a deadline that is not planned with: for the way to the replica and back
 /// to the client.
@@ -34,12 +34,10 @@ fn class_of(objective: Duration) -> usize {
 pub struct ObjectiveCounts([u32; CLASSES]);
 
 impl ObjectiveCounts {
-    /// One more.
     pub fn add(&mut self, objective: Duration) {
         self.0[class_of(objective)] += 1;
     }
 
-    /// One less.
     pub fn remove(&mut self, objective: Duration) {
         let count = &mut self.0[class_of(objective)];
         *count = count.saturating_sub(1);
@@ -93,9 +91,7 @@ impl Round {
 /// What waits of one application.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AppLoad {
-    /// Whose.
     pub share: Share,
-    /// Queries.
     pub waiting: usize,
 }
 
@@ -104,7 +100,6 @@ pub struct AppLoad {
 pub struct Load {
     /// Replicas that take batches.
     pub replicas: usize,
-    /// Queries waiting.
     pub waiting: usize,
     /// The same by objective.
     pub objectives: ObjectiveCounts,
@@ -119,11 +114,8 @@ pub struct Load {
 /// Queries that ask to be admitted together.
 #[derive(Debug, Clone, Copy)]
 pub struct Asking {
-    /// Of whom.
     pub share: Share,
-    /// How many.
     pub queries: usize,
-    /// Their latency objective.
     pub objective: Duration,
     /// When they are due.
     pub deadline: Instant,

@@ -29,7 +29,6 @@ impl Output {
         Self(SmolStr::new_static("null"))
     }
 
-    /// The JSON value.
     #[must_use]
     pub fn json(&self) -> &[u8] {
         self.0.as_bytes()

@@ -22,7 +22,6 @@ impl<T: Copy + PartialEq> Run<T> {
         }
     }
 
-    /// The last run.
     #[must_use]
     pub fn end(self) -> Option<(T, usize)> {
         self.0

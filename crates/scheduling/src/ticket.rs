@@ -21,7 +21,6 @@ pub enum DefaultReason {
     Unlinked,
     /// Nothing is connected that could answer.
     NoReplica,
-    /// The deadline passed.
     Late,
     /// Refused at the door of the model's queue.
     Shed(Arc<str>),
@@ -75,7 +74,6 @@ impl fmt::Display for DefaultReason {
 /// What came of one query.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
-    /// A model's output.
     Output(Output),
     /// None in time; the application's default output goes out, with this explanation.
     Default(DefaultReason),

@@ -7,18 +7,30 @@ mod checks;
 mod mutant;
 #[path = "../examples/simulate/query.rs"]
 mod query;
+#[path = "../examples/simulate/replica.rs"]
+mod replica;
 #[path = "../examples/simulate/scenario.rs"]
 mod scenario;
 #[path = "../examples/simulate/search.rs"]
 mod search;
+#[path = "../examples/simulate/tally.rs"]
+mod tally;
+#[path = "../examples/simulate/violation.rs"]
+mod violation;
 #[path = "../examples/simulate/world.rs"]
 mod world;
 
 use search::{mutants_table, search};
 
+/// A thousand, or as many as `CLIPPER_SIMULATION_SEEDS` says: fewer where a run has to take seconds.
+fn seeds() -> u64 {
+    let said = std::env::var("CLIPPER_SIMULATION_SEEDS").ok();
+    said.and_then(|said| said.parse().ok()).unwrap_or(1_000)
+}
+
 #[test]
-fn a_thousand_seeds_without_a_violation() {
-    assert!(search(0, 1_000));
+fn seeds_without_a_violation() {
+    assert!(search(0, seeds()));
 }
 
 #[test]

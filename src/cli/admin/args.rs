@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 
 use crate::cli::remote::ServerArgs;
+use crate::cli::value::Expected;
 use clipper_domain::OnModelError;
 
 /// `clipper admin`
@@ -34,22 +35,22 @@ pub(in crate::cli) struct AdminArgs {
 pub(super) enum What {
     /// Applications: what is queried.
     #[command(subcommand)]
-    Apps(Apps),
+    Apps(AppVerb),
     /// Model versions.
     #[command(subcommand)]
-    Models(Models),
+    Models(ModelVerb),
     /// The policy that chooses among an application's models.
     #[command(subcommand)]
-    Policy(Policy),
+    Policy(PolicyVerb),
     /// Which application queries which model.
     #[command(subcommand)]
-    Links(Links),
+    Links(LinkVerb),
     /// Connected replicas.
     #[command(subcommand)]
-    Containers(Containers),
+    Containers(ContainerVerb),
     /// Processes of replicas that the server runs.
     #[command(subcommand)]
-    Replicas(Replicas),
+    Replicas(ReplicaVerb),
     /// Print what an application has learnt about a user.
     State {
         /// The application.
@@ -77,7 +78,7 @@ pub(super) struct Watch {
 }
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Apps {
+pub(super) enum AppVerb {
     /// List them.
     List(Watch),
     /// Print one.
@@ -139,7 +140,7 @@ pub(super) enum Apps {
 }
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Models {
+pub(super) enum ModelVerb {
     /// List them.
     List(Watch),
     /// Print one version; without a version, the current one.
@@ -199,7 +200,7 @@ pub(super) enum Models {
 }
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Policy {
+pub(super) enum PolicyVerb {
     /// Print an application's policy and its parameters.
     Show {
         /// The application.
@@ -220,14 +221,14 @@ pub(super) enum Policy {
     List,
 }
 
-fn parameter(text: &str) -> Result<(String, serde_json::Value), String> {
-    let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
+fn parameter(text: &str) -> Result<(String, serde_json::Value), Expected> {
+    let (name, value) = text.split_once('=').ok_or_else(|| Expected::new("NAME=VALUE"))?;
     let value = serde_json::from_str(value).unwrap_or_else(|_| value.into());
     Ok((name.to_owned(), value))
 }
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Links {
+pub(super) enum LinkVerb {
     /// List them.
     List {
         /// Of this application only.
@@ -254,7 +255,7 @@ pub(super) enum Links {
 }
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Containers {
+pub(super) enum ContainerVerb {
     /// List them.
     List(Watch),
     /// Print one.
@@ -269,7 +270,7 @@ pub(super) enum Containers {
 }
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Replicas {
+pub(super) enum ReplicaVerb {
     /// Replace them by new ones, one after the other where a version has several. Starts at once
     /// what has failed to start and waits.
     Restart {

@@ -1,11 +1,10 @@
 //! Operations on applications and their links.
 
-use serde::Serialize;
-
 use super::names;
-use super::operation::{self, Change, Failure, ManagementState, Reply, optional};
+use super::operation::{Change, Failure, ManagementState, Reply, optional};
 use crate::http::schema::Object;
 use crate::store::projection::Catalog;
+use clipper_domain::admin::AppDescription;
 use clipper_domain::{
     AppSpec, AppUpdate, Command, DEFAULT_POLICY, LatencySlo, ModelName, OnModelError,
     PolicyParameters, Weight,
@@ -76,7 +75,7 @@ pub(super) fn add(body: &Object<'_>) -> Result<Change, Failure> {
         policy: DEFAULT_POLICY.to_owned(),
         policy_parameters: PolicyParameters::new(),
         default_output: names::default_output(default_output.into_owned())?,
-        latency_slo: LatencySlo::try_from(micros).map_err(Failure::Refused)?,
+        latency_slo: LatencySlo::try_from(micros).map_err(Failure::of)?,
         on_model_error,
         cache,
         weight,
@@ -89,12 +88,12 @@ pub(super) fn add(body: &Object<'_>) -> Result<Change, Failure> {
 
 fn on_model_error(body: &Object<'_>) -> Result<Option<OnModelError>, Failure> {
     let name = optional(body, "on_model_error", Object::string)?;
-    name.map(|name| OnModelError::parse(&name).map_err(Failure::Refused)).transpose()
+    name.map(|name| OnModelError::parse(&name).map_err(Failure::of)).transpose()
 }
 
 fn weight(body: &Object<'_>) -> Result<Option<Weight>, Failure> {
     let number = optional(body, "weight", Object::int)?;
-    number.map(|n| Weight::try_from(i64::from(n)).map_err(Failure::Refused)).transpose()
+    number.map(|n| Weight::try_from(i64::from(n)).map_err(Failure::of)).transpose()
 }
 
 pub(super) fn update(body: &Object<'_>) -> Result<Change, Failure> {
@@ -106,7 +105,7 @@ pub(super) fn update(body: &Object<'_>) -> Result<Change, Failure> {
         default_output: default_output
             .map(|output| names::default_output(output.into_owned()))
             .transpose()?,
-        latency_slo: latency_slo.map_err(Failure::Refused)?,
+        latency_slo: latency_slo.map_err(Failure::of)?,
         on_model_error: on_model_error(body)?,
         cache: optional(body, "cache", Object::bool)?,
         weight: weight(body)?,
@@ -160,41 +159,8 @@ pub(super) fn unlink(body: &Object<'_>) -> Result<Change, Failure> {
     Ok(Change { command: Command::DeleteModelLinks { app, models }, done })
 }
 
-/// An application as clients see it; the order of the members is the original's. What the original
-/// does not know is left out where it is the default.
-#[derive(Serialize)]
-struct Shown<'a> {
-    input_type: &'a str,
-    default_output: &'a str,
-    latency_slo_micros: u32,
-    name: &'a str,
-    linked_models: Vec<&'a str>,
-    #[serde(skip_serializing_if = "OnModelError::is_default")]
-    on_model_error: OnModelError,
-    #[serde(skip_serializing_if = "operation::is_true")]
-    cache: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    policy: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    policy_parameters: Option<&'a PolicyParameters>,
-    #[serde(skip_serializing_if = "Weight::is_default")]
-    weight: Weight,
-}
-
-fn shown<'a>(catalog: &'a Catalog, app: &'a AppSpec) -> Shown<'a> {
-    let chooses = !app.has_default_policy();
-    Shown {
-        input_type: app.input_type.long_name(),
-        default_output: &app.default_output,
-        latency_slo_micros: app.latency_slo.as_micros(),
-        name: app.name.as_str(),
-        linked_models: linked(catalog, app),
-        on_model_error: app.on_model_error,
-        cache: app.cache,
-        policy: chooses.then_some(app.policy.as_str()),
-        policy_parameters: chooses.then_some(&app.policy_parameters),
-        weight: app.weight,
-    }
+fn shown(catalog: &Catalog, app: &AppSpec) -> AppDescription {
+    AppDescription::of(app, catalog.linked_models(app.name.as_str()))
 }
 
 fn linked<'a>(catalog: &'a Catalog, app: &AppSpec) -> Vec<&'a str> {

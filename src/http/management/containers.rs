@@ -1,11 +1,10 @@
 //! Operations on connected replicas.
 
-use serde::Serialize;
-
 use super::names;
 use super::operation::{Act, Failure, ManagementState, Reply, optional};
 use super::ports::{ContainerInfo, RestartReplicas};
 use crate::http::schema::Object;
+use clipper_domain::admin::ReplicaDescription;
 use clipper_domain::{Command, ModelId};
 
 pub(super) const GET_SCHEMA: &str = r#"
@@ -31,24 +30,8 @@ pub(super) const SET_SCHEMA: &str = r#"
   }
 "#;
 
-/// A replica as clients see it; the order of the members is the original's.
-#[derive(Serialize)]
-struct Shown<'a> {
-    model_id: String,
-    model_name: &'a str,
-    model_version: &'a str,
-    model_replica_id: u32,
-    input_type: &'a str,
-}
-
-fn shown(container: &ContainerInfo) -> Shown<'_> {
-    Shown {
-        model_id: container.model.to_string(),
-        model_name: container.model.name.as_str(),
-        model_version: container.model.version.as_str(),
-        model_replica_id: container.replica.0,
-        input_type: container.input_type.long_name(),
-    }
+fn shown(container: &ContainerInfo) -> ReplicaDescription {
+    ReplicaDescription::of(&container.model, container.replica, container.input_type)
 }
 
 pub(super) fn list(body: &Object<'_>, state: &ManagementState) -> Result<Reply, Failure> {

@@ -16,7 +16,6 @@ use actix_web::web::Bytes;
 use actix_web::{HttpRequest, HttpResponse, ResponseError as _, web};
 use futures_util::future::LocalBoxFuture;
 use futures_util::{Stream, stream};
-use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 use tokio::time::Interval;
@@ -30,9 +29,10 @@ use crate::http::body::{self, BodyLimits};
 use crate::http::errors::{self, ApiError, other_method, shown};
 use crate::http::health::Readiness;
 use crate::http::parsing::Parsing;
+use clipper_domain::deploy_model::{DeployBody, NewApp, UpdateApp};
 use clipper_domain::{
-    AppSpec, AppUpdate, BatchSize, DEFAULT_POLICY, Deployment, Input, InputType, LatencySlo,
-    ModelId, ModelSpec, OnModelError, PolicyParameters, Replicas, Runtime, Weight,
+    AppName, AppSpec, AppUpdate, BatchSize, DEFAULT_POLICY, Deployment, Input, InputType,
+    LatencySlo, ModelId, ModelSpec, OnModelError, PolicyParameters, Replicas, Runtime, Weight,
 };
 use clipper_scheduling::parse::{self, BodyError};
 
@@ -71,64 +71,6 @@ const TIMEOUT_MS: u64 = 60_000;
 /// Queries of the trial batch that follows the first single one: a model that answers one input
 /// may still give the wrong number of outputs for more.
 const TRIAL_BATCH: u32 = 3;
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Body {
-    model_name: String,
-    model_version: String,
-    input_type: String,
-    runtime: Runtime,
-    app_name: String,
-    #[serde(default)]
-    new_app: Option<NewApp>,
-    #[serde(default = "one")]
-    replicas: u32,
-    #[serde(default = "adaptive")]
-    batch_size: i64,
-    #[serde(default)]
-    labels: Vec<String>,
-    #[serde(default)]
-    input: Option<Box<RawValue>>,
-    #[serde(default)]
-    inputs: Vec<Box<RawValue>>,
-    #[serde(default)]
-    update_app: Option<UpdateApp>,
-    #[serde(default = "yes")]
-    make_current: bool,
-    #[serde(default = "yes")]
-    cache: bool,
-    #[serde(default)]
-    timeout_ms: Option<u64>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct NewApp {
-    default_output: String,
-    latency_slo_micros: i64,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct UpdateApp {
-    #[serde(default)]
-    default_output: Option<String>,
-    #[serde(default)]
-    latency_slo_micros: Option<i64>,
-}
-
-fn one() -> u32 {
-    1
-}
-
-fn yes() -> bool {
-    true
-}
-
-fn adaptive() -> i64 {
-    -1
-}
 
 /// What the handler works on. Cheap to clone.
 #[derive(Clone)]
@@ -215,7 +157,7 @@ fn refused(text: impl Into<String>) -> Failure {
 
 /// Reads the request and refuses what cannot succeed before anything is started.
 fn plan(body: &[u8], deployer: &Deployer) -> Result<DeployRequest, Failure> {
-    let body: Body = serde_json::from_slice(body).map_err(|error| {
+    let body: DeployBody<Box<RawValue>> = serde_json::from_slice(body).map_err(|error| {
         refused(format!("Error parsing JSON: {error}. Expected JSON schema: {SCHEMA}"))
     })?;
     let config = &deployer.config;
@@ -226,33 +168,14 @@ fn plan(body: &[u8], deployer: &Deployer) -> Result<DeployRequest, Failure> {
     }
     absolute(&body.runtime)?;
     let input_type = names::input_type(&body.input_type)?;
-    let batch_size = BatchSize::try_from(body.batch_size).map_err(Failure::Refused)?;
+    let batch_size = BatchSize::try_from(body.batch_size).map_err(Failure::of)?;
     let inputs = body.input.iter().chain(&body.inputs).map(|input| input.get());
     let inputs_max = deployer.plane.serving.request_inputs_max;
     let examples = examples(inputs.collect(), input_type, inputs_max)?;
     let batches = trial_batches(&examples, batch_size);
     let app = names::app(&body.app_name)?;
-    let new_app = body.new_app.map(|new| {
-        Ok::<_, Failure>(AppSpec {
-            name: app.clone(),
-            input_type,
-            policy: DEFAULT_POLICY.to_owned(),
-            policy_parameters: PolicyParameters::new(),
-            default_output: names::default_output(new.default_output)?,
-            latency_slo: LatencySlo::try_from(new.latency_slo_micros).map_err(Failure::Refused)?,
-            on_model_error: OnModelError::default(),
-            cache: true,
-            weight: Weight::default(),
-        })
-    });
-    let app_update = body.update_app.map(|update| {
-        let slo = update.latency_slo_micros.map(LatencySlo::try_from).transpose();
-        Ok::<_, Failure>(AppUpdate {
-            default_output: update.default_output.map(names::default_output).transpose()?,
-            latency_slo: slo.map_err(Failure::Refused)?,
-            ..AppUpdate::of(app.clone())
-        })
-    });
+    let new_app = body.new_app.map(|new| app_spec(&app, input_type, new));
+    let app_update = body.update_app.map(|update| app_change(&app, update));
     let model = ModelSpec {
         id: ModelId::new(names::model(&body.model_name)?, names::version(&body.model_version)?),
         input_type,
@@ -276,6 +199,29 @@ fn plan(body: &[u8], deployer: &Deployer) -> Result<DeployRequest, Failure> {
     let timeout_ms = body.timeout_ms.unwrap_or(TIMEOUT_MS).min(config.deploy_timeout_max_ms);
     let timeout = Duration::from_millis(timeout_ms);
     Ok(DeployRequest { deployment, batches, examples, timeout })
+}
+
+fn app_spec(name: &AppName, input_type: InputType, new: NewApp) -> Result<AppSpec, Failure> {
+    Ok(AppSpec {
+        name: name.clone(),
+        input_type,
+        policy: DEFAULT_POLICY.to_owned(),
+        policy_parameters: PolicyParameters::new(),
+        default_output: names::default_output(new.default_output)?,
+        latency_slo: LatencySlo::try_from(new.latency_slo_micros).map_err(Failure::of)?,
+        on_model_error: OnModelError::default(),
+        cache: true,
+        weight: Weight::default(),
+    })
+}
+
+fn app_change(name: &AppName, update: UpdateApp) -> Result<AppUpdate, Failure> {
+    let slo = update.latency_slo_micros.map(LatencySlo::try_from).transpose();
+    Ok(AppUpdate {
+        default_output: update.default_output.map(names::default_output).transpose()?,
+        latency_slo: slo.map_err(Failure::of)?,
+        ..AppUpdate::of(name.clone())
+    })
 }
 
 /// The server's folder is not the client's.

@@ -1,12 +1,11 @@
 //! Operations on model versions.
 
-use serde::Serialize;
-
 use super::names;
-use super::operation::{self, Change, Failure, ManagementState, Reply, optional};
+use super::operation::{Change, Failure, ManagementState, Reply, optional};
 use crate::http::schema::Object;
 use crate::store::projection::Catalog;
-use clipper_domain::{BatchSize, Command, Label, ModelId, ModelSpec};
+use clipper_domain::admin::ModelDescription;
+use clipper_domain::{BatchSize, Command, ModelId, ModelSpec};
 
 /// What has to be there. The original requires `batch_size` too, which its text does not tell.
 pub(super) const ADD_SCHEMA: &str = r#"
@@ -113,32 +112,8 @@ pub(super) fn delete_version(body: &Object<'_>) -> Result<Change, Failure> {
     Ok(Change { command, done })
 }
 
-/// A model version as clients see it; the order of the members is the original's.
-#[derive(Serialize)]
-struct Shown<'a> {
-    model_name: &'a str,
-    model_version: &'a str,
-    input_type: &'a str,
-    labels: Vec<&'a str>,
-    container_name: &'a str,
-    model_data_path: &'a str,
-    is_current_version: bool,
-    #[serde(skip_serializing_if = "operation::is_true")]
-    cache: bool,
-}
-
-fn shown<'a>(catalog: &Catalog, model: &'a ModelSpec) -> Shown<'a> {
-    let name = model.id.name.as_str();
-    Shown {
-        model_name: name,
-        model_version: model.id.version.as_str(),
-        input_type: model.input_type.long_name(),
-        labels: model.labels.iter().map(Label::as_str).collect(),
-        container_name: &model.container_name,
-        model_data_path: &model.model_data_path,
-        is_current_version: catalog.current_version(name) == Some(&model.id.version),
-        cache: model.cache,
-    }
+fn shown(catalog: &Catalog, model: &ModelSpec) -> ModelDescription {
+    ModelDescription::of(model, catalog.current_version(model.id.name.as_str()))
 }
 
 pub(super) fn list(body: &Object<'_>, state: &ManagementState) -> Result<Reply, Failure> {

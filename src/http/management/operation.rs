@@ -65,6 +65,13 @@ impl std::fmt::Display for Failure {
     }
 }
 
+impl Failure {
+    /// A value that its type does not take.
+    pub(super) fn of(error: impl std::fmt::Display) -> Self {
+        Self::Refused(error.to_string())
+    }
+}
+
 impl From<SchemaError> for Failure {
     fn from(error: SchemaError) -> Self {
         Self::Schema(error)

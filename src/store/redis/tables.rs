@@ -418,6 +418,14 @@ fn number(text: &str) -> Result<i64, String> {
     text.parse().map_err(|_| format!("{text:?} is no whole number"))
 }
 
+fn slo(text: &str) -> Result<LatencySlo, String> {
+    LatencySlo::try_from(number(text)?).map_err(|e| e.to_string())
+}
+
+fn batch_size(text: &str) -> Result<BatchSize, String> {
+    BatchSize::try_from(number(text)?).map_err(|e| e.to_string())
+}
+
 fn decode_app(name: AppName, fields: &Hash) -> Result<AppSpec, String> {
     Ok(AppSpec {
         name,
@@ -429,9 +437,11 @@ fn decode_app(name: AppName, fields: &Hash) -> Result<AppSpec, String> {
             None => PolicyParameters::new(),
         },
         default_output: default_output(field(fields, "default_output")?.to_owned())?,
-        latency_slo: parse(fields, "latency_slo_micros", |t| LatencySlo::try_from(number(t)?))?,
+        latency_slo: parse(fields, "latency_slo_micros", slo)?,
         on_model_error: match fields.get(ON_MODEL_ERROR.as_bytes()) {
-            Some(value) => OnModelError::parse(text(ON_MODEL_ERROR, value)?)?,
+            Some(value) => {
+                OnModelError::parse(text(ON_MODEL_ERROR, value)?).map_err(|e| e.to_string())?
+            }
             None => OnModelError::default(),
         },
         cache: cache(fields)?,
@@ -468,7 +478,7 @@ fn decode_model(id: ModelId, fields: &Hash) -> Result<Entry, String> {
             .collect::<Result<_, _>>()?,
         container_name: field(fields, "container_name")?.to_owned(),
         model_data_path: field(fields, "model_data_path")?.to_owned(),
-        batch_size: parse(fields, "batch_size", |t| BatchSize::try_from(number(t)?))?,
+        batch_size: parse(fields, "batch_size", batch_size)?,
         cache: cache(fields)?,
     };
     let valid = fields.contains_key(b"valid".as_slice());

@@ -1,111 +1,24 @@
 //! What has to hold after every step, judged from outside the dispatcher.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use clipper_clock::Instant;
-use clipper_scheduling::dispatch::{BatchId, Limits};
+use clipper_scheduling::dispatch::BatchId;
 use clipper_scheduling::ticket::DefaultReason;
 
 use crate::query::{End, SimQuery};
-use crate::scenario::{Kind, Scenario, Step};
-use crate::world::{Checked, SimReplica, World};
-
-/// What did not hold.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Violation {
-    pub what: &'static str,
-    pub at: Duration,
-    pub detail: String,
-}
-
-/// The timer's step, and the wait for a fuller batch.
-const TICK: Duration = Duration::from_millis(2);
-
-/// What is remembered for the checks.
-#[derive(Debug)]
-pub struct Checks {
-    limits: Limits,
-    /// The timer may be late by so much.
-    slack: Duration,
-    kills: BTreeMap<u8, u32>,
-    worked: Duration,
-    hedged: Duration,
-    /// When two replicas were idle.
-    two_idle: Option<Instant>,
-    asked: [usize; 4],
-    in_time: [usize; 4],
-}
-
-impl Checks {
-    pub fn new(scenario: &Scenario) -> Self {
-        let stalls = scenario.steps.iter().map(|(_, step)| match step {
-            Step::Stall(time) => *time,
-            _ => Duration::ZERO,
-        });
-        Self {
-            limits: scenario.limits.clone(),
-            slack: TICK + stalls.sum::<Duration>(),
-            kills: BTreeMap::new(),
-            worked: Duration::ZERO,
-            hedged: Duration::ZERO,
-            two_idle: None,
-            asked: [0; 4],
-            in_time: [0; 4],
-        }
-    }
-
-    pub fn asked(&mut self, app: usize, queries: usize) {
-        self.asked[app] += queries;
-    }
-
-    pub fn answered(&mut self, query: &SimQuery, now: Instant) {
-        if now <= query.deadline {
-            self.in_time[usize::try_from(query.share.app.0).unwrap_or(0)] += 1;
-        }
-    }
-
-    pub fn worked(&mut self, time: Duration) {
-        self.worked += time;
-    }
-
-    pub fn restarted(&mut self) {
-        self.kills.clear();
-        self.hedged = Duration::ZERO;
-    }
-
-    pub fn before(&mut self, replicas: &BTreeMap<u32, SimReplica>, now: Instant) {
-        if replicas.values().filter(|replica| replica.batches.is_empty()).count() > 1 {
-            self.two_idle = Some(now);
-        }
-    }
-
-    pub fn begun(&self, queries: &[SimQuery], violation: Violation) -> Checked {
-        let most = self.limits.attempts_max + 1;
-        let is_over =
-            |query: &&SimQuery| query.begins.get() > most && query.too_large.get() == usize::MAX;
-        if queries.iter().any(|query| is_over(&query)) { Err(violation) } else { Ok(()) }
-    }
-
-    /// A replica has died of an input of this kind.
-    pub fn killed(&mut self, kind: Kind, at: Duration) -> Checked {
-        let kills = self.kills.entry(u8::from(kind == Kind::Deadly)).or_default();
-        *kills += 1;
-        if *kills > self.limits.attempts_max + 2 {
-            let detail = format!("{kind:?}: {kills} replicas");
-            return Err(Violation { what: "a poisonous input goes on killing", at, detail });
-        }
-        Ok(())
-    }
-}
+use crate::replica::SimReplica;
+use crate::scenario::Kind;
+use crate::tally::{TICK, Tally};
+use crate::violation::Checked;
+use crate::world::World;
 
 impl World {
-    /// After each step.
     pub fn check(&mut self) -> Checked {
         self.open.retain(|query| query.end.get().is_none());
         let idle_since = self.replicas.values().filter(|replica| replica.batches.is_empty());
         let idle_since = idle_since.map(|replica| replica.idle_since).min();
-        let (mut waiting, mut new, slack) = (0, 0, self.checks.slack);
+        let (mut waiting, mut new, slack) = (0, 0, self.tally.slack);
         for query in &self.open {
             if query.assigned.get() > 0 {
                 continue;
@@ -173,7 +86,7 @@ impl World {
         }
         let is_endless = batch.queries.iter().any(|query| query.kind == Kind::Endless);
         if is_endless {
-            self.checks.killed(Kind::Endless, self.now - self.start)?;
+            self.tally.killed(Kind::Endless, self.now - self.start)?;
         }
         Ok(())
     }
@@ -233,8 +146,8 @@ impl World {
         }
         let nominal = |n: usize| Duration::from_micros(self.scenario.speed.nominal(n));
         let n = u32::try_from(queries.len()).unwrap_or(1);
-        self.checks.hedged += nominal(queries.len()) * u32::try_from(hedges).unwrap_or(1) / n;
-        let Checks { limits, worked, hedged, two_idle, .. } = &self.checks;
+        self.tally.hedged += nominal(queries.len()) * u32::try_from(hedges).unwrap_or(1) / n;
+        let Tally { limits, worked, hedged, two_idle, .. } = &self.tally;
         let budget = worked.mul_f64(limits.hedge_share) + limits.hedge_burst;
         if *hedged > budget * 4 + nominal(queries.len()) {
             let detail = format!("{hedged:?} of {worked:?}");
@@ -261,7 +174,7 @@ impl World {
         if !self.scenario.is_contest {
             return Ok(());
         }
-        let Checks { asked, in_time, .. } = &self.checks;
+        let Tally { asked, in_time, .. } = &self.tally;
         let share = |app: usize| in_time[app] as f64 / asked[app].max(1) as f64;
         if asked[1] > 10 && share(1) < 0.6 {
             let detail =

@@ -4,8 +4,11 @@
 mod checks;
 mod mutant;
 mod query;
+mod replica;
 mod scenario;
 mod search;
+mod tally;
+mod violation;
 mod world;
 
 use std::process::ExitCode;

@@ -6,9 +6,10 @@ use std::time::Duration;
 use clipper_clock::Instant;
 use clipper_domain::{BatchSize, ReplicaId};
 use clipper_scheduling::dispatch::{
-    Action, AppId, Arrival, BatchId, Departure, Dispatcher, Event, Limits, Share,
+    Action, Arrival, BatchId, Departure, Dispatcher, Event, Limits,
 };
 use clipper_scheduling::latency::LatencyCurve;
+use clipper_scheduling::share::{AppId, Share};
 use clipper_scheduling::ticket::DefaultReason;
 
 use crate::query::SimQuery;

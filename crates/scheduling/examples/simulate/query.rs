@@ -5,7 +5,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use clipper_clock::Instant;
-use clipper_scheduling::dispatch::{Query, Share};
+use clipper_scheduling::dispatch::Query;
+use clipper_scheduling::share::Share;
 
 use crate::scenario::Kind;
 
@@ -42,7 +43,6 @@ pub struct Inner {
     pub assigned: Cell<u32>,
 }
 
-/// The handle.
 #[derive(Debug, Clone)]
 pub struct SimQuery(pub Rc<Inner>);
 

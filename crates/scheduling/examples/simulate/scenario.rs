@@ -11,19 +11,35 @@ use rand::{Rng, SeedableRng};
 #[derive(Debug, Clone)]
 pub enum Step {
     /// An application asks `queries` queries, due after its objective.
-    Ask { app: usize, queries: usize, kind: Kind },
+    Ask {
+        app: usize,
+        queries: usize,
+        kind: Kind,
+    },
     /// Every caller of an application goes away.
-    Cancel { app: usize },
-    /// A replica connects.
-    Join { replica: u32 },
+    Cancel {
+        app: usize,
+    },
+    Join {
+        replica: u32,
+    },
     /// A replica dies; the dispatcher hears of it a little later.
-    Die { replica: u32 },
+    Die {
+        replica: u32,
+    },
     /// A replica is told to go.
-    Retire { replica: u32 },
+    Retire {
+        replica: u32,
+    },
     /// A replica computes nothing any more.
-    Hang { replica: u32 },
+    Hang {
+        replica: u32,
+    },
     /// A replica takes so many times as long from now on.
-    Slow { replica: u32, times: u32 },
+    Slow {
+        replica: u32,
+        times: u32,
+    },
     /// The timer stands still for so long.
     Stall(Duration),
     /// The dispatcher is replaced by another one.
@@ -33,7 +49,6 @@ pub enum Step {
 /// What an input does to a replica.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Nothing special.
     Plain,
     /// Replicas die of it.
     Deadly,
@@ -59,7 +74,6 @@ impl Speed {
     }
 }
 
-/// One run.
 #[derive(Debug, Clone)]
 pub struct Scenario {
     pub seed: u64,

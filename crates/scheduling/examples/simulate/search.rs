@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use clipper_clock::Instant;
 
-use crate::checks::Violation;
 use crate::mutant::Mutation;
 use crate::scenario::Scenario;
+use crate::violation::Violation;
 use crate::world::World;
 
 /// One run; its violation, if there is one.

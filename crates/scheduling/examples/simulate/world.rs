@@ -10,39 +10,16 @@ use std::time::Duration;
 
 use clipper_clock::Instant;
 use clipper_domain::ReplicaId;
-use clipper_scheduling::dispatch::{
-    Action, AppId, Arrival, BatchId, Departure, Event, Share, Unanswered,
-};
+use clipper_scheduling::dispatch::{Action, Arrival, BatchId, Departure, Event, Unanswered};
 use clipper_scheduling::load::{Asking, Load};
+use clipper_scheduling::share::{AppId, Share};
 
-use crate::checks::{Checks, Violation};
 use crate::mutant::{Mutant, Mutation};
 use crate::query::{End, Inner, SimQuery};
+use crate::replica::{SimBatch, SimReplica};
 use crate::scenario::{Kind, Scenario, Step};
-
-pub type Checked = Result<(), Violation>;
-
-/// A batch that a replica has been sent, as the dispatcher sees it.
-#[derive(Debug)]
-pub struct SimBatch {
-    pub id: BatchId,
-    pub queries: Arc<[SimQuery]>,
-    /// It is computed since then.
-    pub began: Option<Instant>,
-}
-
-/// A replica.
-#[derive(Debug)]
-pub struct SimReplica {
-    /// Tells connections apart that have the same name.
-    pub connection: u64,
-    /// The process lives.
-    pub is_alive: bool,
-    pub is_hung: bool,
-    times: u32,
-    pub batches: VecDeque<SimBatch>,
-    pub idle_since: Instant,
-}
+use crate::tally::Tally;
+use crate::violation::{Checked, Violation};
 
 #[derive(Debug)]
 enum Happening {
@@ -54,7 +31,6 @@ enum Happening {
     Timer(u64),
 }
 
-/// All of it.
 pub struct World {
     pub scenario: Scenario,
     pub start: Instant,
@@ -73,7 +49,7 @@ pub struct World {
     stalled_until: Instant,
     queries: usize,
     next_replica: u32,
-    pub checks: Checks,
+    pub tally: Tally,
     pub trace: Option<Vec<String>>,
 }
 
@@ -81,7 +57,7 @@ impl World {
     /// The start of a scenario.
     pub fn new(scenario: Scenario, mutation: Option<Mutation>, start: Instant) -> Self {
         let dispatcher = Mutant::new(scenario.limits.clone(), scenario.seed, mutation);
-        let checks = Checks::new(&scenario);
+        let tally = Tally::new(&scenario);
         let mut world = Self {
             start,
             now: start,
@@ -97,7 +73,7 @@ impl World {
             stalled_until: start,
             queries: 0,
             next_replica: 1_000,
-            checks,
+            tally,
             trace: None,
             scenario,
         };
@@ -206,7 +182,7 @@ impl World {
         let objective = self.scenario.objectives[app];
         let share = Share::equal(AppId(app as u64));
         let deadline = self.now + objective;
-        self.checks.asked(app, queries);
+        self.tally.asked(app, queries);
         let asking = Asking { share, queries, objective, deadline };
         let room = self.load.room(&asking, 0, self.now);
         let mut arrival = Arrival { share, deadline, queries: smallvec::SmallVec::new() };
@@ -311,7 +287,7 @@ impl World {
         }
         let (batch_id, queries) = (batch.id, Arc::clone(&batch.queries));
         queries.iter().for_each(|query| query.begins.set(query.begins.get() + 1));
-        self.checks.begun(&queries, self.violation("too many attempts", format!("{queries:?}")))?;
+        self.tally.begun(&queries, self.violation("too many attempts", format!("{queries:?}")))?;
         let nominal = self.scenario.speed.nominal(queries.len());
         let noise = self.chance(batch_id.0, 3, self.scenario.speed.noise.max(1));
         let time = Duration::from_micros((nominal + nominal * noise / 100) * times + 1);
@@ -338,7 +314,7 @@ impl World {
         let deadly = has(Kind::Deadly);
         if deadly || is_too_large {
             let cause = if deadly {
-                self.checks.killed(Kind::Deadly, self.now - self.start)?;
+                self.tally.killed(Kind::Deadly, self.now - self.start)?;
                 Departure::Died("it died of an input".into())
             } else {
                 Departure::AnswerTooLarge("too large".into())
@@ -369,11 +345,11 @@ impl World {
                 query.assigned.set(query.assigned.get() - 1);
                 if query.end.get().is_none() {
                     query.end.set(Some(End::Answered));
-                    self.checks.answered(query, self.now);
+                    self.tally.answered(query, self.now);
                 }
             }
             let worked = batch.began.map(|began| self.now - began);
-            self.checks.worked(worked.unwrap_or_default());
+            self.tally.worked(worked.unwrap_or_default());
             self.begin(id)?;
         }
         self.tell(event)
@@ -383,7 +359,7 @@ impl World {
         let next = Mutant::new(self.scenario.limits.clone(), self.scenario.seed, self.mutation);
         let mut waiting = std::mem::replace(&mut self.dispatcher, next).into_waiting();
         self.timer += 1;
-        self.checks.restarted();
+        self.tally.restarted();
         for query in &self.open {
             query.too_large.set(usize::MAX);
             query.begins.set(u32::from(query.assigned.get() > 0));
@@ -408,7 +384,7 @@ impl World {
 
     /// Tells the dispatcher and does what it says.
     fn tell(&mut self, event: Event<'_, SimQuery>) -> Checked {
-        self.checks.before(&self.replicas, self.now);
+        self.tally.before(&self.replicas, self.now);
         for action in self.dispatcher.on(event, self.now) {
             self.act(action)?;
         }

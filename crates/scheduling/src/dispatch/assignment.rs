@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use clipper_clock::Instant;
 
-use super::query::Key;
-use super::{BatchId, BusyLimits};
+use super::busy::BusyLimits;
+use super::event::BatchId;
+use super::query::QueryKey;
 use crate::latency::LatencyCurve;
 
 /// A batch under way is suspected of hanging after this many times its learned p99 latency ...
@@ -25,9 +26,9 @@ const AHEAD: Duration = Duration::from_millis(2);
 
 /// A batch and what is expected of it once it has begun.
 #[derive(Debug)]
-pub(super) struct Batch {
+pub(super) struct SentBatch {
     pub id: BatchId,
-    pub queries: Vec<Key>,
+    pub queries: Vec<QueryKey>,
     /// Its expected time, if anything is known of it.
     pub expected: Option<Duration>,
     /// The time after which it is suspected of hanging.
@@ -38,12 +39,12 @@ pub(super) struct Batch {
     pub is_adopted: bool,
 }
 
-impl Batch {
+impl SentBatch {
     /// What `curve` lets expect of a batch of these queries, the tightest of which has this latency
     /// objective.
     pub fn new(
         id: BatchId,
-        queries: Vec<Key>,
+        queries: Vec<QueryKey>,
         deadline: Instant,
         curve: &LatencyCurve,
         objective: Duration,
@@ -58,15 +59,15 @@ impl Batch {
 }
 
 #[derive(Debug)]
-struct Running {
-    batch: Batch,
+struct RunningBatch {
+    batch: SentBatch,
     began: Instant,
     is_suspected: bool,
     hung_from: Instant,
 }
 
-impl Running {
-    fn new(batch: Batch, began: Instant, busy: BusyLimits) -> Self {
+impl RunningBatch {
+    fn new(batch: SentBatch, began: Instant, busy: BusyLimits) -> Self {
         let hung_from = busy.hung_from(began, batch.deadline);
         Self { batch, began, is_suspected: false, hung_from }
     }
@@ -75,7 +76,7 @@ impl Running {
 /// What came of an answer.
 #[derive(Debug)]
 pub(super) struct Answered {
-    pub batch: Batch,
+    pub batch: SentBatch,
     /// When the replica began with it; `None` if it answered out of turn, or that is not known.
     pub began: Option<Instant>,
     /// The one behind it has begun now.
@@ -85,8 +86,8 @@ pub(super) struct Answered {
 /// The batches of one replica, in the order in which they were sent.
 #[derive(Debug, Default)]
 pub(super) struct Assignments {
-    running: Option<Running>,
-    ahead: Option<Batch>,
+    running: Option<RunningBatch>,
+    ahead: Option<SentBatch>,
 }
 
 impl Assignments {
@@ -112,10 +113,10 @@ impl Assignments {
     }
 
     /// Adds a sent batch, for which [`Self::begins`] must have said when. Whether it has begun.
-    pub fn push(&mut self, batch: Batch, now: Instant, busy: BusyLimits) -> bool {
+    pub fn push(&mut self, batch: SentBatch, now: Instant, busy: BusyLimits) -> bool {
         let begins = self.running.is_none();
         if begins {
-            self.running = Some(Running::new(batch, now, busy));
+            self.running = Some(RunningBatch::new(batch, now, busy));
         } else {
             self.ahead = Some(batch);
         }
@@ -128,14 +129,14 @@ impl Assignments {
     }
 
     /// The batch that the replica computes.
-    pub fn running(&self) -> Option<&Batch> {
+    pub fn running(&self) -> Option<&SentBatch> {
         self.running.as_ref().map(|running| &running.batch)
     }
 
     /// A batch was answered; the one behind it has begun. `None`: there is no such batch.
     pub fn answered(&mut self, id: BatchId, now: Instant, busy: BusyLimits) -> Option<Answered> {
         if let Some(done) = self.running.take_if(|running| running.batch.id == id) {
-            self.running = self.ahead.take().map(|batch| Running::new(batch, now, busy));
+            self.running = self.ahead.take().map(|batch| RunningBatch::new(batch, now, busy));
             let has_next_begun = self.running.is_some();
             let began = (!done.batch.is_adopted).then_some(done.began);
             return Some(Answered { batch: done.batch, began, has_next_begun });
@@ -152,7 +153,7 @@ impl Assignments {
     }
 
     /// All queries, if the batch under way takes suspiciously long and was not reported yet.
-    pub fn suspects(&mut self, now: Instant) -> impl Iterator<Item = Key> + use<'_> {
+    pub fn suspects(&mut self, now: Instant) -> impl Iterator<Item = QueryKey> + use<'_> {
         let due = self.suspicious_from().is_some_and(|from| from <= now);
         if let Some(running) = self.running.as_mut().filter(|_| due) {
             running.is_suspected = true;
@@ -182,7 +183,7 @@ impl Assignments {
     }
 
     /// What runs, and what was to follow.
-    pub fn end(self) -> (Option<Batch>, Option<Batch>) {
+    pub fn end(self) -> (Option<SentBatch>, Option<SentBatch>) {
         (self.running.map(|running| running.batch), self.ahead)
     }
 }

@@ -5,8 +5,11 @@ use std::sync::Arc;
 use clipper_clock::Instant;
 use clipper_domain::ReplicaId;
 
-use super::query::{Entry, Key};
-use super::{Action, AppId, BatchId, Count, Departure, Dispatcher, Query, Share};
+use super::action::{Action, Count};
+use super::dispatcher::Dispatcher;
+use super::event::{BatchId, Departure};
+use super::query::{Query, QueryKey, QueryState};
+use crate::share::{AppId, Share};
 use crate::ticket::DefaultReason;
 
 /// What becomes of a query whose replica is gone.
@@ -15,13 +18,12 @@ enum Fate {
     Elsewhere,
     /// It is tried again, until then.
     Retry(Instant),
-    /// It ends.
     End(DefaultReason),
 }
 
 /// How a batch failed.
 #[derive(Clone, Copy)]
-enum Failure<'a> {
+enum BatchFailure<'a> {
     /// Nobody had begun with it, or nobody is to blame.
     Innocent(&'a Arc<str>),
     /// Its replica died with it.
@@ -33,7 +35,7 @@ enum Failure<'a> {
 }
 
 /// What is said about a query of a failed batch.
-enum Verdict {
+enum QueryVerdict {
     /// It may be tried again.
     Retry,
     /// It has been tried often enough.
@@ -76,7 +78,7 @@ impl<Q: Query> Dispatcher<Q> {
     }
 
     /// A query that was answered: by the first of its replicas, others follow in vain.
-    fn end_answered(&mut self, key: Key) {
+    fn end_answered(&mut self, key: QueryKey) {
         let Some(entry) = self.entries.remove(key) else { return };
         if entry.is_waiting {
             self.queue.forget(entry.share, entry.objective);
@@ -90,10 +92,10 @@ impl<Q: Query> Dispatcher<Q> {
         let Some(replica) = self.replicas.leave(id) else { return };
         let (running, ahead) = replica.assignments.end();
         let (failure, why) = match cause {
-            Departure::Orderly(why) => (Failure::Innocent(why), why),
-            Departure::Died(why) => (Failure::Deadly(why), why),
-            Departure::Broke(why) => (Failure::Broken(why), why),
-            Departure::AnswerTooLarge(why) => (Failure::TooLarge(why), why),
+            Departure::Orderly(why) => (BatchFailure::Innocent(why), why),
+            Departure::Died(why) => (BatchFailure::Deadly(why), why),
+            Departure::Broke(why) => (BatchFailure::Broken(why), why),
+            Departure::AnswerTooLarge(why) => (BatchFailure::TooLarge(why), why),
         };
         if let Some(running) = running {
             if let Departure::AnswerTooLarge(_) = cause {
@@ -102,7 +104,7 @@ impl<Q: Query> Dispatcher<Q> {
             self.fail(&running.queries, failure, now);
         }
         if let Some(ahead) = ahead {
-            self.fail(&ahead.queries, Failure::Innocent(why), now);
+            self.fail(&ahead.queries, BatchFailure::Innocent(why), now);
         }
         self.learn_round();
     }
@@ -116,7 +118,7 @@ impl<Q: Query> Dispatcher<Q> {
         self.limited_until = Some(now + keep);
     }
 
-    fn fail(&mut self, queries: &[Key], failure: Failure<'_>, now: Instant) {
+    fn fail(&mut self, queries: &[QueryKey], failure: BatchFailure<'_>, now: Instant) {
         self.in_flight -= queries.len();
         let mut retried = 0;
         for key in queries {
@@ -137,33 +139,39 @@ impl<Q: Query> Dispatcher<Q> {
     }
 
     /// What becomes of one query of a failed batch of `company`.
-    fn fate(&mut self, key: Key, company: usize, failure: Failure<'_>, now: Instant) -> Fate {
+    fn fate(
+        &mut self,
+        key: QueryKey,
+        company: usize,
+        failure: BatchFailure<'_>,
+        now: Instant,
+    ) -> Fate {
         let attempts_max = self.limits.attempts_max;
         // It may have been answered by another replica.
         let Some(entry) = self.entries.get_mut(key) else { return Fate::Elsewhere };
         entry.assigned -= 1;
         let verdict = match failure {
-            Failure::Innocent(why) if entry.attempts > attempts_max => {
-                Verdict::Fail(Arc::clone(why))
+            BatchFailure::Innocent(why) if entry.attempts > attempts_max => {
+                QueryVerdict::Fail(Arc::clone(why))
             }
-            Failure::Innocent(_) => Verdict::Retry,
-            Failure::Deadly(why) => blame(entry, company, attempts_max, why),
-            Failure::Broken(why) => match blame(entry, company, attempts_max, why) {
-                Verdict::Poison(_) => Verdict::Fail(Arc::clone(why)),
+            BatchFailure::Innocent(_) => QueryVerdict::Retry,
+            BatchFailure::Deadly(why) => blame(entry, company, attempts_max, why),
+            BatchFailure::Broken(why) => match blame(entry, company, attempts_max, why) {
+                QueryVerdict::Poison(_) => QueryVerdict::Fail(Arc::clone(why)),
                 verdict => verdict,
             },
-            Failure::TooLarge(why) => split(entry, company, why),
+            BatchFailure::TooLarge(why) => split(entry, company, why),
         };
         let (fingerprint, deaths) = (entry.query.fingerprint(), entry.deaths);
-        let is_broken = matches!(failure, Failure::Broken(_));
+        let is_broken = matches!(failure, BatchFailure::Broken(_));
         match verdict {
-            Verdict::Retry | Verdict::Fail(_) if deaths == 0 || is_broken => {}
-            Verdict::Poison(ref why) => {
+            QueryVerdict::Retry | QueryVerdict::Fail(_) if deaths == 0 || is_broken => {}
+            QueryVerdict::Poison(ref why) => {
                 self.poison.note(fingerprint, deaths, Some(Arc::clone(why)), now);
             }
             _ => self.poison.note(fingerprint, deaths, None, now),
         }
-        if let Verdict::Fail(why) | Verdict::Poison(why) = verdict {
+        if let QueryVerdict::Fail(why) | QueryVerdict::Poison(why) = verdict {
             if std::mem::take(&mut entry.is_waiting) {
                 self.queue.forget(entry.share, entry.objective);
             }
@@ -265,30 +273,35 @@ impl<Q: Query> Dispatcher<Q> {
 
 /// A replica has died with this query in a batch of `company`. Once it is clear that the query is
 /// the cause, or when it was tried often enough, it ends.
-fn blame<Q>(entry: &mut Entry<Q>, company: usize, attempts_max: u32, why: &Arc<str>) -> Verdict {
+fn blame<Q>(
+    entry: &mut QueryState<Q>,
+    company: usize,
+    attempts_max: u32,
+    why: &Arc<str>,
+) -> QueryVerdict {
     entry.deaths += 1;
     let deaths = entry.deaths;
     if company == 1 && deaths >= attempts_max.max(DEATHS_MIN) {
         let why = format!("{why}; {deaths} replicas have failed on this input");
-        return Verdict::Poison(why.into());
+        return QueryVerdict::Poison(why.into());
     }
     if entry.attempts > attempts_max {
-        Verdict::Fail(Arc::clone(why))
+        QueryVerdict::Fail(Arc::clone(why))
     } else if deaths < attempts_max {
         entry.batch_max = company.div_ceil(2);
-        Verdict::Retry
+        QueryVerdict::Retry
     } else if company > 1 && attempts_max > 1 {
         entry.batch_max = 1;
-        Verdict::Retry
+        QueryVerdict::Retry
     } else {
-        Verdict::Fail(Arc::clone(why))
+        QueryVerdict::Fail(Arc::clone(why))
     }
 }
 
 /// The answer that this query was part of was too large. If it was alone, it ends.
-fn split<Q>(entry: &mut Entry<Q>, company: usize, why: &Arc<str>) -> Verdict {
+fn split<Q>(entry: &mut QueryState<Q>, company: usize, why: &Arc<str>) -> QueryVerdict {
     // It was no attempt at this query: a smaller batch is something else.
     entry.attempts = entry.attempts.saturating_sub(1);
     entry.batch_max = (company / 2).max(1);
-    if company == 1 { Verdict::Poison(Arc::clone(why)) } else { Verdict::Retry }
+    if company == 1 { QueryVerdict::Poison(Arc::clone(why)) } else { QueryVerdict::Retry }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clipper_clock::Instant;
 
-use super::query::Key;
+use super::query::QueryKey;
 
 /// Replica time that may be spent on doing work twice.
 #[derive(Debug)]
@@ -47,19 +47,18 @@ impl HedgeBudget {
 /// A query that may be sent to a second replica.
 #[derive(Debug)]
 pub(super) struct Hedge {
-    pub key: Key,
+    pub key: QueryKey,
     /// From then on its deadline is near.
     pub urgent_from: Instant,
 }
 
-/// Hedges that wait.
 #[derive(Debug, Default)]
 pub(super) struct Hedges {
     waiting: Vec<Hedge>,
 }
 
 impl Hedges {
-    pub fn add(&mut self, key: Key, deadline: Instant, objective: Duration) {
+    pub fn add(&mut self, key: QueryKey, deadline: Instant, objective: Duration) {
         let half = objective / 2;
         let urgent_from = deadline.checked_sub(half).unwrap_or(deadline);
         self.waiting.push(Hedge { key, urgent_from });
@@ -79,8 +78,8 @@ impl Hedges {
         &mut self,
         now: Instant,
         mut more: usize,
-        is_fit: impl Fn(Key) -> bool,
-    ) -> Vec<Key> {
+        is_fit: impl Fn(QueryKey) -> bool,
+    ) -> Vec<QueryKey> {
         let mut taken = Vec::new();
         self.waiting.retain(|hedge| {
             let goes = hedge.urgent_from <= now || more > 0 && is_fit(hedge.key);
@@ -94,7 +93,7 @@ impl Hedges {
     }
 
     /// Drops those that nobody needs any more.
-    pub fn retain(&mut self, is_needed: impl Fn(Key) -> bool) {
+    pub fn retain(&mut self, is_needed: impl Fn(QueryKey) -> bool) {
         self.waiting.retain(|hedge| is_needed(hedge.key));
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clipper_clock::Instant;
 
-use super::queue::Share;
+use crate::share::Share;
 
 /// A handle of a query. One handle may stand for several callers who asked for the same thing.
 pub trait Query: Clone {
@@ -21,7 +21,6 @@ pub trait Query: Clone {
     /// Whether it was answered, or resolved without an answer.
     fn has_ended(&self) -> bool;
 
-    /// When it arrived.
     fn arrived(&self) -> Instant;
 
     /// Its first caller's latency objective.
@@ -40,21 +39,20 @@ pub trait Query: Clone {
     fn set_note(&self, note: u32);
 }
 
-/// Where an [`Entry`] is; never that of another one that has taken its place.
+/// Where an [`QueryState`] is; never that of another one that has taken its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Key {
+pub(super) struct QueryKey {
     index: u32,
     generation: u32,
 }
 
-impl Key {
-    /// No entry's place.
+impl QueryKey {
     pub const NONE: Self = Self { index: u32::MAX, generation: 0 };
 }
 
 /// A query that has not ended.
 #[derive(Debug)]
-pub(super) struct Entry<Q> {
+pub(super) struct QueryState<Q> {
     pub query: Q,
     pub share: Share,
     /// The query's.
@@ -76,8 +74,8 @@ pub(super) struct Entry<Q> {
 
 /// All queries that have not ended, in places that are used again.
 #[derive(Debug)]
-pub(super) struct Entries<Q> {
-    places: Vec<Option<Entry<Q>>>,
+pub(super) struct QueryTable<Q> {
+    places: Vec<Option<QueryState<Q>>>,
     free: Vec<u32>,
     next_generation: u32,
 }
@@ -85,12 +83,12 @@ pub(super) struct Entries<Q> {
 /// Places that are kept when all are free.
 const KEPT_PLACES: usize = 4_096;
 
-impl<Q: Query> Entries<Q> {
+impl<Q: Query> QueryTable<Q> {
     pub fn new() -> Self {
         Self { places: Vec::new(), free: Vec::new(), next_generation: 0 }
     }
 
-    pub fn add(&mut self, query: Q, share: Share) -> Key {
+    pub fn add(&mut self, query: Q, share: Share) -> QueryKey {
         let index = self.free.pop().unwrap_or_else(|| {
             self.places.push(None);
             u32::try_from(self.places.len() - 1).unwrap_or(u32::MAX)
@@ -98,7 +96,7 @@ impl<Q: Query> Entries<Q> {
         let generation = self.next_generation;
         self.next_generation = generation.wrapping_add(1);
         query.set_note(index);
-        let entry = Entry {
+        let entry = QueryState {
             objective: query.objective(),
             query,
             share,
@@ -113,31 +111,31 @@ impl<Q: Query> Entries<Q> {
         if let Some(place) = self.places.get_mut(index as usize) {
             *place = Some(entry);
         }
-        Key { index, generation }
+        QueryKey { index, generation }
     }
 
-    pub fn get(&self, key: Key) -> Option<&Entry<Q>> {
+    pub fn get(&self, key: QueryKey) -> Option<&QueryState<Q>> {
         let entry = self.places.get(key.index as usize)?.as_ref()?;
         (entry.generation == key.generation).then_some(entry)
     }
 
-    pub fn get_mut(&mut self, key: Key) -> Option<&mut Entry<Q>> {
+    pub fn get_mut(&mut self, key: QueryKey) -> Option<&mut QueryState<Q>> {
         let entry = self.places.get_mut(key.index as usize)?.as_mut()?;
         (entry.generation == key.generation).then_some(entry)
     }
 
-    pub fn is_waiting(&self, key: Key) -> bool {
+    pub fn is_waiting(&self, key: QueryKey) -> bool {
         self.get(key).is_some_and(|entry| entry.is_waiting)
     }
 
     /// The place of a query that has come before.
-    pub fn find(&self, query: &Q) -> Option<Key> {
+    pub fn find(&self, query: &Q) -> Option<QueryKey> {
         let index = query.note();
         let entry = self.places.get(index as usize)?.as_ref()?;
-        entry.query.is(query).then_some(Key { index, generation: entry.generation })
+        entry.query.is(query).then_some(QueryKey { index, generation: entry.generation })
     }
 
-    pub fn remove(&mut self, key: Key) -> Option<Entry<Q>> {
+    pub fn remove(&mut self, key: QueryKey) -> Option<QueryState<Q>> {
         let place = self.places.get_mut(key.index as usize)?;
         let entry = place.take_if(|entry| entry.generation == key.generation)?;
         self.free.push(key.index);
@@ -152,7 +150,7 @@ impl<Q: Query> Entries<Q> {
         self.places.len() - self.free.len()
     }
 
-    pub fn drain(&mut self) -> impl Iterator<Item = Entry<Q>> + use<'_, Q> {
+    pub fn drain(&mut self) -> impl Iterator<Item = QueryState<Q>> + use<'_, Q> {
         self.free.clear();
         self.places.drain(..).flatten()
     }

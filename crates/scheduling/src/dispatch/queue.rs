@@ -9,45 +9,14 @@
 
 use std::cmp::Ordering;
 use std::collections::{BinaryHeap, VecDeque};
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use clipper_clock::Instant;
 use smallvec::SmallVec;
 
-use super::query::Key;
+use super::query::QueryKey;
 use crate::load::{AppLoad, ObjectiveCounts};
-
-/// Names an application among those that share a model.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct AppId(pub u64);
-
-impl AppId {
-    /// The same for the same name on every thread.
-    #[must_use]
-    pub fn of(name: &str) -> Self {
-        let mut hasher = DefaultHasher::new();
-        name.hash(&mut hasher);
-        Self(hasher.finish())
-    }
-}
-
-/// An application and its part of a model.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Share {
-    /// Whose.
-    pub app: AppId,
-    /// Its service in overload, compared with that of the others.
-    pub weight: u32,
-}
-
-impl Share {
-    /// The same part as everybody else.
-    #[must_use]
-    pub fn equal(app: AppId) -> Self {
-        Self { app, weight: 1 }
-    }
-}
+use crate::share::Share;
 
 /// Service of one query for an application of weight 1.
 const SERVICE: u64 = 1 << 16;
@@ -60,7 +29,7 @@ const COMPARED_MAX: usize = 16;
 struct Node {
     deadline: Instant,
     order: u64,
-    key: Key,
+    key: QueryKey,
 }
 
 impl PartialEq for Node {
@@ -146,7 +115,6 @@ impl FairQueue {
         Self { apps: Vec::new(), served: 0, next_order: 0, waiting: 0, objectives }
     }
 
-    /// Queries waiting.
     pub fn len(&self) -> usize {
         self.waiting
     }
@@ -178,7 +146,7 @@ impl FairQueue {
         &mut self,
         share: Share,
         deadline: Instant,
-        key: Key,
+        key: QueryKey,
         objective: Duration,
         counts: bool,
     ) {
@@ -227,13 +195,17 @@ impl FairQueue {
     }
 
     /// Takes the next query that `is_waiting`, which still counts until [`Self::forget`].
-    pub fn pop(&mut self, fair: bool, is_waiting: impl Fn(Key) -> bool) -> Option<(Instant, Key)> {
+    pub fn pop(
+        &mut self,
+        fair: bool,
+        is_waiting: impl Fn(QueryKey) -> bool,
+    ) -> Option<(Instant, QueryKey)> {
         let at = self.next_app(fair, &is_waiting)?;
         let node = self.apps[at].nodes.pop()?;
         Some((node.deadline, node.key))
     }
 
-    fn next_app(&mut self, fair: bool, is_waiting: &impl Fn(Key) -> bool) -> Option<usize> {
+    fn next_app(&mut self, fair: bool, is_waiting: &impl Fn(QueryKey) -> bool) -> Option<usize> {
         let mut best: Option<(usize, u64, Instant)> = None;
         for (at, app) in self.apps.iter_mut().enumerate() {
             while app.nodes.peek().is_some_and(|node| !is_waiting(node.key)) {
@@ -268,8 +240,8 @@ impl FairQueue {
     pub fn pop_overdue(
         &mut self,
         now: Instant,
-        is_waiting: impl Fn(Key) -> bool,
-    ) -> Option<(Instant, Key)> {
+        is_waiting: impl Fn(QueryKey) -> bool,
+    ) -> Option<(Instant, QueryKey)> {
         for app in &mut self.apps {
             while let Some(head) = app.nodes.peek() {
                 if is_waiting(head.key) && head.deadline > now {
@@ -318,7 +290,7 @@ mod tests {
         let (start, mut nodes) = (clipper_clock::now(), Nodes::default());
         for (order, ms) in [20, 10, 20, 10, 5, 30].into_iter().enumerate() {
             let deadline = start + Duration::from_millis(ms);
-            nodes.push(Node { deadline, order: order as u64, key: Key::NONE });
+            nodes.push(Node { deadline, order: order as u64, key: QueryKey::NONE });
         }
         let orders: Vec<_> = std::iter::from_fn(|| nodes.pop()).map(|node| node.order).collect();
         assert_eq!(orders, [4, 1, 3, 0, 2, 5]);

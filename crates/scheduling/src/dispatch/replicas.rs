@@ -9,11 +9,10 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
 use super::assignment::Assignments;
-use super::query::Key;
+use super::query::QueryKey;
 use crate::batch::BatchController;
 use crate::load::Round;
 
-/// One replica.
 #[derive(Debug)]
 pub(super) struct Replica {
     /// How large its batches are.
@@ -81,7 +80,6 @@ impl Replicas {
         Self { all: BTreeMap::new(), idle: Vec::new(), random, batch_max: usize::MAX }
     }
 
-    /// A new one.
     pub fn join(&mut self, id: ReplicaId, replica: Replica) {
         if replica.assignments.is_idle() {
             self.idle.push(id);
@@ -89,7 +87,6 @@ impl Replicas {
         self.all.insert(id, replica);
     }
 
-    /// Forgets one.
     pub fn leave(&mut self, id: ReplicaId) -> Option<Replica> {
         self.idle.retain(|idle| *idle != id);
         self.all.remove(&id)
@@ -194,7 +191,7 @@ impl Replicas {
 
     /// The queries of those that take suspiciously long, each once; none where no other replica
     /// could take them.
-    pub fn suspects(&mut self, now: Instant) -> Vec<Key> {
+    pub fn suspects(&mut self, now: Instant) -> Vec<QueryKey> {
         if self.all.len() < 2 {
             return Vec::new();
         }

@@ -3,19 +3,21 @@
 use clipper_clock::Instant;
 use clipper_domain::ReplicaId;
 
-use super::assignment::{Assignments, Batch};
-use super::query::Key;
+use super::action::{Action, Count};
+use super::assignment::{Assignments, SentBatch};
+use super::dispatcher::{Dispatcher, Gathering};
+use super::event::{BatchId, Unanswered};
+use super::query::{Query, QueryKey};
 use super::replicas::Replica;
-use super::{Action, BatchId, Count, Dispatcher, Gathering, Query, Unanswered};
 use crate::batch::BatchController;
 use crate::gather;
 use crate::run::Run;
 use crate::ticket::DefaultReason;
 
 /// Queries that have been taken out of the queue for one batch.
-struct Taken<Q> {
+struct TakenQueries<Q> {
     queries: Vec<Q>,
-    keys: Vec<Key>,
+    keys: Vec<QueryKey>,
     deadline: Instant,
 }
 
@@ -83,10 +85,10 @@ impl<Q: Query> Dispatcher<Q> {
 
     /// Up to `limit` queries that somebody still waits for. Those that would be late if they were
     /// answered at `end` are given up as long as others can use the place.
-    fn take(&mut self, limit: usize, end: Instant, fair: bool, now: Instant) -> Taken<Q> {
+    fn take(&mut self, limit: usize, end: Instant, fair: bool, now: Instant) -> TakenQueries<Q> {
         let room = limit.min(self.queue.len());
         let (queries, keys) = (Vec::with_capacity(room), Vec::with_capacity(room));
-        let mut taken = Taken { queries, keys, deadline: now };
+        let mut taken = TakenQueries { queries, keys, deadline: now };
         let (mut limit, mut skipped) = (limit, 0);
         while taken.keys.len() < limit {
             let Some((due, key)) = self.queue.pop(fair, |key| self.entries.is_waiting(key)) else {
@@ -125,7 +127,7 @@ impl<Q: Query> Dispatcher<Q> {
     }
 
     /// Ends a waiting query without an answer, unless a replica has it: its answer may still come.
-    pub(super) fn end_waiting(&mut self, key: Key, reason: DefaultReason) {
+    pub(super) fn end_waiting(&mut self, key: QueryKey, reason: DefaultReason) {
         let Some(entry) = self.entries.get_mut(key) else { return };
         if std::mem::take(&mut entry.is_waiting) {
             self.queue.forget(entry.share, entry.objective);
@@ -137,15 +139,15 @@ impl<Q: Query> Dispatcher<Q> {
         }
     }
 
-    fn send(&mut self, id: ReplicaId, taken: Taken<Q>, now: Instant) {
-        let Taken { queries, keys, deadline } = taken;
+    fn send(&mut self, id: ReplicaId, taken: TakenQueries<Q>, now: Instant) {
+        let TakenQueries { queries, keys, deadline } = taken;
         let Some(replica) = self.replicas.get_mut(id) else { return };
         let batch = BatchId(self.next_batch);
         self.next_batch += 1;
         self.in_flight += keys.len();
         self.concurrency.batch_sent();
         let (curve, objective) = (replica.controller.curve(), self.objective.tightest());
-        let assignment = Batch::new(batch, keys, deadline, curve, objective);
+        let assignment = SentBatch::new(batch, keys, deadline, curve, objective);
         let begins = replica.assignments.push(assignment, now, self.limits.busy);
         self.actions.push(Action::Send { replica: id, batch, queries: queries.into() });
         if begins {
@@ -180,7 +182,7 @@ impl<Q: Query> Dispatcher<Q> {
             let (mut keys, mut deadline) = (Vec::with_capacity(queries.len()), now);
             for query in queries.iter() {
                 if query.has_ended() {
-                    keys.push(Key::NONE);
+                    keys.push(QueryKey::NONE);
                     continue;
                 }
                 let key = self.entries.find(query);
@@ -195,7 +197,7 @@ impl<Q: Query> Dispatcher<Q> {
             self.next_batch = self.next_batch.max(batch.0 + 1);
             self.in_flight += keys.len();
             let objective = self.objective.tightest();
-            let mut batch = Batch::new(batch, keys, deadline, controller.curve(), objective);
+            let mut batch = SentBatch::new(batch, keys, deadline, controller.curve(), objective);
             batch.is_adopted = true;
             assignments.push(batch, now, self.limits.busy);
         }

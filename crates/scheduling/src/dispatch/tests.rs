@@ -4,7 +4,15 @@ use std::cell::Cell;
 use std::num::NonZeroU32;
 use std::rc::Rc;
 
+use std::time::Duration;
+
+use clipper_clock::Instant;
+use clipper_domain::{BatchSize, ReplicaId};
+
 use super::*;
+use crate::latency::LatencyCurve;
+use crate::share::{AppId, Share};
+use crate::ticket::DefaultReason;
 
 const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)

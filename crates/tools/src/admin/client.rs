@@ -3,9 +3,12 @@
 use std::io::{BufRead, BufReader};
 use std::time::Duration;
 
-use serde_json::Value;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 use ureq::Agent;
 use ureq::http::Response;
+
+use clipper_domain::admin::ErrorBody;
 
 /// Largest answer that is read, bytes: far above a list of everything.
 const ANSWER_MAX_BYTES: u64 = 256 << 20;
@@ -14,9 +17,8 @@ const ANSWER_MAX_BYTES: u64 = 256 << 20;
 const LINE_MAX_BYTES: u64 = 1 << 20;
 
 /// Why there is no answer to work with.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ClientError {
-    /// Nobody answers there.
     #[error(
         "no Clipper server answers at {url}: {why}\nStart one with `clipper serve`, or point \
          elsewhere with --url http://HOST:PORT or CLIPPER_MANAGEMENT_URL"
@@ -29,12 +31,7 @@ pub enum ClientError {
     },
     /// The server says no.
     #[error("{why}")]
-    Refused {
-        /// The HTTP status.
-        status: u16,
-        /// Its text.
-        why: String,
-    },
+    Refused { status: u16, why: String },
     /// An answer that no Clipper server gives.
     #[error("{url} does not answer as a Clipper management frontend does: {why}")]
     Broken {
@@ -43,6 +40,15 @@ pub enum ClientError {
         /// What is wrong with the answer.
         why: String,
     },
+}
+
+/// Why a text is no address of a server.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum UrlError {
+    #[error("{0}:// is not spoken here, expected http://HOST:PORT")]
+    Scheme(String),
+    #[error("'{0}' is not http://HOST:PORT")]
+    NotAnAddress(String),
 }
 
 /// Where the management frontend is and how long to wait for it.
@@ -58,17 +64,17 @@ impl Client {
     ///
     /// # Errors
     /// What is wrong with the URL.
-    pub fn new(url: &str, timeout: Duration) -> Result<Self, String> {
+    pub fn new(url: &str, timeout: Duration) -> Result<Self, UrlError> {
         let host = match url.split_once("://") {
             Some(("http", host)) => host,
             Some((scheme, _)) => {
-                return Err(format!("{scheme}:// is not spoken here, expected http://HOST:PORT"));
+                return Err(UrlError::Scheme(scheme.to_owned()));
             }
             None => url,
         };
         let host = host.trim_end_matches('/');
         if host.is_empty() || host.contains(char::is_whitespace) {
-            return Err(format!("'{url}' is not http://HOST:PORT"));
+            return Err(UrlError::NotAnAddress(url.to_owned()));
         }
         let agent = Agent::config_builder()
             .http_status_as_error(false)
@@ -80,7 +86,6 @@ impl Client {
         Ok(Self { agent, url: format!("http://{host}") })
     }
 
-    /// Where it asks.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
@@ -106,6 +111,15 @@ impl Client {
     pub fn ask(&self, endpoint: &str, body: &Value) -> Result<Value, ClientError> {
         let text = self.post(endpoint, body)?;
         serde_json::from_str(&text).map_err(|error| self.broken(format!("{error} in {text:?}")))
+    }
+
+    /// Everything that a `get_all_...` endpoint lists, in full.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub fn list<T: DeserializeOwned>(&self, endpoint: &str) -> Result<Vec<T>, ClientError> {
+        let text = self.post(endpoint, &json!({"verbose": true}))?;
+        serde_json::from_str(&text).map_err(|error| self.broken(format!("{endpoint}: {error}")))
     }
 
     /// `GET {path}`; the text of a successful answer.
@@ -142,10 +156,10 @@ impl Client {
         loop {
             let line = bounded_line(&mut lines, LINE_MAX_BYTES);
             let line = match line.map_err(|error| self.broken(format!("it broke off: {error}")))? {
-                Line::End => return Ok(()),
+                StreamLine::End => return Ok(()),
                 // Of an older server, that shows an output however long it is.
-                Line::TooLong => continue,
-                Line::Whole(line) => line,
+                StreamLine::TooLong => continue,
+                StreamLine::Whole(line) => line,
             };
             let line = serde_json::from_slice(&line);
             take(line.map_err(|error| self.broken(format!("a line is not JSON: {error}")))?);
@@ -173,10 +187,8 @@ impl Client {
         }
         let text = response.body_mut().read_to_string().unwrap_or_default();
         // 400 is plain text; every other status has a JSON body with a cause.
-        let cause = serde_json::from_str::<Value>(&text).ok();
-        let cause = cause.as_ref().and_then(|body| body.get("cause")).and_then(Value::as_str);
-        let why = match cause {
-            Some(cause) => cause.to_owned(),
+        let why = match serde_json::from_str::<ErrorBody>(&text).ok() {
+            Some(body) => body.cause,
             None if text.trim().is_empty() => format!("the server answered with status {status}"),
             None => text.trim().to_owned(),
         };
@@ -190,7 +202,7 @@ impl Client {
 
 /// A line of a stream.
 #[derive(Debug, PartialEq, Eq)]
-enum Line {
+enum StreamLine {
     Whole(Vec<u8>),
     /// It was read to its end and thrown away.
     TooLong,
@@ -198,7 +210,7 @@ enum Line {
     End,
 }
 
-fn bounded_line(lines: &mut impl BufRead, max_bytes: u64) -> std::io::Result<Line> {
+fn bounded_line(lines: &mut impl BufRead, max_bytes: u64) -> std::io::Result<StreamLine> {
     let mut line = Vec::new();
     let mut is_too_long = false;
     loop {
@@ -206,9 +218,9 @@ fn bounded_line(lines: &mut impl BufRead, max_bytes: u64) -> std::io::Result<Lin
         let read = bounded.read_until(b'\n', &mut line)?;
         let has_ended = read == 0 || line.ends_with(b"\n");
         match (has_ended, is_too_long) {
-            (true, true) => return Ok(Line::TooLong),
-            (true, false) if line.is_empty() => return Ok(Line::End),
-            (true, false) => return Ok(Line::Whole(line)),
+            (true, true) => return Ok(StreamLine::TooLong),
+            (true, false) if line.is_empty() => return Ok(StreamLine::End),
+            (true, false) => return Ok(StreamLine::Whole(line)),
             (false, _) => {
                 // The stream may end here, at a line without its end.
                 is_too_long |= line.len() as u64 >= max_bytes;
@@ -240,11 +252,11 @@ mod tests {
         let text = format!("one\n{}\ntwo\nthree", "x".repeat(25));
         let mut lines = BufReader::with_capacity(4, text.as_bytes());
         let mut next = || bounded_line(&mut lines, 10).unwrap();
-        assert_eq!(next(), Line::Whole(b"one\n".to_vec()));
-        assert_eq!(next(), Line::TooLong);
-        assert_eq!(next(), Line::Whole(b"two\n".to_vec()));
-        assert_eq!(next(), Line::Whole(b"three".to_vec()));
-        assert_eq!(next(), Line::End);
+        assert_eq!(next(), StreamLine::Whole(b"one\n".to_vec()));
+        assert_eq!(next(), StreamLine::TooLong);
+        assert_eq!(next(), StreamLine::Whole(b"two\n".to_vec()));
+        assert_eq!(next(), StreamLine::Whole(b"three".to_vec()));
+        assert_eq!(next(), StreamLine::End);
     }
 
     #[test]
@@ -252,7 +264,7 @@ mod tests {
         let url = |text| Client::new(text, Duration::from_secs(1)).map(|c| c.url().to_owned());
         assert_eq!(url("http://h:1338/").unwrap(), "http://h:1338");
         assert_eq!(url("h:1338").unwrap(), "http://h:1338");
-        assert!(url("https://h:1338").unwrap_err().contains("https"));
+        assert_eq!(url("https://h:1338").unwrap_err(), UrlError::Scheme("https".to_owned()));
         assert!(url("http://").is_err());
     }
 }

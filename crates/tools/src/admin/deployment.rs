@@ -1,9 +1,10 @@
 //! What `clipper deploy` asks for: pure, except that it looks which files are there.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
+use std::io;
 use std::path::Path;
 
-use serde_json::{Value, json};
+use clipper_domain::{OnnxEngine, Runtime};
 
 /// What is deployed, as the server is told: paths absolute.
 ///
@@ -18,37 +19,66 @@ pub fn runtime(
     python: &str,
     path: Option<&OsStr>,
     here: &Path,
-) -> Result<Value, String> {
+) -> Result<Runtime, NotDeployable> {
     match (model, command) {
-        (None, []) => Err("name a MODEL (FILE.onnx or FILE.py:function) or a --command".to_owned()),
-        (Some(_), [_, ..]) => Err("a MODEL and a --command do not go together".to_owned()),
-        (None, command) => {
-            Ok(json!({"runtime": "command", "command": absolute_words(command, path, here)}))
-        }
-        (Some(model), []) => of_file(model, &program(python, path, here), here),
+        (None, []) => Err(NotDeployable::Nothing),
+        (Some(_), [_, ..]) => Err(NotDeployable::Both),
+        (None, command) => Ok(Runtime::Command { command: absolute_words(command, path, here) }),
+        (Some(model), []) => of_file(model, program(python, path, here), here),
     }
 }
 
-fn of_file(model: &str, python: &str, here: &Path) -> Result<Value, String> {
+/// Why a command line names nothing that can be deployed.
+#[derive(Debug, thiserror::Error)]
+pub enum NotDeployable {
+    #[error("name a MODEL (FILE.onnx or FILE.py:function) or a --command")]
+    Nothing,
+    #[error("a MODEL and a --command do not go together")]
+    Both,
+    #[error("'{0}' lacks the function's name: FILE.py:function")]
+    NoFunction(String),
+    #[error("which function of it? {0}:FUNCTION")]
+    WhichFunction(String),
+    #[error(
+        "'{model}' is served by the Python package (pip install ./python); end the line with:\n  \
+         --name {name} --command python3 -m clipper_serving serve {model}\n\
+         or load it in a file and name the function: {name}.py:model.predict"
+    )]
+    OfPythonLibrary { model: String, name: String },
+    #[error(
+        "'{0}' is neither FILE.onnx nor FILE.py:function; anything else that speaks the protocol \
+         goes by --command"
+    )]
+    Unknown(String),
+    #[error("{file}: {error}")]
+    Missing { file: String, error: io::Error },
+    #[error("{0} is no file")]
+    NoFile(String),
+    #[error("the path {} is not UTF-8", .0.display())]
+    NotUtf8(OsString),
+}
+
+fn of_file(model: &str, python: String, here: &Path) -> Result<Runtime, NotDeployable> {
     if let Some((file, function)) = model.rsplit_once(':')
         && !function.contains('/')
     {
         let path = existing(file, here)?;
         if function.is_empty() {
-            return Err(format!("'{model}' lacks the function's name: FILE.py:function"));
+            return Err(NotDeployable::NoFunction(model.to_owned()));
         }
-        return Ok(json!({"runtime": "python", "function": format!("{path}:{function}"),
-            "python": python}));
+        return Ok(Runtime::Python { function: format!("{path}:{function}"), python });
     }
     let kind = Path::new(model).extension().and_then(|extension| extension.to_str());
     match kind {
-        Some("onnx") => Ok(json!({"runtime": "onnx", "path": existing(model, here)?})),
-        Some("py") => Err(format!("which function of it? {model}:FUNCTION")),
+        Some("onnx") => Ok(Runtime::Onnx {
+            path: existing(model, here)?,
+            engine: OnnxEngine::Auto,
+            library: None,
+            threads: None,
+        }),
+        Some("py") => Err(NotDeployable::WhichFunction(model.to_owned())),
         Some(kind) if PYTHON_KINDS.contains(&kind) => Err(of_python_library(model)),
-        _ => Err(format!(
-            "'{model}' is neither FILE.onnx nor FILE.py:function; anything else that speaks the \
-             protocol goes by --command"
-        )),
+        _ => Err(NotDeployable::Unknown(model.to_owned())),
     }
 }
 
@@ -57,25 +87,20 @@ const PYTHON_KINDS: [&str; 11] =
     ["joblib", "pkl", "pickle", "pt", "pth", "pt2", "ubj", "json", "xgb", "txt", "lgb"];
 
 /// A model file of a Python library is served by the package, as a command.
-fn of_python_library(model: &str) -> String {
+fn of_python_library(model: &str) -> NotDeployable {
     let name = Path::new(model).file_stem().and_then(|stem| stem.to_str()).unwrap_or("NAME");
-    format!(
-        "'{model}' is served by the Python package (pip install ./python); end the line with:\n  \
-         --name {name} --command python3 -m clipper_serving serve {model}\n\
-         or load it in a file and name the function: {name}.py:model.predict"
-    )
+    NotDeployable::OfPythonLibrary { model: model.to_owned(), name: name.to_owned() }
 }
 
 /// The absolute path of a file that has to be there.
-fn existing(file: &str, here: &Path) -> Result<String, String> {
+fn existing(file: &str, here: &Path) -> Result<String, NotDeployable> {
     let path = here.join(file);
     match std::fs::metadata(&path) {
         Ok(found) if found.is_file() => {}
-        Ok(_) => return Err(format!("{file} is no file")),
-        Err(error) => return Err(format!("{file}: {error}")),
+        Ok(_) => return Err(NotDeployable::NoFile(file.to_owned())),
+        Err(error) => return Err(NotDeployable::Missing { file: file.to_owned(), error }),
     }
-    let text = path.into_os_string().into_string();
-    text.map_err(|path| format!("the path {} is not UTF-8", path.display()))
+    path.into_os_string().into_string().map_err(NotDeployable::NotUtf8)
 }
 
 /// The words of a command, those that name a file here made absolute: the server's folder is not
@@ -96,15 +121,15 @@ fn absolute_words(command: &[String], path: Option<&OsStr>, here: &Path) -> Vec<
 /// A model's name from its file's: `models/my digits.v2.onnx` is `my digits.v2`. Of two functions
 /// in one file, the second is `FILE-FUNCTION`. None for a command.
 #[must_use]
-pub fn name_of(runtime: &Value, is_taken: impl Fn(&str) -> bool) -> Option<String> {
-    let (source, function) = match runtime["runtime"].as_str()? {
-        "onnx" => (runtime["path"].as_str()?, None),
-        "python" => {
-            let (file, function) = runtime["function"].as_str()?.rsplit_once(':')?;
+pub fn name_of(runtime: &Runtime, is_taken: impl Fn(&str) -> bool) -> Option<String> {
+    let (source, function) = match runtime {
+        Runtime::Onnx { path, .. } => (path.as_str(), None),
+        Runtime::Python { function, .. } => {
+            let (file, function) = function.rsplit_once(':')?;
             (file, Some(function))
         }
         // A program's name is rarely the model's: `python3`, `sh`.
-        _ => return None,
+        Runtime::Command { .. } => return None,
     };
     let stem = Path::new(source).file_stem()?.to_str()?.replace([':', ','], "-");
     match function.filter(|_| is_taken(&stem)) {
@@ -144,15 +169,15 @@ mod tests {
         }
         let of = |model| runtime(Some(model), &[], "py", None, here);
         let onnx = of("m.onnx").unwrap();
-        assert_eq!(onnx["path"].as_str().unwrap(), here.join("m.onnx").to_str().unwrap());
+        assert_eq!(onnx.source(), here.join("m.onnx").to_str().unwrap());
         let python = of("m.py:f").unwrap();
         let function = format!("{}:f", here.join("m.py").display());
-        assert_eq!(python["function"].as_str().unwrap(), function);
+        assert_eq!(python.source(), function);
         assert_eq!(name_of(&python, |_| false).unwrap(), "m");
         assert_eq!(name_of(&python, |name| name == "m").unwrap(), "m-f");
         // A file is one model: the server says whose name it is.
         assert_eq!(name_of(&onnx, |name| name == "m").unwrap(), "m");
-        let command = json!({"runtime": "command", "command": ["sh"]});
+        let command = Runtime::Command { command: vec!["sh".to_owned()] };
         assert_eq!(name_of(&command, |_| false), None);
         for (wrong, part) in [
             ("none.onnx", "No such file"),
@@ -161,7 +186,8 @@ mod tests {
             ("m.pkl", "--name m --command python3 -m clipper_serving serve m.pkl"),
             ("m.bin", "--command"),
         ] {
-            assert!(of(wrong).unwrap_err().contains(part), "{wrong}: {:?}", of(wrong));
+            let error = of(wrong).unwrap_err().to_string();
+            assert!(error.contains(part), "{wrong}: {error}");
         }
         assert!(runtime(None, &[], "py", None, here).is_err());
     }

@@ -1,10 +1,10 @@
-//! The operator's side of the management frontend: a client, the shapes of its answers, tables.
+//! The operator's side of the management frontend: a client, names close to others, tables.
 //!
 //! Knows the server only through `/admin/*`, as any other client does.
 
 pub mod client;
 pub mod deployment;
-pub mod rows;
+pub mod hint;
 pub mod table;
 
-pub use client::{Client, ClientError};
+pub use client::{Client, ClientError, UrlError};

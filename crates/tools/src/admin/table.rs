@@ -5,9 +5,8 @@ use std::collections::BTreeMap;
 use comfy_table::{Table, presets};
 use serde_json::Value;
 
+use clipper_domain::admin::{AppDescription, ModelDescription, ReplicaDescription};
 use clipper_domain::printable::printable;
-
-use super::rows::{AppRow, ContainerRow, ModelRow};
 
 /// Longest text in a cell, characters; `show` verbs print all of it.
 const CELL_MAX_CHARS: usize = 60;
@@ -35,17 +34,17 @@ fn render(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>, nothing:
 }
 
 /// Microseconds as milliseconds, without zeros at the end.
-fn millis(micros: u64) -> String {
+fn millis(micros: u32) -> String {
     let text = format!("{}.{:03}", micros / 1_000, micros % 1_000);
     format!("{} ms", text.trim_end_matches('0').trim_end_matches('.'))
 }
 
 /// Applications, one a row.
 #[must_use]
-pub fn apps(apps: &[AppRow]) -> String {
+pub fn apps(apps: &[AppDescription]) -> String {
     let header = ["APPLICATION", "INPUT", "SLO", "DEFAULT", "MODEL"];
-    let row = |app: &AppRow| {
-        let (input, default) = (app.input_type.clone(), app.default_output.clone());
+    let row = |app: &AppDescription| {
+        let (input, default) = (app.input_type.to_string(), app.default_output.clone());
         let models = app.linked_models.join(", ");
         vec![app.name.clone(), input, millis(app.latency_slo_micros), default, models]
     };
@@ -54,7 +53,7 @@ pub fn apps(apps: &[AppRow]) -> String {
 
 /// Links, one a row.
 #[must_use]
-pub fn links(apps: &[AppRow]) -> String {
+pub fn links(apps: &[AppDescription]) -> String {
     let rows = apps.iter().flat_map(|app| {
         app.linked_models.iter().map(|model| vec![app.name.clone(), model.clone()])
     });
@@ -63,13 +62,13 @@ pub fn links(apps: &[AppRow]) -> String {
 
 /// Model versions, one a row, with the number of replicas of each.
 #[must_use]
-pub fn models(models: &[ModelRow], containers: &[ContainerRow]) -> String {
+pub fn models(models: &[ModelDescription], containers: &[ReplicaDescription]) -> String {
     let mut replicas: BTreeMap<(&str, &str), usize> = BTreeMap::new();
     for container in containers {
         *replicas.entry((&container.model_name, &container.model_version)).or_default() += 1;
     }
     let header = ["MODEL", "VERSION", "CURRENT", "INPUT", "REPLICAS", "RUNTIME", "SOURCE"];
-    let row = |model: &ModelRow| {
+    let row = |model: &ModelDescription| {
         let (name, version) = (&model.model_name, &model.model_version);
         let replicas = replicas.get(&(name.as_str(), version.as_str())).unwrap_or(&0);
         let current = if model.is_current_version { "yes" } else { "" };
@@ -77,7 +76,7 @@ pub fn models(models: &[ModelRow], containers: &[ContainerRow]) -> String {
             name.clone(),
             version.clone(),
             current.to_owned(),
-            model.input_type.clone(),
+            model.input_type.to_string(),
             replicas.to_string(),
             model.container_name.clone(),
             model.model_data_path.clone(),
@@ -88,13 +87,13 @@ pub fn models(models: &[ModelRow], containers: &[ContainerRow]) -> String {
 
 /// Connected replicas, one a row.
 #[must_use]
-pub fn containers(containers: &[ContainerRow]) -> String {
-    let row = |container: &ContainerRow| {
+pub fn containers(containers: &[ReplicaDescription]) -> String {
+    let row = |container: &ReplicaDescription| {
         vec![
             container.model_name.clone(),
             container.model_version.clone(),
             container.model_replica_id.to_string(),
-            container.input_type.clone(),
+            container.input_type.to_string(),
         ]
     };
     let header = ["MODEL", "VERSION", "REPLICA", "INPUT"];
@@ -124,14 +123,20 @@ pub fn members(object: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clipper_domain::{InputType, OnModelError, Weight};
 
-    fn app(name: &str, default: &str) -> AppRow {
-        AppRow {
+    fn app(name: &str, default: &str) -> AppDescription {
+        AppDescription {
             name: name.to_owned(),
-            input_type: "doubles".to_owned(),
+            input_type: InputType::Doubles,
             default_output: default.to_owned(),
             latency_slo_micros: 20_500,
             linked_models: vec![],
+            on_model_error: OnModelError::Default,
+            cache: true,
+            policy: None,
+            policy_parameters: None,
+            weight: Weight::default(),
         }
     }
 

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
 
+use super::float::float;
 use clipper_domain::InputType;
 use clipper_oip::Datatype;
 
@@ -29,26 +30,30 @@ pub enum Choice {
     },
 }
 
+/// A text that is no [`Choice`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("expected unique, same or zipf:S:N with N <= {ZIPF_KEYS_MAX}")]
+pub struct InvalidChoice;
+
 impl Choice {
     /// Reads `unique`, `same` or `zipf:S:N`.
     ///
     /// # Errors
     /// What was expected.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        let expected = || format!("expected unique, same or zipf:S:N with N <= {ZIPF_KEYS_MAX}");
+    pub fn parse(text: &str) -> Result<Self, InvalidChoice> {
         match text.split(':').collect::<Vec<_>>()[..] {
             ["unique"] => Ok(Self::Unique),
             ["same"] => Ok(Self::Same),
             ["zipf", exponent, keys] => {
-                let exponent: f64 = exponent.parse().map_err(|_| expected())?;
-                let keys: u64 = keys.parse().map_err(|_| expected())?;
+                let exponent: f64 = exponent.parse().map_err(|_| InvalidChoice)?;
+                let keys: u64 = keys.parse().map_err(|_| InvalidChoice)?;
                 let fits = exponent.is_finite() && exponent >= 0.0;
                 if !fits || !(1..=ZIPF_KEYS_MAX).contains(&keys) {
-                    return Err(expected());
+                    return Err(InvalidChoice);
                 }
                 Ok(Self::Zipf { exponent, keys })
             }
-            _ => Err(expected()),
+            _ => Err(InvalidChoice),
         }
     }
 }
@@ -74,17 +79,22 @@ pub enum Protocol {
     V2Binary,
 }
 
+/// A text that is no [`Protocol`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("expected predict, v2 or v2-binary")]
+pub struct InvalidProtocol;
+
 impl Protocol {
     /// Reads `predict`, `v2` or `v2-binary`.
     ///
     /// # Errors
-    /// What was expected.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    /// It is none of these.
+    pub fn parse(text: &str) -> Result<Self, InvalidProtocol> {
         match text {
             "predict" => Ok(Self::Predict),
             "v2" => Ok(Self::V2),
             "v2-binary" => Ok(Self::V2Binary),
-            _ => Err("expected predict, v2 or v2-binary".to_owned()),
+            _ => Err(InvalidProtocol),
         }
     }
 
@@ -98,7 +108,6 @@ impl Protocol {
     }
 }
 
-/// What requests carry.
 #[derive(Debug, Clone, PartialEq)]
 pub struct InputPlan {
     /// What they are written in.
@@ -124,7 +133,6 @@ impl InputPlan {
 /// A request body with holes for the number that tells its inputs apart.
 #[derive(Debug, Clone)]
 pub struct Template {
-    /// The body.
     pub body: Vec<u8>,
     /// Where each input's number starts.
     holes: Vec<usize>,
@@ -374,7 +382,7 @@ fn zipf_table(exponent: f64, keys: u64) -> Arc<[f64]> {
     let mut sum = 0.0;
     let mut table: Vec<f64> = (1..=keys)
         .map(|key| {
-            sum += super::float(key).powf(-exponent);
+            sum += float(key).powf(-exponent);
             sum
         })
         .collect();

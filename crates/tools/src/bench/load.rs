@@ -11,11 +11,14 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
+use super::error::BenchError;
+use super::float::float;
 use super::inputs::{Protocol, Template};
 use super::pacing::{Schedule, Timer};
-use super::record::{Failure, Recorder};
-use super::wire::{self, Answer};
-use super::{BenchError, Load, Plan, Shared};
+use super::plan::{Load, Plan};
+use super::record::{Recorder, RequestFailure};
+use super::shared::SharedCounts;
+use super::wire::{self, QueryAnswer};
 use clipper_clock::{self as clock, Instant};
 
 /// Requests of an open loop that may wait for a free connection; further ones are not sent.
@@ -27,14 +30,13 @@ const RESPONSE_BYTES: usize = 4096;
 
 /// Which part of the load a thread takes.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Share {
+pub(super) struct ThreadShare {
     /// From 0.
     pub index: usize,
-    /// Threads in all.
     pub of: usize,
 }
 
-impl Share {
+impl ThreadShare {
     /// This thread's part of `total`.
     fn part(self, total: usize) -> usize {
         total / self.of + usize::from(self.index < total % self.of)
@@ -46,7 +48,11 @@ impl Share {
 }
 
 /// Runs one thread's share of the plan.
-pub(super) fn drive(plan: &Plan, share: Share, shared: &Shared) -> Result<Recorder, BenchError> {
+pub(super) fn drive(
+    plan: &Plan,
+    share: ThreadShare,
+    shared: &SharedCounts,
+) -> Result<Recorder, BenchError> {
     let prepared = prepare(plan, share);
     // Every thread comes here, also one that has failed.
     shared.connected.wait();
@@ -58,7 +64,7 @@ pub(super) fn drive(plan: &Plan, share: Share, shared: &Shared) -> Result<Record
 
 type Prepared = (tokio::runtime::Runtime, Vec<TcpStream>, Vec<TcpStream>);
 
-fn prepare(plan: &Plan, share: Share) -> Result<Prepared, BenchError> {
+fn prepare(plan: &Plan, share: ThreadShare) -> Result<Prepared, BenchError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -89,7 +95,7 @@ async fn connect(plan: &Plan) -> std::io::Result<TcpStream> {
 /// What the tasks of one thread share.
 struct Thread<'a> {
     plan: &'a Plan,
-    shared: &'a Shared,
+    shared: &'a SharedCounts,
     recorder: RefCell<Recorder>,
     rng: RefCell<SmallRng>,
     template: Template,
@@ -103,8 +109,8 @@ struct Thread<'a> {
 
 async fn load(
     plan: &Plan,
-    share: Share,
-    shared: &Shared,
+    share: ThreadShare,
+    shared: &SharedCounts,
     streams: Vec<TcpStream>,
 ) -> Result<Recorder, BenchError> {
     let template = Template::new(&plan.inputs);
@@ -129,18 +135,18 @@ async fn load(
         came: Notify::new(),
         ended: Cell::new(false),
     };
-    let clients = streams.into_iter().map(|stream| Client::new(&thread, stream));
+    let clients = streams.into_iter().map(|stream| Caller::new(&thread, stream));
     match plan.load {
         Load::Closed => {
-            futures_util::future::join_all(clients.map(Client::closed_loop)).await;
+            futures_util::future::join_all(clients.map(Caller::closed_loop)).await;
         }
         Load::Open { rate, arrivals } => {
-            let phase = super::float(share.index as u64) / super::float(share.of as u64);
-            let rate = rate / super::float(share.of as u64);
+            let phase = float(share.index as u64) / float(share.of as u64);
+            let rate = rate / float(share.of as u64);
             let length = plan.warmup + plan.duration;
             let schedule = Schedule::new(rate, arrivals, phase, length, share.seed(plan.seed));
             let pacing = thread.pace(schedule);
-            let clients = futures_util::future::join_all(clients.map(Client::open_loop));
+            let clients = futures_util::future::join_all(clients.map(Caller::open_loop));
             let (paced, _) = tokio::join!(pacing, clients);
             paced.map_err(BenchError::io("the timer failed"))?;
         }
@@ -162,7 +168,7 @@ impl Thread<'_> {
                 self.due.borrow_mut().push_back(start);
                 self.came.notify_one();
             } else {
-                self.failed(start, Failure::NotSent);
+                self.failed(start, RequestFailure::NotSent);
             }
         }
         self.ended.set(true);
@@ -190,7 +196,7 @@ impl Thread<'_> {
         start >= self.begin + self.plan.warmup
     }
 
-    fn failed(&self, start: Instant, failure: Failure) {
+    fn failed(&self, start: Instant, failure: RequestFailure) {
         self.shared.failed.fetch_add(1, Ordering::Relaxed);
         if self.counts(start) {
             self.recorder.borrow_mut().failure(failure);
@@ -214,23 +220,22 @@ impl Thread<'_> {
                 let rows = self.plan.inputs.per_request();
                 (0..rows).for_each(|_| recorder.prediction(latency, self.plan.slo));
             } else {
-                recorder.failure(Failure::Answers);
+                recorder.failure(RequestFailure::Answers);
             }
             return;
         }
         let batch = self.plan.inputs.batch.is_some();
         let read = wire::answers(body, batch, |answer| match answer {
-            Answer::Prediction => recorder.prediction(latency, self.plan.slo),
-            Answer::Default(why) => recorder.default_output(&why),
+            QueryAnswer::Prediction => recorder.prediction(latency, self.plan.slo),
+            QueryAnswer::Default(why) => recorder.default_output(&why),
         });
         if read.is_err() {
-            recorder.failure(Failure::Answers);
+            recorder.failure(RequestFailure::Answers);
         }
     }
 }
 
-/// One connection.
-struct Client<'a> {
+struct Caller<'a> {
     thread: &'a Thread<'a>,
     stream: Option<TcpStream>,
     /// Head and body of the request; each one only gets new digits.
@@ -238,7 +243,7 @@ struct Client<'a> {
     response: Vec<u8>,
 }
 
-impl<'a> Client<'a> {
+impl<'a> Caller<'a> {
     fn new(thread: &'a Thread<'a>, stream: TcpStream) -> Self {
         let request = [&thread.head[..], &thread.template.body].concat();
         let response = Vec::with_capacity(RESPONSE_BYTES);
@@ -259,7 +264,7 @@ impl<'a> Client<'a> {
     async fn open_loop(mut self) {
         while let Some(start) = self.thread.next_due().await {
             if clock::now() - start > self.thread.plan.timeout {
-                self.thread.failed(start, Failure::NotSent);
+                self.thread.failed(start, RequestFailure::NotSent);
             } else {
                 self.request(start).await;
             }
@@ -273,20 +278,20 @@ impl<'a> Client<'a> {
         let failure = match result {
             Ok(Ok(())) => return,
             Ok(Err(failure)) => failure,
-            Err(_elapsed) => Failure::Timeout,
+            Err(_elapsed) => RequestFailure::Timeout,
         };
         self.thread.failed(start, failure);
         self.stream = None;
-        if failure == Failure::Connect {
+        if failure == RequestFailure::Connect {
             tokio::time::sleep(RECONNECT_PAUSE).await;
         }
     }
 
-    async fn exchange(&mut self, start: Instant) -> Result<(), Failure> {
+    async fn exchange(&mut self, start: Instant) -> Result<(), RequestFailure> {
         let thread = self.thread;
         let mut stream = match self.stream.take() {
             Some(stream) => stream,
-            None => connect(thread.plan).await.map_err(|_| Failure::Connect)?,
+            None => connect(thread.plan).await.map_err(|_| RequestFailure::Connect)?,
         };
         if let Some(body) = self.request.get_mut(thread.head.len()..) {
             let mut rng = thread.rng.borrow_mut();
@@ -295,7 +300,7 @@ impl<'a> Client<'a> {
         if thread.counts(start) {
             thread.recorder.borrow_mut().sent(clock::now() - start);
         }
-        stream.write_all(&self.request).await.map_err(|_| Failure::Connection)?;
+        stream.write_all(&self.request).await.map_err(|_| RequestFailure::Connection)?;
         let head = read_response(&mut stream, &mut self.response).await?;
         let body = self.response.get(head.body..head.total).unwrap_or_default();
         thread.answered(start, head.status, body);
@@ -310,19 +315,19 @@ impl<'a> Client<'a> {
 async fn read_response(
     stream: &mut TcpStream,
     buffer: &mut Vec<u8>,
-) -> Result<wire::Head, Failure> {
+) -> Result<wire::ResponseHead, RequestFailure> {
     buffer.clear();
     let mut head = None;
     loop {
-        if stream.read_buf(buffer).await.map_err(|_| Failure::Connection)? == 0 {
-            return Err(Failure::Connection);
+        if stream.read_buf(buffer).await.map_err(|_| RequestFailure::Connection)? == 0 {
+            return Err(RequestFailure::Connection);
         }
         if head.is_none() {
-            head = wire::head(buffer).map_err(|_| Failure::Malformed)?;
+            head = wire::head(buffer).map_err(|_| RequestFailure::Malformed)?;
         }
         match head {
             // Without pipelining nothing may follow a response.
-            Some(head) if buffer.len() > head.total => return Err(Failure::Malformed),
+            Some(head) if buffer.len() > head.total => return Err(RequestFailure::Malformed),
             Some(head) if buffer.len() == head.total => return Ok(head),
             _ => {}
         }

@@ -11,7 +11,7 @@ use rand::{Rng as _, SeedableRng as _};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::Arrivals;
+use super::plan::Arrivals;
 
 /// Start times, as offsets from the start of the run. Ends after `length`.
 #[derive(Debug)]

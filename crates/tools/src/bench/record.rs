@@ -14,12 +14,10 @@ const EXPLANATIONS_MAX: usize = 64;
 
 /// Why a request got no HTTP answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Failure {
-    /// No connection.
+pub enum RequestFailure {
     Connect,
     /// No answer in time.
     Timeout,
-    /// The connection broke.
     Connection,
     /// A response that is not understood.
     Malformed,
@@ -29,8 +27,7 @@ pub enum Failure {
     NotSent,
 }
 
-impl Failure {
-    /// As in reports.
+impl RequestFailure {
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
@@ -63,7 +60,6 @@ impl Latencies {
         let _ = self.0.add(&other.0);
     }
 
-    /// How many.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.0.len()
@@ -75,7 +71,6 @@ impl Latencies {
         Duration::from_nanos(self.0.value_at_quantile(share))
     }
 
-    /// The mean.
     #[must_use]
     pub fn mean(&self) -> Duration {
         Duration::try_from_secs_f64(self.0.mean() / 1e9).unwrap_or_default()
@@ -124,7 +119,6 @@ impl Recorder {
         })
     }
 
-    /// A response came.
     pub fn response(&mut self, status: u16, latency: Duration) {
         self.responses.record(latency, 1);
         if status != 200 {
@@ -155,7 +149,7 @@ impl Recorder {
     }
 
     /// A request got no answer.
-    pub fn failure(&mut self, failure: Failure) {
+    pub fn failure(&mut self, failure: RequestFailure) {
         *self.failures.entry(failure.label()).or_default() += 1;
     }
 
@@ -192,7 +186,7 @@ mod tests {
         let mut two = Recorder::new().unwrap();
         two.response(503, Duration::from_millis(5));
         two.default_output("late");
-        two.failure(Failure::Timeout);
+        two.failure(RequestFailure::Timeout);
         one.add(&two);
         one.add(&two);
         assert_eq!(one.responses.count(), 5);

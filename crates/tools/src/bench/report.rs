@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::record::{Failure, Latencies, Recorder};
-use super::{Load, Plan, float};
+use super::float::float;
+use super::plan::{Load, Plan};
+use super::record::{Latencies, Recorder, RequestFailure};
 
 /// Shares whose latencies are reported and plotted.
 pub const SPECTRUM: [f64; 13] =
@@ -16,9 +17,7 @@ pub const SPECTRUM: [f64; 13] =
 /// Latencies, milliseconds.
 #[derive(Debug, Clone, Serialize)]
 pub struct LatencySummary {
-    /// How many.
     pub count: u64,
-    /// Their mean.
     pub mean_ms: f64,
     /// Half are at most this.
     pub p50_ms: f64,
@@ -56,14 +55,12 @@ pub struct Point {
     pub ms: f64,
 }
 
-/// One measurement's result.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
     /// `closed` or `open`.
     pub load: &'static str,
     /// Requests per second that were meant to start (open loop).
     pub offered_requests_per_s: Option<f64>,
-    /// Which inputs.
     pub inputs: String,
     /// Queries of one request.
     pub queries_per_request: u64,
@@ -71,7 +68,6 @@ pub struct Report {
     pub connections: usize,
     /// Measured time, seconds.
     pub duration_s: f64,
-    /// The run's seed.
     pub seed: u64,
     /// Requests that started in that time.
     pub requests: u64,
@@ -95,7 +91,6 @@ pub struct Report {
     pub share_in_time: f64,
     /// Of each request, from its intended start.
     pub latency: LatencySummary,
-    /// Of each prediction.
     pub prediction_latency: LatencySummary,
     /// How late the generator itself sent.
     pub send_lag: LatencySummary,
@@ -113,7 +108,8 @@ impl Report {
         };
         let defaults: u64 = seen.defaults.values().sum();
         // A response whose answers are not understood is counted as a response already.
-        let unanswered = seen.failures.iter().filter(|(why, _)| **why != Failure::Answers.label());
+        let unanswered =
+            seen.failures.iter().filter(|(why, _)| **why != RequestFailure::Answers.label());
         let requests = seen.responses.count() + unanswered.map(|(_, count)| count).sum::<u64>();
         let queries = requests * plan.inputs.per_request();
         let spectrum = SPECTRUM

@@ -26,8 +26,7 @@ pub(super) fn is_v2_answer(body: &[u8]) -> bool {
 
 /// The head of a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Head {
-    /// HTTP status.
+pub(super) struct ResponseHead {
     pub status: u16,
     /// Bytes of head and body together.
     pub total: usize,
@@ -39,39 +38,40 @@ pub(super) struct Head {
 
 /// A response that this client does not understand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Malformed;
+pub(super) struct NoResponse;
 
 /// Reads a head; `None` while it is incomplete.
-pub(super) fn head(bytes: &[u8]) -> Result<Option<Head>, Malformed> {
+pub(super) fn head(bytes: &[u8]) -> Result<Option<ResponseHead>, NoResponse> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut response = httparse::Response::new(&mut headers);
     let body = match response.parse(bytes) {
         Ok(httparse::Status::Complete(body)) => body,
         Ok(httparse::Status::Partial) if bytes.len() < HEAD_MAX => return Ok(None),
-        _ => return Err(Malformed),
+        _ => return Err(NoResponse),
     };
     let (Some(status), Some(minor)) = (response.code, response.version) else {
-        return Err(Malformed);
+        return Err(NoResponse);
     };
     let (mut len, mut close) = (None, minor == 0);
     for header in response.headers {
         if header.name.eq_ignore_ascii_case("content-length") {
-            let text = std::str::from_utf8(header.value).map_err(|_| Malformed)?;
-            len = Some(text.trim().parse::<usize>().map_err(|_| Malformed)?);
+            let text = std::str::from_utf8(header.value).map_err(|_| NoResponse)?;
+            len = Some(text.trim().parse::<usize>().map_err(|_| NoResponse)?);
         } else if header.name.eq_ignore_ascii_case("connection") {
             close = header.value.eq_ignore_ascii_case(b"close");
         }
     }
     match len {
-        Some(len) if len <= BODY_MAX => Ok(Some(Head { status, total: body + len, body, close })),
-        _ => Err(Malformed),
+        Some(len) if len <= BODY_MAX => {
+            Ok(Some(ResponseHead { status, total: body + len, body, close }))
+        }
+        _ => Err(NoResponse),
     }
 }
 
 /// What one answer says.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Answer<'a> {
-    /// A model answered.
+pub(super) enum QueryAnswer<'a> {
     Prediction,
     /// The default output, or in a batch an error of the model instead, and why.
     Default(Cow<'a, str>),
@@ -90,15 +90,15 @@ struct One<'a> {
 }
 
 impl<'a> One<'a> {
-    fn answer(self) -> Result<Answer<'a>, Malformed> {
+    fn answer(self) -> Result<QueryAnswer<'a>, NoResponse> {
         match (self.default, self.cause) {
-            (Some(false), None) => Ok(Answer::Prediction),
+            (Some(false), None) => Ok(QueryAnswer::Prediction),
             (Some(true), None) => {
                 let why = self.default_explanation.unwrap_or(Cow::Borrowed("no explanation"));
-                Ok(Answer::Default(why))
+                Ok(QueryAnswer::Default(why))
             }
-            (None, Some(cause)) => Ok(Answer::Default(cause)),
-            _ => Err(Malformed),
+            (None, Some(cause)) => Ok(QueryAnswer::Default(cause)),
+            _ => Err(NoResponse),
         }
     }
 }
@@ -113,18 +113,18 @@ struct Many<'a> {
 pub(super) fn answers(
     body: &[u8],
     batch: bool,
-    mut each: impl FnMut(Answer<'_>),
-) -> Result<(), Malformed> {
+    mut each: impl FnMut(QueryAnswer<'_>),
+) -> Result<(), NoResponse> {
     // The common case, without a parser.
     if !batch && body.ends_with(b",\"default\":false}") {
-        each(Answer::Prediction);
+        each(QueryAnswer::Prediction);
         return Ok(());
     }
     if let Ok(Ok(one)) = serde_json::from_slice::<One<'_>>(body).map(One::answer) {
         each(one);
         return Ok(());
     }
-    let many: Many<'_> = serde_json::from_slice(body).map_err(|_| Malformed)?;
+    let many: Many<'_> = serde_json::from_slice(body).map_err(|_| NoResponse)?;
     for one in many.batch_predictions {
         each(one.answer()?);
     }
@@ -142,7 +142,7 @@ mod tests {
         for end in 0..body {
             assert_eq!(head(&text[..end]), Ok(None));
         }
-        let expected = Head { status: 200, total: text.len(), body, close: false };
+        let expected = ResponseHead { status: 200, total: text.len(), body, close: false };
         assert_eq!(head(text), Ok(Some(expected)));
         let closing = b"HTTP/1.1 503 No\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
         assert!(head(closing).unwrap().unwrap().close);
@@ -156,10 +156,10 @@ mod tests {
             "HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n",
             "nonsense\r\n\r\n",
         ] {
-            assert_eq!(head(text.as_bytes()), Err(Malformed), "{text}");
+            assert_eq!(head(text.as_bytes()), Err(NoResponse), "{text}");
         }
         let endless = format!("HTTP/1.1 200 OK\r\nA: {}", "b".repeat(HEAD_MAX));
-        assert_eq!(head(endless.as_bytes()), Err(Malformed));
+        assert_eq!(head(endless.as_bytes()), Err(NoResponse));
     }
 
     #[test]
@@ -168,8 +168,8 @@ mod tests {
             let mut seen = Vec::new();
             let result = answers(body.as_bytes(), batch, |answer| {
                 seen.push(match answer {
-                    Answer::Prediction => "prediction".to_owned(),
-                    Answer::Default(why) => why.into_owned(),
+                    QueryAnswer::Prediction => "prediction".to_owned(),
+                    QueryAnswer::Default(why) => why.into_owned(),
                 });
             });
             result.map(|()| seen)
@@ -188,6 +188,6 @@ mod tests {
         assert_eq!(read(null, true).unwrap(), ["prediction"]);
         // The server answers a batch of one as it answers an input.
         assert_eq!(read(good, true).unwrap(), ["prediction"]);
-        assert_eq!(read("{}", false), Err(Malformed));
+        assert_eq!(read("{}", false), Err(NoResponse));
     }
 }

@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::fmt::Write as _;
 
-use ratatui::text::Span;
+use comfy_table::{CellAlignment, Table, presets};
 
 use clipper_domain::printable::is_deceptive;
 
@@ -48,14 +48,12 @@ pub enum Level {
     Head,
     /// In order.
     Good,
-    /// Somebody should look.
     Bad,
 }
 
 /// One line of a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
-    /// Its text, columns padded.
     pub text: String,
     /// How to show it.
     pub level: Level,
@@ -67,7 +65,6 @@ impl Line {
     }
 }
 
-/// Everything, as lines.
 #[must_use]
 pub fn lines(view: &View, sort: Sort, reversed: bool) -> Vec<Line> {
     let mut lines = vec![Line::new(Level::Head, summary(view))];
@@ -230,34 +227,22 @@ fn sorted<T>(rows: &[T], reversed: bool, key: impl Fn(&T) -> Option<f64>) -> Vec
     rows
 }
 
-/// An empty line, the heads, and the rows; columns as wide as their widest cell. `left` are the
-/// columns of words.
+/// An empty line, the heads, and the rows. `left` are the columns of words.
 fn table(heads: &[&str], left: &[usize], rows: Vec<(Vec<String>, Level)>) -> Vec<Line> {
-    let heads: Vec<String> = heads.iter().map(|head| (*head).to_owned()).collect();
-    let rows: Vec<(Vec<String>, Level)> =
-        std::iter::once((heads, Level::Head)).chain(rows).collect();
-    let columns = rows.iter().map(|(cells, _)| cells.len()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..columns)
-        .map(|at| rows.iter().filter_map(|(row, _)| row.get(at)).map(|c| width(c)).max())
-        .map(|widest| widest.unwrap_or(0))
-        .collect();
-    let line = |(cells, level): &(Vec<String>, Level)| {
-        let mut text = String::new();
-        for (at, (cell, column)) in cells.iter().zip(&widths).enumerate() {
-            let padding = " ".repeat(column - width(cell));
-            let (before, after) =
-                if left.contains(&at) { ("", &*padding) } else { (&*padding, "") };
-            let gap = if at == 0 { "" } else { "  " };
-            let _ = write!(text, "{gap}{before}{cell}{after}");
-        }
-        Line::new(*level, text)
-    };
-    std::iter::once(Line::new(Level::Good, "")).chain(rows.iter().map(line)).collect()
-}
-
-/// Columns of a terminal that a text takes.
-fn width(text: &str) -> usize {
-    Span::raw(text).width()
+    let levels = std::iter::once(Level::Head).chain(rows.iter().map(|(_, level)| *level));
+    let levels: Vec<Level> = levels.collect();
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(heads.iter().copied());
+    for (cells, _) in rows {
+        table.add_row(cells);
+    }
+    for (at, column) in table.column_iter_mut().enumerate() {
+        let is_left = left.contains(&at);
+        column.set_cell_alignment(if is_left { CellAlignment::Left } else { CellAlignment::Right });
+        column.set_padding((0, 2));
+    }
+    let lines = table.lines().zip(levels).map(|(text, level)| Line::new(level, text.trim_end()));
+    std::iter::once(Line::new(Level::Good, "")).chain(lines).collect()
 }
 
 /// Without characters that move the cursor or turn the direction of writing.

@@ -8,8 +8,11 @@
 //! give the rates and percentiles of the time between them, where the Clipper JSON knows
 //! percentiles since the start only.
 
+mod error;
 pub mod fetch;
+mod fetch_error;
 pub mod grid;
+mod options;
 pub mod scrape;
 pub mod screen;
 pub mod view;
@@ -22,30 +25,24 @@ use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event, KeyEventKind};
 
 use clipper_clock as clock;
+
+pub use self::error::TopError;
+pub use self::fetch_error::FetchError;
+pub use self::options::TopOptions;
+
 use fetch::{Fetched, Fetcher};
-use screen::{Action, Screen};
+use screen::{AfterKey, Screen};
 use view::View;
 
 /// How often the screen looks for keys, resizes and news.
 const FRAME: Duration = Duration::from_millis(100);
 
-/// Where to look and how often.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// `http://host:port` of the query frontend, for its metrics.
-    pub query_url: String,
-    /// `http://host:port` of the management frontend, for definitions and replicas.
-    pub management_url: String,
-    /// Between two scrapes.
-    pub interval: Duration,
-}
-
 /// Two scrapes an interval apart, and what they say.
 ///
 /// # Errors
 /// Why the server's metrics cannot be had.
-pub fn once(options: &Options) -> Result<View, String> {
-    let fetcher = Fetcher::new(options);
+pub fn once(options: &TopOptions) -> Result<View, TopError> {
+    let fetcher = Fetcher::new(options)?;
     let before = fetcher.fetch()?;
     let (_keep, never) = mpsc::channel::<()>();
     // Waits; nobody ever sends.
@@ -58,28 +55,27 @@ pub fn once(options: &Options) -> Result<View, String> {
 ///
 /// # Errors
 /// The terminal cannot be used.
-pub fn live(options: &Options) -> Result<(), String> {
+pub fn live(options: &TopOptions) -> Result<(), TopError> {
     let (news, looks) = mpsc::channel();
     let (_stop, stopped) = mpsc::channel();
-    let fetcher = Fetcher::new(options);
+    let fetcher = Fetcher::new(options)?;
     let interval = options.interval;
     thread::Builder::new()
         .name("scraper".to_owned())
         .spawn(move || scrape_until_stopped(&fetcher, interval, &news, &stopped))
-        .map_err(|error| format!("cannot start a thread: {error}"))?;
-    let mut terminal =
-        ratatui::try_init().map_err(|error| format!("cannot use the terminal: {error}"))?;
+        .map_err(TopError::Thread)?;
+    let mut terminal = ratatui::try_init().map_err(TopError::Terminal)?;
     let mut screen = Screen::new(&options.query_url);
     let result = draw_until_quit(&mut terminal, &mut screen, &looks);
     ratatui::restore();
-    result.map_err(|error| format!("the terminal failed: {error}"))
+    result.map_err(TopError::Terminal)
 }
 
 /// On a thread of its own, so that a server that does not answer does not stop the keys.
 fn scrape_until_stopped(
     fetcher: &Fetcher,
     interval: Duration,
-    news: &Sender<Result<Fetched, String>>,
+    news: &Sender<Result<Fetched, FetchError>>,
     stopped: &Receiver<()>,
 ) {
     while news.send(fetcher.fetch()).is_ok() {
@@ -92,7 +88,7 @@ fn scrape_until_stopped(
 fn draw_until_quit(
     terminal: &mut DefaultTerminal,
     screen: &mut Screen,
-    looks: &Receiver<Result<Fetched, String>>,
+    looks: &Receiver<Result<Fetched, FetchError>>,
 ) -> std::io::Result<()> {
     loop {
         for look in looks.try_iter() {
@@ -105,7 +101,7 @@ fn draw_until_quit(
         // A resize needs nothing but the next frame.
         if let Event::Key(key) = event::read()?
             && key.kind == KeyEventKind::Press
-            && screen.key(key.code, key.modifiers) == Action::Quit
+            && screen.key(key.code, key.modifiers) == AfterKey::Quit
         {
             return Ok(());
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 /// Names and values of a sample's labels, sorted by name.
-pub type Labels = Vec<(String, String)>;
+pub type LabelPairs = Vec<(String, String)>;
 
 /// A histogram's cumulative buckets.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -15,8 +15,8 @@ pub struct Buckets {
 /// All samples of one scrape.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Samples {
-    values: BTreeMap<String, BTreeMap<Labels, f64>>,
-    buckets: BTreeMap<String, BTreeMap<Labels, Buckets>>,
+    values: BTreeMap<String, BTreeMap<LabelPairs, f64>>,
+    buckets: BTreeMap<String, BTreeMap<LabelPairs, Buckets>>,
 }
 
 impl Samples {
@@ -42,11 +42,10 @@ impl Samples {
     }
 
     /// Labels and value of each sample of a name.
-    pub fn of(&self, name: &str) -> impl Iterator<Item = (&Labels, f64)> {
+    pub fn of(&self, name: &str) -> impl Iterator<Item = (&LabelPairs, f64)> {
         self.values.get(name).into_iter().flatten().map(|(labels, value)| (labels, *value))
     }
 
-    /// One sample.
     #[must_use]
     pub fn value(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
         self.values.get(name)?.get(&owned(labels)).copied()
@@ -59,8 +58,8 @@ impl Samples {
     }
 }
 
-fn owned(labels: &[(&str, &str)]) -> Labels {
-    let mut owned: Labels =
+fn owned(labels: &[(&str, &str)]) -> LabelPairs {
+    let mut owned: LabelPairs =
         labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     owned.sort();
     owned
@@ -68,7 +67,7 @@ fn owned(labels: &[(&str, &str)]) -> Labels {
 
 /// A label of a sample.
 #[must_use]
-pub fn label<'l>(labels: &'l Labels, name: &str) -> Option<&'l str> {
+pub fn label<'l>(labels: &'l LabelPairs, name: &str) -> Option<&'l str> {
     labels.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
 }
 
@@ -114,12 +113,12 @@ impl Buckets {
 }
 
 /// `name{label="value",...} value`
-fn sample(line: &str) -> Option<(&str, Labels, f64)> {
+fn sample(line: &str) -> Option<(&str, LabelPairs, f64)> {
     let end = line.find(['{', ' '])?;
     let (name, rest) = line.split_at(end);
     let (labels, rest) = match rest.strip_prefix('{') {
         Some(inside) => label_list(inside)?,
-        None => (Labels::new(), rest),
+        None => (LabelPairs::new(), rest),
     };
     // A time may follow the value.
     let value = rest.split_whitespace().next()?.parse().ok()?;
@@ -127,8 +126,8 @@ fn sample(line: &str) -> Option<(&str, Labels, f64)> {
 }
 
 /// What stands behind the `{`, and what follows the `}`.
-fn label_list(mut text: &str) -> Option<(Labels, &str)> {
-    let mut labels = Labels::new();
+fn label_list(mut text: &str) -> Option<(LabelPairs, &str)> {
+    let mut labels = LabelPairs::new();
     loop {
         text = text.trim_start_matches([',', ' ']);
         if let Some(rest) = text.strip_prefix('}') {

@@ -9,6 +9,7 @@ use ratatui::text::Line;
 use ratatui::widgets::Paragraph;
 
 use super::fetch::Fetched;
+use super::fetch_error::FetchError;
 use super::grid::{self, Level, Sort};
 use super::view::View;
 
@@ -32,10 +33,8 @@ const PAGE_LINES: u16 = 10;
 
 /// What follows a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Action {
-    /// The next frame.
+pub enum AfterKey {
     Stay,
-    /// The end.
     Quit,
 }
 
@@ -77,7 +76,7 @@ impl Screen {
 
     /// Takes in one look at the server. What it said before stays on the screen while it does not
     /// answer.
-    pub fn take(&mut self, fetched: Result<Fetched, String>, unix_ms: u64) {
+    pub fn take(&mut self, fetched: Result<Fetched, FetchError>, unix_ms: u64) {
         match fetched {
             Ok(fetched) => {
                 self.view = Some(View::between(self.last.as_ref(), &fetched));
@@ -86,7 +85,7 @@ impl Screen {
             }
             Err(why) => {
                 let since_unix_ms = self.away.take().map_or(unix_ms, |away| away.since_unix_ms);
-                self.away = Some(Away { since_unix_ms, why });
+                self.away = Some(Away { since_unix_ms, why: why.to_string() });
                 // Not a rate over the time of its absence.
                 self.last = None;
             }
@@ -94,10 +93,12 @@ impl Screen {
     }
 
     /// Does what a key asks for.
-    pub fn key(&mut self, code: KeyCode, modifiers: KeyModifiers) -> Action {
+    pub fn key(&mut self, code: KeyCode, modifiers: KeyModifiers) -> AfterKey {
         match code {
-            KeyCode::Char('q') | KeyCode::Esc => return Action::Quit,
-            KeyCode::Char('c') if modifiers.contains(KeyModifiers::CONTROL) => return Action::Quit,
+            KeyCode::Char('q') | KeyCode::Esc => return AfterKey::Quit,
+            KeyCode::Char('c') if modifiers.contains(KeyModifiers::CONTROL) => {
+                return AfterKey::Quit;
+            }
             KeyCode::Char('n') => self.sort = Sort::Name,
             KeyCode::Char('t') => self.sort = Sort::Rate,
             KeyCode::Char('l') => self.sort = Sort::Latency,
@@ -111,7 +112,7 @@ impl Screen {
             KeyCode::Home => self.scroll = 0,
             _ => {}
         }
-        Action::Stay
+        AfterKey::Stay
     }
 
     /// Draws it all into whatever size there is.
@@ -188,6 +189,10 @@ mod tests {
         }
     }
 
+    fn error(why: &str) -> FetchError {
+        FetchError { url: "http://there/metrics".to_owned(), why: why.to_owned() }
+    }
+
     fn shown(screen: &mut Screen, width: u16, height: u16) -> String {
         let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
         terminal.draw(|frame| screen.draw(frame, NOON_MS + 5_000)).unwrap();
@@ -201,7 +206,7 @@ mod tests {
         screen
     }
 
-    fn press(screen: &mut Screen, key: char) -> Action {
+    fn press(screen: &mut Screen, key: char) -> AfterKey {
         screen.key(KeyCode::Char(key), KeyModifiers::NONE)
     }
 
@@ -210,10 +215,13 @@ mod tests {
         let mut screen = Screen::new("http://there");
         assert!(shown(&mut screen, 80, 10).contains("asking http://there"));
         screen.take(Ok(fetched(Duration::ZERO, 0)), NOON_MS);
-        screen.take(Err("connection refused".to_owned()), NOON_MS);
-        screen.take(Err("still refused".to_owned()), NOON_MS + 3_000);
+        screen.take(Err(error("connection refused")), NOON_MS);
+        screen.take(Err(error("still refused")), NOON_MS + 3_000);
         let away = shown(&mut screen, 80, 10);
-        assert!(away.contains("unreachable since 12:00:00 UTC (5 s): still refused"), "{away}");
+        assert!(
+            away.contains("unreachable since 12:00:00 UTC (5 s): http://there/metrics: still"),
+            "{away}"
+        );
         assert!(away.contains("digits"), "{away}");
         screen.take(Ok(fetched(Duration::ZERO, 7)), NOON_MS + 4_000);
         let back = shown(&mut screen, 80, 10);
@@ -237,9 +245,9 @@ mod tests {
         assert!(shown(&mut screen, 100, 20).contains("sort by throughput"));
         press(&mut screen, '?');
         assert!(!shown(&mut screen, 100, 20).contains("sort by throughput"));
-        assert_eq!(press(&mut screen, 'q'), Action::Quit);
-        assert_eq!(screen.key(KeyCode::Char('c'), KeyModifiers::CONTROL), Action::Quit);
-        assert_eq!(press(&mut screen, 'c'), Action::Stay);
+        assert_eq!(press(&mut screen, 'q'), AfterKey::Quit);
+        assert_eq!(screen.key(KeyCode::Char('c'), KeyModifiers::CONTROL), AfterKey::Quit);
+        assert_eq!(press(&mut screen, 'c'), AfterKey::Stay);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use super::fetch::{Definitions, Fetched, Replica};
+use super::fetch::{Definitions, Fetched};
 use super::scrape::{Samples, label};
 
 const DURATION: &str = "clipper_prediction_duration_seconds";
@@ -20,9 +20,7 @@ const MS_PER_SECOND: f64 = 1e3;
 pub struct View {
     /// Time between the looks, s.
     pub interval_s: Option<f64>,
-    /// The process.
     pub server: ServerRow,
-    /// By name.
     pub applications: Vec<ApplicationRow>,
     /// By name and version.
     pub models: Vec<ModelRow>,
@@ -35,13 +33,11 @@ pub struct View {
 /// The process as a whole.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct ServerRow {
-    /// Its release.
     pub version: Option<String>,
     /// Since its start, s.
     pub uptime_s: Option<f64>,
     /// Answered queries of all applications a second.
     pub queries_per_second: Option<f64>,
-    /// Resident memory.
     pub resident_bytes: Option<f64>,
     /// Open connections of containers.
     pub container_connections: Option<f64>,
@@ -49,10 +45,8 @@ pub struct ServerRow {
     pub redis_connected: Option<bool>,
 }
 
-/// One application.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct ApplicationRow {
-    /// Its name.
     pub name: String,
     /// The models that answer it.
     pub linked_models: Vec<String>,
@@ -72,18 +66,13 @@ pub struct ApplicationRow {
     pub rejected_per_second: Option<f64>,
 }
 
-/// One model version.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct ModelRow {
-    /// The model.
     pub model: String,
-    /// Its version.
     pub version: String,
     /// Whether it is the version that answers.
     pub current: Option<bool>,
-    /// Connected replicas.
     pub replicas: Option<f64>,
-    /// Queries that wait.
     pub queue: Option<f64>,
     /// 99th percentile of that wait, ms.
     pub wait_p99_ms: Option<f64>,
@@ -103,14 +92,10 @@ pub struct ModelRow {
     pub retried_per_second: Option<f64>,
 }
 
-/// One replica.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct ReplicaRow {
-    /// The model.
     pub model: String,
-    /// Its version.
     pub version: String,
-    /// Its number.
     pub replica: u32,
     /// Answered queries a second.
     pub queries_per_second: Option<f64>,
@@ -140,7 +125,7 @@ impl View {
             applications,
             models: span.models(definitions),
             replicas: span.replicas(definitions),
-            management_error: now.definitions.as_ref().err().cloned(),
+            management_error: now.definitions.as_ref().err().map(ToString::to_string),
         }
     }
 }
@@ -203,7 +188,7 @@ impl Span<'_> {
         let defined = definitions.applications.iter().find(|app| app.name == name);
         let labels = [("app", name)];
         let objective = self.now.value("clipper_application_objective_seconds", &labels);
-        let defined_ms = defined.map(|app| app.latency_slo_micros as f64 / MS_PER_SECOND);
+        let defined_ms = defined.map(|app| f64::from(app.latency_slo_micros) / MS_PER_SECOND);
         let outcomes = self.outcomes(name);
         let total: f64 = outcomes.values().sum();
         let predictions = outcomes.get(PREDICTION).copied().unwrap_or(0.0);
@@ -285,8 +270,8 @@ impl Span<'_> {
             Some((label(labels, "model")?, label(labels, "version")?, replica))
         });
         let connected = definitions.replicas.iter().map(|replica| {
-            let Replica { model_name, model_version, model_replica_id } = replica;
-            (model_name.as_str(), model_version.as_str(), *model_replica_id)
+            let number = replica.model_replica_id;
+            (replica.model_name.as_str(), replica.model_version.as_str(), number)
         });
         let ids: BTreeSet<(&str, &str, u32)> = counted.chain(connected).collect();
         ids.into_iter().map(|id| self.replica(id)).collect()

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use super::*;
-use crate::top::fetch::{Application, Model};
+use crate::top::fetch_error::FetchError;
 use clipper_clock as clock;
+use clipper_domain::admin::{AppDescription, ModelDescription, ReplicaDescription};
+use clipper_domain::{InputType, OnModelError, Weight};
 
 fn look(after_s: u64, text: &str) -> Fetched {
     Fetched {
@@ -12,29 +14,40 @@ fn look(after_s: u64, text: &str) -> Fetched {
         unix_ms: 1_700_000_100_000,
         samples: Samples::parse(text),
         definitions: Ok(Definitions {
-            applications: vec![Application {
-                name: "digits".to_owned(),
+            applications: vec![AppDescription {
+                input_type: InputType::Doubles,
+                default_output: String::new(),
                 latency_slo_micros: 50_000,
+                name: "digits".to_owned(),
                 linked_models: vec!["net".to_owned()],
+                on_model_error: OnModelError::Default,
+                cache: true,
+                policy: None,
+                policy_parameters: None,
+                weight: Weight::default(),
             }],
-            models: vec![
-                Model {
-                    model_name: "net".to_owned(),
-                    model_version: "1".to_owned(),
-                    is_current_version: true,
-                },
-                Model {
-                    model_name: "net".to_owned(),
-                    model_version: "2".to_owned(),
-                    is_current_version: false,
-                },
-            ],
-            replicas: vec![Replica {
+            models: vec![model("1", true), model("2", false)],
+            replicas: vec![ReplicaDescription {
+                model_id: "net:1".to_owned(),
                 model_name: "net".to_owned(),
                 model_version: "1".to_owned(),
                 model_replica_id: 3,
+                input_type: InputType::Doubles,
             }],
         }),
+    }
+}
+
+fn model(version: &str, is_current_version: bool) -> ModelDescription {
+    ModelDescription {
+        model_name: "net".to_owned(),
+        model_version: version.to_owned(),
+        input_type: InputType::Doubles,
+        labels: vec![],
+        container_name: String::new(),
+        model_data_path: String::new(),
+        is_current_version,
+        cache: true,
     }
 }
 
@@ -154,9 +167,10 @@ fn a_restarted_server_counts_from_zero() {
 #[test]
 fn metrics_alone_make_most_of_the_rows() {
     let (before, mut now) = two_looks();
-    now.definitions = Err("nobody is there".to_owned());
+    now.definitions =
+        Err(FetchError { url: "http://there/admin".to_owned(), why: "nobody".to_owned() });
     let view = View::between(Some(&before), &now);
-    assert_eq!(view.management_error.as_deref(), Some("nobody is there"));
+    assert_eq!(view.management_error.as_deref(), Some("http://there/admin: nobody"));
     near(view.applications[0].queries_per_second, 200.0);
     assert_eq!(view.applications[0].objective_ms, None);
     assert_eq!((view.models.len(), view.models[0].current), (1, None));

@@ -1,0 +1,24 @@
+//! What a model has to do to be served by the loop of a container.
+
+use bytes::Bytes;
+use clipper_domain::InputType;
+
+/// What a model makes of one input: a text, or why it has none.
+pub type ModelOutput = Result<String, String>;
+
+/// A model as a container sees it: a batch of inputs in, one output per input out.
+pub trait BatchModel {
+    /// What the inputs are made of; announced to the server when the container registers.
+    fn input_type(&self) -> InputType;
+
+    /// Answers `inputs`, in their wire form, with one output each, in the same order.
+    ///
+    /// An input that cannot be predicted gets an error; it never spoils its neighbours.
+    fn predict(&mut self, inputs: &[Bytes]) -> Vec<ModelOutput>;
+}
+
+/// An error as an output, for a server that takes no errors: a JSON object with the key `error`.
+#[must_use]
+pub fn error_output(why: &str) -> String {
+    serde_json::json!({ "error": why }).to_string()
+}

@@ -1,0 +1,159 @@
+//! `[[application]]` and `[[model]]`: what is registered at start if it is missing.
+
+use serde::{Deserialize, Serialize};
+
+use super::policy::PolicyConfig;
+use clipper_domain::{
+    InvalidName, ModelId, ModelName, ModelVersion, OnModelError, OnnxEngine, Runtime,
+};
+
+/// `[[application]]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApplicationConfig {
+    pub name: String,
+    /// bytes, integers, floats, doubles or strings.
+    pub input_type: String,
+    /// Sent when no model answers in time.
+    pub default_output: String,
+    /// The objective, microseconds.
+    pub latency_slo_micros: i64,
+    /// What a caller gets for a query that the model answers with an error.
+    #[serde(default)]
+    pub on_model_error: OnModelError,
+    /// Whether its queries may be answered from the prediction cache.
+    #[serde(default = "yes")]
+    pub cache: bool,
+    /// Its part of a model that it shares with others.
+    #[serde(default = "one")]
+    pub weight: u32,
+    /// The model it queries.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// More models, for a policy that chooses.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub models: Vec<String>,
+    /// Which of them are asked; absent = the one model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<PolicyConfig>,
+}
+
+/// `[[model]]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelConfig {
+    pub name: String,
+    pub version: String,
+    /// bytes, integers, floats, doubles or strings.
+    pub input_type: String,
+    /// Queries a message; -1 = adaptive.
+    #[serde(default = "adaptive")]
+    pub batch_size: i64,
+    #[serde(default)]
+    pub labels: Vec<String>,
+    /// Whether its outputs may be kept in the prediction cache.
+    #[serde(default = "yes")]
+    pub cache: bool,
+    /// How its replicas are started; absent = they connect by themselves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<ContainerConfig>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidId {
+    #[error("model name: {0}")]
+    Name(InvalidName),
+    #[error("model version: {0}")]
+    Version(InvalidName),
+}
+
+impl ModelConfig {
+    /// Its id.
+    ///
+    /// # Errors
+    /// A name that cannot be one.
+    pub fn id(&self) -> Result<ModelId, InvalidId> {
+        let name = ModelName::parse(&self.name).map_err(InvalidId::Name)?;
+        let version = ModelVersion::parse(&self.version).map_err(InvalidId::Version)?;
+        Ok(ModelId::new(name, version))
+    }
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn adaptive() -> i64 {
+    -1
+}
+
+/// `[model.container]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "runtime", rename_all = "lowercase", deny_unknown_fields)]
+pub enum ContainerConfig {
+    /// This binary again: `clipper container onnx`.
+    Onnx {
+        /// The model file; relative to the config file's folder.
+        path: String,
+        #[serde(default)]
+        engine: OnnxEngine,
+        /// ONNX Runtime's library; relative likewise.
+        #[serde(default)]
+        library: Option<String>,
+        /// Threads that compute a batch.
+        #[serde(default)]
+        threads: Option<u32>,
+        /// Processes to keep alive.
+        #[serde(default = "one")]
+        replicas: u32,
+    },
+    /// A Python function: a list of inputs in, a list of outputs out.
+    Python {
+        /// `FILE.py:function`; relative to the config file's folder.
+        function: String,
+        #[serde(default = "python3")]
+        python: String,
+        /// Processes to keep alive.
+        #[serde(default = "one")]
+        replicas: u32,
+    },
+    /// Anything that speaks the protocol.
+    Command {
+        command: Vec<String>,
+        /// Processes to keep alive.
+        #[serde(default = "one")]
+        replicas: u32,
+    },
+}
+
+impl ContainerConfig {
+    /// What each of its processes is.
+    #[must_use]
+    pub fn runtime(&self) -> Runtime {
+        match self.clone() {
+            Self::Onnx { path, engine, library, threads, .. } => {
+                Runtime::Onnx { path, engine, library, threads }
+            }
+            Self::Python { function, python, .. } => Runtime::Python { function, python },
+            Self::Command { command, .. } => Runtime::Command { command },
+        }
+    }
+
+    /// Processes to keep alive.
+    #[must_use]
+    pub fn replicas(&self) -> u32 {
+        match self {
+            Self::Onnx { replicas, .. }
+            | Self::Python { replicas, .. }
+            | Self::Command { replicas, .. } => *replicas,
+        }
+    }
+}
+
+fn one() -> u32 {
+    1
+}
+
+fn python3() -> String {
+    "python3".to_owned()
+}

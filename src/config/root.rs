@@ -1,0 +1,66 @@
+//! Everything that can be configured, as one value.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::containers::ContainersConfig;
+use super::entries::{ApplicationConfig, ModelConfig};
+use super::http::HttpConfig;
+use super::journal::JournalConfig;
+use super::log::LogConfig;
+use super::management::ManagementConfig;
+use super::metrics::MetricsConfig;
+use super::redis::RedisConfig;
+use super::rpc::RpcConfig;
+use super::serving::ServingConfig;
+
+/// Field names are the TOML keys.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where journal and policy state live.
+    pub data_dir: PathBuf,
+    /// Redis to share metadata with; absent = embedded.
+    pub redis_url: Option<String>,
+    /// How Redis is used, if `redis_url` is there.
+    pub redis: RedisConfig,
+    pub http: HttpConfig,
+    /// What the management frontend allows.
+    pub management: ManagementConfig,
+    /// The RPC port for model containers.
+    pub rpc: RpcConfig,
+    /// The way of a query.
+    pub serving: ServingConfig,
+    /// Replicas and child processes.
+    pub containers: ContainersConfig,
+    pub journal: JournalConfig,
+    pub metrics: MetricsConfig,
+    pub log: LogConfig,
+    /// Applications to register at start if missing.
+    #[serde(rename = "application")]
+    pub applications: Vec<ApplicationConfig>,
+    /// Models to register, link and start at start if missing.
+    #[serde(rename = "model")]
+    pub models: Vec<ModelConfig>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            data_dir: PathBuf::from("./data"),
+            redis_url: None,
+            redis: RedisConfig::default(),
+            http: HttpConfig::default(),
+            management: ManagementConfig::default(),
+            rpc: RpcConfig::default(),
+            serving: ServingConfig::default(),
+            containers: ContainersConfig::default(),
+            journal: JournalConfig::default(),
+            metrics: MetricsConfig::default(),
+            log: LogConfig::default(),
+            applications: Vec::new(),
+            models: Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! Why the server could not start.
+
+use std::io;
+use std::net::SocketAddr;
+
+use crate::bootstrap::BootstrapError;
+use crate::config::InvalidId;
+use crate::store::StoreError;
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(
+        "this process may open {limit} files and needs {needed} to start, and one more for each \
+         connection: raise the limit (ulimit -n, LimitNOFILE)"
+    )]
+    OpenFiles { limit: u64, needed: u64 },
+    #[error("cannot handle signals: {0}")]
+    Signals(io::Error),
+    #[error("rpc.addr: {0} is no address")]
+    RpcAddress(String),
+    #[error("{key}: cannot listen on {addr}: {error}")]
+    Listen { key: String, addr: SocketAddr, error: io::Error },
+    #[error("a port cannot be used: {0}")]
+    Socket(io::Error),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("where is this program? {0}")]
+    ThisProgram(io::Error),
+    #[error("model '{model}': {why}")]
+    Plan { model: String, why: String },
+    #[error(transparent)]
+    ModelId(#[from] InvalidId),
+    #[error("{0}")]
+    Targets(String),
+    #[error("the models ended while they were started")]
+    ModelsEnded,
+    #[error("{0}")]
+    Models(String),
+    #[error(transparent)]
+    Bootstrap(#[from] BootstrapError),
+    #[error("threads for parsing: {0}")]
+    Parsing(io::Error),
+}
