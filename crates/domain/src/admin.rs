@@ -131,7 +131,8 @@ mod tests {
         let text = serde_json::to_string(&app).unwrap();
         assert_eq!(
             text,
-            r#"{"input_type":"doubles","default_output":"0","latency_slo_micros":20000,"name":"a","linked_models":[]}"#
+            "{\"input_type\":\"doubles\",\"default_output\":\"0\",\"latency_slo_micros\":20000,\
+             \"name\":\"a\",\"linked_models\":[]}"
         );
     }
 }

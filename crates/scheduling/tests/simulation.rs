@@ -22,7 +22,7 @@ mod world;
 
 use search::{mutants_table, search};
 
-/// A thousand, or as many as `CLIPPER_SIMULATION_SEEDS` says: fewer where a run has to take seconds.
+/// A thousand, or as many as `CLIPPER_SIMULATION_SEEDS` says: fewer where a run has to be short.
 fn seeds() -> u64 {
     let said = std::env::var("CLIPPER_SIMULATION_SEEDS").ok();
     said.and_then(|said| said.parse().ok()).unwrap_or(1_000)

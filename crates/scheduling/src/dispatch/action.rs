@@ -30,7 +30,8 @@ pub enum Action<Q> {
         replica: ReplicaId,
         why: Arc<str>,
     },
-    /// Come back with [`Event::Time`](super::Event::Time) at this time. Replaces what was said before.
+    /// Come back with [`Event::Time`](super::Event::Time) at this time. Replaces what was said
+    /// before.
     Wake(Instant),
     /// Show this to whoever admits queries.
     Publish(Arc<Load>),
