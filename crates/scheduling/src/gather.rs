@@ -103,6 +103,15 @@ mod tests {
     }
 
     #[test]
+    fn a_crowd_fades_with_each_batch_and_the_objective_may_be_twenty_waits() {
+        let cheap = curve(200, 2);
+        let mut fading = concurrency(64);
+        fading.batch_sent();
+        assert_eq!(fading.worth_gathering(100, &cheap, OBJECTIVE), 45, "of 60.8");
+        assert_eq!(concurrency(64).worth_gathering(100, &cheap, WAIT * 20), 48);
+    }
+
+    #[test]
     fn a_crowd_that_has_gone_is_forgotten() {
         let mut concurrency = concurrency(64);
         for _ in 0..100 {

@@ -179,3 +179,7 @@ impl Load {
                     || self.objectives != published.objectives)
     }
 }
+
+#[cfg(test)]
+#[path = "load_tests.rs"]
+mod tests;

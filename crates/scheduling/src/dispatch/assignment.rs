@@ -187,3 +187,7 @@ impl Assignments {
         (self.running.map(|running| running.batch), self.ahead)
     }
 }
+
+#[cfg(test)]
+#[path = "assignment_tests.rs"]
+mod tests;

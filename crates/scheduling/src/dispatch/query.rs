@@ -48,6 +48,16 @@ pub(super) struct QueryKey {
 
 impl QueryKey {
     pub const NONE: Self = Self { index: u32::MAX, generation: 0 };
+
+    #[cfg(test)]
+    pub const fn of(index: u32) -> Self {
+        Self { index, generation: 0 }
+    }
+
+    #[cfg(test)]
+    pub const fn number(self) -> u32 {
+        self.index
+    }
 }
 
 /// A query that has not ended.

@@ -282,18 +282,5 @@ impl FairQueue {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nodes_leave_by_deadline_then_by_arrival() {
-        let (start, mut nodes) = (clipper_clock::now(), Nodes::default());
-        for (order, ms) in [20, 10, 20, 10, 5, 30].into_iter().enumerate() {
-            let deadline = start + Duration::from_millis(ms);
-            nodes.push(Node { deadline, order: order as u64, key: QueryKey::NONE });
-        }
-        let orders: Vec<_> = std::iter::from_fn(|| nodes.pop()).map(|node| node.order).collect();
-        assert_eq!(orders, [4, 1, 3, 0, 2, 5]);
-        assert!(nodes.peek().is_none());
-    }
-}
+#[path = "queue_tests.rs"]
+mod tests;
