@@ -109,7 +109,7 @@ fn who_comes_later_starts_where_the_others_are() {
     (0..20).for_each(|key| line.push(1, 10, key));
     line.push(2, 20, 100);
     let gone = RefCell::new(Vec::new());
-    let mut next = |line: &mut Line| {
+    let next = |line: &mut Line| {
         let (_, key) = line.queue.pop(true, |key| !gone.borrow().contains(&key)).expect("waits");
         gone.borrow_mut().push(key);
         let app = if key.number() < 100 { 1 } else { key.number() / 100 + 1 };
