@@ -136,12 +136,6 @@ impl Operation {
     }
 }
 
-/// For what is shown only where it is not as usual.
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
-pub(super) fn is_true(value: &bool) -> bool {
-    *value
-}
-
 /// A member that may be left out.
 pub(super) fn optional<'a, T>(
     body: &Object<'a>,
