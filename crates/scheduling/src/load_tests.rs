@@ -121,7 +121,8 @@ fn an_application_gets_its_share_of_the_capacity_whatever_others_ask() {
 #[test]
 fn a_picture_differs_where_somebody_may_decide_otherwise() {
     let now = clipper_clock::now();
-    let idle = || Load { replicas: 1, round: Round { time: ms(100), ..round() }, ..Load::default() };
+    let idle =
+        || Load { replicas: 1, round: Round { time: ms(100), ..round() }, ..Load::default() };
     assert!(!Load::default().differs(&Load::default()) && !idle().differs(&idle()));
     let changes: [fn(&mut Load); 6] = [
         |load| load.replicas += 1,

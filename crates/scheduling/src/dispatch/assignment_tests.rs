@@ -3,8 +3,7 @@
 use super::*;
 
 const OBJECTIVE: Duration = Duration::from_millis(100);
-const BUSY: BusyLimits =
-    BusyLimits { min: Duration::from_secs(1), max: Duration::from_secs(10) };
+const BUSY: BusyLimits = BusyLimits { min: Duration::from_secs(1), max: Duration::from_secs(10) };
 
 const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
@@ -95,7 +94,10 @@ fn an_answer_ends_its_batch_and_the_one_behind_it_begins() {
     assignments.push(batch(2, 2, at + OBJECTIVE), at, BUSY);
     assert!(assignments.answered(BatchId(7), at, BUSY).is_none());
     let first = assignments.answered(BatchId(1), at, BUSY).expect("it ran");
-    assert_eq!((first.batch.id, first.began, first.has_next_begun), (BatchId(1), Some(start), true));
+    assert_eq!(
+        (first.batch.id, first.began, first.has_next_begun),
+        (BatchId(1), Some(start), true)
+    );
     assert_eq!(assignments.ends(), Some(at + ms(10)), "the second one has begun");
     let second = assignments.answered(BatchId(2), at, BUSY).expect("it ran");
     assert_eq!((second.began, second.has_next_begun), (Some(at), false));
