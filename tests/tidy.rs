@@ -75,7 +75,13 @@ const OWNED: &[(&str, &[&str], &str)] = &[
     ("zeromq::", &["crates/container/"], "the server's end is our own codec"),
     (
         "zmtp::",
-        &["crates/rpc/", "src/rpc/", "src/actors/replica/container.rs"],
+        &[
+            "crates/rpc/",
+            "src/rpc/",
+            "src/actors/replica/container.rs",
+            // The other end, in tests.
+            "src/actors/paused.rs",
+        ],
         "one actor owns each socket",
     ),
     ("ort::session", &["crates/onnx/"], "models run in containers, never in the server"),

@@ -45,4 +45,6 @@ pub mod redis;
 pub mod replica;
 
 #[cfg(test)]
+mod paused;
+#[cfg(test)]
 mod supervision_tests;

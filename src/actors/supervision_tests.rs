@@ -26,6 +26,7 @@ use super::plane::learned_states::LearnedStates;
 use super::pool::container_pool::ContainerPool;
 use super::pool::list::ContainerList;
 use super::pool::messages::{Register, StopChildren};
+use super::redis::watcher::RedisWatcher;
 use super::replica::container::Container;
 use crate::children::launch::{Launch, Launcher};
 use crate::children::{ChildPlan, Children};
@@ -52,7 +53,7 @@ const FOR_EVER: Duration = Duration::from_mins(10);
 /// Dies while it is handled.
 #[derive(Message)]
 #[rtype(result = "()")]
-struct Panic;
+pub(super) struct Panic;
 
 macro_rules! panics {
     ($($actor:ty),+) => {
@@ -64,7 +65,7 @@ macro_rules! panics {
         })+
     };
 }
-panics!(App, Model, Batcher, Container, ContainerPool, CatalogWriter);
+panics!(App, Model, Batcher, Container, ContainerPool, CatalogWriter, RedisWatcher);
 
 /// Waits for the death; its sender never gets an answer.
 async fn kill<A>(addr: Addr<A>)

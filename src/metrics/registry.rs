@@ -132,6 +132,21 @@ impl Metrics {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn rpc_ends(&self, why: RpcEnd) -> u64 {
+        self.rpc_ended[why as usize].load(Relaxed)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn open_rpc_connections(&self) -> u64 {
+        self.rpc_connections.load(Relaxed)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn actor_restarts(&self, actor: &str) -> u64 {
+        self.actor_restarts.lock().get(actor).copied().unwrap_or(0)
+    }
+
     /// Sets the number of open container connections.
     pub fn set_rpc_connections(&self, open: usize) {
         self.rpc_connections.store(open as u64, Relaxed);

@@ -49,6 +49,12 @@ pub struct Place {
 }
 
 impl Place {
+    /// One of places of its own.
+    #[cfg(test)]
+    pub(crate) fn for_test(metrics: &Arc<Metrics>, from: IpAddr) -> Self {
+        Self::take(&Arc::default(), metrics, from)
+    }
+
     pub(super) fn take(places: &Arc<Places>, metrics: &Arc<Metrics>, from: IpAddr) -> Self {
         let open = places.open.fetch_add(1, Ordering::Relaxed) + 1;
         metrics.set_rpc_connections(open);

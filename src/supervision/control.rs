@@ -93,3 +93,66 @@ where
     }
     *late.borrow_mut() = None;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Says what it has heard, in order.
+    struct Hears(Rc<RefCell<Vec<u32>>>);
+
+    impl Actor for Hears {
+        type Context = Context<Self>;
+
+        fn started(&mut self, ctx: &mut Self::Context) {
+            ctx.set_mailbox_capacity(1);
+        }
+    }
+
+    #[derive(Debug, PartialEq, Eq, Message)]
+    #[rtype(result = "()")]
+    struct Number(u32);
+
+    impl Handler<Number> for Hears {
+        type Result = ();
+
+        fn handle(&mut self, number: Number, ctx: &mut Self::Context) {
+            self.0.borrow_mut().push(number.0);
+            if number.0 == u32::MAX {
+                ctx.stop();
+            }
+        }
+    }
+
+    async fn until(mut is_so: impl FnMut() -> bool) {
+        while !is_so() {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[actix::test]
+    async fn what_finds_no_room_arrives_in_order_also_without_the_outbox() {
+        let heard: Rc<RefCell<Vec<u32>>> = Rc::default();
+        let actor = Hears(Rc::clone(&heard)).start();
+        // Its capacity is that of a started one.
+        actor.send(Number(0)).await.unwrap();
+        let outbox = Outbox::new(actor.clone().recipient());
+        // The actor, on this thread, does not get to any before the last is told.
+        for n in 1..=1_000 {
+            assert_eq!(outbox.tell(Number(n)), Ok(()));
+        }
+        assert!(outbox.late.borrow().is_some(), "its mailbox has no room for them");
+        drop(outbox);
+        until(|| heard.borrow().len() == 1_001).await;
+        assert!(heard.borrow().iter().copied().eq(0..=1_000));
+    }
+
+    #[actix::test]
+    async fn what_cannot_arrive_any_more_comes_back() {
+        let actor = Hears(Rc::default()).start();
+        let outbox = Outbox::new(actor.recipient());
+        assert_eq!(outbox.tell(Number(u32::MAX)), Ok(()));
+        until(|| !outbox.is_connected()).await;
+        assert_eq!(outbox.tell(Number(1)), Err(Number(1)));
+    }
+}

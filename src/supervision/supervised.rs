@@ -55,3 +55,7 @@ pub(crate) async fn supervise(mut supervised: impl Supervised, mut budget: Resta
         }
     }
 }
+
+#[cfg(test)]
+#[path = "supervised_tests.rs"]
+mod tests;

@@ -143,3 +143,7 @@ impl Handler<RetireModel> for Model {
         ctx.stop();
     }
 }
+
+#[cfg(test)]
+#[path = "model_tests.rs"]
+mod tests;

@@ -473,3 +473,7 @@ impl Handler<RestartReplicas> for ContainerPool {
         })
     }
 }
+
+#[cfg(test)]
+#[path = "container_pool_tests.rs"]
+mod tests;

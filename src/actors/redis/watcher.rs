@@ -401,3 +401,7 @@ impl Handler<Leave> for RedisWatcher {
         Box::pin(async move { drop(left.await) })
     }
 }
+
+#[cfg(test)]
+#[path = "watcher_tests.rs"]
+mod tests;
