@@ -15,7 +15,7 @@ use super::capture::Capture;
 use super::launch::Launch;
 use super::probation::Probation;
 use super::process::{Alive, Process};
-use super::seat::{Seat, State};
+use super::seat::{Seat, SeatState};
 use crate::config::ContainersConfig;
 use crate::metrics::Metrics;
 use crate::supervision::budget::{RestartBudget, Verdict};
@@ -38,7 +38,7 @@ pub(super) struct Keeper {
 }
 
 /// How one process came to its end.
-enum End {
+enum ProcessEnd {
     /// As it was told to; none is to take its place.
     Stopped,
     /// Another one is to take its place.
@@ -59,13 +59,13 @@ impl Keeper {
         supervise(KeptProcess { keeper: self, state, why: String::new() }, budget).await;
     }
 
-    async fn run_once(&self, state: &mut watch::Receiver<State>) -> End {
+    async fn run_once(&self, state: &mut watch::Receiver<SeatState>) -> ProcessEnd {
         let spawned = Process::spawn(&self.launch, self.number, &self.config, &self.alive);
         let (mut process, stdout, stderr) = match spawned {
             Ok(spawned) => spawned,
             Err(error) => {
                 self.seat.started(None);
-                return End::Why(format!("it cannot be started: {error}"));
+                return ProcessEnd::Why(format!("it cannot be started: {error}"));
             }
         };
         let pid = process.pid();
@@ -77,9 +77,9 @@ impl Keeper {
         output.extend(stdout.map(|stdout| actix::spawn(self.capture().run(stdout))));
         output.extend(stderr.map(|stderr| actix::spawn(self.capture().run(stderr))));
         let order = tokio::select! {
-            status = process.ended() => End::Why(describe(status)),
+            status = process.ended() => ProcessEnd::Why(describe(status)),
             order = self.order(state) => {
-                if let End::Why(why) = &order {
+                if let ProcessEnd::Why(why) = &order {
                     warn!(model = %self.model, child = self.number,
                         "container process is ended: {why}");
                 }
@@ -102,18 +102,18 @@ impl Keeper {
     }
 
     /// Waits until this process has to end although it runs.
-    async fn order(&self, state: &mut watch::Receiver<State>) -> End {
+    async fn order(&self, state: &mut watch::Receiver<SeatState>) -> ProcessEnd {
         let patience = Duration::from_millis(self.config.connect_timeout_ms);
         let mut lonely_since = Some(clock::now());
         loop {
             let current = state.borrow_and_update().clone();
             if current.is_stopping() {
-                return End::Stopped;
+                return ProcessEnd::Stopped;
             }
             if let Some((process, why)) = current.replace
                 && process == current.process
             {
-                return End::Why(why.to_string());
+                return ProcessEnd::Why(why.to_string());
             }
             // A deployment has a limit of its own for its trial.
             let on_trial = self.trial.as_ref().is_some_and(|trial| !trial.is_adopted());
@@ -123,13 +123,13 @@ impl Keeper {
             tokio::select! {
                 changed = state.changed() => {
                     if changed.is_err() {
-                        return End::Stopped;
+                        return ProcessEnd::Stopped;
                     }
                 }
                 () = until(lonely_too_long) => {
                     let served = current.has_served;
                     let what = if served { "has had no connection" } else { "has not connected" };
-                    return End::Why(format!(
+                    return ProcessEnd::Why(format!(
                         "it {what} for {patience:?} (containers.connect_timeout_ms)"
                     ));
                 }
@@ -141,7 +141,7 @@ impl Keeper {
 /// A process as its supervision sees it.
 struct KeptProcess {
     keeper: Keeper,
-    state: watch::Receiver<State>,
+    state: watch::Receiver<SeatState>,
     /// Why the last one has ended.
     why: String,
 }
@@ -149,7 +149,9 @@ struct KeptProcess {
 impl Supervised for KeptProcess {
     async fn live(&mut self) -> Ended {
         let keeper = &self.keeper;
-        let End::Why(why) = keeper.run_once(&mut self.state).await else { return Ended::Unwanted };
+        let ProcessEnd::Why(why) = keeper.run_once(&mut self.state).await else {
+            return Ended::Unwanted;
+        };
         let has_served = keeper.seat.state().has_served;
         keeper.seat.ended();
         if let Some(trial) = keeper.trial.as_ref().filter(|trial| !trial.is_adopted()) {

@@ -35,7 +35,7 @@ use tracing::error;
 use self::keeper::Keeper;
 use self::launch::{Launch, Launcher};
 use self::process::Alive;
-use self::seat::{Seat, State};
+use self::seat::{Seat, SeatState};
 use crate::config::ContainersConfig;
 use crate::metrics::Metrics;
 
@@ -264,6 +264,6 @@ async fn end_all(seats: Vec<Arc<Seat>>) {
     }
     for seat in &seats {
         // An error means that the seat is gone, which it is not while it is held here.
-        let _ = seat.watch().wait_for(State::is_over).await;
+        let _ = seat.watch().wait_for(SeatState::is_over).await;
     }
 }

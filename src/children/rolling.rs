@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::seat::{Seat, State};
+use super::seat::{Seat, SeatState};
 use crate::config::ContainersConfig;
 
 /// Why, for the log.
@@ -21,7 +21,7 @@ pub(super) async fn restart(seats: Vec<Arc<Seat>>, config: Arc<ContainersConfig>
     for seat in serving {
         let before = seat.state().process;
         seat.replace(ASKED);
-        let is_back = |state: &State| {
+        let is_back = |state: &SeatState| {
             state.is_stopping() || (state.process > before && state.connections > 0)
         };
         // One that does not come back must not keep the others from theirs.

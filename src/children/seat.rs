@@ -7,8 +7,8 @@ use tokio::sync::watch;
 
 /// The state that both sides see; the latest counts, so that nothing queues up.
 #[derive(Debug, Clone, Default)]
-pub(super) struct State {
-    pub(super) phase: Phase,
+pub(super) struct SeatState {
+    pub(super) phase: SeatPhase,
     /// The owner wants this process, by its count, replaced by another one, and why.
     pub(super) replace: Option<(u64, Arc<str>)>,
     /// Somebody has looked after it: earlier failures do not count.
@@ -25,7 +25,7 @@ pub(super) struct State {
 
 /// Whether there is to be a process.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) enum Phase {
+pub(super) enum SeatPhase {
     /// The owner wants one.
     #[default]
     Kept,
@@ -35,19 +35,19 @@ pub(super) enum Phase {
     Over,
 }
 
-impl State {
+impl SeatState {
     pub(super) fn is_stopping(&self) -> bool {
-        self.phase != Phase::Kept
+        self.phase != SeatPhase::Kept
     }
 
     pub(super) fn is_over(&self) -> bool {
-        self.phase == Phase::Over
+        self.phase == SeatPhase::Over
     }
 }
 
 /// A place for one replica's process.
 #[derive(Debug)]
-pub(super) struct Seat(watch::Sender<State>);
+pub(super) struct Seat(watch::Sender<SeatState>);
 
 /// A connection of a replica's process, as whoever watches connections names it.
 #[derive(Debug, Clone)]
@@ -71,21 +71,21 @@ impl SeatRef {
 
 impl Seat {
     pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self(watch::Sender::new(State::default())))
+        Arc::new(Self(watch::Sender::new(SeatState::default())))
     }
 
-    pub(super) fn watch(&self) -> watch::Receiver<State> {
+    pub(super) fn watch(&self) -> watch::Receiver<SeatState> {
         self.0.subscribe()
     }
 
-    pub(super) fn state(&self) -> State {
+    pub(super) fn state(&self) -> SeatState {
         self.0.borrow().clone()
     }
 
     pub(super) fn stop(&self) {
         self.0.send_modify(|state| {
-            if state.phase == Phase::Kept {
-                state.phase = Phase::Stopping;
+            if state.phase == SeatPhase::Kept {
+                state.phase = SeatPhase::Stopping;
             }
         });
     }
@@ -108,7 +108,7 @@ impl Seat {
     }
 
     /// Nothing happens if another process has taken its place meanwhile.
-    fn change(&self, process: u64, change: impl FnOnce(&mut State)) {
+    fn change(&self, process: u64, change: impl FnOnce(&mut SeatState)) {
         self.0.send_if_modified(|state| {
             let is_current = state.process == process && state.pid.is_some();
             if is_current {
@@ -147,7 +147,7 @@ impl Seat {
     pub(super) fn over(&self) {
         self.0.send_modify(|state| {
             state.pid = None;
-            state.phase = Phase::Over;
+            state.phase = SeatPhase::Over;
         });
     }
 }

@@ -77,10 +77,10 @@ impl Drop for Place {
 /// Connections of one kind, oldest first: where there are too many, the oldest gives way. Those who
 /// only hold places go first that way, and nobody can keep newcomers out by holding them.
 #[derive(Clone, Default)]
-pub(super) struct Line(Arc<Mutex<Table>>);
+pub(super) struct Line(Arc<Mutex<LineTable>>);
 
 #[derive(Default)]
-struct Table {
+struct LineTable {
     next: u64,
     /// Dropping the sender ends the connection.
     oldest_first: BTreeMap<u64, oneshot::Sender<()>>,

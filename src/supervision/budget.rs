@@ -31,12 +31,12 @@ pub struct RestartBudget {
     after_service: Backoff,
     settled: Duration,
     allowed: u32,
-    kind: Kind,
+    kind: BudgetKind,
     failed_starts: u32,
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Kind {
+enum BudgetKind {
     /// Has served if it has lived long enough to settle.
     Actor,
     /// Is tried at this pause when its budget is used up.
@@ -47,17 +47,17 @@ impl RestartBudget {
     /// For one actor.
     #[must_use]
     pub fn for_actor(config: &ContainersConfig) -> Self {
-        Self::new(config, config.restart_backoff_max_ms, Kind::Actor)
+        Self::new(config, config.restart_backoff_max_ms, BudgetKind::Actor)
     }
 
     /// For one replica's processes.
     #[must_use]
     pub fn for_process(config: &ContainersConfig) -> Self {
         let rarely = Duration::from_millis(config.failing_start_pause_ms);
-        Self::new(config, config.served_backoff_max_ms, Kind::Process(rarely))
+        Self::new(config, config.served_backoff_max_ms, BudgetKind::Process(rarely))
     }
 
-    fn new(config: &ContainersConfig, served_max_ms: u64, kind: Kind) -> Self {
+    fn new(config: &ContainersConfig, served_max_ms: u64, kind: BudgetKind) -> Self {
         let first = config.restart_backoff_initial_ms;
         Self {
             after_start: Backoff::from_millis(first, config.restart_backoff_max_ms),
@@ -72,7 +72,7 @@ impl RestartBudget {
     /// It has ended after this time. `has_served`: it is known to have done its work.
     pub fn ended(&mut self, lived: Duration, has_served: bool) -> Verdict {
         let has_settled = lived >= self.settled;
-        if has_served || has_settled && matches!(self.kind, Kind::Actor) {
+        if has_served || has_settled && matches!(self.kind, BudgetKind::Actor) {
             self.failed_starts = 0;
             self.after_start.reset();
             if has_settled {
@@ -85,8 +85,8 @@ impl RestartBudget {
             _ if self.failed_starts <= self.allowed => {
                 Verdict::Restart { pause: self.after_start.next_pause(), failing: None }
             }
-            Kind::Actor => Verdict::GiveUp,
-            Kind::Process(rarely) => {
+            BudgetKind::Actor => Verdict::GiveUp,
+            BudgetKind::Process(rarely) => {
                 Verdict::Restart { pause: rarely, failing: Some(self.failed_starts) }
             }
         }

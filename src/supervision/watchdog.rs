@@ -24,10 +24,10 @@ pub const STALL: Duration = Duration::from_millis(500);
 
 /// The threads to watch; clones share the list.
 #[derive(Debug, Clone, Default)]
-pub struct Watchdog(Arc<Mutex<Vec<Watched>>>);
+pub struct Watchdog(Arc<Mutex<Vec<WatchedThread>>>);
 
 #[derive(Debug)]
-struct Watched {
+struct WatchedThread {
     kind: &'static str,
     number: usize,
     arbiter: ArbiterHandle,
@@ -40,7 +40,7 @@ impl Watchdog {
     pub fn watch(&self, kind: &'static str, arbiter: ArbiterHandle) {
         let mut threads = self.0.lock();
         let number = threads.iter().filter(|watched| watched.kind == kind).count();
-        threads.push(Watched { kind, number, arbiter, asked: None, reported: false });
+        threads.push(WatchedThread { kind, number, arbiter, asked: None, reported: false });
     }
 
     /// Watches until dropped.
@@ -55,7 +55,7 @@ impl Watchdog {
     }
 }
 
-impl Watched {
+impl WatchedThread {
     /// Looks for the answer to the last message. False if the thread has ended.
     fn review(&mut self, metrics: &Metrics) -> bool {
         let Some((asked, answer)) = &mut self.asked else { return true };

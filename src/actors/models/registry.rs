@@ -27,14 +27,14 @@ use clipper_scheduling::latency::LatencyCurve;
 /// How long a deployed version's batcher is waited for before queries go to it.
 const BATCHER_WAIT: Duration = Duration::from_secs(1);
 
-struct Running {
+struct RunningModel {
     handle: Arc<ModelHandle>,
     actor: Kept<Model>,
     /// What the server keeps alive of it, if it was deployed.
     replicas: Option<Replicas>,
 }
 
-impl Running {
+impl RunningModel {
     /// What a pool has to hear of it.
     fn changes(&self) -> impl Iterator<Item = ModelChange> + use<> {
         let id = self.handle.spec.id.clone();
@@ -49,7 +49,7 @@ pub struct Models {
     arbiters: DataArbiters,
     pool: Kept<ContainerPool>,
     catalog: Kept<CatalogWriter>,
-    running: HashMap<ModelId, Running>,
+    running: HashMap<ModelId, RunningModel>,
     next_serial: u64,
     /// What the pool has not been told yet.
     changes: Vec<ModelChange>,
@@ -134,7 +134,7 @@ impl Models {
         let actor = self.start_model(&handle);
         self.plane.directory.insert(Arc::clone(&handle));
         info!(model = %spec.id, input_type = %spec.input_type, "model registered");
-        let running = Running { handle, actor, replicas };
+        let running = RunningModel { handle, actor, replicas };
         self.changes.extend(running.changes());
         self.running.insert(spec.id.clone(), running);
     }
@@ -235,7 +235,7 @@ impl Actor for Models {
 /// Another pool, which knows nothing yet.
 impl StreamHandler<Replaced> for Models {
     fn handle(&mut self, _: Replaced, ctx: &mut Self::Context) {
-        self.changes = self.running.values().flat_map(Running::changes).collect();
+        self.changes = self.running.values().flat_map(RunningModel::changes).collect();
         ctx.wait(self.tell_pool().into_actor(self));
     }
 

@@ -25,7 +25,7 @@ use crate::actors::plane::data_plane::DataPlane;
 use crate::actors::plane::directory::ModelHandle;
 use crate::actors::replica::container::{Container, Identity};
 use crate::actors::replica::dispatch::FromReplica;
-use crate::actors::replica::messages::{News, Order, ReplicaNews};
+use crate::actors::replica::messages::{News, PoolOrder, ReplicaNews};
 use crate::children::{Children, SeatRef};
 use crate::logging::outsiders;
 use crate::metrics::RpcEnd;
@@ -52,7 +52,7 @@ struct Replica {
     /// The process of ours that it is.
     child: Option<SeatRef>,
     container: Addr<Container>,
-    orders: Outbox<Order>,
+    orders: Outbox<PoolOrder>,
     input_type: InputType,
     metrics_at: MetricsAt,
     attached: Option<Attached>,
@@ -64,14 +64,14 @@ type Attached = Shared<oneshot::Receiver<()>>;
 impl Replica {
     fn attach(&mut self, model: Arc<ModelHandle>, batcher: Recipient<FromReplica>) -> Attached {
         let (attached, told) = oneshot::channel();
-        self.tell(Order::Attach { model, batcher, attached });
+        self.tell(PoolOrder::Attach { model, batcher, attached });
         let told = told.shared();
         self.attached = Some(told.clone());
         told
     }
 
     /// One that cannot be told has ended: the pool hears of it, or the sweep finds it.
-    fn tell(&self, order: Order) {
+    fn tell(&self, order: PoolOrder) {
         if self.orders.tell(order).is_err() {
             tracing::debug!("a container could not be told");
         }
@@ -245,7 +245,7 @@ impl ContainerPool {
         self.list.set_retired(&id, false);
         for replica in self.replicas.get(&id).into_iter().flat_map(BTreeMap::values) {
             if replica.input_type != handle.spec.input_type {
-                replica.tell(Order::Close(RpcEnd::InputType));
+                replica.tell(PoolOrder::Close(RpcEnd::InputType));
             }
         }
         // Its batcher may have reported before the model was known here.
@@ -271,7 +271,7 @@ impl ContainerPool {
         let Some(replicas) = self.replicas.get(id) else { return };
         for (replica, entry) in replicas {
             self.list.remove(id, *replica);
-            entry.tell(Order::Detach);
+            entry.tell(PoolOrder::Detach);
         }
         // Its containers may stay connected or come back: not listed until it is registered again.
         self.retired.insert(id.clone());
@@ -444,7 +444,7 @@ impl Handler<EndTrial> for ContainerPool {
         for replica in trial.into_iter().flatten() {
             self.list.remove(&end.0, replica);
             if let Some(entry) = self.replicas.get(&end.0).and_then(|all| all.get(&replica)) {
-                entry.tell(Order::Close(RpcEnd::Retired));
+                entry.tell(PoolOrder::Close(RpcEnd::Retired));
             }
         }
         let ended = self.children.end_trial(&end.0);

@@ -22,15 +22,15 @@ use crate::metrics::file_sd::{MetricsAt, file_text, is_containers_page};
 use clipper_clock::{self as clock, Instant};
 use clipper_domain::{ModelId, ReplicaId};
 
-type Key = (ModelId, ReplicaId);
-type Members = BTreeMap<Key, MetricsAt>;
+type Target = (ModelId, ReplicaId);
+type Members = BTreeMap<Target, MetricsAt>;
 
 /// The replicas of this server, with what is known of their metrics. Written by the pool's list.
 #[derive(Debug, Clone, Default)]
-pub struct Scraped(Arc<Shared>);
+pub struct Scraped(Arc<SharedTargets>);
 
 #[derive(Debug, Default)]
-struct Shared {
+struct SharedTargets {
     members: Mutex<Members>,
     changed: Notify,
 }
@@ -71,7 +71,7 @@ impl FileSd {
             write(&path, &first).map_err(|error| {
                 format!("metrics.file_sd_path: cannot write {}: {error}", path.display())
             })?;
-            let keeper = Keeper {
+            let keeper = TargetsKeeper {
                 config: config.clone(),
                 scraped,
                 asked: BTreeMap::new(),
@@ -94,21 +94,21 @@ impl FileSd {
 
 /// What came of asking a container that does not announce its metrics.
 #[derive(Debug, Default)]
-struct Asked {
+struct AskedTarget {
     attempts: u32,
     again_at: Option<Instant>,
     found: Option<SocketAddr>,
 }
 
-struct Keeper {
+struct TargetsKeeper {
     config: MetricsConfig,
     scraped: Scraped,
-    asked: BTreeMap<Key, Asked>,
+    asked: BTreeMap<Target, AskedTarget>,
     /// The text that is in the file; `None` when the last attempt to write it failed.
     written: Option<String>,
 }
 
-impl Keeper {
+impl TargetsKeeper {
     async fn run(mut self) {
         let pause = Duration::from_millis(self.config.file_sd_pause_ms);
         let interval = Duration::from_millis(self.config.probe_interval_ms);
@@ -171,7 +171,7 @@ impl Keeper {
                 due.push((key.clone(), SocketAddr::new(*peer, config.container_port)));
             }
         }
-        let answers: Vec<(Key, SocketAddr, bool)> = stream::iter(due)
+        let answers: Vec<(Target, SocketAddr, bool)> = stream::iter(due)
             .map(|(key, address)| async move { (key, address, probe(address, config).await) })
             .buffer_unordered(config.probes_max)
             .collect()

@@ -57,15 +57,15 @@ struct Lists {
     known: RwLock<HashSet<ModelId>>,
     /// The models that were deleted: their containers are not listed if they come back.
     retired: RwLock<HashSet<ModelId>>,
-    known_changes: Changes,
+    known_changes: KnownChanges,
     /// How many containers of an unknown model wait.
     waiting: Mutex<HashMap<ModelId, usize>>,
 }
 
 #[derive(Debug)]
-struct Changes(watch::Sender<u64>);
+struct KnownChanges(watch::Sender<u64>);
 
-impl Default for Changes {
+impl Default for KnownChanges {
     fn default() -> Self {
         Self(watch::Sender::new(0))
     }

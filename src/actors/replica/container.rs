@@ -21,7 +21,7 @@ use tracing::{debug, debug_span, info, trace, warn};
 
 use super::dispatch::{FromReplica, ToReplica};
 use super::landing::Landing;
-use super::messages::{News, Order, ReplicaNews};
+use super::messages::{News, PoolOrder, ReplicaNews};
 use crate::actors::plane::data_plane::DataPlane;
 use crate::actors::plane::directory::ModelHandle;
 use crate::logging::outsiders;
@@ -459,16 +459,16 @@ impl StreamHandler<Result<Received, ReadError>> for Container {
     }
 }
 
-impl Handler<Order> for Container {
+impl Handler<PoolOrder> for Container {
     type Result = ();
 
-    fn handle(&mut self, order: Order, ctx: &mut Self::Context) {
+    fn handle(&mut self, order: PoolOrder, ctx: &mut Self::Context) {
         match order {
-            Order::Attach { model, batcher, attached } => {
+            PoolOrder::Attach { model, batcher, attached } => {
                 self.attach(model, batcher, attached, ctx);
             }
-            Order::Detach => self.detach(ctx),
-            Order::Close(why) => self.end(why, "the server closed the connection", ctx),
+            PoolOrder::Detach => self.detach(ctx),
+            PoolOrder::Close(why) => self.end(why, "the server closed the connection", ctx),
         }
     }
 }

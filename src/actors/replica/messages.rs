@@ -15,7 +15,7 @@ use clipper_rpc::codec::Build;
 /// To a `Container`. Sender: `ContainerPool`.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub enum Order {
+pub enum PoolOrder {
     /// The replica's model is registered: serve it.
     Attach {
         /// The registration.
