@@ -53,11 +53,8 @@ impl FeedbackLog for States {
     }
 
     fn forget(&self, app: &AppName) {
-        let is_its = |key: &&String| policy_state::owner_of(key) == Some(app.as_str());
-        for key in self.kept_keys().iter().filter(is_its) {
-            if let Err(error) = self.store.follow(key, None) {
-                warn!(%app, %error, "policy state of a deleted application stays");
-            }
+        if let Err(error) = self.store.forget(app) {
+            warn!(%app, %error, "policy state of a deleted application stays");
         }
     }
 

@@ -1,7 +1,7 @@
 //! What users' feedback left with an application's selection policy: soft state beside the journal.
 //!
 //! Not synced by each call: a power cut may lose the last second of it, and the policy then starts
-//! again from its initial state. Deleting an application removes its entries.
+//! again from its initial state. The owner of feedback forgets what a deleted application has left.
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,6 +19,9 @@ pub trait SoftTable: Send + Sync {
 
     /// Removes what is there.
     fn remove(&self, key: &str) -> Result<(), StoreError>;
+
+    /// Removes every entry whose key starts so.
+    fn remove_prefix(&self, prefix: &str) -> Result<(), StoreError>;
 
     /// All keys and values.
     fn all(&self) -> Result<Vec<(String, String)>, StoreError>;
@@ -69,6 +72,16 @@ impl PolicyStateStore {
             tracing::warn!(%key, %error, "policy state cannot be read");
             None
         })
+    }
+
+    /// Forgets all users of an application.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub fn forget(&self, app: &AppName) -> Result<(), StoreError> {
+        let prefix = prefix(app);
+        self.table.remove_prefix(&prefix)?;
+        self.table.remove_prefix(&format!("{LEARNED}{prefix}"))
     }
 
     /// Makes the entry `key` as the shared table has it; `None`: it has none.
@@ -145,6 +158,6 @@ pub fn app_of(key: &str) -> Option<&str> {
 
 /// What the keys of all users of `app` start with. Names hold no `:`, so no other application's key
 /// does.
-pub(super) fn prefix(app: &AppName) -> String {
+fn prefix(app: &AppName) -> String {
     format!("{app}:")
 }

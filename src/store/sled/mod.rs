@@ -23,9 +23,8 @@ pub use self::engine::{Contents, OnFault};
 use self::engine::{Engine, guarded};
 use self::policy::PolicyTable;
 use super::error::StoreError;
-use super::event::Event;
 use super::journal::{Change, EventLog, OpenReport, check_continues};
-use super::policy_state::{PolicyStateStore, prefix};
+use super::policy_state::PolicyStateStore;
 use super::projection::Catalog;
 use super::record;
 use super::replay::{Replay, SnapshotOf, replay};
@@ -135,7 +134,6 @@ impl EventLog for SledLog {
         self.engine()?.files.check_in_place()?;
         let last = check_continues(self.last_appended, changes)?;
         let (mut batches, mut bytes) = (vec![Batch::default()], 0);
-        let mut deleted_apps = Vec::new();
         for change in changes {
             let records = record::encode_change(change)
                 .map_err(|e| StoreError::NotWritten { reason: e.to_string() })?;
@@ -150,10 +148,6 @@ impl EventLog for SledLog {
                     chunks::insert(batch, seq, &record);
                 }
             }
-            deleted_apps.extend(change.iter().filter_map(|e| match &e.event {
-                Event::AppDeleted { name } => Some(name.clone()),
-                _ => None,
-            }));
         }
         self.write(|engine| {
             let more = batches.len() - 1;
@@ -166,11 +160,6 @@ impl EventLog for SledLog {
             Ok(())
         })?;
         self.last_appended = last;
-        for app in deleted_apps {
-            if let Err(error) = self.table.remove_prefix(&prefix(&app)) {
-                tracing::warn!(%app, %error, "policy state of a deleted application stays");
-            }
-        }
         Ok(())
     }
 

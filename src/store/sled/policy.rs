@@ -78,18 +78,6 @@ impl PolicyTable {
             Err(panic) => Err(failed(panic_text(&*panic))),
         }
     }
-
-    /// Removes every entry whose key starts with `prefix`.
-    pub(super) fn remove_prefix(&self, prefix: &str) -> Result<(), StoreError> {
-        self.with(|tree| {
-            for key in tree.scan_prefix(prefix).keys() {
-                if tree.remove(key?)?.is_some() {
-                    self.entries.fetch_sub(1, Ordering::Relaxed);
-                }
-            }
-            Ok(())
-        })
-    }
 }
 
 impl SoftTable for PolicyTable {
@@ -116,6 +104,17 @@ impl SoftTable for PolicyTable {
             self.wrote(key.len())?;
         }
         Ok(())
+    }
+
+    fn remove_prefix(&self, prefix: &str) -> Result<(), StoreError> {
+        self.with(|tree| {
+            for key in tree.scan_prefix(prefix).keys() {
+                if tree.remove(key?)?.is_some() {
+                    self.entries.fetch_sub(1, Ordering::Relaxed);
+                }
+            }
+            Ok(())
+        })
     }
 
     fn all(&self) -> Result<Vec<(String, String)>, StoreError> {

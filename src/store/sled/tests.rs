@@ -265,7 +265,7 @@ fn a_repair_below_a_snapshot_keeps_what_comes_after_it() {
 }
 
 #[test]
-fn policy_state_is_bounded_kept_and_goes_with_its_application() {
+fn policy_state_is_bounded_kept_and_forgotten_by_application() {
     let dir = tempfile::tempdir().unwrap();
     let config = JournalConfig { policy_state_max_entries: 3, ..config() };
     let (mut log, _) = SledLog::open(dir.path(), &config).unwrap();
@@ -280,11 +280,10 @@ fn policy_state_is_bounded_kept_and_goes_with_its_application() {
     log.idle().unwrap();
     drop((log, store));
 
-    let (mut log, _) = SledLog::open(dir.path(), &config).unwrap();
+    let (log, _) = SledLog::open(dir.path(), &config).unwrap();
     let store = log.policy_state();
     assert_eq!(store.get(&a, 0).as_deref(), Some("first"));
-    let (all, _) = changes(&[add_app("a"), Command::DeleteApp(a.clone())]);
-    write(&mut log, &all);
+    store.forget(&a).unwrap();
     assert_eq!((store.get(&a, 0), store.get(&a, -1)), (None, None));
     assert_eq!(store.get(&ab, 0).as_deref(), Some("other"));
     assert_eq!(store.put_if_absent(&ab, 1, "y"), Ok(Put::Stored));
