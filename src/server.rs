@@ -37,7 +37,7 @@ use crate::actors::pool::list::ContainerList;
 use crate::actors::redis::session::RedisParts;
 use crate::actors::redis::watcher::RedisMetadata;
 use crate::bootstrap::Bootstrap;
-use crate::children::launch::{Launcher, launch_plan};
+use crate::children::launch::{Launcher, NoPythonPackage, launch_plan};
 use crate::children::{ChildPlan, Children};
 use crate::config::{Config, Deploy, Loaded};
 use crate::http::health::{Condition, Readiness};
@@ -87,7 +87,7 @@ async fn start(loaded: Loaded) -> Result<Running, StartError> {
     let watchdog = Watchdog::default();
     let arbiters = data_arbiters(&config, &watchdog);
     let list = ContainerList::default();
-    let targets = FileSd::start(&config.metrics, list.scraped()).map_err(StartError::Targets)?;
+    let targets = FileSd::start(&config.metrics, list.scraped())?;
     let catalog = keep_catalog(&config, &metrics, &journal);
     let redis = follow_redis(&config, &catalog, &journal, &states, &list, &metrics).await;
     meet_when_known(&readiness, redis.as_ref(), &journal);
@@ -165,8 +165,7 @@ async fn start_models(
     let learned = LearnedCurves::new(config, plane);
     let (plane, pool, catalog) = (Arc::clone(plane), pool.clone(), catalog.clone());
     let models = Models::new(plane, arbiters, pool, catalog, learned.read()).start();
-    let booted = models.send(Boot).await.map_err(|_| StartError::ModelsEnded)?;
-    booted.map_err(StartError::Models)?;
+    models.send(Boot).await.map_err(|_| StartError::ModelsEnded)??;
     actix::spawn(learned.clone().keep_saving());
     Ok(learned)
 }
@@ -268,12 +267,10 @@ fn open_journal(config: &Config) -> Result<(Journal, PolicyStateStore), StartErr
 fn launcher(rpc: SocketAddr, config: &Config) -> Result<Launcher, StartError> {
     let this_exe = std::env::current_exe().map_err(StartError::ThisProgram)?;
     let python_package = clipper_container::python::install(&config.data_dir).map_err(|error| {
-        let why = format!(
-            "the Python package that serves Python functions cannot be written to {}: {error}",
-            config.data_dir.display()
-        );
-        warn!("{why}");
-        why
+        let (folder, why) = (config.data_dir.clone(), error.to_string());
+        let missing = NoPythonPackage { folder, why };
+        warn!("{missing}");
+        missing
     });
     // A wrapper ends its program before it has to end itself.
     let grace = Duration::from_millis(config.containers.stop_grace_ms) * 3 / 4;

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::config::ModelConfig;
+use crate::config::{InvalidId, ModelConfig};
 use clipper_container::{lifeline, python};
 use clipper_domain::{InputType, ModelId, Runtime};
 
@@ -20,21 +20,60 @@ pub struct Launch {
     pub env: Vec<(String, String)>,
 }
 
+/// Why a container cannot be started as it is described.
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    /// The configuration's model.
+    #[error("model '{0}' has no [model.container]")]
+    NoContainer(String),
+    /// The configuration's text.
+    #[error("unknown input type '{0}'")]
+    InputType(String),
+    /// The model's name or version.
+    #[error(transparent)]
+    ModelId(#[from] InvalidId),
+    /// This server's address.
+    #[error("'{0}' is not tcp://HOST:PORT")]
+    RpcAddress(String),
+    /// What a Python runtime is to call.
+    #[error("'{0}' is not FILE.py:function")]
+    Function(String),
+    /// Of a command runtime.
+    #[error("the command is empty")]
+    NoCommand,
+    /// Functions cannot be served without it.
+    #[error(transparent)]
+    NoPythonPackage(#[from] NoPythonPackage),
+}
+
+/// The Python package that serves Python functions is not there.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error(
+    "the Python package that serves Python functions cannot be written to {}: {why}",
+    folder.display()
+)]
+pub struct NoPythonPackage {
+    /// Where it would be.
+    pub folder: PathBuf,
+    /// What came in the way.
+    pub why: String,
+}
+
 /// Plans one replica of `spec`; relative paths in the config mean `config_dir`.
 ///
 /// # Errors
-/// A text for the operator: no container configured, or a setting that cannot work.
+/// No container is configured, or a setting cannot work.
 pub fn launch_plan(
     spec: &ModelConfig,
     launcher: &Launcher,
     config_dir: &Path,
-) -> Result<Launch, String> {
+) -> Result<Launch, LaunchError> {
     let Some(container) = &spec.container else {
-        return Err(format!("model '{}' has no [model.container]", spec.name));
+        return Err(LaunchError::NoContainer(spec.name.clone()));
     };
     let input_type = InputType::parse(&spec.input_type)
-        .ok_or_else(|| format!("unknown input type '{}'", spec.input_type))?;
-    let id = spec.id().map_err(|error| error.to_string())?;
+        .ok_or_else(|| LaunchError::InputType(spec.input_type.clone()))?;
+    let id = spec.id()?;
     launcher.plan(&id, input_type, &container.runtime(), config_dir)
 }
 
@@ -48,21 +87,21 @@ pub struct Launcher {
     /// Time for a program to end by itself.
     pub grace: Duration,
     /// The folder of the Python package that serves Python functions, or why there is none.
-    pub python_package: Result<PathBuf, String>,
+    pub python_package: Result<PathBuf, NoPythonPackage>,
 }
 
 impl Launcher {
     /// Plans one replica of a model version; relative paths mean `folder`.
     ///
     /// # Errors
-    /// A text for the operator: a setting that cannot work.
+    /// A setting cannot work.
     pub fn plan(
         &self,
         id: &ModelId,
         input_type: InputType,
         runtime: &Runtime,
         folder: &Path,
-    ) -> Result<Launch, String> {
+    ) -> Result<Launch, LaunchError> {
         let env = environment(id, input_type, &self.rpc_addr)?;
         let (program, args) = match runtime {
             Runtime::Onnx { path, engine, library, threads } => {
@@ -74,12 +113,15 @@ impl Launcher {
             }
             Runtime::Python { function, python: interpreter } => {
                 let function = resolve_function(function, folder)?;
-                let args = python::arguments(self.python_package.as_deref()?, function);
+                let args = python::arguments(
+                    self.python_package.as_ref().map_err(Clone::clone)?,
+                    function,
+                );
                 self.wrapped(resolve_program(interpreter, folder), args)
             }
             Runtime::Command { command } => {
                 let [program, rest @ ..] = command.as_slice() else {
-                    return Err("the command is empty".to_owned());
+                    return Err(LaunchError::NoCommand);
                 };
                 self.wrapped(resolve_program(program, folder), rest.iter().map(OsString::from))
             }
@@ -108,12 +150,12 @@ fn environment(
     id: &ModelId,
     input_type: InputType,
     rpc_addr: &str,
-) -> Result<Vec<(String, String)>, String> {
+) -> Result<Vec<(String, String)>, LaunchError> {
     let (host, port) = rpc_addr
         .strip_prefix("tcp://")
         .and_then(|rest| rest.rsplit_once(':'))
         .filter(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
-        .ok_or_else(|| format!("'{rpc_addr}' is not tcp://HOST:PORT"))?;
+        .ok_or_else(|| LaunchError::RpcAddress(rpc_addr.to_owned()))?;
     let pairs = [
         ("CLIPPER_MODEL_NAME", id.name.as_str()),
         ("CLIPPER_MODEL_VERSION", id.version.as_str()),
@@ -146,11 +188,11 @@ fn flag(name: &str, value: &Path) -> OsString {
 }
 
 /// `FILE.py:function` with the file's path resolved.
-fn resolve_function(function: &str, config_dir: &Path) -> Result<OsString, String> {
+fn resolve_function(function: &str, config_dir: &Path) -> Result<OsString, LaunchError> {
     let (file, name) = function
         .rsplit_once(':')
         .filter(|(file, name)| !file.is_empty() && !name.is_empty())
-        .ok_or_else(|| format!("'{function}' is not FILE.py:function"))?;
+        .ok_or_else(|| LaunchError::Function(function.to_owned()))?;
     let mut resolved = config_dir.join(file).into_os_string();
     resolved.push(":");
     resolved.push(name);
@@ -166,7 +208,7 @@ fn resolve_program(program: &str, config_dir: &Path) -> PathBuf {
 mod tests {
     use super::*;
 
-    fn plan(container: &str, input_type: &str) -> Result<Launch, String> {
+    fn plan(container: &str, input_type: &str) -> Result<Launch, LaunchError> {
         let text = format!(
             "name = '-digits'\nversion = '1'\ninput_type = '{input_type}'\n[container]\n{container}"
         );
@@ -240,12 +282,13 @@ mod tests {
 
     #[test]
     fn settings_that_cannot_work_are_refused_with_a_text() {
-        assert!(
-            plan("runtime = 'onnx'\npath = 'm.onnx'", "tensors").unwrap_err().contains("tensors")
-        );
+        assert!(matches!(
+            plan("runtime = 'onnx'\npath = 'm.onnx'", "tensors"),
+            Err(LaunchError::InputType(text)) if text == "tensors"
+        ));
         let spec: ModelConfig =
             toml::from_str("name = 'm'\nversion = '1'\ninput_type = 'd'").unwrap();
         let no_container = launch_plan(&spec, &launcher(), Path::new("d"));
-        assert!(no_container.unwrap_err().contains("[model.container]"));
+        assert!(no_container.unwrap_err().to_string().contains("[model.container]"));
     }
 }

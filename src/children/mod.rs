@@ -33,7 +33,7 @@ use clipper_domain::{InputType, ModelId, Replicas};
 use tracing::error;
 
 use self::keeper::Keeper;
-use self::launch::{Launch, Launcher};
+use self::launch::{Launch, LaunchError, Launcher};
 use self::process::Alive;
 use self::seat::{Seat, SeatState};
 use crate::config::ContainersConfig;
@@ -61,6 +61,17 @@ pub struct Children {
     running: HashMap<ModelId, Vec<Arc<Seat>>>,
     /// Processes of versions that are not registered.
     trials: HashMap<ModelId, TriedOut>,
+}
+
+/// Why a version is not tried out.
+#[derive(Debug, thiserror::Error)]
+pub enum TryOutError {
+    /// It is already.
+    #[error("model {0} is being deployed already")]
+    UnderWay(ModelId),
+    /// As it is described.
+    #[error(transparent)]
+    Launch(#[from] LaunchError),
 }
 
 /// The processes of a version that is tried out, and how to start more of them.
@@ -160,16 +171,16 @@ impl Children {
     /// Starts one process of a version that is not registered.
     ///
     /// # Errors
-    /// Why not.
+    /// It is tried out already, or cannot be started as it is described.
     pub fn try_out(
         &mut self,
         id: ModelId,
         input_type: InputType,
         replicas: &Replicas,
         watcher: Arc<dyn Probation>,
-    ) -> Result<(), String> {
+    ) -> Result<(), TryOutError> {
         if self.trials.contains_key(&id) {
-            return Err(format!("model {id} is being deployed already"));
+            return Err(TryOutError::UnderWay(id));
         }
         let launch = self.launcher.plan(&id, input_type, &replicas.runtime, Path::new("/"))?;
         let plan = ChildPlan { launch: launch.clone(), replicas: replicas.count };

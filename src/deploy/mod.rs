@@ -190,7 +190,7 @@ impl Deployer {
         };
         let trial = self.pool.send(start).await;
         let trial = trial.map_err(|_| failed("the container pool is being restarted"))?;
-        let trial = trial.map_err(failed)?;
+        let trial = trial.map_err(|refused| failed(refused.to_string()))?;
         Ok((TrialGuard { pool: self.pool.clone(), id: Some(id) }, trial))
     }
 

@@ -52,7 +52,9 @@ impl Place {
     /// One of places of its own.
     #[cfg(test)]
     pub(crate) fn for_test(metrics: &Arc<Metrics>, from: IpAddr) -> Self {
-        Self::take(&Arc::default(), metrics, from)
+        let limits =
+            FloodLimits { connections_max: 1, window: std::time::Duration::MAX, addresses_max: 1 };
+        Self::take(&Arc::new(Places::new(limits)), metrics, from)
     }
 
     pub(super) fn take(places: &Arc<Places>, metrics: &Arc<Metrics>, from: IpAddr) -> Self {

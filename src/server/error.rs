@@ -3,7 +3,10 @@
 use std::io;
 use std::net::SocketAddr;
 
+use crate::actors::models::registry::CatalogEnded;
+use crate::actors::pool::file_sd::FileSdError;
 use crate::bootstrap::BootstrapError;
+use crate::children::launch::LaunchError;
 use crate::config::InvalidId;
 use crate::store::StoreError;
 
@@ -27,15 +30,15 @@ pub enum StartError {
     #[error("where is this program? {0}")]
     ThisProgram(io::Error),
     #[error("model '{model}': {why}")]
-    Plan { model: String, why: String },
+    Plan { model: String, why: LaunchError },
     #[error(transparent)]
     ModelId(#[from] InvalidId),
-    #[error("{0}")]
-    Targets(String),
+    #[error(transparent)]
+    Targets(#[from] FileSdError),
     #[error("the models ended while they were started")]
     ModelsEnded,
-    #[error("{0}")]
-    Models(String),
+    #[error(transparent)]
+    Models(#[from] CatalogEnded),
     #[error(transparent)]
     Bootstrap(#[from] BootstrapError),
     #[error("threads for parsing: {0}")]

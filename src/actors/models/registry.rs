@@ -246,15 +246,20 @@ impl StreamHandler<Replaced> for Models {
 
 /// Follow the catalog from here on. Sender: the composition root, once. Reply: all is started.
 #[derive(Message)]
-#[rtype(result = "Result<(), String>")]
+#[rtype(result = "Result<(), CatalogEnded>")]
 pub struct Boot;
 
+/// There is no metadata to start from.
+#[derive(Debug, thiserror::Error)]
+#[error("the catalog writer has ended")]
+pub struct CatalogEnded;
+
 impl Handler<Boot> for Models {
-    type Result = ResponseFuture<Result<(), String>>;
+    type Result = ResponseFuture<Result<(), CatalogEnded>>;
 
     fn handle(&mut self, _: Boot, ctx: &mut Self::Context) -> Self::Result {
         let loaded = follower::follow(self.catalog.clone(), ctx.address().recipient());
-        Box::pin(async move { loaded.await.map_err(|_| "the catalog writer has ended".to_owned()) })
+        Box::pin(async move { loaded.await.map_err(|_| CatalogEnded) })
     }
 }
 

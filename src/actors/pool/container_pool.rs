@@ -19,7 +19,7 @@ use super::messages::{
     AwaitAttached, BatcherReady, ModelChange, ModelsChanged, Register, RegistrationRefused,
     RestartReplicas, StopChildren,
 };
-use super::trial::{EndTrial, GrowTrial, StartTrial, Trial, TrialLink};
+use super::trial::{EndTrial, GrowTrial, StartTrial, Trial, TrialLink, TrialRefused};
 use crate::actors::plane::arbiters::DataArbiters;
 use crate::actors::plane::data_plane::DataPlane;
 use crate::actors::plane::directory::ModelHandle;
@@ -410,14 +410,14 @@ impl Handler<ModelsChanged> for ContainerPool {
 }
 
 impl Handler<StartTrial> for ContainerPool {
-    type Result = Result<Trial, String>;
+    type Result = Result<Trial, TrialRefused>;
 
     fn handle(&mut self, start: StartTrial, _: &mut Self::Context) -> Self::Result {
         if self.stopping {
-            return Err(RegistrationRefused::Stopping.to_string());
+            return Err(TrialRefused::Stopping);
         }
         if self.models.contains_key(&start.id) {
-            return Err(format!("model {} is registered already", start.id));
+            return Err(TrialRefused::Registered(start.id));
         }
         let StartTrial { id, input_type, replicas, lines_max } = start;
         let (link, trial) = TrialLink::new(input_type, lines_max);

@@ -58,19 +58,25 @@ pub struct FileSd {
     path: PathBuf,
 }
 
+/// The file cannot be written.
+#[derive(Debug, thiserror::Error)]
+#[error("metrics.file_sd_path: cannot write {}: {error}", path.display())]
+pub struct FileSdError {
+    path: PathBuf,
+    error: io::Error,
+}
+
 impl FileSd {
     /// Writes the file without targets, and from then on whenever `scraped` changes, until the
     /// thread ends.
     ///
     /// # Errors
-    /// For the operator: the file cannot be written.
-    pub fn start(config: &MetricsConfig, scraped: Scraped) -> Result<Self, String> {
+    /// The file cannot be written.
+    pub fn start(config: &MetricsConfig, scraped: Scraped) -> Result<Self, FileSdError> {
         let path = config.file_sd_path.clone();
         if !path.as_os_str().is_empty() {
             let first = file_text([]);
-            write(&path, &first).map_err(|error| {
-                format!("metrics.file_sd_path: cannot write {}: {error}", path.display())
-            })?;
+            write(&path, &first).map_err(|error| FileSdError { path: path.clone(), error })?;
             let keeper = TargetsKeeper {
                 config: config.clone(),
                 scraped,

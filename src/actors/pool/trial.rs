@@ -13,12 +13,26 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::actors::replica::dispatch::ToReplica;
-use crate::children::Probation;
+use crate::children::{Probation, TryOutError};
 use clipper_domain::{InputType, ModelId, ReplicaId, Replicas};
+
+/// Why a version is not tried out.
+#[derive(Debug, thiserror::Error)]
+pub enum TrialRefused {
+    /// The server is.
+    #[error("the server is stopping")]
+    Stopping,
+    /// Its queries go to replicas of it already.
+    #[error("model {0} is registered already")]
+    Registered(ModelId),
+    /// Its processes.
+    #[error(transparent)]
+    NotStarted(#[from] TryOutError),
+}
 
 /// Start one process. Sender: a deployment. Reply: what to watch, or why it was not started.
 #[derive(Debug, Message)]
-#[rtype(result = "Result<Trial, String>")]
+#[rtype(result = "Result<Trial, TrialRefused>")]
 pub struct StartTrial {
     /// What it serves; not registered.
     pub id: ModelId,

@@ -164,7 +164,7 @@ impl Rows {
                     let info = ContainerInfo { model, replica, input_type };
                     self.others.insert(key, (info, frontend));
                 }
-                Err(reason) => warn!(%key, reason, "a row of containers is passed over"),
+                Err(reason) => warn!(%key, %reason, "a row of containers is passed over"),
             }
         }
         self.show_others();

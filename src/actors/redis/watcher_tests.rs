@@ -30,6 +30,10 @@ impl SoftTable for NoStates {
         Ok(())
     }
 
+    fn remove_prefix(&self, _: &str) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     fn all(&self) -> Result<Vec<(String, String)>, StoreError> {
         Ok(Vec::new())
     }

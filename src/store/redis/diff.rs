@@ -78,7 +78,7 @@ impl Observed {
                 self.replicas.insert(id, plan);
             }
             Err(reason) => {
-                self.malformed.insert(key.clone(), reason);
+                self.malformed.insert(key.clone(), reason.to_string());
             }
         }
     }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use super::row_error::RowError;
 use crate::store::policy_state;
 use clipper_domain::{
     AppName, AppSpec, BatchSize, InputType, Label, LatencySlo, ModelId, ModelName, ModelSpec,
@@ -274,16 +275,17 @@ pub fn container_fields(row: &ContainerRow) -> Fields {
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn decode_container(raw: &Raw) -> Result<Option<ContainerRow>, String> {
+pub fn decode_container(raw: &Raw) -> Result<Option<ContainerRow>, RowError> {
     let Raw::Hash(fields) = raw else { return not_a(raw, "hash").map(|()| None) };
     let name = parse(fields, "model_name", ModelName::parse)?;
     let version = parse(fields, "model_version", ModelVersion::parse)?;
     let replica = field(fields, "model_replica_id")?;
     Ok(Some(ContainerRow {
         model: ModelId::new(name, version),
-        replica: ReplicaId(
-            replica.parse().map_err(|_| format!("model_replica_id {replica:?} is no number"))?,
-        ),
+        replica: ReplicaId(replica.parse().map_err(|_| {
+            let why = RowError::NotANumber(replica.to_owned());
+            RowError::of("model_replica_id")(why)
+        })?),
         input_type: input_type(fields)?,
         frontend: field(fields, "frontend").ok().map(str::to_owned),
     }))
@@ -293,11 +295,12 @@ pub fn decode_container(raw: &Raw) -> Result<Option<ContainerRow>, String> {
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn decode(key: &Key, raw: &Raw) -> Result<Option<Entry>, String> {
+pub fn decode(key: &Key, raw: &Raw) -> Result<Option<Entry>, RowError> {
     if *raw == Raw::Absent {
         return Ok(None);
     }
-    let name = std::str::from_utf8(&key.name).map_err(|_| "the key is not UTF-8".to_owned())?;
+    let name =
+        std::str::from_utf8(&key.name).map_err(|_| RowError::NotText("the key".to_owned()))?;
     let entry = match key.table {
         Table::Application => {
             let Raw::Hash(fields) = raw else { return not_a(raw, "hash").map(|()| None) };
@@ -310,23 +313,23 @@ pub fn decode(key: &Key, raw: &Raw) -> Result<Option<Entry>, String> {
         Table::Metadata => {
             let Some(model) = name.strip_prefix(CURRENT_PREFIX) else { return Ok(None) };
             let Raw::Text(version) = raw else { return not_a(raw, "string").map(|()| None) };
-            let model = ModelName::parse(model).map_err(|e| format!("model name: {e}"))?;
+            let model = ModelName::parse(model).map_err(RowError::of("model name"))?;
             let version = ModelVersion::parse(text("the version", version)?)
-                .map_err(|e| format!("model version: {e}"))?;
+                .map_err(RowError::of("model version"))?;
             Entry::Current(model, version)
         }
         Table::Links => {
             let Raw::Set(members) = raw else { return not_a(raw, "set").map(|()| None) };
             let model = |member: &Vec<u8>| {
                 let member = text("a member", member)?;
-                ModelName::parse(member).map_err(|e| format!("member {member:?}: {e}"))
+                ModelName::parse(member).map_err(RowError::of(format!("member {member:?}")))
             };
             Entry::Links(app_name(name)?, members.iter().map(model).collect::<Result<_, _>>()?)
         }
         Table::Resource => {
             let Some(id) = name.strip_prefix(REPLICAS_PREFIX) else { return Ok(None) };
             let Raw::Text(plan) = raw else { return not_a(raw, "string").map(|()| None) };
-            let plan = serde_json::from_slice(plan).map_err(|e| e.to_string())?;
+            let plan = serde_json::from_slice(plan).map_err(RowError::invalid)?;
             Entry::Replicas(model_id(id)?, plan)
         }
         Table::State | Table::Container => return Ok(None),
@@ -375,30 +378,30 @@ pub fn initial_state(app: &AppSpec) -> (Key, String) {
     (Key::new(Table::State, &policy_state::key(&app.name, 0)), value)
 }
 
-fn not_a(raw: &Raw, wanted: &str) -> Result<(), String> {
-    if *raw == Raw::Absent { Ok(()) } else { Err(format!("its type is not {wanted}")) }
+fn not_a(raw: &Raw, wanted: &'static str) -> Result<(), RowError> {
+    if *raw == Raw::Absent { Ok(()) } else { Err(RowError::NotA(wanted)) }
 }
 
-fn app_name(name: &str) -> Result<AppName, String> {
-    AppName::parse(name).map_err(|e| format!("application name: {e}"))
+fn app_name(name: &str) -> Result<AppName, RowError> {
+    AppName::parse(name).map_err(RowError::of("application name"))
 }
 
-fn model_id(name: &str) -> Result<ModelId, String> {
+fn model_id(name: &str) -> Result<ModelId, RowError> {
     let parts = name.split_once(':');
-    let (name, version) = parts.ok_or_else(|| "the key is not NAME:VERSION".to_owned())?;
-    let name = ModelName::parse(name).map_err(|e| format!("model name: {e}"))?;
-    let version = ModelVersion::parse(version).map_err(|e| format!("model version: {e}"))?;
+    let (name, version) = parts.ok_or(RowError::NotAVersion)?;
+    let name = ModelName::parse(name).map_err(RowError::of("model name"))?;
+    let version = ModelVersion::parse(version).map_err(RowError::of("model version"))?;
     Ok(ModelId::new(name, version))
 }
 
 type Hash = BTreeMap<Vec<u8>, Vec<u8>>;
 
-fn text<'b>(what: &str, bytes: &'b [u8]) -> Result<&'b str, String> {
-    std::str::from_utf8(bytes).map_err(|_| format!("{what} is not UTF-8"))
+fn text<'b>(what: &str, bytes: &'b [u8]) -> Result<&'b str, RowError> {
+    std::str::from_utf8(bytes).map_err(|_| RowError::NotText(what.to_owned()))
 }
 
-fn field<'h>(fields: &'h Hash, name: &str) -> Result<&'h str, String> {
-    let value = fields.get(name.as_bytes()).ok_or_else(|| format!("it has no field {name}"))?;
+fn field<'h>(fields: &'h Hash, name: &str) -> Result<&'h str, RowError> {
+    let value = fields.get(name.as_bytes()).ok_or_else(|| RowError::NoField(name.to_owned()))?;
     text(name, value)
 }
 
@@ -406,67 +409,73 @@ fn parse<T, E: fmt::Display>(
     fields: &Hash,
     name: &str,
     read: impl FnOnce(&str) -> Result<T, E>,
-) -> Result<T, String> {
-    read(field(fields, name)?).map_err(|e| format!("{name}: {e}"))
+) -> Result<T, RowError> {
+    read(field(fields, name)?).map_err(RowError::of(name))
 }
 
-fn input_type(fields: &Hash) -> Result<InputType, String> {
+fn input_type(fields: &Hash) -> Result<InputType, RowError> {
     parse(fields, "input_type", |t| InputType::parse(t).ok_or_else(|| format!("{t:?} is unknown")))
 }
 
-fn number(text: &str) -> Result<i64, String> {
-    text.parse().map_err(|_| format!("{text:?} is no whole number"))
+fn number(text: &str) -> Result<i64, RowError> {
+    text.parse().map_err(|_| RowError::NotANumber(text.to_owned()))
 }
 
-fn slo(text: &str) -> Result<LatencySlo, String> {
-    LatencySlo::try_from(number(text)?).map_err(|e| e.to_string())
+fn slo(text: &str) -> Result<LatencySlo, RowError> {
+    LatencySlo::try_from(number(text)?).map_err(RowError::invalid)
 }
 
-fn batch_size(text: &str) -> Result<BatchSize, String> {
-    BatchSize::try_from(number(text)?).map_err(|e| e.to_string())
+fn batch_size(text: &str) -> Result<BatchSize, RowError> {
+    BatchSize::try_from(number(text)?).map_err(RowError::invalid)
 }
 
-fn decode_app(name: AppName, fields: &Hash) -> Result<AppSpec, String> {
+fn decode_app(name: AppName, fields: &Hash) -> Result<AppSpec, RowError> {
     Ok(AppSpec {
         name,
         input_type: input_type(fields)?,
         policy: field(fields, "policy")?.to_owned(),
         policy_parameters: match fields.get(POLICY_PARAMETERS.as_bytes()) {
-            Some(value) => serde_json::from_slice(value)
-                .map_err(|error| format!("{POLICY_PARAMETERS}: {error}"))?,
+            Some(value) => {
+                serde_json::from_slice(value).map_err(RowError::of(POLICY_PARAMETERS))?
+            }
             None => PolicyParameters::new(),
         },
-        default_output: default_output(field(fields, "default_output")?.to_owned())?,
+        default_output: default_output(field(fields, "default_output")?.to_owned())
+            .map_err(RowError::invalid)?,
         latency_slo: parse(fields, "latency_slo_micros", slo)?,
         on_model_error: match fields.get(ON_MODEL_ERROR.as_bytes()) {
             Some(value) => {
-                OnModelError::parse(text(ON_MODEL_ERROR, value)?).map_err(|e| e.to_string())?
+                OnModelError::parse(text(ON_MODEL_ERROR, value)?).map_err(RowError::invalid)?
             }
             None => OnModelError::default(),
         },
         cache: cache(fields)?,
         weight: match fields.get(WEIGHT.as_bytes()) {
-            Some(value) => Weight::try_from(number(text(WEIGHT, value)?)?)?,
+            Some(value) => {
+                Weight::try_from(number(text(WEIGHT, value)?)?).map_err(RowError::invalid)?
+            }
             None => Weight::default(),
         },
     })
 }
 
-fn cache(fields: &Hash) -> Result<bool, String> {
+fn cache(fields: &Hash) -> Result<bool, RowError> {
     match fields.get(CACHE.as_bytes()) {
         None => Ok(true),
         Some(value) => {
             let value = text(CACHE, value)?;
-            value.parse().map_err(|_| format!("{CACHE}: {value:?} is neither true nor false"))
+            let neither = |_| format!("{value:?} is neither true nor false");
+            value.parse().map_err(neither).map_err(RowError::of(CACHE))
         }
     }
 }
 
-fn decode_model(id: ModelId, fields: &Hash) -> Result<Entry, String> {
+fn decode_model(id: ModelId, fields: &Hash) -> Result<Entry, RowError> {
     for (name, part) in [("model_name", id.name.as_str()), ("model_version", id.version.as_str())] {
         let value = field(fields, name)?;
         if value != part {
-            return Err(format!("{name} is {value:?}, in the key {part:?}"));
+            let (value, key) = (value.to_owned(), part.to_owned());
+            return Err(RowError::NotAsInKey { field: name, value, key });
         }
     }
     let labels = field(fields, "labels")?.split(',').filter(|label| !label.is_empty());
@@ -474,7 +483,7 @@ fn decode_model(id: ModelId, fields: &Hash) -> Result<Entry, String> {
         id,
         input_type: input_type(fields)?,
         labels: labels
-            .map(|label| Label::parse(label).map_err(|e| format!("label {label:?}: {e}")))
+            .map(|label| Label::parse(label).map_err(RowError::of(format!("label {label:?}"))))
             .collect::<Result<_, _>>()?,
         container_name: field(fields, "container_name")?.to_owned(),
         model_data_path: field(fields, "model_data_path")?.to_owned(),
