@@ -13,7 +13,8 @@ use crate::redis::harness::{
 };
 use crate::redis::size;
 
-const APP: &str = "input_type doubles policy p default_output 0 latency_slo_micros 5000000";
+const APP: &str = "input_type doubles policy DefaultOutputSelectionPolicy default_output 0 \
+                   latency_slo_micros 5000000";
 
 /// Predictions a second in each of the tests.
 const LOAD: u32 = 500;
