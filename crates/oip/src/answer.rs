@@ -6,37 +6,8 @@ use serde::Serialize;
 use serde_json::Number;
 
 use crate::datatype::Datatype;
-use crate::request::OutputForm;
+use crate::form::{As, OutputForm};
 use crate::signature::OUTPUT;
-
-/// What a model's texts are given as.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum As {
-    /// BYTES: JSON strings without their quotes, everything else as it is.
-    Texts,
-    /// Numbers where the text of every row is a number or a list of numbers, all of one length:
-    /// INT64 if all are whole, else FP64. Texts otherwise.
-    Auto,
-    /// Numbers of this datatype, or an error.
-    Numbers(Datatype),
-}
-
-impl As {
-    /// Reads what a request says.
-    #[must_use]
-    pub fn parse(name: &str) -> Option<Self> {
-        if name == "auto" {
-            return Some(Self::Auto);
-        }
-        Some(match Datatype::parse(name)? {
-            Datatype::Bytes => Self::Texts,
-            number @ (Datatype::Int32 | Datatype::Int64 | Datatype::Fp32 | Datatype::Fp64) => {
-                Self::Numbers(number)
-            }
-            _ => return None,
-        })
-    }
-}
 
 /// Why outputs cannot be given as numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -10,6 +10,7 @@ mod answer;
 mod bounded;
 mod datatype;
 mod error;
+mod form;
 mod inflate;
 mod json_data;
 mod number;
@@ -21,13 +22,14 @@ mod split;
 mod tensor;
 mod wire;
 
-pub use answer::{Answer, As, Defaults, NumberFault, OutputFault, Parts, text_bytes};
+pub use answer::{Answer, Defaults, NumberFault, OutputFault, Parts, text_bytes};
 pub use bounded::{OUTPUTS_MAX, RANK_MAX, TENSORS_MAX};
 pub use datatype::Datatype;
 pub use error::{Class, Fault, InferError};
+pub use form::{As, OutputForm};
 pub use inflate::{Encoding, InflateError, inflate};
 pub use pages::{
     Config, EXTENSIONS, IndexRequest, IndexRow, InferenceStats, Metadata, Named, Spent, Statistics,
 };
-pub use request::{Infer, OutputForm, parse};
+pub use request::{Infer, parse};
 pub use signature::{INPUT, OUTPUT, TensorInfo};

@@ -4,24 +4,15 @@ use std::time::Duration;
 
 use clipper_domain::InputType;
 
-use crate::answer::As;
 use crate::datatype::Datatype;
 use crate::error::{Fault, InferError, shown};
+use crate::form::{As, OutputForm};
 use crate::json_data::from_json;
 use crate::shape::Rows;
 use crate::signature::{INPUT, OUTPUT};
 use crate::split::{Split, split};
 use crate::tensor::{Inputs, from_binary, from_raw};
 use crate::wire::{self, Output, Request, Tensor};
-
-/// In which form the client wants the output.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct OutputForm {
-    /// Behind the JSON, and not in it.
-    pub binary: bool,
-    /// As texts or as numbers.
-    pub datatype: As,
-}
 
 /// What an infer request asks for.
 #[derive(Debug)]
