@@ -165,3 +165,7 @@ impl<Q: Query> QueryTable<Q> {
         self.places.drain(..).flatten()
     }
 }
+
+#[cfg(test)]
+#[path = "query_tests.rs"]
+mod tests;

@@ -220,6 +220,10 @@ impl Replicas {
 }
 
 #[cfg(test)]
+#[path = "replicas_tests.rs"]
+mod choice_tests;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::latency::LatencyCurve;

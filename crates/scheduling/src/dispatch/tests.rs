@@ -1,8 +1,12 @@
 //! The dispatcher's rules one by one; the simulation tries them together.
 
+mod figures;
+mod retries;
+
 use std::cell::Cell;
 use std::num::NonZeroU32;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use std::time::Duration;
 
@@ -11,6 +15,7 @@ use clipper_domain::{BatchSize, ReplicaId};
 
 use super::*;
 use crate::latency::LatencyCurve;
+use crate::load::Load;
 use crate::share::{AppId, Share};
 use crate::ticket::DefaultReason;
 
