@@ -12,9 +12,7 @@ use clipper_domain::{InputType, ModelId, Runtime};
 /// What to start. The child's stdin must be a pipe whose other end lives as long as the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Launch {
-    /// The program.
     pub program: PathBuf,
-    /// Its arguments.
     pub args: Vec<OsString>,
     /// Variables to add to the server's own environment.
     pub env: Vec<(String, String)>,
@@ -23,16 +21,13 @@ pub struct Launch {
 /// Why a container cannot be started as it is described.
 #[derive(Debug, thiserror::Error)]
 pub enum LaunchError {
-    /// The configuration's model.
     #[error("model '{0}' has no [model.container]")]
     NoContainer(String),
-    /// The configuration's text.
     #[error("unknown input type '{0}'")]
     InputType(String),
     /// The model's name or version.
     #[error(transparent)]
     ModelId(#[from] InvalidId),
-    /// This server's address.
     #[error("'{0}' is not tcp://HOST:PORT")]
     RpcAddress(String),
     /// What a Python runtime is to call.
@@ -80,7 +75,6 @@ pub fn launch_plan(
 /// Plans replicas, which connect to this server.
 #[derive(Debug, Clone)]
 pub struct Launcher {
-    /// The running binary.
     pub this_exe: PathBuf,
     /// Where containers connect: `tcp://host:port`.
     pub rpc_addr: String,

@@ -45,9 +45,7 @@ pub use self::seat::SeatRef;
 /// What to start for one model version, and how many of it.
 #[derive(Debug, Clone)]
 pub struct ChildPlan {
-    /// How.
     pub launch: Launch,
-    /// How many.
     pub replicas: u32,
 }
 
@@ -66,7 +64,6 @@ pub struct Children {
 /// Why a version is not tried out.
 #[derive(Debug, thiserror::Error)]
 pub enum TryOutError {
-    /// It is already.
     #[error("model {0} is being deployed already")]
     UnderWay(ModelId),
     /// As it is described.

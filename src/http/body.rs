@@ -23,7 +23,6 @@ const DRAIN_TIMES: usize = 2;
 /// Bodies up to this are not counted in sum: about what the buffers of a connection hold anyway.
 const UNCOUNTED_BYTES: usize = 16 << 10;
 
-/// Limits on bodies.
 #[derive(Debug, Clone)]
 pub struct BodyLimits {
     /// Largest body, bytes; above it 413.
@@ -60,7 +59,6 @@ pub struct Body {
 }
 
 impl Body {
-    /// Its length.
     #[must_use]
     pub fn size(&self) -> usize {
         self.bytes

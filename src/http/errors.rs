@@ -16,7 +16,6 @@ pub struct Kind {
     pub label: &'static str,
     /// The `error` member of the body.
     pub error: &'static str,
-    /// The HTTP status.
     pub status: StatusCode,
     /// Seconds after which the same request may succeed; `None` = not as it stands.
     pub retry_after_s: Option<u32>,
@@ -48,7 +47,6 @@ pub const FORBIDDEN: Kind = Kind {
     retry_after_s: None,
     when: "the configuration does not let this client do that",
 };
-/// No such application.
 pub const UNKNOWN_APPLICATION: Kind = Kind {
     label: "unknown_application",
     error: "Unknown application",
@@ -56,7 +54,6 @@ pub const UNKNOWN_APPLICATION: Kind = Kind {
     retry_after_s: None,
     when: "no application of that name is registered",
 };
-/// No such path.
 pub const NOT_FOUND: Kind = Kind {
     label: "not_found",
     error: "Not found",
@@ -190,7 +187,6 @@ pub const TABLE: [Kind; 17] = [
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{error}: {cause}")]
 pub struct ApiError {
-    /// The HTTP status.
     pub status: StatusCode,
     /// The kind, from [`TABLE`].
     pub error: &'static str,
@@ -262,13 +258,11 @@ impl ApiError {
         Self::new(TOO_MANY, cause)
     }
 
-    /// Something is away.
     #[must_use]
     pub fn unavailable(reason: impl Into<String>) -> Self {
         Self::new(UNAVAILABLE, reason)
     }
 
-    /// The JSON body.
     #[must_use]
     pub fn body(&self) -> String {
         // Serialising two strings cannot fail; an empty body would still carry the status.

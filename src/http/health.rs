@@ -30,7 +30,6 @@ pub enum Condition {
 }
 
 impl Condition {
-    /// Every condition.
     pub const ALL: [Self; 4] =
         [Self::JournalReplayed, Self::ListenersBound, Self::RpcBound, Self::MetadataKnown];
 

@@ -10,9 +10,7 @@ use clipper_scheduling::ticket::AnswerBounds;
 /// What the handlers of all workers share.
 #[derive(Debug, Clone)]
 pub struct QueryLimits {
-    /// On bodies.
     pub bodies: BodyLimits,
-    /// On answers.
     pub answers: AnswerBounds,
     /// Inputs in one request; above it 413.
     pub inputs_max: usize,

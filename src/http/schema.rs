@@ -30,28 +30,15 @@ pub enum SchemaError {
     Missing(&'static str),
     /// A member of another type.
     #[error("Type mismatch! JSON key {key} expected type {expected} but found type {found}")]
-    Type {
-        /// The member.
-        key: &'static str,
-        /// What was wanted.
-        expected: &'static str,
-        /// What it is.
-        found: &'static str,
-    },
+    Type { key: &'static str, expected: &'static str, found: &'static str },
     /// A member that should be true or false.
     #[error("Type mismatch! JSON key {key} expected type bool but found type {found}")]
-    NotBool {
-        /// The member.
-        key: &'static str,
-        /// What it is.
-        found: &'static str,
-    },
+    NotBool { key: &'static str, found: &'static str },
     /// A number of another kind, such as 1.5 for an int.
     #[error(
         "Type mismatch! JSON key {key} expected a whole number of {bits} bits but found {found}"
     )]
     NumberKind {
-        /// The member.
         key: &'static str,
         /// The size of what was wanted.
         bits: u32,
@@ -64,13 +51,10 @@ pub enum SchemaError {
          {found}"
     )]
     Element {
-        /// The member.
         key: &'static str,
         /// Its place in the array.
         index: usize,
-        /// What it is.
         found: &'static str,
-        /// What was wanted.
         expected: &'static str,
     },
 }

@@ -53,7 +53,6 @@ fn broken(error: &ZmtpError) -> Refused {
     Refused { cause, ..refused }
 }
 
-/// The connection.
 #[derive(Debug)]
 pub(super) struct Connection {
     stream: TcpStream,

@@ -34,7 +34,6 @@ const ACCEPT_BACKOFF: (Duration, Duration) = (Duration::from_millis(5), Duration
 
 /// What the listener works with.
 pub struct Parts<K> {
-    /// Limits.
     pub config: RpcConfig,
     /// Where ends are counted.
     pub metrics: Arc<Metrics>,

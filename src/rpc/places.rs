@@ -34,7 +34,6 @@ impl Places {
         self.flooders.lock().cut(from, clock::now());
     }
 
-    /// Open connections.
     pub(super) fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)
     }

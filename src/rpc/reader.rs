@@ -64,7 +64,6 @@ impl Asked {
     }
 }
 
-/// What has arrived.
 #[derive(Debug)]
 pub struct Received {
     /// The message or command.

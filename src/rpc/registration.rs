@@ -22,7 +22,6 @@ pub struct Registration {
     pub unread: BytesMut,
     /// What it says of itself.
     pub introduction: Introduction,
-    /// The other end.
     pub peer: SocketAddr,
     /// Its place among the open connections.
     pub place: Place,
@@ -33,7 +32,6 @@ pub struct Registration {
 pub struct Introduction {
     /// The routing identity it asked for; mostly empty.
     pub identity: Bytes,
-    /// What it serves.
     pub model: ModelId,
     /// What its inputs are made of.
     pub input_type: InputType,
@@ -44,9 +42,7 @@ pub struct Introduction {
 /// Why a connection was not handed over.
 #[derive(Debug)]
 pub struct Refused {
-    /// The metric label.
     pub why: RpcEnd,
-    /// For the operator.
     pub text: String,
     /// What its log lines are limited by.
     pub cause: &'static str,
@@ -64,7 +60,6 @@ impl Refused {
 pub struct NotTaken {
     /// The connection, where there is a last word to say to it.
     pub registration: Option<Box<Registration>>,
-    /// Why not.
     pub why: WhyNot,
 }
 

@@ -10,20 +10,13 @@ pub enum StoreError {
         "the data directory {} is already in use by another process; stop it, or choose another \
          directory with --data-dir", .path.display()
     )]
-    InUse {
-        /// The store's directory.
-        path: PathBuf,
-    },
+    InUse { path: PathBuf },
     /// The directory is not there; only asked of by commands that must not create one.
     #[error("there is no journal in {}", .path.display())]
-    NotThere {
-        /// The store's directory.
-        path: PathBuf,
-    },
+    NotThere { path: PathBuf },
     /// The operating system refused to open the store.
     #[error("cannot open the store in {}: {reason}", .path.display())]
     Open {
-        /// The store's directory.
         path: PathBuf,
         /// What the system said.
         reason: String,
@@ -34,7 +27,6 @@ pub enum StoreError {
          or move it away to start empty", .path.display()
     )]
     EngineDamaged {
-        /// The store's directory.
         path: PathBuf,
         /// What the engine said.
         reason: String,
@@ -60,24 +52,14 @@ pub enum StoreError {
         "events {from} to {to} are missing and no snapshot covers them; restore the data directory \
          from a backup, or keep what is before them with `clipper journal verify --repair`"
     )]
-    Missing {
-        /// First missing event.
-        from: u64,
-        /// Last missing event.
-        to: u64,
-    },
+    Missing { from: u64, to: u64 },
     /// The state ends before the last acknowledged event: the engine has lost some.
     #[error(
         "events {from} to {to} were acknowledged and are lost: the store's files are damaged, or \
          an older copy of some. Restore the data directory from a backup, or go on without them \
          with `clipper journal verify --repair`"
     )]
-    Lost {
-        /// First lost event.
-        from: u64,
-        /// Last lost event.
-        to: u64,
-    },
+    Lost { from: u64, to: u64 },
     /// The file that tells whether events were lost does not tell it.
     #[error(
         "the file `acknowledged` beside the journal is damaged ({reason}), so nobody knows whether \
@@ -97,7 +79,6 @@ pub enum StoreError {
         .path.display()
     )]
     Gone {
-        /// The store's directory.
         path: PathBuf,
         /// What is not there.
         reason: String,
@@ -108,9 +89,7 @@ pub enum StoreError {
          that wrote it, or a later one"
     )]
     NewerFormat {
-        /// The event.
         seq: u64,
-        /// Its version.
         found: u8,
         /// The newest version this release reads.
         known: u8,
@@ -121,7 +100,6 @@ pub enum StoreError {
          run that one, or a later one"
     )]
     NotUnderstood {
-        /// The event.
         seq: u64,
         /// What the parser said.
         reason: String,
@@ -138,23 +116,16 @@ pub enum StoreError {
     },
     /// Refused before anything was written.
     #[error("not written: {reason}")]
-    NotWritten {
-        /// Why.
-        reason: String,
-    },
+    NotWritten { reason: String },
     /// Refused before anything was written, because something before it failed.
     #[error("not written: the store has failed and is being read again: {reason}")]
-    Failed {
-        /// What failed.
-        reason: String,
-    },
+    Failed { reason: String },
     /// A write or flush failed half-way: it may be on disk or not.
     #[error("the store failed while writing: {reason}")]
     Write {
         /// What the engine said.
         reason: String,
     },
-    /// A read failed.
     #[error("the store failed while reading: {reason}")]
     Read {
         /// What the engine said.

@@ -9,76 +9,32 @@ use clipper_domain::{AppName, AppSpec, ModelId, ModelName, ModelSpec, PolicySpec
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Event {
     /// An application was registered, or (from Redis) its definition replaced.
-    AppAdded {
-        /// The definition, whole.
-        app: AppSpec,
-    },
+    AppAdded { app: AppSpec },
     /// An application's definition was changed; its links stay.
-    AppChanged {
-        /// The definition, whole.
-        app: AppSpec,
-    },
+    AppChanged { app: AppSpec },
     /// Another policy chooses among an application's models from now on, or is set otherwise.
-    PolicySet {
-        /// Which application.
-        app: AppName,
-        /// The policy, whole.
-        policy: PolicySpec,
-    },
+    PolicySet { app: AppName, policy: PolicySpec },
     /// An application and its links were removed.
-    AppDeleted {
-        /// Which.
-        name: AppName,
-    },
+    AppDeleted { name: AppName },
     /// A model version was registered, or (from Redis) its definition replaced. Does not make it
     /// current.
-    ModelAdded {
-        /// The definition, whole.
-        model: ModelSpec,
-    },
+    ModelAdded { model: ModelSpec },
     /// The server keeps replicas of a model version from now on. Of this server alone: no shared
     /// table holds it.
-    ReplicasPlanned {
-        /// Which version.
-        id: ModelId,
-        /// What they are.
-        replicas: Replicas,
-    },
+    ReplicasPlanned { id: ModelId, replicas: Replicas },
     /// The server keeps no replicas of a model version any more; the version stays. Of this server
     /// alone, as the plan was.
-    ReplicasReleased {
-        /// Which version.
-        id: ModelId,
-    },
+    ReplicasReleased { id: ModelId },
     /// A version became its model's current one.
-    ModelVersionSet {
-        /// Which.
-        id: ModelId,
-    },
+    ModelVersionSet { id: ModelId },
     /// A model has no current version any more, though its versions stay (from Redis).
-    ModelVersionUnset {
-        /// Which.
-        model: ModelName,
-    },
+    ModelVersionUnset { model: ModelName },
     /// A model version was removed.
-    ModelVersionRetired {
-        /// Which.
-        id: ModelId,
-    },
+    ModelVersionRetired { id: ModelId },
     /// An application was linked to a model.
-    ModelLinked {
-        /// The application.
-        app: AppName,
-        /// The model.
-        model: ModelName,
-    },
+    ModelLinked { app: AppName, model: ModelName },
     /// A link was removed.
-    ModelUnlinked {
-        /// The application.
-        app: AppName,
-        /// The model.
-        model: ModelName,
-    },
+    ModelUnlinked { app: AppName, model: ModelName },
 }
 
 /// Who caused an event.
@@ -105,8 +61,6 @@ pub struct Envelope {
     /// Wall clock when it was appended, Unix milliseconds. Information only; nothing decides by
     /// it.
     pub recorded_at_ms: u64,
-    /// Who caused it.
     pub origin: Origin,
-    /// What happened.
     pub event: Event,
 }

@@ -18,7 +18,6 @@ use std::time::Duration;
 
 use super::durable::sync_directory;
 
-/// The file's name.
 pub(super) const FILE: &str = "acknowledged";
 const BYTES: usize = 12;
 /// What the disk has of it may be so far behind.

@@ -66,7 +66,6 @@ fn utc(unix_ms: u64) -> String {
 /// What a check of the whole store found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Verification {
-    /// Good events kept.
     pub events: usize,
     /// Bytes of their records.
     pub bytes: u64,
@@ -76,9 +75,7 @@ pub struct Verification {
     pub last_seq: Option<u64>,
     /// The last event known to have been acknowledged; 0 if that is not known.
     pub acknowledged: u64,
-    /// Good snapshots.
     pub snapshots: Vec<u64>,
-    /// Damaged snapshots.
     pub bad_snapshots: Vec<u64>,
     /// Snapshots that differ from the replay of the events up to them (invariant J2).
     pub wrong_snapshots: Vec<u64>,
@@ -187,9 +184,7 @@ pub fn repair(data_dir: &Path, config: &JournalConfig) -> Result<OpenReport, Sto
 /// The state right after an event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct StateAt {
-    /// The event.
     pub seq: u64,
-    /// The state.
     pub catalog: Catalog,
 }
 

@@ -97,9 +97,7 @@ pub struct Cut {
     pub seq: u64,
     /// Bytes of good records before it.
     pub offset: u64,
-    /// Why.
     pub reason: String,
-    /// Records cut.
     pub records: usize,
     /// Their bytes.
     pub bytes: u64,
@@ -136,7 +134,6 @@ impl Journal {
         Ok(Self { jobs, view })
     }
 
-    /// The durable state.
     #[must_use]
     pub fn view(&self) -> CatalogView {
         self.view.clone()

@@ -25,7 +25,6 @@ pub enum FailPoint {
     BeforeFlush,
     /// Durable, but the caller is told of a failure.
     AfterFlush,
-    /// The append panics.
     PanicInAppend,
     /// The state cannot be read.
     Load,
@@ -34,9 +33,7 @@ pub enum FailPoint {
 /// What happens to events that were written but not flushed when the log is loaded again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unflushed {
-    /// They are gone.
     Lost,
-    /// They are there.
     Kept,
 }
 
@@ -64,7 +61,6 @@ impl Disk {
 pub struct MemoryDisk(Arc<(Mutex<Disk>, Condvar)>);
 
 impl MemoryDisk {
-    /// An empty disk.
     #[must_use]
     pub fn new() -> Self {
         Self::default()

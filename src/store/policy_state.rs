@@ -33,7 +33,6 @@ pub trait SoftTable: Send + Sync {
 /// What became of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Put {
-    /// Stored.
     Stored,
     /// Another value was there and stays.
     Present,

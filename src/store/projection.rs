@@ -63,7 +63,6 @@ impl Catalog {
         self.apps.values()
     }
 
-    /// One application.
     #[must_use]
     pub fn app(&self, name: &str) -> Option<&AppSpec> {
         self.apps.get(name)
@@ -84,7 +83,6 @@ impl Catalog {
         self.models.values().flat_map(BTreeMap::values).map(AsRef::as_ref)
     }
 
-    /// One model version.
     #[must_use]
     pub fn model(&self, name: &str, version: &str) -> Option<&ModelSpec> {
         self.models.get(name)?.get(version).map(AsRef::as_ref)

@@ -31,20 +31,10 @@ pub enum RecordError {
     Short(usize),
     /// Damaged: more or fewer bytes than the header says.
     #[error("its payload has {found} bytes instead of {expected}")]
-    Length {
-        /// From the header.
-        expected: u64,
-        /// There.
-        found: usize,
-    },
+    Length { expected: u64, found: usize },
     /// Damaged: other bytes than were written.
     #[error("its checksum is {found:08x} instead of {expected:08x}")]
-    Checksum {
-        /// From the header.
-        expected: u32,
-        /// Computed.
-        found: u32,
-    },
+    Checksum { expected: u32, found: u32 },
     /// Intact, from a later release.
     #[error("it has format version {0}")]
     Newer(u8),
@@ -56,12 +46,10 @@ pub enum RecordError {
     TooLarge,
 }
 
-/// A record's parts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record<T> {
     /// How many records of the same change follow.
     pub following: u16,
-    /// The payload.
     pub value: T,
 }
 

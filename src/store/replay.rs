@@ -12,7 +12,6 @@ use super::scan::Scan;
 pub struct Snapshot {
     /// The last event included.
     pub seq: u64,
-    /// The state.
     pub catalog: Catalog,
 }
 
@@ -21,7 +20,6 @@ pub struct Snapshot {
 pub struct SnapshotOf<'c> {
     /// The last event included.
     pub seq: u64,
-    /// The state.
     pub catalog: &'c Catalog,
 }
 
@@ -30,7 +28,6 @@ pub struct SnapshotOf<'c> {
 pub struct Replay {
     /// The last event included; 0 = none yet.
     pub seq: u64,
-    /// The state.
     pub catalog: Catalog,
     /// The snapshot it was built on; 0 = none.
     pub snapshot_seq: u64,

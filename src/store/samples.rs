@@ -11,12 +11,10 @@ use clipper_domain::{
     PolicyParameters, PolicySpec, Replicas, Runtime, Weight,
 };
 
-/// An application name.
 pub(crate) fn app_name(name: &str) -> AppName {
     AppName::parse(name).unwrap()
 }
 
-/// A model name.
 pub(crate) fn model_name(name: &str) -> ModelName {
     ModelName::parse(name).unwrap()
 }
@@ -26,7 +24,6 @@ pub(crate) fn model_id(name: &str, version: &str) -> ModelId {
     ModelId::new(model_name(name), ModelVersion::parse(version).unwrap())
 }
 
-/// An application's definition.
 pub(crate) fn app(name: &str, input_type: InputType) -> AppSpec {
     AppSpec {
         name: app_name(name),

@@ -13,7 +13,6 @@ pub struct Fault {
     pub seq: u64,
     /// Bytes of good records before it.
     pub offset: u64,
-    /// What is wrong.
     pub reason: String,
     /// Records from here to the end.
     pub records: usize,
@@ -30,7 +29,6 @@ pub struct Scan {
     pub events: Vec<Envelope>,
     /// Bytes of their records.
     pub bytes: u64,
-    /// The first fault.
     pub fault: Option<Fault>,
 }
 

@@ -23,7 +23,6 @@ impl SoftFile {
         Self(directory.join(name))
     }
 
-    /// Where it is.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.0

@@ -13,9 +13,7 @@ use clipper_clock::Backoff;
 /// What to do about a death.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// Start another one.
     Restart {
-        /// After this.
         pause: Duration,
         /// So many starts in a row have failed; the budget is used up.
         failing: Option<u32>,
@@ -44,7 +42,6 @@ enum BudgetKind {
 }
 
 impl RestartBudget {
-    /// For one actor.
     #[must_use]
     pub fn for_actor(config: &ContainersConfig) -> Self {
         Self::new(config, config.restart_backoff_max_ms, BudgetKind::Actor)

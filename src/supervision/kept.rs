@@ -32,13 +32,11 @@ pub struct Replaced;
 
 /// How its parent starts an actor, and what its end means there.
 pub trait Child: 'static {
-    /// What is started.
     type Actor: Actor<Context = Context<Self::Actor>>;
 
     /// Starts one, on whichever thread; it holds the lifeline as long as it lives.
     fn start(&mut self, lifeline: Lifeline) -> Addr<Self::Actor>;
 
-    /// It has died.
     fn died(&mut self) {}
 
     /// It is not started again: it died too often.

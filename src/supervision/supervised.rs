@@ -22,7 +22,6 @@ pub(crate) trait Supervised {
 pub(crate) enum Ended {
     /// As it was told to; none is to take its place.
     Unwanted,
-    /// By itself.
     Died {
         /// It is known to have done its work.
         has_served: bool,
@@ -32,7 +31,6 @@ pub(crate) enum Ended {
 /// How a pause has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Rested {
-    /// It is over.
     Enough,
     /// Somebody has looked after it: start it at once, and count from here.
     Forgiven,

@@ -43,7 +43,6 @@ impl Watchdog {
         threads.push(WatchedThread { kind, number, arbiter, asked: None, reported: false });
     }
 
-    /// Watches until dropped.
     pub async fn run(self, metrics: Arc<Metrics>) {
         let mut interval = tokio::time::interval(PERIOD);
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

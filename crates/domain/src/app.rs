@@ -122,7 +122,6 @@ pub type PolicyParameters = serde_json::Map<String, serde_json::Value>;
 /// Which policy chooses among an application's models, and how it is set.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PolicySpec {
-    /// Its name.
     pub name: String,
     /// What its defaults are not.
     #[serde(default, skip_serializing_if = "PolicyParameters::is_empty")]
@@ -147,7 +146,6 @@ impl Weight {
     /// The least and the most.
     pub const RANGE: (i64, i64) = (1, 100);
 
-    /// As a number.
     #[must_use]
     pub fn get(self) -> u32 {
         u32::from(self.0)

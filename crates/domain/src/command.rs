@@ -34,7 +34,6 @@ pub enum Command {
     /// Link an application to exactly one model; under a policy that chooses, to some.
     AddModelLinks {
         app: AppName,
-        /// The models.
         models: Vec<ModelName>,
     },
     DeleteModelLinks {
@@ -44,9 +43,7 @@ pub enum Command {
     },
     /// Let another policy choose among an application's models, or set it otherwise.
     SetPolicy {
-        /// The application.
         app: AppName,
-        /// The policy.
         policy: PolicySpec,
     },
     /// Register a model version with replicas, and unless it is to wait make it current and link
@@ -54,9 +51,7 @@ pub enum Command {
     Deploy(Box<Deployment>),
     /// Keep another number of replicas of a deployed version.
     SetReplicas {
-        /// The version.
         id: ModelId,
-        /// How many.
         count: u32,
     },
 }
@@ -207,7 +202,6 @@ pub enum CommandError {
          {max}"
     )]
     LinkTooMany {
-        /// The application.
         app: AppName,
         /// How many it would be.
         count: usize,
@@ -217,11 +211,9 @@ pub enum CommandError {
     /// A policy, or one of its parameters, is not what it has to be.
     #[error("The policy of application '{app}' stays as it is. {field}: {problem}")]
     Policy {
-        /// The application.
         app: AppName,
         /// The parameter, or `policy` for its name.
         field: String,
-        /// What is wrong.
         problem: String,
     },
     /// The policy that queries one model, for an application that has several.
@@ -229,12 +221,7 @@ pub enum CommandError {
         "The policy of application '{app}' stays as it is. policy: {DEFAULT_POLICY} queries one \
          model, and the application is linked to {links}; remove the other links first"
     )]
-    PolicyOfOneModel {
-        /// The application.
-        app: AppName,
-        /// Its links.
-        links: usize,
-    },
+    PolicyOfOneModel { app: AppName, links: usize },
     /// `delete_model_links` of an unknown application.
     #[error("No app with name {0} exists.")]
     UnlinkUnknownApp(AppName),

@@ -8,7 +8,6 @@ use clipper_domain::Input;
 /// Why a body is refused.
 #[derive(Debug)]
 pub enum BodyError {
-    /// Not JSON.
     Syntax(serde_json::Error),
     /// JSON, but not an object; holds what it is.
     NotAnObject(&'static str),
@@ -39,7 +38,6 @@ pub struct PredictBody {
 pub struct UpdateBody {
     /// What it is about.
     pub about: FeedbackSubject,
-    /// What it says.
     pub told: FeedbackSays,
 }
 
@@ -52,10 +50,8 @@ pub enum FeedbackSubject {
     Query(u64),
 }
 
-/// What feedback says.
 #[derive(Debug)]
 pub enum FeedbackSays {
-    /// The true output.
     Label(Value),
     /// How wrong the answer was, 0 to 1. Only for policies that choose.
     Loss(f64),

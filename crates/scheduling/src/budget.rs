@@ -17,7 +17,6 @@ impl Budget {
         Arc::new(Self { max_bytes, used: AtomicUsize::new(0) })
     }
 
-    /// The bound.
     #[must_use]
     pub fn max_bytes(&self) -> usize {
         self.max_bytes

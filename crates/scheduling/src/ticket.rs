@@ -114,7 +114,6 @@ pub enum Excess {
 /// The answers of a request that has been closed.
 #[derive(Debug)]
 pub struct Closed {
-    /// In input order.
     pub answers: SmallVec<[Answer; 1]>,
     /// What they take of the sum of all answers.
     pub held: Option<Held>,
@@ -142,7 +141,7 @@ impl Slots {
 }
 
 #[derive(Debug, Default)]
-struct Shared {
+struct TicketSlots {
     slots: Mutex<Slots>,
     bounds: Option<Arc<AnswerBounds>>,
     open: AtomicUsize,
@@ -153,12 +152,12 @@ struct Shared {
 
 /// The waiting end: owned by the request's handler; dropping it tells everybody not to bother.
 #[derive(Debug)]
-pub struct Ticket(Arc<Shared>);
+pub struct Ticket(Arc<TicketSlots>);
 
 /// The filling end of one query's slot.
 #[derive(Debug, Clone)]
 pub struct Slot {
-    shared: Arc<Shared>,
+    shared: Arc<TicketSlots>,
     index: usize,
 }
 
@@ -178,12 +177,12 @@ impl Ticket {
     fn open(queries: usize, first_query_id: u64, bounds: Option<Arc<AnswerBounds>>) -> Self {
         let mut answers = SmallVec::with_capacity(queries);
         answers.resize(queries, None);
-        Self(Arc::new(Shared {
+        Self(Arc::new(TicketSlots {
             slots: Mutex::new(Slots { answers, ..Slots::default() }),
             bounds,
             open: AtomicUsize::new(queries),
             first_query_id,
-            ..Shared::default()
+            ..TicketSlots::default()
         }))
     }
 

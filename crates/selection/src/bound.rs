@@ -91,7 +91,6 @@ impl BoundPolicy {
         &self.models
     }
 
-    /// What outputs are.
     #[must_use]
     pub fn output(&self) -> OutputKind {
         self.output

@@ -9,7 +9,6 @@ use super::policy::{Member, Pick};
 /// Whose output an answer was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AnswerOf {
-    /// This member's.
     Member(usize),
     /// It was made from several.
     Several,
@@ -17,10 +16,8 @@ pub enum AnswerOf {
     Nobody,
 }
 
-/// One answer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GivenAnswer {
-    /// Who asked.
     pub uid: i64,
     /// What stands for the input; equal inputs have equal ones.
     pub input: u64,
@@ -28,7 +25,6 @@ pub struct GivenAnswer {
     pub models: Arc<[ModelName]>,
     /// The models that were asked.
     pub picks: Vec<Pick>,
-    /// What each said.
     pub members: Vec<Member>,
     /// Whose output went out.
     pub answer: AnswerOf,

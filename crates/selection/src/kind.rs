@@ -9,7 +9,6 @@ use super::value::OutputKind;
 /// What a policy is made for.
 #[derive(Debug, Clone, Copy)]
 pub struct Binding<'a> {
-    /// What outputs are.
     pub output: OutputKind,
     /// The application's models by name. A parameter may name others: they are not linked yet.
     pub models: &'a [ModelName],

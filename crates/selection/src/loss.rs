@@ -40,7 +40,6 @@ impl LossKind {
     }
 }
 
-/// What feedback says.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Truth {
     /// The true output: a label, a number, or for vectors the label of the true class.
@@ -64,7 +63,6 @@ impl Truth {
 /// A loss with its scale.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Loss {
-    /// Of which kind.
     pub kind: LossKind,
     /// The distance that counts as entirely wrong.
     pub scale: f64,

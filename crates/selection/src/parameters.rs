@@ -11,7 +11,6 @@ use serde_json::Value;
 pub struct ParameterError {
     /// Which; `policy` is the policy's name.
     pub field: String,
-    /// What is wrong.
     pub problem: ParameterProblem,
 }
 
@@ -23,7 +22,6 @@ pub enum ParameterProblem {
     UnknownPolicy {
         /// As it was written.
         name: String,
-        /// Those there are.
         known: Vec<&'static str>,
     },
     /// The policy has no such parameter.
@@ -61,7 +59,6 @@ pub struct ParameterReader<'p> {
 }
 
 impl<'p> ParameterReader<'p> {
-    /// Of these parameters.
     #[must_use]
     pub fn new(given: &'p PolicyParameters) -> Self {
         Self { given, known: Vec::new() }
@@ -200,7 +197,6 @@ impl<'p> ParameterReader<'p> {
 pub enum NameOrWeights {
     /// The index of the name.
     Name(usize),
-    /// The weights.
     Weights(Vec<(ModelName, f64)>),
 }
 

@@ -37,7 +37,6 @@ impl Pick {
 pub enum Member {
     /// It has not answered yet.
     Waiting,
-    /// Its output.
     Value(ModelValue),
     /// It will not answer, or not with an output of the declared kind.
     Failed,
@@ -70,12 +69,10 @@ pub enum Combination {
     },
     /// An output made from several.
     Made {
-        /// It.
         value: ModelValue,
         /// 0 to 1, if the policy can tell.
         confidence: Option<f64>,
     },
-    /// No answer came.
     Nothing,
 }
 

@@ -77,10 +77,8 @@ fn millionths(loss: f64) -> i64 {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EpochSums {
-    /// Feedback that contributed.
     #[serde(rename = "n")]
     pub rounds: u64,
-    /// By model.
     pub arms: BTreeMap<ModelName, ArmSums>,
 }
 
@@ -101,11 +99,9 @@ impl EpochSums {
 pub struct Contribution {
     /// How much feedback the policy remembers.
     pub window: Option<u64>,
-    /// By model.
     pub arms: BTreeMap<ModelName, ArmSums>,
 }
 
-/// What feedback left.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SelectionState {
@@ -132,7 +128,6 @@ impl SelectionState {
         Self { epochs: BTreeMap::from([(self.epoch(contribution.window), sums)]) }
     }
 
-    /// Adds one feedback.
     pub fn learn(&mut self, contribution: &Contribution) {
         let change = self.next(contribution);
         self.add(&change);

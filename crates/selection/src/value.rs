@@ -8,7 +8,6 @@ use serde_json::Value;
 pub enum OutputKind {
     /// A class: compared, never computed with.
     Label,
-    /// A quantity.
     Number,
     /// One number for each class, the probability of it as a rule.
     Vector,
@@ -26,7 +25,6 @@ impl OutputKind {
 pub enum ModelValue {
     /// The class, as JSON; equal numbers are one class however they are written.
     Label(String),
-    /// The quantity; finite.
     Number(f64),
     /// At least one number, all finite.
     Vector(Vec<f64>),

@@ -8,9 +8,7 @@ use super::value::{ModelValue, OutputKind};
 pub struct Vote<'a> {
     /// Which of the picks.
     pub member: usize,
-    /// Its output.
     pub value: &'a ModelValue,
-    /// Its weight.
     pub weight: f64,
 }
 
@@ -57,7 +55,6 @@ pub fn majority(votes: &[Vote<'_>], all: f64) -> Combination {
 /// How the elements of outputs are put together: values with their weights, at least one, to one.
 type Pool = fn(&mut [(f64, f64)]) -> f64;
 
-/// The weighted mean.
 #[must_use]
 pub fn mean(values: &mut [(f64, f64)]) -> f64 {
     let weight: f64 = values.iter().map(|(_, weight)| weight).sum();

@@ -64,7 +64,6 @@ pub fn learned(standing: &Standing, rate: Option<f64>) -> Vec<f64> {
 /// Where the weights of an ensemble's members come from.
 #[derive(Debug, Clone, PartialEq)]
 pub enum WeightSource {
-    /// All the same.
     Equal,
     /// By name; a model that is not named has none.
     Given(Vec<(ModelName, f64)>),

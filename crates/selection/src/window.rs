@@ -34,7 +34,6 @@ struct Entry {
     answer: Option<GivenAnswer>,
 }
 
-/// The answers.
 #[derive(Debug)]
 pub struct FeedbackWindow {
     max: usize,

@@ -29,7 +29,6 @@ use clipper_scheduling::ticket::{Answer, AnswerBounds, DefaultReason, Ticket};
 use clipper_selection::loss::Truth;
 use clipper_selection::window::{Subject, Unmatched};
 
-/// The actor.
 pub struct App {
     plane: Arc<DataPlane>,
     facts: Arc<AppFacts>,

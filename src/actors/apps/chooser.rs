@@ -81,7 +81,6 @@ impl BoundModels {
 pub(super) struct Choice {
     pub(super) models: Arc<BoundModels>,
     pub(super) standing: Arc<Standing>,
-    /// For each query.
     pub(super) picks: Vec<Vec<Pick>>,
 }
 

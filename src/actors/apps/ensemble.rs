@@ -28,11 +28,8 @@ use clipper_selection::state::Standing;
 #[derive(Debug, Message)]
 #[rtype(result = "ModelProgress")]
 pub struct AskModel {
-    /// The model.
     pub model: Arc<ModelHandle>,
-    /// What is asked.
     pub body: PredictBody,
-    /// The request.
     pub request: RequestTimes,
 }
 

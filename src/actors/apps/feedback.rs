@@ -118,7 +118,6 @@ impl FeedbackQueue {
     }
 }
 
-/// The actor.
 pub struct FeedbackKeeper {
     log: Arc<dyn FeedbackLog>,
     learned: Arc<LearnedStates>,

@@ -16,9 +16,7 @@ use clipper_scheduling::parse::{BodyError, PredictBody, UpdateBody};
 /// A request body, as text or already parsed: long ones are parsed away from the HTTP workers.
 #[derive(Debug)]
 pub enum RequestBody<T> {
-    /// The JSON text.
     Text(Bytes),
-    /// What it says.
     Parsed(Box<T>),
 }
 
@@ -28,7 +26,6 @@ pub enum RequestBody<T> {
 #[derive(Debug, Message)]
 #[rtype(result = "Result<Prediction, QueryRefused>")]
 pub struct Predict {
-    /// The body.
     pub body: RequestBody<PredictBody>,
     /// When it had arrived; the deadline counts from here.
     pub arrived: Instant,
@@ -60,7 +57,6 @@ pub struct Recorded(pub oneshot::Receiver<()>);
 #[derive(Debug, Message)]
 #[rtype(result = "Result<Recorded, QueryRefused>")]
 pub struct Update {
-    /// The body.
     pub body: RequestBody<UpdateBody>,
 }
 
@@ -78,6 +74,5 @@ pub enum AppChange {
     Redefine(Arc<AppFacts>),
     /// It is linked to these, by name.
     Relink(Vec<Arc<ModelEntry>>),
-    /// It was deleted.
     Stop,
 }

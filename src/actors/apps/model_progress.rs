@@ -14,7 +14,6 @@ pub enum ModelProgress {
     Waiting {
         /// What to wait on.
         ticket: Ticket,
-        /// Until when.
         deadline: Instant,
     },
 }

@@ -21,11 +21,9 @@ use clipper_scheduling::ticket::{Answer, Closed, DefaultReason, Excess};
 /// The part of an application's definition that answers need, resolved once.
 #[derive(Debug)]
 pub struct AppFacts {
-    /// The definition.
     pub spec: AppSpec,
     /// Its default output as JSON.
     pub default_output: Output,
-    /// Its metrics.
     pub metrics: Arc<AppMetrics>,
 }
 
@@ -40,7 +38,6 @@ impl AppFacts {
 /// Where a request's answers are.
 #[derive(Debug)]
 pub(super) enum Progress {
-    /// With one model.
     Model(ModelProgress),
     /// With those that a policy has chosen.
     Chosen(Box<Ensemble>),
@@ -60,18 +57,14 @@ pub struct Prediction {
 /// What one query is answered.
 #[derive(Debug, Clone, PartialEq)]
 pub enum QueryAnswer {
-    /// A model's output.
     Output(Output),
     /// An output of which the application's policy is so sure, 0 to 1.
     Sure {
-        /// It.
         output: Output,
-        /// How sure.
         confidence: f64,
     },
     /// The application's default output.
     Default {
-        /// It.
         output: Output,
         /// Why there is no other.
         reason: DefaultReason,
@@ -95,7 +88,6 @@ impl QueryAnswer {
 pub struct Answers {
     /// Id of the first query; the others follow.
     pub first_query_id: u64,
-    /// In input order.
     pub answers: SmallVec<[QueryAnswer; 1]>,
     /// What they take of the sum of all answers, where they have been counted.
     pub held: Option<Held>,

@@ -42,7 +42,6 @@ struct Table {
 /// What a worker knows of an application.
 #[derive(Debug)]
 pub enum Route {
-    /// Send requests here.
     To(Addr<App>),
     /// There is none of this name.
     Unknown,
@@ -124,7 +123,6 @@ impl Child for AppChild {
     }
 }
 
-/// The actor.
 pub struct Router {
     plane: Arc<DataPlane>,
     catalog: Kept<CatalogWriter>,

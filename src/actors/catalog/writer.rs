@@ -41,7 +41,6 @@ use clipper_domain::{Command, CommandError};
 pub struct Execute {
     /// What is asked for.
     pub command: Command,
-    /// By whom.
     pub origin: Origin,
 }
 
@@ -52,7 +51,6 @@ pub struct Execute {
 pub struct Record {
     /// What has happened; all of it is durable, or nothing.
     pub events: Vec<Event>,
-    /// Who did it.
     pub origin: Origin,
     /// More of the same follows at once: a snapshot waits for the last, as each holds everything.
     pub more: bool,
@@ -70,7 +68,6 @@ pub struct Subscribe;
 pub struct Subscribed {
     /// The last event that the catalog includes.
     pub seq: u64,
-    /// The state.
     pub catalog: Arc<Catalog>,
     /// What happens after it.
     pub changes: Changes,
@@ -102,7 +99,6 @@ impl Changes {
 /// many applications; it is in [`CatalogView`], which includes this event by now.
 #[derive(Debug, Clone)]
 pub struct Published {
-    /// The event.
     pub envelope: Arc<Envelope>,
     /// What must change outside.
     pub effects: Arc<[Effect]>,

@@ -131,7 +131,6 @@ impl Dispatching {
         }
     }
 
-    /// What waits.
     pub(super) fn give_up_waiting(&mut self) -> Arrivals {
         let empty = new_dispatcher(&self.plane, &self.model);
         let mut waiting = std::mem::take(&mut self.arrivals);
@@ -145,7 +144,6 @@ fn new_dispatcher(plane: &DataPlane, model: &ModelHandle) -> Dispatcher<Arc<Flig
     Dispatcher::new(limits, model.curve(), model.serial)
 }
 
-/// Keeps a count.
 fn note(count: Count, model: &ModelHandle) {
     let metrics = &model.metrics;
     match count {

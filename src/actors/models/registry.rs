@@ -43,7 +43,6 @@ impl RunningModel {
     }
 }
 
-/// The actor.
 pub struct Models {
     plane: Arc<DataPlane>,
     arbiters: DataArbiters,

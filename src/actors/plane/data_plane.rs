@@ -28,13 +28,10 @@ pub struct DataPlane {
     pub serving: ServingConfig,
     /// Limits of replica connections.
     pub rpc: RpcConfig,
-    /// Restart rules.
     pub containers: ContainersConfig,
     /// Finished outputs and unfinished flights.
     pub cache: PredictionCache,
-    /// All metrics.
     pub metrics: Arc<Metrics>,
-    /// All models.
     pub directory: Directory,
     /// What containers may send unasked.
     pub unasked: UnaskedBudget,
@@ -124,7 +121,6 @@ impl DataPlane {
         (before + n <= self.serving.inflight_queries_max).then_some(permit)
     }
 
-    /// Queries being answered.
     #[must_use]
     pub fn inflight(&self) -> usize {
         self.inflight.load(Ordering::Relaxed)

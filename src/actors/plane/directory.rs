@@ -24,11 +24,9 @@ pub struct Waiting;
 /// One registered model version, as the query path sees it.
 #[derive(Debug)]
 pub struct ModelHandle {
-    /// Its definition.
     pub spec: ModelSpec,
     /// Number of this registration; part of every cache key.
     pub serial: u64,
-    /// Its metrics.
     pub metrics: Arc<ModelMetrics>,
     batcher: RwLock<Option<Recipient<FromReplica>>>,
     intake: Intake<Arrival<Arc<Flight>>>,
@@ -60,7 +58,6 @@ impl ModelHandle {
         self.batcher.read().clone()
     }
 
-    /// Whether it runs.
     #[must_use]
     pub fn has_batcher(&self) -> bool {
         self.batcher.read().is_some()
@@ -128,7 +125,6 @@ pub struct ModelEntry {
 }
 
 impl ModelEntry {
-    /// The model's name.
     #[must_use]
     pub fn name(&self) -> &ModelName {
         &self.name
@@ -178,7 +174,6 @@ impl Directory {
         entry.versions.write().by_version.insert(version, handle)
     }
 
-    /// Removes a version.
     pub fn remove(&self, name: &ModelName, version: &ModelVersion) -> Option<Arc<ModelHandle>> {
         let entry = self.entry(name);
         let removed = entry.versions.write().by_version.remove(version);

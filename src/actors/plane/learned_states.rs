@@ -11,7 +11,6 @@ use clipper_domain::AppName;
 use clipper_selection::state::{Contribution, SelectionState};
 use clipper_selection::window::FeedbackWindow;
 
-/// Of all applications.
 #[derive(Debug)]
 pub struct LearnedStates {
     apps: RwLock<HashMap<AppName, Arc<AppLearned>>>,
@@ -19,7 +18,6 @@ pub struct LearnedStates {
     window_max: usize,
 }
 
-/// Of one application.
 #[derive(Debug)]
 pub struct AppLearned {
     /// What all feedback left, whoever gave it.

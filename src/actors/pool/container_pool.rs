@@ -78,7 +78,6 @@ impl Replica {
     }
 }
 
-/// The actor.
 pub struct ContainerPool {
     plane: Arc<DataPlane>,
     arbiters: DataArbiters,

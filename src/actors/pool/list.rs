@@ -16,9 +16,7 @@ use clipper_domain::{InputType, ModelId, ReplicaId};
 /// A connected replica, as operators see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ContainerInfo {
-    /// What it serves.
     pub model: ModelId,
-    /// Its number.
     pub replica: ReplicaId,
     /// What its inputs are made of.
     pub input_type: InputType,

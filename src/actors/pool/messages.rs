@@ -21,7 +21,6 @@ pub enum RegistrationRefused {
     /// Its type is not that of its model.
     #[error("model {model} takes {registered}, but the container says {offered}")]
     InputType {
-        /// The model version.
         model: ModelId,
         /// What the registration says.
         registered: InputType,
@@ -37,7 +36,6 @@ pub enum RegistrationRefused {
 }
 
 impl RegistrationRefused {
-    /// For the listener.
     #[must_use]
     pub fn why_not(&self) -> WhyNot {
         match self {
@@ -68,9 +66,7 @@ pub struct RestartReplicas {
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct BatcherReady {
-    /// The registration.
     pub model: Arc<ModelHandle>,
-    /// Its batcher.
     pub batcher: Recipient<FromReplica>,
 }
 

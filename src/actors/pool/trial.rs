@@ -19,13 +19,11 @@ use clipper_domain::{InputType, ModelId, ReplicaId, Replicas};
 /// Why a version is not tried out.
 #[derive(Debug, thiserror::Error)]
 pub enum TrialRefused {
-    /// The server is.
     #[error("the server is stopping")]
     Stopping,
     /// Its queries go to replicas of it already.
     #[error("model {0} is registered already")]
     Registered(ModelId),
-    /// Its processes.
     #[error(transparent)]
     NotStarted(#[from] TryOutError),
 }

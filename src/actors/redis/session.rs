@@ -37,17 +37,11 @@ use clipper_domain::ModelId;
 /// What the watcher works with.
 #[derive(Clone)]
 pub struct RedisParts {
-    /// Where Redis is.
     pub url: String,
-    /// Limits.
     pub config: RedisConfig,
-    /// Who records events.
     pub catalog: Kept<CatalogWriter>,
-    /// What is recorded.
     pub view: CatalogView,
-    /// The replicas.
     pub containers: ContainerList,
-    /// Metrics.
     pub metrics: Arc<Metrics>,
     /// What applications have learnt.
     pub states: PolicyStateStore,

@@ -47,7 +47,6 @@ use clipper_domain::Command;
 pub enum Availability {
     /// The first attempt is under way.
     Starting,
-    /// Yes.
     Following,
     /// No, for this reason.
     Away(String),
@@ -151,7 +150,6 @@ impl MetadataWriter for RedisMetadata {
     }
 }
 
-/// The actor.
 pub struct RedisWatcher {
     parts: RedisParts,
     availability: watch::Sender<Availability>,

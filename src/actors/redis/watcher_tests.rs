@@ -14,7 +14,6 @@ use crate::store::redis::marker::Peer;
 use crate::store::{Journal, StoreError, samples};
 use clipper_clock::{self as clock, Instant};
 
-/// Keeps nothing.
 struct NoStates;
 
 impl SoftTable for NoStates {

@@ -44,15 +44,12 @@ use clipper_scheduling::ticket::DefaultReason;
 /// What a container is, as registered.
 #[derive(Debug, Clone)]
 pub struct Identity {
-    /// What it serves.
     pub model: ModelId,
-    /// Its number.
     pub replica: ReplicaId,
     /// What its inputs are made of.
     pub input_type: InputType,
     /// The extensions of the protocol that it announced.
     pub extensions: Extensions,
-    /// The other end.
     pub peer: SocketAddr,
 }
 

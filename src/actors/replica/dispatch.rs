@@ -32,9 +32,7 @@ pub enum ToReplica {
 pub enum FromReplica {
     /// The replica is attached.
     Ready {
-        /// Its number.
         replica: ReplicaId,
-        /// Where batches go.
         container: Recipient<ToReplica>,
         /// What an earlier batcher has sent it.
         unanswered: Vec<Unanswered<Arc<Flight>>>,
@@ -43,18 +41,11 @@ pub enum FromReplica {
     },
     /// It has answered a batch, and the queries were told.
     Done {
-        /// Its number.
         replica: ReplicaId,
-        /// The batch.
         batch: BatchId,
         /// When the answer was read.
         answered: Instant,
     },
     /// It is gone, or was detached.
-    Left {
-        /// Its number.
-        replica: ReplicaId,
-        /// Why.
-        cause: Departure,
-    },
+    Left { replica: ReplicaId, cause: Departure },
 }

@@ -18,16 +18,13 @@ use clipper_rpc::codec::Build;
 pub enum PoolOrder {
     /// The replica's model is registered: serve it.
     Attach {
-        /// The registration.
         model: Arc<ModelHandle>,
-        /// Its batcher.
         batcher: Recipient<FromReplica>,
         /// Told when the replica is among those that get queries.
         attached: oneshot::Sender<()>,
     },
     /// The replica's model was retired: keep the connection, serve nothing.
     Detach,
-    /// End the connection.
     Close(RpcEnd),
 }
 
@@ -35,11 +32,8 @@ pub enum PoolOrder {
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct ReplicaNews {
-    /// Its model version.
     pub model: ModelId,
-    /// Its number.
     pub replica: ReplicaId,
-    /// What has happened.
     pub what: News,
 }
 
@@ -49,10 +43,5 @@ pub enum News {
     /// It has said which code and file it runs.
     Stated(Build),
     /// Its connection has ended, and its actor.
-    Ended {
-        /// Why.
-        why: RpcEnd,
-        /// In words.
-        text: String,
-    },
+    Ended { why: RpcEnd, text: String },
 }

@@ -75,7 +75,6 @@ const TRIAL_BATCH: u32 = 3;
 /// What the handler works on. Cheap to clone.
 #[derive(Clone)]
 pub struct DeployState {
-    /// Carries deployments out.
     pub deployer: Arc<Deployer>,
     /// A server that stops ends deployments.
     pub readiness: Arc<Readiness>,

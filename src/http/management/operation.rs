@@ -29,13 +29,11 @@ pub type MetricsPage =
 pub struct ManagementState {
     /// The metadata and its writer.
     pub metadata: Arc<dyn Metadata>,
-    /// The connected replicas.
     pub containers: Arc<dyn Containers>,
     /// Replicas of a version that may be asked for; none where deploying is off.
     pub replicas_max: Option<u32>,
     /// What applications have learnt.
     pub states: Arc<dyn PolicyStates>,
-    /// The metrics page.
     pub metrics: MetricsPage,
     /// What `/readyz` tells.
     pub readiness: Arc<Readiness>,

@@ -18,7 +18,6 @@ pub trait Metadata: Send + Sync {
     fn catalog(&self) -> CatalogRead<'_>;
 }
 
-/// The connected replicas.
 pub trait Containers: Send + Sync {
     /// All of them, in any order.
     fn list(&self) -> Vec<ContainerInfo>;

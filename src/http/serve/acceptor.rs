@@ -55,7 +55,6 @@ pub struct Worker {
     pub(super) open: Arc<AtomicUsize>,
 }
 
-/// What accepts.
 pub struct Acceptor {
     pub(super) workers: Vec<Worker>,
     pub(super) seats: Arc<Seats>,

@@ -46,9 +46,7 @@ const LAST_MOMENT: Duration = Duration::from_secs(1);
 /// What one frontend is made of.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Threads.
     pub workers: usize,
-    /// Open connections.
     pub connections_max: usize,
     /// Deadlines of every connection.
     pub allowances: Allowances,
@@ -56,7 +54,6 @@ pub struct Options {
     pub keeps_alive: bool,
     /// Whether a client that closes its side, wholly or half, abandons the request under way.
     pub abandons: bool,
-    /// Its counters.
     pub metrics: Arc<FrontendMetrics>,
 }
 

@@ -20,7 +20,6 @@ pub enum Phase {
 /// How long each of it may last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Allowances {
-    /// Without a request.
     pub idle: Duration,
     /// From the first byte of a request to the end of its head.
     pub head: Duration,
@@ -37,7 +36,6 @@ const REQUEST_GRACE: Duration = Duration::from_secs(2);
 /// Which allowance was used up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Overdue {
-    /// No request came.
     Idle,
     /// A request's head did not end.
     Head,
@@ -58,7 +56,6 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// A new connection.
     #[must_use]
     pub fn new(now: Instant) -> Self {
         Self { phase: Phase::Idle, since: now, blocked: None }

@@ -23,13 +23,11 @@ const NOT_WAITING: u64 = u64::MAX;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Order {
-    /// Nothing.
     Stay = 0,
     /// End now if no request is under way.
     EndIfIdle = 1,
     /// End now unless a complete request is being answered: somebody else needs the seat.
     GiveWay = 2,
-    /// End now.
     End = 3,
 }
 
@@ -45,7 +43,6 @@ pub struct Seat {
 }
 
 impl Seat {
-    /// Who sits here.
     #[must_use]
     pub fn peer(&self) -> IpAddr {
         self.peer
@@ -101,7 +98,6 @@ impl Drop for Taken {
     }
 }
 
-/// All seats.
 #[derive(Debug)]
 pub struct Seats {
     max: usize,
@@ -182,7 +178,6 @@ impl Seats {
         self.table.lock().seats.len()
     }
 
-    /// Tells every connection.
     pub fn tell_all(&self, order: Order) {
         let seats: Vec<Arc<Seat>> = self.table.lock().seats.values().cloned().collect();
         for seat in seats {

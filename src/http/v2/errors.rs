@@ -15,7 +15,6 @@ struct Body<'a> {
     error: &'a str,
 }
 
-/// The answer.
 pub(super) fn response(error: &ApiError) -> HttpResponse {
     let mut response = HttpResponseBuilder::new(error.status);
     if let Some(seconds) = error.retry_after_s {

@@ -15,11 +15,9 @@ use crate::store::CatalogView;
 pub struct V2 {
     /// Models and their load.
     pub plane: Arc<DataPlane>,
-    /// The metadata.
     pub view: CatalogView,
     /// Whether the server takes traffic.
     pub readiness: Arc<Readiness>,
-    /// The worker's applications.
     pub routes: Routes,
     /// Who starts an application for a model by itself.
     pub router: Addr<Router>,

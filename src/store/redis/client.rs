@@ -30,14 +30,12 @@ const NOTICES: &str = "KA";
 pub struct Pulse {
     /// Which of the keys asked about are there.
     pub present: Vec<bool>,
-    /// The marker.
     pub marker: Option<String>,
 }
 
 /// What the server says of itself, as far as it says anything: `INFO` may be forbidden.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Condition {
-    /// Its run.
     pub run_id: Option<String>,
     /// Keys evicted since it was started.
     pub evicted: Option<u64>,
@@ -47,7 +45,6 @@ pub struct Condition {
     pub replica: bool,
 }
 
-/// An open connection.
 pub struct Link {
     connection: MultiplexedConnection,
     offset: i64,

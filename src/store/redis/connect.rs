@@ -12,7 +12,6 @@ pub struct Settings {
     pub url: String,
     /// From the first packet to a usable connection.
     pub connect_timeout: Duration,
-    /// For each answer.
     pub command_timeout: Duration,
 }
 

@@ -127,7 +127,6 @@ impl Memory {
 /// The memory and where it is kept.
 #[derive(Debug)]
 pub struct Remembered {
-    /// What is remembered.
     pub memory: Memory,
     data_dir: PathBuf,
 }
@@ -159,7 +158,6 @@ impl Remembered {
 /// What was found at a connection.
 #[derive(Debug, Clone, Copy)]
 pub struct Found<'f> {
-    /// The marker.
     pub marker: Option<&'f str>,
     /// The server's run; `None` if it does not tell.
     pub run_id: Option<&'f str>,
@@ -186,7 +184,6 @@ pub enum Verdict {
     Evicted,
 }
 
-/// Judges tables.
 #[must_use]
 pub fn judge(memory: &Memory, found: Found<'_>) -> Verdict {
     if found.marker.is_some() {

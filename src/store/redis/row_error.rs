@@ -20,7 +20,6 @@ pub enum RowError {
     /// A text that means nothing there.
     #[error("{what}: {why}")]
     Meaningless {
-        /// What it is.
         what: String,
         /// Why it means nothing.
         why: String,
@@ -31,9 +30,7 @@ pub enum RowError {
     /// A field that repeats a part of the key says something else.
     #[error("{field} is {value:?}, in the key {key:?}")]
     NotAsInKey {
-        /// Its name.
         field: &'static str,
-        /// What it says.
         value: String,
         /// What the key says.
         key: String,

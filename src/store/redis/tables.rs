@@ -26,20 +26,14 @@ const WEIGHT: &str = "weight";
 /// The field of an application that holds what is set of its policy's parameters, as JSON.
 pub const POLICY_PARAMETERS: &str = "policy_parameters";
 
-/// A logical database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Table {
-    /// Selection-policy state, text.
     State,
-    /// Model versions, hashes.
     Model,
-    /// Connected replicas, hashes.
     Container,
     /// Unused by the original; holds what frontends of this server tell each other.
     Resource,
-    /// Applications, hashes.
     Application,
-    /// Current versions, text.
     Metadata,
     /// Links of applications to models, sets.
     Links,
@@ -49,7 +43,6 @@ impl Table {
     /// The tables that the catalog is made of.
     pub const CATALOG: [Self; 4] = [Self::Model, Self::Metadata, Self::Application, Self::Links];
 
-    /// Every table.
     pub const ALL: [Self; 7] = [
         Self::State,
         Self::Model,
@@ -84,7 +77,6 @@ impl Table {
 /// A key in a table.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key {
-    /// The table.
     pub table: Table,
     /// The key; whoever wrote it may have used any bytes.
     pub name: Vec<u8>,
@@ -155,13 +147,9 @@ impl fmt::Debug for Key {
 /// What a key holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Raw {
-    /// Nothing.
     Absent,
-    /// Fields and values.
     Hash(BTreeMap<Vec<u8>, Vec<u8>>),
-    /// Members.
     Set(BTreeSet<Vec<u8>>),
-    /// A string.
     Text(Vec<u8>),
     /// A value of another type than its table's.
     OtherType,
@@ -170,13 +158,10 @@ pub enum Raw {
 /// An entry that means something to the catalog.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Entry {
-    /// An application.
     App(AppSpec),
-    /// A model version.
     Model(ModelSpec),
     /// A model version that a management frontend has marked as deleted.
     Marked(ModelId),
-    /// A current version.
     Current(ModelName, ModelVersion),
     /// The models an application is linked to.
     Links(AppName, BTreeSet<ModelName>),
@@ -245,9 +230,7 @@ pub fn model_fields(model: &ModelSpec) -> Fields {
 /// A replica as its row says it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ContainerRow {
-    /// What it serves.
     pub model: ModelId,
-    /// Its number.
     pub replica: ReplicaId,
     /// What its inputs are made of.
     pub input_type: InputType,

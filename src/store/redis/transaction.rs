@@ -26,7 +26,6 @@ pub struct Transaction {
 /// What became of a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// Everything is written.
     Done,
     /// Somebody else changed a checked key first; nothing is written.
     Conflict,

@@ -13,9 +13,7 @@ use clipper_domain::{AppName, Command, ModelId, ModelName};
 /// One write of a transaction: a Redis command in a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Write {
-    /// Where.
     pub key: Key,
-    /// The command's name.
     pub command: &'static str,
     /// Its arguments after the key.
     pub args: Vec<Vec<u8>>,

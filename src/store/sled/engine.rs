@@ -48,7 +48,6 @@ pub enum OnFault {
 pub struct Contents {
     /// Good snapshots, ascending.
     pub snapshots: Vec<Snapshot>,
-    /// Damaged snapshots.
     pub bad_snapshots: Vec<u64>,
     /// The events and the first fault.
     pub scan: Scan,

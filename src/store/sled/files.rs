@@ -20,7 +20,6 @@ use crate::store::durable::sync_directory;
 use crate::store::error::StoreError;
 use crate::store::head;
 
-/// sled's data file.
 pub(super) const DATA_FILE: &str = "db";
 /// sled's parameters, written once.
 const PARAMETERS_FILE: &str = "conf";

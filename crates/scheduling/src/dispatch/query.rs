@@ -65,7 +65,6 @@ impl QueryKey {
 pub(super) struct QueryState<Q> {
     pub query: Q,
     pub share: Share,
-    /// The query's.
     pub objective: Duration,
     /// Batches with it that a replica has begun.
     pub attempts: u32,

@@ -1,6 +1,5 @@
 //! Losses of ten models over rounds, known before: every policy plays the same ones.
 
-/// Models.
 pub const ARMS: usize = 10;
 /// How much better the best one is.
 pub const GAP: f64 = 0.1;

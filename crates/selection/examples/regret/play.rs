@@ -15,7 +15,6 @@ use clipper_selection::weights::learned;
 
 use crate::game::{ARMS, GAP, Game, mixed};
 
-/// Those that learn.
 const LEARNERS: [&str; 5] = ["exp3", "exp4", "epsilon_greedy", "ucb1", "thompson"];
 
 fn policy(name: &str) -> BoundPolicy {

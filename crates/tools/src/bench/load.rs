@@ -18,7 +18,7 @@ use super::pacing::{Schedule, Timer};
 use super::plan::{Load, Plan};
 use super::record::{Recorder, RequestFailure};
 use super::shared::SharedCounts;
-use super::wire::{self, QueryAnswer};
+use super::wire::{self, SeenAnswer};
 use clipper_clock::{self as clock, Instant};
 
 /// Requests of an open loop that may wait for a free connection; further ones are not sent.
@@ -226,8 +226,8 @@ impl Thread<'_> {
         }
         let batch = self.plan.inputs.batch.is_some();
         let read = wire::answers(body, batch, |answer| match answer {
-            QueryAnswer::Prediction => recorder.prediction(latency, self.plan.slo),
-            QueryAnswer::Default(why) => recorder.default_output(&why),
+            SeenAnswer::Prediction => recorder.prediction(latency, self.plan.slo),
+            SeenAnswer::Default(why) => recorder.default_output(&why),
         });
         if read.is_err() {
             recorder.failure(RequestFailure::Answers);

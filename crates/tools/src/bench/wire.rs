@@ -71,7 +71,7 @@ pub(super) fn head(bytes: &[u8]) -> Result<Option<ResponseHead>, NoResponse> {
 
 /// What one answer says.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum QueryAnswer<'a> {
+pub(super) enum SeenAnswer<'a> {
     Prediction,
     /// The default output, or in a batch an error of the model instead, and why.
     Default(Cow<'a, str>),
@@ -90,14 +90,14 @@ struct One<'a> {
 }
 
 impl<'a> One<'a> {
-    fn answer(self) -> Result<QueryAnswer<'a>, NoResponse> {
+    fn answer(self) -> Result<SeenAnswer<'a>, NoResponse> {
         match (self.default, self.cause) {
-            (Some(false), None) => Ok(QueryAnswer::Prediction),
+            (Some(false), None) => Ok(SeenAnswer::Prediction),
             (Some(true), None) => {
                 let why = self.default_explanation.unwrap_or(Cow::Borrowed("no explanation"));
-                Ok(QueryAnswer::Default(why))
+                Ok(SeenAnswer::Default(why))
             }
-            (None, Some(cause)) => Ok(QueryAnswer::Default(cause)),
+            (None, Some(cause)) => Ok(SeenAnswer::Default(cause)),
             _ => Err(NoResponse),
         }
     }
@@ -113,11 +113,11 @@ struct Many<'a> {
 pub(super) fn answers(
     body: &[u8],
     batch: bool,
-    mut each: impl FnMut(QueryAnswer<'_>),
+    mut each: impl FnMut(SeenAnswer<'_>),
 ) -> Result<(), NoResponse> {
     // The common case, without a parser.
     if !batch && body.ends_with(b",\"default\":false}") {
-        each(QueryAnswer::Prediction);
+        each(SeenAnswer::Prediction);
         return Ok(());
     }
     if let Ok(Ok(one)) = serde_json::from_slice::<One<'_>>(body).map(One::answer) {
@@ -168,8 +168,8 @@ mod tests {
             let mut seen = Vec::new();
             let result = answers(body.as_bytes(), batch, |answer| {
                 seen.push(match answer {
-                    QueryAnswer::Prediction => "prediction".to_owned(),
-                    QueryAnswer::Default(why) => why.into_owned(),
+                    SeenAnswer::Prediction => "prediction".to_owned(),
+                    SeenAnswer::Default(why) => why.into_owned(),
                 });
             });
             result.map(|()| seen)

@@ -43,7 +43,7 @@ impl Sort {
 
 /// How a row is to be seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Level {
+pub enum LineLevel {
     /// The name of a table and of its columns.
     Head,
     /// In order.
@@ -56,20 +56,20 @@ pub enum Level {
 pub struct Line {
     pub text: String,
     /// How to show it.
-    pub level: Level,
+    pub level: LineLevel,
 }
 
 impl Line {
-    fn new(level: Level, text: impl Into<String>) -> Self {
+    fn new(level: LineLevel, text: impl Into<String>) -> Self {
         Self { text: text.into(), level }
     }
 }
 
 #[must_use]
 pub fn lines(view: &View, sort: Sort, reversed: bool) -> Vec<Line> {
-    let mut lines = vec![Line::new(Level::Head, summary(view))];
+    let mut lines = vec![Line::new(LineLevel::Head, summary(view))];
     if let Some(error) = &view.management_error {
-        lines.push(Line::new(Level::Bad, format!("no definitions: {}", printable(error))));
+        lines.push(Line::new(LineLevel::Bad, format!("no definitions: {}", printable(error))));
     }
     lines.extend(applications(&view.applications, sort, reversed));
     lines.extend(models(&view.models, sort, reversed));
@@ -136,7 +136,7 @@ fn applications(rows: &[ApplicationRow], sort: Sort, reversed: bool) -> Vec<Line
             reasons(row),
             number(row.rejected_per_second),
         ];
-        (cells, if late || defaults { Level::Bad } else { Level::Good })
+        (cells, if late || defaults { LineLevel::Bad } else { LineLevel::Good })
     });
     table(&heads, &[0, 1, 7], cells.collect())
 }
@@ -188,7 +188,7 @@ fn models(rows: &[ModelRow], sort: Sort, reversed: bool) -> Vec<Line> {
         ];
         let alone = current && row.replicas.is_none_or(|replicas| replicas < 0.5);
         let failing = row.errors_per_second.is_some_and(|errors| errors > 0.0);
-        (cells, if alone || failing { Level::Bad } else { Level::Good })
+        (cells, if alone || failing { LineLevel::Bad } else { LineLevel::Good })
     });
     table(&heads, &[0], cells.collect())
 }
@@ -207,7 +207,7 @@ fn replicas(rows: &[ReplicaRow], sort: Sort, reversed: bool) -> Vec<Line> {
             percent(row.busy_share),
         ];
         let full = row.busy_share.is_some_and(|share| share > BUSY_BAD);
-        (cells, if full { Level::Bad } else { Level::Good })
+        (cells, if full { LineLevel::Bad } else { LineLevel::Good })
     });
     table(&["REPLICA", "QUERIES/S", "BATCH", "BUSY"], &[0], cells.collect())
 }
@@ -228,9 +228,9 @@ fn sorted<T>(rows: &[T], reversed: bool, key: impl Fn(&T) -> Option<f64>) -> Vec
 }
 
 /// An empty line, the heads, and the rows. `left` are the columns of words.
-fn table(heads: &[&str], left: &[usize], rows: Vec<(Vec<String>, Level)>) -> Vec<Line> {
-    let levels = std::iter::once(Level::Head).chain(rows.iter().map(|(_, level)| *level));
-    let levels: Vec<Level> = levels.collect();
+fn table(heads: &[&str], left: &[usize], rows: Vec<(Vec<String>, LineLevel)>) -> Vec<Line> {
+    let levels = std::iter::once(LineLevel::Head).chain(rows.iter().map(|(_, level)| *level));
+    let levels: Vec<LineLevel> = levels.collect();
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(heads.iter().copied());
     for (cells, _) in rows {
@@ -242,7 +242,7 @@ fn table(heads: &[&str], left: &[usize], rows: Vec<(Vec<String>, Level)>) -> Vec
         column.set_padding((0, 2));
     }
     let lines = table.lines().zip(levels).map(|(text, level)| Line::new(level, text.trim_end()));
-    std::iter::once(Line::new(Level::Good, "")).chain(lines).collect()
+    std::iter::once(Line::new(LineLevel::Good, "")).chain(lines).collect()
 }
 
 /// Without characters that move the cursor or turn the direction of writing.
@@ -331,9 +331,9 @@ mod tests {
         assert_eq!(names(Sort::Name, false), ["a", "longer"]);
         assert_eq!(names(Sort::Rate, false), ["longer", "a"]);
         assert_eq!(names(Sort::Trouble, true), ["a", "longer"]);
-        let levels: Vec<Level> =
+        let levels: Vec<LineLevel> =
             lines(&view(), Sort::Name, false).iter().map(|line| line.level).collect();
-        assert_eq!(levels[2..5], [Level::Head, Level::Good, Level::Bad]);
+        assert_eq!(levels[2..5], [LineLevel::Head, LineLevel::Good, LineLevel::Bad]);
     }
 
     #[test]

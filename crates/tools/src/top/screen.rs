@@ -10,7 +10,7 @@ use ratatui::widgets::Paragraph;
 
 use super::fetch::Fetched;
 use super::fetch_error::FetchError;
-use super::grid::{self, Level, Sort};
+use super::grid::{self, LineLevel, Sort};
 use super::view::View;
 
 const HELP: &[&str] = &[
@@ -143,9 +143,9 @@ impl Screen {
             return vec![Line::raw(format!("asking {} ...", self.url))];
         };
         let style = |level| match level {
-            Level::Head => Style::new().add_modifier(Modifier::BOLD),
-            Level::Good => Style::new(),
-            Level::Bad => Style::new().fg(Color::Red),
+            LineLevel::Head => Style::new().add_modifier(Modifier::BOLD),
+            LineLevel::Good => Style::new(),
+            LineLevel::Bad => Style::new().fg(Color::Red),
         };
         let lines = grid::lines(view, self.sort, self.reversed);
         lines.into_iter().map(|line| Line::styled(line.text, style(line.level))).collect()
