@@ -37,7 +37,6 @@ pub enum Datatype {
 }
 
 impl Datatype {
-    /// All of them.
     pub const ALL: [Self; 14] = [
         Self::Bool,
         Self::Uint8,

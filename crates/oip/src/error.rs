@@ -21,7 +21,6 @@ pub enum Class {
 pub struct InferError {
     /// Where it is wrong, such as `inputs[0].shape`; or the name of a header.
     pub field: String,
-    /// What is wrong.
     pub fault: Fault,
 }
 
@@ -57,20 +56,10 @@ pub enum Fault {
     NotANumber(String),
     /// It states more bytes than there are.
     #[error("it says {said} bytes, but there are {found}")]
-    Longer {
-        /// Stated.
-        said: u64,
-        /// There.
-        found: usize,
-    },
+    Longer { said: u64, found: usize },
     /// It states another number of bytes than its shape needs.
     #[error("it says {said} bytes, but the shape and the datatype need {needed}")]
-    NotAsNeeded {
-        /// Stated.
-        said: u64,
-        /// Needed.
-        needed: usize,
-    },
+    NotAsNeeded { said: u64, needed: usize },
     /// The elements and a binary size, or neither.
     #[error("give either data or parameters.binary_data_size")]
     EitherOr,
@@ -79,12 +68,7 @@ pub enum Fault {
     Left(usize),
     /// No tensor of that name.
     #[error("there is no tensor '{found}' here, only '{wanted}'")]
-    UnknownTensor {
-        /// Asked for.
-        found: String,
-        /// There.
-        wanted: &'static str,
-    },
+    UnknownTensor { found: String, wanted: &'static str },
     /// The same tensor twice.
     #[error("the tensor is there twice")]
     Twice,
@@ -93,14 +77,7 @@ pub enum Fault {
     UnknownDatatype(String),
     /// A datatype that cannot give the input.
     #[error("{found} cannot give inputs of type {wanted}, which are {datatype}")]
-    Datatype {
-        /// In the request.
-        found: &'static str,
-        /// The input type.
-        wanted: &'static str,
-        /// Its datatype.
-        datatype: &'static str,
-    },
+    Datatype { found: &'static str, wanted: &'static str, datatype: &'static str },
     /// A datatype that JSON has no form for.
     #[error("{} has no form in JSON: send it as binary data", .0.name())]
     BinaryOnly(Datatype),
@@ -118,20 +95,10 @@ pub enum Fault {
     Overflow,
     /// More rows than one request may have.
     #[error("{rows} rows, more than serving.request_inputs_max = {max}")]
-    TooManyRows {
-        /// Asked for.
-        rows: u64,
-        /// Taken.
-        max: usize,
-    },
+    TooManyRows { rows: u64, max: usize },
     /// Another number of elements than the shape says.
     #[error("the shape says {said} elements, but there are {found}")]
-    Elements {
-        /// By the shape.
-        said: usize,
-        /// There.
-        found: usize,
-    },
+    Elements { said: usize, found: usize },
     /// More elements than the shape says.
     #[error("the shape says {0} elements, but there are more")]
     MoreElements(usize),
@@ -151,7 +118,6 @@ pub enum Fault {
     OutOfRange {
         /// Which, counted from 0.
         at: usize,
-        /// The type.
         input_type: &'static str,
     },
     /// A text with a length of its own that ends early.
@@ -159,9 +125,7 @@ pub enum Fault {
     ShortText {
         /// Which, counted from 0.
         at: usize,
-        /// Stated.
         said: u64,
-        /// There.
         found: usize,
     },
     /// Not UTF-8, where texts are asked for.

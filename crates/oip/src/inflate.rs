@@ -10,9 +10,7 @@ const PIECE_BYTES: usize = 64 << 10;
 /// How a body is encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Encoding {
-    /// Not at all.
     Identity,
-    /// gzip
     Gzip,
     /// What HTTP calls deflate: the zlib format.
     Deflate,

@@ -53,7 +53,6 @@ struct Context<'s> {
     input_type: InputType,
     shape: &'s [u64],
     rows: Rows,
-    /// Elements so far.
     count: usize,
     /// The level of the arrays that hold elements.
     leaf: Option<usize>,

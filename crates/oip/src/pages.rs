@@ -16,11 +16,8 @@ pub struct Metadata<'a> {
     pub name: &'a str,
     /// Those that can be asked for.
     pub versions: Vec<&'a str>,
-    /// What serves it.
     pub platform: &'a str,
-    /// One.
     pub inputs: [TensorInfo; 1],
-    /// One.
     pub outputs: [TensorInfo; 1],
 }
 
@@ -29,9 +26,7 @@ pub struct Metadata<'a> {
 pub struct Config<'a> {
     /// As it was asked for.
     pub name: &'a str,
-    /// What serves it.
     pub platform: &'a str,
-    /// Of its inputs.
     pub input_type: InputType,
     /// Rows in one request.
     pub rows_max: usize,
@@ -44,7 +39,6 @@ pub struct Config<'a> {
 }
 
 impl Config<'_> {
-    /// The page.
     #[must_use]
     pub fn page(&self) -> serde_json::Value {
         let tensor = |info: TensorInfo| {
@@ -90,9 +84,7 @@ pub struct Named<'a> {
 /// How often something happened, and how long it took.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Spent {
-    /// How often.
     pub count: u64,
-    /// All of it.
     pub ns: u64,
 }
 
@@ -109,7 +101,6 @@ impl Spent {
 pub struct Statistics<'a> {
     /// As it was asked for.
     pub name: &'a str,
-    /// Which.
     pub version: &'a str,
     /// Rows that were answered.
     pub inference_count: u64,

@@ -2,14 +2,11 @@
 
 use crate::error::Fault;
 
-/// A checked shape.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Rows {
-    /// Of the request.
     pub(crate) count: usize,
     /// Elements of a row.
     pub(crate) each: usize,
-    /// Elements of all.
     pub(crate) all: usize,
 }
 

@@ -13,7 +13,6 @@ pub const OUTPUT: &str = "output";
 /// A tensor as the metadata describe it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct TensorInfo {
-    /// Its name.
     pub name: &'static str,
     /// What its elements are.
     pub datatype: Datatype,
