@@ -49,7 +49,7 @@ pub enum Event<'a, Q> {
         /// Which of its batches.
         batch: BatchId,
     },
-    /// A time that [`Action::Wake`] has named has come, or any other.
+    /// A time that `Action::Wake` has named has come, or any other.
     Time,
 }
 
