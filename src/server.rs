@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
+use tokio::sync::Semaphore;
 use tracing::{info, warn};
 
 pub use self::error::StartError;
@@ -66,6 +67,8 @@ pub fn run(loaded: Loaded) -> Result<(), StartError> {
                 return Ok(());
             }
         };
+        // Not before a request to stop finds what has to be stopped, in order.
+        running.readiness.meet(Condition::ListenersBound);
         stop.begins().await;
         running.stop().await;
         Ok(())
@@ -106,6 +109,7 @@ async fn start(loaded: Loaded) -> Result<Running, StartError> {
 
     let states = States::restored(states, &plane.learned, redis.as_ref());
     let feedback = keep_feedback(&config, &metrics, &catalog, &states);
+    let loaded = Arc::new(Semaphore::new(0));
     let frontends = Frontends {
         plane,
         catalog,
@@ -117,11 +121,12 @@ async fn start(loaded: Loaded) -> Result<Running, StartError> {
         readiness: Arc::clone(&readiness),
         watchdog,
         pool: pool.clone(),
+        loaded: Arc::clone(&loaded),
     };
+    let workers = process::http_workers(&config.http);
     let serving = frontends.start(&config, sockets)?;
-    while !readiness.is_met(Condition::ListenersBound) {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    // Never closed.
+    let _ = loaded.acquire_many(u32::try_from(workers).unwrap_or(u32::MAX)).await;
     let drain_delay = Duration::from_millis(config.http.drain_delay_ms);
     let patience = Duration::from_millis(config.http.shutdown_timeout_ms);
     Ok(Running {

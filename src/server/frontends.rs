@@ -2,10 +2,11 @@
 
 use std::net::TcpListener;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use actix::prelude::*;
+use tokio::sync::Semaphore;
 use tracing::info;
 
 use super::error::StartError;
@@ -23,7 +24,7 @@ use crate::actors::pool::list::ContainerList;
 use crate::config::{Config, Deploy, HttpConfig};
 use crate::deploy::Deployer;
 use crate::http::body::BodyLimits;
-use crate::http::health::{self, Condition, Readiness};
+use crate::http::health::{self, Readiness};
 use crate::http::limits::QueryLimits;
 use crate::http::management::ManagementState;
 use crate::http::management::deploy::{self, DeployState};
@@ -47,6 +48,8 @@ pub(super) struct Frontends {
     pub(super) readiness: Arc<Readiness>,
     pub(super) watchdog: Watchdog,
     pub(super) pool: Kept<ContainerPool>,
+    /// Gets one permit from each worker that knows its applications.
+    pub(super) loaded: Arc<Semaphore>,
 }
 
 /// How bodies are read, of all frontends together.
@@ -97,23 +100,18 @@ impl Frontends {
         let http = &config.http;
         let workers = process::http_workers(http);
         let limits = self.query_limits(config, reading);
-        let starting = Arc::new(AtomicUsize::new(workers));
         let (plane, catalog) = (Arc::clone(&self.plane), self.catalog.clone());
         let (feedback, view) = (self.feedback.clone(), self.view.clone());
         let readiness = Arc::clone(&self.readiness);
-        let watchdog = self.watchdog.clone();
+        let (watchdog, loaded) = (self.watchdog.clone(), Arc::clone(&self.loaded));
         let counts = Arc::clone(&self.plane.metrics.http.query);
         // Who leaves while a query waits does not want its answer.
         let options = Options { workers, abandons: true, ..Options::new(http, counts) };
         Frontend::start(&options, socket, acceptor, move |app| {
             watchdog.watch("http", Arbiter::current());
             let routes = Routes::default();
-            let (starting, ready) = (Arc::clone(&starting), Arc::clone(&readiness));
-            let on_loaded = move || {
-                if starting.fetch_sub(1, Ordering::AcqRel) == 1 {
-                    ready.meet(Condition::ListenersBound);
-                }
-            };
+            let loaded = Arc::clone(&loaded);
+            let on_loaded = move || loaded.add_permits(1);
             let apps = Router::new(
                 Arc::clone(&plane),
                 catalog.clone(),

@@ -362,8 +362,13 @@ fn the_limits_of_queries_hold_here_too() {
     server.await_replicas("slow", 1);
     let ten = rows(10).to_string();
     std::thread::scope(|scope| {
-        let waiting =
-            scope.spawn(|| post(server.query, "/v2/models/slow/infer", &[], ten.as_bytes()));
+        // The one that asks beside them may be in their way, too.
+        let waiting = scope.spawn(|| {
+            crate::support::served::until("the ten are taken", || {
+                let answer = post(server.query, "/v2/models/slow/infer", &[], ten.as_bytes());
+                (answer.status != 429).then_some(answer)
+            })
+        });
         let refused = crate::support::served::until("one is refused", || {
             let answer = infer(&server, &rows(1));
             (answer.status != 200).then_some(answer)

@@ -104,6 +104,17 @@ fn line_07_a_start_that_never_completes_can_be_stopped() {
 }
 
 #[test]
+fn line_08_whoever_is_told_that_it_is_ready_is_not_cut_off() {
+    for _ in 0..20 {
+        let folder = tempfile::tempdir().unwrap();
+        let server = ready("", folder.path());
+        signal(server.pid(), Signal::SIGTERM);
+        server.says("stopping: in-flight queries finish first");
+        assert!(server.exit_status().success());
+    }
+}
+
+#[test]
 fn line_08_a_stopping_server_says_so_before_it_closes() {
     let folder = tempfile::tempdir().unwrap();
     let server = ready("[http]\ndrain_delay_ms = 4000", folder.path());
