@@ -459,7 +459,7 @@ impl Handler<ModelOf> for Models {
 /// The batcher of a model's actor.
 #[derive(Message)]
 #[rtype(result = "Option<Addr<Batcher>>")]
-struct BatcherOf;
+pub(super) struct BatcherOf;
 
 impl Handler<BatcherOf> for Model {
     type Result = Option<Addr<Batcher>>;

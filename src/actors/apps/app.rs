@@ -83,8 +83,12 @@ impl App {
                 self.choose(chooser, body, request, ctx)
             }
             (_, Some(model)) => Progress::Model(self.answer(&model, body, request)),
-            _ if self.linked.is_empty() => defaults(queries, &DefaultReason::Unlinked),
-            _ => defaults(queries, &DefaultReason::NoReplica),
+            _ => {
+                let is_linked = !self.linked.is_empty();
+                let reason =
+                    if is_linked { DefaultReason::NoReplica } else { DefaultReason::Unlinked };
+                Progress::Model(ModelProgress::defaults(queries, reason))
+            }
         };
         let (app, arrived) = (Arc::clone(&self.facts), predict.arrived);
         Ok(Prediction { app, first_query_id, arrived, progress, permit })
@@ -281,11 +285,6 @@ impl App {
 /// Its part of a model that it shares with others.
 fn share(spec: &AppSpec) -> Share {
     Share { app: AppId::of(spec.name.as_str()), weight: spec.weight.get() }
-}
-
-fn defaults(queries: usize, reason: &DefaultReason) -> Progress {
-    let answer = Answer::Default(reason.clone());
-    Progress::Model(ModelProgress::Ready(std::iter::repeat_n(answer, queries).collect()))
 }
 
 impl Actor for App {

@@ -83,9 +83,8 @@ pub(super) struct Ensemble {
 /// Answers, and how sure the policy is of each.
 #[derive(Debug)]
 pub(super) struct SureAnswers {
-    pub(super) answers: SmallVec<[(Answer, Option<f64>); 1]>,
-    /// What the models' answers take of the sum of all answers.
-    pub(super) held: Vec<Held>,
+    pub(super) closed: Closed,
+    pub(super) confidences: SmallVec<[Option<f64>; 1]>,
 }
 
 impl Ensemble {
@@ -124,7 +123,7 @@ impl Ensemble {
     /// Asks what was picked; `ask` starts a model's answers.
     pub(super) fn ask(&mut self, ask: impl Fn(AskModel) -> ModelProgress) {
         for (places, message) in self.messages(&self.unasked()) {
-            let progress = message.map_or_else(|| nobody(places.len()), &ask);
+            let progress = message.map_or_else(|| nobody(&places), &ask);
             self.asked.push(AskedModel { places, progress });
         }
     }
@@ -180,7 +179,7 @@ impl Ensemble {
                     Some(message) => self.app.send(message).await.ok(),
                     None => None,
                 };
-                let progress = progress.unwrap_or_else(|| nobody(places.len()));
+                let progress = progress.unwrap_or_else(|| nobody(&places));
                 self.asked.push(AskedModel { places, progress });
             }
         }
@@ -239,7 +238,7 @@ impl Ensemble {
     fn finish(self) -> SureAnswers {
         let Self { chooser, models, queries, request, uid, held, .. } = self;
         let ids = request.first_query_id..;
-        let answers = ids.zip(queries).map(|(query_id, mut query)| {
+        let sure = ids.zip(queries).map(|(query_id, mut query)| {
             let (answer, confidence, whose) = conclude(&models, &mut query);
             let given = GivenAnswer {
                 uid,
@@ -252,13 +251,15 @@ impl Ensemble {
             chooser.answered(query_id, given);
             (answer, confidence)
         });
-        SureAnswers { answers: answers.collect(), held }
+        let (answers, confidences) = sure.unzip();
+        // One of the models' answers becomes what the answer takes of the sum of all.
+        let held = held.into_iter().next();
+        SureAnswers { closed: Closed { answers, held }, confidences }
     }
 }
 
-fn nobody(queries: usize) -> ModelProgress {
-    let none = Answer::Default(DefaultReason::NoReplica);
-    ModelProgress::Ready(std::iter::repeat_n(none, queries).collect())
+fn nobody(places: &[Place]) -> ModelProgress {
+    ModelProgress::defaults(places.len(), DefaultReason::NoReplica)
 }
 
 /// The answer of a query, how sure it is, and whose output it is.

@@ -3,7 +3,7 @@
 use smallvec::SmallVec;
 
 use clipper_clock::Instant;
-use clipper_scheduling::ticket::{Answer, Ticket};
+use clipper_scheduling::ticket::{Answer, DefaultReason, Ticket};
 
 /// Answers of one model.
 #[derive(Debug)]
@@ -16,4 +16,11 @@ pub enum ModelProgress {
         ticket: Ticket,
         deadline: Instant,
     },
+}
+
+impl ModelProgress {
+    /// No model answers these queries, for one reason.
+    pub(super) fn defaults(queries: usize, reason: DefaultReason) -> Self {
+        Self::Ready(smallvec::smallvec![Answer::Default(reason); queries])
+    }
 }

@@ -101,38 +101,34 @@ impl Prediction {
     pub async fn answers(self) -> Result<Answers, Excess> {
         let Self { app, first_query_id, arrived, progress, permit } = self;
         let span = debug_span!("query", app = %app.spec.name, query_id = first_query_id);
-        let progress = match progress {
-            Progress::Model(progress) => progress,
-            Progress::Chosen(ensemble) => {
-                let chosen = ensemble.answers().instrument(span.clone()).await;
-                drop(permit);
-                let _span = span.entered();
-                let SureAnswers { answers: chosen, held } =
-                    chosen.inspect_err(|_| app.metrics.rejected())?;
-                let answers: SmallVec<[Answer; 1]> =
-                    chosen.iter().map(|(answer, _)| answer.clone()).collect();
-                count(&app, first_query_id, &answers, clock::now() - arrived);
-                let told = chosen.into_iter().map(|(answer, sure)| told(&app, answer).sure(sure));
-                // One of them becomes what the answer takes.
-                let held = held.into_iter().next();
-                return Ok(Answers { first_query_id, answers: told.collect(), held });
+        let answered = match progress {
+            Progress::Model(progress) => {
+                let closed = closed(progress).instrument(span.clone()).await;
+                closed.map(|closed| SureAnswers { closed, confidences: SmallVec::new() })
             }
-        };
-        let closed = match progress {
-            ModelProgress::Ready(answers) => Ok(Closed { answers, held: None }),
-            ModelProgress::Waiting { ticket, deadline } => {
-                // At the deadline the ticket is closed with what it has.
-                let filled = ticket.filled().instrument(span.clone());
-                let _ = tokio::time::timeout_at(deadline, filled).await;
-                ticket.close()
-            }
+            Progress::Chosen(ensemble) => ensemble.answers().instrument(span.clone()).await,
         };
         drop(permit);
         let _span = span.entered();
-        let Closed { answers, held } = closed.inspect_err(|_| app.metrics.rejected())?;
+        let SureAnswers { closed, confidences } =
+            answered.inspect_err(|_| app.metrics.rejected())?;
+        let Closed { answers, held } = closed;
         count(&app, first_query_id, &answers, clock::now() - arrived);
-        let answers = answers.into_iter().map(|answer| told(&app, answer)).collect();
+        let confidences = confidences.into_iter().chain(std::iter::repeat(None));
+        let told = |(answer, confidence)| told(&app, answer).sure(confidence);
+        let answers = answers.into_iter().zip(confidences).map(told).collect();
         Ok(Answers { first_query_id, answers, held })
+    }
+}
+
+/// One model's answers: at the deadline the ticket is closed with what it has.
+async fn closed(progress: ModelProgress) -> Result<Closed, Excess> {
+    match progress {
+        ModelProgress::Ready(answers) => Ok(Closed { answers, held: None }),
+        ModelProgress::Waiting { ticket, deadline } => {
+            let _ = tokio::time::timeout_at(deadline, ticket.filled()).await;
+            ticket.close()
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use crate::actors::paused::{
 };
 use crate::actors::pool::list::ContainerList;
 use crate::actors::pool::messages::{ModelChange, ModelsChanged};
-use crate::actors::supervision_tests::Panic;
+use crate::actors::supervision_tests::{BatcherOf, Panic};
 use clipper_scheduling::ticket::{Answer, Ticket};
 
 /// A model whose pool knows it.
@@ -47,17 +47,6 @@ impl Small {
 
     fn ask(&self, input: f64) -> Ticket {
         ask(&self.plane, &self.handle, input)
-    }
-}
-
-#[derive(Message)]
-#[rtype(result = "Option<Addr<Batcher>>")]
-struct BatcherOf;
-
-impl Handler<BatcherOf> for Model {
-    type Result = Option<Addr<Batcher>>;
-    fn handle(&mut self, _: BatcherOf, _: &mut Self::Context) -> Self::Result {
-        self.batcher()
     }
 }
 

@@ -1,4 +1,4 @@
-//! One file for each policy: what it does, its source, its parameters.
+//! One file for each policy: what it does, its source, its parameters. Three share `voting`.
 
 pub(crate) mod average;
 pub(crate) mod cascade;
@@ -10,4 +10,5 @@ pub(crate) mod majority;
 pub(crate) mod median;
 pub(crate) mod thompson;
 pub(crate) mod ucb1;
+mod voting;
 pub(crate) mod weighted;

@@ -1,0 +1,70 @@
+//! What policies have in common that ask all models and put the answers together by weights.
+
+use clipper_domain::ModelName;
+
+use crate::kind::Binding;
+use crate::parameters::{ParameterError, ParameterReader};
+use crate::policy::{Answered, Combination, Pick, SelectionPolicy, SelectionQuery};
+use crate::state::Standing;
+use crate::votes::{Vote, votes};
+use crate::weights::WeightSource;
+
+/// The parameter that all of them have, for their tables.
+pub(crate) const WEIGHTS: (&str, &str) = (
+    "weights",
+    "`equal`, `learned` (from feedback, as `exp4`) or an object of models and weights; default \
+     `equal`",
+);
+
+/// One answer from the votes that are in and the weight of all that were asked.
+type Combine = fn(&[Vote<'_>], f64) -> Combination;
+
+/// All models with their weights, and how one answer is made of theirs.
+#[derive(Debug)]
+struct Voting {
+    models: Vec<ModelName>,
+    weights: WeightSource,
+    combine: Combine,
+}
+
+pub(crate) fn build(
+    parameters: &mut ParameterReader<'_>,
+    binding: &Binding<'_>,
+    combine: Combine,
+) -> Result<Box<dyn SelectionPolicy>, ParameterError> {
+    let weights = WeightSource::read(parameters)?;
+    Ok(Box::new(Voting { models: binding.models.to_vec(), weights, combine }))
+}
+
+impl SelectionPolicy for Voting {
+    /// Everybody who has a weight.
+    fn select(&self, standing: &Standing, _: &SelectionQuery) -> Vec<Pick> {
+        match &self.weights {
+            WeightSource::Equal | WeightSource::Learned => {
+                (0..self.models.len()).map(Pick::certain).collect()
+            }
+            given @ WeightSource::Given(names) => {
+                let is_named = |model: &ModelName| names.iter().any(|(name, _)| name == model);
+                let weights = given.of(&self.models, standing);
+                let has_weight = |arm: &usize| weights[*arm] > 0.0 && is_named(&self.models[*arm]);
+                (0..self.models.len()).filter(has_weight).map(Pick::certain).collect()
+            }
+        }
+    }
+
+    fn combine(&self, standing: &Standing, answered: &Answered<'_>) -> Combination {
+        if answered.may_wait() {
+            return Combination::Wait;
+        }
+        let (votes, all) = votes(answered, &self.weights.of(&self.models, standing));
+        (self.combine)(&votes, all)
+    }
+
+    fn asks_all(&self) -> bool {
+        true
+    }
+
+    fn has_confidence(&self) -> bool {
+        true
+    }
+}
