@@ -55,7 +55,12 @@ mod tests {
     fn the_limit_that_struck_is_named() {
         let s = Duration::from_secs;
         let (busy, began) = (BusyLimits { min: s(30), max: s(600) }, clipper_clock::now());
-        let cases = [(1, "rpc.silence_timeout_ms"), (120, "objective"), (3_600, "rpc.busy_max_ms")];
+        let cases = [
+            (1, "rpc.silence_timeout_ms"),
+            (30, "objective"),
+            (120, "objective"),
+            (3_600, "rpc.busy_max_ms"),
+        ];
         for (objective, named) in cases {
             let why = busy.why_hung(began, began + s(objective));
             assert!(why.contains(named), "{objective} s: {why}");

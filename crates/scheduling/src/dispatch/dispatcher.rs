@@ -228,7 +228,7 @@ impl<Q: Query> Dispatcher<Q> {
         self.wake = None;
         if self.limited_until.is_some_and(|until| until <= now) {
             self.limited_until = None;
-            self.replicas.limit_batches(usize::MAX);
+            self.replicas.lift_limit();
             self.learn_round();
         }
         self.give_up_hung(now);

@@ -83,9 +83,7 @@ impl<Q: Query> Dispatcher<Q> {
         if entry.is_waiting {
             self.queue.forget(entry.share, entry.objective);
         }
-        if entry.deaths > 0 {
-            self.poison.clear(entry.query.fingerprint());
-        }
+        self.poison.clear(entry.query.fingerprint());
     }
 
     pub(super) fn left(&mut self, id: ReplicaId, cause: &Departure, now: Instant) {
@@ -205,7 +203,7 @@ impl<Q: Query> Dispatcher<Q> {
     /// Lets hedges into the queue: those whose deadline is near, and others as long as they do not
     /// take the last idle replica; all within the budget.
     pub(super) fn promote_hedges(&mut self, now: Instant) {
-        if self.hedges.is_empty() {
+        if self.hedges.next_urgent().is_none() {
             return;
         }
         let entries = &self.entries;
@@ -243,8 +241,9 @@ impl<Q: Query> Dispatcher<Q> {
             // Later queries may have joined.
             let awaited =
                 queries.filter_map(|key| self.entries.get(*key)?.query.awaited_until(now));
-            let deadline = awaited.max().unwrap_or(now);
-            replica.assignments.extend(deadline, self.limits.busy);
+            if let Some(deadline) = awaited.max() {
+                replica.assignments.extend(deadline, self.limits.busy);
+            }
             if replica.assignments.hung_from().is_none_or(|hung_from| hung_from > now) {
                 continue;
             }
@@ -290,7 +289,8 @@ fn blame<Q>(
     } else if deaths < attempts_max {
         entry.batch_max = company.div_ceil(2);
         QueryVerdict::Retry
-    } else if company > 1 && attempts_max > 1 {
+    } else if attempts_max > 1 {
+        // Once more, alone: in company it may have died of another one.
         entry.batch_max = 1;
         QueryVerdict::Retry
     } else {

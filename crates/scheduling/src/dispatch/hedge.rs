@@ -64,11 +64,7 @@ impl Hedges {
         self.waiting.push(Hedge { key, urgent_from });
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
-    }
-
-    /// When the next one becomes urgent.
+    /// When the next one becomes urgent; `None` if none waits.
     pub fn next_urgent(&self) -> Option<Instant> {
         self.waiting.iter().map(|hedge| hedge.urgent_from).min()
     }

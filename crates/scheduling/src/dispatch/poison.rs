@@ -99,9 +99,23 @@ mod tests {
         list.note(2, 1, None, now);
         list.note(3, 1, None, now);
         assert_eq!(list.get(1, now), None, "the oldest gave way");
+        assert_eq!(list.get(2, now), Some(Known::Suspected(1)));
         list.clear(2);
         assert_eq!(list.get(2, now), None);
         assert_eq!(list.get(3, now), Some(Known::Suspected(1)));
         assert_eq!(list.get(3, now + KEEP), None);
+    }
+
+    #[test]
+    fn what_was_cleared_leaves_its_place_to_another() {
+        let (mut list, now) = (PoisonList::new(KEEP, 2), clipper_clock::now());
+        list.note(1, 1, None, now);
+        list.note(2, 1, None, now);
+        list.clear(1);
+        list.note(3, 1, None, now);
+        assert!(list.get(2, now).is_some() && list.get(3, now).is_some());
+        list.note(4, 1, None, now);
+        assert!(list.get(2, now).is_none() && list.get(4, now).is_some(), "no more than two");
+        assert_eq!((list.suspects.len(), list.order.len()), (2, 2));
     }
 }

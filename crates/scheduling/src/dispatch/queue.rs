@@ -76,10 +76,9 @@ impl Nodes {
     }
 
     fn pop(&mut self) -> Option<Node> {
-        if self.in_order.front() > self.overtaking.peek() {
-            self.in_order.pop_front()
-        } else {
-            self.overtaking.pop()
+        match self.in_order.front().cmp(&self.overtaking.peek()) {
+            Ordering::Greater => self.in_order.pop_front(),
+            Ordering::Less | Ordering::Equal => self.overtaking.pop(),
         }
     }
 
@@ -177,7 +176,8 @@ impl FairQueue {
         app.waiting = app.waiting.saturating_sub(1);
         if app.waiting == 0 {
             app.nodes.clear();
-            // Who has had no more than the others leaves nothing to remember.
+            // Who has had no more than the others leaves nothing to remember. One that is alone
+            // stays, or each of its queries would cost the memory of a new queue.
             if self.apps.len() > 1 && self.apps[at].served <= self.served {
                 self.apps.swap_remove(at);
             } else {
@@ -206,18 +206,15 @@ impl FairQueue {
     }
 
     fn next_app(&mut self, fair: bool, is_waiting: &impl Fn(QueryKey) -> bool) -> Option<usize> {
-        let mut best: Option<(usize, u64, Instant)> = None;
-        for (at, app) in self.apps.iter_mut().enumerate() {
+        let heads = self.apps.iter_mut().enumerate().filter_map(|(at, app)| {
             while app.nodes.peek().is_some_and(|node| !is_waiting(node.key)) {
                 app.nodes.pop();
             }
-            let Some(head) = app.nodes.peek() else { continue };
+            let head = app.nodes.peek()?;
             let served = if fair { app.served } else { 0 };
-            if best.is_none_or(|(_, least, due)| (served, head.deadline) < (least, due)) {
-                best = Some((at, served, head.deadline));
-            }
-        }
-        best.map(|(at, ..)| at)
+            Some((served, head.deadline, head.order, at))
+        });
+        heads.min().map(|(.., at)| at)
     }
 
     /// A query of an application goes into a batch.
@@ -265,7 +262,7 @@ impl FairQueue {
     /// `can_make_it(ahead, deadline)`. Never with one application, to whom it makes no difference.
     pub fn is_overloaded(&self, can_make_it: impl Fn(usize, Instant) -> bool) -> bool {
         let mut waiting: SmallVec<[(Instant, Instant, usize); COMPARED_MAX]> = SmallVec::new();
-        for app in self.apps.iter().filter(|app| app.waiting > 0) {
+        for app in &self.apps {
             let Some(head) = app.nodes.peek() else { continue };
             if waiting.len() == COMPARED_MAX {
                 return true;

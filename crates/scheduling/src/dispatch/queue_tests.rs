@@ -47,6 +47,11 @@ impl Line {
     }
 }
 
+/// Those of which something is remembered.
+fn apps_of(line: &Line) -> Vec<u64> {
+    line.queue.apps.iter().map(|app| app.share.app.0).collect()
+}
+
 #[test]
 fn nodes_leave_by_deadline_then_by_arrival() {
     let (start, mut nodes) = (clipper_clock::now(), Nodes::default());
@@ -212,16 +217,72 @@ fn an_application_that_is_ahead_is_remembered_and_others_are_forgotten() {
 #[test]
 fn idle_applications_beyond_a_limit_are_forgotten() {
     let mut line = Line::new();
+    let mut most = 0;
     // Each of them gets ahead of one that waits all the time.
     line.push(1_000, 90, 1_000);
     for app in 0..200 {
         let key = u32::try_from(app).unwrap_or(0);
         line.push(app, 10, key);
-        let next = line.queue.pop(false, |key| key.number() != 1_000);
-        assert!(next.is_some());
+        let next = line.queue.pop(false, |_| true);
+        assert_eq!(next.map(|(_, found)| found.number()), Some(key));
         line.queue.charge(share(app));
         line.queue.forget(share(app), OBJECTIVE);
+        most = most.max(line.queue.apps.len());
     }
-    assert!(line.queue.apps.len() <= 66, "{}", line.queue.apps.len());
+    assert_eq!(most, 64);
     assert_eq!(line.queue.len(), 1);
+    assert_eq!(line.queue.pop(true, |_| true).map(|(_, key)| key.number()), Some(1_000));
+}
+
+#[test]
+fn an_application_that_had_no_more_than_others_leaves_nothing_behind() {
+    let mut line = Line::new();
+    line.push(1, 10, 0);
+    line.push(2, 20, 1);
+    line.queue.forget(share(2), OBJECTIVE);
+    assert_eq!(apps_of(&line), [1]);
+}
+
+#[test]
+fn a_single_application_keeps_its_queue() {
+    let mut line = Line::new();
+    line.push(1, 10, 0);
+    assert_eq!(line.serve(false, |_| share(1)), [0]);
+    assert_eq!(apps_of(&line), [1], "each query would cost the memory of a new one");
+}
+
+#[test]
+fn nothing_is_left_of_a_query_that_stood_twice() {
+    let mut line = Line::new();
+    line.push(1, 50, 7);
+    let earlier = line.at(10);
+    line.queue.push(share(1), earlier, QueryKey::of(7), OBJECTIVE, false);
+    assert_eq!(line.serve(false, |_| share(1)), [7]);
+    assert_eq!(line.queue.next_deadline(), None, "nobody has to be woken for it");
+}
+
+#[test]
+fn those_that_are_due_together_leave_in_the_order_of_their_arrival() {
+    let mut line = Line::new();
+    line.push(1, 30, 0);
+    line.push(2, 30, 1);
+    (2..8).for_each(|key| line.push(1 + u64::from(key % 2), 10, key));
+    let order = line.serve(false, |key| share(1 + u64::from(key % 2)));
+    assert_eq!(order, [2, 3, 4, 5, 6, 7, 0, 1]);
+}
+
+#[test]
+fn an_application_that_comes_back_is_judged_by_what_waits_now() {
+    let mut line = Line::new();
+    line.push(1, 900, 0);
+    assert_eq!(line.serve(false, |_| share(1)), [0]);
+    line.push(1, 50, 1);
+    line.push(1, 40, 2);
+    line.push(2, 60, 3);
+    let asked = RefCell::new(Vec::new());
+    line.queue.is_overloaded(|_, latest| {
+        asked.borrow_mut().push(latest);
+        true
+    });
+    assert_eq!(*asked.borrow(), [line.at(50), line.at(60)]);
 }

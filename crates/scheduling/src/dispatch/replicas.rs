@@ -57,10 +57,6 @@ impl Part {
         let round = Round { queries, time, spread, ends: None, is_guess };
         Self { objective, batch_max, round }
     }
-
-    fn is_for(&self, objective: Duration, batch_max: usize) -> bool {
-        self.objective == objective && self.batch_max == batch_max
-    }
 }
 
 /// All of them. A replica is idle from its arrival or its last answer on, until it is picked.
@@ -104,9 +100,14 @@ impl Replicas {
         self.all.len()
     }
 
-    /// Limits the batches of all; `usize::MAX` lifts that.
+    /// Limits the batches of all, if they are not limited to less already.
     pub fn limit_batches(&mut self, batch_max: usize) {
-        self.batch_max = batch_max.max(1);
+        self.batch_max = self.batch_max.min(batch_max.max(1));
+    }
+
+    /// Controllers alone say how large batches are.
+    pub fn lift_limit(&mut self) {
+        self.batch_max = usize::MAX;
     }
 
     /// The most queries of the next batch of a replica.
@@ -140,12 +141,12 @@ impl Replicas {
         if n < 2 {
             return self.idle.pop();
         }
-        let (a, b) = (self.random.random_range(0..n), self.random.random_range(0..n));
-        let time_of_one = |at: usize| {
-            let replica = self.idle.get(at).and_then(|id| self.all.get(id));
+        let drawn = [self.random.random_range(0..n), self.random.random_range(0..n)];
+        let time_of_one = |at: &usize| {
+            let replica = self.idle.get(*at).and_then(|id| self.all.get(id));
             replica.map(|replica| replica.controller.curve().mean(1))
         };
-        let faster = if time_of_one(b) < time_of_one(a) { b } else { a };
+        let faster = drawn.into_iter().min_by_key(time_of_one)?;
         Some(self.idle.swap_remove(faster))
     }
 
@@ -172,7 +173,8 @@ impl Replicas {
         let batch_max = self.batch_max;
         let mut sum = Round { ends: self.round_ends(), ..Round::default() };
         for replica in self.all.values_mut() {
-            let part = replica.part.filter(|part| part.is_for(objective, batch_max));
+            let key = (objective, batch_max);
+            let part = replica.part.filter(|part| (part.objective, part.batch_max) == key);
             let part = part.unwrap_or_else(|| Part::of(replica, objective, batch_max));
             replica.part = Some(part);
             sum.queries += part.round.queries;
@@ -244,7 +246,8 @@ mod tests {
             if step == 40 {
                 replicas.limit_batches(2);
             }
-            for objective in [short, long, long] {
+            // The last one stays: a limit is another question even with the same objective.
+            for objective in [long, short, long] {
                 let round = replicas.round(objective);
                 for replica in replicas.all.values_mut() {
                     replica.part = None;

@@ -62,7 +62,7 @@ impl<Q: Query> Dispatcher<Q> {
         let round = self.round;
         let is_overloaded =
             self.queue.is_overloaded(|ahead, deadline| round.can_make_it(ahead, now, deadline));
-        while self.queue.len() > 0 {
+        loop {
             let objective = self.objective.tightest();
             let idle = self.replicas.pick_idle().map(|id| (id, now));
             let ending = || self.replicas.ending(now, self.queue.len(), objective);

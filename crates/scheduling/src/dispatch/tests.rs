@@ -1,6 +1,8 @@
 //! The dispatcher's rules one by one; the simulation tries them together.
 
 mod figures;
+mod gathering;
+mod hedges;
 mod retries;
 
 use std::cell::Cell;
@@ -28,6 +30,8 @@ struct Inner {
     arrived: Instant,
     deadline: Instant,
     input: u64,
+    /// Whoever asked for the same later waits until then.
+    joined_until: Cell<Instant>,
     awaited: Cell<bool>,
     note: Cell<u32>,
 }
@@ -37,7 +41,8 @@ struct Asked(Rc<Inner>);
 
 impl Query for Asked {
     fn awaited_until(&self, now: Instant) -> Option<Instant> {
-        (self.0.awaited.get() && self.0.deadline > now).then_some(self.0.deadline)
+        let until = self.0.joined_until.get();
+        (self.0.awaited.get() && until > now).then_some(until)
     }
     fn take(&self, now: Instant) -> Option<Instant> {
         self.awaited_until(now)
@@ -75,6 +80,7 @@ struct Bench {
     sent: Vec<(ReplicaId, BatchId, Vec<u64>)>,
     resolved: Vec<(u64, DefaultReason)>,
     given_up: Vec<ReplicaId>,
+    why_given_up: Vec<Arc<str>>,
     counts: Vec<Count>,
 }
 
@@ -103,6 +109,7 @@ impl Bench {
             sent: Vec::new(),
             resolved: Vec::new(),
             given_up: Vec::new(),
+            why_given_up: Vec::new(),
             counts: Vec::new(),
         }
     }
@@ -115,7 +122,10 @@ impl Bench {
                     self.sent.push((replica, batch, inputs));
                 }
                 Action::Resolve { query, reason } => self.resolved.push((query.0.input, reason)),
-                Action::GiveUp { replica, .. } => self.given_up.push(replica),
+                Action::GiveUp { replica, why } => {
+                    self.given_up.push(replica);
+                    self.why_given_up.push(why);
+                }
                 Action::Count(count) => self.counts.push(count),
                 Action::Wake(_) | Action::Publish(_) => {}
             }
@@ -147,7 +157,8 @@ impl Bench {
         let (arrived, deadline) = (self.now, self.now + objective);
         let query = |input| {
             let (awaited, note) = (Cell::new(true), Cell::new(0));
-            Asked(Rc::new(Inner { arrived, deadline, input, awaited, note }))
+            let joined_until = Cell::new(deadline);
+            Asked(Rc::new(Inner { arrived, deadline, input, joined_until, awaited, note }))
         };
         let queries: Vec<_> = inputs.map(query).collect();
         let (share, asked) = (Share::equal(AppId(app)), queries.iter().cloned().collect());
@@ -374,6 +385,40 @@ fn line_01_a_long_inference_is_no_hang_and_an_endless_one_ends_with_the_last_dea
 }
 
 #[test]
+fn a_replica_computes_on_for_a_caller_who_has_joined_later() {
+    let s = Duration::from_secs;
+    let mut bench = Bench::new(fixed(1));
+    bench.join(0);
+    let asked = bench.ask(0, 1, s(40));
+    asked[0].0.joined_until.set(bench.start + s(100));
+    for second in [41, 99] {
+        bench.at(s(second)).on(Event::Time);
+        assert_eq!(bench.given_up, [], "after {second} s");
+    }
+    bench.at(s(101)).on(Event::Time);
+    assert_eq!(bench.given_up, [ReplicaId(0)]);
+}
+
+#[test]
+fn the_limit_that_a_hung_replica_has_reached_is_named() {
+    let s = Duration::from_secs;
+    let cases = [
+        (1, 31, "rpc.silence_timeout_ms"),
+        (40, 41, "the latest objective of its batch"),
+        (3_600, 601, "rpc.busy_max_ms"),
+    ];
+    for (objective, after, named) in cases {
+        let mut bench = Bench::new(fixed(1));
+        bench.join(0);
+        bench.ask(0, 1, s(objective));
+        bench.at(s(after)).on(Event::Time);
+        assert_eq!(bench.given_up, [ReplicaId(0)], "an objective of {objective} s");
+        let why = &bench.why_given_up[0];
+        assert!(why.contains(named), "an objective of {objective} s: {why}");
+    }
+}
+
+#[test]
 fn an_answer_out_of_turn_and_one_of_a_gone_replica_change_nothing() {
     let mut bench = Bench::new(fixed(1));
     bench.join(0);
@@ -404,4 +449,15 @@ fn what_waits_and_what_replicas_have_passes_to_another_dispatcher() {
     bench.join(1);
     assert_eq!(bench.last_sent().0, ReplicaId(1));
     assert_eq!(bench.dispatcher.unfinished(), 3);
+}
+
+#[test]
+fn a_batch_after_one_of_another_dispatcher_has_a_name_of_its_own() {
+    let asked = Bench::new(fixed(1)).ask(0, 1, LONG);
+    let mut bench = Bench::new(fixed(1));
+    let unanswered = vec![Unanswered { batch: BatchId(7), queries: asked.into() }];
+    bench.on(Event::Joined { replica: ReplicaId(0), unanswered });
+    bench.on(Event::Done { replica: ReplicaId(0), batch: BatchId(7) });
+    bench.ask(0, 1, LONG);
+    assert_eq!(bench.last_sent().1, BatchId(8));
 }

@@ -4,7 +4,7 @@ use super::*;
 
 impl Bench {
     /// As [`Bench::on`], and what was said of waking and publishing.
-    fn say(&mut self, event: Event<'_, Asked>) -> (Vec<Instant>, Vec<Arc<Load>>) {
+    pub(super) fn say(&mut self, event: Event<'_, Asked>) -> (Vec<Instant>, Vec<Arc<Load>>) {
         let (mut wakes, mut loads) = (Vec::new(), Vec::new());
         for action in self.dispatcher.on(event, self.now) {
             match action {
@@ -37,6 +37,20 @@ fn one_caller_at_a_time_is_told_from_two() {
 }
 
 #[test]
+fn a_caller_whose_replicas_fail_is_still_one() {
+    let mut bench = Bench::new(fixed(1));
+    bench.join(0);
+    for replica in 1..4 {
+        bench.ask(0, 1, LONG);
+        bench.lose(bench.last_sent().0, died());
+        bench.join(replica);
+        bench.answer();
+    }
+    bench.ask(0, 1, LONG);
+    assert!(bench.dispatcher.has_lone_caller());
+}
+
+#[test]
 fn nothing_is_counted_that_has_not_happened() {
     let mut bench = Bench::new(fixed(2));
     bench.join(0);
@@ -59,6 +73,15 @@ fn a_failed_batch_counts_what_is_tried_again() {
     bench.ask(0, 4, LONG);
     bench.lose(ReplicaId(0), died());
     assert!(bench.counts.contains(&Count::Retried(4)), "{:?}", bench.counts);
+}
+
+#[test]
+fn what_nobody_has_served_in_time_is_counted() {
+    let mut bench = Bench::new(fixed(1));
+    bench.ask(0, 3, ms(10));
+    bench.at(ms(20)).on(Event::Time);
+    assert_eq!((bench.resolved.len(), bench.dispatcher.load().waiting), (3, 0));
+    assert!(bench.counts.contains(&Count::Skipped(3)), "{:?}", bench.counts);
 }
 
 #[test]
@@ -116,7 +139,8 @@ fn it_asks_to_be_woken_for_the_first_thing_that_is_due_and_once() {
     let sooner = bench.now + ms(20);
     let query = |arrived, deadline| {
         let (awaited, note) = (Cell::new(true), Cell::new(0));
-        Asked(Rc::new(Inner { arrived, deadline, input: 900, awaited, note }))
+        let joined_until = Cell::new(deadline);
+        Asked(Rc::new(Inner { arrived, deadline, input: 900, joined_until, awaited, note }))
     };
     let queries = std::iter::once(query(bench.now, sooner)).collect();
     let arrival = Arrival { share: Share::equal(AppId(0)), deadline: sooner, queries };

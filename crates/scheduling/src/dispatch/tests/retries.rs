@@ -91,6 +91,36 @@ fn a_broken_rule_is_not_held_against_the_input() {
     assert_eq!(bench.resolved.len(), 1);
     bench.ask_inputs(0, 100..101, LONG);
     assert_eq!((bench.resolved.len(), bench.last_sent().2), (1, vec![100]), "it is tried again");
+    bench.lose(bench.last_sent().0, died());
+    assert_eq!(bench.resolved.len(), 1, "one death may be chance");
+}
+
+#[test]
+fn innocent_queries_take_no_place_among_the_suspected() {
+    let mut bench = Bench::new(Limits { poison_max: 1, ..fixed(1) });
+    bench.join(0);
+    let asked = bench.ask_inputs(0, 100..101, LONG);
+    asked[0].0.awaited.set(false);
+    bench.lose(ReplicaId(0), died());
+    bench.join(1);
+    bench.ask_inputs(0, 200..201, LONG);
+    bench.lose(ReplicaId(1), Departure::Orderly("told to go".into()));
+    bench.join(2);
+    bench.answer();
+    bench.ask_inputs(0, 100..101, LONG);
+    bench.lose(ReplicaId(2), died());
+    assert_eq!(bench.resolved.len(), 2, "its second death");
+    assert!(bench.resolved[1].1.to_string().contains("2 replicas have failed on this input"));
+}
+
+#[test]
+fn with_one_attempt_nobody_is_tried_again_not_even_alone() {
+    let mut bench = Bench::new(Limits { attempts_max: 1, ..fixed(2) });
+    bench.join(0);
+    bench.ask(0, 2, LONG);
+    bench.lose(ReplicaId(0), died());
+    bench.join(1);
+    assert_eq!((bench.resolved.len(), bench.sent.len()), (2, 1));
 }
 
 #[test]
@@ -148,6 +178,36 @@ fn batches_are_limited_for_a_while_that_doubles() {
         assert_eq!(bench.next_batch(), 8, "{expected:?} are over");
         expected *= 2;
     }
+}
+
+#[test]
+fn a_query_of_a_batch_that_was_too_large_stays_in_smaller_company() {
+    let mut bench = Bench::new(Limits { poison_keep: ms(10), ..fixed(8) });
+    bench.join(0);
+    bench.ask(0, 8, LONG);
+    bench.lose(ReplicaId(0), too_large());
+    bench.at(ms(20)).on(Event::Time);
+    bench.join(1);
+    assert_eq!(bench.last_sent().2.len(), 4, "although batches are limited no more");
+    bench.finish();
+    assert_eq!(bench.next_batch(), 8);
+}
+
+#[test]
+fn a_larger_batch_that_was_on_its_way_raises_no_limit() {
+    let mut bench = Bench::new(fixed(16));
+    bench.join(0);
+    bench.ask(0, 4, LONG);
+    bench.join(1);
+    bench.ask(0, 16, LONG);
+    let sizes: Vec<_> = bench.sent.iter().map(|(_, _, inputs)| inputs.len()).collect();
+    assert_eq!(sizes, [4, 16]);
+    bench.lose(ReplicaId(0), too_large());
+    bench.lose(ReplicaId(1), too_large());
+    bench.sent.clear();
+    bench.join(2);
+    let sizes = bench.finish();
+    assert!(sizes.iter().all(|size| *size <= 2), "{sizes:?}");
 }
 
 #[test]

@@ -1,0 +1,104 @@
+//! What goes into a batch, and when it is sent.
+
+use super::*;
+use crate::gather::WAIT;
+
+const OBJECTIVE: Duration = ms(200);
+
+/// Up to eight queries at a time were asked, and a batch takes 10 ms whatever is in it.
+fn crowd() -> Bench {
+    let mut bench = Bench::new(fixed(16));
+    bench.join(0);
+    for queries in (1..=8).cycle().take(160) {
+        bench.ask(0, queries, OBJECTIVE);
+        bench.now += WAIT;
+        bench.on(Event::Time);
+        bench.now += ms(10);
+        bench.answer();
+    }
+    bench.sent.clear();
+    bench
+}
+
+#[test]
+fn a_small_batch_waits_for_callers_that_come_back() {
+    let mut bench = crowd();
+    for _ in 0..4 {
+        bench.ask(0, 1, OBJECTIVE);
+        assert_eq!(bench.sent.len(), 0);
+    }
+    bench.ask(0, 1, OBJECTIVE);
+    assert_eq!((bench.sent.len(), bench.last_sent().2.len()), (1, 5), "most of the crowd is there");
+}
+
+#[test]
+fn it_waits_for_one_tick() {
+    let mut bench = crowd();
+    bench.ask(0, 1, OBJECTIVE);
+    bench.now += WAIT / 2;
+    bench.on(Event::Time);
+    assert_eq!(bench.sent.len(), 0);
+    bench.now += WAIT / 2;
+    bench.on(Event::Time);
+    assert_eq!(bench.sent.len(), 1);
+}
+
+#[test]
+fn a_wait_in_vain_makes_the_next_ones_shorter_and_another_does_not() {
+    let sends_three_at_once_after = |more: u64| {
+        let mut bench = crowd();
+        bench.ask(0, 1, OBJECTIVE);
+        if more > 0 {
+            bench.ask(0, more, OBJECTIVE);
+        }
+        bench.now += WAIT;
+        bench.on(Event::Time);
+        assert_eq!(bench.sent.len(), 1);
+        bench.now += ms(10);
+        bench.answer();
+        bench.ask(0, 3, OBJECTIVE);
+        bench.sent.len() == 2
+    };
+    assert!(sends_three_at_once_after(0));
+    assert!(!sends_three_at_once_after(1));
+}
+
+/// One replica that takes 10 ms a query and has just begun with one.
+fn busy() -> Bench {
+    let mut bench = Bench::new(fixed(1));
+    bench.join(0);
+    bench.learn();
+    bench.ask(0, 1, LONG);
+    bench
+}
+
+#[test]
+fn a_query_that_would_be_late_gives_its_place_to_another() {
+    let mut bench = busy();
+    let late = bench.ask(0, 1, ms(12))[0].0.input;
+    let other = bench.ask(0, 1, ms(900))[0].0.input;
+    bench.now += ms(10);
+    bench.answer();
+    assert!(matches!(bench.resolved[..], [(input, DefaultReason::Shed(_))] if input == late));
+    assert_eq!(bench.last_sent().2, [other]);
+    assert!(bench.counts.contains(&Count::Skipped(1)), "{:?}", bench.counts);
+}
+
+#[test]
+fn a_query_that_would_be_late_is_tried_if_no_other_waits() {
+    let mut bench = busy();
+    let late = bench.ask(0, 1, ms(12))[0].0.input;
+    bench.now += ms(10);
+    bench.answer();
+    assert_eq!((bench.resolved.len(), bench.last_sent().2), (0, vec![late]));
+}
+
+#[test]
+fn a_query_that_can_just_make_it_gives_no_place_away() {
+    let mut bench = busy();
+    let takes = bench.dispatcher.curve.mean(1);
+    let just = bench.ask(0, 1, takes)[0].0.input;
+    bench.ask(0, 1, ms(900));
+    bench.join(1);
+    assert_eq!((bench.resolved.len(), bench.last_sent().2), (0, vec![just]));
+}
