@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 
 pub(super) use self::args::AdminArgs;
 use self::args::{AppVerb, ContainerVerb, LinkVerb, ModelVerb, PolicyVerb, ReplicaVerb, What};
+use super::output::{answer, answer_json};
 use super::remote::VerbFailure;
-use super::{answer, answer_json};
 use clipper_domain::DEFAULT_POLICY;
 use clipper_domain::admin::{AppDescription, ModelDescription, ReplicaDescription};
 use clipper_selection::kind::PolicyKind;

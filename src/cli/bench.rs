@@ -7,8 +7,8 @@ use std::time::{Duration, TryFromFloatSecsError};
 
 use clap::Args;
 
-use super::value::Expected;
-use super::{answer, answer_json, value};
+use super::output::{answer, answer_json, exit};
+use super::value::{self, Expected};
 use clipper_clock as clock;
 use clipper_domain::InputType;
 use clipper_domain::printable::printable;
@@ -191,7 +191,7 @@ impl BenchArgs {
         match shown {
             Ok(0) => ExitCode::SUCCESS,
             Ok(_) => ExitCode::FAILURE,
-            Err(error) => super::exit(Err(error)),
+            Err(error) => exit(Err(error)),
         }
     }
 

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde::Serialize;
 
-use super::{answer, answer_json};
+use super::output::{answer, answer_json};
 use crate::config::{Config, ConfigFaults, Loaded};
 
 /// `clipper check-config`

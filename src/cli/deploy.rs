@@ -9,8 +9,8 @@ use clap::Args;
 use serde::Deserialize as _;
 use serde_json::{Value, json};
 
+use super::output::{answer, answer_json, exit};
 use super::remote::{ServerArgs, VerbFailure};
-use super::{answer, answer_json, exit};
 use clipper_domain::admin::AppDescription;
 use clipper_domain::deploy_model::{DeployBody, Failed, NewApp, Progress, UpdateApp};
 use clipper_domain::printable::{printable, printable_lines};

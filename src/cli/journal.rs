@@ -7,7 +7,9 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::{answer, answer_json, env_vars, exit, value};
+use super::output::{answer, answer_json, exit};
+use super::settings::env_vars;
+use super::value;
 use crate::config::{Config, ConfigFaults, Override};
 use crate::store::StoreError;
 use crate::store::inspect::{self, StateAt};

@@ -10,6 +10,7 @@ mod deploy;
 mod journal;
 #[cfg(feature = "onnx")]
 mod model_build;
+mod output;
 mod remote;
 mod settings;
 mod top;
@@ -17,7 +18,6 @@ mod transfer;
 mod value;
 
 use std::ffi::OsString;
-use std::fmt::Display;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -27,13 +27,8 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use crate::config::{Config, ConfigFaults};
 use crate::logging::{self, LogError};
 use crate::server::{self, StartError};
-use clipper_domain::printable::{printable_json, printable_lines};
 
-/// Exit code of a wrong use of the command line.
-const USAGE: u8 = 2;
-
-/// Exit code where the server that was to be asked cannot be reached.
-const UNREACHABLE: u8 = 3;
+use self::output::{USAGE, exit};
 
 /// Serves machine-learning predictions before each application's latency objective.
 #[derive(Debug, Parser)]
@@ -124,19 +119,12 @@ enum ServeError {
 
 impl ServeArgs {
     fn run(&self) -> Result<(), ServeError> {
-        let loaded = Config::load(self.config.as_deref(), env_vars(), &self.settings.0)?;
+        let loaded = Config::load(self.config.as_deref(), settings::env_vars(), &self.settings.0)?;
         logging::init(&loaded.config.log)?;
         let result = server::run(loaded);
         logging::flush();
         Ok(result?)
     }
-}
-
-/// The environment; values that are not UTF-8 get replacement characters and fail their checks.
-fn env_vars() -> impl Iterator<Item = (String, String)> {
-    std::env::vars_os().map(|(name, value)| {
-        (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned())
-    })
 }
 
 /// Runs one command line, the program's name first.
@@ -168,26 +156,4 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             ExitCode::SUCCESS
         }
     }
-}
-
-fn exit(result: Result<(), impl Display>) -> ExitCode {
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            logging::say(&printable_lines(&error.to_string()));
-            ExitCode::FAILURE
-        }
-    }
-}
-
-/// Prints one answer to stdout, whoever its words are from; a closed stdout is the reader's choice.
-fn answer(text: impl Display) {
-    let text = text.to_string();
-    let _ = writeln!(std::io::stdout(), "{}", printable_lines(&text));
-}
-
-/// The same of JSON.
-fn answer_json(json: impl Display) {
-    let json = json.to_string();
-    let _ = writeln!(std::io::stdout(), "{}", printable_json(&json));
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{UNREACHABLE, exit};
+use super::output::{UNREACHABLE, exit};
 use clipper_tools::admin::deployment::NotDeployable;
 use clipper_tools::admin::{Client, ClientError, UrlError};
 

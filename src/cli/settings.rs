@@ -1,4 +1,5 @@
-//! The flags of `clipper serve` that set keys of the config file, as its declarations say.
+//! What overrides the config file: the flags of `clipper serve` that set its keys, as their
+//! declarations say, and the environment.
 
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 
@@ -50,4 +51,11 @@ impl FromArgMatches for KeyFlags {
         *self = Self::from_arg_matches(matches)?;
         Ok(())
     }
+}
+
+/// The environment; values that are not UTF-8 get replacement characters and fail their checks.
+pub fn env_vars() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().map(|(name, value)| {
+        (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned())
+    })
 }

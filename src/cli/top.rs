@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::output::{UNREACHABLE, answer, answer_json, exit};
 use super::value::Expected;
-use super::{UNREACHABLE, answer, answer_json, exit};
 use clipper_tools::top::view::View;
 use clipper_tools::top::{self, TopOptions, grid};
 

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{answer, answer_json, env_vars, value};
+use super::output::{answer, answer_json};
+use super::settings::env_vars;
+use super::value;
 use crate::config::{Config, ConfigFaults, Override};
 use crate::store::event::{Envelope, Event, Origin};
 use crate::store::projection::Catalog;
