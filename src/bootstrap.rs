@@ -18,7 +18,7 @@ use crate::config::{
 use crate::store::event::Origin;
 use crate::store::soft_file::SoftFile;
 use crate::store::{CatalogView, ChangeError, SharedWriter};
-use clipper_domain::app::InvalidSlo;
+use clipper_domain::app::{DefaultOutputTooLong, InvalidSlo, InvalidWeight};
 use clipper_domain::model::InvalidBatchSize;
 use clipper_domain::{
     AppName, AppSpec, AppUpdate, BatchSize, Command, CommandError, InputType, InvalidName, Label,
@@ -50,10 +50,10 @@ pub enum BootstrapError {
     BatchSize(#[from] InvalidBatchSize),
     #[error(transparent)]
     Slo(#[from] InvalidSlo),
-    #[error("{0}")]
-    DefaultOutput(String),
-    #[error("{0}")]
-    Weight(String),
+    #[error(transparent)]
+    DefaultOutput(#[from] DefaultOutputTooLong),
+    #[error(transparent)]
+    Weight(#[from] InvalidWeight),
     /// The store takes no changes now.
     #[error("{0}")]
     Store(String),
@@ -305,12 +305,11 @@ fn app_spec(app: &ApplicationConfig) -> Result<AppSpec, BootstrapError> {
         input_type: input_type(&app.input_type)?,
         policy: policy.name,
         policy_parameters: policy.parameters,
-        default_output: clipper_domain::default_output(app.default_output.clone())
-            .map_err(BootstrapError::DefaultOutput)?,
+        default_output: clipper_domain::default_output(app.default_output.clone())?,
         latency_slo: LatencySlo::try_from(app.latency_slo_micros)?,
         on_model_error: app.on_model_error,
         cache: app.cache,
-        weight: Weight::try_from(i64::from(app.weight)).map_err(BootstrapError::Weight)?,
+        weight: Weight::try_from(i64::from(app.weight))?,
     })
 }
 

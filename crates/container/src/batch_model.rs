@@ -3,8 +3,13 @@
 use bytes::Bytes;
 use clipper_domain::InputType;
 
+/// Why a model has no output for one input, for whoever asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ModelError(pub String);
+
 /// What a model makes of one input: a text, or why it has none.
-pub type ModelOutput = Result<String, String>;
+pub type ModelOutput = Result<String, ModelError>;
 
 /// A model as a container sees it: a batch of inputs in, one output per input out.
 pub trait BatchModel {

@@ -1,7 +1,7 @@
 //! Everything on the container's side of the model RPC.
 //!
 //! A model container is a process of its own that connects to the server's RPC port and answers
-//! batches (protocol page, sections 3 and 6). This module holds the containers in the box
+//! batches (docs/container-protocol.md). This module holds the containers in the box
 //! ([`noop`], [`exec`] and [`python`]; ONNX has a crate of its own) and the loop that those in Rust
 //! share ([`session`]).
 //!
@@ -16,5 +16,5 @@ pub mod processes;
 pub mod python;
 pub mod session;
 
-pub use batch_model::{BatchModel, ModelOutput, error_output};
+pub use batch_model::{BatchModel, ModelError, ModelOutput, error_output};
 pub use session::{ContainerOptions, RuntimeError, run, run_until};

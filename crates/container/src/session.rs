@@ -1,5 +1,5 @@
-//! The loop of a container: connect, register, answer batches, reconnect (protocol page,
-//! section 3).
+//! The loop of a container: connect, register, answer batches, reconnect
+//! (docs/container-protocol.md).
 
 use std::future::Future;
 use std::str::FromStr as _;
@@ -12,7 +12,7 @@ use tokio::time::{sleep, sleep_until};
 use zeromq::prelude::*;
 use zeromq::{DealerSocket, Endpoint, SocketEvent, SocketOptions, ZmqError, ZmqMessage};
 
-use super::batch_model::{BatchModel, ModelOutput, error_output};
+use super::batch_model::{BatchModel, ModelError, ModelOutput, error_output};
 use clipper_clock::{self as clock, Backoff};
 use clipper_domain::{InputType, ModelId};
 use clipper_rpc::codec::{self, Build, DecodeError, Extensions, FromServer, NoticeLevel};
@@ -245,8 +245,8 @@ fn as_frames(
     let mut errors = Vec::new();
     let frame = |(index, output): (usize, ModelOutput)| match (output, error_max_bytes) {
         (Ok(text), _) => Bytes::from(text),
-        (Err(why), None) => Bytes::from(error_output(&why)),
-        (Err(mut why), Some(max)) => {
+        (Err(ModelError(why)), None) => Bytes::from(error_output(&why)),
+        (Err(ModelError(mut why)), Some(max)) => {
             errors.push(index);
             why.truncate(why.floor_char_boundary(max));
             Bytes::from(why)
@@ -265,7 +265,7 @@ fn predict(
     let expected = model.input_type();
     if input_type != expected {
         let why = format!("this container takes {expected}, not {input_type}");
-        return vec![Err(why); inputs.len()];
+        return vec![Err(ModelError(why)); inputs.len()];
     }
     let outputs = model.predict(inputs);
     if outputs.len() == inputs.len() {
@@ -273,7 +273,7 @@ fn predict(
     }
     let why = format!("the model gave {} outputs for {} inputs", outputs.len(), inputs.len());
     tracing::error!("{why}");
-    vec![Err(why); inputs.len()]
+    vec![Err(ModelError(why)); inputs.len()]
 }
 
 async fn send(socket: &mut DealerSocket, frames: Vec<Bytes>) -> Result<(), SessionError> {

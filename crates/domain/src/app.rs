@@ -10,15 +10,18 @@ use crate::tensor::InputType;
 /// Longest default output, bytes: each answer without a model's output carries it.
 pub const DEFAULT_OUTPUT_MAX_BYTES: usize = 64 << 10;
 
+/// A default output of more than [`DEFAULT_OUTPUT_MAX_BYTES`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("The default output has {0} bytes; at most {DEFAULT_OUTPUT_MAX_BYTES} are kept")]
+pub struct DefaultOutputTooLong(usize);
+
 /// The text, if it may be a default output.
 ///
 /// # Errors
-/// It has more than [`DEFAULT_OUTPUT_MAX_BYTES`].
-pub fn default_output(text: String) -> Result<String, String> {
+/// It is too long.
+pub fn default_output(text: String) -> Result<String, DefaultOutputTooLong> {
     match text.len() {
-        bytes if bytes > DEFAULT_OUTPUT_MAX_BYTES => Err(format!(
-            "The default output has {bytes} bytes; at most {DEFAULT_OUTPUT_MAX_BYTES} are kept"
-        )),
+        bytes if bytes > DEFAULT_OUTPUT_MAX_BYTES => Err(DefaultOutputTooLong(bytes)),
         _ => Ok(text),
     }
 }
@@ -164,12 +167,17 @@ impl Default for Weight {
     }
 }
 
+/// A number that is no weight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("weight must be {min} to {max}, not {0}", min = Weight::RANGE.0, max = Weight::RANGE.1)]
+pub struct InvalidWeight(i64);
+
 impl TryFrom<i64> for Weight {
-    type Error = String;
-    fn try_from(number: i64) -> Result<Self, String> {
+    type Error = InvalidWeight;
+    fn try_from(number: i64) -> Result<Self, InvalidWeight> {
         let (min, max) = Self::RANGE;
         let weight = u8::try_from(number).ok().filter(|_| (min..=max).contains(&number));
-        weight.map(Self).ok_or_else(|| format!("weight must be {min} to {max}, not {number}"))
+        weight.map(Self).ok_or(InvalidWeight(number))
     }
 }
 

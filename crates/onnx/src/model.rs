@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use bytes::Bytes;
-use clipper_container::{BatchModel, ModelOutput};
+use clipper_container::{BatchModel, ModelError, ModelOutput};
 use clipper_domain::InputType;
 
 use crate::engine::{Engine, EngineInfo, EngineOptions};
@@ -145,7 +145,7 @@ impl OnnxModel {
                 Ok(texts) => outputs.extend(texts.into_iter().map(Ok)),
                 Err(why) if chunk.len() == 1 => {
                     tracing::warn!("the model failed on an input: {why}");
-                    outputs.push(Err(why.to_string()));
+                    outputs.push(Err(ModelError(why.to_string())));
                 }
                 // One of them is at fault, and its neighbours must not pay for it.
                 Err(_) => outputs.extend(chunk.iter().map(|row| self.answer_alone(row, pad))),
@@ -157,7 +157,7 @@ impl OnnxModel {
     fn answer_alone(&mut self, row: &Bytes, pad: Option<usize>) -> ModelOutput {
         let texts = self.answers(&[row], pad.unwrap_or(1));
         let text = texts.and_then(|mut texts| texts.pop().ok_or(EngineError::NoOutput));
-        text.map_err(|error| error.to_string())
+        text.map_err(|error| ModelError(error.to_string()))
     }
 
     fn answers(&mut self, chunk: &[&Bytes], rows: usize) -> Result<Vec<String>, EngineError> {
@@ -225,14 +225,10 @@ impl OnnxModel {
         Ok(Elements::Text(texts))
     }
 
-    fn wrong_length(&self, input: &Bytes) -> String {
-        let got = input.len() / element_bytes(self.input_type);
-        format!(
-            "expected {} {}, got {got} ({} bytes)",
-            self.layout.width(),
-            self.input_type,
-            input.len()
-        )
+    fn wrong_length(&self, input: &Bytes) -> ModelError {
+        let (width, input_type, bytes) = (self.layout.width(), self.input_type, input.len());
+        let got = bytes / element_bytes(input_type);
+        ModelError(format!("expected {width} {input_type}, got {got} ({bytes} bytes)"))
     }
 }
 

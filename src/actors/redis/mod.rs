@@ -5,6 +5,7 @@ mod changes;
 mod keys;
 mod loss;
 mod malformed;
+mod not_recorded;
 mod notices;
 mod rows;
 pub mod session;

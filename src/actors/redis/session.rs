@@ -14,6 +14,7 @@ use super::absences::SharedAbsences;
 use super::keys::{has, keys, samples};
 use super::loss::{DataLoss, evicted_since, remember};
 use super::malformed::Malformed;
+use super::not_recorded::NotRecorded;
 use super::notices::{Announcement, Notices};
 use super::rows::Rows;
 use super::states::{Learnt, SharedStates};
@@ -127,7 +128,7 @@ impl Session {
         if let Err(missing) = session.link.enable_notices().await? {
             session.told = false;
             warn!(
-                missing,
+                %missing,
                 "Redis sends no notices of changes: let an operator set notify-keyspace-events to \
                  KA; until then changes by others are seen at redis.reconcile_interval_ms"
             );
@@ -317,7 +318,8 @@ impl Session {
                 batch.push(next);
             }
             let more = rest.peek().is_some();
-            self.record(batch, origin, more).await.map_err(LinkError::Failed)?;
+            let recorded = self.record(batch, origin, more).await;
+            recorded.map_err(|why| LinkError::Failed(why.to_string()))?;
         }
         // The second half of a deletion that another management frontend began.
         for key in marked.iter().map(Key::model) {
@@ -344,10 +346,8 @@ impl Session {
         events: Vec<Event>,
         origin: Origin,
         more: bool,
-    ) -> Result<Acknowledged, String> {
-        let recorded = self.parts.catalog.send(Record { events, origin, more }).await;
-        let recorded = recorded.map_err(|e| format!("the catalog writer: {e}"))?;
-        recorded.map_err(|e| format!("the journal: {e}"))
+    ) -> Result<Acknowledged, NotRecorded> {
+        Ok(self.parts.catalog.send(Record { events, origin, more }).await??)
     }
 
     /// Notices tell of everything but emptied tables, a changed role and a dead connection.

@@ -46,5 +46,5 @@ pub(super) fn input_type(text: &str) -> Result<InputType, Failure> {
 
 /// A default output within its limit.
 pub(super) fn default_output(text: String) -> Result<String, Failure> {
-    clipper_domain::default_output(text).map_err(Failure::Refused)
+    clipper_domain::default_output(text).map_err(Failure::of)
 }

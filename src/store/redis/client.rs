@@ -25,6 +25,9 @@ const KEYS_A_MESSAGE: usize = 1_000;
 /// The kinds of notices that the server needs: of keys, all classes.
 const NOTICES: &str = "KA";
 
+/// Where the server is told of which changes it gives notice.
+const NOTICES_KEY: &str = "notify-keyspace-events";
+
 /// A look at the server that costs next to nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pulse {
@@ -43,6 +46,15 @@ pub struct Condition {
     pub maxmemory_policy: Option<String>,
     /// It follows another server and takes no writes.
     pub replica: bool,
+}
+
+/// Why the server tells nothing of changes. In both cases what it answered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoNotices {
+    #[error("CONFIG GET {NOTICES_KEY} is refused: {0}")]
+    NotShown(String),
+    #[error("it is {had:?} and CONFIG SET is refused: {error}")]
+    NotSet { had: String, error: String },
 }
 
 pub struct Link {
@@ -110,19 +122,18 @@ impl Link {
         Ok(answer.extract_error()?)
     }
 
-    /// Turns the server's notices on; `Err` tells what is missing where it does not let us.
+    /// Turns the server's notices on; the inner error says why it does not let us.
     ///
     /// # Errors
-    /// In the inner result: for the log. In the outer one: the connection's.
-    pub async fn enable_notices(&mut self) -> Result<Result<(), String>, LinkError> {
-        let key = "notify-keyspace-events";
+    /// The connection's.
+    pub async fn enable_notices(&mut self) -> Result<Result<(), NoNotices>, LinkError> {
         let mut get = redis::cmd("CONFIG");
-        get.arg("GET").arg(key);
+        get.arg("GET").arg(NOTICES_KEY);
         let had = match self.one(Table::Resource, get).await {
             Ok(Value::Array(pair)) => pair.get(1).and_then(text).unwrap_or_default(),
             Ok(_) => String::new(),
             Err(LinkError::Refused(error)) => {
-                return Ok(Err(format!("CONFIG GET {key} is refused: {error}")));
+                return Ok(Err(NoNotices::NotShown(error)));
             }
             Err(other) => return Err(other),
         };
@@ -130,12 +141,10 @@ impl Link {
             return Ok(Ok(()));
         }
         let mut set = redis::cmd("CONFIG");
-        set.arg("SET").arg(key).arg(format!("{had}{NOTICES}"));
+        set.arg("SET").arg(NOTICES_KEY).arg(format!("{had}{NOTICES}"));
         match self.one(Table::Resource, set).await {
             Ok(_) => Ok(Ok(())),
-            Err(LinkError::Refused(error)) => {
-                Ok(Err(format!("it is {had:?} and CONFIG SET is refused: {error}")))
-            }
+            Err(LinkError::Refused(error)) => Ok(Err(NoNotices::NotSet { had, error })),
             Err(other) => Err(other),
         }
     }
