@@ -28,7 +28,7 @@
 //! handler.
 //!
 //! Architecture invariant: control overtakes data and is never lost. Queries go through the bounded
-//! intake of their model, which sheds when it is full; mailboxes carry control only. They hold
+//! intake of their model, which sheds when it is full; its mailboxes carry control only. They hold
 //! `serving.mailbox_max` messages, and a sender that finds one full waits, also from `stopped()`
 //! ([`control`](crate::supervision::control)).
 //!

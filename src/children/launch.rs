@@ -139,7 +139,7 @@ impl Launcher {
     }
 }
 
-/// The variables of the protocol page, section 6, and the lifeline.
+/// The variables by which a container knows its model and its server, and the lifeline.
 fn environment(
     id: &ModelId,
     input_type: InputType,

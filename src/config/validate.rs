@@ -14,7 +14,7 @@ use super::walk::Draft;
 use clipper_domain::{DEFAULT_POLICY, InputType};
 
 /// Frames of a batch beside its inputs: delimiter, version, type, id, request type, header length,
-/// header (protocol page, section 3).
+/// header (docs/container-protocol.md).
 const BATCH_HEADER_FRAMES: usize = 7;
 
 /// Adds what is wrong to `draft.faults`. Values that are faulty by themselves are left out of it.

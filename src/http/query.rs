@@ -1,5 +1,5 @@
-//! The query frontend: `POST /{app}/predict` and `POST /{app}/update` (protocol page, section 4),
-//! and the way to [`super::v2`].
+//! The query frontend: `POST /{app}/predict` and `POST /{app}/update`, and the way to
+//! [`super::v2`].
 
 use std::borrow::Cow;
 use std::sync::Arc;

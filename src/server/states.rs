@@ -13,7 +13,7 @@ use crate::store::policy_state::{self, PolicyStateStore, Put};
 use clipper_domain::AppName;
 use clipper_selection::state::SelectionState;
 
-/// Policy state: the default policy's is `{"y_hat":"<default output>"}` (protocol page, section 2).
+/// Policy state: the default policy's is `{"y_hat":"<default output>"}`, as in the original.
 pub(super) struct States {
     store: PolicyStateStore,
     /// What policies have learned.

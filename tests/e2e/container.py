@@ -1,4 +1,4 @@
-"""A model container for tests, written from the protocol page, on stock pyzmq.
+"""A model container for tests, written from docs/container-protocol.md, on stock pyzmq.
 
 It registers as it is told and answers every input with one text, unless a command says
 otherwise. Commands come as JSON lines on stdin:

@@ -23,7 +23,8 @@ pub fn words(words: impl IntoIterator<Item = u64>) -> Bytes {
     words.into_iter().flat_map(u64::to_le_bytes).collect()
 }
 
-/// The server's side of the protocol, written from the protocol page and not from the library.
+/// The server's side of the protocol, written from docs/container-protocol.md and not from the
+/// library.
 pub struct Server {
     pub socket: RouterSocket,
     pub address: String,

@@ -16,7 +16,7 @@ pub enum InvalidName {
     /// More than [`NAME_MAX_BYTES`] bytes.
     #[error("it is {0} bytes long; the limit is {NAME_MAX_BYTES}")]
     TooLong(usize),
-    /// `,` or `:`, the separators of the Redis keys (protocol page, section 2).
+    /// `,` or `:`, the separators of the Redis keys (docs/redis.md).
     #[error("Contains one of: ',', ':'")]
     KeySeparator,
     /// `/`, the separator of URLs; also `.` and `..`, which URL normalisation removes.

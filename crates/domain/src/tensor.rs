@@ -1,4 +1,4 @@
-//! Inputs in the byte layout of the model RPC (protocol page, section 3).
+//! Inputs in the byte layout of the model RPC (docs/container-protocol.md).
 
 use std::fmt;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ impl InputType {
     pub const ALL: [Self; 5] =
         [Self::Bytes, Self::Integers, Self::Floats, Self::Doubles, Self::Strings];
 
-    /// Reads any spelling that the original accepts, in any case (protocol page, section 2).
+    /// Reads any spelling that the original accepts, in any case.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         Some(match text.to_ascii_lowercase().as_str() {

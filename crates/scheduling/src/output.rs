@@ -9,8 +9,8 @@ use smol_str::SmolStr;
 pub struct Output(SmolStr);
 
 impl Output {
-    /// The text itself where it parses as JSON, else the text as a JSON string (protocol page,
-    /// section 4). `None` where it is not UTF-8.
+    /// The text itself where it parses as JSON, else the text as a JSON string. `None` where it is
+    /// not UTF-8.
     ///
     /// The bytes are copied, so that an output in the cache does not keep alive the receive buffer
     /// of the whole message it came in.

@@ -1,4 +1,4 @@
-//! The management frontend: `/admin/*` (protocol page, section 5).
+//! The management frontend: `/admin/*`.
 //!
 //! Every operation is a row of [`ENDPOINTS`]: a path, the schema its errors show, and a function.
 //! The schemas are the original's, which name what a body has to have; what it may have besides is

@@ -1,5 +1,4 @@
-//! Redis as the place where frontends meet (protocol page, section 2). Only this folder names the
-//! redis crate.
+//! Redis as the place where frontends meet (docs/redis.md). Only this folder names the redis crate.
 //!
 //! [`tables`] is the original's form of every entry, [`diff`] what a look at the tables means for
 //! the catalog, [`writes`] what an event means for the tables, [`transaction`] how several writes

@@ -1,4 +1,4 @@
-//! The entries of the tables in the original's form, byte for byte (protocol page, section 2).
+//! The entries of the tables in the original's form, byte for byte (docs/redis.md).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
