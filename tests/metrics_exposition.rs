@@ -7,7 +7,9 @@ use std::time::Duration;
 use actix_web::{App, HttpServer};
 use clipper::http::metrics::{configure_metrics, configure_query};
 use clipper::metrics::table::{CLIPPER_TABLE, TABLE};
-use clipper::metrics::{FeedbackEnd, FlatNames, Metrics, Outcome, RpcEnd, prometheus_text_body};
+use clipper::metrics::{
+    FeedbackEnd, FlatNames, Metrics, ModelWeights, Outcome, RpcEnd, prometheus_text_body,
+};
 use clipper_domain::{AppName, ModelId, ModelName, ModelVersion, ReplicaId};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -20,6 +22,15 @@ fn model(name: &str, version: &str) -> ModelId {
     ModelId::new(ModelName::parse(name).unwrap(), ModelVersion::parse(version).unwrap())
 }
 
+#[derive(Debug)]
+struct OneModel(ModelName);
+
+impl ModelWeights for OneModel {
+    fn weights(&self) -> Vec<(ModelName, f64)> {
+        vec![(self.0.clone(), 1.0)]
+    }
+}
+
 /// A server that has done a little of everything.
 fn busy() -> Arc<Metrics> {
     let metrics = Metrics::new();
@@ -29,8 +40,12 @@ fn busy() -> Arc<Metrics> {
     }
     digits.rejected();
     let net_model = ModelName::parse("net").unwrap();
-    digits.policy.asked(&net_model, true);
-    digits.policy.asked(&net_model, false);
+    let chosen = digits.policy.model(&net_model).unwrap();
+    chosen.asked(true);
+    chosen.asked(false);
+    chosen.compared(true);
+    digits.policy.answered(0.75);
+    digits.policy.set_weights(Some(Arc::new(OneModel(net_model.clone()))));
     digits.policy.judged(&net_model, 0.25);
     digits.policy.feedback(FeedbackEnd::Learned);
     let net = metrics.model(&model("net", "1"));

@@ -1,7 +1,7 @@
 """Five models of handwritten digits, each a function for a container: images in, digits out.
 
 They were trained on few images, so that they err differently often. While the file that
-CLIPPER_BREAK_FLAG names exists, `svm` is broken: it answers the digit after the right one.
+BREAK_FLAG names exists, `svm` is broken: it answers the digit after the right one.
 """
 
 import os
@@ -41,7 +41,7 @@ def train(name):
 
 
 def is_broken():
-    return os.path.exists(os.environ.get("CLIPPER_BREAK_FLAG", ""))
+    return os.path.exists(os.environ.get("BREAK_FLAG", ""))
 
 
 def predictor(name):

@@ -72,6 +72,11 @@ section! {
         /// ones; feedback about others is counted as late. 0: only what the cache has.
         feedback_window_max: usize = 20_000, Rule::int(0, 10_000_000, "answers");
 
+        /// An answer made of several models' outputs is made so long before its deadline,
+        /// microseconds, of those that have come, so that it arrives in time; at most a tenth of
+        /// the objective. If nothing has come it waits on. 0: at the deadline.
+        ensemble_margin_us: u64 = 2_000, Rule::int(0, 1_000_000, "microseconds");
+
         /// Messages waiting for one actor. Bounds control messages; queries have the limits
         /// above.
         mailbox_max: usize = 1_024, Rule::count("messages");

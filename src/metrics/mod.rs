@@ -19,7 +19,7 @@ mod watcher;
 pub use clipper_domain::Outcome;
 pub use clipper_json::{clipper_json_body, write_clipper_json};
 pub use handles::{AppMetrics, ModelCounts, ModelMetrics};
-pub use policy::{FeedbackEnd, PolicyMetrics};
+pub use policy::{ChoiceMetrics, FeedbackEnd, ModelWeights, PolicyMetrics};
 pub use prometheus_text::{FlatNames, prometheus_text_body, write_prometheus_text};
 pub use registry::{Metrics, keep_ticking};
 pub use rpc_end::RpcEnd;

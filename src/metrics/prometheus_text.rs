@@ -17,7 +17,7 @@ use super::clipper_json::{Leaf, Report};
 use super::handles::{AppMetrics, ModelMetrics, ReplicaMetrics};
 use super::histogram::{Snapshot, float};
 use super::http::HttpMetrics;
-use super::policy::{ChoiceMetrics, FeedbackEnd};
+use super::policy::{CONFIDENCE_UNIT, ChoiceMetrics, FeedbackEnd};
 use super::registry::Metrics;
 use super::rpc_end::RpcEnd;
 use super::table::{self, Kind, Row};
@@ -293,6 +293,16 @@ fn of_app(family: &mut Family, (name, app): &(AppName, Arc<AppMetrics>)) {
                 family.number(&[name, end.label()], float(count));
             }
         }
+    } else if row == &table::POLICY_WEIGHT {
+        for (model, weight) in app.policy.weights() {
+            family.number(&[name, model.as_str()], weight);
+        }
+    } else if row == &table::POLICY_CONFIDENCE {
+        let confidence = app.policy.confidence.snapshot();
+        // Only where a policy can tell.
+        if confidence.count > 0 {
+            family.histogram(&[name], &confidence, table::CONFIDENCE_BOUNDS, CONFIDENCE_UNIT);
+        }
     } else if let Some((_, read)) = POLICY_NUMBERS.iter().find(|(number, _)| *number == row) {
         for (model, metrics) in app.policy.models() {
             family.number(&[name, model.as_str()], read(&metrics));
@@ -307,6 +317,8 @@ const POLICY_NUMBERS: &[(&Row, ReadChoice)] = &[
     (&table::POLICY_ASKED, |model| float(model.asked.load(Relaxed))),
     (&table::POLICY_LEFT_OUT, |model| float(model.left_out.load(Relaxed))),
     (&table::POLICY_JUDGED, |model| float(model.judged.load(Relaxed))),
+    (&table::POLICY_COMPARED, |model| float(model.compared.load(Relaxed))),
+    (&table::POLICY_AGREED, |model| float(model.agreed.load(Relaxed))),
     (&table::POLICY_LOSS, |model| float(model.loss.load(Relaxed)) / MILLIONTHS),
 ];
 

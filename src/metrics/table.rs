@@ -51,6 +51,9 @@ pub const DURATION_BOUNDS_US: &[u64] = &[
 /// Bounds of the batch size histogram, queries.
 pub const BATCH_BOUNDS: &[u64] = &[1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000];
 
+/// Bounds of the confidence histogram, hundredths; shown as shares.
+pub const CONFIDENCE_BOUNDS: &[u64] = &[10, 20, 30, 40, 50, 60, 70, 80, 90, 100];
+
 const APP: &[&str] = &["app"];
 const MODEL: &[&str] = &["model", "version"];
 const REPLICA: &[&str] = &["model", "version", "replica"];
@@ -96,6 +99,17 @@ rows! {
     POLICY_LEFT_OUT = Counter "clipper_policy_left_out_total", "queries", &["app", "model"],
         "Of those, queries that were answered without the model: it gave no output in time.",
         "above 1 % of the model's for 5 min";
+    POLICY_WEIGHT = Gauge "clipper_policy_weight", "share", &["app", "model"],
+        "How much a model counts now: the share of queries it is asked, or of the vote it has.",
+        "-";
+    POLICY_COMPARED = Counter "clipper_policy_compared_total", "outputs", &["app", "model"],
+        "Outputs of a model where several models gave one and one of them was the answer.", "-";
+    POLICY_AGREED = Counter "clipper_policy_agreed_total", "outputs", &["app", "model"],
+        "Of those, outputs that were the same as the answer.",
+        "its ratio to the compared outputs far below that of the other models";
+    POLICY_CONFIDENCE = Histogram "clipper_policy_confidence", "ratio", APP,
+        "How sure the policy was of its answers, 0 to 1, also of those that were too doubtful.",
+        "the share up to 0.5 above twice its usual one for 10 min";
     POLICY_JUDGED = Counter "clipper_policy_judged_total", "outputs", &["app", "model"],
         "Outputs of a model that feedback has judged.", "-";
     POLICY_LOSS = Counter "clipper_policy_loss_total", "losses", &["app", "model"],

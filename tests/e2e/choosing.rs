@@ -29,7 +29,7 @@ fn config(policy: &str, outputs: &[&str]) -> String {
     text
 }
 
-fn server(policy: &str, outputs: &[&str]) -> Server {
+pub(super) fn server(policy: &str, outputs: &[&str]) -> Server {
     let server = Server::with_config(&config(policy, outputs));
     for n in 0..outputs.len() {
         eventually("every model is served", || server.replicas(&format!("m{n}")) > 0.0);
@@ -37,13 +37,13 @@ fn server(policy: &str, outputs: &[&str]) -> Server {
     server
 }
 
-fn predict(server: &Server, body: &Value) -> Value {
+pub(super) fn predict(server: &Server, body: &Value) -> Value {
     let answer = call(server.query, "POST", "/a/predict", body.to_string().as_bytes()).unwrap();
     assert_eq!(answer.status, 200, "{}", answer.text());
     serde_json::from_slice(&answer.body).unwrap()
 }
 
-fn update(server: &Server, body: &Value) -> (u16, String) {
+pub(super) fn update(server: &Server, body: &Value) -> (u16, String) {
     let answer = call(server.query, "POST", "/a/update", body.to_string().as_bytes()).unwrap();
     (answer.status, answer.text())
 }

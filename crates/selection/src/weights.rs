@@ -5,7 +5,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
 use super::parameters::{NameOrWeights, ParameterError, ParameterReader};
-use super::state::Standing;
+use super::state::{ArmSums, Standing};
 
 /// The randomness of a query.
 #[must_use]
@@ -61,13 +61,27 @@ pub fn learned(standing: &Standing, rate: Option<f64>) -> Vec<f64> {
     exponential(standing.arms.iter().map(|arm| arm.mean().unwrap_or(0.0) * rounds), rate)
 }
 
+/// Weights by how likely each model is to be right, `log((1 - p) / p)` of its rate of errors `p`.
+/// The best that a vote of models can do which err by chance, each by itself (Nitzan and Paroush,
+/// "Optimal decision rules in uncertain dichotomous choice situations", 1982). None for a model
+/// that is wrong half of the time, or that nothing is known of; equal ones if that is all of them.
+#[must_use]
+pub fn log_odds(standing: &Standing) -> Vec<f64> {
+    let weight = |arm: &ArmSums| {
+        // As if each had been right once and wrong once before.
+        let (wrong, all) = (arm.loss().max(0.0) + 1.0, arm.judged as f64 + 2.0);
+        (((all - wrong) / wrong).max(1.0)).ln()
+    };
+    normalised(standing.arms.iter().map(weight).collect())
+}
+
 /// Where the weights of an ensemble's members come from.
 #[derive(Debug, Clone, PartialEq)]
 pub enum WeightSource {
     Equal,
     /// By name; a model that is not named has none.
     Given(Vec<(ModelName, f64)>),
-    /// From feedback, as `exp4`.
+    /// From feedback, as [`log_odds`].
     Learned,
 }
 
@@ -88,7 +102,7 @@ impl WeightSource {
         match self {
             Self::Equal => normalised(vec![1.0; models.len()]),
             Self::Given(given) => normalised(by_name(given, models)),
-            Self::Learned => learned(standing, None),
+            Self::Learned => log_odds(standing),
         }
     }
 }
@@ -115,6 +129,20 @@ mod tests {
         assert!(counts[0].abs_diff(2_000) < 200 && counts[1] == 0, "{counts:?}");
         assert_eq!(draw(&mut rng(1), &[]), None);
         assert_eq!(draw(&mut rng(1), &[0.0, 0.0]), Some(1));
+    }
+
+    #[test]
+    fn who_is_wrong_half_of_the_time_has_no_vote() {
+        let arm = |judged, wrong: i64| ArmSums {
+            judged,
+            loss_millionths: wrong * 1_000_000,
+            estimate_millionths: 0,
+        };
+        let of = |arms: Vec<ArmSums>| log_odds(&Standing { rounds: 0, arms });
+        let weights = of(vec![arm(98, 9), arm(98, 24), arm(98, 49), arm(98, 98), arm(0, 0)]);
+        assert!((weights[0] / weights[1] - 2.0).abs() < 1e-9, "log 9 is twice log 3: {weights:?}");
+        assert!(weights[2..].iter().all(|weight| *weight == 0.0), "{weights:?}");
+        assert_eq!(of(vec![arm(0, 0), arm(98, 98)]), [0.5, 0.5]);
     }
 
     #[test]

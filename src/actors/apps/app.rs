@@ -2,6 +2,7 @@
 //! under way, and feedback.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::prelude::*;
 use smallvec::SmallVec;
@@ -77,7 +78,8 @@ impl App {
         let first_query_id = self.plane.query_ids(queries);
         let objective = self.facts.spec.latency_slo.as_duration();
         let objective = predict.within.map_or(objective, |within| within.min(objective));
-        let request = RequestTimes { arrived: predict.arrived, objective, first_query_id };
+        let margin = Duration::from_micros(self.plane.serving.ensemble_margin_us);
+        let request = RequestTimes { arrived: predict.arrived, objective, margin, first_query_id };
         let progress = match (chooser, model) {
             (Some(chooser), _) if !self.linked.is_empty() => {
                 self.choose(chooser, body, request, ctx)
@@ -99,7 +101,7 @@ impl App {
         self.chooser = None;
         let spec = &self.facts.spec;
         if spec.has_default_policy() {
-            return;
+            return self.facts.metrics.policy.set_weights(None);
         }
         let learned = self.plane.learned.of(&spec.name);
         let (links, metrics) = (self.linked.clone(), Arc::clone(&self.facts.metrics));
@@ -197,7 +199,7 @@ impl App {
         &self,
         model: &Arc<ModelHandle>,
         PredictBody { inputs, digests, .. }: PredictBody,
-        RequestTimes { arrived, objective, first_query_id }: RequestTimes,
+        RequestTimes { arrived, objective, first_query_id, .. }: RequestTimes,
     ) -> ModelProgress {
         let cache = &self.plane.cache;
         let is_cached = self.facts.spec.cache && model.spec.cache;

@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 
 use crate::actors::plane::directory::{ModelEntry, ModelHandle};
 use crate::actors::plane::learned_states::{AppLearned, EVERYBODY};
-use crate::metrics::AppMetrics;
+use crate::metrics::{AppMetrics, ChoiceMetrics, ModelWeights};
 use clipper_domain::{Input, ModelName, PolicySpec};
 use clipper_scheduling::cache::PredictionCache;
 use clipper_selection::bound::BoundPolicy;
@@ -37,6 +37,8 @@ pub(super) struct BoundModels {
     pub(super) policy: BoundPolicy,
     /// By the policy's number of a model.
     entries: Vec<Arc<ModelEntry>>,
+    /// In the same order; none where there are too many.
+    counters: Vec<Option<Arc<ChoiceMetrics>>>,
     /// How they stand in everybody's state, which was this.
     standing: Mutex<(Arc<SelectionState>, Arc<Standing>)>,
 }
@@ -51,7 +53,7 @@ impl BoundModels {
         spec: &PolicySpec,
         all: &[Arc<ModelEntry>],
         present: u64,
-        learned: &AppLearned,
+        (learned, metrics): (&AppLearned, &AppMetrics),
     ) -> Result<Self, ParameterError> {
         let is_present = |n: usize| present >> n & 1 == 1;
         let entries = all.iter().enumerate().filter(|(n, _)| is_present(*n));
@@ -60,7 +62,26 @@ impl BoundModels {
         let policy = BoundPolicy::bind(spec, &models)?;
         let state = learned.of_user(EVERYBODY);
         let standing = Mutex::new((Arc::clone(&state), Arc::new(policy.standing(&state))));
-        Ok(Self { present, policy, entries, standing })
+        let counters = models.iter().map(|model| metrics.policy.model(model)).collect();
+        Ok(Self { present, policy, entries, counters, standing })
+    }
+
+    /// Counts what became of the models that were asked one query.
+    fn count(&self, answer: &GivenAnswer) {
+        let values = || answer.members.iter().map(Member::value);
+        let taken = match answer.answer {
+            AnswerOf::Member(taken) if values().flatten().count() > 1 => {
+                answer.members.get(taken).and_then(Member::value)
+            }
+            _ => None,
+        };
+        for (pick, value) in answer.picks.iter().zip(values()) {
+            let Some(Some(counters)) = self.counters.get(pick.arm) else { continue };
+            counters.asked(value.is_some());
+            if let Some((taken, value)) = taken.zip(value) {
+                counters.compared(taken == value);
+            }
+        }
     }
 
     fn standing(&self, state: Arc<SelectionState>, uid: i64) -> Arc<Standing> {
@@ -96,7 +117,11 @@ impl Chooser {
         metrics: Arc<AppMetrics>,
     ) -> Result<Self, ParameterError> {
         let all = all_of(entries.len());
-        let latest = Arc::new(BoundModels::bind(&spec, &entries, all, &learned)?);
+        let latest = Arc::new(BoundModels::bind(&spec, &entries, all, (&learned, &metrics))?);
+        let models: Vec<ModelName> = entries.iter().map(|entry| entry.name().clone()).collect();
+        let policy = BoundPolicy::bind(&spec, &models)?;
+        let weights = WeightsNow { policy, learned: Arc::clone(&learned) };
+        metrics.policy.set_weights(Some(Arc::new(weights)));
         Ok(Self { spec, entries, learned, metrics, latest: Mutex::new(latest) })
     }
 
@@ -121,7 +146,8 @@ impl Chooser {
         if latest.present == present {
             return latest;
         }
-        match BoundModels::bind(&self.spec, &self.entries, present, &self.learned) {
+        let about = (&*self.learned, &*self.metrics);
+        match BoundModels::bind(&self.spec, &self.entries, present, about) {
             Ok(bound) => {
                 let bound = Arc::new(bound);
                 *self.latest.lock() = Arc::clone(&bound);
@@ -142,11 +168,15 @@ impl Chooser {
     }
 
     /// Counts an answer, and keeps it for feedback that comes later.
-    pub(super) fn answered(&self, query_id: u64, answer: GivenAnswer) {
-        for (pick, member) in answer.picks.iter().zip(&answer.members) {
-            if let Some(model) = answer.models.get(pick.arm) {
-                self.metrics.policy.asked(model, member.value().is_some());
-            }
+    pub(super) fn answered(
+        &self,
+        models: &BoundModels,
+        query_id: u64,
+        (answer, confidence): (GivenAnswer, Option<f64>),
+    ) {
+        models.count(&answer);
+        if let Some(confidence) = confidence {
+            self.metrics.policy.answered(confidence);
         }
         if answer.members.iter().any(|member| member.value().is_some()) {
             self.learned.window.lock().add(query_id, answer);
@@ -211,6 +241,19 @@ impl Chooser {
             OutputKind::Number => "a number",
             OutputKind::Label | OutputKind::Vector => "a number, a string, true or false",
         }
+    }
+}
+
+/// For whoever looks at the metrics: the weights of all linked models in everybody's state.
+#[derive(Debug)]
+struct WeightsNow {
+    policy: BoundPolicy,
+    learned: Arc<AppLearned>,
+}
+
+impl ModelWeights for WeightsNow {
+    fn weights(&self) -> Vec<(ModelName, f64)> {
+        self.policy.weights(&self.learned.of_user(EVERYBODY))
     }
 }
 

@@ -40,8 +40,16 @@ pub struct RequestTimes {
     pub arrived: Instant,
     /// Its answers are due so long after that.
     pub objective: Duration,
+    /// An answer of several models is made so long before that (`serving.ensemble_margin_us`).
+    pub margin: Duration,
     /// Id of its first query.
     pub first_query_id: u64,
+}
+
+impl RequestTimes {
+    pub(super) fn deadline(&self) -> Instant {
+        self.arrived + self.objective
+    }
 }
 
 /// A query of the request, and which of its picks is meant.
@@ -165,10 +173,9 @@ impl Ensemble {
     /// What the models answered takes too much room.
     pub(super) async fn answers(mut self) -> Result<SureAnswers, Excess> {
         loop {
-            let deadline = self.request.arrived + self.request.objective;
-            let in_time = tokio::time::timeout_at(deadline, self.arrived()).await.is_ok();
+            let in_time = self.arrived_in_time().await;
             self.collect()?;
-            let left = deadline.saturating_duration_since(clock::now());
+            let left = self.request.deadline().saturating_duration_since(clock::now());
             self.combine(if in_time { left } else { Duration::ZERO });
             let unasked = self.unasked();
             if unasked.is_empty() {
@@ -183,6 +190,35 @@ impl Ensemble {
                 self.asked.push(AskedModel { places, progress });
             }
         }
+    }
+
+    /// Waits for every model that was asked, until the deadline. Where somebody has answered each
+    /// query, a bit less: the answer has to be on its way by then. Whether all have answered.
+    async fn arrived_in_time(&self) -> bool {
+        let deadline = self.request.deadline();
+        let may_leave_out = self.queries.iter().any(|query| query.picks.len() > 1);
+        if may_leave_out {
+            let early = deadline - self.request.margin.min(self.request.objective / 10);
+            if tokio::time::timeout_at(early, self.arrived()).await.is_ok() {
+                return true;
+            }
+            if self.is_answered() {
+                return false;
+            }
+        }
+        tokio::time::timeout_at(deadline, self.arrived()).await.is_ok()
+    }
+
+    /// Whether each query has an output of one model at least.
+    fn is_answered(&self) -> bool {
+        let has_output = |query: &ChosenQuery| query.members.iter().any(|m| m.value().is_some());
+        let mut answered: Vec<bool> = self.queries.iter().map(has_output).collect();
+        for asked in &self.asked {
+            for (index, (query, _)) in asked.places.iter().enumerate() {
+                answered[*query] |= asked.progress.has_output(index);
+            }
+        }
+        answered.into_iter().all(|it| it)
     }
 
     /// Until every model that was asked has answered.
@@ -248,7 +284,7 @@ impl Ensemble {
                 members: query.members,
                 answer: whose,
             };
-            chooser.answered(query_id, given);
+            chooser.answered(&models, query_id, (given, confidence));
             (answer, confidence)
         });
         let (answers, confidences) = sure.unzip();

@@ -19,6 +19,14 @@ pub enum ModelProgress {
 }
 
 impl ModelProgress {
+    /// Whether there is an output for this query by now.
+    pub(super) fn has_output(&self, index: usize) -> bool {
+        match self {
+            Self::Ready(answers) => matches!(answers.get(index), Some(Answer::Output(_))),
+            Self::Waiting { ticket, .. } => ticket.has_output(index),
+        }
+    }
+
     /// No model answers these queries, for one reason.
     pub(super) fn defaults(queries: usize, reason: DefaultReason) -> Self {
         Self::Ready(smallvec::smallvec![Answer::Default(reason); queries])

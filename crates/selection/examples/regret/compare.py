@@ -1,8 +1,15 @@
-"""The rounds of `regret`, played by mabwiser: compare.py ROUNDS SEED."""
+"""The rounds of `regret`, played by other libraries: compare.py ROUNDS SEED...
 
+Prints a line of JSON for each policy, kind of losses and seed.
+"""
+
+import contextlib
+import io
+import json
 import sys
 
 import numpy as np
+import scipy.special
 from mabwiser.mab import MAB, LearningPolicy
 
 ARMS, GAP = 10, 0.1
@@ -38,31 +45,71 @@ def losses(game, rounds, seed):
     return (uniform < mean).astype(np.float64)
 
 
-def regret(policy, table, seed):
-    mab = MAB(arms=list(range(ARMS)), learning_policy=policy, seed=seed)
-    # It has to know every model before it can choose: each is asked once, as in its examples.
-    first = table[:ARMS]
-    mab.fit(list(range(ARMS)), [1.0 - first[arm, arm] for arm in range(ARMS)])
-    own = sum(first[arm, arm] for arm in range(ARMS))
-    for row in table[ARMS:]:
-        arm = mab.predict()
-        own += row[arm]
-        mab.partial_fit([arm], [1.0 - row[arm]])
-    return own - table.sum(axis=0).min()
+class Mabwiser:
+    """One of mabwiser's policies."""
+
+    def __init__(self, policy, seed, first):
+        self.mab = MAB(arms=list(range(ARMS)), learning_policy=policy, seed=seed)
+        # It has to know every model before it can choose: each is asked once, as in its examples.
+        self.asked_first = list(range(ARMS))
+        self.mab.fit(self.asked_first, [1.0 - first[arm, arm] for arm in range(ARMS)])
+
+    def choose(self):
+        return self.mab.predict()
+
+    def learn(self, arm, loss):
+        self.mab.partial_fit([arm], [1.0 - loss])
 
 
-def main():
-    rounds, seed = int(sys.argv[1]), int(sys.argv[2])
-    policies = {
+class Smpy:
+    """SMPyBandits' Exp3, with its own defaults."""
+
+    asked_first = ()
+
+    def __init__(self, seed):
+        np.random.seed(seed)
+        # It is from 2019: SciPy has since renamed this function, which Exp3 does not use.
+        scipy.special.btdtri = scipy.special.betaincinv
+        with contextlib.redirect_stdout(io.StringIO()):
+            from SMPyBandits.Policies import Exp3
+        self.policy = Exp3(ARMS)
+        self.policy.startGame()
+
+    def choose(self):
+        return int(self.policy.choice())
+
+    def learn(self, arm, loss):
+        self.policy.getReward(arm, 1.0 - loss)
+
+
+def players(seed, first):
+    mabwiser = {
         "epsilon_greedy": LearningPolicy.EpsilonGreedy(epsilon=0.1),
         "ucb1": LearningPolicy.UCB1(alpha=1.0),
         "thompson": LearningPolicy.ThompsonSampling(),
     }
-    print(f"mabwiser, {rounds} rounds, {ARMS} models, gap {GAP}, seed {seed}")
-    for game in ("stochastic", "adversarial"):
-        table = losses(game, rounds, seed)
-        for name, policy in policies.items():
-            print(f"{name:<16}{game:<14}{regret(policy, table, seed):>12.0f}", flush=True)
+    yield "exp3", "SMPyBandits", lambda: Smpy(seed)
+    for name, policy in mabwiser.items():
+        yield name, "mabwiser", lambda policy=policy: Mabwiser(policy, seed, first)
+
+
+def regret(player, table):
+    own = sum(table[arm, arm] for arm in player.asked_first)
+    for row in table[len(player.asked_first) :]:
+        arm = player.choose()
+        own += row[arm]
+        player.learn(arm, row[arm])
+    return own - table.sum(axis=0).min()
+
+
+def main():
+    rounds, seeds = int(sys.argv[1]), [int(seed) for seed in sys.argv[2:]]
+    for seed in seeds:
+        for game in ("stochastic", "adversarial"):
+            table = losses(game, rounds, seed)
+            for policy, by, player in players(seed, table[:ARMS]):
+                line = {"policy": policy, "losses": game, "by": by, "seed": seed}
+                print(json.dumps({**line, "regret": regret(player(), table)}), flush=True)
 
 
 if __name__ == "__main__":

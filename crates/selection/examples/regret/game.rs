@@ -18,6 +18,13 @@ pub enum Game {
 impl Game {
     pub const ALL: [Self; 2] = [Self::Stochastic, Self::Adversarial];
 
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Stochastic => "stochastic",
+            Self::Adversarial => "adversarial",
+        }
+    }
+
     /// The probability that a model errs in a round.
     pub fn mean(self, round: u64, arm: usize) -> f64 {
         // Not the first: nobody may win by always taking that.

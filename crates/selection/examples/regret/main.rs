@@ -5,52 +5,52 @@
 //! cargo run --release -p clipper_selection --example regret -- --rounds 1000000
 //! ```
 //!
-//! With `--python PYTHON`, an interpreter that has `mabwiser` and `numpy`, the same rounds are
-//! played by that library too. It is slow: `--python-rounds N` plays only the first ones.
+//! With `--python PYTHON`, an interpreter that has what `requirements.txt` names, the same rounds
+//! are played by other libraries too, which takes twelve minutes for a million rounds of one seed;
+//! `--others FILE` reads what `compare.py` has printed before.
 
 mod game;
+mod others;
 mod play;
+mod table;
 
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
-use crate::play::report;
+use crate::others::Others;
+use crate::table::Table;
 
-const USAGE: &str = "usage: regret [--rounds N] [--seed N] [--python PYTHON] [--python-rounds N]";
-const COMPARE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/regret/compare.py");
+const USAGE: &str = "usage: regret [--rounds N] [--seeds N] [--python PYTHON | --others FILE]";
 
 fn main() -> ExitCode {
-    let (mut rounds, mut seed, mut python, mut python_rounds) = (1_000_000, 1, None, None);
+    let (mut rounds, mut seeds) = (1_000_000, 1);
+    let (mut python, mut file) = (None, None);
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         let value = args.next().unwrap_or_default();
-        let number = value.parse();
-        match (arg.as_str(), number) {
+        match (arg.as_str(), value.parse()) {
             ("--rounds", Ok(number)) => rounds = number,
-            ("--seed", Ok(number)) => seed = number,
-            ("--python-rounds", Ok(number)) => python_rounds = Some(number),
+            ("--seeds", Ok(number @ 1..)) => seeds = number,
             ("--python", _) => python = Some(value),
+            ("--others", _) => file = Some(value),
             _ => {
                 eprintln!("{USAGE}");
                 return ExitCode::FAILURE;
             }
         }
     }
-    let mut is_within = true;
-    print!("{}", report(rounds, seed, &mut is_within));
-    if let Some(python) = python {
-        let rounds = python_rounds.unwrap_or(rounds);
-        if python_rounds.is_some() {
-            let mut ignored = true;
-            print!("\nthe first {rounds} rounds:\n{}", report(rounds, seed, &mut ignored));
+    let others = match (python, file) {
+        (Some(python), _) => Others::play(&python, rounds, seeds),
+        (None, Some(file)) => Others::read(&file),
+        (None, None) => Ok(Others::default()),
+    };
+    let others = match others {
+        Ok(others) => others,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::FAILURE;
         }
-        let arguments = [COMPARE, &rounds.to_string(), &seed.to_string()];
-        match Command::new(python).args(arguments).status() {
-            Ok(status) if status.success() => {}
-            other => {
-                eprintln!("{COMPARE}: {other:?}");
-                return ExitCode::FAILURE;
-            }
-        }
-    }
-    if is_within { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    };
+    let table = Table::of(rounds, seeds, |policy, game| others.of(policy, game));
+    println!("{table}");
+    if table.is_within() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "nothing here comes from outside")]
 
-use std::fmt::Write as _;
-
 use clipper_domain::{ModelName, PolicyParameters, PolicySpec};
 use clipper_selection::bound::BoundPolicy;
 use clipper_selection::given::{AnswerOf, GivenAnswer};
@@ -15,7 +13,7 @@ use clipper_selection::weights::learned;
 
 use crate::game::{ARMS, GAP, Game, mixed};
 
-const LEARNERS: [&str; 5] = ["exp3", "exp4", "epsilon_greedy", "ucb1", "thompson"];
+pub const LEARNERS: [&str; 5] = ["exp3", "exp4", "epsilon_greedy", "ucb1", "thompson"];
 
 fn policy(name: &str) -> BoundPolicy {
     let mut parameters = PolicyParameters::new();
@@ -86,21 +84,4 @@ pub fn bound(name: &str, game: Game, rounds: u64) -> Option<f64> {
         }
         _ => None,
     }
-}
-
-/// A table of all policies on all games; clears `is_within` where one is over its bound.
-pub fn report(rounds: u64, seed: u64, is_within: &mut bool) -> String {
-    let mut text = format!("{rounds} rounds, {ARMS} models, gap {GAP}, seed {seed}\n");
-    let _ = writeln!(text, "{:<16}{:<14}{:>12}{:>12}", "policy", "losses", "regret", "bound");
-    for game in Game::ALL {
-        for name in LEARNERS {
-            let regret = regret(name, game, rounds, seed);
-            let bound = bound(name, game, rounds);
-            *is_within &= bound.is_none_or(|bound| regret <= bound);
-            let bound = bound.map_or("none".to_owned(), |bound| format!("{bound:.0}"));
-            let losses = format!("{game:?}").to_lowercase();
-            let _ = writeln!(text, "{name:<16}{losses:<14}{regret:>12.0}{bound:>12}");
-        }
-    }
-    text
 }

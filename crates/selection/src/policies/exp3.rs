@@ -46,6 +46,12 @@ fn build(
 
 impl SelectionPolicy for Exp3 {
     fn select(&self, standing: &Standing, query: &SelectionQuery) -> Vec<Pick> {
+        let weights = self.weights(standing);
+        let arm = draw(&mut rng(query.seed), &weights);
+        arm.map(|arm| Pick { arm, probability: weights[arm] }).into_iter().collect()
+    }
+
+    fn weights(&self, standing: &Standing) -> Vec<f64> {
         let models = standing.arms.len() as f64;
         let rounds = standing.rounds.max(1) as f64;
         let rate = self.rate.unwrap_or_else(|| (models.max(2.0).ln() / (models * rounds)).sqrt());
@@ -53,8 +59,7 @@ impl SelectionPolicy for Exp3 {
         for weight in &mut weights {
             *weight = (1.0 - self.explore) * *weight + self.explore / models;
         }
-        let arm = draw(&mut rng(query.seed), &weights);
-        arm.map(|arm| Pick { arm, probability: weights[arm] }).into_iter().collect()
+        weights
     }
 
     fn needs_probability(&self) -> bool {

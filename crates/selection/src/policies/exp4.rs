@@ -17,7 +17,8 @@ use crate::weights::learned;
 pub(crate) const KIND: PolicyKind = PolicyKind {
     name: "exp4",
     summary: "Asks all models and weighs their answers by how little each was wrong: labels by \
-              vote, numbers and vectors by the mean. The most accurate, at the cost of all models.",
+              vote, numbers and vectors by the mean. Never much worse than the best model, \
+              whatever happens to the models; at the cost of all of them.",
     parameters: &[(
         "learning_rate",
         "how strongly a loss counts, above 0 to 10; default: sqrt(8 ln K / t) after t observations \
@@ -49,8 +50,12 @@ impl SelectionPolicy for Exp4 {
         if answered.may_wait() {
             return Combination::Wait;
         }
-        let (votes, all) = votes(answered, &learned(standing, self.rate));
+        let (votes, all) = votes(answered, &self.weights(standing));
         by_kind(self.output, &votes, all)
+    }
+
+    fn weights(&self, standing: &Standing) -> Vec<f64> {
+        learned(standing, self.rate)
     }
 
     fn asks_all(&self) -> bool {

@@ -12,8 +12,8 @@ use crate::weights::WeightSource;
 /// The parameter that all of them have, for their tables.
 pub(crate) const WEIGHTS: (&str, &str) = (
     "weights",
-    "`equal`, `learned` (from feedback, as `exp4`) or an object of models and weights; default \
-     `equal`",
+    "`equal`, `learned` (from feedback: the log-odds of being right, none for a model that is \
+     wrong half of the time) or an object of models and weights; default `equal`",
 );
 
 /// One answer from the votes that are in and the weight of all that were asked.
@@ -56,8 +56,12 @@ impl SelectionPolicy for Voting {
         if answered.may_wait() {
             return Combination::Wait;
         }
-        let (votes, all) = votes(answered, &self.weights.of(&self.models, standing));
+        let (votes, all) = votes(answered, &SelectionPolicy::weights(self, standing));
         (self.combine)(&votes, all)
+    }
+
+    fn weights(&self, standing: &Standing) -> Vec<f64> {
+        self.weights.of(&self.models, standing)
     }
 
     fn asks_all(&self) -> bool {

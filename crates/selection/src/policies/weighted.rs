@@ -62,4 +62,10 @@ impl SelectionPolicy for Weighted {
         let pick = arm.map(|arm| Pick { arm, probability: self.probabilities[arm] });
         pick.into_iter().collect()
     }
+
+    fn weights(&self, standing: &Standing) -> Vec<f64> {
+        let mut weights = self.probabilities.clone();
+        weights.resize(standing.arms.len(), 0.0);
+        weights
+    }
 }

@@ -72,6 +72,7 @@ pub fn lines(view: &View, sort: Sort, reversed: bool) -> Vec<Line> {
         lines.push(Line::new(LineLevel::Bad, format!("no definitions: {}", printable(error))));
     }
     lines.extend(applications(&view.applications, sort, reversed));
+    lines.extend(choices(&view.applications, sort, reversed));
     lines.extend(models(&view.models, sort, reversed));
     lines.extend(replicas(&view.replicas, sort, reversed));
     lines
@@ -148,6 +149,36 @@ fn reasons(row: &ApplicationRow) -> String {
     let texts = reasons.into_iter().map(|(why, rate)| format!("{why} {}/s", number(Some(*rate))));
     let texts: Vec<String> = texts.collect();
     if texts.is_empty() { "-".to_owned() } else { printable(&texts.join(", ")) }
+}
+
+/// The models of applications with a policy; no table where there is none.
+fn choices(rows: &[ApplicationRow], sort: Sort, reversed: bool) -> Vec<Line> {
+    let mut cells = Vec::new();
+    for app in rows {
+        let rows = sorted(&app.choices, reversed, |row| match sort {
+            Sort::Name | Sort::Latency => None,
+            Sort::Rate => row.asked_per_second,
+            Sort::Trouble => row.loss.or(row.left_out_share),
+        });
+        for row in rows {
+            let policy = app.policy.as_deref().unwrap_or("-");
+            let cell = vec![
+                printable(&app.name),
+                printable(policy),
+                printable(&row.model),
+                percent(row.weight),
+                number(row.asked_per_second),
+                percent(row.left_out_share),
+                number(row.loss),
+                percent(row.agreement),
+            ];
+            let is_missed = row.left_out_share.is_some_and(|share| share > DEFAULTS_BAD);
+            cells.push((cell, if is_missed { LineLevel::Bad } else { LineLevel::Good }));
+        }
+    }
+    let heads =
+        ["CHOOSES", "BY", "MODEL", "WEIGHT", "ASKED/S", "LEFT OUT", "LOSS", "IS THE ANSWER"];
+    if cells.is_empty() { Vec::new() } else { table(&heads, &[0, 1, 2], cells) }
 }
 
 fn models(rows: &[ModelRow], sort: Sort, reversed: bool) -> Vec<Line> {
@@ -285,7 +316,7 @@ fn duration(seconds: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::top::view::ServerRow;
+    use crate::top::view::{ChoiceRow, ServerRow};
 
     fn app(name: &str, rate: f64, p99_ms: f64, share: f64) -> ApplicationRow {
         ApplicationRow {
@@ -298,6 +329,8 @@ mod tests {
             default_share: Some(share),
             defaults_per_second: [("late".to_owned(), 1.5), ("shed".to_owned(), 3.0)].into(),
             rejected_per_second: None,
+            policy: None,
+            choices: vec![],
         }
     }
 
@@ -324,6 +357,25 @@ mod tests {
         let expected = "longer       net         2000    1.25      21      20      50 %  \
                         shed 3/s, late 1.5/s           -";
         assert_eq!(lines[4], expected, "{text}");
+    }
+
+    #[test]
+    fn the_models_of_a_policy_have_a_table() {
+        let mut view = view();
+        let choice = |model: &str, weight, left_out| ChoiceRow {
+            model: model.to_owned(),
+            weight: Some(weight),
+            left_out_share: Some(left_out),
+            ..ChoiceRow::default()
+        };
+        view.applications[0].policy = Some("exp3".to_owned());
+        view.applications[0].choices = vec![choice("m", 0.25, 0.0), choice("net", 0.75, 0.5)];
+        let lines = lines(&view, Sort::Name, false);
+        let start = lines.iter().position(|line| line.text.starts_with("CHOOSES")).unwrap();
+        let rows: Vec<&str> = lines[start + 1..=start + 2].iter().map(|l| &*l.text).collect();
+        assert_eq!(rows[0], "a        exp3  m        25 %        -       0 %     -              -");
+        assert!(rows[1].starts_with("a        exp3  net      75 %"), "{rows:?}");
+        assert_eq!(lines[start + 2].level, LineLevel::Bad);
     }
 
     #[test]

@@ -64,6 +64,26 @@ pub struct ApplicationRow {
     pub defaults_per_second: BTreeMap<String, f64>,
     /// Refused requests a second.
     pub rejected_per_second: Option<f64>,
+    /// What chooses among its models; `None`: it has the default policy.
+    pub policy: Option<String>,
+    /// Its models under that policy, by name.
+    pub choices: Vec<ChoiceRow>,
+}
+
+/// A model under an application's policy.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct ChoiceRow {
+    pub model: String,
+    /// The share of queries that it is asked, or of the vote it has.
+    pub weight: Option<f64>,
+    /// Queries that it was asked a second.
+    pub asked_per_second: Option<f64>,
+    /// Share of those that were answered without it.
+    pub left_out_share: Option<f64>,
+    /// Mean loss of its outputs that feedback has judged, 0 to 1.
+    pub loss: Option<f64>,
+    /// Share of its outputs that were the answer, where several models gave one.
+    pub agreement: Option<f64>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -207,7 +227,31 @@ impl Span<'_> {
                 .map(|(outcome, rate)| (outcome.to_owned(), rate))
                 .collect(),
             rejected_per_second: rejected,
+            policy: defined.and_then(|app| app.policy.clone()),
+            choices: self.choices(name),
         }
+    }
+
+    fn choices(&self, app: &str) -> Vec<ChoiceRow> {
+        const ASKED: &str = "clipper_policy_asked_total";
+        const WEIGHT: &str = "clipper_policy_weight";
+        let both = self.now.of(WEIGHT).chain(self.now.of(ASKED));
+        let of_app = both.filter(|(labels, _)| label(labels, "app") == Some(app));
+        let models: BTreeSet<&str> =
+            of_app.filter_map(|(labels, _)| label(labels, "model")).collect();
+        let row = |model: &str| {
+            let labels = [("app", app), ("model", model)];
+            let ratio = |of, to| self.ratio(of, to, &labels);
+            ChoiceRow {
+                model: model.to_owned(),
+                weight: self.now.value(WEIGHT, &labels),
+                asked_per_second: self.rate(ASKED, &labels),
+                left_out_share: ratio("clipper_policy_left_out_total", ASKED),
+                loss: ratio("clipper_policy_loss_total", "clipper_policy_judged_total"),
+                agreement: ratio("clipper_policy_agreed_total", "clipper_policy_compared_total"),
+            }
+        };
+        models.into_iter().map(row).collect()
     }
 
     /// Answers of an application a second, by outcome; none after one look.

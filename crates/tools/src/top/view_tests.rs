@@ -67,6 +67,10 @@ clipper_cache_lookups_total{model="net",version="1",result="miss"} 60
 clipper_replica_batches_total{model="net",version="1",replica="3"} 6
 clipper_replica_predictions_total{model="net",version="1",replica="3"} 60
 clipper_replica_busy_seconds_total{model="net",version="1",replica="3"} 1
+clipper_policy_asked_total{app="digits",model="net"} 10
+clipper_policy_left_out_total{app="digits",model="net"} 1
+clipper_policy_judged_total{app="digits",model="net"} 4
+clipper_policy_loss_total{app="digits",model="net"} 4
 "#;
 const NOW: &str = r#"
 process_start_time_seconds 1700000000
@@ -90,6 +94,14 @@ clipper_cache_lookups_total{model="net",version="1",result="miss"} 360
 clipper_replica_batches_total{model="net",version="1",replica="3"} 16
 clipper_replica_predictions_total{model="net",version="1",replica="3"} 360
 clipper_replica_busy_seconds_total{model="net",version="1",replica="3"} 2.5
+clipper_policy_weight{app="digits",model="net"} 0.75
+clipper_policy_weight{app="other",model="net"} 0.5
+clipper_policy_asked_total{app="digits",model="net"} 30
+clipper_policy_left_out_total{app="digits",model="net"} 2
+clipper_policy_compared_total{app="digits",model="net"} 8
+clipper_policy_agreed_total{app="digits",model="net"} 6
+clipper_policy_judged_total{app="digits",model="net"} 12
+clipper_policy_loss_total{app="digits",model="net"} 6
 "#;
 
 fn near(found: Option<f64>, expected: f64) {
@@ -123,6 +135,13 @@ fn two_looks_make_rates_percentiles_and_shares() {
     // Of 400 answers 200 took up to 10 ms, the others up to 100 ms.
     near(app.p50_ms, 10.0);
     near(app.p99_ms, 10.0 + 90.0 * 0.98);
+
+    let [choice] = app.choices.as_slice() else { panic!("{app:?}") };
+    assert_eq!((choice.model.as_str(), choice.weight), ("net", Some(0.75)));
+    near(choice.asked_per_second, 10.0);
+    near(choice.left_out_share, 0.05);
+    near(choice.loss, 0.25);
+    near(choice.agreement, 0.75);
 
     let [one, two] = view.models.as_slice() else { panic!("{view:?}") };
     assert_eq!((one.version.as_str(), one.current), ("1", Some(true)));
