@@ -403,9 +403,9 @@ fn a_replica_computes_on_for_a_caller_who_has_joined_later() {
 fn the_limit_that_a_hung_replica_has_reached_is_named() {
     let s = Duration::from_secs;
     let cases = [
-        (1, 31, "rpc.silence_timeout_ms"),
-        (40, 41, "the latest objective of its batch"),
-        (3_600, 601, "rpc.busy_max_ms"),
+        (1, 30, "rpc.silence_timeout_ms"),
+        (40, 40, "the latest objective of its batch"),
+        (3_600, 600, "rpc.busy_max_ms"),
     ];
     for (objective, after, named) in cases {
         let mut bench = Bench::new(fixed(1));

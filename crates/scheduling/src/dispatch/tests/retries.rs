@@ -235,6 +235,7 @@ fn a_hedged_query_survives_the_death_of_its_first_replica() {
     assert!(second != first && inputs == bench.sent[0].2);
     bench.lose(first, died());
     assert_eq!((bench.resolved.len(), bench.sent.len()), (0, 2), "the second one has it");
+    assert_eq!(bench.dispatcher.load().waiting, 0, "and nobody else is to have it");
     bench.on(Event::Done { replica: second, batch });
     assert_eq!(bench.dispatcher.unfinished(), 0);
 }
