@@ -104,7 +104,7 @@ async fn start(loaded: Loaded) -> Result<Running, StartError> {
     sockets.serve_rpc(&rpc, &plane, &list, &pool)?;
     readiness.meet(Condition::RpcBound);
 
-    let learned = start_models(&config, &plane, arbiters, &pool, &catalog).await?;
+    let (models, learned) = start_models(&config, &plane, arbiters, &pool, &catalog).await?;
     Bootstrap::new(&config, &writer, journal.view()).run_or_later().await?;
 
     let states = States::restored(states, &plane.learned, redis.as_ref());
@@ -134,6 +134,7 @@ async fn start(loaded: Loaded) -> Result<Running, StartError> {
         drain_delay,
         patience,
         serving,
+        models,
         learned,
         feedback,
         pool,
@@ -166,13 +167,13 @@ async fn start_models(
     arbiters: DataArbiters,
     pool: &Kept<ContainerPool>,
     catalog: &Kept<CatalogWriter>,
-) -> Result<LearnedCurves, StartError> {
+) -> Result<(Kept<Models>, LearnedCurves), StartError> {
     let learned = LearnedCurves::new(config, plane);
     let (plane, pool, catalog) = (Arc::clone(plane), pool.clone(), catalog.clone());
-    let models = Models::new(plane, arbiters, pool, catalog, learned.read()).start();
+    let models = Models::keep(plane, arbiters, pool, catalog, learned.read());
     models.send(Boot).await.map_err(|_| StartError::ModelsEnded)??;
     actix::spawn(learned.clone().keep_saving());
-    Ok(learned)
+    Ok((models, learned))
 }
 
 /// With a Redis, follows its tables; returns when the first attempt to do so has succeeded or

@@ -65,7 +65,7 @@ macro_rules! panics {
         })+
     };
 }
-panics!(App, Model, Batcher, Container, ContainerPool, CatalogWriter, RedisWatcher);
+panics!(App, Model, Models, Batcher, Container, ContainerPool, CatalogWriter, RedisWatcher);
 
 /// Waits for the death; its sender never gets an answer.
 async fn kill<A>(addr: Addr<A>)
@@ -109,7 +109,7 @@ struct Graph {
     disk: MemoryDisk,
     catalog: Kept<CatalogWriter>,
     pool: Kept<ContainerPool>,
-    models: Addr<Models>,
+    models: Kept<Models>,
     list: ContainerList,
     routes: Routes,
     rpc: SocketAddr,
@@ -155,14 +155,9 @@ impl Graph {
             Kept::start("catalog_writer", Arc::clone(&metrics), budget, move |lifeline| {
                 CatalogWriter::new(journal.clone(), limits.clone(), lifeline)
             });
-        let models = Models::new(
-            Arc::clone(&plane),
-            arbiters,
-            pool.clone(),
-            catalog.clone(),
-            HashMap::new(),
-        )
-        .start();
+        let (pool_of, catalog_of) = (pool.clone(), catalog.clone());
+        let models =
+            Models::keep(Arc::clone(&plane), arbiters, pool_of, catalog_of, HashMap::new());
         models.send(Boot).await.unwrap().unwrap();
         let routes = Routes::default();
         let feedback = feedback(&config, &metrics, &catalog);
@@ -343,6 +338,23 @@ async fn a_panicked_model_comes_back_with_its_replicas() {
     })
     .await;
     assert_eq!(graph.answer(1).await, "7");
+}
+
+#[actix::test]
+async fn models_serve_on_when_their_registry_panics_and_the_next_one_knows_them() {
+    let graph = Graph::serving(PATIENCE).await;
+    let _container = graph.container("7", Duration::ZERO).await;
+    let (handle, model) = (graph.handle(), graph.model().await);
+    kill(graph.models.addr()).await;
+    assert_eq!(graph.answer(1).await, "7");
+    graph.run(samples::add_model("m2", "1")).await;
+    let other = samples::model_id("m2", "1");
+    let is_there = async || graph.plane.directory.get(&other.name, &other.version).is_some();
+    until("another one follows the catalog", is_there).await;
+    assert_eq!(graph.restarts("models"), 1);
+    assert!(Arc::ptr_eq(&handle, &graph.handle()) && graph.model().await == model);
+    graph.run(Command::DeleteVersionedModel(samples::model_id("m", "1"))).await;
+    until("its model ends", async || !model.connected()).await;
 }
 
 #[actix::test]

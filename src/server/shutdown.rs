@@ -6,6 +6,7 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use crate::actors::apps::feedback::FeedbackQueue;
+use crate::actors::models::registry::Models;
 use crate::actors::plane::learned::LearnedCurves;
 use crate::actors::pool::container_pool::ContainerPool;
 use crate::actors::pool::file_sd::FileSd;
@@ -25,6 +26,7 @@ pub(super) struct Running {
     pub(super) patience: Duration,
     /// The HTTP frontends, the query frontend first.
     pub(super) serving: Vec<Frontend>,
+    pub(super) models: Kept<Models>,
     pub(super) learned: LearnedCurves,
     pub(super) feedback: FeedbackQueue,
     pub(super) pool: Kept<ContainerPool>,
@@ -47,6 +49,8 @@ impl Running {
         if self.pool.send(StopChildren).await.is_err() {
             warn!("the container pool ended before its child processes");
         }
+        // From here on nobody starts it again.
+        drop(self.models);
         if let Some(redis) = self.redis {
             redis.leave().await;
         }

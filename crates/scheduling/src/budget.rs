@@ -73,6 +73,11 @@ impl Held {
         true
     }
 
+    /// Holds what another part of the same budget has held, too.
+    pub fn absorb(&mut self, mut other: Self) {
+        self.bytes += std::mem::take(&mut other.bytes);
+    }
+
     /// Bytes held.
     #[must_use]
     pub fn bytes(&self) -> usize {
@@ -102,6 +107,17 @@ mod tests {
         assert!(b.resize(3) && budget.used() == 3 && b.bytes() == 3);
         assert!(!b.resize(11) && budget.used() == 3 && b.resize(10));
         drop(b);
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn two_parts_become_one_that_holds_both() {
+        let budget = Budget::new(10);
+        let (mut a, mut b) = (budget.hold(), budget.hold());
+        assert!(a.grow(4) && b.grow(3));
+        a.absorb(b);
+        assert_eq!((a.bytes(), budget.used()), (7, 7));
+        drop(a);
         assert_eq!(budget.used(), 0);
     }
 }

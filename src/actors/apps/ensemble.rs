@@ -288,8 +288,11 @@ impl Ensemble {
             (answer, confidence)
         });
         let (answers, confidences) = sure.unzip();
-        // One of the models' answers becomes what the answer takes of the sum of all.
-        let held = held.into_iter().next();
+        // All of it, until it is known what the one answer takes of the sum.
+        let held = held.into_iter().reduce(|mut all, part| {
+            all.absorb(part);
+            all
+        });
         SureAnswers { closed: Closed { answers, held }, confidences }
     }
 }

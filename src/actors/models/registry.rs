@@ -1,11 +1,17 @@
 //! Starts, replaces and stops the `Model` actors as the metadata says, and keeps them alive.
+//!
+//! Supervision: what runs outlives an actor that panics. Its successor takes it over, follows the
+//! catalog from its state, and does what is missing.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
 use futures_util::future::LocalBoxFuture;
+use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
 use super::model::{AwaitBatcher, Model, RetireModel};
@@ -43,37 +49,57 @@ impl RunningModel {
     }
 }
 
+/// What an actor that has ended leaves to its successor.
+#[derive(Default)]
+struct Inheritance {
+    running: HashMap<ModelId, RunningModel>,
+    last_serial: u64,
+    /// What the pool has not been told yet.
+    changes: Vec<ModelChange>,
+}
+
 pub struct Models {
     plane: Arc<DataPlane>,
     arbiters: DataArbiters,
     pool: Kept<ContainerPool>,
     catalog: Kept<CatalogWriter>,
     running: HashMap<ModelId, RunningModel>,
-    next_serial: u64,
-    /// What the pool has not been told yet.
+    last_serial: u64,
     changes: Vec<ModelChange>,
+    /// Told when the catalog's first state is in place.
+    loaded: Option<oneshot::Receiver<()>>,
+    left: Rc<RefCell<Inheritance>>,
+    _lifeline: Lifeline,
 }
 
 impl Models {
-    /// Nothing runs until [`Boot`] says so. `kept_curves` is what an earlier process has learned.
+    /// Starts one that follows the catalog. `kept_curves` is what an earlier process has learned.
     #[must_use]
-    pub fn new(
+    pub fn keep(
         plane: Arc<DataPlane>,
         arbiters: DataArbiters,
         pool: Kept<ContainerPool>,
         catalog: Kept<CatalogWriter>,
         kept_curves: HashMap<ModelId, LatencyCurve>,
-    ) -> Self {
+    ) -> Kept<Self> {
         plane.curves.keep(kept_curves);
-        Self {
-            plane,
-            arbiters,
-            pool,
-            catalog,
-            running: HashMap::new(),
-            next_serial: 1,
-            changes: Vec::new(),
-        }
+        let left = Rc::<RefCell<Inheritance>>::default();
+        let budget = RestartBudget::for_actor(&plane.containers);
+        Kept::start("models", Arc::clone(&plane.metrics), budget, move |lifeline| {
+            let Inheritance { running, last_serial, changes } = left.take();
+            Self {
+                plane: Arc::clone(&plane),
+                arbiters: arbiters.clone(),
+                pool: pool.clone(),
+                catalog: catalog.clone(),
+                running,
+                last_serial,
+                changes,
+                loaded: None,
+                left: Rc::clone(&left),
+                _lifeline: lifeline,
+            }
+        })
     }
 
     /// What runs; applications are not its business but for the series that they have.
@@ -127,9 +153,8 @@ impl Models {
         }
         let metrics = self.plane.metrics.model(&spec.id);
         let curve = self.plane.curves.take(&spec.id).unwrap_or_default();
-        let handle = ModelHandle::new(spec.clone(), self.next_serial, metrics, curve);
-        let handle = Arc::new(handle);
-        self.next_serial += 1;
+        self.last_serial += 1;
+        let handle = Arc::new(ModelHandle::new(spec.clone(), self.last_serial, metrics, curve));
         let actor = self.start_model(&handle);
         self.plane.directory.insert(Arc::clone(&handle));
         info!(model = %spec.id, input_type = %spec.input_type, "model registered");
@@ -228,6 +253,18 @@ impl Actor for Models {
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(self.plane.serving.mailbox_max);
         ctx.add_stream(self.pool.replacements());
+        self.loaded = Some(follower::follow(self.catalog.clone(), ctx.address().recipient()));
+    }
+}
+
+/// Also where it panics, before its parent hears of its end.
+impl Drop for Models {
+    fn drop(&mut self) {
+        self.left.replace(Inheritance {
+            running: std::mem::take(&mut self.running),
+            last_serial: self.last_serial,
+            changes: std::mem::take(&mut self.changes),
+        });
     }
 }
 
@@ -243,7 +280,7 @@ impl StreamHandler<Replaced> for Models {
     }
 }
 
-/// Follow the catalog from here on. Sender: the composition root, once. Reply: all is started.
+/// Say when all that the catalog has is started. Sender: the composition root, once.
 #[derive(Message)]
 #[rtype(result = "Result<(), CatalogEnded>")]
 pub struct Boot;
@@ -256,9 +293,14 @@ pub struct CatalogEnded;
 impl Handler<Boot> for Models {
     type Result = ResponseFuture<Result<(), CatalogEnded>>;
 
-    fn handle(&mut self, _: Boot, ctx: &mut Self::Context) -> Self::Result {
-        let loaded = follower::follow(self.catalog.clone(), ctx.address().recipient());
-        Box::pin(async move { loaded.await.map_err(|_| CatalogEnded) })
+    fn handle(&mut self, _: Boot, _: &mut Self::Context) -> Self::Result {
+        let loaded = self.loaded.take();
+        Box::pin(async move {
+            match loaded {
+                Some(loaded) => loaded.await.map_err(|_| CatalogEnded),
+                None => Ok(()),
+            }
+        })
     }
 }
 
