@@ -19,6 +19,7 @@ pub mod line_limit;
 pub mod model;
 pub mod outcome;
 pub mod printable;
+pub mod rollout;
 pub mod tensor;
 
 pub use app::{

@@ -9,6 +9,7 @@
 //! - [`value`]: outputs as a policy reads them; [`loss`]: how wrong one was.
 //! - [`parameters`]: a policy's parameters, and what is wrong with them.
 //! - [`given`], [`window`]: answers that feedback may still be about.
+//! - [`rollout`]: from one version of a model to another, by what guards see.
 //! - [`weights`], [`votes`], [`beta`]: what several policies have in common.
 //!
 //! A policy is one file in `policies/` and one line in [`table::TABLE`].
@@ -21,6 +22,7 @@ pub mod loss;
 pub mod parameters;
 mod policies;
 pub mod policy;
+pub mod rollout;
 pub mod state;
 pub mod table;
 pub mod value;

@@ -13,6 +13,15 @@ pub fn rng(seed: u64) -> SmallRng {
     SmallRng::seed_from_u64(seed)
 }
 
+/// A number that looks random and is the same for an id everywhere: `SplitMix64`'s finaliser.
+#[must_use]
+pub fn spread(id: u64) -> u64 {
+    let mut z = id.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
 /// An index drawn by probabilities that add up to 1; `None` of none.
 pub fn draw(rng: &mut impl Rng, probabilities: &[f64]) -> Option<usize> {
     let mut at: f64 = rng.random();

@@ -5,7 +5,7 @@ use crate::kind::{Binding, PolicyKind};
 use crate::parameters::{ParameterError, ParameterReader, missing};
 use crate::policy::{Pick, SelectionPolicy, SelectionQuery};
 use crate::state::Standing;
-use crate::weights::{by_name, draw, normalised, rng};
+use crate::weights::{by_name, draw, normalised, rng, spread};
 
 pub(crate) const KIND: PolicyKind = PolicyKind {
     name: "weighted",
@@ -47,17 +47,9 @@ fn build(
     Ok(Box::new(Weighted { probabilities, by_user }))
 }
 
-/// A number that looks random and is the same for a user everywhere: `SplitMix64`'s finaliser.
-fn spread(uid: i64) -> u64 {
-    let mut z = uid.cast_unsigned().wrapping_add(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
-}
-
 impl SelectionPolicy for Weighted {
     fn select(&self, _: &Standing, query: &SelectionQuery) -> Vec<Pick> {
-        let seed = if self.by_user { spread(query.uid) } else { query.seed };
+        let seed = if self.by_user { spread(query.uid.cast_unsigned()) } else { query.seed };
         let arm = draw(&mut rng(seed), &self.probabilities);
         let pick = arm.map(|arm| Pick { arm, probability: self.probabilities[arm] });
         pick.into_iter().collect()
