@@ -179,10 +179,11 @@ impl Bootstrap {
         let known = self.view.read().app(name.as_str()).cloned();
         let Some(known) = known.filter(|known| known != spec) else { return Ok(()) };
         self.policy(&known, spec, remembered).await?;
-        // What is left besides the policy.
+        // What is left besides the policy, and a rollout, of which no file says anything.
         let known = AppSpec {
             policy: spec.policy.clone(),
             policy_parameters: spec.policy_parameters.clone(),
+            rollout: None,
             ..known
         };
         if known == *spec {
@@ -310,6 +311,7 @@ fn app_spec(app: &ApplicationConfig) -> Result<AppSpec, BootstrapError> {
         on_model_error: app.on_model_error,
         cache: app.cache,
         weight: Weight::try_from(i64::from(app.weight))?,
+        rollout: None,
     })
 }
 

@@ -27,6 +27,7 @@ use self::shutdown::Running;
 use self::sockets::Sockets;
 use self::states::States;
 use crate::actors::apps::feedback::{FeedbackKeeper, FeedbackLog, FeedbackQueue};
+use crate::actors::apps::rollouts::{RolloutKeeper, RolloutParts};
 use crate::actors::catalog::writer::CatalogWriter;
 use crate::actors::models::registry::{Boot, Models};
 use crate::actors::plane::arbiters::DataArbiters;
@@ -109,6 +110,7 @@ async fn start(loaded: Loaded) -> Result<Running, StartError> {
 
     let states = States::restored(states, &plane.learned, redis.as_ref());
     let feedback = keep_feedback(&config, &metrics, &catalog, &states);
+    let rollouts = keep_rollouts(&config, &plane, (&catalog, &journal), &writer, redis.as_ref());
     let loaded = Arc::new(Semaphore::new(0));
     let frontends = Frontends {
         plane,
@@ -137,10 +139,32 @@ async fn start(loaded: Loaded) -> Result<Running, StartError> {
         models,
         learned,
         feedback,
+        rollouts,
         pool,
         redis,
         targets,
         journal,
+    })
+}
+
+fn keep_rollouts(
+    config: &Config,
+    plane: &Arc<DataPlane>,
+    (catalog, journal): (&Kept<CatalogWriter>, &Journal),
+    writer: &SharedWriter,
+    redis: Option<&RedisMetadata>,
+) -> Kept<RolloutKeeper> {
+    let parts = RolloutParts {
+        plane: Arc::clone(plane),
+        catalog: catalog.clone(),
+        view: journal.view(),
+        writer: Arc::clone(writer),
+        redis: redis.cloned(),
+        config: config.rollouts.clone(),
+    };
+    let budget = RestartBudget::for_actor(&config.containers);
+    Kept::start("rollout_keeper", Arc::clone(&plane.metrics), budget, move |lifeline| {
+        RolloutKeeper::new(parts.clone(), lifeline)
     })
 }
 
@@ -198,7 +222,9 @@ async fn follow_redis(
         events_at_once: (config.journal.subscriber_queue_max / 4).max(1),
         me: Peer { place: place(config), keeps_planned: config.management.deploy != Deploy::Off },
     };
-    Some(RedisMetadata::start(parts, RestartBudget::for_actor(&config.containers)).await)
+    let lease = Duration::from_millis(config.rollouts.lease_ms);
+    let budget = RestartBudget::for_actor(&config.containers);
+    Some(RedisMetadata::start(parts, lease, budget).await)
 }
 
 /// This machine's name and where the management frontend is.

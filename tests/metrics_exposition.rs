@@ -48,6 +48,9 @@ fn busy() -> Arc<Metrics> {
     digits.policy.set_weights(Some(Arc::new(OneModel(net_model.clone()))));
     digits.policy.judged(&net_model, 0.25);
     digits.policy.feedback(FeedbackEnd::Learned);
+    digits.rollout.set_step(1);
+    digits.rollout.exposed(1);
+    digits.rollout.rolled_back();
     let net = metrics.model(&model("net", "1"));
     net.cache_lookups(1, 0);
     net.cache_lookups(0, 3);

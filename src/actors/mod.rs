@@ -6,6 +6,7 @@
 //!                       |            | Followed, by a follower each ^                 ^ |
 //!                       |            +--> Router (each worker)      | starts    Ready | | RunBatch
 //!                       |            +--> FeedbackKeeper            |                 | |
+//!                       |            +--> RolloutKeeper             |                 | |
 //!                       |            +--> Models -------------------+            Done | v
 //!                       |                   | ModelsChanged             Container == ZeroMQ
 //!                       |                   v                               ^
@@ -22,7 +23,8 @@
 //! the first one trial batches past everything else, and only then asks for the change of metadata.
 //!
 //! `App` answers with a [`Prediction`](apps::prediction::Prediction), which its handler waits for;
-//! feedback goes from it to the one `FeedbackKeeper`.
+//! feedback goes from it to the one `FeedbackKeeper`. Under a rollout it counts what comes of
+//! queries, by which the one `RolloutKeeper` decides.
 //!
 //! A prediction crosses threads once each way: `App` to `Batcher`, and the answer to the waiting
 //! handler.

@@ -12,6 +12,7 @@ mod journal;
 mod model_build;
 mod output;
 mod remote;
+mod rollout;
 mod settings;
 mod top;
 mod transfer;
@@ -63,6 +64,8 @@ Examples:
     Admin(admin::AdminArgs),
     /// Register, link and start a model in one step, and wait until it answers.
     Deploy(deploy::DeployArgs),
+    /// Move an application's queries to another version of its model, step by step.
+    Rollout(rollout::RolloutArgs),
     /// Load an application and measure its answers.
     Bench(bench::BenchArgs),
     /// Watch the applications, models and replicas of a running server.
@@ -145,6 +148,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Journal { what } => what.run(),
         Verb::Admin(args) => args.run(),
         Verb::Deploy(args) => args.run(),
+        Verb::Rollout(args) => args.run(),
         Verb::Bench(args) => args.run(),
         Verb::Top(args) => args.run(),
         Verb::Container { runtime } => crate::cli::container::run_cli(runtime),

@@ -12,6 +12,7 @@ use super::log::LogConfig;
 use super::management::ManagementConfig;
 use super::metrics::MetricsConfig;
 use super::redis::RedisConfig;
+use super::rollouts::RolloutsConfig;
 use super::rpc::RpcConfig;
 use super::serving::ServingConfig;
 
@@ -32,6 +33,7 @@ pub struct Config {
     pub rpc: RpcConfig,
     /// The way of a query.
     pub serving: ServingConfig,
+    pub rollouts: RolloutsConfig,
     /// Replicas and child processes.
     pub containers: ContainersConfig,
     pub journal: JournalConfig,
@@ -55,6 +57,7 @@ impl Default for Config {
             management: ManagementConfig::default(),
             rpc: RpcConfig::default(),
             serving: ServingConfig::default(),
+            rollouts: RolloutsConfig::default(),
             containers: ContainersConfig::default(),
             journal: JournalConfig::default(),
             metrics: MetricsConfig::default(),

@@ -11,6 +11,7 @@ use super::log::LogConfig;
 use super::management::ManagementConfig;
 use super::metrics::MetricsConfig;
 use super::redis::RedisConfig;
+use super::rollouts::RolloutsConfig;
 use super::rpc::RpcConfig;
 use super::rule::Rule;
 use super::serving::ServingConfig;
@@ -48,6 +49,7 @@ pub const SECTIONS: &[(&str, &[Key])] = &[
     ("management", ManagementConfig::KEYS),
     ("rpc", RpcConfig::KEYS),
     ("serving", ServingConfig::KEYS),
+    ("rollouts", RolloutsConfig::KEYS),
     ("containers", ContainersConfig::KEYS),
     ("journal", JournalConfig::KEYS),
     ("metrics", MetricsConfig::KEYS),

@@ -15,6 +15,7 @@ use clipper_domain::{Outcome, ReplicaId};
 use super::histogram::{Histogram, micros};
 use super::meter::{Meter, Rates};
 use super::policy::PolicyMetrics;
+use super::rollout::RolloutMetrics;
 
 /// Replicas of one model version that have series of their own; the oldest give way.
 pub const REPLICA_SERIES_MAX: usize = 256;
@@ -25,6 +26,7 @@ pub struct AppMetrics {
     outcomes: [AtomicU64; Outcome::ALL.len()],
     /// What its policy does.
     pub policy: PolicyMetrics,
+    pub rollout: RolloutMetrics,
     pub(super) rejected: AtomicU64,
     pub(super) latency: Histogram,
     /// Microseconds.
@@ -37,6 +39,7 @@ impl Default for AppMetrics {
         Self {
             outcomes: Default::default(),
             policy: PolicyMetrics::default(),
+            rollout: RolloutMetrics::default(),
             rejected: AtomicU64::new(0),
             latency: Histogram::default(),
             objective: AtomicU64::new(0),

@@ -12,6 +12,7 @@ pub mod meter;
 pub mod policy;
 pub mod prometheus_text;
 pub mod registry;
+pub mod rollout;
 mod rpc_end;
 pub mod table;
 mod watcher;

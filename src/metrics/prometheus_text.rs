@@ -307,8 +307,16 @@ fn of_app(family: &mut Family, (name, app): &(AppName, Arc<AppMetrics>)) {
         for (model, metrics) in app.policy.models() {
             family.number(&[name, model.as_str()], read(&metrics));
         }
+    } else if let Some(at) = ROLLOUT_NUMBERS.iter().position(|number| *number == row)
+        && let Some(numbers) = app.rollout.numbers()
+    {
+        family.number(&[name], float(numbers[at]));
     }
 }
+
+/// In the order of `RolloutMetrics::numbers`.
+const ROLLOUT_NUMBERS: [&Row; 3] =
+    [&table::ROLLOUT_STEP, &table::ROLLOUT_EXPOSED, &table::ROLLOUT_ROLLED_BACK];
 
 type ReadChoice = fn(&ChoiceMetrics) -> f64;
 

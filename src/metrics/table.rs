@@ -115,6 +115,13 @@ rows! {
     POLICY_LOSS = Counter "clipper_policy_loss_total", "losses", &["app", "model"],
         "The sum of their losses, 0 to 1 each: over the outputs judged, how wrong the model is.",
         "its ratio to the judged outputs above twice its usual one for 10 min";
+    ROLLOUT_STEP = Gauge "clipper_rollout_step", "steps", APP,
+        "The step that the application's rollout is at, from 1; 0 while none runs.", "-";
+    ROLLOUT_EXPOSED = Counter "clipper_rollout_exposed_total", "queries", APP,
+        "Queries that a version under rollout has answered, or copies that it got.", "-";
+    ROLLOUT_ROLLED_BACK = Counter "clipper_rollout_rolled_back_total", "rollouts", APP,
+        "Rollouts that a guard has ended; the log and `clipper rollout status` have the evidence.",
+        "any increase";
     MODEL_PREDICTIONS = Counter "clipper_model_predictions_total", "queries", MODEL,
         "Queries answered by the replicas of a model version.",
         "no increase for 5 min while clipper_queue_depth is above 0";

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use crate::actors::apps::feedback::FeedbackQueue;
+use crate::actors::apps::rollouts::RolloutKeeper;
 use crate::actors::models::registry::Models;
 use crate::actors::plane::learned::LearnedCurves;
 use crate::actors::pool::container_pool::ContainerPool;
@@ -29,6 +30,8 @@ pub(super) struct Running {
     pub(super) models: Kept<Models>,
     pub(super) learned: LearnedCurves,
     pub(super) feedback: FeedbackQueue,
+    /// Decides as long as it is held.
+    pub(super) rollouts: Kept<RolloutKeeper>,
     pub(super) pool: Kept<ContainerPool>,
     pub(super) redis: Option<RedisMetadata>,
     pub(super) targets: FileSd,
@@ -39,6 +42,7 @@ impl Running {
     /// Stops top-down: those who ask before those who answer.
     pub(super) async fn stop(self) {
         self.readiness.drain();
+        drop(self.rollouts);
         info!(drain_delay = ?self.drain_delay, "stopping: in-flight queries finish first");
         // Whoever sends queries has to see that this server is not ready before it closes.
         self.serving.iter().for_each(Frontend::drain);

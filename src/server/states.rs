@@ -11,6 +11,7 @@ use crate::actors::redis::watcher::RedisMetadata;
 use crate::http::management::ports::PolicyStates;
 use crate::store::policy_state::{self, PolicyStateStore, Put};
 use clipper_domain::AppName;
+use clipper_domain::rollout::progress::LiveProgress;
 use clipper_selection::state::SelectionState;
 
 /// Policy state: the default policy's is `{"y_hat":"<default output>"}`, as in the original.
@@ -105,5 +106,10 @@ impl PolicyStates for States {
     fn learned(&self, app: &str, uid: i64) -> Option<String> {
         let state = self.learned.of(&AppName::parse(app).ok()?).of_user(uid);
         serde_json::to_string(&*state).ok()
+    }
+
+    fn rollout(&self, app: &str, id: u64) -> Option<LiveProgress> {
+        let latest = self.learned.of(&AppName::parse(app).ok()?).latest_rollout()?;
+        if latest.id == id { latest.progress() } else { None }
     }
 }

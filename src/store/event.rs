@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use clipper_domain::rollout::Rollout;
 use clipper_domain::{AppName, AppSpec, ModelId, ModelName, ModelSpec, PolicySpec, Replicas};
 
 /// One change of the metadata. Applying it is [`super::projection::Catalog::apply`].
@@ -14,6 +15,12 @@ pub enum Event {
     AppChanged { app: AppSpec },
     /// Another policy chooses among an application's models from now on, or is set otherwise.
     PolicySet { app: AppName, policy: PolicySpec },
+    /// An application's queries began to move to another version of its model.
+    RolloutStarted { app: AppName, rollout: Box<Rollout> },
+    /// A rollout took a step; this is how it stands now.
+    RolloutStepped { app: AppName, rollout: Box<Rollout> },
+    /// A rollout ended, and how. That a promoted version became current is an event of its own.
+    RolloutEnded { app: AppName, rollout: Box<Rollout> },
     /// An application and its links were removed.
     AppDeleted { name: AppName },
     /// A model version was registered, or (from Redis) its definition replaced. Does not make it
@@ -51,6 +58,8 @@ pub enum Origin {
     Frontend,
     /// `clipper import`.
     Import,
+    /// This server, by what a rollout's guards have seen.
+    Rollout,
 }
 
 /// An event as the journal holds it.

@@ -42,6 +42,7 @@ pub fn line(envelope: &Envelope) -> String {
         super::event::Origin::Redis => "redis",
         super::event::Origin::Frontend => "frontend",
         super::event::Origin::Import => "import",
+        super::event::Origin::Rollout => "rollout",
     };
     format!("{:>8}  {}  {origin:<9}  {event}", envelope.seq, utc(envelope.recorded_at_ms))
 }

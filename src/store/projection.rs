@@ -5,6 +5,7 @@
 //! random number.
 
 mod policy;
+mod rollout;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -169,6 +170,9 @@ impl Catalog {
             Command::AddModelLinks { app, models } => self.decide_link(app, models),
             Command::DeleteModelLinks { app, models } => self.decide_unlink(app, models),
             Command::SetPolicy { app, policy } => self.decide_policy(app, policy),
+            Command::StartRollout { app, rollout } => self.decide_rollout_start(app, rollout),
+            Command::StepRollout { app, id, step } => self.decide_rollout_step(app, *id, *step),
+            Command::EndRollout { app, id, end } => self.decide_rollout_end(app, *id, end),
             Command::Deploy(deployment) => self.decide_deploy(deployment),
             Command::SetReplicas { id, count } => self.decide_replicas(id, *count),
         }
@@ -382,6 +386,9 @@ impl Catalog {
                 vec![Effect::ServeApp(app.clone())]
             }
             Event::PolicySet { app, policy } => self.apply_policy(app, policy),
+            Event::RolloutStarted { app, rollout }
+            | Event::RolloutStepped { app, rollout }
+            | Event::RolloutEnded { app, rollout } => self.apply_rollout(app, rollout),
             Event::AppDeleted { name } => {
                 self.apps.remove(name);
                 self.links.remove(name);

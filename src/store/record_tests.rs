@@ -9,8 +9,10 @@ use crate::store::event::{Event, Origin};
 use crate::store::projection::Catalog;
 use crate::store::replay::Snapshot;
 use crate::store::samples::{
-    add_app, add_model, app, app_name, changes, model_id, model_name, replicas, set_policy, update,
+    add_app, add_model, app, app_name, changes, model_id, model_name, replicas, rollout,
+    set_policy, update,
 };
+use clipper_domain::rollout::{Evidence, Rollout, RolloutEnd};
 use clipper_domain::{Command, InputType};
 
 /// One record of each kind of event, as they were when version 1 was the newest.
@@ -33,6 +35,9 @@ fn version_1() -> Vec<(&'static str, usize, Envelope)> {
                 Event::AppChanged { .. } => "app_changed",
                 Event::AppDeleted { .. } => "app_deleted",
                 Event::PolicySet { .. } => "policy_set",
+                Event::RolloutStarted { .. } => "rollout_started",
+                Event::RolloutStepped { .. } => "rollout_stepped",
+                Event::RolloutEnded { .. } => "rollout_ended",
                 Event::ModelAdded { .. } => "model_added",
                 Event::ModelVersionSet { .. } => "model_version_set",
                 Event::ModelVersionUnset { .. } => "model_version_unset",
@@ -64,11 +69,36 @@ fn version_1() -> Vec<(&'static str, usize, Envelope)> {
         ("app_changed", Event::AppChanged { app: changed }),
         ("replicas_released", Event::ReplicasReleased { id }),
         ("policy_set", policy_set()),
+        (
+            "rollout_started",
+            Event::RolloutStarted { app: app_name("digits"), rollout: rollout_at(0) },
+        ),
+        (
+            "rollout_stepped",
+            Event::RolloutStepped { app: app_name("digits"), rollout: rollout_at(1) },
+        ),
+        ("rollout_ended", Event::RolloutEnded { app: app_name("digits"), rollout: rolled_back() }),
     ] {
         let seq = records.len() as u64 + 1;
         records.push((name, 0, Envelope { seq, recorded_at_ms: 0, origin: Origin::Admin, event }));
     }
     records
+}
+
+fn rollout_at(step: u32) -> Box<Rollout> {
+    Box::new(Rollout { step, ..rollout(7, "digits-model:1", "digits-model:2") })
+}
+
+fn rolled_back() -> Box<Rollout> {
+    let evidence = Evidence {
+        guard: rollout_at(1).plan.guards[0],
+        seen: 640,
+        value_millionths: 31_250,
+        bound_millionths: 10_000,
+        exposed: 652,
+    };
+    let end = Some(RolloutEnd::RolledBack { evidence });
+    Box::new(Rollout { end, ..*rollout_at(1) })
 }
 
 fn policy_set() -> Event {

@@ -5,6 +5,8 @@ use proptest::prelude::*;
 use super::event::{Envelope, Origin};
 use super::journal::Change;
 use super::projection::Catalog;
+use clipper_domain::rollout::plan::{RolloutKind, RolloutPlan};
+use clipper_domain::rollout::{Rollout, RolloutEnd};
 use clipper_domain::{
     AppName, AppSpec, AppUpdate, BatchSize, Command, DEFAULT_POLICY, Deployment, InputType,
     LatencySlo, ModelId, ModelName, ModelSpec, ModelVersion, OldReplicas, OnModelError, OnnxEngine,
@@ -35,6 +37,7 @@ pub(crate) fn app(name: &str, input_type: InputType) -> AppSpec {
         on_model_error: OnModelError::Default,
         cache: true,
         weight: Weight::default(),
+        rollout: None,
     }
 }
 
@@ -111,6 +114,24 @@ pub(crate) fn set_policy(app: &str, name: &str, parameters: serde_json::Value) -
     }
 }
 
+/// A rollout in two steps.
+pub(crate) fn rollout(id: u64, from: &str, to: &str) -> Rollout {
+    let percent = |percent: f64| percent.try_into().unwrap();
+    let guard = |guard: &str| guard.to_owned().try_into().unwrap();
+    Rollout::new(
+        id,
+        RolloutPlan {
+            kind: RolloutKind::Canary,
+            from: ModelId::parse(from).unwrap(),
+            to: ModelId::parse(to).unwrap(),
+            steps: vec![percent(1.0), percent(100.0)],
+            hold_ms: 60_000,
+            guards: vec![guard("errors<1%"), guard("p99<slo")],
+            min_queries: 100,
+        },
+    )
+}
+
 /// The changes that `commands` make, refused ones left out, numbered from 1; and the final state.
 pub(crate) fn changes(commands: &[Command]) -> (Vec<Change>, Catalog) {
     let mut catalog = Catalog::default();
@@ -156,6 +177,26 @@ pub(crate) fn any_command() -> impl Strategy<Value = Command> {
             .prop_map(|(n, v, a, t, new)| deploy(n, v, a, t, new)),
         (name.clone(), prop::sample::select(vec![DEFAULT_POLICY, "exp3", "majority"]))
             .prop_map(|(n, policy)| set_policy(n, policy, serde_json::json!({}))),
+        (name.clone(), name.clone(), version.clone(), version.clone()).prop_map(
+            |(app, model, from, to)| Command::StartRollout {
+                app: app_name(app),
+                rollout: Box::new(rollout(1, &format!("{model}:{from}"), &format!("{model}:{to}"))),
+            }
+        ),
+        (name.clone(), 0..3_u32).prop_map(|(n, step)| Command::StepRollout {
+            app: app_name(n),
+            id: 1,
+            step
+        }),
+        (name.clone(), any::<bool>()).prop_map(|(n, good)| Command::EndRollout {
+            app: app_name(n),
+            id: None,
+            end: if good {
+                RolloutEnd::Promoted
+            } else {
+                RolloutEnd::Aborted { reason: "no".to_owned() }
+            },
+        }),
         (name.clone(), models.clone())
             .prop_map(|(n, models)| Command::AddModelLinks { app: app_name(n), models }),
         (name, models)

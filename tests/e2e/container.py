@@ -41,6 +41,13 @@ def answer_frames(message_id, outputs):
     return head + outputs
 
 
+def mixed_frames(message_id, outputs, are_errors):
+    """Outputs, some of them marked as errors."""
+    sizes = [len(text) | (is_error << 63) for text, is_error in zip(outputs, are_errors)]
+    header = struct.pack("<%dQ" % (len(sizes) + 1), len(sizes), *sizes)
+    return with_header(message_id, header) + outputs
+
+
 def error_frames(message_id, text):
     """One output, marked as an error."""
     header = struct.pack("<QQ", 1, len(text) | 1 << 63)
@@ -140,7 +147,14 @@ class Container:
             frames.append(u32(int(o.rpc_version)) + extensions)
         self.socket.send_multipart(frames)
 
+    def is_error(self, one):
+        error_from = self.options.error_from
+        return error_from is not None and one[0] >= error_from
+
     def output(self, one):
+        other_from = self.options.other_from
+        if other_from is not None and one[0] >= other_from:
+            return b'"other"'
         if self.options.output == "ECHO":
             return json.dumps(one).encode()
         return self.options.output.encode()
@@ -151,7 +165,8 @@ class Container:
             time.sleep(self.slow_ms / 1000)
         time.sleep(self.options.input_ms / 1000 * len(inputs))
         outputs = [self.output(one) for one in inputs]
-        normal = answer_frames(message_id, outputs)
+        are_errors = [self.is_error(one) for one in inputs]
+        normal = mixed_frames(message_id, outputs, are_errors)
         if self.how == "hold":
             self.held.append((message_id, inputs))
             return
@@ -196,6 +211,8 @@ def main():
     parser.add_argument("--how", default="right")
     parser.add_argument("--slow-ms", type=int, default=0)
     parser.add_argument("--slow-from", type=float, help="only for inputs that start with as much")
+    parser.add_argument("--other-from", type=float, help="inputs from here get another answer")
+    parser.add_argument("--error-from", type=float, help="inputs from here get an error")
     parser.add_argument("--input-ms", type=int, default=0, help="besides, for each input")
     parser.add_argument("--idle-ms", type=int, default=5000, help="before a heartbeat")
     parser.add_argument("--quiet", action="store_true")

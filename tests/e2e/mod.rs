@@ -18,6 +18,7 @@ mod model_errors;
 mod policies;
 mod quickstart;
 mod replicas;
+mod rollouts;
 mod runtimes;
 mod seen;
 mod shutdown;

@@ -71,6 +71,7 @@ NOT_RUN: dict[str, tuple[str, Callable[[str], None]]] = {
     r"CLIPPER_TEST_\w+=.* cargo test --test all .*": ("minutes in full size", cargo_knows),
     r"python examples/choosing/\w+\.py .*": ("minutes, of a release build", compiles),
     r"cargo run --release -p clipper_selection --example regret( .*)?": ("a release build", exists),
+    r"cargo run --release -p clipper_selection --example rollouts .*": ("a release build", exists),
     r"pip install -r crates/selection/examples/.*": ("more than the tests need", lambda command: None),
 }
 
@@ -315,6 +316,17 @@ def test_choosing_figures(terminal: Terminal) -> None:
     assert run_document(terminal, "docs/choosing-figures.md") >= 4
 
 
+def test_rollouts(terminal: Terminal) -> None:
+    model = '[[model]]\nname = "digits-model"\nversion = "1"\ninput_type = "doubles"\n'
+    application = SUM_TOML.split("[[model]]")[0].replace('"sum"', '"digits"')
+    lines = [line for line in application.splitlines() if "model =" not in line]
+    application = "\n".join([*lines, 'model = "digits-model"'])
+    terminal.write("clipper.toml", f"{application}\n\n{model}")
+    terminal.run("clipper serve --config clipper.toml")
+    terminal.run("clipper admin models add digits-model 2 --input-type doubles --no-switch")
+    run_document(terminal, "docs/rollouts.md")
+
+
 def test_the_translation_says_the_same() -> None:
     """Blocks, links, headings and rows are equal, one by one."""
     english, chinese = ((ROOT / name).read_text() for name in ("README.md", "README.zh-CN.md"))
@@ -347,6 +359,7 @@ WITH_A_TEST_ABOVE = {
     "docs/open-inference-protocol.md",
     "docs/operations.md",
     "docs/redis.md",
+    "docs/rollouts.md",
 }
 
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::AppName;
+use crate::rollout::Rollout;
 use crate::tensor::InputType;
 
 /// Longest default output, bytes: each answer without a model's output carries it.
@@ -212,9 +213,18 @@ pub struct AppSpec {
     /// Its part of a model that it shares.
     #[serde(default, skip_serializing_if = "Weight::is_default")]
     pub weight: Weight,
+    /// The rollout that is running, or the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<Box<Rollout>>,
 }
 
 impl AppSpec {
+    /// The rollout that is running.
+    #[must_use]
+    pub fn running_rollout(&self) -> Option<&Rollout> {
+        self.rollout.as_deref().filter(|rollout| rollout.is_running())
+    }
+
     /// Its policy, with its parameters.
     #[must_use]
     pub fn policy_spec(&self) -> PolicySpec {

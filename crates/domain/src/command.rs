@@ -9,6 +9,7 @@ use crate::app::{AppSpec, AppUpdate, DEFAULT_POLICY, PolicySpec};
 use crate::deployment::Deployment;
 use crate::ids::{AppName, ModelId, ModelName};
 use crate::model::ModelSpec;
+use crate::rollout::{Rollout, RolloutEnd, RolloutRefusal};
 use crate::tensor::InputType;
 
 /// A change a user asks for. Imperative; what came of it is an event of the store.
@@ -49,6 +50,25 @@ pub enum Command {
     /// Register a model version with replicas, and unless it is to wait make it current and link
     /// it: all or nothing.
     Deploy(Box<Deployment>),
+    /// Begin to move an application's queries to another version of its model.
+    StartRollout {
+        app: AppName,
+        rollout: Box<Rollout>,
+    },
+    /// Go from the step before to this one.
+    StepRollout {
+        app: AppName,
+        /// Which rollout.
+        id: u64,
+        step: u32,
+    },
+    /// End a rollout; a promotion makes its new version the current one.
+    EndRollout {
+        app: AppName,
+        /// Which rollout; without, the one that is running.
+        id: Option<u64>,
+        end: RolloutEnd,
+    },
     /// Keep another number of replicas of a deployed version.
     SetReplicas {
         id: ModelId,
@@ -81,6 +101,16 @@ impl fmt::Display for Command {
             Self::SetReplicas { id, count } => write!(f, "keep {count} replicas of model {id}"),
             Self::SetPolicy { app, policy } => {
                 write!(f, "set the policy of application {app} to {}", policy.name)
+            }
+            Self::StartRollout { app, rollout } => {
+                let plan = &rollout.plan;
+                write!(f, "start a rollout of application {app} from {} to {}", plan.from, plan.to)
+            }
+            Self::StepRollout { app, step, .. } => {
+                write!(f, "take step {} of the rollout of application {app}", step + 1)
+            }
+            Self::EndRollout { app, end, .. } => {
+                write!(f, "end the rollout of application {app}: {}", end.name())
             }
             Self::Deploy(deployment) => {
                 write!(f, "deploy model {} for application {}", deployment.model.id, deployment.app)
@@ -222,6 +252,9 @@ pub enum CommandError {
          model, and the application is linked to {links}; remove the other links first"
     )]
     PolicyOfOneModel { app: AppName, links: usize },
+    /// A rollout is not started, moved or ended.
+    #[error("Application '{app}': {why}")]
+    Rollout { app: AppName, why: RolloutRefusal },
     /// `delete_model_links` of an unknown application.
     #[error("No app with name {0} exists.")]
     UnlinkUnknownApp(AppName),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use clipper_domain::ModelName;
 
 use super::policy::{Member, Pick};
+use super::rollout::split::Side;
 
 /// Whose output an answer was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,6 +15,14 @@ pub enum AnswerOf {
     Several,
     /// Nobody's: the default output.
     Nobody,
+}
+
+/// The rollout that an answer was given under.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GivenBy {
+    pub rollout: u64,
+    /// Which version its model answered with.
+    pub side: Side,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -28,4 +37,5 @@ pub struct GivenAnswer {
     pub members: Vec<Member>,
     /// Whose output went out.
     pub answer: AnswerOf,
+    pub by: Option<GivenBy>,
 }

@@ -110,7 +110,8 @@ mod tests {
 
     fn answer(input: u64) -> GivenAnswer {
         let (models, picks, members) = (Vec::new().into(), Vec::new(), Vec::new());
-        GivenAnswer { uid: 0, input, models, picks, members, answer: AnswerOf::Several }
+        let answer = AnswerOf::Several;
+        GivenAnswer { uid: 0, input, models, picks, members, answer, by: None }
     }
 
     #[test]

@@ -68,7 +68,8 @@ fn given(
     members: Vec<Member>,
     answer: AnswerOf,
 ) -> GivenAnswer {
-    GivenAnswer { uid: 0, input: 0, models: policy.models().clone(), picks, members, answer }
+    let models = policy.models().clone();
+    GivenAnswer { uid: 0, input: 0, models, picks, members, answer, by: None }
 }
 
 /// One query with its answers and its feedback.

@@ -15,6 +15,7 @@ use super::feedback::FeedbackQueue;
 use super::messages::{AppChange, AskFacts, Predict, QueryRefused, Recorded, RequestBody, Update};
 use super::model_progress::ModelProgress;
 use super::prediction::{AppFacts, Prediction, Progress};
+use super::rolling::{COPY_PATIENCE, Rolled, Rolling, Turn, Watched};
 use crate::actors::plane::data_plane::DataPlane;
 use crate::actors::plane::directory::{ModelEntry, ModelHandle};
 use crate::metrics::FeedbackEnd;
@@ -28,6 +29,7 @@ use clipper_scheduling::parse::{self, FeedbackSays, FeedbackSubject, PredictBody
 use clipper_scheduling::share::{AppId, Share};
 use clipper_scheduling::ticket::{Answer, AnswerBounds, DefaultReason, Ticket};
 use clipper_selection::loss::Truth;
+use clipper_selection::rollout::split::Drawn;
 use clipper_selection::window::{Subject, Unmatched};
 
 pub struct App {
@@ -37,6 +39,7 @@ pub struct App {
     linked: Vec<Arc<ModelEntry>>,
     /// Under a policy other than the default one.
     chooser: Option<Arc<Chooser>>,
+    rolling: Option<Rolling>,
     /// A copy: one for all workers would have its references counted by all of them.
     bounds: Arc<AnswerBounds>,
     feedback: FeedbackQueue,
@@ -53,11 +56,20 @@ impl App {
         feedback: FeedbackQueue,
         lifeline: Lifeline,
     ) -> Self {
-        let (share, chooser) = (share(&facts.spec), None);
         let bounds = Arc::new(plane.answers.clone());
-        let mut app =
-            Self { plane, facts, share, linked, chooser, bounds, feedback, _lifeline: lifeline };
+        let mut app = Self {
+            share: share(&facts.spec),
+            plane,
+            facts,
+            linked,
+            chooser: None,
+            rolling: None,
+            bounds,
+            feedback,
+            _lifeline: lifeline,
+        };
         app.rechoose();
+        app.roll();
         app
     }
 
@@ -73,6 +85,7 @@ impl App {
         };
         let chooser = self.chooser.as_ref().filter(|_| body.version.is_none());
         let model = if chooser.is_none() { self.select(body.version.as_deref())? } else { None };
+        let rolling = self.rolling.as_ref().filter(|_| body.version.is_none());
         let queries = body.inputs.len();
         let permit = self.plane.admit(queries).ok_or(QueryRefused::Busy)?;
         let first_query_id = self.plane.query_ids(queries);
@@ -80,11 +93,20 @@ impl App {
         let objective = predict.within.map_or(objective, |within| within.min(objective));
         let margin = Duration::from_micros(self.plane.serving.ensemble_margin_us);
         let request = RequestTimes { arrived: predict.arrived, objective, margin, first_query_id };
+        let drawn = Drawn { uid: body.uid, query_id: first_query_id };
+        let rolling = rolling.map(|rolling| (rolling, rolling.turn(drawn)));
+        let watched = rolling
+            .as_ref()
+            .map(|(rolling, turn)| Box::new(self.watch(rolling, turn, &body, request)));
         let progress = match (chooser, model) {
             (Some(chooser), _) if !self.linked.is_empty() => {
-                self.choose(chooser, body, request, ctx)
+                let rolled = rolling.map(|(rolling, turn)| rolling.rolled(&turn));
+                self.choose(chooser, body, request, (ctx, rolled))
             }
-            (_, Some(model)) => Progress::Model(self.answer(&model, body, request)),
+            (_, Some(model)) => {
+                let instead = rolling.and_then(|(_, turn)| turn.instead);
+                Progress::Model(self.answer(&instead.unwrap_or(model), body, request))
+            }
             _ => {
                 let is_linked = !self.linked.is_empty();
                 let reason =
@@ -93,7 +115,35 @@ impl App {
             }
         };
         let (app, arrived) = (Arc::clone(&self.facts), predict.arrived);
-        Ok(Prediction { app, first_query_id, arrived, progress, permit })
+        Ok(Prediction { app, first_query_id, arrived, progress, permit, watched })
+    }
+
+    /// After a change of the rollout or of what it needs.
+    fn roll(&mut self) {
+        let spec = &self.facts.spec;
+        self.rolling = spec.running_rollout().map(|rollout| {
+            let outcomes = self.plane.learned.of(&spec.name).rollout(rollout);
+            Rolling::new(rollout, &self.plane, &self.facts.metrics, outcomes)
+        });
+    }
+
+    /// Has a rollout's guards look at a request, and sends the other version its copy, if there is
+    /// room for one.
+    fn watch(
+        &self,
+        rolling: &Rolling,
+        turn: &Turn,
+        body: &PredictBody,
+        request: RequestTimes,
+    ) -> Watched {
+        let copy = turn.copy_to.as_ref().and_then(|model| {
+            let room = rolling.room_for_copy(model)?;
+            let (inputs, digests) = (body.inputs.clone(), body.digests.clone());
+            let copy = PredictBody { inputs, digests, version: None, uid: body.uid };
+            let objective = request.objective * COPY_PATIENCE;
+            Some((self.answer(model, copy, RequestTimes { objective, ..request }), room))
+        });
+        rolling.watch(turn.side, request.arrived, copy)
     }
 
     /// After a change of the policy or the links.
@@ -120,12 +170,12 @@ impl App {
         chooser: &Arc<Chooser>,
         body: PredictBody,
         request: RequestTimes,
-        ctx: &Context<Self>,
+        (ctx, rolled): (&Context<Self>, Option<Rolled>),
     ) -> Progress {
         let choice = chooser.choose(body.inputs.len(), request.first_query_id, body.uid);
         let app = ctx.address().recipient();
         let cache = &self.plane.cache;
-        let mut ensemble = Ensemble::new((chooser, choice), body, cache, request, app);
+        let mut ensemble = Ensemble::new((chooser, choice), body, cache, request, (app, rolled));
         ensemble.ask(|message| self.answer(&message.model, message.body, message.request));
         Progress::Chosen(Box::new(ensemble))
     }
@@ -373,6 +423,7 @@ impl Handler<AppChange> for App {
                 if !same {
                     self.rechoose();
                 }
+                self.roll();
             }
             AppChange::Relink(linked) => {
                 self.linked = linked;

@@ -194,6 +194,9 @@ impl Chooser {
     ) -> Result<(i64, Contribution), Unmatched> {
         let answer = self.learned.window.lock().judge(subject)?;
         let contribution = self.policy().policy.observe(&answer, truth);
+        if let (Some(by), Some(taught)) = (answer.by, &contribution) {
+            self.learned.judged(by, taught);
+        }
         contribution.map(|it| (answer.uid, it)).ok_or(Unmatched::Unknown)
     }
 
@@ -222,6 +225,7 @@ impl Chooser {
             picks: (0..bound.entries.len()).map(Pick::certain).collect(),
             members: members.collect(),
             answer: AnswerOf::Several,
+            by: None,
         };
         bound.policy.observe(&answer, truth)
     }

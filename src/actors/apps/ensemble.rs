@@ -10,6 +10,7 @@ use smallvec::SmallVec;
 
 use super::chooser::{BoundModels, Choice, Chooser};
 use super::model_progress::ModelProgress;
+use super::rolling::Rolled;
 use crate::actors::plane::directory::ModelHandle;
 use clipper_clock::{self as clock, Instant};
 use clipper_domain::Input;
@@ -86,6 +87,8 @@ pub(super) struct Ensemble {
     uid: i64,
     held: Vec<Held>,
     app: Recipient<AskModel>,
+    /// A rollout of one of the models.
+    rolled: Option<Rolled>,
 }
 
 /// Answers, and how sure the policy is of each.
@@ -93,6 +96,8 @@ pub(super) struct Ensemble {
 pub(super) struct SureAnswers {
     pub(super) closed: Closed,
     pub(super) confidences: SmallVec<[Option<f64>; 1]>,
+    /// Under a rollout, what its model answered, if it was asked.
+    pub(super) rolled: Option<Vec<Option<Answer>>>,
 }
 
 impl Ensemble {
@@ -102,7 +107,7 @@ impl Ensemble {
         body: PredictBody,
         cache: &PredictionCache,
         request: RequestTimes,
-        app: Recipient<AskModel>,
+        (app, rolled): (Recipient<AskModel>, Option<Rolled>),
     ) -> Self {
         let PredictBody { inputs, digests, uid, .. } = body;
         let mut digests = digests.into_iter();
@@ -125,6 +130,7 @@ impl Ensemble {
             uid,
             held: Vec::new(),
             app,
+            rolled,
         }
     }
 
@@ -156,7 +162,7 @@ impl Ensemble {
         by_arm: &BTreeMap<usize, Vec<Place>>,
     ) -> Vec<(Vec<Place>, Option<AskModel>)> {
         let message = |(arm, places): (&usize, &Vec<Place>)| {
-            let message = self.models.current(*arm).map(|model| {
+            let message = self.version(*arm).map(|model| {
                 let inputs = places.iter().map(|(query, _)| self.inputs[*query].clone()).collect();
                 let digests = places.iter().map(|(query, _)| self.queries[*query].digest).collect();
                 let body = PredictBody { inputs, digests, version: None, uid: self.uid };
@@ -165,6 +171,13 @@ impl Ensemble {
             (places.clone(), message)
         };
         by_arm.iter().map(message).collect()
+    }
+
+    /// The version of a model that is asked.
+    fn version(&self, arm: usize) -> Option<Arc<ModelHandle>> {
+        let current = self.models.current(arm)?;
+        let instead = self.rolled.as_ref().filter(|rolled| rolled.model == current.spec.id.name);
+        instead.and_then(|rolled| rolled.instead.clone()).or(Some(current))
     }
 
     /// Waits for the answers and makes one of them for each query, at the latest at the deadline.
@@ -272,8 +285,17 @@ impl Ensemble {
     }
 
     fn finish(self) -> SureAnswers {
-        let Self { chooser, models, queries, request, uid, held, .. } = self;
+        let Self { chooser, models, queries, request, uid, held, rolled, .. } = self;
         let ids = request.first_query_id..;
+        let by = rolled.as_ref().map(|rolled| rolled.by);
+        let rolled = rolled.map(|rolled| {
+            let names = models.policy.models();
+            let is_it = |pick: &Pick| names.get(pick.arm) == Some(&rolled.model);
+            let answer = |query: &ChosenQuery| {
+                query.answers.get(query.picks.iter().position(is_it)?)?.clone()
+            };
+            queries.iter().map(answer).collect()
+        });
         let sure = ids.zip(queries).map(|(query_id, mut query)| {
             let (answer, confidence, whose) = conclude(&models, &mut query);
             let given = GivenAnswer {
@@ -283,6 +305,7 @@ impl Ensemble {
                 picks: query.picks,
                 members: query.members,
                 answer: whose,
+                by,
             };
             chooser.answered(&models, query_id, (given, confidence));
             (answer, confidence)
@@ -293,7 +316,7 @@ impl Ensemble {
             all.absorb(part);
             all
         });
-        SureAnswers { closed: Closed { answers, held }, confidences }
+        SureAnswers { closed: Closed { answers, held }, confidences, rolled }
     }
 }
 

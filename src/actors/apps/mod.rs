@@ -7,4 +7,6 @@ pub mod feedback;
 pub mod messages;
 pub mod model_progress;
 pub mod prediction;
+mod rolling;
+pub mod rollouts;
 pub mod router;

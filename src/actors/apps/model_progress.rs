@@ -3,7 +3,7 @@
 use smallvec::SmallVec;
 
 use clipper_clock::Instant;
-use clipper_scheduling::ticket::{Answer, DefaultReason, Ticket};
+use clipper_scheduling::ticket::{Answer, Closed, DefaultReason, Excess, Ticket};
 
 /// Answers of one model.
 #[derive(Debug)]
@@ -24,6 +24,20 @@ impl ModelProgress {
         match self {
             Self::Ready(answers) => matches!(answers.get(index), Some(Answer::Output(_))),
             Self::Waiting { ticket, .. } => ticket.has_output(index),
+        }
+    }
+
+    /// Waits for them; at the deadline the ticket is closed with what it has.
+    ///
+    /// # Errors
+    /// They take too much room.
+    pub(super) async fn closed(self) -> Result<Closed, Excess> {
+        match self {
+            Self::Ready(answers) => Ok(Closed { answers, held: None }),
+            Self::Waiting { ticket, deadline } => {
+                let _ = tokio::time::timeout_at(deadline, ticket.filled()).await;
+                ticket.close()
+            }
         }
     }
 

@@ -9,6 +9,7 @@ use tracing::{Instrument as _, debug, debug_span};
 
 use super::ensemble::{Ensemble, SureAnswers};
 use super::model_progress::ModelProgress;
+use super::rolling::Watched;
 use crate::actors::plane::data_plane::Permit;
 use crate::metrics::{AppMetrics, Outcome};
 use clipper_clock::{self as clock, Instant};
@@ -52,6 +53,8 @@ pub struct Prediction {
     pub(super) progress: Progress,
     /// Room taken by the request; given back with the answers.
     pub(super) permit: Permit,
+    /// Under a rollout.
+    pub(super) watched: Option<Box<Watched>>,
 }
 
 /// What one query is answered.
@@ -99,36 +102,34 @@ impl Prediction {
     /// # Errors
     /// They take too much room.
     pub async fn answers(self) -> Result<Answers, Excess> {
-        let Self { app, first_query_id, arrived, progress, permit } = self;
+        let Self { app, first_query_id, arrived, progress, permit, watched } = self;
         let span = debug_span!("query", app = %app.spec.name, query_id = first_query_id);
         let answered = match progress {
             Progress::Model(progress) => {
-                let closed = closed(progress).instrument(span.clone()).await;
-                closed.map(|closed| SureAnswers { closed, confidences: SmallVec::new() })
+                let closed = progress.closed().instrument(span.clone()).await;
+                closed.map(|closed| SureAnswers {
+                    closed,
+                    confidences: SmallVec::new(),
+                    rolled: None,
+                })
             }
             Progress::Chosen(ensemble) => ensemble.answers().instrument(span.clone()).await,
         };
         drop(permit);
         let _span = span.entered();
-        let SureAnswers { closed, confidences } =
+        let SureAnswers { closed, confidences, rolled } =
             answered.inspect_err(|_| app.metrics.rejected())?;
         let Closed { answers, held } = closed;
-        count(&app, first_query_id, &answers, clock::now() - arrived);
+        let latency = clock::now() - arrived;
+        count(&app, first_query_id, &answers, latency);
+        if let Some(watched) = watched {
+            let whole = || answers.iter().cloned().map(Some).collect();
+            watched.answered(rolled.unwrap_or_else(whole), latency);
+        }
         let confidences = confidences.into_iter().chain(std::iter::repeat(None));
         let told = |(answer, confidence)| told(&app, answer).sure(confidence);
         let answers = answers.into_iter().zip(confidences).map(told).collect();
         Ok(Answers { first_query_id, answers, held })
-    }
-}
-
-/// One model's answers: at the deadline the ticket is closed with what it has.
-async fn closed(progress: ModelProgress) -> Result<Closed, Excess> {
-    match progress {
-        ModelProgress::Ready(answers) => Ok(Closed { answers, held: None }),
-        ModelProgress::Waiting { ticket, deadline } => {
-            let _ = tokio::time::timeout_at(deadline, ticket.filled()).await;
-            ticket.close()
-        }
     }
 }
 

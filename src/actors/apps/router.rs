@@ -231,6 +231,7 @@ impl Router {
                 on_model_error: OnModelError::Error,
                 cache: true,
                 weight: Weight::default(),
+                rollout: None,
             },
             default_output: Output::null(),
             // Not among those of applications: what it does is counted with the model.

@@ -45,6 +45,8 @@ pub struct DataPlane {
     pub curves: KeptCurves,
     /// What answers may take.
     pub answers: AnswerBounds,
+    /// Room for copies of queries to versions that are rolled out.
+    pub copies: Arc<Semaphore>,
     next_query_id: AtomicU64,
     inflight: AtomicUsize,
 }
@@ -72,6 +74,7 @@ impl DataPlane {
                 max_bytes: config.http.answer_max_bytes,
                 all: Budget::new(config.http.answers_max_bytes),
             },
+            copies: Arc::new(Semaphore::new(config.rollouts.copies_max)),
             next_query_id: AtomicU64::new(0),
             inflight: AtomicUsize::new(0),
         })

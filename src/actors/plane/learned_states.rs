@@ -4,10 +4,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::{Mutex, RwLock};
 
+use super::rollout_outcomes::RolloutOutcomes;
 use clipper_domain::AppName;
+use clipper_domain::rollout::Rollout;
+use clipper_selection::given::GivenBy;
 use clipper_selection::state::{Contribution, SelectionState};
 use clipper_selection::window::FeedbackWindow;
 
@@ -25,6 +28,8 @@ pub struct AppLearned {
     users: RwLock<HashMap<i64, Arc<SelectionState>>>,
     /// Answers that feedback may still be about.
     pub window: Mutex<FeedbackWindow>,
+    /// What came of its rollout's queries.
+    rollout: ArcSwapOption<RolloutOutcomes>,
 }
 
 impl LearnedStates {
@@ -45,6 +50,7 @@ impl LearnedStates {
                 everybody: ArcSwap::default(),
                 users: RwLock::default(),
                 window: Mutex::new(FeedbackWindow::new(self.window_max)),
+                rollout: ArcSwapOption::empty(),
             })
         };
         Arc::clone(self.apps.write().entry(app.clone()).or_insert_with(new))
@@ -90,6 +96,36 @@ impl LearnedStates {
 pub const EVERYBODY: i64 = 0;
 
 impl AppLearned {
+    /// Where what comes of a rollout is counted, the same for all who ask.
+    #[must_use]
+    pub fn rollout(&self, rollout: &Rollout) -> Arc<RolloutOutcomes> {
+        let is_it = |known: &Option<Arc<RolloutOutcomes>>| {
+            known.as_ref().is_some_and(|known| known.id == rollout.id)
+        };
+        let new = Arc::new(RolloutOutcomes::new(rollout));
+        let before = self
+            .rollout
+            .rcu(|known| if is_it(known) { known.clone() } else { Some(Arc::clone(&new)) });
+        before.filter(|known| known.id == rollout.id).unwrap_or(new)
+    }
+
+    /// What is counted of the rollout that runs, or ran last.
+    #[must_use]
+    pub fn latest_rollout(&self) -> Option<Arc<RolloutOutcomes>> {
+        self.rollout.load_full()
+    }
+
+    /// Feedback has judged an answer that a rollout gave.
+    pub fn judged(&self, by: GivenBy, taught: &Contribution) {
+        let outcomes = self.rollout.load();
+        let Some(outcomes) = outcomes.as_ref().filter(|known| known.id == by.rollout) else {
+            return;
+        };
+        if let Some(sums) = taught.arms.get(&outcomes.plan.from.name) {
+            outcomes.judged(by.side, sums.loss());
+        }
+    }
+
     /// What a user's predictions go by: their own state if their feedback has left one, else
     /// everybody's.
     #[must_use]

@@ -6,3 +6,4 @@ pub mod directory;
 pub mod kept_curves;
 pub mod learned;
 pub mod learned_states;
+pub mod rollout_outcomes;

@@ -7,6 +7,7 @@ mod loss;
 mod malformed;
 mod not_recorded;
 mod notices;
+mod rollouts;
 mod rows;
 pub mod session;
 mod states;

@@ -30,6 +30,7 @@ use tracing::{debug, info, warn};
 
 use super::absences::SharedAbsences;
 use super::changes::{Reply, answer};
+use super::rollouts::{RolloutNews, SharedRollout};
 use super::rows::guess_numbers;
 use super::session::{RedisParts, Session};
 use super::states::Learnt;
@@ -40,7 +41,7 @@ use crate::store::{ChangeError, MetadataWriter};
 use crate::supervision::budget::RestartBudget;
 use crate::supervision::kept::{Kept, Lifeline};
 use clipper_clock::Backoff;
-use clipper_domain::Command;
+use clipper_domain::{AppName, Command};
 
 /// Whether the tables are followed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,12 +61,15 @@ pub struct RedisMetadata {
     queue_max: usize,
     change_timeout: Duration,
     command_timeout: Duration,
+    rollout_lease: Duration,
+    /// Names this process among those that look at rollouts.
+    process: Arc<str>,
 }
 
 impl RedisMetadata {
     /// Starts the watcher; returns when the first attempt to follow the tables has succeeded or
     /// failed.
-    pub async fn start(parts: RedisParts, budget: RestartBudget) -> Self {
+    pub async fn start(parts: RedisParts, rollout_lease: Duration, budget: RestartBudget) -> Self {
         let (told, mut availability) = watch::channel(Availability::Starting);
         let (config, metrics) = (parts.config.clone(), Arc::clone(&parts.metrics));
         metrics.redis();
@@ -82,7 +86,24 @@ impl RedisMetadata {
             queue_max: config.queue_max,
             change_timeout: Duration::from_millis(config.change_timeout_ms),
             command_timeout: Duration::from_millis(config.command_timeout_ms),
+            rollout_lease,
+            process: Arc::from(format!("{:016x}", rand::random::<u64>())),
         }
+    }
+
+    /// Tells the others what this server has seen of a rollout, and hears what they have. None
+    /// while Redis is away.
+    pub async fn share_rollout(
+        &self,
+        app: AppName,
+        id: u64,
+        sums: String,
+    ) -> Option<SharedRollout> {
+        let (reply, shared) = oneshot::channel();
+        let (process, lease) = (self.process.to_string(), self.rollout_lease);
+        let news = RolloutNews { app, id, process, sums, lease, reply };
+        self.watcher.addr().try_send(ShareRollout(news)).ok()?;
+        tokio::time::timeout(self.change_timeout, shared).await.ok()?.ok()
     }
 
     /// Whether the tables are followed, now and later.
@@ -349,6 +370,20 @@ impl Handler<Mirror> for RedisWatcher {
 #[derive(Message)]
 #[rtype(result = "()")]
 struct Tell(Learnt);
+
+/// Share what was seen of a rollout. Sender: `RolloutKeeper`. Reply: by the channel in it; dropped
+/// while Redis is away. Full mailbox: it stays where it is.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct ShareRollout(RolloutNews);
+
+impl Handler<ShareRollout> for RedisWatcher {
+    type Result = ();
+
+    fn handle(&mut self, ShareRollout(news): ShareRollout, ctx: &mut Context<Self>) {
+        self.with_session(ctx, |session| Box::pin(session.share_rollout(news)));
+    }
+}
 
 /// Share what has been learnt. Sender: the watcher itself, once for all that came together.
 #[derive(Message)]

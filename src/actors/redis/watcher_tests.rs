@@ -85,6 +85,8 @@ impl Small {
             queue_max: 16,
             change_timeout: Duration::from_millis(1_500),
             command_timeout: Duration::from_secs(1),
+            rollout_lease: Duration::from_secs(1),
+            process: Arc::from("p"),
         };
         Self { redis, metrics, _data_dir: data_dir }
     }

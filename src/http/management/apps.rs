@@ -79,6 +79,7 @@ pub(super) fn add(body: &Object<'_>) -> Result<Change, Failure> {
         on_model_error,
         cache,
         weight,
+        rollout: None,
     };
     Ok(Change {
         command: Command::AddApp(spec),

@@ -211,6 +211,7 @@ fn app_spec(name: &AppName, input_type: InputType, new: NewApp) -> Result<AppSpe
         on_model_error: OnModelError::default(),
         cache: true,
         weight: Weight::default(),
+        rollout: None,
     })
 }
 

@@ -19,6 +19,7 @@ mod names;
 mod operation;
 mod policies;
 pub mod ports;
+mod rollouts;
 
 use std::sync::Arc;
 
@@ -79,11 +80,17 @@ impl Endpoint {
 const VERBOSE_SCHEMA: &str = "\n  {\n    \"verbose\" := bool\n  }\n";
 
 /// Every `POST` endpoint.
-const ENDPOINTS: [Endpoint; 19] = [
+const ENDPOINTS: [Endpoint; 23] = [
     change("/admin/add_app", apps::ADD_SCHEMA, apps::add).with_optional(apps::ADD_OPTIONAL),
     change("/admin/update_app", apps::UPDATE_SCHEMA, apps::update)
         .with_optional(apps::UPDATE_SCHEMA),
     change("/admin/set_policy", policies::SET_SCHEMA, policies::set),
+    change("/admin/start_rollout", rollouts::START_SCHEMA, rollouts::start)
+        .with_optional(rollouts::START_OPTIONAL),
+    change("/admin/promote_rollout", rollouts::APP_SCHEMA, rollouts::promote),
+    change("/admin/abort_rollout", rollouts::APP_SCHEMA, rollouts::abort)
+        .with_optional(rollouts::ABORT_OPTIONAL),
+    read("/admin/get_rollout", rollouts::APP_SCHEMA, rollouts::get),
     change("/admin/delete_app", apps::ADD_SCHEMA, apps::delete),
     change("/admin/add_model", models::ADD_SCHEMA, models::add).with_optional(models::ADD_OPTIONAL),
     change("/admin/set_model_version", models::VERSION_SCHEMA, models::set_version),

@@ -7,6 +7,7 @@ pub use crate::actors::pool::messages::RestartReplicas;
 pub use crate::store::ChangeError;
 pub use crate::store::view::CatalogRead;
 use clipper_domain::Command;
+use clipper_domain::rollout::progress::LiveProgress;
 
 /// The metadata: one writer, many readers.
 pub trait Metadata: Send + Sync {
@@ -34,6 +35,11 @@ pub trait PolicyStates: Send + Sync {
     /// What the policy of an application has learned, as JSON, as far as this user's predictions
     /// go by it.
     fn learned(&self, _app: &str, _uid: i64) -> Option<String> {
+        None
+    }
+
+    /// How a rollout of an application stands, as far as this server has looked.
+    fn rollout(&self, _app: &str, _id: u64) -> Option<LiveProgress> {
         None
     }
 }

@@ -5,6 +5,7 @@ use std::fmt;
 
 use super::row_error::RowError;
 use crate::store::policy_state;
+use clipper_domain::rollout::Rollout;
 use clipper_domain::{
     AppName, AppSpec, BatchSize, InputType, Label, LatencySlo, ModelId, ModelName, ModelSpec,
     ModelVersion, OnModelError, PolicyParameters, ReplicaId, Replicas, Weight, default_output,
@@ -25,6 +26,9 @@ const WEIGHT: &str = "weight";
 
 /// The field of an application that holds what is set of its policy's parameters, as JSON.
 pub const POLICY_PARAMETERS: &str = "policy_parameters";
+
+/// The field of an application that holds its rollout, as JSON.
+pub const ROLLOUT: &str = "rollout";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Table {
@@ -174,9 +178,9 @@ pub type Fields = Vec<(&'static str, String)>;
 
 /// The fields of an application.
 ///
-/// What it does about errors of the model, that it wants no cache, its weight and its policy's
-/// parameters are fields that the original's readers pass over. They are left out where they are
-/// the default, so that the row is then the original's to the byte.
+/// What it does about errors of the model, that it wants no cache, its weight, its policy's
+/// parameters and its rollout are fields that the original's readers pass over. They are left out
+/// where they are the default, so that the row is then the original's to the byte.
 #[must_use]
 pub fn app_fields(app: &AppSpec) -> Fields {
     let mut fields = vec![
@@ -197,6 +201,9 @@ pub fn app_fields(app: &AppSpec) -> Fields {
     if !app.weight.is_default() {
         fields.push((WEIGHT, app.weight.get().to_string()));
     }
+    if let Some(rollout) = &app.rollout {
+        fields.push((ROLLOUT, rollout_text(rollout)));
+    }
     fields
 }
 
@@ -204,6 +211,12 @@ pub fn app_fields(app: &AppSpec) -> Fields {
 #[must_use]
 pub fn parameters_text(parameters: &PolicyParameters) -> String {
     serde_json::to_string(parameters).unwrap_or_default()
+}
+
+/// A rollout as its field has it.
+#[must_use]
+pub fn rollout_text(rollout: &Rollout) -> String {
+    serde_json::to_string(rollout).unwrap_or_default()
 }
 
 /// The fields of a model version; that it wants no cache is one of ours, as in [`app_fields`].
@@ -438,6 +451,10 @@ fn decode_app(name: AppName, fields: &Hash) -> Result<AppSpec, RowError> {
                 Weight::try_from(number(text(WEIGHT, value)?)?).map_err(RowError::invalid)?
             }
             None => Weight::default(),
+        },
+        rollout: match fields.get(ROLLOUT.as_bytes()) {
+            Some(value) => Some(serde_json::from_slice(value).map_err(RowError::of(ROLLOUT))?),
+            None => None,
         },
     })
 }

@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::tables::{
-    Fields, Key, POLICY_PARAMETERS, Raw, Table, app_fields, app_of, current_of, model_fields,
-    model_of, parameters_text, replicas_of,
+    Fields, Key, POLICY_PARAMETERS, ROLLOUT, Raw, Table, app_fields, app_of, current_of,
+    model_fields, model_of, parameters_text, replicas_of, rollout_text,
 };
 use crate::store::event::Event;
 use crate::store::projection::Catalog;
+use clipper_domain::rollout::Rollout;
 use clipper_domain::{AppName, Command, ModelId, ModelName};
 
 /// One write of a transaction: a Redis command in a table.
@@ -72,6 +73,11 @@ pub fn keys_of(command: &Command, catalog: &Catalog) -> BTreeSet<Key> {
         Command::AddApp(app) => of_app(&app.name).into(),
         Command::UpdateApp(update) => of_app(&update.name).into(),
         Command::SetPolicy { app, .. } => of_app(app).into(),
+        Command::StartRollout { app, rollout } => of_rollout(app, Some(rollout)),
+        Command::StepRollout { app, .. } => of_rollout(app, None),
+        Command::EndRollout { app, .. } => {
+            of_rollout(app, catalog.app(app.as_str()).and_then(|spec| spec.rollout.as_deref()))
+        }
         Command::DeleteApp(name) => of_app(name).into(),
         Command::AddModel(model) | Command::StageModel(model) => of_version(&model.id, catalog),
         Command::DescribeModel(model) => [Key::model(&model.id)].into(),
@@ -97,7 +103,10 @@ pub fn key_of(event: &Event) -> Key {
     match event {
         Event::AppAdded { app } | Event::AppChanged { app } => Key::app(&app.name),
         Event::AppDeleted { name } => Key::app(name),
-        Event::PolicySet { app, .. } => Key::app(app),
+        Event::PolicySet { app, .. }
+        | Event::RolloutStarted { app, .. }
+        | Event::RolloutStepped { app, .. }
+        | Event::RolloutEnded { app, .. } => Key::app(app),
         Event::ModelAdded { model } => Key::model(&model.id),
         Event::ModelVersionRetired { id } => Key::model(id),
         Event::ReplicasPlanned { id, .. } | Event::ReplicasReleased { id } => Key::replicas(id),
@@ -105,6 +114,15 @@ pub fn key_of(event: &Event) -> Key {
         Event::ModelVersionUnset { model } => Key::current(model),
         Event::ModelLinked { app, .. } | Event::ModelUnlinked { app, .. } => Key::links(app),
     }
+}
+
+/// An application, and the versions that its rollout is about.
+fn of_rollout(app: &AppName, rollout: Option<&Rollout>) -> BTreeSet<Key> {
+    let versions = rollout.into_iter().flat_map(|rollout| {
+        let (from, to) = (&rollout.plan.from, &rollout.plan.to);
+        [Key::model(from), Key::model(to), Key::current(&from.name)]
+    });
+    of_app(app).into_iter().chain(versions).collect()
 }
 
 /// A version, and the applications that are linked to its model.
@@ -145,6 +163,11 @@ pub fn writes(event: &Event, before: &Entries) -> Vec<Write> {
                 fields.push((POLICY_PARAMETERS, parameters_text(&policy.parameters)));
             }
             writes.push(Write::hash(key, fields));
+        }
+        Event::RolloutStarted { app, rollout }
+        | Event::RolloutStepped { app, rollout }
+        | Event::RolloutEnded { app, rollout } => {
+            writes.push(Write::hash(Key::app(app), vec![(ROLLOUT, rollout_text(rollout))]));
         }
         Event::AppDeleted { name } => {
             writes.extend(of_app(name).map(|key| Write::bare(key, "DEL")));

@@ -44,7 +44,7 @@ pub fn regret(name: &str, game: Game, rounds: u64, seed: u64) -> f64 {
             own += loss;
             let (models, members) = (policy.models().clone(), vec![member]);
             let answer = AnswerOf::Member(0);
-            let given = GivenAnswer { uid: 0, input: 0, models, picks, members, answer };
+            let given = GivenAnswer { uid: 0, input: 0, models, picks, members, answer, by: None };
             state.learn(&policy.observe(&given, &Truth::Loss(loss)).unwrap());
         } else {
             // All are asked: the loss is that of the weights, and each model learns its own.

@@ -140,8 +140,8 @@ pub struct Report {
 /// At most 5 % of good versions are rolled back, and every bad one is.
 pub fn report(rollouts: u64, seed: u64) -> Report {
     let mut table = String::from(
-        "| new version | rolled back | at step 1, 2, 3, 4, 5 | queries exposed: median, 95 %, most |\n\
-         |---|---|---|---|\n",
+        "| new version | rolled back | at step 1, 2, 3, 4, 5 | queries exposed: median, 95 %, \
+         most |\n|---|---|---|---|\n",
     );
     let mut is_as_promised = true;
     for (at, (name, version, is_good)) in (0_u64..).zip(versions()) {

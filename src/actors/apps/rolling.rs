@@ -1,0 +1,223 @@
+//! What a running rollout means for an application's requests: which version answers, which one
+//! gets a copy, and what is told of the outcome.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use smallvec::SmallVec;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+use super::model_progress::ModelProgress;
+use crate::actors::plane::data_plane::DataPlane;
+use crate::actors::plane::directory::{ModelEntry, ModelHandle};
+use crate::actors::plane::rollout_outcomes::RolloutOutcomes;
+use crate::metrics::AppMetrics;
+use clipper_clock::{self as clock, Instant};
+use clipper_domain::rollout::Rollout;
+use clipper_domain::rollout::percent::Percent;
+use clipper_domain::rollout::plan::RolloutKind;
+use clipper_domain::{ModelName, ModelVersion};
+use clipper_scheduling::ticket::Answer;
+use clipper_selection::given::GivenBy;
+use clipper_selection::rollout::agree::agree;
+use clipper_selection::rollout::split::{Drawn, Side, side};
+
+/// Outputs up to this together, bytes, are compared on the thread that waits for them; a thread
+/// that may take long compares larger ones.
+const COMPARED_AT_ONCE_BYTES: usize = 4 << 10;
+
+/// A copy is due so many objectives after its query: in the queue it stands behind all that have
+/// one.
+pub(super) const COPY_PATIENCE: u32 = 4;
+
+/// The rollout of an application, as its actor on one worker carries it out.
+#[derive(Debug)]
+pub(super) struct Rolling {
+    percent: Percent,
+    kind: RolloutKind,
+    entry: Arc<ModelEntry>,
+    old: ModelVersion,
+    new: ModelVersion,
+    outcomes: Arc<RolloutOutcomes>,
+    metrics: Arc<AppMetrics>,
+    /// Room for copies, of all applications.
+    copies: Arc<Semaphore>,
+}
+
+/// What a rollout does with one request.
+#[derive(Debug)]
+pub(super) struct Turn {
+    pub(super) side: Side,
+    /// Answers instead of its model's current version.
+    pub(super) instead: Option<Arc<ModelHandle>>,
+    /// Gets a copy.
+    pub(super) copy_to: Option<Arc<ModelHandle>>,
+}
+
+/// A rollout in a request that several models may answer.
+#[derive(Debug)]
+pub(super) struct Rolled {
+    pub(super) model: ModelName,
+    /// Answers instead of the model's current version.
+    pub(super) instead: Option<Arc<ModelHandle>>,
+    pub(super) by: GivenBy,
+}
+
+impl Rolling {
+    pub(super) fn new(
+        rollout: &Rollout,
+        plane: &DataPlane,
+        metrics: &Arc<AppMetrics>,
+        outcomes: Arc<RolloutOutcomes>,
+    ) -> Self {
+        Self {
+            percent: rollout.percent(),
+            kind: rollout.plan.kind,
+            entry: plane.directory.entry(rollout.model()),
+            old: rollout.plan.from.version.clone(),
+            new: rollout.plan.to.version.clone(),
+            outcomes,
+            metrics: Arc::clone(metrics),
+            copies: Arc::clone(&plane.copies),
+        }
+    }
+
+    /// A version without replicas gets no query: nobody is made worse off by its absence.
+    fn serving(&self, version: &ModelVersion) -> Option<Arc<ModelHandle>> {
+        self.entry.version(version.as_str()).filter(|model| model.replicas() > 0)
+    }
+
+    pub(super) fn turn(&self, drawn: Drawn) -> Turn {
+        let stays = Turn { side: Side::Old, instead: None, copy_to: None };
+        let is_new = !self.outcomes.is_suspended()
+            && side(self.percent, self.outcomes.id, drawn) == Side::New;
+        let Some(new) = is_new.then(|| self.serving(&self.new)).flatten() else { return stays };
+        if self.kind == RolloutKind::Shadow {
+            return Turn { copy_to: Some(new), ..stays };
+        }
+        let compares = self.outcomes.plan.compares();
+        let copy_to = compares.then(|| self.serving(&self.old)).flatten();
+        Turn { side: Side::New, instead: Some(new), copy_to }
+    }
+
+    /// What those have to know who ask several models.
+    pub(super) fn rolled(&self, turn: &Turn) -> Rolled {
+        Rolled {
+            model: self.entry.name().clone(),
+            instead: turn.instead.clone(),
+            by: GivenBy { rollout: self.outcomes.id, side: turn.side },
+        }
+    }
+
+    /// Room for a copy to `model`, unless it has anything else to do: last in the queue, first to
+    /// go.
+    pub(super) fn room_for_copy(&self, model: &ModelHandle) -> Option<OwnedSemaphorePermit> {
+        let is_busy = model.load().waiting > 0 || model.intake().waiting() > 0;
+        if is_busy { None } else { Arc::clone(&self.copies).try_acquire_owned().ok() }
+    }
+
+    /// Watches a request; `copy`: the other version's answers on their way.
+    pub(super) fn watch(
+        &self,
+        side: Side,
+        arrived: Instant,
+        copy: Option<(ModelProgress, OwnedSemaphorePermit)>,
+    ) -> Watched {
+        let original = copy.map(|(progress, permit)| {
+            let (told, original) = oneshot::channel();
+            let copy = Copied {
+                outcomes: Arc::clone(&self.outcomes),
+                metrics: Arc::clone(&self.metrics),
+                is_shadow: self.kind == RolloutKind::Shadow,
+                arrived,
+                permit,
+            };
+            actix::spawn(copy.compare(progress, original));
+            told
+        });
+        let (outcomes, metrics) = (Arc::clone(&self.outcomes), Arc::clone(&self.metrics));
+        Watched { outcomes, metrics, side, original }
+    }
+}
+
+/// A request whose outcome the guards look at.
+#[derive(Debug)]
+pub(super) struct Watched {
+    outcomes: Arc<RolloutOutcomes>,
+    metrics: Arc<AppMetrics>,
+    side: Side,
+    /// To whoever compares them with a copy's.
+    original: Option<oneshot::Sender<Vec<Option<Answer>>>>,
+}
+
+impl Watched {
+    /// What came of each query; none where its model was not asked.
+    pub(super) fn answered(self, answers: Vec<Option<Answer>>, latency: Duration) {
+        if self.side == Side::New {
+            let asked: SmallVec<[Answer; 1]> = answers.iter().flatten().cloned().collect();
+            self.outcomes.answered(&asked, latency);
+            self.metrics.rollout.exposed(asked.len());
+        }
+        if let Some(original) = self.original {
+            // Whoever compares may have given up.
+            let _ = original.send(answers);
+        }
+    }
+}
+
+/// A copy under way; its answers are only looked at.
+struct Copied {
+    outcomes: Arc<RolloutOutcomes>,
+    metrics: Arc<AppMetrics>,
+    is_shadow: bool,
+    arrived: Instant,
+    /// Given back when it has been compared.
+    permit: OwnedSemaphorePermit,
+}
+
+impl Copied {
+    async fn compare(
+        self,
+        progress: ModelProgress,
+        original: oneshot::Receiver<Vec<Option<Answer>>>,
+    ) {
+        let Ok(closed) = progress.closed().await else { return };
+        if self.is_shadow {
+            self.outcomes.answered(&closed.answers, clock::now() - self.arrived);
+            self.metrics.rollout.exposed(closed.answers.len());
+        }
+        // The request was given up.
+        let Ok(original) = original.await else { return };
+        let copied = closed.answers.to_vec();
+        let count = move || different(&original, &copied);
+        let bytes: usize = closed.answers.iter().map(size).sum();
+        let compared = if bytes <= COMPARED_AT_ONCE_BYTES {
+            Some(count())
+        } else {
+            tokio::task::spawn_blocking(count).await.ok()
+        };
+        if let Some((queries, different)) = compared {
+            self.outcomes.compared(queries, different);
+        }
+        drop(self.permit);
+    }
+}
+
+fn size(answer: &Answer) -> usize {
+    match answer {
+        Answer::Output(output) => output.json().len(),
+        Answer::Default(_) => 0,
+    }
+}
+
+/// Queries that both answered, and those of them that were answered differently.
+fn different(original: &[Option<Answer>], copied: &[Answer]) -> (usize, usize) {
+    let (mut queries, mut different) = (0, 0);
+    for pair in original.iter().zip(copied) {
+        if let (Some(Answer::Output(one)), Answer::Output(other)) = pair {
+            queries += 1;
+            different += usize::from(!agree(one.json(), other.json()));
+        }
+    }
+    (queries, different)
+}
