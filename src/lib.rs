@@ -4,7 +4,7 @@
 //! metadata does), [`actors`] (who talks to whom), [`http::query`] (a prediction's way in and
 //! out), [`rpc`] (a batch's way to a container and back), [`server`] (how it is put together).
 //!
-//! Architecture invariant: arrows point one way: http -> actors -> {children, rpc, store} ->
+//! Architecture invariant: arrows point one way: grpc -> http -> actors -> {children, rpc, store} ->
 //! {supervision, metrics, config}.
 
 pub mod actors;
@@ -13,6 +13,7 @@ pub mod children;
 pub mod cli;
 pub mod config;
 pub mod deploy;
+pub mod grpc;
 pub mod http;
 pub mod logging;
 pub mod metrics;

@@ -14,6 +14,8 @@ const CONFIG: &str = r#"
 query_addr = "127.0.0.1:0"
 management_addr = "127.0.0.1:0"
 metrics_addr = "127.0.0.1:0"
+[grpc]
+addr = "127.0.0.1:0"
 [rpc]
 addr = "tcp://127.0.0.1:0"
 [[application]]

@@ -46,6 +46,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("actors", &["children", "config", "logging", "metrics", "rpc", "store", "supervision"]),
     ("deploy", &["actors", "config", "store", "supervision"]),
     ("http", &["actors", "config", "deploy", "logging", "metrics", "store"]),
+    ("grpc", &["actors", "config", "http", "logging", "metrics", "store"]),
     ("bootstrap", &["actors", "config", "store"]),
     (
         "server",
@@ -55,6 +56,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "children",
             "config",
             "deploy",
+            "grpc",
             "http",
             "logging",
             "metrics",
@@ -86,6 +88,7 @@ const OWNED: &[(&str, &[&str], &str)] = &[
     ),
     ("ort::session", &["crates/onnx/"], "models run in containers, never in the server"),
     ("rten::", &["crates/onnx/"], "models run in containers, never in the server"),
+    ("h2::", &["crates/grpc/"], "one crate speaks HTTP/2"),
     ("prometheus::", &["src/metrics/"], "metrics are declared in one place"),
     ("toml::", &["src/config/"], "files are read in one place"),
     ("ratatui::", &["crates/tools/src/top/"], "one command draws"),

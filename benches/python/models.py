@@ -59,6 +59,9 @@ def config(model, batch_size, slo_ms):
 query_addr = "127.0.0.1:0"
 management_addr = "127.0.0.1:0"
 metrics_addr = "127.0.0.1:0"
+
+[grpc]
+enabled = false
 [rpc]
 addr = "tcp://127.0.0.1:0"
 [[application]]

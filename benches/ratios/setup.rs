@@ -93,6 +93,8 @@ impl Server {
                 .arg(dir.path().join("data"))
                 .args(["--query-addr", "127.0.0.1:0", "--management-addr", "127.0.0.1:0"])
                 .args(["--metrics-addr", "127.0.0.1:0", "--rpc-addr", "tcp://127.0.0.1:0"])
+                // Older versions, which have no such port, pass over it.
+                .env("CLIPPER_GRPC_ADDR", "127.0.0.1:0")
                 .args(["--log-format", "json"])
                 // By the environment, so that --config may have a [serving] of its own.
                 .envs(shape.batch_max.map(|max| ("CLIPPER_SERVING__BATCH_MAX", max.to_string())))

@@ -39,7 +39,7 @@ class Server:
         file = folder / "clipper.toml"
         file.write_text(f"{config}\n[containers]\npass_environment = {passed}\n")
         command = [clipper, "serve", "--config", str(file), "--data-dir", str(folder / "data")]
-        for flag in ("--query-addr", "--management-addr", "--metrics-addr"):
+        for flag in ("--query-addr", "--management-addr", "--metrics-addr", "--grpc-addr"):
             command += [flag, "127.0.0.1:0"]
         command += ["--rpc-addr", "tcp://127.0.0.1:0"]
         self.log = open(folder / "log", "w+")

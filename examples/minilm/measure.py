@@ -84,6 +84,7 @@ def measure(options, batch_size):
         serve += ["--query-addr", f"127.0.0.1:{query}"]
         serve += ["--management-addr", f"127.0.0.1:{management}"]
         serve += ["--metrics-addr", f"127.0.0.1:{exporter}"]
+        serve += ["--grpc-addr", "127.0.0.1:0"]
         serve += ["--rpc-addr", f"tcp://127.0.0.1:{rpc}"]
         log = stack.enter_context(open(Path(folder) / "log", "w"))
         server = stack.enter_context(process(serve, stderr=log))

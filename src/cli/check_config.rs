@@ -36,13 +36,17 @@ struct Summary {
     query_addr: String,
     management_addr: String,
     metrics_addr: String,
+    /// Nothing where it is switched off.
+    grpc_addr: Option<String>,
     rpc_addr: String,
     metadata: &'static str,
     data_dir: String,
 }
 
 impl Summary {
-    fn of(Config { http, rpc, data_dir, redis_url, applications, models, .. }: &Config) -> Self {
+    fn of(
+        Config { http, grpc, rpc, data_dir, redis_url, applications, models, .. }: &Config,
+    ) -> Self {
         let containers = models.iter().filter_map(|model| model.container.as_ref());
         let replicas = containers.map(|container| u64::from(container.replicas())).sum();
         Self {
@@ -52,6 +56,7 @@ impl Summary {
             query_addr: http.query_addr.to_string(),
             management_addr: http.management_addr.to_string(),
             metrics_addr: http.metrics_addr.to_string(),
+            grpc_addr: grpc.enabled.then(|| grpc.addr.to_string()),
             rpc_addr: rpc.addr.clone(),
             metadata: if redis_url.is_some() { "redis" } else { "embedded" },
             data_dir: data_dir.display().to_string(),
@@ -65,13 +70,14 @@ impl Summary {
         };
         format!(
             "OK\napplications: {}\nmodels: {}\nreplicas: {}\nquery: {}\nmanagement: {}\n\
-             metrics: {}\nrpc: {}\nmetadata: {}\ndata: {}",
+             metrics: {}\ngrpc: {}\nrpc: {}\nmetadata: {}\ndata: {}",
             list(&self.applications),
             list(&self.models),
             self.replicas,
             self.query_addr,
             self.management_addr,
             self.metrics_addr,
+            self.grpc_addr.as_deref().unwrap_or("off"),
             self.rpc_addr,
             self.metadata,
             self.data_dir

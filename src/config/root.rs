@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::containers::ContainersConfig;
 use super::entries::{ApplicationConfig, ModelConfig};
+use super::grpc::GrpcConfig;
 use super::http::HttpConfig;
 use super::journal::JournalConfig;
 use super::log::LogConfig;
@@ -27,6 +28,7 @@ pub struct Config {
     /// How Redis is used, if `redis_url` is there.
     pub redis: RedisConfig,
     pub http: HttpConfig,
+    pub grpc: GrpcConfig,
     /// What the management frontend allows.
     pub management: ManagementConfig,
     /// The RPC port for model containers.
@@ -54,6 +56,7 @@ impl Default for Config {
             redis_url: None,
             redis: RedisConfig::default(),
             http: HttpConfig::default(),
+            grpc: GrpcConfig::default(),
             management: ManagementConfig::default(),
             rpc: RpcConfig::default(),
             serving: ServingConfig::default(),

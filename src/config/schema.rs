@@ -3,6 +3,7 @@
 //! A test compares this with the structs and with the documented file.
 
 use super::containers::ContainersConfig;
+use super::grpc::GrpcConfig;
 use super::http::HttpConfig;
 use super::journal::JournalConfig;
 pub use super::key::{Flag, Key};
@@ -46,6 +47,7 @@ pub const TOP: &[Key] = &[
 pub const SECTIONS: &[(&str, &[Key])] = &[
     ("redis", RedisConfig::KEYS),
     ("http", HttpConfig::KEYS),
+    ("grpc", GrpcConfig::KEYS),
     ("management", ManagementConfig::KEYS),
     ("rpc", RpcConfig::KEYS),
     ("serving", ServingConfig::KEYS),

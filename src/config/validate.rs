@@ -143,6 +143,7 @@ fn addresses(draft: &mut Draft, config: &Config) {
         ("http.query_addr", Some(config.http.query_addr)),
         ("http.management_addr", Some(config.http.management_addr)),
         ("http.metrics_addr", Some(config.http.metrics_addr)),
+        ("grpc.addr", config.grpc.enabled.then_some(config.grpc.addr)),
         ("rpc.addr", rpc_socket_addr(&config.rpc.addr)),
     ];
     let clash = |a: SocketAddr, b: SocketAddr| {

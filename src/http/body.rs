@@ -59,6 +59,13 @@ pub struct Body {
 }
 
 impl Body {
+    /// A body that is in one piece.
+    #[must_use]
+    pub fn of(text: Bytes, held: Option<Held>) -> Self {
+        let bytes = text.len();
+        Self { parts: SmallVec::from_buf([text]), bytes, held }
+    }
+
     #[must_use]
     pub fn size(&self) -> usize {
         self.bytes
@@ -105,7 +112,7 @@ pub async fn read(
         return Err(too_much_in_sum(limits));
     }
     let connection = request.conn_data::<Rc<Connection>>();
-    let mut pieces = Pieces::default();
+    let mut pieces = Pieces::uncounted(UNCOUNTED_BYTES);
     let mut received: usize = 0;
     let mut deadline = None;
     loop {
@@ -128,7 +135,7 @@ pub async fn read(
                 return Err(too_much_in_sum(limits));
             }
         } else {
-            pieces = Pieces::default();
+            pieces = Pieces::uncounted(UNCOUNTED_BYTES);
             if received > drain_max {
                 break;
             }
@@ -191,8 +198,10 @@ pub fn too_much_in_sum(limits: &BodyLimits) -> ApiError {
 }
 
 /// A body in the making. Most come in one piece, which is then passed on without a copy.
-#[derive(Default)]
-struct Pieces {
+#[derive(Debug)]
+pub struct Pieces {
+    /// Up to so many bytes it is not counted among all bodies.
+    uncounted: usize,
     /// What came first, while there is nothing else.
     first: Bytes,
     full: Vec<Bytes>,
@@ -202,10 +211,18 @@ struct Pieces {
 }
 
 impl Pieces {
+    /// Nothing yet, of a body that is not counted up to so many bytes.
+    #[must_use]
+    pub fn uncounted(uncounted: usize) -> Self {
+        let (first, full, last) = (Bytes::new(), Vec::new(), BytesMut::new());
+        Self { uncounted, first, full, last, bytes: 0, held: None }
+    }
+
     /// Adds a piece, with which the body has `received` bytes; `false` = all bodies together are
     /// over their limit.
-    fn push(&mut self, piece: Bytes, received: usize, limits: &BodyLimits) -> bool {
-        if received > UNCOUNTED_BYTES {
+    #[must_use]
+    pub fn push(&mut self, piece: Bytes, received: usize, limits: &BodyLimits) -> bool {
+        if received > self.uncounted {
             // The first time it takes what has come before as well.
             let more = if self.held.is_some() { piece.len() } else { received };
             if !self.held.get_or_insert_with(|| limits.all.hold()).grow(more) {
@@ -243,8 +260,9 @@ impl Pieces {
         }
     }
 
-    fn finish(self) -> Body {
-        let Self { first, full, last, bytes, held } = self;
+    #[must_use]
+    pub fn finish(self) -> Body {
+        let Self { first, full, last, bytes, held, .. } = self;
         // What came in one piece is the first, and all there is.
         let mut parts = SmallVec::from_buf([first]);
         if !last.is_empty() {
@@ -274,7 +292,7 @@ mod tests {
         let limits = limits(8 << 20);
         let text: Vec<u8> = (0..3_000_000_u32).map(|n| b'a' + (n % 23) as u8).collect();
         for piece_bytes in [1, 700, 30_000, 300_000, 3_000_000] {
-            let (mut pieces, mut received) = (Pieces::default(), 0);
+            let (mut pieces, mut received) = (Pieces::uncounted(UNCOUNTED_BYTES), 0);
             for piece in text.chunks(piece_bytes) {
                 received += piece.len();
                 assert!(pieces.push(Bytes::copy_from_slice(piece), received, &limits));
@@ -288,7 +306,8 @@ mod tests {
             assert!(body.join() == text, "{piece_bytes}");
             assert_eq!(limits.all.used(), 0);
         }
-        assert_eq!(Pieces::default().finish().join(), "");
-        assert!(!Pieces::default().push(Bytes::from(text), 9_000_000, &limits));
+        let pieces = || Pieces::uncounted(UNCOUNTED_BYTES);
+        assert_eq!(pieces().finish().join(), "");
+        assert!(!pieces().push(Bytes::from(text), 9_000_000, &limits));
     }
 }

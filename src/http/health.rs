@@ -8,6 +8,8 @@ use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
 use parking_lot::Mutex;
 use serde::Serialize;
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
 use super::errors::other_method;
 
@@ -51,6 +53,7 @@ pub struct Readiness {
     met: [AtomicBool; Condition::ALL.len()],
     reasons: Mutex<BTreeMap<&'static str, String>>,
     draining: AtomicBool,
+    changed: Notify,
 }
 
 impl Readiness {
@@ -63,6 +66,7 @@ impl Readiness {
     /// A condition is met from now on.
     pub fn meet(&self, condition: Condition) {
         self.met[condition as usize].store(true, Ordering::Release);
+        self.changed.notify_waiters();
     }
 
     /// Whether a condition is met.
@@ -79,6 +83,18 @@ impl Readiness {
     /// The server stops: never ready again.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Release);
+        self.changed.notify_waiters();
+    }
+
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        let is_draining = self.draining.load(Ordering::Acquire);
+        !is_draining && Condition::ALL.into_iter().all(|condition| self.is_met(condition))
+    }
+
+    /// Ends at the next change; taken before a look at what is so far, none is missed.
+    pub fn changed(&self) -> Notified<'_> {
+        self.changed.notified()
     }
 
     /// Names of what is missing; empty = ready.

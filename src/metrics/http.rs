@@ -1,4 +1,4 @@
-//! What the HTTP frontends count.
+//! What the frontends count.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
-/// Why an HTTP connection ended, as a label.
+/// Why a connection of a frontend ended, as a label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Ended {
     /// By its client, or by `Connection: close`.
@@ -119,6 +119,8 @@ pub struct HttpMetrics {
     pub management: Arc<FrontendMetrics>,
     /// The metrics port.
     pub metrics: Arc<FrontendMetrics>,
+    /// The gRPC frontend.
+    pub grpc: Arc<FrontendMetrics>,
     bodies: OnceLock<Gauge>,
     answers: OnceLock<Gauge>,
 }
@@ -134,8 +136,13 @@ impl HttpMetrics {
         self.answers.get_or_init(|| Box::new(answers));
     }
 
-    pub(super) fn frontends(&self) -> [(&'static str, &FrontendMetrics); 3] {
-        [("query", &self.query), ("management", &self.management), ("metrics", &self.metrics)]
+    pub(super) fn frontends(&self) -> [(&'static str, &FrontendMetrics); 4] {
+        [
+            ("query", &self.query),
+            ("management", &self.management),
+            ("metrics", &self.metrics),
+            ("grpc", &self.grpc),
+        ]
     }
 
     pub(super) fn body_bytes(&self) -> usize {

@@ -1,4 +1,4 @@
-//! The three HTTP frontends: what each serves, and within which limits.
+//! The HTTP frontends and the gRPC one: what each serves, and within which limits.
 
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -6,7 +6,8 @@ use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use actix::prelude::*;
-use tokio::sync::Semaphore;
+use parking_lot::Mutex;
+use tokio::sync::{Semaphore, mpsc};
 use tracing::info;
 
 use super::error::StartError;
@@ -23,12 +24,14 @@ use crate::actors::pool::container_pool::ContainerPool;
 use crate::actors::pool::list::ContainerList;
 use crate::config::{Config, Deploy, HttpConfig};
 use crate::deploy::Deployer;
+use crate::grpc;
 use crate::http::body::BodyLimits;
 use crate::http::health::{self, Readiness};
 use crate::http::limits::QueryLimits;
 use crate::http::management::ManagementState;
 use crate::http::management::deploy::{self, DeployState};
 use crate::http::parsing::Parsing;
+use crate::http::serve::acceptor::Accepted;
 use crate::http::serve::{Frontend, Options};
 use crate::http::v2::state::V2;
 use crate::http::{management, metrics as metrics_pages, query};
@@ -59,43 +62,72 @@ struct Reading {
     parsing: Parsing,
 }
 
+/// What serves.
+pub(super) struct Serving {
+    /// Who answers queries. The threads of the first serve all of them.
+    pub(super) queries: Vec<Frontend>,
+    pub(super) others: Vec<Frontend>,
+}
+
+/// The gRPC connections of threads that have not begun.
+type GrpcConnections = Arc<Mutex<Vec<mpsc::Receiver<Accepted>>>>;
+
 impl Frontends {
-    /// The query frontend, the management frontend and the metrics port, serving.
-    pub(super) fn start(
-        self,
-        config: &Config,
-        sockets: Sockets,
-    ) -> Result<Vec<Frontend>, StartError> {
-        let Sockets { query, management, metrics, rpc } = sockets;
+    /// All frontends, serving.
+    pub(super) fn start(self, config: &Config, sockets: Sockets) -> Result<Serving, StartError> {
+        let Sockets { query, management, metrics, grpc, rpc } = sockets;
         let addr = |socket: &TcpListener| socket.local_addr().map_err(StartError::Socket);
         let (query_addr, management_addr) = (addr(&query)?, addr(&management)?);
         let (metrics_addr, rpc_addr) = (addr(&metrics)?, addr(&rpc)?);
+        let grpc_addr = grpc.as_ref().map(addr).transpose()?;
         let acceptor = Arbiter::new().handle();
         let slice = Duration::from_micros(config.http.parse_slice_us);
         let parsing =
             Parsing::new(config.http.parse_threads, slice).map_err(StartError::Parsing)?;
         let reading = Reading { bodies: BodyLimits::from(&config.http), parsing };
-        let serving = vec![
-            self.query(config, query, &acceptor, reading.clone()),
+        let (grpc, connections) = self.grpc(config, grpc, &acceptor);
+        let query = self.query(config, query, (&acceptor, reading.clone()), connections);
+        let others = vec![
             self.management(config, management, &acceptor, reading),
             self.metrics(&config.http, metrics, &acceptor),
         ];
+        let serving = Serving { queries: [query].into_iter().chain(grpc).collect(), others };
         info!(
             query = %format_args!("http://{query_addr}"),
             management = %format_args!("http://{management_addr}"),
             metrics = %format_args!("http://{metrics_addr}/metrics"),
+            grpc = grpc_addr.map(|addr| addr.to_string()),
             rpc = %format_args!("tcp://{rpc_addr}"),
             "listening"
         );
         Ok(serving)
     }
 
+    /// The gRPC frontend, if there is one, and what the threads of the query frontend have to serve.
+    fn grpc(
+        &self,
+        config: &Config,
+        socket: Option<TcpListener>,
+        acceptor: &ArbiterHandle,
+    ) -> (Option<Frontend>, GrpcConnections) {
+        let Some(socket) = socket else { return (None, GrpcConnections::default()) };
+        let counts = Arc::clone(&self.plane.metrics.http.grpc);
+        let options = Options {
+            workers: process::http_workers(&config.http),
+            connections_max: config.grpc.connections_max,
+            limit: "grpc.connections_max",
+            ..Options::new(&config.http, counts)
+        };
+        let (frontend, connections) = Frontend::accept(&options, socket, acceptor);
+        (Some(frontend), Arc::new(Mutex::new(connections)))
+    }
+
     fn query(
         &self,
         config: &Config,
         socket: TcpListener,
-        acceptor: &ArbiterHandle,
-        reading: Reading,
+        (acceptor, reading): (&ArbiterHandle, Reading),
+        grpc: GrpcConnections,
     ) -> Frontend {
         let http = &config.http;
         let workers = process::http_workers(http);
@@ -105,6 +137,8 @@ impl Frontends {
         let readiness = Arc::clone(&self.readiness);
         let (watchdog, loaded) = (self.watchdog.clone(), Arc::clone(&self.loaded));
         let counts = Arc::clone(&self.plane.metrics.http.query);
+        let grpc_counts = Arc::clone(&self.plane.metrics.http.grpc);
+        let settings = grpc::Settings::new(config);
         // Who leaves while a query waits does not want its answer.
         let options = Options { workers, abandons: true, ..Options::new(http, counts) };
         Frontend::start(&options, socket, acceptor, move |app| {
@@ -128,6 +162,11 @@ impl Frontends {
                 router: apps,
                 limits: limits.clone(),
             };
+            if let Some(connections) = grpc.lock().pop() {
+                let (v2, metrics) = (v2.clone(), Arc::clone(&grpc_counts));
+                let parts = grpc::Parts { v2, settings, metrics };
+                actix::spawn(grpc::serve(parts, connections));
+            }
             app.configure(metrics_pages::configure_query(Arc::clone(&plane.metrics)))
                 .configure(health::configure(Arc::clone(&readiness)))
                 .configure(query::configure(v2));

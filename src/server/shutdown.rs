@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
+use super::frontends::Serving;
 use crate::actors::apps::feedback::FeedbackQueue;
 use crate::actors::apps::rollouts::RolloutKeeper;
 use crate::actors::models::registry::Models;
@@ -14,7 +15,7 @@ use crate::actors::pool::file_sd::FileSd;
 use crate::actors::pool::messages::StopChildren;
 use crate::actors::redis::watcher::RedisMetadata;
 use crate::http::health::Readiness;
-use crate::http::serve::Frontend;
+use crate::http::serve::{Frontend, Workers};
 use crate::store::Journal;
 use crate::supervision::kept::Kept;
 
@@ -25,8 +26,7 @@ pub(super) struct Running {
     pub(super) drain_delay: Duration,
     /// Requests under way then have so long.
     pub(super) patience: Duration,
-    /// The HTTP frontends, the query frontend first.
-    pub(super) serving: Vec<Frontend>,
+    pub(super) serving: Serving,
     pub(super) models: Kept<Models>,
     pub(super) learned: LearnedCurves,
     pub(super) feedback: FeedbackQueue,
@@ -45,7 +45,8 @@ impl Running {
         drop(self.rollouts);
         info!(drain_delay = ?self.drain_delay, "stopping: in-flight queries finish first");
         // Whoever sends queries has to see that this server is not ready before it closes.
-        self.serving.iter().for_each(Frontend::drain);
+        let Serving { queries, others } = &self.serving;
+        queries.iter().chain(others).for_each(Frontend::drain);
         tokio::time::sleep(self.drain_delay).await;
         stop_frontends(self.serving, self.patience).await;
         self.learned.save().await;
@@ -64,11 +65,11 @@ impl Running {
     }
 }
 
-async fn stop_frontends(serving: Vec<Frontend>, patience: Duration) {
-    // The query frontend first: meanwhile the others still say that the server is not ready.
-    let mut serving = serving.into_iter();
-    if let Some(query) = serving.next() {
-        query.stop(patience).await;
-    }
-    futures_util::future::join_all(serving.map(|frontend| frontend.stop(patience))).await;
+async fn stop_frontends(serving: Serving, patience: Duration) {
+    let Serving { queries, others } = serving;
+    // Who answers queries first: meanwhile the others still say that the server is not ready.
+    let finish = queries.into_iter().map(|frontend| frontend.finish(patience));
+    let finished = futures_util::future::join_all(finish).await;
+    finished.iter().for_each(Workers::stop);
+    futures_util::future::join_all(others.into_iter().map(|other| other.stop(patience))).await;
 }

@@ -21,6 +21,8 @@ pub(super) struct Sockets {
     pub(super) query: TcpListener,
     pub(super) management: TcpListener,
     pub(super) metrics: TcpListener,
+    /// Unless it is switched off.
+    pub(super) grpc: Option<TcpListener>,
     pub(super) rpc: TcpListener,
 }
 
@@ -35,7 +37,9 @@ impl Sockets {
             .ok()
             .and_then(|mut addrs| addrs.next())
             .ok_or_else(|| StartError::RpcAddress(config.rpc.addr.clone()))?;
+        let grpc = config.grpc.enabled.then(|| http("grpc.addr", config.grpc.addr));
         Ok(Self {
+            grpc: grpc.transpose()?,
             query: http("http.query_addr", config.http.query_addr)?,
             management: http("http.management_addr", config.http.management_addr)?,
             metrics: http("http.metrics_addr", config.http.metrics_addr)?,

@@ -27,6 +27,7 @@ fn serve_after(before: &str, config: &str, folder: &Path) -> Child {
     Command::new("sh")
         .args(["-c", &script, "sh", crate::binary(), "serve", "--query-addr", "127.0.0.1:0"])
         .args(["--management-addr", "127.0.0.1:0", "--metrics-addr", "127.0.0.1:0"])
+        .args(["--grpc-addr", "127.0.0.1:0"])
         .args(["--rpc-addr", "tcp://127.0.0.1:0", "--config"])
         .arg(&file)
         .arg("--data-dir")

@@ -250,6 +250,7 @@ impl Clipper {
         command
             .args(["serve", "--log-format", "json", "--query-addr", "127.0.0.1:0"])
             .args(["--management-addr", "127.0.0.1:0", "--metrics-addr", "127.0.0.1:0"])
+            .args(["--grpc-addr", "127.0.0.1:0"])
             .args(["--rpc-addr", "tcp://127.0.0.1:0", "--data-dir"])
             .arg(data_dir)
             .env("CLIPPER_HTTP__QUERY_WORKERS", "2")

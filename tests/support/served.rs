@@ -39,6 +39,8 @@ pub struct Served {
     pub management: SocketAddr,
     pub metrics: SocketAddr,
     pub rpc: SocketAddr,
+    /// Where that is known.
+    pub grpc: Option<SocketAddr>,
     log: Arc<Mutex<Vec<String>>>,
 }
 
@@ -87,6 +89,7 @@ impl Served {
             management: addr("management"),
             metrics: addr("metrics"),
             rpc: addr("rpc"),
+            grpc: line["grpc"].as_str().map(|text| text.parse().unwrap()),
             process,
             log,
         }
@@ -103,7 +106,7 @@ impl Served {
         drop(command);
         let [query, management, metrics, rpc] = ports;
         let log = Arc::new(Mutex::new(Vec::new()));
-        let mut served = Self { process, query, management, metrics, rpc, log };
+        let mut served = Self { process, query, management, metrics, rpc, grpc: None, log };
         until("the server is ready", || {
             assert!(served.is_up(), "the server ended");
             let answer = Http::new(query).request("GET", "/readyz", "");
@@ -226,6 +229,9 @@ fn arguments(command: &mut Command, ports: [SocketAddr; 4], config: &str, data_d
     }
     // An older binary under test does not know the setting and refuses to start.
     let is_old = std::env::var_os("CLIPPER_TEST_BINARY").is_some();
+    if !is_old && !config.contains("[grpc]") {
+        command.env("CLIPPER_GRPC_ADDR", "127.0.0.1:0");
+    }
     if !is_old && !config.contains("drain_delay_ms") {
         command.env("CLIPPER_HTTP__DRAIN_DELAY_MS", "0");
     }

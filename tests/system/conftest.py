@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from every_type import every_type as every_type  # a fixture
 from harness import BINARY
 
 

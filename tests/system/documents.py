@@ -155,6 +155,7 @@ class Terminal:
             "CLIPPER_QUERY_ADDR": f"127.0.0.1:{port[1337]}",
             "CLIPPER_MANAGEMENT_ADDR": f"127.0.0.1:{port[1338]}",
             "CLIPPER_METRICS_ADDR": f"127.0.0.1:{port[1390]}",
+            "CLIPPER_GRPC_ADDR": "127.0.0.1:0",
             "CLIPPER_RPC_ADDR": f"tcp://127.0.0.1:{port[7000]}",
             "CLIPPER_PORT": port[7000],
             "CLIPPER_MANAGEMENT_URL": f"http://127.0.0.1:{port[1338]}",

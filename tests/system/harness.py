@@ -113,11 +113,15 @@ def process(*command: str | Path, **options: Any) -> Iterator[subprocess.Popen[b
 class Server:
     """What a running server says of itself."""
 
-    def __init__(self, lines: list[str], said: dict[str, str]) -> None:
+    def __init__(
+        self, process: subprocess.Popen[bytes], lines: list[str], said: dict[str, str]
+    ) -> None:
+        self.process = process
         self.lines = lines
         self.query = said["query"]
         self.management = said["management"]
         self.metrics = said["metrics"].removesuffix("/metrics")
+        self.grpc = said["grpc"]
         self.rpc_port = int(said["rpc"].rsplit(":", 1)[1])
 
     def predict(self, app: str, value: Any) -> Any:
@@ -129,7 +133,7 @@ def server(folder: Path, config: str, env: dict[str, str] | None = None) -> Iter
     """A server with this config file and its data in ``folder``."""
     file = folder / "clipper.toml"
     file.write_text(config)
-    addresses = ["--query-addr", "--management-addr", "--metrics-addr"]
+    addresses = ["--query-addr", "--management-addr", "--metrics-addr", "--grpc-addr"]
     command = [str(BINARY), "serve", "--config", str(file), "--data-dir", str(folder / "data")]
     for flag in addresses:
         command += [flag, "127.0.0.1:0"]
@@ -152,7 +156,7 @@ def server(folder: Path, config: str, env: dict[str, str] | None = None) -> Iter
             found: dict[str, str] | None = json.loads(said[0]) if said else None
             return found
 
-        yield Server(lines, until("the server listens", listening))
+        yield Server(running, lines, until("the server listens", listening))
 
 
 def container(served: Server, folder: Path, name: str, source: str, **env: str) -> Any:

@@ -50,6 +50,13 @@ pub struct Defaults<'a> {
     pub explanation: &'a str,
 }
 
+impl Defaults<'_> {
+    /// The rows as one text: the protocol's parameters are no lists.
+    pub(crate) fn listed(&self) -> String {
+        self.rows.iter().map(usize::to_string).collect::<Vec<_>>().join(",")
+    }
+}
+
 /// The answer to an infer request.
 #[derive(Debug)]
 pub struct Answer<'a> {
@@ -77,12 +84,12 @@ pub struct Parts {
 }
 
 /// The output in one form.
-struct Tensor {
-    datatype: Datatype,
+pub(crate) struct OutputTensor {
+    pub(crate) datatype: Datatype,
     /// Elements of a row.
-    each: usize,
+    pub(crate) each: usize,
     /// Binary, or the array of JSON.
-    data: Vec<u8>,
+    pub(crate) data: Vec<u8>,
 }
 
 #[derive(Serialize)]
@@ -99,7 +106,6 @@ struct Head<'a> {
 #[derive(Serialize)]
 struct HeadParameters<'a> {
     default: bool,
-    /// The protocol's parameters are no lists.
     #[serde(skip_serializing_if = "String::is_empty")]
     default_rows: String,
     #[serde(skip_serializing_if = "str::is_empty")]
@@ -112,18 +118,11 @@ impl Answer<'_> {
     /// # Errors
     /// See [`OutputFault`].
     pub fn write(&self, max_bytes: usize) -> Result<Parts, OutputFault> {
-        let tensor = match self.form.datatype {
-            As::Texts => self.texts(max_bytes)?,
-            As::Numbers(datatype) => self.numbers(Some(datatype), max_bytes)?,
-            As::Auto => match self.numbers(None, max_bytes) {
-                Err(OutputFault::Number { .. }) => self.texts(max_bytes)?,
-                other => other?,
-            },
-        };
+        let tensor = self.tensor(self.form.binary, max_bytes)?;
         let mut json = serde_json::to_vec(&self.head()).unwrap_or_default();
         // The head is an object that goes on.
         json.pop();
-        let Tensor { datatype, each, data } = tensor;
+        let OutputTensor { datatype, each, data } = tensor;
         let (rows, name) = (self.rows.len(), datatype.name());
         let output = format!(
             ",\"outputs\":[{{\"name\":\"{OUTPUT}\",\"datatype\":\"{name}\",\
@@ -144,10 +143,26 @@ impl Answer<'_> {
         Ok(parts)
     }
 
+    /// The output, binary or as JSON.
+    pub(crate) fn tensor(
+        &self,
+        is_binary: bool,
+        max_bytes: usize,
+    ) -> Result<OutputTensor, OutputFault> {
+        match self.form.datatype {
+            As::Texts => self.texts(is_binary, max_bytes),
+            As::Numbers(datatype) => self.numbers(is_binary, Some(datatype), max_bytes),
+            As::Auto => match self.numbers(is_binary, None, max_bytes) {
+                Err(OutputFault::Number { .. }) => self.texts(is_binary, max_bytes),
+                other => other,
+            },
+        }
+    }
+
     fn head(&self) -> Head<'_> {
         let parameters = self.defaults.as_ref().map(|defaults| HeadParameters {
             default: !defaults.rows.is_empty(),
-            default_rows: defaults.rows.iter().map(usize::to_string).collect::<Vec<_>>().join(","),
+            default_rows: defaults.listed(),
             default_explanation: defaults.explanation,
         });
         Head {
@@ -158,14 +173,10 @@ impl Answer<'_> {
         }
     }
 
-    fn opening(&self) -> Vec<u8> {
-        if self.form.binary { Vec::new() } else { b"[".to_vec() }
-    }
-
-    fn texts(&self, max_bytes: usize) -> Result<Tensor, OutputFault> {
-        let mut data = self.opening();
+    fn texts(&self, is_binary: bool, max_bytes: usize) -> Result<OutputTensor, OutputFault> {
+        let mut data = opening(is_binary);
         for (index, row) in self.rows.iter().enumerate() {
-            if self.form.binary {
+            if is_binary {
                 let text = text_bytes(row);
                 let length =
                     u32::try_from(text.len()).map_err(|_| OutputFault::TooLong(max_bytes))?;
@@ -179,13 +190,18 @@ impl Answer<'_> {
             }
             within(data.len(), max_bytes)?;
         }
-        if !self.form.binary {
+        if !is_binary {
             data.push(b']');
         }
-        Ok(Tensor { datatype: Datatype::Bytes, each: 1, data })
+        Ok(OutputTensor { datatype: Datatype::Bytes, each: 1, data })
     }
 
-    fn numbers(&self, wanted: Option<Datatype>, max_bytes: usize) -> Result<Tensor, OutputFault> {
+    fn numbers(
+        &self,
+        is_binary: bool,
+        wanted: Option<Datatype>,
+        max_bytes: usize,
+    ) -> Result<OutputTensor, OutputFault> {
         let mut values: Vec<Number> = Vec::new();
         let mut each = None;
         let mut is_whole = true;
@@ -202,24 +218,28 @@ impl Answer<'_> {
         }
         let auto = if is_whole { Datatype::Int64 } else { Datatype::Fp64 };
         let (datatype, each) = (wanted.unwrap_or(auto), each.unwrap_or(1));
-        let mut data = self.opening();
+        let mut data = opening(is_binary);
         for (index, number) in values.iter().enumerate() {
-            if index > 0 && !self.form.binary {
+            if index > 0 && !is_binary {
                 data.push(b',');
             }
             let fault =
                 OutputFault::Number { row: index / each, datatype, why: NumberFault::Range };
-            Held::of(number, datatype).ok_or(fault)?.put(self.form.binary, &mut data);
+            Held::of(number, datatype).ok_or(fault)?.put(is_binary, &mut data);
             within(data.len(), max_bytes)?;
         }
-        if !self.form.binary {
+        if !is_binary {
             data.push(b']');
         }
-        Ok(Tensor { datatype, each, data })
+        Ok(OutputTensor { datatype, each, data })
     }
 }
 
-fn within(bytes: usize, max_bytes: usize) -> Result<(), OutputFault> {
+fn opening(is_binary: bool) -> Vec<u8> {
+    if is_binary { Vec::new() } else { b"[".to_vec() }
+}
+
+pub(crate) fn within(bytes: usize, max_bytes: usize) -> Result<(), OutputFault> {
     if bytes > max_bytes { Err(OutputFault::TooLong(max_bytes)) } else { Ok(()) }
 }
 

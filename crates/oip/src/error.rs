@@ -134,6 +134,29 @@ pub enum Fault {
     /// Nothing in it, where something has to be.
     #[error("element {0} is empty")]
     EmptyElement(usize),
+    /// Bytes that are no message.
+    #[error("it is not a message of protobuf")]
+    NotProtobuf,
+    /// More than a request may name.
+    #[error("there are more than {0}")]
+    TooMany(usize),
+    #[error("dimension {at} is {found}")]
+    Negative { at: usize, found: i64 },
+    /// The elements of a tensor twice, or not at all.
+    #[error("give each tensor either contents or a part of raw_input_contents")]
+    ContentsOrRaw,
+    /// Raw data for another number of tensors.
+    #[error("it has {found} parts for {tensors} inputs")]
+    RawParts { found: usize, tensors: usize },
+    /// Raw data of another length than the shape needs.
+    #[error("it has {found} bytes, but the shape and the datatype need {needed}")]
+    RawLength { found: usize, needed: usize },
+    /// Elements in a list that is not for them.
+    #[error("elements of datatype {} belong into {wanted}", .datatype.name())]
+    Contents { datatype: Datatype, wanted: &'static str },
+    /// A parameter of another type.
+    #[error("it is not {0}")]
+    Parameter(&'static str),
     /// A part of the protocol that this server does not have.
     #[error("it is not supported here")]
     Unsupported,

@@ -1,6 +1,7 @@
 //! The Open Inference Protocol, version 2, as far as it is text and bytes: requests into inputs,
-//! outputs into answers, and the pages around them. No IO and no clock; every length that a client
-//! states is checked against what came before anything is made for it.
+//! outputs into answers, and the pages around them, over HTTP and as messages of gRPC. No IO and no
+//! clock; every length that a client states is checked against what came before anything is made
+//! for it.
 //!
 //! The server's five input types are flat lists of numbers or texts of any length, so the protocol
 //! sees each as one tensor: `input`, whose first dimension is the rows of a request, each row a
@@ -11,6 +12,7 @@ mod bounded;
 mod datatype;
 mod error;
 mod form;
+pub mod grpc;
 mod inflate;
 mod json_data;
 mod number;

@@ -64,11 +64,20 @@ impl Config<'_> {
             },
             "response_cache": { "enable": self.cache },
             "model_transaction_policy": { "decoupled": false },
-            "parameters": {
-                "input_type": { "string_value": self.input_type.long_name() },
-                "latency_slo_micros": { "string_value": self.latency_slo.to_string() },
-            },
+            "parameters": self
+                .parameters()
+                .map(|(name, value)| (name.to_owned(), serde_json::json!({ "string_value": value })))
+                .into_iter()
+                .collect::<serde_json::Map<_, _>>(),
         })
+    }
+
+    /// What Triton has no words for.
+    pub(crate) fn parameters(&self) -> [(&'static str, String); 2] {
+        [
+            ("input_type", self.input_type.long_name().to_owned()),
+            ("latency_slo_micros", self.latency_slo.to_string()),
+        ]
     }
 }
 

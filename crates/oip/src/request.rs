@@ -12,7 +12,7 @@ use crate::shape::Rows;
 use crate::signature::{INPUT, OUTPUT};
 use crate::split::{Split, split};
 use crate::tensor::{Inputs, from_binary, from_raw};
-use crate::wire::{self, Output, Request, Tensor};
+use crate::wire::{self, Output, Request, RequestParameters, Tensor};
 
 /// What an infer request asks for.
 #[derive(Debug)]
@@ -42,17 +42,29 @@ pub fn parse(
     match split(body, header)? {
         Split::Raw(bytes) => raw(bytes, input_type),
         Split::Json { json, binary } => {
-            let request = wire::read(json)?;
-            let output = output_form(&request)?;
+            let mut request = wire::read(json)?;
+            let parameters = request.parameters.take().unwrap_or_default();
+            let outputs = request.outputs.as_ref().map_or(&[][..], |outputs| &outputs.0);
+            let output = output_form(&parameters, outputs)?;
             let inputs = inputs(&request, binary, input_type, rows_max)?;
-            let parameters = request.parameters.unwrap_or_default();
-            Ok(Infer {
-                inputs,
-                id: request.id,
-                timeout: parameters.timeout.filter(|n| *n > 0).map(Duration::from_micros),
-                takes_default: parameters.default == Some(true),
-                output,
-            })
+            Ok(Infer::new(inputs, request.id, &parameters, output))
+        }
+    }
+}
+
+impl Infer {
+    pub(crate) fn new(
+        inputs: Inputs,
+        id: Option<String>,
+        parameters: &RequestParameters,
+        output: OutputForm,
+    ) -> Self {
+        Self {
+            inputs,
+            id,
+            timeout: parameters.timeout.filter(|n| *n > 0).map(Duration::from_micros),
+            takes_default: parameters.default == Some(true),
+            output,
         }
     }
 }
@@ -79,16 +91,7 @@ fn inputs(
     let Some(tensor) = tensors.first() else {
         return Err(InferError::new("inputs", Fault::Missing));
     };
-    for (index, other) in tensors.iter().enumerate() {
-        let fault = if other.name != INPUT {
-            Fault::UnknownTensor { found: shown(&other.name), wanted: INPUT }
-        } else if index > 0 {
-            Fault::Twice
-        } else {
-            continue;
-        };
-        return Err(InferError::new(format!("inputs[{index}].name"), fault));
-    }
+    only_the_input(tensors.iter().map(|tensor| &*tensor.name))?;
     let inputs = read_tensor(tensor, binary, input_type, rows_max)
         .map_err(|(field, fault)| InferError::new(format!("inputs[0].{field}"), fault))?;
     let used = tensor.parameters.as_ref().and_then(|p| p.binary_data_size).unwrap_or(0);
@@ -99,7 +102,22 @@ fn inputs(
     }
 }
 
-type AtField<T> = Result<T, (&'static str, Fault)>;
+/// Whether these are the names of the inputs of a model.
+pub(crate) fn only_the_input<'n>(names: impl Iterator<Item = &'n str>) -> Result<(), InferError> {
+    for (index, name) in names.enumerate() {
+        let fault = if name != INPUT {
+            Fault::UnknownTensor { found: shown(name), wanted: INPUT }
+        } else if index > 0 {
+            Fault::Twice
+        } else {
+            continue;
+        };
+        return Err(InferError::new(format!("inputs[{index}].name"), fault));
+    }
+    Ok(())
+}
+
+pub(crate) type AtField<T> = Result<T, (&'static str, Fault)>;
 
 fn read_tensor(
     tensor: &Tensor<'_>,
@@ -111,14 +129,8 @@ fn read_tensor(
     if parameters.is_some_and(|p| p.shared_memory_region.is_some()) {
         return Err(("parameters.shared_memory_region", Fault::Unsupported));
     }
-    let datatype = datatype_of(tensor, input_type)?;
     let shape = &tensor.shape.0;
-    let rows = if datatype == Datatype::Bytes {
-        Rows::of_texts(shape, rows_max)
-    } else {
-        Rows::of_numbers(shape, rows_max)
-    };
-    let rows = rows.map_err(|fault| ("shape", fault))?;
+    let (datatype, rows) = described(&tensor.datatype, shape, input_type, rows_max)?;
     let size = parameters.and_then(|p| p.binary_data_size);
     match (tensor.data, size) {
         (Some(data), None) => from_json(data.get(), datatype, input_type, shape, rows)
@@ -132,9 +144,25 @@ fn read_tensor(
     }
 }
 
-fn datatype_of(tensor: &Tensor<'_>, input_type: InputType) -> AtField<Datatype> {
-    let Some(datatype) = Datatype::parse(&tensor.datatype) else {
-        return Err(("datatype", Fault::UnknownDatatype(shown(&tensor.datatype))));
+/// What a tensor's datatype and shape say of its rows.
+pub(crate) fn described(
+    datatype: &str,
+    shape: &[u64],
+    input_type: InputType,
+    rows_max: usize,
+) -> AtField<(Datatype, Rows)> {
+    let datatype = datatype_of(datatype, input_type)?;
+    let rows = if datatype == Datatype::Bytes {
+        Rows::of_texts(shape, rows_max)
+    } else {
+        Rows::of_numbers(shape, rows_max)
+    };
+    Ok((datatype, rows.map_err(|fault| ("shape", fault))?))
+}
+
+fn datatype_of(name: &str, input_type: InputType) -> AtField<Datatype> {
+    let Some(datatype) = Datatype::parse(name) else {
+        return Err(("datatype", Fault::UnknownDatatype(shown(name))));
     };
     if datatype.fits(input_type) {
         return Ok(datatype);
@@ -161,16 +189,15 @@ fn part(binary: &[u8], said: u64, datatype: Datatype, rows: Rows) -> Result<&[u8
     }
 }
 
-fn output_form(request: &Request<'_>) -> Result<OutputForm, InferError> {
-    let parameters = request.parameters.as_ref();
-    let mut form = OutputForm {
-        binary: parameters.and_then(|p| p.binary_data_output) == Some(true),
-        datatype: As::Texts,
-    };
-    if let Some(name) = parameters.and_then(|p| p.output_datatype.as_deref()) {
+pub(crate) fn output_form(
+    parameters: &RequestParameters,
+    outputs: &[Output<'_>],
+) -> Result<OutputForm, InferError> {
+    let mut form =
+        OutputForm { binary: parameters.binary_data_output == Some(true), datatype: As::Texts };
+    if let Some(name) = parameters.output_datatype.as_deref() {
         form.datatype = output_datatype("parameters.output_datatype", name)?;
     }
-    let outputs = request.outputs.as_ref().map_or(&[][..], |outputs| &outputs.0);
     for (index, output) in outputs.iter().enumerate() {
         let field = |field: &str| format!("outputs[{index}].{field}");
         if output.name != OUTPUT {

@@ -27,10 +27,10 @@ const REFUSAL_TIME: Duration = Duration::from_secs(1);
 
 /// A connection for a worker.
 pub struct Accepted {
-    pub(super) stream: TcpStream,
-    pub(super) peer: SocketAddr,
-    pub(super) seat: Taken,
-    pub(super) load: Load,
+    pub(crate) stream: TcpStream,
+    pub(crate) peer: SocketAddr,
+    pub(crate) seat: Taken,
+    pub(crate) load: Load,
 }
 
 /// How many connections a worker has; one more while this lives.
@@ -61,6 +61,8 @@ pub struct Acceptor {
     pub(super) metrics: Arc<FrontendMetrics>,
     pub(super) refusals: Arc<Semaphore>,
     pub(super) next: usize,
+    /// The setting that limits its connections.
+    pub(super) limit: &'static str,
 }
 
 impl Acceptor {
@@ -68,9 +70,10 @@ impl Acceptor {
         workers: Vec<Worker>,
         seats: Arc<Seats>,
         metrics: Arc<FrontendMetrics>,
+        limit: &'static str,
     ) -> Self {
         let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
-        Self { workers, seats, metrics, refusals, next: 0 }
+        Self { workers, seats, metrics, refusals, next: 0, limit }
     }
 
     /// Accepts until told to stop, and then whoever has come by then: a client that the kernel has
@@ -123,9 +126,10 @@ impl Acceptor {
             return self.refuse(stream, peer);
         };
         if made_room && let Some(left_out) = outsiders::line("HTTP connections", peer.ip()) {
+            let limit = self.limit;
             warn!(
                 %peer, left_out,
-                "http.connections_max is reached: the longest waiting connection gives way"
+                "{limit} is reached: the longest waiting connection gives way"
             );
         }
         // The one with fewest connections, in turn where several have.
@@ -151,12 +155,14 @@ impl Acceptor {
     fn refuse(&self, stream: TcpStream, peer: SocketAddr) {
         self.metrics.ended(Ended::Refused);
         if let Some(left_out) = outsiders::line("HTTP connections", peer.ip()) {
-            warn!(%peer, left_out, "refused: http.connections_max, and all are being answered");
+            let limit = self.limit;
+            warn!(%peer, left_out, "refused: {limit}, and all are being answered");
         }
         let Ok(permit) = Arc::clone(&self.refusals).try_acquire_owned() else { return };
+        let told = canned::whole(&canned::too_many_connections(self.limit));
         actix::spawn(async move {
             let _permit = permit;
-            let _ = tokio::time::timeout(REFUSAL_TIME, tell_and_close(stream)).await;
+            let _ = tokio::time::timeout(REFUSAL_TIME, tell_and_close(stream, &told)).await;
         });
     }
 }
@@ -169,9 +175,9 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 
 /// Says why, and reads what the client sends until it has read that: a connection that is closed
 /// with unread bytes is reset, and the answer with it.
-async fn tell_and_close(stream: TcpStream) -> io::Result<()> {
+async fn tell_and_close(stream: TcpStream, told: &[u8]) -> io::Result<()> {
     let mut stream = tokio::net::TcpStream::from_std(stream)?;
-    stream.write_all(&canned::whole(&canned::too_many_connections())).await?;
+    stream.write_all(told).await?;
     stream.shutdown().await?;
     let mut scratch = [0; 1024];
     while stream.read(&mut scratch).await? > 0 {}

@@ -3,6 +3,7 @@
 use actix_web::http::StatusCode;
 
 use super::super::errors::{self, ApiError};
+use super::HTTP_LIMIT;
 use crate::metrics::http::Ended;
 
 /// An answer that takes the place of an empty one.
@@ -75,16 +76,16 @@ pub fn last_words(why: Ended) -> Option<Vec<u8>> {
             errors::TIMEOUT,
             "The request did not come in time (http.request_timeout_ms)",
         ),
-        Ended::GaveWay => too_many_connections(),
+        Ended::GaveWay => too_many_connections(HTTP_LIMIT),
         _ => return None,
     };
     Some(whole(&error))
 }
 
-/// What a client is told for which there is no room.
+/// What a client is told for which there is no room by this setting.
 #[must_use]
-pub fn too_many_connections() -> ApiError {
-    ApiError::new(errors::OVERLOADED, "Too many connections are open (http.connections_max)")
+pub fn too_many_connections(limit: &str) -> ApiError {
+    ApiError::new(errors::OVERLOADED, format!("Too many connections are open ({limit})"))
 }
 
 /// The answer with head and body, after which the connection is closed.

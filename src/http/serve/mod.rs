@@ -4,8 +4,8 @@
 //! client that has gone. Here one acceptor counts the connections of a frontend ([`seats`]), and
 //! every connection ([`connection`]) has deadlines ([`progress`]) and sees its client go.
 
-mod acceptor;
-mod canned;
+pub(crate) mod acceptor;
+pub(crate) mod canned;
 pub mod connection;
 pub mod progress;
 pub mod seats;
@@ -40,6 +40,8 @@ use crate::metrics::http::FrontendMetrics;
 const GIVING_WAY_MAX: usize = 1_024;
 /// From the end of an answer whose request was not read to its end to that of its connection.
 const LINGER: Duration = Duration::from_secs(1);
+/// The setting that limits connections of the HTTP frontends.
+const HTTP_LIMIT: &str = "http.connections_max";
 /// After every connection has been told to end at once.
 const LAST_MOMENT: Duration = Duration::from_secs(1);
 
@@ -48,6 +50,8 @@ const LAST_MOMENT: Duration = Duration::from_secs(1);
 pub struct Options {
     pub workers: usize,
     pub connections_max: usize,
+    /// The setting that says so.
+    pub limit: &'static str,
     /// Deadlines of every connection.
     pub allowances: Allowances,
     /// Whether connections are kept for further requests.
@@ -66,6 +70,7 @@ impl Options {
         Self {
             workers: 1,
             connections_max: config.connections_max,
+            limit: HTTP_LIMIT,
             allowances: Allowances {
                 idle: if keeps_alive { Duration::from_millis(config.keep_alive_ms) } else { head },
                 head,
@@ -97,39 +102,52 @@ impl Frontend {
         acceptor: &ArbiterHandle,
         configure: impl Fn(&mut web::ServiceConfig) + Clone + Send + 'static,
     ) -> Self {
+        let (mut frontend, accepted) = Self::accept(options, socket, acceptor);
+        for accepted in accepted {
+            let (options, draining) = (options.clone(), Arc::clone(&frontend.draining));
+            let configure = configure.clone();
+            let arbiter = Arbiter::new();
+            arbiter.spawn_fn(move || {
+                actix_rt::spawn(work(options, draining, configure, accepted));
+            });
+            frontend.workers.push(arbiter);
+        }
+        frontend
+    }
+
+    /// Accepts connections of `socket` for threads that are not its own, each of which takes one of
+    /// the receivers.
+    pub fn accept(
+        options: &Options,
+        socket: TcpListener,
+        acceptor: &ArbiterHandle,
+    ) -> (Self, Vec<mpsc::Receiver<Accepted>>) {
         let seats = Seats::new(options.connections_max);
         let watched = Arc::downgrade(&seats);
         options.metrics.watch_open(move || watched.upgrade().map_or(0, |seats| seats.open()));
         let draining = Arc::new(AtomicBool::new(false));
-        let mut ends = Vec::new();
-        let workers: Vec<Arbiter> = (0..options.workers)
+        let waiting_max = options.connections_max.saturating_add(GIVING_WAY_MAX);
+        let (ends, receivers): (Vec<_>, Vec<_>) = (0..options.workers)
             .map(|_| {
-                let waiting_max = options.connections_max.saturating_add(GIVING_WAY_MAX);
                 let (connections, accepted) = mpsc::channel(waiting_max);
-                ends.push(Worker { connections, open: Arc::new(AtomicUsize::new(0)) });
-                let (options, draining) = (options.clone(), Arc::clone(&draining));
-                let configure = configure.clone();
-                let arbiter = Arbiter::new();
-                arbiter.spawn_fn(move || {
-                    actix_rt::spawn(work(options, draining, configure, accepted));
-                });
-                arbiter
+                (Worker { connections, open: Arc::new(AtomicUsize::new(0)) }, accepted)
             })
-            .collect();
+            .unzip();
         let (stop, stopped) = oneshot::channel();
         let (accepted, accepting) = oneshot::channel();
         let (metrics, of_acceptor) = (Arc::clone(&options.metrics), Arc::clone(&seats));
+        let limit = options.limit;
         acceptor.spawn_fn(move || {
-            let acceptor = Acceptor::new(ends, of_acceptor, metrics);
+            let acceptor = Acceptor::new(ends, of_acceptor, metrics, limit);
             actix_rt::spawn(async move {
                 if let Err(error) = acceptor.run(socket, stopped).await {
-                    error!(%error, "an HTTP port cannot be served");
+                    error!(%error, "a port cannot be served");
                 }
                 // Nobody waits for it any more when the process is on its way out.
                 let _ = accepted.send(());
             });
         });
-        Self { seats, draining, stop, accepting, workers }
+        (Self { seats, draining, stop, accepting, workers: Vec::new() }, receivers)
     }
 
     /// From now on every answer is the last of its connection.
@@ -139,6 +157,11 @@ impl Frontend {
 
     /// Accepts nobody any more, gives requests under way `patience`, and ends.
     pub async fn stop(self, patience: Duration) {
+        self.finish(patience).await.stop();
+    }
+
+    /// Likewise; its threads live on until the value is stopped.
+    pub async fn finish(self, patience: Duration) -> Workers {
         self.drain();
         // Gone only if it could not serve.
         let _ = self.stop.send(());
@@ -148,7 +171,17 @@ impl Frontend {
             self.seats.tell_all(Order::End);
             let _ = tokio::time::timeout(LAST_MOMENT, self.seats.empty()).await;
         }
-        for worker in &self.workers {
+        Workers(self.workers)
+    }
+}
+
+/// The threads of a frontend that has finished.
+#[must_use]
+pub struct Workers(Vec<Arbiter>);
+
+impl Workers {
+    pub fn stop(&self) {
+        for worker in &self.0 {
             worker.stop();
         }
     }

@@ -17,7 +17,7 @@ use super::errors;
 use crate::actors::apps::prediction::QueryAnswer;
 use clipper_oip::{Answer, Defaults, OutputForm, Parts};
 use clipper_scheduling::budget::Held;
-use clipper_scheduling::ticket::Excess;
+use clipper_scheduling::ticket::{DefaultReason, Excess};
 
 /// An answer up to this is written at once, and not counted.
 const SHORT_BYTES: usize = 64 << 10;
@@ -26,41 +26,56 @@ const PIECE_BYTES: usize = 32 << 10;
 
 /// What is to be answered.
 #[derive(Debug)]
-pub(super) struct Told {
-    pub(super) name: String,
-    pub(super) version: Option<String>,
-    pub(super) id: Option<String>,
-    pub(super) takes_default: bool,
-    pub(super) form: OutputForm,
+pub(crate) struct Told {
+    pub(crate) name: String,
+    pub(crate) version: Option<String>,
+    pub(crate) id: Option<String>,
+    pub(crate) takes_default: bool,
+    pub(crate) form: OutputForm,
     /// In the order of the rows.
-    pub(super) answers: SmallVec<[QueryAnswer; 1]>,
+    pub(crate) answers: SmallVec<[QueryAnswer; 1]>,
     /// What they take of the sum of all answers, where they have been counted.
-    pub(super) held: Option<Held>,
+    pub(crate) held: Option<Held>,
 }
 
-/// The HTTP answer. A long one is made away from the threads that answer queries.
-pub(super) async fn respond(
+/// The HTTP answer.
+pub(super) async fn respond(told: Told, limits: &QueryLimits) -> Result<HttpResponse, ApiError> {
+    let form = told.form;
+    let (parts, held) = written(told, limits, Told::write, bytes_of).await?;
+    Ok(response(parts, form, held))
+}
+
+/// What is told, written by `write` within a number of bytes, and what it holds of the sum of all
+/// answers. A long one is written away from the threads that answer queries; `size` says how long
+/// it has become.
+pub(crate) async fn written<T, E>(
     mut told: Told,
     limits: &QueryLimits,
-) -> Result<HttpResponse, ApiError> {
+    write: fn(&Told, usize) -> Result<T, E>,
+    size: fn(&T) -> usize,
+) -> Result<(T, Option<Held>), E>
+where
+    T: Send + 'static,
+    E: From<ApiError> + Send + 'static,
+{
     let bounds = &limits.answers;
     let max_bytes = bounds.max_bytes;
-    let (least, form, held) = (told.least_bytes(), told.form, told.held.take());
+    let (least, held) = (told.least_bytes(), told.held.take());
     if least <= SHORT_BYTES {
-        return Ok(response(told.write(max_bytes)?, form, None));
+        return Ok((write(&told, max_bytes)?, None));
     }
     let mut held = held.unwrap_or_else(|| bounds.all.hold());
     if least <= max_bytes && !held.resize(least) {
-        return Err(too_much(Excess::InSum, None, bounds));
+        return Err(too_much(Excess::InSum, None, bounds).into());
     }
-    let Some(parts) = limits.parsing.aside(least, move || told.write(max_bytes)).await else {
-        return Err(ApiError::unavailable("The answer could not be written"));
+    let Some(made) = limits.parsing.aside(least, move || write(&told, max_bytes)).await else {
+        return Err(ApiError::unavailable("The answer could not be written").into());
     };
-    let parts = parts?;
-    if !held.resize(bytes_of(&parts)) {
-        return Err(too_much(Excess::InSum, None, bounds));
+    let made = made?;
+    if !held.resize(size(&made)) {
+        return Err(too_much(Excess::InSum, None, bounds).into());
     }
-    Ok(response(parts, form, Some(held)))
+    Ok((made, Some(held)))
 }
 
 fn bytes_of(parts: &Parts) -> usize {
@@ -80,38 +95,85 @@ impl Told {
     }
 
     fn write(&self, max_bytes: usize) -> Result<Parts, ApiError> {
+        let rows = self.rows().map_err(|unanswered| unanswered.error())?;
+        self.answer(&rows).write(max_bytes).map_err(errors::not_written)
+    }
+
+    /// What is told of each row, if each has something: a default output is no prediction unless
+    /// it was asked for.
+    pub(crate) fn rows(&self) -> Result<Rows<'_>, Unanswered<'_>> {
         let count = self.answers.len();
-        let mut rows = Vec::with_capacity(count);
+        let mut outputs = Vec::with_capacity(count);
         let mut defaults = Vec::new();
         let mut explanation = String::new();
         for (row, answer) in self.answers.iter().enumerate() {
+            let unanswered = |why| Unanswered { row, rows: count, why };
             match answer {
                 QueryAnswer::Output(output) | QueryAnswer::Sure { output, .. } => {
-                    rows.push(output.json());
+                    outputs.push(output.json());
                 }
                 QueryAnswer::Default { output, reason } if self.takes_default => {
                     if defaults.is_empty() {
                         explanation = reason.to_string();
                     }
                     defaults.push(row);
-                    rows.push(output.json());
+                    outputs.push(output.json());
                 }
                 QueryAnswer::Default { reason, .. } => {
-                    return Err(errors::no_prediction(row, count, reason));
+                    return Err(unanswered(Why::Default(reason)));
                 }
-                QueryAnswer::Error(why) => return Err(errors::model_error(row, count, why)),
+                QueryAnswer::Error(why) => return Err(unanswered(Why::Error(why))),
             }
         }
-        let defaults = Defaults { rows: defaults, explanation: &explanation };
-        let answer = Answer {
+        Ok(Rows { outputs, defaults, explanation })
+    }
+
+    /// The answer that these rows make.
+    pub(crate) fn answer<'a>(&'a self, rows: &'a Rows<'_>) -> Answer<'a> {
+        let Rows { outputs, defaults, explanation } = rows;
+        let defaults = Defaults { rows: defaults.clone(), explanation };
+        Answer {
             model_name: &self.name,
             model_version: self.version.as_deref(),
             id: self.id.as_deref(),
-            rows: &rows,
+            rows: outputs,
             defaults: self.takes_default.then_some(defaults),
             form: self.form,
-        };
-        answer.write(max_bytes).map_err(errors::not_written)
+        }
+    }
+}
+
+/// What is told of each row.
+#[derive(Debug)]
+pub(crate) struct Rows<'a> {
+    outputs: Vec<&'a [u8]>,
+    defaults: Vec<usize>,
+    explanation: String,
+}
+
+/// A row of which nothing is told.
+#[derive(Debug)]
+pub(crate) struct Unanswered<'a> {
+    row: usize,
+    rows: usize,
+    pub(crate) why: Why<'a>,
+}
+
+#[derive(Debug)]
+pub(crate) enum Why<'a> {
+    /// There is only the default output.
+    Default(&'a DefaultReason),
+    /// The model's error, which the application passes on.
+    Error(&'a str),
+}
+
+impl Unanswered<'_> {
+    pub(crate) fn error(&self) -> ApiError {
+        let Self { row, rows, why } = self;
+        match why {
+            Why::Default(reason) => errors::no_prediction(*row, *rows, reason),
+            Why::Error(why) => errors::model_error(*row, *rows, why),
+        }
     }
 }
 

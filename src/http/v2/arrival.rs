@@ -14,32 +14,30 @@ use super::errors;
 use crate::actors::plane::data_plane::DataPlane;
 use clipper_clock as clock;
 use clipper_domain::InputType;
-use clipper_oip::{Encoding, Infer, inflate, parse};
+use clipper_oip::{Encoding, Infer, InferError, inflate, parse};
 use clipper_scheduling::budget::Held;
 
 const LENGTH_HEADER: &str = "Inference-Header-Content-Length";
 
 /// What was asked for, and what it holds of the sum of all bodies until it has been answered.
 #[derive(Debug)]
-pub(super) struct Asked {
-    pub(super) infer: Infer,
+pub(crate) struct Asked {
+    pub(crate) infer: Infer,
     /// What the cache makes of the inputs, where that has been computed already; else empty.
-    pub(super) digests: Vec<u64>,
+    pub(crate) digests: Vec<u64>,
     _held: Option<Held>,
 }
 
 /// A body that has not been looked at.
-struct Arrived {
+struct Arrived<P> {
     body: Body,
     encoding: Encoding,
-    header: Option<Vec<u8>>,
-    input_type: InputType,
-    rows_max: usize,
+    parse: P,
     bodies: BodyLimits,
     plane: Arc<DataPlane>,
 }
 
-/// Reads what `body` asks for.
+/// Reads what the body of `request` asks for.
 pub(super) async fn read(
     request: &HttpRequest,
     body: Body,
@@ -47,18 +45,26 @@ pub(super) async fn read(
     limits: &QueryLimits,
 ) -> Result<Asked, ApiError> {
     let encoding = encoding(request)?;
+    let header = request.headers().get(LENGTH_HEADER).map(|value| value.as_bytes().to_vec());
+    let rows_max = limits.inputs_max;
+    let parse = move |body: &[u8]| parse(body, header.as_deref(), input_type, rows_max);
+    parsed(body, encoding, limits, parse).await
+}
+
+/// Reads what a body asks for, by `parse`.
+pub(crate) async fn parsed<P>(
+    body: Body,
+    encoding: Encoding,
+    limits: &QueryLimits,
+    parse: P,
+) -> Result<Asked, ApiError>
+where
+    P: FnOnce(&[u8]) -> Result<Infer, InferError> + Send + 'static,
+{
     let bytes = body.size();
-    let arrived = Arrived {
-        body,
-        encoding,
-        header: request.headers().get(LENGTH_HEADER).map(|value| value.as_bytes().to_vec()),
-        input_type,
-        rows_max: limits.inputs_max,
-        bodies: limits.bodies.clone(),
-        plane: Arc::clone(&limits.plane),
-    };
+    let (bodies, plane) = (limits.bodies.clone(), Arc::clone(&limits.plane));
+    let arrived = Arrived { body, encoding, parse, bodies, plane };
     let parsing = &limits.parsing;
-    let broken = || ApiError::unavailable("The body could not be parsed");
     if encoding != Encoding::Identity {
         // How long that takes is not known from the length.
         return parsing.aside(bytes, move || arrived.read(true)).await.ok_or_else(broken)?;
@@ -74,6 +80,10 @@ pub(super) async fn read(
     }
 }
 
+fn broken() -> ApiError {
+    ApiError::unavailable("The body could not be parsed")
+}
+
 fn encoding(request: &HttpRequest) -> Result<Encoding, ApiError> {
     let Some(value) = request.headers().get(CONTENT_ENCODING) else {
         return Ok(Encoding::Identity);
@@ -82,22 +92,18 @@ fn encoding(request: &HttpRequest) -> Result<Encoding, ApiError> {
         .ok_or_else(|| ApiError::json("Content-Encoding: only gzip and deflate are read"))
 }
 
-impl Arrived {
+impl<P: FnOnce(&[u8]) -> Result<Infer, InferError>> Arrived<P> {
     /// `is_aside`: on a thread that may take its time.
-    fn read(mut self, is_aside: bool) -> Result<Asked, ApiError> {
-        let mut held = self.body.take_held().unwrap_or_else(|| self.bodies.all.hold());
-        let header = self.header.as_deref();
-        let parse = |body: &[u8]| {
-            parse(body, header, self.input_type, self.rows_max)
-                .map_err(|error| errors::refused(&error))
-        };
-        let text = self.body.join();
-        let infer = if self.encoding == Encoding::Identity {
+    fn read(self, is_aside: bool) -> Result<Asked, ApiError> {
+        let Self { mut body, encoding, parse, bodies, plane } = self;
+        let mut held = body.take_held().unwrap_or_else(|| bodies.all.hold());
+        let parse = |body: &[u8]| parse(body).map_err(|error| errors::refused(&error));
+        let text = body.join();
+        let infer = if encoding == Encoding::Identity {
             parse(&text)?
         } else {
-            let room_for = |bytes| held.grow(bytes);
-            let whole = inflate(&text, self.encoding, self.bodies.max_bytes, room_for)
-                .map_err(|error| errors::not_inflated(&error, self.bodies.all.max_bytes()))?;
+            let whole = inflate(&text, encoding, bodies.max_bytes, |bytes| held.grow(bytes))
+                .map_err(|error| errors::not_inflated(&error, bodies.all.max_bytes()))?;
             parse(&whole)?
         };
         drop(text);
@@ -106,9 +112,9 @@ impl Arrived {
         }
         let inputs: usize = infer.inputs.iter().map(|input| input.0.len()).sum();
         if !held.resize(inputs) {
-            return Err(body::too_much_in_sum(&self.bodies));
+            return Err(body::too_much_in_sum(&bodies));
         }
-        let digest = |input| self.plane.cache.digest(input);
+        let digest = |input| plane.cache.digest(input);
         let digests = if is_aside { infer.inputs.iter().map(digest).collect() } else { Vec::new() };
         Ok(Asked { infer, digests, _held: Some(held) })
     }

@@ -46,7 +46,7 @@ pub(super) fn no_endpoint(path: &str) -> ApiError {
     )
 }
 
-pub(super) fn unknown_model(name: &str, version: Option<&str>) -> ApiError {
+pub(crate) fn unknown_model(name: &str, version: Option<&str>) -> ApiError {
     let name = shown(name);
     let version = version.map(|version| format!(" version '{}'", shown(version)));
     let version = version.unwrap_or_default();
@@ -61,7 +61,7 @@ pub(super) fn version_of_several(name: &str) -> ApiError {
 }
 
 /// The query port changes nothing.
-pub(super) fn no_repository() -> ApiError {
+pub(crate) fn no_repository() -> ApiError {
     ApiError::new(
         errors::UNSUPPORTED,
         "Models are not loaded and unloaded here, but by `clipper deploy` or POST /admin/... on \
@@ -69,7 +69,7 @@ pub(super) fn no_repository() -> ApiError {
     )
 }
 
-pub(super) fn refused(error: &InferError) -> ApiError {
+pub(crate) fn refused(error: &InferError) -> ApiError {
     let kind = match error.class() {
         Class::Invalid => errors::JSON,
         Class::TooLarge => errors::TOO_LARGE,
@@ -91,7 +91,7 @@ pub(super) fn not_inflated(error: &InflateError, bodies_max_bytes: usize) -> Api
     }
 }
 
-pub(super) fn not_written(fault: OutputFault) -> ApiError {
+pub(crate) fn not_written(fault: OutputFault) -> ApiError {
     match fault {
         OutputFault::Number { .. } => ApiError::json(format!("output: {fault}")),
         OutputFault::TooLong(max) => ApiError::new(
@@ -101,7 +101,7 @@ pub(super) fn not_written(fault: OutputFault) -> ApiError {
     }
 }
 
-pub(super) fn not_asked(refused: &QueryRefused, name: &str, version: Option<&str>) -> ApiError {
+pub(crate) fn not_asked(refused: &QueryRefused, name: &str, version: Option<&str>) -> ApiError {
     match refused {
         QueryRefused::Version(_) => unknown_model(name, version),
         QueryRefused::Busy | QueryRefused::FeedbackFull => {
@@ -115,7 +115,7 @@ pub(super) fn not_asked(refused: &QueryRefused, name: &str, version: Option<&str
 }
 
 /// A row without an output of the model.
-pub(super) fn no_prediction(row: usize, rows: usize, reason: &DefaultReason) -> ApiError {
+pub(crate) fn no_prediction(row: usize, rows: usize, reason: &DefaultReason) -> ApiError {
     let place = if rows > 1 { format!("row {row} of {rows}: ") } else { String::new() };
     let mut error = ApiError::new(errors::NO_PREDICTION, format!("{place}{reason}"));
     match reason {

@@ -2,16 +2,18 @@
 //!
 //! A name is an application, with its objective, default output and cache; where none has the
 //! name, a model by itself. Messages are read and written by `clipper_oip`; this module finds who
-//! is meant, keeps the limits, and asks the same actors as `/{app}/predict`.
+//! is meant, keeps the limits, and asks the same actors as `/{app}/predict`. What does not depend on
+//! HTTP serves `crate::grpc` as well.
 
-mod answer;
-mod arrival;
-mod errors;
+pub(crate) mod answer;
+pub(crate) mod arrival;
+pub(crate) mod ask;
+pub(crate) mod errors;
 mod infer;
-mod pages;
+pub(crate) mod pages;
 mod path;
 pub mod state;
-mod target;
+pub(crate) mod target;
 
 use actix_web::http::Method;
 use actix_web::web::Payload;

@@ -36,9 +36,13 @@ fn readiness(is_ready: bool, content: &impl Serialize) -> HttpResponse {
     response
 }
 
+/// The server's version.
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// Its name.
+pub(crate) const NAME: &str = "clipper";
+
 pub(super) fn server() -> HttpResponse {
-    let version = env!("CARGO_PKG_VERSION");
-    page(&json!({ "name": "clipper", "version": version, "extensions": EXTENSIONS }))
+    page(&json!({ "name": NAME, "version": VERSION, "extensions": EXTENSIONS }))
 }
 
 pub(super) fn live() -> HttpResponse {
@@ -55,18 +59,25 @@ pub(super) fn metadata(
     name: &str,
     version: Option<&str>,
 ) -> Result<HttpResponse, ApiError> {
-    let catalog = v2.view.read();
-    let target = target::find(&catalog, name, version)?;
+    Ok(page(&metadata_of(&v2.view.read(), name, version)?))
+}
+
+pub(crate) fn metadata_of<'c>(
+    catalog: &'c Catalog,
+    name: &'c str,
+    version: Option<&str>,
+) -> Result<Metadata<'c>, ApiError> {
+    let target = target::find(catalog, name, version)?;
     // Of several models none can be asked for by its version.
     let model = if let [model] = &target.models[..] { model.as_str() } else { "" };
     let versions = catalog.versions_of(model).map(|spec| spec.id.version.as_str()).collect();
-    Ok(page(&Metadata {
+    Ok(Metadata {
         name,
         versions,
         platform: PLATFORM,
         inputs: [TensorInfo::input(target.input_type)],
         outputs: [TensorInfo::output()],
-    }))
+    })
 }
 
 pub(super) fn model_ready(
@@ -74,9 +85,13 @@ pub(super) fn model_ready(
     name: &str,
     version: Option<&str>,
 ) -> Result<HttpResponse, ApiError> {
-    let target = target::find(&v2.view.read(), name, version)?;
-    let ready = v2.readiness.missing().is_empty() && is_served(&v2.plane, &target);
+    let ready = is_model_ready(v2, name, version)?;
     Ok(readiness(ready, &Named { name, ready }))
+}
+
+pub(crate) fn is_model_ready(v2: &V2, name: &str, version: Option<&str>) -> Result<bool, ApiError> {
+    let target = target::find(&v2.view.read(), name, version)?;
+    Ok(v2.readiness.missing().is_empty() && is_served(&v2.plane, &target))
 }
 
 /// Whether a replica is connected, of one model at least.
@@ -90,10 +105,18 @@ fn is_connected(plane: &DataPlane, id: &ModelId) -> bool {
 }
 
 pub(super) fn config(v2: &V2, name: &str, version: Option<&str>) -> Result<HttpResponse, ApiError> {
+    Ok(page(&config_of(v2, name, version)?.page()))
+}
+
+pub(crate) fn config_of<'n>(
+    v2: &V2,
+    name: &'n str,
+    version: Option<&str>,
+) -> Result<Config<'n>, ApiError> {
     let target = target::find(&v2.view.read(), name, version)?;
     let serving = &v2.plane.serving;
     let objective = target.app.as_ref().map(|(_, objective)| objective.as_micros());
-    let config = Config {
+    Ok(Config {
         name,
         platform: PLATFORM,
         input_type: target.input_type,
@@ -104,8 +127,7 @@ pub(super) fn config(v2: &V2, name: &str, version: Option<&str>) -> Result<HttpR
         }),
         cache: target.cache,
         latency_slo: objective.unwrap_or(serving.direct_slo_micros),
-    };
-    Ok(page(&config.page()))
+    })
 }
 
 pub(super) fn statistics(
@@ -114,9 +136,19 @@ pub(super) fn statistics(
     version: Option<&str>,
 ) -> Result<HttpResponse, ApiError> {
     let catalog = v2.view.read();
-    let target = target::find(&catalog, name, version)?;
+    let rows = statistics_of(&catalog, &v2.plane, name, version)?;
+    Ok(page(&json!({ "model_stats": rows })))
+}
+
+pub(crate) fn statistics_of<'c>(
+    catalog: &'c Catalog,
+    plane: &DataPlane,
+    name: &'c str,
+    version: Option<&str>,
+) -> Result<Vec<Statistics<'c>>, ApiError> {
+    let target = target::find(catalog, name, version)?;
     let is_one = target.models.len() == 1;
-    let rows: Vec<_> = target
+    let rows = target
         .models
         .iter()
         .flat_map(|model| catalog.versions_of(model.as_str()))
@@ -124,10 +156,9 @@ pub(super) fn statistics(
         // Several models may have a version of the same name.
         .filter_map(|spec| {
             let name = if is_one { name } else { spec.id.name.as_str() };
-            counted(&v2.plane, name, spec)
-        })
-        .collect();
-    Ok(page(&json!({ "model_stats": rows })))
+            counted(plane, name, spec)
+        });
+    Ok(rows.collect())
 }
 
 /// What one version has done, under this name.
@@ -179,24 +210,31 @@ fn names(catalog: &Catalog) -> impl Iterator<Item = (&str, Behind<'_>)> {
 type Behind<'c> = SmallVec<[&'c ModelName; 1]>;
 
 /// Long pages are made elsewhere.
-async fn made<T: Serialize + Send + 'static>(
+pub(crate) async fn made<T: Send + 'static>(
+    v2: &V2,
+    make: impl FnOnce(&Catalog, &DataPlane) -> T + Send + 'static,
+) -> Result<T, ApiError> {
+    let (view, plane) = (v2.view.clone(), std::sync::Arc::clone(&v2.plane));
+    let made = web::block(move || {
+        let (_, catalog) = view.copy();
+        make(&catalog, &plane)
+    });
+    let unmade = |error| ApiError::unavailable(format!("The page was not made: {error}"));
+    made.await.map_err(unmade)
+}
+
+async fn made_page<T: Serialize>(
     v2: &V2,
     make: impl FnOnce(&Catalog, &DataPlane) -> T + Send + 'static,
 ) -> Result<HttpResponse, ApiError> {
-    let (view, plane) = (v2.view.clone(), std::sync::Arc::clone(&v2.plane));
-    let text = web::block(move || {
-        let (_, catalog) = view.copy();
-        serde_json::to_vec(&make(&catalog, &plane))
-    });
-    let text = text.await.map_err(std::io::Error::other);
-    match text.and_then(|text| text.map_err(std::io::Error::other)) {
-        Ok(text) => Ok(HttpResponse::Ok().content_type("application/json").body(text)),
-        Err(error) => Err(ApiError::unavailable(format!("The page was not made: {error}"))),
-    }
+    let text = made(v2, |catalog, plane| serde_json::to_vec(&make(catalog, plane))).await?;
+    let unmade = |error| ApiError::unavailable(format!("The page was not made: {error}"));
+    let text = text.map_err(unmade)?;
+    Ok(HttpResponse::Ok().content_type("application/json").body(text))
 }
 
 pub(super) async fn models(v2: &V2) -> Result<HttpResponse, ApiError> {
-    made(v2, |catalog, _| {
+    made_page(v2, |catalog, _| {
         let names: Vec<String> = names(catalog).map(|(name, _)| name.to_owned()).collect();
         json!({ "models": names })
     })
@@ -204,19 +242,25 @@ pub(super) async fn models(v2: &V2) -> Result<HttpResponse, ApiError> {
 }
 
 pub(super) async fn all_statistics(v2: &V2) -> Result<HttpResponse, ApiError> {
-    made(v2, |catalog, plane| {
-        let rows: Vec<_> = names(catalog)
-            // Of an application that asks several, the models themselves are here.
-            .filter(|(_, models)| models.len() == 1)
-            .flat_map(|(name, models)| models.into_iter().map(move |model| (name, model)))
-            .flat_map(|(name, model)| {
-                catalog.versions_of(model.as_str()).map(move |spec| (name, spec))
-            })
-            .filter_map(|(name, spec)| serde_json::to_value(counted(plane, name, spec)?).ok())
+    made_page(v2, |catalog, plane| {
+        let rows: Vec<_> = statistics_of_all(catalog, plane)
+            .filter_map(|row| serde_json::to_value(row).ok())
             .collect();
         json!({ "model_stats": rows })
     })
     .await
+}
+
+pub(crate) fn statistics_of_all<'c>(
+    catalog: &'c Catalog,
+    plane: &'c DataPlane,
+) -> impl Iterator<Item = Statistics<'c>> {
+    names(catalog)
+        // Of an application that asks several, the models themselves are here.
+        .filter(|(_, models)| models.len() == 1)
+        .flat_map(|(name, models)| models.into_iter().map(move |model| (name, model)))
+        .flat_map(|(name, model)| catalog.versions_of(model.as_str()).map(move |spec| (name, spec)))
+        .filter_map(|(name, spec)| counted(plane, name, spec))
 }
 
 pub(super) async fn index(
@@ -233,20 +277,26 @@ pub(super) async fn index(
     };
     let is_ready_only = asked.ready == Some(true);
     let is_ready = v2.readiness.missing().is_empty();
-    made(v2, move |catalog, plane| {
-        let rows = names(catalog).flat_map(|(name, models)| {
-            let rows = index_rows(catalog, plane, name, &models).into_iter();
-            rows.map(move |row| {
-                if is_ready {
-                    return row;
-                }
-                IndexRow::new(name, row.version.as_deref(), "the server is not ready")
-            })
-        });
-        let wanted = |row: &IndexRow| !is_ready_only || row.state == "READY";
-        rows.filter(wanted).collect::<Vec<_>>()
-    })
-    .await
+    made_page(v2, move |catalog, plane| index_of(catalog, plane, is_ready, is_ready_only)).await
+}
+
+/// What can be asked for; `is_ready`: whether the server takes traffic.
+pub(crate) fn index_of(
+    catalog: &Catalog,
+    plane: &DataPlane,
+    is_ready: bool,
+    is_ready_only: bool,
+) -> Vec<IndexRow> {
+    let rows = names(catalog).flat_map(|(name, models)| {
+        let rows = index_rows(catalog, plane, name, &models).into_iter();
+        rows.map(move |row| {
+            if is_ready {
+                return row;
+            }
+            IndexRow::new(name, row.version.as_deref(), "the server is not ready")
+        })
+    });
+    rows.filter(|row| !is_ready_only || row.state == "READY").collect()
 }
 
 /// One for each version; for an application that asks several models one without.

@@ -15,24 +15,24 @@ use clipper_domain::{
 
 /// What a name, and perhaps a version, stands for.
 #[derive(Debug)]
-pub(super) struct Target {
+pub(crate) struct Target {
     /// The application and its objective; `None` for a model by itself.
-    pub(super) app: Option<(AppName, LatencySlo)>,
+    pub(crate) app: Option<(AppName, LatencySlo)>,
     /// The models that are asked: none, one, or those that the application's policy chooses among.
-    pub(super) models: SmallVec<[ModelName; 1]>,
+    pub(crate) models: SmallVec<[ModelName; 1]>,
     /// Of each the version that is asked, where there is one.
-    pub(super) served: SmallVec<[ModelId; 1]>,
+    pub(crate) served: SmallVec<[ModelId; 1]>,
     /// What its inputs are.
-    pub(super) input_type: InputType,
+    pub(crate) input_type: InputType,
     /// Of the only version that is asked.
-    pub(super) batch_size: Option<BatchSize>,
+    pub(crate) batch_size: Option<BatchSize>,
     /// Whether outputs may be answered again.
-    pub(super) cache: bool,
+    pub(crate) cache: bool,
 }
 
 impl Target {
     /// The version that answers, where that can only be one.
-    pub(super) fn version(&self) -> Option<&ModelVersion> {
+    pub(crate) fn version(&self) -> Option<&ModelVersion> {
         match (&self.models[..], &self.served[..]) {
             ([_], [id]) => Some(&id.version),
             _ => None,
@@ -41,7 +41,7 @@ impl Target {
 }
 
 /// Finds who is meant.
-pub(super) fn find(
+pub(crate) fn find(
     catalog: &Catalog,
     name: &str,
     version: Option<&str>,
@@ -91,7 +91,7 @@ fn served<'c>(
 }
 
 /// The actor that answers for it on this worker.
-pub(super) async fn actor(v2: &V2, name: &str, target: &Target) -> Result<Addr<App>, ApiError> {
+pub(crate) async fn actor(v2: &V2, name: &str, target: &Target) -> Result<Addr<App>, ApiError> {
     let is_away = || ApiError::unavailable("The server is starting");
     match v2.routes.of(name) {
         Route::To(app) if target.app.is_some() => return Ok(app),

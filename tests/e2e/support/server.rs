@@ -103,7 +103,7 @@ impl Server {
         }
         command.arg("--rpc-addr").arg(format!("tcp://{rpc}"));
         command.arg("--data-dir").arg(data.path().join("data"));
-        command.env("CLIPPER_HTTP__DRAIN_DELAY_MS", "0");
+        command.env("CLIPPER_HTTP__DRAIN_DELAY_MS", "0").env("CLIPPER_GRPC_ADDR", "127.0.0.1:0");
         command.stdin(Stdio::null()).stderr(Stdio::piped());
         let mut process = command.spawn().unwrap();
         let log = Arc::new(Mutex::new(Vec::new()));

@@ -1,0 +1,80 @@
+//! One call: what its headers say, the messages that come and those that go.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use clipper_clock::{self as clock, Instant};
+use h2::RecvStream;
+use h2::server::SendResponse;
+use http::{Method, Request, Response, StatusCode};
+
+use crate::limits::Limits;
+use crate::messages::Messages;
+use crate::reply::Reply;
+use crate::timeout;
+
+/// A request that is no call of gRPC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotACall {
+    #[error("a call is a POST")]
+    Method,
+    #[error("the content type of a call is application/grpc")]
+    ContentType,
+}
+
+/// A call that has come.
+#[derive(Debug)]
+pub struct Call {
+    /// `/package.Service/Method`
+    pub path: String,
+    pub arrived: Instant,
+    /// The header `grpc-timeout`: how long the client waits.
+    pub timeout: Option<Duration>,
+    /// The header `grpc-timeout` is there and cannot be read.
+    pub has_broken_timeout: bool,
+    /// The header `grpc-encoding`, for messages that are compressed.
+    pub encoding: Option<Vec<u8>>,
+    pub messages: Messages,
+    pub reply: Reply,
+}
+
+impl Call {
+    pub(crate) fn new(
+        request: Request<RecvStream>,
+        mut respond: SendResponse<Bytes>,
+        limits: &Limits,
+    ) -> Result<Self, NotACall> {
+        let (head, body) = request.into_parts();
+        let header = |name: &str| head.headers.get(name).map(http::HeaderValue::as_bytes);
+        let is_grpc = header("content-type").is_some_and(is_grpc);
+        if head.method != Method::POST || !is_grpc {
+            let (status, refused) = if is_grpc {
+                (StatusCode::METHOD_NOT_ALLOWED, NotACall::Method)
+            } else {
+                (StatusCode::UNSUPPORTED_MEDIA_TYPE, NotACall::ContentType)
+            };
+            let mut response = Response::new(());
+            *response.status_mut() = status;
+            // A client that has gone needs no answer.
+            let _ = respond.send_response(response, true);
+            return Err(refused);
+        }
+        let waits = header("grpc-timeout");
+        let timeout = waits.and_then(timeout::parse);
+        Ok(Self {
+            arrived: clock::now(),
+            timeout,
+            has_broken_timeout: waits.is_some() && timeout.is_none(),
+            encoding: header("grpc-encoding").filter(|name| *name != b"identity").map(Into::into),
+            path: head.uri.path().to_owned(),
+            messages: Messages::new(body, limits.message_max_bytes),
+            reply: Reply::new(respond, limits.write),
+        })
+    }
+}
+
+/// `application/grpc`, `application/grpc+proto`, both with or without parameters.
+fn is_grpc(content_type: &[u8]) -> bool {
+    let Some(rest) = content_type.strip_prefix(b"application/grpc") else { return false };
+    rest.is_empty() || rest.starts_with(b"+proto") || rest.starts_with(b";")
+}

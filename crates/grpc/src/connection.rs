@@ -1,0 +1,123 @@
+//! The server's side of one connection.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::{Ping, PingPong};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::call::{Call, NotACall};
+use crate::limits::Limits;
+use crate::patient::Patient;
+
+/// Streams that the client has reset and the server not yet looked at; more end the connection.
+const RESETS_MAX: usize = 64;
+/// Streams ended by an error of the client, over the connection's life.
+const ERRORS_MAX: usize = 1_024;
+/// Bytes of one DATA frame.
+const FRAME_BYTES: u32 = 64 << 10;
+/// Bytes of answers that wait to be written, of one connection.
+const SEND_BUFFER_BYTES: usize = 256 << 10;
+
+/// For the client to hear that its connection ends.
+const LAST_MOMENT: Duration = Duration::from_millis(500);
+
+/// What a connection has come to.
+#[derive(Debug)]
+pub enum Next {
+    Call(Box<Call>),
+    /// A request that is no call of gRPC; it has been answered.
+    Refused(NotACall),
+    /// By the client, or because all has been said after [`Connection::drain`].
+    Closed,
+    /// The client does not answer, or takes nothing of what is sent.
+    Silent,
+    /// What came breaks the rules of HTTP/2.
+    Broken(String),
+}
+
+/// Serves one client. Its calls make no progress unless [`Self::next`] is polled.
+pub struct Connection<I> {
+    h2: h2::server::Connection<Patient<I>, Bytes>,
+    silence: Pin<Box<dyn Future<Output = ()>>>,
+    limits: Limits,
+}
+
+impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
+    /// Waits for the client's preface, not longer than it may take.
+    ///
+    /// # Errors
+    /// It did not come, or is not that of HTTP/2.
+    pub async fn open(io: I, limits: Limits) -> Result<Self, String> {
+        let mut builder = h2::server::Builder::new();
+        builder
+            .max_concurrent_streams(limits.streams)
+            .max_header_list_size(limits.headers_max_bytes)
+            .initial_window_size(limits.stream_window_bytes)
+            .initial_connection_window_size(limits.connection_window_bytes)
+            .max_frame_size(FRAME_BYTES)
+            .max_send_buffer_size(SEND_BUFFER_BYTES)
+            .max_pending_accept_reset_streams(RESETS_MAX)
+            .max_local_error_reset_streams(Some(ERRORS_MAX));
+        let handshake = builder.handshake(Patient::new(io, limits.write));
+        let opened = tokio::time::timeout(limits.handshake, handshake).await;
+        let mut h2 = opened
+            .map_err(|_| "the preface of HTTP/2 did not come in time".to_owned())?
+            .map_err(|error| error.to_string())?;
+        let silence: Pin<Box<dyn Future<Output = ()>>> = match h2.ping_pong() {
+            Some(pings) => Box::pin(watch(pings, limits)),
+            None => Box::pin(std::future::pending()),
+        };
+        Ok(Self { h2, silence, limits })
+    }
+
+    /// What happens next. May be dropped and called again.
+    pub async fn next(&mut self) -> Next {
+        let accepted = tokio::select! {
+            biased;
+            accepted = self.h2.accept() => accepted,
+            () = &mut self.silence => return Next::Silent,
+        };
+        match accepted {
+            None => Next::Closed,
+            Some(Err(error)) => match error.get_io().map(io::Error::kind) {
+                Some(io::ErrorKind::TimedOut) => Next::Silent,
+                Some(_) => Next::Closed,
+                None => Next::Broken(error.to_string()),
+            },
+            Some(Ok((request, respond))) => match Call::new(request, respond, &self.limits) {
+                Ok(call) => Next::Call(Box::new(call)),
+                Err(refused) => Next::Refused(refused),
+            },
+        }
+    }
+
+    /// Tells the client to make no more calls; those under way go on.
+    pub fn drain(&mut self) {
+        self.h2.graceful_shutdown();
+    }
+
+    /// Ends the connection, whatever is under way.
+    pub async fn end(&mut self) {
+        self.h2.abrupt_shutdown(h2::Reason::NO_ERROR);
+        let _ = tokio::time::timeout(LAST_MOMENT, async {
+            while let Some(Ok(_)) = self.h2.accept().await {}
+        })
+        .await;
+    }
+}
+
+/// Ends when the client does not answer.
+async fn watch(mut pings: PingPong, limits: Limits) {
+    loop {
+        tokio::time::sleep(limits.keep_alive).await;
+        let answer = tokio::time::timeout(limits.keep_alive_timeout, pings.ping(Ping::opaque()));
+        // A connection that fails says so itself.
+        if answer.await.is_err() {
+            return;
+        }
+    }
+}

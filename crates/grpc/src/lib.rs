@@ -1,0 +1,31 @@
+//! gRPC over HTTP/2, as far as it is not about any one service: connections and calls with limits,
+//! messages in their frames, statuses and deadlines; the standard services for health and
+//! reflection as values. Only this crate names `h2`.
+//!
+//! Everything runs on the thread it is started on: the futures of a connection and of its calls
+//! need not be `Send`. What a call does is the server's business.
+
+mod call;
+pub mod client;
+mod connection;
+mod frame;
+pub mod health;
+mod limits;
+mod messages;
+mod patient;
+pub mod reflection;
+mod reply;
+mod status;
+mod timeout;
+
+pub use call::{Call, NotACall};
+pub use connection::{Connection, Next};
+pub use frame::{Frames, Packed, Part, TooLong, framed};
+pub use limits::Limits;
+pub use messages::{Broken, Messages};
+pub use reply::{Gone, Reply};
+pub use status::{Code, Status};
+pub use timeout::parse as parse_timeout;
+
+/// What every connection of HTTP/2 begins with.
+pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

@@ -1,0 +1,118 @@
+//! What a call is answered.
+
+use std::future::poll_fn;
+use std::time::Duration;
+
+use bytes::Bytes;
+use clipper_clock as clock;
+use h2::server::SendResponse;
+use h2::{Reason, SendStream};
+use http::{HeaderMap, HeaderName, HeaderValue, Response};
+
+use crate::status::Status;
+
+/// The client has given the call up, or does not read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the client does not take the answer")]
+pub struct Gone;
+
+const STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+const ACCEPTS: HeaderName = HeaderName::from_static("grpc-accept-encoding");
+
+/// The answer to a call. Dropped without an end, the call is reset.
+#[derive(Debug)]
+pub struct Reply {
+    respond: SendResponse<Bytes>,
+    stream: Option<SendStream<Bytes>>,
+    /// For the client to make room for some of it.
+    patience: Duration,
+}
+
+impl Reply {
+    pub(crate) fn new(respond: SendResponse<Bytes>, patience: Duration) -> Self {
+        Self { respond, stream: None, patience }
+    }
+
+    /// Sends a message that is in its frame, as fast as the client takes it.
+    ///
+    /// # Errors
+    /// It takes nothing for too long, or has gone.
+    pub async fn message(&mut self, mut frame: Bytes) -> Result<(), Gone> {
+        let patience = self.patience;
+        let stream = self.stream()?;
+        while !frame.is_empty() {
+            stream.reserve_capacity(frame.len());
+            if stream.capacity() == 0 {
+                let room = poll_fn(|cx| stream.poll_capacity(cx));
+                match tokio::time::timeout_at(clock::now() + patience, room).await {
+                    Ok(Some(Ok(_))) => {}
+                    Ok(Some(Err(_)) | None) => return Err(Gone),
+                    Err(_late) => {
+                        stream.send_reset(Reason::CANCEL);
+                        return Err(Gone);
+                    }
+                }
+            }
+            let piece = frame.split_to(stream.capacity().min(frame.len()));
+            if !piece.is_empty() {
+                stream.send_data(piece, false).map_err(|_| Gone)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The headers have gone, whether or not a message follows soon.
+    ///
+    /// # Errors
+    /// The client has gone.
+    pub fn begin(&mut self) -> Result<(), Gone> {
+        self.stream().map(drop)
+    }
+
+    fn stream(&mut self) -> Result<&mut SendStream<Bytes>, Gone> {
+        let stream = match self.stream.take() {
+            Some(stream) => stream,
+            None => self.respond.send_response(response(), false).map_err(|_| Gone)?,
+        };
+        Ok(self.stream.insert(stream))
+    }
+
+    /// The last of it.
+    pub fn end(mut self, status: &Status) {
+        // Who has gone needs no answer.
+        if let Some(stream) = &mut self.stream {
+            let mut trailers = HeaderMap::with_capacity(2);
+            put(status, &mut trailers);
+            let _ = stream.send_trailers(trailers);
+            return;
+        }
+        let mut response = response();
+        put(status, response.headers_mut());
+        let _ = self.respond.send_response(response, true);
+    }
+
+    /// Waits until the client gives the call up.
+    pub async fn given_up(&mut self) {
+        let _ = match &mut self.stream {
+            Some(stream) => poll_fn(|cx| stream.poll_reset(cx)).await,
+            None => poll_fn(|cx| self.respond.poll_reset(cx)).await,
+        };
+    }
+}
+
+fn response() -> Response<()> {
+    let mut response = Response::new(());
+    let headers = response.headers_mut();
+    let content_type = HeaderValue::from_static("application/grpc");
+    headers.insert(http::header::CONTENT_TYPE, content_type);
+    headers.insert(ACCEPTS, HeaderValue::from_static("identity,deflate,gzip"));
+    response
+}
+
+fn put(status: &Status, headers: &mut HeaderMap) {
+    headers.insert(STATUS, status.code.header());
+    if let Some(message) = status.message_header() {
+        headers.insert(MESSAGE, message);
+    }
+}

@@ -1,0 +1,157 @@
+//! The elements of a tensor in the lists of `InferTensorContents`, into inputs.
+
+use std::borrow::Cow;
+
+use clipper_domain::InputType;
+
+use super::wire::{Fields, Malformed, Value, varint};
+use crate::datatype::Datatype;
+use crate::error::Fault;
+use crate::number::Number;
+use crate::shape::Rows;
+use crate::tensor::{Inputs, cut, from_binary, put, text};
+
+/// The list for elements of a datatype: its field and its name.
+fn list(datatype: Datatype) -> Option<(u64, &'static str)> {
+    Some(match datatype {
+        Datatype::Bool => (1, "bool_contents"),
+        Datatype::Int8 | Datatype::Int16 | Datatype::Int32 => (2, "int_contents"),
+        Datatype::Int64 => (3, "int64_contents"),
+        Datatype::Uint8 | Datatype::Uint16 | Datatype::Uint32 => (4, "uint_contents"),
+        Datatype::Uint64 => (5, "uint64_contents"),
+        Datatype::Fp32 => (6, "fp32_contents"),
+        Datatype::Fp64 => (7, "fp64_contents"),
+        Datatype::Bytes => (8, "bytes_contents"),
+        Datatype::Fp16 | Datatype::Bf16 => return None,
+    })
+}
+
+impl From<Malformed> for Fault {
+    fn from(_: Malformed) -> Self {
+        Self::NotProtobuf
+    }
+}
+
+/// Reads `contents`, which is an `InferTensorContents`.
+pub(super) fn read(
+    contents: &[u8],
+    datatype: Datatype,
+    input_type: InputType,
+    rows: Rows,
+) -> Result<Inputs, Fault> {
+    let Some((field, wanted)) = list(datatype) else {
+        return Err(Fault::Contents { datatype, wanted: "raw_input_contents" });
+    };
+    let elements = Fields::of(contents).map(|read| match read? {
+        (number, value) if number == field => Ok(value),
+        // Lists of a later version would be elements that are not understood.
+        _ => Err(Fault::Contents { datatype, wanted }),
+    });
+    match datatype {
+        Datatype::Bytes => texts(elements, input_type, rows),
+        Datatype::Fp32 | Datatype::Fp64 => floats(elements, datatype, input_type, rows),
+        _ => whole(elements, datatype, input_type, rows),
+    }
+}
+
+fn counted(found: usize, rows: Rows) -> Result<(), Fault> {
+    if found == rows.all { Ok(()) } else { Err(Fault::Elements { said: rows.all, found }) }
+}
+
+fn texts<'m>(
+    elements: impl Iterator<Item = Result<Value<'m>, Fault>>,
+    input_type: InputType,
+    rows: Rows,
+) -> Result<Inputs, Fault> {
+    let mut inputs = Inputs::new();
+    for element in elements {
+        let Value::Bytes(bytes) = element? else { return Err(Fault::NotProtobuf) };
+        if inputs.len() == rows.all {
+            return Err(Fault::MoreElements(rows.all));
+        }
+        inputs.push(text(bytes, inputs.len(), input_type)?);
+    }
+    counted(inputs.len(), rows)?;
+    Ok(inputs)
+}
+
+/// They stand in the message as in binary tensors, mostly in one piece.
+fn floats<'m>(
+    elements: impl Iterator<Item = Result<Value<'m>, Fault>>,
+    datatype: Datatype,
+    input_type: InputType,
+    rows: Rows,
+) -> Result<Inputs, Fault> {
+    let element_bytes = datatype.element_bytes().unwrap_or(1);
+    let mut all: Cow<'_, [u8]> = Cow::Borrowed(&[]);
+    for element in elements {
+        match element? {
+            Value::Bytes(packed) if all.is_empty() => all = Cow::Borrowed(packed),
+            Value::Bytes(packed) => all.to_mut().extend_from_slice(packed),
+            Value::Fixed32(single) if datatype == Datatype::Fp32 => {
+                all.to_mut().extend_from_slice(&single);
+            }
+            Value::Fixed64(double) if datatype == Datatype::Fp64 => {
+                all.to_mut().extend_from_slice(&double);
+            }
+            _ => return Err(Fault::NotProtobuf),
+        }
+        if all.len() / element_bytes > rows.all {
+            return Err(Fault::MoreElements(rows.all));
+        }
+    }
+    if !all.len().is_multiple_of(element_bytes) {
+        return Err(Fault::NotProtobuf);
+    }
+    counted(all.len() / element_bytes, rows)?;
+    from_binary(&all, datatype, input_type, rows)
+}
+
+fn whole<'m>(
+    elements: impl Iterator<Item = Result<Value<'m>, Fault>>,
+    datatype: Datatype,
+    input_type: InputType,
+    rows: Rows,
+) -> Result<Inputs, Fault> {
+    let mut wire = Vec::new();
+    let mut count = 0;
+    let mut take = |varint: u64| {
+        if count == rows.all {
+            return Err(Fault::MoreElements(rows.all));
+        }
+        put(number(varint, datatype), count, datatype, input_type, &mut wire)?;
+        count += 1;
+        Ok(())
+    };
+    for element in elements {
+        match element? {
+            Value::Varint(element) => take(element)?,
+            Value::Bytes(mut packed) => {
+                while !packed.is_empty() {
+                    let (element, rest) = varint(packed)?;
+                    take(element)?;
+                    packed = rest;
+                }
+            }
+            Value::Fixed32(_) | Value::Fixed64(_) => return Err(Fault::NotProtobuf),
+        }
+    }
+    counted(count, rows)?;
+    Ok(cut(&wire, rows.each.saturating_mul(input_type.element_bytes())))
+}
+
+/// The number that a varint stands for. Those of 32 bits are cut to them, as every reader of
+/// protobuf does.
+#[allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "as said")]
+fn number(varint: u64, datatype: Datatype) -> Option<Number> {
+    Some(match datatype {
+        Datatype::Bool => Number::Whole((varint != 0).into()),
+        Datatype::Int8 | Datatype::Int16 | Datatype::Int32 => Number::Whole((varint as i32).into()),
+        Datatype::Int64 => Number::Whole((varint as i64).into()),
+        Datatype::Uint8 | Datatype::Uint16 | Datatype::Uint32 => {
+            Number::Whole((varint as u32).into())
+        }
+        Datatype::Uint64 => Number::Whole(varint.into()),
+        _ => return None,
+    })
+}

@@ -1,0 +1,328 @@
+//! A `ModelInferRequest` into inputs.
+
+use std::borrow::Cow;
+
+use clipper_domain::InputType;
+
+use super::contents;
+use super::wire::{Fields, Malformed, Value, varint};
+use crate::bounded::{OUTPUTS_MAX, RANK_MAX, TENSORS_MAX};
+use crate::datatype::Datatype;
+use crate::error::{Fault, InferError};
+use crate::request::{AtField, Infer, described, only_the_input, output_form};
+use crate::shape::Rows;
+use crate::tensor::{Inputs, from_binary};
+use crate::wire::{Output, OutputParameters, RequestParameters};
+
+/// Parameters of one request, tensor or output.
+const PARAMETERS_MAX: usize = 64;
+/// Fields of the message itself, those without a meaning here among them.
+const FIELDS_MAX: usize = 1_024;
+
+/// What a message asks for, borrowed from its bytes; the elements of its tensors are not yet read.
+#[derive(Debug, Default)]
+pub struct Request<'m> {
+    pub model_name: &'m str,
+    /// Empty: the current one.
+    pub model_version: &'m str,
+    id: &'m str,
+    parameters: RequestParameters,
+    inputs: Vec<Tensor<'m>>,
+    outputs: Vec<Output<'m>>,
+    raw: Vec<&'m [u8]>,
+}
+
+#[derive(Debug, Default)]
+struct Tensor<'m> {
+    name: &'m str,
+    datatype: &'m str,
+    shape: Vec<u64>,
+    is_shared_memory: bool,
+    contents: Option<&'m [u8]>,
+}
+
+/// The value of a parameter.
+#[derive(Debug, Clone, Copy)]
+enum Parameter<'m> {
+    Bool(bool),
+    Whole(i128),
+    Text(&'m str),
+    Other,
+}
+
+impl<'m> Request<'m> {
+    /// Reads a message.
+    ///
+    /// # Errors
+    /// The first field that is wrong, and how.
+    pub fn read(message: &'m [u8]) -> Result<Self, InferError> {
+        let mut request = Self::default();
+        for (count, field) in Fields::of(message).enumerate() {
+            let (number, value) = field.map_err(|_| malformed("request"))?;
+            if count >= FIELDS_MAX {
+                return Err(InferError::new("request", Fault::TooMany(FIELDS_MAX)));
+            }
+            request.take(number, value)?;
+        }
+        Ok(request)
+    }
+
+    #[must_use]
+    pub fn id(&self) -> &'m str {
+        self.id
+    }
+
+    fn take(&mut self, number: u64, value: Value<'m>) -> Result<(), InferError> {
+        match number {
+            1 => self.model_name = text("model_name", value)?,
+            2 => self.model_version = text("model_version", value)?,
+            3 => self.id = text("id", value)?,
+            4 => {
+                let (name, value) = entry("parameters", value)?;
+                self.set(name, value)
+                    .map_err(|fault| InferError::new(format!("parameters.{name}"), fault))?;
+            }
+            5 => {
+                room("inputs", self.inputs.len(), TENSORS_MAX)?;
+                let field = format!("inputs[{}]", self.inputs.len());
+                self.inputs.push(tensor(&field, bytes(&field, value)?)?);
+            }
+            6 => {
+                room("outputs", self.outputs.len(), OUTPUTS_MAX)?;
+                let field = format!("outputs[{}]", self.outputs.len());
+                self.outputs.push(output(&field, bytes(&field, value)?)?);
+            }
+            7 => {
+                room("raw_input_contents", self.raw.len(), TENSORS_MAX)?;
+                self.raw.push(bytes("raw_input_contents", value)?);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn set(&mut self, name: &str, value: Parameter<'m>) -> Result<(), Fault> {
+        match (name, value) {
+            ("timeout", Parameter::Whole(micros)) => {
+                let micros = u64::try_from(micros);
+                self.parameters.timeout =
+                    Some(micros.map_err(|_| Fault::Parameter("a number of microseconds"))?);
+            }
+            ("timeout", _) => return Err(Fault::Parameter("a number of microseconds")),
+            ("default", Parameter::Bool(takes)) => self.parameters.default = Some(takes),
+            ("default", _) => return Err(Fault::Parameter("true or false")),
+            ("output_datatype", Parameter::Text(name)) => {
+                self.parameters.output_datatype = Some(name.to_owned());
+            }
+            ("output_datatype", _) => return Err(Fault::Parameter("a text")),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The inputs, and what else the request says.
+    ///
+    /// # Errors
+    /// The first field that is wrong, and how.
+    pub fn infer(&self, input_type: InputType, rows_max: usize) -> Result<Infer, InferError> {
+        let mut output = output_form(&self.parameters, &self.outputs)?;
+        // Elements are given as they were taken.
+        output.binary = !self.raw.is_empty();
+        let inputs = self.read_inputs(input_type, rows_max)?;
+        let id = (!self.id.is_empty()).then(|| self.id.to_owned());
+        Ok(Infer::new(inputs, id, &self.parameters, output))
+    }
+
+    fn read_inputs(&self, input_type: InputType, rows_max: usize) -> Result<Inputs, InferError> {
+        let Some(tensor) = self.inputs.first() else {
+            return Err(InferError::new("inputs", Fault::Missing));
+        };
+        only_the_input(self.inputs.iter().map(|tensor| tensor.name))?;
+        let (found, tensors) = (self.raw.len(), self.inputs.len());
+        if found > 0 && found != tensors {
+            let fault = Fault::RawParts { found, tensors };
+            return Err(InferError::new("raw_input_contents", fault));
+        }
+        let at = |(field, fault)| InferError::new(format!("inputs[0].{field}"), fault);
+        let (datatype, rows) = tensor.described(input_type, rows_max).map_err(at)?;
+        match (tensor.contents, self.raw.first()) {
+            (Some(elements), None) => contents::read(elements, datatype, input_type, rows)
+                .map_err(|fault| at(("contents", fault))),
+            (None, Some(bytes)) => from_raw_part(bytes, datatype, input_type, rows)
+                .map_err(|fault| InferError::new("raw_input_contents[0]", fault)),
+            _ => Err(at(("contents", Fault::ContentsOrRaw))),
+        }
+    }
+}
+
+impl Tensor<'_> {
+    fn described(&self, input_type: InputType, rows_max: usize) -> AtField<(Datatype, Rows)> {
+        if self.is_shared_memory {
+            return Err(("parameters.shared_memory_region", Fault::Unsupported));
+        }
+        described(self.datatype, &self.shape, input_type, rows_max)
+    }
+}
+
+fn from_raw_part(
+    bytes: &[u8],
+    datatype: Datatype,
+    input_type: InputType,
+    rows: Rows,
+) -> Result<Inputs, Fault> {
+    if let Some(element_bytes) = datatype.element_bytes() {
+        let needed = rows.all.checked_mul(element_bytes).ok_or(Fault::Overflow)?;
+        if needed != bytes.len() {
+            return Err(Fault::RawLength { found: bytes.len(), needed });
+        }
+    }
+    from_binary(bytes, datatype, input_type, rows)
+}
+
+fn tensor<'m>(field: &str, message: &'m [u8]) -> Result<Tensor<'m>, InferError> {
+    let mut tensor = Tensor::default();
+    let mut parameters = 0;
+    let inner = |name: &str| format!("{field}.{name}");
+    for (count, read) in Fields::of(message).enumerate() {
+        let (number, value) = read.map_err(|_| malformed(field))?;
+        // Of those that may be there often, each has a bound of its own.
+        room(field, count, FIELDS_MAX)?;
+        match number {
+            1 => tensor.name = text(&inner("name"), value)?,
+            2 => tensor.datatype = text(&inner("datatype"), value)?,
+            3 => dimensions(value, &mut tensor.shape)
+                .map_err(|fault| InferError::new(inner("shape"), fault))?,
+            4 => {
+                room(&inner("parameters"), parameters, PARAMETERS_MAX)?;
+                parameters += 1;
+                let (name, _) = entry(&inner("parameters"), value)?;
+                tensor.is_shared_memory |= name == "shared_memory_region";
+            }
+            5 => {
+                // Writers of protobuf do not split a message.
+                if tensor.contents.replace(bytes(&inner("contents"), value)?).is_some() {
+                    return Err(InferError::new(inner("contents"), Fault::Twice));
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(tensor)
+}
+
+fn dimensions(value: Value<'_>, shape: &mut Vec<u64>) -> Result<(), Fault> {
+    let mut push = |dimension: u64| {
+        let at = shape.len();
+        if at == RANK_MAX {
+            return Err(Fault::TooMany(RANK_MAX));
+        }
+        // So protobuf writes a negative number.
+        if let Ok(found) = i64::try_from(i128::from(dimension) - (1_i128 << 64)) {
+            return Err(Fault::Negative { at, found });
+        }
+        shape.push(dimension);
+        Ok(())
+    };
+    match value {
+        Value::Varint(dimension) => push(dimension),
+        Value::Bytes(mut packed) => {
+            while !packed.is_empty() {
+                let (dimension, rest) = varint(packed)?;
+                push(dimension)?;
+                packed = rest;
+            }
+            Ok(())
+        }
+        Value::Fixed32(_) | Value::Fixed64(_) => Err(Malformed.into()),
+    }
+}
+
+fn output<'m>(field: &str, message: &'m [u8]) -> Result<Output<'m>, InferError> {
+    let mut output = Output { name: Cow::Borrowed(""), parameters: None };
+    for (count, read) in Fields::of(message).enumerate() {
+        let (number, value) = read.map_err(|_| malformed(field))?;
+        room(field, count, PARAMETERS_MAX)?;
+        match number {
+            1 => output.name = Cow::Borrowed(text(&format!("{field}.name"), value)?),
+            2 => {
+                let inner = format!("{field}.parameters");
+                let (name, value) = entry(&inner, value)?;
+                let parameters = output.parameters.get_or_insert_with(OutputParameters::default);
+                set_of_output(parameters, name, value)
+                    .map_err(|fault| InferError::new(format!("{inner}.{name}"), fault))?;
+            }
+            _ => {}
+        }
+    }
+    Ok(output)
+}
+
+fn set_of_output(
+    parameters: &mut OutputParameters,
+    name: &str,
+    value: Parameter<'_>,
+) -> Result<(), Fault> {
+    match (name, value) {
+        ("classification", Parameter::Whole(classes)) => {
+            parameters.classification = Some(u64::try_from(classes).unwrap_or(1));
+        }
+        ("shared_memory_region" | "classification", _) => return Err(Fault::Unsupported),
+        ("datatype", Parameter::Text(name)) => parameters.datatype = Some(name.to_owned()),
+        ("datatype", _) => return Err(Fault::Parameter("a text")),
+        _ => {}
+    }
+    Ok(())
+}
+
+fn malformed(field: &str) -> InferError {
+    InferError::new(field, Fault::NotProtobuf)
+}
+
+fn room(field: &str, count: usize, max: usize) -> Result<(), InferError> {
+    if count < max { Ok(()) } else { Err(InferError::new(field, Fault::TooMany(max))) }
+}
+
+fn bytes<'m>(field: &str, value: Value<'m>) -> Result<&'m [u8], InferError> {
+    match value {
+        Value::Bytes(bytes) => Ok(bytes),
+        _ => Err(malformed(field)),
+    }
+}
+
+fn text<'m>(field: &str, value: Value<'m>) -> Result<&'m str, InferError> {
+    std::str::from_utf8(bytes(field, value)?).map_err(|_| malformed(field))
+}
+
+/// A parameter: its name and its value.
+fn entry<'m>(field: &str, value: Value<'m>) -> Result<(&'m str, Parameter<'m>), InferError> {
+    let (mut name, mut parameter) = ("", Parameter::Other);
+    for (count, read) in Fields::of(bytes(field, value)?).enumerate() {
+        room(field, count, PARAMETERS_MAX)?;
+        match read.map_err(|_| malformed(field))? {
+            (1, key) => name = text(field, key)?,
+            (2, value) => parameter = choice(field, bytes(field, value)?)?,
+            _ => {}
+        }
+    }
+    Ok((name, parameter))
+}
+
+#[allow(clippy::cast_possible_wrap, reason = "so protobuf writes negative numbers")]
+fn choice<'m>(field: &str, message: &'m [u8]) -> Result<Parameter<'m>, InferError> {
+    let mut parameter = Parameter::Other;
+    for (count, read) in Fields::of(message).enumerate() {
+        room(field, count, PARAMETERS_MAX)?;
+        parameter = match read.map_err(|_| malformed(field))? {
+            (1, Value::Varint(value)) => Parameter::Bool(value != 0),
+            (2, Value::Varint(value)) => Parameter::Whole((value as i64).into()),
+            (3, value) => Parameter::Text(text(field, value)?),
+            (5, Value::Varint(value)) => Parameter::Whole(value.into()),
+            _ => Parameter::Other,
+        };
+    }
+    Ok(parameter)
+}
+
+#[cfg(test)]
+#[path = "request_tests.rs"]
+mod tests;

@@ -1,0 +1,214 @@
+//! One connection: its seat, its calls, and when it ends.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use clipper_clock::{self as clock, Instant};
+use clipper_grpc::{Connection, Next, PREFACE};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tracing::warn;
+
+use super::service::Service;
+use crate::http::errors::{self, ApiError};
+use crate::http::serve::canned;
+use crate::http::serve::seats::{Order, Taken};
+use crate::logging::outsiders;
+use crate::metrics::http::Ended;
+
+/// The calls of one connection.
+#[derive(Debug)]
+pub(super) struct Calls {
+    seat: Taken,
+    open: Cell<usize>,
+    idle_since: Cell<Option<Instant>>,
+    idle: Notify,
+    is_closing: Cell<bool>,
+    closes: Notify,
+}
+
+impl Calls {
+    fn new(seat: Taken) -> Rc<Self> {
+        Rc::new(Self {
+            seat,
+            open: Cell::new(0),
+            idle_since: Cell::new(Some(clock::now())),
+            idle: Notify::new(),
+            is_closing: Cell::new(false),
+            closes: Notify::new(),
+        })
+    }
+
+    /// Ends when calls that wait for their client have to end.
+    pub(super) async fn closing(&self) {
+        let closes = self.closes.notified();
+        if !self.is_closing.get() {
+            closes.await;
+        }
+    }
+
+    fn close(&self) {
+        self.is_closing.set(true);
+        self.closes.notify_waiters();
+    }
+
+    fn begin(self: &Rc<Self>) -> UnderWay {
+        if self.open.replace(self.open.get() + 1) == 0 {
+            self.seat.set_waiting(None);
+            self.idle_since.set(None);
+        }
+        UnderWay(Rc::clone(self))
+    }
+
+    /// Ends when there was no call for so long.
+    async fn unused(&self, allowance: Duration) {
+        loop {
+            let idle = self.idle.notified();
+            let Some(since) = self.idle_since.get() else {
+                idle.await;
+                continue;
+            };
+            tokio::time::sleep_until(since + allowance).await;
+            if self.idle_since.get() == Some(since) {
+                return;
+            }
+        }
+    }
+
+    /// The next order that is more than `than`.
+    async fn ordered(&self, than: Order) -> Order {
+        poll_fn(|cx| {
+            self.seat.listen(cx.waker());
+            let order = self.seat.order();
+            if order as u8 > than as u8 { Poll::Ready(order) } else { Poll::Pending }
+        })
+        .await
+    }
+}
+
+/// A call that has not ended.
+struct UnderWay(Rc<Calls>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        let calls = &self.0;
+        calls.open.set(calls.open.get().saturating_sub(1));
+        if calls.open.get() == 0 {
+            let now = clock::now();
+            calls.seat.set_waiting(Some(now));
+            calls.idle_since.set(Some(now));
+            calls.idle.notify_waiters();
+        }
+    }
+}
+
+/// Serves one client until it goes, or has to.
+pub(super) async fn serve(io: TcpStream, peer: SocketAddr, seat: Taken, service: Rc<Service>) {
+    let calls = Calls::new(seat);
+    let limits = service.settings.connection;
+    let ended = match tokio::time::timeout(limits.handshake, greet(io)).await {
+        Err(_late) => Ok(Ended::HeadTimeout),
+        Ok(None) => Ok(Ended::Closed),
+        Ok(Some(Greeting::Other)) => Err("it does not begin as HTTP/2".to_owned()),
+        Ok(Some(Greeting::Http2(io))) => match Connection::open(io, limits).await {
+            Ok(mut connection) => run(&mut connection, &calls, &service).await,
+            Err(error) => Err(error),
+        },
+    };
+    let ended = ended.unwrap_or_else(|error| {
+        if let Some(left_out) = outsiders::line("not gRPC", peer.ip()) {
+            warn!(%peer, error, left_out, "a client does not speak gRPC");
+        }
+        service.metrics.error(errors::NOT_HTTP.label);
+        Ended::NotHttp
+    });
+    service.metrics.ended(ended);
+}
+
+/// How a connection begins.
+enum Greeting {
+    Http2(TcpStream),
+    /// Its client has been told what is spoken here.
+    Other,
+}
+
+/// Looks at the first bytes; `None`: the client has gone.
+async fn greet(mut io: TcpStream) -> Option<Greeting> {
+    let mut first = [0; 3];
+    let seen = io.peek(&mut first).await.ok()?;
+    let seen = first.get(..seen).filter(|seen| !seen.is_empty())?;
+    if PREFACE.starts_with(seen) {
+        return Some(Greeting::Http2(io));
+    }
+    let cause = "This is the gRPC port of clipper (grpc.addr), which speaks HTTP/2 without TLS; \
+                 the same protocol over HTTP/1.1 is at /v2 of the query port (http.query_addr)";
+    let told = canned::whole(&ApiError::new(errors::NOT_HTTP, cause));
+    // Who cannot read that has lost nothing.
+    let _ = io.write_all(&told).await;
+    let _ = io.shutdown().await;
+    let mut unread = [0; 1024];
+    while io.read(&mut unread).await.is_ok_and(|n| n > 0) {}
+    Some(Greeting::Other)
+}
+
+/// What happens to a connection.
+enum Event {
+    Ordered(Order),
+    Next(Next),
+    Unused,
+}
+
+async fn run(
+    connection: &mut Connection<TcpStream>,
+    calls: &Rc<Calls>,
+    service: &Rc<Service>,
+) -> Result<Ended, String> {
+    let mut obeyed = Order::Stay;
+    let mut why = Ended::Closed;
+    let mut unused = pin!(calls.unused(service.settings.idle));
+    loop {
+        let event = tokio::select! {
+            biased;
+            order = calls.ordered(obeyed) => Event::Ordered(order),
+            next = connection.next() => Event::Next(next),
+            () = &mut unused, if why == Ended::Closed => Event::Unused,
+        };
+        match event {
+            Event::Next(Next::Call(call)) => {
+                let (service, calls) = (Rc::clone(service), Rc::clone(calls));
+                let under_way = calls.begin();
+                actix_rt::spawn(async move {
+                    service.answer(*call, &calls).await;
+                    drop(under_way);
+                });
+            }
+            Event::Next(Next::Refused(_)) => service.metrics.error(errors::NOT_HTTP.label),
+            Event::Next(Next::Closed) => return Ok(why),
+            Event::Next(Next::Silent) => return Ok(Ended::WriteTimeout),
+            Event::Next(Next::Broken(error)) => return Err(error),
+            Event::Unused => {
+                why = Ended::Idle;
+                connection.drain();
+            }
+            Event::Ordered(order) => {
+                obeyed = order;
+                why = match order {
+                    Order::Stay | Order::EndIfIdle | Order::End => Ended::Shutdown,
+                    Order::GiveWay => Ended::GaveWayIdle,
+                };
+                if order == Order::End || order == Order::GiveWay && calls.open.get() == 0 {
+                    connection.end().await;
+                    return Ok(why);
+                }
+                connection.drain();
+                calls.close();
+            }
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! `ModelInfer`, and the part of `ModelStreamInfer` that is the same.
+
+use bytes::Bytes;
+use clipper_clock as clock;
+use clipper_grpc::framed;
+use clipper_oip::Encoding;
+use clipper_oip::grpc::{ModelInferResponse, Request};
+use clipper_scheduling::budget::Held;
+
+use super::reader::Message;
+use super::refusal::Refusal;
+use super::service::{Context, Service};
+use crate::http::body::Body;
+use crate::http::v2::answer::{self, Told};
+use crate::http::v2::arrival::{self, Asked};
+use crate::http::v2::ask::{self, Meant};
+use crate::http::v2::{errors, target};
+
+/// What is to be answered, and what its request holds until then.
+pub(super) struct Answered {
+    pub(super) told: Told,
+    pub(super) asked: Asked,
+}
+
+impl Service {
+    /// The frame of the answer, and what it holds of the sum of all answers.
+    pub(super) async fn infer(
+        &self,
+        message: Message,
+        context: Context,
+    ) -> Result<(Bytes, Option<Held>), Refusal> {
+        let Answered { told, asked: _asked } = self.ask(message, context).await?;
+        answer::written(told, self.limits(), unary_frame, Bytes::len).await
+    }
+
+    /// What the models say.
+    pub(super) async fn ask(
+        &self,
+        message: Message,
+        context: Context,
+    ) -> Result<Answered, Refusal> {
+        let Message { bytes, held } = message;
+        let head = Request::read(&bytes).map_err(|error| errors::refused(&error))?;
+        let name = head.model_name.to_owned();
+        let version = (!head.model_version.is_empty()).then(|| head.model_version.to_owned());
+        drop(head);
+        let version = version.as_deref();
+        let v2 = &self.v2;
+        let target = target::find(&v2.view.read(), &name, version)?;
+        let (input_type, rows_max) = (target.input_type, v2.limits.inputs_max);
+        let parse = move |message: &[u8]| Request::read(message)?.infer(input_type, rows_max);
+        let body = Body::of(bytes, held);
+        let arrived = clock::now();
+        let read = arrival::parsed(body, Encoding::Identity, &v2.limits, parse).await;
+        let mut asked = ask::counted(read, v2, &target)?;
+        if let Some(deadline) = context.deadline {
+            let left = deadline.saturating_duration_since(arrived);
+            let within = &mut asked.infer.timeout;
+            *within = Some(within.map_or(left, |within| within.min(left)));
+        }
+        let meant = Meant { name: &name, version, target: &target };
+        let told = ask::ask(v2, &meant, &mut asked, arrived).await?;
+        Ok(Answered { told, asked })
+    }
+}
+
+/// The answer's message; a default output is no prediction unless it was asked for.
+pub(super) fn response(told: &Told, max_bytes: usize) -> Result<ModelInferResponse, Refusal> {
+    let rows = told.rows()?;
+    Ok(told.answer(&rows).message(max_bytes).map_err(errors::not_written)?)
+}
+
+fn unary_frame(told: &Told, max_bytes: usize) -> Result<Bytes, Refusal> {
+    Ok(framed(&response(told, max_bytes)?))
+}

@@ -1,0 +1,45 @@
+//! The gRPC frontend: the Open Inference Protocol with Triton's additions, health and reflection,
+//! on a port of its own.
+//!
+//! A call goes the way of a request to `/v2/...`: [`crate::http::v2`] finds who is meant, keeps the
+//! limits and asks the actors; here messages are read and answers written. `clipper_grpc` speaks
+//! the protocol below. The threads are those of the query frontend, whose `App`s are asked.
+
+mod connection;
+mod health;
+mod infer;
+mod pages;
+mod reader;
+mod refusal;
+mod service;
+mod stream;
+
+use std::rc::Rc;
+
+use tokio::sync::mpsc;
+use tracing::error;
+
+pub use self::service::{Parts, Settings};
+
+use self::service::Service;
+use crate::http::serve::acceptor::Accepted;
+
+/// Serves the connections that one thread gets, until there are no more.
+pub async fn serve(parts: Parts, mut accepted: mpsc::Receiver<Accepted>) {
+    let service = Rc::new(Service::new(parts));
+    while let Some(Accepted { stream, peer, seat, load }) = accepted.recv().await {
+        let io = stream.set_nodelay(true).and_then(|()| tokio::net::TcpStream::from_std(stream));
+        let io = match io {
+            Ok(io) => io,
+            Err(error) => {
+                error!(%error, "an accepted connection cannot be served");
+                continue;
+            }
+        };
+        let service = Rc::clone(&service);
+        actix_rt::spawn(async move {
+            let _load = load;
+            connection::serve(io, peer, seat, service).await;
+        });
+    }
+}

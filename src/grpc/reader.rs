@@ -1,0 +1,203 @@
+//! The messages of a call, read within the limits of bodies over HTTP.
+
+use bytes::Bytes;
+use clipper_clock::{self as clock, Instant};
+use clipper_grpc::{Messages, Packed, Part};
+use clipper_oip::{Encoding, InflateError, inflate};
+use clipper_scheduling::budget::Held;
+use futures_util::FutureExt as _;
+
+use super::refusal::Refusal;
+use super::service::Context;
+use crate::http::body::{self, Body, BodyLimits, Pieces};
+use crate::http::errors::{self, ApiError};
+use crate::http::limits::QueryLimits;
+
+/// Messages up to this are not counted among all bodies under way: less than a connection takes
+/// for each call anyway.
+const UNCOUNTED_BYTES: usize = 1 << 10;
+
+/// Reads the messages of one call.
+#[derive(Debug)]
+pub(super) struct Reader {
+    messages: Messages,
+    limits: BodyLimits,
+    context: Context,
+    under_way: Option<UnderWay>,
+}
+
+/// A message that has begun.
+#[derive(Debug)]
+struct UnderWay {
+    pieces: Pieces,
+    received: usize,
+    is_packed: bool,
+    until: Instant,
+}
+
+/// A message as it came.
+#[derive(Debug)]
+pub(super) struct Arrived {
+    body: Body,
+    /// How it is compressed.
+    encoding: Encoding,
+}
+
+/// A message in one piece, and what it holds of the sum of all bodies.
+#[derive(Debug)]
+pub(super) struct Message {
+    pub(super) bytes: Bytes,
+    pub(super) held: Option<Held>,
+}
+
+impl Reader {
+    pub(super) fn new(messages: Messages, limits: &BodyLimits, context: Context) -> Self {
+        Self { messages, limits: limits.clone(), context, under_way: None }
+    }
+
+    /// The next message; `None` when the client has sent all. May be dropped and called again.
+    pub(super) async fn next(&mut self) -> Result<Option<Arrived>, Refusal> {
+        loop {
+            // Most parts are there: no timer is needed for them.
+            let part = match self.messages.next().now_or_never() {
+                Some(part) => part?,
+                None => self.in_time().await?,
+            };
+            match part {
+                None => return Ok(None),
+                Some(Part::Begin { packed, .. }) => self.begin(packed)?,
+                Some(Part::Bytes(bytes)) => self.push(bytes)?,
+                Some(Part::End) => {
+                    if let Some(message) = self.under_way.take() {
+                        return Ok(Some(self.whole(message)));
+                    }
+                }
+            }
+        }
+    }
+
+    fn begin(&mut self, packed: Packed) -> Result<(), Refusal> {
+        let is_packed = match (packed, self.context.encoding) {
+            (Packed::No, _) => false,
+            (Packed::Yes, Some(Encoding::Gzip | Encoding::Deflate)) => true,
+            (Packed::Yes, Some(Encoding::Identity)) => {
+                return Err(Refusal::invalid(
+                    "grpc-encoding: a compressed message, but no encoding",
+                ));
+            }
+            (Packed::Yes, None) => {
+                let cause = "grpc-encoding: only gzip and deflate are read";
+                return Err(Refusal::unimplemented(cause));
+            }
+            (Packed::Unknown(flag), _) => {
+                return Err(Refusal::invalid(format!("a message begins with {flag}, not 0 or 1")));
+            }
+        };
+        self.under_way = Some(UnderWay {
+            pieces: Pieces::uncounted(UNCOUNTED_BYTES),
+            received: 0,
+            is_packed,
+            until: clock::now() + self.limits.request,
+        });
+        Ok(())
+    }
+
+    fn push(&mut self, bytes: Bytes) -> Result<(), Refusal> {
+        let Some(message) = &mut self.under_way else { return Ok(()) };
+        message.received += bytes.len();
+        if message.pieces.push(bytes, message.received, &self.limits) {
+            Ok(())
+        } else {
+            Err(body::too_much_in_sum(&self.limits).into())
+        }
+    }
+
+    fn whole(&self, message: UnderWay) -> Arrived {
+        let encoding = self.context.encoding.filter(|_| message.is_packed);
+        let encoding = encoding.unwrap_or(Encoding::Identity);
+        Arrived { body: message.pieces.finish(), encoding }
+    }
+
+    /// The next part; between two messages the client may take its time, until its deadline.
+    async fn in_time(&mut self) -> Result<Option<Part>, Refusal> {
+        let pause = self
+            .under_way
+            .as_ref()
+            .map(|message| (clock::now() + self.limits.idle).min(message.until));
+        let until = pause.into_iter().chain(self.context.deadline).min();
+        let Some(until) = until else { return Ok(self.messages.next().await?) };
+        match tokio::time::timeout_at(until, self.messages.next()).await {
+            Ok(part) => Ok(part?),
+            Err(_) if self.context.deadline == Some(until) => Err(Refusal::deadline()),
+            Err(_) => {
+                let cause = "The message did not come in time (http.client_request_timeout_ms, \
+                             http.request_timeout_ms)";
+                Err(ApiError::new(errors::TIMEOUT, cause).into())
+            }
+        }
+    }
+}
+
+/// The one message of a call that has one. Its client has the time of a request for it.
+pub(super) async fn only(reader: &mut Reader, limits: &QueryLimits) -> Result<Message, Refusal> {
+    let until = clock::now() + limits.bodies.request;
+    let arrived = match reader.next().now_or_never() {
+        Some(arrived) => arrived?,
+        None => tokio::time::timeout_at(until, reader.next()).await.map_err(|_| {
+            ApiError::new(errors::TIMEOUT, "No message came (http.request_timeout_ms)")
+        })??,
+    };
+    let arrived = arrived.ok_or_else(|| Refusal::invalid("the call has no message"))?;
+    arrived.message(limits).await
+}
+
+/// What a message says.
+pub(super) fn decoded<M: prost::Message + Default>(message: &Message) -> Result<M, Refusal> {
+    let unread = |error| Refusal::invalid(format!("the message cannot be read: {error}"));
+    M::decode(message.bytes.clone()).map_err(unread)
+}
+
+impl Arrived {
+    /// Likewise, of one that has just come.
+    pub(super) async fn decoded<M: prost::Message + Default>(
+        self,
+        limits: &QueryLimits,
+    ) -> Result<M, Refusal> {
+        decoded(&self.message(limits).await?)
+    }
+
+    /// The message in one piece, decompressed; a long one is made so away from the threads that
+    /// answer queries.
+    pub(super) async fn message(self, limits: &QueryLimits) -> Result<Message, Refusal> {
+        let (parsing, bytes) = (&limits.parsing, self.body.size());
+        let bodies = limits.bodies.clone();
+        if self.encoding == Encoding::Identity && !parsing.is_long(bytes) {
+            return self.join(&bodies);
+        }
+        let joined = parsing.aside(bytes, move || self.join(&bodies)).await;
+        joined.unwrap_or_else(|| Err(ApiError::unavailable("The message could not be read").into()))
+    }
+
+    fn join(self, bodies: &BodyLimits) -> Result<Message, Refusal> {
+        let Self { mut body, encoding } = self;
+        let held = body.take_held();
+        let bytes = body.join();
+        if encoding == Encoding::Identity {
+            return Ok(Message { bytes, held });
+        }
+        let mut held = held.unwrap_or_else(|| bodies.all.hold());
+        let max = bodies.max_bytes;
+        let whole = inflate(&bytes, encoding, max, |more| held.grow(more));
+        let whole = whole.map_err(|error| match error {
+            InflateError::Broken(_) => {
+                let cause = format!("grpc-encoding: {error}");
+                ApiError::new(errors::BROKEN_BODY, cause).into()
+            }
+            InflateError::TooLong(max) => Refusal::too_long(max.saturating_add(1), max),
+            InflateError::NoRoom => body::too_much_in_sum(bodies).into(),
+        })?;
+        // Less is always granted.
+        let _ = held.resize(whole.len());
+        Ok(Message { bytes: whole.into(), held: Some(held) })
+    }
+}

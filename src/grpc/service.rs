@@ -1,0 +1,236 @@
+//! What the calls of one thread share, and which method a call is for.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clipper_clock::Instant;
+use clipper_grpc::reflection::{self, Reflection};
+use clipper_grpc::{Call, Limits, Reply, Status, health};
+use clipper_oip::Encoding;
+use clipper_oip::grpc as messages;
+
+use super::connection::Calls;
+use super::reader::{self, Reader};
+use super::refusal::Refusal;
+use crate::config::{Config, GrpcConfig};
+use crate::http::errors::shown;
+use crate::http::limits::QueryLimits;
+use crate::http::v2::state::V2;
+use crate::metrics::http::FrontendMetrics;
+
+/// The settings of the frontend.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    pub(super) connection: Limits,
+    /// For a connection without a call.
+    pub(super) idle: Duration,
+    /// Requests of one stream that are answered at the same time.
+    pub(super) stream_requests_max: usize,
+}
+
+impl Settings {
+    #[must_use]
+    pub fn new(config: &Config) -> Self {
+        let Config { grpc, http, rpc, .. } = config;
+        let GrpcConfig { message_max_bytes, .. } = *grpc;
+        let message_max_bytes =
+            message_max_bytes.min(http.bodies_max_bytes).min(rpc.frame_max_bytes);
+        Self {
+            connection: Limits {
+                streams: grpc.streams_max,
+                headers_max_bytes: grpc.headers_max_bytes,
+                message_max_bytes,
+                stream_window_bytes: grpc.stream_window_bytes,
+                connection_window_bytes: grpc.connection_window_bytes,
+                handshake: Duration::from_millis(http.client_request_timeout_ms),
+                keep_alive: Duration::from_millis(grpc.keep_alive_ms),
+                keep_alive_timeout: Duration::from_millis(grpc.keep_alive_timeout_ms),
+                write: Duration::from_millis(http.write_timeout_ms),
+            },
+            idle: Duration::from_millis(grpc.idle_timeout_ms),
+            stream_requests_max: grpc.stream_requests_max,
+        }
+    }
+}
+
+/// What the frontend needs on one thread.
+pub struct Parts {
+    pub v2: V2,
+    pub settings: Settings,
+    pub metrics: Arc<FrontendMetrics>,
+}
+
+pub(super) struct Service {
+    pub(super) v2: V2,
+    pub(super) settings: Settings,
+    pub(super) metrics: Arc<FrontendMetrics>,
+    pub(super) reflection: Reflection,
+}
+
+/// What a call is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Method {
+    Unary(Unary),
+    StreamInfer,
+    Watch,
+    Reflect,
+}
+
+/// One message each way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unary {
+    ServerLive,
+    ServerReady,
+    ServerMetadata,
+    ModelReady,
+    ModelMetadata,
+    ModelConfig,
+    ModelStatistics,
+    Index,
+    LoadOrUnload,
+    Infer,
+    Check,
+}
+
+/// What the headers of a call say of its messages.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Context {
+    /// When the client stops to wait.
+    pub(super) deadline: Option<Instant>,
+    /// Of messages that are compressed; `None`: one that is not known.
+    pub(super) encoding: Option<Encoding>,
+}
+
+fn method(path: &str) -> Option<Method> {
+    let (service, name) = path.strip_prefix('/')?.split_once('/')?;
+    if service == health::SERVICE {
+        return match name {
+            "Check" => Some(Method::Unary(Unary::Check)),
+            "Watch" => Some(Method::Watch),
+            _ => None,
+        };
+    }
+    if reflection::SERVICES.contains(&service) {
+        return (name == "ServerReflectionInfo").then_some(Method::Reflect);
+    }
+    if service != messages::SERVICE {
+        return None;
+    }
+    Some(Method::Unary(match name {
+        "ModelInfer" => Unary::Infer,
+        "ServerLive" => Unary::ServerLive,
+        "ServerReady" => Unary::ServerReady,
+        "ServerMetadata" => Unary::ServerMetadata,
+        "ModelReady" => Unary::ModelReady,
+        "ModelMetadata" => Unary::ModelMetadata,
+        "ModelConfig" => Unary::ModelConfig,
+        "ModelStatistics" => Unary::ModelStatistics,
+        "RepositoryIndex" => Unary::Index,
+        "RepositoryModelLoad" | "RepositoryModelUnload" => Unary::LoadOrUnload,
+        "ModelStreamInfer" => return Some(Method::StreamInfer),
+        _ => return None,
+    }))
+}
+
+impl Service {
+    pub(super) fn new(parts: Parts) -> Self {
+        let Parts { mut v2, settings, metrics } = parts;
+        // Whatever is made of a message keeps to the limit of messages.
+        v2.limits.bodies.max_bytes = settings.connection.message_max_bytes;
+        let reflection = Reflection::new(&[reflection::DESCRIPTORS, messages::DESCRIPTORS]);
+        Self { v2, settings, metrics, reflection }
+    }
+
+    pub(super) fn limits(&self) -> &QueryLimits {
+        &self.v2.limits
+    }
+
+    /// Answers a call.
+    pub(super) async fn answer(&self, call: Call, calls: &Rc<Calls>) {
+        let Call { path, arrived, timeout, has_broken_timeout, encoding, messages, mut reply } =
+            call;
+        let context = Context {
+            deadline: timeout.and_then(|timeout| arrived.checked_add(timeout)),
+            encoding: encoding.map_or(Some(Encoding::Identity), |name| Encoding::parse(&name)),
+        };
+        let reader = Reader::new(messages, &self.limits().bodies, context);
+        let answered = if has_broken_timeout {
+            Err(Refusal::invalid("grpc-timeout: it is not a number of at most 8 digits and a unit"))
+        } else {
+            self.by_method(&path, reader, &mut reply, context, calls).await
+        };
+        match answered {
+            Ok(()) => reply.end(&Status::ok()),
+            Err(refusal) => {
+                self.count(&refusal);
+                reply.end(&refusal.status);
+            }
+        }
+    }
+
+    pub(super) fn count(&self, refusal: &Refusal) {
+        if let Some(label) = refusal.label {
+            self.metrics.error(label);
+        }
+    }
+
+    async fn by_method(
+        &self,
+        path: &str,
+        mut reader: Reader,
+        reply: &mut Reply,
+        context: Context,
+        calls: &Rc<Calls>,
+    ) -> Result<(), Refusal> {
+        let Some(method) = method(path) else {
+            let path = shown(path);
+            return Err(Refusal::unimplemented(format!("There is no method {path} here")));
+        };
+        match method {
+            Method::Unary(method) => self.unary(method, &mut reader, reply, context).await,
+            Method::StreamInfer => self.infer_stream(&mut reader, reply, context, calls).await,
+            Method::Watch => self.watch(&mut reader, reply, calls).await,
+            Method::Reflect => self.reflect(&mut reader, reply, calls).await,
+        }
+    }
+
+    async fn unary(
+        &self,
+        method: Unary,
+        reader: &mut Reader,
+        reply: &mut Reply,
+        context: Context,
+    ) -> Result<(), Refusal> {
+        let message = reader::only(reader, self.limits()).await?;
+        let (frame, _held) = match method {
+            Unary::Infer => {
+                tokio::select! {
+                    biased;
+                    answer = self.infer(message, context) => answer?,
+                    () = reply.given_up() => return Err(Refusal::gone()),
+                }
+            }
+            other => (self.page(other, message).await?, None),
+        };
+        Ok(reply.message(frame).await?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_method_of_the_files_is_served() {
+        let files = Reflection::new(&[reflection::DESCRIPTORS, messages::DESCRIPTORS]);
+        let methods: Vec<String> = files.methods().collect();
+        assert_eq!(methods.len(), 16, "{methods:?}");
+        for path in methods {
+            assert!(method(&path).is_some(), "{path}");
+        }
+        for path in ["", "/", "x", "/inference.GRPCInferenceService", "/a/b", "//"] {
+            assert_eq!(method(path), None, "{path}");
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! `ModelStreamInfer`: requests in a row, each with one answer, in the order of the requests.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use clipper_grpc::{Reply, framed};
+use clipper_oip::grpc::{ModelInferResponse, ModelStreamInferResponse, ParameterChoice, Request};
+use clipper_scheduling::budget::Held;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesOrdered;
+
+use super::connection::Calls;
+use super::infer::{Answered, response};
+use super::reader::{Arrived, Reader};
+use super::refusal::Refusal;
+use super::service::{Context, Service};
+use crate::http::v2::answer::{self, Told};
+
+/// Tells a client that no more answers to its request will come.
+const FINAL: &str = "triton_final_response";
+
+impl Service {
+    /// Answers until the client has sent all. A request that is refused has its error for an
+    /// answer, and the stream goes on; what cannot be read ends it.
+    pub(super) async fn infer_stream(
+        &self,
+        reader: &mut Reader,
+        reply: &mut Reply,
+        context: Context,
+        calls: &Rc<Calls>,
+    ) -> Result<(), Refusal> {
+        reply.begin()?;
+        let mut answers = FuturesOrdered::new();
+        let mut ended = None;
+        loop {
+            let has_room = answers.len() < self.settings.stream_requests_max;
+            tokio::select! {
+                biased;
+                answer = answers.next(), if !answers.is_empty() => {
+                    if let Some((frame, _held)) = answer {
+                        reply.message(frame).await?;
+                    }
+                }
+                arrived = reader.next(), if ended.is_none() && has_room => match arrived {
+                    Ok(Some(arrived)) => answers.push_back(self.stream_answer(arrived, context)),
+                    Ok(None) => ended = Some(Ok(())),
+                    Err(refusal) => ended = Some(Err(refusal)),
+                },
+                () = calls.closing(), if ended.is_none() => ended = Some(Err(Refusal::stopping())),
+                () = reply.given_up() => return Err(Refusal::gone()),
+                else => break,
+            }
+            if answers.is_empty() && ended.is_some() {
+                break;
+            }
+        }
+        ended.unwrap_or(Ok(()))
+    }
+
+    async fn stream_answer(&self, arrived: Arrived, context: Context) -> (Bytes, Option<Held>) {
+        let mut id = String::new();
+        let answered = async {
+            let message = arrived.message(self.limits()).await?;
+            if let Ok(request) = Request::read(&message.bytes) {
+                request.id().clone_into(&mut id);
+            }
+            let Answered { told, asked: _asked } = self.ask(message, context).await?;
+            answer::written(told, self.limits(), stream_frame, Bytes::len).await
+        };
+        match answered.await {
+            Ok(answer) => answer,
+            Err(refusal) => {
+                let refusal: Refusal = refusal;
+                self.count(&refusal);
+                let response = ModelInferResponse { id, ..ModelInferResponse::default() };
+                (of_stream(response, refusal.status.message), None)
+            }
+        }
+    }
+
+    /// Answers questions about what is served.
+    pub(super) async fn reflect(
+        &self,
+        reader: &mut Reader,
+        reply: &mut Reply,
+        calls: &Rc<Calls>,
+    ) -> Result<(), Refusal> {
+        reply.begin()?;
+        loop {
+            let arrived = tokio::select! {
+                biased;
+                arrived = reader.next() => arrived?,
+                () = calls.closing() => return Err(Refusal::stopping()),
+            };
+            let Some(arrived) = arrived else { return Ok(()) };
+            let question = arrived.decoded(self.limits()).await?;
+            reply.message(framed(&self.reflection.answer(question))).await?;
+        }
+    }
+}
+
+fn stream_frame(told: &Told, max_bytes: usize) -> Result<Bytes, Refusal> {
+    Ok(of_stream(response(told, max_bytes)?, String::new()))
+}
+
+fn of_stream(mut response: ModelInferResponse, error_message: String) -> Bytes {
+    response.parameters.insert(FINAL.to_owned(), ParameterChoice::Bool(true).into());
+    framed(&ModelStreamInferResponse { error_message, infer_response: Some(response) })
+}
