@@ -4,8 +4,8 @@
 //! metadata does), [`actors`] (who talks to whom), [`http::query`] (a prediction's way in and
 //! out), [`rpc`] (a batch's way to a container and back), [`server`] (how it is put together).
 //!
-//! Architecture invariant: arrows point one way: grpc -> http -> actors -> {children, rpc, store} ->
-//! {supervision, metrics, config}.
+//! Architecture invariant: arrows point one way: grpc -> http -> actors -> {children, rpc, store}
+//! -> {supervision, metrics, config}.
 
 pub mod actors;
 pub mod bootstrap;

@@ -83,15 +83,8 @@ fn a_file_that_cannot_be_written_is_the_first_error() {
     std::fs::write(folder.path().join("file"), "").unwrap();
     let out = std::process::Command::new(crate::binary())
         .args(["serve", "--query-addr", "127.0.0.1:0", "--management-addr", "127.0.0.1:0"])
-        .args([
-            "--grpc-addr",
-            "127.0.0.1:0",
-            "--metrics-addr",
-            "127.0.0.1:0",
-            "--rpc-addr",
-            "tcp://127.0.0.1:0",
-        ])
-        .arg("--data-dir")
+        .args(["--metrics-addr", "127.0.0.1:0", "--rpc-addr", "tcp://127.0.0.1:0"])
+        .args(["--grpc-addr", "127.0.0.1:0", "--data-dir"])
         .arg(folder.path().join("data"))
         .env("CLIPPER_METRICS__FILE_SD_PATH", folder.path().join("file/targets.json"))
         .output()

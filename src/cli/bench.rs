@@ -40,14 +40,14 @@ Examples:
   clipper bench --app digits --input-len 64 --batch 100 --inputs zipf:1.0:1000000 --json
   clipper bench --app digits --input-len 64 --find-goodput --slo-ms 20 --duration 5")]
 pub(super) struct BenchArgs {
-    /// The query frontend.
-    #[arg(long, default_value = "http://127.0.0.1:1337", value_name = "http://HOST:PORT")]
-    url: String,
+    /// The query frontend, or with grpc the gRPC port [default: http://127.0.0.1:1337; grpc: 8001].
+    #[arg(long, value_name = "http://HOST:PORT")]
+    url: Option<String>,
     /// The application.
     #[arg(long, value_name = "NAME")]
     app: String,
-    /// predict (POST /APP/predict), or the Open Inference Protocol, v2 or v2-binary; then --app is
-    /// an application or a model.
+    /// predict (POST /APP/predict), or the Open Inference Protocol, v2, v2-binary or grpc; then
+    /// --app is an application or a model. Statuses below 100 are gRPC's codes.
     #[arg(long, default_value = "predict", value_parser = Protocol::parse)]
     protocol: Protocol,
     /// The application's input type.
@@ -141,6 +141,14 @@ fn target(url: &str, app: &str) -> Result<Target, BenchFailure> {
 }
 
 impl BenchArgs {
+    fn url(&self) -> &str {
+        let usual = match self.protocol {
+            Protocol::Grpc => "http://127.0.0.1:8001",
+            _ => "http://127.0.0.1:1337",
+        };
+        self.url.as_deref().unwrap_or(usual)
+    }
+
     fn plan(&self) -> Result<Plan, BenchFailure> {
         let arrivals = if self.constant { Arrivals::Constant } else { Arrivals::Poisson };
         let open = self.rate.is_some() || self.find_goodput;
@@ -150,7 +158,7 @@ impl BenchArgs {
             None => CLOSED_CONNECTIONS,
         };
         Ok(Plan {
-            target: target(&self.url, &self.app)?,
+            target: target(self.url(), &self.app)?,
             inputs: InputPlan {
                 protocol: self.protocol,
                 input_type: self.input_type,
@@ -173,8 +181,10 @@ impl BenchArgs {
     pub(super) fn run(&self) -> ExitCode {
         let result = self.plan().and_then(|plan| {
             find_app(&plan.target, plan.inputs.protocol)?;
-            let before = Lookups::of(&plan.target);
-            let unique = plan.inputs.choice == Choice::Unique;
+            // The gRPC port does not tell of the cache.
+            let is_told = plan.inputs.protocol != Protocol::Grpc;
+            let unique = plan.inputs.choice == Choice::Unique && is_told;
+            let before = if unique { Lookups::of(&plan.target) } else { None };
             let target = plan.target.clone();
             let report =
                 if self.find_goodput { self.search(plan) } else { Ok(Some(measure(&plan)?)) };
@@ -231,6 +241,10 @@ impl BenchArgs {
 /// # Errors
 /// The server says that there is no such application.
 fn find_app(target: &Target, protocol: Protocol) -> Result<(), BenchFailure> {
+    if protocol == Protocol::Grpc {
+        // Its answers say so.
+        return Ok(());
+    }
     let url = format!("http://{}{}", target.host, protocol.path(&target.app));
     // No query: an application refuses it, and whoever is none is not found.
     match ureq::post(&url).send("") {

@@ -8,7 +8,7 @@ use clipper_grpc::health::{self, HealthCheckRequest, HealthCheckResponse, Servin
 use clipper_grpc::{Reply, framed, reflection};
 use clipper_oip::grpc::SERVICE;
 
-use super::connection::Calls;
+use super::calls::Calls;
 use super::reader::{self, Message, Reader};
 use super::refusal::Refusal;
 use super::service::Service;

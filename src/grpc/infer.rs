@@ -7,9 +7,9 @@ use clipper_oip::Encoding;
 use clipper_oip::grpc::{ModelInferResponse, Request};
 use clipper_scheduling::budget::Held;
 
-use super::reader::Message;
+use super::reader::{Context, Message};
 use super::refusal::Refusal;
-use super::service::{Context, Service};
+use super::service::Service;
 use crate::http::body::Body;
 use crate::http::v2::answer::{self, Told};
 use crate::http::v2::arrival::{self, Asked};

@@ -8,7 +8,6 @@ use clipper_scheduling::budget::Held;
 use futures_util::FutureExt as _;
 
 use super::refusal::Refusal;
-use super::service::Context;
 use crate::http::body::{self, Body, BodyLimits, Pieces};
 use crate::http::errors::{self, ApiError};
 use crate::http::limits::QueryLimits;
@@ -16,6 +15,15 @@ use crate::http::limits::QueryLimits;
 /// Messages up to this are not counted among all bodies under way: less than a connection takes
 /// for each call anyway.
 const UNCOUNTED_BYTES: usize = 1 << 10;
+
+/// What the headers of a call say of its messages.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Context {
+    /// When the client stops to wait.
+    pub(super) deadline: Option<Instant>,
+    /// Of messages that are compressed; `None`: one that is not known.
+    pub(super) encoding: Option<Encoding>,
+}
 
 /// Reads the messages of one call.
 #[derive(Debug)]

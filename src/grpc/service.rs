@@ -4,14 +4,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clipper_clock::Instant;
 use clipper_grpc::reflection::{self, Reflection};
 use clipper_grpc::{Call, Limits, Reply, Status, health};
 use clipper_oip::Encoding;
 use clipper_oip::grpc as messages;
 
-use super::connection::Calls;
-use super::reader::{self, Reader};
+use super::calls::Calls;
+use super::reader::{self, Context, Reader};
 use super::refusal::Refusal;
 use crate::config::{Config, GrpcConfig};
 use crate::http::errors::shown;
@@ -91,15 +90,6 @@ pub(super) enum Unary {
     LoadOrUnload,
     Infer,
     Check,
-}
-
-/// What the headers of a call say of its messages.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Context {
-    /// When the client stops to wait.
-    pub(super) deadline: Option<Instant>,
-    /// Of messages that are compressed; `None`: one that is not known.
-    pub(super) encoding: Option<Encoding>,
 }
 
 fn method(path: &str) -> Option<Method> {

@@ -9,11 +9,11 @@ use clipper_scheduling::budget::Held;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesOrdered;
 
-use super::connection::Calls;
+use super::calls::Calls;
 use super::infer::{Answered, response};
-use super::reader::{Arrived, Reader};
+use super::reader::{Arrived, Context, Reader};
 use super::refusal::Refusal;
-use super::service::{Context, Service};
+use super::service::Service;
 use crate::http::v2::answer::{self, Told};
 
 /// Tells a client that no more answers to its request will come.

@@ -103,7 +103,7 @@ impl Frontends {
         Ok(serving)
     }
 
-    /// The gRPC frontend, if there is one, and what the threads of the query frontend have to serve.
+    /// The gRPC frontend, if there is one, and what the threads of the query frontend then serve.
     fn grpc(
         &self,
         config: &Config,

@@ -278,15 +278,8 @@ fn line_a_a_full_disk_stops_changes_until_it_has_room_and_loses_nothing() {
 fn refused(folder: &Path) -> String {
     let child = Command::new(crate::binary())
         .args(["serve", "--query-addr", "127.0.0.1:0", "--management-addr", "127.0.0.1:0"])
-        .args([
-            "--grpc-addr",
-            "127.0.0.1:0",
-            "--metrics-addr",
-            "127.0.0.1:0",
-            "--rpc-addr",
-            "tcp://127.0.0.1:0",
-            "--data-dir",
-        ])
+        .args(["--metrics-addr", "127.0.0.1:0", "--rpc-addr", "tcp://127.0.0.1:0"])
+        .args(["--grpc-addr", "127.0.0.1:0", "--data-dir"])
         .arg(folder.join("data"))
         .stdout(Stdio::null())
         .stderr(fs::File::create(folder.join("refused.log")).unwrap())

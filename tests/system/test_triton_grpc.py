@@ -31,7 +31,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (  # no
 from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc  # noqa: E402
 from tritonclient.utils import InferenceServerException  # noqa: E402
 
-from harness import ROOT, SUM_CONFIG, Server, get, server  # noqa: E402
+from harness import ROOT, SUM_CONFIG, Server, get, server, until  # noqa: E402
 
 PROTO = {"oip": ROOT / "crates" / "oip" / "proto", "grpc": ROOT / "crates" / "grpc" / "proto"}
 
@@ -233,7 +233,14 @@ def test_a_default_output_is_no_prediction_unless_it_is_asked_for(client: Any) -
     assert "No connected models" in said["default_explanation"].string_param
 
 
-def test_a_timeout_is_a_deadline(client: Any) -> None:
+def late(running: Server, app: str) -> float:
+    for line in get(f"{running.metrics}/metrics").splitlines():
+        if line.startswith("clipper_predictions_total{") and f'app="{app}"' in line and '"late"' in line:
+            return float(line.rsplit(" ", 1)[1])
+    return 0.0
+
+
+def test_a_timeout_is_a_deadline(client: Any, every_type: Server) -> None:
     # Each query has a number of its own, so that no answer comes from the cache.
     start = time.monotonic()
     slow = one_input(np.array([[14.0, 101.0]]), "FP64")
@@ -241,8 +248,10 @@ def test_a_timeout_is_a_deadline(client: Any) -> None:
     assert code == "DEADLINE_EXCEEDED" and "latency SLO" in text
     slow = one_input(np.array([[14.0, 102.0]]), "FP64")
     assert refusal(client, "quick", slow, timeout=30_000_000)[0] == "DEADLINE_EXCEEDED"
+    before = late(every_type, "app-doubles")
     slow = one_input(np.array([[14.0, 103.0]]), "FP64")
     assert refusal(client, "app-doubles", slow, client_timeout=0.05)[0] == "DEADLINE_EXCEEDED"
+    until("the server gave it up", lambda: late(every_type, "app-doubles") > before)
     assert time.monotonic() - start < 15, "the objective is 20 s"
 
 

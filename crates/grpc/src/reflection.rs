@@ -108,9 +108,9 @@ struct File {
     #[prost(string, repeated, tag = "3")]
     dependency: Vec<String>,
     #[prost(message, repeated, tag = "4")]
-    message_type: Vec<Type>,
+    messages: Vec<Type>,
     #[prost(message, repeated, tag = "5")]
-    enum_type: Vec<Named>,
+    enums: Vec<Named>,
     #[prost(message, repeated, tag = "6")]
     service: Vec<Service>,
 }
@@ -120,9 +120,9 @@ struct Type {
     #[prost(string, tag = "1")]
     name: String,
     #[prost(message, repeated, tag = "3")]
-    nested_type: Vec<Type>,
+    nested: Vec<Type>,
     #[prost(message, repeated, tag = "4")]
-    enum_type: Vec<Named>,
+    enums: Vec<Named>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -169,9 +169,9 @@ impl Reflection {
     }
 
     fn add(&mut self, file: File, text: Bytes) {
-        let File { name, package, dependency, message_type, enum_type, service } = file;
+        let File { name, package, dependency, messages, enums, service } = file;
         let full = |inner: &str| format!("{package}.{inner}");
-        let mut symbols: Vec<String> = enum_type.iter().map(|named| full(&named.name)).collect();
+        let mut symbols: Vec<String> = enums.iter().map(|named| full(&named.name)).collect();
         for Service { name, method } in &service {
             let service = full(name);
             symbols.extend(method.iter().map(|method| format!("{service}.{}", method.name)));
@@ -181,10 +181,10 @@ impl Reflection {
             self.services.push(service);
         }
         let mut types: Vec<(String, Type)> =
-            message_type.into_iter().map(|of| (full(&of.name), of)).collect();
+            messages.into_iter().map(|of| (full(&of.name), of)).collect();
         while let Some((path, of)) = types.pop() {
-            symbols.extend(of.enum_type.iter().map(|named| format!("{path}.{}", named.name)));
-            let inner = of.nested_type.into_iter().map(|of| (format!("{path}.{}", of.name), of));
+            symbols.extend(of.enums.iter().map(|named| format!("{path}.{}", named.name)));
+            let inner = of.nested.into_iter().map(|of| (format!("{path}.{}", of.name), of));
             types.extend(inner);
             symbols.push(path);
         }

@@ -66,7 +66,9 @@ impl Config<'_> {
             "model_transaction_policy": { "decoupled": false },
             "parameters": self
                 .parameters()
-                .map(|(name, value)| (name.to_owned(), serde_json::json!({ "string_value": value })))
+                .map(|(name, value)| {
+                    (name.to_owned(), serde_json::json!({ "string_value": value }))
+                })
                 .into_iter()
                 .collect::<serde_json::Map<_, _>>(),
         })

@@ -3,8 +3,10 @@
 use actix_web::http::StatusCode;
 
 use super::super::errors::{self, ApiError};
-use super::HTTP_LIMIT;
 use crate::metrics::http::Ended;
+
+/// The setting that limits connections of the HTTP frontends.
+pub const HTTP_LIMIT: &str = "http.connections_max";
 
 /// An answer that takes the place of an empty one.
 #[derive(Debug)]

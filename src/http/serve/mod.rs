@@ -28,6 +28,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::error;
 
 use self::acceptor::{Accepted, Acceptor, Worker};
+use self::canned::HTTP_LIMIT;
 use self::connection::{Connection, Guarded, Stream};
 use self::progress::Allowances;
 use self::seats::{Order, Seats};
@@ -40,8 +41,6 @@ use crate::metrics::http::FrontendMetrics;
 const GIVING_WAY_MAX: usize = 1_024;
 /// From the end of an answer whose request was not read to its end to that of its connection.
 const LINGER: Duration = Duration::from_secs(1);
-/// The setting that limits connections of the HTTP frontends.
-const HTTP_LIMIT: &str = "http.connections_max";
 /// After every connection has been told to end at once.
 const LAST_MOMENT: Duration = Duration::from_secs(1);
 
@@ -117,6 +116,7 @@ impl Frontend {
 
     /// Accepts connections of `socket` for threads that are not its own, each of which takes one of
     /// the receivers.
+    #[must_use]
     pub fn accept(
         options: &Options,
         socket: TcpListener,

@@ -2,8 +2,8 @@
 //!
 //! A name is an application, with its objective, default output and cache; where none has the
 //! name, a model by itself. Messages are read and written by `clipper_oip`; this module finds who
-//! is meant, keeps the limits, and asks the same actors as `/{app}/predict`. What does not depend on
-//! HTTP serves `crate::grpc` as well.
+//! is meant, keeps the limits, and asks the same actors as `/{app}/predict`. What does not depend
+//! on HTTP serves `crate::grpc` as well.
 
 pub(crate) mod answer;
 pub(crate) mod arrival;

@@ -215,12 +215,15 @@ pub(crate) async fn made<T: Send + 'static>(
     make: impl FnOnce(&Catalog, &DataPlane) -> T + Send + 'static,
 ) -> Result<T, ApiError> {
     let (view, plane) = (v2.view.clone(), std::sync::Arc::clone(&v2.plane));
-    let made = web::block(move || {
+    let page = web::block(move || {
         let (_, catalog) = view.copy();
         make(&catalog, &plane)
     });
-    let unmade = |error| ApiError::unavailable(format!("The page was not made: {error}"));
-    made.await.map_err(unmade)
+    page.await.map_err(not_made)
+}
+
+fn not_made(error: impl std::fmt::Display) -> ApiError {
+    ApiError::unavailable(format!("The page was not made: {error}"))
 }
 
 async fn made_page<T: Serialize>(
@@ -228,8 +231,7 @@ async fn made_page<T: Serialize>(
     make: impl FnOnce(&Catalog, &DataPlane) -> T + Send + 'static,
 ) -> Result<HttpResponse, ApiError> {
     let text = made(v2, |catalog, plane| serde_json::to_vec(&make(catalog, plane))).await?;
-    let unmade = |error| ApiError::unavailable(format!("The page was not made: {error}"));
-    let text = text.map_err(unmade)?;
+    let text = text.map_err(not_made)?;
     Ok(HttpResponse::Ok().content_type("application/json").body(text))
 }
 

@@ -16,8 +16,8 @@ use crate::pages::{Config, IndexRow, InferenceStats, Metadata, Spent, Statistics
 use crate::signature::{OUTPUT, TensorInfo};
 
 impl Answer<'_> {
-    /// The message, whose output is at most `max_bytes`: raw where [`Self::form`] is binary, else in
-    /// the list for its datatype.
+    /// The message, whose output is at most `max_bytes`: raw where [`Self::form`] is binary, else
+    /// in the list for its datatype.
     ///
     /// # Errors
     /// See [`OutputFault`].

@@ -198,12 +198,11 @@ fn tensor<'m>(field: &str, message: &'m [u8]) -> Result<Tensor<'m>, InferError> 
                 let (name, _) = entry(&inner("parameters"), value)?;
                 tensor.is_shared_memory |= name == "shared_memory_region";
             }
-            5 => {
-                // Writers of protobuf do not split a message.
-                if tensor.contents.replace(bytes(&inner("contents"), value)?).is_some() {
-                    return Err(InferError::new(inner("contents"), Fault::Twice));
-                }
+            // Writers of protobuf do not split a message.
+            5 if tensor.contents.is_some() => {
+                return Err(InferError::new(inner("contents"), Fault::Twice));
             }
+            5 => tensor.contents = Some(bytes(&inner("contents"), value)?),
             _ => {}
         }
     }

@@ -1,5 +1,7 @@
 //! Request bodies: a template is rendered once; each request only gets new digits in it.
 
+pub(super) mod grpc;
+
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -77,15 +79,20 @@ pub enum Protocol {
     V2,
     /// The same with its tensors in binary form, both ways.
     V2Binary,
+    /// The same over gRPC.
+    Grpc,
 }
+
+/// The method of gRPC.
+pub(super) const GRPC_INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
 
 /// A text that is no [`Protocol`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("expected predict, v2 or v2-binary")]
+#[error("expected predict, v2, v2-binary or grpc")]
 pub struct InvalidProtocol;
 
 impl Protocol {
-    /// Reads `predict`, `v2` or `v2-binary`.
+    /// Reads `predict`, `v2`, `v2-binary` or `grpc`.
     ///
     /// # Errors
     /// It is none of these.
@@ -94,6 +101,7 @@ impl Protocol {
             "predict" => Ok(Self::Predict),
             "v2" => Ok(Self::V2),
             "v2-binary" => Ok(Self::V2Binary),
+            "grpc" => Ok(Self::Grpc),
             _ => Err(InvalidProtocol),
         }
     }
@@ -104,6 +112,7 @@ impl Protocol {
         match self {
             Self::Predict => format!("/{app}/predict"),
             Self::V2 | Self::V2Binary => format!("/v2/models/{app}/infer"),
+            Self::Grpc => GRPC_INFER.to_owned(),
         }
     }
 }
@@ -154,6 +163,7 @@ impl Template {
             Protocol::Predict => Self::predict(plan),
             Protocol::V2 => Self::v2(plan),
             Protocol::V2Binary => Self::v2_binary(plan),
+            Protocol::Grpc => Self::grpc(plan),
         }
     }
 
@@ -209,13 +219,7 @@ impl Template {
     fn v2_binary(plan: &InputPlan) -> Self {
         let (row, tensor) = tensor(plan);
         let (len, rows) = (plan.len, plan.batch.unwrap_or(1));
-        // A text has its length before it.
-        let (one, hole) = if is_text(plan.input_type) {
-            let length = u32::try_from(len).unwrap_or(u32::MAX).to_le_bytes();
-            ([&length[..], &vec![b'0'; len]].concat(), length.len())
-        } else {
-            (vec![0; len * plan.input_type.element_bytes()], 0)
-        };
+        let (one, hole) = binary_row(plan.input_type, len);
         let size = one.len() * rows;
         let mut body = format!(
             "{{\"inputs\":[{{{tensor},\"parameters\":{{\"binary_data_size\":{size}}}}}],\
@@ -265,6 +269,16 @@ impl Template {
             }
         }
     }
+}
+
+/// A row in binary form, and where its hole is.
+fn binary_row(input_type: InputType, len: usize) -> (Vec<u8>, usize) {
+    if !is_text(input_type) {
+        return (vec![0; len * input_type.element_bytes()], 0);
+    }
+    // A text has its length before it.
+    let length = u32::try_from(len).unwrap_or(u32::MAX).to_le_bytes();
+    ([&length[..], &vec![b'0'; len]].concat(), length.len())
 }
 
 /// Whether an input is a text to the Open Inference Protocol.

@@ -5,6 +5,9 @@ use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use bytes::Bytes;
+use clipper_grpc::Code;
+use clipper_grpc::client::{CallFailure, Client};
 use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -13,7 +16,7 @@ use tokio::sync::Notify;
 
 use super::error::BenchError;
 use super::float::float;
-use super::inputs::{Protocol, Template};
+use super::inputs::{GRPC_INFER, Protocol, Template, grpc};
 use super::pacing::{Schedule, Timer};
 use super::plan::{Load, Plan};
 use super::record::{Recorder, RequestFailure};
@@ -114,6 +117,7 @@ async fn load(
     streams: Vec<TcpStream>,
 ) -> Result<Recorder, BenchError> {
     let template = Template::new(&plan.inputs);
+    let is_grpc = plan.inputs.protocol == Protocol::Grpc;
     let split = template.json_bytes.map(|bytes| format!("{}: {bytes}\r\n", wire::JSON_BYTES));
     let head = format!(
         "POST {} HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\n{}\
@@ -128,8 +132,12 @@ async fn load(
         shared,
         recorder: RefCell::new(Recorder::new()?),
         rng: RefCell::new(SmallRng::seed_from_u64(share.seed(plan.seed))),
+        head: if is_grpc {
+            grpc::before(&plan.target.app, template.body.len())
+        } else {
+            head.into_bytes()
+        },
         template,
-        head: head.into_bytes(),
         begin: clock::now(),
         due: RefCell::default(),
         came: Notify::new(),
@@ -216,7 +224,7 @@ impl Thread<'_> {
         }
         if self.plan.inputs.protocol != Protocol::Predict {
             // Of this protocol an answer has an output of the model for every row, or is an error.
-            if wire::is_v2_answer(body) {
+            if self.plan.inputs.protocol == Protocol::Grpc || wire::is_v2_answer(body) {
                 let rows = self.plan.inputs.per_request();
                 (0..rows).for_each(|_| recorder.prediction(latency, self.plan.slo));
             } else {
@@ -238,6 +246,8 @@ impl Thread<'_> {
 struct Caller<'a> {
     thread: &'a Thread<'a>,
     stream: Option<TcpStream>,
+    /// What `stream` has become where gRPC is spoken.
+    client: Option<Client>,
     /// Head and body of the request; each one only gets new digits.
     request: Vec<u8>,
     response: Vec<u8>,
@@ -247,7 +257,7 @@ impl<'a> Caller<'a> {
     fn new(thread: &'a Thread<'a>, stream: TcpStream) -> Self {
         let request = [&thread.head[..], &thread.template.body].concat();
         let response = Vec::with_capacity(RESPONSE_BYTES);
-        Self { thread, stream: Some(stream), request, response }
+        Self { thread, stream: Some(stream), client: None, request, response }
     }
 
     async fn closed_loop(mut self) {
@@ -274,7 +284,11 @@ impl<'a> Caller<'a> {
     /// One request that was meant to start at `start`, with everything counted.
     async fn request(&mut self, start: Instant) {
         let timeout = self.thread.plan.timeout;
-        let result = tokio::time::timeout_at(start + timeout, self.exchange(start)).await;
+        let result = if self.thread.plan.inputs.protocol == Protocol::Grpc {
+            tokio::time::timeout_at(start + timeout, self.call(start)).await
+        } else {
+            tokio::time::timeout_at(start + timeout, self.exchange(start)).await
+        };
         let failure = match result {
             Ok(Ok(())) => return,
             Ok(Err(failure)) => failure,
@@ -282,9 +296,50 @@ impl<'a> Caller<'a> {
         };
         self.thread.failed(start, failure);
         self.stream = None;
+        self.client = None;
         if failure == RequestFailure::Connect {
             tokio::time::sleep(RECONNECT_PAUSE).await;
         }
+    }
+
+    /// Makes the next request.
+    fn fill(&mut self, start: Instant) {
+        let thread = self.thread;
+        if let Some(body) = self.request.get_mut(thread.head.len()..) {
+            let mut rng = thread.rng.borrow_mut();
+            thread.template.fill(body, || thread.shared.source.next(&mut rng));
+        }
+        if thread.counts(start) {
+            thread.recorder.borrow_mut().sent(clock::now() - start);
+        }
+    }
+
+    async fn call(&mut self, start: Instant) -> Result<(), RequestFailure> {
+        let plan = self.thread.plan;
+        let mut client = if let Some(client) = self.client.take() {
+            client
+        } else {
+            let stream = match self.stream.take() {
+                Some(stream) => stream,
+                None => connect(plan).await.map_err(|_| RequestFailure::Connect)?,
+            };
+            let host = &plan.target.host;
+            let opened = Client::open(stream, host, GRPC_INFER, Some(plan.timeout)).await;
+            let (client, connection) = opened.map_err(|_| RequestFailure::Connect)?;
+            tokio::spawn(connection);
+            client
+        };
+        self.fill(start);
+        let answer = client.call(Bytes::copy_from_slice(&self.request)).await;
+        let (status, message) = answer.map_err(|failure| match failure {
+            CallFailure::Connection(_) => RequestFailure::Connection,
+            CallFailure::Malformed => RequestFailure::Malformed,
+        })?;
+        // Codes of gRPC are below all statuses of HTTP.
+        let status = if status.code == Code::Ok { 200 } else { status.code as u16 };
+        self.thread.answered(start, status, &message);
+        self.client = Some(client);
+        Ok(())
     }
 
     async fn exchange(&mut self, start: Instant) -> Result<(), RequestFailure> {
@@ -293,13 +348,7 @@ impl<'a> Caller<'a> {
             Some(stream) => stream,
             None => connect(thread.plan).await.map_err(|_| RequestFailure::Connect)?,
         };
-        if let Some(body) = self.request.get_mut(thread.head.len()..) {
-            let mut rng = thread.rng.borrow_mut();
-            thread.template.fill(body, || thread.shared.source.next(&mut rng));
-        }
-        if thread.counts(start) {
-            thread.recorder.borrow_mut().sent(clock::now() - start);
-        }
+        self.fill(start);
         stream.write_all(&self.request).await.map_err(|_| RequestFailure::Connection)?;
         let head = read_response(&mut stream, &mut self.response).await?;
         let body = self.response.get(head.body..head.total).unwrap_or_default();
