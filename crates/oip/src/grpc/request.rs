@@ -148,8 +148,12 @@ impl<'m> Request<'m> {
         match (tensor.contents, self.raw.first()) {
             (Some(elements), None) => contents::read(elements, datatype, input_type, rows)
                 .map_err(|fault| at(("contents", fault))),
-            (None, Some(bytes)) => from_raw_part(bytes, datatype, input_type, rows)
-                .map_err(|fault| InferError::new("raw_input_contents[0]", fault)),
+            (None, Some(bytes)) => {
+                from_raw_part(bytes, datatype, input_type, rows).map_err(|fault| match fault {
+                    Fault::Overflow => at(("shape", fault)),
+                    _ => InferError::new("raw_input_contents[0]", fault),
+                })
+            }
             _ => Err(at(("contents", Fault::ContentsOrRaw))),
         }
     }
