@@ -11,6 +11,7 @@ mod choosing;
 mod deploy;
 mod faults;
 pub mod golden;
+mod grpc;
 mod inference_v2;
 mod inputs;
 mod learned;
