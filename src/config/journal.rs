@@ -6,7 +6,8 @@ use super::section::section;
 section! {
     /// `[journal]`: the journal and what is derived from it.
     pub struct JournalConfig {
-        /// A snapshot every so many events: a start replays at most these, in milliseconds.
+        /// A snapshot every so many events, or half as many as there are applications, models and
+        /// links, if that is more: a start replays at most these, in milliseconds.
         snapshot_every_events: u64 = 1_000, Rule::int(1, 1_000_000_000, "events");
 
         /// Events older than the newest snapshot that are kept for `clipper journal list`.

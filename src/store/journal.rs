@@ -18,6 +18,7 @@ use super::event::Envelope;
 use super::projection::Catalog;
 use super::replay::Replay;
 use super::view::CatalogView;
+use clipper_clock as clock;
 
 /// The events of one command: all of them survive, or none.
 pub type Change = Vec<Envelope>;
@@ -38,9 +39,14 @@ pub trait EventLog: Send {
     /// Keeps the state after event `seq`, and drops what is no longer needed.
     fn snapshot(&mut self, seq: u64, catalog: &Catalog) -> Result<(), StoreError>;
 
-    /// Called when nothing else is to do; flushes soft state.
+    /// Called again and again, and when nothing else is to do; flushes soft state.
     fn idle(&mut self) -> Result<(), StoreError> {
         Ok(())
+    }
+
+    /// Called at the end.
+    fn close(&mut self) -> Result<(), StoreError> {
+        self.flush()
     }
 }
 
@@ -179,8 +185,10 @@ fn work(
 ) {
     // Nobody has written since it was read; whoever loads first need not read it all again.
     let mut fresh = Some(read);
+    let mut last_idle = clock::now();
     loop {
-        match todo.recv_timeout(idle_every) {
+        let idle_in = idle_every.saturating_sub(clock::now() - last_idle);
+        match todo.recv_timeout(idle_in) {
             Ok(Job::Commit { changes, reply }) => {
                 fresh = None;
                 let commit = |log: &mut dyn EventLog| {
@@ -207,6 +215,7 @@ fn work(
                 if let Err(error) = guarded(log.as_mut(), |log| log.idle()) {
                     tracing::warn!(%error, "policy state was not flushed");
                 }
+                last_idle = clock::now();
             }
             Err(mpsc::RecvTimeoutError::Disconnected) => return finish(log),
         }
@@ -214,7 +223,7 @@ fn work(
 }
 
 fn finish(mut log: Box<dyn EventLog>) {
-    if let Err(error) = guarded(log.as_mut(), |log| log.flush()) {
+    if let Err(error) = guarded(log.as_mut(), |log| log.close()) {
         tracing::warn!(%error, "the last flush of the journal failed");
     }
 }

@@ -1,10 +1,10 @@
 //! The log of metadata changes and what is derived from it.
 //!
 //! [`event`] is the durable alphabet, [`journal`] the append-only log and its thread ([`record`]
-//! its bytes, [`scan`] its checks, [`sled`] its storage), [`projection`] the state that replaying
-//! gives, [`view`] the shared copy of that state, [`policy_state`] what users' feedback left,
-//! [`soft_file`] other things worth keeping but not worth a log, [`durable`] what makes files last.
-//! Predictions never come here.
+//! its bytes, [`scan`] its checks, `wal` its newest part, [`sled`] the rest), [`projection`] the
+//! state that replaying gives, [`view`] the shared copy of that state, [`policy_state`] what users'
+//! feedback left, [`soft_file`] other things worth keeping but not worth a log, [`durable`] what
+//! makes files last. Predictions never come here.
 //!
 //! Invariants:
 //! - **J1** Sequence numbers have no gap. An acknowledged change is on the disk: it survives a kill
@@ -30,6 +30,7 @@ pub mod served;
 pub mod sled;
 pub mod soft_file;
 pub mod view;
+mod wal;
 pub mod writer;
 
 #[cfg(test)]

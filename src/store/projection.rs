@@ -4,19 +4,23 @@
 //! in and says what has to change in the running system. Neither does IO, reads a clock or draws a
 //! random number.
 
+mod links;
 mod policy;
 mod rollout;
+pub mod turn;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use self::links::Links;
 use super::as_list::{self, Models};
 use super::event::Event;
 use clipper_domain::{
     AppName, AppSpec, Command, CommandError, Deployment, InputType, ModelId, ModelName, ModelSpec,
     ModelVersion, OldReplicas, Replicas,
 };
+use clipper_selection::parameters::MODELS_MAX;
 
 /// What an applied event asks of the actors. Run only after the event is durable.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +40,7 @@ pub enum Effect {
     /// Queries to the model go to this version from now on (`None`: to no version).
     RouteModel(ModelName, Option<ModelVersion>),
     /// The application's queries go to these models from now on.
+    /// These are at most as many as a policy can choose among, however many are linked.
     RouteApp(AppName, BTreeSet<ModelName>),
     /// Forget the series of an application that is not there any more.
     ForgetMetrics(AppName),
@@ -52,7 +57,7 @@ pub struct Catalog {
     #[serde(with = "as_list::models")]
     models: Models,
     current: BTreeMap<ModelName, ModelVersion>,
-    links: BTreeMap<AppName, BTreeSet<ModelName>>,
+    links: Links,
     /// Absent in what older releases wrote.
     #[serde(default, with = "as_list::replicas", skip_serializing_if = "BTreeMap::is_empty")]
     replicas: BTreeMap<ModelId, Replicas>,
@@ -71,7 +76,24 @@ impl Catalog {
 
     /// The models an application is linked to; empty for an unknown application.
     pub fn linked_models(&self, app: &str) -> impl Iterator<Item = &ModelName> {
-        self.links.get(app).into_iter().flatten()
+        self.links.of_app(app)
+    }
+
+    /// The models that an application's queries can go to: of more than a policy can choose
+    /// among, which only rows of Redis can link, the first by name.
+    pub fn queried_models(&self, app: &str) -> impl Iterator<Item = &ModelName> {
+        self.links.of_app(app).take(MODELS_MAX)
+    }
+
+    /// The applications that are linked to a model.
+    pub fn apps_of<'c>(&'c self, model: &'c ModelName) -> impl Iterator<Item = &'c AppName> {
+        self.links.of_model(model)
+    }
+
+    /// About how much there is, for what is done about all of it: applications, models, links.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.apps.len() + self.models.len() + self.links.len()
     }
 
     /// All versions of one model.
@@ -206,11 +228,6 @@ impl Catalog {
         self.check_linked_apps_take(&model.id.name, model.input_type)
     }
 
-    /// The applications that are linked to a model.
-    fn apps_of<'c>(&'c self, model: &'c ModelName) -> impl Iterator<Item = &'c AppName> {
-        self.links.iter().filter(|(_, models)| models.contains(model)).map(|(app, _)| app)
-    }
-
     fn decide_deploy(&self, deployment: &Deployment) -> Result<Vec<Event>, CommandError> {
         let Deployment { model, replicas, app, new_app, app_update, make_current, .. } = deployment;
         let (id, name) = (&model.id, &model.id.name);
@@ -274,8 +291,10 @@ impl Catalog {
         let name = &deployment.model.id.name;
         let previous = self.current.get(name);
         let ends = deployment.old_replicas == OldReplicas::Previous;
-        let old = self.replicas.keys().filter(move |id| {
-            ends && id.name == *name && previous.is_some_and(|previous| *previous != id.version)
+        let versions = self.versions_of(name.as_str()).map(|spec| &spec.id);
+        let old = versions.filter(move |id| {
+            let is_other = previous.is_some_and(|previous| *previous != id.version);
+            ends && is_other && self.replicas.contains_key(id)
         });
         old.map(|id| Event::ReplicasReleased { id: id.clone() })
     }
@@ -300,9 +319,8 @@ impl Catalog {
             return Err(CommandError::UnlinkUnknownApp(app.clone()));
         }
         let wanted: BTreeSet<&ModelName> = models.iter().collect();
-        let linked = self.links.get(app);
         for model in &wanted {
-            if !linked.is_some_and(|l| l.contains(*model)) {
+            if !self.links.has(app, model) {
                 return Err(CommandError::UnlinkUnknown {
                     app: app.clone(),
                     model: (*model).clone(),
@@ -324,10 +342,8 @@ impl Catalog {
         model: &ModelName,
         model_type: InputType,
     ) -> Result<(), CommandError> {
-        for (app, models) in &self.links {
-            let Some(spec) = self.apps.get(app).filter(|_| models.contains(model)) else {
-                continue;
-            };
+        for app in self.apps_of(model) {
+            let Some(spec) = self.apps.get(app) else { continue };
             if spec.input_type != model_type {
                 return Err(CommandError::IncompatibleVersion {
                     model: model.clone(),
@@ -344,17 +360,8 @@ impl Catalog {
     /// takes the same time however many models an application is linked to.
     pub fn fold(&mut self, event: &Event) {
         match event {
-            Event::ModelLinked { app, model } => {
-                self.links.entry(app.clone()).or_default().insert(model.clone());
-            }
-            Event::ModelUnlinked { app, model } => {
-                if let Some(models) = self.links.get_mut(app) {
-                    models.remove(model);
-                    if models.is_empty() {
-                        self.links.remove(app);
-                    }
-                }
-            }
+            Event::ModelLinked { app, model } => self.links.add(app, model),
+            Event::ModelUnlinked { app, model } => self.links.remove(app, model),
             other => drop(self.apply(other)),
         }
     }
@@ -391,7 +398,7 @@ impl Catalog {
             | Event::RolloutEnded { app, rollout } => self.apply_rollout(app, rollout),
             Event::AppDeleted { name } => {
                 self.apps.remove(name);
-                self.links.remove(name);
+                self.links.remove_app(name);
                 vec![
                     Effect::StopApp(name.clone()),
                     Effect::ForgetMetrics(name.clone()),
@@ -449,7 +456,7 @@ impl Catalog {
     }
 
     fn route_app(&self, app: &AppName) -> Effect {
-        Effect::RouteApp(app.clone(), self.links.get(app).cloned().unwrap_or_default())
+        Effect::RouteApp(app.clone(), self.queried_models(app.as_str()).cloned().collect())
     }
 }
 

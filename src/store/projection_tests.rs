@@ -296,7 +296,7 @@ proptest! {
         for (name, version) in &state.current {
             prop_assert!(state.model(name.as_str(), version.as_str()).is_some());
         }
-        for (name, models) in &state.links {
+        for (name, models) in state.links.by_app() {
             let app = state.app(name.as_str());
             let chooses = app.is_some_and(|app| !app.has_default_policy());
             prop_assert!(app.is_some() && (models.len() == 1 || chooses));
@@ -361,8 +361,41 @@ fn links_of_one_application_that_follow_each_other_are_told_once() {
     let [Effect::RouteApp(a, models), Effect::RouteApp(b, _)] = told.as_slice() else {
         panic!("{told:?}");
     };
-    assert_eq!((a.as_str(), models.len(), b.as_str()), ("a", 1_000, "b"));
+    assert_eq!((a.as_str(), models.len(), b.as_str()), ("a", MODELS_MAX, "b"));
+    assert_eq!(catalog.linked_models("a").count(), 1_000);
     let mut folded = wanted;
     events[before..].iter().for_each(|event| folded.fold(event));
     assert_eq!(folded, catalog);
+}
+
+/// What a change hands on does not grow with what there is: 200,000 links of one application, as
+/// Redis tells of them, and further changes beside them.
+#[test]
+fn line_11e_an_effect_of_a_link_is_as_small_among_many_links_as_among_few() {
+    let mut catalog = Catalog::default();
+    let mut spec = app("a", InputType::Doubles);
+    spec.policy = "exp3".to_owned();
+    catalog.apply(&Event::AppAdded { app: spec });
+    let links: Vec<Event> = (0..200_000)
+        .map(|n| Event::ModelLinked { app: app_name("a"), model: model_name(&format!("m{n}")) })
+        .collect();
+    let (mut batches, mut handed_on) = (0, 0);
+    let mut count = |effects: Vec<Vec<Effect>>| {
+        for effect in effects.into_iter().flatten() {
+            let Effect::RouteApp(_, models) = effect else { continue };
+            handed_on += models.len();
+        }
+    };
+    for batch in links.chunks(1_024) {
+        batches += 1;
+        count(catalog.apply_all(&batch.iter().collect::<Vec<_>>()));
+    }
+    count(vec![
+        catalog.apply(&Event::ModelUnlinked { app: app_name("a"), model: model_name("m7") }),
+    ]);
+    assert!(handed_on <= (batches + 1) * MODELS_MAX, "{handed_on} names in {batches} batches");
+    // The other way round: who is linked to a model is not searched for among all applications.
+    assert_eq!(catalog.apps_of(&model_name("m8")).count(), 1);
+    assert_eq!(catalog.apps_of(&model_name("m7")).count(), 0);
+    assert_eq!(reconcile(&catalog, &Served::default()).len(), 2);
 }

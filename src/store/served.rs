@@ -86,7 +86,8 @@ pub fn reconcile(wanted: &Catalog, running: &Served) -> Vec<Effect> {
         if running.apps.get(&app.name) != Some(app) {
             effects.push(Effect::ServeApp(app.clone()));
         }
-        let links: BTreeSet<ModelName> = wanted.linked_models(app.name.as_str()).cloned().collect();
+        let links: BTreeSet<ModelName> =
+            wanted.queried_models(app.name.as_str()).cloned().collect();
         if running.links.get(&app.name).cloned().unwrap_or_default() != links {
             effects.push(Effect::RouteApp(app.name.clone(), links));
         }

@@ -7,10 +7,11 @@
 //! ```
 //!
 //! Group commit: commands that arrive while a commit is under way are decided on the state that
-//! includes everything accepted before them, and are then written together with one flush. A
-//! refusal waits for what it was decided on to be durable. If a write fails and may have left
-//! traces, all waiting commands answer `Unavailable` and the state is read again from the store;
-//! what turns out to be durable is published.
+//! includes everything accepted before them, and are then written together with one flush. The next
+//! commit begins when the one before is durable; that subscribers have applied it is waited for
+//! meanwhile. A refusal waits for what it was decided on to be durable. If a write fails and may
+//! have left traces, all waiting commands answer `Unavailable` and the state is read again from the
+//! store; what turns out to be durable is published.
 //!
 //! Supervision: the actor keeps nothing that the store does not have. After a panic [`Kept`] makes
 //! a new one on the same [`Journal`]; subscribers of the old one subscribe again.
@@ -113,6 +114,10 @@ pub struct Acknowledged {
 
 type Reply = oneshot::Sender<Result<Acknowledged, ChangeError>>;
 
+/// Batches that are durable and not applied by every subscriber, while the next one is written:
+/// more would only pile up in the subscribers' queues.
+const APPLYING_MAX: usize = 2;
+
 /// What is asked of the writer.
 enum Request {
     Decide(Command),
@@ -142,6 +147,9 @@ pub struct CatalogWriter {
     next_seq: u64,
     queue: Vec<Pending>,
     in_flight: usize,
+    /// Durable, but not applied by every subscriber yet: commands, and the batches they came in.
+    unanswered: usize,
+    applying: usize,
     /// Why nothing can be accepted; the next command tries to read the store again.
     broken: Option<String>,
     subscribers: Vec<Subscriber>,
@@ -163,6 +171,8 @@ impl CatalogWriter {
             next_seq: 0,
             queue: Vec::new(),
             in_flight: 0,
+            unanswered: 0,
+            applying: 0,
             broken: None,
             subscribers: Vec::new(),
             since_snapshot: 0,
@@ -201,7 +211,7 @@ impl CatalogWriter {
             let reason = format!("nothing was written: the store is not readable: {reason}");
             answer(reply, Err(ChangeError::unavailable(reason)));
             self.reload(ctx);
-        } else if self.queue.len() + self.in_flight >= self.limits.queue_max {
+        } else if self.queue.len() + self.in_flight + self.unanswered >= self.limits.queue_max {
             let reason = format!(
                 "nothing was written: {} changes wait already (journal.queue_max)",
                 self.limits.queue_max
@@ -225,9 +235,10 @@ impl CatalogWriter {
         })
     }
 
-    /// Writes everything that waits, unless a commit is under way; that one calls this again.
+    /// Writes everything that waits, unless a commit is under way, or subscribers are that far
+    /// behind; what ends then calls this again.
     fn commit(&mut self, ctx: &mut Context<Self>) {
-        if self.in_flight > 0 || self.queue.is_empty() {
+        if self.in_flight > 0 || self.applying >= APPLYING_MAX || self.queue.is_empty() {
             return;
         }
         let batch = std::mem::take(&mut self.queue);
@@ -239,8 +250,8 @@ impl CatalogWriter {
             .cloned()
             .collect();
         if changes.is_empty() {
-            self.finish(batch, ctx);
-            return;
+            self.in_flight = 0;
+            return self.answer_when_applied(batch, ctx);
         }
         let journal = self.journal.clone();
         let commit = async move { journal.commit(changes).await };
@@ -250,28 +261,41 @@ impl CatalogWriter {
         }));
     }
 
-    /// The batch is durable: show it, tell the subscribers, answer.
+    /// The batch is durable: show it, tell the subscribers, write the next one.
     fn committed(&mut self, batch: Vec<Pending>, ctx: &mut Context<Self>) {
         let changes = batch.iter().filter_map(|p| p.decision.as_ref().ok());
         self.publish(changes.flatten());
         let more = batch.iter().any(|p| p.more);
-        if !more && self.since_snapshot >= self.limits.snapshot_every_events {
+        if !more && self.is_snapshot_due() {
             self.since_snapshot = 0;
             self.journal.snapshot();
         }
-        let applied = self.applied();
-        ctx.spawn(applied.into_actor(self).map(|(), writer, ctx| {
-            writer.review_subscribers();
-            writer.finish(batch, ctx);
-        }));
+        self.in_flight = 0;
+        self.answer_when_applied(batch, ctx);
+        self.commit(ctx);
     }
 
-    fn finish(&mut self, batch: Vec<Pending>, ctx: &mut Context<Self>) {
-        for Pending { decision, reply, .. } in batch {
-            answer(reply, decision.map(|events| Acknowledged { events }).map_err(Into::into));
-        }
-        self.in_flight = 0;
-        self.commit(ctx);
+    /// A snapshot holds everything, so with many entries it waits for as many changes as make it
+    /// worth its writing: the sum of what is written grows with the changes, not with their square.
+    fn is_snapshot_due(&self) -> bool {
+        let every = self.limits.snapshot_every_events;
+        let half = u64::try_from(self.accepted.size() / 2).unwrap_or(u64::MAX);
+        self.since_snapshot >= every.max(half)
+    }
+
+    fn answer_when_applied(&mut self, batch: Vec<Pending>, ctx: &mut Context<Self>) {
+        let seq = self.view.seq();
+        self.unanswered += batch.len();
+        self.applying += 1;
+        ctx.spawn(self.applied(seq).into_actor(self).map(move |(), writer, ctx| {
+            writer.review_subscribers(seq);
+            writer.unanswered -= batch.len();
+            writer.applying -= 1;
+            for Pending { decision, reply, .. } in batch {
+                answer(reply, decision.map(|events| Acknowledged { events }).map_err(Into::into));
+            }
+            writer.commit(ctx);
+        }));
     }
 
     /// Nobody is acknowledged: not the batch, nor what was decided on top of it.
@@ -353,9 +377,8 @@ impl CatalogWriter {
         }
     }
 
-    /// Ends when every subscriber that kept up so far has applied what is published, or in time.
-    fn applied(&self) -> impl Future<Output = ()> + use<> {
-        let seq = self.view.seq();
+    /// Ends when every subscriber that kept up so far has applied event `seq`, or in time.
+    fn applied(&self, seq: u64) -> impl Future<Output = ()> + use<> {
         let limit = Duration::from_millis(self.limits.publish_timeout_ms);
         let keeping_up = self.subscribers.iter().filter(|s| !s.lagging);
         let waits: Vec<_> = keeping_up.map(|s| s.applied.clone()).collect();
@@ -371,8 +394,7 @@ impl CatalogWriter {
     }
 
     /// Forgets dead subscribers; does not wait again for one that lags, until it has caught up.
-    fn review_subscribers(&mut self) {
-        let seq = self.view.seq();
+    fn review_subscribers(&mut self, seq: u64) {
         self.subscribers.retain(|s| !s.queue.is_closed());
         for subscriber in &mut self.subscribers {
             subscriber.lagging = *subscriber.applied.borrow() < seq;

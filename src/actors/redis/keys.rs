@@ -1,6 +1,7 @@
 //! What the catalog says of keys of its tables. Pure.
 
 use crate::store::projection::Catalog;
+use crate::store::projection::turn::Turn;
 use crate::store::redis::tables::{Key, Table, app_of, current_of, model_of};
 use clipper_domain::AppSpec;
 
@@ -27,24 +28,16 @@ pub(super) fn keys(catalog: &Catalog) -> impl Iterator<Item = Key> {
     apps.chain(links).chain(models).chain(current)
 }
 
-/// One key of each table that the catalog has entries of; others at each turn.
-pub(super) fn samples(catalog: &Catalog, turn: usize) -> Vec<Key> {
-    let linked = |app: &str| catalog.linked_models(app).next().is_some();
-    let apps: Vec<_> = catalog.apps().map(|app| &app.name).collect();
-    let linked: Vec<_> = apps.iter().filter(|app| linked(app.as_str())).copied().collect();
-    let models: Vec<_> = catalog.models().map(|model| &model.id).collect();
-    let current: Vec<_> = catalog.current_versions().map(|(model, _)| model).collect();
+/// A key of each kind that the catalog has entries of.
+pub(super) fn samples(turn: &Turn) -> Vec<Key> {
+    let Turn { app, linked, model, current } = turn;
     let samples = [
-        pick(&apps, turn).map(Key::app),
-        pick(&linked, turn).map(Key::links),
-        pick(&models, turn).map(Key::model),
-        pick(&current, turn).map(Key::current),
+        app.as_ref().map(Key::app),
+        linked.as_ref().map(Key::links),
+        model.as_ref().map(Key::model),
+        current.as_ref().map(Key::current),
     ];
     samples.into_iter().flatten().collect()
-}
-
-fn pick<'i, T>(items: &[&'i T], turn: usize) -> Option<&'i T> {
-    items.get(turn.checked_rem(items.len())?).copied()
 }
 
 #[cfg(test)]
@@ -54,17 +47,21 @@ mod tests {
 
     #[test]
     fn every_key_has_its_turn() {
-        let (_, catalog) = changes(&[add_app("a"), add_app("b"), add_model("m", "1")]);
-        assert_eq!(samples(&Catalog::default(), 3), []);
-        let current = Key::current(&model_id("m", "1").name);
-        for (turn, app) in [(0, "a"), (1, "b"), (2, "a")] {
-            let wanted =
-                [Key::app(&app_name(app)), Key::model(&model_id("m", "1")), current.clone()];
-            assert_eq!(samples(&catalog, turn), wanted);
+        let models = [add_model("m", "1"), add_model("m", "2"), add_model("n", "1")];
+        let (_, catalog) = changes(&[&[add_app("a"), add_app("b")], models.as_slice()].concat());
+        let mut turn = Catalog::default().turn_after(&Turn::default());
+        assert_eq!(samples(&turn), []);
+        let turns = [("a", "m", "1", "m"), ("b", "m", "2", "n"), ("a", "n", "1", "m")];
+        for (app, model, version, of_current) in turns.into_iter().chain([("b", "m", "1", "n")]) {
+            turn = catalog.turn_after(&turn);
+            let current = Key::current(&model_id(of_current, "1").name);
+            let model = Key::model(&model_id(model, version));
+            assert_eq!(samples(&turn), [Key::app(&app_name(app)), model, current]);
         }
+        let current = Key::current(&model_id("m", "1").name);
         assert!(has(&catalog, &current) && has(&catalog, &Key::app(&app_name("b"))));
         assert!(!has(&catalog, &Key::links(&app_name("b"))));
         assert!(keys(&catalog).all(|key| has(&catalog, &key)));
-        assert_eq!(keys(&catalog).count(), 4);
+        assert_eq!(keys(&catalog).count(), 7);
     }
 }

@@ -25,6 +25,7 @@ use crate::metrics::Metrics;
 use crate::store::CatalogView;
 use crate::store::event::{Event, Origin};
 use crate::store::policy_state::PolicyStateStore;
+use crate::store::projection::turn::Turn;
 use crate::store::redis::client::{Condition, Happened, Link, LinkError, Notice, Settings};
 use crate::store::redis::diff::{Observed, diff};
 use crate::store::redis::marker::{Peer, Remembered};
@@ -83,8 +84,8 @@ pub(super) struct Session {
     /// Redis tells of changes; else everything has to be looked at again and again.
     told: bool,
     announced: HashMap<Key, Instant>,
-    /// Counts the pulses: each looks for other keys.
-    pulses: usize,
+    /// What the last pulse has looked for: each looks for other keys.
+    looked_for: Turn,
     /// The last pulse missed keys that no notice told of.
     out_of_step: bool,
     reconciled_at: Option<String>,
@@ -118,7 +119,7 @@ impl Session {
             notices,
             told: true,
             announced: HashMap::new(),
-            pulses: 0,
+            looked_for: Turn::default(),
             out_of_step: false,
             reconciled_at: None,
             parts,
@@ -352,8 +353,9 @@ impl Session {
 
     /// Notices tell of everything but emptied tables, a changed role and a dead connection.
     pub(super) async fn pulse(&mut self) -> Result<(), LinkError> {
-        let samples = samples(&self.view(), self.pulses);
-        self.pulses = self.pulses.wrapping_add(1);
+        let looked_for = self.view().turn_after(&self.looked_for);
+        let samples = samples(&looked_for);
+        self.looked_for = looked_for;
         let pulse = self.link.pulse(&samples).await?;
         let condition = self.link.condition().await?;
         if condition.replica {

@@ -48,7 +48,7 @@ pub(crate) fn find(
 ) -> Result<Target, ApiError> {
     let app = catalog.app(name);
     let models: SmallVec<[ModelName; 1]> = match app {
-        Some(_) => catalog.linked_models(name).cloned().collect(),
+        Some(_) => catalog.queried_models(name).cloned().collect(),
         None => catalog.versions_of(name).take(1).map(|spec| spec.id.name.clone()).collect(),
     };
     if app.is_none() && models.is_empty() {

@@ -10,7 +10,7 @@ use clipper_selection::parameters::MODELS_MAX;
 
 impl Catalog {
     pub(super) fn is_linked(&self, app: &AppName, model: &ModelName) -> bool {
-        self.links.get(app).is_some_and(|models| models.contains(model))
+        self.links.has(app, model)
     }
 
     pub(super) fn decide_link(
@@ -69,7 +69,7 @@ impl Catalog {
             return Err(CommandError::AppUnknown(app.clone()));
         };
         Self::check_policy(app, policy)?;
-        let links = self.linked_models(app.as_str()).count();
+        let links = self.links.count_of_app(app);
         if policy.name == DEFAULT_POLICY && links > 1 {
             return Err(CommandError::PolicyOfOneModel { app: app.clone(), links });
         }
@@ -100,7 +100,7 @@ impl Catalog {
             return Err(CommandError::AlreadyLinked { app: app.clone(), model: model.clone() });
         }
         let new: BTreeSet<&ModelName> = models.iter().collect();
-        let count = self.linked_models(app.as_str()).count() + new.len();
+        let count = self.links.count_of_app(app) + new.len();
         if count > MODELS_MAX {
             return Err(CommandError::LinkTooMany { app: app.clone(), count, max: MODELS_MAX });
         }

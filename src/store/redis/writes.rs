@@ -9,7 +9,7 @@ use super::tables::{
 use crate::store::event::Event;
 use crate::store::projection::Catalog;
 use clipper_domain::rollout::Rollout;
-use clipper_domain::{AppName, Command, ModelId, ModelName};
+use clipper_domain::{AppName, Command, ModelId};
 
 /// One write of a transaction: a Redis command in a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -127,10 +127,7 @@ fn of_rollout(app: &AppName, rollout: Option<&Rollout>) -> BTreeSet<Key> {
 
 /// A version, and the applications that are linked to its model.
 fn of_version(id: &ModelId, catalog: &Catalog) -> BTreeSet<Key> {
-    let linked = |app: &AppName| {
-        catalog.linked_models(app.as_str()).any(|model: &ModelName| *model == id.name)
-    };
-    let apps = catalog.apps().map(|app| &app.name).filter(|app| linked(app));
+    let apps = catalog.apps_of(&id.name).filter(|app| catalog.app(app.as_str()).is_some());
     apps.flat_map(of_app).chain([Key::model(id), Key::current(&id.name)]).collect()
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use ::sled::{Batch, Db, Tree};
 
-use super::chunks::{self, Stored, UNSYNCED_ENTRIES};
+use super::chunks::{self, Stored, UNSYNCED_BYTES, UNSYNCED_ENTRIES};
 use super::files::{DATA_FILE, Files};
 use crate::config::JournalConfig;
 use crate::store::durable::create_directory;
@@ -20,6 +20,7 @@ use crate::store::journal::{Cut, OpenReport, panic_text};
 use crate::store::record::{self, RecordError, VERSION};
 use crate::store::replay::{Snapshot, replay};
 use crate::store::scan::{Fault, Scan, scan};
+use crate::store::wal::{self, Numbered, Place, Recent, Wal};
 
 /// The store's directory within the data directory.
 const DIRECTORY: &str = "journal";
@@ -54,6 +55,10 @@ pub struct Contents {
     /// What is known of the last acknowledged event.
     pub acknowledged: Acknowledged,
     records: Vec<Stored>,
+    /// How many of the last records the engine has not yet.
+    unsettled: usize,
+    /// Where the write-ahead log ends.
+    end: Place,
 }
 
 impl Contents {
@@ -67,9 +72,17 @@ impl Contents {
 
     /// The last event there is, be it a damaged record.
     fn last(&self) -> u64 {
-        let last_key = self.records.last().map(|(k, _)| <[u8; 8]>::try_from(chunks::number_of(k)));
-        let last_record = last_key.and_then(Result::ok).map_or(0, u64::from_be_bytes);
-        self.snapshots.last().map_or(0, |s| s.seq).max(last_record)
+        last_of(&self.snapshots, &self.records)
+    }
+
+    /// The records that only the write-ahead log has.
+    pub(super) fn unsettled(&self) -> impl Iterator<Item = Numbered> + '_ {
+        let settled = self.records.len() - self.unsettled;
+        let unsettled = self.records.get(settled..).unwrap_or_default().iter();
+        unsettled.filter_map(|(key, record)| {
+            let seq = <[u8; 8]>::try_from(key.as_slice()).ok()?;
+            Some((u64::from_be_bytes(seq), record.clone()))
+        })
     }
 
     /// What the engine lost: acknowledged events that are not even there as damaged records. An
@@ -89,10 +102,17 @@ impl Contents {
     }
 }
 
+fn last_of(snapshots: &[Snapshot], records: &[Stored]) -> u64 {
+    let last_key = records.last().map(|(k, _)| <[u8; 8]>::try_from(chunks::number_of(k)));
+    let last_record = last_key.and_then(Result::ok).map_or(0, u64::from_be_bytes);
+    snapshots.last().map_or(0, |s| s.seq).max(last_record)
+}
+
 /// The handles. Dropping the last one lets go of the directory.
 pub(super) struct Engine {
     pub(super) db: Db,
     pub(super) files: Files,
+    pub(super) wal: Wal,
     pub(super) head: Head,
     pub(super) journal: Tree,
     pub(super) snapshots: Tree,
@@ -135,8 +155,9 @@ impl Engine {
     fn open_once(directory: &Path, config: &JournalConfig) -> Result<(Self, Tree), StoreError> {
         let trees = || {
             Files::settle(directory)?;
-            // Before the engine's files: beside events it is never missing by itself.
-            let fresh = directory.join(DATA_FILE).metadata().map_or(0, |m| m.len()) == 0;
+            // Before the files with events: beside them it is never missing by itself.
+            let is_empty = directory.join(DATA_FILE).metadata().map_or(0, |m| m.len()) == 0;
+            let fresh = is_empty && !directory.join(wal::FILE).exists();
             let head = Head::open(directory, fresh)?;
             let db = ::sled::Config::new()
                 .path(directory)
@@ -147,10 +168,50 @@ impl Engine {
             let snapshots = db.open_tree("snapshots")?;
             let cut = db.open_tree("cut")?;
             let policy = db.open_tree("policy_state")?;
+            let wal = Wal::open(directory)?;
             let files = Files::open(directory)?;
-            Ok((Self { db, files, head, journal, snapshots, cut }, policy))
+            Ok((Self { db, files, wal, head, journal, snapshots, cut }, policy))
         };
         trees().map_err(|e| open_error(directory, &e))
+    }
+
+    /// Whether who opens the directory anew finds these files.
+    pub(super) fn check_in_place(&self) -> Result<(), StoreError> {
+        self.files.check_in_place(self.wal.identity())
+    }
+
+    /// Writes a group of changes to the write-ahead log, on the disk when this returns.
+    pub(super) fn keep_recent(&self, records: &[Numbered]) -> ::sled::Result<()> {
+        self.wal.write(records)?;
+        Ok(self.files.outcome(self.wal.sync())?)
+    }
+
+    /// Nothing that the write-ahead log holds is read again.
+    pub(super) fn empty_recent(&self) -> ::sled::Result<()> {
+        self.wal.empty()?;
+        Ok(self.files.outcome(self.wal.sync())?)
+    }
+
+    /// Takes changes into the engine, each whole or not at all; syncs between as often as
+    /// [`UNSYNCED_BYTES`] wants, but not the last ones.
+    pub(super) fn store(
+        &self,
+        changes: impl IntoIterator<Item = Vec<Numbered>>,
+    ) -> ::sled::Result<()> {
+        let (mut batch, mut bytes) = (Batch::default(), 0);
+        for change in changes {
+            let size: usize = change.iter().map(|(_, record)| record.len()).sum();
+            if bytes > 0 && bytes + size > UNSYNCED_BYTES {
+                self.journal.apply_batch(std::mem::take(&mut batch))?;
+                self.sync()?;
+                bytes = 0;
+            }
+            bytes += size;
+            for (seq, record) in change {
+                chunks::insert(&mut batch, seq, &record);
+            }
+        }
+        self.journal.apply_batch(batch)
     }
 
     /// All that was written before is on the disk when this returns.
@@ -178,9 +239,15 @@ impl Engine {
                 Ok(_) | Err(_) => bad_snapshots.push(seq),
             }
         }
-        let records = chunks::read(&self.journal)?;
+        let mut records = chunks::read(&self.journal)?;
+        let read = |error: std::io::Error| StoreError::Read { reason: error.to_string() };
+        let Recent { records: recent, end, .. } = self.wal.read().map_err(read)?;
+        let (last, settled) = (last_of(&snapshots, &records), records.len());
+        let newer = recent.into_iter().filter(|(seq, _)| *seq > last);
+        records.extend(newer.map(|(seq, record)| (seq.to_be_bytes().to_vec(), record)));
+        let unsettled = records.len() - settled;
         let (scan, acknowledged) = (scan(&records)?, self.head.read());
-        Ok(Contents { snapshots, bad_snapshots, scan, acknowledged, records })
+        Ok(Contents { snapshots, bad_snapshots, scan, acknowledged, records, unsettled, end })
     }
 
     /// Cuts a torn tail, or with `Repair` everything from the first fault; refuses other damage.
@@ -235,6 +302,10 @@ impl Engine {
             let failed = |e: std::io::Error| StoreError::Write { reason: e.to_string() };
             self.head.write_now(last_seq).map_err(failed)?;
         }
+        self.wal.resume(contents.end);
+        if contents.unsettled == 0 {
+            self.wal.begin_again();
+        }
         let bad_snapshots = contents.bad_snapshots.clone();
         if !bad_snapshots.is_empty() {
             tracing::warn!(?bad_snapshots, "damaged snapshots of the journal were passed over");
@@ -255,6 +326,7 @@ impl Engine {
         let kept_records = contents.records.get(kept.clone()).unwrap_or_default();
         let kept_numbers: BTreeSet<&[u8]> = kept_records.iter().map(|(k, _)| &**k).collect();
         let moved = || {
+            self.store(contents.unsettled().map(|record| vec![record]))?;
             let (mut copies, mut removals) = (Batch::default(), Batch::default());
             for entry in &self.journal {
                 let (key, value) = entry?;
@@ -267,7 +339,10 @@ impl Engine {
             self.cut.apply_batch(copies)?;
             self.sync()?;
             self.journal.apply_batch(removals)?;
-            self.sync()
+            self.sync()?;
+            // Numbers that were cut are used again.
+            self.wal.resume(contents.end);
+            self.empty_recent()
         };
         moved().map_err(|e: ::sled::Error| StoreError::Write { reason: e.to_string() })?;
         let before = contents.records.get(..kept.end).filter(|_| kept.start == 0);

@@ -2,9 +2,10 @@
 //!
 //! sled 0.34 calls a write durable after `sync_file_range`, which asks neither for the file's new
 //! length and places nor for the disk's own cache. Its data file is therefore synced here after
-//! each flush of the engine. What sled writes between two syncs may reach the disk in any order,
-//! and it uses the places of replaced pages again as soon as two further buffers were written; so
-//! callers sync before that much has been written (see [`super::chunks`]).
+//! each flush of the engine; changes do not wait for that, but for [`crate::store::wal`]. What sled
+//! writes between two syncs may reach the disk in any order, and it uses the places of replaced
+//! pages again as soon as two further buffers were written; so callers sync before that much has
+//! been written (see [`super::chunks`]).
 //!
 //! The kernel tells of a failed sync once, to whoever asks first; it may forget then that the pages
 //! were to be written, and goes on showing them. So one failure fails every further sync of the
@@ -18,7 +19,7 @@ use std::sync::{Arc, OnceLock};
 
 use crate::store::durable::sync_directory;
 use crate::store::error::StoreError;
-use crate::store::head;
+use crate::store::{head, wal};
 
 pub(super) const DATA_FILE: &str = "db";
 /// sled's parameters, written once.
@@ -54,11 +55,15 @@ impl Files {
                 fs::remove_file(path)?;
             }
         }
-        data.sync_all()?;
-        #[cfg(target_os = "linux")]
-        {
-            use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
-            posix_fadvise(&data, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?;
+        let recent = directory.join(wal::FILE);
+        let recent = recent.exists().then(|| File::open(recent)).transpose()?;
+        for file in recent.iter().chain([&data]) {
+            file.sync_all()?;
+            #[cfg(target_os = "linux")]
+            {
+                use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+                posix_fadvise(file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?;
+            }
         }
         Ok(())
     }
@@ -84,7 +89,12 @@ impl Files {
 
     /// What has been written is on the disk when this returns.
     pub(super) fn sync(&self) -> io::Result<()> {
-        if let Err(error) = self.data.sync_data() {
+        self.outcome(self.data.sync_data())
+    }
+
+    /// The result of a sync of the same store, unless one before it has failed.
+    pub(super) fn outcome(&self, synced: io::Result<()>) -> io::Result<()> {
+        if let Err(error) = synced {
             self.note_failure(&error);
         }
         match self.failed.get() {
@@ -102,15 +112,17 @@ impl Files {
     ///
     /// # Errors
     /// `Gone`: what is written would be lost with the process.
-    pub(super) fn check_in_place(&self) -> Result<(), StoreError> {
+    pub(super) fn check_in_place(&self, wal: (u64, u64)) -> Result<(), StoreError> {
         let gone = |reason| StoreError::Gone { path: self.directory.clone(), reason };
         let metadata = |name: &str| {
             fs::metadata(self.directory.join(name)).map_err(|e| gone(format!("{name}: {e}")))
         };
         metadata(head::FILE)?;
-        let now = metadata(DATA_FILE)?;
-        if (now.dev(), now.ino()) != self.device_and_number {
-            return Err(gone(format!("{DATA_FILE} is another file")));
+        for (name, device_and_number) in [(DATA_FILE, self.device_and_number), (wal::FILE, wal)] {
+            let now = metadata(name)?;
+            if (now.dev(), now.ino()) != device_and_number {
+                return Err(gone(format!("{name} is another file")));
+            }
         }
         Ok(())
     }

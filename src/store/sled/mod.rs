@@ -2,10 +2,11 @@
 //!
 //! Trees: `journal` (event number, big-endian, to record), `snapshots` (the same), `cut` (records
 //! of the last cut), `policy_state`. [`chunks`] says how records lie in them, [`files`] what makes
-//! them last. sled 0.34 panics on some damaged files, takes the first
-//! damaged byte for the end of its log, and refuses everything after a failed write. So calls are
-//! guarded, [`super::head`] tells what must be there, and a failed log is opened again by the next
-//! load.
+//! them last. New records go to [`super::wal`] first, and to sled when they are as many as sled may
+//! write between two syncs, or when nothing else is to do. sled 0.34 panics on some damaged files,
+//! takes the first damaged byte for the end of its log, and refuses all after a failed write.
+//! So calls are guarded, [`super::head`] tells what must be there, and a failed log is opened again
+//! by the next load.
 
 mod chunks;
 mod engine;
@@ -16,8 +17,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use ::sled::Batch;
-
 use self::chunks::UNSYNCED_BYTES;
 pub use self::engine::{Contents, OnFault};
 use self::engine::{Engine, guarded};
@@ -26,8 +25,9 @@ use super::error::StoreError;
 use super::journal::{Change, EventLog, OpenReport, check_continues};
 use super::policy_state::PolicyStateStore;
 use super::projection::Catalog;
-use super::record;
+use super::record::{self, RecordError};
 use super::replay::{Replay, SnapshotOf, replay};
+use super::wal::Numbered;
 use crate::config::JournalConfig;
 
 /// [`EventLog`] on sled.
@@ -37,11 +37,25 @@ pub struct SledLog {
     engine: Option<Engine>,
     table: Arc<PolicyTable>,
     last_appended: u64,
+    /// Appended, to be written at the next flush.
+    appended: Appended,
+    /// In the write-ahead log, and not in the engine yet.
+    recent: Vec<Numbered>,
+    recent_bytes: usize,
     /// A write or a sync failed or panicked: nothing is written before the engine is opened again
     /// and what the disk has is read and checked.
     failed: Option<String>,
     /// What opening it has read, until the first load or write.
     read: Option<Contents>,
+}
+
+/// What a flush has to do.
+enum Appended {
+    Nothing,
+    /// A group for the write-ahead log.
+    Group(Vec<Numbered>),
+    /// More than that has room for: it is in the engine, not synced.
+    InEngine,
 }
 
 impl SledLog {
@@ -64,15 +78,20 @@ impl SledLog {
         let (engine, policy) = Engine::open(&directory, config)?;
         let (report, read) = guarded(&directory, || engine.recover(on_fault))?;
         let table = Arc::new(PolicyTable::new(policy, &engine.files));
-        let log = Self {
+        let mut log = Self {
             directory,
             config: config.clone(),
             engine: Some(engine),
             table,
             last_appended: report.last_seq,
+            appended: Appended::Nothing,
+            recent: Vec::new(),
+            recent_bytes: 0,
             failed: None,
-            read: Some(read),
+            read: None,
         };
+        log.note_unsettled(&read);
+        log.read = Some(read);
         Ok((log, report))
     }
 
@@ -117,9 +136,31 @@ impl SledLog {
         StoreError::Write { reason }
     }
 
+    /// Takes what only the write-ahead log has into the engine, and syncs that: policy state too.
+    fn settle(&mut self) -> Result<(), StoreError> {
+        self.table.dirty.store(false, Ordering::Relaxed);
+        self.recent_bytes = 0;
+        let recent = std::mem::take(&mut self.recent);
+        self.write(|engine| {
+            engine.store([recent])?;
+            engine.sync()?;
+            engine.wal.begin_again();
+            Ok(())
+        })
+    }
+
+    fn note_unsettled(&mut self, contents: &Contents) {
+        self.recent = contents.unsettled().collect();
+        self.recent_bytes = self.recent.iter().map(|(_, record)| record.len()).sum();
+    }
+
     fn reopen(&mut self) -> Result<(), StoreError> {
         self.table.detach();
         self.engine = None;
+        // The files have it.
+        self.recent.clear();
+        self.recent_bytes = 0;
+        self.appended = Appended::Nothing;
         let (engine, policy) = Engine::open_existing(&self.directory, &self.config)?;
         self.table.attach(policy, &engine.files);
         self.engine = Some(engine);
@@ -130,46 +171,51 @@ impl SledLog {
 
 impl EventLog for SledLog {
     fn append(&mut self, changes: &[Change]) -> Result<(), StoreError> {
-        self.engine()?;
-        self.engine()?.files.check_in_place()?;
+        self.engine()?.check_in_place()?;
         let last = check_continues(self.last_appended, changes)?;
-        let (mut batches, mut bytes) = (vec![Batch::default()], 0);
-        for change in changes {
-            let records = record::encode_change(change)
-                .map_err(|e| StoreError::NotWritten { reason: e.to_string() })?;
-            let size: usize = records.iter().map(|(_, record)| record.len()).sum();
-            if bytes > 0 && bytes + size > UNSYNCED_BYTES {
-                batches.push(Batch::default());
-                bytes = 0;
-            }
-            bytes += size;
-            for (seq, record) in records {
-                if let Some(batch) = batches.last_mut() {
-                    chunks::insert(batch, seq, &record);
-                }
-            }
+        let not_written = |e: RecordError| StoreError::NotWritten { reason: e.to_string() };
+        let records: Vec<Vec<Numbered>> = changes
+            .iter()
+            .map(|c| record::encode_change(c))
+            .collect::<Result<_, _>>()
+            .map_err(not_written)?;
+        let size: usize = records.iter().flatten().map(|(_, record)| record.len()).sum();
+        let group = records.concat();
+        let has_room = |log: &Self| {
+            let fits = log.engine.as_ref().is_some_and(|engine| engine.wal.has_room_for(&group));
+            fits && log.recent_bytes + size <= UNSYNCED_BYTES
+        };
+        if !matches!(self.appended, Appended::Nothing) {
+            self.flush()?;
         }
-        self.write(|engine| {
-            let more = batches.len() - 1;
-            for (at, batch) in batches.into_iter().enumerate() {
-                engine.journal.apply_batch(batch)?;
-                if at < more {
-                    engine.sync()?;
-                }
-            }
-            Ok(())
-        })?;
+        if !has_room(self) {
+            self.settle()?;
+        }
+        if has_room(self) {
+            self.read = None;
+            self.appended = Appended::Group(group);
+        } else {
+            self.write(|engine| engine.store(records))?;
+            self.appended = Appended::InEngine;
+        }
         self.last_appended = last;
         Ok(())
     }
 
     fn flush(&mut self) -> Result<(), StoreError> {
-        self.table.dirty.store(false, Ordering::Relaxed);
         let seq = self.last_appended;
-        self.write(Engine::sync)?;
+        match std::mem::replace(&mut self.appended, Appended::Nothing) {
+            Appended::Nothing => return self.engine().map(|_| ()),
+            Appended::Group(group) => {
+                self.write(|engine| engine.keep_recent(&group))?;
+                self.recent_bytes += group.iter().map(|(_, record)| record.len()).sum::<usize>();
+                self.recent.extend(group);
+            }
+            Appended::InEngine => self.settle()?,
+        }
         let engine = self.engine()?;
         // Or it is on the disk, and nobody will find it there.
-        if let Err(gone) = engine.files.check_in_place() {
+        if let Err(gone) = engine.check_in_place() {
             return Err(self.fail(gone.to_string()));
         }
         engine.head.write(seq);
@@ -182,19 +228,21 @@ impl EventLog for SledLog {
         }
         let read = self.read.take();
         let engine = self.engine()?;
-        let replay = guarded(&self.directory, || {
-            let contents = match read {
-                Some(contents) => contents,
-                None => engine.recover(OnFault::Refuse)?.1,
-            };
-            replay(&contents.snapshots, &contents.scan, after, u64::MAX)
-        })?;
+        let contents = match read {
+            Some(contents) => Ok(contents),
+            None => guarded(&self.directory, || engine.recover(OnFault::Refuse)).map(|read| read.1),
+        };
+        // What the engine has in memory then need not be on the disk.
+        let contents = contents.inspect_err(|error| self.failed = Some(error.to_string()))?;
+        let replay = replay(&contents.snapshots, &contents.scan, after, u64::MAX)?;
+        self.note_unsettled(&contents);
         self.last_appended = replay.seq;
         Ok(replay)
     }
 
     fn snapshot(&mut self, seq: u64, catalog: &Catalog) -> Result<(), StoreError> {
-        self.engine()?.files.check_in_place()?;
+        self.engine()?.check_in_place()?;
+        self.settle()?;
         let bytes = record::encode(0, &SnapshotOf { seq, catalog })
             .map_err(|e| StoreError::NotWritten { reason: e.to_string() })?;
         let keep_events = self.config.keep_events;
@@ -205,10 +253,15 @@ impl EventLog for SledLog {
     }
 
     fn idle(&mut self) -> Result<(), StoreError> {
-        if self.failed.is_some() || !self.table.dirty.load(Ordering::Relaxed) {
-            return Ok(());
-        }
-        self.flush()
+        let is_settled = self.recent.is_empty() && !self.table.dirty.load(Ordering::Relaxed);
+        if self.failed.is_some() || is_settled { Ok(()) } else { self.settle() }
+    }
+
+    fn close(&mut self) -> Result<(), StoreError> {
+        self.flush()?;
+        self.settle()?;
+        // A release that does not know the file finds everything in the engine.
+        self.write(Engine::empty_recent)
     }
 }
 

@@ -35,6 +35,7 @@ fn damaged(seqs: &[u64], damage: impl Fn(Vec<u8>) -> Option<Vec<u8>>) -> tempfil
     let dir = tempfile::tempdir().unwrap();
     let mut log = open(dir.path());
     write(&mut log, &twelve_events());
+    log.close().unwrap();
     for seq in seqs {
         let engine = log.engine().unwrap();
         let key = seq.to_be_bytes();
@@ -44,7 +45,7 @@ fn damaged(seqs: &[u64], damage: impl Fn(Vec<u8>) -> Option<Vec<u8>>) -> tempfil
             None => drop(engine.journal.remove(key).unwrap()),
         }
     }
-    log.flush().unwrap();
+    log.engine().unwrap().sync().unwrap();
     dir
 }
 
@@ -307,7 +308,7 @@ fn large_records_lie_in_pieces_and_half_a_snapshot_is_none() {
     assert_eq!(blobs.count(), 0);
     assert_eq!(engine.contents().unwrap().snapshots.len(), 2);
     engine.snapshots.remove(601_u64.to_be_bytes()).unwrap();
-    log.flush().unwrap();
+    engine.sync().unwrap();
     drop(log);
     let (mut log, report) = SledLog::open(dir.path(), &config()).unwrap();
     assert_eq!((report.snapshot_seq, report.bad_snapshots), (600, Vec::new()));
@@ -372,6 +373,73 @@ fn a_failed_log_is_usable_again_after_a_load() {
     assert_eq!(log.load(0).unwrap().seq, 1);
     assert_eq!(store.put_if_absent(&app_name("a"), 1, "x"), Ok(Put::Stored));
     log.flush().unwrap();
+}
+
+/// The engine has them in memory then, and not on the disk; a disk without room can be read.
+#[test]
+fn line_a_events_that_could_not_be_settled_stay_in_the_write_ahead_log() {
+    use std::io::{Error, ErrorKind};
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = open(dir.path());
+    write(&mut log, &twelve_events()[..6]);
+    for _ in 0..2 {
+        log.engine().unwrap().files.note_failure(&Error::from(ErrorKind::StorageFull));
+        log.settle().unwrap_err();
+        assert!(log.engine().is_err(), "it is opened anew before anything else");
+        assert_eq!(log.load(0).unwrap().seq, 6);
+    }
+    write(&mut log, &twelve_events()[6..]);
+    drop(log);
+    assert_eq!(open(dir.path()).load(0).unwrap().tail, twelve_events().concat());
+}
+
+/// What a power cut leaves of the engine may end long before what was acknowledged.
+#[test]
+fn line_a_changes_cost_the_engine_nothing_and_are_there_without_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = |name: &str| dir.path().join("journal").join(name);
+    let mut log = open(dir.path());
+    write(&mut log, &twelve_events()[..2]);
+    log.close().unwrap();
+    let engine = std::fs::read(journal("db")).unwrap();
+    for change in &twelve_events()[2..] {
+        write(&mut log, std::slice::from_ref(change));
+    }
+    assert!(std::fs::read(journal("db")).unwrap() == engine, "one file is written and synced");
+    let kept: Vec<_> = ["wal", "acknowledged"]
+        .map(|name| (journal(name), std::fs::read(journal(name)).unwrap()))
+        .into();
+    drop(log);
+    let back = || {
+        std::fs::write(journal("db"), &engine).unwrap();
+        for (path, bytes) in &kept {
+            std::fs::write(path, bytes).unwrap();
+        }
+    };
+    back();
+    let contents = SledLog::inspect(dir.path(), &config()).unwrap();
+    assert_eq!(contents.scan.events, twelve_events().concat());
+    let mut again = open(dir.path());
+    assert_eq!(again.load(0).unwrap().tail, twelve_events().concat());
+    drop(again);
+    // Half a group was never acknowledged; a whole one that is damaged was, and that is noticed.
+    back();
+    std::fs::remove_file(journal("wal")).unwrap();
+    let error = SledLog::open(dir.path(), &config()).err().unwrap();
+    assert_eq!(error, StoreError::Lost { from: 3, to: 12 });
+    back();
+    let mut wal = kept[0].1.clone();
+    wal[3 * 4096 + 30] ^= 1;
+    std::fs::write(journal("wal"), wal).unwrap();
+    let error = SledLog::open(dir.path(), &config()).err().unwrap();
+    assert!(matches!(error, StoreError::Corrupt { seq: 5, last_valid: 12, .. }), "{error}");
+    let report = inspect::repair(dir.path(), &config()).unwrap();
+    assert_eq!((report.last_seq, report.lost_up_to), (4, None));
+    // The numbers are used again, and nothing of the old ones comes back.
+    let mut log = open(dir.path());
+    write(&mut log, &twelve_events()[4..5]);
+    drop(log);
+    assert_eq!(open(dir.path()).load(0).unwrap().seq, 5);
 }
 
 proptest! {
