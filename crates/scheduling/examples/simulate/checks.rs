@@ -69,7 +69,7 @@ impl World {
         Some(busy.hung_from(began, deadline))
     }
 
-    pub fn check_given_up(&mut self, id: u32) -> Checked {
+    pub fn check_given_up(&mut self, id: u32, why: &str) -> Checked {
         let Some(replica) = self.replicas.get(&id) else {
             return Err(self.violation("gives up a replica that is gone", format!("replica {id}")));
         };
@@ -83,6 +83,13 @@ impl World {
         });
         if is_early {
             return Err(self.violation("gives up a busy replica (C3)", format!("replica {id}")));
+        }
+        let deadline = batch.queries.iter().map(|query| query.deadline).max();
+        let reached = batch.began.zip(deadline).map(|(began, due)| busy.why_hung(began, due));
+        // What another dispatcher has sent is known in part.
+        if !self.tally.is_restarted && reached != Some(why) {
+            let detail = format!("replica {id}: {why}; not {reached:?}");
+            return Err(self.violation("names a limit that was not reached", detail));
         }
         let is_endless = batch.queries.iter().any(|query| query.kind == Kind::Endless);
         if is_endless {

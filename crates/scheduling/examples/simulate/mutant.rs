@@ -61,6 +61,8 @@ mutations! {
     NeverGivesUp,
     /// a replica that is slower than an objective is given up
     GivesUpEarly,
+    /// whatever limit a hung replica has reached, its deadline is said
+    NamesWrongLimit,
     /// work is done twice without a budget
     HedgesWithoutBudget,
     /// queries are tried without end
@@ -193,6 +195,11 @@ impl Mutant {
                 out.push(Action::Wake(at + Duration::from_millis(30)));
             }
             (Some(Mutation::LeaksPlaces), Action::Publish(load)) if load.waiting == 0 => {}
+            (Some(Mutation::NamesWrongLimit), Action::GiveUp { replica, .. }) => {
+                let why = "it computed for longer than anybody waited (the latest objective of its \
+                           batch)";
+                out.push(Action::GiveUp { replica, why: why.into() });
+            }
             (_, Action::Send { replica, batch, queries }) => {
                 self.send(replica, batch, queries, out);
             }

@@ -25,6 +25,7 @@ pub struct Tally {
     pub hedged: Duration,
     /// When two replicas were idle.
     pub two_idle: Option<Instant>,
+    pub is_restarted: bool,
     pub asked: [usize; 4],
     pub in_time: [usize; 4],
 }
@@ -42,6 +43,7 @@ impl Tally {
             worked: Duration::ZERO,
             hedged: Duration::ZERO,
             two_idle: None,
+            is_restarted: false,
             asked: [0; 4],
             in_time: [0; 4],
         }
@@ -62,6 +64,7 @@ impl Tally {
     }
 
     pub fn restarted(&mut self) {
+        self.is_restarted = true;
         self.kills.clear();
         self.hedged = Duration::ZERO;
     }

@@ -400,9 +400,9 @@ impl World {
                 query.end.set(Some(End::Resolved));
                 Ok(())
             }
-            Action::GiveUp { replica, .. } => {
-                self.note(|| format!("replica {replica} is given up"));
-                self.check_given_up(replica.0)?;
+            Action::GiveUp { replica, why } => {
+                self.note(|| format!("replica {replica} is given up: {why}"));
+                self.check_given_up(replica.0, &why)?;
                 self.give_back(replica.0);
                 self.another_joins_later();
                 Ok(())
