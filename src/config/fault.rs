@@ -7,7 +7,7 @@ use serde::Serialize;
 
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Origin {
+pub enum ValueOrigin {
     /// A line of the file, from 1; `None` = the file as a whole.
     File(PathBuf, Option<usize>),
     Env(String),
@@ -15,7 +15,7 @@ pub enum Origin {
     Flag(String),
 }
 
-impl fmt::Display for Origin {
+impl fmt::Display for ValueOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(file, Some(line)) => write!(f, "{}:{line}", file.display()),
@@ -28,7 +28,7 @@ impl fmt::Display for Origin {
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Fault {
-    pub origin: Origin,
+    pub origin: ValueOrigin,
     /// The key, such as `http.body_max_bytes` or `model[0].container.path`; empty for the file.
     pub key: String,
     /// What is wrong and what is accepted.
@@ -56,8 +56,8 @@ impl Serialize for Fault {
             problem: &'a str,
         }
         let (source, line) = match &self.origin {
-            Origin::File(file, line) => (file.display().to_string(), *line),
-            Origin::Env(name) | Origin::Flag(name) => (name.clone(), None),
+            ValueOrigin::File(file, line) => (file.display().to_string(), *line),
+            ValueOrigin::Env(name) | ValueOrigin::Flag(name) => (name.clone(), None),
         };
         Flat { source, line, key: &self.key, problem: &self.problem }.serialize(to)
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use toml::Value;
 
-use super::fault::{ConfigFaults, Fault, Origin};
+use super::fault::{ConfigFaults, Fault, ValueOrigin};
 use super::log::LogConfig;
 use super::root::Config;
 use super::walk::{Draft, Walker};
@@ -54,7 +54,7 @@ impl Config {
             match std::fs::read_to_string(file) {
                 Ok(text) => Walker::walk(file, &text, &mut draft),
                 Err(error) => {
-                    let origin = Origin::File(file.to_owned(), None);
+                    let origin = ValueOrigin::File(file.to_owned(), None);
                     draft.fault(origin, "", format!("cannot be read: {error}"));
                 }
             }
@@ -89,7 +89,10 @@ fn finish(mut draft: Draft, file: Option<&Path>) -> Result<Config, ConfigFaults>
         match Value::Table(draft.root).try_into::<Config>() {
             Ok(config) => return Ok(config),
             Err(error) => draft.faults.push(Fault {
-                origin: Origin::File(file.unwrap_or(Path::new("configuration")).to_owned(), None),
+                origin: ValueOrigin::File(
+                    file.unwrap_or(Path::new("configuration")).to_owned(),
+                    None,
+                ),
                 key: String::new(),
                 problem: error.message().to_owned(),
             }),
@@ -112,7 +115,7 @@ fn apply_env(env: impl IntoIterator<Item = (String, String)>, draft: &mut Draft)
         .collect();
     for (name, path) in schema::variables() {
         if let Some(value) = vars.remove(&name) {
-            read(Origin::Env(name), &path, &value, draft);
+            read(ValueOrigin::Env(name), &path, &value, draft);
         }
     }
     for (name, value) in vars {
@@ -120,7 +123,7 @@ fn apply_env(env: impl IntoIterator<Item = (String, String)>, draft: &mut Draft)
         let path = rest.to_lowercase().replace("__", ".");
         // A name without `__` may belong to someone else, unless it looks like a slip of the pen.
         if path.contains('.') && schema::by_path(&path).is_some() {
-            read(Origin::Env(name), &path, &value, draft);
+            read(ValueOrigin::Env(name), &path, &value, draft);
         } else if let Some(meant) = nearest_variable(&name) {
             warnings.push(format!("{name} is ignored: unknown; did you mean {meant}?"));
         } else if path.contains('.') {
@@ -146,11 +149,11 @@ fn nearest_variable(name: &str) -> Option<String> {
 
 fn apply_flags(flags: &[Override], draft: &mut Draft) {
     for flag in flags {
-        read(Origin::Flag(flag.flag.clone()), &flag.key, &flag.value, draft);
+        read(ValueOrigin::Flag(flag.flag.clone()), &flag.key, &flag.value, draft);
     }
 }
 
-fn read(origin: Origin, path: &str, text: &str, draft: &mut Draft) {
+fn read(origin: ValueOrigin, path: &str, text: &str, draft: &mut Draft) {
     let Some(key) = schema::by_path(path) else {
         return draft.fault(origin, path, "unknown key".to_owned());
     };

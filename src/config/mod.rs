@@ -29,7 +29,7 @@ mod walk;
 pub use self::redis::{OnDataLoss, RedisConfig};
 pub use containers::ContainersConfig;
 pub use entries::{ApplicationConfig, ContainerConfig, InvalidId, ModelConfig};
-pub use fault::{ConfigFaults, Fault, Origin};
+pub use fault::{ConfigFaults, Fault, ValueOrigin};
 pub use grpc::GrpcConfig;
 pub use http::HttpConfig;
 pub use journal::JournalConfig;

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use toml::{Table, Value};
 
-use super::fault::Origin;
+use super::fault::ValueOrigin;
 use super::root::Config;
 use super::rule::{rpc_socket_addr, split_python_function};
 use super::schema;
@@ -183,7 +183,7 @@ fn fault_at(draft: &mut Draft, path: &str, problem: String) {
 
 fn line_of(draft: &Draft, path: &str) -> String {
     match draft.origins.get(path) {
-        Some(Origin::File(_, Some(line))) => format!("line {line}"),
+        Some(ValueOrigin::File(_, Some(line))) => format!("line {line}"),
         _ => path.to_owned(),
     }
 }

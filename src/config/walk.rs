@@ -8,7 +8,7 @@ use serde::Deserialize;
 use toml::de::{DeTable, DeValue};
 use toml::{Spanned, Table, Value};
 
-use super::fault::{Fault, Origin};
+use super::fault::{Fault, ValueOrigin};
 use super::policy::PolicyConfig;
 use super::schema::{self, Key};
 
@@ -18,18 +18,18 @@ pub(super) struct Draft {
     /// Values that follow their rule; others are missing.
     pub(super) root: Table,
     /// Where each key, table and list entry was set last.
-    pub(super) origins: BTreeMap<String, Origin>,
+    pub(super) origins: BTreeMap<String, ValueOrigin>,
     /// What was wrong so far.
     pub(super) faults: Vec<Fault>,
 }
 
 impl Draft {
-    pub(super) fn fault(&mut self, origin: Origin, key: &str, problem: String) {
+    pub(super) fn fault(&mut self, origin: ValueOrigin, key: &str, problem: String) {
         self.faults.push(Fault { origin, key: key.to_owned(), problem });
     }
 
     /// Stores a checked value under `path`, `TABLE.KEY` or `KEY`.
-    pub(super) fn set(&mut self, path: &str, value: Value, origin: Origin) {
+    pub(super) fn set(&mut self, path: &str, value: Value, origin: ValueOrigin) {
         self.origins.insert(path.to_owned(), origin);
         match path.split_once('.') {
             None => {
@@ -70,12 +70,13 @@ impl<'a> Walker<'a> {
             .collect();
         let mut walker = Self { file, line_starts, draft };
         let (root, errors) = DeTable::parse_recoverable(text);
-        let broken_lines: BTreeSet<Origin> = errors
+        let broken_lines: BTreeSet<ValueOrigin> = errors
             .iter()
             .map(|error| {
-                let origin = error
-                    .span()
-                    .map_or_else(|| Origin::File(PathBuf::from(file), None), |s| walker.origin(&s));
+                let origin = error.span().map_or_else(
+                    || ValueOrigin::File(PathBuf::from(file), None),
+                    |s| walker.origin(&s),
+                );
                 let problem = format!("not TOML: {}", error.message().replace('\n', "; "));
                 walker.draft.fault(origin.clone(), "", problem);
                 origin
@@ -91,9 +92,9 @@ impl<'a> Walker<'a> {
         });
     }
 
-    fn origin(&self, span: &Range<usize>) -> Origin {
+    fn origin(&self, span: &Range<usize>) -> ValueOrigin {
         let line = self.line_starts.partition_point(|start| *start <= span.start);
-        Origin::File(self.file.to_owned(), Some(line))
+        ValueOrigin::File(self.file.to_owned(), Some(line))
     }
 
     fn root(&mut self, root: &DeTable<'_>) {
@@ -123,7 +124,7 @@ impl<'a> Walker<'a> {
         }
     }
 
-    fn tables(&mut self, name: &str, value: &DeValue<'_>, origin: &Origin) {
+    fn tables(&mut self, name: &str, value: &DeValue<'_>, origin: &ValueOrigin) {
         let DeValue::Array(items) = value else {
             let problem = format!("expected a list of tables, [[{name}]]");
             return self.draft.fault(origin.clone(), name, problem);
@@ -148,7 +149,7 @@ impl<'a> Walker<'a> {
         self.draft.root.insert(name.to_owned(), Value::Array(tables));
     }
 
-    fn application(&mut self, path: &str, table: &DeTable<'_>, origin: &Origin) -> Table {
+    fn application(&mut self, path: &str, table: &DeTable<'_>, origin: &ValueOrigin) -> Table {
         let policy = schema::POLICY_TABLE;
         let mut app = self.table(path, table, origin, schema::APPLICATION, Some(policy));
         let found = entries(table).into_iter().find(|(name, _, _)| *name == policy);
@@ -171,7 +172,7 @@ impl<'a> Walker<'a> {
         app
     }
 
-    fn model(&mut self, path: &str, table: &DeTable<'_>, origin: &Origin) -> Table {
+    fn model(&mut self, path: &str, table: &DeTable<'_>, origin: &ValueOrigin) -> Table {
         let container = schema::CONTAINER_TABLE;
         let mut model = self.table(path, table, origin, schema::MODEL, Some(container));
         let found = entries(table).into_iter().find(|(name, _, _)| *name == container);
@@ -190,7 +191,7 @@ impl<'a> Walker<'a> {
         model
     }
 
-    fn container(&mut self, path: &str, table: &DeTable<'_>, origin: &Origin) -> Table {
+    fn container(&mut self, path: &str, table: &DeTable<'_>, origin: &ValueOrigin) -> Table {
         let runtime = entries(table)
             .into_iter()
             .find(|(name, _, _)| *name == schema::RUNTIME.name)
@@ -215,7 +216,7 @@ impl<'a> Walker<'a> {
         &mut self,
         path: &str,
         table: &DeTable<'_>,
-        origin: &Origin,
+        origin: &ValueOrigin,
         keys: &[Key],
         inner: Option<&'static str>,
     ) -> Table {
@@ -267,7 +268,7 @@ impl<'a> Walker<'a> {
         &mut self,
         path: &str,
         name: &str,
-        origin: Origin,
+        origin: ValueOrigin,
         known: impl Iterator<Item = &'k str> + Clone,
     ) {
         let elsewhere =

@@ -43,9 +43,9 @@ const OTHERS_PATIENCE: Duration = Duration::from_secs(5);
 const OTHERS_POLL: Duration = Duration::from_millis(50);
 
 /// A place among the deployments under way.
-struct Place<'d>(&'d AtomicUsize);
+struct RunningPlace<'d>(&'d AtomicUsize);
 
-impl Drop for Place<'_> {
+impl Drop for RunningPlace<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -116,7 +116,7 @@ impl Deployer {
         told: &mpsc::Sender<Progress>,
     ) -> Result<Progress, Failed> {
         let max = self.config.deploys_max;
-        let _place = Place(&self.running);
+        let _place = RunningPlace(&self.running);
         if self.running.fetch_add(1, Ordering::Relaxed) >= max {
             let text = format!("{max} deployments are under way already (management.deploys_max)");
             return Err(failed(text));

@@ -80,7 +80,6 @@ pub struct FrontendMetrics {
 }
 
 impl FrontendMetrics {
-    /// A connection ended.
     pub fn ended(&self, why: Ended) {
         if let Some(count) = self.ended.get(why as usize) {
             count.fetch_add(1, Relaxed);
@@ -113,11 +112,8 @@ impl FrontendMetrics {
 /// Counters of all frontends.
 #[derive(Default)]
 pub struct HttpMetrics {
-    /// The query frontend.
     pub query: Arc<FrontendMetrics>,
-    /// The management frontend.
     pub management: Arc<FrontendMetrics>,
-    /// The metrics port.
     pub metrics: Arc<FrontendMetrics>,
     /// The gRPC frontend.
     pub grpc: Arc<FrontendMetrics>,

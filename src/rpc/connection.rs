@@ -225,7 +225,6 @@ impl Connection {
         self.stream.write_all(bytes).await.map_err(closed)
     }
 
-    /// Reads some bytes.
     pub(super) async fn read(&mut self) -> Result<(), Refused> {
         match self.stream.read_buf(&mut self.buffer).await {
             Ok(0) => Err(closed("the peer closed the connection")),

@@ -21,7 +21,9 @@ use crate::metrics::Metrics;
 use crate::store::CatalogView;
 use crate::store::projection::Catalog;
 use crate::store::redis::client::{Condition, Link, LinkError};
-use crate::store::redis::marker::{Found, Remembered, Verdict, judge, marker_key, restoring_key};
+use crate::store::redis::marker::{
+    Found, Remembered, TablesVerdict, judge, marker_key, restoring_key,
+};
 use crate::store::redis::tables::{Key, Raw};
 use crate::store::redis::transaction::{Outcome, Transaction};
 use crate::store::redis::writes::{Entries, Write, of_catalog, of_key};
@@ -78,29 +80,33 @@ impl DataLoss {
             };
             let restore = self.policy == OnDataLoss::Restore;
             match judge(&remembered.memory, found) {
-                Verdict::Marked => {
+                TablesVerdict::Marked => {
                     if found.evicted {
                         self.give_up_absent(&entries, &BTreeSet::new());
                     }
                     remember(remembered, marker, &condition)?;
                     return Ok(entries);
                 }
-                Verdict::New => info!("these tables are new to this server: they are the truth"),
-                Verdict::Emptied => warn!("the tables were emptied by somebody: taken as truth"),
-                Verdict::Evicted => {
+                TablesVerdict::New => {
+                    info!("these tables are new to this server: they are the truth");
+                }
+                TablesVerdict::Emptied => {
+                    warn!("the tables were emptied by somebody: taken as truth");
+                }
+                TablesVerdict::Evicted => {
                     warn!("Redis has evicted the marker, and entries with it: they are restored");
                     self.give_up_absent(&entries, &BTreeSet::new());
                     let old = remembered.memory.marker.clone();
                     self.mark(link, old.as_deref()).await?;
                     continue;
                 }
-                Verdict::Lost if restore => {
+                TablesVerdict::Lost if restore => {
                     if !self.restore(link, remembered).await? {
                         tokio::time::sleep(RESTORE_POLL).await;
                     }
                     continue;
                 }
-                Verdict::Lost => error!(
+                TablesVerdict::Lost => error!(
                     "Redis has LOST its data; by redis.on_data_loss = \"adopt\" its emptiness is \
                      the truth: what the journal has is deleted"
                 ),

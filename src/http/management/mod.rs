@@ -36,7 +36,6 @@ use super::errors::{ApiError, other_method};
 use super::health;
 use super::schema::Object;
 
-/// One `POST` endpoint.
 #[derive(Clone, Copy)]
 struct Endpoint {
     path: &'static str,
@@ -79,7 +78,6 @@ impl Endpoint {
 
 const VERBOSE_SCHEMA: &str = "\n  {\n    \"verbose\" := bool\n  }\n";
 
-/// Every `POST` endpoint.
 const ENDPOINTS: [Endpoint; 23] = [
     change("/admin/add_app", apps::ADD_SCHEMA, apps::add).with_optional(apps::ADD_OPTIONAL),
     change("/admin/update_app", apps::UPDATE_SCHEMA, apps::update)

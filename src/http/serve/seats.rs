@@ -16,7 +16,7 @@ use clipper_clock::{self as clock, Instant};
 /// flood of new connections does not look through all of them each time.
 const GIVE_WAY_SHARE: usize = 100;
 
-/// Value of [`Seat::waits_since_us`] while the connection does not wait for its client.
+/// Value of [`ConnectionSeat::waits_since_us`] while the connection does not wait for its client.
 const NOT_WAITING: u64 = u64::MAX;
 
 /// What a connection is told by the others.
@@ -33,7 +33,7 @@ pub enum Order {
 
 /// The place of one open connection. Its connection touches it without a lock.
 #[derive(Debug)]
-pub struct Seat {
+pub struct ConnectionSeat {
     id: u64,
     peer: IpAddr,
     waits_since_us: AtomicU64,
@@ -42,7 +42,7 @@ pub struct Seat {
     seats: Arc<Seats>,
 }
 
-impl Seat {
+impl ConnectionSeat {
     #[must_use]
     pub fn peer(&self) -> IpAddr {
         self.peer
@@ -78,12 +78,12 @@ impl Seat {
 
 /// A seat taken; dropping it frees the seat.
 #[derive(Debug)]
-pub struct Taken(Arc<Seat>);
+pub struct Taken(Arc<ConnectionSeat>);
 
 impl std::ops::Deref for Taken {
-    type Target = Seat;
+    type Target = ConnectionSeat;
 
-    fn deref(&self) -> &Seat {
+    fn deref(&self) -> &ConnectionSeat {
         &self.0
     }
 }
@@ -109,7 +109,7 @@ pub struct Seats {
 #[derive(Debug, Default)]
 struct Table {
     next: u64,
-    seats: HashMap<u64, Arc<Seat>>,
+    seats: HashMap<u64, Arc<ConnectionSeat>>,
     /// Who is to give way next, the first one last.
     candidates: Vec<u64>,
 }
@@ -138,7 +138,7 @@ impl Seats {
         }
         let id = table.next;
         table.next += 1;
-        let seat = Arc::new(Seat {
+        let seat = Arc::new(ConnectionSeat {
             id,
             peer,
             waits_since_us: AtomicU64::new(self.micros(clock::now())),
@@ -154,8 +154,9 @@ impl Seats {
     fn make_room(&self, table: &mut Table) -> bool {
         for _ in 0..2 {
             while let Some(id) = table.candidates.pop() {
-                let waits =
-                    |seat: &Arc<Seat>| seat.waits_since_us.load(Ordering::Relaxed) != NOT_WAITING;
+                let waits = |seat: &Arc<ConnectionSeat>| {
+                    seat.waits_since_us.load(Ordering::Relaxed) != NOT_WAITING
+                };
                 if table.seats.get(&id).is_some_and(waits)
                     && let Some(seat) = table.seats.remove(&id)
                 {
@@ -179,7 +180,7 @@ impl Seats {
     }
 
     pub fn tell_all(&self, order: Order) {
-        let seats: Vec<Arc<Seat>> = self.table.lock().seats.values().cloned().collect();
+        let seats: Vec<Arc<ConnectionSeat>> = self.table.lock().seats.values().cloned().collect();
         for seat in seats {
             seat.tell(order);
         }

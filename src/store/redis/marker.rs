@@ -171,7 +171,7 @@ pub struct Found<'f> {
 
 /// What the tables are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum TablesVerdict {
     /// Marked: the truth, however little is in them.
     Marked,
     /// Never seen with a marker: the truth, to be marked.
@@ -185,20 +185,20 @@ pub enum Verdict {
 }
 
 #[must_use]
-pub fn judge(memory: &Memory, found: Found<'_>) -> Verdict {
+pub fn judge(memory: &Memory, found: Found<'_>) -> TablesVerdict {
     if found.marker.is_some() {
-        return Verdict::Marked;
+        return TablesVerdict::Marked;
     }
     if memory.marker.is_none() {
         // Also a server that moves from its own journal to an empty Redis.
         let moving = found.tables_empty && !found.journal_empty;
-        return if moving { Verdict::Lost } else { Verdict::New };
+        return if moving { TablesVerdict::Lost } else { TablesVerdict::New };
     }
     let same_run = found.run_id.is_some() && found.run_id == memory.run_id.as_deref();
     match (same_run, found.evicted) {
-        (true, true) => Verdict::Evicted,
-        (true, false) => Verdict::Emptied,
-        (false, _) => Verdict::Lost,
+        (true, true) => TablesVerdict::Evicted,
+        (true, false) => TablesVerdict::Emptied,
+        (false, _) => TablesVerdict::Lost,
     }
 }
 
@@ -223,17 +223,21 @@ mod tests {
             evicted: false,
         };
         let evicted = Found { evicted: true, ..found(None, Some("run"), true, false) };
-        assert_eq!(judge(&memory(Some("m")), evicted), Verdict::Evicted);
+        assert_eq!(judge(&memory(Some("m")), evicted), TablesVerdict::Evicted);
         let cases = [
-            (memory(Some("m")), found(Some("m"), Some("new"), true, false), Verdict::Marked),
-            (memory(Some("m")), found(Some("other"), Some("new"), false, false), Verdict::Marked),
-            (memory(Some("m")), found(None, Some("new"), true, false), Verdict::Lost),
-            (memory(Some("m")), found(None, Some("new"), false, false), Verdict::Lost),
-            (memory(Some("m")), found(None, None, true, false), Verdict::Lost),
-            (memory(Some("m")), found(None, Some("run"), true, false), Verdict::Emptied),
-            (memory(None), found(None, Some("new"), false, false), Verdict::New),
-            (memory(None), found(None, Some("new"), true, true), Verdict::New),
-            (memory(None), found(None, Some("new"), true, false), Verdict::Lost),
+            (memory(Some("m")), found(Some("m"), Some("new"), true, false), TablesVerdict::Marked),
+            (
+                memory(Some("m")),
+                found(Some("other"), Some("new"), false, false),
+                TablesVerdict::Marked,
+            ),
+            (memory(Some("m")), found(None, Some("new"), true, false), TablesVerdict::Lost),
+            (memory(Some("m")), found(None, Some("new"), false, false), TablesVerdict::Lost),
+            (memory(Some("m")), found(None, None, true, false), TablesVerdict::Lost),
+            (memory(Some("m")), found(None, Some("run"), true, false), TablesVerdict::Emptied),
+            (memory(None), found(None, Some("new"), false, false), TablesVerdict::New),
+            (memory(None), found(None, Some("new"), true, true), TablesVerdict::New),
+            (memory(None), found(None, Some("new"), true, false), TablesVerdict::Lost),
         ];
         for (memory, found, want) in cases {
             assert_eq!(judge(&memory, found), want, "{memory:?} {found:?}");

@@ -76,7 +76,6 @@ impl Timer {
         AsyncFd::with_interest(Fd(timer), Interest::READABLE).map(Self)
     }
 
-    /// Waits for `pause`.
     pub(super) async fn sleep(&self, pause: Duration) -> io::Result<()> {
         // A timer set to 0 never fires.
         let at = Expiration::OneShot(TimeSpec::from(pause.max(Duration::from_nanos(1))));
