@@ -115,8 +115,9 @@ impl<Q: Query> Dispatcher<Q> {
             Event::Done { replica, batch } => self.done(replica, batch, now),
             Event::Time => self.time(now),
         }
-        self.promote_hedges(now);
-        if self.has_gathered(now) {
+        let has_hedges = self.promote_hedges(now);
+        // A hedge that waited for others would find the spare replica gone, and take the last one.
+        if self.has_gathered(now) || has_hedges {
             self.dispatch(now);
         }
         self.publish();

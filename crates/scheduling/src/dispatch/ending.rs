@@ -201,10 +201,10 @@ impl<Q: Query> Dispatcher<Q> {
     }
 
     /// Lets hedges into the queue: those whose deadline is near, and others as long as they do not
-    /// take the last idle replica; all within the budget.
-    pub(super) fn promote_hedges(&mut self, now: Instant) {
+    /// take the last idle replica; all within the budget. Whether there were any.
+    pub(super) fn promote_hedges(&mut self, now: Instant) -> bool {
         if self.hedges.next_urgent().is_none() {
-            return;
+            return false;
         }
         let entries = &self.entries;
         self.hedges.retain(|key| entries.get(key).is_some_and(|entry| entry.is_hedging));
@@ -231,6 +231,7 @@ impl<Q: Query> Dispatcher<Q> {
             }
         }
         self.count_some(Count::Hedged, hedged);
+        hedged > 0
     }
 
     /// Gives up replicas that compute although nobody waits for it any more.

@@ -63,6 +63,21 @@ fn a_wait_in_vain_makes_the_next_ones_shorter_and_another_does_not() {
     assert!(!sends_three_at_once_after(1));
 }
 
+#[test]
+fn a_second_attempt_does_not_wait_for_a_crowd() {
+    let mut bench = crowd();
+    bench.join(1);
+    bench.join(2);
+    bench.ask(0, 1, ms(2_000));
+    bench.now += WAIT;
+    bench.on(Event::Time);
+    assert_eq!(bench.sent.len(), 1);
+    bench.now += ms(400);
+    bench.on(Event::Time);
+    assert_eq!(bench.sent.len(), 2, "two replicas are idle now; they may not be later");
+    assert_eq!(bench.sent[0].2, bench.sent[1].2);
+}
+
 /// One replica that takes 10 ms a query and has just begun with one.
 fn busy() -> Bench {
     let mut bench = Bench::new(fixed(1));
