@@ -78,6 +78,20 @@ fn a_second_attempt_does_not_wait_for_a_crowd() {
     assert_eq!(bench.sent[0].2, bench.sent[1].2);
 }
 
+#[test]
+fn a_second_attempt_that_waits_hurries_nobody() {
+    let mut bench = crowd();
+    bench.join(1);
+    bench.ask(0, 1, ms(2_000));
+    bench.now += WAIT;
+    bench.on(Event::Time);
+    bench.now += ms(400);
+    bench.on(Event::Time);
+    assert_eq!(bench.sent.len(), 1, "there is no spare replica for it");
+    bench.ask(0, 1, OBJECTIVE);
+    assert_eq!(bench.sent.len(), 1, "a small batch waits as ever");
+}
+
 /// One replica that takes 10 ms a query and has just begun with one.
 fn busy() -> Bench {
     let mut bench = Bench::new(fixed(1));
