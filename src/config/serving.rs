@@ -72,9 +72,14 @@ section! {
         /// ones; feedback about others is counted as late. 0: only what the cache has.
         feedback_window_max: usize = 20_000, Rule::int(0, 10_000_000, "answers");
 
-        /// An answer made of several models' outputs is made so long before its deadline,
-        /// microseconds, of those that have come, so that it arrives in time; at most a tenth of
-        /// the objective. If nothing has come it waits on. 0: at the deadline.
+        /// What has not been answered so long before the objective, microseconds, is answered by
+        /// default then, so that the answer arrives in time: timers and threads have their delays.
+        /// At most a fiftieth of the objective. 0: at the objective.
+        answer_margin_us: u64 = 5_000, Rule::int(0, 1_000_000, "microseconds");
+
+        /// An answer made of several models' outputs is made so long before it is due,
+        /// microseconds, of those that have come; at most a tenth of the objective. If nothing has
+        /// come it waits on. 0: when it is due.
         ensemble_margin_us: u64 = 2_000, Rule::int(0, 1_000_000, "microseconds");
 
         /// Messages waiting for one actor. Bounds control messages; queries have the limits

@@ -76,7 +76,8 @@ fn top_shows_an_applications_models_with_their_weights() {
 
 #[test]
 fn an_ensemble_answers_before_its_deadline_and_one_model_has_all_the_time() {
-    let server = Server::with_config("[serving]\nensemble_margin_us = 1000000\n");
+    let margins = "[serving]\nensemble_margin_us = 1000000\nanswer_margin_us = 0\n";
+    let server = Server::with_config(margins);
     let objective = Duration::from_secs(5);
     let mut containers = Vec::new();
     for (model, how) in [("fast", "right"), ("slow", "hold")] {

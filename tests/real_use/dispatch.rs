@@ -37,7 +37,8 @@ fn line_01_a_long_inference_is_not_a_hang() {
 
 #[test]
 fn line_01_a_replica_that_hangs_is_given_up_when_nobody_waits_any_more() {
-    let server = Server::with_config("[rpc]\nsilence_timeout_ms = 1000\n");
+    let config = "[rpc]\nsilence_timeout_ms = 1000\n[serving]\nanswer_margin_us = 0\n";
+    let server = Server::with_config(config);
     server.serve("m", "doubles", 3_000_000);
     let slow = ["--idle-ms", "200", "--slow-ms", "3600000", "--slow-from", "1000"];
     let _hangs = Container::serving(&server, "m", &slow);

@@ -203,7 +203,7 @@ class Terminal:
             running = subprocess.Popen(
                 ["bash", "-ec", f"exec env {self.here(command)}"],
                 cwd=self.folder, env=self.env, stdout=log, stderr=log, start_new_session=True,
-                text=True,
+                text=True, preexec_fn=hear_interrupts,
             )  # fmt: skip
         self.running.setdefault(command, []).append(running)
 
@@ -269,6 +269,11 @@ class Terminal:
         if asked_again:
             wanted, found = without_query_ids(wanted), without_query_ids(found)
         assert found == wanted, f"{block}: {self.last} gives {self.printed}"
+
+
+def hear_interrupts() -> None:
+    """Ctrl-C ends what is started, also where these tests run in a background that ignores it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def without_query_ids(answer: Any) -> Any:

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use tracing::warn;
 
 use super::chooser::Chooser;
-use super::ensemble::{AskModel, Ensemble, RequestTimes};
+use super::ensemble::{AskModel, Ensemble, RequestTimes, due_within};
 use super::feedback::FeedbackQueue;
 use super::messages::{AppChange, AskFacts, Predict, QueryRefused, Recorded, RequestBody, Update};
 use super::model_progress::ModelProgress;
@@ -91,6 +91,8 @@ impl App {
         let first_query_id = self.plane.query_ids(queries);
         let objective = self.facts.spec.latency_slo.as_duration();
         let objective = predict.within.map_or(objective, |within| within.min(objective));
+        let early = Duration::from_micros(self.plane.serving.answer_margin_us);
+        let objective = due_within(objective, early);
         let margin = Duration::from_micros(self.plane.serving.ensemble_margin_us);
         let request = RequestTimes { arrived: predict.arrived, objective, margin, first_query_id };
         let drawn = Drawn { uid: body.uid, query_id: first_query_id };

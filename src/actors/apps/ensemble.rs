@@ -47,6 +47,13 @@ pub struct RequestTimes {
     pub first_query_id: u64,
 }
 
+/// How long an answer may take so that it arrives within `objective`: `early`
+/// (`serving.answer_margin_us`) is for its way and for timers, at most a fiftieth of all.
+#[must_use]
+pub fn due_within(objective: Duration, early: Duration) -> Duration {
+    objective.saturating_sub(early.min(objective / 50))
+}
+
 impl RequestTimes {
     pub(super) fn deadline(&self) -> Instant {
         self.arrived + self.objective
@@ -366,4 +373,17 @@ fn why_nothing(query: &ChosenQuery) -> DefaultReason {
     reason.unwrap_or_else(|| {
         if query.picks.is_empty() { DefaultReason::NoReplica } else { other_kind() }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_due_a_little_before_the_objective() {
+        let ms = Duration::from_millis;
+        assert_eq!(due_within(ms(250), ms(5)), ms(245));
+        assert_eq!(due_within(ms(50), ms(5)), ms(49), "a fiftieth at most");
+        assert_eq!(due_within(ms(250), ms(0)), ms(250));
+    }
 }
