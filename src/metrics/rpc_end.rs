@@ -93,3 +93,24 @@ impl RpcEnd {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clipper_domain::Outcome;
+
+    #[test]
+    fn every_reason_has_its_remedy_in_the_docs() {
+        let page = include_str!("../../docs/errors.md");
+        for end in RpcEnd::ALL {
+            assert!(page.contains(&format!("- **`{}`** ", end.label())), "{}", end.label());
+        }
+        for outcome in Outcome::ALL.into_iter().filter(|it| *it != Outcome::Prediction) {
+            assert!(
+                page.contains(&format!("- **`{}`**, ", outcome.label())),
+                "{}",
+                outcome.label()
+            );
+        }
+    }
+}

@@ -99,7 +99,13 @@ impl Device {
         kill(pid, Signal::SIGSTOP).unwrap();
         until("every thread has stopped", || all_stopped(server.pid()).then_some(()));
         let [image, copy] = ["image", "copy"].map(|n| self.folder.path().join(n));
-        fs::copy(image, &copy).unwrap();
+        // What the server had asked for may still be on its way; a copy of a device that changes
+        // meanwhile is no moment of it.
+        let still = || {
+            fs::copy(&image, &copy).unwrap();
+            (fs::read(&image).unwrap() == fs::read(&copy).unwrap()).then_some(())
+        };
+        until("the device is still", still);
         kill(pid, Signal::SIGCONT).unwrap();
         Mounted::new(&copy, &self.folder.path().join("after")).unwrap()
     }
