@@ -9,6 +9,7 @@ mod cases;
 mod growth;
 mod limits;
 mod process;
+mod selection;
 mod setup;
 mod table;
 
@@ -63,6 +64,8 @@ enum Case {
     Growth,
     /// CPU per request with 500 connected replicas against one.
     Replicas,
+    /// CPU per miss under policies that choose, against the default one.
+    Selection,
     /// 10,000 identical queries at once.
     Identical,
     /// 10,000 connections, 1,000 of them active.
@@ -96,6 +99,7 @@ fn run(cli: &Cli) -> Result<()> {
         Case::Frozen,
         Case::Growth,
         Case::Replicas,
+        Case::Selection,
         Case::Identical,
         Case::Connections,
     ];
@@ -109,6 +113,7 @@ fn run(cli: &Cli) -> Result<()> {
             Case::Frozen => limits::frozen(&settings)?,
             Case::Growth => growth::registered(&settings)?,
             Case::Replicas => growth::replicas(&settings)?,
+            Case::Selection => selection::selection(&settings)?,
             Case::Identical => limits::identical(&settings)?,
             Case::Connections => limits::connections(&settings)?,
             Case::All | Case::Bare { .. } => continue,

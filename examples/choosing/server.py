@@ -73,8 +73,12 @@ class Server:
         return len(re.findall(r'clipper_replicas\{model="\w+",version="1"\} 1', self.metrics()))
 
     def metrics(self):
-        self.connection.request("GET", "/metrics", headers={"Accept": "text/plain"})
-        return self.connection.getresponse().read().decode()
+        # By a connection of its own: the server closes those that are silent for a while.
+        connection = self.connect()
+        connection.request("GET", "/metrics", headers={"Accept": "text/plain"})
+        text = connection.getresponse().read().decode()
+        connection.close()
+        return text
 
     def post(self, path, body, connection=None):
         connection = connection or self.connection

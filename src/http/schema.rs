@@ -148,6 +148,13 @@ impl<'a> Object<'a> {
         self.members.0.iter().find(|(name, _)| name == key).map(|(_, value)| *value)
     }
 
+    /// A member other than these.
+    #[must_use]
+    pub fn other_than(&self, known: &[&str]) -> Option<&str> {
+        let mut names = self.members.0.iter().map(|(name, _)| &**name);
+        names.find(|name| !known.contains(name))
+    }
+
     fn required(&self, key: &'static str) -> Result<&'a RawValue, SchemaError> {
         self.get(key).ok_or(SchemaError::Missing(key))
     }

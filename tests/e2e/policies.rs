@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::e2e::admin_cli::{clipper, text};
+use crate::e2e::support::http::call;
 use crate::e2e::support::server::Server;
 
 fn application(server: &Server, name: &str) -> Value {
@@ -67,13 +68,44 @@ fn policy_of_a(policy: &str, parameters: Value) -> Value {
 fn what_is_wrong_with_a_policy_is_named_and_changes_nothing() {
     let server = server();
     let set = policy_of_a;
+    let given = |member: &str, value: Value| {
+        let mut body = json!({"app_name": "a", "policy": "exp3"});
+        body[member] = value;
+        body
+    };
     let cases = [
         (set("best", json!({})), "policy: there is no policy 'best'"),
+        (given("policy", json!(5)), "JSON key policy expected type String"),
+        (given("app_name", json!(5)), "JSON key app_name expected type String"),
+        (given("explore", json!(0.5)), "explore: there is no such member"),
+        (given("params", json!({})), "params: there is no such member"),
+        (given("parameters", json!([1])), "parameters: it must be an object"),
+        (given("parameters", json!(null)), "parameters: it must be an object"),
         (set("exp3", json!({"explore": 7})), "explore: it must be a number from 0 to 1, not 7"),
+        (set("exp3", json!({"explore": "0.1"})), "explore: it must be a number"),
         (set("exp3", json!({"expolre": 0.1})), "expolre: the policy has no such parameter"),
-        (set("fixed", json!({})), "model: it is missing"),
-        (set("exp3", json!([1])), "parameters: it must be an object"),
+        (set("exp3", json!({"learning_rate": 0})), "learning_rate: it must be a number"),
+        (set("exp3", json!({"window": 8.5})), "window: it must be a whole number"),
+        (set("exp3", json!({"output": "text"})), "output: it must be one of"),
+        (set("exp3", json!({"loss": "absolute"})), "loss: outputs that are a label have no such"),
+        (set("exp3", json!({"loss_scale": 0})), "loss_scale: it must be a number"),
+        (set("exp3", json!({"min_confidence": 0.5})), "min_confidence: the policy has no"),
         (set("majority", json!({"min_confidence": "x"})), "min_confidence: it must be a number"),
+        (set("majority", json!({"weights": "best"})), "weights: it must be one of"),
+        (set("average", json!({})), "output: labels have no mean"),
+        (set("fixed", json!({})), "model: it is missing"),
+        (set("fixed", json!({"model": 5})), "model: it must be the name of a model"),
+        (set("weighted", json!({})), "weights: it is missing"),
+        (set("weighted", json!({"weights": {"m": -1}})), "weights: it must be an object"),
+        (set("weighted", json!({"weights": {"m": 0}})), "weights: it must be an object"),
+        (set("cascade", json!({"output": "vector"})), "order: it is missing"),
+        (set("cascade", json!({"output": "vector", "order": ["m", "m"]})), "order: it must be"),
+        (set("ucb1", json!({"alpha": 11})), "alpha: it must be a number"),
+        (set("epsilon_greedy", json!({"epsilon": true})), "epsilon: it must be a number"),
+        (
+            set("DefaultOutputSelectionPolicy", json!({"x": 1})),
+            "x: the policy has no such parameter; it has none",
+        ),
         (json!({"app_name": "b", "policy": "exp3"}), "Application 'b' does not exist"),
         (json!({"app_name": "a"}), "JSON object does not have required key: policy"),
     ];
@@ -82,6 +114,11 @@ fn what_is_wrong_with_a_policy_is_named_and_changes_nothing() {
         let text = refusal(&server, "set_policy", &body);
         assert!(text.contains(expected), "{body}: {text}");
     }
+    // A number that JSON cannot hold.
+    let huge = br#"{"app_name": "a", "policy": "exp3", "parameters": {"explore": 1e999}}"#;
+    let answer = call(server.management, "POST", "/admin/set_policy", huge).unwrap();
+    assert_eq!(answer.status, 400);
+    assert!(answer.text().contains("parameters: number out of range"), "{}", answer.text());
     assert_eq!(application(&server, "a"), before);
 }
 

@@ -352,6 +352,7 @@ WITH_A_TEST_ABOVE = {
     "README.md",
     "python/README.md",
     "docs/benchmarks.md",
+    "docs/choosing-figures.md",
     "docs/choosing-models.md",
     "docs/deploy.md",
     "docs/first-python-model.md",

@@ -25,7 +25,7 @@ pub enum ParameterProblem {
         known: Vec<&'static str>,
     },
     /// The policy has no such parameter.
-    #[error("the policy has no such parameter; it has {}", .known.join(", "))]
+    #[error("the policy has no such parameter; it has {}", listed(.known))]
     UnknownParameter {
         /// Those that it has.
         known: Vec<&'static str>,
@@ -44,6 +44,10 @@ pub enum ParameterProblem {
     /// It is right by itself, and does not go with another.
     #[error("{0}")]
     Contradicts(String),
+}
+
+fn listed(known: &[&str]) -> String {
+    if known.is_empty() { "none".to_owned() } else { known.join(", ") }
 }
 
 /// Longest piece of a refused value that is shown, characters.
@@ -173,7 +177,19 @@ impl<'p> ParameterReader<'p> {
                 self.known.push(field);
                 read_weights(field, value).map(|weights| Some(NameOrWeights::Weights(weights)))
             }
-            _ => Ok(self.one_of(field, names)?.map(NameOrWeights::Name)),
+            Some(value) => {
+                self.known.push(field);
+                let index = names.iter().position(|name| value.as_str() == Some(*name));
+                let expected =
+                    format!("one of '{}' or an object of models and weights", names.join("', '"));
+                index
+                    .map(|index| Some(NameOrWeights::Name(index)))
+                    .ok_or_else(|| refused(field, value, &expected))
+            }
+            None => {
+                self.known.push(field);
+                Ok(None)
+            }
         }
     }
 
