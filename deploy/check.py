@@ -6,7 +6,8 @@ Start a server, send it predictions, let a Prometheus with deploy/prometheus scr
     python3 deploy/check.py http://127.0.0.1:9090
 
 Waits up to --wait seconds. Exits with 1 while a target is down, or an expression is refused or has
-no data; those of policies that choose (`clipper_policy_*`) may have none. An alert has no data
+no data; those of policies that choose and of rollouts (`clipper_policy_*`, `clipper_rollout_*`)
+may have none. An alert has no data
 unless it fires, so both sides of its comparisons are asked without
 them: `a > 1 and b > 0` becomes `a` and `b`. Needs only Python's own library.
 """
@@ -99,8 +100,9 @@ def faults(url: str, original: bool) -> tuple[int, list[str]]:
         except urllib.error.HTTPError as error:
             found.append(f"{name}: {expression}: {error.read().decode()}")
             continue
-        if not result and "clipper_policy_" in expression:
-            # No application has a policy that chooses, or none that learns or is ever unsure.
+        if not result and re.search("clipper_(policy|rollout)_", expression):
+            # No application has a policy that chooses, or none that learns or is ever unsure; or
+            # none has had a rollout.
             continue
         if not result:
             found.append(f"{name}: no data: {expression}")

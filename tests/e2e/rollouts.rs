@@ -32,7 +32,9 @@ fn setting(slo_us: u64, policy: Option<Value>, old: &[&str], new: &[&str]) -> Se
     }
     server.link("a", "m");
     let of = |version: &str, options: &[&str]| {
-        let options = [&["--version", version, "--extensions", "1", "--quiet"], options].concat();
+        let options =
+            [&["--version", version, "--extensions", "1", "--quiet", "--idle-ms", "200"], options]
+                .concat();
         let before = server.containers().len();
         let container = Container::spawn(&server, "m", &options);
         eventually("the container serves", || server.containers().len() > before);
@@ -158,6 +160,30 @@ fn a_good_version_is_promoted_step_by_step_and_no_query_fails() {
     let text = server.manage("get_rollout", &json!({"app_name": "a"}));
     let after: Value = serde_json::from_str(&text).unwrap();
     assert_eq!(after["state"], "promoted");
+}
+
+#[test]
+fn a_server_that_is_killed_goes_on_with_the_step_that_it_was_at() {
+    let mut setting = setting(LONG_US, None, &["--output", "1"], &["--output", "1"]);
+    setting.start("canary", json!([20, 60, 100]), &["errors<1%", "disagreement<2%"]);
+    let mut client = Client::new(setting.server.query);
+    for step in 1..=3 {
+        eventually("the step is reached", || {
+            let answer = setting.query(&mut client, 0);
+            assert_eq!(answer["default"], false, "{answer}");
+            let rollout = setting.rollout();
+            assert_eq!(rollout["state"], "running", "{rollout}");
+            rollout["step"] == step
+        });
+        setting.server = setting.server.restart();
+        client = Client::new(setting.server.query);
+        assert_eq!(setting.rollout()["step"], step);
+        eventually("both versions are back", || setting.server.containers().len() == 2);
+    }
+    eventually("it is promoted", || {
+        setting.query(&mut client, 0);
+        setting.rollout()["state"] == "promoted"
+    });
 }
 
 #[test]

@@ -22,6 +22,7 @@ use crate::e2e::golden::setup as golden_setup;
 pub mod harness;
 mod large;
 mod outages;
+mod rollouts;
 
 fn size(variable: &str, default: usize) -> usize {
     std::env::var(variable).map_or(default, |text| text.parse().unwrap())
