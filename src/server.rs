@@ -26,13 +26,15 @@ use self::process::StopRequest;
 use self::shutdown::Running;
 use self::sockets::Sockets;
 use self::states::States;
-use crate::actors::apps::feedback::{FeedbackKeeper, FeedbackLog, FeedbackQueue};
+use crate::actors::apps::feedback::{FeedbackKeeper, FeedbackQueue};
+use crate::actors::apps::keeping::Keeping;
 use crate::actors::apps::rollouts::{RolloutKeeper, RolloutParts};
 use crate::actors::catalog::writer::CatalogWriter;
 use crate::actors::models::registry::{Boot, Models};
 use crate::actors::plane::arbiters::DataArbiters;
 use crate::actors::plane::data_plane::DataPlane;
 use crate::actors::plane::learned::LearnedCurves;
+use crate::actors::plane::learned_states::LearnedStates;
 use crate::actors::pool::container_pool::ContainerPool;
 use crate::actors::pool::file_sd::FileSd;
 use crate::actors::pool::list::ContainerList;
@@ -93,7 +95,8 @@ async fn start(loaded: Loaded) -> Result<Running, StartError> {
     let list = ContainerList::default();
     let targets = FileSd::start(&config.metrics, list.scraped())?;
     let catalog = keep_catalog(&config, &metrics, &journal);
-    let redis = follow_redis(&config, &catalog, &journal, &states, &list, &metrics).await;
+    let kept = (&states, &plane.learned);
+    let redis = follow_redis(&config, &catalog, &journal, kept, &list, &metrics).await;
     meet_when_known(&readiness, redis.as_ref(), &journal);
     let writer = metadata_writer(&catalog, redis.as_ref(), &metrics);
     let launcher = launcher(sockets.rpc_addr()?, &config)?;
@@ -206,7 +209,7 @@ async fn follow_redis(
     config: &Config,
     catalog: &Kept<CatalogWriter>,
     journal: &Journal,
-    states: &PolicyStateStore,
+    (states, learned): (&PolicyStateStore, &Arc<LearnedStates>),
     containers: &ContainerList,
     metrics: &Arc<Metrics>,
 ) -> Option<RedisMetadata> {
@@ -216,6 +219,7 @@ async fn follow_redis(
         catalog: catalog.clone(),
         view: journal.view(),
         states: states.clone(),
+        learned: Arc::clone(learned),
         containers: containers.clone(),
         metrics: Arc::clone(metrics),
         data_dir: config.data_dir.clone(),
@@ -279,10 +283,15 @@ fn keep_feedback(
 ) -> FeedbackQueue {
     let budget = RestartBudget::for_actor(&config.containers);
     let save_every = Duration::from_millis(config.journal.policy_state_flush_ms / 2 + 1);
-    let learned = (Arc::clone(&states.learned), save_every);
-    let (catalog, log): (_, Arc<dyn FeedbackLog>) = (catalog.clone(), states.clone());
+    let keeping = Keeping {
+        log: Arc::<States>::clone(states),
+        learned: Arc::clone(&states.learned),
+        metrics: Arc::clone(metrics),
+        is_shared: config.redis_url.is_some(),
+    };
+    let catalog = catalog.clone();
     let keeper = Kept::start("feedback_keeper", Arc::clone(metrics), budget, move |lifeline| {
-        FeedbackKeeper::new(Arc::clone(&log), learned.clone(), catalog.clone(), lifeline)
+        FeedbackKeeper::new(keeping.clone(), save_every, catalog.clone(), lifeline)
     });
     FeedbackQueue::new(keeper, config.serving.feedback_queue_max)
 }

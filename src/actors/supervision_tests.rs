@@ -11,7 +11,8 @@ use actix::prelude::*;
 use futures_util::future::join_all;
 
 use super::apps::app::App;
-use super::apps::feedback::{FeedbackKeeper, FeedbackLog, FeedbackQueue};
+use super::apps::feedback::{FeedbackKeeper, FeedbackQueue};
+use super::apps::keeping::{FeedbackLog, Keeping};
 use super::apps::messages::{Predict, RequestBody};
 use super::apps::prediction::QueryAnswer;
 use super::apps::router::{Route, Router, Routes};
@@ -22,7 +23,6 @@ use super::models::registry::{Boot, Models};
 use super::plane::arbiters::DataArbiters;
 use super::plane::data_plane::DataPlane;
 use super::plane::directory::ModelHandle;
-use super::plane::learned_states::LearnedStates;
 use super::pool::container_pool::ContainerPool;
 use super::pool::list::ContainerList;
 use super::pool::messages::{Register, StopChildren};
@@ -98,8 +98,8 @@ fn feedback(
 ) -> FeedbackQueue {
     let (catalog, budget) = (catalog.clone(), RestartBudget::for_actor(&config.containers));
     let keeper = Kept::start("feedback_keeper", Arc::clone(metrics), budget, move |lifeline| {
-        let learned = (Arc::new(LearnedStates::new(1, 1)), Duration::from_secs(1));
-        FeedbackKeeper::new(Arc::new(NoFeedback), learned, catalog.clone(), lifeline)
+        let keeping = Keeping::of(Arc::new(NoFeedback));
+        FeedbackKeeper::new(keeping, Duration::from_secs(1), catalog.clone(), lifeline)
     });
     FeedbackQueue::new(keeper, config.serving.feedback_queue_max)
 }

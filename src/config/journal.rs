@@ -28,11 +28,16 @@ section! {
         /// an error.
         subscriber_queue_max: usize = 4_096, Rule::count("events");
 
-        /// Users whose policy state is kept; for further ones a policy starts from its initial
-        /// state.
-        policy_state_max_entries: usize = 100_000, Rule::count("entries");
+        /// Entries of policy state that are kept on the disk, one for each user of an application;
+        /// further users have none of their own.
+        policy_state_max_entries: usize = 500_000, Rule::count("entries");
 
-        /// Policy state is soft: not flushed by each call, but at the latest after this, ms.
+        /// Bytes of one, as JSON; a longer one is not saved, and the log and
+        /// clipper_policy_states_unsaved_total say so. Enough for 64 models with a window.
+        policy_state_max_bytes: usize = 65_536, Rule::int(1, 131_072, "bytes");
+
+        /// Policy state is soft: not flushed by each call, but at the latest after this, ms. A
+        /// kill of the process or the machine loses no feedback acknowledged before.
         policy_state_flush_ms: u64 = 1_000, Rule::int(1, 3_600_000, "ms");
 
         /// Page cache of the store, bytes. Metadata is small, and the server should be too.

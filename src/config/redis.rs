@@ -47,6 +47,14 @@ section! {
         /// milliseconds, 1000 to a day. As long as the original waits for a silent container.
         lease_ms: u64 = 30_000, Rule::int(1_000, 86_400_000, "milliseconds");
 
+        /// Every so often, milliseconds, what feedback has taught policies here is shared with the
+        /// other frontends, once it is on the disk.
+        share_interval_ms: u64 = 250, Rule::millis();
+
+        /// Users whose policy state is shared at once; the rest waits for the next time. Each
+        /// makes a notice for every frontend: far below notices_max.
+        share_rows_max: usize = 4_096, Rule::count("rows");
+
         /// Notices of Redis that wait to be looked at; above it the whole tables are read
         /// instead.
         notices_max: usize = 65_536, Rule::count("notices");

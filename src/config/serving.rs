@@ -82,6 +82,18 @@ section! {
         /// come it waits on. 0: when it is due.
         ensemble_margin_us: u64 = 2_000, Rule::int(0, 1_000_000, "microseconds");
 
+        /// Feedback about inputs whose answers nobody remembers, and that the models are asked
+        /// about again, at the same time; what is beyond it is counted as unknown. 0: never.
+        feedback_asks_max: usize = 64, Rule::int(0, 1_000_000, "messages");
+
+        /// Users of one application whose policy state is in memory, about 1.2 KiB each with five
+        /// models. Above it the least recently used leave memory once they are saved; they come
+        /// back from the disk when they are asked about.
+        policy_users_max: usize = 100_000, Rule::count("users");
+
+        /// The same of all applications in sum.
+        policy_users_in_sum_max: usize = 200_000, Rule::count("users");
+
         /// Messages waiting for one actor. Bounds control messages; queries have the limits
         /// above.
         mailbox_max: usize = 1_024, Rule::count("messages");

@@ -13,6 +13,7 @@ use percent_encoding::percent_decode_str;
 use super::answer;
 use super::body::{self, Body};
 use super::errors::{self, ApiError, MODEL};
+use super::feedback;
 use super::limits::QueryLimits;
 use super::parsing::Unparsed;
 use super::schema::rapidjson_phrase;
@@ -27,6 +28,7 @@ use crate::actors::apps::router::{Route, Routes};
 use clipper_clock as clock;
 use clipper_domain::InputType;
 use clipper_scheduling::budget::Held;
+use clipper_scheduling::feedback::feedback_body;
 use clipper_scheduling::parse::{self, BodyError};
 
 /// What an endpoint expects of an application with this input type.
@@ -234,12 +236,18 @@ async fn update(
     body: Body,
     limits: &QueryLimits,
 ) -> Result<HttpResponse, ApiError> {
+    let inputs_max = limits.inputs_max;
     let parser = || {
-        |text: &[u8], app: &AppFacts| {
+        move |text: &[u8], app: &AppFacts| {
             // The original refuses feedback in plain text.
             let input_type = app.spec.input_type;
-            let parsed = parse::update_body(text, input_type, app.feedback_form());
-            Ok(parsed.map_err(|error| cause(&error, text, &schema(Verb::Update, input_type))))
+            match feedback_body(text, input_type, app.feedback_form(), inputs_max) {
+                Err(error @ BodyError::TooManyInputs(_)) => {
+                    Err(explain(QueryRefused::Body(error, input_type), text))
+                }
+                Err(error) => Ok(Err(cause(&error, text, &schema(Verb::Update, input_type)))),
+                Ok(parsed) => Ok(Ok(parsed)),
+            }
         }
     };
     let refuse = |text: String| {
@@ -256,12 +264,18 @@ async fn update(
         },
     };
     match app.send(Update { body }).await.map_err(restarting)? {
-        Ok(Recorded(kept)) => {
+        Ok(Recorded { kept, taken }) => {
             let restarted = |_| ApiError::unavailable("The owner of feedback is being restarted");
             kept.await.map_err(restarted)?;
+            if let Some(taken) = taken {
+                return Ok(feedback::respond(&taken));
+            }
             Ok(HttpResponse::Ok()
                 .insert_header((header::CONTENT_TYPE, "text/plain; charset=utf-8"))
                 .body("Feedback received? 1"))
+        }
+        Err(refused @ QueryRefused::Body(BodyError::TooManyInputs(_), _)) => {
+            Err(explain(refused, &text))
         }
         Err(QueryRefused::Body(error, input_type)) => {
             refuse(cause(&error, &text, &schema(Verb::Update, input_type)))

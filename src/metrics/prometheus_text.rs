@@ -18,6 +18,7 @@ use super::handles::{AppMetrics, ModelMetrics, ReplicaMetrics};
 use super::histogram::{Snapshot, float};
 use super::http::HttpMetrics;
 use super::policy::{CONFIDENCE_UNIT, ChoiceMetrics, FeedbackEnd};
+use super::policy_states::{PolicyStateMetrics, Unsaved};
 use super::registry::Metrics;
 use super::rpc_end::RpcEnd;
 use super::table::{self, Kind, Row};
@@ -226,11 +227,24 @@ fn process_wide(metrics: &Metrics, dropped: u64) -> Vec<MetricFamily> {
     flat_dropped.number(&[], float(dropped));
     let families =
         [connections, ended, restarts, stalls, lost, commands, feedback, build, flat_dropped];
+    let families = families.into_iter().chain(of_policy_states(&metrics.policy_states));
     let redis = metrics.redis.get().map(of_redis).into_iter().flatten();
-    let families = families.into_iter().chain(of_http(&metrics.http));
+    let families = families.chain(of_http(&metrics.http));
     let mut families: Vec<MetricFamily> = families.chain(redis).map(Family::finish).collect();
     families.extend(metrics.process.collect());
     families
+}
+
+fn of_policy_states(states: &PolicyStateMetrics) -> [Family; 3] {
+    let mut users = Family::new(&table::POLICY_USERS);
+    users.number(&[], float(states.users.load(Relaxed)));
+    let mut evicted = Family::new(&table::POLICY_EVICTED);
+    evicted.number(&[], float(states.evicted.load(Relaxed)));
+    let mut unsaved = Family::new(&table::POLICY_UNSAVED);
+    for why in Unsaved::ALL {
+        unsaved.number(&[why.label()], float(states.unsaved_for(why)));
+    }
+    [users, evicted, unsaved]
 }
 
 fn of_http(http: &HttpMetrics) -> [Family; 5] {

@@ -13,6 +13,7 @@ use super::handles::{self, AppMetrics, ModelMetrics};
 use super::histogram::Snapshot;
 use super::http::HttpMetrics;
 use super::meter::{self, Meter, Rates};
+use super::policy_states::PolicyStateMetrics;
 use super::rpc_end::RpcEnd;
 use super::watcher::RedisMetrics;
 
@@ -30,6 +31,8 @@ pub struct Metrics {
     pub(super) admin_refused: AtomicU64,
     pub(super) feedback_refused: AtomicU64,
     pub(super) redis: OnceLock<RedisMetrics>,
+    /// What policies keep of users.
+    pub policy_states: PolicyStateMetrics,
     /// The HTTP frontends.
     pub http: HttpMetrics,
     /// What removed models had counted, so that sums over all models never fall.
@@ -71,6 +74,7 @@ impl Default for Metrics {
             admin_refused: AtomicU64::new(0),
             feedback_refused: AtomicU64::new(0),
             redis: OnceLock::new(),
+            policy_states: PolicyStateMetrics::default(),
             http: HttpMetrics::default(),
             removed: Mutex::default(),
             throughput: Mutex::new(Meter::new(clock::now())),

@@ -204,6 +204,15 @@ rows! {
     FEEDBACK_REFUSED = Counter "clipper_feedback_refused_total", "requests", &[],
         "Feedback that was refused with 429 because too much of it waited to be kept.",
         "any increase: the disk is slow, or serving.feedback_queue_max too small";
+    POLICY_USERS = Gauge "clipper_policy_users", "users", &[],
+        "Users whose policy state is in memory.",
+        "near serving.policy_users_in_sum_max";
+    POLICY_EVICTED = Counter "clipper_policy_users_evicted_total", "users", &[],
+        "Users whose policy state left memory for the disk, the least recently used first.",
+        "a rise above its usual rate: serving.policy_users_max is too small";
+    POLICY_UNSAVED = Counter "clipper_policy_states_unsaved_total", "states", &["reason"],
+        "Policy state that was not saved: reason is full, long or failed.",
+        "any increase";
     REDIS_CONNECTED = Gauge "clipper_redis_connected", "constant 1", &[],
         "1 while the tables in Redis are followed, 0 while Redis is away.", "0 for 1 min";
     REDIS_FAILURES = Counter "clipper_redis_failures_total", "connections", &[],

@@ -5,14 +5,15 @@ use std::sync::Arc;
 
 use tracing::warn;
 
-use crate::actors::apps::feedback::FeedbackLog;
+use crate::actors::apps::keeping::{FeedbackLog, warn_unsaved};
 use crate::actors::plane::learned_states::LearnedStates;
 use crate::actors::redis::watcher::RedisMetadata;
 use crate::http::management::ports::PolicyStates;
+use crate::metrics::Unsaved;
 use crate::store::policy_state::{self, PolicyStateStore, Put};
 use clipper_domain::AppName;
 use clipper_domain::rollout::progress::LiveProgress;
-use clipper_selection::state::SelectionState;
+use clipper_selection::shared::Part;
 
 /// Policy state: the default policy's is `{"y_hat":"<default output>"}`, as in the original.
 pub(super) struct States {
@@ -39,18 +40,33 @@ impl FeedbackLog for States {
                 }
             }
             Ok(Put::Present) => {}
-            Ok(Put::Full) => warn!(%app, uid, "no room for a user's policy state"),
+            Ok(Put::Full | Put::TooLong) => warn!(%app, uid, "no room for a user's policy state"),
             Err(error) => warn!(%app, uid, %error, "a user's policy state cannot be kept"),
         }
     }
 
-    fn save(&self, app: &AppName, uid: i64, state: &SelectionState) {
-        let Ok(text) = serde_json::to_string(state) else { return };
-        match self.store.replace(&policy_state::learned_key(app, uid), &text) {
-            Ok(Put::Stored | Put::Present) => {}
-            Ok(Put::Full) => warn!(%app, uid, "no room for what feedback has left with a user"),
-            Err(error) => warn!(%app, uid, %error, "what feedback has left cannot be kept"),
-        }
+    fn save(&self, app: &AppName, uid: i64, own: &Part) -> Result<(), Unsaved> {
+        let text = own.to_text();
+        let why = match self.store.replace(&policy_state::learned_key(app, uid), &text) {
+            Ok(Put::Stored | Put::Present) => return Ok(()),
+            Ok(Put::Full) => Unsaved::Full,
+            Ok(Put::TooLong) => Unsaved::TooLong,
+            Err(error) => {
+                warn!(%app, uid, %error, "what feedback has left cannot be kept");
+                return Err(Unsaved::Failed);
+            }
+        };
+        warn_unsaved(app, uid, text.len(), why);
+        Err(why)
+    }
+
+    fn load(&self, app: &AppName, uid: i64) -> Option<Part> {
+        read(app, uid, &self.store.learned(app, uid)?)
+    }
+
+    fn flush(&self) -> bool {
+        let flushed = self.store.flush();
+        flushed.inspect_err(|error| warn!(%error, "policy state was not flushed")).is_ok()
     }
 
     fn forget(&self, app: &AppName) {
@@ -60,9 +76,18 @@ impl FeedbackLog for States {
     }
 
     fn apps(&self) -> BTreeSet<AppName> {
-        let keys = self.kept_keys();
-        let names = keys.iter().filter_map(|key| policy_state::owner_of(key));
-        names.filter_map(|name| AppName::parse(name).ok()).collect()
+        let mut names = BTreeSet::new();
+        let read = self.store.each(|key, _| {
+            if let Some(name) = policy_state::owner_of(key)
+                && !names.contains(name)
+            {
+                names.insert(name.to_owned());
+            }
+        });
+        if let Err(error) = read {
+            warn!(%error, "policy state cannot be read");
+        }
+        names.iter().filter_map(|name| AppName::parse(name).ok()).collect()
     }
 }
 
@@ -79,22 +104,21 @@ impl States {
     }
 
     fn restore(&self) {
-        for (key, value) in self.store.all().unwrap_or_default() {
-            let Some((app, uid)) = policy_state::learned_of(&key) else { continue };
-            match serde_json::from_str(&value) {
-                Ok(state) => self.learned.restore(&app, uid, state),
-                Err(error) => warn!(%app, uid, %error, "what feedback has left cannot be read"),
+        let read = self.store.each(|key, value| {
+            let Some((app, uid)) = policy_state::learned_of(key) else { return };
+            if let Some(own) = read(&app, uid, value) {
+                self.learned.restore(&app, uid, own);
             }
+        });
+        if let Err(error) = read {
+            warn!(%error, "policy state cannot be read");
         }
     }
+}
 
-    fn kept_keys(&self) -> Vec<String> {
-        let all = self.store.all().unwrap_or_else(|error| {
-            warn!(%error, "policy state cannot be read");
-            Vec::new()
-        });
-        all.into_iter().map(|(key, _)| key).collect()
-    }
+fn read(app: &AppName, uid: i64, text: &str) -> Option<Part> {
+    let part = Part::from_text(text);
+    part.inspect_err(|error| warn!(%app, uid, %error, "what feedback has left cannot be read")).ok()
 }
 
 impl PolicyStates for States {

@@ -23,8 +23,11 @@ pub trait SoftTable: Send + Sync {
     /// Removes every entry whose key starts so.
     fn remove_prefix(&self, prefix: &str) -> Result<(), StoreError>;
 
-    /// All keys and values.
-    fn all(&self) -> Result<Vec<(String, String)>, StoreError>;
+    /// Shows all keys and values.
+    fn each(&self, visit: &mut dyn FnMut(&str, &str)) -> Result<(), StoreError>;
+
+    /// What was stored before is on the disk when this returns.
+    fn flush(&self) -> Result<(), StoreError>;
 
     /// Stores `value` if there is none and less than `max` entries exist.
     fn put_if_absent(&self, key: &str, value: &str, max: usize) -> Result<Put, StoreError>;
@@ -36,8 +39,10 @@ pub enum Put {
     Stored,
     /// Another value was there and stays.
     Present,
-    /// Not stored: `journal.policy_state_max_entries` are in use, or it is longer than 4 KiB.
+    /// Not stored: `journal.policy_state_max_entries` are in use.
     Full,
+    /// Not stored: longer than `journal.policy_state_max_bytes`.
+    TooLong,
 }
 
 /// Policy state of all users; clones share it, any thread may call.
@@ -45,6 +50,7 @@ pub enum Put {
 pub struct PolicyStateStore {
     table: Arc<dyn SoftTable>,
     max_entries: usize,
+    max_bytes: usize,
 }
 
 impl fmt::Debug for PolicyStateStore {
@@ -56,18 +62,27 @@ impl fmt::Debug for PolicyStateStore {
 }
 
 impl PolicyStateStore {
-    /// At most `max_entries` entries in `table`.
+    /// At most `max_entries` entries of `max_bytes` each in `table`.
     #[must_use]
-    pub fn new(table: Arc<dyn SoftTable>, max_entries: usize) -> Self {
-        Self { table, max_entries }
+    pub fn new(table: Arc<dyn SoftTable>, max_entries: usize, max_bytes: usize) -> Self {
+        Self { table, max_entries, max_bytes }
     }
 
     /// The state of a user of an application; `None` if there is none or it cannot be read
     /// (logged).
     #[must_use]
     pub fn get(&self, app: &AppName, uid: i64) -> Option<String> {
-        let key = key(app, uid);
-        self.table.get(&key).unwrap_or_else(|error| {
+        self.read(&key(app, uid))
+    }
+
+    /// What is kept of what feedback has left with a user; as [`Self::get`].
+    #[must_use]
+    pub fn learned(&self, app: &AppName, uid: i64) -> Option<String> {
+        self.read(&learned_key(app, uid))
+    }
+
+    fn read(&self, key: &str) -> Option<String> {
+        self.table.get(key).unwrap_or_else(|error| {
             tracing::warn!(%key, %error, "policy state cannot be read");
             None
         })
@@ -89,7 +104,7 @@ impl PolicyStateStore {
     /// The engine's.
     pub fn follow(&self, key: &str, value: Option<&str>) -> Result<(), StoreError> {
         match value {
-            Some(value) => self.table.put(key, value, self.max_entries).map(|_| ()),
+            Some(value) => self.replace(key, value).map(|_| ()),
             None => self.table.remove(key),
         }
     }
@@ -99,15 +114,27 @@ impl PolicyStateStore {
     /// # Errors
     /// The engine's.
     pub fn replace(&self, key: &str, value: &str) -> Result<Put, StoreError> {
+        if value.len() > self.max_bytes {
+            return Ok(Put::TooLong);
+        }
         self.table.put(key, value, self.max_entries)
     }
 
-    /// Everything that is kept: keys and values, `max_entries` at most.
+    /// Shows everything that is kept: keys and values, `max_entries` at most.
     ///
     /// # Errors
     /// The engine's.
-    pub fn all(&self) -> Result<Vec<(String, String)>, StoreError> {
-        self.table.all()
+    pub fn each(&self, mut visit: impl FnMut(&str, &str)) -> Result<(), StoreError> {
+        self.table.each(&mut visit)
+    }
+
+    /// What was stored before survives the end of this process, and of the machine, when this
+    /// returns.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub fn flush(&self) -> Result<(), StoreError> {
+        self.table.flush()
     }
 
     /// Stores the state of a user who has none yet.
@@ -115,6 +142,9 @@ impl PolicyStateStore {
     /// # Errors
     /// The engine's; the entry is then not there, or lost soon.
     pub fn put_if_absent(&self, app: &AppName, uid: i64, value: &str) -> Result<Put, StoreError> {
+        if value.len() > self.max_bytes {
+            return Ok(Put::TooLong);
+        }
         self.table.put_if_absent(&key(app, uid), value, self.max_entries)
     }
 }

@@ -213,3 +213,53 @@ fn what_was_learned_is_there_after_a_restart() {
     server.manage("set_policy", &json!({"app_name": "a", "policy": "exp4"}));
     eventually("it is forgotten", || state(&server, 0)["epochs"] == json!({}));
 }
+
+fn told(server: &Server, items: &[Value]) -> (u16, Value) {
+    let (status, text) = update(server, &json!({"feedback": items}));
+    (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
+}
+
+#[test]
+fn of_a_list_of_feedback_each_is_judged_by_itself() {
+    let server = server("name = \"majority\"\noutput = \"label\"", &["0", "1"]);
+    let id = |uid: i64| predict(&server, &json!({"uid": uid, "input": [1.0]}))["query_id"].clone();
+    let (first, second) = (id(3), id(0));
+    let items = [
+        json!({"query_id": first, "label": 0}),
+        json!({"query_id": first, "label": 0}),
+        json!({"query_id": 1_000_000, "label": 0}),
+        json!({"query_id": second, "label": [7]}),
+        json!({"label": 0}),
+        json!(7),
+        json!({"query_id": second, "loss": 0.5}),
+    ];
+    let (status, said) = told(&server, &items);
+    assert_eq!(status, 200, "{said}");
+    let counts = ["taken", "learned", "late", "double", "unknown"].map(|key| said[key].clone());
+    assert_eq!(counts, [4, 2, 0, 1, 1].map(|n| json!(n)), "{said}");
+    let refused = said["refused"].as_array().unwrap();
+    let refused: Vec<_> = refused.iter().map(|it| (&it["index"], it["cause"].as_str())).collect();
+    assert_eq!(refused.iter().map(|it| it.0.clone()).collect::<Vec<_>>(), [3, 4, 5]);
+    let causes = ["label", "key: uid", "an object"];
+    for ((_, cause), expected) in refused.iter().zip(causes) {
+        assert!(cause.unwrap().contains(expected), "{refused:?}");
+    }
+    assert_eq!((judged(&state(&server, 3), "m0"), judged(&state(&server, 0), "m0")), (1, 2));
+    // Nothing of it taken; and no list at all.
+    let (status, said) = told(&server, &[json!({"query_id": first})]);
+    assert_eq!((status, &said["taken"]), (400, &json!(0)), "{said}");
+    let (status, text) = update(&server, &json!({"feedback": 7}));
+    assert!(status == 400 && text.contains("feedback: it must be a list"), "{text}");
+    let many = vec![json!(7); 10_001];
+    let (status, text) = update(&server, &json!({"feedback": many}));
+    assert!(status == 413 && text.contains("serving.request_inputs_max"), "{status} {text}");
+}
+
+#[test]
+fn feedback_about_an_input_that_nobody_remembers_asks_the_models() {
+    let server = server("name = \"majority\"", &["0", "1"]);
+    let told = update(&server, &json!({"uid": 9, "input": [42.0], "label": 1}));
+    assert_eq!(told, (200, "Feedback received? 1".to_owned()));
+    let state = state(&server, 9);
+    assert_eq!((judged(&state, "m0"), judged(&state, "m1")), (1, 1));
+}

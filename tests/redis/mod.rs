@@ -21,6 +21,7 @@ mod golden;
 use crate::e2e::golden::setup as golden_setup;
 pub mod harness;
 mod large;
+mod learning;
 mod outages;
 mod rollouts;
 

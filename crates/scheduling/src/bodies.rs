@@ -41,6 +41,25 @@ pub struct UpdateBody {
     pub told: FeedbackSays,
 }
 
+/// The feedback of one request.
+#[derive(Debug)]
+pub enum Feedback {
+    One(UpdateBody),
+    /// `{"feedback": [...]}`, each judged by itself.
+    Several(Vec<Result<UpdateBody, BodyError>>),
+}
+
+impl Feedback {
+    /// How many there are, refused ones included.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        match self {
+            Self::One(_) => 1,
+            Self::Several(items) => items.len(),
+        }
+    }
+}
+
 /// What feedback is about.
 #[derive(Debug)]
 pub enum FeedbackSubject {

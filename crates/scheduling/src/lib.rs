@@ -11,7 +11,8 @@
 //!   learned; [`gather`]: whether a small batch waits a little for a fuller one.
 //! - [`spin_wait`]: whether a model's thread stays awake for the next message.
 //! - [`run`]: counting what queries have in common.
-//! - [`parse`]: request [`bodies`] into inputs in wire form. [`output`]: a model's text into JSON.
+//! - [`parse`], [`feedback`]: request [`bodies`] into inputs in wire form.
+//! - [`output`]: a model's text into JSON.
 
 pub mod batch;
 pub mod bodies;
@@ -19,6 +20,7 @@ pub mod budget;
 pub mod cache;
 mod cache_key;
 pub mod dispatch;
+pub mod feedback;
 pub mod flight;
 pub mod gather;
 pub mod intake;

@@ -6,6 +6,7 @@
 //!   itself.
 //! - [`table`]: every policy there is, one line each; [`bound`]: one with its parameters.
 //! - [`state`]: what feedback left, as sums that several servers merge by adding.
+//! - [`shared`]: such sums of several servers, however what they tell each other travels.
 //! - [`value`]: outputs as a policy reads them; [`loss`]: how wrong one was.
 //! - [`parameters`]: a policy's parameters, and what is wrong with them.
 //! - [`given`], [`window`]: answers that feedback may still be about.
@@ -23,6 +24,7 @@ pub mod parameters;
 mod policies;
 pub mod policy;
 pub mod rollout;
+pub mod shared;
 pub mod state;
 pub mod table;
 pub mod value;

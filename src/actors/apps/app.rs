@@ -6,31 +6,29 @@ use std::time::Duration;
 
 use actix::prelude::*;
 use smallvec::SmallVec;
-use tokio::sync::oneshot;
 use tracing::warn;
 
 use super::chooser::Chooser;
 use super::ensemble::{AskModel, Ensemble, RequestTimes, due_within};
 use super::feedback::FeedbackQueue;
+use super::judging::Judge;
 use super::messages::{AppChange, AskFacts, Predict, QueryRefused, Recorded, RequestBody, Update};
 use super::model_progress::ModelProgress;
 use super::prediction::{AppFacts, Prediction, Progress};
 use super::rolling::{COPY_PATIENCE, Rolled, Rolling, Turn, Watched};
 use crate::actors::plane::data_plane::DataPlane;
 use crate::actors::plane::directory::{ModelEntry, ModelHandle};
-use crate::metrics::FeedbackEnd;
 use crate::supervision::kept::Lifeline;
 use clipper_domain::AppSpec;
 use clipper_scheduling::cache::Lookup;
 use clipper_scheduling::dispatch::Arrival;
+use clipper_scheduling::feedback::feedback_body;
 use clipper_scheduling::flight::{Flight, Waiter};
 use clipper_scheduling::load::Asking;
-use clipper_scheduling::parse::{self, FeedbackSays, FeedbackSubject, PredictBody, UpdateBody};
+use clipper_scheduling::parse::{self, PredictBody};
 use clipper_scheduling::share::{AppId, Share};
 use clipper_scheduling::ticket::{Answer, AnswerBounds, DefaultReason, Ticket};
-use clipper_selection::loss::Truth;
 use clipper_selection::rollout::split::Drawn;
-use clipper_selection::window::{Subject, Unmatched};
 
 pub struct App {
     plane: Arc<DataPlane>,
@@ -182,52 +180,6 @@ impl App {
         Progress::Chosen(Box::new(ensemble))
     }
 
-    /// What feedback teaches the policy goes to its owner; what teaches nothing is counted.
-    fn judge(
-        &self,
-        chooser: &Chooser,
-        about: &FeedbackSubject,
-        told: FeedbackSays,
-    ) -> Result<Option<oneshot::Receiver<()>>, QueryRefused> {
-        let truth = match told {
-            FeedbackSays::Loss(loss) => Truth::Loss(loss),
-            FeedbackSays::Label(label) => {
-                let truth = chooser.truth(&label);
-                truth.ok_or_else(|| QueryRefused::Label(chooser.labels()))?
-            }
-        };
-        let cache = &self.plane.cache;
-        let judged = match about {
-            FeedbackSubject::Query(id) => chooser.judge(Subject::Query(*id), &truth),
-            FeedbackSubject::Input(uid, input) => {
-                let subject = Subject::Input(cache.digest(input));
-                let judged = chooser.judge(subject, &truth).map(|(_, taught)| (*uid, taught));
-                judged.or_else(|why| {
-                    let taught = chooser.judge_cached(cache, input, *uid, &truth);
-                    taught.map(|taught| (*uid, taught)).ok_or(why)
-                })
-            }
-        };
-        let metrics = &self.facts.metrics;
-        Ok(match judged {
-            Ok((uid, taught)) => {
-                metrics.policy.feedback(FeedbackEnd::Learned);
-                for (model, sums) in &taught.arms {
-                    metrics.policy.judged(model, sums.loss());
-                }
-                self.feedback.observe(&self.facts.spec.name, uid, taught)
-            }
-            Err(why) => {
-                metrics.policy.feedback(match why {
-                    Unmatched::Late => FeedbackEnd::Late,
-                    Unmatched::Double => FeedbackEnd::Double,
-                    Unmatched::Unknown => FeedbackEnd::Unknown,
-                });
-                Some(already_kept())
-            }
-        })
-    }
-
     /// The default policy's choice: the linked model, in its current version or the one asked for.
     fn select(&self, version: Option<&str>) -> Result<Option<Arc<ModelHandle>>, QueryRefused> {
         match (version, self.linked.first()) {
@@ -362,39 +314,39 @@ impl Handler<Predict> for App {
 }
 
 impl Handler<Update> for App {
-    type Result = Result<Recorded, QueryRefused>;
+    type Result = ResponseFuture<Result<Recorded, QueryRefused>>;
 
-    fn handle(&mut self, update: Update, _: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, update: Update, ctx: &mut Self::Context) -> Self::Result {
         let spec = &self.facts.spec;
-        let UpdateBody { about, told } = match update.body {
-            RequestBody::Parsed(body) => *body,
+        let feedback = match update.body {
+            RequestBody::Parsed(body) => Ok(*body),
             RequestBody::Text(text) => {
-                let form = self.facts.feedback_form();
-                parse::update_body(&text, spec.input_type, form)
-                    .map_err(|error| QueryRefused::Body(error, spec.input_type))?
+                let (form, max) =
+                    (self.facts.feedback_form(), self.plane.serving.request_inputs_max);
+                feedback_body(&text, spec.input_type, form, max)
+                    .map_err(|error| QueryRefused::Body(error, spec.input_type))
             }
         };
-        let kept = match (&self.chooser, about) {
-            (Some(chooser), about) => self.judge(chooser, &about, told)?,
-            // The default policy learns nothing from a label; it keeps that the user is known.
-            (None, FeedbackSubject::Input(uid, _)) => {
-                self.feedback.learn(&spec.name, uid, &spec.default_output)
-            }
-            (None, FeedbackSubject::Query(_)) => Some(already_kept()),
+        let room = feedback.and_then(|feedback| {
+            // More than all the room there is would wait for ever.
+            let count = feedback.count().min(self.plane.serving.feedback_queue_max);
+            let room = self.feedback.room(count).ok_or(QueryRefused::FeedbackFull);
+            let room = room.inspect_err(|_| self.plane.metrics.feedback_refused());
+            Ok((room?, feedback))
+        });
+        let (room, feedback) = match room {
+            Ok(found) => found,
+            Err(refused) => return Box::pin(std::future::ready(Err(refused))),
         };
-        let Some(kept) = kept else {
-            self.plane.metrics.feedback_refused();
-            return Err(QueryRefused::FeedbackFull);
+        let judge = Judge {
+            plane: Arc::clone(&self.plane),
+            facts: Arc::clone(&self.facts),
+            chooser: self.chooser.clone(),
+            feedback: self.feedback.clone(),
+            app: ctx.address().recipient(),
         };
-        Ok(Recorded(kept))
+        Box::pin(judge.take(room, feedback))
     }
-}
-
-fn already_kept() -> oneshot::Receiver<()> {
-    let (kept, told) = oneshot::channel();
-    // The receiver is there.
-    let _ = kept.send(());
-    told
 }
 
 impl Handler<AskModel> for App {

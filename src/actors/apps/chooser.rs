@@ -49,6 +49,30 @@ impl BoundModels {
         self.entries.get(arm)?.current()
     }
 
+    /// The current versions of all, in order.
+    pub(super) fn currents(&self) -> impl Iterator<Item = Option<Arc<ModelHandle>>> {
+        self.entries.iter().map(|entry| entry.current())
+    }
+
+    /// What feedback teaches about what all models say.
+    pub(super) fn observe_all(
+        &self,
+        uid: i64,
+        members: Vec<Member>,
+        truth: &Truth,
+    ) -> Option<Contribution> {
+        let answer = GivenAnswer {
+            uid,
+            input: 0,
+            models: Arc::clone(self.policy.models()),
+            picks: (0..self.entries.len()).map(Pick::certain).collect(),
+            members,
+            answer: AnswerOf::Several,
+            by: None,
+        };
+        self.policy.observe(&answer, truth)
+    }
+
     fn bind(
         spec: &PolicySpec,
         all: &[Arc<ModelEntry>],
@@ -212,25 +236,21 @@ impl Chooser {
         if bound.policy.needs_probability() {
             return None;
         }
-        let member = |entry: &Arc<ModelEntry>| {
-            let model = entry.current()?;
+        let member = |model: Option<Arc<ModelHandle>>| {
+            let model = model?;
             let output = cache.get(&cache.key(model.serial, input.clone()))?;
             Some(bound.policy.member(output.json()))
         };
-        let members = bound.entries.iter().map(|entry| member(entry).unwrap_or(Member::Failed));
-        let answer = GivenAnswer {
-            uid,
-            input: 0,
-            models: Arc::clone(bound.policy.models()),
-            picks: (0..bound.entries.len()).map(Pick::certain).collect(),
-            members: members.collect(),
-            answer: AnswerOf::Several,
-            by: None,
-        };
-        bound.policy.observe(&answer, truth)
+        let members = bound.currents().map(|model| member(model).unwrap_or(Member::Failed));
+        bound.observe_all(uid, members.collect(), truth)
     }
 
-    fn policy(&self) -> Arc<BoundModels> {
+    /// Whether it learns from what all models say, however they came to be asked.
+    pub(super) fn learns_from_all(&self) -> bool {
+        !self.policy().policy.needs_probability()
+    }
+
+    pub(super) fn policy(&self) -> Arc<BoundModels> {
         Arc::clone(&self.latest.lock())
     }
 

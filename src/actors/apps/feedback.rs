@@ -12,61 +12,47 @@ use actix::prelude::*;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tracing::{error, warn};
 
+use super::keeping::Keeping;
 use crate::actors::catalog::follower::{self, Followed};
 use crate::actors::catalog::writer::CatalogWriter;
-use crate::actors::plane::learned_states::{EVERYBODY, LearnedStates};
+use crate::actors::plane::learned_states::{EVERYBODY, UserOf};
 use crate::store::projection::Effect;
 use crate::store::served::Served;
 use crate::supervision::kept::{Kept, Lifeline};
 use clipper_domain::AppName;
-use clipper_selection::state::{Contribution, SelectionState};
+use clipper_selection::state::Contribution;
 
-/// Keeps what feedback leaves. Its calls may take as long as a disk does.
-pub trait FeedbackLog: Send + Sync {
-    /// Records that user `uid` of `app` gave feedback; `initial` is the policy's state before any.
-    fn record(&self, app: &AppName, uid: i64, initial: &str);
-
-    /// Keeps what feedback has left with a user, over what was kept before.
-    fn save(&self, _app: &AppName, _uid: i64, _state: &SelectionState) {}
-
-    /// Forgets all users of an application.
-    fn forget(&self, _app: &AppName) {}
-
-    /// The applications that something is kept of.
-    fn apps(&self) -> BTreeSet<AppName> {
-        BTreeSet::new()
-    }
+/// What feedback leaves.
+#[derive(Debug)]
+enum Lesson {
+    /// These users gave some; the policy's state before any.
+    Known(Vec<i64>, String),
+    /// It teaches a policy something, of each user.
+    Observed(Vec<(i64, Contribution)>),
 }
 
-/// A user gave feedback. Sender: [`FeedbackQueue`], from an HTTP worker's thread.
+/// Feedback of an application. Sender: [`FeedbackQueue`], from an HTTP worker's thread.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 struct Learn {
     app: AppName,
-    uid: i64,
-    /// The policy's state before any feedback.
-    initial: String,
-    /// Told when it is kept.
-    kept: oneshot::Sender<()>,
-    room: OwnedSemaphorePermit,
-}
-
-/// Feedback that teaches a policy something. Sender: [`FeedbackQueue`], as [`Learn`].
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-struct Observe {
-    app: AppName,
-    uid: i64,
-    contribution: Contribution,
+    lesson: Lesson,
     /// Told when it counts.
     kept: oneshot::Sender<()>,
-    room: OwnedSemaphorePermit,
+    room: Room,
 }
 
 /// Save what is not saved yet. Sender: the composition root, before the store is closed.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct SaveLearned;
+
+/// Room for some feedback.
+#[derive(Debug)]
+pub struct Room {
+    /// Given back when it is dropped.
+    _permit: OwnedSemaphorePermit,
+}
 
 /// The way to the owner of feedback. Clones share its room, which a mailbox's bound would not be:
 /// each clone of an address may always send one more.
@@ -83,31 +69,43 @@ impl FeedbackQueue {
         Self { keeper, room: Arc::new(Semaphore::new(max)) }
     }
 
-    /// Sends feedback of user `uid` on its way; the receiver hears when it is kept. `None`: there
-    /// is no room.
+    /// Room for `count`; `None` if there is not so much now. To be asked for before feedback is
+    /// judged: what is judged once is not judged again.
     #[must_use]
-    pub fn learn(&self, app: &AppName, uid: i64, initial: &str) -> Option<oneshot::Receiver<()>> {
-        let room = Arc::clone(&self.room).try_acquire_owned().ok()?;
-        let (kept, told) = oneshot::channel();
-        let (app, initial) = (app.clone(), initial.to_owned());
-        // An owner that has just ended drops it, which the receiver hears.
-        let _ = self.keeper.addr().try_send(Learn { app, uid, initial, kept, room });
-        Some(told)
+    pub fn room(&self, count: usize) -> Option<Room> {
+        let count = u32::try_from(count).ok()?;
+        let permit = Arc::clone(&self.room).try_acquire_many_owned(count).ok()?;
+        Some(Room { _permit: permit })
+    }
+
+    /// Sends feedback of users on its way; the receiver hears when it is kept.
+    #[must_use]
+    pub fn learn(
+        &self,
+        room: Room,
+        app: &AppName,
+        uids: Vec<i64>,
+        initial: &str,
+    ) -> oneshot::Receiver<()> {
+        self.send(room, app, Lesson::Known(uids, initial.to_owned()))
     }
 
     /// As [`Self::learn`], for a policy that learns.
     #[must_use]
     pub fn observe(
         &self,
+        room: Room,
         app: &AppName,
-        uid: i64,
-        contribution: Contribution,
-    ) -> Option<oneshot::Receiver<()>> {
-        let room = Arc::clone(&self.room).try_acquire_owned().ok()?;
+        feedback: Vec<(i64, Contribution)>,
+    ) -> oneshot::Receiver<()> {
+        self.send(room, app, Lesson::Observed(feedback))
+    }
+
+    fn send(&self, room: Room, app: &AppName, lesson: Lesson) -> oneshot::Receiver<()> {
         let (kept, told) = oneshot::channel();
-        let observe = Observe { app: app.clone(), uid, contribution, kept, room };
-        let _ = self.keeper.addr().try_send(observe);
-        Some(told)
+        // An owner that has just ended drops it, which the receiver hears.
+        let _ = self.keeper.addr().try_send(Learn { app: app.clone(), lesson, kept, room });
+        told
     }
 
     /// Saves what is not saved yet.
@@ -119,11 +117,10 @@ impl FeedbackQueue {
 }
 
 pub struct FeedbackKeeper {
-    log: Arc<dyn FeedbackLog>,
-    learned: Arc<LearnedStates>,
+    keeping: Keeping,
     save_every: Duration,
     /// Users whose state has changed since it was saved.
-    changed: BTreeSet<(AppName, i64)>,
+    changed: BTreeSet<UserOf>,
     catalog: Kept<CatalogWriter>,
     /// Feedback of others, which was on its way when they were deleted, leaves nothing.
     apps: BTreeSet<AppName>,
@@ -134,40 +131,50 @@ impl FeedbackKeeper {
     /// One that follows the catalog when it is started.
     #[must_use]
     pub fn new(
-        log: Arc<dyn FeedbackLog>,
-        (learned, save_every): (Arc<LearnedStates>, Duration),
+        keeping: Keeping,
+        save_every: Duration,
         catalog: Kept<CatalogWriter>,
         lifeline: Lifeline,
     ) -> Self {
         let (changed, apps) = (BTreeSet::new(), BTreeSet::new());
-        Self { log, learned, save_every, changed, catalog, apps, _lifeline: lifeline }
+        Self { keeping, save_every, changed, catalog, apps, _lifeline: lifeline }
     }
 
-    /// What has changed since the last call, to be saved.
-    fn unsaved(&mut self) -> impl FnOnce(&dyn FeedbackLog) + Send + use<> {
+    /// Saves what has changed since the last call, and makes room.
+    fn save(&mut self) -> impl ActorFuture<Self, Output = ()> + use<> {
         let changed = std::mem::take(&mut self.changed);
-        let learned = Arc::clone(&self.learned);
-        move |log| {
-            for (app, uid) in changed {
-                if let Some(state) = learned.of(&app).of_user_alone(uid) {
-                    log.save(&app, uid, &state);
-                }
-            }
-        }
+        let again = changed.clone();
+        let saved = self.write(move |keeping| keeping.save(changed));
+        saved.map(|failed, keeper, _| keeper.changed.extend(failed.unwrap_or(again)))
     }
 
-    /// Runs `job` on a thread that may wait for a disk; nothing else is handled meanwhile.
-    fn write<J: FnOnce(&dyn FeedbackLog) + Send + 'static>(
+    /// Runs `job` on a thread that may wait for a disk; nothing else is handled meanwhile. `None`:
+    /// it panicked.
+    fn write<T: Send + 'static, J: FnOnce(&Keeping) -> T + Send + 'static>(
         &self,
         job: J,
-    ) -> impl ActorFuture<Self, Output = ()> + use<J> {
-        let log = Arc::clone(&self.log);
-        let written = tokio::task::spawn_blocking(move || job(&*log)).into_actor(self);
+    ) -> impl ActorFuture<Self, Output = Option<T>> + use<T, J> {
+        let keeping = self.keeping.clone();
+        let written = tokio::task::spawn_blocking(move || job(&keeping)).into_actor(self);
         written.map(|written, _, _| {
-            if let Err(error) = written {
-                error!(%error, "policy state cannot be kept");
-            }
+            written.inspect_err(|error| error!(%error, "policy state cannot be kept")).ok()
         })
+    }
+
+    fn observed(&mut self, app: &AppName, feedback: &[(i64, Contribution)]) {
+        self.keeping.learned.learn(app, feedback);
+        let users = feedback.iter().map(|(uid, _)| (app.clone(), *uid));
+        self.changed.extend(users.chain([(app.clone(), EVERYBODY)]));
+    }
+
+    /// Of those who gave feedback, users that the store may know and memory does not.
+    fn unknown(&self, app: &AppName, feedback: &[(i64, Contribution)]) -> Vec<UserOf> {
+        if !self.keeping.learned.may_know_more() {
+            return Vec::new();
+        }
+        let learned = self.keeping.learned.of(app);
+        let users = feedback.iter().map(|(uid, _)| *uid).filter(|uid| !learned.knows(*uid));
+        users.map(|uid| (app.clone(), uid)).collect()
     }
 }
 
@@ -176,10 +183,10 @@ impl Actor for FeedbackKeeper {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.run_interval(self.save_every, |keeper, ctx| {
-            if !keeper.changed.is_empty() {
-                let unsaved = keeper.unsaved();
+            if !keeper.changed.is_empty() || keeper.keeping.learned.may_know_more() {
+                let saved = keeper.save();
                 // What comes meanwhile waits, as for every write.
-                ctx.wait(keeper.write(unsaved));
+                ctx.wait(saved);
             }
         });
         // Nothing waits for it to have begun.
@@ -187,36 +194,49 @@ impl Actor for FeedbackKeeper {
     }
 }
 
+/// Nothing to wait for.
+fn done() -> AtomicResponse<FeedbackKeeper, ()> {
+    AtomicResponse::new(Box::pin(actix::fut::ready(())))
+}
+
 impl Handler<Learn> for FeedbackKeeper {
     type Result = AtomicResponse<Self, ()>;
 
     fn handle(&mut self, learn: Learn, _: &mut Self::Context) -> Self::Result {
-        let Learn { app, uid, initial, kept, room } = learn;
-        let is_there = self.apps.contains(&app);
-        AtomicResponse::new(Box::pin(self.write(move |log| {
-            if is_there {
-                log.record(&app, uid, &initial);
-            }
-            // Who is told may give feedback again, and has its room then.
+        let Learn { app, lesson, kept, room } = learn;
+        // Who is told may give feedback again, and has its room then; who asked may have gone.
+        let tell = move || {
             drop(room);
-            // Who asked may have gone.
             let _ = kept.send(());
-        })))
-    }
-}
-
-impl Handler<Observe> for FeedbackKeeper {
-    type Result = ();
-
-    fn handle(&mut self, observe: Observe, _: &mut Self::Context) {
-        let Observe { app, uid, contribution, kept, room } = observe;
-        if self.apps.contains(&app) {
-            self.learned.learn(&app, uid, &contribution);
-            self.changed.extend([(app.clone(), EVERYBODY), (app, uid)]);
+        };
+        if !self.apps.contains(&app) {
+            tell();
+            return done();
         }
-        drop(room);
-        // Who asked may have gone.
-        let _ = kept.send(());
+        match lesson {
+            Lesson::Known(uids, initial) => {
+                let written = self.write(move |keeping| {
+                    for uid in uids {
+                        keeping.log.record(&app, uid, &initial);
+                    }
+                    tell();
+                });
+                AtomicResponse::new(Box::pin(written.map(|_, _, _| ())))
+            }
+            Lesson::Observed(feedback) => {
+                let unknown = self.unknown(&app, &feedback);
+                if unknown.is_empty() {
+                    self.observed(&app, &feedback);
+                    tell();
+                    return done();
+                }
+                let loaded = self.write(move |keeping| keeping.load(unknown));
+                AtomicResponse::new(Box::pin(loaded.map(move |_, keeper, _| {
+                    keeper.observed(&app, &feedback);
+                    tell();
+                })))
+            }
+        }
     }
 }
 
@@ -224,8 +244,7 @@ impl Handler<SaveLearned> for FeedbackKeeper {
     type Result = AtomicResponse<Self, ()>;
 
     fn handle(&mut self, _: SaveLearned, _: &mut Self::Context) -> Self::Result {
-        let unsaved = self.unsaved();
-        AtomicResponse::new(Box::pin(self.write(unsaved)))
+        AtomicResponse::new(Box::pin(self.save()))
     }
 }
 
@@ -236,7 +255,7 @@ impl Handler<Followed> for FeedbackKeeper {
         if followed.is_state() {
             self.apps.clear();
         }
-        let kept = if followed.is_state() { self.log.apps() } else { BTreeSet::new() };
+        let kept = if followed.is_state() { self.keeping.log.apps() } else { BTreeSet::new() };
         let effects = followed.effects(|| Served { traces: kept, ..Served::default() });
         let mut forgotten = Vec::new();
         for effect in effects.iter() {
@@ -244,7 +263,7 @@ impl Handler<Followed> for FeedbackKeeper {
                 Effect::ServeApp(app) => drop(self.apps.insert(app.name.clone())),
                 Effect::StopApp(name) => drop(self.apps.remove(name)),
                 Effect::ForgetPolicyState(name) => {
-                    self.learned.forget(name);
+                    self.keeping.learned.forget(name);
                     self.changed.retain(|(app, _)| app != name);
                     forgotten.push(name.clone());
                 }
@@ -252,14 +271,14 @@ impl Handler<Followed> for FeedbackKeeper {
             }
         }
         if forgotten.is_empty() {
-            return AtomicResponse::new(Box::pin(actix::fut::ready(())));
+            return done();
         }
-        let forget = move |log: &dyn FeedbackLog| {
+        let forget = move |keeping: &Keeping| {
             for name in &forgotten {
-                log.forget(name);
+                keeping.log.forget(name);
             }
         };
-        AtomicResponse::new(Box::pin(self.write(forget)))
+        AtomicResponse::new(Box::pin(self.write(forget).map(|_, _, _| ())))
     }
 }
 

@@ -1,19 +1,24 @@
 //! Feedback waits for a disk where no prediction does, and leaves with its application.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
 use super::*;
+use crate::actors::apps::keeping::FeedbackLog;
 use crate::actors::catalog::writer::Execute;
 use crate::config::{Config, JournalConfig};
 use crate::metrics::Metrics;
+use crate::metrics::Unsaved;
 use crate::store::Journal;
 use crate::store::event::Origin;
 use crate::store::memory::MemoryDisk;
 use crate::store::samples::{add_app, app_name};
 use crate::supervision::budget::RestartBudget;
-use clipper_domain::Command;
+use clipper_domain::{Command, ModelName};
+use clipper_selection::shared::Part;
+use clipper_selection::state::ArmSums;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -23,6 +28,9 @@ struct Log {
     kept: Mutex<BTreeSet<(AppName, i64)>>,
     held: Mutex<bool>,
     released: Condvar,
+    saved: Mutex<BTreeMap<UserOf, Part>>,
+    /// Users whose states it takes.
+    room: Option<usize>,
 }
 
 impl Log {
@@ -43,6 +51,19 @@ impl FeedbackLog for Log {
         self.kept.lock().insert((app.clone(), uid));
     }
 
+    fn save(&self, app: &AppName, uid: i64, own: &Part) -> Result<(), Unsaved> {
+        let (mut saved, user) = (self.saved.lock(), (app.clone(), uid));
+        if self.room.is_some_and(|room| saved.len() >= room) && !saved.contains_key(&user) {
+            return Err(Unsaved::Full);
+        }
+        saved.insert(user, own.clone());
+        Ok(())
+    }
+
+    fn load(&self, app: &AppName, uid: i64) -> Option<Part> {
+        self.saved.lock().get(&(app.clone(), uid)).cloned()
+    }
+
     fn forget(&self, app: &AppName) {
         self.kept.lock().retain(|(name, _)| name != app);
     }
@@ -55,6 +76,7 @@ impl FeedbackLog for Log {
 struct Owner {
     log: Arc<Log>,
     catalog: Kept<CatalogWriter>,
+    keeping: Keeping,
     queue: FeedbackQueue,
 }
 
@@ -68,12 +90,14 @@ impl Owner {
                 CatalogWriter::new(journal.clone(), JournalConfig::default(), lifeline)
             });
         let (kept, followed) = (Arc::clone(&log), catalog.clone());
+        let keeping = Keeping::of(Arc::clone(&log) as Arc<dyn FeedbackLog>);
+        let (of_keeper, save_every) = (keeping.clone(), Duration::from_millis(10));
         let keeper = Kept::start("feedback_keeper", metrics, budget, move |lifeline| {
             let log: Arc<dyn FeedbackLog> = Arc::clone(&kept) as Arc<dyn FeedbackLog>;
-            let learned = Arc::new(LearnedStates::new(10, 10));
-            FeedbackKeeper::new(log, (learned, Duration::from_secs(1)), followed.clone(), lifeline)
+            let keeping = Keeping { log, ..of_keeper.clone() };
+            FeedbackKeeper::new(keeping, save_every, followed.clone(), lifeline)
         });
-        Self { log, catalog, queue: FeedbackQueue::new(keeper, queue_max) }
+        Self { log, catalog, keeping, queue: FeedbackQueue::new(keeper, queue_max) }
     }
 
     /// Everybody has applied it when this returns.
@@ -84,7 +108,31 @@ impl Owner {
 
     /// `None`: there is no room.
     fn learn(&self, app: &str, uid: i64) -> Option<oneshot::Receiver<()>> {
-        self.queue.learn(&app_name(app), uid, "")
+        Some(self.queue.learn(self.queue.room(1)?, &app_name(app), vec![uid], ""))
+    }
+
+    /// So much feedback of each of these users in a row.
+    async fn observed(&self, app: &str, uids: &[i64]) {
+        let arms = BTreeMap::from([(ModelName::parse("m").unwrap(), ArmSums::of(1.0, 1.0))]);
+        let taught = Contribution { window: None, arms };
+        let feedback: Vec<_> = uids.iter().map(|uid| (*uid, taught.clone())).collect();
+        let room = self.queue.room(uids.len()).unwrap();
+        let told = self.queue.observe(room, &app_name(app), feedback);
+        tokio::time::timeout(PATIENCE, told).await.unwrap().unwrap();
+    }
+
+    async fn until(&self, condition: impl Fn() -> bool) {
+        let met = async {
+            while !condition() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, met).await.unwrap();
+    }
+
+    fn rounds(&self, app: &str, uid: i64) -> Option<u64> {
+        let state = self.keeping.learned.of(&app_name(app)).of_user_alone(uid);
+        state.map(|state| state.rounds())
     }
 
     async fn learnt(&self, app: &str, uid: i64) {
@@ -153,4 +201,38 @@ async fn what_an_application_left_that_was_deleted_in_its_absence_is_forgotten_a
     owner.run(add_app("a")).await;
     owner.until_it_follows("a").await;
     assert_eq!(log.users("gone"), 0);
+}
+
+#[actix::test]
+async fn users_beyond_the_bound_leave_once_saved_and_lose_nothing() {
+    let owner = Owner::start(Arc::default(), 100);
+    owner.run(add_app("a")).await;
+    owner.until_it_follows("a").await;
+    let uids: Vec<i64> = (1..=20).collect();
+    for _ in 0..3 {
+        owner.observed("a", &uids).await;
+        // Three have room.
+        owner.until(|| owner.keeping.learned.users() <= 4).await;
+    }
+    assert_eq!(owner.rounds("a", 0), Some(60));
+    for uid in uids {
+        // Who is asked about comes back; the first question brings nothing.
+        owner.until(|| owner.rounds("a", uid) == Some(3)).await;
+    }
+}
+
+#[actix::test]
+async fn who_cannot_be_saved_stays_in_memory_and_others_have_none_of_their_own() {
+    let log = Log { room: Some(3), ..Log::default() };
+    let owner = Owner::start(Arc::new(log), 100);
+    owner.run(add_app("a")).await;
+    owner.until_it_follows("a").await;
+    owner.observed("a", &[1, 2, 3, 4, 5, 6]).await;
+    // Everybody's state and two users have room on the disk; four users stay.
+    owner.until(|| owner.keeping.learned.users() == 5).await;
+    owner.observed("a", &[7, 6]).await;
+    assert_eq!(
+        (owner.rounds("a", 0), owner.rounds("a", 7), owner.rounds("a", 6)),
+        (Some(8), None, Some(2))
+    );
 }

@@ -9,9 +9,10 @@ use tokio::sync::oneshot;
 
 use super::prediction::{AppFacts, Prediction};
 use crate::actors::plane::directory::ModelEntry;
+use crate::metrics::FeedbackEnd;
 use clipper_clock::Instant;
 use clipper_domain::InputType;
-use clipper_scheduling::parse::{BodyError, PredictBody, UpdateBody};
+use clipper_scheduling::bodies::{BodyError, Feedback, PredictBody};
 
 /// A request body, as text or already parsed: long ones are parsed away from the HTTP workers.
 #[derive(Debug)]
@@ -48,16 +49,38 @@ pub enum QueryRefused {
     Label(&'static str),
 }
 
-/// Feedback on its way to its owner, who tells here when it is kept.
+/// Feedback on its way to its owner.
 #[derive(Debug)]
-pub struct Recorded(pub oneshot::Receiver<()>);
+pub struct Recorded {
+    /// Told when it is kept.
+    pub kept: oneshot::Receiver<()>,
+    /// What became of each, where it was a list.
+    pub taken: Option<Box<FeedbackTaken>>,
+}
+
+/// What became of a list of feedback.
+#[derive(Debug, Default)]
+pub struct FeedbackTaken {
+    /// How many ended so, by [`FeedbackEnd`].
+    pub ended: [usize; FeedbackEnd::ALL.len()],
+    /// Places in the list.
+    pub refused: Vec<(usize, FeedbackRefused)>,
+}
+
+/// Why one of a list is refused.
+#[derive(Debug)]
+pub enum FeedbackRefused {
+    Body(BodyError),
+    /// The `label` cannot be an output of the application's models: what it has to be.
+    Label(&'static str),
+}
 
 /// Feedback for an application. Sender: the HTTP handler, on the same thread. Reply: it is on its
 /// way to its owner.
 #[derive(Debug, Message)]
 #[rtype(result = "Result<Recorded, QueryRefused>")]
 pub struct Update {
-    pub body: RequestBody<UpdateBody>,
+    pub body: RequestBody<Feedback>,
 }
 
 /// What is needed to parse a body, and to count it if that fails. Sender: the HTTP handler, on the

@@ -4,6 +4,8 @@ pub mod app;
 mod chooser;
 pub mod ensemble;
 pub mod feedback;
+mod judging;
+pub mod keeping;
 pub mod messages;
 pub mod model_progress;
 pub mod prediction;

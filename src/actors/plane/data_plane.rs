@@ -8,7 +8,7 @@ use tokio::sync::Semaphore;
 
 use super::directory::Directory;
 use super::kept_curves::KeptCurves;
-use super::learned_states::LearnedStates;
+use super::learned_states::{LearnedLimits, LearnedStates};
 use crate::config::{Config, ContainersConfig, RpcConfig, ServingConfig};
 use crate::metrics::Metrics;
 use clipper_clock as clock;
@@ -39,6 +39,8 @@ pub struct DataPlane {
     pub receive: ReceiveBudget,
     /// Turns of those large answers that are checked aside.
     pub large_answers: Arc<Semaphore>,
+    /// Feedback that the models are asked again for.
+    pub feedback_asks: Semaphore,
     /// What feedback left with applications.
     pub learned: Arc<LearnedStates>,
     /// What is known of models that are not registered yet.
@@ -65,10 +67,12 @@ impl DataPlane {
             unasked: UnaskedBudget::new(config.rpc.unasked_limits(), clock::now()),
             receive: ReceiveBudget::new(config.rpc.receive_limits()),
             large_answers: Arc::new(Semaphore::new(config.rpc.large_answers_at_once)),
-            learned: Arc::new(LearnedStates::new(
-                config.journal.policy_state_max_entries,
-                config.serving.feedback_window_max,
-            )),
+            feedback_asks: Semaphore::new(config.serving.feedback_asks_max),
+            learned: Arc::new(LearnedStates::new(LearnedLimits {
+                users: config.serving.policy_users_max,
+                users_in_sum: config.serving.policy_users_in_sum_max,
+                window: config.serving.feedback_window_max,
+            })),
             curves: KeptCurves::default(),
             answers: AnswerBounds {
                 max_bytes: config.http.answer_max_bytes,

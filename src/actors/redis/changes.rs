@@ -8,6 +8,7 @@ use tracing::error;
 
 use super::notices::Announcement;
 use super::session::Session;
+use super::states::Learnt;
 use crate::actors::catalog::writer::{Acknowledged, Execute};
 use crate::store::ChangeError;
 use crate::store::event::{Event, Origin};
@@ -121,6 +122,16 @@ impl Session {
             // never.
             latest_ms: Some(now + self.parts.config.command_timeout_ms),
         }
+    }
+
+    /// Shares policy state that was stored here first.
+    pub(super) async fn tell(&mut self, learnt: &[Learnt]) -> Result<(), LinkError> {
+        self.states.tell(&mut self.link, learnt).await
+    }
+
+    /// Shares what policies have learned here, some of it.
+    pub(super) async fn share(&mut self) -> Result<(), LinkError> {
+        self.states.share(&mut self.link, self.parts.config.share_rows_max).await
     }
 
     /// Policy state of a deleted application goes from the shared table too.

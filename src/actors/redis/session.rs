@@ -17,8 +17,9 @@ use super::malformed::Malformed;
 use super::not_recorded::NotRecorded;
 use super::notices::{Announcement, Notices};
 use super::rows::Rows;
-use super::states::{Learnt, SharedStates};
+use super::states::SharedStates;
 use crate::actors::catalog::writer::{Acknowledged, CatalogWriter, Record};
+use crate::actors::plane::learned_states::LearnedStates;
 use crate::actors::pool::list::ContainerList;
 use crate::config::RedisConfig;
 use crate::metrics::Metrics;
@@ -47,6 +48,8 @@ pub struct RedisParts {
     pub metrics: Arc<Metrics>,
     /// What applications have learnt.
     pub states: PolicyStateStore,
+    /// Of them, what policies have learned.
+    pub learned: Arc<LearnedStates>,
     /// Where it remembers its Redis.
     pub data_dir: PathBuf,
     /// Events recorded at once, so that no subscriber falls behind.
@@ -109,11 +112,13 @@ impl Session {
         let notices = Notices::queue(stream, max, arrived, view.clone(), known);
         let on_data_loss = parts.config.on_data_loss;
         let loss = DataLoss::new(view.clone(), on_data_loss, Arc::clone(&metrics), absences);
+        let (states, learned) = (parts.states.clone(), Arc::clone(&parts.learned));
+        let me = remembered.memory.frontend.clone();
         let mut session = Self {
             link,
             remembered,
             rows: Rows::new(parts.containers.clone(), parts.config.lease_ms, parts.me.clone()),
-            states: SharedStates::new(parts.states.clone(), view),
+            states: SharedStates::new(states, learned, view, me),
             loss,
             malformed: Malformed::new(metrics),
             notices,
@@ -163,12 +168,13 @@ impl Session {
         }
         if self.notices.take_overflow() {
             warn!("more notices than redis.notices_max: the whole tables are read again");
-            return self.reconcile(true).await;
+            self.reconcile(true).await?;
+            return self.states.join(&mut self.link).await;
         }
         if !keys.is_empty() {
             self.observe(keys).await?;
         }
-        self.states.look(&mut self.link, &states).await?;
+        self.states.look(&mut self.link, &states).await.map(drop)?;
         self.rows.look(&mut self.link, &self.remembered, &rows).await
     }
 
@@ -476,14 +482,10 @@ impl Session {
         self.rows.renew(&mut self.link, &mut self.remembered).await
     }
 
-    /// Removes this server's rows.
+    /// Shares all that policies have learned here, and removes this server's rows.
     pub(super) async fn leave(&mut self) -> Result<(), LinkError> {
+        self.states.share(&mut self.link, usize::MAX).await?;
         self.rows.leave(&mut self.link, &self.remembered).await
-    }
-
-    /// Shares policy state that was stored here first.
-    pub(super) async fn tell(&mut self, learnt: &[Learnt]) -> Result<(), LinkError> {
-        self.states.tell(&mut self.link, learnt).await
     }
 }
 

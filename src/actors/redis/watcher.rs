@@ -296,6 +296,9 @@ impl Actor for RedisWatcher {
         every(ctx, config.reconcile_interval_ms, |watcher, ctx| {
             watcher.with_session(ctx, |session| Box::pin(session.reconcile_if_changed()));
         });
+        every(ctx, config.share_interval_ms, |watcher, ctx| {
+            watcher.with_session(ctx, |session| Box::pin(session.share()));
+        });
         every(ctx, config.lease_ms / 3, |watcher, ctx| {
             watcher.with_session(ctx, |session| Box::pin(session.renew()));
         });

@@ -33,8 +33,12 @@ impl SoftTable for NoStates {
         Ok(())
     }
 
-    fn all(&self) -> Result<Vec<(String, String)>, StoreError> {
-        Ok(Vec::new())
+    fn each(&self, _: &mut dyn FnMut(&str, &str)) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn flush(&self) -> Result<(), StoreError> {
+        Ok(())
     }
 
     fn put_if_absent(&self, _: &str, _: &str, _: usize) -> Result<Put, StoreError> {
@@ -68,7 +72,8 @@ impl Small {
             view,
             containers: ContainerList::default(),
             metrics: Arc::clone(&metrics),
-            states: PolicyStateStore::new(Arc::new(NoStates), 1),
+            states: PolicyStateStore::new(Arc::new(NoStates), 1, 1),
+            learned: Arc::clone(&plane.learned),
             data_dir: data_dir.path().to_owned(),
             events_at_once: 16,
             me: Peer { place: String::new(), keeps_planned: true },

@@ -15,7 +15,7 @@ pub use super::answers::{ANNOUNCEMENTS, Happened, Notice};
 use super::answers::{bytes, millis, notice, raw, read_command, text};
 pub use super::connect::{LinkError, Settings};
 use super::connect::{client, within};
-use super::tables::{Key, Table};
+use super::tables::{Key, Raw, Table};
 use super::transaction::{Outcome, SCRIPT, Transaction};
 use super::writes::{Entries, Write};
 
@@ -245,6 +245,27 @@ impl Link {
             }
         }
         Ok((entries, now))
+    }
+
+    /// What keys of hashes hold, in whatever table.
+    ///
+    /// # Errors
+    /// The connection's.
+    pub async fn read_hashes(&mut self, keys: &[Key]) -> Result<Vec<(Key, Raw)>, LinkError> {
+        let mut found = Vec::with_capacity(keys.len());
+        for chunk in keys.chunks(KEYS_A_MESSAGE) {
+            let mut pipeline = Pipeline::new();
+            for key in chunk {
+                select(&mut pipeline, key.table.number() + self.offset);
+                pipeline.cmd("HGETALL").arg(&key.name);
+            }
+            let answers = self.all(&pipeline).await?;
+            // Answers to `SELECT` come between.
+            for (key, answer) in chunk.iter().zip(answers.into_iter().skip(1).step_by(2)) {
+                found.push((key.clone(), raw(Table::Application, answer)?));
+            }
+        }
+        Ok(found)
     }
 
     /// The keys of a table that match `pattern`, by `SCAN`: what is there all the time is in it.

@@ -17,6 +17,7 @@ pub mod connect;
 pub mod diff;
 pub mod marker;
 pub mod row_error;
+pub mod sums;
 pub mod tables;
 pub mod transaction;
 pub mod writes;

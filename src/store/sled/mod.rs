@@ -108,7 +108,9 @@ impl SledLog {
     /// The policy state kept in the same store.
     #[must_use]
     pub fn policy_state(&self) -> PolicyStateStore {
-        PolicyStateStore::new(self.table.clone(), self.config.policy_state_max_entries)
+        let config = &self.config;
+        let (entries, bytes) = (config.policy_state_max_entries, config.policy_state_max_bytes);
+        PolicyStateStore::new(self.table.clone(), entries, bytes)
     }
 
     fn engine(&self) -> Result<&Engine, StoreError> {

@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use ::sled::Tree;
+use ::sled::{Batch, IVec, Tree};
 use parking_lot::RwLock;
 
 use super::chunks::UNSYNCED_BYTES;
@@ -13,10 +13,47 @@ use crate::store::error::StoreError;
 use crate::store::journal::panic_text;
 use crate::store::policy_state::{Put, SoftTable};
 
-/// A longer value would make a page that sled does not write inline (see [`super::chunks`]). Only a
-/// default output of that length makes one, and then nothing is lost: it is what the application
-/// answers anyway.
-const VALUE_MAX_BYTES: usize = 4096;
+/// A longer value lies in pieces: else it would make a page that sled does not write inline (see
+/// [`super::chunks`]). They follow the first, whose key is theirs up to this byte, which no key
+/// has.
+const PIECE_BYTES: usize = 4096;
+const PIECE_MARK: u8 = 0;
+
+fn is_first(key: &[u8]) -> bool {
+    !key.contains(&PIECE_MARK)
+}
+
+/// The key of a value's piece.
+fn piece_key(key: &str, index: u32) -> Vec<u8> {
+    let mut name = key.as_bytes().to_vec();
+    if index > 0 {
+        name.push(PIECE_MARK);
+        name.extend(index.to_be_bytes());
+    }
+    name
+}
+
+/// The keys of a value's further pieces that are there.
+fn further(tree: &Tree, key: &str) -> impl Iterator<Item = ::sled::Result<(IVec, IVec)>> + use<> {
+    let mut prefix = key.as_bytes().to_vec();
+    prefix.push(PIECE_MARK);
+    tree.scan_prefix(prefix)
+}
+
+/// What makes `value` that of `key`, whatever it was.
+fn replacing(tree: &Tree, key: &str, value: &str) -> ::sled::Result<Batch> {
+    let mut batch = Batch::default();
+    for entry in further(tree, key) {
+        batch.remove(entry?.0);
+    }
+    if value.is_empty() {
+        batch.insert(key, "");
+    }
+    for (piece, index) in value.as_bytes().chunks(PIECE_BYTES).zip(0_u32..) {
+        batch.insert(piece_key(key, index), piece);
+    }
+    Ok(batch)
+}
 
 /// The policy state's tree, exchanged when the engine is opened again.
 pub(super) struct PolicyTable {
@@ -31,7 +68,7 @@ pub(super) struct PolicyTable {
 impl PolicyTable {
     pub(super) fn new(tree: Tree, files: &Files) -> Self {
         Self {
-            entries: AtomicUsize::new(tree.len()),
+            entries: AtomicUsize::new(count(&tree)),
             tree: RwLock::new(Some((tree, files.clone()))),
             unsynced: AtomicUsize::new(0),
             dirty: AtomicBool::new(false),
@@ -45,7 +82,7 @@ impl PolicyTable {
 
     /// Takes the tree of a newly opened engine.
     pub(super) fn attach(&self, tree: Tree, files: &Files) {
-        self.entries.store(tree.len(), Ordering::Relaxed);
+        self.entries.store(count(&tree), Ordering::Relaxed);
         *self.tree.write() = Some((tree, files.clone()));
     }
 
@@ -55,11 +92,24 @@ impl PolicyTable {
         if self.unsynced.fetch_add(bytes, Ordering::Relaxed) + bytes < UNSYNCED_BYTES {
             return Ok(());
         }
+        self.sync()
+    }
+
+    fn sync(&self) -> Result<(), StoreError> {
         self.unsynced.store(0, Ordering::Relaxed);
         self.with_files(|tree, files| {
             tree.flush()?;
             Ok(files.sync()?)
         })
+    }
+
+    /// Room for one more entry, if there is any.
+    fn enter(&self, max: usize) -> bool {
+        let is_room = self.entries.fetch_add(1, Ordering::Relaxed) < max;
+        if !is_room {
+            self.entries.fetch_sub(1, Ordering::Relaxed);
+        }
+        is_room
     }
 
     fn with<T>(&self, job: impl FnOnce(&Tree) -> ::sled::Result<T>) -> Result<T, StoreError> {
@@ -80,26 +130,48 @@ impl PolicyTable {
     }
 }
 
+/// Values in a tree.
+fn count(tree: &Tree) -> usize {
+    tree.iter().keys().filter(|key| key.as_ref().is_ok_and(|key| is_first(key))).count()
+}
+
 impl SoftTable for PolicyTable {
     fn get(&self, key: &str) -> Result<Option<String>, StoreError> {
-        let value = self.with(|tree| tree.get(key))?;
-        Ok(value.map(|v| String::from_utf8_lossy(&v).into_owned()))
+        self.with(|tree| {
+            let Some(first) = tree.get(key)? else { return Ok(None) };
+            let mut value = first.to_vec();
+            if first.len() == PIECE_BYTES {
+                for entry in further(tree, key) {
+                    value.extend_from_slice(&entry?.1);
+                }
+            }
+            Ok(Some(String::from_utf8_lossy(&value).into_owned()))
+        })
     }
 
     fn put(&self, key: &str, value: &str, max: usize) -> Result<Put, StoreError> {
-        if value.len() > VALUE_MAX_BYTES {
+        let before = self.get(key)?;
+        if before.as_deref() == Some(value) {
+            return Ok(Put::Present);
+        }
+        if before.is_none() && !self.enter(max) {
             return Ok(Put::Full);
         }
-        let put = self.put_if_absent(key, value, max)?;
-        if put == Put::Present && self.get(key)?.as_deref() != Some(value) {
-            self.with(|tree| tree.insert(key, value))?;
-            self.wrote(key.len() + value.len())?;
-        }
-        Ok(put)
+        self.with(|tree| tree.apply_batch(replacing(tree, key, value)?))?;
+        self.wrote(key.len() + value.len())?;
+        Ok(if before.is_none() { Put::Stored } else { Put::Present })
     }
 
     fn remove(&self, key: &str) -> Result<(), StoreError> {
-        if self.with(|tree| tree.remove(key))?.is_some() {
+        let removed = self.with(|tree| {
+            let mut batch = Batch::default();
+            for entry in further(tree, key) {
+                batch.remove(entry?.0);
+            }
+            tree.apply_batch(batch)?;
+            tree.remove(key)
+        })?;
+        if removed.is_some() {
             self.entries.fetch_sub(1, Ordering::Relaxed);
             self.wrote(key.len())?;
         }
@@ -109,7 +181,8 @@ impl SoftTable for PolicyTable {
     fn remove_prefix(&self, prefix: &str) -> Result<(), StoreError> {
         self.with(|tree| {
             for key in tree.scan_prefix(prefix).keys() {
-                if tree.remove(key?)?.is_some() {
+                let key = key?;
+                if tree.remove(&key)?.is_some() && is_first(&key) {
                     self.entries.fetch_sub(1, Ordering::Relaxed);
                 }
             }
@@ -117,34 +190,37 @@ impl SoftTable for PolicyTable {
         })
     }
 
-    fn all(&self) -> Result<Vec<(String, String)>, StoreError> {
-        let text = |bytes: ::sled::IVec| String::from_utf8_lossy(&bytes).into_owned();
+    fn each(&self, visit: &mut dyn FnMut(&str, &str)) -> Result<(), StoreError> {
         self.with(|tree| {
-            tree.iter().map(|entry| entry.map(|(key, value)| (text(key), text(value)))).collect()
+            let mut latest: Option<(IVec, Vec<u8>)> = None;
+            let mut tell = |entry: Option<(IVec, Vec<u8>)>| {
+                if let Some((key, value)) = entry {
+                    visit(&String::from_utf8_lossy(&key), &String::from_utf8_lossy(&value));
+                }
+            };
+            for entry in tree {
+                let (key, piece) = entry?;
+                match &mut latest {
+                    Some((_, value)) if !is_first(&key) => value.extend_from_slice(&piece),
+                    _ => tell(latest.replace((key, piece.to_vec()))),
+                }
+            }
+            tell(latest);
+            Ok(())
         })
+    }
+
+    fn flush(&self) -> Result<(), StoreError> {
+        if self.unsynced.load(Ordering::Relaxed) == 0 {
+            return Ok(());
+        }
+        self.sync()
     }
 
     fn put_if_absent(&self, key: &str, value: &str, max: usize) -> Result<Put, StoreError> {
         if self.with(|tree| tree.contains_key(key))? {
             return Ok(Put::Present);
         }
-        if value.len() > VALUE_MAX_BYTES {
-            return Ok(Put::Full);
-        }
-        if self.entries.fetch_add(1, Ordering::Relaxed) >= max {
-            self.entries.fetch_sub(1, Ordering::Relaxed);
-            return Ok(Put::Full);
-        }
-        let stored = self.with(|t| t.compare_and_swap(key, None::<&[u8]>, Some(value)));
-        match stored {
-            Ok(Ok(())) => {
-                self.wrote(key.len() + value.len())?;
-                Ok(Put::Stored)
-            }
-            other => {
-                self.entries.fetch_sub(1, Ordering::Relaxed);
-                other.map(|_| Put::Present)
-            }
-        }
+        self.put(key, value, max)
     }
 }
