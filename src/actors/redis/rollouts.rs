@@ -53,11 +53,11 @@ impl Session {
         let args = [process.clone().into_bytes(), sums.into_bytes()].into();
         let kept = Write::one(key.clone(), "PEXPIRE", &SUMS_KEPT_MS.to_string());
         let writes = [Write { key: key.clone(), command: "HSET", args }, kept];
-        let (decides, entries) = match self.link.write(&writes).await {
+        let (decides, seen) = match self.link.write(&writes).await {
             Ok(()) => {
                 // What the holder sees is in the table before it decides.
                 let decides = self.link.hold(&lease_key(&app), &process, lease).await?;
-                (decides, self.link.read(&[key.clone()].into()).await?.0)
+                (decides, self.link.read_hashes(&[key]).await?)
             }
             Err(error @ LinkError::Refused(_)) => {
                 warn!(%error, "Redis does not take what is seen of a rollout: it waits");
@@ -65,8 +65,8 @@ impl Session {
             }
             Err(error) => return Err(error),
         };
-        let others = match entries.get(&key) {
-            Some(Raw::Hash(fields)) => fields
+        let others = match seen.first() {
+            Some((_, Raw::Hash(fields))) => fields
                 .iter()
                 .filter(|(name, _)| **name != process.as_bytes())
                 .filter_map(|(_, sums)| String::from_utf8(sums.clone()).ok())
