@@ -86,9 +86,9 @@ section! {
         /// about again, at the same time; what is beyond it is counted as unknown. 0: never.
         feedback_asks_max: usize = 64, Rule::int(0, 1_000_000, "messages");
 
-        /// Users of one application whose policy state is in memory, about 1.2 KiB each with five
-        /// models. Above it the least recently used leave memory once they are saved; they come
-        /// back from the disk when they are asked about.
+        /// Users of one application whose policy state is in memory. Above it the least recently
+        /// used leave memory once they are saved; they come back from the disk when they are asked
+        /// about.
         policy_users_max: usize = 100_000, Rule::count("users");
 
         /// The same of all applications in sum.
