@@ -143,7 +143,10 @@ impl Redis {
                     members.sort();
                     members
                 }
-                "string" => vec![db.run(&["GET", &key])],
+                "string" => match db.run(&["GET", &key]) {
+                    Some(value) => vec![value],
+                    None => continue,
+                },
                 // Gone meanwhile.
                 _ => continue,
             };

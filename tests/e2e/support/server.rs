@@ -125,7 +125,11 @@ impl Server {
         let mut listening = None;
         eventually("the server listens", || {
             let ended = self.process.try_wait().unwrap();
-            assert!(ended.is_none(), "the server ended with {ended:?}");
+            assert!(
+                ended.is_none(),
+                "the server ended with {ended:?}: {:?}",
+                self.log.lock().unwrap()
+            );
             listening = self.log_line("listening");
             listening.is_some()
         });
