@@ -57,7 +57,7 @@ impl Session {
             Ok(()) => {
                 // What the holder sees is in the table before it decides.
                 let decides = self.link.hold(&lease_key(&app), &process, lease).await?;
-                (decides, self.link.read_hashes(&[key]).await?)
+                (decides, self.link.read_hashes(&[key].into()).await?)
             }
             Err(error @ LinkError::Refused(_)) => {
                 warn!(%error, "Redis does not take what is seen of a rollout: it waits");
@@ -65,8 +65,8 @@ impl Session {
             }
             Err(error) => return Err(error),
         };
-        let others = match seen.first() {
-            Some((_, Raw::Hash(fields))) => fields
+        let others = match seen.values().next() {
+            Some(Raw::Hash(fields)) => fields
                 .iter()
                 .filter(|(name, _)| **name != process.as_bytes())
                 .filter_map(|(_, sums)| String::from_utf8(sums.clone()).ok())

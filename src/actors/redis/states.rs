@@ -100,10 +100,8 @@ impl SharedStates {
         keys: &BTreeSet<Key>,
     ) -> Result<Told, LinkError> {
         let ours = keys.iter().filter(|key| self.is_ours(key)).cloned();
-        let (sums, texts): (Vec<Key>, BTreeSet<Key>) = {
-            let (sums, texts): (Vec<_>, Vec<_>) = ours.partition(|key| sums_of(key).is_some());
-            (sums, texts.into_iter().collect())
-        };
+        let (sums, texts): (BTreeSet<Key>, BTreeSet<Key>) =
+            ours.partition(|key| sums_of(key).is_some());
         let (entries, _) = link.read(&texts).await?;
         for (key, raw) in entries {
             let value = match &raw {
@@ -119,7 +117,7 @@ impl SharedStates {
     }
 
     /// Takes over what frontends have learned.
-    async fn hear(&self, link: &mut Link, keys: &[Key]) -> Result<Told, LinkError> {
+    async fn hear(&self, link: &mut Link, keys: &BTreeSet<Key>) -> Result<Told, LinkError> {
         let mut told = Told::new();
         for (key, raw) in link.read_hashes(keys).await? {
             let (Some((app, uid)), Raw::Hash(fields)) = (sums_of(&key), raw) else { continue };
@@ -167,7 +165,7 @@ impl SharedStates {
             return Err(error);
         }
         let unheard = self.learned.take_unheard();
-        let keys: Vec<Key> = unheard.iter().map(|(app, uid)| Key::sums(app, *uid)).collect();
+        let keys = unheard.iter().map(|(app, uid)| Key::sums(app, *uid)).collect();
         self.hear(link, &keys).await.map(|_| ())
     }
 

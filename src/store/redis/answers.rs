@@ -54,10 +54,13 @@ fn happened(table: Table, event: &[u8]) -> Happened {
     if written { Happened::Written } else { Happened::Other }
 }
 
+/// The command that reads a hash.
+pub(super) const READ_HASH: &str = "HGETALL";
+
 /// The command that reads a key of a table.
 pub(super) fn read_command(table: Table) -> &'static str {
     match table {
-        Table::Model | Table::Application | Table::Container => "HGETALL",
+        Table::Model | Table::Application | Table::Container => READ_HASH,
         Table::Links => "SMEMBERS",
         Table::State | Table::Metadata | Table::Resource => "GET",
     }
@@ -82,15 +85,15 @@ pub(super) fn millis(value: &Value) -> u64 {
     part(0).unwrap_or(0) * 1_000 + part(1).unwrap_or(0) / 1_000
 }
 
-/// The answer to [`read_command`]; the wrong type is a finding, other errors are errors.
-pub(super) fn raw(table: Table, answer: Value) -> Result<Raw, LinkError> {
+/// The answer to a command that reads a key; the wrong type is a finding, other errors are errors.
+pub(super) fn raw(command: &str, answer: Value) -> Result<Raw, LinkError> {
     let owned = |value: &Value| bytes(value).map(<[u8]>::to_vec).unwrap_or_default();
     match answer {
         Value::Nil => Ok(Raw::Absent),
         Value::BulkString(text) => Ok(Raw::Text(text)),
         Value::Array(items) if items.is_empty() => Ok(Raw::Absent),
         // Hashes come as a flat list of names and values.
-        Value::Array(items) if read_command(table) == "HGETALL" => {
+        Value::Array(items) if command == READ_HASH => {
             let pair = |pair: &[Value]| Some((owned(pair.first()?), owned(pair.get(1)?)));
             Ok(Raw::Hash(items.chunks(2).filter_map(pair).collect()))
         }

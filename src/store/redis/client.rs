@@ -12,10 +12,10 @@ use redis::aio::{ConnectionLike as _, MultiplexedConnection};
 use redis::{AsyncConnectionConfig, Cmd, Pipeline, Value};
 
 pub use super::answers::{ANNOUNCEMENTS, Happened, Notice};
-use super::answers::{bytes, millis, notice, raw, read_command, text};
+use super::answers::{READ_HASH, bytes, millis, notice, raw, read_command, text};
 pub use super::connect::{LinkError, Settings};
 use super::connect::{client, within};
-use super::tables::{Key, Raw, Table};
+use super::tables::{Key, Table};
 use super::transaction::{Outcome, SCRIPT, Transaction};
 use super::writes::{Entries, Write};
 
@@ -213,6 +213,22 @@ impl Link {
     /// # Errors
     /// The connection's.
     pub async fn read(&mut self, keys: &BTreeSet<Key>) -> Result<(Entries, u64), LinkError> {
+        self.read_by(keys, read_command).await
+    }
+
+    /// What keys of hashes hold, also in tables whose other keys are texts.
+    ///
+    /// # Errors
+    /// The connection's.
+    pub async fn read_hashes(&mut self, keys: &BTreeSet<Key>) -> Result<Entries, LinkError> {
+        Ok(self.read_by(keys, |_| READ_HASH).await?.0)
+    }
+
+    async fn read_by(
+        &mut self,
+        keys: &BTreeSet<Key>,
+        command: impl Fn(Table) -> &'static str,
+    ) -> Result<(Entries, u64), LinkError> {
         let mut entries = Entries::new();
         let keys: Vec<&Key> = keys.iter().collect();
         let mut now = 0;
@@ -228,7 +244,7 @@ impl Link {
                     asked.push(None);
                     selected = Some(key.table);
                 }
-                pipeline.cmd(read_command(key.table)).arg(&key.name);
+                pipeline.cmd(command(key.table)).arg(&key.name);
                 asked.push(Some(key));
             }
             let answers = self.all(&pipeline).await?;
@@ -236,7 +252,7 @@ impl Link {
             for (key, answer) in asked.into_iter().zip(answers) {
                 match key {
                     Some(key) => {
-                        entries.insert(key.clone(), raw(key.table, answer)?);
+                        entries.insert(key.clone(), raw(command(key.table), answer)?);
                     }
                     None => {
                         answer.extract_error()?;
@@ -245,27 +261,6 @@ impl Link {
             }
         }
         Ok((entries, now))
-    }
-
-    /// What keys of hashes hold, in whatever table.
-    ///
-    /// # Errors
-    /// The connection's.
-    pub async fn read_hashes(&mut self, keys: &[Key]) -> Result<Vec<(Key, Raw)>, LinkError> {
-        let mut found = Vec::with_capacity(keys.len());
-        for chunk in keys.chunks(KEYS_A_MESSAGE) {
-            let mut pipeline = Pipeline::new();
-            for key in chunk {
-                select(&mut pipeline, key.table.number() + self.offset);
-                pipeline.cmd("HGETALL").arg(&key.name);
-            }
-            let answers = self.all(&pipeline).await?;
-            // Answers to `SELECT` come between.
-            for (key, answer) in chunk.iter().zip(answers.into_iter().skip(1).step_by(2)) {
-                found.push((key.clone(), raw(Table::Application, answer)?));
-            }
-        }
-        Ok(found)
     }
 
     /// The keys of a table that match `pattern`, by `SCAN`: what is there all the time is in it.
