@@ -81,7 +81,8 @@ pub enum Answer {
 
 impl Answer {
     /// Bytes that are kept for this answer alone, about.
-    fn bytes(&self) -> usize {
+    #[must_use]
+    pub fn bytes(&self) -> usize {
         match self {
             Self::Output(output) => output.json().len(),
             Self::Default(DefaultReason::Failed(why) | DefaultReason::Model(why)) => why.len(),

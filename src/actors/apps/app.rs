@@ -97,7 +97,8 @@ impl App {
         let rolling = rolling.map(|rolling| (rolling, rolling.turn(drawn)));
         let watched = rolling
             .as_ref()
-            .map(|(rolling, turn)| Box::new(self.watch(rolling, turn, &body, request)));
+            .and_then(|(rolling, turn)| self.watch(rolling, turn, &body, request))
+            .map(Box::new);
         let progress = match (chooser, model) {
             (Some(chooser), _) if !self.linked.is_empty() => {
                 let rolled = rolling.map(|(rolling, turn)| rolling.rolled(&turn));
@@ -135,7 +136,7 @@ impl App {
         turn: &Turn,
         body: &PredictBody,
         request: RequestTimes,
-    ) -> Watched {
+    ) -> Option<Watched> {
         let copy = turn.copy_to.as_ref().and_then(|model| {
             let room = rolling.room_for_copy(model)?;
             let (inputs, digests) = (body.inputs.clone(), body.digests.clone());

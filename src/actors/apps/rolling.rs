@@ -4,7 +4,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use smallvec::SmallVec;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::model_progress::ModelProgress;
@@ -17,7 +16,7 @@ use clipper_domain::rollout::Rollout;
 use clipper_domain::rollout::percent::Percent;
 use clipper_domain::rollout::plan::RolloutKind;
 use clipper_domain::{ModelName, ModelVersion};
-use clipper_scheduling::ticket::Answer;
+use clipper_scheduling::ticket::{Answer, Closed};
 use clipper_selection::given::GivenBy;
 use clipper_selection::rollout::agree::agree;
 use clipper_selection::rollout::split::{Drawn, Side, side};
@@ -34,10 +33,7 @@ pub(super) const COPY_PATIENCE: u32 = 4;
 #[derive(Debug)]
 pub(super) struct Rolling {
     percent: Percent,
-    kind: RolloutKind,
     entry: Arc<ModelEntry>,
-    old: ModelVersion,
-    new: ModelVersion,
     outcomes: Arc<RolloutOutcomes>,
     metrics: Arc<AppMetrics>,
     /// Room for copies, of all applications.
@@ -72,10 +68,7 @@ impl Rolling {
     ) -> Self {
         Self {
             percent: rollout.percent(),
-            kind: rollout.plan.kind,
             entry: plane.directory.entry(rollout.model()),
-            old: rollout.plan.from.version.clone(),
-            new: rollout.plan.to.version.clone(),
             outcomes,
             metrics: Arc::clone(metrics),
             copies: Arc::clone(&plane.copies),
@@ -88,15 +81,16 @@ impl Rolling {
     }
 
     pub(super) fn turn(&self, drawn: Drawn) -> Turn {
+        let plan = &self.outcomes.plan;
         let stays = Turn { side: Side::Old, instead: None, copy_to: None };
         let is_new = !self.outcomes.is_suspended()
             && side(self.percent, self.outcomes.id, drawn) == Side::New;
-        let Some(new) = is_new.then(|| self.serving(&self.new)).flatten() else { return stays };
-        if self.kind == RolloutKind::Shadow {
+        let new = is_new.then(|| self.serving(&plan.to.version)).flatten();
+        let Some(new) = new else { return stays };
+        if plan.kind == RolloutKind::Shadow {
             return Turn { copy_to: Some(new), ..stays };
         }
-        let compares = self.outcomes.plan.compares();
-        let copy_to = compares.then(|| self.serving(&self.old)).flatten();
+        let copy_to = plan.compares().then(|| self.serving(&plan.from.version)).flatten();
         Turn { side: Side::New, instead: Some(new), copy_to }
     }
 
@@ -116,27 +110,31 @@ impl Rolling {
         if is_busy { None } else { Arc::clone(&self.copies).try_acquire_owned().ok() }
     }
 
-    /// Watches a request; `copy`: the other version's answers on their way.
+    /// Watches a request, if the guards look at it; `copy`: the other version's answers on their
+    /// way.
     pub(super) fn watch(
         &self,
         side: Side,
         arrived: Instant,
         copy: Option<(ModelProgress, OwnedSemaphorePermit)>,
-    ) -> Watched {
+    ) -> Option<Watched> {
         let original = copy.map(|(progress, permit)| {
             let (told, original) = oneshot::channel();
             let copy = Copied {
                 outcomes: Arc::clone(&self.outcomes),
                 metrics: Arc::clone(&self.metrics),
-                is_shadow: self.kind == RolloutKind::Shadow,
                 arrived,
                 permit,
             };
             actix::spawn(copy.compare(progress, original));
             told
         });
+        // The old version's answers alone say nothing of the new one.
+        if side == Side::Old && original.is_none() {
+            return None;
+        }
         let (outcomes, metrics) = (Arc::clone(&self.outcomes), Arc::clone(&self.metrics));
-        Watched { outcomes, metrics, side, original }
+        Some(Watched { outcomes, metrics, side, original })
     }
 }
 
@@ -154,9 +152,8 @@ impl Watched {
     /// What came of each query; none where its model was not asked.
     pub(super) fn answered(self, answers: Vec<Option<Answer>>, latency: Duration) {
         if self.side == Side::New {
-            let asked: SmallVec<[Answer; 1]> = answers.iter().flatten().cloned().collect();
-            self.outcomes.answered(&asked, latency);
-            self.metrics.rollout.exposed(asked.len());
+            let asked = self.outcomes.answered(answers.iter().flatten(), latency);
+            self.metrics.rollout.exposed(asked);
         }
         if let Some(original) = self.original {
             // Whoever compares may have given up.
@@ -169,7 +166,6 @@ impl Watched {
 struct Copied {
     outcomes: Arc<RolloutOutcomes>,
     metrics: Arc<AppMetrics>,
-    is_shadow: bool,
     arrived: Instant,
     /// Given back when it has been compared.
     permit: OwnedSemaphorePermit,
@@ -181,16 +177,15 @@ impl Copied {
         progress: ModelProgress,
         original: oneshot::Receiver<Vec<Option<Answer>>>,
     ) {
-        let Ok(closed) = progress.closed().await else { return };
-        if self.is_shadow {
-            self.outcomes.answered(&closed.answers, clock::now() - self.arrived);
-            self.metrics.rollout.exposed(closed.answers.len());
+        let Ok(Closed { answers: copied, held: _held }) = progress.closed().await else { return };
+        if self.outcomes.plan.kind == RolloutKind::Shadow {
+            let asked = self.outcomes.answered(&copied, clock::now() - self.arrived);
+            self.metrics.rollout.exposed(asked);
         }
         // The request was given up.
         let Ok(original) = original.await else { return };
-        let copied = closed.answers.to_vec();
+        let bytes: usize = copied.iter().map(Answer::bytes).sum();
         let count = move || different(&original, &copied);
-        let bytes: usize = closed.answers.iter().map(size).sum();
         let compared = if bytes <= COMPARED_AT_ONCE_BYTES {
             Some(count())
         } else {
@@ -200,13 +195,6 @@ impl Copied {
             self.outcomes.compared(queries, different);
         }
         drop(self.permit);
-    }
-}
-
-fn size(answer: &Answer) -> usize {
-    match answer {
-        Answer::Output(output) => output.json().len(),
-        Answer::Default(_) => 0,
     }
 }
 

@@ -59,27 +59,35 @@ impl RolloutOutcomes {
         self.suspended.load(Relaxed)
     }
 
-    /// A request that the new version answered after `latency`, or a copy of one.
-    pub fn answered(&self, answers: &[Answer], latency: Duration) {
-        if answers.is_empty() {
-            return;
+    /// A request that the new version answered after `latency`, or a copy of one. How many queries
+    /// it had.
+    pub fn answered<'a>(
+        &self,
+        answers: impl IntoIterator<Item = &'a Answer, IntoIter: Clone>,
+        latency: Duration,
+    ) -> usize {
+        let answers = answers.into_iter();
+        let asked = answers.clone().count();
+        if asked == 0 {
+            return 0;
         }
-        self.exposed.fetch_add(answers.len() as u64, Relaxed);
+        self.exposed.fetch_add(asked as u64, Relaxed);
         for (guard, count) in self.plan.guards.iter().zip(&self.counts) {
-            let is_slow = match guard {
-                Guard::Latency { bound: LatencyBound::Micros(micros), .. } => {
-                    latency > Duration::from_micros(u64::from(*micros))
+            let bad = match guard {
+                Guard::Errors(_) => answers.clone().filter(|answer| has_failed(answer)).count(),
+                Guard::Latency { bound: LatencyBound::Micros(micros), .. }
+                    if latency > Duration::from_micros(u64::from(*micros)) =>
+                {
+                    asked
                 }
-                _ => false,
+                Guard::Latency { .. } => {
+                    answers.clone().filter(|answer| has_been_late(answer)).count()
+                }
+                Guard::Disagreement(_) | Guard::Loss => continue,
             };
-            let is_bad = |answer: &&Answer| match guard {
-                Guard::Errors(_) => has_failed(answer),
-                _ => is_slow || has_been_late(answer),
-            };
-            if matches!(guard, Guard::Errors(_) | Guard::Latency { .. }) {
-                count.add(answers.iter().filter(is_bad).count(), answers.len());
-            }
+            count.add(bad, asked);
         }
+        asked
     }
 
     /// Of so many queries that both versions answered, so many got different answers.
