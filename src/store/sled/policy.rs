@@ -59,9 +59,9 @@ fn replacing(tree: &Tree, key: &str, value: &str) -> ::sled::Result<Batch> {
 pub(super) struct PolicyTable {
     tree: RwLock<Option<(Tree, Files)>>,
     entries: AtomicUsize,
-    /// Bytes written since the last sync.
+    /// Bytes written since the last sync; more than 0 after one that failed.
     unsynced: AtomicUsize,
-    /// Something has been stored since the last flush.
+    /// Something has been stored that neither a flush of this table nor the journal has synced.
     pub(super) dirty: AtomicBool,
 }
 
@@ -96,11 +96,19 @@ impl PolicyTable {
     }
 
     fn sync(&self) -> Result<(), StoreError> {
+        // Before: what is written meanwhile needs another one.
         self.unsynced.store(0, Ordering::Relaxed);
-        self.with_files(|tree, files| {
+        self.dirty.store(false, Ordering::Relaxed);
+        let synced = self.with_files(|tree, files| {
             tree.flush()?;
             Ok(files.sync()?)
-        })
+        });
+        if synced.is_err() {
+            // The values are in the tree, so that nobody who stores them again writes anything.
+            self.unsynced.fetch_add(1, Ordering::Relaxed);
+            self.dirty.store(true, Ordering::Relaxed);
+        }
+        synced
     }
 
     /// Room for one more entry, if there is any.

@@ -342,6 +342,27 @@ fn after_a_failed_sync_nothing_is_acknowledged_before_the_store_is_read_again() 
     }
 }
 
+/// Storing it again writes nothing, as it is there; it is not on the disk for that.
+#[test]
+fn policy_state_whose_sync_failed_is_not_taken_for_saved() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = open(dir.path());
+    let store = log.policy_state();
+    store.replace("k", "v").unwrap();
+    store.flush().unwrap();
+    assert!(!log.table.dirty.load(Ordering::Relaxed), "nothing is left to the journal");
+    store.replace("k", "w").unwrap();
+    log.engine().unwrap().files.note_failure(&std::io::ErrorKind::StorageFull.into());
+    for _ in 0..2 {
+        assert_eq!(store.replace("k", "w"), Ok(Put::Present));
+        store.flush().unwrap_err();
+    }
+    log.idle().unwrap_err();
+    log.load(0).unwrap();
+    store.replace("k", "w").unwrap();
+    store.flush().unwrap();
+}
+
 #[test]
 fn what_sled_had_only_begun_to_write_is_not_taken_for_damage() {
     let dir = tempfile::tempdir().unwrap();
