@@ -1,7 +1,7 @@
 //! Combining the answers of several models.
 
 use super::policy::{Answered, Combination, Member};
-use super::value::{ModelValue, OutputKind};
+use super::value::ModelValue;
 
 /// A member's output and weight.
 #[derive(Debug, Clone, Copy)]
@@ -90,9 +90,9 @@ pub fn median(values: &mut [(f64, f64)]) -> f64 {
     values.last().map_or(f64::NAN, |(value, _)| *value)
 }
 
-/// Outputs put together number by number. Vectors of another length than the first are left out.
-/// The confidence is the part of the weight that has answered; of vectors, times the greatest
-/// probability of what came out.
+/// Labels by majority, other outputs put together number by number. Vectors of another length than
+/// the first are left out. The confidence of numbers is the part of the weight that has answered;
+/// of vectors, that times the greatest probability of what came out.
 #[must_use]
 pub fn pooled(votes: &[Vote<'_>], all: f64, pool: Pool) -> Combination {
     let Some(first) = votes.first() else { return Combination::Nothing };
@@ -129,15 +129,6 @@ pub fn pooled(votes: &[Vote<'_>], all: f64, pool: Pool) -> Combination {
             let sure = value.own_confidence().unwrap_or(0.0);
             Combination::Made { value, confidence: Some(share(part, all) * sure) }
         }
-    }
-}
-
-/// Labels by majority, numbers and vectors by the weighted mean.
-#[must_use]
-pub fn by_kind(kind: OutputKind, votes: &[Vote<'_>], all: f64) -> Combination {
-    match kind {
-        OutputKind::Label => majority(votes, all),
-        OutputKind::Number | OutputKind::Vector => pooled(votes, all, mean),
     }
 }
 

@@ -92,6 +92,8 @@ pub enum WeightSource {
     Given(Vec<(ModelName, f64)>),
     /// From feedback, as [`log_odds`].
     Learned,
+    /// From feedback, as [`learned`] at this rate.
+    Exponential(Option<f64>),
 }
 
 impl WeightSource {
@@ -112,6 +114,7 @@ impl WeightSource {
             Self::Equal => normalised(vec![1.0; models.len()]),
             Self::Given(given) => normalised(by_name(given, models)),
             Self::Learned => log_odds(standing),
+            Self::Exponential(rate) => learned(standing, *rate),
         }
     }
 }

@@ -6,13 +6,12 @@
 //! `eta = sqrt(8 ln K / t)` and a convex loss the sum is at most
 //! `2 sqrt(n/2 ln K) + sqrt(ln K / 8)` above that of the best model after `n` rounds.
 
+use super::voting;
 use crate::kind::{Binding, PolicyKind};
 use crate::parameters::{ParameterError, ParameterReader};
-use crate::policy::{Answered, Combination, Pick, SelectionPolicy, SelectionQuery};
-use crate::state::Standing;
-use crate::value::OutputKind;
-use crate::votes::{by_kind, votes};
-use crate::weights::learned;
+use crate::policy::SelectionPolicy;
+use crate::votes::{mean, pooled};
+use crate::weights::WeightSource;
 
 pub(crate) const KIND: PolicyKind = PolicyKind {
     name: "exp4",
@@ -27,42 +26,11 @@ pub(crate) const KIND: PolicyKind = PolicyKind {
     build,
 };
 
-#[derive(Debug)]
-struct Exp4 {
-    rate: Option<f64>,
-    output: OutputKind,
-}
-
 fn build(
     parameters: &mut ParameterReader<'_>,
     binding: &Binding<'_>,
 ) -> Result<Box<dyn SelectionPolicy>, ParameterError> {
     let rate = parameters.number("learning_rate", 1e-9, 10.0)?;
-    Ok(Box::new(Exp4 { rate, output: binding.output }))
-}
-
-impl SelectionPolicy for Exp4 {
-    fn select(&self, standing: &Standing, _: &SelectionQuery) -> Vec<Pick> {
-        (0..standing.arms.len()).map(Pick::certain).collect()
-    }
-
-    fn combine(&self, standing: &Standing, answered: &Answered<'_>) -> Combination {
-        if answered.may_wait() {
-            return Combination::Wait;
-        }
-        let (votes, all) = votes(answered, &self.weights(standing));
-        by_kind(self.output, &votes, all)
-    }
-
-    fn weights(&self, standing: &Standing) -> Vec<f64> {
-        learned(standing, self.rate)
-    }
-
-    fn asks_all(&self) -> bool {
-        true
-    }
-
-    fn has_confidence(&self) -> bool {
-        true
-    }
+    let weights = WeightSource::Exponential(rate);
+    Ok(voting::with(binding, weights, |votes, all| pooled(votes, all, mean)))
 }

@@ -1,4 +1,4 @@
-//! One file for each policy: what it does, its source, its parameters. Three share `voting`.
+//! One file for each policy: what it does, its source, its parameters. Four share `voting`.
 
 pub(crate) mod average;
 pub(crate) mod cascade;

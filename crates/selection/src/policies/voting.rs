@@ -9,7 +9,7 @@ use crate::state::Standing;
 use crate::votes::{Vote, votes};
 use crate::weights::WeightSource;
 
-/// The parameter that all of them have, for their tables.
+/// The parameter of those whose operator says where the weights come from, for their tables.
 pub(crate) const WEIGHTS: (&str, &str) = (
     "weights",
     "`equal`, `learned` (from feedback: the log-odds of being right, none for a model that is \
@@ -17,7 +17,7 @@ pub(crate) const WEIGHTS: (&str, &str) = (
 );
 
 /// One answer from the votes that are in and the weight of all that were asked.
-type Combine = fn(&[Vote<'_>], f64) -> Combination;
+pub(crate) type Combine = fn(&[Vote<'_>], f64) -> Combination;
 
 /// All models with their weights, and how one answer is made of theirs.
 #[derive(Debug)]
@@ -27,20 +27,29 @@ struct Voting {
     combine: Combine,
 }
 
+/// With [`WEIGHTS`].
 pub(crate) fn build(
     parameters: &mut ParameterReader<'_>,
     binding: &Binding<'_>,
     combine: Combine,
 ) -> Result<Box<dyn SelectionPolicy>, ParameterError> {
-    let weights = WeightSource::read(parameters)?;
-    Ok(Box::new(Voting { models: binding.models.to_vec(), weights, combine }))
+    Ok(with(binding, WeightSource::read(parameters)?, combine))
+}
+
+/// With the weights that a policy itself gives its models.
+pub(crate) fn with(
+    binding: &Binding<'_>,
+    weights: WeightSource,
+    combine: Combine,
+) -> Box<dyn SelectionPolicy> {
+    Box::new(Voting { models: binding.models.to_vec(), weights, combine })
 }
 
 impl SelectionPolicy for Voting {
     /// Everybody who has a weight.
     fn select(&self, standing: &Standing, _: &SelectionQuery) -> Vec<Pick> {
         match &self.weights {
-            WeightSource::Equal | WeightSource::Learned => {
+            WeightSource::Equal | WeightSource::Learned | WeightSource::Exponential(_) => {
                 (0..self.models.len()).map(Pick::certain).collect()
             }
             given @ WeightSource::Given(names) => {
