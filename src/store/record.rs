@@ -109,7 +109,8 @@ pub fn encode_change(events: &[Envelope]) -> Result<Vec<(u64, Vec<u8>)>, RecordE
     events.iter().enumerate().map(record).collect()
 }
 
-fn checksum(header: &[u8], payload: &[u8]) -> u32 {
+/// CRC-32 (IEEE) of a header's checked bytes and its payload.
+pub(super) fn checksum(header: &[u8], payload: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(header);
     hasher.update(payload);

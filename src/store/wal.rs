@@ -29,6 +29,7 @@ use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
 
 use super::durable::sync_directory;
+use super::record::checksum;
 
 pub const FILE: &str = "wal";
 /// What disks write whole, or at least do not damage beside.
@@ -47,9 +48,7 @@ pub type Numbered = (u64, Vec<u8>);
 /// What the file holds.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Recent {
-    /// The newest one; 0: the file was never used.
-    pub generation: u64,
-    /// Its records, in order.
+    /// The records of the newest generation, in order.
     pub records: Vec<Numbered>,
     /// After the last of its groups.
     pub end: Place,
@@ -58,6 +57,7 @@ pub struct Recent {
 /// Where the next group goes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Place {
+    /// 0: the file was never used.
     generation: u64,
     number: u32,
     page: usize,
@@ -167,13 +167,6 @@ fn encode(generation: u64, number: u32, records: &[Numbered]) -> Option<Vec<u8>>
     Some(group)
 }
 
-fn checksum(header: &[u8], payload: &[u8]) -> u32 {
-    let mut hasher = crc32fast::Hasher::new();
-    hasher.update(header);
-    hasher.update(payload);
-    hasher.finalize()
-}
-
 struct Group<'b> {
     generation: u64,
     number: u32,
@@ -201,7 +194,7 @@ fn read(bytes: &[u8]) -> Recent {
     let records = groups.iter().flat_map(|group| records(group.payload)).collect();
     let last = groups.last();
     let end = last.map(|last| Place { generation, number: last.number + 1, page: last.page });
-    Recent { generation, records, end: end.unwrap_or_default() }
+    Recent { records, end: end.unwrap_or_default() }
 }
 
 fn group(bytes: &[u8]) -> Option<Group<'_>> {
@@ -271,7 +264,7 @@ mod tests {
         write(&wal, &events(900..901));
         let again = Wal::open(dir.path()).unwrap();
         let found = again.read().unwrap();
-        assert_eq!((found.generation, found.records), (1, events(1..901)));
+        assert_eq!((found.end.generation, found.records), (1, events(1..901)));
         // Whoever opened it goes on behind that.
         again.resume(found.end);
         write(&again, &events(901..902));
@@ -281,7 +274,7 @@ mod tests {
         write(&again, &events(902..903));
         assert_eq!(seqs(&wal), [902]);
         again.empty().unwrap();
-        assert_eq!(wal.read().unwrap().generation, 3);
+        assert_eq!(wal.read().unwrap().end.generation, 3);
         assert_eq!(seqs(&wal), [0; 0]);
     }
 

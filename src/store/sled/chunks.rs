@@ -8,6 +8,7 @@
 use ::sled::{Batch, IVec, Tree};
 
 use crate::store::error::StoreError;
+use crate::store::wal::Numbered;
 
 /// Sixteen entries make a full page; these and some changes to them stay far below 128 KiB.
 const PIECE_BYTES: usize = 4096;
@@ -18,6 +19,11 @@ pub(super) const UNSYNCED_BYTES: usize = 128 << 10;
 
 /// Pieces of [`UNSYNCED_BYTES`], and entries removed without a sync between.
 pub(super) const UNSYNCED_ENTRIES: usize = UNSYNCED_BYTES / PIECE_BYTES;
+
+/// How much records are of [`UNSYNCED_BYTES`].
+pub(super) fn bytes_of(records: &[Numbered]) -> usize {
+    records.iter().map(|(_, record)| record.len()).sum()
+}
 
 /// Bytes of an event's number.
 const NUMBER: usize = size_of::<u64>();

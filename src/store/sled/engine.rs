@@ -55,8 +55,8 @@ pub struct Contents {
     /// What is known of the last acknowledged event.
     pub acknowledged: Acknowledged,
     records: Vec<Stored>,
-    /// How many of the last records the engine has not yet.
-    unsettled: usize,
+    /// The last of the records, which only the write-ahead log has.
+    pub(super) unsettled: Vec<Numbered>,
     /// Where the write-ahead log ends.
     end: Place,
 }
@@ -73,16 +73,6 @@ impl Contents {
     /// The last event there is, be it a damaged record.
     fn last(&self) -> u64 {
         last_of(&self.snapshots, &self.records)
-    }
-
-    /// The records that only the write-ahead log has.
-    pub(super) fn unsettled(&self) -> impl Iterator<Item = Numbered> + '_ {
-        let settled = self.records.len() - self.unsettled;
-        let unsettled = self.records.get(settled..).unwrap_or_default().iter();
-        unsettled.filter_map(|(key, record)| {
-            let seq = <[u8; 8]>::try_from(key.as_slice()).ok()?;
-            Some((u64::from_be_bytes(seq), record.clone()))
-        })
     }
 
     /// What the engine lost: acknowledged events that are not even there as damaged records. An
@@ -200,7 +190,7 @@ impl Engine {
     ) -> ::sled::Result<()> {
         let (mut batch, mut bytes) = (Batch::default(), 0);
         for change in changes {
-            let size: usize = change.iter().map(|(_, record)| record.len()).sum();
+            let size = chunks::bytes_of(&change);
             if bytes > 0 && bytes + size > UNSYNCED_BYTES {
                 self.journal.apply_batch(std::mem::take(&mut batch))?;
                 self.sync()?;
@@ -241,11 +231,11 @@ impl Engine {
         }
         let mut records = chunks::read(&self.journal)?;
         let read = |error: std::io::Error| StoreError::Read { reason: error.to_string() };
-        let Recent { records: recent, end, .. } = self.wal.read().map_err(read)?;
-        let (last, settled) = (last_of(&snapshots, &records), records.len());
-        let newer = recent.into_iter().filter(|(seq, _)| *seq > last);
-        records.extend(newer.map(|(seq, record)| (seq.to_be_bytes().to_vec(), record)));
-        let unsettled = records.len() - settled;
+        let Recent { records: mut unsettled, end } = self.wal.read().map_err(read)?;
+        let last = last_of(&snapshots, &records);
+        unsettled.retain(|(seq, _)| *seq > last);
+        let stored = |(seq, record): &Numbered| (seq.to_be_bytes().to_vec(), record.clone());
+        records.extend(unsettled.iter().map(stored));
         let (scan, acknowledged) = (scan(&records)?, self.head.read());
         Ok(Contents { snapshots, bad_snapshots, scan, acknowledged, records, unsettled, end })
     }
@@ -303,7 +293,7 @@ impl Engine {
             self.head.write_now(last_seq).map_err(failed)?;
         }
         self.wal.resume(contents.end);
-        if contents.unsettled == 0 {
+        if contents.unsettled.is_empty() {
             self.wal.begin_again();
         }
         let bad_snapshots = contents.bad_snapshots.clone();
@@ -326,7 +316,7 @@ impl Engine {
         let kept_records = contents.records.get(kept.clone()).unwrap_or_default();
         let kept_numbers: BTreeSet<&[u8]> = kept_records.iter().map(|(k, _)| &**k).collect();
         let moved = || {
-            self.store(contents.unsettled().map(|record| vec![record]))?;
+            self.store(contents.unsettled.iter().map(|record| vec![record.clone()]))?;
             let (mut copies, mut removals) = (Batch::default(), Batch::default());
             for entry in &self.journal {
                 let (key, value) = entry?;

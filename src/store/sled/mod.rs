@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use self::chunks::UNSYNCED_BYTES;
+use self::chunks::{UNSYNCED_BYTES, bytes_of};
 pub use self::engine::{Contents, OnFault};
 use self::engine::{Engine, guarded};
 use self::policy::PolicyTable;
@@ -41,7 +41,6 @@ pub struct SledLog {
     appended: Appended,
     /// In the write-ahead log, and not in the engine yet.
     recent: Vec<Numbered>,
-    recent_bytes: usize,
     /// A write or a sync failed or panicked: nothing is written before the engine is opened again
     /// and what the disk has is read and checked.
     failed: Option<String>,
@@ -78,20 +77,17 @@ impl SledLog {
         let (engine, policy) = Engine::open(&directory, config)?;
         let (report, read) = guarded(&directory, || engine.recover(on_fault))?;
         let table = Arc::new(PolicyTable::new(policy, &engine.files));
-        let mut log = Self {
+        let log = Self {
             directory,
             config: config.clone(),
             engine: Some(engine),
             table,
             last_appended: report.last_seq,
             appended: Appended::Nothing,
-            recent: Vec::new(),
-            recent_bytes: 0,
+            recent: read.unsettled.clone(),
             failed: None,
-            read: None,
+            read: Some(read),
         };
-        log.note_unsettled(&read);
-        log.read = Some(read);
         Ok((log, report))
     }
 
@@ -141,7 +137,6 @@ impl SledLog {
     /// Takes what only the write-ahead log has into the engine, and syncs that: policy state too.
     fn settle(&mut self) -> Result<(), StoreError> {
         self.table.dirty.store(false, Ordering::Relaxed);
-        self.recent_bytes = 0;
         let recent = std::mem::take(&mut self.recent);
         self.write(|engine| {
             engine.store([recent])?;
@@ -151,17 +146,11 @@ impl SledLog {
         })
     }
 
-    fn note_unsettled(&mut self, contents: &Contents) {
-        self.recent = contents.unsettled().collect();
-        self.recent_bytes = self.recent.iter().map(|(_, record)| record.len()).sum();
-    }
-
     fn reopen(&mut self) -> Result<(), StoreError> {
         self.table.detach();
         self.engine = None;
         // The files have it.
         self.recent.clear();
-        self.recent_bytes = 0;
         self.appended = Appended::Nothing;
         let (engine, policy) = Engine::open_existing(&self.directory, &self.config)?;
         self.table.attach(policy, &engine.files);
@@ -181,11 +170,10 @@ impl EventLog for SledLog {
             .map(|c| record::encode_change(c))
             .collect::<Result<_, _>>()
             .map_err(not_written)?;
-        let size: usize = records.iter().flatten().map(|(_, record)| record.len()).sum();
         let group = records.concat();
         let has_room = |log: &Self| {
             let fits = log.engine.as_ref().is_some_and(|engine| engine.wal.has_room_for(&group));
-            fits && log.recent_bytes + size <= UNSYNCED_BYTES
+            fits && bytes_of(&log.recent) + bytes_of(&group) <= UNSYNCED_BYTES
         };
         if !matches!(self.appended, Appended::Nothing) {
             self.flush()?;
@@ -210,7 +198,6 @@ impl EventLog for SledLog {
             Appended::Nothing => return self.engine().map(|_| ()),
             Appended::Group(group) => {
                 self.write(|engine| engine.keep_recent(&group))?;
-                self.recent_bytes += group.iter().map(|(_, record)| record.len()).sum::<usize>();
                 self.recent.extend(group);
             }
             Appended::InEngine => self.settle()?,
@@ -237,7 +224,7 @@ impl EventLog for SledLog {
         // What the engine has in memory then need not be on the disk.
         let contents = contents.inspect_err(|error| self.failed = Some(error.to_string()))?;
         let replay = replay(&contents.snapshots, &contents.scan, after, u64::MAX)?;
-        self.note_unsettled(&contents);
+        self.recent = contents.unsettled;
         self.last_appended = replay.seq;
         Ok(replay)
     }
