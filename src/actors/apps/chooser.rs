@@ -129,6 +129,14 @@ pub(super) struct Choice {
     pub(super) picks: Vec<Vec<Pick>>,
 }
 
+/// What feedback without the id of a query is about.
+pub(super) struct AboutInput {
+    pub(super) uid: i64,
+    /// What stands for the input, in the cache and among the answers that are kept.
+    pub(super) digest: u64,
+    pub(super) input: Input,
+}
+
 impl Chooser {
     /// A policy with the models that the application is linked to, by name.
     ///
@@ -142,9 +150,7 @@ impl Chooser {
     ) -> Result<Self, ParameterError> {
         let all = all_of(entries.len());
         let latest = Arc::new(BoundModels::bind(&spec, &entries, all, (&learned, &metrics))?);
-        let models: Vec<ModelName> = entries.iter().map(|entry| entry.name().clone()).collect();
-        let policy = BoundPolicy::bind(&spec, &models)?;
-        let weights = WeightsNow { policy, learned: Arc::clone(&learned) };
+        let weights = WeightsNow { all: Arc::clone(&latest), learned: Arc::clone(&learned) };
         metrics.policy.set_weights(Some(Arc::new(weights)));
         Ok(Self { spec, entries, learned, metrics, latest: Mutex::new(latest) })
     }
@@ -228,8 +234,7 @@ impl Chooser {
     pub(super) fn judge_cached(
         &self,
         cache: &PredictionCache,
-        input: &Input,
-        uid: i64,
+        about: &AboutInput,
         truth: &Truth,
     ) -> Option<Contribution> {
         let bound = self.policy();
@@ -238,11 +243,12 @@ impl Chooser {
         }
         let member = |model: Option<Arc<ModelHandle>>| {
             let model = model?;
-            let output = cache.get(&cache.key(model.serial, input.clone()))?;
+            let output =
+                cache.get(&cache.key_by(about.digest, model.serial, about.input.clone()))?;
             Some(bound.policy.member(output.json()))
         };
         let members = bound.currents().map(|model| member(model).unwrap_or(Member::Failed));
-        bound.observe_all(uid, members.collect(), truth)
+        bound.observe_all(about.uid, members.collect(), truth)
     }
 
     /// Whether it learns from what all models say, however they came to be asked.
@@ -271,13 +277,14 @@ impl Chooser {
 /// For whoever looks at the metrics: the weights of all linked models in everybody's state.
 #[derive(Debug)]
 struct WeightsNow {
-    policy: BoundPolicy,
+    /// Also those that cannot answer.
+    all: Arc<BoundModels>,
     learned: Arc<AppLearned>,
 }
 
 impl ModelWeights for WeightsNow {
     fn weights(&self) -> Vec<(ModelName, f64)> {
-        self.policy.weights(&self.learned.of_user(EVERYBODY))
+        self.all.policy.weights(&self.learned.of_user(EVERYBODY))
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use actix::Recipient;
 use tokio::sync::oneshot;
 
-use super::chooser::Chooser;
+use super::chooser::{AboutInput, Chooser};
 use super::ensemble::{AskModel, RequestTimes};
 use super::feedback::{FeedbackQueue, Room};
 use super::messages::{FeedbackRefused, FeedbackTaken, QueryRefused, Recorded};
@@ -15,7 +15,6 @@ use super::prediction::AppFacts;
 use crate::actors::plane::data_plane::DataPlane;
 use crate::metrics::FeedbackEnd;
 use clipper_clock as clock;
-use clipper_domain::Input;
 use clipper_scheduling::bodies::{
     Feedback, FeedbackSays, FeedbackSubject, PredictBody, UpdateBody,
 };
@@ -79,9 +78,9 @@ impl Judge {
             }
         }
         let judge = &self;
-        let asked = again.into_iter().map(|(uid, input, truth)| async move {
-            let lesson = judge.ask_again(chooser, &input, uid, &truth).await;
-            lesson.map(|lesson| (uid, lesson))
+        let asked = again.into_iter().map(|(about, truth)| async move {
+            let lesson = judge.ask_again(chooser, &about, &truth).await;
+            lesson.map(|lesson| (about.uid, lesson))
         });
         for lesson in futures_util::future::join_all(asked).await {
             match lesson {
@@ -140,7 +139,7 @@ impl Judge {
         &self,
         chooser: &Chooser,
         UpdateBody { about, told }: UpdateBody,
-        again: &mut Vec<(i64, Input, Truth)>,
+        again: &mut Vec<(AboutInput, Truth)>,
     ) -> Result<Option<Result<Taught, Unmatched>>, FeedbackRefused> {
         let truth = match told {
             FeedbackSays::Loss(loss) => Truth::Loss(loss),
@@ -149,24 +148,26 @@ impl Judge {
                 truth.ok_or_else(|| FeedbackRefused::Label(chooser.labels()))?
             }
         };
-        let (uid, input) = match about {
+        let cache = &self.plane.cache;
+        let about = match about {
             FeedbackSubject::Query(id) => {
                 return Ok(Some(chooser.judge(Subject::Query(id), &truth)));
             }
-            FeedbackSubject::Input(uid, input) => (uid, input),
+            FeedbackSubject::Input(uid, input) => {
+                AboutInput { uid, digest: cache.digest(&input), input }
+            }
         };
-        let cache = &self.plane.cache;
-        let why = match chooser.judge(Subject::Input(cache.digest(&input)), &truth) {
-            Ok((_, taught)) => return Ok(Some(Ok((uid, taught)))),
+        let why = match chooser.judge(Subject::Input(about.digest), &truth) {
+            Ok((_, taught)) => return Ok(Some(Ok((about.uid, taught)))),
             Err(why) => why,
         };
-        if let Some(taught) = chooser.judge_cached(cache, &input, uid, &truth) {
-            return Ok(Some(Ok((uid, taught))));
+        if let Some(taught) = chooser.judge_cached(cache, &about, &truth) {
+            return Ok(Some(Ok((about.uid, taught))));
         }
         if why == Unmatched::Double || !chooser.learns_from_all() {
             return Ok(Some(Err(why)));
         }
-        again.push((uid, input, truth));
+        again.push((about, truth));
         Ok(None)
     }
 
@@ -175,10 +176,10 @@ impl Judge {
     async fn ask_again(
         &self,
         chooser: &Chooser,
-        input: &Input,
-        uid: i64,
+        AboutInput { uid, digest, input }: &AboutInput,
         truth: &Truth,
     ) -> Option<Contribution> {
+        let (uid, digest) = (*uid, *digest);
         let _budget = self.plane.feedback_asks.try_acquire().ok()?;
         let bound = chooser.policy();
         let models: Vec<_> = bound.currents().collect();
@@ -191,7 +192,7 @@ impl Judge {
         };
         let answers = models.into_iter().map(|model| async move {
             let inputs = std::iter::once(input.clone()).collect();
-            let body = PredictBody { inputs, uid, ..PredictBody::default() };
+            let body = PredictBody { inputs, digests: vec![digest], uid, version: None };
             let progress = self.app.send(AskModel { model: model?, body, request }).await.ok()?;
             progress.closed().await.ok()?.answers.into_iter().next()
         });
