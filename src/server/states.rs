@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tracing::warn;
 
-use crate::actors::apps::keeping::{FeedbackLog, warn_unsaved};
+use crate::actors::apps::keeping::FeedbackLog;
 use crate::actors::plane::learned_states::LearnedStates;
 use crate::actors::redis::watcher::RedisMetadata;
 use crate::http::management::ports::PolicyStates;
@@ -47,16 +47,17 @@ impl FeedbackLog for States {
 
     fn save(&self, app: &AppName, uid: i64, own: &Part) -> Result<(), Unsaved> {
         let text = own.to_text();
-        let why = match self.store.replace(&policy_state::learned_key(app, uid), &text) {
+        let (why, limit) = match self.store.replace(&policy_state::learned_key(app, uid), &text) {
             Ok(Put::Stored | Put::Present) => return Ok(()),
-            Ok(Put::Full) => Unsaved::Full,
-            Ok(Put::TooLong) => Unsaved::TooLong,
+            Ok(Put::Full) => (Unsaved::Full, "journal.policy_state_max_entries"),
+            Ok(Put::TooLong) => (Unsaved::TooLong, "journal.policy_state_max_bytes"),
             Err(error) => {
                 warn!(%app, uid, %error, "what feedback has left cannot be kept");
                 return Err(Unsaved::Failed);
             }
         };
-        warn_unsaved(app, uid, text.len(), why);
+        let bytes = text.len();
+        warn!(%app, uid, bytes, limit, "what feedback has left with a user is not saved");
         Err(why)
     }
 

@@ -7,6 +7,7 @@
 //! counter that only grows, one for each replica: Shapiro, Preguiça, Baquero, Zawirski, "A
 //! comprehensive study of convergent and commutative replicated data types" (2011), section 3.1.1.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -25,11 +26,11 @@ pub struct Part {
 /// A part as it is kept and told, as JSON.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct PartText {
+struct PartText<'a> {
     /// Absent where an earlier release kept it.
     #[serde(rename = "v", default = "first")]
     version: u64,
-    epochs: BTreeMap<u64, EpochSums>,
+    epochs: Cow<'a, BTreeMap<u64, EpochSums>>,
 }
 
 fn first() -> u64 {
@@ -40,14 +41,9 @@ impl Part {
     /// As JSON.
     #[must_use]
     pub fn to_text(&self) -> String {
-        #[derive(Serialize)]
-        struct Told<'a> {
-            v: u64,
-            epochs: &'a BTreeMap<u64, EpochSums>,
-        }
-        let told = Told { v: self.version, epochs: &self.state.epochs };
+        let text = PartText { version: self.version, epochs: Cow::Borrowed(&self.state.epochs) };
         // Maps of numbers and names cannot fail to be written.
-        serde_json::to_string(&told).unwrap_or_default()
+        serde_json::to_string(&text).unwrap_or_default()
     }
 
     /// Reads what [`Self::to_text`] wrote.
@@ -56,7 +52,7 @@ impl Part {
     /// What is wrong with it.
     pub fn from_text(text: &str) -> Result<Self, serde_json::Error> {
         let PartText { version, epochs } = serde_json::from_str(text)?;
-        Ok(Self { version, state: Arc::new(SelectionState { epochs }) })
+        Ok(Self { version, state: Arc::new(SelectionState { epochs: epochs.into_owned() }) })
     }
 }
 
@@ -70,13 +66,6 @@ pub struct SharedState {
 }
 
 impl SharedState {
-    /// That of a server that had kept this part of its own.
-    #[must_use]
-    pub fn restored(own: Part) -> Self {
-        let sum = Arc::clone(&own.state);
-        Self { own, others: BTreeMap::new(), sum }
-    }
-
     /// Feedback that this server was given.
     pub fn learn(&mut self, contribution: &Contribution) {
         let change = self.sum.next(contribution);
@@ -92,15 +81,14 @@ impl SharedState {
         }
     }
 
-    /// Another server tells of its part; false if that was known.
-    pub fn hear(&mut self, from: &Arc<str>, part: Part) -> bool {
+    /// Another server tells of its part.
+    pub fn hear(&mut self, from: &Arc<str>, part: Part) {
         match self.others.get_mut(from) {
-            Some(known) if part.version <= known.version => return false,
+            Some(known) if part.version <= known.version => return,
             Some(known) => *known = part,
             None => drop(self.others.insert(Arc::clone(from), part)),
         }
         self.sum_up();
-        true
     }
 
     /// This server's own part is found where it was told to others. If it is newer, this server was

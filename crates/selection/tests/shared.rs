@@ -69,7 +69,8 @@ impl Server {
         } else {
             Part::from_text(&self.kept).unwrap()
         };
-        self.live = SharedState::restored(own);
+        self.live = SharedState::default();
+        self.live.hear_own(own);
         if let Some(told) = self.told.last() {
             assert!(!self.live.hear_own(Part::from_text(told).unwrap()));
         }

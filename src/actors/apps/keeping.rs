@@ -4,8 +4,6 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use tracing::warn;
-
 #[cfg(test)]
 use crate::actors::plane::learned_states::LearnedLimits;
 use crate::actors::plane::learned_states::{LearnedStates, UserOf};
@@ -117,14 +115,4 @@ impl Keeping {
             }
         }
     }
-}
-
-/// Says in the log that a state was not saved.
-pub fn warn_unsaved(app: &AppName, uid: i64, bytes: usize, why: Unsaved) {
-    let key = match why {
-        Unsaved::Full => "journal.policy_state_max_entries",
-        Unsaved::TooLong => "journal.policy_state_max_bytes",
-        Unsaved::Failed => "the disk",
-    };
-    warn!(%app, uid, bytes, limit = key, "what feedback has left with a user is not saved");
 }

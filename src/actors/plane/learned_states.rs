@@ -133,19 +133,18 @@ impl LearnedStates {
         learned.publish(&users);
     }
 
-    /// Takes over what an earlier process has kept; false if there is no room for it.
-    pub fn restore(&self, app: &AppName, uid: i64, own: Part) -> bool {
+    /// Takes over what an earlier process has kept, if there is room for it.
+    pub fn restore(&self, app: &AppName, uid: i64, own: Part) {
         let learned = self.of(app);
         let mut users = learned.users.write();
         if uid != EVERYBODY && self.is_full(users.len()) {
             self.in_sum.beyond.store(true, Relaxed);
-            return false;
+            return;
         }
         let state = learned.user(&mut users, uid);
         // Others may have been heard of first.
         state.hear_own(own);
         learned.publish(&users);
-        true
     }
 
     /// A user's state comes back from the store; somebody else leaves for it.
@@ -186,17 +185,13 @@ impl LearnedStates {
     /// Whether an application with so many users, everybody's state included, has no room for
     /// another.
     fn is_full(&self, users: usize) -> bool {
-        users > self.limits.users || self.total() > self.limits.users_in_sum
-    }
-
-    fn total(&self) -> usize {
-        usize::try_from(self.in_sum.users.load(Relaxed)).unwrap_or(usize::MAX)
+        users > self.limits.users || self.users() > self.limits.users_in_sum
     }
 
     /// Users in memory, everybody's states included.
     #[must_use]
     pub fn users(&self) -> usize {
-        self.total()
+        usize::try_from(self.in_sum.users.load(Relaxed)).unwrap_or(usize::MAX)
     }
 
     /// The application is gone.
@@ -232,7 +227,7 @@ impl LearnedStates {
                 leaving.extend(oldest(app.uses(), excess).into_iter().map(|(_, user)| user));
             }
         }
-        let total = self.total().saturating_sub(apps.len()).saturating_sub(leaving.len());
+        let total = self.users().saturating_sub(apps.len()).saturating_sub(leaving.len());
         if total > self.limits.users_in_sum {
             let excess = total - self.limits.users_in_sum + self.limits.users_in_sum / LEAVING_PART;
             let gone: BTreeSet<UserOf> = leaving.iter().cloned().collect();
