@@ -333,7 +333,8 @@ impl Catalog {
             .collect())
     }
 
-    fn model_by_id(&self, id: &ModelId) -> Option<&ModelSpec> {
+    #[must_use]
+    pub fn model_by_id(&self, id: &ModelId) -> Option<&ModelSpec> {
         self.model(id.name.as_str(), id.version.as_str())
     }
 

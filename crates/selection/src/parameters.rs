@@ -172,25 +172,16 @@ impl<'p> ParameterReader<'p> {
         field: &'static str,
         names: &[&str],
     ) -> Result<Option<NameOrWeights>, ParameterError> {
-        match self.given.get(field) {
-            Some(value @ Value::Object(_)) => {
-                self.known.push(field);
-                read_weights(field, value).map(|weights| Some(NameOrWeights::Weights(weights)))
-            }
-            Some(value) => {
-                self.known.push(field);
-                let index = names.iter().position(|name| value.as_str() == Some(*name));
-                let expected =
-                    format!("one of '{}' or an object of models and weights", names.join("', '"));
-                index
-                    .map(|index| Some(NameOrWeights::Name(index)))
-                    .ok_or_else(|| refused(field, value, &expected))
-            }
-            None => {
-                self.known.push(field);
-                Ok(None)
-            }
+        let Some(value) = self.get(field) else { return Ok(None) };
+        if value.is_object() {
+            return read_weights(field, value).map(|it| Some(NameOrWeights::Weights(it)));
         }
+        let index = value.as_str().and_then(|text| names.iter().position(|name| *name == text));
+        index.map(|index| Some(NameOrWeights::Name(index))).ok_or_else(|| {
+            let expected =
+                format!("one of '{}' or an object of models and weights", names.join("', '"));
+            refused(field, value, &expected)
+        })
     }
 
     /// After the last one.

@@ -197,9 +197,9 @@ async fn seen(
 
 fn obstacle(view: &CatalogView, app: &AppName, rollout: &Rollout) -> Option<String> {
     let catalog = view.read();
-    let (model, new) = (rollout.model(), &rollout.plan.to);
-    let has_new = catalog.model(new.name.as_str(), new.version.as_str()).is_some();
-    let is_linked = catalog.linked_models(app.as_str()).any(|linked| linked == model);
+    let model = rollout.model();
+    let has_new = catalog.model_by_id(&rollout.plan.to).is_some();
+    let is_linked = catalog.is_linked(app, model);
     rollout.obstacle(catalog.current_version(model.as_str()), has_new, is_linked)
 }
 

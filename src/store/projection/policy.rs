@@ -9,7 +9,8 @@ use clipper_selection::bound::BoundPolicy;
 use clipper_selection::parameters::MODELS_MAX;
 
 impl Catalog {
-    pub(super) fn is_linked(&self, app: &AppName, model: &ModelName) -> bool {
+    #[must_use]
+    pub fn is_linked(&self, app: &AppName, model: &ModelName) -> bool {
         self.links.has(app, model)
     }
 

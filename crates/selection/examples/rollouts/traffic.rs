@@ -9,6 +9,7 @@ use clipper_domain::rollout::guard::Guard;
 use clipper_domain::rollout::percent::Percent;
 use clipper_domain::rollout::plan::{MIN_QUERIES, RolloutKind, RolloutPlan};
 use clipper_domain::rollout::{Rollout, RolloutEnd};
+use clipper_selection::beta::normal;
 use clipper_selection::rollout::machine::{RolloutAction, RolloutInput, RolloutMachine};
 use clipper_selection::rollout::pairs::LossPairs;
 use clipper_selection::rollout::split::{Drawn, Side, side};
@@ -71,11 +72,9 @@ fn version(id: &str) -> ModelId {
 
 /// A latency in objectives: log-normal, its median a fourth of its 99th percentile.
 fn is_late(rng: &mut impl Rng, p99: f64) -> bool {
-    let radius = (-2.0 * (1.0 - rng.random::<f64>()).ln()).sqrt();
-    let normal = radius * (std::f64::consts::TAU * rng.random::<f64>()).cos();
     // The 99th percentile of the standard normal distribution.
     let deviation = 4f64.ln() / 2.326_35;
-    p99 / 4.0 * (deviation * normal).exp() > 1.0
+    p99 / 4.0 * (deviation * normal(rng)).exp() > 1.0
 }
 
 /// How one rollout ended.
