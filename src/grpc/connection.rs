@@ -5,13 +5,13 @@ use std::pin::pin;
 use std::rc::Rc;
 
 use clipper_grpc::{Connection, Next, PREFACE};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tracing::warn;
+use tracing::{error, warn};
 
 use super::calls::Calls;
 use super::service::Service;
 use crate::http::errors::{self, ApiError};
+use crate::http::serve::acceptor::tell_and_close;
 use crate::http::serve::canned;
 use crate::http::serve::seats::{Order, Taken};
 use crate::logging::outsiders;
@@ -19,6 +19,9 @@ use crate::metrics::http::Ended;
 
 /// Serves one client until it goes, or has to.
 pub(super) async fn serve(io: TcpStream, peer: SocketAddr, seat: Taken, service: Rc<Service>) {
+    if let Err(error) = io.set_nodelay(true) {
+        return error!(%error, "an accepted connection cannot be served");
+    }
     let calls = Calls::new(seat);
     let limits = service.settings.connection;
     let ended = match tokio::time::timeout(limits.handshake, greet(io)).await {
@@ -48,7 +51,7 @@ enum Greeting {
 }
 
 /// Looks at the first bytes; `None`: the client has gone.
-async fn greet(mut io: TcpStream) -> Option<Greeting> {
+async fn greet(io: TcpStream) -> Option<Greeting> {
     let mut first = [0; 3];
     let seen = io.peek(&mut first).await.ok()?;
     let seen = first.get(..seen).filter(|seen| !seen.is_empty())?;
@@ -59,10 +62,7 @@ async fn greet(mut io: TcpStream) -> Option<Greeting> {
                  the same protocol over HTTP/1.1 is at /v2 of the query port (http.query_addr)";
     let told = canned::whole(&ApiError::new(errors::NOT_HTTP, cause));
     // Who cannot read that has lost nothing.
-    let _ = io.write_all(&told).await;
-    let _ = io.shutdown().await;
-    let mut unread = [0; 1024];
-    while io.read(&mut unread).await.is_ok_and(|n| n > 0) {}
+    let _ = tell_and_close(io, &told).await;
     Some(Greeting::Other)
 }
 

@@ -18,29 +18,15 @@ mod stream;
 use std::rc::Rc;
 
 use tokio::sync::mpsc;
-use tracing::error;
 
 pub use self::service::{Parts, Settings};
 
 use self::service::Service;
-use crate::http::serve::acceptor::Accepted;
+use crate::http::serve::acceptor::{Accepted, serve_each};
 
 /// Serves the connections that one thread gets, until there are no more.
-pub async fn serve(parts: Parts, mut accepted: mpsc::Receiver<Accepted>) {
+pub async fn serve(parts: Parts, accepted: mpsc::Receiver<Accepted>) {
     let service = Rc::new(Service::new(parts));
-    while let Some(Accepted { stream, peer, seat, load }) = accepted.recv().await {
-        let io = stream.set_nodelay(true).and_then(|()| tokio::net::TcpStream::from_std(stream));
-        let io = match io {
-            Ok(io) => io,
-            Err(error) => {
-                error!(%error, "an accepted connection cannot be served");
-                continue;
-            }
-        };
-        let service = Rc::clone(&service);
-        actix_rt::spawn(async move {
-            let _load = load;
-            connection::serve(io, peer, seat, service).await;
-        });
-    }
+    serve_each(accepted, |io, peer, seat| connection::serve(io, peer, seat, Rc::clone(&service)))
+        .await;
 }

@@ -1,5 +1,6 @@
 //! Accepts connections and shares them among the workers.
 
+use std::future::Future;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::{Semaphore, mpsc, oneshot};
-use tracing::warn;
+use tracing::{error, warn};
 
 use super::canned;
 use super::seats::{Seats, Taken};
@@ -27,14 +28,14 @@ const REFUSAL_TIME: Duration = Duration::from_secs(1);
 
 /// A connection for a worker.
 pub struct Accepted {
-    pub(crate) stream: TcpStream,
-    pub(crate) peer: SocketAddr,
-    pub(crate) seat: Taken,
-    pub(crate) load: Load,
+    stream: TcpStream,
+    peer: SocketAddr,
+    seat: Taken,
+    load: Load,
 }
 
 /// How many connections a worker has; one more while this lives.
-pub struct Load(Arc<AtomicUsize>);
+struct Load(Arc<AtomicUsize>);
 
 impl Load {
     fn more(of: &Arc<AtomicUsize>) -> Self {
@@ -162,7 +163,29 @@ impl Acceptor {
         let told = canned::whole(&canned::too_many_connections(self.limit));
         actix::spawn(async move {
             let _permit = permit;
+            let Ok(stream) = tokio::net::TcpStream::from_std(stream) else { return };
             let _ = tokio::time::timeout(REFUSAL_TIME, tell_and_close(stream, &told)).await;
+        });
+    }
+}
+
+/// Serves the connections that one thread gets, until there are no more.
+pub(crate) async fn serve_each<F: Future<Output = ()> + 'static>(
+    mut accepted: mpsc::Receiver<Accepted>,
+    mut serve: impl FnMut(tokio::net::TcpStream, SocketAddr, Taken) -> F,
+) {
+    while let Some(Accepted { stream, peer, seat, load }) = accepted.recv().await {
+        let io = match tokio::net::TcpStream::from_std(stream) {
+            Ok(io) => io,
+            Err(error) => {
+                error!(%error, "an accepted connection cannot be served");
+                continue;
+            }
+        };
+        let served = serve(io, peer, seat);
+        actix::spawn(async move {
+            let _load = load;
+            served.await;
         });
     }
 }
@@ -175,8 +198,10 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 
 /// Says why, and reads what the client sends until it has read that: a connection that is closed
 /// with unread bytes is reset, and the answer with it.
-async fn tell_and_close(stream: TcpStream, told: &[u8]) -> io::Result<()> {
-    let mut stream = tokio::net::TcpStream::from_std(stream)?;
+pub(crate) async fn tell_and_close(
+    mut stream: tokio::net::TcpStream,
+    told: &[u8],
+) -> io::Result<()> {
     stream.write_all(told).await?;
     stream.shutdown().await?;
     let mut scratch = [0; 1024];

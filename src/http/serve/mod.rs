@@ -192,7 +192,7 @@ async fn work(
     options: Options,
     draining: Arc<AtomicBool>,
     configure: impl Fn(&mut web::ServiceConfig) + Clone + 'static,
-    mut accepted: mpsc::Receiver<Accepted>,
+    accepted: mpsc::Receiver<Accepted>,
 ) {
     let app = map_config(HttpApp::new().configure(configure), |()| AppConfig::default());
     let app = Rc::new(app.into_factory());
@@ -213,20 +213,10 @@ async fn work(
     let Ok(http) = http.new_service(()).await else {
         return error!("an HTTP worker cannot start");
     };
-    while let Some(Accepted { stream, peer, seat, load }) = accepted.recv().await {
-        let io = match tokio::net::TcpStream::from_std(stream) {
-            Ok(io) => io,
-            Err(error) => {
-                error!(%error, "an accepted connection cannot be served");
-                continue;
-            }
-        };
+    acceptor::serve_each(accepted, |io, peer, seat| {
         let connection = Connection::new(seat, options.allowances, Arc::clone(&options.metrics));
         let dispatcher = http.call((Stream::new(io, Rc::clone(&connection)), Some(peer)));
-        let guarded = Guarded::new(dispatcher, connection);
-        actix_rt::spawn(async move {
-            let _load = load;
-            guarded.await;
-        });
-    }
+        Guarded::new(dispatcher, connection)
+    })
+    .await;
 }
