@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use clipper_domain::InputType;
 
-use super::wire::{Fields, Malformed, Value, varint};
+use super::wire::{Fields, Malformed, Value, varints};
 use crate::datatype::Datatype;
 use crate::error::Fault;
 use crate::number::Number;
@@ -124,17 +124,7 @@ fn whole<'m>(
         Ok(())
     };
     for element in elements {
-        match element? {
-            Value::Varint(element) => take(element)?,
-            Value::Bytes(mut packed) => {
-                while !packed.is_empty() {
-                    let (element, rest) = varint(packed)?;
-                    take(element)?;
-                    packed = rest;
-                }
-            }
-            Value::Fixed32(_) | Value::Fixed64(_) => return Err(Fault::NotProtobuf),
-        }
+        varints(element?, &mut take)?;
     }
     counted(count, rows)?;
     Ok(cut(&wire, rows.each.saturating_mul(input_type.element_bytes())))

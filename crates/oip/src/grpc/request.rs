@@ -1,11 +1,12 @@
 //! A `ModelInferRequest` into inputs.
 
 use std::borrow::Cow;
+use std::fmt::{Arguments, Display};
 
 use clipper_domain::InputType;
 
 use super::contents;
-use super::wire::{Fields, Malformed, Value, varint};
+use super::wire::{Fields, Value, varints};
 use crate::bounded::{OUTPUTS_MAX, RANK_MAX, TENSORS_MAX};
 use crate::datatype::Datatype;
 use crate::error::{Fault, InferError};
@@ -57,11 +58,8 @@ impl<'m> Request<'m> {
     /// The first field that is wrong, and how.
     pub fn read(message: &'m [u8]) -> Result<Self, InferError> {
         let mut request = Self::default();
-        for (count, field) in Fields::of(message).enumerate() {
-            let (number, value) = field.map_err(|_| malformed("request"))?;
-            if count >= FIELDS_MAX {
-                return Err(InferError::new("request", Fault::TooMany(FIELDS_MAX)));
-            }
+        for field in fields("request", message, FIELDS_MAX) {
+            let (number, value) = field?;
             request.take(number, value)?;
         }
         Ok(request)
@@ -83,14 +81,14 @@ impl<'m> Request<'m> {
                     .map_err(|fault| InferError::new(format!("parameters.{name}"), fault))?;
             }
             5 => {
-                room("inputs", self.inputs.len(), TENSORS_MAX)?;
-                let field = format!("inputs[{}]", self.inputs.len());
-                self.inputs.push(tensor(&field, bytes(&field, value)?)?);
+                let at = self.inputs.len();
+                room("inputs", at, TENSORS_MAX)?;
+                self.inputs.push(tensor(format_args!("inputs[{at}]"), value)?);
             }
             6 => {
-                room("outputs", self.outputs.len(), OUTPUTS_MAX)?;
-                let field = format!("outputs[{}]", self.outputs.len());
-                self.outputs.push(output(&field, bytes(&field, value)?)?);
+                let at = self.outputs.len();
+                room("outputs", at, OUTPUTS_MAX)?;
+                self.outputs.push(output(format_args!("outputs[{at}]"), value)?);
             }
             7 => {
                 room("raw_input_contents", self.raw.len(), TENSORS_MAX)?;
@@ -183,30 +181,29 @@ fn from_raw_part(
     from_binary(bytes, datatype, input_type, rows)
 }
 
-fn tensor<'m>(field: &str, message: &'m [u8]) -> Result<Tensor<'m>, InferError> {
+fn tensor<'m>(field: Arguments<'_>, value: Value<'m>) -> Result<Tensor<'m>, InferError> {
     let mut tensor = Tensor::default();
     let mut parameters = 0;
-    let inner = |name: &str| format!("{field}.{name}");
-    for (count, read) in Fields::of(message).enumerate() {
-        let (number, value) = read.map_err(|_| malformed(field))?;
-        // Of those that may be there often, each has a bound of its own.
-        room(field, count, FIELDS_MAX)?;
+    // Of those that may be there often, each has a bound of its own.
+    for read in fields(field, bytes(field, value)?, FIELDS_MAX) {
+        let (number, value) = read?;
         match number {
-            1 => tensor.name = text(&inner("name"), value)?,
-            2 => tensor.datatype = text(&inner("datatype"), value)?,
+            1 => tensor.name = text(format_args!("{field}.name"), value)?,
+            2 => tensor.datatype = text(format_args!("{field}.datatype"), value)?,
             3 => dimensions(value, &mut tensor.shape)
-                .map_err(|fault| InferError::new(inner("shape"), fault))?,
+                .map_err(|fault| InferError::new(format!("{field}.shape"), fault))?,
             4 => {
-                room(&inner("parameters"), parameters, PARAMETERS_MAX)?;
+                let inner = format_args!("{field}.parameters");
+                room(inner, parameters, PARAMETERS_MAX)?;
                 parameters += 1;
-                let (name, _) = entry(&inner("parameters"), value)?;
+                let (name, _) = entry(inner, value)?;
                 tensor.is_shared_memory |= name == "shared_memory_region";
             }
             // Writers of protobuf do not split a message.
             5 if tensor.contents.is_some() => {
-                return Err(InferError::new(inner("contents"), Fault::Twice));
+                return Err(InferError::new(format!("{field}.contents"), Fault::Twice));
             }
-            5 => tensor.contents = Some(bytes(&inner("contents"), value)?),
+            5 => tensor.contents = Some(bytes(format_args!("{field}.contents"), value)?),
             _ => {}
         }
     }
@@ -214,7 +211,7 @@ fn tensor<'m>(field: &str, message: &'m [u8]) -> Result<Tensor<'m>, InferError> 
 }
 
 fn dimensions(value: Value<'_>, shape: &mut Vec<u64>) -> Result<(), Fault> {
-    let mut push = |dimension: u64| {
+    varints(value, |dimension| {
         let at = shape.len();
         if at == RANK_MAX {
             return Err(Fault::TooMany(RANK_MAX));
@@ -225,31 +222,18 @@ fn dimensions(value: Value<'_>, shape: &mut Vec<u64>) -> Result<(), Fault> {
         }
         shape.push(dimension);
         Ok(())
-    };
-    match value {
-        Value::Varint(dimension) => push(dimension),
-        Value::Bytes(mut packed) => {
-            while !packed.is_empty() {
-                let (dimension, rest) = varint(packed)?;
-                push(dimension)?;
-                packed = rest;
-            }
-            Ok(())
-        }
-        Value::Fixed32(_) | Value::Fixed64(_) => Err(Malformed.into()),
-    }
+    })
 }
 
-fn output<'m>(field: &str, message: &'m [u8]) -> Result<Output<'m>, InferError> {
+fn output<'m>(field: Arguments<'_>, value: Value<'m>) -> Result<Output<'m>, InferError> {
     let mut output = Output { name: Cow::Borrowed(""), parameters: None };
-    for (count, read) in Fields::of(message).enumerate() {
-        let (number, value) = read.map_err(|_| malformed(field))?;
-        room(field, count, PARAMETERS_MAX)?;
+    for read in fields(field, bytes(field, value)?, PARAMETERS_MAX) {
+        let (number, value) = read?;
         match number {
-            1 => output.name = Cow::Borrowed(text(&format!("{field}.name"), value)?),
+            1 => output.name = Cow::Borrowed(text(format_args!("{field}.name"), value)?),
             2 => {
-                let inner = format!("{field}.parameters");
-                let (name, value) = entry(&inner, value)?;
+                let inner = format_args!("{field}.parameters");
+                let (name, value) = entry(inner, value)?;
                 let parameters = output.parameters.get_or_insert_with(OutputParameters::default);
                 set_of_output(parameters, name, value)
                     .map_err(|fault| InferError::new(format!("{inner}.{name}"), fault))?;
@@ -277,31 +261,46 @@ fn set_of_output(
     Ok(())
 }
 
-fn malformed(field: &str) -> InferError {
-    InferError::new(field, Fault::NotProtobuf)
+/// The fields of the message that is in `field`, of which it may have `max`.
+fn fields(
+    field: impl Display + Copy,
+    message: &[u8],
+    max: usize,
+) -> impl Iterator<Item = Result<(u64, Value<'_>), InferError>> {
+    Fields::of(message).enumerate().map(move |(count, read)| {
+        let read = read.map_err(|_| malformed(field))?;
+        room(field, count, max)?;
+        Ok(read)
+    })
 }
 
-fn room(field: &str, count: usize, max: usize) -> Result<(), InferError> {
-    if count < max { Ok(()) } else { Err(InferError::new(field, Fault::TooMany(max))) }
+fn malformed(field: impl Display) -> InferError {
+    InferError::new(field.to_string(), Fault::NotProtobuf)
 }
 
-fn bytes<'m>(field: &str, value: Value<'m>) -> Result<&'m [u8], InferError> {
+fn room(field: impl Display, count: usize, max: usize) -> Result<(), InferError> {
+    if count < max { Ok(()) } else { Err(InferError::new(field.to_string(), Fault::TooMany(max))) }
+}
+
+fn bytes(field: impl Display, value: Value<'_>) -> Result<&[u8], InferError> {
     match value {
         Value::Bytes(bytes) => Ok(bytes),
         _ => Err(malformed(field)),
     }
 }
 
-fn text<'m>(field: &str, value: Value<'m>) -> Result<&'m str, InferError> {
+fn text(field: impl Display + Copy, value: Value<'_>) -> Result<&str, InferError> {
     std::str::from_utf8(bytes(field, value)?).map_err(|_| malformed(field))
 }
 
 /// A parameter: its name and its value.
-fn entry<'m>(field: &str, value: Value<'m>) -> Result<(&'m str, Parameter<'m>), InferError> {
+fn entry(
+    field: impl Display + Copy,
+    value: Value<'_>,
+) -> Result<(&str, Parameter<'_>), InferError> {
     let (mut name, mut parameter) = ("", Parameter::Other);
-    for (count, read) in Fields::of(bytes(field, value)?).enumerate() {
-        room(field, count, PARAMETERS_MAX)?;
-        match read.map_err(|_| malformed(field))? {
+    for read in fields(field, bytes(field, value)?, PARAMETERS_MAX) {
+        match read? {
             (1, key) => name = text(field, key)?,
             (2, value) => parameter = choice(field, bytes(field, value)?)?,
             _ => {}
@@ -311,11 +310,10 @@ fn entry<'m>(field: &str, value: Value<'m>) -> Result<(&'m str, Parameter<'m>), 
 }
 
 #[allow(clippy::cast_possible_wrap, reason = "so protobuf writes negative numbers")]
-fn choice<'m>(field: &str, message: &'m [u8]) -> Result<Parameter<'m>, InferError> {
+fn choice(field: impl Display + Copy, message: &[u8]) -> Result<Parameter<'_>, InferError> {
     let mut parameter = Parameter::Other;
-    for (count, read) in Fields::of(message).enumerate() {
-        room(field, count, PARAMETERS_MAX)?;
-        parameter = match read.map_err(|_| malformed(field))? {
+    for read in fields(field, message, PARAMETERS_MAX) {
+        parameter = match read? {
             (1, Value::Varint(value)) => Parameter::Bool(value != 0),
             (2, Value::Varint(value)) => Parameter::Whole((value as i64).into()),
             (3, value) => Parameter::Text(text(field, value)?),

@@ -14,7 +14,7 @@ pub(super) enum Value<'m> {
 pub(super) struct Malformed;
 
 /// A varint at the start of `bytes`, and what follows.
-pub(super) fn varint(bytes: &[u8]) -> Result<(u64, &[u8]), Malformed> {
+fn varint(bytes: &[u8]) -> Result<(u64, &[u8]), Malformed> {
     let mut value = 0_u64;
     for (at, byte) in bytes.iter().enumerate().take(10) {
         // The tenth byte has one bit of the number.
@@ -27,6 +27,25 @@ pub(super) fn varint(bytes: &[u8]) -> Result<(u64, &[u8]), Malformed> {
         }
     }
     Err(Malformed)
+}
+
+/// Gives `take` the numbers of a list, of which a field has one or several packed.
+pub(super) fn varints<E: From<Malformed>>(
+    value: Value<'_>,
+    mut take: impl FnMut(u64) -> Result<(), E>,
+) -> Result<(), E> {
+    match value {
+        Value::Varint(number) => take(number),
+        Value::Bytes(mut packed) => {
+            while !packed.is_empty() {
+                let (number, rest) = varint(packed)?;
+                take(number)?;
+                packed = rest;
+            }
+            Ok(())
+        }
+        Value::Fixed32(_) | Value::Fixed64(_) => Err(Malformed.into()),
+    }
 }
 
 /// The fields of a message; it ends with the first that cannot be read.
