@@ -29,18 +29,21 @@ impl Service {
         message: Message,
         context: Context,
     ) -> Result<(Bytes, Option<Held>), Refusal> {
-        let Answered { told, asked: _asked } = self.ask(message, context).await?;
+        let Answered { told, asked: _asked } =
+            self.ask(message, context, &mut String::new()).await?;
         answer::written(told, self.limits(), unary_frame, Bytes::len).await
     }
 
-    /// What the models say.
+    /// What the models say; `id` becomes that of the request, for the answer of one that fails.
     pub(super) async fn ask(
         &self,
         message: Message,
         context: Context,
+        id: &mut String,
     ) -> Result<Answered, Refusal> {
         let Message { bytes, held } = message;
         let head = Request::read(&bytes).map_err(|error| errors::refused(&error))?;
+        head.id().clone_into(id);
         let name = head.model_name.to_owned();
         let version = (!head.model_version.is_empty()).then(|| head.model_version.to_owned());
         drop(head);

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use clipper_grpc::{Reply, framed};
-use clipper_oip::grpc::{ModelInferResponse, ModelStreamInferResponse, ParameterChoice, Request};
+use clipper_oip::grpc::{ModelInferResponse, ModelStreamInferResponse, ParameterChoice};
 use clipper_scheduling::budget::Held;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesOrdered;
@@ -61,10 +61,7 @@ impl Service {
         let mut id = String::new();
         let answered = async {
             let message = arrived.message(self.limits()).await?;
-            if let Ok(request) = Request::read(&message.bytes) {
-                request.id().clone_into(&mut id);
-            }
-            let Answered { told, asked: _asked } = self.ask(message, context).await?;
+            let Answered { told, asked: _asked } = self.ask(message, context, &mut id).await?;
             answer::written(told, self.limits(), stream_frame, Bytes::len).await
         };
         match answered.await {
