@@ -97,7 +97,7 @@ async fn run(
                     drop(under_way);
                 });
             }
-            Event::Next(Next::Refused(_)) => service.metrics.error(errors::NOT_HTTP.label),
+            Event::Next(Next::Refused) => service.metrics.error(errors::NOT_HTTP.label),
             Event::Next(Next::Closed) => return Ok(why),
             Event::Next(Next::Silent) => return Ok(Ended::WriteTimeout),
             Event::Next(Next::Broken(error)) => return Err(error),

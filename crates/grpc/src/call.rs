@@ -13,15 +13,6 @@ use crate::messages::Messages;
 use crate::reply::Reply;
 use crate::timeout;
 
-/// A request that is no call of gRPC.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum NotACall {
-    #[error("a call is a POST")]
-    Method,
-    #[error("the content type of a call is application/grpc")]
-    ContentType,
-}
-
 /// A call that has come.
 #[derive(Debug)]
 pub struct Call {
@@ -39,29 +30,29 @@ pub struct Call {
 }
 
 impl Call {
+    /// `None`: a request that is no call of gRPC; it has been answered.
     pub(crate) fn new(
         request: Request<RecvStream>,
         mut respond: SendResponse<Bytes>,
         limits: &Limits,
-    ) -> Result<Self, NotACall> {
+    ) -> Option<Self> {
         let (head, body) = request.into_parts();
         let header = |name: &str| head.headers.get(name).map(http::HeaderValue::as_bytes);
         let is_grpc = header("content-type").is_some_and(is_grpc);
         if head.method != Method::POST || !is_grpc {
-            let (status, refused) = if is_grpc {
-                (StatusCode::METHOD_NOT_ALLOWED, NotACall::Method)
-            } else {
-                (StatusCode::UNSUPPORTED_MEDIA_TYPE, NotACall::ContentType)
-            };
             let mut response = Response::new(());
-            *response.status_mut() = status;
+            *response.status_mut() = if is_grpc {
+                StatusCode::METHOD_NOT_ALLOWED
+            } else {
+                StatusCode::UNSUPPORTED_MEDIA_TYPE
+            };
             // A client that has gone needs no answer.
             let _ = respond.send_response(response, true);
-            return Err(refused);
+            return None;
         }
         let waits = header("grpc-timeout");
         let timeout = waits.and_then(timeout::parse);
-        Ok(Self {
+        Some(Self {
             arrived: clock::now(),
             timeout,
             has_broken_timeout: waits.is_some() && timeout.is_none(),

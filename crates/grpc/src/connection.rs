@@ -9,7 +9,7 @@ use bytes::Bytes;
 use h2::{Ping, PingPong};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::call::{Call, NotACall};
+use crate::call::Call;
 use crate::limits::Limits;
 use crate::patient::Patient;
 
@@ -30,7 +30,7 @@ const LAST_MOMENT: Duration = Duration::from_millis(500);
 pub enum Next {
     Call(Box<Call>),
     /// A request that is no call of gRPC; it has been answered.
-    Refused(NotACall),
+    Refused,
     /// By the client, or because all has been said after [`Connection::drain`].
     Closed,
     /// The client does not answer, or takes nothing of what is sent.
@@ -89,8 +89,8 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
                 None => Next::Broken(error.to_string()),
             },
             Some(Ok((request, respond))) => match Call::new(request, respond, &self.limits) {
-                Ok(call) => Next::Call(Box::new(call)),
-                Err(refused) => Next::Refused(refused),
+                Some(call) => Next::Call(Box::new(call)),
+                None => Next::Refused,
             },
         }
     }

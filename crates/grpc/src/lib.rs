@@ -18,14 +18,13 @@ mod reply;
 mod status;
 mod timeout;
 
-pub use call::{Call, NotACall};
+pub use call::Call;
 pub use connection::{Connection, Next};
-pub use frame::{Frames, Packed, Part, TooLong, framed};
+pub use frame::{Packed, Part, TooLong, framed};
 pub use limits::Limits;
 pub use messages::{Broken, Messages};
 pub use reply::{Gone, Reply};
 pub use status::{Code, Status};
-pub use timeout::parse as parse_timeout;
 
 /// What every connection of HTTP/2 begins with.
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

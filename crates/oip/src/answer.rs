@@ -239,7 +239,7 @@ fn opening(is_binary: bool) -> Vec<u8> {
     if is_binary { Vec::new() } else { b"[".to_vec() }
 }
 
-pub(crate) fn within(bytes: usize, max_bytes: usize) -> Result<(), OutputFault> {
+fn within(bytes: usize, max_bytes: usize) -> Result<(), OutputFault> {
     if bytes > max_bytes { Err(OutputFault::TooLong(max_bytes)) } else { Ok(()) }
 }
 

@@ -10,7 +10,7 @@ use super::messages::{
     ModelOutput, ModelParameter, ModelResponseCache, ModelStatistics, ModelTransactionPolicy,
     ModelVersionPolicy, ParameterChoice, StatisticDuration, TensorMetadata,
 };
-use crate::answer::{Answer, OutputFault, OutputTensor, within};
+use crate::answer::{Answer, OutputFault, OutputTensor};
 use crate::datatype::Datatype;
 use crate::pages::{Config, IndexRow, InferenceStats, Metadata, Spent, Statistics};
 use crate::signature::{OUTPUT, TensorInfo};
@@ -23,7 +23,6 @@ impl Answer<'_> {
     /// See [`OutputFault`].
     pub fn message(&self, max_bytes: usize) -> Result<ModelInferResponse, OutputFault> {
         let tensor = self.tensor(true, max_bytes)?;
-        within(tensor.data.len(), max_bytes)?;
         let dimensions = [self.rows.len(), tensor.each];
         let mut output = InferTensor {
             name: OUTPUT.to_owned(),
