@@ -1,7 +1,7 @@
 //! What the calls of one thread share, and which method a call is for.
 
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use clipper_grpc::reflection::{self, Reflection};
@@ -17,6 +17,10 @@ use crate::http::errors::shown;
 use crate::http::limits::QueryLimits;
 use crate::http::v2::state::V2;
 use crate::metrics::http::FrontendMetrics;
+
+/// What all threads say of the services.
+pub(super) static REFLECTION: LazyLock<Reflection> =
+    LazyLock::new(|| Reflection::new(&[reflection::DESCRIPTORS, messages::DESCRIPTORS]));
 
 /// The settings of the frontend.
 #[derive(Debug, Clone, Copy)]
@@ -64,7 +68,6 @@ pub(super) struct Service {
     pub(super) v2: V2,
     pub(super) settings: Settings,
     pub(super) metrics: Arc<FrontendMetrics>,
-    pub(super) reflection: Reflection,
 }
 
 /// What a call is for.
@@ -128,8 +131,7 @@ impl Service {
         let Parts { mut v2, settings, metrics } = parts;
         // Whatever is made of a message keeps to the limit of messages.
         v2.limits.bodies.max_bytes = settings.connection.message_max_bytes;
-        let reflection = Reflection::new(&[reflection::DESCRIPTORS, messages::DESCRIPTORS]);
-        Self { v2, settings, metrics, reflection }
+        Self { v2, settings, metrics }
     }
 
     pub(super) fn limits(&self) -> &QueryLimits {
@@ -213,8 +215,7 @@ mod tests {
 
     #[test]
     fn every_method_of_the_files_is_served() {
-        let files = Reflection::new(&[reflection::DESCRIPTORS, messages::DESCRIPTORS]);
-        let methods: Vec<String> = files.methods().collect();
+        let methods: Vec<String> = REFLECTION.methods().collect();
         assert_eq!(methods.len(), 16, "{methods:?}");
         for path in methods {
             assert!(method(&path).is_some(), "{path}");

@@ -13,7 +13,7 @@ use super::calls::Calls;
 use super::infer::{Answered, response};
 use super::reader::{Arrived, Context, Reader};
 use super::refusal::Refusal;
-use super::service::Service;
+use super::service::{REFLECTION, Service};
 use crate::http::v2::answer::{self, Told};
 
 /// Tells a client that no more answers to its request will come.
@@ -91,7 +91,7 @@ impl Service {
             };
             let Some(arrived) = arrived else { return Ok(()) };
             let question = arrived.decoded(self.limits()).await?;
-            reply.message(framed(&self.reflection.answer(question))).await?;
+            reply.message(framed(&REFLECTION.answer(question))).await?;
         }
     }
 }
