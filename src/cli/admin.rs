@@ -6,28 +6,18 @@ use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use serde::Deserialize as _;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 pub(super) use self::args::AdminArgs;
 use self::args::{AppVerb, ContainerVerb, LinkVerb, ModelVerb, PolicyVerb, ReplicaVerb, What};
-use super::output::{answer, answer_json};
-use super::remote::VerbFailure;
+use super::remote::{Outcome, Shown, VerbFailure, understood};
 use clipper_domain::DEFAULT_POLICY;
 use clipper_domain::admin::{AppDescription, ModelDescription, ReplicaDescription};
 use clipper_selection::kind::PolicyKind;
 use clipper_selection::table::{COMMON, TABLE};
 use clipper_tools::admin::hint::hint;
 use clipper_tools::admin::{Client, ClientError, table};
-
-/// What a verb prints: for people and for programs.
-struct Shown {
-    text: String,
-    json: Value,
-}
-
-type Outcome = Result<Shown, VerbFailure>;
 
 impl AdminArgs {
     #[allow(clippy::disallowed_methods, reason = "this process has no arbiter that could wait")]
@@ -43,7 +33,7 @@ impl AdminArgs {
             },
             None => match self.once(&client) {
                 Ok(shown) => {
-                    self.print(&shown);
+                    shown.print(self.json);
                     ExitCode::SUCCESS
                 }
                 Err(failure) => failure.show(),
@@ -61,10 +51,6 @@ impl AdminArgs {
         }
     }
 
-    fn print(&self, shown: &Shown) {
-        if self.json { answer_json(&shown.json) } else { answer(&shown.text) }
-    }
-
     /// One look of many: on a terminal it takes the place of the one before. A server that is away
     /// for a while does not end the watch.
     fn again(&self, outcome: Outcome) {
@@ -72,7 +58,7 @@ impl AdminArgs {
             let _ = write!(std::io::stdout(), "\x1b[H\x1b[J");
         }
         match outcome {
-            Ok(shown) => self.print(&shown),
+            Ok(shown) => shown.print(self.json),
             Err(failure) => {
                 let _ = failure.show();
             }
@@ -127,7 +113,7 @@ fn ping(client: &Client) -> Outcome {
 /// A change; a refusal of an unknown name comes with names that there are.
 fn change(client: &Client, endpoint: &str, body: &Value, names: &[(&str, &str)]) -> Outcome {
     match client.post(endpoint, body) {
-        Ok(done) => Ok(Shown { json: json!({"done": done}), text: done }),
+        Ok(done) => Ok(Shown::done(done)),
         Err(ClientError::Refused { status: 400, why }) => {
             let unknown = |(kind, name): &(&str, &str)| {
                 let (known, list) = names_of(client, kind).ok()?;
@@ -164,9 +150,7 @@ fn list<T: DeserializeOwned>(
     endpoint: &str,
 ) -> Result<(Value, Vec<T>), VerbFailure> {
     let json = client.ask(endpoint, &json!({"verbose": true}))?;
-    let rows = Vec::<T>::deserialize(&json).map_err(|error| {
-        VerbFailure::Said(format!("{endpoint} of {} is not understood: {error}", client.url()))
-    })?;
+    let rows = understood(client, endpoint, &json)?;
     Ok((json, rows))
 }
 

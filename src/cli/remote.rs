@@ -1,11 +1,13 @@
-//! What the verbs that ask a running server share: where it is, and how they fail.
+//! What the verbs that ask a running server share: where it is, and how they end.
 
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 
-use super::output::{UNREACHABLE, exit};
+use super::output::{UNREACHABLE, answer, answer_json, exit};
 use clipper_tools::admin::deployment::NotDeployable;
 use clipper_tools::admin::{Client, ClientError, UrlError};
 
@@ -56,4 +58,34 @@ impl VerbFailure {
             _ => code,
         }
     }
+}
+
+/// What a verb prints: for people and for programs.
+pub(super) struct Shown {
+    pub(super) text: String,
+    pub(super) json: Value,
+}
+
+pub(super) type Outcome = Result<Shown, VerbFailure>;
+
+impl Shown {
+    /// What the server says of a change.
+    pub(super) fn done(done: String) -> Self {
+        Self { json: json!({"done": done}), text: done }
+    }
+
+    pub(super) fn print(&self, as_json: bool) {
+        if as_json { answer_json(&self.json) } else { answer(&self.text) }
+    }
+}
+
+/// The answer of an endpoint as a value.
+pub(super) fn understood<T: DeserializeOwned>(
+    client: &Client,
+    endpoint: &str,
+    json: &Value,
+) -> Result<T, VerbFailure> {
+    T::deserialize(json).map_err(|error| {
+        VerbFailure::Said(format!("{endpoint} of {} is not understood: {error}", client.url()))
+    })
 }

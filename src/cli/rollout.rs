@@ -5,14 +5,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use serde::Deserialize as _;
 use serde_json::{Value, json};
 
-use super::output::{answer, answer_json};
-use super::remote::{ServerArgs, VerbFailure};
-use super::value::Expected;
-use clipper_domain::rollout::guard::{Guard, InvalidGuard};
-use clipper_domain::rollout::plan::{PlanError, RolloutKind};
+use super::remote::{Outcome, ServerArgs, Shown, VerbFailure, understood};
+use clipper_domain::rollout::guard::Guard;
+use clipper_domain::rollout::plan::RolloutKind;
 use clipper_domain::rollout::progress::{GuardProgress, RolloutDescription};
 use clipper_tools::admin::Client;
 
@@ -75,7 +72,7 @@ struct StartArgs {
     to: String,
     /// shadow (the new version gets copies of queries), canary (it answers a growing part of them)
     /// or ab (it answers a part until an operator ends it).
-    #[arg(long, default_value = "canary", value_parser = kind)]
+    #[arg(long, default_value = "canary", value_parser = RolloutKind::parse)]
     kind: RolloutKind,
     /// The parts of the queries, percent.
     #[arg(
@@ -86,55 +83,31 @@ struct StartArgs {
     )]
     steps: Vec<f64>,
     /// How long each step lasts at least: 30s, 5m, 2h.
-    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = hold)]
+    #[arg(long, value_name = "TIME", default_value = "5m",
+          value_parser = super::value::time_with_unit)]
     hold: Duration,
     /// What ends it when it is broken, such as errors<1%, p99<slo, p95<50ms, disagreement<2%,
     /// loss<=baseline; may be given more than once.
-    #[arg(long = "guard", value_name = "GUARD", value_parser = guard)]
+    #[arg(long = "guard", value_name = "GUARD", value_parser = Guard::parse)]
     guards: Vec<Guard>,
     /// So much each guard looks at before a step is left.
     #[arg(long, value_name = "N")]
     min_queries: Option<u64>,
 }
 
-fn kind(text: &str) -> Result<RolloutKind, PlanError> {
-    RolloutKind::parse(text)
-}
-
-fn guard(text: &str) -> Result<Guard, InvalidGuard> {
-    Guard::parse(text)
-}
-
-fn hold(text: &str) -> Result<Duration, Expected> {
-    let units = [("ms", 1e-3), ("s", 1.0), ("m", 60.0), ("h", 3_600.0)];
-    let read = units.into_iter().find_map(|(unit, seconds)| {
-        let number: f64 = text.strip_suffix(unit)?.parse().ok()?;
-        Duration::try_from_secs_f64(number * seconds).ok()
-    });
-    read.ok_or_else(|| Expected::new("a time such as 500ms, 30s, 5m or 2h"))
-}
-
 impl RolloutArgs {
     pub(super) fn run(&self) -> ExitCode {
         match self.server.client().and_then(|client| self.once(&client)) {
-            Ok((text, json)) => {
-                if self.json {
-                    answer_json(&json);
-                } else {
-                    answer(&text);
-                }
+            Ok(shown) => {
+                shown.print(self.json);
                 ExitCode::SUCCESS
             }
             Err(failure) => failure.show(),
         }
     }
 
-    fn once(&self, client: &Client) -> Result<(String, Value), VerbFailure> {
-        let change = |endpoint: &str, body: &Value| {
-            let done = client.post(endpoint, body)?;
-            let json = json!({"done": done});
-            Ok((done, json))
-        };
+    fn once(&self, client: &Client) -> Outcome {
+        let change = |endpoint: &str, body: &Value| Ok(Shown::done(client.post(endpoint, body)?));
         match &self.verb {
             RolloutVerb::Start(start) => change("start_rollout", &start.body()),
             RolloutVerb::Status { app } => status(client, app),
@@ -162,17 +135,15 @@ impl StartArgs {
     }
 }
 
-fn status(client: &Client, app: &str) -> Result<(String, Value), VerbFailure> {
+fn status(client: &Client, app: &str) -> Outcome {
     let json = client.ask("get_rollout", &json!({"app_name": app}))?;
     if json.as_object().is_some_and(serde_json::Map::is_empty) {
         let why =
             format!("Application '{app}' has had no rollout, or there is no such application");
         return Err(VerbFailure::Said(why));
     }
-    let rollout = RolloutDescription::deserialize(&json).map_err(|error| {
-        VerbFailure::Said(format!("get_rollout of {} is not understood: {error}", client.url()))
-    })?;
-    Ok((shown(&rollout), json))
+    let rollout: RolloutDescription = understood(client, "get_rollout", &json)?;
+    Ok(Shown { text: shown(&rollout), json })
 }
 
 fn shown(rollout: &RolloutDescription) -> String {
@@ -212,19 +183,4 @@ fn line(progress: &GuardProgress) -> String {
         part(bound),
         alarm * 100.0
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn holds_have_units() {
-        for (text, ms) in [("500ms", 500), ("30s", 30_000), ("5m", 300_000), ("0.5h", 1_800_000)] {
-            assert_eq!(hold(text), Ok(Duration::from_millis(ms)));
-        }
-        for text in ["5", "m", "-1s", "5d"] {
-            assert!(hold(text).is_err(), "{text}");
-        }
-    }
 }

@@ -42,6 +42,16 @@ fn time(text: &str, unit_s: f64) -> Option<Duration> {
     Duration::try_from_secs_f64(text.parse::<f64>().ok()? * unit_s).ok()
 }
 
+/// A time and its unit.
+pub(super) fn time_with_unit(text: &str) -> Result<Duration, Expected> {
+    let units = [("ms", 1e-3), ("s", 1.0), ("m", 60.0), ("h", 3_600.0)];
+    let read = |(unit, unit_s)| time(text.strip_suffix(unit)?, unit_s);
+    units
+        .into_iter()
+        .find_map(read)
+        .ok_or_else(|| Expected::new("a time such as 500ms, 30s, 5m or 2h"))
+}
+
 /// Seconds, at most a day.
 pub(super) fn seconds(text: &str) -> Result<Duration, Expected> {
     seconds_or_none(text)
@@ -63,4 +73,19 @@ pub(super) fn slo_micros(text: &str) -> Result<i64, Expected> {
         .and_then(|duration| i64::try_from(duration.as_micros()).ok())
         .filter(|micros| *micros > 0)
         .ok_or_else(|| Expected::new("milliseconds, 0.001 at least, such as 20 or 0.5"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_units() {
+        for (text, ms) in [("500ms", 500), ("30s", 30_000), ("5m", 300_000), ("0.5h", 1_800_000)] {
+            assert_eq!(time_with_unit(text), Ok(Duration::from_millis(ms)));
+        }
+        for text in ["5", "m", "-1s", "5d"] {
+            assert!(time_with_unit(text).is_err(), "{text}");
+        }
+    }
 }
