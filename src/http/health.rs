@@ -88,8 +88,7 @@ impl Readiness {
 
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        let is_draining = self.draining.load(Ordering::Acquire);
-        !is_draining && Condition::ALL.into_iter().all(|condition| self.is_met(condition))
+        self.missing().is_empty()
     }
 
     /// Ends at the next change; taken before a look at what is so far, none is missed.

@@ -336,7 +336,7 @@ impl Told {
                     self.last = Some(last);
                 }
                 _ = self.signs.tick() => {
-                    if self.readiness.missing().is_empty() {
+                    if self.readiness.is_ready() {
                         return Some(Progress::Waiting);
                     }
                     self.deployment = None;

@@ -50,7 +50,7 @@ pub(super) fn live() -> HttpResponse {
 }
 
 pub(super) fn ready(v2: &V2) -> HttpResponse {
-    let is_ready = v2.readiness.missing().is_empty();
+    let is_ready = v2.readiness.is_ready();
     readiness(is_ready, &json!({ "ready": is_ready, "live": true }))
 }
 
@@ -91,7 +91,7 @@ pub(super) fn model_ready(
 
 pub(crate) fn is_model_ready(v2: &V2, name: &str, version: Option<&str>) -> Result<bool, ApiError> {
     let target = target::find(&v2.view.read(), name, version)?;
-    Ok(v2.readiness.missing().is_empty() && is_served(&v2.plane, &target))
+    Ok(v2.readiness.is_ready() && is_served(&v2.plane, &target))
 }
 
 /// Whether a replica is connected, of one model at least.
@@ -278,7 +278,7 @@ pub(super) async fn index(
             .map_err(|error| ApiError::json(format!("request: {error}")))?,
     };
     let is_ready_only = asked.ready == Some(true);
-    let is_ready = v2.readiness.missing().is_empty();
+    let is_ready = v2.readiness.is_ready();
     made_page(v2, move |catalog, plane| index_of(catalog, plane, is_ready, is_ready_only)).await
 }
 
