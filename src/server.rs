@@ -115,7 +115,9 @@ async fn start(loaded: Loaded) -> Result<Running, StartError> {
     let feedback = keep_feedback(&config, &metrics, &catalog, &states);
     let rollouts = keep_rollouts(&config, &plane, (&catalog, &journal), &writer, redis.as_ref());
     let loaded = Arc::new(Semaphore::new(0));
+    let workers = process::http_workers(&config.http);
     let frontends = Frontends {
+        workers,
         plane,
         catalog,
         writer,
@@ -128,7 +130,6 @@ async fn start(loaded: Loaded) -> Result<Running, StartError> {
         pool: pool.clone(),
         loaded: Arc::clone(&loaded),
     };
-    let workers = process::http_workers(&config.http);
     let serving = frontends.start(&config, sockets)?;
     // Never closed.
     let _ = loaded.acquire_many(u32::try_from(workers).unwrap_or(u32::MAX)).await;

@@ -12,7 +12,6 @@ use tracing::info;
 
 use super::error::StartError;
 use super::metadata::Writer;
-use super::process;
 use super::replicas::OwnReplicas;
 use super::sockets::Sockets;
 use super::states::States;
@@ -41,6 +40,8 @@ use crate::supervision::watchdog::Watchdog;
 
 /// What the HTTP workers need.
 pub(super) struct Frontends {
+    /// Threads that answer queries.
+    pub(super) workers: usize,
     pub(super) plane: Arc<DataPlane>,
     pub(super) catalog: Kept<CatalogWriter>,
     pub(super) writer: SharedWriter,
@@ -113,7 +114,7 @@ impl Frontends {
         let Some(socket) = socket else { return (None, GrpcConnections::default()) };
         let counts = Arc::clone(&self.plane.metrics.http.grpc);
         let options = Options {
-            workers: process::http_workers(&config.http),
+            workers: self.workers,
             connections_max: config.grpc.connections_max,
             limit: "grpc.connections_max",
             ..Options::new(&config.http, counts)
@@ -130,7 +131,6 @@ impl Frontends {
         grpc: GrpcConnections,
     ) -> Frontend {
         let http = &config.http;
-        let workers = process::http_workers(http);
         let limits = self.query_limits(config, reading);
         let (plane, catalog) = (Arc::clone(&self.plane), self.catalog.clone());
         let (feedback, view) = (self.feedback.clone(), self.view.clone());
@@ -140,7 +140,8 @@ impl Frontends {
         let grpc_counts = Arc::clone(&self.plane.metrics.http.grpc);
         let settings = grpc::Settings::new(config);
         // Who leaves while a query waits does not want its answer.
-        let options = Options { workers, abandons: true, ..Options::new(http, counts) };
+        let options =
+            Options { workers: self.workers, abandons: true, ..Options::new(http, counts) };
         Frontend::start(&options, socket, acceptor, move |app| {
             watchdog.watch("http", Arbiter::current());
             let routes = Routes::default();
