@@ -85,10 +85,10 @@ const ENDPOINTS: [Endpoint; 23] = [
     change("/admin/set_policy", policies::SET_SCHEMA, policies::set),
     change("/admin/start_rollout", rollouts::START_SCHEMA, rollouts::start)
         .with_optional(rollouts::START_OPTIONAL),
-    change("/admin/promote_rollout", rollouts::APP_SCHEMA, rollouts::promote),
-    change("/admin/abort_rollout", rollouts::APP_SCHEMA, rollouts::abort)
+    change("/admin/promote_rollout", apps::LINKED_SCHEMA, rollouts::promote),
+    change("/admin/abort_rollout", apps::LINKED_SCHEMA, rollouts::abort)
         .with_optional(rollouts::ABORT_OPTIONAL),
-    read("/admin/get_rollout", rollouts::APP_SCHEMA, rollouts::get),
+    read("/admin/get_rollout", apps::LINKED_SCHEMA, rollouts::get),
     change("/admin/delete_app", apps::ADD_SCHEMA, apps::delete),
     change("/admin/add_model", models::ADD_SCHEMA, models::add).with_optional(models::ADD_OPTIONAL),
     change("/admin/set_model_version", models::VERSION_SCHEMA, models::set_version),

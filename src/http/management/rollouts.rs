@@ -32,7 +32,6 @@ pub(super) const START_OPTIONAL: &str = r#"
    "min_queries" := int (optional, 500)
   }
 "#;
-pub(super) const APP_SCHEMA: &str = "\n  {\n    \"app_name\" := string\n  }\n";
 pub(super) const ABORT_OPTIONAL: &str =
     "\n  {\n    \"app_name\" := string,\n    \"reason\" := string (optional)\n  }\n";
 

@@ -30,9 +30,6 @@ pub enum RolloutKind {
 }
 
 impl RolloutKind {
-    /// Its names, as users write them.
-    pub const NAMES: &'static [&'static str] = &["shadow", "canary", "ab"];
-
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
