@@ -188,8 +188,7 @@ fn what_is_not_http_2_is_told_or_closed_and_nobody_else_notices() {
 
 #[test]
 fn a_message_that_lies_is_refused_with_its_reason() {
-    let (server, _replica, _folder) =
-        start("[grpc]\naddr = \"127.0.0.1:0\"\nmessage_max_bytes = 65536\n");
+    let (server, _replica, _folder) = start("[grpc]\nmessage_max_bytes = 65536\n");
     let addr = port(&server);
     let good = framed(&request());
     let with = |change: &dyn Fn(&mut ModelInferRequest)| {
@@ -232,8 +231,7 @@ fn a_message_that_lies_is_refused_with_its_reason() {
 #[test]
 fn clients_that_stall_lose_their_calls_and_connections() {
     let config = "[http]\nwrite_timeout_ms = 300\nclient_request_timeout_ms = 300\n\
-                  [grpc]\naddr = \"127.0.0.1:0\"\nkeep_alive_ms = 300\n\
-                  keep_alive_timeout_ms = 300\n";
+                  [grpc]\nkeep_alive_ms = 300\nkeep_alive_timeout_ms = 300\n";
     let (server, _replica, _folder) = start(config);
     let addr = port(&server);
     // No preface.
@@ -263,7 +261,7 @@ fn clients_that_stall_lose_their_calls_and_connections() {
 
 #[test]
 fn floods_of_connections_and_calls_keep_nobody_out() {
-    let config = "[grpc]\naddr = \"127.0.0.1:0\"\nconnections_max = 20\nstreams_max = 10\n";
+    let config = "[grpc]\nconnections_max = 20\nstreams_max = 10\n";
     let (server, _replica, _folder) = start(config);
     let addr = port(&server);
     let before = server.resident_mb();

@@ -227,11 +227,10 @@ fn arguments(command: &mut Command, ports: [SocketAddr; 4], config: &str, data_d
         let scheme = if flag == "--rpc-addr" { "tcp://" } else { "" };
         command.arg(flag).arg(format!("{scheme}{addr}"));
     }
+    // An older binary passes over it; the oldest take it for a misspelt CLIPPER_RPC_ADDR.
+    command.env("CLIPPER_GRPC_ADDR", "127.0.0.1:0");
     // An older binary under test does not know the setting and refuses to start.
     let is_old = std::env::var_os("CLIPPER_TEST_BINARY").is_some();
-    if !is_old && !config.contains("[grpc]") {
-        command.env("CLIPPER_GRPC_ADDR", "127.0.0.1:0");
-    }
     if !is_old && !config.contains("drain_delay_ms") {
         command.env("CLIPPER_HTTP__DRAIN_DELAY_MS", "0");
     }
