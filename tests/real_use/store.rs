@@ -24,7 +24,7 @@ use rand::Rng as _;
 use serde_json::{Value, json};
 
 use crate::support::served::{Http, Process, Served, until};
-use crate::support::size;
+use crate::support::{StopAtEnd, size};
 
 /// Snapshots and compaction all the time.
 const CONFIG: &str = "[journal]\nsnapshot_every_events = 20\nkeep_events = 30\n";
@@ -184,15 +184,6 @@ fn change(server: &Served, client: usize, told: &Mutex<Told>, stop: &AtomicBool)
         let (status, text) = http.request("POST", "/admin/delete_app", &body).unwrap();
         assert_eq!(status, 200, "{text}");
         told().deleted.insert(name);
-    }
-}
-
-/// Clients stop when the test ends, however it does.
-struct StopAtEnd<'s>(&'s AtomicBool);
-
-impl Drop for StopAtEnd<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
     }
 }
 

@@ -10,6 +10,7 @@ use parking_lot::RwLock;
 use serde_json::{Value, json};
 
 use crate::redis::harness::{Clipper, Container, Redis, get, now, post, until, until_true};
+use crate::support::StopAtEnd;
 
 const ENV: [(&str, &str); 2] =
     [("CLIPPER_ROLLOUTS__LOOK_INTERVAL_MS", "20"), ("CLIPPER_ROLLOUTS__LEASE_MS", "300")];
@@ -92,16 +93,20 @@ fn steps_of(journal: &Path) -> Vec<u64> {
         .output()
         .unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
-    let parsed: Value = serde_json::from_str(&text).unwrap_or_else(|_| {
-        text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()).collect()
-    });
-    let events = parsed.as_array().unwrap().iter().map(|envelope| &envelope["event"]);
     // One's own change is an event of the rollout, another's is the application's row.
-    let rollouts = events.filter_map(|event| {
+    let rollouts = text.lines().filter_map(|line| {
+        let event = &serde_json::from_str::<Value>(line).unwrap()["event"];
         let rollout = event.get("rollout").or_else(|| event["app"].get("rollout"))?;
         Some(rollout["step"].as_u64().unwrap() * 2 + u64::from(rollout.get("end").is_some()))
     });
     rollouts.collect()
+}
+
+/// No step came back, and the last one promoted it.
+fn every_step_was_taken_once(journal: &Path) {
+    let steps = steps_of(journal);
+    assert!(steps.windows(2).all(|pair| pair[0] < pair[1]), "{steps:?}");
+    assert_eq!(steps.last(), Some(&7), "{steps:?}");
 }
 
 /// Frontends that know the application, one for each folder.
@@ -131,31 +136,25 @@ fn whoever_decides_may_be_killed_at_every_step() {
     );
     let (ended, answered) = (AtomicBool::new(false), AtomicU64::new(0));
     std::thread::scope(|scope| {
-        let drivers = [0, 1].map(|_| scope.spawn(|| drive(&frontends, &ended, &answered)));
-        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            for step in 1..=4 {
-                let victim = until("somebody decides at this step", || {
-                    frontends.iter().find(|frontend| {
-                        shown(frontend).is_some_and(|it| {
-                            it["decides"] == true && it["step"].as_u64() >= Some(step)
-                        })
+        let _stop = StopAtEnd(&ended);
+        for _ in 0..2 {
+            scope.spawn(|| drive(&frontends, &ended, &answered));
+        }
+        for step in 1..=4 {
+            let victim = until("somebody decides at this step", || {
+                frontends.iter().find(|frontend| {
+                    shown(frontend).is_some_and(|it| {
+                        it["decides"] == true && it["step"].as_u64() >= Some(step)
                     })
-                });
-                // Nobody is in the middle of a query to it.
-                let victim = victim.write().take().unwrap();
-                victim.clipper.kill();
-            }
-            until_true("the one that is left has promoted it", || {
-                frontends.iter().filter_map(shown).all(|it| it["state"] == "promoted")
+                })
             });
-        }));
-        ended.store(true, Relaxed);
-        for driver in drivers {
-            driver.join().unwrap();
+            // Nobody is in the middle of a query to it.
+            let victim = victim.write().take().unwrap();
+            victim.clipper.kill();
         }
-        if let Err(panic) = outcome {
-            std::panic::resume_unwind(panic);
-        }
+        until_true("the one that is left has promoted it", || {
+            frontends.iter().filter_map(shown).all(|it| it["state"] == "promoted")
+        });
     });
     assert!(answered.load(Relaxed) > 100);
     // The killed ones come back and know it too.
@@ -166,9 +165,7 @@ fn whoever_decides_may_be_killed_at_every_step() {
         };
         until_true("promoted", || rollout(&clipper)["state"] == "promoted");
         clipper.stop();
-        let steps = steps_of(folder);
-        assert!(steps.windows(2).all(|pair| pair[0] < pair[1]), "{steps:?}");
-        assert_eq!(steps.last(), Some(&7), "{steps:?}");
+        every_step_was_taken_once(folder);
     }
 }
 
@@ -187,59 +184,51 @@ fn while_redis_is_away_a_rollout_stays_where_it_is() {
     );
     let (ended, answered) = (AtomicBool::new(false), AtomicU64::new(0));
     std::thread::scope(|scope| {
-        let driver = scope.spawn(|| drive(&frontends, &ended, &answered));
-        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            let held = |redis: &mut Redis, frozen: bool| {
-                if frozen {
-                    redis.signal(Signal::SIGSTOP);
-                } else {
-                    redis.kill();
-                }
-                until_true("Redis is away", || (0..2).all(|at| !connected(at)));
-                let step = [0, 1].map(|at| shown(at)["step"].clone());
-                let before = answered.load(Relaxed);
-                // Long beyond the hold of a step.
-                let since = now();
-                until_true("queries go on", || {
-                    answered.load(Relaxed) > before + 100
-                        && since.elapsed() > Duration::from_millis(2 * HOLD_MS)
-                });
-                let after = [0, 1].map(|at| shown(at)["step"].clone());
-                assert_eq!(step, after);
-                assert!((0..2).all(|at| shown(at)["decides"] == false));
-                if frozen {
-                    redis.signal(Signal::SIGCONT);
-                } else {
-                    redis.run();
-                }
-                until_true("Redis is back", || (0..2).all(connected));
-            };
-            for step in 1..=4 {
-                until_true("somebody decides at this step", || {
-                    (0..2).any(|at| {
-                        let it = shown(at);
-                        it["decides"] == true && it["step"].as_u64() >= Some(step)
-                    })
-                });
-                held(&mut redis, step % 2 == 0);
+        let _stop = StopAtEnd(&ended);
+        scope.spawn(|| drive(&frontends, &ended, &answered));
+        let held = |redis: &mut Redis, frozen: bool| {
+            if frozen {
+                redis.signal(Signal::SIGSTOP);
+            } else {
+                redis.kill();
             }
-            until_true("it is promoted everywhere", || {
-                (0..2).all(|at| shown(at)["state"] == "promoted")
+            until_true("Redis is away", || (0..2).all(|at| !connected(at)));
+            let step = [0, 1].map(|at| shown(at)["step"].clone());
+            let before = answered.load(Relaxed);
+            // Long beyond the hold of a step.
+            let since = now();
+            until_true("queries go on", || {
+                answered.load(Relaxed) > before + 100
+                    && since.elapsed() > Duration::from_millis(2 * HOLD_MS)
             });
-        }));
-        ended.store(true, Relaxed);
-        driver.join().unwrap();
-        if let Err(panic) = outcome {
-            std::panic::resume_unwind(panic);
+            let after = [0, 1].map(|at| shown(at)["step"].clone());
+            assert_eq!(step, after);
+            assert!((0..2).all(|at| shown(at)["decides"] == false));
+            if frozen {
+                redis.signal(Signal::SIGCONT);
+            } else {
+                redis.run();
+            }
+            until_true("Redis is back", || (0..2).all(connected));
+        };
+        for step in 1..=4 {
+            until_true("somebody decides at this step", || {
+                (0..2).any(|at| {
+                    let it = shown(at);
+                    it["decides"] == true && it["step"].as_u64() >= Some(step)
+                })
+            });
+            held(&mut redis, step % 2 == 0);
         }
+        until_true("it is promoted everywhere", || {
+            (0..2).all(|at| shown(at)["state"] == "promoted")
+        });
     });
     for frontend in &frontends {
         frontend.write().take().unwrap().clipper.stop();
     }
     for folder in &folders {
-        let steps = steps_of(folder);
-        assert!(steps.windows(2).all(|pair| pair[0] < pair[1]), "{steps:?}");
-        assert_eq!(steps.last(), Some(&7), "{steps:?}");
+        every_step_was_taken_once(folder);
     }
 }
 
@@ -257,17 +246,9 @@ fn one_decides_on_what_the_others_have_seen() {
     let other = &frontends[1 - decider..][..1];
     let (ended, answered) = (AtomicBool::new(false), AtomicU64::new(0));
     std::thread::scope(|scope| {
-        let driver = scope.spawn(|| drive(other, &ended, &answered));
-        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            until_true("it is rolled back everywhere", || {
-                all().all(|it| it["state"] == "rolled_back")
-            });
-        }));
-        ended.store(true, Relaxed);
-        driver.join().unwrap();
-        if let Err(panic) = outcome {
-            std::panic::resume_unwind(panic);
-        }
+        let _stop = StopAtEnd(&ended);
+        scope.spawn(|| drive(other, &ended, &answered));
+        until_true("it is rolled back everywhere", || all().all(|it| it["state"] == "rolled_back"));
     });
     for it in all() {
         assert_eq!(it["end"]["evidence"]["guard"], "disagreement<2%", "{it}");

@@ -3,6 +3,8 @@
 pub mod container_server;
 pub mod served;
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 /// What says that every test takes its full size: minutes, and figures that are worth something.
 const FULL: &str = "CLIPPER_TEST_FULL";
 
@@ -18,4 +20,13 @@ pub fn size(variable: &str, quick: usize, full: usize) -> usize {
     let size = given.map_or(if is_full() { full } else { quick }, |text| text.parse().unwrap());
     println!("size {variable}={size}");
     size
+}
+
+/// Clients stop when their scope ends, however it does.
+pub struct StopAtEnd<'s>(pub &'s AtomicBool);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
