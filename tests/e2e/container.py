@@ -34,11 +34,7 @@ def say(event, **members):
 
 
 def answer_frames(message_id, outputs):
-    header = struct.pack("<Q", len(outputs)) + b"".join(
-        struct.pack("<Q", len(output)) for output in outputs
-    )
-    head = [b"", u32(CONTENT), u32(message_id), struct.pack("<Q", len(header)), header]
-    return head + outputs
+    return mixed_frames(message_id, outputs, [False] * len(outputs))
 
 
 def mixed_frames(message_id, outputs, are_errors):
@@ -50,8 +46,7 @@ def mixed_frames(message_id, outputs, are_errors):
 
 def error_frames(message_id, text):
     """One output, marked as an error."""
-    header = struct.pack("<QQ", 1, len(text) | 1 << 63)
-    return with_header(message_id, header) + [text]
+    return mixed_frames(message_id, [text], [True])
 
 
 def with_header(message_id, header):

@@ -7,8 +7,9 @@ use serde_json::{Value, json};
 
 use crate::e2e::choosing::{predict, server, update};
 use crate::e2e::support::container::Container;
-use crate::e2e::support::eventually;
 use crate::e2e::support::server::Server;
+use crate::e2e::support::{eventually, http};
+use crate::e2e::top::top;
 
 fn of_model(server: &Server, metric: &str, model: &str) -> f64 {
     server.sample(&format!("clipper_policy_{metric}{{app=\"a\",model=\"{model}\"}}"))
@@ -44,7 +45,7 @@ fn each_model_of_a_policy_is_counted() {
     server.manage("delete_model_links", &json!({"app_name": "a", "model_names": ["m1", "m2"]}));
     let usual = json!({"app_name": "a", "policy": "DefaultOutputSelectionPolicy"});
     server.manage("set_policy", &usual);
-    let page = crate::e2e::support::http::call(server.metrics, "GET", "/metrics", b"").unwrap();
+    let page = http::get(server.metrics, "/metrics");
     assert!(!page.text().contains("\nclipper_policy_weight{"), "{}", page.text());
 }
 
@@ -52,21 +53,15 @@ fn each_model_of_a_policy_is_counted() {
 fn top_shows_an_applications_models_with_their_weights() {
     let server = server("name = \"weighted\"\nweights = { m0 = 3, m1 = 1 }", &["1", "2"]);
     predict(&server, &json!({"input": [1.0]}));
-    let top = |option: &str| {
-        let output = std::process::Command::new(crate::binary())
-            .args(["top", option, "--interval", "0.2"])
-            .args(["--query-url", &format!("http://{}", server.query)])
-            .args(["--management-url", &format!("http://{}", server.management)])
-            .output()
-            .unwrap();
-        String::from_utf8(output.stdout).unwrap()
+    let shown = |option: &str| {
+        String::from_utf8(top(&server, &[option, "--interval", "0.2"]).stdout).unwrap()
     };
-    let view: Value = serde_json::from_str(&top("--json")).unwrap();
+    let view: Value = serde_json::from_str(&shown("--json")).unwrap();
     let app = &view["applications"][0];
     assert_eq!(app["policy"], "weighted");
     let weights: Vec<&Value> = [0, 1].map(|n| &app["choices"][n]["weight"]).to_vec();
     assert_eq!(weights, [&json!(0.75), &json!(0.25)]);
-    let text = top("--once");
+    let text = shown("--once");
     let line = |model: &str| {
         let start = ["a        weighted  ", model, " "].concat();
         text.lines().find(|line| line.starts_with(&start)).expect(&text).to_owned()

@@ -21,7 +21,7 @@ fn urls(server: &Server) -> [String; 4] {
     ]
 }
 
-fn top(server: &Server, options: &[&str]) -> Output {
+pub(super) fn top(server: &Server, options: &[&str]) -> Output {
     Command::new(crate::binary()).arg("top").args(urls(server)).args(options).output().unwrap()
 }
 

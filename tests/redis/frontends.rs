@@ -16,12 +16,12 @@ fn two(redis: &Redis) -> ([Clipper; 2], tempfile::TempDir) {
     ([start("a"), start("b")], dir)
 }
 
-fn app(name: &str) -> Value {
+pub(super) fn app(name: &str) -> Value {
     json!({"name": name, "input_type": "doubles", "default_output": "0",
         "latency_slo_micros": 5_000_000})
 }
 
-fn model(name: &str, version: &str) -> Value {
+pub(super) fn model(name: &str, version: &str) -> Value {
     json!({"model_name": name, "model_version": version, "input_type": "doubles", "labels": [],
         "container_name": "c", "model_data_path": "/m", "batch_size": -1})
 }

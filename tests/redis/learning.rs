@@ -5,19 +5,16 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::redis::frontends::{app, model};
 use crate::redis::harness::{Clipper, Container, Http, Redis, now, post, until_true};
 
 const APP: &str = "digits";
 
 fn set_up(clipper: &Clipper) {
-    let app = json!({"name": APP, "input_type": "doubles", "default_output": "0",
-        "latency_slo_micros": 5_000_000});
-    clipper.done("add_app", &app);
+    clipper.done("add_app", &app(APP));
     clipper.done("set_policy", &json!({"app_name": APP, "policy": "majority"}));
-    for model in ["m", "n"] {
-        let model = json!({"model_name": model, "model_version": "1", "input_type": "doubles",
-            "labels": [], "container_name": "c", "model_data_path": "/m"});
-        clipper.done("add_model", &model);
+    for name in ["m", "n"] {
+        clipper.done("add_model", &model(name, "1"));
     }
     clipper.done("add_model_links", &json!({"app_name": APP, "model_names": ["m", "n"]}));
 }

@@ -9,6 +9,7 @@ use nix::sys::signal::Signal;
 use parking_lot::RwLock;
 use serde_json::{Value, json};
 
+use crate::redis::frontends::model;
 use crate::redis::harness::{Clipper, Container, Redis, get, now, post, until, until_true};
 use crate::support::StopAtEnd;
 
@@ -45,12 +46,7 @@ fn register(clipper: &Clipper) {
                 "latency_slo_micros": 20_000_000, "cache": false}),
     );
     for version in ["2", "1"] {
-        clipper.done(
-            "add_model",
-            &json!({"model_name": "m", "model_version": version, "input_type": "doubles",
-                    "labels": [], "container_name": "c", "model_data_path": "/m",
-                    "batch_size": -1}),
-        );
+        clipper.done("add_model", &model("m", version));
     }
     clipper.done("add_model_links", &json!({"app_name": "a", "model_names": ["m"]}));
 }

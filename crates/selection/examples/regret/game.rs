@@ -1,5 +1,7 @@
 //! Losses of ten models over rounds, known before: every policy plays the same ones.
 
+use clipper_selection::weights::spread;
+
 pub const ARMS: usize = 10;
 /// How much better the best one is.
 pub const GAP: f64 = 0.1;
@@ -41,7 +43,7 @@ impl Game {
 
     /// The loss of a model in a round: 0 or 1.
     pub fn loss(self, seed: u64, round: u64, arm: usize) -> f64 {
-        let number = mixed(mixed(seed).wrapping_add(round * ARMS as u64 + arm as u64));
+        let number = spread(spread(seed).wrapping_add(round * ARMS as u64 + arm as u64));
         let uniform = (number >> 11) as f64 / (1_u64 << 53) as f64;
         if uniform < self.mean(round, arm) { 1.0 } else { 0.0 }
     }
@@ -56,12 +58,4 @@ fn phase(round: u64) -> u64 {
         phase += 1;
     }
     phase
-}
-
-/// The finaliser of `SplitMix64`.
-pub fn mixed(number: u64) -> u64 {
-    let mut z = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }

@@ -9,9 +9,9 @@ use clipper_selection::loss::Truth;
 use clipper_selection::policy::{Member, SelectionQuery};
 use clipper_selection::state::{ArmSums, Contribution, SelectionState};
 use clipper_selection::value::ModelValue;
-use clipper_selection::weights::learned;
+use clipper_selection::weights::{learned, spread};
 
-use crate::game::{ARMS, GAP, Game, mixed};
+use crate::game::{ARMS, GAP, Game};
 
 pub const LEARNERS: [&str; 5] = ["exp3", "exp4", "epsilon_greedy", "ucb1", "thompson"];
 
@@ -36,7 +36,7 @@ pub fn regret(name: &str, game: Game, rounds: u64, seed: u64) -> f64 {
             *sum += loss;
         }
         let standing = policy.standing(&state);
-        let query = SelectionQuery { seed: mixed(seed ^ mixed(round)), uid: 0 };
+        let query = SelectionQuery { seed: spread(seed ^ spread(round)), uid: 0 };
         let picks = policy.select(&standing, &query);
         let member = Member::Value(ModelValue::Label("0".to_owned()));
         if let [pick] = picks.as_slice() {
