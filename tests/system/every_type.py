@@ -6,7 +6,9 @@ import urllib.error
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from harness import Server, container, get, server, until
@@ -18,6 +20,31 @@ MODELS = {
     "strings": "[x.upper() for x in inputs]",
     "bytes": "[len(x) for x in inputs]",
 }
+
+# Each model, the datatype of its input, and how many elements a row of it has.
+KINDS = [
+    ("doubles", "FP64", -1),
+    ("floats", "FP32", -1),
+    ("integers", "INT32", -1),
+    ("strings", "BYTES", 1),
+    ("bytes", "BYTES", 1),
+]
+
+# Rows of each datatype that numpy has itself.
+DATATYPES: list[tuple[str, np.ndarray]] = [
+    ("BOOL", np.array([[True, False]])),
+    ("UINT8", np.array([[1, 2]], np.uint8)),
+    ("UINT16", np.array([[1, 2]], np.uint16)),
+    ("UINT32", np.array([[1, 2]], np.uint32)),
+    ("UINT64", np.array([[1, 2]], np.uint64)),
+    ("INT8", np.array([[1, -2]], np.int8)),
+    ("INT16", np.array([[1, -2]], np.int16)),
+    ("INT32", np.array([[1, -2]], np.int32)),
+    ("INT64", np.array([[1, -2]], np.int64)),
+    ("FP16", np.array([[1.5, -2]], np.float16)),
+    ("FP32", np.array([[1.5, -2]], np.float32)),
+    ("FP64", np.array([[1.5, -2]], np.float64)),
+]
 
 # Fails on a row that begins with 13, and takes its time over one that begins with 14.
 SOURCE = """
@@ -70,3 +97,9 @@ def every_type(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         for name in MODELS:
             until(f"{name} is ready", lambda name=name: is_ready(running, name))
         yield running
+
+
+def outputs(result: Any) -> list[str]:
+    """The texts of all rows."""
+    array = result.as_numpy("output")
+    return [x.decode() if isinstance(x, bytes) else str(x) for x in array.reshape(-1)]

@@ -322,11 +322,8 @@ def test_choosing_figures(terminal: Terminal) -> None:
 
 
 def test_rollouts(terminal: Terminal) -> None:
-    model = '[[model]]\nname = "digits-model"\nversion = "1"\ninput_type = "doubles"\n'
-    application = SUM_TOML.split("[[model]]")[0].replace('"sum"', '"digits"')
-    lines = [line for line in application.splitlines() if "model =" not in line]
-    application = "\n".join([*lines, 'model = "digits-model"'])
-    terminal.write("clipper.toml", f"{application}\n\n{model}")
+    config = SUM_CONFIG.replace("APPLICATION", "digits").replace('"sum"', '"digits-model"')
+    terminal.write("clipper.toml", config)
     terminal.run("clipper serve --config clipper.toml")
     terminal.run("clipper admin models add digits-model 2 --input-type doubles --no-switch")
     run_document(terminal, "docs/rollouts.md")

@@ -18,17 +18,14 @@ aio = pytest.importorskip("tritonclient.http.aio")
 
 from tritonclient.utils import InferenceServerException  # noqa: E402
 
+from every_type import DATATYPES, KINDS, outputs  # noqa: E402
 from harness import Server, until  # noqa: E402
 
-@pytest.fixture()
-def served(every_type: Server) -> Server:
-    return every_type
-
 
 @pytest.fixture()
-def client(served: Server) -> Iterator[Any]:
+def client(every_type: Server) -> Iterator[Any]:
     with triton.InferenceServerClient(
-        served.query.removeprefix("http://"), concurrency=4, network_timeout=60.0
+        every_type.query.removeprefix("http://"), concurrency=4, network_timeout=60.0
     ) as one:
         yield one
 
@@ -39,28 +36,13 @@ def one_input(array: np.ndarray, datatype: str, binary: bool = True) -> list[Any
     return [given]
 
 
-def outputs(result: Any) -> list[str]:
-    """The texts of all rows."""
-    array = result.as_numpy("output")
-    return [x.decode() if isinstance(x, bytes) else str(x) for x in array.reshape(-1)]
-
-
 def test_the_server_says_what_it_is(client: Any) -> None:
     assert client.is_server_live() and client.is_server_ready()
     page = client.get_server_metadata()
     assert page["name"] == "clipper" and "binary_tensor_data" in page["extensions"]
 
 
-@pytest.mark.parametrize(
-    ("kind", "datatype", "element"),
-    [
-        ("doubles", "FP64", -1),
-        ("floats", "FP32", -1),
-        ("integers", "INT32", -1),
-        ("strings", "BYTES", 1),
-        ("bytes", "BYTES", 1),
-    ],
-)
+@pytest.mark.parametrize(("kind", "datatype", "element"), KINDS)
 def test_models_and_applications_are_described(
     client: Any, kind: str, datatype: str, element: int
 ) -> None:
@@ -113,23 +95,7 @@ def test_infer_without_a_word_about_outputs_is_binary(client: Any) -> None:
         assert "binary_data_size" in result.get_output("output")["parameters"]
 
 
-@pytest.mark.parametrize(
-    ("datatype", "array"),
-    [
-        ("BOOL", np.array([[True, False]])),
-        ("UINT8", np.array([[1, 2]], np.uint8)),
-        ("UINT16", np.array([[1, 2]], np.uint16)),
-        ("UINT32", np.array([[1, 2]], np.uint32)),
-        ("UINT64", np.array([[1, 2]], np.uint64)),
-        ("INT8", np.array([[1, -2]], np.int8)),
-        ("INT16", np.array([[1, -2]], np.int16)),
-        ("INT32", np.array([[1, -2]], np.int32)),
-        ("INT64", np.array([[1, -2]], np.int64)),
-        ("FP16", np.array([[1.5, -2]], np.float16)),
-        ("FP32", np.array([[1.5, -2]], np.float32)),
-        ("FP64", np.array([[1.5, -2]], np.float64)),
-    ],
-)
+@pytest.mark.parametrize(("datatype", "array"), DATATYPES)
 @pytest.mark.parametrize("binary", [True, False])
 def test_every_datatype_gives_doubles(
     client: Any, datatype: str, array: np.ndarray, binary: bool
@@ -263,9 +229,9 @@ def test_async_infer(client: Any) -> None:
         assert outputs(pending.get_result(timeout=60)) == [str(n + 0.5)]
 
 
-def test_the_asyncio_client(served: Server) -> None:
+def test_the_asyncio_client(every_type: Server) -> None:
     async def ask() -> None:
-        async with aio.InferenceServerClient(served.query.removeprefix("http://")) as client:
+        async with aio.InferenceServerClient(every_type.query.removeprefix("http://")) as client:
             assert await client.is_server_ready()
             assert (await client.get_model_metadata("floats"))["name"] == "floats"
             for binary in (True, False):
@@ -283,10 +249,10 @@ def test_the_asyncio_client(served: Server) -> None:
     asyncio.run(ask())
 
 
-def test_a_raw_body_is_one_row(client: Any, served: Server) -> None:
+def test_a_raw_body_is_one_row(client: Any, every_type: Server) -> None:
     body = np.array([1.0, 2.0, 3.0]).tobytes()
     request = urllib.request.Request(
-        f"{served.query}/v2/models/doubles/infer",
+        f"{every_type.query}/v2/models/doubles/infer",
         body,
         {"Inference-Header-Content-Length": "0"},
     )

@@ -31,6 +31,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (  # no
 from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc  # noqa: E402
 from tritonclient.utils import InferenceServerException  # noqa: E402
 
+from every_type import DATATYPES, KINDS, outputs  # noqa: E402
 from harness import ROOT, SUM_CONFIG, Server, get, server, until  # noqa: E402
 
 PROTO = {"oip": ROOT / "crates" / "oip" / "proto", "grpc": ROOT / "crates" / "grpc" / "proto"}
@@ -54,12 +55,6 @@ def one_input(array: np.ndarray, datatype: str) -> list[Any]:
     return [given]
 
 
-def outputs(result: Any) -> list[str]:
-    """The texts of all rows."""
-    array = result.as_numpy("output")
-    return [x.decode() if isinstance(x, bytes) else str(x) for x in array.reshape(-1)]
-
-
 def refusal(client: Any, name: str, inputs: list[Any], **options: Any) -> tuple[str, str]:
     with pytest.raises(InferenceServerException) as refused:
         client.infer(name, inputs, **options)
@@ -72,16 +67,7 @@ def test_the_server_says_what_it_is(client: Any) -> None:
     assert page.name == "clipper" and "statistics" in page.extensions
 
 
-@pytest.mark.parametrize(
-    ("kind", "datatype", "element"),
-    [
-        ("doubles", "FP64", -1),
-        ("floats", "FP32", -1),
-        ("integers", "INT32", -1),
-        ("strings", "BYTES", 1),
-        ("bytes", "BYTES", 1),
-    ],
-)
+@pytest.mark.parametrize(("kind", "datatype", "element"), KINDS)
 def test_models_are_described_as_over_http(
     client: Any, every_type: Server, kind: str, datatype: str, element: int
 ) -> None:
@@ -133,21 +119,7 @@ def test_infer(client: Any, name: str, packed: str | None) -> None:
 
 @pytest.mark.parametrize(
     ("datatype", "array"),
-    [
-        ("BOOL", np.array([[True, False]])),
-        ("UINT8", np.array([[1, 2]], np.uint8)),
-        ("UINT16", np.array([[1, 2]], np.uint16)),
-        ("UINT32", np.array([[1, 2]], np.uint32)),
-        ("UINT64", np.array([[1, 2]], np.uint64)),
-        ("INT8", np.array([[1, -2]], np.int8)),
-        ("INT16", np.array([[1, -2]], np.int16)),
-        ("INT32", np.array([[1, -2]], np.int32)),
-        ("INT64", np.array([[1, -2]], np.int64)),
-        ("FP16", np.array([[1.5, -2]], np.float16)),
-        ("BF16", np.array([[1.5, -2]], ml_dtypes.bfloat16)),
-        ("FP32", np.array([[1.5, -2]], np.float32)),
-        ("FP64", np.array([[1.5, -2]], np.float64)),
-    ],
+    [*DATATYPES, ("BF16", np.array([[1.5, -2]], ml_dtypes.bfloat16))],
 )
 def test_every_datatype_gives_doubles(client: Any, datatype: str, array: np.ndarray) -> None:
     result = client.infer("doubles", one_input(array, datatype))
