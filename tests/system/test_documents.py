@@ -75,7 +75,10 @@ NOT_RUN: dict[str, tuple[str, Callable[[str], None]]] = {
     r"python examples/choosing/\w+\.py .*": ("minutes, of a release build", compiles),
     r"cargo run --release -p clipper_selection --example regret( .*)?": ("a release build", exists),
     r"cargo run --release -p clipper_selection --example rollouts .*": ("a release build", exists),
-    r"pip install -r crates/selection/examples/.*": ("more than the tests need", lambda command: None),
+    r"pip install -r crates/selection/examples/.*": (
+        "more than the tests need",
+        lambda command: None,
+    ),
 }
 
 needs_prometheus = pytest.mark.skipif(

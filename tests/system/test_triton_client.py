@@ -121,7 +121,9 @@ def test_outputs_as_numbers(client: Any) -> None:
     for binary in (True, False):
         asked = [triton.InferRequestedOutput("output", binary_data=binary)]
 
-        def infer(name: str, array: np.ndarray, datatype: str, wanted: str, asked: Any = asked) -> Any:
+        def infer(
+            name: str, array: np.ndarray, datatype: str, wanted: str, asked: Any = asked
+        ) -> Any:
             return client.infer(
                 name, one_input(array, datatype), outputs=asked,
                 parameters={"output_datatype": wanted},

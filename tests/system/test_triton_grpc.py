@@ -95,7 +95,7 @@ def test_the_index_has_every_name_and_whether_it_is_served(client: Any) -> None:
     assert states["alone"] == states["nobody"] == "UNAVAILABLE"
     assert not client.is_model_ready("alone")
     for change in (client.load_model, client.unload_model):
-        with pytest.raises(InferenceServerException, match="UNIMPLEMENTED.*clipper deploy"):
+        with pytest.raises(InferenceServerException, match=r"UNIMPLEMENTED.*clipper deploy"):
             change("doubles")
 
 
@@ -207,7 +207,11 @@ def test_a_default_output_is_no_prediction_unless_it_is_asked_for(client: Any) -
 
 def late(running: Server, app: str) -> float:
     for line in get(f"{running.metrics}/metrics").splitlines():
-        if line.startswith("clipper_predictions_total{") and f'app="{app}"' in line and '"late"' in line:
+        if (
+            line.startswith("clipper_predictions_total{")
+            and f'app="{app}"' in line
+            and '"late"' in line
+        ):
             return float(line.rsplit(" ", 1)[1])
     return 0.0
 
