@@ -20,13 +20,16 @@ pub enum BodyError {
 /// Inputs of one request.
 pub type Inputs = SmallVec<[Input; 1]>;
 
+/// What the cache makes of inputs.
+pub type Digests = SmallVec<[u64; 1]>;
+
 /// The body of `POST /{app}/predict`.
 #[derive(Debug, Default)]
 pub struct PredictBody {
     /// `input_batch`, or the one `input`.
     pub inputs: Inputs,
     /// What the cache makes of each input, where that has been computed already; else empty.
-    pub digests: Vec<u64>,
+    pub digests: Digests,
     /// The model version asked for; `None` = the current one.
     pub version: Option<String>,
     /// The user it comes from; 0 is everybody.

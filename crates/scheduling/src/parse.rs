@@ -15,7 +15,8 @@ use serde_json::{Deserializer, Value};
 use smallvec::SmallVec;
 
 pub use super::bodies::{
-    BodyError, FeedbackForm, FeedbackSays, FeedbackSubject, Inputs, PredictBody, UpdateBody,
+    BodyError, Digests, FeedbackForm, FeedbackSays, FeedbackSubject, Inputs, PredictBody,
+    UpdateBody,
 };
 use super::visitors::{expecting, refuse, seed};
 use clipper_domain::{Input, InputType};
@@ -43,7 +44,7 @@ pub fn predict_body(
         }
     };
     let uid = fields.uid.unwrap_or(0);
-    Ok(PredictBody { inputs, digests: Vec::new(), version: fields.version, uid })
+    Ok(PredictBody { inputs, digests: Digests::new(), version: fields.version, uid })
 }
 
 /// Bytes that the inputs of a body may take in wire form: numbers may need more than their text.

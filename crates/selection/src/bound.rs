@@ -12,7 +12,7 @@ use super::loss::{Loss, LossKind, Truth};
 use super::parameters::{
     ParameterError, ParameterProblem, ParameterReader, contradicts, shortened,
 };
-use super::policy::{Answered, Combination, Member, Pick, SelectionPolicy, SelectionQuery};
+use super::policy::{Answered, Combination, Member, Pick, Picks, SelectionPolicy, SelectionQuery};
 use super::state::{ArmSums, Contribution, SelectionState, Standing};
 use super::table;
 use super::value::{ModelValue, OutputKind};
@@ -99,7 +99,15 @@ impl BoundPolicy {
     /// How its models stand after this feedback.
     #[must_use]
     pub fn standing(&self, state: &SelectionState) -> Standing {
-        state.standing(&self.models)
+        let mut standing = state.standing(&self.models);
+        standing.weights = self.policy.prepared(&standing);
+        standing
+    }
+
+    /// Whether it asks one model of a query, and takes its output as it is.
+    #[must_use]
+    pub fn asks_one(&self) -> bool {
+        self.policy.asks_one()
     }
 
     /// Whether it asks all models of every query, present or not.
@@ -122,7 +130,7 @@ impl BoundPolicy {
 
     /// The models to ask.
     #[must_use]
-    pub fn select(&self, standing: &Standing, query: &SelectionQuery) -> Vec<Pick> {
+    pub fn select(&self, standing: &Standing, query: &SelectionQuery) -> Picks {
         self.policy.select(standing, query)
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use clipper_domain::ModelName;
 
-use super::policy::{Member, Pick};
+use super::policy::{Members, Picks};
 use super::rollout::split::Side;
 
 /// Whose output an answer was.
@@ -33,8 +33,8 @@ pub struct GivenAnswer {
     /// The names behind the picks.
     pub models: Arc<[ModelName]>,
     /// The models that were asked.
-    pub picks: Vec<Pick>,
-    pub members: Vec<Member>,
+    pub picks: Picks,
+    pub members: Members,
     /// Whose output went out.
     pub answer: AnswerOf,
     pub by: Option<GivenBy>,

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use smallvec::SmallVec;
+
 use super::state::{ArmSums, Standing};
 use super::value::ModelValue;
 
@@ -31,6 +33,12 @@ impl Pick {
         Self { arm, probability: 1.0 }
     }
 }
+
+/// The models that are asked for a query.
+pub type Picks = SmallVec<[Pick; 1]>;
+
+/// What became of them, in the same order.
+pub type Members = SmallVec<[Member; 1]>;
 
 /// What became of a model that was asked.
 #[derive(Debug, Clone, PartialEq)]
@@ -98,7 +106,14 @@ impl Answered<'_> {
 /// Chooses among an application's models. All that it has learned is in the [`Standing`].
 pub trait SelectionPolicy: fmt::Debug + Send + Sync {
     /// The models to ask, each once; empty only if there is none.
-    fn select(&self, standing: &Standing, query: &SelectionQuery) -> Vec<Pick>;
+    fn select(&self, standing: &Standing, query: &SelectionQuery) -> Picks;
+
+    /// The [`Standing::weights`] that it chooses by: the same for all queries until there is
+    /// feedback. None where it needs none.
+    fn prepared(&self, standing: &Standing) -> Vec<f64> {
+        let _ = standing;
+        Vec::new()
+    }
 
     /// What to make of the answers so far. Never [`Combination::Wait`] when time is up.
     fn combine(&self, standing: &Standing, answered: &Answered<'_>) -> Combination {
@@ -115,6 +130,11 @@ pub trait SelectionPolicy: fmt::Debug + Send + Sync {
     /// add up to 1.
     fn weights(&self, standing: &Standing) -> Vec<f64> {
         shares(standing, |query| self.select(standing, query))
+    }
+
+    /// Whether it asks one model of a query, and takes its output as it is.
+    fn asks_one(&self) -> bool {
+        true
     }
 
     /// Whether it asks all models of every query, present or not; its confidence says who is
@@ -138,7 +158,7 @@ pub trait SelectionPolicy: fmt::Debug + Send + Sync {
 const TRIED: u64 = 128;
 
 /// How often each model is asked in some queries of many users.
-fn shares(standing: &Standing, select: impl Fn(&SelectionQuery) -> Vec<Pick>) -> Vec<f64> {
+fn shares(standing: &Standing, select: impl Fn(&SelectionQuery) -> Picks) -> Vec<f64> {
     let mut asked = vec![0.0; standing.arms.len()];
     for seed in 0..TRIED {
         for pick in select(&SelectionQuery { seed, uid: seed.cast_signed() }) {

@@ -167,15 +167,18 @@ impl SelectionState {
             }
             all
         };
-        Standing { rounds: self.rounds(), arms: models.iter().map(sums).collect() }
+        let arms = models.iter().map(sums).collect();
+        Standing { rounds: self.rounds(), arms, weights: Vec::new() }
     }
 }
 
 /// How the models of an application stand, in the order of their names.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Standing {
     /// Feedback that it comes from.
     pub rounds: u64,
     /// One for each model.
     pub arms: Vec<ArmSums>,
+    /// What the policy chooses by, computed once for all queries.
+    pub weights: Vec<f64>,
 }

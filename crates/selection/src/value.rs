@@ -42,6 +42,8 @@ impl ModelValue {
         {
             return Some(match kind {
                 OutputKind::Number => Self::Number(f64::from(number)),
+                // Already as equal numbers are written.
+                _ if !text.starts_with('0') || text == "0" => Self::Label(text.to_owned()),
                 _ => Self::Label(number.to_string()),
             });
         }
@@ -116,6 +118,7 @@ mod tests {
     fn equal_labels_are_equal_however_they_are_written() {
         let label = |json: &str| ModelValue::parse(OutputKind::Label, json.as_bytes());
         assert_eq!(label("7"), label("7.0"));
+        assert_eq!((label("007"), label("0")), (label("7"), label("0.0")));
         assert_eq!(label("7"), Some(ModelValue::Label("7".to_owned())));
         assert_ne!(label("7"), label("\"7\""));
         assert_eq!(label("\"c\\u0061t\""), label("\"cat\""));

@@ -150,7 +150,7 @@ mod tests {
             loss_millionths: wrong * 1_000_000,
             estimate_millionths: 0,
         };
-        let of = |arms: Vec<ArmSums>| log_odds(&Standing { rounds: 0, arms });
+        let of = |arms: Vec<ArmSums>| log_odds(&Standing { arms, ..Standing::default() });
         let weights = of(vec![arm(98, 9), arm(98, 24), arm(98, 49), arm(98, 98), arm(0, 0)]);
         assert!((weights[0] / weights[1] - 2.0).abs() < 1e-9, "log 9 is twice log 3: {weights:?}");
         assert!(weights[2..].iter().all(|weight| *weight == 0.0), "{weights:?}");

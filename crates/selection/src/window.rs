@@ -3,7 +3,9 @@
 //! Feedback names a query, or an input: then the last answer to it is meant. Each answer is judged
 //! once; what has left the window is late.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
+
+use rustc_hash::FxHashMap;
 
 use super::given::GivenAnswer;
 
@@ -37,9 +39,10 @@ struct Entry {
 #[derive(Debug)]
 pub struct FeedbackWindow {
     max: usize,
-    answers: HashMap<u64, Entry>,
+    // Query ids are given by the server and inputs stand for themselves by a keyed hash.
+    answers: FxHashMap<u64, Entry>,
     order: VecDeque<u64>,
-    latest_of: HashMap<u64, u64>,
+    latest_of: FxHashMap<u64, u64>,
     /// The newest id that has left.
     gone: Option<u64>,
 }
@@ -50,9 +53,9 @@ impl FeedbackWindow {
     pub fn new(max: usize) -> Self {
         Self {
             max,
-            answers: HashMap::new(),
+            answers: FxHashMap::default(),
             order: VecDeque::new(),
-            latest_of: HashMap::new(),
+            latest_of: FxHashMap::default(),
             gone: None,
         }
     }
@@ -107,9 +110,10 @@ impl FeedbackWindow {
 mod tests {
     use super::*;
     use crate::given::AnswerOf;
+    use crate::policy::{Members, Picks};
 
     fn answer(input: u64) -> GivenAnswer {
-        let (models, picks, members) = (Vec::new().into(), Vec::new(), Vec::new());
+        let (models, picks, members) = (Vec::new().into(), Picks::new(), Members::new());
         let answer = AnswerOf::Several;
         GivenAnswer { uid: 0, input, models, picks, members, answer, by: None }
     }

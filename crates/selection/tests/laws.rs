@@ -9,7 +9,7 @@ use clipper_domain::{ModelName, PolicyParameters, PolicySpec};
 use clipper_selection::bound::{BoundPolicy, Decided};
 use clipper_selection::given::{AnswerOf, GivenAnswer};
 use clipper_selection::loss::Truth;
-use clipper_selection::policy::{Combination, Member, Pick, SelectionQuery};
+use clipper_selection::policy::{Combination, Member, Members, Picks, SelectionQuery};
 use clipper_selection::state::{Contribution, SelectionState};
 use clipper_selection::table::TABLE;
 use clipper_selection::value::{ModelValue, OutputKind};
@@ -62,12 +62,7 @@ fn value(kind: OutputKind, number: u8) -> ModelValue {
     }
 }
 
-fn given(
-    policy: &BoundPolicy,
-    picks: Vec<Pick>,
-    members: Vec<Member>,
-    answer: AnswerOf,
-) -> GivenAnswer {
+fn given(policy: &BoundPolicy, picks: Picks, members: Members, answer: AnswerOf) -> GivenAnswer {
     let models = policy.models().clone();
     GivenAnswer { uid: 0, input: 0, models, picks, members, answer, by: None }
 }
@@ -83,7 +78,7 @@ fn round(
     let standing = policy.standing(state);
     let query = SelectionQuery { seed, uid: i64::from(truth) };
     let picks = policy.select(&standing, &query);
-    let members: Vec<Member> = picks
+    let members: Members = picks
         .iter()
         .map(|pick| match said[pick.arm % said.len()] {
             0 => Member::Failed,
@@ -121,6 +116,7 @@ proptest! {
                 prop_assert_eq!(&picks, &policy.select(&standing, &query));
                 let arms: BTreeSet<usize> = picks.iter().map(|pick| pick.arm).collect();
                 prop_assert!(!picks.is_empty() && arms.len() == picks.len(), "{}", spec.name);
+                prop_assert!(!policy.asks_one() || picks.len() == 1, "{}", spec.name);
                 for pick in &picks {
                     prop_assert!(pick.arm < 3 && pick.probability > 0.0);
                     prop_assert!(pick.probability <= 1.0 + 1e-9, "{}", spec.name);
@@ -282,7 +278,7 @@ fn a_window_finds_a_model_that_was_broken_and_repaired() {
             };
             on_best += u64::from(round >= 5_000 && picks[0].arm == 0);
             let member = Member::Value(ModelValue::Label(u8::from(is_right).to_string()));
-            let given = given(&policy, picks, vec![member], AnswerOf::Member(0));
+            let given = given(&policy, picks, Members::from_elem(member, 1), AnswerOf::Member(0));
             state.learn(&policy.observe(&given, &truth).unwrap());
         }
         on_best

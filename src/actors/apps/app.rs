@@ -8,14 +8,16 @@ use actix::prelude::*;
 use smallvec::SmallVec;
 use tracing::warn;
 
+use super::asking::{AskModel, Asked, RequestTimes, due_within};
 use super::chooser::Chooser;
-use super::ensemble::{AskModel, Ensemble, RequestTimes, due_within};
+use super::chosen::Chosen;
+use super::ensemble::Ensemble;
 use super::feedback::FeedbackQueue;
 use super::judging::Judge;
 use super::messages::{AppChange, AskFacts, Predict, QueryRefused, Recorded, RequestBody, Update};
 use super::model_progress::ModelProgress;
 use super::prediction::{AppFacts, Prediction, Progress};
-use super::rolling::{COPY_PATIENCE, Rolled, Rolling, Turn, Watched};
+use super::rolling::{COPY_PATIENCE, Copy, Rolled, Rolling};
 use crate::actors::plane::data_plane::DataPlane;
 use crate::actors::plane::directory::{ModelEntry, ModelHandle};
 use crate::supervision::kept::Lifeline;
@@ -37,7 +39,7 @@ pub struct App {
     linked: Vec<Arc<ModelEntry>>,
     /// Under a policy other than the default one.
     chooser: Option<Arc<Chooser>>,
-    rolling: Option<Rolling>,
+    rolling: Option<Arc<Rolling>>,
     /// A copy: one for all workers would have its references counted by all of them.
     bounds: Arc<AnswerBounds>,
     feedback: FeedbackQueue,
@@ -94,29 +96,21 @@ impl App {
         let margin = Duration::from_micros(self.plane.serving.ensemble_margin_us);
         let request = RequestTimes { arrived: predict.arrived, objective, margin, first_query_id };
         let drawn = Drawn { uid: body.uid, query_id: first_query_id };
-        let rolling = rolling.map(|rolling| (rolling, rolling.turn(drawn)));
-        let watched = rolling
-            .as_ref()
-            .and_then(|(rolling, turn)| self.watch(rolling, turn, &body, request))
-            .map(Box::new);
+        let rolled = rolling.map(|rolling| rolling.rolled(drawn));
         let progress = match (chooser, model) {
             (Some(chooser), _) if !self.linked.is_empty() => {
-                let rolled = rolling.map(|(rolling, turn)| rolling.rolled(&turn));
                 self.choose(chooser, body, request, (ctx, rolled))
             }
-            (_, Some(model)) => {
-                let instead = rolling.and_then(|(_, turn)| turn.instead);
-                Progress::Model(self.answer(&instead.unwrap_or(model), body, request))
-            }
+            (_, Some(model)) => Progress::One(self.ask(AskModel { model, body, request, rolled })),
             _ => {
                 let is_linked = !self.linked.is_empty();
                 let reason =
                     if is_linked { DefaultReason::NoReplica } else { DefaultReason::Unlinked };
-                Progress::Model(ModelProgress::defaults(queries, reason))
+                Progress::One(ModelProgress::defaults(queries, reason).into())
             }
         };
         let (app, arrived) = (Arc::clone(&self.facts), predict.arrived);
-        Ok(Prediction { app, first_query_id, arrived, progress, permit, watched })
+        Ok(Prediction { app, first_query_id, arrived, progress, permit })
     }
 
     /// After a change of the rollout or of what it needs.
@@ -124,27 +118,22 @@ impl App {
         let spec = &self.facts.spec;
         self.rolling = spec.running_rollout().map(|rollout| {
             let outcomes = self.plane.learned.of(&spec.name).rollout(rollout);
-            Rolling::new(rollout, &self.plane, &self.facts.metrics, outcomes)
+            Arc::new(Rolling::new(rollout, &self.plane, &self.facts.metrics, outcomes))
         });
     }
 
-    /// Has a rollout's guards look at a request, and sends the other version its copy, if there is
-    /// room for one.
-    fn watch(
-        &self,
-        rolling: &Rolling,
-        turn: &Turn,
-        body: &PredictBody,
-        request: RequestTimes,
-    ) -> Option<Watched> {
-        let copy = turn.copy_to.as_ref().and_then(|model| {
-            let room = rolling.room_for_copy(model)?;
-            let (inputs, digests) = (body.inputs.clone(), body.digests.clone());
-            let copy = PredictBody { inputs, digests, version: None, uid: body.uid };
+    /// Starts a model's answers. Under a rollout of it another version may answer, the guards look
+    /// at what comes, and the other version gets its copy, if there is room for one.
+    fn ask(&self, AskModel { model, body, request, rolled }: AskModel) -> Asked {
+        let rolled = rolled.filter(|rolled| rolled.is_of(&model.spec.id.name));
+        let Some(rolled) = rolled else { return self.answer(&model, body, request).into() };
+        let copy = rolled.copy(&body);
+        let progress = self.answer(rolled.instead().unwrap_or(&model), body, request);
+        let copy = copy.map(|Copy { model, body, room }| {
             let objective = request.objective * COPY_PATIENCE;
-            Some((self.answer(model, copy, RequestTimes { objective, ..request }), room))
+            (self.answer(&model, body, RequestTimes { objective, ..request }), room)
         });
-        rolling.watch(turn.side, request.arrived, copy)
+        Asked { progress, watched: rolled.watch(request.arrived, copy) }
     }
 
     /// After a change of the policy or the links.
@@ -169,16 +158,29 @@ impl App {
     fn choose(
         &self,
         chooser: &Arc<Chooser>,
-        body: PredictBody,
+        mut body: PredictBody,
         request: RequestTimes,
-        (ctx, rolled): (&Context<Self>, Option<Rolled>),
+        (ctx, rolled): (&Context<Self>, Option<Arc<Rolled>>),
     ) -> Progress {
         let choice = chooser.choose(body.inputs.len(), request.first_query_id, body.uid);
+        if body.digests.is_empty() {
+            body.digests = body.inputs.iter().map(|input| self.plane.cache.digest(input)).collect();
+        }
+        let (only, by) = (choice.only(), rolled.as_ref().map(|rolled| rolled.by()));
+        let of = (request.first_query_id, body.uid);
+        let chosen = Chosen::new(chooser, choice, &body.digests, of, by);
+        if let Some(model) = only {
+            // As under the default policy, but for what becomes of the answers.
+            let asked = match chosen.models.current(model) {
+                Some(model) => self.ask(AskModel { model, body, request, rolled }),
+                None => ModelProgress::defaults(body.inputs.len(), DefaultReason::NoReplica).into(),
+            };
+            return Progress::Chosen(asked, Box::new(chosen));
+        }
         let app = ctx.address().recipient();
-        let cache = &self.plane.cache;
-        let mut ensemble = Ensemble::new((chooser, choice), body, cache, request, (app, rolled));
-        ensemble.ask(|message| self.answer(&message.model, message.body, message.request));
-        Progress::Chosen(Box::new(ensemble))
+        let mut ensemble = Ensemble::new(chosen, body.inputs, request, (app, rolled));
+        ensemble.ask(|message| self.ask(message));
+        Progress::Several(Box::new(ensemble))
     }
 
     /// The default policy's choice: the linked model, in its current version or the one asked for.
@@ -354,7 +356,7 @@ impl Handler<AskModel> for App {
     type Result = MessageResult<AskModel>;
 
     fn handle(&mut self, ask: AskModel, _: &mut Self::Context) -> Self::Result {
-        MessageResult(self.answer(&ask.model, ask.body, ask.request))
+        MessageResult(self.ask(ask))
     }
 }
 

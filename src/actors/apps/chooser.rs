@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use smallvec::SmallVec;
 
 use crate::actors::plane::directory::{ModelEntry, ModelHandle};
 use crate::actors::plane::learned_states::{AppLearned, EVERYBODY};
@@ -13,7 +14,7 @@ use clipper_selection::bound::BoundPolicy;
 use clipper_selection::given::{AnswerOf, GivenAnswer};
 use clipper_selection::loss::Truth;
 use clipper_selection::parameters::ParameterError;
-use clipper_selection::policy::{Member, Pick, SelectionQuery};
+use clipper_selection::policy::{Member, Members, Pick, Picks, SelectionQuery};
 use clipper_selection::state::{Contribution, SelectionState, Standing};
 use clipper_selection::value::OutputKind;
 use clipper_selection::window::{Subject, Unmatched};
@@ -58,7 +59,7 @@ impl BoundModels {
     pub(super) fn observe_all(
         &self,
         uid: i64,
-        members: Vec<Member>,
+        members: Members,
         truth: &Truth,
     ) -> Option<Contribution> {
         let answer = GivenAnswer {
@@ -108,14 +109,18 @@ impl BoundModels {
         }
     }
 
-    fn standing(&self, state: Arc<SelectionState>, uid: i64) -> Arc<Standing> {
-        if uid != EVERYBODY {
+    /// How the models stand for a user.
+    fn standing(&self, learned: &AppLearned, uid: i64) -> Arc<Standing> {
+        if uid != EVERYBODY
+            && let Some(state) = learned.of_user_alone(uid)
+        {
             return Arc::new(self.policy.standing(&state));
         }
+        let state = learned.everybody();
         let mut latest = self.standing.lock();
         if !Arc::ptr_eq(&latest.0, &state) {
             latest.1 = Arc::new(self.policy.standing(&state));
-            latest.0 = state;
+            latest.0 = Arc::clone(&state);
         }
         Arc::clone(&latest.1)
     }
@@ -126,7 +131,19 @@ impl BoundModels {
 pub(super) struct Choice {
     pub(super) models: Arc<BoundModels>,
     pub(super) standing: Arc<Standing>,
-    pub(super) picks: Vec<Vec<Pick>>,
+    pub(super) picks: SmallVec<[Picks; 1]>,
+}
+
+impl Choice {
+    /// The model that answers all queries, if it is one, whose output is taken as it is.
+    pub(super) fn only(&self) -> Option<usize> {
+        if !self.models.policy.asks_one() {
+            return None;
+        }
+        let mut arms = self.picks.iter().map(|picks| picks.first().map(|pick| pick.arm));
+        let only = arms.next()?;
+        if arms.all(|arm| arm == only) { only } else { None }
+    }
 }
 
 /// What feedback without the id of a query is about.
@@ -159,7 +176,7 @@ impl Chooser {
     /// all counts on all, so that its confidence says who is missing.
     fn present(&self, asks_all: bool) -> u64 {
         let all = all_of(self.entries.len());
-        if asks_all {
+        if asks_all || self.entries.len() <= 1 {
             return all;
         }
         let can_answer =
@@ -190,7 +207,7 @@ impl Chooser {
     /// The models to ask for `queries` queries of a user, whose ids count from `first_query_id`.
     pub(super) fn choose(&self, queries: usize, first_query_id: u64, uid: i64) -> Choice {
         let models = self.bound();
-        let standing = models.standing(self.learned.of_user(uid), uid);
+        let standing = models.standing(&self.learned, uid);
         let ids = first_query_id..first_query_id + queries as u64;
         let query = |seed| SelectionQuery { seed, uid };
         let picks = ids.map(|id| models.policy.select(&standing, &query(id))).collect();

@@ -7,8 +7,8 @@ use std::time::Duration;
 use actix::Recipient;
 use tokio::sync::oneshot;
 
+use super::asking::{AskModel, RequestTimes};
 use super::chooser::{AboutInput, Chooser};
-use super::ensemble::{AskModel, RequestTimes};
 use super::feedback::{FeedbackQueue, Room};
 use super::messages::{FeedbackRefused, FeedbackTaken, QueryRefused, Recorded};
 use super::prediction::AppFacts;
@@ -16,7 +16,7 @@ use crate::actors::plane::data_plane::DataPlane;
 use crate::metrics::FeedbackEnd;
 use clipper_clock as clock;
 use clipper_scheduling::bodies::{
-    Feedback, FeedbackSays, FeedbackSubject, PredictBody, UpdateBody,
+    Digests, Feedback, FeedbackSays, FeedbackSubject, PredictBody, UpdateBody,
 };
 use clipper_scheduling::ticket::Answer;
 use clipper_selection::loss::Truth;
@@ -192,9 +192,11 @@ impl Judge {
         };
         let answers = models.into_iter().map(|model| async move {
             let inputs = std::iter::once(input.clone()).collect();
-            let body = PredictBody { inputs, digests: vec![digest], uid, version: None };
-            let progress = self.app.send(AskModel { model: model?, body, request }).await.ok()?;
-            progress.closed().await.ok()?.answers.into_iter().next()
+            let body =
+                PredictBody { inputs, digests: Digests::from_elem(digest, 1), uid, version: None };
+            let (model, rolled) = (model?, None);
+            let asked = self.app.send(AskModel { model, body, request, rolled }).await.ok()?;
+            asked.closed().await.ok()?.answers.into_iter().next()
         });
         let answers = futures_util::future::join_all(answers).await;
         let member = |answer| match answer {

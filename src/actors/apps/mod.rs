@@ -1,8 +1,10 @@
 //! What an HTTP worker serves: its applications, and what becomes of their queries and feedback.
 
 pub mod app;
+pub mod asking;
 mod chooser;
-pub mod ensemble;
+mod chosen;
+mod ensemble;
 pub mod feedback;
 mod judging;
 pub mod keeping;

@@ -27,17 +27,21 @@ impl ModelProgress {
         }
     }
 
-    /// Waits for them; at the deadline the ticket is closed with what it has.
+    /// Waits for them, until the deadline.
+    pub(super) async fn in_time(&self) {
+        if let Self::Waiting { ticket, deadline } = self {
+            let _ = tokio::time::timeout_at(*deadline, ticket.filled()).await;
+        }
+    }
+
+    /// Takes what has arrived; what has not is late.
     ///
     /// # Errors
     /// They take too much room.
-    pub(super) async fn closed(self) -> Result<Closed, Excess> {
+    pub(super) fn close(self) -> Result<Closed, Excess> {
         match self {
             Self::Ready(answers) => Ok(Closed { answers, held: None }),
-            Self::Waiting { ticket, deadline } => {
-                let _ = tokio::time::timeout_at(deadline, ticket.filled()).await;
-                ticket.close()
-            }
+            Self::Waiting { ticket, .. } => ticket.close(),
         }
     }
 

@@ -7,9 +7,9 @@ use std::time::Duration;
 use smallvec::SmallVec;
 use tracing::{Instrument as _, debug, debug_span};
 
-use super::ensemble::{Ensemble, SureAnswers};
-use super::model_progress::ModelProgress;
-use super::rolling::Watched;
+use super::asking::{Asked, SureAnswers};
+use super::chosen::Chosen;
+use super::ensemble::Ensemble;
 use crate::actors::plane::data_plane::Permit;
 use crate::metrics::{AppMetrics, Outcome};
 use clipper_clock::{self as clock, Instant};
@@ -39,9 +39,12 @@ impl AppFacts {
 /// Where a request's answers are.
 #[derive(Debug)]
 pub(super) enum Progress {
-    Model(ModelProgress),
-    /// With those that a policy has chosen.
-    Chosen(Box<Ensemble>),
+    /// With one model.
+    One(Asked),
+    /// With the one that a policy chose.
+    Chosen(Asked, Box<Chosen>),
+    /// With those that a policy chose.
+    Several(Box<Ensemble>),
 }
 
 /// The answers to the queries of one request, on their way. Dropping it gives them up.
@@ -53,8 +56,6 @@ pub struct Prediction {
     pub(super) progress: Progress,
     /// Room taken by the request; given back with the answers.
     pub(super) permit: Permit,
-    /// Under a rollout.
-    pub(super) watched: Option<Box<Watched>>,
 }
 
 /// What one query is answered.
@@ -102,30 +103,25 @@ impl Prediction {
     /// # Errors
     /// They take too much room.
     pub async fn answers(self) -> Result<Answers, Excess> {
-        let Self { app, first_query_id, arrived, progress, permit, watched } = self;
+        let Self { app, first_query_id, arrived, progress, permit } = self;
         let span = debug_span!("query", app = %app.spec.name, query_id = first_query_id);
         let answered = match progress {
-            Progress::Model(progress) => {
-                let closed = progress.closed().instrument(span.clone()).await;
-                closed.map(|closed| SureAnswers {
-                    closed,
-                    confidences: SmallVec::new(),
-                    rolled: None,
-                })
+            Progress::One(asked) => {
+                asked.closed().instrument(span.clone()).await.map(SureAnswers::from)
             }
-            Progress::Chosen(ensemble) => ensemble.answers().instrument(span.clone()).await,
+            Progress::Chosen(asked, chosen) => {
+                let closed = asked.closed().instrument(span.clone()).await;
+                closed.map(|closed| chosen.answered(closed))
+            }
+            Progress::Several(ensemble) => ensemble.answers().instrument(span.clone()).await,
         };
         drop(permit);
         let _span = span.entered();
-        let SureAnswers { closed, confidences, rolled } =
+        let SureAnswers { closed, confidences } =
             answered.inspect_err(|_| app.metrics.rejected())?;
         let Closed { answers, held } = closed;
         let latency = clock::now() - arrived;
         count(&app, first_query_id, &answers, latency);
-        if let Some(watched) = watched {
-            let whole = || answers.iter().cloned().map(Some).collect();
-            watched.answered(rolled.unwrap_or_else(whole), latency);
-        }
         let confidences = confidences.into_iter().chain(std::iter::repeat(None));
         let told = |(answer, confidence)| told(&app, answer).sure(confidence);
         let answers = answers.into_iter().zip(confidences).map(told).collect();

@@ -2,8 +2,8 @@
 //! gets a copy, and what is told of the outcome.
 
 use std::sync::Arc;
-use std::time::Duration;
 
+use smallvec::SmallVec;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::model_progress::ModelProgress;
@@ -16,6 +16,7 @@ use clipper_domain::rollout::Rollout;
 use clipper_domain::rollout::percent::Percent;
 use clipper_domain::rollout::plan::RolloutKind;
 use clipper_domain::{ModelName, ModelVersion};
+use clipper_scheduling::parse::PredictBody;
 use clipper_scheduling::ticket::{Answer, Closed};
 use clipper_selection::given::GivenBy;
 use clipper_selection::rollout::agree::agree;
@@ -42,21 +43,26 @@ pub(super) struct Rolling {
 
 /// What a rollout does with one request.
 #[derive(Debug)]
-pub(super) struct Turn {
-    pub(super) side: Side,
+struct Turn {
+    side: Side,
     /// Answers instead of its model's current version.
-    pub(super) instead: Option<Arc<ModelHandle>>,
+    instead: Option<Arc<ModelHandle>>,
     /// Gets a copy.
-    pub(super) copy_to: Option<Arc<ModelHandle>>,
+    copy_to: Option<Arc<ModelHandle>>,
 }
 
-/// A rollout in a request that several models may answer.
+/// A rollout in one request.
 #[derive(Debug)]
-pub(super) struct Rolled {
-    pub(super) model: ModelName,
-    /// Answers instead of the model's current version.
-    pub(super) instead: Option<Arc<ModelHandle>>,
-    pub(super) by: GivenBy,
+pub struct Rolled {
+    rolling: Arc<Rolling>,
+    turn: Turn,
+}
+
+/// A copy that is to be asked of the other version.
+pub(super) struct Copy {
+    pub(super) model: Arc<ModelHandle>,
+    pub(super) body: PredictBody,
+    pub(super) room: OwnedSemaphorePermit,
 }
 
 impl Rolling {
@@ -80,7 +86,12 @@ impl Rolling {
         self.entry.version(version.as_str()).filter(|model| model.replicas() > 0)
     }
 
-    pub(super) fn turn(&self, drawn: Drawn) -> Turn {
+    /// What it does with a request.
+    pub(super) fn rolled(self: &Arc<Self>, drawn: Drawn) -> Arc<Rolled> {
+        Arc::new(Rolled { rolling: Arc::clone(self), turn: self.turn(drawn) })
+    }
+
+    fn turn(&self, drawn: Drawn) -> Turn {
         let plan = &self.outcomes.plan;
         let stays = Turn { side: Side::Old, instead: None, copy_to: None };
         let is_new = !self.outcomes.is_suspended()
@@ -94,30 +105,19 @@ impl Rolling {
         Turn { side: Side::New, instead: Some(new), copy_to }
     }
 
-    /// What those have to know who ask several models.
-    pub(super) fn rolled(&self, turn: &Turn) -> Rolled {
-        Rolled {
-            model: self.entry.name().clone(),
-            instead: turn.instead.clone(),
-            by: GivenBy { rollout: self.outcomes.id, side: turn.side },
-        }
-    }
-
     /// Room for a copy to `model`, unless it has anything else to do: last in the queue, first to
     /// go.
-    pub(super) fn room_for_copy(&self, model: &ModelHandle) -> Option<OwnedSemaphorePermit> {
+    fn room_for_copy(&self, model: &ModelHandle) -> Option<OwnedSemaphorePermit> {
         let is_busy = model.load().waiting > 0 || model.intake().waiting() > 0;
         if is_busy { None } else { Arc::clone(&self.copies).try_acquire_owned().ok() }
     }
 
-    /// Watches a request, if the guards look at it; `copy`: the other version's answers on their
-    /// way.
-    pub(super) fn watch(
+    fn watch(
         &self,
         side: Side,
         arrived: Instant,
         copy: Option<(ModelProgress, OwnedSemaphorePermit)>,
-    ) -> Option<Watched> {
+    ) -> Option<Box<Watched>> {
         let original = copy.map(|(progress, permit)| {
             let (told, original) = oneshot::channel();
             let copy = Copied {
@@ -134,30 +134,67 @@ impl Rolling {
             return None;
         }
         let (outcomes, metrics) = (Arc::clone(&self.outcomes), Arc::clone(&self.metrics));
-        Some(Watched { outcomes, metrics, side, original })
+        Some(Box::new(Watched { outcomes, metrics, arrived, side, original }))
+    }
+}
+
+impl Rolled {
+    /// Which version answers.
+    pub(super) fn by(&self) -> GivenBy {
+        GivenBy { rollout: self.rolling.outcomes.id, side: self.turn.side }
+    }
+
+    /// Whether it is a rollout of this model.
+    pub(super) fn is_of(&self, model: &ModelName) -> bool {
+        self.rolling.entry.name() == model
+    }
+
+    /// Answers instead of its model's current version.
+    pub(super) fn instead(&self) -> Option<&Arc<ModelHandle>> {
+        self.turn.instead.as_ref()
+    }
+
+    /// A copy of what its model is asked, if the other version is to have one and there is room.
+    pub(super) fn copy(&self, body: &PredictBody) -> Option<Copy> {
+        let model = Arc::clone(self.turn.copy_to.as_ref()?);
+        let room = self.rolling.room_for_copy(&model)?;
+        let (inputs, digests) = (body.inputs.clone(), body.digests.clone());
+        let body = PredictBody { inputs, digests, version: None, uid: body.uid };
+        Some(Copy { model, body, room })
+    }
+
+    /// Watches what its model answers, if the guards look at it; `copy`: the other version's
+    /// answers on their way.
+    pub(super) fn watch(
+        &self,
+        arrived: Instant,
+        copy: Option<(ModelProgress, OwnedSemaphorePermit)>,
+    ) -> Option<Box<Watched>> {
+        self.rolling.watch(self.turn.side, arrived, copy)
     }
 }
 
 /// A request whose outcome the guards look at.
 #[derive(Debug)]
-pub(super) struct Watched {
+pub struct Watched {
     outcomes: Arc<RolloutOutcomes>,
     metrics: Arc<AppMetrics>,
+    arrived: Instant,
     side: Side,
     /// To whoever compares them with a copy's.
-    original: Option<oneshot::Sender<Vec<Option<Answer>>>>,
+    original: Option<oneshot::Sender<SmallVec<[Answer; 1]>>>,
 }
 
 impl Watched {
-    /// What came of each query; none where its model was not asked.
-    pub(super) fn answered(self, answers: Vec<Option<Answer>>, latency: Duration) {
+    /// What came of each query.
+    pub(super) fn answered(self, answers: &[Answer]) {
         if self.side == Side::New {
-            let asked = self.outcomes.answered(answers.iter().flatten(), latency);
+            let asked = self.outcomes.answered(answers, clock::now() - self.arrived);
             self.metrics.rollout.exposed(asked);
         }
         if let Some(original) = self.original {
             // Whoever compares may have given up.
-            let _ = original.send(answers);
+            let _ = original.send(answers.into());
         }
     }
 }
@@ -175,9 +212,10 @@ impl Copied {
     async fn compare(
         self,
         progress: ModelProgress,
-        original: oneshot::Receiver<Vec<Option<Answer>>>,
+        original: oneshot::Receiver<SmallVec<[Answer; 1]>>,
     ) {
-        let Ok(Closed { answers: copied, held: _held }) = progress.closed().await else { return };
+        progress.in_time().await;
+        let Ok(Closed { answers: copied, held: _held }) = progress.close() else { return };
         if self.outcomes.plan.kind == RolloutKind::Shadow {
             let asked = self.outcomes.answered(&copied, clock::now() - self.arrived);
             self.metrics.rollout.exposed(asked);
@@ -199,10 +237,10 @@ impl Copied {
 }
 
 /// Queries that both answered, and those of them that were answered differently.
-fn different(original: &[Option<Answer>], copied: &[Answer]) -> (usize, usize) {
+fn different(original: &[Answer], copied: &[Answer]) -> (usize, usize) {
     let (mut queries, mut different) = (0, 0);
     for pair in original.iter().zip(copied) {
-        if let (Some(Answer::Output(one)), Answer::Output(other)) = pair {
+        if let (Answer::Output(one), Answer::Output(other)) = pair {
             queries += 1;
             different += usize::from(!agree(one.json(), other.json()));
         }

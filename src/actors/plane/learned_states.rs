@@ -375,6 +375,12 @@ impl AppLearned {
         self.of_user_alone(uid).unwrap_or_else(|| self.everybody.load_full())
     }
 
+    /// What goes for all who have no state of their own.
+    #[must_use]
+    pub fn everybody(&self) -> arc_swap::Guard<Arc<SelectionState>> {
+        self.everybody.load()
+    }
+
     /// A user's own state.
     #[must_use]
     pub fn of_user_alone(&self, uid: i64) -> Option<Arc<SelectionState>> {

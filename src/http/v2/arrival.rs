@@ -15,6 +15,7 @@ use crate::actors::plane::data_plane::DataPlane;
 use clipper_clock as clock;
 use clipper_domain::InputType;
 use clipper_oip::{Encoding, Infer, InferError, inflate, parse};
+use clipper_scheduling::bodies::Digests;
 use clipper_scheduling::budget::Held;
 
 const LENGTH_HEADER: &str = "Inference-Header-Content-Length";
@@ -24,7 +25,7 @@ const LENGTH_HEADER: &str = "Inference-Header-Content-Length";
 pub(crate) struct Asked {
     pub(crate) infer: Infer,
     /// What the cache makes of the inputs, where that has been computed already; else empty.
-    pub(crate) digests: Vec<u64>,
+    pub(crate) digests: Digests,
     _held: Option<Held>,
 }
 
@@ -108,14 +109,15 @@ impl<P: FnOnce(&[u8]) -> Result<Infer, InferError>> Arrived<P> {
         };
         drop(text);
         if held.bytes() == 0 {
-            return Ok(Asked { infer, digests: Vec::new(), _held: None });
+            return Ok(Asked { infer, digests: Digests::new(), _held: None });
         }
         let inputs: usize = infer.inputs.iter().map(|input| input.0.len()).sum();
         if !held.resize(inputs) {
             return Err(body::too_much_in_sum(&bodies));
         }
         let digest = |input| plane.cache.digest(input);
-        let digests = if is_aside { infer.inputs.iter().map(digest).collect() } else { Vec::new() };
+        let digests =
+            if is_aside { infer.inputs.iter().map(digest).collect() } else { Digests::new() };
         Ok(Asked { infer, digests, _held: Some(held) })
     }
 }

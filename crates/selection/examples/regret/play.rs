@@ -6,7 +6,7 @@ use clipper_domain::{ModelName, PolicyParameters, PolicySpec};
 use clipper_selection::bound::BoundPolicy;
 use clipper_selection::given::{AnswerOf, GivenAnswer};
 use clipper_selection::loss::Truth;
-use clipper_selection::policy::{Member, SelectionQuery};
+use clipper_selection::policy::{Member, Members, SelectionQuery};
 use clipper_selection::state::{ArmSums, Contribution, SelectionState};
 use clipper_selection::value::ModelValue;
 use clipper_selection::weights::{learned, spread};
@@ -42,7 +42,7 @@ pub fn regret(name: &str, game: Game, rounds: u64, seed: u64) -> f64 {
         if let [pick] = picks.as_slice() {
             let loss = losses[pick.arm];
             own += loss;
-            let (models, members) = (policy.models().clone(), vec![member]);
+            let (models, members) = (policy.models().clone(), Members::from_elem(member, 1));
             let answer = AnswerOf::Member(0);
             let given = GivenAnswer { uid: 0, input: 0, models, picks, members, answer, by: None };
             state.learn(&policy.observe(&given, &Truth::Loss(loss)).unwrap());

@@ -6,7 +6,7 @@ use clipper_domain::ModelName;
 
 use crate::kind::{Binding, PolicyKind};
 use crate::parameters::{ParameterError, ParameterReader, contradicts, missing};
-use crate::policy::{Answered, Combination, Member, Pick, SelectionPolicy, SelectionQuery};
+use crate::policy::{Answered, Combination, Member, Pick, Picks, SelectionPolicy, SelectionQuery};
 use crate::state::Standing;
 use crate::value::OutputKind;
 
@@ -59,7 +59,7 @@ impl Cascade {
 }
 
 impl SelectionPolicy for Cascade {
-    fn select(&self, _: &Standing, _: &SelectionQuery) -> Vec<Pick> {
+    fn select(&self, _: &Standing, _: &SelectionQuery) -> Picks {
         self.arms.first().copied().map(Pick::certain).into_iter().collect()
     }
 
@@ -79,6 +79,10 @@ impl SelectionPolicy for Cascade {
             }
             _ => surest.map_or(Combination::Nothing, take),
         }
+    }
+
+    fn asks_one(&self) -> bool {
+        false
     }
 
     fn has_confidence(&self) -> bool {

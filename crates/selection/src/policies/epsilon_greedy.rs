@@ -3,12 +3,14 @@
 //! Sutton and Barto, "Reinforcement Learning" (2018), section 2.2. With a constant `epsilon` what
 //! exploring costs grows with every query.
 
+use rand::Rng;
+use smallvec::smallvec;
+
 use crate::kind::{Binding, PolicyKind};
 use crate::parameters::{ParameterError, ParameterReader};
-use crate::policy::{Pick, SelectionPolicy, SelectionQuery};
+use crate::policy::{Pick, Picks, SelectionPolicy, SelectionQuery};
 use crate::state::Standing;
 use crate::weights::{draw_evenly, rng};
-use rand::Rng;
 
 pub(crate) const KIND: PolicyKind = PolicyKind {
     name: "epsilon_greedy",
@@ -38,14 +40,14 @@ fn best(standing: &Standing) -> Option<usize> {
 }
 
 impl SelectionPolicy for EpsilonGreedy {
-    fn select(&self, standing: &Standing, query: &SelectionQuery) -> Vec<Pick> {
+    fn select(&self, standing: &Standing, query: &SelectionQuery) -> Picks {
         let models = standing.arms.len();
-        let Some(best) = best(standing) else { return Vec::new() };
+        let Some(best) = best(standing) else { return Picks::new() };
         let mut rng = rng(query.seed);
         let explores = rng.random::<f64>() < self.epsilon;
         let arm = if explores { draw_evenly(&mut rng, models).unwrap_or(best) } else { best };
         let evenly = self.epsilon / models as f64;
         let probability = if arm == best { 1.0 - self.epsilon + evenly } else { evenly };
-        vec![Pick { arm, probability }]
+        smallvec![Pick { arm, probability }]
     }
 }

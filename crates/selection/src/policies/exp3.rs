@@ -10,7 +10,7 @@
 
 use crate::kind::{Binding, PolicyKind};
 use crate::parameters::{ParameterError, ParameterReader};
-use crate::policy::{Pick, SelectionPolicy, SelectionQuery};
+use crate::policy::{Pick, Picks, SelectionPolicy, SelectionQuery};
 use crate::state::{ArmSums, Standing};
 use crate::weights::{draw, exponential, rng};
 
@@ -45,10 +45,14 @@ fn build(
 }
 
 impl SelectionPolicy for Exp3 {
-    fn select(&self, standing: &Standing, query: &SelectionQuery) -> Vec<Pick> {
-        let weights = self.weights(standing);
-        let arm = draw(&mut rng(query.seed), &weights);
+    fn select(&self, standing: &Standing, query: &SelectionQuery) -> Picks {
+        let weights = &standing.weights;
+        let arm = draw(&mut rng(query.seed), weights);
         arm.map(|arm| Pick { arm, probability: weights[arm] }).into_iter().collect()
+    }
+
+    fn prepared(&self, standing: &Standing) -> Vec<f64> {
+        self.weights(standing)
     }
 
     fn weights(&self, standing: &Standing) -> Vec<f64> {

@@ -2,7 +2,7 @@
 
 use crate::kind::{Binding, PolicyKind};
 use crate::parameters::{ParameterError, ParameterReader, missing};
-use crate::policy::{Pick, SelectionPolicy, SelectionQuery};
+use crate::policy::{Pick, Picks, SelectionPolicy, SelectionQuery};
 use crate::state::Standing;
 
 pub(crate) const KIND: PolicyKind = PolicyKind {
@@ -27,7 +27,7 @@ fn build(
 }
 
 impl SelectionPolicy for Fixed {
-    fn select(&self, _: &Standing, _: &SelectionQuery) -> Vec<Pick> {
+    fn select(&self, _: &Standing, _: &SelectionQuery) -> Picks {
         self.arm.map(Pick::certain).into_iter().collect()
     }
 }

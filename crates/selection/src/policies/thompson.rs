@@ -7,7 +7,7 @@
 use crate::beta;
 use crate::kind::{Binding, PolicyKind};
 use crate::parameters::{ParameterError, ParameterReader};
-use crate::policy::{Pick, SelectionPolicy, SelectionQuery};
+use crate::policy::{Pick, Picks, SelectionPolicy, SelectionQuery};
 use crate::state::Standing;
 use crate::weights::rng;
 
@@ -31,7 +31,7 @@ fn build(
 }
 
 impl SelectionPolicy for Thompson {
-    fn select(&self, standing: &Standing, query: &SelectionQuery) -> Vec<Pick> {
+    fn select(&self, standing: &Standing, query: &SelectionQuery) -> Picks {
         let mut rng = rng(query.seed);
         let mut best: Option<(usize, f64)> = None;
         for (arm, sums) in standing.arms.iter().enumerate() {

@@ -5,9 +5,11 @@
 //! bounds the expected loss above the best model's by `8 sum(ln t / d_i) + (1 + pi^2/3) sum(d_i)`,
 //! `d_i` being how much worse a model is.
 
+use smallvec::smallvec;
+
 use crate::kind::{Binding, PolicyKind};
 use crate::parameters::{ParameterError, ParameterReader};
-use crate::policy::{Pick, SelectionPolicy, SelectionQuery};
+use crate::policy::{Pick, Picks, SelectionPolicy, SelectionQuery};
 use crate::state::Standing;
 use crate::weights::{draw_evenly, rng};
 
@@ -33,12 +35,12 @@ fn build(
 }
 
 impl SelectionPolicy for Ucb1 {
-    fn select(&self, standing: &Standing, query: &SelectionQuery) -> Vec<Pick> {
+    fn select(&self, standing: &Standing, query: &SelectionQuery) -> Picks {
         let arms = &standing.arms;
         let unknown: Vec<usize> = (0..arms.len()).filter(|arm| arms[*arm].judged == 0).collect();
         // Any of them, so that feedback that is slow does not keep all queries on the first.
         if let Some(index) = draw_evenly(&mut rng(query.seed), unknown.len()) {
-            return vec![Pick::certain(unknown[index])];
+            return smallvec![Pick::certain(unknown[index])];
         }
         let doubt = 2.0 * (standing.rounds.max(1) as f64).ln();
         let bound = |arm: usize| {

@@ -4,7 +4,7 @@ use clipper_domain::ModelName;
 
 use crate::kind::Binding;
 use crate::parameters::{ParameterError, ParameterReader};
-use crate::policy::{Answered, Combination, Pick, SelectionPolicy, SelectionQuery};
+use crate::policy::{Answered, Combination, Pick, Picks, SelectionPolicy, SelectionQuery};
 use crate::state::Standing;
 use crate::votes::{Vote, votes};
 use crate::weights::WeightSource;
@@ -47,15 +47,15 @@ pub(crate) fn with(
 
 impl SelectionPolicy for Voting {
     /// Everybody who has a weight.
-    fn select(&self, standing: &Standing, _: &SelectionQuery) -> Vec<Pick> {
+    fn select(&self, standing: &Standing, _: &SelectionQuery) -> Picks {
         match &self.weights {
             WeightSource::Equal | WeightSource::Learned | WeightSource::Exponential(_) => {
                 (0..self.models.len()).map(Pick::certain).collect()
             }
-            given @ WeightSource::Given(names) => {
+            WeightSource::Given(names) => {
                 let is_named = |model: &ModelName| names.iter().any(|(name, _)| name == model);
-                let weights = given.of(&self.models, standing);
-                let has_weight = |arm: &usize| weights[*arm] > 0.0 && is_named(&self.models[*arm]);
+                let weight = |arm: usize| standing.weights.get(arm).copied().unwrap_or(0.0);
+                let has_weight = |arm: &usize| weight(*arm) > 0.0 && is_named(&self.models[*arm]);
                 (0..self.models.len()).filter(has_weight).map(Pick::certain).collect()
             }
         }
@@ -65,12 +65,20 @@ impl SelectionPolicy for Voting {
         if answered.may_wait() {
             return Combination::Wait;
         }
-        let (votes, all) = votes(answered, &SelectionPolicy::weights(self, standing));
+        let (votes, all) = votes(answered, &standing.weights);
         (self.combine)(&votes, all)
+    }
+
+    fn prepared(&self, standing: &Standing) -> Vec<f64> {
+        self.weights(standing)
     }
 
     fn weights(&self, standing: &Standing) -> Vec<f64> {
         self.weights.of(&self.models, standing)
+    }
+
+    fn asks_one(&self) -> bool {
+        false
     }
 
     fn asks_all(&self) -> bool {

@@ -3,7 +3,7 @@
 
 use crate::kind::{Binding, PolicyKind};
 use crate::parameters::{ParameterError, ParameterReader, missing};
-use crate::policy::{Pick, SelectionPolicy, SelectionQuery};
+use crate::policy::{Pick, Picks, SelectionPolicy, SelectionQuery};
 use crate::state::Standing;
 use crate::weights::{by_name, draw, normalised, rng, spread};
 
@@ -48,7 +48,7 @@ fn build(
 }
 
 impl SelectionPolicy for Weighted {
-    fn select(&self, _: &Standing, query: &SelectionQuery) -> Vec<Pick> {
+    fn select(&self, _: &Standing, query: &SelectionQuery) -> Picks {
         let seed = if self.by_user { spread(query.uid.cast_unsigned()) } else { query.seed };
         let arm = draw(&mut rng(seed), &self.probabilities);
         let pick = arm.map(|arm| Pick { arm, probability: self.probabilities[arm] });
