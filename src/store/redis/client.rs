@@ -22,6 +22,16 @@ use super::writes::{Entries, Write};
 /// Keys asked for in one message.
 const KEYS_A_MESSAGE: usize = 1_000;
 
+/// Who holds a lease after somebody asked for it: one round trip.
+const HOLD: &str = "
+local holder = redis.call('GET', KEYS[1])
+if not holder or holder == ARGV[1] then
+    redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+    return ARGV[1]
+end
+return holder
+";
+
 /// The kinds of notices that the server needs: of keys, all classes.
 const NOTICES: &str = "KA";
 
@@ -409,18 +419,9 @@ impl Link {
         lease: Duration,
     ) -> Result<bool, LinkError> {
         let lease = u64::try_from(lease.as_millis()).unwrap_or(u64::MAX);
-        let mut set = redis::cmd("SET");
-        set.arg(&key.name).arg(holder).arg("NX").arg("PX").arg(lease);
-        self.one(key.table, set).await?;
-        let mut get = redis::cmd("GET");
-        get.arg(&key.name);
-        let mine = text(&self.one(key.table, get).await?).as_deref() == Some(holder);
-        if mine {
-            let mut renew = redis::cmd("PEXPIRE");
-            renew.arg(&key.name).arg(lease);
-            self.one(key.table, renew).await?;
-        }
-        Ok(mine)
+        let mut eval = redis::cmd("EVAL");
+        eval.arg(HOLD).arg(1).arg(&key.name).arg(holder).arg(lease);
+        Ok(text(&self.one(key.table, eval).await?).as_deref() == Some(holder))
     }
 }
 
