@@ -5,7 +5,7 @@ use std::time::Duration;
 use clipper_tools::bench::inputs::Choice;
 use clipper_tools::bench::report::Report;
 use clipper_tools::bench::search::GoodputSearch;
-use clipper_tools::bench::{Arrivals, Load};
+use clipper_tools::bench::{Arrivals, Load, Plan};
 use nix::sys::signal::Signal;
 
 use crate::Result;
@@ -14,26 +14,26 @@ use crate::setup::{self, Server, Settings, Shape, note, plan};
 use crate::table::{Table, median};
 
 /// Time that the model takes for a batch.
-const SLEEP: Duration = Duration::from_millis(5);
+pub(crate) const SLEEP: Duration = Duration::from_millis(5);
 /// The objective of its application.
-const SLO: Duration = Duration::from_millis(20);
+pub(crate) const SLO: Duration = Duration::from_millis(20);
 /// Queries of a batch at most, so that the model is the limit and not HTTP.
 const BATCH_MAX: u8 = 16;
 /// Connections of the open loops: some more than are used at once. The server closes those that
 /// stay silent, all in the same moment; closing 1,000 holds up queries on their threads for 30 ms.
 const CONNECTIONS: usize = 200;
 
-fn sleepy() -> Shape {
+pub(crate) fn sleepy() -> Shape {
     Shape { apps: 1, slo: SLO, batch_max: Some(BATCH_MAX.into()) }
 }
 
 /// Queries per second that one replica can answer at most.
-fn ideal() -> f64 {
+pub(crate) fn ideal() -> f64 {
     f64::from(BATCH_MAX) / SLEEP.as_secs_f64()
 }
 
 /// An open loop at `rate` queries per second.
-fn open(settings: &Settings, server: &Server, rate: f64) -> clipper_tools::bench::Plan {
+pub(crate) fn open(settings: &Settings, server: &Server, rate: f64) -> Plan {
     let mut plan = plan(settings, server.query);
     plan.load = Load::Open { rate, arrivals: Arrivals::Poisson };
     plan.connections = CONNECTIONS;

@@ -11,6 +11,7 @@ mod limits;
 mod process;
 mod selection;
 mod setup;
+mod shadow;
 mod table;
 
 use std::net::SocketAddr;
@@ -66,6 +67,8 @@ enum Case {
     Replicas,
     /// CPU per miss under policies that choose, against the default one.
     Selection,
+    /// p99 and goodput of an application whose model has a shadow, against one without.
+    Shadow,
     /// 10,000 identical queries at once.
     Identical,
     /// 10,000 connections, 1,000 of them active.
@@ -100,6 +103,7 @@ fn run(cli: &Cli) -> Result<()> {
         Case::Growth,
         Case::Replicas,
         Case::Selection,
+        Case::Shadow,
         Case::Identical,
         Case::Connections,
     ];
@@ -114,6 +118,7 @@ fn run(cli: &Cli) -> Result<()> {
             Case::Growth => growth::registered(&settings)?,
             Case::Replicas => growth::replicas(&settings)?,
             Case::Selection => selection::selection(&settings)?,
+            Case::Shadow => shadow::shadowed(&settings)?,
             Case::Identical => limits::identical(&settings)?,
             Case::Connections => limits::connections(&settings)?,
             Case::All | Case::Bare { .. } => continue,

@@ -71,6 +71,7 @@ impl Shape {
 pub(crate) struct Server {
     pub process: Process,
     pub query: SocketAddr,
+    pub management: SocketAddr,
     pub containers: Vec<Process>,
     metrics: SocketAddr,
     rpc: String,
@@ -121,6 +122,7 @@ impl Server {
         Ok(Self {
             process,
             query: http("query")?,
+            management: http("management")?,
             metrics: http("metrics")?,
             rpc: field("rpc")?,
             clipper: settings.clipper.clone(),
@@ -131,20 +133,35 @@ impl Server {
 
     /// Starts replicas of `model{n}` and waits until they are connected.
     pub(crate) fn replicas(&mut self, model: usize, count: usize, sleep: Duration) -> Result<()> {
-        let name = format!("model{model}");
         for _ in 0..count {
-            self.containers.push(Process::start(
-                Command::new(&self.clipper)
-                    .args(["container", "noop", "--version", "1", "--name", &name])
-                    .args(["--connect", &self.rpc])
-                    .args(["--sleep-us", &sleep.as_micros().to_string()])
-                    .stdin(Stdio::null())
-                    .stdout(Stdio::null())
-                    .stderr(Stdio::null()),
-            )?);
+            self.spawn(model, "1", sleep)?;
         }
-        let series = format!("clipper_replicas{{model=\"{name}\",version=\"1\"}}");
-        wait_for(&format!("{count} replicas of {name}"), || {
+        self.served(model, "1", count)
+    }
+
+    /// Starts a replica of a version, and waits until it is connected.
+    pub(crate) fn replica(&mut self, model: usize, version: &str, sleep: Duration) -> Result<()> {
+        self.spawn(model, version, sleep)?;
+        self.served(model, version, 1)
+    }
+
+    fn spawn(&mut self, model: usize, version: &str, sleep: Duration) -> Result<()> {
+        let name = format!("model{model}");
+        self.containers.push(Process::start(
+            Command::new(&self.clipper)
+                .args(["container", "noop", "--version", version, "--name", &name])
+                .args(["--connect", &self.rpc])
+                .args(["--sleep-us", &sleep.as_micros().to_string()])
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null()),
+        )?);
+        Ok(())
+    }
+
+    fn served(&self, model: usize, version: &str, count: usize) -> Result<()> {
+        let series = format!("clipper_replicas{{model=\"model{model}\",version=\"{version}\"}}");
+        wait_for(&format!("{count} replicas of model{model}:{version}"), || {
             (self.metric(&series)? >= number(count as u64)).then_some(())
         })
     }

@@ -254,6 +254,33 @@ fn a_shadow_answers_nobody_and_passes_or_not() {
 }
 
 #[test]
+fn no_copy_is_made_of_what_the_policy_does_not_ask() {
+    let fixed =
+        |model: &str| json!({"app_name": "a", "policy": "fixed", "parameters": {"model": model}});
+    let setting = setting(LONG_US, Some(fixed("n")), &["--output", "1"], &["--output", "1"]);
+    setting.server.add_model("n", "1", "doubles");
+    setting.server.link("a", "n");
+    let _n = Container::spawn(&setting.server, "n", &["--version", "1", "--output", "3"]);
+    eventually("the other model serves", || setting.server.replicas("n") > 0.0);
+    setting.start("shadow", json!([100]), &["errors<1%"]);
+    let mut client = Client::new(setting.server.query);
+    for _ in 0..50 {
+        assert_eq!(setting.query(&mut client, 0)["output"], 3);
+    }
+    let asked = |version: &str| {
+        let name = "clipper_model_batch_size_sum";
+        setting.server.sample(&format!("{name}{{model=\"m\",version=\"{version}\"}}"))
+    };
+    assert!(asked("1") < 0.5 && asked("2") < 0.5, "{} {}", asked("1"), asked("2"));
+    assert_eq!(setting.rollout()["exposed"], 0);
+    setting.server.manage("set_policy", &fixed("m"));
+    eventually("its own model is copied", || {
+        assert_eq!(setting.query(&mut client, 0)["output"], 1);
+        asked("2") > 0.5
+    });
+}
+
+#[test]
 fn users_stay_with_their_version_until_an_operator_ends_the_comparison() {
     let setting = setting(LONG_US, None, &["--output", "1"], &["--output", "2"]);
     setting.start("ab", json!([50]), &["errors<1%"]);
