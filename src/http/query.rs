@@ -211,8 +211,9 @@ async fn predict(
         let (inputs_max, plane) = (limits.inputs_max, Arc::clone(&limits.plane));
         move |text: &[u8], app: &AppFacts| {
             let input_type = app.spec.input_type;
-            let mut parsed = parse::predict_body(text, input_type, inputs_max)
-                .map_err(|error| explain(QueryRefused::Body(error, input_type), text))?;
+            let mut parsed =
+                parse::keyed_predict_body(text, input_type, inputs_max, app.key_field.as_ref())
+                    .map_err(|error| explain(QueryRefused::Body(error, input_type), text))?;
             parsed.digests = parsed.inputs.iter().map(|input| plane.cache.digest(input)).collect();
             Ok(parsed)
         }

@@ -144,6 +144,45 @@ fn a_users_queries_stay_with_one_model() {
 }
 
 #[test]
+fn queries_with_the_same_key_stay_with_one_model() {
+    let policy = "name = \"weighted\"\nsticky = \"field:session\"\nweights = { m0 = 1, m1 = 1 }";
+    let server = server(policy, &["0", "1"]);
+    let output = |session: Value| {
+        predict(&server, &json!({"session": session, "input": [1.0]}))["output"].clone()
+    };
+    let of = |n: u32| output(json!(format!("session {n}")));
+    let first: Vec<Value> = (0..30).map(of).collect();
+    assert!(first.contains(&json!(0)) && first.contains(&json!(1)), "{first:?}");
+    // Also after a restart, which draws by other query ids.
+    let server = server.restart();
+    for n in 0..2 {
+        eventually("every model is served", || server.replicas(&format!("m{n}")) > 0.0);
+    }
+    let ask = |body: Value| {
+        let answer = call(server.query, "POST", "/a/predict", body.to_string().as_bytes()).unwrap();
+        (answer.status, answer.text())
+    };
+    for (n, first) in first.iter().enumerate() {
+        let body = json!({"session": format!("session {n}"), "input_batch": [[1.0], [2.0]]});
+        let (status, text) = ask(body);
+        let answer: Value = serde_json::from_str(&text).unwrap();
+        for one in answer["batch_predictions"].as_array().unwrap() {
+            assert_eq!((status, &one["output"]), (200, first), "{text}");
+        }
+    }
+    // A number is as good as its text; nothing is a key, and anything else is refused by name.
+    let seven = |key: Value| ask(json!({"session": key, "input": [1.0]})).1;
+    let output = |text: String| serde_json::from_str::<Value>(&text).unwrap()["output"].clone();
+    assert_eq!(output(seven(json!(7))), output(seven(json!("7"))));
+    let drawn: Vec<Value> = (0..64).map(|_| output(seven(Value::Null))).collect();
+    assert!(drawn.contains(&json!(0)) && drawn.contains(&json!(1)), "{drawn:?}");
+    for wrong in [json!(true), json!(["a"]), json!({"a": 1})] {
+        let (status, text) = ask(json!({"session": wrong, "input": [1.0]}));
+        assert!(status == 400 && text.contains("session: it must be a string"), "{text}");
+    }
+}
+
+#[test]
 fn feedback_moves_queries_to_the_model_that_is_right() {
     let server = server("name = \"exp3\"\nlearning_rate = 0.5", &["0", "1", "2"]);
     let round = || {

@@ -34,6 +34,23 @@ pub struct PredictBody {
     pub version: Option<String>,
     /// The user it comes from; 0 is everybody.
     pub uid: i64,
+    /// What it says in the field that the application's policy goes by.
+    pub key: Option<String>,
+}
+
+/// A query's key, from the JSON value of its field: a text or a number. Of null there is none.
+///
+/// # Errors
+/// It is something else.
+pub(crate) fn query_key(field: &str, value: Value) -> Result<Option<String>, BodyError> {
+    match value {
+        Value::Null => Ok(None),
+        Value::String(text) => Ok(Some(text)),
+        Value::Number(number) => Ok(Some(number.to_string())),
+        Value::Bool(_) | Value::Array(_) | Value::Object(_) => Err(BodyError::Semantic(format!(
+            "{field}: it must be a string or a number (the application's policy goes by it)"
+        ))),
+    }
 }
 
 /// The body of `POST /{app}/update`.

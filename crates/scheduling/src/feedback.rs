@@ -3,8 +3,8 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::bodies::{BodyError, Feedback, FeedbackForm};
-use super::parse::update_body;
+use super::bodies::{BodyError, Feedback, FeedbackForm, FeedbackSays, FeedbackSubject, UpdateBody};
+use super::parse::{Context, read, semantic};
 use clipper_domain::InputType;
 
 #[derive(Deserialize)]
@@ -42,6 +42,35 @@ pub fn feedback_body(
     Ok(Feedback::Several(feedback.into_iter().map(item).collect()))
 }
 
+/// Reads an update body.
+///
+/// # Errors
+/// See [`BodyError`].
+pub(super) fn update_body(
+    body: &[u8],
+    input_type: InputType,
+    form: FeedbackForm,
+) -> Result<UpdateBody, BodyError> {
+    let fields = read(body, Context::new(input_type, 1, form))?;
+    let missing = |key: &str| semantic(format!("JSON object does not have required key: {key}"));
+    let about = if let Some(id) = fields.query_id {
+        let wrong = || semantic("query_id: it must be a whole number from 0");
+        FeedbackSubject::Query(id.as_u64().ok_or_else(wrong)?)
+    } else {
+        let uid = fields.uid.ok_or_else(|| missing("uid"))?;
+        FeedbackSubject::Input(uid, fields.input.ok_or_else(|| missing("input"))?)
+    };
+    let told = match (fields.label, fields.loss) {
+        (None, Some(loss)) => {
+            let loss = loss.as_f64().filter(|loss| (0.0..=1.0).contains(loss));
+            let wrong = || semantic("loss: it must be a number from 0 to 1");
+            FeedbackSays::Loss(loss.ok_or_else(wrong)?)
+        }
+        (label, _) => FeedbackSays::Label(label.ok_or_else(|| missing("label"))?),
+    };
+    Ok(UpdateBody { about, told })
+}
+
 /// Whether the first member of an object is the list of feedback; it has no other.
 fn is_list(body: &[u8]) -> bool {
     let object = body.trim_ascii_start().strip_prefix(b"{");
@@ -51,7 +80,6 @@ fn is_list(body: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bodies::{FeedbackSays, FeedbackSubject};
 
     fn read(body: &str, max: usize) -> Result<Feedback, BodyError> {
         feedback_body(body.as_bytes(), InputType::Doubles, FeedbackForm::Any, max)

@@ -14,10 +14,8 @@ use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visito
 use serde_json::{Deserializer, Value};
 use smallvec::SmallVec;
 
-pub use super::bodies::{
-    BodyError, Digests, FeedbackForm, FeedbackSays, FeedbackSubject, Inputs, PredictBody,
-    UpdateBody,
-};
+use super::bodies::query_key;
+pub use super::bodies::{BodyError, Digests, FeedbackForm, Inputs, PredictBody};
 use super::visitors::{expecting, refuse, seed};
 use clipper_domain::{Input, InputType};
 
@@ -35,7 +33,22 @@ pub fn predict_body(
     input_type: InputType,
     inputs_max: usize,
 ) -> Result<PredictBody, BodyError> {
-    let fields = read(body, input_type, inputs_max, FeedbackForm::Original)?;
+    keyed_predict_body(body, input_type, inputs_max, None)
+}
+
+/// Reads a predict body that may say in a field of this name what it comes from.
+///
+/// # Errors
+/// See [`BodyError`].
+pub fn keyed_predict_body(
+    body: &[u8],
+    input_type: InputType,
+    inputs_max: usize,
+    key_field: Option<&Arc<str>>,
+) -> Result<PredictBody, BodyError> {
+    let mut context = Context::new(input_type, inputs_max, FeedbackForm::Original);
+    context.key_field = key_field.cloned();
+    let fields = read(body, context)?;
     let inputs = match (fields.batch, fields.input) {
         (Some(batch), _) => batch,
         (None, Some(input)) => SmallVec::from_buf([input]),
@@ -44,7 +57,13 @@ pub fn predict_body(
         }
     };
     let uid = fields.uid.unwrap_or(0);
-    Ok(PredictBody { inputs, digests: Digests::new(), version: fields.version, uid })
+    Ok(PredictBody {
+        inputs,
+        digests: Digests::new(),
+        version: fields.version,
+        uid,
+        key: fields.key,
+    })
 }
 
 /// Bytes that the inputs of a body may take in wire form: numbers may need more than their text.
@@ -59,56 +78,29 @@ pub fn input_bytes_max(body: &[u8], input_type: InputType) -> usize {
     numbers.saturating_mul(bytes_each)
 }
 
-/// Reads an update body.
-///
-/// # Errors
-/// See [`BodyError`].
-pub fn update_body(
-    body: &[u8],
-    input_type: InputType,
-    form: FeedbackForm,
-) -> Result<UpdateBody, BodyError> {
-    let fields = read(body, input_type, 1, form)?;
-    let missing = |key: &str| semantic(format!("JSON object does not have required key: {key}"));
-    let about = if let Some(id) = fields.query_id {
-        let wrong = || semantic("query_id: it must be a whole number from 0");
-        FeedbackSubject::Query(id.as_u64().ok_or_else(wrong)?)
-    } else {
-        let uid = fields.uid.ok_or_else(|| missing("uid"))?;
-        FeedbackSubject::Input(uid, fields.input.ok_or_else(|| missing("input"))?)
-    };
-    let told = match (fields.label, fields.loss) {
-        (None, Some(loss)) => {
-            let loss = loss.as_f64().filter(|loss| (0.0..=1.0).contains(loss));
-            let wrong = || semantic("loss: it must be a number from 0 to 1");
-            FeedbackSays::Loss(loss.ok_or_else(wrong)?)
-        }
-        (label, _) => FeedbackSays::Label(label.ok_or_else(|| missing("label"))?),
-    };
-    Ok(UpdateBody { about, told })
-}
-
-fn semantic(text: impl Into<String>) -> BodyError {
+pub(super) fn semantic(text: impl Into<String>) -> BodyError {
     BodyError::Semantic(text.into())
 }
 
 #[derive(Debug, Default)]
-struct Fields {
-    input: Option<Input>,
+pub(super) struct Fields {
+    pub(super) input: Option<Input>,
     batch: Option<Inputs>,
     version: Option<String>,
-    uid: Option<i64>,
-    label: Option<Value>,
-    query_id: Option<Value>,
-    loss: Option<Value>,
+    pub(super) uid: Option<i64>,
+    pub(super) label: Option<Value>,
+    pub(super) query_id: Option<Value>,
+    pub(super) loss: Option<Value>,
+    key: Option<String>,
 }
 
 /// What the visitors share: what to expect, and the first thing found wrong. Serde's errors cannot
 /// carry it, because `serde_json` appends a position to them.
-struct Context {
+pub(super) struct Context {
     input_type: InputType,
     inputs_max: usize,
     form: FeedbackForm,
+    key_field: Option<Arc<str>>,
     /// The input being read; its position in the batch.
     index: Option<usize>,
     /// The input being read, in wire form.
@@ -117,6 +109,11 @@ struct Context {
 }
 
 impl Context {
+    pub(super) fn new(input_type: InputType, inputs_max: usize, form: FeedbackForm) -> Self {
+        let (index, wire) = (None, Vec::new());
+        Self { input_type, inputs_max, form, key_field: None, index, wire, fault: None }
+    }
+
     fn fail<E: Error>(&mut self, fault: BodyError) -> E {
         self.fault.get_or_insert(fault);
         E::custom("refused")
@@ -134,14 +131,7 @@ impl Context {
     }
 }
 
-fn read(
-    body: &[u8],
-    input_type: InputType,
-    inputs_max: usize,
-    form: FeedbackForm,
-) -> Result<Fields, BodyError> {
-    let mut context =
-        Context { input_type, inputs_max, form, index: None, wire: Vec::new(), fault: None };
+pub(super) fn read(body: &[u8], mut context: Context) -> Result<Fields, BodyError> {
     let mut json = Deserializer::from_slice(body);
     let fields = (&mut json)
         .deserialize_any_with(Body { context: &mut context })
@@ -203,6 +193,10 @@ impl<'de> Visitor<'de> for Body<'_> {
                 }
                 "query_id" if context.has_any_form() => fields.query_id = Some(map.next_value()?),
                 "loss" if context.has_any_form() => fields.loss = Some(map.next_value()?),
+                name if context.key_field.as_deref() == Some(name) && fields.key.is_none() => {
+                    let read = query_key(name, map.next_value()?);
+                    fields.key = read.map_err(|fault| context.fail(fault))?;
+                }
                 _ => {
                     map.next_value::<IgnoredAny>()?;
                 }

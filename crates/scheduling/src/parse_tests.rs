@@ -1,6 +1,8 @@
 //! What bodies are accepted, and what is said of the others.
 
 use super::*;
+use crate::bodies::{FeedbackSays, FeedbackSubject, UpdateBody};
+use crate::feedback::update_body;
 
 fn wire(body: &str, input_type: InputType) -> Result<Vec<Vec<u8>>, String> {
     match predict_body(body.as_bytes(), input_type, 3) {
@@ -103,6 +105,27 @@ fn deep_nesting_is_refused_or_skipped_not_overflowed() {
 
 fn update(body: &str, form: FeedbackForm) -> Result<UpdateBody, BodyError> {
     update_body(body.as_bytes(), InputType::Doubles, form)
+}
+
+#[test]
+fn a_field_that_a_policy_goes_by_is_a_text_or_a_number() {
+    let field: Arc<str> = Arc::from("session");
+    let key = |session: &str| {
+        let body = format!("{{\"session\": {session}, \"input\": [1], \"other\": true}}");
+        let read = keyed_predict_body(body.as_bytes(), InputType::Doubles, 1, Some(&field));
+        // Whoever does not go by it passes over it.
+        assert_eq!(predict_body(body.as_bytes(), InputType::Doubles, 1).unwrap().key, None);
+        read.map(|body| body.key).map_err(|error| match error {
+            BodyError::Semantic(text) => text,
+            other => format!("{other:?}"),
+        })
+    };
+    assert_eq!(key("\"a\\u0062\""), Ok(Some("ab".to_owned())));
+    assert_eq!(key("-7"), Ok(Some("-7".to_owned())));
+    assert_eq!(key("null"), Ok(None));
+    for wrong in ["true", "[1]", "{}"] {
+        assert!(key(wrong).unwrap_err().starts_with("session: it must be a string"), "{wrong}");
+    }
 }
 
 #[test]

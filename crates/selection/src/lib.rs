@@ -26,6 +26,7 @@ pub mod policy;
 pub mod rollout;
 pub mod shared;
 pub mod state;
+pub mod sticky;
 pub mod table;
 pub mod value;
 pub mod votes;

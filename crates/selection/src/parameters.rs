@@ -124,6 +124,20 @@ impl<'p> ParameterReader<'p> {
         }
     }
 
+    /// What `parse` makes of the value; `expected` says what it has to be.
+    ///
+    /// # Errors
+    /// Another value.
+    pub fn parsed<T>(
+        &mut self,
+        field: &'static str,
+        expected: &str,
+        parse: impl FnOnce(&Value) -> Option<T>,
+    ) -> Result<Option<T>, ParameterError> {
+        let Some(value) = self.get(field) else { return Ok(None) };
+        parse(value).map(Some).ok_or_else(|| refused(field, value, expected))
+    }
+
     /// The name of a model.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 
 use super::state::{ArmSums, Standing};
 use super::value::ModelValue;
+use super::weights::spread;
 
 /// What a policy may know of a query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,6 +16,8 @@ pub struct SelectionQuery {
     pub seed: u64,
     /// The user it comes from; 0 is everybody.
     pub uid: i64,
+    /// What stands for the key in it that the policy goes by ([`super::sticky::key`]).
+    pub key: Option<u64>,
 }
 
 /// A model that is asked.
@@ -161,7 +164,9 @@ const TRIED: u64 = 128;
 fn shares(standing: &Standing, select: impl Fn(&SelectionQuery) -> Picks) -> Vec<f64> {
     let mut asked = vec![0.0; standing.arms.len()];
     for seed in 0..TRIED {
-        for pick in select(&SelectionQuery { seed, uid: seed.cast_signed() }) {
+        for pick in
+            select(&SelectionQuery { seed, uid: seed.cast_signed(), key: Some(spread(seed)) })
+        {
             if let Some(asked) = asked.get_mut(pick.arm) {
                 *asked += 1.0;
             }

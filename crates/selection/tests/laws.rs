@@ -11,6 +11,7 @@ use clipper_selection::given::{AnswerOf, GivenAnswer};
 use clipper_selection::loss::Truth;
 use clipper_selection::policy::{Combination, Member, Members, Picks, SelectionQuery};
 use clipper_selection::state::{Contribution, SelectionState};
+use clipper_selection::sticky::{self, Sticky};
 use clipper_selection::table::TABLE;
 use clipper_selection::value::{ModelValue, OutputKind};
 use proptest::prelude::*;
@@ -76,7 +77,7 @@ fn round(
     truth: u8,
 ) -> Option<Contribution> {
     let standing = policy.standing(state);
-    let query = SelectionQuery { seed, uid: i64::from(truth) };
+    let query = SelectionQuery { seed, uid: i64::from(truth), key: None };
     let picks = policy.select(&standing, &query);
     let members: Members = picks
         .iter()
@@ -111,7 +112,7 @@ proptest! {
             let mut state = SelectionState::default();
             for (seed, said, truth) in &rounds {
                 let standing = policy.standing(&state);
-                let query = SelectionQuery { seed: *seed, uid: 7 };
+                let query = SelectionQuery { seed: *seed, uid: 7, key: None };
                 let picks = policy.select(&standing, &query);
                 prop_assert_eq!(&picks, &policy.select(&standing, &query));
                 let arms: BTreeSet<usize> = picks.iter().map(|pick| pick.arm).collect();
@@ -174,6 +175,10 @@ fn wrong_parameters_are_refused_by_their_name() {
         ("weighted", json!({"weights": {"a": -1}}), "weights: it must be an object"),
         ("weighted", json!({"weights": {"a": 0}}), "weights: it must be an object"),
         ("weighted", json!({"weights": {"a": 1}, "sticky": "ip"}), "sticky: it must be one of"),
+        ("weighted", json!({"weights": {"a": 1}, "sticky": 1}), "sticky: it must be one of"),
+        ("weighted", json!({"weights": {"a": 1}, "sticky": "field:"}), "sticky: it must be"),
+        ("weighted", json!({"weights": {"a": 1}, "sticky": "field:input"}), "sticky: it must"),
+        ("weighted", json!({"weights": {"a": 1}, "sticky": "field:a b"}), "sticky: it must be"),
         ("exp3", json!({"explore": 1.5}), "explore: it must be a number from 0 to 1, not 1.5"),
         ("exp3", json!({"explore": "x"}), "explore: it must be a number"),
         ("exp3", json!({"min_confidence": 0.5}), "min_confidence: the policy has no confidence"),
@@ -199,7 +204,7 @@ fn wrong_parameters_are_refused_by_their_name() {
 
 fn labels(policy: &BoundPolicy, said: &[Option<&str>], time_left: Duration) -> Decided {
     let standing = policy.standing(&SelectionState::default());
-    let picks = policy.select(&standing, &SelectionQuery { seed: 1, uid: 0 });
+    let picks = policy.select(&standing, &SelectionQuery { seed: 1, uid: 0, key: None });
     let member = |text: Option<&str>| match text {
         Some(text) => policy.member(text.as_bytes()),
         None => Member::Waiting,
@@ -249,11 +254,33 @@ fn a_user_stays_with_a_model() {
     let parameters = json!({"weights": {"m0": 1, "m1": 1}, "sticky": "uid"});
     let policy = BoundPolicy::bind(&spec("weighted", parameters), &models(2)).unwrap();
     let standing = policy.standing(&SelectionState::default());
-    let arm = |seed, uid| policy.select(&standing, &SelectionQuery { seed, uid })[0].arm;
-    let users: Vec<usize> = (0..1_000).map(|uid| arm(1, uid)).collect();
-    assert!((0..1_000).all(|uid| arm(2, uid) == users[usize::try_from(uid).unwrap()]));
+    let arm = |seed, uid| policy.select(&standing, &SelectionQuery { seed, uid, key: None })[0].arm;
+    let users: Vec<usize> = (1..1_001).map(|uid| arm(1, uid)).collect();
+    assert!((1..1_001).zip(&users).all(|(uid, first)| arm(2, uid) == *first));
     let first = users.iter().filter(|arm| **arm == 0).count();
     assert!((400..600).contains(&first), "{first}");
+    // Everybody is nobody in particular.
+    let nobody: BTreeSet<usize> = (0..64).map(|seed| arm(seed, 0)).collect();
+    assert_eq!(nobody.len(), 2);
+}
+
+#[test]
+fn queries_with_the_same_key_stay_with_a_model() {
+    let parameters = json!({"weights": {"m0": 1, "m1": 3}, "sticky": "field:session"});
+    let spec = spec("weighted", parameters);
+    assert_eq!(Sticky::field(&spec).as_deref(), Some("session"));
+    let policy = BoundPolicy::bind(&spec, &models(2)).unwrap();
+    let standing = policy.standing(&SelectionState::default());
+    let arm = |seed, key: Option<&str>| {
+        let key = key.map(sticky::key);
+        policy.select(&standing, &SelectionQuery { seed, uid: 7, key })[0].arm
+    };
+    let of = |n: u32, seed| arm(seed, Some(&format!("session {n}")));
+    let first = (0..1_000).filter(|n| of(*n, 1) == 0).count();
+    assert!((200..300).contains(&first), "{first}");
+    assert!((0..1_000).all(|n| of(n, 1) == of(n, 2)));
+    let without: BTreeSet<usize> = (0..64).map(|seed| arm(seed, None)).collect();
+    assert_eq!(without.len(), 2, "drawn anew");
 }
 
 #[test]
@@ -270,7 +297,7 @@ fn a_window_finds_a_model_that_was_broken_and_repaired() {
         for round in 0..6_000_u64 {
             let standing = policy.standing(&state);
             let seed = round.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            let picks = policy.select(&standing, &SelectionQuery { seed, uid: 0 });
+            let picks = policy.select(&standing, &SelectionQuery { seed, uid: 0, key: None });
             let is_broken = (1_500..3_000).contains(&round);
             let is_right = match picks[0].arm {
                 0 => !is_broken,

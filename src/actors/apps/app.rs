@@ -79,8 +79,13 @@ impl App {
             RequestBody::Text(text) => {
                 let inputs_max = self.plane.serving.request_inputs_max;
                 let input_type = self.facts.spec.input_type;
-                parse::predict_body(&text, input_type, inputs_max)
-                    .map_err(|error| QueryRefused::Body(error, input_type))?
+                parse::keyed_predict_body(
+                    &text,
+                    input_type,
+                    inputs_max,
+                    self.facts.key_field.as_ref(),
+                )
+                .map_err(|error| QueryRefused::Body(error, input_type))?
             }
         };
         let chooser = self.chooser.as_ref().filter(|_| body.version.is_none());
@@ -162,7 +167,7 @@ impl App {
         request: RequestTimes,
         (ctx, rolled): (&Context<Self>, Option<Arc<Rolled>>),
     ) -> Progress {
-        let choice = chooser.choose(body.inputs.len(), request.first_query_id, body.uid);
+        let choice = chooser.choose(&body, request.first_query_id);
         if body.digests.is_empty() {
             body.digests = body.inputs.iter().map(|input| self.plane.cache.digest(input)).collect();
         }

@@ -9,6 +9,7 @@ use crate::actors::plane::directory::{ModelEntry, ModelHandle};
 use crate::actors::plane::learned_states::{AppLearned, EVERYBODY};
 use crate::metrics::{AppMetrics, ChoiceMetrics, ModelWeights};
 use clipper_domain::{Input, ModelName, PolicySpec};
+use clipper_scheduling::bodies::PredictBody;
 use clipper_scheduling::cache::PredictionCache;
 use clipper_selection::bound::BoundPolicy;
 use clipper_selection::given::{AnswerOf, GivenAnswer};
@@ -16,6 +17,7 @@ use clipper_selection::loss::Truth;
 use clipper_selection::parameters::ParameterError;
 use clipper_selection::policy::{Member, Members, Pick, Picks, SelectionQuery};
 use clipper_selection::state::{Contribution, SelectionState, Standing};
+use clipper_selection::sticky;
 use clipper_selection::value::OutputKind;
 use clipper_selection::window::{Subject, Unmatched};
 
@@ -204,12 +206,13 @@ impl Chooser {
         }
     }
 
-    /// The models to ask for `queries` queries of a user, whose ids count from `first_query_id`.
-    pub(super) fn choose(&self, queries: usize, first_query_id: u64, uid: i64) -> Choice {
+    /// The models to ask for the queries of a request, whose ids count from `first_query_id`.
+    pub(super) fn choose(&self, body: &PredictBody, first_query_id: u64) -> Choice {
+        let (uid, key) = (body.uid, body.key.as_deref().map(sticky::key));
         let models = self.bound();
         let standing = models.standing(&self.learned, uid);
-        let ids = first_query_id..first_query_id + queries as u64;
-        let query = |seed| SelectionQuery { seed, uid };
+        let ids = first_query_id..first_query_id + body.inputs.len() as u64;
+        let query = |seed| SelectionQuery { seed, uid, key };
         let picks = ids.map(|id| models.policy.select(&standing, &query(id))).collect();
         Choice { models, standing, picks }
     }

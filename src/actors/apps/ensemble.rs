@@ -77,7 +77,8 @@ impl Ensemble {
                 let queries = || places.iter().map(|(query, _)| *query);
                 let inputs = queries().map(|query| self.inputs[query].clone()).collect();
                 let digests = queries().map(|query| self.chosen.queries[query].digest).collect();
-                let body = PredictBody { inputs, digests, version: None, uid: self.chosen.uid };
+                let body =
+                    PredictBody { inputs, digests, version: None, uid: self.chosen.uid, key: None };
                 AskModel { model, body, request: self.request, rolled: self.rolled.clone() }
             });
             (places, message)

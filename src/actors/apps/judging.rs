@@ -192,8 +192,13 @@ impl Judge {
         };
         let answers = models.into_iter().map(|model| async move {
             let inputs = std::iter::once(input.clone()).collect();
-            let body =
-                PredictBody { inputs, digests: Digests::from_elem(digest, 1), uid, version: None };
+            let body = PredictBody {
+                inputs,
+                digests: Digests::from_elem(digest, 1),
+                uid,
+                version: None,
+                key: None,
+            };
             let (model, rolled) = (model?, None);
             let asked = self.app.send(AskModel { model, body, request, rolled }).await.ok()?;
             asked.closed().await.ok()?.answers.into_iter().next()

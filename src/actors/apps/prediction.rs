@@ -26,6 +26,8 @@ pub struct AppFacts {
     /// Its default output as JSON.
     pub default_output: Output,
     pub metrics: Arc<AppMetrics>,
+    /// The field of queries that its policy goes by.
+    pub key_field: Option<Arc<str>>,
 }
 
 impl AppFacts {

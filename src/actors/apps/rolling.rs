@@ -159,7 +159,7 @@ impl Rolled {
         let model = Arc::clone(self.turn.copy_to.as_ref()?);
         let room = self.rolling.room_for_copy(&model)?;
         let (inputs, digests) = (body.inputs.clone(), body.digests.clone());
-        let body = PredictBody { inputs, digests, version: None, uid: body.uid };
+        let body = PredictBody { inputs, digests, version: None, uid: body.uid, key: None };
         Some(Copy { model, body, room })
     }
 

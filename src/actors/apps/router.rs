@@ -26,6 +26,7 @@ use clipper_domain::{
     PolicyParameters, Weight,
 };
 use clipper_scheduling::output::Output;
+use clipper_selection::sticky::Sticky;
 
 /// The worker's applications by name, read by its request handlers on the same thread.
 #[derive(Debug, Clone, Default)]
@@ -184,6 +185,7 @@ impl Router {
             default_output: Output::from_text(spec.default_output.as_bytes())
                 .unwrap_or_else(Output::null),
             metrics: self.plane.metrics.app(&spec.name),
+            key_field: Sticky::field(&spec.policy_spec()).map(Arc::from),
             spec: spec.clone(),
         });
         facts.metrics.set_objective(spec.latency_slo.as_duration());
@@ -236,6 +238,7 @@ impl Router {
             default_output: Output::null(),
             // Not among those of applications: what it does is counted with the model.
             metrics: Arc::default(),
+            key_field: None,
         })
     }
 

@@ -48,7 +48,7 @@ pub(crate) async fn ask(
     let inputs = std::mem::take(&mut infer.inputs);
     let digests = std::mem::take(&mut asked.digests);
     let of_version = version.map(str::to_owned);
-    let parsed = PredictBody { inputs, digests, version: of_version, uid: 0 };
+    let parsed = PredictBody { inputs, digests, version: of_version, uid: 0, key: None };
     let body = RequestBody::Parsed(Box::new(parsed));
     let prediction = app
         .send(Predict { body, arrived, within: infer.timeout })

@@ -5,7 +5,8 @@ use crate::kind::{Binding, PolicyKind};
 use crate::parameters::{ParameterError, ParameterReader, missing};
 use crate::policy::{Pick, Picks, SelectionPolicy, SelectionQuery};
 use crate::state::Standing;
-use crate::weights::{by_name, draw, normalised, rng, spread};
+use crate::sticky::{STICKY, Sticky};
+use crate::weights::{by_name, draw, normalised, rng};
 
 pub(crate) const KIND: PolicyKind = PolicyKind {
     name: "weighted",
@@ -13,21 +14,15 @@ pub(crate) const KIND: PolicyKind = PolicyKind {
               nothing; feedback is counted for each model.",
     parameters: &[
         ("weights", "an object of models and weights, such as {\"a\": 9, \"b\": 1}; required"),
-        (
-            "sticky",
-            "`none`: each query is drawn anew; `uid`: all queries of a user (`\"uid\"` in the \
-             query) go to the same model; default `none`",
-        ),
+        STICKY,
     ],
     build,
 };
 
-const STICKY: [&str; 2] = ["none", "uid"];
-
 #[derive(Debug)]
 struct Weighted {
     probabilities: Vec<f64>,
-    by_user: bool,
+    sticky: Sticky,
 }
 
 fn build(
@@ -36,7 +31,7 @@ fn build(
 ) -> Result<Box<dyn SelectionPolicy>, ParameterError> {
     let weights = parameters.weights("weights")?;
     let weights = weights.ok_or_else(|| missing("weights", "a weight for each model"))?;
-    let by_user = parameters.one_of("sticky", &STICKY)? == Some(1);
+    let sticky = Sticky::read(parameters)?;
     let mut probabilities = by_name(&weights, binding.models);
     // Models without a weight get no query, also where no other is linked.
     if probabilities.iter().any(|weight| *weight > 0.0) {
@@ -44,13 +39,12 @@ fn build(
     } else {
         probabilities.clear();
     }
-    Ok(Box::new(Weighted { probabilities, by_user }))
+    Ok(Box::new(Weighted { probabilities, sticky }))
 }
 
 impl SelectionPolicy for Weighted {
     fn select(&self, _: &Standing, query: &SelectionQuery) -> Picks {
-        let seed = if self.by_user { spread(query.uid.cast_unsigned()) } else { query.seed };
-        let arm = draw(&mut rng(seed), &self.probabilities);
+        let arm = draw(&mut rng(self.sticky.seed(query)), &self.probabilities);
         let pick = arm.map(|arm| Pick { arm, probability: self.probabilities[arm] });
         pick.into_iter().collect()
     }
