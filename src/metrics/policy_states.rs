@@ -32,11 +32,17 @@ impl Unsaved {
 #[derive(Debug, Default)]
 pub struct PolicyStateMetrics {
     unsaved: [AtomicU64; Unsaved::ALL.len()],
+    pub(super) saved: AtomicU64,
     pub(super) users: AtomicU64,
     pub(super) evicted: AtomicU64,
 }
 
 impl PolicyStateMetrics {
+    /// So many states are on the disk now.
+    pub fn saved(&self, states: usize) {
+        self.saved.fetch_add(states as u64, Relaxed);
+    }
+
     /// A state was not saved.
     pub fn unsaved(&self, why: Unsaved) {
         if let Some(count) = self.unsaved.get(why as usize) {

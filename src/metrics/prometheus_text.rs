@@ -235,16 +235,18 @@ fn process_wide(metrics: &Metrics, dropped: u64) -> Vec<MetricFamily> {
     families
 }
 
-fn of_policy_states(states: &PolicyStateMetrics) -> [Family; 3] {
+fn of_policy_states(states: &PolicyStateMetrics) -> [Family; 4] {
     let mut users = Family::new(&table::POLICY_USERS);
     users.number(&[], float(states.users.load(Relaxed)));
     let mut evicted = Family::new(&table::POLICY_EVICTED);
     evicted.number(&[], float(states.evicted.load(Relaxed)));
+    let mut saved = Family::new(&table::POLICY_SAVED);
+    saved.number(&[], float(states.saved.load(Relaxed)));
     let mut unsaved = Family::new(&table::POLICY_UNSAVED);
     for why in Unsaved::ALL {
         unsaved.number(&[why.label()], float(states.unsaved_for(why)));
     }
-    [users, evicted, unsaved]
+    [users, evicted, saved, unsaved]
 }
 
 fn of_http(http: &HttpMetrics) -> [Family; 5] {
@@ -324,13 +326,17 @@ fn of_app(family: &mut Family, (name, app): &(AppName, Arc<AppMetrics>)) {
     } else if let Some(at) = ROLLOUT_NUMBERS.iter().position(|number| *number == row)
         && let Some(numbers) = app.rollout.numbers()
     {
-        family.number(&[name], float(numbers[at]));
+        family.number(&[name], numbers[at]);
     }
 }
 
 /// In the order of `RolloutMetrics::numbers`.
-const ROLLOUT_NUMBERS: [&Row; 3] =
-    [&table::ROLLOUT_STEP, &table::ROLLOUT_EXPOSED, &table::ROLLOUT_ROLLED_BACK];
+const ROLLOUT_NUMBERS: [&Row; 4] = [
+    &table::ROLLOUT_STEP,
+    &table::ROLLOUT_ALARM,
+    &table::ROLLOUT_EXPOSED,
+    &table::ROLLOUT_ROLLED_BACK,
+];
 
 type ReadChoice = fn(&ChoiceMetrics) -> f64;
 

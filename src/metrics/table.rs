@@ -117,6 +117,10 @@ rows! {
         "its ratio to the judged outputs above twice its usual one for 10 min";
     ROLLOUT_STEP = Gauge "clipper_rollout_step", "steps", APP,
         "The step that the application's rollout is at, from 1; 0 while none runs.", "-";
+    ROLLOUT_ALARM = Gauge "clipper_rollout_alarm", "ratio", APP,
+        "How near the evidence against the version under rollout is to a rollback, 0 to 1: by the \
+         guard that is nearest.",
+        "above 0.5: `clipper rollout status` names the guard";
     ROLLOUT_EXPOSED = Counter "clipper_rollout_exposed_total", "queries", APP,
         "Queries that a version under rollout has answered, or copies that it got.", "-";
     ROLLOUT_ROLLED_BACK = Counter "clipper_rollout_rolled_back_total", "rollouts", APP,
@@ -210,6 +214,9 @@ rows! {
     POLICY_EVICTED = Counter "clipper_policy_users_evicted_total", "users", &[],
         "Users whose policy state left memory for the disk, the least recently used first.",
         "a rise above its usual rate: serving.policy_users_max is too small";
+    POLICY_SAVED = Counter "clipper_policy_states_saved_total", "states", &[],
+        "Policy state that was written to the disk, of each user after feedback has changed it.",
+        "-";
     POLICY_UNSAVED = Counter "clipper_policy_states_unsaved_total", "states", &["reason"],
         "Policy state that was not saved: reason is full, long or failed.",
         "any increase";

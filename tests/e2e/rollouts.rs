@@ -10,6 +10,7 @@ use crate::e2e::support::container::Container;
 use crate::e2e::support::eventually;
 use crate::e2e::support::http::Client;
 use crate::e2e::support::server::Server;
+use crate::e2e::top::top;
 
 /// Guards are looked at often.
 const CONFIG: &str = "[rollouts]\nlook_interval_ms = 20\n";
@@ -324,6 +325,46 @@ fn a_version_without_replicas_gets_no_query_and_a_change_by_hand_ends_the_rollou
     eventually("the rollout has ended", || setting.rollout()["state"] == "aborted");
     let why = setting.rollout()["why"].as_str().unwrap().to_owned();
     assert!(why.contains("version 2 of the model was made the current one"), "{why}");
+}
+
+#[test]
+fn a_rollout_is_seen_with_the_application_and_in_top() {
+    let setting = setting(LONG_US, None, &["--output", "1"], &["--output", "1"]);
+    setting.start("canary", json!([50, 100]), &["errors<1%"]);
+    let mut client = Client::new(setting.server.query);
+    // Fewer than each step has to see.
+    for _ in 0..20 {
+        setting.query(&mut client, 0);
+    }
+    let seen = |endpoint: &str, body: Value| -> Value {
+        serde_json::from_str(&setting.server.manage(endpoint, &body)).unwrap()
+    };
+    let rollout = || seen("get_application", json!({"name": "a"}))["rollout"].clone();
+    eventually("the guard has looked", || rollout()["guards"][0]["seen"].as_u64() > Some(0));
+    let shown = rollout();
+    let parts = ["kind", "from", "to", "state", "step"].map(|part| shown[part].clone());
+    let expected = [json!("canary"), json!("m:1"), json!("m:2"), json!("running"), json!(1)];
+    assert_eq!(parts, expected, "{shown}");
+    eventually("both say the same", || rollout() == setting.rollout());
+    let all = seen("get_all_applications", json!({"verbose": true}));
+    assert_eq!(all[0]["rollout"]["id"], shown["id"]);
+    let look = |option: &str| {
+        let output = top(&setting.server, &[option, "--interval", "0.2"]);
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let view: Value = serde_json::from_str(&look("--json")).unwrap();
+    let guard = &view["applications"][0]["rollout"]["guards"][0];
+    assert_eq!((&guard["guard"], &guard["alarm"]), (&json!("errors<1%"), &json!(0.0)), "{view}");
+    let table = look("--once");
+    let lines: Vec<&str> = table.lines().collect();
+    let at = lines.iter().position(|line| line.starts_with("ROLLOUT")).expect(&table);
+    for part in ["canary", "m:1", "m:2", "running", "1/2", "50%", "errors<1% (0 % of "] {
+        assert!(lines[at + 1].contains(part), "{part}: {table}");
+    }
+    assert!(setting.server.sample("clipper_rollout_alarm{app=\"a\"}") < 1.0);
+    setting.server.manage("abort_rollout", &json!({"app_name": "a", "reason": "seen"}));
+    assert_eq!((&rollout()["state"], &rollout()["why"]), (&json!("aborted"), &json!("seen")));
+    assert!(!look("--once").contains("ROLLOUT"));
 }
 
 #[test]

@@ -7,10 +7,12 @@ use serde::{Deserialize, Serialize};
 use crate::app::{AppSpec, OnModelError, PolicyParameters, Weight, cached, is_cached};
 use crate::ids::{AppName, Label, ModelId, ModelName, ModelVersion, ReplicaId};
 use crate::model::ModelSpec;
+use crate::rollout::Rollout;
+use crate::rollout::progress::{LiveProgress, RolloutDescription};
 use crate::tensor::InputType;
 
 /// An application, in the answers of `get_application` and `get_all_applications`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AppDescription {
     pub input_type: InputType,
     /// Sent when no model answers in time.
@@ -31,12 +33,21 @@ pub struct AppDescription {
     /// Its part of a model that it shares with others.
     #[serde(default, skip_serializing_if = "Weight::is_default")]
     pub weight: Weight,
+    /// The one that runs, or ran last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<Box<RolloutDescription>>,
 }
 
 impl AppDescription {
     #[must_use]
-    pub fn of<'m>(app: &AppSpec, linked: impl Iterator<Item = &'m ModelName>) -> Self {
+    pub fn of<'m>(
+        app: &AppSpec,
+        linked: impl Iterator<Item = &'m ModelName>,
+        live: impl FnOnce(&Rollout) -> Option<LiveProgress>,
+    ) -> Self {
         let chooses = !app.has_default_policy();
+        let rollout = app.rollout.as_deref();
+        let shown = |it| Box::new(RolloutDescription::of(app.name.as_str(), it, live(it)));
         Self {
             input_type: app.input_type,
             default_output: app.default_output.clone(),
@@ -48,6 +59,7 @@ impl AppDescription {
             policy: chooses.then(|| app.policy.clone()),
             policy_parameters: chooses.then(|| app.policy_parameters.clone()),
             weight: app.weight,
+            rollout: rollout.map(shown),
         }
     }
 }

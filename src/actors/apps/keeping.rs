@@ -89,6 +89,7 @@ impl Keeping {
             failed.extend(saved);
             return failed;
         }
+        self.metrics.policy_states.saved(saved.len());
         if self.is_shared {
             self.learned.tell_of(saved.iter().cloned());
         }

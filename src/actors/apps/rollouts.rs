@@ -138,7 +138,10 @@ impl RolloutKeeper {
             _ => running.machine.on(RolloutInput::StandBy, now),
         };
         let sums = look.map_or_else(|| running.outcomes.sums(), |look| look.sums);
-        running.outcomes.show(running.machine.progress(&sums, decides, now));
+        let progress = running.machine.progress(&sums, decides, now);
+        let alarm = progress.guards.iter().map(|guard| guard.alarm).fold(0.0, f64::max);
+        self.parts.plane.metrics.app(app).rollout.set_alarm(alarm);
+        running.outcomes.show(progress);
         let Some(action) = action else {
             running.is_busy = false;
             return;

@@ -5,6 +5,7 @@ use super::operation::{Change, Failure, ManagementState, Reply, optional};
 use crate::http::schema::Object;
 use crate::store::projection::Catalog;
 use clipper_domain::admin::AppDescription;
+use clipper_domain::rollout::Rollout;
 use clipper_domain::{
     AppSpec, AppUpdate, Command, DEFAULT_POLICY, LatencySlo, ModelName, OnModelError,
     PolicyParameters, Weight,
@@ -160,8 +161,9 @@ pub(super) fn unlink(body: &Object<'_>) -> Result<Change, Failure> {
     Ok(Change { command: Command::DeleteModelLinks { app, models }, done })
 }
 
-fn shown(catalog: &Catalog, app: &AppSpec) -> AppDescription {
-    AppDescription::of(app, catalog.linked_models(app.name.as_str()))
+fn shown(catalog: &Catalog, app: &AppSpec, state: &ManagementState) -> AppDescription {
+    let live = |rollout: &Rollout| state.states.rollout(app.name.as_str(), rollout.id);
+    AppDescription::of(app, catalog.linked_models(app.name.as_str()), live)
 }
 
 fn linked<'a>(catalog: &'a Catalog, app: &AppSpec) -> Vec<&'a str> {
@@ -172,7 +174,8 @@ pub(super) fn list(body: &Object<'_>, state: &ManagementState) -> Result<Reply, 
     let verbose = body.bool("verbose")?;
     let catalog = state.metadata.catalog();
     if verbose {
-        return Reply::json(&catalog.apps().map(|app| shown(&catalog, app)).collect::<Vec<_>>());
+        let shown = |app| shown(&catalog, app, state);
+        return Reply::json(&catalog.apps().map(shown).collect::<Vec<_>>());
     }
     Reply::json(&catalog.apps().map(|app| app.name.as_str()).collect::<Vec<_>>())
 }
@@ -181,7 +184,7 @@ pub(super) fn get(body: &Object<'_>, state: &ManagementState) -> Result<Reply, F
     let name = body.string("name")?;
     let catalog = state.metadata.catalog();
     match catalog.app(&name) {
-        Some(app) => Reply::json(&shown(&catalog, app)),
+        Some(app) => Reply::json(&shown(&catalog, app, state)),
         None => Ok(Reply::Json("{}".to_owned())),
     }
 }

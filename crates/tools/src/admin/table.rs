@@ -137,6 +137,7 @@ mod tests {
             policy: None,
             policy_parameters: None,
             weight: Weight::default(),
+            rollout: None,
         }
     }
 

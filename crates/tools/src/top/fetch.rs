@@ -14,7 +14,7 @@ use clipper_domain::admin::{AppDescription, ModelDescription, ReplicaDescription
 const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// What the management frontend tells.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Definitions {
     pub applications: Vec<AppDescription>,
     pub models: Vec<ModelDescription>,

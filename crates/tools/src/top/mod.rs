@@ -8,11 +8,13 @@
 //! give the rates and percentiles of the time between them, where the Clipper JSON knows
 //! percentiles since the start only.
 
+mod cells;
 mod error;
 pub mod fetch;
 mod fetch_error;
 pub mod grid;
 mod options;
+mod rollouts;
 pub mod scrape;
 pub mod screen;
 pub mod view;

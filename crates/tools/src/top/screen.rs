@@ -27,7 +27,8 @@ const HELP: &[&str] = &[
     "percentiles come from the buckets of its histograms. * marks a model's current version.",
     "Red: p99 above the objective, more than 1 % defaults, errors of a model, a current version",
     "without a replica, a replica that is busy more than 90 % of the time, a model that more than",
-    "1 % of the answers it was asked for went out without.",
+    "1 % of the answers it was asked for went out without, a rollout that was rolled back or",
+    "whose evidence is more than half of what rolls it back.",
 ];
 const KEYS: &str = "q quit  n/t/l/d sort  r reverse  ? help";
 const PAGE_LINES: u16 = 10;

@@ -9,6 +9,8 @@ use serde::Serialize;
 
 use super::fetch::{Definitions, Fetched};
 use super::scrape::{Samples, label};
+use clipper_domain::rollout::RolloutEnd;
+use clipper_domain::rollout::progress::RolloutDescription;
 
 const DURATION: &str = "clipper_prediction_duration_seconds";
 /// The outcome that is not a default output.
@@ -68,6 +70,8 @@ pub struct ApplicationRow {
     pub policy: Option<String>,
     /// Its models under that policy, by name.
     pub choices: Vec<ChoiceRow>,
+    /// The rollout that runs, or was rolled back.
+    pub rollout: Option<Box<RolloutDescription>>,
 }
 
 /// A model under an application's policy.
@@ -229,6 +233,10 @@ impl Span<'_> {
             rejected_per_second: rejected,
             policy: defined.and_then(|app| app.policy.clone()),
             choices: self.choices(name),
+            rollout: defined.and_then(|app| app.rollout.clone()).filter(|rollout| {
+                let end = rollout.end.as_ref();
+                end.is_none_or(|end| matches!(end, RolloutEnd::RolledBack { .. }))
+            }),
         }
     }
 

@@ -25,6 +25,7 @@ fn look(after_s: u64, text: &str) -> Fetched {
                 policy: None,
                 policy_parameters: None,
                 weight: Weight::default(),
+                rollout: None,
             }],
             models: vec![model("1", true), model("2", false)],
             replicas: vec![ReplicaDescription {
