@@ -253,6 +253,61 @@ fn what_was_learned_is_there_after_a_restart() {
     eventually("it is forgotten", || state(&server, 0)["epochs"] == json!({}));
 }
 
+/// A list of feedback about these answers: all of them were wrong.
+fn all_wrong(server: &Server, ids: &[Value]) {
+    let items: Vec<Value> = ids.iter().map(|id| json!({"query_id": id, "label": 0})).collect();
+    let (status, said) = told(server, &items);
+    assert_eq!((status, &said["learned"]), (200, &json!(ids.len())), "{said}");
+}
+
+fn saved(server: &Server) -> f64 {
+    server.sample("clipper_policy_states_saved_total")
+}
+
+/// On the disk it lies in pieces of 4 KiB.
+#[test]
+fn a_state_in_pieces_is_there_after_kill_9() {
+    let mut server = server("name = \"exp4\"\nwindow = 8", &["1"; 12]);
+    let ask = |n: u32| predict(&server, &json!({"input": [n]}))["query_id"].clone();
+    let ids: Vec<Value> = (0..8).map(ask).collect();
+    all_wrong(&server, &ids);
+    let before = state(&server, 0);
+    assert!(before.to_string().len() > 4_096, "{before}");
+    eventually("it is on the disk", || saved(&server) > 0.5);
+    server.kill();
+    server = server.restart();
+    assert_eq!(state(&server, 0), before);
+}
+
+#[test]
+fn users_beyond_the_bound_lose_nothing_by_kill_9() {
+    const USERS: i64 = 40;
+    let bounded = "name = \"exp4\"\n[serving]\npolicy_users_max = 5\n\
+                   [journal]\npolicy_state_flush_ms = 20\n";
+    let mut server = server(bounded, &["0", "1"]);
+    let both = |uid: i64| {
+        let body = json!({"uid": uid, "input_batch": [[uid], [uid + USERS]]});
+        let answers = predict(&server, &body)["batch_predictions"].clone();
+        [0, 1].map(|n| answers[n]["query_id"].clone())
+    };
+    let ids: Vec<Value> = (1..=USERS).flat_map(both).collect();
+    all_wrong(&server, &ids);
+    eventually("they are on the disk", || saved(&server) > 40.5);
+    eventually("five have room", || server.sample("clipper_policy_users") < 6.5);
+    assert!(server.sample("clipper_policy_users_evicted_total") > 34.5);
+    for killed in [false, true] {
+        for uid in 1..=USERS {
+            // Who is asked about comes back; until then it is everybody's.
+            eventually("each has their own", || state(&server, uid)["epochs"]["0"]["n"] == 2);
+        }
+        assert_eq!(state(&server, 0)["epochs"]["0"]["n"], 2 * USERS);
+        if !killed {
+            server.kill();
+            server = server.restart();
+        }
+    }
+}
+
 fn told(server: &Server, items: &[Value]) -> (u16, Value) {
     let (status, text) = update(server, &json!({"feedback": items}));
     (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))

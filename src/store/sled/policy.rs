@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use ::sled::{Batch, IVec, Tree};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use super::chunks::UNSYNCED_BYTES;
 use super::files::Files;
@@ -31,6 +31,11 @@ fn piece_key(key: &str, index: u32) -> Vec<u8> {
         name.extend(index.to_be_bytes());
     }
     name
+}
+
+/// Whether it is the key of a further piece of the value whose first one has this key.
+fn is_of(key: &[u8], first: &[u8]) -> bool {
+    key.strip_prefix(first).is_some_and(|rest| rest.first() == Some(&PIECE_MARK))
 }
 
 /// The keys of a value's further pieces that are there.
@@ -61,6 +66,8 @@ pub(super) struct PolicyTable {
     entries: AtomicUsize,
     /// Bytes written since the last sync; more than 0 after one that failed.
     unsynced: AtomicUsize,
+    /// Held by who syncs: what is written is on the disk once that has ended, not before.
+    syncing: Mutex<()>,
     /// Something has been stored that neither a flush of this table nor the journal has synced.
     pub(super) dirty: AtomicBool,
 }
@@ -71,6 +78,7 @@ impl PolicyTable {
             entries: AtomicUsize::new(count(&tree)),
             tree: RwLock::new(Some((tree, files.clone()))),
             unsynced: AtomicUsize::new(0),
+            syncing: Mutex::new(()),
             dirty: AtomicBool::new(false),
         }
     }
@@ -92,9 +100,11 @@ impl PolicyTable {
         if self.unsynced.fetch_add(bytes, Ordering::Relaxed) + bytes < UNSYNCED_BYTES {
             return Ok(());
         }
+        let _alone = self.syncing.lock();
         self.sync()
     }
 
+    /// The caller holds `syncing`.
     fn sync(&self) -> Result<(), StoreError> {
         // Before: what is written meanwhile needs another one.
         self.unsynced.store(0, Ordering::Relaxed);
@@ -171,15 +181,17 @@ impl SoftTable for PolicyTable {
     }
 
     fn remove(&self, key: &str) -> Result<(), StoreError> {
-        let removed = self.with(|tree| {
+        let was_there = self.with(|tree| {
             let mut batch = Batch::default();
             for entry in further(tree, key) {
                 batch.remove(entry?.0);
             }
+            batch.remove(key);
+            let was_there = tree.contains_key(key)?;
             tree.apply_batch(batch)?;
-            tree.remove(key)
+            Ok(was_there)
         })?;
-        if removed.is_some() {
+        if was_there {
             self.entries.fetch_sub(1, Ordering::Relaxed);
             self.wrote(key.len())?;
         }
@@ -187,15 +199,21 @@ impl SoftTable for PolicyTable {
     }
 
     fn remove_prefix(&self, prefix: &str) -> Result<(), StoreError> {
-        self.with(|tree| {
+        let removed = self.with(|tree| {
+            let mut removed = 0;
+            // In order: a value whose first piece is there is whole.
             for key in tree.scan_prefix(prefix).keys() {
                 let key = key?;
-                if tree.remove(&key)?.is_some() && is_first(&key) {
-                    self.entries.fetch_sub(1, Ordering::Relaxed);
+                if tree.remove(&key)?.is_some() {
+                    removed += key.len();
+                    if is_first(&key) {
+                        self.entries.fetch_sub(1, Ordering::Relaxed);
+                    }
                 }
             }
-            Ok(())
-        })
+            Ok(removed)
+        })?;
+        if removed == 0 { Ok(()) } else { self.wrote(removed) }
     }
 
     fn each(&self, visit: &mut dyn FnMut(&str, &str)) -> Result<(), StoreError> {
@@ -209,7 +227,9 @@ impl SoftTable for PolicyTable {
             for entry in tree {
                 let (key, piece) = entry?;
                 match &mut latest {
-                    Some((_, value)) if !is_first(&key) => value.extend_from_slice(&piece),
+                    Some((first, value)) if is_of(&key, first) => value.extend_from_slice(&piece),
+                    // Its first piece went in a crash.
+                    _ if !is_first(&key) => {}
                     _ => tell(latest.replace((key, piece.to_vec()))),
                 }
             }
@@ -219,6 +239,7 @@ impl SoftTable for PolicyTable {
     }
 
     fn flush(&self) -> Result<(), StoreError> {
+        let _alone = self.syncing.lock();
         if self.unsynced.load(Ordering::Relaxed) == 0 {
             return Ok(());
         }
@@ -232,3 +253,7 @@ impl SoftTable for PolicyTable {
         self.put(key, value, max)
     }
 }
+
+#[cfg(test)]
+#[path = "policy_tests.rs"]
+mod tests;
