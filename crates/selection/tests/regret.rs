@@ -12,6 +12,6 @@ use table::Table;
 
 #[test]
 fn no_policy_is_over_its_bound() {
-    let table = Table::of(10_000, 3, |_, _| None);
+    let table = Table::of(10_000, 3, 1, |_, _| None);
     assert!(table.is_within(), "{table}");
 }

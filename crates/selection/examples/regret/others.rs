@@ -23,10 +23,10 @@ pub struct Others(Vec<Line>);
 
 impl Others {
     /// Plays them; their progress goes to standard error.
-    pub fn play(python: &str, rounds: u64, seeds: u64) -> Result<Self, String> {
-        let seeds = (1..=seeds).map(|seed| seed.to_string());
+    pub fn play(python: &str, rounds: u64, seeds: u64, jobs: u64) -> Result<Self, String> {
         let mut command = Command::new(python);
-        command.arg(COMPARE).arg(rounds.to_string()).args(seeds).stderr(Stdio::inherit());
+        command.arg(COMPARE).args([rounds, seeds, jobs].map(|number| number.to_string()));
+        command.stderr(Stdio::inherit());
         let output = command.output().map_err(|error| format!("{python}: {error}"))?;
         if !output.status.success() {
             return Err(format!("{COMPARE}: {}", output.status));

@@ -1,6 +1,8 @@
 //! Regrets as a table.
 
 use std::fmt;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::game::{ARMS, GAP, Game};
 use crate::play::{LEARNERS, bound, regret};
@@ -10,14 +12,16 @@ pub type Other = Option<(String, Vec<f64>)>;
 
 /// How much worse than another library's a policy may be.
 const WORSE_MAX: f64 = 1.05;
+/// Standard errors that the difference of two means may have by chance.
+const CHANCE: f64 = 2.0;
 
 #[derive(Debug)]
 struct Row {
     policy: &'static str,
     game: Game,
-    regrets: Vec<f64>,
+    regrets: Mean,
     bound: Option<f64>,
-    other: Other,
+    other: Option<(String, Mean)>,
 }
 
 #[derive(Debug)]
@@ -29,22 +33,27 @@ pub struct Table {
 
 impl Table {
     /// All policies on all games.
-    pub fn of(rounds: u64, seeds: u64, others: impl Fn(&str, Game) -> Other) -> Self {
-        let row = |(game, policy)| {
-            let regrets = (1..=seeds).map(|seed| regret(policy, game, rounds, seed)).collect();
-            let (bound, other) = (bound(policy, game, rounds), others(policy, game));
-            Row { policy, game, regrets, bound, other }
+    pub fn of(rounds: u64, seeds: u64, jobs: u64, others: impl Fn(&str, Game) -> Other) -> Self {
+        let all: Vec<(Game, &str)> =
+            Game::ALL.into_iter().flat_map(|game| LEARNERS.map(|policy| (game, policy))).collect();
+        let plays = all.iter().flat_map(|it| (1..=seeds).map(move |seed| (*it, seed)));
+        let regrets = in_parallel(jobs, &plays.collect::<Vec<_>>(), |((game, policy), seed)| {
+            regret(policy, *game, rounds, *seed)
+        });
+        let each = usize::try_from(seeds).unwrap_or(usize::MAX);
+        let row = |((game, policy), regrets): ((Game, &'static str), &[f64])| {
+            let other = others(policy, game).map(|(by, regrets)| (by, Mean::of(&regrets)));
+            let bound = bound(policy, game, rounds);
+            Row { policy, game, regrets: Mean::of(regrets), bound, other }
         };
-        let all = Game::ALL.into_iter().flat_map(|game| LEARNERS.map(|policy| (game, policy)));
-        Self { rounds, seeds, rows: all.map(row).collect() }
+        Self { rounds, seeds, rows: all.into_iter().zip(regrets.chunks(each)).map(row).collect() }
     }
 
     /// Whether every policy keeps its bound, and none is worse than another library's.
     pub fn is_within(&self) -> bool {
-        self.rows.iter().all(|row| {
-            let mean = mean(&row.regrets);
-            row.bound.is_none_or(|bound| mean <= bound)
-                && row.other.as_ref().is_none_or(|(_, other)| mean <= WORSE_MAX * self::mean(other))
+        self.rows.iter().all(|Row { regrets, bound, other, .. }| {
+            bound.is_none_or(|bound| regrets.mean <= bound)
+                && other.as_ref().is_none_or(|(_, other)| !regrets.is_worse_than(other))
         })
     }
 }
@@ -52,33 +61,82 @@ impl Table {
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { rounds, seeds, rows } = self;
-        writeln!(f, "{rounds} rounds, {ARMS} models, gap {GAP}; mean of {seeds} seeds\n")?;
-        writeln!(f, "| losses | policy | regret | theory's bound | other library | its regret |")?;
-        write!(f, "|---|---|---|---|---|---|")?;
+        writeln!(f, "{rounds} rounds, {ARMS} models, gap {GAP}; means of {seeds} seeds\n")?;
+        write!(f, "| losses | policy | regret | theory's bound | other library | its regret |")?;
+        writeln!(f, " more than that |")?;
+        write!(f, "|---|---|---|---|---|---|---|")?;
         for Row { policy, game, regrets, bound, other } in rows {
             let bound = bound.map_or("-".to_owned(), |bound| format!("{bound:.0}"));
-            let game = game.name();
-            write!(f, "\n| {game} | `{policy}` | {} | {bound} |", with_error(regrets))?;
+            write!(f, "\n| {} | `{policy}` | {regrets} | {bound} |", game.name())?;
             match other {
-                Some((by, regrets)) => write!(f, " {by} | {} |", with_error(regrets))?,
-                None => write!(f, " - | - |")?,
+                Some((by, other)) => write!(f, " {by} | {other} | {} |", regrets.compared(other))?,
+                None => write!(f, " - | - | - |")?,
             }
         }
         Ok(())
     }
 }
 
-fn mean(values: &[f64]) -> f64 {
-    values.iter().sum::<f64>() / values.len() as f64
+/// What `job` makes of each.
+fn in_parallel<T: Sync>(jobs: u64, all: &[T], job: impl Fn(&T) -> f64 + Sync) -> Vec<f64> {
+    let next = AtomicUsize::new(0);
+    let made = Mutex::new(vec![f64::NAN; all.len()]);
+    std::thread::scope(|scope| {
+        for _ in 0..jobs {
+            scope.spawn(|| {
+                loop {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(one) = all.get(index) else { return };
+                    let value = job(one);
+                    if let Ok(mut made) = made.lock() {
+                        made[index] = value;
+                    }
+                }
+            });
+        }
+    });
+    made.into_inner().unwrap_or_default()
 }
 
-/// The mean, and the standard error of it.
-fn with_error(values: &[f64]) -> String {
-    let mean = mean(values);
-    if values.len() < 2 {
-        return format!("{mean:.0}");
+/// A mean of several seeds.
+#[derive(Debug)]
+struct Mean {
+    mean: f64,
+    /// Its standard error; unknown of one seed.
+    error: Option<f64>,
+}
+
+impl Mean {
+    fn of(values: &[f64]) -> Self {
+        let mean = values.iter().sum::<f64>() / values.len() as f64;
+        let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+        let freedom = values.len().saturating_sub(1) as f64;
+        let error = (freedom > 0.0).then(|| (squares / freedom / values.len() as f64).sqrt());
+        Self { mean, error }
     }
-    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
-    let error = (squares / (values.len() - 1) as f64 / values.len() as f64).sqrt();
-    format!("{mean:.0} ± {error:.0}")
+
+    /// Whether it is worse by more than is allowed, and by more than chance explains.
+    fn is_worse_than(&self, other: &Self) -> bool {
+        let errors = self.error.unwrap_or(0.0).hypot(WORSE_MAX * other.error.unwrap_or(0.0));
+        self.mean - WORSE_MAX * other.mean > CHANCE * errors
+    }
+
+    /// How much more it is than another, as a part of that.
+    fn compared(&self, other: &Self) -> String {
+        let ratio = self.mean / other.mean;
+        let part = |mean: &Self| mean.error.map(|error| error / mean.mean);
+        let error = part(self).zip(part(other)).map(|(own, its)| ratio * own.hypot(its));
+        let error = error.map(|error| format!(" ± {:.0}", error * 100.0)).unwrap_or_default();
+        format!("{:+.0}{error} %", (ratio - 1.0) * 100.0)
+    }
+}
+
+impl fmt::Display for Mean {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.0}", self.mean)?;
+        match self.error {
+            Some(error) => write!(f, " ± {error:.0}"),
+            None => Ok(()),
+        }
+    }
 }

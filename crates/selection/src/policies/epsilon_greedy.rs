@@ -33,21 +33,35 @@ fn build(
     Ok(Box::new(EpsilonGreedy { epsilon }))
 }
 
-/// The model with the least mean loss; one that was never judged counts as never wrong.
-fn best(standing: &Standing) -> Option<usize> {
-    let mean = |arm: usize| standing.arms[arm].mean().unwrap_or(0.0);
-    (0..standing.arms.len()).min_by(|a, b| mean(*a).total_cmp(&mean(*b)))
+/// The models with the least mean loss, as a yes or no for each; one that was never judged counts as
+/// never wrong.
+fn best(standing: &Standing) -> impl Iterator<Item = bool> + Clone {
+    let means = standing.arms.iter().map(|arm| arm.mean().unwrap_or(0.0));
+    let least = means.clone().fold(f64::INFINITY, f64::min);
+    means.map(move |mean| mean <= least)
 }
 
 impl SelectionPolicy for EpsilonGreedy {
     fn select(&self, standing: &Standing, query: &SelectionQuery) -> Picks {
         let models = standing.arms.len();
-        let Some(best) = best(standing) else { return Picks::new() };
+        let best = best(standing);
+        let equals = best.clone().filter(|is_best| *is_best).count();
         let mut rng = rng(query.seed);
         let explores = rng.random::<f64>() < self.epsilon;
-        let arm = if explores { draw_evenly(&mut rng, models).unwrap_or(best) } else { best };
+        let arm = if explores {
+            draw_evenly(&mut rng, models)
+        } else {
+            // Any of equal ones: at the start, feedback that is slow does not keep all queries on
+            // the first.
+            let which = draw_evenly(&mut rng, equals);
+            which
+                .and_then(|n| (0..models).zip(best.clone()).filter(|it| it.1).nth(n))
+                .map(|(arm, _)| arm)
+        };
+        let Some(arm) = arm else { return Picks::new() };
         let evenly = self.epsilon / models as f64;
-        let probability = if arm == best { 1.0 - self.epsilon + evenly } else { evenly };
-        smallvec![Pick { arm, probability }]
+        let is_best = best.clone().nth(arm).unwrap_or(false);
+        let usually = if is_best { (1.0 - self.epsilon) / equals as f64 } else { 0.0 };
+        smallvec![Pick { arm, probability: usually + evenly }]
     }
 }
