@@ -24,7 +24,8 @@ const BATCH_MAX: u8 = 16;
 const CONNECTIONS: usize = 200;
 
 pub(crate) fn sleepy() -> Shape {
-    Shape { apps: 1, slo: SLO, batch_max: Some(BATCH_MAX.into()) }
+    let env = vec![("CLIPPER_SERVING__BATCH_MAX", BATCH_MAX.to_string())];
+    Shape { apps: 1, slo: SLO, env }
 }
 
 /// Queries per second that one replica can answer at most.
@@ -193,7 +194,7 @@ pub(crate) fn frozen(settings: &Settings) -> Result<Table> {
 /// Identical queries: how often the model is called.
 pub(crate) fn identical(settings: &Settings) -> Result<Table> {
     const QUERIES: u32 = 10_000;
-    let shape = Shape { apps: 1, slo: Duration::from_secs(20), batch_max: None };
+    let shape = Shape { apps: 1, slo: Duration::from_secs(20), env: Vec::new() };
     let mut server = Server::start(settings, &shape)?;
     server.replicas(0, 1, Duration::from_secs(2))?;
     let mut plan = plan(settings, server.query);

@@ -6,6 +6,7 @@
 
 mod bare;
 mod cases;
+mod feedback;
 mod growth;
 mod limits;
 mod process;
@@ -69,6 +70,8 @@ enum Case {
     Selection,
     /// p99 and goodput of an application whose model has a shadow, against one without.
     Shadow,
+    /// Feedback in lists, one by one and of 100,000 users, and predictions beside it.
+    Feedback,
     /// 10,000 identical queries at once.
     Identical,
     /// 10,000 connections, 1,000 of them active.
@@ -104,6 +107,7 @@ fn run(cli: &Cli) -> Result<()> {
         Case::Replicas,
         Case::Selection,
         Case::Shadow,
+        Case::Feedback,
         Case::Identical,
         Case::Connections,
     ];
@@ -119,6 +123,7 @@ fn run(cli: &Cli) -> Result<()> {
             Case::Replicas => growth::replicas(&settings)?,
             Case::Selection => selection::selection(&settings)?,
             Case::Shadow => shadow::shadowed(&settings)?,
+            Case::Feedback => feedback::feedback(&settings)?,
             Case::Identical => limits::identical(&settings)?,
             Case::Connections => limits::connections(&settings)?,
             Case::All | Case::Bare { .. } => continue,

@@ -43,13 +43,13 @@ pub(crate) struct Shape {
     /// Applications, each with a model of its own: `app0` with `model0` and so on.
     pub apps: usize,
     pub slo: Duration,
-    /// Queries of one batch at most.
-    pub batch_max: Option<usize>,
+    /// Settings, by the environment, so that --config may have a [serving] of its own.
+    pub env: Vec<(&'static str, String)>,
 }
 
 impl Shape {
     pub(crate) const RATIOS: Self =
-        Self { apps: 1, slo: Duration::from_millis(100), batch_max: None };
+        Self { apps: 1, slo: Duration::from_millis(100), env: Vec::new() };
 
     fn config(&self, settings: &Settings) -> Result<String> {
         let mut text = settings.config.clone();
@@ -97,8 +97,7 @@ impl Server {
                 // Older versions, which have no such port, pass over it.
                 .env("CLIPPER_GRPC_ADDR", "127.0.0.1:0")
                 .args(["--log-format", "json"])
-                // By the environment, so that --config may have a [serving] of its own.
-                .envs(shape.batch_max.map(|max| ("CLIPPER_SERVING__BATCH_MAX", max.to_string())))
+                .envs(shape.env.iter().map(|(key, value)| (key, value)))
                 .stdin(Stdio::null())
                 .stdout(File::create(dir.path().join("stdout"))?)
                 .stderr(File::create(&log)?),
