@@ -45,7 +45,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("children", &["config", "metrics", "supervision"]),
     ("actors", &["children", "config", "logging", "metrics", "rpc", "store", "supervision"]),
     ("deploy", &["actors", "config", "store", "supervision"]),
-    ("http", &["actors", "config", "deploy", "logging", "metrics", "store"]),
+    ("http", &["actors", "config", "deploy", "logging", "metrics", "store", "supervision"]),
     ("grpc", &["actors", "config", "http", "logging", "metrics", "store"]),
     ("bootstrap", &["actors", "config", "store"]),
     (

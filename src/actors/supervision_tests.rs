@@ -1,49 +1,31 @@
 //! A whole graph of actors with containers on real connections, and deaths in it: a child that
 //! panics, one that fails at each start, one that hangs.
 
-use std::collections::HashMap;
-use std::net::SocketAddr;
-use std::path::PathBuf;
+mod graph;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
 use futures_util::future::join_all;
 
+use self::graph::Graph;
 use super::apps::app::App;
-use super::apps::feedback::{FeedbackKeeper, FeedbackQueue};
-use super::apps::keeping::{FeedbackLog, Keeping};
-use super::apps::messages::{Predict, RequestBody};
-use super::apps::prediction::QueryAnswer;
-use super::apps::router::{Route, Router, Routes};
+use super::apps::router::{AppOfModel, Route, Router};
 use super::catalog::writer::{CatalogWriter, Execute};
 use super::models::batcher::Batcher;
 use super::models::model::Model;
-use super::models::registry::{Boot, Models};
-use super::plane::arbiters::DataArbiters;
-use super::plane::data_plane::DataPlane;
-use super::plane::directory::ModelHandle;
+use super::models::registry::Models;
 use super::pool::container_pool::ContainerPool;
-use super::pool::list::ContainerList;
-use super::pool::messages::{Register, StopChildren};
+use super::pool::messages::StopChildren;
 use super::redis::watcher::RedisWatcher;
 use super::replica::container::Container;
-use crate::children::launch::{Launch, Launcher};
-use crate::children::{ChildPlan, Children};
-use crate::config::Config;
-use crate::metrics::{FlatNames, Metrics, prometheus_text_body};
-use crate::rpc::listener;
-use crate::rpc::registration::NotTaken;
-use crate::store::Journal;
+use crate::children::ChildPlan;
+use crate::children::launch::Launch;
 use crate::store::event::Origin;
-use crate::store::memory::MemoryDisk;
 use crate::store::samples;
-use crate::supervision::budget::RestartBudget;
-use crate::supervision::kept::Kept;
 use clipper_clock as clock;
-use clipper_container::noop::NoopModel;
-use clipper_container::session::{self, ContainerOptions};
-use clipper_domain::{AppName, Command, InputType, LatencySlo, ModelId};
+use clipper_domain::{Command, InputType, ModelId};
 use clipper_scheduling::ticket::DefaultReason;
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -65,7 +47,7 @@ macro_rules! panics {
         })+
     };
 }
-panics!(App, Model, Models, Batcher, Container, ContainerPool, CatalogWriter, RedisWatcher);
+panics!(App, Batcher, CatalogWriter, Container, ContainerPool, Model, Models, RedisWatcher, Router);
 
 /// Waits for the death; its sender never gets an answer.
 async fn kill<A>(addr: Addr<A>)
@@ -83,187 +65,6 @@ async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
         }
     };
     assert!(tokio::time::timeout(PATIENCE, poll).await.is_ok(), "not in time: {what}");
-}
-
-struct NoFeedback;
-
-impl FeedbackLog for NoFeedback {
-    fn record(&self, _: &AppName, _: i64, _: &str) {}
-}
-
-fn feedback(
-    config: &Config,
-    metrics: &Arc<Metrics>,
-    catalog: &Kept<CatalogWriter>,
-) -> FeedbackQueue {
-    let (catalog, budget) = (catalog.clone(), RestartBudget::for_actor(&config.containers));
-    let keeper = Kept::start("feedback_keeper", Arc::clone(metrics), budget, move |lifeline| {
-        let keeping = Keeping::of(Arc::new(NoFeedback));
-        FeedbackKeeper::new(keeping, Duration::from_secs(1), catalog.clone(), lifeline)
-    });
-    FeedbackQueue::new(keeper, config.serving.feedback_queue_max)
-}
-
-struct Graph {
-    plane: Arc<DataPlane>,
-    disk: MemoryDisk,
-    catalog: Kept<CatalogWriter>,
-    pool: Kept<ContainerPool>,
-    models: Kept<Models>,
-    list: ContainerList,
-    routes: Routes,
-    rpc: SocketAddr,
-}
-
-impl Graph {
-    async fn start() -> Self {
-        Self::start_with(HashMap::new()).await
-    }
-
-    async fn start_with(processes: HashMap<ModelId, ChildPlan>) -> Self {
-        let mut config = Config::default();
-        config.containers.restart_backoff_initial_ms = 10;
-        config.containers.restart_backoff_max_ms = 20;
-        config.containers.restart_budget = 3;
-        config.containers.stop_grace_ms = 200;
-        let metrics = Metrics::new();
-        let plane = DataPlane::new(&config, Arc::clone(&metrics));
-        let arbiters = DataArbiters([Arbiter::new().handle()].into());
-        let list = ContainerList::default();
-        let budget = RestartBudget::for_actor(&config.containers);
-        let of_pool =
-            (Arc::clone(&plane), arbiters.clone(), list.clone(), config.containers.clone());
-        let pool = Kept::start("container_pool", Arc::clone(&metrics), budget.clone(), {
-            let metrics = Arc::clone(&metrics);
-            move |lifeline| {
-                let (plane, arbiters, list, containers) = of_pool.clone();
-                let launcher = Launcher {
-                    this_exe: PathBuf::new(),
-                    rpc_addr: "tcp://127.0.0.1:1".to_owned(),
-                    grace: Duration::ZERO,
-                    python_package: Ok(PathBuf::new()),
-                };
-                let children =
-                    Children::new(containers, Arc::clone(&metrics), processes.clone(), launcher);
-                ContainerPool::new(plane, arbiters, list, children, lifeline)
-            }
-        });
-        let disk = MemoryDisk::new();
-        let journal = Journal::start(Box::new(disk.log()), FOR_EVER).unwrap();
-        let limits = config.journal.clone();
-        let catalog =
-            Kept::start("catalog_writer", Arc::clone(&metrics), budget, move |lifeline| {
-                CatalogWriter::new(journal.clone(), limits.clone(), lifeline)
-            });
-        let (pool_of, catalog_of) = (pool.clone(), catalog.clone());
-        let models =
-            Models::keep(Arc::clone(&plane), arbiters, pool_of, catalog_of, HashMap::new());
-        models.send(Boot).await.unwrap().unwrap();
-        let routes = Routes::default();
-        let feedback = feedback(&config, &metrics, &catalog);
-        Router::new(Arc::clone(&plane), catalog.clone(), feedback, routes.clone(), || ()).start();
-
-        let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let rpc = socket.local_addr().unwrap();
-        let to = pool.clone();
-        let register = move |registration| {
-            let answer = to.send(Register(registration));
-            async move { answer.await.unwrap_or_else(|error| Err(NotTaken::lost(error))) }
-        };
-        let parts = listener::Parts {
-            config: config.rpc.clone(),
-            metrics,
-            unasked: plane.unasked.clone(),
-            known: list.clone(),
-            help: String::new(),
-        };
-        actix::spawn(listener::serve(socket, parts, register));
-        Self { plane, disk, catalog, pool, models, list, routes, rpc }
-    }
-
-    /// A graph that serves application and model `m`.
-    async fn serving(slo: Duration) -> Self {
-        let graph = Self::start().await;
-        graph.register(slo).await;
-        graph
-    }
-
-    async fn register(&self, slo: Duration) {
-        let mut app = samples::app("m", InputType::Doubles);
-        app.latency_slo = LatencySlo::from_micros(i64::try_from(slo.as_micros()).unwrap()).unwrap();
-        self.run(samples::add_model("m", "1")).await;
-        self.run(Command::AddApp(app)).await;
-        let models = vec![samples::model_name("m")];
-        self.run(Command::AddModelLinks { app: samples::app_name("m"), models }).await;
-    }
-
-    async fn run(&self, command: Command) {
-        let execute = Execute { command, origin: Origin::Admin };
-        self.catalog.send(execute).await.unwrap().unwrap();
-    }
-
-    /// A container on a thread of its own that takes `sleep` for a batch and answers `output`.
-    async fn container(&self, output: &str, sleep: Duration) -> Arbiter {
-        let before = self.replicas();
-        let mut options =
-            ContainerOptions::new(samples::model_id("m", "1"), format!("tcp://{}", self.rpc));
-        options.heartbeat_interval = Duration::from_millis(100);
-        let model = NoopModel { input_type: InputType::Doubles, output: output.to_owned(), sleep };
-        let thread = Arbiter::new();
-        thread.spawn(async move {
-            session::run_until(options, model, std::future::pending()).await.unwrap();
-        });
-        until("the container is attached", async || self.replicas() == before + 1).await;
-        thread
-    }
-
-    fn handle(&self) -> Arc<ModelHandle> {
-        let id = samples::model_id("m", "1");
-        self.plane.directory.get(&id.name, &id.version).unwrap()
-    }
-
-    async fn model(&self) -> Addr<Model> {
-        self.models.send(ModelOf(samples::model_id("m", "1"))).await.unwrap().unwrap()
-    }
-
-    async fn batcher(&self) -> Option<Addr<Batcher>> {
-        self.model().await.send(BatcherOf).await.unwrap()
-    }
-
-    fn replicas(&self) -> usize {
-        self.handle().replicas()
-    }
-
-    fn app(&self) -> Addr<App> {
-        match self.routes.of("m") {
-            Route::To(app) => app,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    /// The text of the model's answer, or why there is the default output; outside, why none.
-    async fn predict(&self, input: u32) -> Result<Result<String, DefaultReason>, MailboxError> {
-        let body = RequestBody::Text(format!("{{\"input\":[{input}.0]}}").into());
-        let prediction =
-            self.app().send(Predict { body, arrived: clock::now(), within: None }).await?.unwrap();
-        Ok(match &prediction.answers().await.unwrap().answers[0] {
-            QueryAnswer::Output(output) | QueryAnswer::Sure { output, .. } => {
-                Ok(String::from_utf8(output.json().to_vec()).unwrap())
-            }
-            QueryAnswer::Default { reason, .. } => Err(reason.clone()),
-            QueryAnswer::Error(why) => panic!("{why}"),
-        })
-    }
-
-    async fn answer(&self, input: u32) -> String {
-        self.predict(input).await.unwrap().unwrap()
-    }
-
-    fn restarts(&self, actor: &str) -> u32 {
-        let text = prometheus_text_body(&self.plane.metrics, FlatNames::LeftOut).unwrap();
-        let sample = format!("clipper_actor_restarts_total{{actor=\"{actor}\"}} ");
-        text.lines().find_map(|line| line.strip_prefix(&sample)).map_or(0, |n| n.parse().unwrap())
-    }
 }
 
 #[actix::test]
@@ -356,6 +157,31 @@ async fn models_serve_on_when_their_registry_panics_and_the_next_one_knows_them(
     assert!(Arc::ptr_eq(&handle, &graph.handle()) && graph.model().await == model);
     graph.run(Command::DeleteVersionedModel(samples::model_id("m", "1"))).await;
     until("its model ends", async || !model.connected()).await;
+}
+
+#[actix::test]
+async fn applications_serve_on_when_their_router_panics_and_the_next_one_knows_them() {
+    let graph = Graph::serving(PATIENCE).await;
+    let _container = graph.container("7", Duration::ZERO).await;
+    graph.run(samples::add_app("goes")).await;
+    let app = graph.app();
+    kill(graph.router.addr()).await;
+    assert_eq!(graph.answer(1).await, "7");
+    // Nobody waits for a worker that follows nobody at the moment.
+    graph.run(Command::DeleteApp(samples::app_name("goes"))).await;
+    graph.run(samples::add_app("comes")).await;
+    until("another one follows the catalog", async || {
+        matches!(graph.routes.of("comes"), Route::To(_))
+            && matches!(graph.routes.of("goes"), Route::Unknown)
+    })
+    .await;
+    assert_eq!(graph.restarts("router"), 1);
+    assert!(graph.app() == app, "it was not started again");
+    kill(app).await;
+    until("it is still looked after", async || graph.predict(2).await.is_ok_and(|a| a.is_ok()))
+        .await;
+    let asked = AppOfModel(samples::model_name("m"), InputType::Doubles);
+    assert!(graph.router.send(asked).await.unwrap().is_some());
 }
 
 #[actix::test]

@@ -147,14 +147,13 @@ impl Frontends {
             let routes = Routes::default();
             let loaded = Arc::clone(&loaded);
             let on_loaded = move || loaded.add_permits(1);
-            let apps = Router::new(
+            let apps = Router::keep(
                 Arc::clone(&plane),
                 catalog.clone(),
                 feedback.clone(),
                 routes.clone(),
                 on_loaded,
-            )
-            .start();
+            );
             let v2 = V2 {
                 plane: Arc::clone(&plane),
                 view: view.clone(),

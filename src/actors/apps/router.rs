@@ -1,4 +1,7 @@
 //! One per HTTP worker: keeps the worker's `App` actors as the metadata says, and alive.
+//!
+//! Supervision: applications go on while a router that has panicked is replaced. Its successor
+//! takes them over, follows the catalog from its state, and does what is missing.
 
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
@@ -124,34 +127,52 @@ impl Child for AppChild {
     }
 }
 
-pub struct Router {
-    plane: Arc<DataPlane>,
-    catalog: Kept<CatalogWriter>,
-    feedback: FeedbackQueue,
-    routes: Routes,
+/// What a router that has ended leaves to its successor.
+#[derive(Default)]
+struct Inheritance {
     apps: HashMap<AppName, Running>,
     /// Told once, when the first snapshot is in place.
     on_loaded: Option<Box<dyn FnOnce()>>,
 }
 
+pub struct Router {
+    plane: Arc<DataPlane>,
+    catalog: Kept<CatalogWriter>,
+    feedback: FeedbackQueue,
+    routes: Routes,
+    keeps: Inheritance,
+    left: Rc<RefCell<Inheritance>>,
+    _lifeline: Lifeline,
+}
+
 impl Router {
-    /// A router that fills `routes` and then calls `on_loaded`.
+    /// Starts one on this thread that fills `routes` and then calls `on_loaded`.
     #[must_use]
-    pub fn new(
+    pub fn keep(
         plane: Arc<DataPlane>,
         catalog: Kept<CatalogWriter>,
         feedback: FeedbackQueue,
         routes: Routes,
         on_loaded: impl FnOnce() + 'static,
-    ) -> Self {
+    ) -> Kept<Self> {
         let on_loaded: Option<Box<dyn FnOnce()>> = Some(Box::new(on_loaded));
-        Self { plane, catalog, feedback, routes, apps: HashMap::new(), on_loaded }
+        let left = Rc::new(RefCell::new(Inheritance { apps: HashMap::new(), on_loaded }));
+        let budget = RestartBudget::for_actor(&plane.containers);
+        Kept::start("router", Arc::clone(&plane.metrics), budget, move |lifeline| Self {
+            plane: Arc::clone(&plane),
+            catalog: catalog.clone(),
+            feedback: feedback.clone(),
+            routes: routes.clone(),
+            keeps: left.take(),
+            left: Rc::clone(&left),
+            _lifeline: lifeline,
+        })
     }
 
     /// What this worker serves; models are not its business.
     fn running(&self) -> store::Served {
         let mut running = store::Served::default();
-        for (name, app) in &self.apps {
+        for (name, app) in &self.keeps.apps {
             let served = app.served.borrow();
             running.apps.insert(name.clone(), served.facts.spec.clone());
             if !served.linked.is_empty() {
@@ -189,7 +210,7 @@ impl Router {
             spec: spec.clone(),
         });
         facts.metrics.set_objective(spec.latency_slo.as_duration());
-        if let Some(app) = self.apps.get(&spec.name) {
+        if let Some(app) = self.keeps.apps.get(&spec.name) {
             let mut served = app.served.borrow_mut();
             served.facts = Arc::clone(&facts);
             served.tell(AppChange::Redefine(facts));
@@ -209,12 +230,12 @@ impl Router {
         };
         let budget = RestartBudget::for_actor(&self.plane.containers);
         let actor = Kept::supervise(role, Arc::clone(&self.plane.metrics), budget, child);
-        self.apps.insert(spec.name.clone(), Running { served, _actor: actor });
+        self.keeps.apps.insert(spec.name.clone(), Running { served, _actor: actor });
     }
 
     fn stop(&mut self, name: &AppName) {
         self.routes.0.borrow_mut().apps.remove(name);
-        if let Some(app) = self.apps.remove(name) {
+        if let Some(app) = self.keeps.apps.remove(name) {
             app.served.borrow().tell(AppChange::Stop);
         }
     }
@@ -243,7 +264,7 @@ impl Router {
     }
 
     fn link(&mut self, name: &AppName, models: &BTreeSet<ModelName>) {
-        let Some(app) = self.apps.get(name) else { return };
+        let Some(app) = self.keeps.apps.get(name) else { return };
         let mut served = app.served.borrow_mut();
         served.linked = models.iter().map(|model| self.plane.directory.entry(model)).collect();
         served.tell(AppChange::Relink(served.linked.clone()));
@@ -260,6 +281,13 @@ impl Actor for Router {
     }
 }
 
+/// Also where it panics, before its parent hears of its end.
+impl Drop for Router {
+    fn drop(&mut self) {
+        self.left.replace(std::mem::take(&mut self.keeps));
+    }
+}
+
 impl Handler<Followed> for Router {
     type Result = ();
 
@@ -270,7 +298,7 @@ impl Handler<Followed> for Router {
         }
         if is_state {
             self.routes.0.borrow_mut().loaded = true;
-            if let Some(on_loaded) = self.on_loaded.take() {
+            if let Some(on_loaded) = self.keeps.on_loaded.take() {
                 on_loaded();
             }
         }

@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
-use actix::Addr;
-
 use super::super::health::Readiness;
 use super::super::limits::QueryLimits;
 use crate::actors::apps::router::{Router, Routes};
 use crate::actors::plane::data_plane::DataPlane;
 use crate::store::CatalogView;
+use crate::supervision::kept::Kept;
 
 /// What the handlers of one worker need.
 #[derive(Clone)]
@@ -20,7 +19,7 @@ pub struct V2 {
     pub readiness: Arc<Readiness>,
     pub routes: Routes,
     /// Who starts an application for a model by itself.
-    pub router: Addr<Router>,
+    pub router: Kept<Router>,
     /// As for all queries.
     pub limits: QueryLimits,
 }
