@@ -54,7 +54,9 @@ impl Service {
         let parse = move |message: &[u8]| Request::read(message)?.infer(input_type, rows_max);
         let body = Body::of(bytes, held);
         let arrived = clock::now();
-        let read = arrival::parsed(body, Encoding::Identity, &v2.limits, parse).await;
+        let due = target.due(v2, arrived);
+        let due = context.deadline.map_or(due, |deadline| deadline.min(due));
+        let read = arrival::parsed(body, (Encoding::Identity, due), &v2.limits, parse).await;
         let mut asked = ask::counted(read, v2, &target)?;
         if let Some(deadline) = context.deadline {
             let left = deadline.saturating_duration_since(arrived);

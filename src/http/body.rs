@@ -11,6 +11,7 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use smallvec::SmallVec;
 
 use super::errors::{self, ApiError};
+use super::parsing::Unparsed;
 use super::serve::connection::Connection;
 use crate::config::HttpConfig;
 use clipper_clock::{self as clock, Instant};
@@ -181,9 +182,18 @@ async fn in_time(
 
 /// 503 by `http.parse_threads`.
 #[must_use]
-pub fn too_crowded() -> ApiError {
-    let cause = "The bodies of others were parsed for as long as this one could wait \
-                 (http.parse_threads)";
+pub fn not_parsed(why: Unparsed) -> ApiError {
+    let cause = match why {
+        Unparsed::Crowded => {
+            "The bodies of others were parsed for as long as this one could wait \
+             (http.parse_threads)"
+        }
+        Unparsed::Overdue => {
+            "The body was not parsed within the latency objective: send fewer inputs at once, or \
+             give the application a longer objective"
+        }
+        Unparsed::Broken => return ApiError::unavailable("The body could not be parsed"),
+    };
     ApiError::new(errors::OVERLOADED, cause)
 }
 

@@ -65,6 +65,8 @@ impl Pace {
 pub enum Unparsed {
     /// Others were before it for as long as it could wait.
     Crowded,
+    /// It has begun, and was not done in time. It goes on, and has its thread until it ends.
+    Overdue,
     /// The parser panicked, or the threads end.
     Broken,
 }
@@ -86,7 +88,7 @@ struct Pool {
 struct Lane {
     /// Only for its blocking threads; `None` while it is dropped.
     threads: Option<Runtime>,
-    free: Semaphore,
+    free: Arc<Semaphore>,
 }
 
 impl Lane {
@@ -101,30 +103,33 @@ impl Lane {
                 }
             })
             .build()?;
-        Ok(Self { threads: Some(runtime), free: Semaphore::new(threads) })
+        Ok(Self { threads: Some(runtime), free: Arc::new(Semaphore::new(threads)) })
     }
 
-    /// What `work` gives and how long it took; it begins by `until`, or not at all.
+    /// What `work` gives and how long it took, if that is there by `until`.
     async fn run<T: Send + 'static>(
         &self,
         until: Option<Instant>,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<(T, Duration), Unparsed> {
-        let free = self.free.acquire();
-        let free = match until {
-            Some(until) => {
-                tokio::time::timeout_at(until, free).await.map_err(|_| Unparsed::Crowded)?
-            }
-            None => free.await,
-        };
-        let _thread = free.map_err(|_| Unparsed::Broken)?;
+        let thread = by(until, Arc::clone(&self.free).acquire_owned()).await;
+        let thread = thread.ok_or(Unparsed::Crowded)?.map_err(|_| Unparsed::Broken)?;
         let timed = move || {
+            let _thread = thread;
             let start = clock::now();
             let done = work();
             (done, clock::now().saturating_duration_since(start))
         };
         let done = self.threads.as_ref().ok_or(Unparsed::Broken)?.spawn_blocking(timed);
-        done.await.map_err(|_| Unparsed::Broken)
+        by(until, done).await.ok_or(Unparsed::Overdue)?.map_err(|_| Unparsed::Broken)
+    }
+}
+
+/// What comes of `work`, if it is done by `until`.
+async fn by<T>(until: Option<Instant>, work: impl Future<Output = T>) -> Option<T> {
+    match until {
+        Some(until) => tokio::time::timeout_at(until, work).await.ok(),
+        None => Some(work.await),
     }
 }
 
@@ -151,7 +156,7 @@ impl Parsing {
         if is_longest { &self.0.longest } else { &self.0.long }
     }
 
-    /// Parses a body of so many bytes; it waits for its turn until `until`.
+    /// Parses a body of so many bytes by `until`.
     ///
     /// # Errors
     /// See [`Unparsed`].
@@ -166,8 +171,21 @@ impl Parsing {
         Ok(parsed)
     }
 
-    /// Does something else that takes long, about a body of so many bytes. Nothing is learnt from
-    /// the time that it takes. `None`: it panicked, or the threads end.
+    /// The same where the time that it takes is not that of so many bytes: nothing is learnt.
+    ///
+    /// # Errors
+    /// See [`Unparsed`].
+    pub async fn run_apart<T: Send + 'static>(
+        &self,
+        bytes: usize,
+        until: Instant,
+        parse: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Unparsed> {
+        self.lane(bytes).run(Some(until), parse).await.map(|(parsed, _)| parsed)
+    }
+
+    /// Does something else that takes long, about a body of so many bytes, and waits as long as
+    /// that takes. `None`: it panicked, or the threads end.
     pub async fn aside<T: Send + 'static>(
         &self,
         bytes: usize,
@@ -218,6 +236,21 @@ mod tests {
         );
         assert_eq!(parsing.run(3, soon, || 8).await, Ok(8));
         assert_eq!(parsing.aside(3, || 9).await, Some(9));
+    }
+
+    #[tokio::test]
+    async fn line_09a_who_waits_for_its_own_body_waits_until_the_deadline() {
+        let parsing = Parsing::new(1, Duration::from_millis(1)).unwrap();
+        let (go_on, wait) = std::sync::mpsc::channel::<()>();
+        let soon = clock::now() + Duration::from_millis(20);
+        let overdue = parsing.run(16 << 20, soon, move || wait.recv().is_ok()).await;
+        assert_eq!(overdue, Err(Unparsed::Overdue));
+        let soon = clock::now() + Duration::from_millis(20);
+        let next = parsing.run(16 << 20, soon, || 2).await;
+        assert_eq!(next, Err(Unparsed::Crowded), "the thread is still taken");
+        go_on.send(()).unwrap();
+        let late = clock::now() + Duration::from_secs(60);
+        assert_eq!(parsing.run(16 << 20, late, || 3).await, Ok(3));
     }
 
     #[tokio::test]

@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::Addr;
 use actix_web::http::{Method, header};
@@ -15,7 +16,6 @@ use super::body::{self, Body};
 use super::errors::{self, ApiError, MODEL};
 use super::feedback;
 use super::limits::QueryLimits;
-use super::parsing::Unparsed;
 use super::schema::rapidjson_phrase;
 use super::v2;
 use super::v2::state::V2;
@@ -150,17 +150,31 @@ struct Prepared<T> {
     _held: Option<Held>,
 }
 
+/// How long after its arrival a body is of use.
+type Patience = fn(&QueryLimits, &AppFacts) -> Duration;
+
+/// As long as its answer may take.
+fn of_prediction(limits: &QueryLimits, app: &AppFacts) -> Duration {
+    limits.due_within(app.spec.latency_slo.as_duration())
+}
+
+/// As long as any request.
+fn of_feedback(limits: &QueryLimits, _: &AppFacts) -> Duration {
+    limits.bodies.request
+}
+
 /// A long body is parsed first, elsewhere, by what `parser` makes. Refusals are put into words
 /// there too, since that reads the body again.
 async fn prepare<T: Send + 'static, P>(
     app: &Addr<App>,
-    mut body: Body,
+    (mut body, patience): (Body, Patience),
     limits: &QueryLimits,
     parser: impl FnOnce() -> P,
 ) -> Result<Prepared<T>, ApiError>
 where
     P: FnOnce(&[u8], &AppFacts) -> Result<T, ApiError> + Send + 'static,
 {
+    let arrived = clock::now();
     let held = body.take_held();
     if !limits.parsing.is_long(body.size()) {
         let text = body.join();
@@ -168,7 +182,7 @@ where
     }
     let facts = app.send(AskFacts).await.map_err(restarting)?;
     let (input_type, bytes) = (facts.spec.input_type, body.size());
-    let deadline = clock::now() + facts.spec.latency_slo.as_duration();
+    let deadline = arrived + patience(limits, &facts);
     let (all, of, parse) = (limits.bodies.clone(), Arc::clone(&facts), parser());
     let parse = move || {
         let text = body.join();
@@ -193,11 +207,10 @@ where
             facts.metrics.rejected();
             Err(error)
         }
-        Err(Unparsed::Crowded) => {
+        Err(why) => {
             facts.metrics.rejected();
-            Err(body::too_crowded())
+            Err(body::not_parsed(why))
         }
-        Err(Unparsed::Broken) => Err(ApiError::unavailable("The body could not be parsed")),
     }
 }
 
@@ -218,7 +231,8 @@ async fn predict(
             Ok(parsed)
         }
     };
-    let Prepared { body, text, _held } = prepare(app, body, limits, parser).await?;
+    let Prepared { body, text, _held } =
+        prepare(app, (body, of_prediction), limits, parser).await?;
     let prediction = app
         .send(Predict { body, arrived, within: None })
         .await
@@ -256,7 +270,7 @@ async fn update(
             .insert_header((header::CONTENT_TYPE, "text/plain; charset=utf-8"))
             .body(text))
     };
-    let Prepared { body, text, _held } = prepare(app, body, limits, parser).await?;
+    let Prepared { body, text, _held } = prepare(app, (body, of_feedback), limits, parser).await?;
     let body = match body {
         RequestBody::Text(text) => RequestBody::Text(text),
         RequestBody::Parsed(parsed) => match *parsed {

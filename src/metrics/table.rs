@@ -89,7 +89,7 @@ rows! {
     APPLICATION_OBJECTIVE = Gauge "clipper_application_objective_seconds", "seconds", APP,
         "The latency objective of an application.", "-";
     REQUESTS_REJECTED = Counter "clipper_requests_rejected_total", "requests", APP,
-        "Requests refused with a 4xx: malformed, too large, or above a limit.",
+        "Requests refused: malformed, too large, above a limit, or not parsed in time.",
         "a rise above its usual rate";
     FEEDBACK = Counter "clipper_feedback_total", "messages", &["app", "result"],
         "Feedback for a policy that learns: result is learned, late, double or unknown.",

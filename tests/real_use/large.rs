@@ -50,6 +50,32 @@ fn line_09a_large_bodies_of_others_delay_nobody() {
 }
 
 #[test]
+fn line_09a_a_body_that_is_not_parsed_within_its_objective_is_refused_then() {
+    let (server, _folder) = start("");
+    // No machine parses 15 MB in 2 ms.
+    server.add_linked("hasty", 2_000);
+    server.add_linked("m", GENEROUS_SLO_US);
+    let _container = server.noop("m");
+    server.await_replicas("m", 1);
+    let body = numbers(15_000_000);
+    let (status, text) = post(server.query, "/hasty/predict", &body);
+    assert_eq!(status, 503, "{text}");
+    assert!(text.contains("not parsed within the latency objective"), "{text}");
+    let rejected = "clipper_requests_rejected_total{app=\"hasty\"}";
+    until("it is counted", || (server.metric(rejected) >= 1.0).then_some(()));
+    let body = body.replace("{\"input\":", "");
+    let tensor = format!(
+        "{{\"inputs\":[{{\"name\":\"x\",\"shape\":[1,{}],\"datatype\":\"FP64\",\"data\":{}}}]}}",
+        body.matches(',').count() + 1,
+        body.trim_end_matches('}'),
+    );
+    let (status, text) = post(server.query, "/v2/models/hasty/infer", &tensor);
+    assert_eq!(status, 503, "{text}");
+    let (status, text) = post(server.query, "/m/predict", "{\"input\":[1.0]}");
+    assert!(status == 200 && text.contains("\"default\":false"), "{text}");
+}
+
+#[test]
 fn line_09b_a_long_answer_is_streamed_within_a_limit() {
     let (server, _folder) = start("[http]\nanswer_max_bytes = 30000000\nquery_workers = 1\n");
     server.add_linked("m", GENEROUS_SLO_US);

@@ -9,10 +9,9 @@ use actix_web::http::header::CONTENT_ENCODING;
 use super::super::body::{self, Body, BodyLimits};
 use super::super::errors::ApiError;
 use super::super::limits::QueryLimits;
-use super::super::parsing::Unparsed;
 use super::errors;
 use crate::actors::plane::data_plane::DataPlane;
-use clipper_clock as clock;
+use clipper_clock::Instant;
 use clipper_domain::InputType;
 use clipper_oip::{Encoding, Infer, InferError, inflate, parse};
 use clipper_scheduling::bodies::Digests;
@@ -38,24 +37,24 @@ struct Arrived<P> {
     plane: Arc<DataPlane>,
 }
 
-/// Reads what the body of `request` asks for.
+/// Reads what the body of `request` asks for, if that takes until `due` at the most.
 pub(super) async fn read(
     request: &HttpRequest,
     body: Body,
-    input_type: InputType,
+    (input_type, due): (InputType, Instant),
     limits: &QueryLimits,
 ) -> Result<Asked, ApiError> {
     let encoding = encoding(request)?;
     let header = request.headers().get(LENGTH_HEADER).map(|value| value.as_bytes().to_vec());
     let rows_max = limits.inputs_max;
     let parse = move |body: &[u8]| parse(body, header.as_deref(), input_type, rows_max);
-    parsed(body, encoding, limits, parse).await
+    parsed(body, (encoding, due), limits, parse).await
 }
 
-/// Reads what a body asks for, by `parse`.
+/// Reads what a body asks for, by `parse`, if that takes until `due` at the most.
 pub(crate) async fn parsed<P>(
     body: Body,
-    encoding: Encoding,
+    (encoding, due): (Encoding, Instant),
     limits: &QueryLimits,
     parse: P,
 ) -> Result<Asked, ApiError>
@@ -66,23 +65,15 @@ where
     let (bodies, plane) = (limits.bodies.clone(), Arc::clone(&limits.plane));
     let arrived = Arrived { body, encoding, parse, bodies, plane };
     let parsing = &limits.parsing;
-    if encoding != Encoding::Identity {
+    let read = if encoding != Encoding::Identity {
         // How long that takes is not known from the length.
-        return parsing.aside(bytes, move || arrived.read(true)).await.ok_or_else(broken)?;
-    }
-    if !parsing.is_long(bytes) {
-        return arrived.read(false);
-    }
-    let until = clock::now() + limits.bodies.request;
-    match parsing.run(bytes, until, move || arrived.read(true)).await {
-        Ok(read) => read,
-        Err(Unparsed::Crowded) => Err(body::too_crowded()),
-        Err(Unparsed::Broken) => Err(broken()),
-    }
-}
-
-fn broken() -> ApiError {
-    ApiError::unavailable("The body could not be parsed")
+        parsing.run_apart(bytes, due, move || arrived.read(true)).await
+    } else if parsing.is_long(bytes) {
+        parsing.run(bytes, due, move || arrived.read(true)).await
+    } else {
+        Ok(arrived.read(false))
+    };
+    read.unwrap_or_else(|why| Err(body::not_parsed(why)))
 }
 
 fn encoding(request: &HttpRequest) -> Result<Encoding, ApiError> {

@@ -27,7 +27,8 @@ pub(super) async fn infer(
     };
     let body = body::read(request, payload, &v2.limits.bodies).await?;
     let arrived = clock::now();
-    let read = arrival::read(request, body, target.input_type, &v2.limits).await;
+    let wanted = (target.input_type, target.due(v2, arrived));
+    let read = arrival::read(request, body, wanted, &v2.limits).await;
     let mut asked = ask::counted(read, v2, &target)?;
     let meant = ask::Meant { name, version, target: &target };
     let told = ask::ask(v2, &meant, &mut asked, arrived).await?;

@@ -1,5 +1,7 @@
 //! Who a name means.
 
+use std::time::Duration;
+
 use actix::Addr;
 use smallvec::SmallVec;
 
@@ -9,6 +11,7 @@ use super::state::V2;
 use crate::actors::apps::app::App;
 use crate::actors::apps::router::{AppOfModel, Route};
 use crate::store::projection::Catalog;
+use clipper_clock::Instant;
 use clipper_domain::{
     AppName, BatchSize, InputType, LatencySlo, ModelId, ModelName, ModelSpec, ModelVersion,
 };
@@ -37,6 +40,13 @@ impl Target {
             ([_], [id]) => Some(&id.version),
             _ => None,
         }
+    }
+
+    /// When a query that arrived then is to be answered at the latest.
+    pub(crate) fn due(&self, v2: &V2, arrived: Instant) -> Instant {
+        let direct = || Duration::from_micros(v2.plane.serving.direct_slo_micros.into());
+        let objective = self.app.as_ref().map_or_else(direct, |(_, slo)| slo.as_duration());
+        arrived + v2.limits.due_within(objective)
     }
 }
 
