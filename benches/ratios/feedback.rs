@@ -116,9 +116,14 @@ fn ask(server: &Server, requests: usize, at_once: usize, users: usize) -> Result
         let uid = if users == 0 { 0 } else { n % users + 1 };
         let body = serde_json::json!({"uid": uid, "input_batch": inputs}).to_string();
         let answer: serde_json::Value = serde_json::from_str(&http.post(&path, &body)?)?;
-        let answers = answer["batch_predictions"].as_array().ok_or("no predictions")?;
-        let id = |answer: &serde_json::Value| answer["query_id"].as_u64();
-        Ok(answers.iter().filter_map(id).collect::<Vec<u64>>())
+        let answers = match answer["batch_predictions"].as_array() {
+            Some(answers) => answers.as_slice(),
+            // Of one input.
+            None => std::slice::from_ref(&answer),
+        };
+        // Default outputs, as of a machine that is busy otherwise, are nobody's to be judged.
+        let given = answers.iter().filter(|answer| answer["default"] == false);
+        Ok(given.filter_map(|answer| answer["query_id"].as_u64()).collect::<Vec<u64>>())
     })?;
     Ok(ids.concat())
 }
@@ -222,7 +227,8 @@ fn rates(settings: &Settings, redis: Option<&String>, mode: &str, table: &mut Ta
     let time = Duration::from_secs_f64(settings.seconds);
     let millis = usize::try_from(time.as_millis())?;
     let prepared = PREPARED_PER_MS.map(|per_ms| per_ms * millis);
-    let server = start(settings, redis, prepared.iter().sum())?;
+    // Predictions beside the feedback take room too.
+    let server = start(settings, redis, 2 * prepared.iter().sum::<usize>())?;
     let mut all: [Vec<Fed>; 2] = Default::default();
     for round in 0..settings.rounds {
         note(format_args!("{mode}, round {} ...", round + 1));
@@ -240,17 +246,19 @@ fn rates(settings: &Settings, redis: Option<&String>, mode: &str, table: &mut Ta
 /// Feedback of many users, once each, and the memory it takes.
 fn users(settings: &Settings, redis: Option<&String>, mode: &str, table: &mut Table) -> Result<()> {
     note(format_args!("{mode}, {USERS} users ..."));
-    let server = start(settings, redis, USERS)?;
+    let server = start(settings, redis, 2 * USERS)?;
     let ids = ask(&server, USERS, 1, USERS)?;
     let before = server.process.rss_mib()?;
     let fed = feed(settings, &server, &ids, LIST, PATIENCE)?;
+    // Who got a default output was not judged.
+    let judged = setup::number(ids.len() as u64);
     let seen = || server.metric("clipper_policy_users").unwrap_or(0.0);
-    wait_for("all users are saved", || (seen() >= setup::number(USERS as u64)).then_some(()))?;
+    wait_for("all users are saved", || (seen() >= judged).then_some(()))?;
     let mib = server.process.rss_mib()? - before;
     row(table, format!("{mode}, {USERS} users"), &[fed]);
-    let each = mib * 1024.0 * 1024.0 / setup::number(USERS as u64);
+    let each = mib * 1024.0 * 1024.0 / judged;
     table.note(format!(
-        "{mode}: {USERS} users of {MODELS} models took {mib:.0} MiB, {each:.0} bytes each."
+        "{mode}: {judged} users of {MODELS} models took {mib:.0} MiB, {each:.0} bytes each."
     ));
     Ok(())
 }

@@ -29,6 +29,14 @@ pub struct ArmSums {
     /// Their losses, each over the probability with which the model was asked, millionths.
     #[serde(rename = "estimate")]
     pub estimate_millionths: i64,
+    /// The sum of 1 over those probabilities, millionths; 0 under policies that do not need it.
+    #[serde(rename = "weight", default, skip_serializing_if = "is_zero")]
+    pub weight_millionths: i64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's form")]
+fn is_zero(number: &i64) -> bool {
+    *number == 0
 }
 
 impl ArmSums {
@@ -39,7 +47,15 @@ impl ArmSums {
             judged: 1,
             loss_millionths: millionths(loss),
             estimate_millionths: millionths(loss / probability.max(1e-9)),
+            weight_millionths: 0,
         }
+    }
+
+    /// As [`Self::of`], for a policy that compares what models did in the same time.
+    #[must_use]
+    pub fn weighed(loss: f64, probability: f64) -> Self {
+        let weight_millionths = millionths(1.0 / probability.max(1e-9));
+        Self { weight_millionths, ..Self::of(loss, probability) }
     }
 
     fn add(&mut self, other: &Self) {
@@ -47,6 +63,7 @@ impl ArmSums {
         self.loss_millionths = self.loss_millionths.saturating_add(other.loss_millionths);
         self.estimate_millionths =
             self.estimate_millionths.saturating_add(other.estimate_millionths);
+        self.weight_millionths = self.weight_millionths.saturating_add(other.weight_millionths);
     }
 
     /// The sum of its losses.
@@ -59,6 +76,12 @@ impl ArmSums {
     #[must_use]
     pub fn estimate(&self) -> f64 {
         self.estimate_millionths as f64 / 1e6
+    }
+
+    /// The sum of 1 over the probabilities with which it was asked.
+    #[must_use]
+    pub fn weight(&self) -> f64 {
+        self.weight_millionths as f64 / 1e6
     }
 
     /// The mean of its losses; `None` before the first.

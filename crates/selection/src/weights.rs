@@ -149,6 +149,7 @@ mod tests {
             judged,
             loss_millionths: wrong * 1_000_000,
             estimate_millionths: 0,
+            weight_millionths: 0,
         };
         let of = |arms: Vec<ArmSums>| log_odds(&Standing { arms, ..Standing::default() });
         let weights = of(vec![arm(98, 9), arm(98, 24), arm(98, 49), arm(98, 98), arm(0, 0)]);

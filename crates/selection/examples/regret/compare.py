@@ -15,7 +15,7 @@ import scipy.special
 from mabwiser.mab import MAB, LearningPolicy
 
 ARMS, GAP = 10, 0.1
-SMPY_SEEDS = 4
+SMPY_SEEDS = 2
 
 
 def mixed(number):
