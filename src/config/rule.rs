@@ -188,7 +188,18 @@ impl Rule {
             (_, Value::String(text)) => return self.check_text(text),
             _ => false,
         };
-        if fits { Ok(()) } else { Err(self.refuse(show(value))) }
+        if fits {
+            return Ok(());
+        }
+        let found = show(value);
+        let is_bare = matches!(value, Value::Integer(_) | Value::Float(_) | Value::Boolean(_));
+        if is_bare && matches!(self, Self::Name | Self::AnyText | Self::Text | Self::DefaultOutput)
+        {
+            // `version = 1`.
+            let (accepted, why) = (self.accepted(), format!("a text has quotes: \"{found}\""));
+            return Err(NotAccepted::Invalid { accepted, found, why });
+        }
+        Err(self.refuse(found))
     }
 
     fn check_text(&self, text: &str) -> Result<(), NotAccepted> {
@@ -290,6 +301,19 @@ mod tests {
             ("tcp://127.0.0.1:70000", None),
         ] {
             assert_eq!(rpc_socket_addr(text).map(|a| a.to_string()).as_deref(), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn line_26_a_text_without_quotes_is_told_what_it_lacks() {
+        for (rule, value, wanted) in [
+            (Rule::Name, Value::Integer(1), "found 1: a text has quotes: \"1\""),
+            (Rule::DefaultOutput, Value::Float(-1.5), "found -1.5: a text has quotes: \"-1.5\""),
+            (Rule::Names, Value::Array(vec![Value::Integer(7)]), "a text has quotes: \"7\""),
+            (Rule::Bool, Value::Integer(1), "expected true or false, found 1"),
+        ] {
+            let told = rule.check(&value).unwrap_err().to_string();
+            assert!(told.ends_with(wanted), "{told}");
         }
     }
 
