@@ -175,7 +175,14 @@ impl SoftTable for PolicyTable {
         if before.is_none() && !self.enter(max) {
             return Ok(Put::Full);
         }
-        self.with(|tree| tree.apply_batch(replacing(tree, key, value)?))?;
+        let lengths = [value.len(), before.as_ref().map_or(0, String::len)];
+        self.with(|tree| {
+            // Nearly all are short, and nobody looks for further pieces of those.
+            if lengths.iter().all(|length| *length < PIECE_BYTES) {
+                return tree.insert(key, value).map(drop);
+            }
+            tree.apply_batch(replacing(tree, key, value)?)
+        })?;
         self.wrote(key.len() + value.len())?;
         Ok(if before.is_none() { Put::Stored } else { Put::Present })
     }
@@ -227,7 +234,13 @@ impl SoftTable for PolicyTable {
             for entry in tree {
                 let (key, piece) = entry?;
                 match &mut latest {
-                    Some((first, value)) if is_of(&key, first) => value.extend_from_slice(&piece),
+                    Some((first, value))
+                        if is_of(&key, first)
+                            && !value.is_empty()
+                            && value.len().is_multiple_of(PIECE_BYTES) =>
+                    {
+                        value.extend_from_slice(&piece);
+                    }
                     // Its first piece went in a crash.
                     _ if !is_first(&key) => {}
                     _ => tell(latest.replace((key, piece.to_vec()))),

@@ -105,6 +105,8 @@ fn pieces_without_their_first_one_are_nobodys() {
     }
     log.table.with(|tree| tree.remove("b:1:0")).unwrap();
     assert_eq!(all(&log.table), BTreeMap::from([("a:1:0".to_owned(), value(9_000, 1))]));
+    log.table.put("b:1:0", &value(100, 2), MAX).unwrap();
+    assert_eq!(all(&log.table).get("b:1:0"), Some(&value(100, 2)));
     log.table.put("b:1:0", &value(4_096, 2), MAX).unwrap();
     assert_eq!(log.table.get("b:1:0").unwrap(), Some(value(4_096, 2)));
     assert_eq!(all(&log.table).len(), 2);
