@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bytes::{Buf, Bytes, BytesMut};
 use clipper_domain::Input;
 use clipper_rpc::codec::{self, AnswerLimits, FromContainer, FromServer};
+use clipper_rpc::streams;
 use clipper_rpc::wire::WireChunks;
 use clipper_rpc::zmtp::{Decoder, Incoming, Limits, LimitsOf};
 use libfuzzer_sys::fuzz_target;
@@ -50,6 +51,7 @@ fuzz_target!(|data: &[u8]| {
                 codec::encode_new_container(&name, &version, input_type, extensions)
             }
             FromContainer::Build(build) => codec::encode_build(&build),
+            FromContainer::Stream(news) => streams::encode_news(news),
             FromContainer::Answer { message_id, outputs, errors } => {
                 for &error in &errors {
                     let text = std::str::from_utf8(&outputs[error]).expect("checked");
@@ -71,6 +73,7 @@ fuzz_target!(|data: &[u8]| {
                 codec::encode_extensions(&mut out, accepted, error_max_bytes);
             }
             FromServer::Notice { level, text } => codec::encode_notice(&mut out, level, &text),
+            FromServer::Stream(order) => streams::encode_order(&mut out, order),
             FromServer::Predict { message_id, input_type, inputs } => {
                 let inputs: Vec<Input> =
                     inputs.iter().map(|input| Input(Arc::from(&input[..]))).collect();

@@ -182,7 +182,7 @@ impl Peer {
             identity: Bytes::new(),
             model: id(),
             input_type: InputType::Doubles,
-            extensions: Extensions::KNOWN,
+            extensions: Extensions::OF_BATCHES,
         };
         let registration = Registration {
             stream: ours.into_std().unwrap(),

@@ -101,6 +101,9 @@ section! {
         /// messages.
         write_queue_max_bytes: usize = 128 << 20, Rule::bytes();
 
+        /// Queries that one container answers in pieces at the same time, if it offers more.
+        lanes_max: u32 = 256, Rule::int(1, 4_096, "queries");
+
         /// Longest text of a model's error that a replica may answer in place of an output,
         /// bytes, 64 to 1048576. Replicas are told and cut theirs; one that sends more is
         /// dropped. A sentence and a piece of a traceback.

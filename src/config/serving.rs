@@ -94,6 +94,22 @@ section! {
         /// The same of all applications in sum.
         policy_users_in_sum_max: usize = 200_000, Rule::count("users");
 
+        /// From a request to the end of its answer where that comes in pieces, milliseconds; then
+        /// it is cut. Its first piece is due at the application's objective.
+        stream_max_ms: u64 = 600_000, Rule::millis();
+
+        /// Pieces of one answer that wait for a caller who reads slowly; then its container waits,
+        /// too. Enough that one who reads at once never waits for the way back.
+        stream_pieces_max: u32 = 16, Rule::int(1, 65_536, "pieces");
+
+        /// Longest piece of an answer, bytes. Containers are told; one that sends a longer one is
+        /// dropped. Many times a token, and a picture of a preview.
+        stream_piece_max_bytes: u32 = 256 << 10, Rule::int(64, 64 << 20, "bytes");
+
+        /// Bytes of all such pieces that wait for their callers; an answer whose next piece has no
+        /// room is cut.
+        streams_max_bytes: usize = 64 << 20, Rule::bytes();
+
         /// Messages waiting for one actor. Bounds control messages; queries have the limits
         /// above.
         mailbox_max: usize = 1_024, Rule::count("messages");

@@ -3,6 +3,7 @@
 pub mod answer;
 pub mod body;
 pub mod errors;
+mod events;
 mod feedback;
 pub mod health;
 pub mod limits;

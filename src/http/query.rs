@@ -14,6 +14,7 @@ use percent_encoding::percent_decode_str;
 use super::answer;
 use super::body::{self, Body};
 use super::errors::{self, ApiError, MODEL};
+use super::events::{self, OfPredict};
 use super::feedback;
 use super::limits::QueryLimits;
 use super::schema::rapidjson_phrase;
@@ -25,11 +26,12 @@ use crate::actors::apps::messages::{
 };
 use crate::actors::apps::prediction::{AppFacts, QueryAnswer};
 use crate::actors::apps::router::{Route, Routes};
+use crate::actors::apps::streaming::PredictStream;
 use clipper_clock as clock;
 use clipper_domain::InputType;
 use clipper_scheduling::budget::Held;
 use clipper_scheduling::feedback::feedback_body;
-use clipper_scheduling::parse::{self, BodyError};
+use clipper_scheduling::parse::{self, BodyError, PredictBody};
 
 /// What an endpoint expects of an application with this input type.
 fn schema(verb: Verb, input_type: InputType) -> String {
@@ -131,6 +133,9 @@ async fn dispatch(
     };
     let body = body::read(&request, payload, &frontend.limits.bodies).await?;
     match verb {
+        Verb::Predict if events::are_wanted(request.headers().get(header::ACCEPT)) => {
+            predict_stream(&request, &app, body, &frontend.limits).await
+        }
         Verb::Predict => predict(&app, body, &frontend.limits).await,
         Verb::Update => update(&app, body, &frontend.limits).await,
     }
@@ -214,25 +219,46 @@ where
     }
 }
 
+/// Reads the body of a predict request, where that takes long.
+fn predict_parser(
+    limits: &QueryLimits,
+) -> impl FnOnce(&[u8], &AppFacts) -> Result<PredictBody, ApiError> + Send + use<> {
+    let (inputs_max, plane) = (limits.inputs_max, Arc::clone(&limits.plane));
+    move |text: &[u8], app: &AppFacts| {
+        let input_type = app.spec.input_type;
+        let mut parsed =
+            parse::keyed_predict_body(text, input_type, inputs_max, app.key_field.as_ref())
+                .map_err(|error| explain(QueryRefused::Body(error, input_type), text))?;
+        parsed.digests = parsed.inputs.iter().map(|input| plane.cache.digest(input)).collect();
+        Ok(parsed)
+    }
+}
+
+async fn predict_stream(
+    request: &HttpRequest,
+    app: &Addr<App>,
+    body: Body,
+    limits: &QueryLimits,
+) -> Result<HttpResponse, ApiError> {
+    let arrived = clock::now();
+    let Prepared { body, text, _held: held } =
+        prepare(app, (body, of_prediction), limits, || predict_parser(limits)).await?;
+    let streaming = app
+        .send(PredictStream { body, arrived, within: None })
+        .await
+        .map_err(restarting)?
+        .map_err(|refused| explain(refused, &text))?;
+    Ok(events::respond(request, streaming, OfPredict, None, held))
+}
+
 async fn predict(
     app: &Addr<App>,
     body: Body,
     limits: &QueryLimits,
 ) -> Result<HttpResponse, ApiError> {
     let (arrived, bounds) = (clock::now(), &limits.answers);
-    let parser = || {
-        let (inputs_max, plane) = (limits.inputs_max, Arc::clone(&limits.plane));
-        move |text: &[u8], app: &AppFacts| {
-            let input_type = app.spec.input_type;
-            let mut parsed =
-                parse::keyed_predict_body(text, input_type, inputs_max, app.key_field.as_ref())
-                    .map_err(|error| explain(QueryRefused::Body(error, input_type), text))?;
-            parsed.digests = parsed.inputs.iter().map(|input| plane.cache.digest(input)).collect();
-            Ok(parsed)
-        }
-    };
     let Prepared { body, text, _held } =
-        prepare(app, (body, of_prediction), limits, parser).await?;
+        prepare(app, (body, of_prediction), limits, || predict_parser(limits)).await?;
     let prediction = app
         .send(Predict { body, arrived, within: None })
         .await
@@ -315,6 +341,7 @@ fn explain(refused: QueryRefused, body: &[u8]) -> ApiError {
         QueryRefused::Busy => {
             ApiError::too_many("Too many queries are being answered (serving.inflight_queries_max)")
         }
+        QueryRefused::NotStreamed(why) => ApiError::query(why),
         QueryRefused::Label(expected) => ApiError::query(format!("label: it must be {expected}")),
         QueryRefused::FeedbackFull => {
             ApiError::too_many("Too much feedback waits to be kept (serving.feedback_queue_max)")

@@ -89,7 +89,11 @@ impl Connection {
                     codec::encode_heartbeat(&mut answer, true);
                     asked = true;
                 }
-                Some(FromContainer::Answer { .. } | FromContainer::Build(_)) => {
+                Some(
+                    FromContainer::Answer { .. }
+                    | FromContainer::Build(_)
+                    | FromContainer::Stream(_),
+                ) => {
                     let text = "it sent an answer before it said what it serves";
                     return Err(Refused::new(RpcEnd::Protocol, text));
                 }
@@ -164,7 +168,9 @@ impl Connection {
                 FromContainer::Heartbeat => codec::encode_heartbeat(&mut answer, false),
                 // It asks again after a heartbeat of ours crossed its first message.
                 FromContainer::NewContainer { .. } => {}
-                FromContainer::Answer { .. } | FromContainer::Build(_) => {
+                FromContainer::Answer { .. }
+                | FromContainer::Build(_)
+                | FromContainer::Stream(_) => {
                     let text = "it sent an answer although nothing was asked of it";
                     return Err(Refused::new(RpcEnd::Protocol, text));
                 }

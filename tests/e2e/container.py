@@ -21,7 +21,8 @@ import time
 
 import zmq
 
-NEW_CONTAINER, CONTENT, HEARTBEAT = 0, 1, 2
+NEW_CONTAINER, CONTENT, HEARTBEAT, LANES, PIECE, END = 0, 1, 2, 4, 5, 6
+EXTENSIONS = 2
 TYPECODES = {1: "i", 2: "f", 3: "d"}
 
 
@@ -47,6 +48,14 @@ def mixed_frames(message_id, outputs, are_errors):
 def error_frames(message_id, text):
     """One output, marked as an error."""
     return mixed_frames(message_id, [text], [True])
+
+
+def piece_frames(message_id, text=b'"p"'):
+    return [b"", u32(PIECE), u32(message_id), text]
+
+
+def end_frames(message_id, *error):
+    return [b"", u32(END), u32(message_id), *error]
 
 
 def with_header(message_id, header):
@@ -109,6 +118,8 @@ class Container:
         if kind == HEARTBEAT:
             if frames[3] == u32(1):
                 self.register()
+            if frames[3] == u32(EXTENSIONS) and self.options.lanes:
+                self.socket.send_multipart([b"", u32(LANES), u32(self.options.lanes)])
             return
         assert kind == CONTENT and frames[4] == u32(0), frames
         message_id = struct.unpack("<I", frames[3])[0]
@@ -188,6 +199,33 @@ class Container:
             "an error of another length": [
                 with_header(message_id, struct.pack("<QQ", 1, 7 | 1 << 63)) + [b"poisoned"]
             ],
+            "nothing": [],
+            "pieces": [piece_frames(message_id)] * 2 + [end_frames(message_id)],
+            "a piece and no more": [piece_frames(message_id)],
+            "pieces and an error": [piece_frames(message_id), end_frames(message_id, b"worn out")],
+            "an error at once": [end_frames(message_id, b"worn out")],
+            "an end without a piece": [end_frames(message_id)],
+            "too many pieces": [piece_frames(message_id)] * 1000,
+            "a piece too large": [piece_frames(message_id, b"x" * (256 << 10) + b"x")],
+            "a piece not utf-8": [piece_frames(message_id, b"\xff"), end_frames(message_id)],
+            "a piece without text": [piece_frames(message_id)[:3]],
+            "an end of two errors": [end_frames(message_id, b"a", b"b")],
+            "pieces of nobody first": [
+                piece_frames(message_id ^ 0x5A5A5A5A),
+                end_frames(message_id ^ 0x5A5A5A5A),
+                piece_frames(message_id),
+                piece_frames(message_id),
+                end_frames(message_id),
+            ],
+            "more after the end": [
+                piece_frames(message_id),
+                piece_frames(message_id),
+                end_frames(message_id),
+                piece_frames(message_id),
+                end_frames(message_id),
+                normal,
+            ],
+            "a piece and an answer": [piece_frames(message_id), normal],
             "not utf-8": [answer_frames(message_id, [b"\xff\xfe"] * len(outputs))],
         }
         for frames in replies[self.how]:
@@ -202,6 +240,7 @@ def main():
     parser.add_argument("--type-code", default="3")
     parser.add_argument("--rpc-version", default="3")
     parser.add_argument("--extensions", type=int, default=0, help="bits; 0 is the original")
+    parser.add_argument("--lanes", type=int, default=0, help="it answers in pieces")
     parser.add_argument("--output", default="ECHO", help="ECHO repeats the input")
     parser.add_argument("--how", default="right")
     parser.add_argument("--slow-ms", type=int, default=0)

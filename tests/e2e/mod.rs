@@ -23,5 +23,6 @@ mod rollouts;
 mod runtimes;
 mod seen;
 mod shutdown;
+mod streams;
 pub mod support;
 mod top;

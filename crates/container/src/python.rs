@@ -58,6 +58,7 @@ const FILES: &[(&str, &str)] = package_files![
     "rpc.py",
     "serving.py",
     "stopping.py",
+    "streaming.py",
     "wire_json.py",
 ];
 

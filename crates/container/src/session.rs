@@ -201,12 +201,13 @@ fn reply_to(
     error_max_bytes: &mut Option<usize>,
 ) -> Option<Vec<Bytes>> {
     match message {
-        FromServer::Heartbeat { send_metadata: false } => None,
+        // It never says that it streams.
+        FromServer::Heartbeat { send_metadata: false } | FromServer::Stream(_) => None,
         FromServer::Heartbeat { send_metadata: true } => Some(codec::encode_new_container(
             &options.model.name,
             &options.model.version,
             model.input_type(),
-            Extensions::KNOWN,
+            Extensions::OF_BATCHES,
         )),
         FromServer::Extensions { accepted, error_max_bytes: max } => {
             let takes_errors = accepted.has(Extensions::QUERY_ERRORS);

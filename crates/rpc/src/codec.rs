@@ -9,6 +9,7 @@ use bytes::{BufMut, Bytes};
 
 pub use super::decode_error::{DecodeError, ErrorTextFault, NameFault, Part};
 pub use super::protocol::{Build, Extensions, NOTICE_MAX_BYTES, NoticeLevel, RPC_VERSION};
+use super::streams::{self, StreamNews, StreamOrder};
 use super::wire::{INLINE_MAX_BYTES, WireChunks};
 use clipper_domain::{Input, InputType, InvalidName, ModelName, ModelVersion};
 
@@ -66,6 +67,8 @@ pub enum FromContainer {
     },
     /// Which code and file it runs.
     Build(Build),
+    /// About answers in pieces.
+    Stream(StreamNews),
 }
 
 /// A message of the server.
@@ -98,6 +101,8 @@ pub enum FromServer {
         /// One frame per input; that its length suits the type is the model's to check.
         inputs: Vec<Bytes>,
     },
+    /// About answers in pieces.
+    Stream(StreamOrder),
 }
 
 /// Reads a message of a container. The outputs of an answer are moved, not copied.
@@ -128,7 +133,8 @@ pub fn decode_from_container(
             let malformed = DecodeError::Malformed { part: Part::Build, bytes };
             Build::parse(&frames[2]).map(FromContainer::Build).ok_or(malformed)
         }
-        other => Err(unknown(Part::MessageType, other)),
+        other => streams::from_container(other, frames, limits.error_max_bytes)
+            .map(FromContainer::Stream),
     }
 }
 
@@ -165,6 +171,9 @@ pub fn decode_from_server(
 
 fn heartbeat(frames: &[Bytes]) -> Result<FromServer, DecodeError> {
     let kind = u32_at(frames, 3, Part::HeartbeatKind)?;
+    if kind > HEARTBEAT_NOTICE {
+        return streams::from_server(kind, frames).map(FromServer::Stream);
+    }
     let extended = matches!(kind, HEARTBEAT_EXTENSIONS | HEARTBEAT_NOTICE);
     frame_count(frames, if extended { 6 } else { 4 })?;
     match kind {

@@ -22,6 +22,10 @@ pub enum Part {
     NoticeLevel,
     /// What a container says of its code and file.
     Build,
+    /// How many queries a container answers at the same time.
+    Lanes,
+    /// Room for pieces of an answer.
+    Credit,
 }
 
 impl fmt::Display for Part {
@@ -37,6 +41,8 @@ impl fmt::Display for Part {
             Self::Extensions => "extensions",
             Self::NoticeLevel => "notice level",
             Self::Build => "build",
+            Self::Lanes => "number of lanes",
+            Self::Credit => "credit",
         })
     }
 }

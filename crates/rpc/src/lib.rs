@@ -53,7 +53,8 @@
 //! | extensions | `""`, `u32` 3, `u32` 2, `u32` 2, `u32` accepted bits, `u32` longest error |
 //!
 //! From here on an answer may hold errors of the model: bit 63 of an output's length says that the
-//! output is the text of an error. `docs/container-protocol.md` has the bytes.
+//! output is the text of an error. Answers in pieces are [`streams`]. `docs/container-protocol.md`
+//! has the bytes.
 //!
 //! # Life of a container
 //! It connects and sends a heartbeat. The server answers with kind 1, and the container sends
@@ -73,6 +74,7 @@ mod decode_error;
 mod limits;
 pub mod protocol;
 pub mod receive;
+pub mod streams;
 pub mod unasked;
 pub mod wire;
 pub mod zmtp;

@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 
 use super::cache_key::CacheKey;
 use super::dispatch::Query;
+use super::stream::Stream;
 use super::ticket::{Answer, Slot};
 use clipper_clock::Instant;
 use clipper_domain::Input;
@@ -57,6 +58,8 @@ pub struct Flight {
     pub deadline: Instant,
     /// Equal queries may join it, and find its output later.
     pub(super) is_shared: bool,
+    /// Its answer may come in pieces.
+    stream: Option<Arc<Stream>>,
     /// Where its dispatcher keeps what it knows of it.
     note: AtomicU32,
     state: Mutex<FlightState>,
@@ -66,28 +69,69 @@ impl Flight {
     /// A queued flight with its first waiter, for every query that is equal to its.
     #[must_use]
     pub fn new(key: CacheKey, arrived: Instant, first: Waiter) -> Arc<Self> {
-        Self::start_with(key, arrived, first, true)
+        Self::start_with(key, arrived, first, (true, None))
     }
 
     /// A queued flight for one query alone: its output is not kept for others.
     #[must_use]
     pub fn alone(key: CacheKey, arrived: Instant, waiter: Waiter) -> Arc<Self> {
-        Self::start_with(key, arrived, waiter, false)
+        Self::start_with(key, arrived, waiter, (false, None))
     }
 
-    fn start_with(key: CacheKey, arrived: Instant, first: Waiter, is_shared: bool) -> Arc<Self> {
+    /// The same for one whose answer may come in pieces. Its first piece, or its answer if it has
+    /// none, is due at the waiter's deadline.
+    #[must_use]
+    pub fn streamed(
+        key: CacheKey,
+        arrived: Instant,
+        waiter: Waiter,
+        stream: Arc<Stream>,
+    ) -> Arc<Self> {
+        Self::start_with(key, arrived, waiter, (false, Some(stream)))
+    }
+
+    fn start_with(
+        key: CacheKey,
+        arrived: Instant,
+        first: Waiter,
+        (is_shared, stream): (bool, Option<Arc<Stream>>),
+    ) -> Arc<Self> {
         let deadline = first.deadline;
         let mut waiters = SmallVec::new();
         waiters.push(first);
         let state = Mutex::new(FlightState { stage: Stage::Queued, waiters });
         let note = AtomicU32::new(u32::MAX);
-        Arc::new(Self { key, arrived, deadline, is_shared, note, state })
+        Arc::new(Self { key, arrived, deadline, is_shared, stream, note, state })
     }
 
     /// The input, in wire form.
     #[must_use]
     pub fn input(&self) -> &Input {
         &self.key.input
+    }
+
+    /// Where the pieces of its answer go.
+    #[must_use]
+    pub fn stream(&self) -> Option<&Arc<Stream>> {
+        self.stream.as_ref()
+    }
+
+    /// The first piece of its answer has come, or another one: from now on the whole of it is due
+    /// when the stream ends at the latest. Whether anybody waits for it.
+    pub fn begin_stream(&self, now: Instant) -> bool {
+        let Some(stream) = &self.stream else { return false };
+        let mut state = self.state.lock();
+        if stream.has_begun() {
+            return state.live_until(now).is_some();
+        }
+        if state.live_until(now).is_none() {
+            return false;
+        }
+        for waiter in &mut state.waiters {
+            waiter.deadline = stream.until;
+        }
+        stream.begin();
+        true
     }
 
     /// The first query's latency objective.
@@ -167,6 +211,14 @@ impl Query for Arc<Flight> {
 
     fn objective(&self) -> Duration {
         Flight::objective(self)
+    }
+
+    fn is_streamed(&self) -> bool {
+        self.stream.is_some()
+    }
+
+    fn has_begun(&self) -> bool {
+        self.stream.as_ref().is_some_and(|stream| stream.has_begun())
     }
 
     fn fingerprint(&self) -> u64 {

@@ -6,6 +6,7 @@
 //! - [`intake`]: where queries wait until their model's thread takes them.
 //! - [`ticket`]: what a request waits on: one slot per query.
 //! - [`flight`]: one computation of one input, with everybody who waits for it.
+//! - [`stream`]: an answer in pieces on its way.
 //! - [`cache`]: finished outputs and unfinished flights by model and input.
 //! - [`batch`]: how many queries the next message to a replica carries; [`latency`]: what it has
 //!   learned; [`gather`]: whether a small batch waits a little for a fuller one.
@@ -31,5 +32,6 @@ pub mod parse;
 pub mod run;
 pub mod share;
 pub mod spin_wait;
+pub mod stream;
 pub mod ticket;
 mod visitors;

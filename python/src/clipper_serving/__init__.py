@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .input_types import InputType
     from .serving import Container, container, serve
     from .stopping import StopSignal
+    from .streaming import streams
 
 __version__ = "0.1.0"
 
@@ -60,6 +61,7 @@ __all__ = [
     "loaders",
     "metrics",
     "serve",
+    "streams",
 ]
 
 _MODULES = {
@@ -69,6 +71,7 @@ _MODULES = {
     "input_types": ["InputType"],
     "serving": ["Container", "container", "serve"],
     "stopping": ["StopSignal"],
+    "streaming": ["streams"],
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -157,5 +157,10 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--metrics-host", help="where metrics listen (127.0.0.1)")
     serve.add_argument("--metrics-port", type=int, help="port of the metrics (1390), 0 = off")
     serve.add_argument("--build", help="the code and files that answer (a hash of them)")
+    serve.add_argument(
+        "--streams",
+        type=int,
+        help="the model is a generator of one input: run so many of them at the same time",
+    )
     serve.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
     return parser

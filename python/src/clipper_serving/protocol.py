@@ -26,15 +26,24 @@ NOTICES = 2
 BUILD = 4
 """The extension by which the container says which code and files it runs; a bit."""
 
+STREAMS = 16
+"""The extension by which answers come in pieces; a bit. Only containers that stream know it."""
+
 _BUILD_MAX = 128
 
 _NEW_CONTAINER = 0
 _CONTENT = 1
 _HEARTBEAT = 2
 _BUILD = 3
+_STREAMS = 4
+_PIECE = 5
+_END = 6
 _SEND_METADATA = 1
 _EXTENSIONS = 2
 _NOTICE = 3
+_OPEN = 4
+_CREDIT = 5
+_CANCEL = 6
 _PREDICT = 0
 _FEEDBACK = 1
 
@@ -86,6 +95,30 @@ class Notice:
 
 
 @dataclass(frozen=True)
+class Open:
+    """The batch with this id, which follows, is to be answered in pieces: at first so many."""
+
+    message_id: int
+    pieces: int
+    piece_max_bytes: int
+
+
+@dataclass(frozen=True)
+class Credit:
+    """Room for so many more pieces of an answer."""
+
+    message_id: int
+    pieces: int
+
+
+@dataclass(frozen=True)
+class Cancel:
+    """Nobody wants the rest of an answer."""
+
+    message_id: int
+
+
+@dataclass(frozen=True)
 class PredictRequest:
     """One batch: ``frames`` holds the raw bytes of each input, in order."""
 
@@ -101,7 +134,9 @@ class FeedbackRequest:
     message_id: int
 
 
-ServerMessage = Union[Heartbeat, Extensions, Notice, PredictRequest, FeedbackRequest]
+ServerMessage = Union[
+    Heartbeat, Extensions, Notice, Open, Credit, Cancel, PredictRequest, FeedbackRequest
+]
 
 
 def heartbeat() -> list[bytes]:
@@ -109,11 +144,13 @@ def heartbeat() -> list[bytes]:
     return [b"", _U32.pack(_HEARTBEAT)]
 
 
-def new_container(name: str, version: str, input_type: InputType) -> list[bytes]:
+def new_container(
+    name: str, version: str, input_type: InputType, more_extensions: int = 0
+) -> list[bytes]:
     """The frames that register this container as a replica of ``name``:``version``.
 
     The extensions are announced behind the RPC version, in a frame of which the original server
-    reads the first four bytes.
+    reads the first four bytes; ``more_extensions`` are those that not every container knows.
     """
     return [
         b"",
@@ -121,7 +158,7 @@ def new_container(name: str, version: str, input_type: InputType) -> list[bytes]
         name.encode("utf-8"),
         version.encode("utf-8"),
         str(int(input_type)).encode("ascii"),
-        _U32.pack(RPC_VERSION) + _U32.pack(QUERY_ERRORS | NOTICES | BUILD),
+        _U32.pack(RPC_VERSION) + _U32.pack(QUERY_ERRORS | NOTICES | BUILD | more_extensions),
     ]
 
 
@@ -136,6 +173,25 @@ def build(text: str) -> list[bytes]:
             f"a build is 1 to {_BUILD_MAX} visible ASCII characters without spaces, not {text!r}"
         )
     return [b"", _U32.pack(_BUILD), text.encode("ascii")]
+
+
+def lanes(count: int) -> list[bytes]:
+    """The frames that say how many queries this container answers at the same time.
+
+    Only for a server that has accepted ``STREAMS``, as the next two.
+    """
+    return [b"", _U32.pack(_STREAMS), _U32.pack(count)]
+
+
+def piece(message_id: int, text: bytes) -> list[bytes]:
+    """The frames of a piece of the answer to ``message_id``."""
+    return [b"", _U32.pack(_PIECE), _U32.pack(message_id), text]
+
+
+def end(message_id: int, error: bytes | None = None) -> list[bytes]:
+    """The frames that end the answer to ``message_id``, with an error or as it should."""
+    frames = [b"", _U32.pack(_END), _U32.pack(message_id)]
+    return frames if error is None else [*frames, error]
 
 
 def prediction_response(
@@ -191,7 +247,23 @@ def _decode_heartbeat(frames: Sequence[bytes]) -> ServerMessage:
             raise ProtocolError(f"a notice in {len(frames)} frames instead of 6")
         level = min(_u32(frames[4], "level"), Level.ERROR)
         return Notice(Level(level), frames[5].decode("utf-8", "replace"))
+    if kind in (_OPEN, _CREDIT, _CANCEL):
+        return _decode_stream_order(kind, frames)
     return Heartbeat(kind == _SEND_METADATA)
+
+
+def _decode_stream_order(kind: int, frames: Sequence[bytes]) -> ServerMessage:
+    if len(frames) != (5 if kind == _CANCEL else 6):
+        raise ProtocolError(f"a message about a stream in {len(frames)} frames")
+    message_id = _u32(frames[4], "message id")
+    if kind == _CANCEL:
+        return Cancel(message_id)
+    if kind == _CREDIT:
+        return Credit(message_id, _u32(frames[5], "credit"))
+    if len(frames[5]) != 8:
+        raise ProtocolError(f"an opened stream with {len(frames[5])} bytes instead of 8")
+    pieces, piece_max_bytes = struct.unpack("<2I", frames[5])
+    return Open(message_id, pieces, piece_max_bytes)
 
 
 def _decode_content(frames: Sequence[bytes]) -> ServerMessage:

@@ -24,6 +24,7 @@ from .input_types import InputType
 from .outputs import error_bytes
 from .predictor import Predictor
 from .stopping import StopSignal
+from .streaming import Batch, Generators, Outgoing, StreamFn, error_of
 
 _log = logging.getLogger(__name__)
 
@@ -75,6 +76,14 @@ class Timing:
     linger: float = 1.0
 
 
+@dataclass(frozen=True)
+class Streaming:
+    """A function that streams, and how many of its generators run at the same time."""
+
+    fn: StreamFn
+    count: int
+
+
 class End(enum.Enum):
     """Why a connection ended, in words for the log."""
 
@@ -93,7 +102,8 @@ class RpcClient:
     """Keeps one replica connected and answers its batches, until ``stop`` is set.
 
     ``metrics_at`` is where this container's metrics are, ``IP:PORT``. ``build`` says what code and
-    files it runs; the server forgets the answers of another build.
+    files it runs; the server forgets the answers of another build. ``streaming``: answers come in
+    pieces, from a server that takes them.
     """
 
     def __init__(
@@ -105,6 +115,7 @@ class RpcClient:
         timing: Timing | None = None,
         metrics_at: str = NO_METRICS,
         build: str | None = None,
+        streaming: Streaming | None = None,
     ) -> None:
         self.replica = replica
         self.predictor = predictor
@@ -113,6 +124,7 @@ class RpcClient:
         self.timing = timing or Timing()
         self.metrics_at = metrics_at
         self.build = build
+        self.streaming = streaming
         self.last_notice: protocol.Notice | None = None
         self._connection: _Connection | None = None
 
@@ -158,7 +170,7 @@ def _identity(metrics_at: str) -> bytes:
     return f"clipper-metrics={metrics_at};{os.urandom(16).hex()}".encode("ascii")
 
 
-class _Connection:
+class _Connection(Outgoing):
     """One TCP connection, from connecting to its end."""
 
     def __init__(
@@ -185,6 +197,11 @@ class _Connection:
         self._is_unwanted = False
         self._batches = 0
         self._error_max_bytes: int | None = None
+        self._generators: Generators | None = None
+        self._listens_to: object = None
+        if client.streaming is not None:
+            # Bounded by what the server has given credits for.
+            self._socket.setsockopt(zmq.SNDHWM, 0)
 
     def is_registered(self) -> bool:
         return self._metadata_sent is not None and not self._is_unwanted
@@ -212,6 +229,8 @@ class _Connection:
             _log.error("%s", error)
             return End.PROTOCOL
         finally:
+            if self._generators is not None:
+                self._generators.close()
             self._socket.disable_monitor()
             self._monitor.close(0)
             self._socket.close()
@@ -229,11 +248,28 @@ class _Connection:
             return End.FOREIGN if self._reached else End.UNREACHABLE
         if self._socket in ready:
             self._receive()
-            return None
+            if self._generators is None:
+                return None
+        if self._generators is not None:
+            self._step_generators(self._generators)
         return self._keep_alive(time.monotonic())
 
+    def _step_generators(self, generators: Generators) -> None:
+        # Whoever leaves must not wait for the others.
+        while int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+            self._receive()
+        began = time.monotonic()
+        generators.step()
+        if time.monotonic() - began >= self._timing.idle_heartbeat:
+            # A long step must not count as the server's silence.
+            self._heard = time.monotonic()
+        source = generators.fileno()
+        if source is not None and source is not self._listens_to:
+            self._poller.register(source, zmq.POLLIN)
+            self._listens_to = source
+
     def _poll_millis(self) -> int:
-        if self._lost:
+        if self._lost or (self._generators is not None and self._generators.is_busy()):
             return 0
         now = time.monotonic()
         if not self._connected:
@@ -280,7 +316,12 @@ class _Connection:
         elif isinstance(message, protocol.Notice):
             self._hear(message)
         elif isinstance(message, protocol.PredictRequest):
-            self._answer(message, began, self._heard)
+            if self._generators is not None:
+                self._begin(self._generators, message)
+            else:
+                self._answer(message, began, self._heard)
+        elif isinstance(message, (protocol.Open, protocol.Credit, protocol.Cancel)):
+            self._order(message)
         else:
             _log.debug("feedback message %d ignored", message.message_id)
 
@@ -290,7 +331,8 @@ class _Connection:
             return
         replica = self._client.replica
         self._metadata_sent = now
-        self._send(protocol.new_container(replica.name, replica.version, replica.input_type))
+        more = protocol.STREAMS if self._client.streaming is not None else 0
+        self._send(protocol.new_container(replica.name, replica.version, replica.input_type, more))
         _log.log(
             self._log_level,
             "offered to the server as a replica of %s:%s for %s",
@@ -305,6 +347,10 @@ class _Connection:
         build = self._client.build
         if build is not None and extensions.accepted & protocol.BUILD:
             self._send(protocol.build(build))
+        streaming = self._client.streaming
+        if streaming is not None and extensions.accepted & protocol.STREAMS:
+            self._generators = Generators(streaming.fn, self)
+            self._send(protocol.lanes(streaming.count))
 
     def _hear(self, notice: protocol.Notice) -> None:
         """Log what the server thinks of this container, unless that is what it said before."""
@@ -336,6 +382,47 @@ class _Connection:
         metrics.end_to_end.observe((time.monotonic() - began) * 1000)
         # A long batch must not count as the server's silence.
         self._heard = time.monotonic()
+
+    def _begin(self, generators: Generators, request: protocol.PredictRequest) -> None:
+        decode = self._client.predictor.decode
+        inputs: list[object] = []
+        for frame in request.frames:
+            batch = decode(request.input_type, [frame])
+            inputs.append(batch.failed[0] if batch.failed else batch.groups[0].inputs[0])
+        generators.start(request.message_id, inputs)
+
+    def _order(self, order: protocol.Open | protocol.Credit | protocol.Cancel) -> None:
+        generators = self._generators
+        if generators is None:
+            raise ProtocolError("the server wants answers in pieces without having said so")
+        if isinstance(order, protocol.Open):
+            generators.open(order.message_id, order.pieces, order.piece_max_bytes)
+        elif isinstance(order, protocol.Credit):
+            generators.credit(order.message_id, order.pieces)
+        else:
+            generators.cancel(order.message_id)
+
+    def piece(self, message_id: int, text: bytes) -> None:
+        self._send(protocol.piece(message_id, text))
+
+    def end(self, message_id: int, error: Exception | None) -> None:
+        text = None if error is None else error_of(error, self._error_max_bytes)
+        self._send(protocol.end(message_id, text))
+        self._ended(1, 0 if error is None else 1)
+
+    def whole(self, batch: Batch) -> None:
+        texts = [batch.texts[position] for position in range(batch.count)]
+        errors: dict[int, bytes] = {}
+        if self._error_max_bytes is not None:
+            for position, error in batch.failed.items():
+                errors[position] = error_bytes(error, self._error_max_bytes)
+        self._send(protocol.prediction_response(batch.message_id, texts, errors))
+        self._ended(batch.count, len(batch.failed))
+
+    def _ended(self, answers: int, errors: int) -> None:
+        self._batches += 1
+        self._client.metrics.predictions.inc(answers)
+        self._client.metrics.errors.inc(errors)
 
     def _send(self, frames: list[bytes]) -> None:
         try:

@@ -18,7 +18,7 @@ from .input_types import InputType
 from .loaders import model_being_loaded
 from .metrics_server import MetricsServer
 from .predictor import PredictFn, Predictor
-from .rpc import Replica, RpcClient, Timing
+from .rpc import Replica, RpcClient, Streaming, Timing
 from .stopping import (
     LIFELINE_VARIABLE,
     StopSignal,
@@ -26,6 +26,7 @@ from .stopping import (
     stop_on_signals,
     stop_with_parent,
 )
+from .streaming import DEFAULT_STREAMS, STREAMS_MAX, joined, streams_by_itself
 
 _log = logging.getLogger(__name__)
 
@@ -57,6 +58,9 @@ class Settings:
     as a container does that a server has started).
     ``build`` (CLIPPER_MODEL_BUILD): the code and files that answer, as one word without spaces;
     by default a hash of the program's files.
+    ``streams`` (CLIPPER_STREAMS): the function takes one input and yields the pieces of its
+    answer; so many of its generators run at the same time. By default what the function says of
+    itself, else 16 if it is an asynchronous generator, else it does not stream (0).
     """
 
     name: str | None = None
@@ -68,6 +72,7 @@ class Settings:
     metrics_host: str | None = None
     metrics_port: int | None = None
     build: str | None = None
+    streams: int | None = None
 
     def replica(self, env: Mapping[str, str]) -> Replica:
         """The replica to serve. Raises ``ConfigurationError`` for what is missing or wrong."""
@@ -79,6 +84,22 @@ class Settings:
         host = self.host or env.get("CLIPPER_IP") or DEFAULT_HOST
         port = _port(self.port, env, "CLIPPER_PORT", DEFAULT_RPC_PORT)
         return Replica(name, version, InputType.parse(input_type), f"tcp://{host}:{port}")
+
+    def generators(self, env: Mapping[str, str], fn: Any) -> int:
+        """How many generators of ``fn`` run at the same time; 0 if it does not stream."""
+        wanted: Any = self.streams
+        if wanted is None:
+            wanted = env.get("CLIPPER_STREAMS") or getattr(fn, "streams", None)
+        if wanted is None:
+            of = fn.fn if isinstance(fn, Container) else fn
+            wanted = DEFAULT_STREAMS if streams_by_itself(of) else 0
+        try:
+            count = int(wanted)
+        except ValueError as error:
+            raise ConfigurationError(f"streams: {wanted!r} is no number") from error
+        if not 0 <= count <= STREAMS_MAX:
+            raise ConfigurationError(f"streams: {count} is not 0 to {STREAMS_MAX}")
+        return count
 
     def metrics_address(self, env: Mapping[str, str]) -> tuple[str, int | None] | None:
         """Host and port of the metrics endpoint, port ``None`` for a free one; ``None``: off."""
@@ -103,6 +124,7 @@ def serve(
     metrics_host: str | None = None,
     metrics_port: int | None = None,
     build: str | None = None,
+    streams: int | None = None,
     stop: StopSignal | None = None,
     timing: Timing | None = None,
 ) -> None:
@@ -111,10 +133,12 @@ def serve(
     ``fn`` takes a list of inputs (1-D arrays, strings or bytes; one 2-D array when
     ``stacked``) and returns one output for each, in order. Outputs that are not strings are
     sent as JSON. If it raises, the batch is searched for the inputs at fault, and only these
-    are answered with the error. Raises ``ConfigurationError`` before connecting.
+    are answered with the error. With ``streams``, or if it is an asynchronous generator, ``fn``
+    takes one input and yields the pieces of its answer; so many of its generators run at the
+    same time. Raises ``ConfigurationError`` before connecting.
     """
     settings = Settings(
-        name, version, input_type, host, port, stacked, metrics_host, metrics_port, build
+        name, version, input_type, host, port, stacked, metrics_host, metrics_port, build, streams
     )
     run(fn, settings, stop=stop, timing=timing)
 
@@ -151,13 +175,17 @@ def run(
         stop_on_signals(stop)
         stop_with_parent(stop, env)
     _warn_of_misspelt(env)
+    count = settings.generators(env, fn)
+    streaming = Streaming(fn, count) if count else None
+    predict = joined(fn) if streaming else fn
     client = RpcClient(
         replica,
-        Predictor(fn, replica.input_type, stacked),
+        Predictor(predict, replica.input_type, stacked and not streaming),
         stop,
         ContainerMetrics(user_metrics.REGISTRY),
         timing,
         build=_build(settings.build or env.get(BUILD_VARIABLE), spec),
+        streaming=streaming,
     )
     try:
         with ExitStack() as stack:
@@ -176,6 +204,7 @@ class Container:
         self.fn = fn
         self.settings = settings
         self.stacked = bool(settings.stacked)
+        self.streams = settings.streams
         self.__doc__ = fn.__doc__
         self.__name__ = getattr(fn, "__name__", type(fn).__name__)
 
@@ -199,13 +228,14 @@ def container(
     metrics_host: str | None = None,
     metrics_port: int | None = None,
     build: str | None = None,
+    streams: int | None = None,
 ) -> Callable[[PredictFn], Container]:
     """Declare a predict function's settings where it is written; ``.serve()`` serves it.
 
     The command line reads them as well: ``python -m clipper_serving serve file.py:function``.
     """
     settings = Settings(
-        name, version, input_type, host, port, stacked, metrics_host, metrics_port, build
+        name, version, input_type, host, port, stacked, metrics_host, metrics_port, build, streams
     )
     return lambda fn: Container(fn, settings)
 
@@ -216,6 +246,7 @@ VARIABLES = (
     "CLIPPER_MODEL_PATH",
     BUILD_VARIABLE,
     "CLIPPER_INPUT_TYPE",
+    "CLIPPER_STREAMS",
     "CLIPPER_IP",
     "CLIPPER_PORT",
     "CLIPPER_CONTAINER_METRICS_HOST",

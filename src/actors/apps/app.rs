@@ -33,15 +33,15 @@ use clipper_scheduling::ticket::{Answer, AnswerBounds, DefaultReason, Ticket};
 use clipper_selection::rollout::split::Drawn;
 
 pub struct App {
-    plane: Arc<DataPlane>,
-    facts: Arc<AppFacts>,
-    share: Share,
-    linked: Vec<Arc<ModelEntry>>,
+    pub(super) plane: Arc<DataPlane>,
+    pub(super) facts: Arc<AppFacts>,
+    pub(super) share: Share,
+    pub(super) linked: Vec<Arc<ModelEntry>>,
     /// Under a policy other than the default one.
-    chooser: Option<Arc<Chooser>>,
-    rolling: Option<Arc<Rolling>>,
+    pub(super) chooser: Option<Arc<Chooser>>,
+    pub(super) rolling: Option<Arc<Rolling>>,
     /// A copy: one for all workers would have its references counted by all of them.
-    bounds: Arc<AnswerBounds>,
+    pub(super) bounds: Arc<AnswerBounds>,
     feedback: FeedbackQueue,
     _lifeline: Lifeline,
 }
@@ -74,20 +74,7 @@ impl App {
     }
 
     fn predict(&self, predict: Predict, ctx: &Context<Self>) -> Result<Prediction, QueryRefused> {
-        let body = match predict.body {
-            RequestBody::Parsed(body) => *body,
-            RequestBody::Text(text) => {
-                let inputs_max = self.plane.serving.request_inputs_max;
-                let input_type = self.facts.spec.input_type;
-                parse::keyed_predict_body(
-                    &text,
-                    input_type,
-                    inputs_max,
-                    self.facts.key_field.as_ref(),
-                )
-                .map_err(|error| QueryRefused::Body(error, input_type))?
-            }
-        };
+        let body = self.body(predict.body)?;
         let chooser = self.chooser.as_ref().filter(|_| body.version.is_none());
         let model = if chooser.is_none() { self.select(body.version.as_deref())? } else { None };
         let rolling = self.rolling.as_ref().filter(|_| body.version.is_none());
@@ -116,6 +103,19 @@ impl App {
         };
         let (app, arrived) = (Arc::clone(&self.facts), predict.arrived);
         Ok(Prediction { app, first_query_id, arrived, progress, permit })
+    }
+
+    pub(super) fn body(&self, body: RequestBody<PredictBody>) -> Result<PredictBody, QueryRefused> {
+        match body {
+            RequestBody::Parsed(body) => Ok(*body),
+            RequestBody::Text(text) => {
+                let inputs_max = self.plane.serving.request_inputs_max;
+                let input_type = self.facts.spec.input_type;
+                let key_field = self.facts.key_field.as_ref();
+                parse::keyed_predict_body(&text, input_type, inputs_max, key_field)
+                    .map_err(|error| QueryRefused::Body(error, input_type))
+            }
+        }
     }
 
     /// After a change of the rollout or of what it needs.
@@ -189,7 +189,10 @@ impl App {
     }
 
     /// The default policy's choice: the linked model, in its current version or the one asked for.
-    fn select(&self, version: Option<&str>) -> Result<Option<Arc<ModelHandle>>, QueryRefused> {
+    pub(super) fn select(
+        &self,
+        version: Option<&str>,
+    ) -> Result<Option<Arc<ModelHandle>>, QueryRefused> {
         match (version, self.linked.first()) {
             (None, linked) => Ok(linked.and_then(|entry| entry.current())),
             (Some(version), Some(entry)) => match entry.version(version) {
@@ -278,7 +281,7 @@ impl App {
         ModelProgress::Waiting { ticket, deadline }
     }
 
-    fn enqueue(&self, model: &ModelHandle, arrival: Arrival<Arc<Flight>>) {
+    pub(super) fn enqueue(&self, model: &ModelHandle, arrival: Arrival<Arc<Flight>>) {
         let queries = arrival.queries.len();
         if queries == 0 {
             return;

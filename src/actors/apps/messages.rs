@@ -47,6 +47,8 @@ pub enum QueryRefused {
     FeedbackFull,
     /// The `label` cannot be an output of the application's models: what it has to be.
     Label(&'static str),
+    /// It cannot be answered in pieces.
+    NotStreamed(&'static str),
 }
 
 /// Feedback on its way to its owner.

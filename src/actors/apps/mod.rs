@@ -14,3 +14,4 @@ pub mod prediction;
 mod rolling;
 pub mod rollouts;
 pub mod router;
+pub mod streaming;

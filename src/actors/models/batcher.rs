@@ -11,7 +11,7 @@ use std::time::Duration;
 use actix::prelude::*;
 use tracing::debug;
 
-use super::dispatching::{Arrivals, Dispatching};
+use super::dispatching::{Arrivals, Dispatching, Joined};
 use super::spin::Spin;
 use crate::actors::plane::data_plane::DataPlane;
 use crate::actors::plane::directory::{ModelHandle, Waiting};
@@ -114,9 +114,10 @@ impl Handler<FromReplica> for Batcher {
             FromReplica::Ready { .. } | FromReplica::Left { .. } => clock::now(),
         };
         let wake = match heard {
-            FromReplica::Ready { replica, container, unanswered, attached } => {
+            FromReplica::Ready { replica, container, unanswered, lanes, attached } => {
                 debug!(model = %self.model.spec.id, %replica, "replica ready");
-                let wake = self.dispatching.joined(replica, container, unanswered, now);
+                let joined = Joined { replica, unanswered, lanes };
+                let wake = self.dispatching.joined(joined, &container, now);
                 // Who wanted it attached may have ended.
                 let _ = attached.send(());
                 wake
@@ -125,9 +126,9 @@ impl Handler<FromReplica> for Batcher {
                 self.attend(now, ctx);
                 // Who came meanwhile may be part of the next batch.
                 self.take_in(now, ctx);
-                self.dispatching.on(Event::Done { replica, batch }, now)
+                self.dispatching.done(replica, batch, now)
             }
-            FromReplica::Left { replica, cause } => self.dispatching.left(replica, cause, now),
+            FromReplica::Left { replica, cause } => self.dispatching.left(replica, &cause, now),
         };
         self.set_wake(wake, now, ctx);
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use actix::Recipient;
 
+use super::lanes::Lanes;
 use crate::actors::plane::data_plane::DataPlane;
 use crate::actors::plane::directory::ModelHandle;
 use crate::actors::replica::dispatch::ToReplica;
@@ -15,7 +16,7 @@ use crate::supervision::control::Outbox;
 use clipper_clock::Instant;
 use clipper_domain::ReplicaId;
 use clipper_scheduling::dispatch::{
-    Action, Arrival, Count, Departure, Dispatcher, Event, Unanswered,
+    Action, Arrival, BatchId, Count, Departure, Dispatcher, Event, Unanswered,
 };
 use clipper_scheduling::flight::Flight;
 use clipper_scheduling::ticket::DefaultReason;
@@ -26,13 +27,23 @@ const KEPT_ARRIVALS: usize = 1_024;
 /// Queries of one request for a model.
 pub(super) type Arrivals = Vec<Arrival<Arc<Flight>>>;
 
+/// A replica that takes queries from now on, as its container says it.
+#[derive(Debug)]
+pub(super) struct Joined {
+    pub(super) replica: ReplicaId,
+    pub(super) unanswered: Vec<Unanswered<Arc<Flight>>>,
+    pub(super) lanes: Option<u32>,
+}
+
 /// A model's dispatcher and its surroundings.
 #[derive(Debug)]
 pub(super) struct Dispatching {
     plane: Arc<DataPlane>,
     model: Arc<ModelHandle>,
     dispatcher: Dispatcher<Arc<Flight>>,
+    /// By their name in the dispatcher.
     containers: BTreeMap<ReplicaId, Outbox<ToReplica>>,
+    lanes: Lanes,
     arrivals: Arrivals,
     /// Where what waits is left at the end; gone if nobody takes the place.
     successor: Weak<RefCell<Arrivals>>,
@@ -46,19 +57,20 @@ impl Dispatching {
         queued: &Rc<RefCell<Arrivals>>,
     ) -> Self {
         let dispatcher = new_dispatcher(&plane, &model);
-        model.publish(Arc::clone(dispatcher.load()));
-        let (containers, arrivals) = (BTreeMap::new(), queued.take());
+        model.publish(Arc::clone(dispatcher.load()), 0, false);
+        let (containers, lanes, arrivals) = (BTreeMap::new(), Lanes::default(), queued.take());
         let successor = Rc::downgrade(queued);
-        Self { plane, model, dispatcher, containers, arrivals, successor }
+        Self { plane, model, dispatcher, containers, lanes, arrivals, successor }
     }
 
     /// Tells the dispatcher and does what it says. When it wants to be woken, if that is news.
     pub(super) fn on(&mut self, event: Event<'_, Arc<Flight>>, now: Instant) -> Option<Instant> {
-        let Self { dispatcher, containers, plane, model, .. } = self;
+        let Self { dispatcher, containers, lanes, plane, model, .. } = self;
         let (mut wake, mut gone) = (None, None);
         for action in dispatcher.on(event, now) {
             match action {
                 Action::Send { replica, batch, queries } => {
+                    lanes.sent(replica, batch);
                     let run = ToReplica::Run { batch, flights: queries };
                     let container = containers.get(&replica);
                     if container.is_none_or(|container| container.tell(run).is_err()) {
@@ -72,13 +84,15 @@ impl Dispatching {
                     drop(container.map(|container| container.tell(ToReplica::GiveUp(why))));
                 }
                 Action::Wake(at) => wake = Some(at),
-                Action::Publish(load) => model.publish(load),
-                Action::Count(count) => note(count, model),
+                Action::Publish(load) => {
+                    model.publish(load, lanes.containers(containers.len()), lanes.are_there());
+                }
+                Action::Count(count) => note(count, lanes, model),
             }
         }
         let Some(replica) = gone else { return wake };
         let cause = Departure::Orderly("The replica ended before it took the batch".into());
-        self.left(replica, cause, now).or(wake)
+        self.left(self.lanes.container_of(replica), &cause, now).or(wake)
     }
 
     /// Takes what waits in the intake.
@@ -97,23 +111,51 @@ impl Dispatching {
 
     pub(super) fn joined(
         &mut self,
-        replica: ReplicaId,
-        container: Recipient<ToReplica>,
-        unanswered: Vec<Unanswered<Arc<Flight>>>,
+        joined: Joined,
+        container: &Recipient<ToReplica>,
         now: Instant,
     ) -> Option<Instant> {
-        self.containers.insert(replica, Outbox::new(container));
-        self.on(Event::Joined { replica, unanswered }, now)
+        let Joined { replica, unanswered, lanes } = joined;
+        let Some(lanes) = lanes else {
+            self.containers.insert(replica, Outbox::new(container.clone()));
+            return self.on(Event::Joined { replica, unanswered, is_lane: false }, now);
+        };
+        self.left(replica, &Departure::Orderly("The replica was replaced".into()), now);
+        let mut unanswered = unanswered.into_iter();
+        let mut wake = None;
+        for lane in self.lanes.join(replica, lanes) {
+            let unanswered = Vec::from_iter(unanswered.next());
+            for Unanswered { batch, .. } in &unanswered {
+                self.lanes.sent(lane, *batch);
+            }
+            self.containers.insert(lane, Outbox::new(container.clone()));
+            wake =
+                self.on(Event::Joined { replica: lane, unanswered, is_lane: true }, now).or(wake);
+        }
+        wake
+    }
+
+    pub(super) fn done(
+        &mut self,
+        replica: ReplicaId,
+        batch: BatchId,
+        now: Instant,
+    ) -> Option<Instant> {
+        let replica = self.lanes.answered(batch).unwrap_or(replica);
+        self.on(Event::Done { replica, batch }, now)
     }
 
     pub(super) fn left(
         &mut self,
         replica: ReplicaId,
-        cause: Departure,
+        cause: &Departure,
         now: Instant,
     ) -> Option<Instant> {
-        self.containers.remove(&replica);
-        let wake = self.on(Event::Left { replica, cause }, now);
+        let mut wake = None;
+        for name in self.lanes.leave(replica) {
+            self.containers.remove(&name);
+            wake = self.on(Event::Left { replica: name, cause: cause.clone() }, now).or(wake);
+        }
         self.model.metrics.remove_replica(replica);
         wake
     }
@@ -144,11 +186,13 @@ fn new_dispatcher(plane: &DataPlane, model: &ModelHandle) -> Dispatcher<Arc<Flig
     Dispatcher::new(limits, model.curve(), model.serial)
 }
 
-fn note(count: Count, model: &ModelHandle) {
+fn note(count: Count, lanes: &Lanes, model: &ModelHandle) {
     let metrics = &model.metrics;
     match count {
         Count::Waited(queries, wait) => metrics.queued(queries, wait),
-        Count::Answered(replica, queries, took) => metrics.batch_answered(replica, queries, took),
+        Count::Answered(replica, queries, took) => {
+            metrics.batch_answered(lanes.container_of(replica), queries, took);
+        }
         Count::Skipped(queries) => metrics.skipped(queries),
         Count::Retried(queries) => metrics.retried(queries),
         Count::Hedged(queries) => metrics.hedged(queries),

@@ -2,6 +2,7 @@
 
 pub mod batcher;
 mod dispatching;
+mod lanes;
 pub mod model;
 pub mod registry;
 mod spin;

@@ -19,6 +19,7 @@ use clipper_scheduling::budget::Budget;
 use clipper_scheduling::cache::PredictionCache;
 use clipper_scheduling::dispatch::{Arrival, BusyLimits, Limits};
 use clipper_scheduling::flight::Flight;
+use clipper_scheduling::stream::StreamBounds;
 use clipper_scheduling::ticket::{AnswerBounds, DefaultReason};
 
 /// Shared by reference; everything in it may be used from any thread.
@@ -47,6 +48,8 @@ pub struct DataPlane {
     pub curves: KeptCurves,
     /// What answers may take.
     pub answers: AnswerBounds,
+    /// What pieces of answers may take on their way.
+    pub streams: StreamBounds,
     /// Room for copies of queries to versions that are rolled out.
     pub copies: Arc<Semaphore>,
     next_query_id: AtomicU64,
@@ -77,6 +80,11 @@ impl DataPlane {
             answers: AnswerBounds {
                 max_bytes: config.http.answer_max_bytes,
                 all: Budget::new(config.http.answers_max_bytes),
+            },
+            streams: StreamBounds {
+                pieces_max: config.serving.stream_pieces_max,
+                piece_max_bytes: config.serving.stream_piece_max_bytes,
+                all: Budget::new(config.serving.streams_max_bytes),
             },
             copies: Arc::new(Semaphore::new(config.rollouts.copies_max)),
             next_query_id: AtomicU64::new(0),

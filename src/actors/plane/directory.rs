@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use actix::Recipient;
 use arc_swap::ArcSwap;
@@ -31,6 +32,7 @@ pub struct ModelHandle {
     batcher: RwLock<Option<Recipient<FromReplica>>>,
     intake: Intake<Arrival<Arc<Flight>>>,
     load: ArcSwap<Load>,
+    has_lanes: AtomicBool,
 }
 
 impl ModelHandle {
@@ -49,6 +51,7 @@ impl ModelHandle {
             batcher: RwLock::default(),
             intake: Intake::default(),
             load: ArcSwap::from_pointee(Load { curve, ..Load::default() }),
+            has_lanes: AtomicBool::new(false),
         }
     }
 
@@ -68,7 +71,7 @@ impl ModelHandle {
         let is_there = batcher.is_some();
         *self.batcher.write() = batcher;
         if !is_there {
-            self.publish(Arc::new(Load { curve: self.curve(), ..Load::default() }));
+            self.publish(Arc::new(Load { curve: self.curve(), ..Load::default() }), 0, false);
         }
     }
 
@@ -90,6 +93,12 @@ impl ModelHandle {
         self.load.load()
     }
 
+    /// Whether a container of it answers several queries at the same time, in pieces.
+    #[must_use]
+    pub fn has_lanes(&self) -> bool {
+        self.has_lanes.load(Ordering::Relaxed)
+    }
+
     /// Replicas that serve it, as its batcher has last said.
     #[must_use]
     pub fn replicas(&self) -> usize {
@@ -97,8 +106,10 @@ impl ModelHandle {
     }
 
     /// Called by its batcher, which alone knows which replicas serve it, and around its life.
-    pub fn publish(&self, load: Arc<Load>) {
-        self.metrics.set_replicas(load.replicas);
+    /// `containers`: how many there are; one that answers in pieces may have several lanes.
+    pub fn publish(&self, load: Arc<Load>, containers: usize, has_lanes: bool) {
+        self.has_lanes.store(has_lanes, Ordering::Relaxed);
+        self.metrics.set_replicas(containers);
         self.metrics.set_queue_depth(load.waiting);
         self.load.store(load);
     }

@@ -4,13 +4,15 @@
 //! connection; what it had not answered goes back to the batcher (invariant C1). It never trusts
 //! the other end (invariants P3, C2): an answer counts only for a batch under way, whole.
 
+mod lane_state;
+mod lanes;
+mod silence;
 mod writing;
 
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use actix::prelude::*;
 use bytes::Bytes;
@@ -19,6 +21,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::oneshot;
 use tracing::{debug, debug_span, info, trace, warn};
 
+use self::lane_state::{Lanes, Piecewise};
 use super::dispatch::{FromReplica, ToReplica};
 use super::landing::Landing;
 use super::messages::{News, PoolOrder, ReplicaNews};
@@ -39,6 +42,7 @@ use clipper_rpc::wire::WireChunks;
 use clipper_rpc::zmtp::{COMMAND_MAX_BYTES, Incoming};
 use clipper_scheduling::dispatch::{BatchId, Departure, Unanswered};
 use clipper_scheduling::flight::Flight;
+use clipper_scheduling::stream::Bell;
 use clipper_scheduling::ticket::DefaultReason;
 
 /// What a container is, as registered.
@@ -71,6 +75,10 @@ struct InFlight {
     message_id: u32,
     batch: BatchId,
     flights: Arc<[Arc<Flight>]>,
+    /// It is answered in pieces.
+    piecewise: Option<Piecewise>,
+    /// The container was told that nobody waits for it.
+    is_cancelled: bool,
 }
 
 /// The actor. Lives on its model's data arbiter.
@@ -83,7 +91,7 @@ pub struct Container {
     write_half: Arc<OwnedWriteHalf>,
     unwritten: WireChunks,
     waiting_to_write: bool,
-    /// In the order in which they were sent; the batcher sends at most two.
+    /// In the order in which they were sent; the batcher sends at most two, or one for each lane.
     in_flight: VecDeque<InFlight>,
     /// Heartbeats during the batch under way.
     busy_heartbeats: u32,
@@ -97,6 +105,11 @@ pub struct Container {
     asked: Asked,
     /// Answers that may still come although nobody waits for them any more.
     late_answers: usize,
+    /// The same of pieces of answers.
+    late_pieces: u32,
+    lanes: Lanes,
+    /// Rings when an answer in pieces wants something.
+    bell: Arc<Bell>,
     end: Option<(RpcEnd, String)>,
     /// Gives the connection's place back when the replica ends.
     open: Place,
@@ -116,6 +129,7 @@ impl Container {
     ) -> io::Result<(Self, OwnedReadHalf)> {
         let (read_half, write_half) = TcpStream::from_std(connection)?.into_split();
         let unasked = plane.unasked.meter(clock::now());
+        let lanes = Lanes::of(identity.accepted());
         let container = Self {
             plane,
             identity,
@@ -132,6 +146,9 @@ impl Container {
             unasked,
             asked: Asked::default(),
             late_answers: 0,
+            late_pieces: 0,
+            lanes,
+            bell: Arc::default(),
             end: None,
             open,
         };
@@ -172,6 +189,7 @@ impl Container {
                 self.count_unasked(bytes, ctx);
                 self.state_build(build, ctx);
             }
+            Ok(FromContainer::Stream(news)) => self.hear_stream(news, bytes, ctx),
             Ok(FromContainer::Answer { message_id, outputs, errors }) => {
                 match self.in_flight.iter().position(|batch| batch.message_id == message_id) {
                     Some(position) => {
@@ -289,7 +307,7 @@ impl Container {
         let Identity { model, replica, .. } = &self.identity;
         let text = format!("this container serves {model} as replica {replica}");
         self.notice(NoticeLevel::Info, &text, ctx);
-        self.announce(attached, ctx);
+        self.announce_when_known(attached, ctx);
     }
 
     fn detach(&mut self, ctx: &mut Context<Self>) {
@@ -310,6 +328,7 @@ impl Container {
             }
         }
         self.next_message_id = self.next_message_id.wrapping_add(1);
+        let piecewise = self.open_stream(message_id, &flights, ctx);
         codec::encode_predict(
             &mut self.unwritten,
             message_id,
@@ -317,7 +336,8 @@ impl Container {
             flights.iter().map(|flight| flight.input()),
         );
         self.asked.set(true);
-        self.in_flight.push_back(InFlight { message_id, batch, flights });
+        let is_cancelled = false;
+        self.in_flight.push_back(InFlight { message_id, batch, flights, piecewise, is_cancelled });
         self.write(ctx);
     }
 
@@ -327,8 +347,8 @@ impl Container {
             batch: *batch,
             queries: Arc::clone(flights),
         });
-        let unanswered = unanswered.collect();
-        self.tell_batcher(FromReplica::Ready { replica, container, unanswered, attached });
+        let (unanswered, lanes) = (unanswered.collect(), self.lanes.known());
+        self.tell_batcher(FromReplica::Ready { replica, container, unanswered, lanes, attached });
     }
 
     fn tell_batcher(&self, message: FromReplica) {
@@ -339,41 +359,23 @@ impl Container {
         }
     }
 
-    /// Ends a connection that is silent. One that computes may be; its batcher tells whether it
-    /// hangs. But where a thread of its own has spoken meanwhile, that is expected to go on.
-    fn watch_silence(&mut self, ctx: &mut Context<Self>) {
-        let limit = Duration::from_millis(self.plane.rpc.silence_timeout_ms);
-        let silent = clock::now() - self.last_heard;
-        let is_dispatched =
-            self.serving.as_ref().is_some_and(|serving| serving.batcher.is_connected());
-        let is_busy = !self.in_flight.is_empty() && is_dispatched && !self.speaks_while_busy;
-        if silent >= limit && !is_busy {
-            return self.end(RpcEnd::Silent, format!("nothing heard for {silent:?}"), ctx);
-        }
-        let left = limit.saturating_sub(silent);
-        ctx.run_later(if left.is_zero() { limit } else { left }, Self::watch_silence);
-    }
-
-    /// Heartbeats in the middle of a batch do not come from who computes it. One may have crossed
-    /// the batch; several have not.
-    fn hear_heartbeat(&mut self) {
-        if !self.in_flight.is_empty() {
-            self.busy_heartbeats += 1;
-            self.speaks_while_busy |= self.busy_heartbeats > 2;
-        }
-    }
-
     /// Leaves the batcher, which takes care of what is unanswered.
     fn leave(&mut self, why: RpcEnd, text: &str) {
         self.late_answers = self.in_flight.len();
-        let unanswered = std::mem::take(&mut self.in_flight);
+        let unanswered = Vec::from(std::mem::take(&mut self.in_flight));
+        self.give_up_streams(&unanswered);
         let Some(serving) = self.serving.take() else { return };
         let Identity { model, replica, .. } = &self.identity;
         let text: Arc<str> = format!("Replica {model}:{replica} failed: {text}").into();
         let cause = match why {
             RpcEnd::Retired | RpcEnd::Shutdown => Departure::Orderly(Arc::clone(&text)),
             RpcEnd::AnswerTooLarge => Departure::AnswerTooLarge(Arc::clone(&text)),
-            RpcEnd::Closed | RpcEnd::Silent | RpcEnd::Hung => Departure::Died(Arc::clone(&text)),
+            // Of several it is not known which is to blame.
+            RpcEnd::Closed | RpcEnd::Silent | RpcEnd::Hung
+                if unanswered.len() < 2 || self.lanes.known().is_none() =>
+            {
+                Departure::Died(Arc::clone(&text))
+            }
             _ => Departure::Broke(Arc::clone(&text)),
         };
         let left = FromReplica::Left { replica: *replica, cause };
@@ -396,6 +398,9 @@ impl Actor for Container {
             let accepted = self.identity.accepted();
             codec::encode_extensions(&mut self.unwritten, accepted, error_max_bytes);
             self.write(ctx);
+        }
+        if !matches!(self.lanes, Lanes::None) {
+            ctx.add_stream(lane_state::rings(Arc::clone(&self.bell)));
         }
         self.watch_silence(ctx);
     }

@@ -36,6 +36,8 @@ pub enum FromReplica {
         container: Recipient<ToReplica>,
         /// What an earlier batcher has sent it.
         unanswered: Vec<Unanswered<Arc<Flight>>>,
+        /// Of one that answers in pieces: so many queries at the same time, each by itself.
+        lanes: Option<u32>,
         /// Told when it is among those that get queries.
         attached: oneshot::Sender<()>,
     },

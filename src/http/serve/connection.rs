@@ -47,6 +47,9 @@ pub struct Connection {
     may_read_head: Cell<bool>,
     /// Whether the last read filled its buffer, so that more may be there.
     has_more: Cell<bool>,
+    /// The answer under way comes in pieces: it ends when its client has gone, whatever of it is
+    /// written.
+    is_streaming: Cell<bool>,
     /// Requests that began in this turn.
     begun: Cell<u32>,
     /// Whether the client sends requests without waiting for the answers to those before.
@@ -68,6 +71,7 @@ impl Connection {
             withheld: RefCell::default(),
             may_read_head: Cell::new(true),
             has_more: Cell::new(false),
+            is_streaming: Cell::new(false),
             begun: Cell::new(0),
             pipelines: Cell::new(false),
             opening: Cell::default(),
@@ -105,8 +109,14 @@ impl Connection {
         self.seat.set_waiting(None);
     }
 
+    /// The request is answered in pieces.
+    pub fn streams(&self) {
+        self.is_streaming.set(true);
+    }
+
     /// The request's handler has ended.
     pub fn answered(&self) {
+        self.is_streaming.set(false);
         let now = clock::now();
         self.change(|progress| progress.answer(now));
         self.seat.set_waiting(Some(now));
@@ -168,7 +178,11 @@ impl Stream {
     fn look(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut byte = [MaybeUninit::uninit()];
         if ready!(self.io.poll_peek(cx, &mut ReadBuf::uninit(&mut byte)))? == 0 {
-            return Poll::Ready(Ok(()));
+            // actix-http would finish an answer that it has begun.
+            let streaming = self.connection.is_streaming.get();
+            let ended =
+                if streaming { Err(io::ErrorKind::ConnectionAborted.into()) } else { Ok(()) };
+            return Poll::Ready(ended);
         }
         *self.connection.withheld.borrow_mut() = Some(cx.waker().clone());
         Poll::Pending

@@ -76,7 +76,7 @@ where
     read.unwrap_or_else(|why| Err(body::not_parsed(why)))
 }
 
-fn encoding(request: &HttpRequest) -> Result<Encoding, ApiError> {
+pub(super) fn encoding(request: &HttpRequest) -> Result<Encoding, ApiError> {
     let Some(value) = request.headers().get(CONTENT_ENCODING) else {
         return Ok(Encoding::Identity);
     };

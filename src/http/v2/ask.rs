@@ -70,6 +70,6 @@ pub(crate) async fn ask(
 }
 
 /// As the metadata were when the request came; nothing where a policy chooses.
-fn answered_by(target: &Target) -> Option<String> {
+pub(crate) fn answered_by(target: &Target) -> Option<String> {
     target.version().map(|version| version.as_str().to_owned())
 }

@@ -42,6 +42,7 @@ pub(super) fn no_endpoint(path: &str) -> ApiError {
         path,
         "GET /v2, /v2/health/live, /v2/health/ready, /v2/models, /v2/models/stats, \
          /v2/models/{name}[/versions/{version}][/ready | /config | /stats], POST .../infer, \
+         .../generate, .../generate_stream, \
          /v2/repository/index",
     )
 }
@@ -107,6 +108,7 @@ pub(crate) fn not_asked(refused: &QueryRefused, name: &str, version: Option<&str
         QueryRefused::Busy | QueryRefused::FeedbackFull => {
             ApiError::too_many("Too many queries are being answered (serving.inflight_queries_max)")
         }
+        QueryRefused::NotStreamed(why) => ApiError::query(*why),
         // It was parsed before.
         QueryRefused::Body(..) | QueryRefused::Label(_) => {
             ApiError::json("The request cannot be read")

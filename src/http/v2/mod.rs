@@ -9,6 +9,7 @@ pub(crate) mod answer;
 pub(crate) mod arrival;
 pub(crate) mod ask;
 pub(crate) mod errors;
+pub(crate) mod generate;
 mod infer;
 pub(crate) mod pages;
 mod path;
@@ -64,6 +65,12 @@ async fn answer(
         Endpoint::Model { name, version, page: Page::Infer } => {
             infer::infer(request, payload, v2, &name, version.as_deref()).await
         }
+        Endpoint::Model { name, version, page: Page::Generate } => {
+            generate::generate(request, payload, v2, (&name, version.as_deref())).await
+        }
+        Endpoint::Model { name, version, page: Page::GenerateStream } => {
+            generate::generate_stream(request, payload, v2, (&name, version.as_deref())).await
+        }
         Endpoint::Index => pages::index(request, payload, v2).await,
         other => {
             body::skip(request, payload, &v2.limits.bodies).await;
@@ -88,7 +95,9 @@ async fn page(v2: &V2, endpoint: Endpoint<'_>) -> Result<HttpResponse, ApiError>
                 Page::Ready => pages::model_ready(v2, &name, version),
                 Page::Config => pages::config(v2, &name, version),
                 Page::Statistics => pages::statistics(v2, &name, version),
-                Page::Infer => Err(errors::no_endpoint("infer")),
+                Page::Infer | Page::Generate | Page::GenerateStream => {
+                    Err(errors::no_endpoint("infer"))
+                }
             }
         }
         Endpoint::Index => Err(errors::no_endpoint("index")),

@@ -33,6 +33,8 @@ pub(super) enum Page {
     Config,
     Statistics,
     Infer,
+    Generate,
+    GenerateStream,
 }
 
 const PAGE: &str = "GET, HEAD, OPTIONS";
@@ -42,7 +44,11 @@ impl Endpoint<'_> {
     /// The methods it takes.
     pub(super) fn methods(&self) -> &'static str {
         match self {
-            Self::Index | Self::Repository | Self::Model { page: Page::Infer, .. } => ORDER,
+            Self::Index
+            | Self::Repository
+            | Self::Model { page: Page::Infer | Page::Generate | Page::GenerateStream, .. } => {
+                ORDER
+            }
             _ => PAGE,
         }
     }
@@ -62,6 +68,8 @@ pub(super) fn endpoint(path: &str) -> Option<Endpoint<'_>> {
             Some("config") => Page::Config,
             Some("stats") => Page::Statistics,
             Some("infer") => Page::Infer,
+            Some("generate") => Page::Generate,
+            Some("generate_stream") => Page::GenerateStream,
             Some(_) => return None,
         })
     };
@@ -115,6 +123,11 @@ mod tests {
             ("/v2/models/m", model("m", None, Page::Metadata)),
             ("/v2/models/a%20b/ready", model("a b", None, Page::Ready)),
             ("/v2/models/m/infer", model("m", None, Page::Infer)),
+            ("/v2/models/m/generate", model("m", None, Page::Generate)),
+            (
+                "/v2/models/m/versions/1/generate_stream",
+                model("m", Some("1"), Page::GenerateStream),
+            ),
             ("/v2/models/m/versions/v10", model("m", Some("v10"), Page::Metadata)),
             ("/v2/models/m/versions/1/config", model("m", Some("1"), Page::Config)),
             ("/v2/models/m/versions/1/stats", model("m", Some("1"), Page::Statistics)),
@@ -125,7 +138,7 @@ mod tests {
         for path in [
             "/v2//",
             "/v2/health",
-            "/v2/models/m/generate",
+            "/v2/models/m/generated",
             "/v2/models/m/versions",
             "/v2/models/m/versions/1/infer/x",
             "/v2/models/%ff/infer",

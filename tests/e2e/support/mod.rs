@@ -2,6 +2,7 @@
 
 pub mod bystander;
 pub mod container;
+pub mod events;
 pub mod http;
 pub mod server;
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clipper_clock::Instant;
-use clipper_scheduling::dispatch::BatchId;
+use clipper_scheduling::dispatch::{BatchId, BusyLimits};
 use clipper_scheduling::ticket::DefaultReason;
 
 use crate::query::{End, SimQuery};
@@ -63,10 +63,15 @@ impl World {
 
     /// When the replica hangs, by the rule.
     fn hung_from(&self, replica: &SimReplica) -> Option<Instant> {
-        let (batch, busy) = (replica.batches.front()?, self.scenario.limits.busy);
+        let (batch, busy) = (replica.batches.front()?, self.busy_of(replica));
         let began = batch.began?;
         let deadline = batch.queries.iter().map(|query| query.deadline).max()?;
         Some(busy.hung_from(began, deadline))
+    }
+
+    fn busy_of(&self, replica: &SimReplica) -> BusyLimits {
+        let busy = self.scenario.limits.busy;
+        if replica.is_lane { BusyLimits { min: busy.max, ..busy } } else { busy }
     }
 
     pub fn check_given_up(&mut self, id: u32, why: &str) -> Checked {
@@ -76,7 +81,7 @@ impl World {
         let Some(batch) = replica.batches.front() else {
             return Err(self.violation("gives up an idle replica", format!("replica {id}")));
         };
-        let busy = self.scenario.limits.busy;
+        let busy = self.busy_of(replica);
         let is_early = batch.began.is_none_or(|began| {
             let awaited = batch.queries.iter().any(|query| query.is_awaited(self.now));
             self.now < began + busy.min || awaited && self.now < began + busy.max
@@ -132,7 +137,16 @@ impl World {
         if n == 0 || n > size_max.min(limits.batch_max) {
             return Err(self.violation("a batch of a wrong size", format!("{n}")));
         }
+        if replica.is_lane && (n > 1 || !replica.batches.is_empty()) {
+            return Err(self.violation("a lane gets more than one query", format!("{n}")));
+        }
         for (at, query) in queries.iter().enumerate() {
+            if query.has_begun.get() {
+                return Err(self.violation("begins again what has begun", format!("{query:?}")));
+            }
+            if query.is_streamed && query.assigned.get() > 0 {
+                return Err(self.violation("hedges a stream", format!("{query:?}")));
+            }
             if !query.is_awaited(self.now) {
                 return Err(self.violation("computes what nobody waits for", format!("{query:?}")));
             }

@@ -81,6 +81,8 @@ mutations! {
     SendsAbandoned,
     /// places of ended queries are not given back
     LeaksPlaces,
+    /// an answer that has begun to go out is begun again
+    RepeatsBegun,
 }
 
 /// A dispatcher, wrong or not.

@@ -39,6 +39,12 @@ pub struct Inner {
     pub too_large: Cell<usize>,
     /// From then on nobody has had it.
     pub waits_since: Cell<Instant>,
+    /// Its answer comes in pieces, where the replica gives them.
+    pub is_streamed: bool,
+    /// The first piece has gone out.
+    pub has_begun: Cell<bool>,
+    /// A wrong dispatcher does not see that.
+    pub hides_begun: Cell<bool>,
     /// Replicas that have it.
     pub assigned: Cell<u32>,
 }
@@ -79,6 +85,14 @@ impl Query for SimQuery {
 
     fn has_ended(&self) -> bool {
         self.end.get().is_some()
+    }
+
+    fn is_streamed(&self) -> bool {
+        self.is_streamed
+    }
+
+    fn has_begun(&self) -> bool {
+        self.has_begun.get() && !self.hides_begun.get()
     }
 
     fn arrived(&self) -> Instant {

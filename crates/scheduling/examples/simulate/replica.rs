@@ -21,6 +21,8 @@ pub struct SimBatch {
 pub struct SimReplica {
     /// Tells connections apart that have the same name.
     pub connection: u64,
+    /// One of several of a container that answers in pieces.
+    pub is_lane: bool,
     pub is_alive: bool,
     pub is_hung: bool,
     /// Its batches take so many times as long as they should.

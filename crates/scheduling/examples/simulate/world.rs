@@ -206,6 +206,9 @@ impl World {
                 too_large: Cell::new(usize::MAX),
                 waits_since: Cell::new(self.now),
                 assigned: Cell::new(0),
+                is_streamed: self.chance(self.queries as u64, 10, 2) == 0,
+                has_begun: Cell::new(false),
+                hides_begun: Cell::new(self.mutation == Some(Mutation::RepeatsBegun)),
             };
             self.queries += 1;
             arrival.queries.push(SimQuery(Rc::new(query)));
@@ -221,7 +224,9 @@ impl World {
         self.note(|| format!("replica {id} joins"));
         self.give_back(id);
         self.next_number += 1;
+        let is_lane = !self.scenario.is_contest && self.chance(u64::from(id), 9, 4) == 0;
         let replica = SimReplica {
+            is_lane,
             connection: self.next_number,
             is_alive: true,
             is_hung: false,
@@ -230,7 +235,7 @@ impl World {
             idle_since: self.now,
         };
         self.replicas.insert(id, replica);
-        self.tell(Event::Joined { replica: ReplicaId(id), unanswered: Vec::new() })
+        self.tell(Event::Joined { replica: ReplicaId(id), unanswered: Vec::new(), is_lane })
     }
 
     /// The process ends; the dispatcher hears of it a little later.
@@ -277,7 +282,8 @@ impl World {
     /// The replica begins with its first batch, if it has not.
     fn begin(&mut self, id: u32) -> Checked {
         let Some(replica) = self.replicas.get_mut(&id) else { return Ok(()) };
-        let (connection, times) = (replica.connection, u64::from(replica.times));
+        let SimReplica { connection, is_lane, .. } = *replica;
+        let times = u64::from(replica.times);
         let Some(batch) = replica.batches.front_mut() else {
             replica.idle_since = self.now;
             return Ok(());
@@ -287,6 +293,10 @@ impl World {
         }
         let (batch_id, queries) = (batch.id, Arc::clone(&batch.queries));
         queries.iter().for_each(|query| query.begins.set(query.begins.get() + 1));
+        let begins_to_stream = is_lane && self.chance(batch_id.0, 11, 3) > 0;
+        for query in queries.iter().filter(|query| begins_to_stream && query.is_streamed) {
+            query.has_begun.set(true);
+        }
         self.tally.begun(&queries, self.violation("too many attempts", format!("{queries:?}")))?;
         let nominal = self.scenario.speed.nominal(queries.len());
         let noise = self.chance(batch_id.0, 3, self.scenario.speed.noise.max(1));
@@ -377,7 +387,8 @@ impl World {
                     .push(Unanswered { batch: batch.id, queries: Arc::clone(&batch.queries) });
             }
             replica.idle_since = self.now;
-            self.tell(Event::Joined { replica: ReplicaId(id), unanswered })?;
+            let is_lane = replica.is_lane;
+            self.tell(Event::Joined { replica: ReplicaId(id), unanswered, is_lane })?;
         }
         Ok(())
     }

@@ -110,7 +110,9 @@ impl<Q: Query> Dispatcher<Q> {
     pub fn on(&mut self, event: Event<'_, Q>, now: Instant) -> std::vec::Drain<'_, Action<Q>> {
         match event {
             Event::Arrived(arrivals) => self.arrived(arrivals, now),
-            Event::Joined { replica, unanswered } => self.joined(replica, unanswered, now),
+            Event::Joined { replica, unanswered, is_lane } => {
+                self.joined(replica, unanswered, is_lane, now);
+            }
             Event::Left { replica, cause } => self.left(replica, &cause, now),
             Event::Done { replica, batch } => self.done(replica, batch, now),
             Event::Time => self.time(now),
@@ -219,9 +221,15 @@ impl<Q: Query> Dispatcher<Q> {
         self.queue.push(entry.share, deadline, key, entry.objective, counts);
     }
 
-    fn joined(&mut self, id: ReplicaId, unanswered: Vec<Unanswered<Q>>, now: Instant) {
+    fn joined(
+        &mut self,
+        id: ReplicaId,
+        unanswered: Vec<Unanswered<Q>>,
+        is_lane: bool,
+        now: Instant,
+    ) {
         self.left(id, &Departure::Orderly("The replica was replaced".into()), now);
-        self.adopt(id, unanswered, now);
+        self.adopt(id, unanswered, is_lane, now);
         self.learn_round();
     }
 

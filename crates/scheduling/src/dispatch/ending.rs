@@ -34,6 +34,16 @@ enum BatchFailure<'a> {
     TooLarge(&'a Arc<str>),
 }
 
+impl BatchFailure<'_> {
+    fn why(&self) -> &Arc<str> {
+        match self {
+            Self::Innocent(why) | Self::Deadly(why) | Self::Broken(why) | Self::TooLarge(why) => {
+                why
+            }
+        }
+    }
+}
+
 /// What is said about a query of a failed batch.
 enum QueryVerdict {
     /// It may be tried again.
@@ -53,16 +63,17 @@ impl<Q: Query> Dispatcher<Q> {
 
     pub(super) fn done(&mut self, id: ReplicaId, batch: BatchId, now: Instant) {
         let Some(replica) = self.replicas.get_mut(id) else { return };
-        let Some(answered) = replica.assignments.answered(batch, now, self.limits.busy) else {
-            return;
-        };
+        let busy = replica.busy(self.limits.busy);
+        let Some(answered) = replica.assignments.answered(batch, now, busy) else { return };
         let queries = answered.batch.queries.len();
         self.in_flight -= queries;
         if let Some(began) = answered.began {
             let latency = now.saturating_duration_since(began);
-            replica.record(queries, latency);
-            self.curve.clone_from(replica.controller.curve());
-            self.hedge_budget.earn(latency);
+            if !replica.is_lane {
+                replica.record(queries, latency);
+                self.curve.clone_from(replica.controller.curve());
+                self.hedge_budget.earn(latency);
+            }
             self.actions.push(Action::Count(Count::Answered(id, queries, latency)));
         }
         if replica.assignments.is_idle() {
@@ -148,6 +159,9 @@ impl<Q: Query> Dispatcher<Q> {
         // It may have been answered by another replica.
         let Some(entry) = self.entries.get_mut(key) else { return Fate::Elsewhere };
         entry.assigned -= 1;
+        if entry.query.has_begun() {
+            return Fate::End(DefaultReason::Failed(Arc::clone(failure.why())));
+        }
         let verdict = match failure {
             BatchFailure::Innocent(why) if entry.attempts > attempts_max => {
                 QueryVerdict::Fail(Arc::clone(why))
@@ -191,7 +205,8 @@ impl<Q: Query> Dispatcher<Q> {
         for key in self.replicas.suspects(now) {
             let Some(entry) = self.entries.get_mut(key) else { continue };
             let tries = entry.attempts.max(1) < self.limits.attempts_max;
-            if entry.is_waiting || entry.is_hedging || entry.assigned > 1 || !tries {
+            let is_placed = entry.is_waiting || entry.is_hedging || entry.assigned > 1;
+            if is_placed || !tries || entry.query.is_streamed() {
                 continue;
             }
             let Some(deadline) = entry.query.awaited_until(now) else { continue };
@@ -243,12 +258,13 @@ impl<Q: Query> Dispatcher<Q> {
             let awaited =
                 queries.filter_map(|key| self.entries.get(*key)?.query.awaited_until(now));
             if let Some(deadline) = awaited.max() {
-                replica.assignments.extend(deadline, self.limits.busy);
+                let busy = replica.busy(self.limits.busy);
+                replica.assignments.extend(deadline, busy);
             }
             if replica.assignments.hung_from().is_none_or(|hung_from| hung_from > now) {
                 continue;
             }
-            let why: Arc<str> = replica.assignments.why_hung(self.limits.busy).into();
+            let why: Arc<str> = replica.assignments.why_hung(replica.busy(self.limits.busy)).into();
             self.actions.push(Action::GiveUp { replica: id, why: Arc::clone(&why) });
             self.left(id, &Departure::Died(why), now);
         }

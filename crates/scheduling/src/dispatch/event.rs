@@ -40,6 +40,9 @@ pub enum Event<'a, Q> {
         replica: ReplicaId,
         /// In the order in which they were sent, at most two.
         unanswered: Vec<Unanswered<Q>>,
+        /// It is one of several of a container that answers in pieces: it takes one query at a
+        /// time, for as long as that takes.
+        is_lane: bool,
     },
     /// A replica is gone.
     Left { replica: ReplicaId, cause: Departure },

@@ -21,6 +21,16 @@ pub trait Query: Clone {
     /// Whether it was answered, or resolved without an answer.
     fn has_ended(&self) -> bool;
 
+    /// Whether its answer may come in pieces: then only one replica works at it.
+    fn is_streamed(&self) -> bool {
+        false
+    }
+
+    /// Whether some of its answer has gone out already: then no other replica can take it over.
+    fn has_begun(&self) -> bool {
+        false
+    }
+
     fn arrived(&self) -> Instant;
 
     /// Its first caller's latency objective.

@@ -9,6 +9,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
 use super::assignment::Assignments;
+use super::busy::BusyLimits;
 use super::query::QueryKey;
 use crate::batch::BatchController;
 use crate::load::Round;
@@ -19,13 +20,21 @@ pub(super) struct Replica {
     pub controller: BatchController,
     /// What it has been sent.
     pub assignments: Assignments,
+    /// One of several of a container that answers in pieces.
+    pub is_lane: bool,
     /// Its part of a round, until it learns.
     part: Option<Part>,
 }
 
 impl Replica {
     pub fn new(controller: BatchController, assignments: Assignments) -> Self {
-        Self { controller, assignments, part: None }
+        Self { controller, assignments, is_lane: false, part: None }
+    }
+
+    /// How long it may compute one batch. Who answers in pieces is given up by the owner of the
+    /// connection, which sees them.
+    pub fn busy(&self, busy: BusyLimits) -> BusyLimits {
+        if self.is_lane { BusyLimits { min: busy.max, ..busy } } else { busy }
     }
 
     fn batch_limit(&self, objective: Duration, batch_max: usize) -> usize {
@@ -197,7 +206,9 @@ impl Replicas {
         if self.all.len() < 2 {
             return Vec::new();
         }
-        self.all.values_mut().flat_map(|replica| replica.assignments.suspects(now)).collect()
+        let trusted = |replica: &&mut Replica| !replica.is_lane;
+        let suspected = self.all.values_mut().filter(trusted);
+        suspected.flat_map(|replica| replica.assignments.suspects(now)).collect()
     }
 
     /// Those that have computed for too long, as far as deadlines are known.
@@ -212,9 +223,9 @@ impl Replicas {
     pub fn next_event(&self, now: Instant, waiting: usize) -> Option<Instant> {
         let several = self.all.len() > 1;
         let busy = self.all.values().filter(|replica| !replica.assignments.is_idle());
-        let events = busy.flat_map(|Replica { assignments, .. }| {
+        let events = busy.flat_map(|Replica { assignments, is_lane, .. }| {
             let ahead = assignments.takes_more_from().filter(|from| waiting > 0 && *from > now);
-            let suspicious = assignments.suspicious_from().filter(|_| several);
+            let suspicious = assignments.suspicious_from().filter(|_| several && !is_lane);
             [assignments.hung_from(), suspicious, ahead]
         });
         events.flatten().min()

@@ -11,6 +11,7 @@ use super::query::{Query, QueryKey};
 use super::replicas::Replica;
 use crate::batch::BatchController;
 use crate::gather;
+use crate::latency::LatencyCurve;
 use crate::run::Run;
 use crate::ticket::DefaultReason;
 
@@ -148,7 +149,7 @@ impl<Q: Query> Dispatcher<Q> {
         self.concurrency.batch_sent();
         let (curve, objective) = (replica.controller.curve(), self.objective.tightest());
         let assignment = SentBatch::new(batch, keys, deadline, curve, objective);
-        let begins = replica.assignments.push(assignment, now, self.limits.busy);
+        let begins = replica.assignments.push(assignment, now, replica.busy(self.limits.busy));
         self.actions.push(Action::Send { replica: id, batch, queries: queries.into() });
         if begins {
             self.begun(id, now);
@@ -174,10 +175,23 @@ impl<Q: Query> Dispatcher<Q> {
     }
 
     /// Takes over a replica with what it was sent by another dispatcher.
-    pub(super) fn adopt(&mut self, id: ReplicaId, unanswered: Vec<Unanswered<Q>>, now: Instant) {
-        let (size, curve) = (self.limits.batch_size, self.curve.clone());
-        let controller = BatchController::new(size, self.limits.batch_max, curve);
-        let mut assignments = Assignments::default();
+    pub(super) fn adopt(
+        &mut self,
+        id: ReplicaId,
+        unanswered: Vec<Unanswered<Q>>,
+        is_lane: bool,
+        now: Instant,
+    ) {
+        // How long answers in pieces take teaches nothing about when the next one begins.
+        let (curve, batch_max) = if is_lane {
+            (LatencyCurve::default(), 1)
+        } else {
+            (self.curve.clone(), self.limits.batch_max)
+        };
+        let controller = BatchController::new(self.limits.batch_size, batch_max, curve);
+        let mut replica = Replica::new(controller, Assignments::default());
+        replica.is_lane = is_lane;
+        let busy = replica.busy(self.limits.busy);
         for Unanswered { batch, queries } in unanswered {
             let (mut keys, mut deadline) = (Vec::with_capacity(queries.len()), now);
             for query in queries.iter() {
@@ -197,11 +211,12 @@ impl<Q: Query> Dispatcher<Q> {
             self.next_batch = self.next_batch.max(batch.0 + 1);
             self.in_flight += keys.len();
             let objective = self.objective.tightest();
-            let mut batch = SentBatch::new(batch, keys, deadline, controller.curve(), objective);
+            let curve = replica.controller.curve();
+            let mut batch = SentBatch::new(batch, keys, deadline, curve, objective);
             batch.is_adopted = true;
-            assignments.push(batch, now, self.limits.busy);
+            replica.assignments.push(batch, now, busy);
         }
-        self.replicas.join(id, Replica::new(controller, assignments));
+        self.replicas.join(id, replica);
     }
 }
 

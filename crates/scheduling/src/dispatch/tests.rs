@@ -3,6 +3,7 @@
 mod figures;
 mod gathering;
 mod hedges;
+mod lanes;
 mod retries;
 
 use std::cell::Cell;
@@ -138,7 +139,11 @@ impl Bench {
     }
 
     fn join(&mut self, replica: u32) {
-        self.on(Event::Joined { replica: ReplicaId(replica), unanswered: Vec::new() });
+        self.on(Event::Joined {
+            replica: ReplicaId(replica),
+            unanswered: Vec::new(),
+            is_lane: false,
+        });
     }
 
     /// Asks new inputs for an application; the first of them.
@@ -443,7 +448,7 @@ fn what_waits_and_what_replicas_have_passes_to_another_dispatcher() {
     assert_eq!(waiting.len(), 2);
     bench.on(Event::Arrived(&mut waiting));
     let unanswered = vec![Unanswered { batch, queries: asked[..1].to_vec().into() }];
-    bench.on(Event::Joined { replica, unanswered });
+    bench.on(Event::Joined { replica, unanswered, is_lane: false });
     assert_eq!((bench.sent.len(), bench.dispatcher.unfinished()), (1, 3), "it is busy");
     bench.lose(replica, died());
     bench.join(1);
@@ -456,7 +461,7 @@ fn a_batch_after_one_of_another_dispatcher_has_a_name_of_its_own() {
     let asked = Bench::new(fixed(1)).ask(0, 1, LONG);
     let mut bench = Bench::new(fixed(1));
     let unanswered = vec![Unanswered { batch: BatchId(7), queries: asked.into() }];
-    bench.on(Event::Joined { replica: ReplicaId(0), unanswered });
+    bench.on(Event::Joined { replica: ReplicaId(0), unanswered, is_lane: false });
     bench.on(Event::Done { replica: ReplicaId(0), batch: BatchId(7) });
     bench.ask(0, 1, LONG);
     assert_eq!(bench.last_sent().1, BatchId(8));

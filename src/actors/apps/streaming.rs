@@ -1,0 +1,269 @@
+//! A predict request that is answered in pieces: its first answer is due at the application's
+//! objective, the whole of it when the stream has to end.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::prelude::*;
+use tracing::debug;
+
+use super::app::App;
+use super::asking::due_within;
+use super::messages::{QueryRefused, RequestBody};
+use super::prediction::AppFacts;
+use crate::actors::plane::data_plane::Permit;
+use crate::metrics::Outcome;
+use clipper_clock::{self as clock, Instant};
+use clipper_domain::OnModelError;
+use clipper_scheduling::dispatch::Arrival;
+use clipper_scheduling::flight::{Flight, Waiter};
+use clipper_scheduling::load::Asking;
+use clipper_scheduling::output::Output;
+use clipper_scheduling::parse::PredictBody;
+use clipper_scheduling::stream::{Pieces, Stream};
+use clipper_scheduling::ticket::{Answer, DefaultReason, Ticket};
+use clipper_selection::rollout::split::Drawn;
+
+/// A request whose answer is to come in pieces. Sender: the HTTP handler, on the same thread.
+/// Reply: the answer on its way.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<Streaming, QueryRefused>")]
+pub struct PredictStream {
+    /// One input.
+    pub body: RequestBody<PredictBody>,
+    /// When it had arrived; deadlines count from here.
+    pub arrived: Instant,
+    /// Within what the client wants the whole answer; never later than `serving.stream_max_ms`.
+    pub within: Option<Duration>,
+}
+
+/// An answer in pieces, on its way. Dropping it gives it up, and ends the model's work at it.
+#[derive(Debug)]
+pub struct Streaming {
+    app: Arc<AppFacts>,
+    query_id: u64,
+    arrived: Instant,
+    /// When its first piece is due.
+    due: Instant,
+    /// When it has to have ended.
+    until: Instant,
+    state: State,
+    /// When its first piece came.
+    first: Option<Duration>,
+    pieces: u64,
+    /// Room taken by the request.
+    _permit: Permit,
+}
+
+#[derive(Debug)]
+enum State {
+    Waiting(Ticket, Pieces),
+    /// Its last output goes out before this end.
+    Ending(StreamEnd),
+    Ended,
+}
+
+/// What is told of an answer.
+#[derive(Debug)]
+pub enum StreamStep {
+    Piece(Output),
+    End(StreamEnd),
+}
+
+/// How an answer ended.
+#[derive(Debug, Clone)]
+pub enum StreamEnd {
+    Complete,
+    /// There is no piece of it: the application's default output instead.
+    Default {
+        output: Output,
+        reason: DefaultReason,
+    },
+    /// It broke off.
+    Broken(DefaultReason),
+    /// It was cut at its end at the latest.
+    Cut,
+    /// The model's error, which the application passes on.
+    Error(Arc<str>),
+}
+
+impl App {
+    fn stream(&self, request: PredictStream) -> Result<Streaming, QueryRefused> {
+        let PredictStream { body, arrived, within } = request;
+        let body = self.body(body)?;
+        if self.chooser.is_some() && body.version.is_none() {
+            return Err(QueryRefused::NotStreamed(
+                "The application's policy chooses among models, so its answers do not come in \
+                 pieces: ask for a version of the first one, or link one model",
+            ));
+        }
+        let mut model = self.select(body.version.as_deref())?;
+        let [input] = &body.inputs[..] else {
+            return Err(QueryRefused::NotStreamed(
+                "An answer in pieces is that of one input: give `input`",
+            ));
+        };
+        let permit = self.plane.admit(1).ok_or(QueryRefused::Busy)?;
+        let query_id = self.plane.query_ids(1);
+        if let Some(rolling) = self.rolling.as_ref().filter(|_| body.version.is_none()) {
+            let rolled = rolling.rolled(Drawn { uid: body.uid, query_id });
+            model = model.map(|model| match rolled.instead() {
+                Some(new) if rolled.is_of(&model.spec.id.name) => Arc::clone(new),
+                _ => model,
+            });
+        }
+        let serving = &self.plane.serving;
+        let longest = Duration::from_millis(serving.stream_max_ms);
+        let until = arrived + within.map_or(longest, |within| within.min(longest));
+        let early = Duration::from_micros(serving.answer_margin_us);
+        let due = arrived + due_within(self.facts.spec.latency_slo.as_duration(), early);
+        let due = due.min(until);
+        let (stream, pieces) = Stream::new(&self.plane.streams, until);
+        let ticket = Ticket::within(&self.bounds, 1, query_id);
+        let waiter = Waiter { slot: ticket.slot(0), deadline: due };
+        let (app, state) = (Arc::clone(&self.facts), State::Waiting(ticket, pieces));
+        let (first, pieces) = (None, 0);
+        let streaming =
+            Streaming { app, query_id, arrived, due, until, state, first, pieces, _permit: permit };
+        let Some(model) = model else {
+            let is_linked = !self.linked.is_empty();
+            let reason = if is_linked { DefaultReason::NoReplica } else { DefaultReason::Unlinked };
+            waiter.slot.fill(Answer::Default(reason));
+            return Ok(streaming);
+        };
+        let load = model.load();
+        let objective = due.saturating_duration_since(arrived);
+        let asking = Asking { share: self.share, queries: 1, objective, deadline: due };
+        let refusal = if load.replicas == 0 {
+            Some(DefaultReason::NoReplica)
+        } else if load.room(&asking, model.intake().waiting(), arrived) == 0 {
+            Some(DefaultReason::overtaken())
+        } else {
+            None
+        };
+        if let Some(reason) = refusal {
+            waiter.slot.fill(Answer::Default(reason));
+            return Ok(streaming);
+        }
+        let key = self.plane.cache.key(model.serial, input.clone());
+        let flight = Flight::streamed(key, arrived, waiter, stream);
+        let queries = std::iter::once(flight).collect();
+        self.enqueue(&model, Arrival { share: self.share, deadline: due, queries });
+        Ok(streaming)
+    }
+}
+
+impl Handler<PredictStream> for App {
+    type Result = Result<Streaming, QueryRefused>;
+
+    fn handle(&mut self, request: PredictStream, _: &mut Self::Context) -> Self::Result {
+        let streaming = self.stream(request);
+        if streaming.is_err() {
+            self.facts.metrics.rejected();
+        }
+        streaming
+    }
+}
+
+impl Streaming {
+    #[must_use]
+    pub fn query_id(&self) -> u64 {
+        self.query_id
+    }
+
+    /// Pieces that have come.
+    #[must_use]
+    pub fn pieces(&self) -> u64 {
+        self.pieces
+    }
+
+    /// The next piece, or how the answer ended; nothing after that.
+    pub async fn next(&mut self) -> Option<StreamStep> {
+        let step = match std::mem::replace(&mut self.state, State::Ended) {
+            State::Ended => return None,
+            State::Ending(end) => StreamStep::End(end),
+            State::Waiting(ticket, mut pieces) => {
+                let limit = if self.first.is_some() { self.until } else { self.due };
+                match next_piece(&ticket, &mut pieces, limit).await {
+                    Some(piece) => {
+                        self.state = State::Waiting(ticket, pieces);
+                        StreamStep::Piece(piece)
+                    }
+                    None => self.ended(ticket, &pieces),
+                }
+            }
+        };
+        match &step {
+            StreamStep::Piece(_) => {
+                self.pieces += 1;
+                self.first.get_or_insert_with(|| clock::now() - self.arrived);
+            }
+            StreamStep::End(end) => self.count(end),
+        }
+        Some(step)
+    }
+
+    /// No more pieces are there, and the query has ended or its time is up.
+    fn ended(&mut self, ticket: Ticket, pieces: &Pieces) -> StreamStep {
+        let is_complete = pieces.is_complete();
+        let answer = match ticket.close() {
+            Ok(closed) => closed.answers.into_iter().next(),
+            // One output within the bounds of all.
+            Err(_) => None,
+        };
+        let has_begun = self.first.is_some();
+        match answer {
+            Some(Answer::Output(_)) if is_complete => StreamStep::End(StreamEnd::Complete),
+            // It came from a container that does not answer in pieces.
+            Some(Answer::Output(output)) => {
+                self.state = State::Ending(StreamEnd::Complete);
+                StreamStep::Piece(output)
+            }
+            Some(Answer::Default(DefaultReason::Late)) | None if has_begun => {
+                StreamStep::End(StreamEnd::Cut)
+            }
+            Some(Answer::Default(DefaultReason::Model(why)))
+                if has_begun || self.app.spec.on_model_error == OnModelError::Error =>
+            {
+                StreamStep::End(StreamEnd::Error(why))
+            }
+            Some(Answer::Default(reason)) if has_begun => {
+                StreamStep::End(StreamEnd::Broken(reason))
+            }
+            other => {
+                let reason = match other {
+                    Some(Answer::Default(reason)) => reason,
+                    _ => DefaultReason::Late,
+                };
+                let output = self.app.default_output.clone();
+                StreamStep::End(StreamEnd::Default { output, reason })
+            }
+        }
+    }
+
+    /// By how it ended, and when its first piece came.
+    fn count(&self, end: &StreamEnd) {
+        let outcome = match end {
+            StreamEnd::Complete => Outcome::Prediction,
+            StreamEnd::Default { reason, .. } | StreamEnd::Broken(reason) => reason.outcome(),
+            StreamEnd::Cut => Outcome::Late,
+            StreamEnd::Error(_) => Outcome::ModelError,
+        };
+        let latency = self.first.unwrap_or_else(|| clock::now() - self.arrived);
+        debug!(query_id = self.query_id, ?outcome, ?latency, "answered in pieces");
+        self.app.metrics.answered(outcome, 1, latency);
+    }
+}
+
+/// The next piece; none if the query ends, or `limit` comes, before there is one.
+async fn next_piece(ticket: &Ticket, pieces: &mut Pieces, limit: Instant) -> Option<Output> {
+    tokio::select! {
+        biased;
+        piece = poll_fn(|cx| pieces.poll_pop(cx)) => return Some(piece),
+        () = ticket.filled() => {}
+        () = tokio::time::sleep_until(limit) => {}
+    }
+    // What was added before the end.
+    pieces.pop()
+}

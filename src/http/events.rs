@@ -1,0 +1,167 @@
+//! An answer in pieces as server-sent events: an event for each piece, and a last one that says how
+//! it ended.
+
+use std::convert::Infallible;
+use std::rc::Rc;
+
+use actix_web::http::header;
+use actix_web::web::Bytes;
+use actix_web::{HttpRequest, HttpResponse};
+use futures_util::stream;
+use serde_json::Value;
+
+use super::serve::connection::Connection;
+use crate::actors::apps::streaming::{StreamEnd, StreamStep, Streaming};
+use clipper_scheduling::output::Output;
+
+/// Whether a request wants server-sent events.
+#[must_use]
+pub fn are_wanted(accept: Option<&header::HeaderValue>) -> bool {
+    let Some(accept) = accept.and_then(|value| value.to_str().ok()) else { return false };
+    accept.split(',').any(|wanted| {
+        let kind = wanted.split(';').next().unwrap_or_default().trim();
+        kind.eq_ignore_ascii_case("text/event-stream")
+    })
+}
+
+/// How the steps of an answer are put into events.
+pub trait EventForm: 'static {
+    /// The data of a piece's event, a JSON value.
+    fn piece(&self, output: &Output) -> String;
+
+    /// The last event, if there is one: its name, if it has one, and its data.
+    fn end(&self, streaming: &Streaming, end: &StreamEnd)
+    -> Option<(Option<&'static str>, String)>;
+}
+
+/// The events of `streaming`, which `request` has asked for; `held` lives until the last one is on
+/// its way.
+pub fn respond<H: 'static>(
+    request: &HttpRequest,
+    streaming: Streaming,
+    form: impl EventForm,
+    first: Option<StreamStep>,
+    held: H,
+) -> HttpResponse {
+    if let Some(connection) = request.conn_data::<Rc<Connection>>() {
+        connection.streams();
+    }
+    let events = stream::unfold((streaming, form, first, held), |state| async move {
+        let (mut streaming, form, first, held) = state;
+        let step = match first {
+            Some(step) => step,
+            None => streaming.next().await?,
+        };
+        let event = match &step {
+            StreamStep::Piece(output) => event(None, &form.piece(output)),
+            StreamStep::End(end) => {
+                let (name, data) = form.end(&streaming, end)?;
+                event(name, &data)
+            }
+        };
+        Some((Ok::<_, Infallible>(event), (streaming, form, None, held)))
+    });
+    HttpResponse::Ok()
+        .insert_header((header::CONTENT_TYPE, "text/event-stream"))
+        .insert_header((header::CACHE_CONTROL, "no-cache"))
+        // Proxies that collect answers would make one of it.
+        .insert_header(("X-Accel-Buffering", "no"))
+        .streaming(events)
+}
+
+/// One event. Each line of the data has a line of its own: JSON may have some between its values.
+fn event(name: Option<&str>, data: &str) -> Bytes {
+    let mut text = String::with_capacity(data.len() + 32);
+    if let Some(name) = name {
+        text.push_str("event: ");
+        text.push_str(name);
+        text.push('\n');
+    }
+    for line in data.split(['\n', '\r']) {
+        text.push_str("data: ");
+        text.push_str(line);
+        text.push('\n');
+    }
+    text.push('\n');
+    text.into()
+}
+
+/// The events of `POST /{app}/predict`.
+pub struct OfPredict;
+
+impl EventForm for OfPredict {
+    fn piece(&self, output: &Output) -> String {
+        format!("{{\"output\":{}}}", json(output))
+    }
+
+    fn end(
+        &self,
+        streaming: &Streaming,
+        end: &StreamEnd,
+    ) -> Option<(Option<&'static str>, String)> {
+        let (how, why) = described(end);
+        let mut told = format!(
+            "{{\"query_id\":{},\"end\":\"{how}\",\"pieces\":{}",
+            streaming.query_id(),
+            streaming.pieces()
+        );
+        if let StreamEnd::Default { output, .. } = end {
+            told.push_str(",\"default\":true,\"output\":");
+            told.push_str(json(output));
+        }
+        if let Some(why) = why {
+            told.push_str(",\"reason\":");
+            told.push_str(&Value::from(why).to_string());
+        }
+        told.push('}');
+        Some((Some("end"), told))
+    }
+}
+
+/// How an answer ended in one word, and why, in words.
+#[must_use]
+pub fn described(end: &StreamEnd) -> (&'static str, Option<String>) {
+    match end {
+        StreamEnd::Complete => ("complete", None),
+        StreamEnd::Default { reason, .. } => ("default", Some(reason.to_string())),
+        StreamEnd::Broken(reason) => ("broken", Some(reason.to_string())),
+        StreamEnd::Error(why) => ("error", Some(why.to_string())),
+        StreamEnd::Cut => (
+            "cut",
+            Some("The answer had not ended within its time (serving.stream_max_ms)".to_owned()),
+        ),
+    }
+}
+
+/// An output is JSON.
+#[must_use]
+pub fn json(output: &Output) -> &str {
+    std::str::from_utf8(output.json()).unwrap_or("null")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use actix_web::http::header::HeaderValue;
+
+    #[test]
+    fn events_are_wanted_by_their_type_alone_or_among_others() {
+        for (accept, expected) in [
+            ("text/event-stream", true),
+            ("application/json, Text/Event-Stream; q=0.9", true),
+            ("application/json", false),
+            ("*/*", false),
+            ("text/event-streams", false),
+        ] {
+            assert_eq!(are_wanted(Some(&HeaderValue::from_static(accept))), expected, "{accept}");
+        }
+        assert!(!are_wanted(None));
+    }
+
+    #[test]
+    fn every_line_of_the_data_has_a_line_of_its_own() {
+        assert_eq!(&event(None, "{\"output\":1}")[..], b"data: {\"output\":1}\n\n");
+        let pretty = event(Some("end"), "{\n \"a\":\r1}");
+        assert_eq!(&pretty[..], b"event: end\ndata: {\ndata:  \"a\":\ndata: 1}\n\n");
+    }
+}
