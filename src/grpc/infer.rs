@@ -1,10 +1,10 @@
 //! `ModelInfer`, and the part of `ModelStreamInfer` that is the same.
 
 use bytes::Bytes;
-use clipper_clock as clock;
+use clipper_clock::{self as clock, Instant};
 use clipper_grpc::framed;
 use clipper_oip::Encoding;
-use clipper_oip::grpc::{ModelInferResponse, Request};
+use clipper_oip::grpc::{ModelInferResponse, ModelStreamInferResponse, ParameterChoice, Request};
 use clipper_scheduling::budget::Held;
 
 use super::reader::{Context, Message};
@@ -14,12 +14,27 @@ use crate::http::body::Body;
 use crate::http::v2::answer::{self, Told};
 use crate::http::v2::arrival::{self, Asked};
 use crate::http::v2::ask::{self, Meant};
+use crate::http::v2::target::Target;
 use crate::http::v2::{errors, target};
+
+/// Tells a client that no more answers to its request will come.
+const FINAL: &str = "triton_final_response";
 
 /// What is to be answered, and what its request holds until then.
 pub(super) struct Answered {
     pub(super) told: Told,
     pub(super) asked: Asked,
+}
+
+/// A request that has been read.
+pub(super) struct Read {
+    pub(super) name: String,
+    pub(super) version: Option<String>,
+    pub(super) target: Target,
+    pub(super) asked: Asked,
+    pub(super) arrived: Instant,
+    /// Whether an answer in pieces has a last message that says that it was the last.
+    pub(super) wants_empty_final: bool,
 }
 
 impl Service {
@@ -30,26 +45,34 @@ impl Service {
         context: Context,
     ) -> Result<(Bytes, Option<Held>), Refusal> {
         let Answered { told, asked: _asked } =
-            self.ask(message, context, &mut String::new()).await?;
+            self.ask(self.read(message, context, &mut String::new()).await?).await?;
         answer::written(told, self.limits(), unary_frame, Bytes::len).await
     }
 
-    /// What the models say; `id` becomes that of the request, for the answer of one that fails.
-    pub(super) async fn ask(
+    /// What the models say.
+    pub(super) async fn ask(&self, read: Read) -> Result<Answered, Refusal> {
+        let Read { name, version, target, mut asked, arrived, .. } = read;
+        let meant = Meant { name: &name, version: version.as_deref(), target: &target };
+        let told = ask::ask(&self.v2, &meant, &mut asked, arrived).await?;
+        Ok(Answered { told, asked })
+    }
+
+    /// What a message asks for; `id` becomes that of the request, for the answer of one that fails.
+    pub(super) async fn read(
         &self,
         message: Message,
         context: Context,
         id: &mut String,
-    ) -> Result<Answered, Refusal> {
+    ) -> Result<Read, Refusal> {
         let Message { bytes, held } = message;
         let head = Request::read(&bytes).map_err(|error| errors::refused(&error))?;
         head.id().clone_into(id);
         let name = head.model_name.to_owned();
         let version = (!head.model_version.is_empty()).then(|| head.model_version.to_owned());
+        let wants_empty_final = head.wants_empty_final;
         drop(head);
-        let version = version.as_deref();
         let v2 = &self.v2;
-        let target = target::find(&v2.view.read(), &name, version)?;
+        let target = target::find(&v2.view.read(), &name, version.as_deref())?;
         let (input_type, rows_max) = (target.input_type, v2.limits.inputs_max);
         let parse = move |message: &[u8]| Request::read(message)?.infer(input_type, rows_max);
         let body = Body::of(bytes, held);
@@ -63,9 +86,7 @@ impl Service {
             let within = &mut asked.infer.timeout;
             *within = Some(within.map_or(left, |within| within.min(left)));
         }
-        let meant = Meant { name: &name, version, target: &target };
-        let told = ask::ask(v2, &meant, &mut asked, arrived).await?;
-        Ok(Answered { told, asked })
+        Ok(Read { name, version, target, asked, arrived, wants_empty_final })
     }
 }
 
@@ -77,4 +98,14 @@ pub(super) fn response(told: &Told, max_bytes: usize) -> Result<ModelInferRespon
 
 fn unary_frame(told: &Told, max_bytes: usize) -> Result<Bytes, Refusal> {
     Ok(framed(&response(told, max_bytes)?))
+}
+
+/// A message of `ModelStreamInfer`. `is_final`: no other message answers the same request.
+pub(super) fn of_stream(
+    mut response: ModelInferResponse,
+    error_message: String,
+    is_final: bool,
+) -> Bytes {
+    response.parameters.insert(FINAL.to_owned(), ParameterChoice::Bool(is_final).into());
+    framed(&ModelStreamInferResponse { error_message, infer_response: Some(response) })
 }

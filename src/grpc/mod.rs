@@ -10,6 +10,7 @@ mod connection;
 mod health;
 mod infer;
 mod pages;
+mod pieces;
 mod reader;
 mod refusal;
 mod service;

@@ -1,23 +1,27 @@
-//! `ModelStreamInfer`: requests in a row, each with one answer, in the order of the requests.
+//! `ModelStreamInfer`: requests in a row, each with one answer, in the order of the requests, or in
+//! pieces, which come when they come.
 
 use std::rc::Rc;
 
 use bytes::Bytes;
 use clipper_grpc::{Reply, framed};
-use clipper_oip::grpc::{ModelInferResponse, ModelStreamInferResponse, ParameterChoice};
-use clipper_scheduling::budget::Held;
+use clipper_oip::grpc::ModelInferResponse;
 use futures_util::StreamExt as _;
-use futures_util::stream::FuturesOrdered;
+use futures_util::stream::{FuturesOrdered, LocalBoxStream, SelectAll};
 
 use super::calls::Calls;
-use super::infer::{Answered, response};
+use super::infer::{Answered, of_stream, response};
+use super::pieces::Frame;
 use super::reader::{Arrived, Context, Reader};
 use super::refusal::Refusal;
 use super::service::{REFLECTION, Service};
 use crate::http::v2::answer::{self, Told};
 
-/// Tells a client that no more answers to its request will come.
-const FINAL: &str = "triton_final_response";
+/// What answers one request.
+enum Answer<'s> {
+    Whole(Frame),
+    Pieces(LocalBoxStream<'s, Frame>),
+}
 
 impl Service {
     /// Answers until the client has sent all. A request that is refused has its error for an
@@ -31,13 +35,19 @@ impl Service {
     ) -> Result<(), Refusal> {
         reply.begin()?;
         let mut answers = FuturesOrdered::new();
+        let mut pieces = SelectAll::new();
         let mut ended = None;
         loop {
-            let has_room = answers.len() < self.settings.stream_requests_max;
+            let has_room = answers.len() + pieces.len() < self.settings.stream_requests_max;
             tokio::select! {
                 biased;
-                answer = answers.next(), if !answers.is_empty() => {
-                    if let Some((frame, _held)) = answer {
+                answer = answers.next(), if !answers.is_empty() => match answer {
+                    Some(Answer::Whole((frame, _held))) => reply.message(frame).await?,
+                    Some(Answer::Pieces(frames)) => pieces.push(frames),
+                    None => {}
+                },
+                piece = pieces.next(), if !pieces.is_empty() => {
+                    if let Some((frame, _held)) = piece {
                         reply.message(frame).await?;
                     }
                 }
@@ -50,19 +60,24 @@ impl Service {
                 () = reply.given_up() => return Err(Refusal::gone()),
                 else => break,
             }
-            if answers.is_empty() && ended.is_some() {
+            if answers.is_empty() && pieces.is_empty() && ended.is_some() {
                 break;
             }
         }
         ended.unwrap_or(Ok(()))
     }
 
-    async fn stream_answer(&self, arrived: Arrived, context: Context) -> (Bytes, Option<Held>) {
+    async fn stream_answer(&self, arrived: Arrived, context: Context) -> Answer<'_> {
         let mut id = String::new();
         let answered = async {
             let message = arrived.message(self.limits()).await?;
-            let Answered { told, asked: _asked } = self.ask(message, context, &mut id).await?;
-            answer::written(told, self.limits(), stream_frame, Bytes::len).await
+            let read = self.read(message, context, &mut id).await?;
+            if self.is_in_pieces(&read.target, read.asked.infer.inputs.len()) {
+                return Ok(Answer::Pieces(self.pieces(read).await?));
+            }
+            let Answered { told, asked: _asked } = self.ask(read).await?;
+            let whole = answer::written(told, self.limits(), stream_frame, Bytes::len).await?;
+            Ok(Answer::Whole(whole))
         };
         match answered.await {
             Ok(answer) => answer,
@@ -70,7 +85,7 @@ impl Service {
                 let refusal: Refusal = refusal;
                 self.count(&refusal);
                 let response = ModelInferResponse { id, ..ModelInferResponse::default() };
-                (of_stream(response, refusal.status.message), None)
+                Answer::Whole((of_stream(response, refusal.status.message, true), None))
             }
         }
     }
@@ -97,10 +112,5 @@ impl Service {
 }
 
 fn stream_frame(told: &Told, max_bytes: usize) -> Result<Bytes, Refusal> {
-    Ok(of_stream(response(told, max_bytes)?, String::new()))
-}
-
-fn of_stream(mut response: ModelInferResponse, error_message: String) -> Bytes {
-    response.parameters.insert(FINAL.to_owned(), ParameterChoice::Bool(true).into());
-    framed(&ModelStreamInferResponse { error_message, infer_response: Some(response) })
+    Ok(of_stream(response(told, max_bytes)?, String::new(), true))
 }

@@ -26,6 +26,8 @@ pub struct Request<'m> {
     pub model_name: &'m str,
     /// Empty: the current one.
     pub model_version: &'m str,
+    /// Whether an answer in pieces is to have an empty last message.
+    pub wants_empty_final: bool,
     id: &'m str,
     parameters: RequestParameters,
     inputs: Vec<Tensor<'m>>,
@@ -109,6 +111,9 @@ impl<'m> Request<'m> {
             ("timeout", _) => return Err(Fault::Parameter("a number of microseconds")),
             ("default", Parameter::Bool(takes)) => self.parameters.default = Some(takes),
             ("default", _) => return Err(Fault::Parameter("true or false")),
+            ("triton_enable_empty_final_response", Parameter::Bool(wants)) => {
+                self.wants_empty_final = wants;
+            }
             ("output_datatype", Parameter::Text(name)) => {
                 self.parameters.output_datatype = Some(name.to_owned());
             }

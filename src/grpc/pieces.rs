@@ -1,0 +1,130 @@
+//! One request of `ModelStreamInfer` with many answers: a model that answers in pieces, which
+//! Triton calls decoupled.
+
+use bytes::Bytes;
+use clipper_oip::grpc::ModelInferResponse;
+use clipper_scheduling::budget::Held;
+use futures_util::stream::{self, LocalBoxStream, StreamExt as _};
+use smallvec::{SmallVec, smallvec};
+
+use super::infer::{Read, of_stream, response};
+use super::refusal::Refusal;
+use super::service::Service;
+use crate::actors::apps::prediction::QueryAnswer;
+use crate::actors::apps::streaming::{StreamEnd, StreamStep, Streaming};
+use crate::http::v2::answer::{self, Told};
+use crate::http::v2::arrival::Asked;
+use crate::http::v2::ask::{self, Meant};
+use crate::http::v2::generate;
+use crate::http::v2::target::Target;
+
+/// A frame, and what it holds of the sum of all answers.
+pub(super) type Frame = (Bytes, Option<Held>);
+
+/// The frames of one answer in pieces.
+struct Pieces<'s> {
+    service: &'s Service,
+    streaming: Streaming,
+    /// Of an answer that has no rows yet.
+    told: Told,
+    wants_empty_final: bool,
+    /// Lives until the answer has been sent.
+    _asked: Asked,
+}
+
+impl Service {
+    /// Whether the answers of a request for these models come in pieces.
+    pub(super) fn is_in_pieces(&self, target: &Target, rows: usize) -> bool {
+        let [id] = &target.served[..] else { return false };
+        let handle = self.v2.plane.directory.get(&id.name, &id.version);
+        rows == 1 && target.models.len() == 1 && handle.is_some_and(|model| model.has_lanes())
+    }
+
+    /// The frames that answer a request.
+    pub(super) async fn pieces(&self, read: Read) -> Result<LocalBoxStream<'_, Frame>, Refusal> {
+        let Read { name, version, target, mut asked, arrived, wants_empty_final } = read;
+        let meant = Meant { name: &name, version: version.as_deref(), target: &target };
+        let streaming = generate::stream(&self.v2, &meant, &mut asked, arrived).await?;
+        let infer = &mut asked.infer;
+        let told = Told {
+            version: ask::answered_by(&target),
+            name,
+            id: infer.id.take(),
+            takes_default: infer.takes_default,
+            form: infer.output,
+            answers: SmallVec::new(),
+            held: None,
+        };
+        let pieces = Pieces { service: self, streaming, told, wants_empty_final, _asked: asked };
+        let frames = stream::unfold(pieces, |mut pieces| async move {
+            loop {
+                let step = pieces.streaming.next().await?;
+                if let Some(frame) = pieces.frame(step).await {
+                    return Some((frame, pieces));
+                }
+            }
+        });
+        Ok(frames.boxed_local())
+    }
+}
+
+impl Pieces<'_> {
+    async fn frame(&self, step: StreamStep) -> Option<Frame> {
+        match step {
+            StreamStep::Piece(output) => {
+                Some(self.row(QueryAnswer::Output(output), piece_frame).await)
+            }
+            StreamStep::End(StreamEnd::Complete) => {
+                self.wants_empty_final.then(|| (of_stream(self.empty(), String::new(), true), None))
+            }
+            StreamStep::End(StreamEnd::Default { output, reason }) if self.told.takes_default => {
+                Some(self.row(QueryAnswer::Default { output, reason }, last_frame).await)
+            }
+            StreamStep::End(end) => Some(self.refused(&generate::failure(&end).into())),
+        }
+    }
+
+    async fn row(
+        &self,
+        answer: QueryAnswer,
+        write: fn(&Told, usize) -> Result<Bytes, Refusal>,
+    ) -> Frame {
+        let Told { name, version, id, takes_default, form, .. } = &self.told;
+        let told = Told {
+            name: name.clone(),
+            version: version.clone(),
+            id: id.clone(),
+            takes_default: *takes_default,
+            form: *form,
+            answers: smallvec![answer],
+            held: None,
+        };
+        match answer::written(told, self.service.limits(), write, Bytes::len).await {
+            Ok(frame) => frame,
+            Err(refusal) => self.refused(&refusal),
+        }
+    }
+
+    fn refused(&self, refusal: &Refusal) -> Frame {
+        self.service.count(refusal);
+        (of_stream(self.empty(), refusal.status.message.clone(), true), None)
+    }
+
+    /// Whose answer it is, and nothing of it.
+    fn empty(&self) -> ModelInferResponse {
+        ModelInferResponse {
+            model_name: self.told.name.clone(),
+            model_version: self.told.version.clone().unwrap_or_default(),
+            id: self.told.id.clone().unwrap_or_default(),
+            ..ModelInferResponse::default()
+        }
+    }
+}
+
+fn piece_frame(told: &Told, max_bytes: usize) -> Result<Bytes, Refusal> {
+    Ok(of_stream(response(told, max_bytes)?, String::new(), false))
+}
+
+fn last_frame(told: &Told, max_bytes: usize) -> Result<Bytes, Refusal> {
+    Ok(of_stream(response(told, max_bytes)?, String::new(), true))
+}
