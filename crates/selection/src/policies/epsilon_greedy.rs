@@ -42,8 +42,8 @@ fn build(
 /// Standard errors that fair means may differ by chance.
 const CHANCE: f64 = 3.0;
 
-/// The models with the least mean loss, as a yes or no for each; one that was never judged counts as
-/// never wrong.
+/// The models with the least mean loss, as a yes or no for each; one that was never judged counts
+/// as never wrong.
 fn best(standing: &Standing) -> impl Iterator<Item = bool> + Clone {
     let means = standing.arms.iter().map(|arm| arm.mean().unwrap_or(0.0));
     let least = means.clone().fold(f64::INFINITY, f64::min);
