@@ -124,7 +124,17 @@ impl ModelHandle {
 #[derive(Debug, Default)]
 struct Versions {
     current: Option<ModelVersion>,
+    /// The current one, if it is registered: each query asks for it.
+    serving: Option<Arc<ModelHandle>>,
     by_version: HashMap<ModelVersion, Arc<ModelHandle>>,
+}
+
+impl Versions {
+    /// After a change of the others.
+    fn find_serving(&mut self) {
+        let current = self.current.as_ref();
+        self.serving = current.and_then(|version| self.by_version.get(version)).cloned();
+    }
 }
 
 /// A model's name and what is behind it now. Applications hold one for each link; it stays the same
@@ -144,8 +154,7 @@ impl ModelEntry {
     /// The current version, if it is registered.
     #[must_use]
     pub fn current(&self) -> Option<Arc<ModelHandle>> {
-        let versions = self.versions.read();
-        versions.by_version.get(versions.current.as_ref()?).cloned()
+        self.versions.read().serving.clone()
     }
 
     /// A version by name.
@@ -182,19 +191,32 @@ impl Directory {
     pub fn insert(&self, handle: Arc<ModelHandle>) -> Option<Arc<ModelHandle>> {
         let entry = self.entry(&handle.spec.id.name);
         let version = handle.spec.id.version.clone();
-        entry.versions.write().by_version.insert(version, handle)
+        let mut versions = entry.versions.write();
+        let replaced = versions.by_version.insert(version, handle);
+        versions.find_serving();
+        replaced
     }
 
     pub fn remove(&self, name: &ModelName, version: &ModelVersion) -> Option<Arc<ModelHandle>> {
         let entry = self.entry(name);
-        let removed = entry.versions.write().by_version.remove(version);
+        let removed = {
+            let mut versions = entry.versions.write();
+            let removed = versions.by_version.remove(version);
+            versions.find_serving();
+            removed
+        };
         self.forget_if_unused(name);
         removed
     }
 
     /// Moves the model's traffic.
     pub fn route(&self, name: &ModelName, version: Option<ModelVersion>) {
-        self.entry(name).versions.write().current = version;
+        let entry = self.entry(name);
+        {
+            let mut versions = entry.versions.write();
+            versions.current = version;
+            versions.find_serving();
+        }
         self.forget_if_unused(name);
     }
 
