@@ -10,7 +10,7 @@ use tracing::warn;
 
 use super::asking::{AskModel, Asked, RequestTimes, due_within};
 use super::chooser::Chooser;
-use super::chosen::Chosen;
+use super::chosen::{Chosen, ChosenOne, ChosenSeveral};
 use super::ensemble::Ensemble;
 use super::feedback::FeedbackQueue;
 use super::judging::Judge;
@@ -173,17 +173,19 @@ impl App {
         }
         let (only, by) = (choice.only(), rolled.as_ref().map(|rolled| rolled.by()));
         let of = (request.first_query_id, body.uid);
-        let chosen = Chosen::new(chooser, choice, &body.digests, of, by);
+        let chosen = Chosen::new(chooser, choice, of, by);
         if let Some(model) = only {
             // As under the default policy, but for what becomes of the answers.
-            let asked = match chosen.models.current(model) {
+            let (digests, current) = (body.digests.clone(), chosen.0.models.current(model));
+            let asked = match current {
                 Some(model) => self.ask(AskModel { model, body, request, rolled }),
                 None => ModelProgress::defaults(body.inputs.len(), DefaultReason::NoReplica).into(),
             };
-            return Progress::Chosen(asked, Box::new(chosen));
+            return Progress::Chosen(asked, Box::new(ChosenOne::new(chosen, digests)));
         }
         let app = ctx.address().recipient();
-        let mut ensemble = Ensemble::new(chosen, body.inputs, request, (app, rolled));
+        let several = ChosenSeveral::new(chosen, &body.digests);
+        let mut ensemble = Ensemble::new(several, body.inputs, request, (app, rolled));
         ensemble.ask(|message| self.ask(message));
         Progress::Several(Box::new(ensemble))
     }

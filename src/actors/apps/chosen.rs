@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 
 use super::asking::SureAnswers;
 use super::chooser::{BoundModels, Choice, Chooser};
+use clipper_scheduling::bodies::Digests;
 use clipper_scheduling::budget::Held;
 use clipper_scheduling::output::Output;
 use clipper_scheduling::ticket::{Answer, Closed, DefaultReason};
@@ -18,10 +19,30 @@ use clipper_selection::state::Standing;
 /// A query of the request, and which of its picks is meant.
 pub(super) type Place = (usize, usize);
 
-/// One query of the request.
+/// A policy's choice for a request: who made it, and what is known of the request.
+#[derive(Debug)]
+pub(super) struct Chosen {
+    chooser: Arc<Chooser>,
+    pub(super) models: Arc<BoundModels>,
+    standing: Arc<Standing>,
+    first_query_id: u64,
+    pub(super) uid: i64,
+    by: Option<GivenBy>,
+}
+
+/// Queries of which each is asked of one model, whose output is taken as it is.
+#[derive(Debug)]
+pub(super) struct ChosenOne {
+    chosen: Chosen,
+    /// What stands for the inputs, in the cache and in feedback.
+    digests: Digests,
+    picks: SmallVec<[Picks; 1]>,
+}
+
+/// One query that several models may answer.
 #[derive(Debug)]
 pub(super) struct ChosenQuery {
-    /// What stands for its input, in the cache and in feedback.
+    /// What stands for its input.
     pub(super) digest: u64,
     pub(super) picks: Picks,
     pub(super) members: Members,
@@ -29,27 +50,85 @@ pub(super) struct ChosenQuery {
     pub(super) decided: Option<Decided>,
 }
 
-/// What a policy chose for a request.
+/// Queries that several models may answer.
 #[derive(Debug)]
-pub(super) struct Chosen {
-    chooser: Arc<Chooser>,
-    pub(super) models: Arc<BoundModels>,
-    standing: Arc<Standing>,
-    pub(super) queries: SmallVec<[ChosenQuery; 1]>,
-    first_query_id: u64,
-    pub(super) uid: i64,
-    by: Option<GivenBy>,
+pub(super) struct ChosenSeveral {
+    pub(super) chosen: Chosen,
+    pub(super) queries: Vec<ChosenQuery>,
 }
 
 impl Chosen {
-    /// Nothing is answered yet.
+    /// What a policy chose, and the picks of each query.
     pub(super) fn new(
         chooser: &Arc<Chooser>,
-        choice: Choice,
-        digests: &[u64],
+        Choice { models, standing, picks }: Choice,
         (first_query_id, uid): (u64, i64),
         by: Option<GivenBy>,
-    ) -> Self {
+    ) -> (Self, SmallVec<[Picks; 1]>) {
+        let chooser = Arc::clone(chooser);
+        (Self { chooser, models, standing, first_query_id, uid, by }, picks)
+    }
+
+    /// What became of a model that was asked.
+    fn member(&self, answer: &Answer) -> Member {
+        match answer {
+            Answer::Output(output) => self.models.policy.member(output.json()),
+            Answer::Default(_) => Member::Failed,
+        }
+    }
+
+    fn combine(&self, picks: &Picks, members: &Members, time_left: Duration) -> Decided {
+        self.models.policy.combine(&self.standing, picks, members, time_left)
+    }
+
+    /// The answer of a query and how sure it is. Feedback may be about it from now on.
+    fn conclude(
+        &self,
+        (query_id, digest): (u64, u64),
+        (picks, members): (Picks, Members),
+        decided: Option<Decided>,
+        answers: &mut [Option<Answer>],
+    ) -> (Answer, Option<f64>) {
+        let (answer, confidence, whose) = conclude(&self.models, decided, answers);
+        let given = GivenAnswer {
+            uid: self.uid,
+            input: digest,
+            models: Arc::clone(self.models.policy.models()),
+            picks,
+            members,
+            answer: whose,
+            by: self.by,
+        };
+        self.chooser.answered(&self.models, query_id, (given, confidence));
+        (answer, confidence)
+    }
+}
+
+impl ChosenOne {
+    pub(super) fn new((chosen, picks): (Chosen, SmallVec<[Picks; 1]>), digests: Digests) -> Self {
+        Self { chosen, digests, picks }
+    }
+
+    /// The answers, of those that came.
+    pub(super) fn answered(self, Closed { mut answers, held }: Closed) -> SureAnswers {
+        let Self { chosen, digests, picks } = self;
+        let mut confidences = SmallVec::with_capacity(answers.len());
+        let queries = (chosen.first_query_id..).zip(digests).zip(picks);
+        for ((query, picks), answer) in queries.zip(&mut answers) {
+            let members = Members::from_elem(chosen.member(answer), 1);
+            let decided = chosen.combine(&picks, &members, Duration::ZERO);
+            let mut came = [Some(std::mem::replace(answer, Answer::Default(DefaultReason::Late)))];
+            let told = chosen.conclude(query, (picks, members), Some(decided), &mut came);
+            *answer = told.0;
+            confidences.push(told.1);
+        }
+        SureAnswers { closed: Closed { answers, held }, confidences }
+    }
+}
+
+impl ChosenSeveral {
+    /// Nothing is answered yet.
+    pub(super) fn new((chosen, picks): (Chosen, SmallVec<[Picks; 1]>), digests: &[u64]) -> Self {
         let query = |(digest, picks): (&u64, Picks)| ChosenQuery {
             digest: *digest,
             members: smallvec::smallvec![Member::Waiting; picks.len()],
@@ -57,30 +136,22 @@ impl Chosen {
             picks,
             decided: None,
         };
-        let Choice { models, standing, picks } = choice;
-        let queries = digests.iter().zip(picks).map(query).collect();
-        let chooser = Arc::clone(chooser);
-        Self { chooser, models, standing, queries, first_query_id, uid, by }
+        Self { chosen, queries: digests.iter().zip(picks).map(query).collect() }
     }
 
     /// A model has answered, or not.
     pub(super) fn arrived(&mut self, (query, member): Place, answer: Answer) {
         let query = &mut self.queries[query];
-        query.members[member] = match &answer {
-            Answer::Output(output) => self.models.policy.member(output.json()),
-            Answer::Default(_) => Member::Failed,
-        };
+        query.members[member] = self.chosen.member(&answer);
         query.answers[member] = Some(answer);
     }
 
     /// Decides what can be decided; a policy may want more models asked, each once.
     pub(super) fn combine(&mut self, time_left: Duration) {
-        let (models, standing) = (&self.models, &self.standing);
         for query in self.queries.iter_mut().filter(|query| query.decided.is_none()) {
-            let (picks, members) = (&query.picks, &query.members);
-            match models.policy.combine(standing, picks, members, time_left) {
+            match self.chosen.combine(&query.picks, &query.members, time_left) {
                 Decided::Policy(Combination::Ask(pick))
-                    if !picks.iter().any(|asked| asked.arm == pick.arm) =>
+                    if !query.picks.iter().any(|asked| asked.arm == pick.arm) =>
                 {
                     query.picks.push(pick);
                     query.members.push(Member::Waiting);
@@ -91,44 +162,26 @@ impl Chosen {
         }
     }
 
-    /// The answers, where each query had one pick: these came of them.
-    pub(super) fn answered(mut self, Closed { answers, held }: Closed) -> SureAnswers {
-        for (query, answer) in answers.into_iter().enumerate() {
-            self.arrived((query, 0), answer);
-        }
-        self.combine(Duration::ZERO);
-        self.conclude(held)
-    }
-
-    /// The answers, which feedback may be about from now on.
     pub(super) fn conclude(self, held: Option<Held>) -> SureAnswers {
-        let Self { chooser, models, queries, first_query_id, uid, by, .. } = self;
-        let mut answers = SmallVec::with_capacity(queries.len());
-        let mut confidences = SmallVec::with_capacity(queries.len());
-        for (query_id, mut query) in (first_query_id..).zip(queries) {
-            let (answer, confidence, whose) = conclude(&models, &mut query);
-            let given = GivenAnswer {
-                uid,
-                input: query.digest,
-                models: Arc::clone(models.policy.models()),
-                picks: query.picks,
-                members: query.members,
-                answer: whose,
-                by,
-            };
-            chooser.answered(&models, query_id, (given, confidence));
-            answers.push(answer);
-            confidences.push(confidence);
-        }
+        let Self { chosen, queries } = self;
+        let told = (chosen.first_query_id..).zip(queries).map(|(query_id, query)| {
+            let ChosenQuery { digest, picks, members, mut answers, decided } = query;
+            chosen.conclude((query_id, digest), (picks, members), decided, &mut answers)
+        });
+        let (answers, confidences) = told.unzip();
         SureAnswers { closed: Closed { answers, held }, confidences }
     }
 }
 
 /// The answer of a query, how sure it is, and whose output it is.
-fn conclude(models: &BoundModels, query: &mut ChosenQuery) -> (Answer, Option<f64>, AnswerOf) {
-    match query.decided.take() {
+fn conclude(
+    models: &BoundModels,
+    decided: Option<Decided>,
+    answers: &mut [Option<Answer>],
+) -> (Answer, Option<f64>, AnswerOf) {
+    match decided {
         Some(Decided::Policy(Combination::Take { member, confidence })) => {
-            if let Some(answer @ Some(Answer::Output(_))) = query.answers.get_mut(member)
+            if let Some(answer @ Some(Answer::Output(_))) = answers.get_mut(member)
                 && let Some(output) = answer.take()
             {
                 return (output, confidence, AnswerOf::Member(member));
@@ -150,12 +203,12 @@ fn conclude(models: &BoundModels, query: &mut ChosenQuery) -> (Answer, Option<f6
         }
         Some(Decided::Policy(_)) | None => {}
     }
-    (Answer::Default(why_nothing(query)), None, AnswerOf::Nobody)
+    (Answer::Default(why_nothing(answers)), None, AnswerOf::Nobody)
 }
 
 /// Why no answer came: what became of the first model that was asked.
-fn why_nothing(query: &ChosenQuery) -> DefaultReason {
-    let defaults = query.answers.iter().filter_map(|answer| match answer {
+fn why_nothing(answers: &[Option<Answer>]) -> DefaultReason {
+    let reason = answers.iter().find_map(|answer| match answer {
         Some(Answer::Default(reason)) => Some(reason.clone()),
         _ => None,
     });
@@ -164,8 +217,9 @@ fn why_nothing(query: &ChosenQuery) -> DefaultReason {
             "The output is not of the kind that the application's policy declares (output)",
         ))
     };
-    let reason = defaults.into_iter().next();
-    reason.unwrap_or_else(|| {
-        if query.picks.is_empty() { DefaultReason::NoReplica } else { other_kind() }
-    })
+    reason.unwrap_or_else(
+        || {
+            if answers.is_empty() { DefaultReason::NoReplica } else { other_kind() }
+        },
+    )
 }

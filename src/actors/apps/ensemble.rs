@@ -7,7 +7,7 @@ use std::time::Duration;
 use actix::Recipient;
 
 use super::asking::{AskModel, Asked, RequestTimes, SureAnswers};
-use super::chosen::{Chosen, ChosenQuery, Place};
+use super::chosen::{ChosenQuery, ChosenSeveral, Place};
 use super::model_progress::ModelProgress;
 use super::rolling::Rolled;
 use clipper_clock as clock;
@@ -26,7 +26,7 @@ struct AskedModel {
 /// The queries of a request, while models are asked.
 #[derive(Debug)]
 pub(super) struct Ensemble {
-    chosen: Chosen,
+    several: ChosenSeveral,
     inputs: Inputs,
     asked: Vec<AskedModel>,
     request: RequestTimes,
@@ -39,13 +39,13 @@ pub(super) struct Ensemble {
 impl Ensemble {
     /// Nothing is asked yet.
     pub(super) fn new(
-        chosen: Chosen,
+        several: ChosenSeveral,
         inputs: Inputs,
         request: RequestTimes,
         (app, rolled): (Recipient<AskModel>, Option<Arc<Rolled>>),
     ) -> Self {
         let (asked, held) = (Vec::new(), Vec::new());
-        Self { chosen, inputs, asked, request, held, app, rolled }
+        Self { several, inputs, asked, request, held, app, rolled }
     }
 
     /// Asks what was picked; `ask` starts a model's answers.
@@ -59,7 +59,7 @@ impl Ensemble {
     /// The picks that nobody was asked for.
     fn unasked(&self) -> BTreeMap<usize, Vec<Place>> {
         let mut by_arm = BTreeMap::<usize, Vec<Place>>::new();
-        for (index, query) in self.chosen.queries.iter().enumerate() {
+        for (index, query) in self.several.queries.iter().enumerate() {
             for (member, pick) in query.picks.iter().enumerate() {
                 let is_new = query.members[member] == Member::Waiting;
                 if is_new && query.answers[member].is_none() {
@@ -73,12 +73,17 @@ impl Ensemble {
     /// A message for each model; none where it has no current version.
     fn messages(&self, by_arm: BTreeMap<usize, Vec<Place>>) -> Vec<(Vec<Place>, Option<AskModel>)> {
         let message = |(arm, places): (usize, Vec<Place>)| {
-            let message = self.chosen.models.current(arm).map(|model| {
+            let message = self.several.chosen.models.current(arm).map(|model| {
                 let queries = || places.iter().map(|(query, _)| *query);
                 let inputs = queries().map(|query| self.inputs[query].clone()).collect();
-                let digests = queries().map(|query| self.chosen.queries[query].digest).collect();
-                let body =
-                    PredictBody { inputs, digests, version: None, uid: self.chosen.uid, key: None };
+                let digests = queries().map(|query| self.several.queries[query].digest).collect();
+                let body = PredictBody {
+                    inputs,
+                    digests,
+                    version: None,
+                    uid: self.several.chosen.uid,
+                    key: None,
+                };
                 AskModel { model, body, request: self.request, rolled: self.rolled.clone() }
             });
             (places, message)
@@ -95,7 +100,7 @@ impl Ensemble {
             let in_time = self.arrived_in_time().await;
             self.collect()?;
             let left = self.request.deadline().saturating_duration_since(clock::now());
-            self.chosen.combine(if in_time { left } else { Duration::ZERO });
+            self.several.combine(if in_time { left } else { Duration::ZERO });
             let unasked = self.unasked();
             if unasked.is_empty() {
                 // All of it, until it is known what the one answer takes of the sum.
@@ -103,7 +108,7 @@ impl Ensemble {
                     all.absorb(part);
                     all
                 });
-                return Ok(self.chosen.conclude(held));
+                return Ok(self.several.conclude(held));
             }
             for (places, message) in self.messages(unasked) {
                 let asked = match message {
@@ -120,7 +125,7 @@ impl Ensemble {
     /// query, a bit less: the answer has to be on its way by then. Whether all have answered.
     async fn arrived_in_time(&self) -> bool {
         let deadline = self.request.deadline();
-        let may_leave_out = self.chosen.queries.iter().any(|query| query.picks.len() > 1);
+        let may_leave_out = self.several.queries.iter().any(|query| query.picks.len() > 1);
         if may_leave_out {
             let early = deadline - self.request.margin.min(self.request.objective / 10);
             if tokio::time::timeout_at(early, self.arrived()).await.is_ok() {
@@ -136,7 +141,7 @@ impl Ensemble {
     /// Whether each query has an output of one model at least.
     fn is_answered(&self) -> bool {
         let has_output = |query: &ChosenQuery| query.members.iter().any(|m| m.value().is_some());
-        let mut answered: Vec<bool> = self.chosen.queries.iter().map(has_output).collect();
+        let mut answered: Vec<bool> = self.several.queries.iter().map(has_output).collect();
         for asked in &self.asked {
             for (index, (query, _)) in asked.places.iter().enumerate() {
                 answered[*query] |= asked.model.progress.has_output(index);
@@ -160,7 +165,7 @@ impl Ensemble {
             let Closed { answers, held } = model.close()?;
             self.held.extend(held);
             for (place, answer) in places.into_iter().zip(answers) {
-                self.chosen.arrived(place, answer);
+                self.several.arrived(place, answer);
             }
         }
         Ok(())

@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 use tracing::{Instrument as _, debug, debug_span};
 
 use super::asking::{Asked, SureAnswers};
-use super::chosen::Chosen;
+use super::chosen::ChosenOne;
 use super::ensemble::Ensemble;
 use crate::actors::plane::data_plane::Permit;
 use crate::metrics::{AppMetrics, Outcome};
@@ -44,7 +44,7 @@ pub(super) enum Progress {
     /// With one model.
     One(Asked),
     /// With the one that a policy chose.
-    Chosen(Asked, Box<Chosen>),
+    Chosen(Asked, Box<ChosenOne>),
     /// With those that a policy chose.
     Several(Box<Ensemble>),
 }
