@@ -228,10 +228,27 @@ fn feedback_that_goes_with_no_answer_is_harmless() {
         (json!({"query_id": -1, "label": 1}), "query_id"),
         (json!({"input": [1.0], "label": 1}), "uid"),
     ];
+    let before = state(&server, 0);
     for (body, field) in cases {
         let (status, text) = update(&server, &body);
         assert!(status == 400 && text.contains(field), "{body}: {status} {text}");
     }
+    // What is no output of the models is no label either.
+    let answer = predict(&server, &json!({"input": [3.0]}));
+    let numbers = json!({"app_name": "a", "policy": "average", "parameters": {"output": "number"}});
+    server.manage("set_policy", &numbers);
+    for label in [json!("cat"), json!(true)] {
+        let about = [
+            json!({"query_id": answer["query_id"], "label": label}),
+            json!({"uid": 0, "input": [3.0], "label": label}),
+            json!({"feedback": [{"query_id": answer["query_id"], "label": label}]}),
+        ];
+        for body in about {
+            let (status, text) = update(&server, &body);
+            assert!(status == 400 && text.contains("label: it must be a number"), "{body}: {text}");
+        }
+    }
+    assert_eq!(state(&server, 0), before);
 }
 
 #[test]

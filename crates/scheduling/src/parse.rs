@@ -460,7 +460,9 @@ seed!(Label => Value);
 
 impl Label<'_> {
     fn refuse<E: Error>(self, found: &str) -> E {
-        self.context.fail(mismatch("label", "Number", found))
+        let any = self.context.has_any_form();
+        let expected = if any { "Number, String or Bool" } else { "Number" };
+        self.context.fail(mismatch("label", expected, found))
     }
 }
 

@@ -108,6 +108,21 @@ fn update(body: &str, form: FeedbackForm) -> Result<UpdateBody, BodyError> {
 }
 
 #[test]
+fn a_label_that_is_none_is_refused_with_what_it_may_be() {
+    for (form, expected) in [
+        (FeedbackForm::Original, "key label expected type Number but found type Array"),
+        (FeedbackForm::Any, "key label expected type Number, String or Bool but found type Array"),
+    ] {
+        let Err(BodyError::Semantic(text)) =
+            update(r#"{"uid": 1, "input": [1], "label": []}"#, form)
+        else {
+            panic!("{form:?}")
+        };
+        assert!(text.contains(expected), "{text}");
+    }
+}
+
+#[test]
 fn a_field_that_a_policy_goes_by_is_a_text_or_a_number() {
     let field: Arc<str> = Arc::from("session");
     let key = |session: &str| {

@@ -31,6 +31,7 @@ pub enum Unmatched {
 
 #[derive(Debug)]
 struct Entry {
+    query_id: u64,
     input: u64,
     /// Until it is judged.
     answer: Option<GivenAnswer>,
@@ -39,9 +40,13 @@ struct Entry {
 #[derive(Debug)]
 pub struct FeedbackWindow {
     max: usize,
-    // Query ids are given by the server and inputs stand for themselves by a keyed hash.
-    answers: FxHashMap<u64, Entry>,
-    order: VecDeque<u64>,
+    /// In the order in which they came: memory is touched from end to end, since each query adds
+    /// one and drops one.
+    entries: VecDeque<Entry>,
+    /// Entries that have left: those that are there are numbered from here.
+    left: u64,
+    // Query ids are given by the server, and inputs stand for themselves by a keyed hash.
+    by_query: FxHashMap<u64, u64>,
     latest_of: FxHashMap<u64, u64>,
     /// The newest id that has left.
     gone: Option<u64>,
@@ -53,8 +58,9 @@ impl FeedbackWindow {
     pub fn new(max: usize) -> Self {
         Self {
             max,
-            answers: FxHashMap::default(),
-            order: VecDeque::new(),
+            entries: VecDeque::new(),
+            left: 0,
+            by_query: FxHashMap::default(),
             latest_of: FxHashMap::default(),
             gone: None,
         }
@@ -63,30 +69,31 @@ impl FeedbackWindow {
     /// Answers that it holds, judged ones included.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.order.len()
+        self.entries.len()
     }
 
     /// Whether it holds none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.order.is_empty()
+        self.entries.is_empty()
     }
 
     /// A query was answered. Ids are not given twice.
     pub fn add(&mut self, query_id: u64, answer: GivenAnswer) {
-        while self.order.len() >= self.max {
-            let Some(oldest) = self.order.pop_front() else { return };
-            self.gone = self.gone.max(Some(oldest));
-            if let Some(entry) = self.answers.remove(&oldest)
-                && self.latest_of.get(&entry.input) == Some(&oldest)
-            {
-                self.latest_of.remove(&entry.input);
+        while self.entries.len() >= self.max {
+            let Some(oldest) = self.entries.pop_front() else { return };
+            let number = self.left;
+            self.left += 1;
+            self.gone = self.gone.max(Some(oldest.query_id));
+            self.by_query.remove(&oldest.query_id);
+            if self.latest_of.get(&oldest.input) == Some(&number) {
+                self.latest_of.remove(&oldest.input);
             }
         }
-        self.order.push_back(query_id);
-        self.latest_of.insert(answer.input, query_id);
-        let entry = Entry { input: answer.input, answer: Some(answer) };
-        self.answers.insert(query_id, entry);
+        let number = self.left + self.entries.len() as u64;
+        self.by_query.insert(query_id, number);
+        self.latest_of.insert(answer.input, number);
+        self.entries.push_back(Entry { query_id, input: answer.input, answer: Some(answer) });
     }
 
     /// The answer that feedback is about; it is judged now.
@@ -94,15 +101,17 @@ impl FeedbackWindow {
     /// # Errors
     /// Why there is none.
     pub fn judge(&mut self, subject: Subject) -> Result<GivenAnswer, Unmatched> {
-        let query_id = match subject {
-            Subject::Query(id) => id,
+        let number = match subject {
+            Subject::Query(id) => match self.by_query.get(&id) {
+                Some(number) => *number,
+                None if self.gone.is_some_and(|gone| id <= gone) => return Err(Unmatched::Late),
+                None => return Err(Unmatched::Unknown),
+            },
             Subject::Input(input) => *self.latest_of.get(&input).ok_or(Unmatched::Unknown)?,
         };
-        match self.answers.get_mut(&query_id) {
-            Some(entry) => entry.answer.take().ok_or(Unmatched::Double),
-            None if self.gone.is_some_and(|gone| query_id <= gone) => Err(Unmatched::Late),
-            None => Err(Unmatched::Unknown),
-        }
+        let place = usize::try_from(number - self.left).unwrap_or(usize::MAX);
+        let entry = self.entries.get_mut(place).ok_or(Unmatched::Unknown)?;
+        entry.answer.take().ok_or(Unmatched::Double)
     }
 }
 
@@ -134,7 +143,7 @@ mod tests {
         window.add(13, answer(3));
         assert_eq!(window.judge(Subject::Input(1)), Err(Unmatched::Unknown));
         assert_eq!(window.len(), 2);
-        assert_eq!((window.latest_of.len(), window.answers.len()), (2, 2));
+        assert_eq!((window.latest_of.len(), window.by_query.len()), (2, 2));
     }
 
     #[test]
