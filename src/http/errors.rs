@@ -246,6 +246,12 @@ impl ApiError {
         Self::new(NOT_FOUND, format!("There is no {path} here. Endpoints: {endpoints}"))
     }
 
+    /// The path is an endpoint of another port; `where_it_is` says which.
+    #[must_use]
+    pub fn elsewhere(path: &str, where_it_is: &str) -> Self {
+        Self::new(NOT_FOUND, format!("There is no {} here: {where_it_is}", shown(path)))
+    }
+
     /// The body is over `limit` bytes.
     #[must_use]
     pub fn too_large(limit: usize) -> Self {

@@ -100,6 +100,11 @@ enum Routed {
 fn route(request: &HttpRequest, routes: &Routes) -> Routed {
     let refuse = |error: ApiError| Routed::Refused(error.error_response());
     let Some((app, verb)) = endpoint(request.path()) else {
+        if request.path().starts_with("/admin/") {
+            let there = "the server is managed at another port (http.management_addr, 1338 by \
+                         default)";
+            return refuse(ApiError::elsewhere(request.path(), there));
+        }
         return refuse(ApiError::not_found(
             request.path(),
             "POST /{app}/predict, POST /{app}/update, GET /metrics, GET /livez, GET /readyz, \

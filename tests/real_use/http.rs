@@ -283,6 +283,21 @@ fn line_11a_an_unknown_application_does_not_cost_the_connection() {
 }
 
 #[test]
+fn line_26_a_request_at_the_wrong_port_is_told_the_right_one() {
+    let (server, _folder) = start("");
+    for (addr, path, port) in [
+        (server.management, "/m/predict", "1337"),
+        (server.management, "/v2/models/m/infer", "1337"),
+        (server.query, "/admin/add_app", "1338"),
+    ] {
+        let (status, text) = post(addr, path, "{}");
+        assert!(status == 404 && text.contains(port), "{path}: {status} {text}");
+    }
+    let (_, text) = post(server.management, "/admin/nothing", "{}");
+    assert!(text.contains("Endpoints: POST /admin/add_app"), "{text}");
+}
+
+#[test]
 fn line_05_queries_of_clients_that_have_closed_are_abandoned() {
     let (server, _folder) = start("[serving]\ncache_max_bytes = 0\n");
     server.add_linked("m", GENEROUS_SLO_US);

@@ -152,11 +152,21 @@ pub fn configure(
             let limits = limits.clone();
             async move {
                 body::skip(&request, payload, &limits).await;
-                ApiError::not_found(request.path(), &endpoint_list()).error_response()
+                unknown(request.path()).error_response()
             }
         };
         config.default_service(web::to(not_found));
     }
+}
+
+/// The answer to a path that is not one of this frontend.
+fn unknown(path: &str) -> ApiError {
+    let is_query = ["/predict", "/update"].iter().any(|verb| path.ends_with(verb));
+    if !path.starts_with("/admin/") && is_query || path == "/v2" || path.starts_with("/v2/") {
+        let there = "applications are queried at another port (http.query_addr, 1337 by default)";
+        return ApiError::elsewhere(path, there);
+    }
+    ApiError::not_found(path, &endpoint_list())
 }
 
 fn is_page_request(request: &HttpRequest) -> bool {
