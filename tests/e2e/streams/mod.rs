@@ -47,6 +47,8 @@ def alone(text):
     yield from count(text)
 
 async def waits(text):
+    with open(os.path.join(HERE, 'pid-' + text), 'w') as file:
+        file.write(str(os.getpid()))
     note('begun-' + text)
     try:
         while not there(text):
@@ -240,6 +242,19 @@ fn a_replica_that_dies_ends_its_stream_and_nobody_begins_it_again() {
     assert!(end["reason"].as_str().unwrap().contains("failed"), "{end}");
     eventually("another one serves", || texts(&served.ask("2").rest().0) == [" 0", " 1"]);
     assert_eq!(served.told("begun-a"), 1, "not tried again");
+}
+
+#[test]
+fn a_replica_that_dies_before_the_first_piece_costs_the_stream_nothing() {
+    let served = Served::start("waits", 20_000, 2, "");
+    let events = served.ask("a");
+    eventually("it has begun", || served.told("begun-a") == 1);
+    let pid = std::fs::read_to_string(served.path("pid-a")).unwrap();
+    signal(pid.parse().unwrap(), Signal::SIGKILL);
+    eventually("the other one begins", || served.told("begun-a") == 2);
+    served.open_gate("a");
+    let (pieces, end) = events.rest();
+    assert_eq!((pieces, &end["end"]), (vec![json!({"seen": "a"})], &json!("complete")), "{end}");
 }
 
 #[test]
