@@ -63,9 +63,9 @@ class Mabwiser:
         self.mab.partial_fit([arm], [1.0 - loss])
 
 
-# A round takes mabwiser 200 us, nearly all of it to check arguments and to share work among
-# threads. What follows is its arithmetic alone, on the same random numbers; that it chooses the same
-# is seen in the first CHECKED rounds of each seed, where both play.
+# A round takes mabwiser some 100 us, nearly all of it to check arguments and to share work among
+# threads. What follows is its arithmetic alone, on the same random numbers; that it chooses the
+# same is seen in the first CHECKED rounds of each seed, where both play.
 CHECKED = 5_000
 
 

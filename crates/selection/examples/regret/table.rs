@@ -19,9 +19,9 @@ const CHANCE: f64 = 2.0;
 struct Row {
     policy: &'static str,
     game: Game,
-    regrets: Mean,
+    regrets: Regret,
     bound: Option<f64>,
-    other: Option<(String, Mean)>,
+    other: Option<(String, Regret)>,
 }
 
 #[derive(Debug)]
@@ -42,9 +42,9 @@ impl Table {
         });
         let each = usize::try_from(seeds).unwrap_or(usize::MAX);
         let row = |((game, policy), regrets): ((Game, &'static str), &[f64])| {
-            let other = others(policy, game).map(|(by, regrets)| (by, Mean::of(&regrets)));
+            let other = others(policy, game).map(|(by, regrets)| (by, Regret::of(&regrets)));
             let bound = bound(policy, game, rounds);
-            Row { policy, game, regrets: Mean::of(regrets), bound, other }
+            Row { policy, game, regrets: Regret::of(regrets), bound, other }
         };
         Self { rounds, seeds, rows: all.into_iter().zip(regrets.chunks(each)).map(row).collect() }
     }
@@ -61,7 +61,10 @@ impl Table {
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { rounds, seeds, rows } = self;
-        writeln!(f, "{rounds} rounds, {ARMS} models, gap {GAP}; means of {seeds} seeds\n")?;
+        writeln!(
+            f,
+            "{rounds} rounds, {ARMS} models, gap {GAP}; means of {seeds} seeds (medians)\n"
+        )?;
         write!(f, "| losses | policy | regret | theory's bound | other library | its regret |")?;
         writeln!(f, " more than that |")?;
         write!(f, "|---|---|---|---|---|---|---|")?;
@@ -98,21 +101,26 @@ fn in_parallel<T: Sync>(jobs: u64, all: &[T], job: impl Fn(&T) -> f64 + Sync) ->
     made.into_inner().unwrap_or_default()
 }
 
-/// A mean of several seeds.
+/// Of several seeds.
 #[derive(Debug)]
-struct Mean {
+struct Regret {
     mean: f64,
     /// Its standard error; unknown of one seed.
     error: Option<f64>,
+    median: f64,
 }
 
-impl Mean {
+impl Regret {
     fn of(values: &[f64]) -> Self {
         let mean = values.iter().sum::<f64>() / values.len() as f64;
         let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
         let freedom = values.len().saturating_sub(1) as f64;
         let error = (freedom > 0.0).then(|| (squares / freedom / values.len() as f64).sqrt());
-        Self { mean, error }
+        let mut sorted = values.to_vec();
+        sorted.sort_by(f64::total_cmp);
+        let middle = [(sorted.len().max(1) - 1) / 2, sorted.len() / 2];
+        let [low, high] = middle.map(|at| sorted.get(at).copied().unwrap_or(f64::NAN));
+        Self { mean, error, median: f64::midpoint(low, high) }
     }
 
     /// Whether it is worse by more than is allowed, and by more than chance explains.
@@ -131,11 +139,11 @@ impl Mean {
     }
 }
 
-impl fmt::Display for Mean {
+impl fmt::Display for Regret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:.0}", self.mean)?;
         match self.error {
-            Some(error) => write!(f, " ± {error:.0}"),
+            Some(error) => write!(f, " ± {error:.0} ({:.0})", self.median),
             None => Ok(()),
         }
     }
