@@ -296,6 +296,7 @@ fn model_spec(model: &ModelConfig) -> Result<ModelSpec, BootstrapError> {
         model_data_path: runtime.as_ref().map_or_else(String::new, Runtime::source),
         batch_size: BatchSize::try_from(model.batch_size)?,
         cache: model.cache,
+        signature: model.signature.clone().map(Arc::new),
     })
 }
 

@@ -40,6 +40,7 @@ fn command(n: u64, catalog: &Catalog) -> Command {
         model_data_path: "x".repeat(usize::try_from(n % 300).unwrap()),
         batch_size: BatchSize::Adaptive,
         cache: true,
+        signature: None,
     })
 }
 

@@ -47,8 +47,9 @@ fuzz_target!(|data: &[u8]| {
         let Ok(message) = codec::decode_from_container(frames.clone(), limits) else { continue };
         let again = match message.clone() {
             FromContainer::Heartbeat => codec::encode_container_heartbeat(),
-            FromContainer::NewContainer { name, version, input_type, extensions } => {
-                codec::encode_new_container(&name, &version, input_type, extensions)
+            FromContainer::NewContainer { name, version, input_type, extensions, signature } => {
+                let signature = signature.as_deref();
+                codec::encode_new_container(&name, &version, input_type, extensions, signature)
             }
             FromContainer::Build(build) => codec::encode_build(&build),
             FromContainer::Stream(news) => streams::encode_news(news),

@@ -183,6 +183,7 @@ impl Peer {
             model: id(),
             input_type: InputType::Doubles,
             extensions: Extensions::OF_BATCHES,
+            signature: None,
         };
         let registration = Registration {
             stream: ours.into_std().unwrap(),

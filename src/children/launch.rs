@@ -277,8 +277,8 @@ mod tests {
     #[test]
     fn settings_that_cannot_work_are_refused_with_a_text() {
         assert!(matches!(
-            plan("runtime = 'onnx'\npath = 'm.onnx'", "tensors"),
-            Err(LaunchError::InputType(text)) if text == "tensors"
+            plan("runtime = 'onnx'\npath = 'm.onnx'", "matrices"),
+            Err(LaunchError::InputType(text)) if text == "matrices"
         ));
         let spec: ModelConfig =
             toml::from_str("name = 'm'\nversion = '1'\ninput_type = 'd'").unwrap();

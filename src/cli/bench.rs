@@ -51,7 +51,7 @@ pub(super) struct BenchArgs {
     #[arg(long, default_value = "predict", value_parser = Protocol::parse)]
     protocol: Protocol,
     /// The application's input type.
-    #[arg(long, default_value = "doubles", value_parser = value::input_type)]
+    #[arg(long, default_value = "doubles", value_parser = value::flat_input_type)]
     input_type: InputType,
     /// Elements of one input: numbers, characters or bytes.
     #[arg(long, default_value_t = 10, value_name = "N", value_parser = at_most(1 << 20))]

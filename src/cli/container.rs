@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::future::Future;
 #[cfg(feature = "onnx")]
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -11,9 +11,9 @@ use clap::{Args, Subcommand};
 
 #[cfg(feature = "onnx")]
 use super::model_build;
-use super::value::input_type;
+use super::value::flat_input_type;
 #[cfg(feature = "onnx")]
-use super::value::{Expected, engine};
+use super::value::{Expected, engine, input_type};
 use clipper_container::exec::{self, ExecOptions};
 use clipper_container::noop::NoopModel;
 use clipper_container::{BatchModel, ContainerOptions, lifeline, processes, session};
@@ -21,7 +21,7 @@ use clipper_container::{BatchModel, ContainerOptions, lifeline, processes, sessi
 use clipper_domain::OnnxEngine;
 use clipper_domain::{InputType, ModelId, ModelName, ModelVersion};
 #[cfg(feature = "onnx")]
-use clipper_onnx::{EngineInfo, EngineOptions, OnnxModel};
+use clipper_onnx::{EngineInfo, EngineOptions, OnnxModel, TensorModel};
 use clipper_rpc::protocol::Build;
 
 /// More threads than any machine has cores for one batch.
@@ -88,7 +88,7 @@ pub struct NoopArgs {
     #[command(flatten)]
     pub replica: ReplicaArgs,
     /// What the application sends.
-    #[arg(long, value_parser = input_type, default_value = "doubles")]
+    #[arg(long, value_parser = flat_input_type, default_value = "doubles")]
     pub input_type: InputType,
     /// The answer to every input.
     #[arg(long, default_value = "0", value_name = "TEXT")]
@@ -149,6 +149,9 @@ fn run_command(command: ContainerCommand) -> Result<ExitCode, Box<dyn std::error
         ContainerCommand::Onnx(args) => {
             let options =
                 EngineOptions { engine: args.engine, library: args.library, threads: args.threads };
+            if args.input_type == Some(InputType::Tensors) {
+                return serve_tensors(&args.model, args.replica, &options);
+            }
             let output = args.output.as_deref();
             let model = OnnxModel::load(&args.model, args.input_type, output, &options)?;
             tracing::info!(
@@ -179,6 +182,24 @@ fn run_command(command: ContainerCommand) -> Result<ExitCode, Box<dyn std::error
             Ok(ExitCode::from(block_on(exec::run(&options))??))
         }
     }
+}
+
+#[cfg(feature = "onnx")]
+fn serve_tensors(
+    path: &Path,
+    replica: ReplicaArgs,
+    options: &EngineOptions,
+) -> Result<ExitCode, Box<dyn std::error::Error>> {
+    let model = TensorModel::load(path, options)?;
+    let signature = model.signature().map(|signature| signature.json()).unwrap_or_default();
+    tracing::info!(
+        model = %path.display(),
+        engine = %model.engine(),
+        rows = if model.joins_rows() { "together" } else { "one by one" },
+        "{signature}"
+    );
+    let build = model_build::of_tensors(path, model.engine())?;
+    serve(replica, model, Some(build))
 }
 
 fn serve(

@@ -391,7 +391,7 @@ fn declared_input(runtime: &Runtime, input_type: InputType) -> Option<Value> {
     let zero = match input_type {
         InputType::Integers => json!(0),
         InputType::Floats | InputType::Doubles => json!(0.0),
-        InputType::Bytes | InputType::Strings => return None,
+        InputType::Bytes | InputType::Strings | InputType::Tensors => return None,
     };
     let width = declared_width(Path::new(path))?;
     Some(Value::Array(vec![zero; width]))

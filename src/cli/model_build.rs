@@ -6,19 +6,29 @@ use std::io::{self, Read as _};
 use std::path::Path;
 
 use clipper_container::BatchModel as _;
+use clipper_domain::InputType;
 use clipper_onnx::{EngineInfo, OnnxModel};
 use clipper_rpc::protocol::Build;
 use ring::digest::{Context, SHA256};
 
 /// This program, the engine, the file, and which output of it answers what type.
 pub(super) fn of(file: &Path, model: &OnnxModel) -> io::Result<Build> {
-    let engine = match model.engine() {
+    build(file, model.engine(), [model.output_name(), &model.input_type().to_string()])
+}
+
+/// Likewise, of a model over tensors: all its outputs answer.
+pub(super) fn of_tensors(file: &Path, engine: &EngineInfo) -> io::Result<Build> {
+    build(file, engine, ["", InputType::Tensors.long_name()])
+}
+
+fn build(file: &Path, engine: &EngineInfo, says: [&str; 2]) -> io::Result<Build> {
+    let engine = match engine {
         // Where the library lies changes nothing, and differs between machines.
         EngineInfo::Ort { version, .. } => format!("onnxruntime {version}"),
         EngineInfo::Builtin => "builtin".to_owned(),
     };
     let mut hash = Context::new(&SHA256);
-    for text in [&engine, model.output_name(), &model.input_type().to_string()] {
+    for text in [&*engine, says[0], says[1]] {
         hash.update(text.as_bytes());
         hash.update(&[0]);
     }

@@ -33,6 +33,13 @@ pub(super) fn input_type(text: &str) -> Result<InputType, Expected> {
     InputType::parse(text).ok_or_else(|| Expected::new(Rule::InputType.accepted()))
 }
 
+/// One of the original's.
+pub(super) fn flat_input_type(text: &str) -> Result<InputType, Expected> {
+    let names = || InputType::FLAT.map(InputType::long_name).join(", ");
+    let flat = InputType::parse(text).filter(|one| InputType::FLAT.contains(one));
+    flat.ok_or_else(|| Expected::new(format!("one of {}", names())))
+}
+
 pub(super) fn engine(text: &str) -> Result<OnnxEngine, Expected> {
     OnnxEngine::parse(text)
         .ok_or_else(|| Expected::new(format!("one of {}", OnnxEngine::NAMES.join(", "))))

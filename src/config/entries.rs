@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::policy::PolicyConfig;
 use clipper_domain::{
-    InvalidName, ModelId, ModelName, ModelVersion, OnModelError, OnnxEngine, Runtime,
+    InvalidName, ModelId, ModelName, ModelVersion, OnModelError, OnnxEngine, Runtime, Signature,
 };
 
 /// `[[application]]`
@@ -12,7 +12,7 @@ use clipper_domain::{
 #[serde(deny_unknown_fields)]
 pub struct ApplicationConfig {
     pub name: String,
-    /// bytes, integers, floats, doubles or strings.
+    /// bytes, integers, floats, doubles, strings or tensors.
     pub input_type: String,
     /// Sent when no model answers in time.
     pub default_output: String,
@@ -44,7 +44,7 @@ pub struct ApplicationConfig {
 pub struct ModelConfig {
     pub name: String,
     pub version: String,
-    /// bytes, integers, floats, doubles or strings.
+    /// bytes, integers, floats, doubles, strings or tensors.
     pub input_type: String,
     /// Queries a message; -1 = adaptive.
     #[serde(default = "adaptive")]
@@ -54,6 +54,9 @@ pub struct ModelConfig {
     /// Whether its outputs may be kept in the prediction cache.
     #[serde(default = "yes")]
     pub cache: bool,
+    /// Of type tensors: its inputs and outputs; absent = as its containers say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signature: Option<Signature>,
     /// How its replicas are started; absent = they connect by themselves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container: Option<ContainerConfig>,

@@ -3,10 +3,13 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 
+use serde::Deserialize as _;
 use toml::Value;
 use tracing_subscriber::EnvFilter;
 
-use clipper_domain::{BatchSize, DEFAULT_OUTPUT_MAX_BYTES, InputType, LatencySlo, ModelName};
+use clipper_domain::{
+    BatchSize, DEFAULT_OUTPUT_MAX_BYTES, InputType, LatencySlo, ModelName, Signature,
+};
 
 /// The rule of one key.
 #[derive(Debug, Clone, Copy)]
@@ -46,6 +49,8 @@ pub enum Rule {
     BatchSize,
     /// `FILE.py:function`.
     PythonFunction,
+    /// The tensors of a model.
+    Signature,
 }
 
 /// What is wrong with a value, and what is accepted.
@@ -156,12 +161,13 @@ impl Rule {
             Self::Name => "a name of 1 to 256 bytes without , : / and control characters".into(),
             Self::Names => "a list of names such as [\"a\", \"b\"]".into(),
             Self::CommandLine => "a list of texts such as [\"program\", \"argument\"]".into(),
-            Self::InputType => "bytes, integers, floats, doubles or strings".into(),
+            Self::InputType => "bytes, integers, floats, doubles, strings or tensors".into(),
             Self::Slo => format!("a whole number of microseconds, 1 to {}", i32::MAX),
             Self::BatchSize => {
                 format!("a whole number of queries, 1 to {}, or -1 for adaptive", i32::MAX)
             }
             Self::PythonFunction => "FILE.py:function".into(),
+            Self::Signature => "a table with the lists inputs and outputs of tensors".into(),
         }
     }
 
@@ -184,6 +190,14 @@ impl Rule {
             (Self::CommandLine, Value::Array(items)) => {
                 items.first().and_then(Value::as_str).is_some_and(|program| !program.is_empty())
                     && items.iter().all(Value::is_str)
+            }
+            (Self::Signature, Value::Table(table)) => {
+                Signature::deserialize(table.clone()).map_err(|error| NotAccepted::Invalid {
+                    accepted: self.accepted(),
+                    found: show(value),
+                    why: error.message().to_owned(),
+                })?;
+                true
             }
             (_, Value::String(text)) => return self.check_text(text),
             _ => false,
@@ -231,7 +245,8 @@ impl Rule {
             | Self::Slo
             | Self::BatchSize
             | Self::Names
-            | Self::CommandLine => false,
+            | Self::CommandLine
+            | Self::Signature => false,
         };
         if fits { Ok(()) } else { Err(self.refuse(quote(text))) }
     }

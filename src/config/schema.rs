@@ -80,7 +80,7 @@ pub const POLICY_TABLE: &str = "policy";
 /// The list of models.
 pub const MODEL_TABLES: &str = "model";
 
-/// Keys of `[[model]]`, without the table [`CONTAINER_TABLE`].
+/// Keys of `[[model]]`, without the tables [`CONTAINER_TABLE`] and [`SIGNATURE`].
 pub const MODEL: &[Key] = &[
     needed("name", Rule::Name),
     needed("version", Rule::Name),
@@ -89,6 +89,9 @@ pub const MODEL: &[Key] = &[
     key("labels", Rule::Names),
     key("cache", Rule::Bool),
 ];
+
+/// The table of a model of type tensors that says which they are.
+pub const SIGNATURE: Key = key("signature", Rule::Signature);
 
 /// The table of a model that says how its replicas are started.
 pub const CONTAINER_TABLE: &str = "container";

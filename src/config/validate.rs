@@ -260,6 +260,11 @@ fn models(draft: &mut Draft, config: &Config, base_dir: &Path) {
                 seen.insert(id, name_path);
             }
         }
+        let kind = text(&model, "input_type").and_then(InputType::parse);
+        if model.contains_key(schema::SIGNATURE.name) && kind != Some(InputType::Tensors) {
+            let problem = "only a model of type tensors has one".to_owned();
+            fault_at(draft, &format!("{path}.{}", schema::SIGNATURE.name), problem);
+        }
         let size = model.get("batch_size").and_then(Value::as_integer).unwrap_or(-1);
         if usize::try_from(size).is_ok_and(|size| size > config.serving.batch_max) {
             let max = config.serving.batch_max;

@@ -104,7 +104,7 @@ impl<'a> Walker<'a> {
                 self.draft.origins.insert(name.to_owned(), origin.clone());
                 match value.get_ref() {
                     DeValue::Table(table) => {
-                        let table = self.table(name, table, &origin, keys, None);
+                        let table = self.table(name, table, &origin, keys, &[]);
                         self.draft.root.insert(name.to_owned(), Value::Table(table));
                     }
                     _ => self.draft.fault(origin, name, format!("expected a table, [{name}]")),
@@ -151,7 +151,7 @@ impl<'a> Walker<'a> {
 
     fn application(&mut self, path: &str, table: &DeTable<'_>, origin: &ValueOrigin) -> Table {
         let policy = schema::POLICY_TABLE;
-        let mut app = self.table(path, table, origin, schema::APPLICATION, Some(policy));
+        let mut app = self.table(path, table, origin, schema::APPLICATION, &[policy]);
         let found = entries(table).into_iter().find(|(name, _, _)| *name == policy);
         let Some((_, span, value)) = found else { return app };
         let path = format!("{path}.{policy}");
@@ -174,7 +174,8 @@ impl<'a> Walker<'a> {
 
     fn model(&mut self, path: &str, table: &DeTable<'_>, origin: &ValueOrigin) -> Table {
         let container = schema::CONTAINER_TABLE;
-        let mut model = self.table(path, table, origin, schema::MODEL, Some(container));
+        let mut model =
+            self.table(path, table, origin, schema::MODEL, &[container, schema::SIGNATURE.name]);
         let found = entries(table).into_iter().find(|(name, _, _)| *name == container);
         if let Some((_, span, value)) = found {
             let path = format!("{path}.{container}");
@@ -188,6 +189,15 @@ impl<'a> Walker<'a> {
                 self.draft.fault(origin, &path, problem);
             }
         }
+        let signature =
+            entries(table).into_iter().find(|(name, ..)| *name == schema::SIGNATURE.name);
+        if let Some((name, span, value)) = signature {
+            let path = format!("{path}.{name}");
+            self.draft.origins.insert(path.clone(), self.origin(&span));
+            if let Some(value) = self.value(&path, &schema::SIGNATURE, value) {
+                model.insert(name.to_owned(), value);
+            }
+        }
         model
     }
 
@@ -198,7 +208,7 @@ impl<'a> Walker<'a> {
             .and_then(|(_, _, value)| value.get_ref().as_str());
         let keys = schema::CONTAINER.iter().find(|(name, _)| Some(*name) == runtime);
         if let Some((_, keys)) = keys {
-            return self.table(path, table, origin, keys, None);
+            return self.table(path, table, origin, keys, &[]);
         }
         // Without a runtime nothing else in the table can be judged.
         let mut only = DeTable::new();
@@ -208,7 +218,7 @@ impl<'a> Walker<'a> {
                 .filter(|(name, _)| name.get_ref() == schema::RUNTIME.name)
                 .map(|(name, value)| (name.clone(), value.clone())),
         );
-        self.table(path, &only, origin, &[schema::RUNTIME], None)
+        self.table(path, &only, origin, &[schema::RUNTIME], &[])
     }
 
     /// Checks the keys of one table, except for `inner`, and returns those that follow their rule.
@@ -218,17 +228,17 @@ impl<'a> Walker<'a> {
         table: &DeTable<'_>,
         origin: &ValueOrigin,
         keys: &[Key],
-        inner: Option<&'static str>,
+        inner: &[&'static str],
     ) -> Table {
         let mut checked = Table::new();
         let mut seen = BTreeSet::new();
         for (name, span, value) in entries(table) {
-            if Some(name) == inner {
+            if inner.contains(&name) {
                 continue;
             }
             let key_path = format!("{path}.{name}");
             let Some(key) = keys.iter().find(|key| key.name == name) else {
-                let known = keys.iter().map(|key| key.name).chain(inner);
+                let known = keys.iter().map(|key| key.name).chain(inner.iter().copied());
                 let origin = self.origin(&span);
                 self.unknown(&key_path, name, origin, known);
                 continue;

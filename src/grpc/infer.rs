@@ -15,7 +15,7 @@ use crate::http::v2::answer::{self, Told};
 use crate::http::v2::arrival::{self, Asked};
 use crate::http::v2::ask::{self, Meant};
 use crate::http::v2::target::Target;
-use crate::http::v2::{errors, target};
+use crate::http::v2::{errors, target, tensors};
 
 /// Tells a client that no more answers to its request will come.
 const FINAL: &str = "triton_final_response";
@@ -74,7 +74,11 @@ impl Service {
         let v2 = &self.v2;
         let target = target::find(&v2.view.read(), &name, version.as_deref())?;
         let (input_type, rows_max) = (target.input_type, v2.limits.inputs_max);
-        let parse = move |message: &[u8]| Request::read(message)?.infer(input_type, rows_max);
+        let signature = tensors::wanted(&v2.plane, &target, &name)?;
+        let parse = move |message: &[u8]| match &signature {
+            Some(signature) => Request::read(message)?.infer_tensors(signature, rows_max),
+            None => Request::read(message)?.infer(input_type, rows_max),
+        };
         let body = Body::of(bytes, held);
         let arrived = clock::now();
         let due = target.due(v2, arrived);
@@ -92,6 +96,11 @@ impl Service {
 
 /// The answer's message; a default output is no prediction unless it was asked for.
 pub(super) fn response(told: &Told, max_bytes: usize) -> Result<ModelInferResponse, Refusal> {
+    if let Some(form) = &told.tensors {
+        let rows = tensors::rows(told)?;
+        let answer = tensors::answer(told, form, &rows);
+        return Ok(answer.message(max_bytes).map_err(errors::not_written)?);
+    }
     let rows = told.rows()?;
     Ok(told.answer(&rows).message(max_bytes).map_err(errors::not_written)?)
 }

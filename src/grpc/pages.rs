@@ -46,8 +46,9 @@ impl Service {
                 framed(&ModelReadyResponse { ready })
             }
             Unary::ModelMetadata => {
+                let signature = pages::signature_of(&self.v2, name, version)?;
                 let catalog = self.v2.view.read();
-                let metadata = pages::metadata_of(&catalog, name, version)?;
+                let metadata = pages::metadata_of(&catalog, signature.as_deref(), name, version)?;
                 framed(&ModelMetadataResponse::from(metadata))
             }
             _ => {

@@ -52,6 +52,7 @@ impl Service {
             id: infer.id.take(),
             takes_default: infer.takes_default,
             form: infer.output,
+            tensors: None,
             answers: SmallVec::new(),
             held: None,
         };
@@ -96,6 +97,7 @@ impl Pieces<'_> {
             id: id.clone(),
             takes_default: *takes_default,
             form: *form,
+            tensors: None,
             answers: smallvec![answer],
             held: None,
         };

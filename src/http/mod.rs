@@ -11,6 +11,7 @@ pub mod management;
 pub mod metrics;
 pub mod parsing;
 pub mod query;
+mod rendering;
 pub mod schema;
 pub mod serve;
 pub mod v2;

@@ -17,10 +17,12 @@ use super::errors::{self, ApiError, MODEL};
 use super::events::{self, OfPredict};
 use super::feedback;
 use super::limits::QueryLimits;
+use super::rendering;
 use super::schema::rapidjson_phrase;
 use super::v2;
 use super::v2::state::V2;
 use crate::actors::apps::app::App;
+use crate::actors::apps::inputs::{self, AppInputs};
 use crate::actors::apps::messages::{
     AskFacts, Predict, QueryRefused, Recorded, RequestBody, Update,
 };
@@ -30,7 +32,6 @@ use crate::actors::apps::streaming::PredictStream;
 use clipper_clock as clock;
 use clipper_domain::InputType;
 use clipper_scheduling::budget::Held;
-use clipper_scheduling::feedback::feedback_body;
 use clipper_scheduling::parse::{self, BodyError, PredictBody};
 
 /// What an endpoint expects of an application with this input type.
@@ -41,6 +42,7 @@ fn schema(verb: Verb, input_type: InputType) -> String {
         InputType::Integers => "[int]",
         InputType::Strings => "string",
         InputType::Bytes => "string (base64)",
+        InputType::Tensors => "{name: array, nested or flat}",
     };
     match verb {
         Verb::Predict => format!(
@@ -182,7 +184,7 @@ async fn prepare<T: Send + 'static, P>(
     parser: impl FnOnce() -> P,
 ) -> Result<Prepared<T>, ApiError>
 where
-    P: FnOnce(&[u8], &AppFacts) -> Result<T, ApiError> + Send + 'static,
+    P: FnOnce(&[u8], &AppInputs) -> Result<T, ApiError> + Send + 'static,
 {
     let arrived = clock::now();
     let held = body.take_held();
@@ -190,10 +192,11 @@ where
         let text = body.join();
         return Ok(Prepared { body: RequestBody::Text(text.clone()), text, _held: held });
     }
-    let facts = app.send(AskFacts).await.map_err(restarting)?;
+    let of = app.send(AskFacts).await.map_err(restarting)?;
+    let facts = Arc::clone(&of.facts);
     let (input_type, bytes) = (facts.spec.input_type, body.size());
     let deadline = arrived + patience(limits, &facts);
-    let (all, of, parse) = (limits.bodies.clone(), Arc::clone(&facts), parser());
+    let (all, parse) = (limits.bodies.clone(), parser());
     let parse = move || {
         let text = body.join();
         // Numbers may take more room than their text.
@@ -227,13 +230,12 @@ where
 /// Reads the body of a predict request, where that takes long.
 fn predict_parser(
     limits: &QueryLimits,
-) -> impl FnOnce(&[u8], &AppFacts) -> Result<PredictBody, ApiError> + Send + use<> {
+) -> impl FnOnce(&[u8], &AppInputs) -> Result<PredictBody, ApiError> + Send + use<> {
     let (inputs_max, plane) = (limits.inputs_max, Arc::clone(&limits.plane));
-    move |text: &[u8], app: &AppFacts| {
-        let input_type = app.spec.input_type;
-        let mut parsed =
-            parse::keyed_predict_body(text, input_type, inputs_max, app.key_field.as_ref())
-                .map_err(|error| explain(QueryRefused::Body(error, input_type), text))?;
+    move |text: &[u8], AppInputs { facts, linked }: &AppInputs| {
+        let input_type = facts.spec.input_type;
+        let mut parsed = inputs::predict_body(text, facts, linked, inputs_max)
+            .map_err(|error| explain(QueryRefused::Body(error, input_type), text))?;
         parsed.digests = parsed.inputs.iter().map(|input| plane.cache.digest(input)).collect();
         Ok(parsed)
     }
@@ -274,7 +276,7 @@ async fn predict(
     if let [QueryAnswer::Error(why)] = answers.answers.as_slice() {
         return Err(ApiError::new(MODEL, &**why));
     }
-    answer::respond(answers, bounds)
+    answer::respond(rendering::rendered(answers, &limits.parsing).await?, bounds)
 }
 
 async fn update(
@@ -284,10 +286,10 @@ async fn update(
 ) -> Result<HttpResponse, ApiError> {
     let inputs_max = limits.inputs_max;
     let parser = || {
-        move |text: &[u8], app: &AppFacts| {
+        move |text: &[u8], AppInputs { facts, linked }: &AppInputs| {
             // The original refuses feedback in plain text.
-            let input_type = app.spec.input_type;
-            match feedback_body(text, input_type, app.feedback_form(), inputs_max) {
+            let input_type = facts.spec.input_type;
+            match inputs::update_body(text, facts, linked, inputs_max) {
                 Err(error @ BodyError::TooManyInputs(_)) => {
                     Err(explain(QueryRefused::Body(error, input_type), text))
                 }

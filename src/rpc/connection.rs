@@ -11,6 +11,7 @@ use super::registration::{Introduction, Refused, end_of};
 use crate::metrics::RpcEnd;
 use clipper_clock as clock;
 use clipper_domain::ModelId;
+use clipper_domain::signature::SIGNATURE_MAX_BYTES;
 use clipper_rpc::codec::{self, AnswerLimits, DecodeError, FromContainer, NoticeLevel};
 use clipper_rpc::unasked::UnaskedMeter;
 use clipper_rpc::wire::WireChunks;
@@ -18,11 +19,12 @@ use clipper_rpc::zmtp::{
     COMMAND_MAX_BYTES, Decoder, Handshake, Incoming, Limits, LimitsOf, Step, ZmtpError,
 };
 
-/// Message limits until a container has registered: its metadata is a few short frames.
+/// Message limits until a container has registered: its metadata is a few short frames, and the
+/// signature of one for tensors.
 const HANDSHAKE_LIMITS: Limits = Limits {
     frames_max: 16,
-    frame_max_bytes: 4 << 10,
-    message_max_bytes: 16 << 10,
+    frame_max_bytes: SIGNATURE_MAX_BYTES,
+    message_max_bytes: SIGNATURE_MAX_BYTES + (16 << 10),
     of: LimitsOf::Handshake,
 };
 /// Nothing has been asked, so nothing can be answered.
@@ -38,7 +40,7 @@ fn end_of_decode(error: &DecodeError) -> RpcEnd {
     match error {
         DecodeError::RpcVersion { .. } => RpcEnd::RpcVersion,
         DecodeError::Name { .. } => RpcEnd::Name,
-        DecodeError::InputType(_) => RpcEnd::InputType,
+        DecodeError::InputType(_) | DecodeError::Signature(_) => RpcEnd::InputType,
         _ => RpcEnd::Protocol,
     }
 }
@@ -81,9 +83,15 @@ impl Connection {
         let mut answer = WireChunks::new();
         loop {
             match self.next_message(&mut answer)? {
-                Some(FromContainer::NewContainer { name, version, input_type, extensions }) => {
+                Some(FromContainer::NewContainer {
+                    name,
+                    version,
+                    input_type,
+                    extensions,
+                    signature,
+                }) => {
                     let model = ModelId::new(name, version);
-                    return Ok(Introduction { identity, model, input_type, extensions });
+                    return Ok(Introduction { identity, model, input_type, extensions, signature });
                 }
                 Some(FromContainer::Heartbeat) => {
                     codec::encode_heartbeat(&mut answer, true);

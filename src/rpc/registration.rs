@@ -3,13 +3,14 @@
 use std::any::Any;
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use tokio::sync::watch;
 
 use super::places::Place;
 use crate::metrics::RpcEnd;
-use clipper_domain::{InputType, ModelId};
+use clipper_domain::{InputType, ModelId, Signature};
 use clipper_rpc::codec::Extensions;
 use clipper_rpc::zmtp::{LimitsOf, ZmtpError};
 
@@ -37,6 +38,8 @@ pub struct Introduction {
     pub input_type: InputType,
     /// The extensions that it announces.
     pub extensions: Extensions,
+    /// Of type tensors: what goes in and comes out.
+    pub signature: Option<Arc<Signature>>,
 }
 
 /// Why a connection was not handed over.

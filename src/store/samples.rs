@@ -51,6 +51,7 @@ pub(crate) fn model(name: &str, version: &str, input_type: InputType) -> ModelSp
         model_data_path: "/models/x".to_owned(),
         batch_size: BatchSize::Adaptive,
         cache: true,
+        signature: None,
     }
 }
 

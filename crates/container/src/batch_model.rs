@@ -1,7 +1,10 @@
 //! What a model has to do to be served by the loop of a container.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
-use clipper_domain::InputType;
+use clipper_domain::{InputType, Signature};
+use clipper_tensors::batch::Group;
 
 /// Why a model has no output for one input, for whoever asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -20,6 +23,19 @@ pub trait BatchModel {
     ///
     /// An input that cannot be predicted gets an error; it never spoils its neighbours.
     fn predict(&mut self, inputs: &[Bytes]) -> Vec<ModelOutput>;
+
+    /// Of a model of type tensors: what goes in and comes out.
+    fn signature(&self) -> Option<Arc<Signature>> {
+        None
+    }
+
+    /// Answers rows of one shape, of a model of type tensors, by groups with as many rows in all.
+    ///
+    /// # Errors
+    /// Why the model has no outputs for any of them.
+    fn predict_tensors(&mut self, _rows: &Group) -> Result<Vec<Group>, ModelError> {
+        Err(ModelError("this container takes no tensors".to_owned()))
+    }
 }
 
 /// An error as an output, for a server that takes no errors: a JSON object with the key `error`.

@@ -15,6 +15,7 @@ pub mod noop;
 pub mod processes;
 pub mod python;
 pub mod session;
+mod tensors;
 
 pub use batch_model::{BatchModel, ModelError, ModelOutput, error_output};
 pub use session::{ContainerOptions, RuntimeError, run, run_until};

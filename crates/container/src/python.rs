@@ -59,7 +59,9 @@ const FILES: &[(&str, &str)] = package_files![
     "serving.py",
     "stopping.py",
     "streaming.py",
+    "tensors.py",
     "wire_json.py",
+    "wire_tensors.py",
 ];
 
 /// Writes the package below `parent`, unless it is there, and returns the folder to run. Folders

@@ -13,6 +13,7 @@ use zeromq::prelude::*;
 use zeromq::{DealerSocket, Endpoint, SocketEvent, SocketOptions, ZmqError, ZmqMessage};
 
 use super::batch_model::{BatchModel, ModelError, ModelOutput, error_output};
+use super::tensors;
 use clipper_clock::{self as clock, Backoff};
 use clipper_domain::{InputType, ModelId};
 use clipper_rpc::codec::{self, Build, DecodeError, Extensions, FromServer, NoticeLevel};
@@ -208,6 +209,7 @@ fn reply_to(
             &options.model.version,
             model.input_type(),
             Extensions::OF_BATCHES,
+            model.signature().as_deref(),
         )),
         FromServer::Extensions { accepted, error_max_bytes: max } => {
             let takes_errors = accepted.has(Extensions::QUERY_ERRORS);
@@ -218,6 +220,10 @@ fn reply_to(
         FromServer::Notice { level, text } => {
             log_notice(&options.model, level, &text);
             None
+        }
+        FromServer::Predict { message_id, input_type: InputType::Tensors, inputs } => {
+            let answer = tensors::answer(model, &inputs, error_max_bytes.unwrap_or(0));
+            Some(codec::encode_answer(message_id, answer, &[]))
         }
         FromServer::Predict { message_id, input_type, inputs } => {
             let outputs = predict(model, input_type, &inputs);

@@ -2,6 +2,8 @@
 //! read it too. The order of the members is the original's; what the original does not know is left
 //! out where it is the default.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::app::{AppSpec, OnModelError, PolicyParameters, Weight, cached, is_cached};
@@ -9,6 +11,7 @@ use crate::ids::{AppName, Label, ModelId, ModelName, ModelVersion, ReplicaId};
 use crate::model::ModelSpec;
 use crate::rollout::Rollout;
 use crate::rollout::progress::{LiveProgress, RolloutDescription};
+use crate::signature::Signature;
 use crate::tensor::InputType;
 
 /// An application, in the answers of `get_application` and `get_all_applications`.
@@ -79,6 +82,9 @@ pub struct ModelDescription {
     pub is_current_version: bool,
     #[serde(default = "cached", skip_serializing_if = "is_cached")]
     pub cache: bool,
+    /// Of type tensors, where it was said at the registration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signature: Option<Arc<Signature>>,
 }
 
 impl ModelDescription {
@@ -93,6 +99,7 @@ impl ModelDescription {
             model_data_path: model.model_data_path.clone(),
             is_current_version: current == Some(&model.id.version),
             cache: model.cache,
+            signature: model.signature.clone(),
         }
     }
 }

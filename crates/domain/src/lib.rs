@@ -12,6 +12,7 @@
 pub mod admin;
 pub mod app;
 pub mod command;
+pub mod datatype;
 pub mod deploy_model;
 pub mod deployment;
 pub mod ids;
@@ -20,6 +21,7 @@ pub mod model;
 pub mod outcome;
 pub mod printable;
 pub mod rollout;
+pub mod signature;
 pub mod tensor;
 
 pub use app::{
@@ -27,8 +29,10 @@ pub use app::{
     PolicyParameters, PolicySpec, Weight, default_output,
 };
 pub use command::{Command, CommandError};
+pub use datatype::Datatype;
 pub use deployment::{Deployment, OldReplicas, OnnxEngine, Replicas, Runtime};
 pub use ids::{AppName, InvalidName, Label, ModelId, ModelName, ModelVersion, ReplicaId};
 pub use model::{BatchSize, ModelSpec};
 pub use outcome::Outcome;
+pub use signature::{InvalidSignature, Signature, TensorSpec};
 pub use tensor::{Input, InputType};

@@ -1,10 +1,12 @@
 //! What a model version is.
 
 use std::num::NonZeroU32;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Label, ModelId};
+use crate::signature::Signature;
 use crate::tensor::InputType;
 
 /// How many queries one message to a replica may carry.
@@ -67,6 +69,10 @@ pub struct ModelSpec {
     /// Whether its outputs may answer later equal queries.
     #[serde(default = "super::app::cached", skip_serializing_if = "super::app::is_cached")]
     pub cache: bool,
+    /// Of type tensors: what goes in and comes out, where that was said at the registration.
+    /// Otherwise its containers say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signature: Option<Arc<Signature>>,
 }
 
 impl ModelSpec {
@@ -74,6 +80,35 @@ impl ModelSpec {
     #[must_use]
     pub fn serves_as(&self, other: &Self) -> bool {
         let served = |spec: &Self| (spec.id.clone(), spec.input_type, spec.batch_size, spec.cache);
-        served(self) == served(other)
+        served(self) == served(other) && self.signature == other.signature
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A definition as the journal of earlier releases has it.
+    const OLD: &str = concat!(
+        r#"{"id":{"name":"m","version":"1"},"input_type":"doubles","labels":[],"#,
+        r#""container_name":"c","model_data_path":"p","batch_size":-1}"#
+    );
+
+    #[test]
+    fn what_was_written_before_there_were_signatures_is_read_and_written_alike() {
+        let spec: ModelSpec = serde_json::from_str(OLD).unwrap();
+        assert_eq!(spec.signature, None);
+        assert_eq!(serde_json::to_string(&spec).unwrap(), OLD);
+        let tensor = r#"{"name":"x","datatype":"FP32","shape":[-1]}"#;
+        let both = format!(r#"{{"inputs":[{tensor}],"outputs":[{tensor}]}}"#);
+        let signature = Signature::parse(both.as_bytes()).unwrap();
+        let signed = ModelSpec {
+            input_type: InputType::Tensors,
+            signature: Some(Arc::new(signature)),
+            ..spec.clone()
+        };
+        let text = serde_json::to_string(&signed).unwrap();
+        assert_eq!(serde_json::from_str::<ModelSpec>(&text).unwrap(), signed);
+        assert!(!signed.serves_as(&ModelSpec { signature: None, ..signed.clone() }));
     }
 }

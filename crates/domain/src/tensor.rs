@@ -19,11 +19,17 @@ pub enum InputType {
     Doubles,
     /// UTF-8 text.
     Strings,
+    /// A row of named tensors, as a model's [`crate::Signature`] says.
+    Tensors,
 }
 
 impl InputType {
     /// Every type, in wire-code order.
-    pub const ALL: [Self; 5] =
+    pub const ALL: [Self; 6] =
+        [Self::Bytes, Self::Integers, Self::Floats, Self::Doubles, Self::Strings, Self::Tensors];
+
+    /// Those of the original: flat lists and texts.
+    pub const FLAT: [Self; 5] =
         [Self::Bytes, Self::Integers, Self::Floats, Self::Doubles, Self::Strings];
 
     /// Reads any spelling that the original accepts, in any case.
@@ -35,6 +41,7 @@ impl InputType {
             "floats" | "float" | "f" => Self::Floats,
             "doubles" | "double" | "d" => Self::Doubles,
             "strings" | "string" | "strs" | "str" | "s" => Self::Strings,
+            "tensors" => Self::Tensors,
             _ => return None,
         })
     }
@@ -48,10 +55,12 @@ impl InputType {
             Self::Floats => "floats",
             Self::Doubles => "doubles",
             Self::Strings => "strings",
+            Self::Tensors => "tensors",
         }
     }
 
-    /// The number in RPC messages: 0 bytes, 1 integers, 2 floats, 3 doubles, 4 strings.
+    /// The number in RPC messages: 0 bytes, 1 integers, 2 floats, 3 doubles, 4 strings, 5
+    /// tensors.
     #[must_use]
     pub fn wire_code(self) -> u8 {
         match self {
@@ -60,6 +69,7 @@ impl InputType {
             Self::Floats => 2,
             Self::Doubles => 3,
             Self::Strings => 4,
+            Self::Tensors => 5,
         }
     }
 
@@ -69,11 +79,11 @@ impl InputType {
         Self::ALL.into_iter().find(|t| u64::from(t.wire_code()) == code)
     }
 
-    /// Bytes per element; 1 for bytes and strings.
+    /// Bytes per element; 1 for bytes, strings and tensors.
     #[must_use]
     pub fn element_bytes(self) -> usize {
         match self {
-            Self::Bytes | Self::Strings => 1,
+            Self::Bytes | Self::Strings | Self::Tensors => 1,
             Self::Integers | Self::Floats => 4,
             Self::Doubles => 8,
         }
@@ -86,7 +96,8 @@ impl fmt::Display for InputType {
     }
 }
 
-/// One input in wire form: little-endian elements, raw bytes, or UTF-8 text. Cheap to clone; one
+/// One input in wire form: little-endian elements, raw bytes, UTF-8 text, or a row of tensors (its
+/// form is in `crates/tensors`). Cheap to clone; one
 /// allocation of its own, so that what the cache keeps holds nothing else in memory.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Input(pub Arc<[u8]>);
@@ -112,6 +123,6 @@ mod tests {
         }
         assert_eq!(InputType::parse("DOUBLE"), Some(InputType::Doubles));
         assert_eq!(InputType::parse("tensor"), None);
-        assert_eq!(InputType::from_wire_code(5), None);
+        assert_eq!(InputType::from_wire_code(6), None);
     }
 }

@@ -5,9 +5,9 @@ use std::borrow::Cow;
 use serde::Serialize;
 use serde_json::Number;
 
-use crate::datatype::Datatype;
 use crate::form::{As, OutputForm};
 use crate::signature::OUTPUT;
+use clipper_domain::Datatype;
 
 /// Why outputs cannot be given as numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -36,6 +36,21 @@ pub enum OutputFault {
         /// What is in the way.
         why: NumberFault,
     },
+    /// Rows of an output have different shapes, which no tensor can hold.
+    #[error("row {row} has another shape than the rows before: ask for one row at a time")]
+    Ragged {
+        /// Which, counted from 0.
+        row: usize,
+    },
+    /// Bytes that have no form in JSON.
+    #[error("row {row} has bytes that are not UTF-8: ask for binary data")]
+    NotText {
+        /// Which, counted from 0.
+        row: usize,
+    },
+    /// What answered gave no tensors.
+    #[error("it is not made of the model's tensors")]
+    NoTensors,
     /// The answer would be longer than one may be.
     #[error("the answer is longer than {0} bytes")]
     TooLong(usize),

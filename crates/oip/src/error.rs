@@ -2,7 +2,7 @@
 
 use clipper_domain::printable::is_deceptive;
 
-use crate::datatype::Datatype;
+use clipper_domain::Datatype;
 
 /// What a refusal is to its sender.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +69,30 @@ pub enum Fault {
     /// No tensor of that name.
     #[error("there is no tensor '{found}' here, only '{wanted}'")]
     UnknownTensor { found: String, wanted: &'static str },
+    /// No tensor of that name in the model's signature.
+    #[error("there is no tensor '{found}' here, only {wanted}")]
+    NotAmong { found: String, wanted: String },
+    /// A tensor of the model that the request does not have.
+    #[error("the tensor '{0}' is missing")]
+    MissingTensor(String),
+    /// Another datatype than the model's.
+    #[error("{found} is not the tensor's datatype, which is {wanted}")]
+    OtherDatatype { found: String, wanted: &'static str },
+    /// Another shape than the model's, in which -1 is any number.
+    #[error("[{found}] does not fit the tensor's shape, which is [{wanted}]")]
+    OtherShape { found: String, wanted: String },
+    /// Tensors of one request with different numbers of rows.
+    #[error("{found} rows, but the first tensor has {wanted}")]
+    OtherRows { found: usize, wanted: usize },
+    /// Elements in JSON that are none of the tensor.
+    #[error(transparent)]
+    Tensor(clipper_tensors::Fault),
+    /// A whole body for a model of several inputs.
+    #[error("the model has several inputs ({0}): a request without JSON has but one")]
+    RawOfSeveral(String),
+    /// A whole body that is no row.
+    #[error("{found} bytes are no row of the tensor, whose shape is [{wanted}]")]
+    RawShape { found: usize, wanted: String },
     /// The same tensor twice.
     #[error("the tensor is there twice")]
     Twice,

@@ -1,6 +1,8 @@
 //! In which form outputs are asked for and given.
 
-use crate::datatype::Datatype;
+use std::sync::Arc;
+
+use clipper_domain::{Datatype, Signature};
 
 /// In which form the client wants the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,4 +40,20 @@ impl As {
             _ => return None,
         })
     }
+}
+
+/// Which outputs of a model of type tensors are wanted, and how.
+#[derive(Debug, Clone)]
+pub struct TensorForm {
+    pub signature: Arc<Signature>,
+    /// In the order in which they are answered.
+    pub outputs: Vec<WantedOutput>,
+}
+
+/// One of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WantedOutput {
+    /// Its place in the signature.
+    pub at: usize,
+    pub binary: bool,
 }

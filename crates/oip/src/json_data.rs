@@ -5,11 +5,11 @@ use std::fmt;
 use clipper_domain::InputType;
 use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
-use crate::datatype::Datatype;
 use crate::error::{Fault, shown};
 use crate::number::Number;
 use crate::shape::Rows;
 use crate::tensor::{Inputs, cut, put, text};
+use clipper_domain::Datatype;
 
 /// Reads `data`, which is JSON.
 pub(crate) fn from_json(

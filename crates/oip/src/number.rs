@@ -3,7 +3,7 @@
 use clipper_domain::InputType;
 use half::{bf16, f16};
 
-use crate::datatype::Datatype;
+use clipper_domain::Datatype;
 
 /// Whole numbers up to this are exact as `f32` and as `f64`.
 const EXACT_F32: i128 = 1 << 24;

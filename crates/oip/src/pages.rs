@@ -1,6 +1,8 @@
 //! What the server says of itself and of its models.
 
-use clipper_domain::InputType;
+use std::sync::Arc;
+
+use clipper_domain::{InputType, Signature};
 use serde::{Deserialize, Serialize};
 
 use crate::signature::TensorInfo;
@@ -17,17 +19,19 @@ pub struct Metadata<'a> {
     /// Those that can be asked for.
     pub versions: Vec<&'a str>,
     pub platform: &'a str,
-    pub inputs: [TensorInfo; 1],
-    pub outputs: [TensorInfo; 1],
+    pub inputs: Vec<TensorInfo<'a>>,
+    pub outputs: Vec<TensorInfo<'a>>,
 }
 
 /// What the configuration of a model says, in Triton's words.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Config<'a> {
     /// As it was asked for.
     pub name: &'a str,
     pub platform: &'a str,
     pub input_type: InputType,
+    /// Of type tensors, if it is known.
+    pub signature: Option<Arc<Signature>>,
     /// Rows in one request.
     pub rows_max: usize,
     /// Queries that a replica is sent at once; `None` where the server chooses.
@@ -41,23 +45,24 @@ pub struct Config<'a> {
 impl Config<'_> {
     #[must_use]
     pub fn page(&self) -> serde_json::Value {
-        let tensor = |info: TensorInfo| {
-            let [_, elements] = info.shape;
+        let tensor = |info: TensorInfo<'_>| {
             serde_json::json!({
                 "name": info.name,
                 "data_type": info.datatype.config_name(),
-                "dims": [elements],
+                "dims": info.dims(),
             })
         };
-        let input = TensorInfo::input(self.input_type);
+        let signature = self.signature.as_deref();
+        let inputs = TensorInfo::inputs(self.input_type, signature).into_iter().map(tensor);
+        let outputs = TensorInfo::outputs(self.input_type, signature).into_iter().map(tensor);
         serde_json::json!({
             "name": self.name,
             "platform": self.platform,
             "backend": self.platform,
             "version_policy": { "all": {} },
             "max_batch_size": self.rows_max,
-            "input": [tensor(input)],
-            "output": [tensor(TensorInfo::output())],
+            "input": inputs.collect::<Vec<_>>(),
+            "output": outputs.collect::<Vec<_>>(),
             "dynamic_batching": {
                 "preferred_batch_size": self.batch_size.into_iter().collect::<Vec<_>>(),
                 "max_queue_delay_microseconds": 0,

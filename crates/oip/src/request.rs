@@ -4,15 +4,15 @@ use std::time::Duration;
 
 use clipper_domain::InputType;
 
-use crate::datatype::Datatype;
 use crate::error::{Fault, InferError, shown};
-use crate::form::{As, OutputForm};
+use crate::form::{As, OutputForm, TensorForm};
 use crate::json_data::from_json;
 use crate::shape::Rows;
 use crate::signature::{INPUT, OUTPUT};
 use crate::split::{Split, split};
 use crate::tensor::{Inputs, from_binary, from_raw};
 use crate::wire::{self, Output, Request, RequestParameters, Tensor};
+use clipper_domain::Datatype;
 
 /// What an infer request asks for.
 #[derive(Debug)]
@@ -27,6 +27,8 @@ pub struct Infer {
     pub takes_default: bool,
     /// How the output is given.
     pub output: OutputForm,
+    /// Of a model of type tensors: which outputs, and how.
+    pub tensors: Option<TensorForm>,
 }
 
 /// Reads a whole body, decompressed; `header` is the value of `Inference-Header-Content-Length`.
@@ -65,6 +67,7 @@ impl Infer {
             timeout: parameters.timeout.filter(|n| *n > 0).map(Duration::from_micros),
             takes_default: parameters.default == Some(true),
             output,
+            tensors: None,
         }
     }
 }
@@ -77,6 +80,7 @@ fn raw(bytes: &[u8], input_type: InputType) -> Result<Infer, InferError> {
         timeout: None,
         takes_default: false,
         output: OutputForm { binary: true, datatype: As::Texts },
+        tensors: None,
     })
 }
 
@@ -217,7 +221,7 @@ pub(crate) fn output_form(
     Ok(form)
 }
 
-fn refuse_unsupported(
+pub(crate) fn refuse_unsupported(
     output: &Output<'_>,
     field: impl Fn(&str) -> String,
 ) -> Result<(), InferError> {

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use clipper_domain::{Input, InputType};
 use smallvec::SmallVec;
 
-use crate::datatype::Datatype;
 use crate::error::Fault;
 use crate::number::{NotTaken, Number};
 use crate::shape::Rows;
+use clipper_domain::Datatype;
 
 /// The inputs of a request, one a row.
 pub(crate) type Inputs = SmallVec<[Input; 1]>;

@@ -169,6 +169,10 @@ pub(crate) fn choose_input_type(
         (None | Some(InputType::Strings), Element::Text) => Ok(InputType::Strings),
         (Some(wanted), Element::Text) => refuse("strings", wanted),
         (Some(InputType::Strings), _) => refuse("integers, floats or doubles", InputType::Strings),
+        (Some(InputType::Tensors), element) => refuse(
+            if element.is_float() { "floats or doubles" } else { "integers" },
+            InputType::Tensors,
+        ),
         (Some(InputType::Bytes), Element::U8) => Ok(InputType::Bytes),
         (Some(InputType::Bytes), _) => refuse("integers, floats or doubles", InputType::Bytes),
         (Some(numeric), _) => Ok(numeric),

@@ -20,9 +20,12 @@ mod open;
 mod ort_engine;
 mod output;
 mod tensor;
+mod tensor_model;
+mod tensor_values;
 mod vetted;
 
 pub use engine::{EngineInfo, EngineOptions};
 pub use error::OnnxError;
 pub use library::{LibraryError, library_of_environment};
 pub use model::{OnnxModel, declared_width};
+pub use tensor_model::TensorModel;

@@ -208,7 +208,7 @@ impl OnnxModel {
                 let values = bytes.as_chunks::<8>().0.iter().map(|b| f64::from_le_bytes(*b));
                 Elements::from_doubles(values, element)
             }
-            InputType::Bytes | InputType::Strings => Elements::U8(bytes),
+            InputType::Bytes | InputType::Strings | InputType::Tensors => Elements::U8(bytes),
         })
     }
 
@@ -283,7 +283,9 @@ fn probe_row(input_type: InputType, width: usize, row: usize) -> Bytes {
         #[allow(clippy::cast_possible_truncation, reason = "no digit of a probe matters")]
         InputType::Floats => columns.flat_map(|c| (real(c) as f32).to_le_bytes()).collect(),
         InputType::Doubles => columns.flat_map(|c| real(c).to_le_bytes()).collect(),
-        InputType::Bytes => columns.map(|_| u8::try_from(row).unwrap_or(0)).collect(),
+        InputType::Bytes | InputType::Tensors => {
+            columns.map(|_| u8::try_from(row).unwrap_or(0)).collect()
+        }
         InputType::Strings => Bytes::from(vec![b"ab"[row % 2]]),
     }
 }

@@ -39,7 +39,11 @@ impl OnnxRuntime {
     }
 }
 
-fn session(environment: &Environment, path: &Path, threads: usize) -> Result<Session, EngineError> {
+pub(crate) fn session(
+    environment: &Environment,
+    path: &Path,
+    threads: usize,
+) -> Result<Session, EngineError> {
     let builder = Session::builder(environment).map_err(EngineError::library)?;
     let builder = builder.with_intra_threads(threads).map_err(EngineError::library)?;
     // Threads that spin would take the cores from other replicas and from the server.

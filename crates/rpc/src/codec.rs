@@ -5,13 +5,14 @@
 
 use std::sync::Arc;
 
-use bytes::{BufMut, Bytes};
+use bytes::{BufMut, Bytes, BytesMut};
 
 pub use super::decode_error::{DecodeError, ErrorTextFault, NameFault, Part};
+use super::introduction::{self, Introduction, frame_count, rpc_version};
 pub use super::protocol::{Build, Extensions, NOTICE_MAX_BYTES, NoticeLevel, RPC_VERSION};
 use super::streams::{self, StreamNews, StreamOrder};
 use super::wire::{INLINE_MAX_BYTES, WireChunks};
-use clipper_domain::{Input, InputType, InvalidName, ModelName, ModelVersion};
+use clipper_domain::{Input, InputType, ModelName, ModelVersion, Signature};
 
 const TYPE_NEW_CONTAINER: u32 = 0;
 const TYPE_CONTENT: u32 = 1;
@@ -55,6 +56,8 @@ pub enum FromContainer {
         input_type: InputType,
         /// The extensions that it announces, unknown ones included.
         extensions: Extensions,
+        /// Of type tensors: what goes in and comes out.
+        signature: Option<Arc<Signature>>,
     },
     /// The outputs of one batch.
     Answer {
@@ -119,7 +122,11 @@ pub fn decode_from_container(
             frame_count(&frames, 2)?;
             Ok(FromContainer::Heartbeat)
         }
-        TYPE_NEW_CONTAINER => new_container(&frames),
+        TYPE_NEW_CONTAINER => {
+            let Introduction { name, version, input_type, extensions, signature } =
+                introduction::decode(&frames)?;
+            Ok(FromContainer::NewContainer { name, version, input_type, extensions, signature })
+        }
         TYPE_CONTENT => {
             let message_id = u32_at(&frames, 2, Part::MessageId)?;
             let header = header(&frames, 3, 1)?;
@@ -239,16 +246,7 @@ pub fn encode_predict<'a, I>(
 {
     let inputs = inputs.into_iter();
     let count = inputs.len();
-    let header_bytes = (2 + count) * WORD_BYTES;
-    out.copy_frame(&[], true);
-    out.copy_frame(&RPC_VERSION.to_le_bytes(), true);
-    out.copy_frame(&TYPE_CONTENT.to_le_bytes(), true);
-    out.copy_frame(&message_id.to_le_bytes(), true);
-    out.copy_frame(&REQUEST_PREDICT.to_le_bytes(), true);
-    out.copy_frame(&(header_bytes as u64).to_le_bytes(), true);
-    out.fill_frame(header_bytes, count > 0, |header| {
-        header.put_u64_le(u64::from(input_type.wire_code()));
-        header.put_u64_le(count as u64);
+    encode_predict_head(out, message_id, input_type, count, |header| {
         for input in inputs.clone() {
             header.put_u64_le(input.0.len() as u64);
         }
@@ -263,32 +261,59 @@ pub fn encode_predict<'a, I>(
     }
 }
 
+/// The frames of a batch before its `count` items, whose lengths `lengths` puts.
+pub(crate) fn encode_predict_head(
+    out: &mut WireChunks,
+    message_id: u32,
+    input_type: InputType,
+    count: usize,
+    lengths: impl FnOnce(&mut BytesMut),
+) {
+    let header_bytes = (2 + count) * WORD_BYTES;
+    out.copy_frame(&[], true);
+    out.copy_frame(&RPC_VERSION.to_le_bytes(), true);
+    out.copy_frame(&TYPE_CONTENT.to_le_bytes(), true);
+    out.copy_frame(&message_id.to_le_bytes(), true);
+    out.copy_frame(&REQUEST_PREDICT.to_le_bytes(), true);
+    out.copy_frame(&(header_bytes as u64).to_le_bytes(), true);
+    out.fill_frame(header_bytes, count > 0, |header| {
+        header.put_u64_le(u64::from(input_type.wire_code()));
+        header.put_u64_le(count as u64);
+        lengths(header);
+    });
+}
+
 #[must_use]
 pub fn encode_container_heartbeat() -> Vec<Bytes> {
     vec![Bytes::new(), number(TYPE_HEARTBEAT)]
 }
 
 /// A container's description of itself. Extensions are announced behind the RPC version, in the
-/// same frame, of which the original server reads the first 4 bytes.
+/// same frame, of which the original server reads the first 4 bytes; with a signature one more.
 #[must_use]
 pub fn encode_new_container(
     name: &ModelName,
     version: &ModelVersion,
     input_type: InputType,
     extensions: Extensions,
+    signature: Option<&Signature>,
 ) -> Vec<Bytes> {
+    let tensors = if signature.is_some() { Extensions::TENSORS } else { Extensions::NONE };
+    let extensions = Extensions(extensions.0 | tensors.0);
     let mut rpc_version = RPC_VERSION.to_le_bytes().to_vec();
     if !extensions.is_none() {
         rpc_version.put_u32_le(extensions.0);
     }
-    vec![
+    let mut frames = vec![
         Bytes::new(),
         number(TYPE_NEW_CONTAINER),
         Bytes::copy_from_slice(name.as_str().as_bytes()),
         Bytes::copy_from_slice(version.as_str().as_bytes()),
         Bytes::from(input_type.wire_code().to_string()),
         Bytes::from(rpc_version),
-    ]
+    ];
+    frames.extend(signature.map(|signature| Bytes::from(signature.json())));
+    frames
 }
 
 /// A container's word on which code and file it runs; only for a server that has accepted
@@ -341,64 +366,6 @@ fn u32_at(frames: &[Bytes], index: usize, part: Part) -> Result<u32, DecodeError
         .and_then(|frame| <[u8; 4]>::try_from(&frame[..]).ok())
         .map(u32::from_le_bytes)
         .ok_or(DecodeError::Malformed { part, bytes: frame.map(Bytes::len) })
-}
-
-fn frame_count(frames: &[Bytes], expected: usize) -> Result<(), DecodeError> {
-    if frames.len() == expected {
-        return Ok(());
-    }
-    Err(DecodeError::FrameCount { expected, found: frames.len() })
-}
-
-/// Checks the RPC version and reads the extensions behind it. The frame has 4 bytes, or 8 from
-/// containers that announce extensions and from those on the JVM, where the rest is zero.
-fn rpc_version(frame: Option<&Bytes>) -> Result<Extensions, DecodeError> {
-    let found = frame.and_then(|frame| {
-        let (version, rest) = frame.split_first_chunk::<4>()?;
-        let extensions = match rest {
-            [] => 0,
-            rest => u32::from_le_bytes(rest.try_into().ok()?),
-        };
-        Some((u32::from_le_bytes(*version), Extensions(extensions)))
-    });
-    match found {
-        Some((RPC_VERSION, extensions)) => Ok(extensions),
-        found => Err(DecodeError::RpcVersion { found: found.map(|(version, _)| version) }),
-    }
-}
-
-fn new_container(frames: &[Bytes]) -> Result<FromContainer, DecodeError> {
-    // The version comes first: of another version, nothing else is known to be where it should.
-    let extensions = rpc_version(frames.get(5))?;
-    frame_count(frames, 6)?;
-    Ok(FromContainer::NewContainer {
-        name: name(&frames[2], "model name", ModelName::parse)?,
-        version: name(&frames[3], "model version", ModelVersion::parse)?,
-        input_type: input_type(&frames[4])?,
-        extensions,
-    })
-}
-
-fn name<T>(
-    frame: &[u8],
-    field: &'static str,
-    parse: fn(&str) -> Result<T, InvalidName>,
-) -> Result<T, DecodeError> {
-    let named = std::str::from_utf8(frame)
-        .map_err(|_| NameFault::NotText)
-        .and_then(|text| parse(text).map_err(NameFault::from));
-    named.map_err(|why| DecodeError::Name { field, why })
-}
-
-/// Reads the input type. The original's containers in C++ and R cut this frame to the length of the
-/// model version, so behind the digit there may be a zero byte and rubbish.
-fn input_type(frame: &[u8]) -> Result<InputType, DecodeError> {
-    let end = frame.iter().position(|byte| *byte == 0).unwrap_or(frame.len());
-    let text = String::from_utf8_lossy(&frame[..end.min(64)]);
-    text.parse()
-        .ok()
-        .and_then(InputType::from_wire_code)
-        .ok_or_else(|| DecodeError::InputType(text.into_owned()))
 }
 
 /// The header whose length is in frame `index` and which is the frame behind it. It has at least

@@ -63,12 +63,18 @@ fn the_original_python_container_is_understood_and_imitated_to_the_byte() {
     assert_eq!(decode_from_container(frames_of(PY_HEARTBEAT), PLAIN), Ok(FromContainer::Heartbeat));
     assert_eq!(written(&encode_container_heartbeat()), PY_HEARTBEAT);
     assert_eq!(
-        written(&encode_new_container(&name, &version, input_type, Extensions::NONE)),
+        written(&encode_new_container(&name, &version, input_type, Extensions::NONE, None)),
         PY_NEW
     );
     assert_eq!(
         decode_from_container(frames_of(PY_NEW), PLAIN),
-        Ok(FromContainer::NewContainer { name, version, input_type, extensions: Extensions::NONE })
+        Ok(FromContainer::NewContainer {
+            name,
+            version,
+            input_type,
+            extensions: Extensions::NONE,
+            signature: None
+        })
     );
     let outputs = vec![Bytes::from_static(b"1"), Bytes::from("\u{e9}7")];
     assert_eq!(written(&encode_answer(7, outputs.clone(), &[])), PY_ANSWER);
@@ -107,6 +113,7 @@ fn containers_of_other_languages_are_understood() {
         version,
         input_type: InputType::Doubles,
         extensions: Extensions::NONE,
+        signature: None,
     });
     let new = |input_type: &[u8], rpc: &[u8]| {
         from_container(&[b"", &[0; 4], b"digits", b"1", input_type, rpc])
@@ -204,6 +211,7 @@ fn extensions_are_announced_behind_the_rpc_version_and_accepted_by_a_message() {
         &version,
         InputType::Doubles,
         Extensions(Extensions::QUERY_ERRORS.0 | 1 << 31),
+        None,
     );
     assert_eq!(frames[5], &b"\x03\0\0\0\x01\0\0\x80"[..], "the original reads the first 4 bytes");
     match decode_from_container(frames, PLAIN) {
@@ -325,4 +333,35 @@ proptest! {
         let input_type = InputType::Strings;
         prop_assert_eq!(read, Ok(FromServer::Predict { message_id, input_type, inputs }));
     }
+}
+
+#[test]
+fn a_container_for_tensors_announces_its_signature() {
+    let (name, version) = digits();
+    let json = r#"{"inputs":[{"name":"x","datatype":"FP32","shape":[-1,2]}],"#.to_owned()
+        + r#""outputs":[{"name":"y","datatype":"BYTES","shape":[-1]}]}"#;
+    let signature = Signature::parse(json.as_bytes()).unwrap();
+    let kind = InputType::Tensors;
+    let new = |extensions, signature| {
+        let frames = encode_new_container(&name, &version, kind, extensions, signature);
+        decode_from_container(frames, PLAIN)
+    };
+    match new(Extensions::OF_BATCHES, Some(&signature)) {
+        Ok(FromContainer::NewContainer { extensions, signature: Some(read), .. }) => {
+            let with_tensors = Extensions::OF_BATCHES.0 | Extensions::TENSORS.0;
+            assert_eq!((extensions.0, &*read), (with_tensors, &signature));
+        }
+        other => panic!("{other:?}"),
+    }
+    let unannounced = new(Extensions::OF_BATCHES, None);
+    assert_eq!(unannounced, Err(DecodeError::InputType("5".to_owned())));
+    let missing = DecodeError::Malformed { part: Part::Signature, bytes: None };
+    assert_eq!(new(Extensions::KNOWN, None), Err(missing));
+    let mut frames =
+        encode_new_container(&name, &version, kind, Extensions::KNOWN, Some(&signature));
+    frames[6] = Bytes::from_static(b"{}");
+    assert!(matches!(decode_from_container(frames, PLAIN), Err(DecodeError::Signature(_))));
+    let flat = InputType::Doubles;
+    let frames = encode_new_container(&name, &version, flat, Extensions::NONE, Some(&signature));
+    assert!(matches!(decode_from_container(frames, PLAIN), Err(DecodeError::FrameCount { .. })));
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::protocol::RPC_VERSION;
-use clipper_domain::InvalidName;
+use clipper_domain::{InvalidName, InvalidSignature};
 
 /// Which part of a message holds something wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +26,8 @@ pub enum Part {
     Lanes,
     /// Room for pieces of an answer.
     Credit,
+    /// What a container of type tensors takes and gives.
+    Signature,
 }
 
 impl fmt::Display for Part {
@@ -43,6 +45,7 @@ impl fmt::Display for Part {
             Self::Build => "build",
             Self::Lanes => "number of lanes",
             Self::Credit => "credit",
+            Self::Signature => "signature",
         })
     }
 }
@@ -77,9 +80,12 @@ pub enum DecodeError {
         /// The rule that it breaks.
         why: NameFault,
     },
-    /// An input type that is not `0` to `4`.
+    /// An input type that is not `0` to `4`, nor `5` of a container that announces tensors.
     #[error("the container's input type is {0:?}, not a number from 0 to 4")]
     InputType(String),
+    /// What a container takes and gives cannot be that.
+    #[error("the container's signature cannot be one: {0}")]
+    Signature(InvalidSignature),
     /// The header counts more outputs or inputs than allowed.
     #[error("the message counts {count} items; the limit is {max}")]
     TooMany { count: u64, max: usize },

@@ -41,7 +41,8 @@
 //!
 //! The header of a predict message is `u64` input type, `u64` n, then n times the `u64` length of
 //! an input. The `u32` 3 is the RPC version. Input types are 0 bytes, 1 integers, 2 floats, 3
-//! doubles, 4 strings; a new-container message says it as decimal text.
+//! doubles, 4 strings, 5 tensors; a new-container message says it as decimal text. One for tensors
+//! has a seventh frame, the signature, and its batches and answers are those of [`tensors`].
 //!
 //! # Extensions
 //! A container that knows extensions announces them in the frame of its RPC version, which then has
@@ -71,10 +72,12 @@
 
 pub mod codec;
 mod decode_error;
+mod introduction;
 mod limits;
 pub mod protocol;
 pub mod receive;
 pub mod streams;
+pub mod tensors;
 pub mod unasked;
 pub mod wire;
 pub mod zmtp;

@@ -28,12 +28,14 @@ impl Extensions {
     pub const NOTICES: Self = Self(2);
     /// The container states its build.
     pub const BUILD: Self = Self(4);
+    /// The container takes and gives tensors, and has said which.
+    pub const TENSORS: Self = Self(8);
     /// The container answers in pieces.
     pub const STREAMS: Self = Self(16);
     /// Those of a container that answers whole batches only.
     pub const OF_BATCHES: Self = Self(Self::QUERY_ERRORS.0 | Self::NOTICES.0 | Self::BUILD.0);
     /// All that this crate knows.
-    pub const KNOWN: Self = Self(Self::OF_BATCHES.0 | Self::STREAMS.0);
+    pub const KNOWN: Self = Self(Self::OF_BATCHES.0 | Self::TENSORS.0 | Self::STREAMS.0);
 
     /// Those of `self` that are in `other` as well.
     #[must_use]

@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
+use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
@@ -77,6 +79,33 @@ impl WireChunks {
         fill(&mut self.tail);
         debug_assert_eq!(self.tail.len() - before, len, "the length was announced");
         self.close_full_tail();
+    }
+
+    /// Adds one frame of `len` bytes that is made of parts of other memory, large ones by
+    /// reference.
+    ///
+    /// `parts` must be `len` bytes together, or the peer will read what follows as garbage.
+    pub fn join_frame<'p>(
+        &mut self,
+        len: usize,
+        more: bool,
+        parts: impl Iterator<Item = (&'p Arc<[u8]>, Range<usize>)>,
+    ) {
+        self.head(if more { FLAG_MORE } else { 0 }, len, len.min(INLINE_MAX_BYTES));
+        let mut put = 0;
+        for (memory, range) in parts {
+            let bytes = memory.get(range.clone()).unwrap_or_default();
+            put += bytes.len();
+            if bytes.len() <= INLINE_MAX_BYTES {
+                self.tail.put_slice(bytes);
+                self.close_full_tail();
+            } else {
+                self.close_tail();
+                self.chunks_bytes += bytes.len();
+                self.chunks.push_back(Bytes::from_owner(Arc::clone(memory)).slice(range));
+            }
+        }
+        debug_assert_eq!(put, len, "the length was announced");
     }
 
     /// Adds a whole message.

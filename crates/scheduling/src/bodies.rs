@@ -3,7 +3,7 @@
 use serde_json::Value;
 use smallvec::SmallVec;
 
-use clipper_domain::Input;
+use clipper_domain::{Input, InputType};
 
 /// Why a body is refused.
 #[derive(Debug)]
@@ -103,4 +103,16 @@ pub enum FeedbackForm {
     Original,
     /// Also those of policies that choose.
     Any,
+}
+
+/// Bytes that the inputs of a body may take in wire form: numbers may need more than their text.
+#[must_use]
+pub fn input_bytes_max(body: &[u8], input_type: InputType) -> usize {
+    let bytes_each = match input_type {
+        InputType::Doubles | InputType::Tensors => size_of::<f64>(),
+        InputType::Floats | InputType::Integers => size_of::<f32>(),
+        InputType::Strings | InputType::Bytes => return body.len(),
+    };
+    let numbers = body.split(|byte| *byte == b',').count();
+    numbers.saturating_mul(bytes_each)
 }

@@ -30,7 +30,7 @@ struct ByBytes;
 
 impl Weighter<CacheKey, Output> for ByBytes {
     fn weight(&self, key: &CacheKey, output: &Output) -> u64 {
-        key.input.0.len() as u64 + output.json().len() as u64 + ENTRY_OVERHEAD_BYTES
+        key.input.0.len() as u64 + output.bytes() as u64 + ENTRY_OVERHEAD_BYTES
     }
 }
 

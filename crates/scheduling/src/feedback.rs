@@ -3,9 +3,11 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::bodies::{BodyError, Feedback, FeedbackForm, FeedbackSays, FeedbackSubject, UpdateBody};
-use super::parse::{Context, read, semantic};
-use clipper_domain::InputType;
+use super::bodies::{BodyError, Feedback, FeedbackForm, UpdateBody};
+use super::parse::{Context, read};
+use super::tensor_bodies;
+use super::update::update_of;
+use clipper_domain::{InputType, Signature};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -14,18 +16,31 @@ struct List<'a> {
     feedback: Vec<&'a RawValue>,
 }
 
+/// What the inputs in feedback are.
+#[derive(Debug, Clone, Copy)]
+pub enum InputsOf<'s> {
+    /// One of the flat ones.
+    Type(InputType),
+    /// Those of a model, if it is known.
+    Tensors(Option<&'s Signature>),
+}
+
 /// Reads an update body; of a list, each item by itself.
 ///
 /// # Errors
 /// See [`BodyError`]; of an item it stands in its place.
 pub fn feedback_body(
     body: &[u8],
-    input_type: InputType,
+    inputs: InputsOf<'_>,
     form: FeedbackForm,
     items_max: usize,
 ) -> Result<Feedback, BodyError> {
+    let read = |body: &[u8]| match inputs {
+        InputsOf::Tensors(signature) => tensor_bodies::update_body(body, signature),
+        InputsOf::Type(input_type) => update_body(body, input_type, form),
+    };
     if !is_list(body) {
-        return update_body(body, input_type, form).map(Feedback::One);
+        return read(body).map(Feedback::One);
     }
     let List { feedback } = serde_json::from_slice(body).map_err(|error| {
         if error.is_data() {
@@ -38,7 +53,7 @@ pub fn feedback_body(
     if feedback.len() > items_max {
         return Err(BodyError::TooManyInputs(items_max));
     }
-    let item = |item: &RawValue| update_body(item.get().as_bytes(), input_type, form);
+    let item = |item: &RawValue| read(item.get().as_bytes());
     Ok(Feedback::Several(feedback.into_iter().map(item).collect()))
 }
 
@@ -51,24 +66,7 @@ pub(super) fn update_body(
     input_type: InputType,
     form: FeedbackForm,
 ) -> Result<UpdateBody, BodyError> {
-    let fields = read(body, Context::new(input_type, 1, form))?;
-    let missing = |key: &str| semantic(format!("JSON object does not have required key: {key}"));
-    let about = if let Some(id) = fields.query_id {
-        let wrong = || semantic("query_id: it must be a whole number from 0");
-        FeedbackSubject::Query(id.as_u64().ok_or_else(wrong)?)
-    } else {
-        let uid = fields.uid.ok_or_else(|| missing("uid"))?;
-        FeedbackSubject::Input(uid, fields.input.ok_or_else(|| missing("input"))?)
-    };
-    let told = match (fields.label, fields.loss) {
-        (None, Some(loss)) => {
-            let loss = loss.as_f64().filter(|loss| (0.0..=1.0).contains(loss));
-            let wrong = || semantic("loss: it must be a number from 0 to 1");
-            FeedbackSays::Loss(loss.ok_or_else(wrong)?)
-        }
-        (label, _) => FeedbackSays::Label(label.ok_or_else(|| missing("label"))?),
-    };
-    Ok(UpdateBody { about, told })
+    update_of(read(body, Context::new(input_type, 1, form))?)
 }
 
 /// Whether the first member of an object is the list of feedback; it has no other.
@@ -80,9 +78,10 @@ fn is_list(body: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bodies::{FeedbackSays, FeedbackSubject};
 
     fn read(body: &str, max: usize) -> Result<Feedback, BodyError> {
-        feedback_body(body.as_bytes(), InputType::Doubles, FeedbackForm::Any, max)
+        feedback_body(body.as_bytes(), InputsOf::Type(InputType::Doubles), FeedbackForm::Any, max)
     }
 
     #[test]

@@ -12,8 +12,8 @@
 //!   learned; [`gather`]: whether a small batch waits a little for a fuller one.
 //! - [`spin_wait`]: whether a model's thread stays awake for the next message.
 //! - [`run`]: counting what queries have in common.
-//! - [`parse`], [`feedback`]: request [`bodies`] into inputs in wire form.
-//! - [`output`]: a model's text into JSON.
+//! - [`parse`], [`feedback`], [`tensor_bodies`]: request [`bodies`] into inputs in wire form.
+//! - [`output`]: a model's text into JSON, and its tensors.
 
 pub mod batch;
 pub mod bodies;
@@ -33,5 +33,8 @@ pub mod run;
 pub mod share;
 pub mod spin_wait;
 pub mod stream;
+pub mod tensor_bodies;
+mod tensor_output;
 pub mod ticket;
+mod update;
 mod visitors;

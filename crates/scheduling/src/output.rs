@@ -1,12 +1,21 @@
-//! A model's output text as the JSON that clients receive.
+//! A model's output: its text as the JSON that clients receive, or tensors.
 
 use serde::de::IgnoredAny;
 use smol_str::SmolStr;
 
-/// One output as a JSON value, ready to be copied into an answer. Cheap to clone; up to 23 bytes
-/// need no memory of their own.
+use super::tensor_output::LazyRow;
+pub use super::tensor_output::TensorRow;
+
+/// One output as a JSON value, ready to be copied into an answer, or as tensors, of which that is
+/// made when it is asked for. Cheap to clone; texts of up to 23 bytes need no memory of their own.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Output(SmolStr);
+pub struct Output(Form);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Form {
+    Json(SmolStr),
+    Tensors(Box<LazyRow>),
+}
 
 impl Output {
     /// The text itself where it parses as JSON, else the text as a JSON string. `None` where it is
@@ -18,20 +27,45 @@ impl Output {
     pub fn from_text(text: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(text).ok()?;
         if serde_json::from_str::<IgnoredAny>(text).is_ok() {
-            return Some(Self(SmolStr::new(text.trim())));
+            return Some(Self(Form::Json(SmolStr::new(text.trim()))));
         }
-        serde_json::to_string(text).ok().map(|quoted| Self(SmolStr::from(quoted)))
+        serde_json::to_string(text).ok().map(|quoted| Self(Form::Json(SmolStr::from(quoted))))
     }
 
     /// JSON's `null`.
     #[must_use]
     pub fn null() -> Self {
-        Self(SmolStr::new_static("null"))
+        Self(Form::Json(SmolStr::new_static("null")))
+    }
+
+    #[must_use]
+    pub fn from_tensors(row: TensorRow) -> Self {
+        Self(Form::Tensors(Box::new(LazyRow::new(row))))
     }
 
     #[must_use]
     pub fn json(&self) -> &[u8] {
-        self.0.as_bytes()
+        match &self.0 {
+            Form::Json(text) => text.as_bytes(),
+            Form::Tensors(row) => row.json(),
+        }
+    }
+
+    #[must_use]
+    pub fn tensors(&self) -> Option<&std::sync::Arc<TensorRow>> {
+        match &self.0 {
+            Form::Json(_) => None,
+            Form::Tensors(row) => Some(&row.row),
+        }
+    }
+
+    /// Bytes that it keeps in memory, without the JSON of tensors.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        match &self.0 {
+            Form::Json(text) => text.len(),
+            Form::Tensors(row) => row.row.bytes.len(),
+        }
     }
 }
 

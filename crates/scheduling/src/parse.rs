@@ -15,7 +15,7 @@ use serde_json::{Deserializer, Value};
 use smallvec::SmallVec;
 
 use super::bodies::query_key;
-pub use super::bodies::{BodyError, Digests, FeedbackForm, Inputs, PredictBody};
+pub use super::bodies::{BodyError, Digests, FeedbackForm, Inputs, PredictBody, input_bytes_max};
 use super::visitors::{expecting, refuse, seed};
 use clipper_domain::{Input, InputType};
 
@@ -66,18 +66,6 @@ pub fn keyed_predict_body(
     })
 }
 
-/// Bytes that the inputs of a body may take in wire form: numbers may need more than their text.
-#[must_use]
-pub fn input_bytes_max(body: &[u8], input_type: InputType) -> usize {
-    let bytes_each = match input_type {
-        InputType::Doubles => size_of::<f64>(),
-        InputType::Floats | InputType::Integers => size_of::<f32>(),
-        InputType::Strings | InputType::Bytes => return body.len(),
-    };
-    let numbers = body.split(|byte| *byte == b',').count();
-    numbers.saturating_mul(bytes_each)
-}
-
 pub(super) fn semantic(text: impl Into<String>) -> BodyError {
     BodyError::Semantic(text.into())
 }
@@ -85,13 +73,13 @@ pub(super) fn semantic(text: impl Into<String>) -> BodyError {
 #[derive(Debug, Default)]
 pub(super) struct Fields {
     pub(super) input: Option<Input>,
-    batch: Option<Inputs>,
-    version: Option<String>,
+    pub(super) batch: Option<Inputs>,
+    pub(super) version: Option<String>,
     pub(super) uid: Option<i64>,
     pub(super) label: Option<Value>,
     pub(super) query_id: Option<Value>,
     pub(super) loss: Option<Value>,
-    key: Option<String>,
+    pub(super) key: Option<String>,
 }
 
 /// What the visitors share: what to expect, and the first thing found wrong. Serde's errors cannot
@@ -261,6 +249,7 @@ impl OneInput<'_> {
             InputType::Integers => "Array of integers",
             InputType::Floats => "Array of floats",
             InputType::Doubles => "Array of doubles",
+            InputType::Tensors => "Object of tensors",
         };
         let index = self.context.index.unwrap_or_default();
         let place = self.key.map_or_else(|| format!("input_batch, input {index},"), str::to_owned);

@@ -84,7 +84,7 @@ impl Answer {
     #[must_use]
     pub fn bytes(&self) -> usize {
         match self {
-            Self::Output(output) => output.json().len(),
+            Self::Output(output) => output.bytes(),
             Self::Default(DefaultReason::Failed(why) | DefaultReason::Model(why)) => why.len(),
             Self::Default(_) => 0,
         }

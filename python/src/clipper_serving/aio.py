@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from types import TracebackType
@@ -53,6 +54,18 @@ class AsyncClient:
     ) -> list[Prediction]:
         """Predict several inputs in one request."""
         return await self._call(partial(self._client.predict_batch, app, xs, version, timeout))
+
+    async def infer(
+        self,
+        name: str,
+        inputs: Mapping[str, Any],
+        outputs: Sequence[str] | None = None,
+        version: str | None = None,
+        timeout: float | None = None,
+    ) -> dict[str, Any]:
+        """Ask an application or model over tensors."""
+        ask = partial(self._client.infer, name, inputs, outputs, version, timeout)
+        return await self._call(ask)
 
     async def update(
         self, app: str, uid: int, x: Any, label: float, timeout: float | None = None

@@ -67,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
 def _serve(options: argparse.Namespace) -> None:
     if not options.model:
         raise ClipperError("no model: name one, or set CLIPPER_MODEL_PATH")
-    given = {field.name: getattr(options, field.name) for field in fields(Settings)}
+    given = {field.name: getattr(options, field.name, None) for field in fields(Settings)}
     if is_supervised():
         # The server has started this process as one model version, whatever its file says.
         given = {**_of_supervisor(os.environ), **_without_none(given)}
@@ -144,7 +144,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     serve.add_argument("--name", help="model name")
     serve.add_argument("--version", help="model version")
-    serve.add_argument("--input-type", help="integers, floats, doubles, strings or bytes")
+    serve.add_argument("--input-type", help="integers, floats, doubles, strings, bytes or tensors")
     serve.add_argument("--host", help="the server's host (127.0.0.1)")
     serve.add_argument("--port", type=int, help="the server's RPC port (7000)")
     serve.add_argument(

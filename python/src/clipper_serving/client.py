@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
 from urllib.parse import quote
@@ -18,6 +19,7 @@ from .wire_json import (
     read_predictions,
     update_body,
 )
+from .wire_tensors import infer_body, infer_path, read_outputs
 
 __all__ = ["Client", "Prediction"]
 
@@ -77,6 +79,25 @@ class Client:
         if len(xs) == 0:
             return []
         return self._ask(app, batch_body(xs, version), len(xs), timeout)
+
+    def infer(
+        self,
+        name: str,
+        inputs: Mapping[str, Any],
+        outputs: Sequence[str] | None = None,
+        version: str | None = None,
+        timeout: float | None = None,
+    ) -> dict[str, Any]:
+        """Ask an application or model over tensors: arrays by name in, arrays by name out.
+
+        The first axis of every array is the rows. Arrays are sent and received as they are in
+        memory; texts are arrays of ``str`` or ``bytes``, and come as ``bytes``. ``outputs`` names
+        those that are wanted. A row that the model does not answer is an error of all.
+        """
+        body, headers = infer_body(inputs, outputs)
+        path = infer_path(name, version)
+        answer = self._pool.request("POST", path, body, self._seconds(timeout), headers)
+        return read_outputs(answer)
 
     def update(
         self, app: str, uid: int, x: Any, label: float, timeout: float | None = None

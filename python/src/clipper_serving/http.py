@@ -8,6 +8,7 @@ import select
 import socket
 import ssl
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import SplitResult, urlsplit
 
@@ -17,6 +18,9 @@ MAX_IDLE_CONNECTIONS = 16
 MAX_BODY_BYTES = 256 * 1024 * 1024
 _READ_BYTES = 64 * 1024
 
+LENGTH_HEADER = "Inference-Header-Content-Length"
+"""How many bytes of a body of the Open Inference Protocol are JSON."""
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -25,6 +29,8 @@ class Answer:
     status: int
     body: bytes
     retry_after: float | None
+    json_bytes: int | None = None
+    """Of an inference with a binary part: how much of the body is JSON."""
 
     @property
     def text(self) -> str:
@@ -56,7 +62,14 @@ class HttpPool:
         self._lock = threading.Lock()
         self._idle: list[http.client.HTTPConnection] = []
 
-    def request(self, method: str, path: str, body: bytes | None, timeout_seconds: float) -> Answer:
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None,
+        timeout_seconds: float,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
         """Send one request and read its answer.
 
         ``timeout_seconds`` bounds each wait for the network. Nothing is ever sent twice.
@@ -64,8 +77,9 @@ class HttpPool:
         """
         connection = self._take(timeout_seconds)
         try:
-            headers = {"Content-Type": "application/json"} if body is not None else {}
-            connection.request(method, self._prefix + path, body, headers)
+            if headers is None:
+                headers = {"Content-Type": "application/json"} if body is not None else {}
+            connection.request(method, self._prefix + path, body, dict(headers))
             response = connection.getresponse()
             content = _read_body(response)
         except (socket.timeout, TimeoutError) as error:
@@ -80,7 +94,12 @@ class HttpPool:
             connection.close()
             raise
         self._give_back(connection, response.will_close)
-        return Answer(response.status, content, _seconds(response.getheader("Retry-After")))
+        return Answer(
+            response.status,
+            content,
+            _seconds(response.getheader("Retry-After")),
+            _length(response.getheader(LENGTH_HEADER)),
+        )
 
     def close(self) -> None:
         """Close the idle connections; the pool stays usable."""
@@ -167,6 +186,10 @@ def _is_open(connection: http.client.HTTPConnection) -> bool:
     poll = select.poll()
     poll.register(connection.sock, select.POLLIN)
     return not poll.poll(0)
+
+
+def _length(header: str | None) -> int | None:
+    return int(header) if header is not None and header.isdigit() else None
 
 
 def _seconds(header: str | None) -> float | None:

@@ -1,4 +1,7 @@
-"""The five input types of Clipper, their spellings and their bytes on the wire."""
+"""The input types of Clipper, their spellings and their bytes on the wire.
+
+Of the sixth, tensors, both are in ``tensors.py``.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,7 @@ class InputType(enum.IntEnum):
     FLOATS = 2
     DOUBLES = 3
     STRINGS = 4
+    TENSORS = 5
 
     @property
     def long_name(self) -> str:
@@ -51,6 +55,7 @@ _SPELLINGS: dict[str, InputType] = {
         InputType.FLOATS: "floats float f",
         InputType.DOUBLES: "doubles double d",
         InputType.STRINGS: "strings string strs str s",
+        InputType.TENSORS: "tensors",
     }.items()
     for spelling in spellings.split()
 }

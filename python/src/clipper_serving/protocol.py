@@ -10,10 +10,12 @@ import enum
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Union
+from typing import Any, Union
 
 from .errors import ProtocolError
 from .input_types import InputType
+
+Buffer = Union[bytes, memoryview]
 
 RPC_VERSION = 3
 
@@ -28,6 +30,8 @@ BUILD = 4
 
 STREAMS = 16
 """The extension by which answers come in pieces; a bit. Only containers that stream know it."""
+TENSORS = 8
+"""The extension by which batches and answers are tensors; a bit."""
 
 _BUILD_MAX = 128
 
@@ -124,7 +128,7 @@ class PredictRequest:
 
     message_id: int
     input_type: InputType
-    frames: list[bytes]
+    frames: list[Buffer]
 
 
 @dataclass(frozen=True)
@@ -145,21 +149,30 @@ def heartbeat() -> list[bytes]:
 
 
 def new_container(
-    name: str, version: str, input_type: InputType, more_extensions: int = 0
+    name: str,
+    version: str,
+    input_type: InputType,
+    more_extensions: int = 0,
+    signature: bytes | None = None,
 ) -> list[bytes]:
     """The frames that register this container as a replica of ``name``:``version``.
 
     The extensions are announced behind the RPC version, in a frame of which the original server
     reads the first four bytes; ``more_extensions`` are those that not every container knows.
+    ``signature`` is what a container for tensors takes and gives.
     """
-    return [
+    extensions = QUERY_ERRORS | NOTICES | BUILD | more_extensions
+    if signature is not None:
+        extensions |= TENSORS
+    frames = [
         b"",
         _U32.pack(_NEW_CONTAINER),
         name.encode("utf-8"),
         version.encode("utf-8"),
         str(int(input_type)).encode("ascii"),
-        _U32.pack(RPC_VERSION) + _U32.pack(QUERY_ERRORS | NOTICES | BUILD | more_extensions),
+        _U32.pack(RPC_VERSION) + _U32.pack(extensions),
     ]
+    return frames if signature is None else [*frames, signature]
 
 
 def build(text: str) -> list[bytes]:
@@ -207,18 +220,30 @@ def prediction_response(
     for position, error in (errors or {}).items():
         frames[position] = error
         lengths[position] = len(error) | _ERROR_MARK
-    header = struct.pack(f"<{len(frames) + 1}Q", len(frames), *lengths)
+    return [*_answer_head(message_id, lengths), *frames]
+
+
+def tensor_response(message_id: int, parts: Sequence[Buffer]) -> list[Buffer]:
+    """The frames that answer batch ``message_id`` of tensors (``tensors.encode_answer``)."""
+    return [*_answer_head(message_id, [len(part) for part in parts]), *parts]
+
+
+def _answer_head(message_id: int, lengths: Sequence[int]) -> list[bytes]:
+    header = struct.pack(f"<{len(lengths) + 1}Q", len(lengths), *lengths)
     return [
         b"",
         _U32.pack(_CONTENT),
         _U32.pack(message_id),
         _U64.pack(len(header)),
         header,
-        *frames,
     ]
 
 
-def decode_server_message(frames: Sequence[bytes]) -> ServerMessage:
+HEAD_FRAMES = 8
+"""Of a batch: those before its inputs, and the description of a batch of tensors."""
+
+
+def decode_server_message(frames: Sequence[Any]) -> ServerMessage:
     """Read one message of the server.
 
     Raises ``ProtocolError`` for every message that the protocol does not know.
@@ -236,7 +261,7 @@ def decode_server_message(frames: Sequence[bytes]) -> ServerMessage:
     return _decode_content(frames)
 
 
-def _decode_heartbeat(frames: Sequence[bytes]) -> ServerMessage:
+def _decode_heartbeat(frames: Sequence[Any]) -> ServerMessage:
     kind = _u32(frames[3], "heartbeat kind")
     if kind == _EXTENSIONS:
         if len(frames) != 6:
@@ -252,7 +277,7 @@ def _decode_heartbeat(frames: Sequence[bytes]) -> ServerMessage:
     return Heartbeat(kind == _SEND_METADATA)
 
 
-def _decode_stream_order(kind: int, frames: Sequence[bytes]) -> ServerMessage:
+def _decode_stream_order(kind: int, frames: Sequence[Any]) -> ServerMessage:
     if len(frames) != (5 if kind == _CANCEL else 6):
         raise ProtocolError(f"a message about a stream in {len(frames)} frames")
     message_id = _u32(frames[4], "message id")
@@ -266,7 +291,7 @@ def _decode_stream_order(kind: int, frames: Sequence[bytes]) -> ServerMessage:
     return Open(message_id, pieces, piece_max_bytes)
 
 
-def _decode_content(frames: Sequence[bytes]) -> ServerMessage:
+def _decode_content(frames: Sequence[Any]) -> ServerMessage:
     message_id = _u32(frames[3], "message id")
     if len(frames) < 5:
         raise ProtocolError("a request without its type")

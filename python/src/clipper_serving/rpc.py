@@ -13,7 +13,9 @@ import math
 import os
 import struct
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import zmq
 
@@ -25,10 +27,14 @@ from .outputs import error_bytes
 from .predictor import Predictor
 from .stopping import StopSignal
 from .streaming import Batch, Generators, Outgoing, StreamFn, error_of
+from .tensors import TensorPredictor, decode_batch, encode_answer
 
 _log = logging.getLogger(__name__)
 
 NO_METRICS = "off"
+
+ERROR_MAX_BYTES = 1024
+"""Longest error of a row of tensors, where the server has not said what it takes."""
 
 _LOST = (
     zmq.EVENT_CLOSED
@@ -109,7 +115,7 @@ class RpcClient:
     def __init__(
         self,
         replica: Replica,
-        predictor: Predictor,
+        predictor: Predictor | TensorPredictor,
         stop: StopSignal,
         metrics: ContainerMetrics,
         timing: Timing | None = None,
@@ -305,7 +311,7 @@ class _Connection(Outgoing):
 
     def _receive(self) -> None:
         began = time.monotonic()
-        frames = self._socket.recv_multipart()
+        frames = self._read()
         message = protocol.decode_server_message(frames)
         self._heard = time.monotonic()
         if isinstance(message, protocol.Heartbeat):
@@ -325,14 +331,31 @@ class _Connection(Outgoing):
         else:
             _log.debug("feedback message %d ignored", message.message_id)
 
+    def _read(self) -> list[Any]:
+        """One message; what may be long of a batch of tensors stays where it was received."""
+        if self._client.replica.input_type is not InputType.TENSORS:
+            return list(self._socket.recv_multipart())
+        frames = self._socket.recv_multipart(copy=False)
+        head = protocol.HEAD_FRAMES
+        return [
+            frame.bytes if at < head else frame.buffer for at, frame in enumerate(frames)
+        ]
+
     def _send_metadata(self, now: float) -> None:
         sent = self._metadata_sent
         if sent is not None and now - sent < self._timing.metadata_repeat:
             return
         replica = self._client.replica
         self._metadata_sent = now
+        predictor = self._client.predictor
         more = protocol.STREAMS if self._client.streaming is not None else 0
-        self._send(protocol.new_container(replica.name, replica.version, replica.input_type, more))
+        signature = None
+        if isinstance(predictor, TensorPredictor):
+            signature = predictor.signature.encode()
+        kind = replica.input_type
+        self._send(
+            protocol.new_container(replica.name, replica.version, kind, more, signature)
+        )
         _log.log(
             self._log_level,
             "offered to the server as a replica of %s:%s for %s",
@@ -362,6 +385,8 @@ class _Connection(Outgoing):
 
     def _answer(self, request: protocol.PredictRequest, began: float, received: float) -> None:
         predictor, metrics = self._client.predictor, self._client.metrics
+        if isinstance(predictor, TensorPredictor):
+            return self._answer_tensors(predictor, request, began, received)
         batch = predictor.decode(request.input_type, request.frames)
         parsed = time.monotonic()
         result = predictor.run(batch)
@@ -373,9 +398,37 @@ class _Connection(Outgoing):
                 for position, error in result.failed.items():
                     errors[position] = error_bytes(error, self._error_max_bytes)
             self._send(protocol.prediction_response(request.message_id, result.texts, errors))
+        self._count(len(result.texts), result.errors, (began, received, parsed, handled))
+
+    def _answer_tensors(
+        self,
+        predictor: TensorPredictor,
+        request: protocol.PredictRequest,
+        began: float,
+        received: float,
+    ) -> None:
+        if request.input_type is not InputType.TENSORS:
+            raise ProtocolError(f"a batch of {request.input_type.long_name} for tensors")
+        groups = decode_batch(predictor.signature, request.frames)
+        parsed = time.monotonic()
+        answers = predictor.run(groups)
+        handled = time.monotonic()
+        self._read_monitor()
+        if not self._lost:
+            max_bytes = self._error_max_bytes or ERROR_MAX_BYTES
+            parts = encode_answer(predictor.signature, answers, max_bytes)
+            self._send(protocol.tensor_response(request.message_id, parts))
+        rows = sum(answer.rows for answer in answers)
+        errors = sum(answer.rows for answer in answers if answer.error is not None)
+        self._count(rows, errors, (began, received, parsed, handled))
+
+    def _count(self, rows: int, errors: int, times: tuple[float, float, float, float]) -> None:
+        """Count one batch; ``times``: when it began, was received, parsed and handled."""
+        began, received, parsed, handled = times
+        metrics = self._client.metrics
         self._batches += 1
-        metrics.predictions.inc(len(result.texts))
-        metrics.errors.inc(result.errors)
+        metrics.predictions.inc(rows)
+        metrics.errors.inc(errors)
         metrics.recv.observe((received - began) * 1000)
         metrics.parse.observe((parsed - received) * 1000)
         metrics.handle.observe((handled - parsed) * 1000)
@@ -384,7 +437,10 @@ class _Connection(Outgoing):
         self._heard = time.monotonic()
 
     def _begin(self, generators: Generators, request: protocol.PredictRequest) -> None:
-        decode = self._client.predictor.decode
+        predictor = self._client.predictor
+        if isinstance(predictor, TensorPredictor):
+            raise ProtocolError("tensors have no answers in pieces")
+        decode = predictor.decode
         inputs: list[object] = []
         for frame in request.frames:
             batch = decode(request.input_type, [frame])
@@ -424,7 +480,7 @@ class _Connection(Outgoing):
         self._client.metrics.predictions.inc(answers)
         self._client.metrics.errors.inc(errors)
 
-    def _send(self, frames: list[bytes]) -> None:
+    def _send(self, frames: Sequence[protocol.Buffer]) -> None:
         try:
             for frame in frames[:-1]:
                 self._socket.send(frame, _MORE)

@@ -27,6 +27,7 @@ from .stopping import (
     stop_with_parent,
 )
 from .streaming import DEFAULT_STREAMS, STREAMS_MAX, joined, streams_by_itself
+from .tensors import Signature, Specs, TensorPredictor
 
 _log = logging.getLogger(__name__)
 
@@ -73,14 +74,32 @@ class Settings:
     metrics_port: int | None = None
     build: str | None = None
     streams: int | None = None
+    inputs: Specs | None = None
+    outputs: Specs | None = None
+
+    def signature(self) -> Signature | None:
+        """Of a model over tensors. Raises ``ConfigurationError`` for what cannot be one."""
+        if self.inputs is None and self.outputs is None:
+            return None
+        if self.inputs is None or self.outputs is None:
+            raise ConfigurationError("give inputs and outputs, or neither")
+        return Signature.of(self.inputs, self.outputs)
 
     def replica(self, env: Mapping[str, str]) -> Replica:
         """The replica to serve. Raises ``ConfigurationError`` for what is missing or wrong."""
         name = _required(self.name, env, "CLIPPER_MODEL_NAME", "model name")
         version = _required(self.version, env, "CLIPPER_MODEL_VERSION", "model version")
         input_type = self.input_type
+        is_tensors = self.inputs is not None
+        if input_type is None and is_tensors:
+            input_type = InputType.TENSORS
         if input_type is None:
             input_type = env.get("CLIPPER_INPUT_TYPE") or DEFAULT_INPUT_TYPE
+        if (InputType.parse(input_type) is InputType.TENSORS) != is_tensors:
+            raise ConfigurationError(
+                "inputs and outputs are what a model of type tensors has, and no other: "
+                "@container(inputs={...}, outputs={...})"
+            )
         host = self.host or env.get("CLIPPER_IP") or DEFAULT_HOST
         port = _port(self.port, env, "CLIPPER_PORT", DEFAULT_RPC_PORT)
         return Replica(name, version, InputType.parse(input_type), f"tcp://{host}:{port}")
@@ -125,6 +144,8 @@ def serve(
     metrics_port: int | None = None,
     build: str | None = None,
     streams: int | None = None,
+    inputs: Specs | None = None,
+    outputs: Specs | None = None,
     stop: StopSignal | None = None,
     timing: Timing | None = None,
 ) -> None:
@@ -135,10 +156,23 @@ def serve(
     sent as JSON. If it raises, the batch is searched for the inputs at fault, and only these
     are answered with the error. With ``streams``, or if it is an asynchronous generator, ``fn``
     takes one input and yields the pieces of its answer; so many of its generators run at the
-    same time. Raises ``ConfigurationError`` before connecting.
+    same time. With ``inputs`` and ``outputs``, each ``{name: (datatype, shape)}`` or
+    ``{name: example array}``, ``fn`` takes arrays by name, their first axis the rows, and
+    returns arrays by name. Raises ``ConfigurationError`` before connecting.
     """
     settings = Settings(
-        name, version, input_type, host, port, stacked, metrics_host, metrics_port, build, streams
+        name,
+        version,
+        input_type,
+        host,
+        port,
+        stacked,
+        metrics_host,
+        metrics_port,
+        build,
+        streams,
+        inputs,
+        outputs,
     )
     run(fn, settings, stop=stop, timing=timing)
 
@@ -165,6 +199,7 @@ def run(
             "if __name__ == '__main__':"
         )
     replica = settings.replica(env)
+    signature = settings.signature()
     metrics_at = settings.metrics_address(env)
     stacked = settings.stacked
     if stacked is None:
@@ -175,12 +210,18 @@ def run(
         stop_on_signals(stop)
         stop_with_parent(stop, env)
     _warn_of_misspelt(env)
-    count = settings.generators(env, fn)
-    streaming = Streaming(fn, count) if count else None
-    predict = joined(fn) if streaming else fn
+    predictor: Predictor | TensorPredictor
+    streaming = None
+    if signature is None:
+        count = settings.generators(env, fn)
+        streaming = Streaming(fn, count) if count else None
+        predict = joined(fn) if streaming else fn
+        predictor = Predictor(predict, replica.input_type, stacked and not streaming)
+    else:
+        predictor = TensorPredictor(fn, signature)
     client = RpcClient(
         replica,
-        Predictor(predict, replica.input_type, stacked and not streaming),
+        predictor,
         stop,
         ContainerMetrics(user_metrics.REGISTRY),
         timing,
@@ -229,13 +270,26 @@ def container(
     metrics_port: int | None = None,
     build: str | None = None,
     streams: int | None = None,
+    inputs: Specs | None = None,
+    outputs: Specs | None = None,
 ) -> Callable[[PredictFn], Container]:
     """Declare a predict function's settings where it is written; ``.serve()`` serves it.
 
     The command line reads them as well: ``python -m clipper_serving serve file.py:function``.
     """
     settings = Settings(
-        name, version, input_type, host, port, stacked, metrics_host, metrics_port, build, streams
+        name,
+        version,
+        input_type,
+        host,
+        port,
+        stacked,
+        metrics_host,
+        metrics_port,
+        build,
+        streams,
+        inputs,
+        outputs,
     )
     return lambda fn: Container(fn, settings)
 

@@ -13,6 +13,7 @@ use super::chooser::Chooser;
 use super::chosen::{Chosen, ChosenOne, ChosenSeveral};
 use super::ensemble::Ensemble;
 use super::feedback::FeedbackQueue;
+use super::inputs::{self, AppInputs};
 use super::judging::Judge;
 use super::messages::{AppChange, AskFacts, Predict, QueryRefused, Recorded, RequestBody, Update};
 use super::model_progress::ModelProgress;
@@ -22,12 +23,11 @@ use crate::actors::plane::data_plane::DataPlane;
 use crate::actors::plane::directory::{ModelEntry, ModelHandle};
 use crate::supervision::kept::Lifeline;
 use clipper_domain::AppSpec;
+use clipper_scheduling::bodies::PredictBody;
 use clipper_scheduling::cache::Lookup;
 use clipper_scheduling::dispatch::Arrival;
-use clipper_scheduling::feedback::feedback_body;
 use clipper_scheduling::flight::{Flight, Waiter};
 use clipper_scheduling::load::Asking;
-use clipper_scheduling::parse::{self, PredictBody};
 use clipper_scheduling::share::{AppId, Share};
 use clipper_scheduling::ticket::{Answer, AnswerBounds, DefaultReason, Ticket};
 use clipper_selection::rollout::split::Drawn;
@@ -111,8 +111,7 @@ impl App {
             RequestBody::Text(text) => {
                 let inputs_max = self.plane.serving.request_inputs_max;
                 let input_type = self.facts.spec.input_type;
-                let key_field = self.facts.key_field.as_ref();
-                parse::keyed_predict_body(&text, input_type, inputs_max, key_field)
+                inputs::predict_body(&text, &self.facts, &self.linked, inputs_max)
                     .map_err(|error| QueryRefused::Body(error, input_type))
             }
         }
@@ -218,6 +217,10 @@ impl App {
         PredictBody { inputs, digests, .. }: PredictBody,
         RequestTimes { arrived, objective, first_query_id, .. }: RequestTimes,
     ) -> ModelProgress {
+        if !inputs::are_of(&inputs, model) {
+            let reason = inputs::not_of(model);
+            return ModelProgress::defaults(inputs.len(), reason);
+        }
         let cache = &self.plane.cache;
         let is_cached = self.facts.spec.cache && model.spec.cache;
         let mut answers: SmallVec<[Option<Answer>; 1]> = SmallVec::with_capacity(inputs.len());
@@ -334,9 +337,8 @@ impl Handler<Update> for App {
         let feedback = match update.body {
             RequestBody::Parsed(body) => Ok(*body),
             RequestBody::Text(text) => {
-                let (form, max) =
-                    (self.facts.feedback_form(), self.plane.serving.request_inputs_max);
-                feedback_body(&text, spec.input_type, form, max)
+                let max = self.plane.serving.request_inputs_max;
+                inputs::update_body(&text, &self.facts, &self.linked, max)
                     .map_err(|error| QueryRefused::Body(error, spec.input_type))
             }
         };
@@ -371,10 +373,11 @@ impl Handler<AskModel> for App {
 }
 
 impl Handler<AskFacts> for App {
-    type Result = Arc<AppFacts>;
+    type Result = MessageResult<AskFacts>;
 
     fn handle(&mut self, _: AskFacts, _: &mut Self::Context) -> Self::Result {
-        Arc::clone(&self.facts)
+        let (facts, linked) = (Arc::clone(&self.facts), self.linked.clone());
+        MessageResult(AppInputs { facts, linked })
     }
 }
 

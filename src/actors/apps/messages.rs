@@ -7,6 +7,7 @@ use actix::Message;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
+use super::inputs::AppInputs;
 use super::prediction::{AppFacts, Prediction};
 use crate::actors::plane::directory::ModelEntry;
 use crate::metrics::FeedbackEnd;
@@ -88,7 +89,7 @@ pub struct Update {
 /// What is needed to parse a body, and to count it if that fails. Sender: the HTTP handler, on the
 /// same thread.
 #[derive(Debug, Message)]
-#[rtype(result = "Arc<AppFacts>")]
+#[rtype(result = "AppInputs")]
 pub struct AskFacts;
 
 /// A change of an application. Sender: the worker's `Router`.

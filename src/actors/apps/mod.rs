@@ -6,6 +6,7 @@ mod chooser;
 mod chosen;
 mod ensemble;
 pub mod feedback;
+pub mod inputs;
 mod judging;
 pub mod keeping;
 pub mod messages;

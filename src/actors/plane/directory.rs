@@ -11,7 +11,7 @@ use parking_lot::RwLock;
 
 use crate::actors::replica::dispatch::FromReplica;
 use crate::metrics::ModelMetrics;
-use clipper_domain::{ModelName, ModelSpec, ModelVersion};
+use clipper_domain::{ModelName, ModelSpec, ModelVersion, Signature};
 use clipper_scheduling::dispatch::Arrival;
 use clipper_scheduling::flight::Flight;
 use clipper_scheduling::intake::Intake;
@@ -29,6 +29,7 @@ pub struct ModelHandle {
     /// Number of this registration; part of every cache key.
     pub serial: u64,
     pub metrics: Arc<ModelMetrics>,
+    signature: RwLock<Option<Arc<Signature>>>,
     batcher: RwLock<Option<Recipient<FromReplica>>>,
     intake: Intake<Arrival<Arc<Flight>>>,
     load: ArcSwap<Load>,
@@ -45,6 +46,7 @@ impl ModelHandle {
         curve: LatencyCurve,
     ) -> Self {
         Self {
+            signature: RwLock::new(spec.signature.clone()),
             spec,
             serial,
             metrics,
@@ -52,6 +54,31 @@ impl ModelHandle {
             intake: Intake::default(),
             load: ArcSwap::from_pointee(Load { curve, ..Load::default() }),
             has_lanes: AtomicBool::new(false),
+        }
+    }
+
+    /// Of type tensors: what goes in and comes out, as registered or else as its containers say.
+    #[must_use]
+    pub fn signature(&self) -> Option<Arc<Signature>> {
+        self.signature.read().clone()
+    }
+
+    /// Whether a container with this signature is one of its replicas: it was registered so, or
+    /// those that serve have no other.
+    #[must_use]
+    pub fn takes_signature(&self, stated: &Signature) -> bool {
+        let is_bound = self.spec.signature.is_some() || self.replicas() > 0;
+        let known = self.signature.read();
+        known.as_ref().is_none_or(|known| !is_bound || known.serves_as(stated))
+    }
+
+    /// Notes what a container says that is attached; whether queries were read by another one
+    /// before.
+    pub fn sign(&self, stated: &Arc<Signature>) -> bool {
+        let mut known = self.signature.write();
+        match &*known {
+            Some(known) if known.serves_as(stated) => false,
+            _ => known.replace(Arc::clone(stated)).is_some(),
         }
     }
 

@@ -9,8 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
-use futures_util::FutureExt as _;
-use futures_util::future::Shared;
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
@@ -19,6 +17,7 @@ use super::messages::{
     AwaitAttached, BatcherReady, ModelChange, ModelsChanged, Register, RegistrationRefused,
     RestartReplicas, StopChildren,
 };
+use super::replica::{Attached, Replica};
 use super::trial::{EndTrial, GrowTrial, StartTrial, Trial, TrialLink, TrialRefused};
 use crate::actors::plane::arbiters::DataArbiters;
 use crate::actors::plane::data_plane::DataPlane;
@@ -26,14 +25,14 @@ use crate::actors::plane::directory::ModelHandle;
 use crate::actors::replica::container::{Container, Identity};
 use crate::actors::replica::dispatch::FromReplica;
 use crate::actors::replica::messages::{News, PoolOrder, ReplicaNews};
-use crate::children::{Children, SeatRef};
+use crate::children::Children;
 use crate::logging::outsiders;
 use crate::metrics::RpcEnd;
 use crate::metrics::file_sd::MetricsAt;
 use crate::rpc::registration::{Introduction, NotTaken, Registration};
 use crate::supervision::control::Outbox;
 use crate::supervision::kept::Lifeline;
-use clipper_domain::{InputType, ModelId, ReplicaId, Replicas};
+use clipper_domain::{ModelId, ReplicaId, Replicas};
 use clipper_rpc::codec::Build;
 
 /// How often the pool looks for replicas whose end it was not told of.
@@ -45,37 +44,6 @@ struct Registered {
     batcher: Option<Recipient<FromReplica>>,
     /// The last one that a replica has stated.
     build: Option<Build>,
-}
-
-#[derive(Debug)]
-struct Replica {
-    /// The process of ours that it is.
-    child: Option<SeatRef>,
-    container: Addr<Container>,
-    orders: Outbox<PoolOrder>,
-    input_type: InputType,
-    metrics_at: MetricsAt,
-    attached: Option<Attached>,
-}
-
-/// Ends when a replica is among those that get queries, or will not be.
-type Attached = Shared<oneshot::Receiver<()>>;
-
-impl Replica {
-    fn attach(&mut self, model: Arc<ModelHandle>, batcher: Recipient<FromReplica>) -> Attached {
-        let (attached, told) = oneshot::channel();
-        self.tell(PoolOrder::Attach { model, batcher, attached });
-        let told = told.shared();
-        self.attached = Some(told.clone());
-        told
-    }
-
-    /// One that cannot be told has ended: the pool hears of it, or the sweep finds it.
-    fn tell(&self, order: PoolOrder) {
-        if self.orders.tell(order).is_err() {
-            tracing::debug!("a container could not be told");
-        }
-    }
 }
 
 pub struct ContainerPool {
@@ -121,7 +89,7 @@ impl ContainerPool {
         if self.stopping {
             return Err(RegistrationRefused::Stopping);
         }
-        let Introduction { model, input_type: offered, .. } = &registration.introduction;
+        let Introduction { model, input_type: offered, signature, .. } = &registration.introduction;
         let offered = *offered;
         let trial = self.trials.get(model);
         let registered = match self.models.get(model) {
@@ -129,10 +97,14 @@ impl ContainerPool {
             None => trial.map(|trial| trial.input_type),
         };
         let registered = registered.ok_or(RegistrationRefused::UnknownModel)?;
-        if registered == offered {
+        let known = self.models.get(model).zip(signature.as_ref());
+        let refused = if registered != offered {
+            RegistrationRefused::InputType { model: model.clone(), registered, offered }
+        } else if known.is_some_and(|(known, stated)| !known.handle.takes_signature(stated)) {
+            RegistrationRefused::Signature(model.clone())
+        } else {
             return Ok(());
-        }
-        let refused = RegistrationRefused::InputType { model: model.clone(), registered, offered };
+        };
         if let Some(trial) = trial {
             trial.refused(refused.to_string());
         }
@@ -147,10 +119,12 @@ impl ContainerPool {
 
     fn take(&mut self, registration: Registration, ctx: &mut Context<Self>) {
         let Registration { stream, unread, introduction, peer, place } = registration;
-        let Introduction { identity, model, input_type, extensions } = introduction;
+        let Introduction { identity, model, input_type, extensions, signature } = introduction;
         let metrics_at = MetricsAt::of(peer.ip(), &identity);
         let replica = self.list.number(&model);
-        let identity = Identity { model: model.clone(), replica, input_type, extensions, peer };
+        let (of, tensors) = (model.clone(), signature.clone());
+        let identity =
+            Identity { model: of, replica, input_type, extensions, signature: tensors, peer };
         let (plane, pool) = (Arc::clone(&self.plane), ctx.address().recipient());
         let (started, start) = oneshot::channel();
         // The connection joins the event loop of the thread that owns it from now on.
@@ -179,7 +153,8 @@ impl ContainerPool {
             }
             let orders = Outbox::new(container.clone().recipient());
             let attached = None;
-            let entry = Replica { child, container, orders, input_type, metrics_at, attached };
+            let entry =
+                Replica { child, container, orders, input_type, signature, metrics_at, attached };
             pool.add(&model, replica, entry, ctx);
         }));
     }
@@ -205,6 +180,10 @@ impl ContainerPool {
         for (id, replica) in self.replicas.get_mut(model).into_iter().flatten() {
             let is_wanted = only.is_none_or(|only| only == *id);
             if !is_wanted || replica.input_type != handle.spec.input_type {
+                continue;
+            }
+            if !replica.is_signed(handle, &self.plane) {
+                replica.tell(PoolOrder::Close(RpcEnd::InputType));
                 continue;
             }
             let (model, id) = (model.clone(), *id);

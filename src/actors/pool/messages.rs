@@ -27,6 +27,11 @@ pub enum RegistrationRefused {
         /// What the container says.
         offered: InputType,
     },
+    /// Its tensors are not those of its model.
+    #[error(
+        "model {0} has other tensors: they were registered so, or its other replicas have them"
+    )]
+    Signature(ModelId),
     /// Its model is neither registered nor on trial.
     #[error("no such model version is registered")]
     UnknownModel,
@@ -40,7 +45,9 @@ impl RegistrationRefused {
     pub fn why_not(&self) -> WhyNot {
         match self {
             Self::UnknownModel => WhyNot::UnknownModel,
-            Self::InputType { .. } => WhyNot::Refused(Refused::new(RpcEnd::InputType, self)),
+            Self::InputType { .. } | Self::Signature(_) => {
+                WhyNot::Refused(Refused::new(RpcEnd::InputType, self))
+            }
             Self::Stopping => WhyNot::Refused(Refused::new(RpcEnd::Shutdown, self)),
         }
     }

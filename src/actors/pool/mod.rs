@@ -4,4 +4,5 @@ pub mod container_pool;
 pub mod file_sd;
 pub mod list;
 pub mod messages;
+mod replica;
 pub mod trial;

@@ -4,14 +4,15 @@
 //! connection; what it had not answered goes back to the batcher (invariant C1). It never trusts
 //! the other end (invariants P3, C2): an answer counts only for a batch under way, whole.
 
+mod identity;
 mod lane_state;
 mod lanes;
 mod silence;
+mod tensors;
 mod writing;
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use actix::prelude::*;
@@ -21,9 +22,10 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::oneshot;
 use tracing::{debug, debug_span, info, trace, warn};
 
+pub use self::identity::Identity;
 use self::lane_state::{Lanes, Piecewise};
 use super::dispatch::{FromReplica, ToReplica};
-use super::landing::Landing;
+use super::landing::{Landing, Outputs};
 use super::messages::{News, PoolOrder, ReplicaNews};
 use crate::actors::plane::data_plane::DataPlane;
 use crate::actors::plane::directory::ModelHandle;
@@ -34,7 +36,7 @@ use crate::rpc::reader::{self, Asked, ReadError, Reader, Received, UNASKED_LIMIT
 use crate::rpc::registration;
 use crate::supervision::control::Outbox;
 use clipper_clock::{self as clock, Instant};
-use clipper_domain::{InputType, ModelId, ReplicaId};
+use clipper_domain::InputType;
 use clipper_rpc::codec::{self, AnswerLimits, Build, Extensions, FromContainer, NoticeLevel};
 use clipper_rpc::receive::Held;
 use clipper_rpc::unasked::UnaskedMeter;
@@ -44,25 +46,6 @@ use clipper_scheduling::dispatch::{BatchId, Departure, Unanswered};
 use clipper_scheduling::flight::Flight;
 use clipper_scheduling::stream::Bell;
 use clipper_scheduling::ticket::DefaultReason;
-
-/// What a container is, as registered.
-#[derive(Debug, Clone)]
-pub struct Identity {
-    pub model: ModelId,
-    pub replica: ReplicaId,
-    /// What its inputs are made of.
-    pub input_type: InputType,
-    /// The extensions of the protocol that it announced.
-    pub extensions: Extensions,
-    pub peer: SocketAddr,
-}
-
-impl Identity {
-    /// The extensions that both sides know.
-    fn accepted(&self) -> Extensions {
-        self.extensions.and(Extensions::KNOWN)
-    }
-}
 
 #[derive(Debug)]
 struct Serving {
@@ -251,19 +234,29 @@ impl Container {
     ) {
         let answered = clock::now();
         let Some(batch) = self.in_flight.get(position) else { return };
-        if outputs.len() != batch.flights.len() {
-            let (sent, got) = (batch.flights.len(), outputs.len());
-            let text = format!("it answered {got} outputs to {sent} inputs");
-            return self.end(RpcEnd::OutputCount, text, ctx);
-        }
+        let sent = batch.flights.len();
+        let (outputs, errors) = match &self.identity.signature {
+            Some(signature) => match self.tensor_outputs(signature, &outputs, sent) {
+                Ok(outputs) => outputs,
+                Err(error) => return self.end(RpcEnd::Protocol, error.to_string(), ctx),
+            },
+            None if outputs.len() != sent => {
+                let text = format!("it answered {} outputs to {sent} inputs", outputs.len());
+                return self.end(RpcEnd::OutputCount, text, ctx);
+            }
+            None => {
+                let count = errors.len();
+                (Outputs::Texts { outputs, errors }, count)
+            }
+        };
         let message_id = batch.message_id;
         let Some(InFlight { flights, batch, .. }) = self.in_flight.remove(position) else { return };
         let _span = self.span(message_id).entered();
         debug!(queries = flights.len(), "batch answered");
-        if let Some(serving) = self.serving.as_ref().filter(|_| !errors.is_empty()) {
-            serving.model.metrics.model_errors(errors.len());
+        if let Some(serving) = self.serving.as_ref().filter(|_| errors > 0) {
+            serving.model.metrics.model_errors(errors);
         }
-        Landing { flights, outputs, errors, held }.land(&self.plane, bytes);
+        Landing { flights, outputs, held }.land(&self.plane, bytes);
         self.busy_heartbeats = 0;
         let replica = self.identity.replica;
         self.tell_batcher(FromReplica::Done { replica, batch, answered });
@@ -329,12 +322,17 @@ impl Container {
         }
         self.next_message_id = self.next_message_id.wrapping_add(1);
         let piecewise = self.open_stream(message_id, &flights, ctx);
-        codec::encode_predict(
-            &mut self.unwritten,
-            message_id,
-            self.identity.input_type,
-            flights.iter().map(|flight| flight.input()),
-        );
+        let flights = match self.identity.input_type {
+            InputType::Tensors => match self.encode_tensors(message_id, batch, flights) {
+                Some(flights) => flights,
+                None => return,
+            },
+            input_type => {
+                let inputs = flights.iter().map(|flight| flight.input());
+                codec::encode_predict(&mut self.unwritten, message_id, input_type, inputs);
+                flights
+            }
+        };
         self.asked.set(true);
         let is_cancelled = false;
         self.in_flight.push_back(InFlight { message_id, batch, flights, piecewise, is_cancelled });

@@ -10,22 +10,40 @@ use bytes::Bytes;
 use tracing::{debug, trace};
 
 use crate::actors::plane::data_plane::DataPlane;
+use clipper_domain::Signature;
 use clipper_rpc::receive::Held;
 use clipper_scheduling::flight::Flight;
-use clipper_scheduling::output::Output;
+use clipper_scheduling::output::{Output, TensorRow};
 use clipper_scheduling::ticket::DefaultReason;
+use clipper_tensors::batch::{Content, Group};
 
 /// An answer that is awaited and whole.
 #[derive(Debug)]
 pub(super) struct Landing {
     /// The queries, in the order in which they were sent.
     pub(super) flights: Arc<[Arc<Flight>]>,
-    /// One for each of them.
-    pub(super) outputs: Vec<Bytes>,
-    /// Which of the outputs are errors, ascending.
-    pub(super) errors: Vec<usize>,
+    pub(super) outputs: Outputs,
     /// The memory that the answer takes.
     pub(super) held: Option<Held>,
+}
+
+/// What a replica has answered.
+#[derive(Debug)]
+pub(super) enum Outputs {
+    /// One for each query.
+    Texts {
+        outputs: Vec<Bytes>,
+        /// Which of them are errors, ascending.
+        errors: Vec<usize>,
+    },
+    Tensors(TensorOutputs),
+}
+
+/// Groups of as many rows as there are queries.
+#[derive(Debug)]
+pub(super) struct TensorOutputs {
+    pub(super) signature: Arc<Signature>,
+    pub(super) groups: Vec<Group>,
 }
 
 impl Landing {
@@ -46,15 +64,41 @@ impl Landing {
     }
 
     fn end_all(self, plane: &DataPlane) {
-        let mut errors = self.errors.iter().peekable();
-        for (index, (flight, text)) in self.flights.iter().zip(&self.outputs).enumerate() {
-            if tracing::enabled!(tracing::Level::TRACE) {
+        if tracing::enabled!(tracing::Level::TRACE) {
+            for flight in self.flights.iter() {
                 trace!(query_ids = ?flight.query_ids(), "query answered");
             }
-            end(plane, flight, text, errors.next_if_eq(&&index).is_some());
         }
-        drop(self.outputs);
+        match self.outputs {
+            Outputs::Texts { outputs, errors } => {
+                let mut errors = errors.iter().peekable();
+                for (index, (flight, text)) in self.flights.iter().zip(&outputs).enumerate() {
+                    end(plane, flight, text, errors.next_if_eq(&&index).is_some());
+                }
+            }
+            Outputs::Tensors(outputs) => outputs.end_all(plane, &self.flights),
+        }
         drop(self.held);
+    }
+}
+
+impl TensorOutputs {
+    /// Each row is copied, so that what the cache keeps holds nothing of its neighbours.
+    fn end_all(self, plane: &DataPlane, flights: &[Arc<Flight>]) {
+        let Self { signature, groups } = self;
+        let mut flights = flights.iter();
+        for group in groups {
+            if let Content::Error(why) = &group.content {
+                let reason = DefaultReason::Model(Arc::from(String::from_utf8_lossy(why)));
+                let failed = flights.by_ref().take(group.rows);
+                failed.for_each(|flight| plane.cache.abort(flight, reason.clone()));
+                continue;
+            }
+            for (bytes, flight) in group.rows().zip(flights.by_ref()) {
+                let row = TensorRow { signature: Arc::clone(&signature), bytes };
+                plane.cache.land(flight, Output::from_tensors(row));
+            }
+        }
     }
 }
 

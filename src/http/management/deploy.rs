@@ -167,6 +167,11 @@ fn plan(body: &[u8], deployer: &Deployer) -> Result<DeployRequest, Failure> {
     }
     absolute(&body.runtime)?;
     let input_type = names::input_type(&body.input_type)?;
+    if input_type == InputType::Tensors {
+        let text = "Models of type tensors are not deployed yet: register them by add_model, or in \
+                    the config file with their container";
+        return Err(refused(text.to_owned()));
+    }
     let batch_size = BatchSize::try_from(body.batch_size).map_err(Failure::of)?;
     let inputs = body.input.iter().chain(&body.inputs).map(|input| input.get());
     let inputs_max = deployer.plane.serving.request_inputs_max;
@@ -183,6 +188,7 @@ fn plan(body: &[u8], deployer: &Deployer) -> Result<DeployRequest, Failure> {
         model_data_path: body.runtime.source(),
         batch_size,
         cache: body.cache,
+        signature: None,
     };
     let replicas = Replicas { runtime: body.runtime, count: body.replicas };
     let deployment = Deployment {
@@ -287,6 +293,7 @@ fn default_input(input_type: InputType) -> &'static str {
         InputType::Integers => "[0]",
         InputType::Floats | InputType::Doubles => "[0.0]",
         InputType::Strings => "\"a\"",
+        InputType::Tensors => "{}",
     }
 }
 

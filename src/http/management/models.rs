@@ -1,11 +1,13 @@
 //! Operations on model versions.
 
+use std::sync::Arc;
+
 use super::names;
 use super::operation::{Change, Failure, ManagementState, Reply, optional};
 use crate::http::schema::Object;
 use crate::store::projection::Catalog;
 use clipper_domain::admin::ModelDescription;
-use clipper_domain::{BatchSize, Command, ModelId, ModelSpec};
+use clipper_domain::{BatchSize, Command, InputType, ModelId, ModelSpec, Signature};
 
 /// What has to be there. The original requires `batch_size` too, which its text does not tell.
 pub(super) const ADD_SCHEMA: &str = r#"
@@ -28,7 +30,8 @@ pub(super) const ADD_OPTIONAL: &str = r#"
    "model_data_path" := string,
    "batch_size" := int (optional, -1: the server chooses),
    "make_current" := bool (optional, true),
-   "cache" := bool (optional, true)
+   "cache" := bool (optional, true),
+   "signature" := {"inputs": [tensor], "outputs": [tensor]} (optional, of type tensors)
   }
 "#;
 pub(super) const DELETE_OPTIONAL: &str = r#"
@@ -61,6 +64,7 @@ pub(super) fn add(body: &Object<'_>) -> Result<Change, Failure> {
     let batch_size = optional(body, "batch_size", Object::int)?.unwrap_or(-1);
     let make_current = optional(body, "make_current", Object::bool)?;
     let cache = optional(body, "cache", Object::bool)?.unwrap_or(true);
+    let signature = signature(body)?;
 
     let batch_size = BatchSize::from_number(i64::from(batch_size)).ok_or_else(|| {
         let text = "The batch size must be positive or DEFAULT_BATCH_SIZE, which is -1";
@@ -69,6 +73,10 @@ pub(super) fn add(body: &Object<'_>) -> Result<Change, Failure> {
     let id = ModelId::new(names::model(&name)?, names::version(&version)?);
     let labels = labels.iter().map(|l| names::label(l)).collect::<Result<_, _>>()?;
     let input_type = names::input_type(&input_type)?;
+    if signature.is_some() && input_type != InputType::Tensors {
+        let text = format!("signature: only models of type tensors have one, not {input_type}");
+        return Err(Failure::Refused(text));
+    }
     let done =
         format!("Successfully added model with name '{}' and input type '{input_type}'", id.name);
     let spec = ModelSpec {
@@ -79,12 +87,20 @@ pub(super) fn add(body: &Object<'_>) -> Result<Change, Failure> {
         model_data_path: model_data_path.into_owned(),
         batch_size,
         cache,
+        signature,
     };
     let command = match make_current {
         Some(false) => Command::StageModel(spec),
         Some(true) | None => Command::AddModel(spec),
     };
     Ok(Change { command, done })
+}
+
+fn signature(body: &Object<'_>) -> Result<Option<Arc<Signature>>, Failure> {
+    let Some(json) = body.get("signature") else { return Ok(None) };
+    let signature = Signature::parse(json.get().as_bytes());
+    let signature = signature.map_err(|why| Failure::Refused(format!("signature: {why}")))?;
+    Ok(Some(Arc::new(signature)))
 }
 
 fn id(body: &Object<'_>) -> Result<ModelId, Failure> {

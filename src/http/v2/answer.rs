@@ -1,5 +1,6 @@
 //! Answers of models into an answer of the protocol.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -15,7 +16,7 @@ use super::super::errors::ApiError;
 use super::super::limits::QueryLimits;
 use super::errors;
 use crate::actors::apps::prediction::QueryAnswer;
-use clipper_oip::{Answer, Defaults, OutputForm, Parts};
+use clipper_oip::{Answer, Defaults, OutputForm, Parts, TensorForm};
 use clipper_scheduling::budget::Held;
 use clipper_scheduling::ticket::{DefaultReason, Excess};
 
@@ -32,6 +33,8 @@ pub(crate) struct Told {
     pub(crate) id: Option<String>,
     pub(crate) takes_default: bool,
     pub(crate) form: OutputForm,
+    /// Of models of type tensors.
+    pub(crate) tensors: Option<TensorForm>,
     /// In the order of the rows.
     pub(crate) answers: SmallVec<[QueryAnswer; 1]>,
     /// What they take of the sum of all answers, where they have been counted.
@@ -88,7 +91,7 @@ impl Told {
         let bytes = |answer: &QueryAnswer| match answer {
             QueryAnswer::Output(output)
             | QueryAnswer::Sure { output, .. }
-            | QueryAnswer::Default { output, .. } => output.json().len(),
+            | QueryAnswer::Default { output, .. } => output.bytes(),
             QueryAnswer::Error(_) => 0,
         };
         self.answers.iter().map(bytes).sum()
@@ -154,8 +157,8 @@ pub(crate) struct Rows<'a> {
 /// A row of which nothing is told.
 #[derive(Debug)]
 pub(crate) struct Unanswered<'a> {
-    row: usize,
-    rows: usize,
+    pub(super) row: usize,
+    pub(super) rows: usize,
     pub(crate) why: Why<'a>,
 }
 
@@ -165,6 +168,8 @@ pub(crate) enum Why<'a> {
     Default(&'a DefaultReason),
     /// The model's error, which the application passes on.
     Error(&'a str),
+    /// An output that is no row of tensors, as a policy makes them.
+    NoTensors,
 }
 
 impl Unanswered<'_> {
@@ -173,6 +178,7 @@ impl Unanswered<'_> {
         match why {
             Why::Default(reason) => errors::no_prediction(*row, *rows, reason),
             Why::Error(why) => errors::model_error(*row, *rows, why),
+            Why::NoTensors => errors::no_tensors(),
         }
     }
 }
@@ -191,22 +197,30 @@ fn response(parts: Parts, form: OutputForm, held: Option<Held>) -> HttpResponse 
         json.extend_from_slice(&binary);
         return response.body(json);
     }
-    response.body(Sent { json: json.into(), binary: binary.into(), _held: held })
+    response.body(Sent::new([json.into(), binary.into()].into_iter(), held))
 }
 
 /// A long answer on its way, in pieces; what it holds of the sum of all answers is given back when
 /// it has gone.
-struct Sent {
-    json: Bytes,
-    binary: Bytes,
+pub(super) struct Sent {
+    parts: VecDeque<Bytes>,
+    bytes: usize,
     _held: Option<Held>,
+}
+
+impl Sent {
+    pub(super) fn new(parts: impl Iterator<Item = Bytes>, held: Option<Held>) -> Self {
+        let parts: VecDeque<Bytes> = parts.filter(|part| !part.is_empty()).collect();
+        let bytes = parts.iter().map(Bytes::len).sum();
+        Self { parts, bytes, _held: held }
+    }
 }
 
 impl MessageBody for Sent {
     type Error = Infallible;
 
     fn size(&self) -> BodySize {
-        BodySize::Sized((self.json.len() + self.binary.len()) as u64)
+        BodySize::Sized(self.bytes as u64)
     }
 
     fn poll_next(
@@ -214,8 +228,11 @@ impl MessageBody for Sent {
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, Infallible>>> {
         let this = self.get_mut();
-        let part = if this.json.is_empty() { &mut this.binary } else { &mut this.json };
+        let Some(part) = this.parts.front_mut() else { return Poll::Ready(None) };
         let piece = part.split_to(part.len().min(PIECE_BYTES));
-        Poll::Ready((!piece.is_empty()).then_some(Ok(piece)))
+        if part.is_empty() {
+            this.parts.pop_front();
+        }
+        Poll::Ready(Some(Ok(piece)))
     }
 }

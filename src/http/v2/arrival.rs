@@ -12,8 +12,8 @@ use super::super::limits::QueryLimits;
 use super::errors;
 use crate::actors::plane::data_plane::DataPlane;
 use clipper_clock::Instant;
-use clipper_domain::InputType;
-use clipper_oip::{Encoding, Infer, InferError, inflate, parse};
+use clipper_domain::{InputType, Signature};
+use clipper_oip::{Encoding, Infer, InferError, inflate, parse, parse_tensors};
 use clipper_scheduling::bodies::Digests;
 use clipper_scheduling::budget::Held;
 
@@ -37,17 +37,22 @@ struct Arrived<P> {
     plane: Arc<DataPlane>,
 }
 
-/// Reads what the body of `request` asks for, if that takes until `due` at the most.
+/// Reads what the body of `request` asks for, if that takes until `due` at the most; a signature is
+/// that of type tensors.
 pub(super) async fn read(
     request: &HttpRequest,
     body: Body,
     (input_type, due): (InputType, Instant),
+    signature: Option<Arc<Signature>>,
     limits: &QueryLimits,
 ) -> Result<Asked, ApiError> {
     let encoding = encoding(request)?;
     let header = request.headers().get(LENGTH_HEADER).map(|value| value.as_bytes().to_vec());
     let rows_max = limits.inputs_max;
-    let parse = move |body: &[u8]| parse(body, header.as_deref(), input_type, rows_max);
+    let parse = move |body: &[u8]| match &signature {
+        Some(signature) => parse_tensors(body, header.as_deref(), signature, rows_max),
+        None => parse(body, header.as_deref(), input_type, rows_max),
+    };
     parsed(body, (encoding, due), limits, parse).await
 }
 

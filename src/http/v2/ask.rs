@@ -64,6 +64,7 @@ pub(crate) async fn ask(
         id: infer.id.take(),
         takes_default: infer.takes_default,
         form: infer.output,
+        tensors: infer.tensors.take(),
         answers: answers.answers,
         held: answers.held,
     })

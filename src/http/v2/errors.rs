@@ -94,12 +94,23 @@ pub(super) fn not_inflated(error: &InflateError, bodies_max_bytes: usize) -> Api
 
 pub(crate) fn not_written(fault: OutputFault) -> ApiError {
     match fault {
-        OutputFault::Number { .. } => ApiError::json(format!("output: {fault}")),
+        OutputFault::Number { .. } | OutputFault::Ragged { .. } | OutputFault::NotText { .. } => {
+            ApiError::json(format!("output: {fault}"))
+        }
+        OutputFault::NoTensors => no_tensors(),
         OutputFault::TooLong(max) => ApiError::new(
             errors::TOO_LARGE,
             format!("The answer is over http.answer_max_bytes = {max}: ask for fewer rows"),
         ),
     }
+}
+
+/// An answer that is not made of tensors, where a policy has made it of several.
+pub(crate) fn no_tensors() -> ApiError {
+    ApiError::unavailable(
+        "The output is not made of the model's tensors: a policy that combines outputs makes a \
+         text of them, which POST /{app}/predict answers",
+    )
 }
 
 pub(crate) fn not_asked(refused: &QueryRefused, name: &str, version: Option<&str>) -> ApiError {

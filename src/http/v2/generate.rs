@@ -72,6 +72,7 @@ fn read(body: &[u8], input_type: InputType) -> Result<Infer, InferError> {
         timeout: timeout.filter(|micros| *micros > 0).map(Duration::from_micros),
         takes_default: default,
         output: OutputForm { binary: false, datatype: As::Texts },
+        tensors: None,
     })
 }
 

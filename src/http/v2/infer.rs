@@ -6,7 +6,7 @@ use actix_web::{HttpRequest, HttpResponse};
 use super::super::body;
 use super::super::errors::ApiError;
 use super::state::V2;
-use super::{answer, arrival, ask, target};
+use super::{answer, arrival, ask, target, tensors};
 use clipper_clock as clock;
 
 /// Answers by what the models say, within the application's objective.
@@ -18,8 +18,12 @@ pub(super) async fn infer(
     version: Option<&str>,
 ) -> Result<HttpResponse, ApiError> {
     let found = target::find(&v2.view.read(), name, version);
-    let target = match found {
-        Ok(target) => target,
+    let found = found.and_then(|target| {
+        let signature = tensors::wanted(&v2.plane, &target, name)?;
+        Ok((target, signature))
+    });
+    let (target, signature) = match found {
+        Ok(found) => found,
         Err(refusal) => {
             body::skip(request, payload, &v2.limits.bodies).await;
             return Err(refusal);
@@ -28,9 +32,12 @@ pub(super) async fn infer(
     let body = body::read(request, payload, &v2.limits.bodies).await?;
     let arrived = clock::now();
     let wanted = (target.input_type, target.due(v2, arrived));
-    let read = arrival::read(request, body, wanted, &v2.limits).await;
+    let read = arrival::read(request, body, wanted, signature, &v2.limits).await;
     let mut asked = ask::counted(read, v2, &target)?;
     let meant = ask::Meant { name, version, target: &target };
     let told = ask::ask(v2, &meant, &mut asked, arrived).await?;
-    answer::respond(told, &v2.limits).await
+    match told.tensors {
+        Some(_) => tensors::respond(told, &v2.limits).await,
+        None => answer::respond(told, &v2.limits).await,
+    }
 }

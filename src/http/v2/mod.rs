@@ -15,6 +15,7 @@ pub(crate) mod pages;
 mod path;
 pub mod state;
 pub(crate) mod target;
+pub(crate) mod tensors;
 
 use actix_web::http::Method;
 use actix_web::web::Payload;

@@ -1,5 +1,7 @@
 //! What the server says of itself and of its models.
 
+use std::sync::Arc;
+
 use actix_web::http::StatusCode;
 use actix_web::web::{self, Payload};
 use actix_web::{HttpRequest, HttpResponse};
@@ -11,10 +13,11 @@ use super::super::body;
 use super::super::errors::{self as kinds, ApiError, ErrorLabel};
 use super::state::V2;
 use super::target::{self, Target};
+use super::tensors;
 use crate::actors::plane::data_plane::DataPlane;
 use crate::metrics::ModelCounts;
 use crate::store::projection::Catalog;
-use clipper_domain::{BatchSize, ModelId, ModelName, ModelSpec};
+use clipper_domain::{BatchSize, ModelId, ModelName, ModelSpec, Signature};
 use clipper_oip::{
     Config, EXTENSIONS, IndexRequest, IndexRow, InferenceStats, Metadata, Named, Spent, Statistics,
     TensorInfo,
@@ -59,11 +62,23 @@ pub(super) fn metadata(
     name: &str,
     version: Option<&str>,
 ) -> Result<HttpResponse, ApiError> {
-    Ok(page(&metadata_of(&v2.view.read(), name, version)?))
+    let signature = signature_of(v2, name, version)?;
+    Ok(page(&metadata_of(&v2.view.read(), signature.as_deref(), name, version)?))
+}
+
+/// Of type tensors, if it is known.
+pub(crate) fn signature_of(
+    v2: &V2,
+    name: &str,
+    version: Option<&str>,
+) -> Result<Option<Arc<Signature>>, ApiError> {
+    let target = target::find(&v2.view.read(), name, version)?;
+    Ok(tensors::signature(&v2.plane, &target))
 }
 
 pub(crate) fn metadata_of<'c>(
     catalog: &'c Catalog,
+    signature: Option<&'c Signature>,
     name: &'c str,
     version: Option<&str>,
 ) -> Result<Metadata<'c>, ApiError> {
@@ -75,8 +90,8 @@ pub(crate) fn metadata_of<'c>(
         name,
         versions,
         platform: PLATFORM,
-        inputs: [TensorInfo::input(target.input_type)],
-        outputs: [TensorInfo::output()],
+        inputs: TensorInfo::inputs(target.input_type, signature),
+        outputs: TensorInfo::outputs(target.input_type, signature),
     })
 }
 
@@ -120,6 +135,7 @@ pub(crate) fn config_of<'n>(
         name,
         platform: PLATFORM,
         input_type: target.input_type,
+        signature: tensors::signature(&v2.plane, &target),
         rows_max: serving.request_inputs_max,
         batch_size: target.batch_size.and_then(|size| match size {
             BatchSize::Adaptive => None,

@@ -15,6 +15,7 @@ mod answers;
 pub mod client;
 pub mod connect;
 pub mod diff;
+mod fields;
 pub mod marker;
 pub mod row_error;
 pub mod sums;

@@ -3,12 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use super::fields::{
+    Hash, SIGNATURE, batch_size, field, input_type, number, parse, signature, slo, text,
+};
 use super::row_error::RowError;
 use crate::store::policy_state;
 use clipper_domain::rollout::Rollout;
 use clipper_domain::{
-    AppName, AppSpec, BatchSize, InputType, Label, LatencySlo, ModelId, ModelName, ModelSpec,
-    ModelVersion, OnModelError, PolicyParameters, ReplicaId, Replicas, Weight, default_output,
+    AppName, AppSpec, InputType, Label, ModelId, ModelName, ModelSpec, ModelVersion, OnModelError,
+    PolicyParameters, ReplicaId, Replicas, Weight, default_output,
 };
 
 /// What the keys of [`Table::Metadata`] start with.
@@ -219,7 +222,8 @@ pub fn rollout_text(rollout: &Rollout) -> String {
     serde_json::to_string(rollout).unwrap_or_default()
 }
 
-/// The fields of a model version; that it wants no cache is one of ours, as in [`app_fields`].
+/// The fields of a model version; that it wants no cache, and its
+/// signature, are ours, as in [`app_fields`].
 #[must_use]
 pub fn model_fields(model: &ModelSpec) -> Fields {
     let labels: Vec<&str> = model.labels.iter().map(Label::as_str).collect();
@@ -236,6 +240,9 @@ pub fn model_fields(model: &ModelSpec) -> Fields {
     ];
     if !model.cache {
         fields.push((CACHE, model.cache.to_string()));
+    }
+    if let Some(signature) = &model.signature {
+        fields.push((SIGNATURE, signature.json()));
     }
     fields
 }
@@ -390,41 +397,6 @@ fn model_id(name: &str) -> Result<ModelId, RowError> {
     Ok(ModelId::new(name, version))
 }
 
-type Hash = BTreeMap<Vec<u8>, Vec<u8>>;
-
-fn text<'b>(what: &str, bytes: &'b [u8]) -> Result<&'b str, RowError> {
-    std::str::from_utf8(bytes).map_err(|_| RowError::NotText(what.to_owned()))
-}
-
-fn field<'h>(fields: &'h Hash, name: &str) -> Result<&'h str, RowError> {
-    let value = fields.get(name.as_bytes()).ok_or_else(|| RowError::NoField(name.to_owned()))?;
-    text(name, value)
-}
-
-fn parse<T, E: fmt::Display>(
-    fields: &Hash,
-    name: &str,
-    read: impl FnOnce(&str) -> Result<T, E>,
-) -> Result<T, RowError> {
-    read(field(fields, name)?).map_err(RowError::of(name))
-}
-
-fn input_type(fields: &Hash) -> Result<InputType, RowError> {
-    parse(fields, "input_type", |t| InputType::parse(t).ok_or_else(|| format!("{t:?} is unknown")))
-}
-
-fn number(text: &str) -> Result<i64, RowError> {
-    text.parse().map_err(|_| RowError::NotANumber(text.to_owned()))
-}
-
-fn slo(text: &str) -> Result<LatencySlo, RowError> {
-    LatencySlo::try_from(number(text)?).map_err(RowError::invalid)
-}
-
-fn batch_size(text: &str) -> Result<BatchSize, RowError> {
-    BatchSize::try_from(number(text)?).map_err(RowError::invalid)
-}
-
 fn decode_app(name: AppName, fields: &Hash) -> Result<AppSpec, RowError> {
     Ok(AppSpec {
         name,
@@ -489,6 +461,7 @@ fn decode_model(id: ModelId, fields: &Hash) -> Result<Entry, RowError> {
         model_data_path: field(fields, "model_data_path")?.to_owned(),
         batch_size: parse(fields, "batch_size", batch_size)?,
         cache: cache(fields)?,
+        signature: signature(fields)?,
     };
     let valid = fields.contains_key(b"valid".as_slice());
     Ok(if valid { Entry::Model(model) } else { Entry::Marked(model.id) })

@@ -10,10 +10,10 @@ use super::messages::{
     ModelOutput, ModelParameter, ModelResponseCache, ModelStatistics, ModelTransactionPolicy,
     ModelVersionPolicy, ParameterChoice, StatisticDuration, TensorMetadata,
 };
-use crate::answer::{Answer, OutputFault, OutputTensor};
-use crate::datatype::Datatype;
+use crate::answer::{Answer, OutputFault};
 use crate::pages::{Config, IndexRow, InferenceStats, Metadata, Spent, Statistics};
 use crate::signature::{OUTPUT, TensorInfo};
+use clipper_domain::Datatype;
 
 impl Answer<'_> {
     /// The message, whose output is at most `max_bytes`: raw where [`Self::form`] is binary, else
@@ -33,7 +33,7 @@ impl Answer<'_> {
         let raw_output_contents = if self.form.binary {
             vec![Bytes::from(tensor.data)]
         } else {
-            output.contents = Some(contents(tensor));
+            output.contents = Some(contents(tensor.datatype, tensor.data.into()));
             Vec::new()
         };
         Ok(ModelInferResponse {
@@ -64,16 +64,31 @@ impl Answer<'_> {
     }
 }
 
-fn contents(tensor: OutputTensor) -> InferTensorContents {
+/// Elements in the list for their datatype.
+pub(super) fn contents(datatype: Datatype, data: Bytes) -> InferTensorContents {
     let mut contents = InferTensorContents::default();
-    let data = &tensor.data;
-    match tensor.datatype {
-        Datatype::Int32 => contents.int_contents = elements(data, i32::from_le_bytes),
-        Datatype::Int64 => contents.int64_contents = elements(data, i64::from_le_bytes),
-        Datatype::Fp32 => contents.fp32_contents = elements(data, f32::from_le_bytes),
-        Datatype::Fp64 => contents.fp64_contents = elements(data, f64::from_le_bytes),
-        // Outputs have no other datatypes.
-        _ => contents.bytes_contents = texts(tensor.data.into()),
+    match datatype {
+        Datatype::Bool => contents.bool_contents = data.iter().map(|n| *n != 0).collect(),
+        Datatype::Int8 => contents.int_contents = elements(&data, |n| i8::from_le_bytes(n).into()),
+        Datatype::Int16 => {
+            contents.int_contents = elements(&data, |n| i16::from_le_bytes(n).into());
+        }
+        Datatype::Int32 => contents.int_contents = elements(&data, i32::from_le_bytes),
+        Datatype::Int64 => contents.int64_contents = elements(&data, i64::from_le_bytes),
+        Datatype::Uint8 => {
+            contents.uint_contents = elements(&data, |n| u8::from_le_bytes(n).into());
+        }
+        Datatype::Uint16 => {
+            contents.uint_contents = elements(&data, |n| u16::from_le_bytes(n).into());
+        }
+        Datatype::Uint32 => contents.uint_contents = elements(&data, u32::from_le_bytes),
+        Datatype::Uint64 => contents.uint64_contents = elements(&data, u64::from_le_bytes),
+        Datatype::Fp32 => contents.fp32_contents = elements(&data, f32::from_le_bytes),
+        Datatype::Fp64 => contents.fp64_contents = elements(&data, f64::from_le_bytes),
+        // The 16-bit floats have no list, and are never given so.
+        Datatype::Fp16 | Datatype::Bf16 | Datatype::Bytes => {
+            contents.bytes_contents = texts(data);
+        }
     }
     contents
 }
@@ -93,12 +108,12 @@ fn texts(mut data: Bytes) -> Vec<Bytes> {
     texts
 }
 
-impl From<TensorInfo> for TensorMetadata {
-    fn from(info: TensorInfo) -> Self {
+impl From<TensorInfo<'_>> for TensorMetadata {
+    fn from(info: TensorInfo<'_>) -> Self {
         Self {
             name: info.name.to_owned(),
             datatype: info.datatype.name().to_owned(),
-            shape: info.shape.to_vec(),
+            shape: info.shape,
         }
     }
 }
@@ -109,8 +124,8 @@ impl From<Metadata<'_>> for ModelMetadataResponse {
             name: metadata.name.to_owned(),
             versions: metadata.versions.into_iter().map(str::to_owned).collect(),
             platform: metadata.platform.to_owned(),
-            inputs: metadata.inputs.map(Into::into).to_vec(),
-            outputs: metadata.outputs.map(Into::into).to_vec(),
+            inputs: metadata.inputs.into_iter().map(Into::into).collect(),
+            outputs: metadata.outputs.into_iter().map(Into::into).collect(),
         }
     }
 }
@@ -138,8 +153,19 @@ fn data_type(datatype: Datatype) -> i32 {
 impl From<Config<'_>> for ModelConfig {
     fn from(config: Config<'_>) -> Self {
         let whole = |n: usize| i32::try_from(n).unwrap_or(i32::MAX);
-        let (input, output) = (TensorInfo::input(config.input_type), TensorInfo::output());
-        let dims = |info: TensorInfo| info.shape.get(1..).unwrap_or_default().to_vec();
+        let signature = config.signature.as_deref();
+        let inputs = TensorInfo::inputs(config.input_type, signature);
+        let outputs = TensorInfo::outputs(config.input_type, signature);
+        let input = |info: TensorInfo<'_>| ModelInput {
+            name: info.name.to_owned(),
+            data_type: data_type(info.datatype),
+            dims: info.dims().to_vec(),
+        };
+        let output = |info: TensorInfo<'_>| ModelOutput {
+            name: info.name.to_owned(),
+            data_type: data_type(info.datatype),
+            dims: info.dims().to_vec(),
+        };
         let sizes =
             config.batch_size.into_iter().map(|size| i32::try_from(size).unwrap_or(i32::MAX));
         let parameter = |(name, string_value): (&str, String)| {
@@ -151,16 +177,8 @@ impl From<Config<'_>> for ModelConfig {
             backend: config.platform.to_owned(),
             version_policy: Some(ModelVersionPolicy { all: Some(AllVersions {}) }),
             max_batch_size: whole(config.rows_max),
-            input: vec![ModelInput {
-                name: input.name.to_owned(),
-                data_type: data_type(input.datatype),
-                dims: dims(input),
-            }],
-            output: vec![ModelOutput {
-                name: output.name.to_owned(),
-                data_type: data_type(output.datatype),
-                dims: dims(output),
-            }],
+            input: inputs.into_iter().map(input).collect(),
+            output: outputs.into_iter().map(output).collect(),
             dynamic_batching: Some(ModelDynamicBatching {
                 preferred_batch_size: sizes.collect(),
                 max_queue_delay_microseconds: 0,

@@ -5,11 +5,11 @@ use std::borrow::Cow;
 use clipper_domain::InputType;
 
 use super::wire::{Fields, Malformed, Value, varints};
-use crate::datatype::Datatype;
 use crate::error::Fault;
 use crate::number::Number;
 use crate::shape::Rows;
 use crate::tensor::{Inputs, cut, from_binary, put, text};
+use clipper_domain::Datatype;
 
 /// The list for elements of a datatype: its field and its name.
 fn list(datatype: Datatype) -> Option<(u64, &'static str)> {
@@ -42,11 +42,7 @@ pub(super) fn read(
     let Some((field, wanted)) = list(datatype) else {
         return Err(Fault::Contents { datatype, wanted: "raw_input_contents" });
     };
-    let elements = Fields::of(contents).map(|read| match read? {
-        (number, value) if number == field => Ok(value),
-        // Lists of a later version would be elements that are not understood.
-        _ => Err(Fault::Contents { datatype, wanted }),
-    });
+    let elements = of_list(contents, datatype, (field, wanted));
     match datatype {
         Datatype::Bytes => texts(elements, input_type, rows),
         Datatype::Fp32 | Datatype::Fp64 => floats(elements, datatype, input_type, rows),
@@ -54,8 +50,67 @@ pub(super) fn read(
     }
 }
 
-fn counted(found: usize, rows: Rows) -> Result<(), Fault> {
-    if found == rows.all { Ok(()) } else { Err(Fault::Elements { said: rows.all, found }) }
+/// The parts of the list that elements of a datatype stand in.
+fn of_list<'m>(
+    contents: &'m [u8],
+    datatype: Datatype,
+    (field, wanted): (u64, &'static str),
+) -> impl Iterator<Item = Result<Value<'m>, Fault>> {
+    Fields::of(contents).map(move |read| match read? {
+        (number, value) if number == field => Ok(value),
+        // Lists of a later version would be elements that are not understood.
+        _ => Err(Fault::Contents { datatype, wanted }),
+    })
+}
+
+/// The elements of `contents` as they stand in binary tensors; there have to be `count`.
+pub(super) fn bytes(
+    contents: &[u8],
+    datatype: Datatype,
+    count: usize,
+) -> Result<Cow<'_, [u8]>, Fault> {
+    let Some(list) = list(datatype) else {
+        return Err(Fault::Contents { datatype, wanted: "raw_input_contents" });
+    };
+    let elements = of_list(contents, datatype, list);
+    if matches!(datatype, Datatype::Fp32 | Datatype::Fp64) {
+        return packed(elements, datatype, count);
+    }
+    let (mut bytes, mut found) = (Vec::new(), 0);
+    let mut next = || {
+        found += 1;
+        if found > count { Err(Fault::MoreElements(count)) } else { Ok(found - 1) }
+    };
+    let Some(element_bytes) = datatype.element_bytes() else {
+        for element in elements {
+            let Value::Bytes(text) = element? else { return Err(Fault::NotProtobuf) };
+            let at = next()?;
+            let length = u32::try_from(text.len());
+            let length = length.map_err(|_| Fault::Element { at, datatype })?;
+            bytes.extend_from_slice(&length.to_le_bytes());
+            bytes.extend_from_slice(text);
+        }
+        counted(found, count)?;
+        return Ok(Cow::Owned(bytes));
+    };
+    let mut take = |varint: u64| {
+        let at = next()?;
+        let number = number(varint, datatype).and_then(|number| number.held_by(datatype).ok());
+        let Some(Number::Whole(number)) = number else {
+            return Err(Fault::Element { at, datatype });
+        };
+        bytes.extend_from_slice(number.to_le_bytes().get(..element_bytes).unwrap_or_default());
+        Ok(())
+    };
+    for element in elements {
+        varints(element?, &mut take)?;
+    }
+    counted(found, count)?;
+    Ok(Cow::Owned(bytes))
+}
+
+fn counted(found: usize, said: usize) -> Result<(), Fault> {
+    if found == said { Ok(()) } else { Err(Fault::Elements { said, found }) }
 }
 
 fn texts<'m>(
@@ -71,7 +126,7 @@ fn texts<'m>(
         }
         inputs.push(text(bytes, inputs.len(), input_type)?);
     }
-    counted(inputs.len(), rows)?;
+    counted(inputs.len(), rows.all)?;
     Ok(inputs)
 }
 
@@ -82,6 +137,16 @@ fn floats<'m>(
     input_type: InputType,
     rows: Rows,
 ) -> Result<Inputs, Fault> {
+    let all = packed(elements, datatype, rows.all)?;
+    from_binary(&all, datatype, input_type, rows)
+}
+
+/// Numbers that are as long as their datatype says.
+fn packed<'m>(
+    elements: impl Iterator<Item = Result<Value<'m>, Fault>>,
+    datatype: Datatype,
+    count: usize,
+) -> Result<Cow<'m, [u8]>, Fault> {
     let element_bytes = datatype.element_bytes().unwrap_or(1);
     let mut all: Cow<'_, [u8]> = Cow::Borrowed(&[]);
     for element in elements {
@@ -96,15 +161,15 @@ fn floats<'m>(
             }
             _ => return Err(Fault::NotProtobuf),
         }
-        if all.len() / element_bytes > rows.all {
-            return Err(Fault::MoreElements(rows.all));
+        if all.len() / element_bytes > count {
+            return Err(Fault::MoreElements(count));
         }
     }
     if !all.len().is_multiple_of(element_bytes) {
         return Err(Fault::NotProtobuf);
     }
-    counted(all.len() / element_bytes, rows)?;
-    from_binary(&all, datatype, input_type, rows)
+    counted(all.len() / element_bytes, count)?;
+    Ok(all)
 }
 
 fn whole<'m>(
@@ -126,7 +191,7 @@ fn whole<'m>(
     for element in elements {
         varints(element?, &mut take)?;
     }
-    counted(count, rows)?;
+    counted(count, rows.all)?;
     Ok(cut(&wire, rows.each.saturating_mul(input_type.element_bytes())))
 }
 

@@ -8,6 +8,7 @@ mod answer;
 mod contents;
 mod messages;
 mod request;
+mod tensor_answer;
 mod wire;
 
 pub use messages::*;

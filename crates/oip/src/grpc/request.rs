@@ -2,18 +2,23 @@
 
 use std::borrow::Cow;
 use std::fmt::{Arguments, Display};
+use std::sync::Arc;
 
-use clipper_domain::InputType;
+use clipper_domain::{InputType, Signature, TensorSpec};
+use clipper_tensors::row::elements as elements_of;
+use smallvec::SmallVec;
 
 use super::contents;
 use super::wire::{Fields, Value, varints};
 use crate::bounded::{OUTPUTS_MAX, RANK_MAX, TENSORS_MAX};
-use crate::datatype::Datatype;
 use crate::error::{Fault, InferError};
+use crate::form::{As, OutputForm, TensorForm, WantedOutput};
 use crate::request::{AtField, Infer, described, only_the_input, output_form};
 use crate::shape::Rows;
 use crate::tensor::{Inputs, from_binary};
+use crate::tensors::{self, Given, rows_of, tensor_form};
 use crate::wire::{Output, OutputParameters, RequestParameters};
+use clipper_domain::Datatype;
 
 /// Parameters of one request, tensor or output.
 const PARAMETERS_MAX: usize = 64;
@@ -136,16 +141,53 @@ impl<'m> Request<'m> {
         Ok(Infer::new(inputs, id, &self.parameters, output))
     }
 
-    fn read_inputs(&self, input_type: InputType, rows_max: usize) -> Result<Inputs, InferError> {
-        let Some(tensor) = self.inputs.first() else {
-            return Err(InferError::new("inputs", Fault::Missing));
-        };
-        only_the_input(self.inputs.iter().map(|tensor| tensor.name))?;
+    /// Likewise, of a model of type tensors.
+    ///
+    /// # Errors
+    /// The first field that is wrong, and how.
+    pub fn infer_tensors(
+        &self,
+        signature: &Arc<Signature>,
+        rows_max: usize,
+    ) -> Result<Infer, InferError> {
+        // Elements are given as they were taken.
+        let binary = !self.raw.is_empty();
+        let form = tensor_form(&self.outputs, signature, binary)?;
+        let outputs = form.outputs.iter().map(|output| WantedOutput { binary, ..*output });
+        let form = TensorForm { outputs: outputs.collect(), ..form };
+        self.count_raw()?;
+        let specs = signature.inputs();
+        let mut given = Vec::with_capacity(specs.len());
+        for (index, tensor) in self.inputs.iter().enumerate() {
+            let read = tensor.read(self.raw.get(index).copied(), specs, rows_max);
+            given.push(read.map_err(|(field, fault)| match field {
+                "" => InferError::new(format!("raw_input_contents[{index}]"), fault),
+                field => InferError::new(format!("inputs[{index}].{field}"), fault),
+            })?);
+        }
+        let inputs = rows_of(&given, signature)?;
+        let id = (!self.id.is_empty()).then(|| self.id.to_owned());
+        let output = OutputForm { binary, datatype: As::Texts };
+        let infer = Infer::new(inputs, id, &self.parameters, output);
+        Ok(Infer { tensors: Some(form), ..infer })
+    }
+
+    /// Raw data are there for all inputs, or for none.
+    fn count_raw(&self) -> Result<(), InferError> {
         let (found, tensors) = (self.raw.len(), self.inputs.len());
         if found > 0 && found != tensors {
             let fault = Fault::RawParts { found, tensors };
             return Err(InferError::new("raw_input_contents", fault));
         }
+        Ok(())
+    }
+
+    fn read_inputs(&self, input_type: InputType, rows_max: usize) -> Result<Inputs, InferError> {
+        let Some(tensor) = self.inputs.first() else {
+            return Err(InferError::new("inputs", Fault::Missing));
+        };
+        only_the_input(self.inputs.iter().map(|tensor| tensor.name))?;
+        self.count_raw()?;
         let at = |(field, fault)| InferError::new(format!("inputs[0].{field}"), fault);
         let (datatype, rows) = tensor.described(input_type, rows_max).map_err(at)?;
         match (tensor.contents, self.raw.first()) {
@@ -162,7 +204,34 @@ impl<'m> Request<'m> {
     }
 }
 
-impl Tensor<'_> {
+impl<'m> Tensor<'m> {
+    /// Its elements, as a model of type tensors takes them; no field is its raw data.
+    fn read(
+        &self,
+        raw: Option<&'m [u8]>,
+        specs: &[TensorSpec],
+        rows_max: usize,
+    ) -> AtField<Given<'m>> {
+        if self.is_shared_memory {
+            return Err(("parameters.shared_memory_region", Fault::Unsupported));
+        }
+        let shape: SmallVec<[u64; 4]> = SmallVec::from_slice(&self.shape);
+        let (at, rows) = tensors::described((self.name, self.datatype, &shape), specs, rows_max)?;
+        let datatype = specs.get(at).map_or(Datatype::Bytes, |spec| spec.datatype);
+        let data = match (self.contents, raw) {
+            (Some(elements), None) => {
+                let count = elements_of(shape.iter().copied()).ok_or(("shape", Fault::Overflow))?;
+                contents::bytes(elements, datatype, count).map_err(|fault| ("contents", fault))?
+            }
+            (None, Some(raw)) => {
+                tensors::checked(datatype, &shape, raw).map_err(|fault| ("", fault))?;
+                Cow::Borrowed(raw)
+            }
+            _ => return Err(("contents", Fault::ContentsOrRaw)),
+        };
+        Ok(Given { at, rows, shape, data })
+    }
+
     fn described(&self, input_type: InputType, rows_max: usize) -> AtField<(Datatype, Rows)> {
         if self.is_shared_memory {
             return Err(("parameters.shared_memory_region", Fault::Unsupported));

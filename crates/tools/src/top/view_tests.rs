@@ -49,6 +49,7 @@ fn model(version: &str, is_current_version: bool) -> ModelDescription {
         model_data_path: String::new(),
         is_current_version,
         cache: true,
+        signature: None,
     }
 }
 

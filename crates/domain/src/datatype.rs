@@ -1,10 +1,11 @@
 //! What a tensor's elements are.
 
-use clipper_domain::InputType;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::tensor::InputType;
 
 /// The protocol's element types, and Triton's `BF16`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Datatype {
     /// One byte, 0 or 1.
     Bool,
@@ -102,6 +103,33 @@ impl Datatype {
         })
     }
 
+    /// The number in messages to and from containers.
+    #[must_use]
+    pub fn wire_code(self) -> u8 {
+        match self {
+            Self::Bool => 0,
+            Self::Uint8 => 1,
+            Self::Uint16 => 2,
+            Self::Uint32 => 3,
+            Self::Uint64 => 4,
+            Self::Int8 => 5,
+            Self::Int16 => 6,
+            Self::Int32 => 7,
+            Self::Int64 => 8,
+            Self::Fp16 => 9,
+            Self::Fp32 => 10,
+            Self::Fp64 => 11,
+            Self::Bf16 => 12,
+            Self::Bytes => 13,
+        }
+    }
+
+    /// The inverse of [`Self::wire_code`].
+    #[must_use]
+    pub fn from_wire_code(code: u64) -> Option<Self> {
+        Self::ALL.into_iter().find(|datatype| u64::from(datatype.wire_code()) == code)
+    }
+
     /// Whether inputs of this type can be given by elements of this datatype without a change of
     /// any value. Whole numbers are checked one by one.
     #[must_use]
@@ -114,6 +142,8 @@ impl Datatype {
             InputType::Doubles => self != Self::Bytes,
             InputType::Bytes => matches!(self, Self::Bytes | Self::Uint8),
             InputType::Strings => self == Self::Bytes,
+            // Each tensor has a datatype of its own.
+            InputType::Tensors => false,
         }
     }
 
@@ -124,8 +154,17 @@ impl Datatype {
             InputType::Integers => Self::Int32,
             InputType::Floats => Self::Fp32,
             InputType::Doubles => Self::Fp64,
-            InputType::Bytes | InputType::Strings => Self::Bytes,
+            InputType::Bytes | InputType::Strings | InputType::Tensors => Self::Bytes,
         }
+    }
+}
+
+impl<'de> Deserialize<'de> for Datatype {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        let shown: String = name.chars().take(32).collect();
+        let unknown = || serde::de::Error::custom(format!("{shown:?} is not a datatype"));
+        Self::parse(&name).ok_or_else(unknown)
     }
 }
 
@@ -143,8 +182,10 @@ mod tests {
     fn names_round_trip_and_every_input_type_takes_its_own() {
         for datatype in Datatype::ALL {
             assert_eq!(Datatype::parse(datatype.name()), Some(datatype));
+            let code = datatype.wire_code().into();
+            assert_eq!(Datatype::from_wire_code(code), Some(datatype));
         }
-        for input_type in InputType::ALL {
+        for input_type in InputType::FLAT {
             assert!(Datatype::of(input_type).fits(input_type), "{input_type}");
         }
         assert_eq!(Datatype::parse("fp32"), None);
