@@ -21,6 +21,6 @@ def test_the_package_is_typed() -> None:
 
 def test_examples_of_the_readme_run() -> None:
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert len(blocks) == 6
+    assert len(blocks) == 7
     for block in blocks:
         exec(compile(block, "README.md", "exec"), {"__name__": "readme"})

@@ -260,6 +260,17 @@ def test_deploy(terminal: Terminal) -> None:
     run_document(terminal, "docs/deploy.md")
 
 
+def test_streaming(terminal: Terminal) -> None:
+    document = "docs/streaming.md"
+    terminal.write("empty.toml", "")
+    terminal.run("pip install ./python")
+    terminal.run("clipper serve --config empty.toml")
+    run_document(terminal, document)
+    expected = next(block.text for block in blocks(document) if "event: end" in block.text)
+    no_id = re.compile(r'"query_id":\d+')
+    assert no_id.sub("", terminal.printed.strip()) == no_id.sub("", expected.strip())
+
+
 def test_redis(terminal: Terminal) -> None:
     with redis(terminal.ports[6379], terminal.folder):
         run_document(terminal, "docs/redis.md")
@@ -366,6 +377,7 @@ WITH_A_TEST_ABOVE = {
     "docs/operations.md",
     "docs/redis.md",
     "docs/rollouts.md",
+    "docs/streaming.md",
 }
 
 
