@@ -128,23 +128,25 @@ async fn dispatch(
     payload: Payload,
     frontend: web::Data<Frontend>,
 ) -> Result<HttpResponse, ApiError> {
+    // What is not a usual prediction is boxed: the largest of these futures would be moved about and
+    // allocated for each request.
     if v2::owns(request.path()) {
-        return Ok(v2::serve(&request, payload, &frontend.v2).await);
+        return Ok(Box::pin(v2::serve(&request, payload, &frontend.v2)).await);
     }
     let (app, verb) = match route(&request, &frontend.routes) {
         Routed::To(app, verb) => (app, verb),
         Routed::Refused(refusal) => {
-            body::skip(&request, payload, &frontend.limits.bodies).await;
+            Box::pin(body::skip(&request, payload, &frontend.limits.bodies)).await;
             return Ok(refusal);
         }
     };
     let body = body::read(&request, payload, &frontend.limits.bodies).await?;
     match verb {
         Verb::Predict if events::are_wanted(request.headers().get(header::ACCEPT)) => {
-            predict_stream(&request, &app, body, &frontend.limits).await
+            Box::pin(predict_stream(&request, &app, body, &frontend.limits)).await
         }
         Verb::Predict => predict(&app, body, &frontend.limits).await,
-        Verb::Update => update(&app, body, &frontend.limits).await,
+        Verb::Update => Box::pin(update(&app, body, &frontend.limits)).await,
     }
 }
 
@@ -175,8 +177,7 @@ fn of_feedback(limits: &QueryLimits, _: &AppFacts) -> Duration {
     limits.bodies.request
 }
 
-/// A long body is parsed first, elsewhere, by what `parser` makes. Refusals are put into words
-/// there too, since that reads the body again.
+/// A long body is parsed first, elsewhere, by what `parser` makes.
 async fn prepare<T: Send + 'static, P>(
     app: &Addr<App>,
     (mut body, patience): (Body, Patience),
@@ -186,17 +187,28 @@ async fn prepare<T: Send + 'static, P>(
 where
     P: FnOnce(&[u8], &AppInputs) -> Result<T, ApiError> + Send + 'static,
 {
-    let arrived = clock::now();
     let held = body.take_held();
-    if !limits.parsing.is_long(body.size()) {
-        let text = body.join();
-        return Ok(Prepared { body: RequestBody::Text(text.clone()), text, _held: held });
+    if limits.parsing.is_long(body.size()) {
+        return Box::pin(parsed(app, (body, held, patience), limits, parser())).await;
     }
+    let text = body.join();
+    Ok(Prepared { body: RequestBody::Text(text.clone()), text, _held: held })
+}
+
+/// What `parse` makes of a body, elsewhere. Refusals are put into words there too, since that reads
+/// the body again.
+async fn parsed<T: Send + 'static>(
+    app: &Addr<App>,
+    (body, held, patience): (Body, Option<Held>, Patience),
+    limits: &QueryLimits,
+    parse: impl FnOnce(&[u8], &AppInputs) -> Result<T, ApiError> + Send + 'static,
+) -> Result<Prepared<T>, ApiError> {
+    let arrived = clock::now();
     let of = app.send(AskFacts).await.map_err(restarting)?;
     let facts = Arc::clone(&of.facts);
     let (input_type, bytes) = (facts.spec.input_type, body.size());
     let deadline = arrived + patience(limits, &facts);
-    let (all, parse) = (limits.bodies.clone(), parser());
+    let all = limits.bodies.clone();
     let parse = move || {
         let text = body.join();
         // Numbers may take more room than their text.

@@ -28,6 +28,6 @@ pub(super) async fn rendered(answers: Answers, parsing: &Parsing) -> Result<Answ
         }
         answers
     };
-    let made = parsing.aside(bytes, write).await;
+    let made = Box::pin(parsing.aside(bytes, write)).await;
     made.ok_or_else(|| ApiError::unavailable("The answer could not be written"))
 }

@@ -115,7 +115,10 @@ impl Prediction {
                 let closed = asked.closed().instrument(span.clone()).await;
                 closed.map(|closed| chosen.answered(closed))
             }
-            Progress::Several(ensemble) => ensemble.answers().instrument(span.clone()).await,
+            // Boxed: most requests have one model.
+            Progress::Several(ensemble) => {
+                Box::pin(ensemble.answers().instrument(span.clone())).await
+            }
         };
         drop(permit);
         let _span = span.entered();
