@@ -128,8 +128,8 @@ async fn dispatch(
     payload: Payload,
     frontend: web::Data<Frontend>,
 ) -> Result<HttpResponse, ApiError> {
-    // What is not a usual prediction is boxed: the largest of these futures would be moved about and
-    // allocated for each request.
+    // What is not a usual prediction is boxed: the largest of these futures would be moved about
+    // and allocated for each request.
     if v2::owns(request.path()) {
         return Ok(Box::pin(v2::serve(&request, payload, &frontend.v2)).await);
     }

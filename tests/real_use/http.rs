@@ -249,6 +249,10 @@ fn line_11a_what_is_not_http_is_told_so_counted_and_logged_within_bounds() {
 #[test]
 fn line_11a_head_works_where_get_does() {
     let (server, _folder) = start("");
+    until("the server is ready", || {
+        let answer = Http::new(server.query).request("GET", "/readyz", "");
+        answer.is_ok_and(|(status, _)| status == 200).then_some(())
+    });
     let pages = [
         (server.query, "/livez"),
         (server.query, "/readyz"),
