@@ -182,7 +182,8 @@ fn line_09a_four_clients_of_large_bodies_delay_nobody() {
         if cfg!(debug_assertions) { 40 } else { 200 },
     );
     assert!(sent.load(Ordering::Relaxed) > 0);
-    assert!(peak < 256.0, "{peak} MB");
+    // Of 256 MB a release has 16 before; a debug build has more of its own.
+    assert!(peak - before < 240.0, "{before} MB before, {peak} MB");
     if is_full() {
         assert!(stalls < 1.0, "{stalls} stalls");
         assert_eq!((late, medium_late), (0, 0), "answers later than SLO + 10 ms");
