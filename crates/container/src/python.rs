@@ -47,6 +47,7 @@ const FILES: &[(&str, &str)] = package_files![
     "client.py",
     "container_metrics.py",
     "errors.py",
+    "failures.py",
     "http.py",
     "input_types.py",
     "loaders.py",

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Callable
 
+from .failures import INPUTS_FAILED, FailureLog
 from .input_types import InputType, decode_one, decode_rows, is_numeric
 from .outputs import WrongOutputCount, error_text, to_texts
 
@@ -24,9 +25,6 @@ PredictFn = Callable[[Any], Any]
 
 BISECT_BUDGET_SECONDS = 10.0
 """How long one batch may be searched for its bad inputs."""
-
-LOG_INTERVAL_SECONDS = 1.0
-"""Failed inputs are logged at most this often, with the last one's traceback."""
 
 ONE_BY_ONE_HINT = (
     "predict is called with a list of inputs and returns a list of outputs; a function f of one "
@@ -92,8 +90,7 @@ class Predictor:
         self._stacked = stacked and is_numeric(input_type)
         self._bisect_budget = bisect_budget_seconds
         self._has_answered = False
-        self._unreported = 0
-        self._next_report = 0.0
+        self._failures = FailureLog(_log, INPUTS_FAILED)
 
     def decode(self, input_type: InputType, frames: Sequence[bytes]) -> DecodedBatch:
         """Decode a batch; inputs that cannot be decoded, or are of another type, are set apart."""
@@ -126,7 +123,7 @@ class Predictor:
             for position, output in zip(group.positions, outputs):
                 take(position, output)
         if failed:
-            self._report(len(failed), next(reversed(failed.values())))
+            self._failures.add(len(failed), next(reversed(failed.values())))
         return BatchResult([texts[position] for position in range(batch.count)], failed)
 
     def _explain(self, outputs: Sequence[str | Exception]) -> None:
@@ -142,15 +139,6 @@ class Predictor:
         for error in errors.values():
             if _is_of_the_function(error) and hint not in str(error):
                 error.args = (f"{error} ({hint})",)
-
-    def _report(self, errors: int, error: Exception) -> None:
-        """Log failed inputs, at most once in ``LOG_INTERVAL_SECONDS``."""
-        self._unreported += errors
-        now = time.monotonic()
-        if now >= self._next_report:
-            _log.warning("%d input(s) failed", self._unreported, exc_info=error)
-            self._unreported = 0
-            self._next_report = now + LOG_INTERVAL_SECONDS
 
     def _decode_each(self, frames: Sequence[bytes]) -> DecodedBatch:
         positions: list[int] = []

@@ -22,8 +22,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Callable, Union
 
 from .errors import ClipperError
+from .failures import FailureLog
 from .outputs import error_bytes, error_text, to_text
-from .predictor import LOG_INTERVAL_SECONDS
 
 if TYPE_CHECKING:
     import asyncio
@@ -178,7 +178,7 @@ class Generators:
         self._answers: dict[int, list[Answer]] = {}
         self._turns: deque[Answer] = deque()
         self._loop: _Loop | None = None
-        self._next_report = 0.0
+        self._failures = FailureLog(_log, "a generator failed")
 
     def fileno(self) -> socket.socket | None:
         """What is readable when an asynchronous generator has something to say."""
@@ -313,19 +313,13 @@ class Generators:
         except Exception:
             _log.warning("a generator failed when it was closed", exc_info=True)
 
-    def _report(self, error: Exception) -> None:
-        now = time.monotonic()
-        if now >= self._next_report:
-            _log.warning("a generator failed", exc_info=error)
-            self._next_report = now + LOG_INTERVAL_SECONDS
-
     def _end(self, answer: Answer, error: Exception | None) -> None:
         if answer.is_over:
             return
         answer.is_over = True
         batch = answer.batch
         if error is not None and not isinstance(error, Cancelled):
-            self._report(error)
+            self._failures.add(1, error)
         if batch is None:
             self._answers.pop(answer.message_id, None)
             self._out.end(answer.message_id, error)

@@ -18,7 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import ConfigurationError, ProtocolError
+from .failures import INPUTS_FAILED, FailureLog
 from .outputs import error_bytes
+from .predictor import BISECT_BUDGET_SECONDS
 
 _log = logging.getLogger(__name__)
 
@@ -55,12 +57,6 @@ _DTYPES = {
 _OF_DTYPES = {np.dtype(dtype).str: name for name, dtype in _DTYPES.items() if name != "BF16"}
 
 _TEXT_KINDS = "OSU"
-
-BISECT_BUDGET_SECONDS = 10.0
-"""How long one group may be searched for its bad rows."""
-
-LOG_INTERVAL_SECONDS = 1.0
-"""Failed rows are logged at most this often, with the last one's traceback."""
 
 Specs = Union[Mapping[str, Any], Sequence[Mapping[str, Any]]]
 """Tensors as ``serve`` takes them: ``{"x": ("float32", [-1, 3])}``, ``{"x": example_array}``, or
@@ -306,8 +302,7 @@ class TensorPredictor:
         self._fn = fn
         self.signature = signature
         self._bisect_budget = bisect_budget_seconds
-        self._unreported = 0
-        self._next_report = 0.0
+        self._failures = FailureLog(_log, INPUTS_FAILED)
 
     def run(self, groups: Sequence[TensorGroup]) -> list[TensorGroup]:
         """Predict a whole batch. Raises nothing that the model raises."""
@@ -317,7 +312,7 @@ class TensorPredictor:
             answers += self._search(group.rows, group.arrays, deadline)
         errors = [answer for answer in answers if answer.error is not None]
         if errors:
-            self._report(sum(answer.rows for answer in errors), errors[-1].error)
+            self._failures.add(sum(answer.rows for answer in errors), errors[-1].error)
         return answers
 
     def _search(self, rows: int, arrays: list[Array], deadline: float) -> list[TensorGroup]:
@@ -350,15 +345,6 @@ class TensorPredictor:
         if len(values) != len(specs):
             raise WrongOutputs(f"the model returned {len(values)} outputs, not {len(specs)}")
         return [_output(spec, value, rows) for spec, value in zip(specs, values)]
-
-    def _report(self, errors: int, error: Exception | None) -> None:
-        """Log failed rows, at most once in ``LOG_INTERVAL_SECONDS``."""
-        self._unreported += errors
-        now = time.monotonic()
-        if now >= self._next_report:
-            _log.warning("%d input(s) failed", self._unreported, exc_info=error)
-            self._unreported = 0
-            self._next_report = now + LOG_INTERVAL_SECONDS
 
 
 class WrongOutputs(ValueError):
