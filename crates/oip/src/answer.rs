@@ -107,19 +107,20 @@ pub(crate) struct OutputTensor {
     pub(crate) data: Vec<u8>,
 }
 
+/// What an answer begins with.
 #[derive(Serialize)]
-struct Head<'a> {
-    model_name: &'a str,
+pub(crate) struct Head<'a> {
+    pub(crate) model_name: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    model_version: Option<&'a str>,
+    pub(crate) model_version: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    id: Option<&'a str>,
+    pub(crate) id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    parameters: Option<HeadParameters<'a>>,
+    pub(crate) parameters: Option<HeadParameters<'a>>,
 }
 
 #[derive(Serialize)]
-struct HeadParameters<'a> {
+pub(crate) struct HeadParameters<'a> {
     default: bool,
     #[serde(skip_serializing_if = "String::is_empty")]
     default_rows: String,

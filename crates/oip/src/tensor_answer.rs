@@ -7,9 +7,8 @@ use bytes::{Bytes, BytesMut};
 use clipper_domain::TensorSpec;
 use clipper_tensors::row;
 use clipper_tensors::write::put_flat;
-use serde::Serialize;
 
-use crate::answer::OutputFault;
+use crate::answer::{Head, OutputFault};
 use crate::form::{TensorForm, WantedOutput};
 use clipper_domain::Datatype;
 
@@ -45,15 +44,6 @@ impl TensorParts {
     pub fn bytes(&self) -> usize {
         self.json.len() + self.binary.iter().map(Bytes::len).sum::<usize>()
     }
-}
-
-#[derive(Serialize)]
-struct Head<'a> {
-    model_name: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    model_version: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    id: Option<&'a str>,
 }
 
 /// One output of all rows.
@@ -101,7 +91,7 @@ impl TensorAnswer<'_> {
     /// See [`OutputFault`].
     pub fn write(&self, max_bytes: usize) -> Result<TensorParts, OutputFault> {
         let Self { model_name, model_version, id, .. } = *self;
-        let head = Head { model_name, model_version, id };
+        let head = Head { model_name, model_version, id, parameters: None };
         let mut json = serde_json::to_vec(&head).unwrap_or_default();
         // The head is an object that goes on.
         json.pop();
