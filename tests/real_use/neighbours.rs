@@ -97,6 +97,7 @@ struct Seen {
     refused: AtomicU64,
     late: AtomicU64,
     slowest_us: AtomicU64,
+    faults: AtomicU64,
     stop: AtomicBool,
 }
 
@@ -156,7 +157,10 @@ fn client(query: SocketAddr, number: usize, requests: usize, rate: f64, seen: &S
             continue;
         };
         seen.slowest_us.fetch_max(u64::try_from(took.as_micros()).unwrap(), SeqCst);
-        seen.late.fetch_add(u64::from(took > LATE), SeqCst);
+        if took > LATE {
+            seen.late.fetch_add(1, SeqCst);
+            println!("late: {took:.0?}, after fault {}", seen.faults.load(SeqCst));
+        }
         let body: Value = serde_json::from_str(&body).unwrap();
         if body["default"] == true {
             seen.defaults.fetch_add(1, SeqCst);
@@ -287,6 +291,7 @@ fn faults_of_every_kind_cross_nothing_and_lose_nothing() {
         for nth in 0..faults {
             let due = (requests * (nth + 1) / (faults + 1)) as u64;
             until("the load runs", || (seen.answered.load(SeqCst) >= due).then_some(()));
+            seen.faults.fetch_add(1, SeqCst);
             inflict(&server, folder.path(), FAULTS[nth % FAULTS.len()], nth);
             if nth == faults / 2 {
                 deaf.store(true, SeqCst);

@@ -24,6 +24,10 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
+/// From here on the room for a body's one input is made at once: one that grows by being copied
+/// holds up to three times of what it needs.
+const LONG_BYTES: usize = 256 << 10;
+
 /// Reads a predict body.
 ///
 /// # Errors
@@ -93,13 +97,23 @@ pub(super) struct Context {
     index: Option<usize>,
     /// The input being read, in wire form.
     wire: Vec<u8>,
+    /// Bytes that the inputs may take; 0 where the body is too short for that to matter.
+    bytes_max: usize,
     fault: Option<BodyError>,
 }
 
 impl Context {
     pub(super) fn new(input_type: InputType, inputs_max: usize, form: FeedbackForm) -> Self {
-        let (index, wire) = (None, Vec::new());
-        Self { input_type, inputs_max, form, key_field: None, index, wire, fault: None }
+        Self {
+            input_type,
+            inputs_max,
+            form,
+            key_field: None,
+            index: None,
+            wire: Vec::new(),
+            bytes_max: 0,
+            fault: None,
+        }
     }
 
     fn fail<E: Error>(&mut self, fault: BodyError) -> E {
@@ -120,6 +134,9 @@ impl Context {
 }
 
 pub(super) fn read(body: &[u8], mut context: Context) -> Result<Fields, BodyError> {
+    if body.len() >= LONG_BYTES {
+        context.bytes_max = input_bytes_max(body, context.input_type);
+    }
     let mut json = Deserializer::from_slice(body);
     let fields = (&mut json)
         .deserialize_any_with(Body { context: &mut context })
@@ -290,6 +307,9 @@ impl<'de> Visitor<'de> for OneInput<'_> {
             return Err(self.refuse("Array"));
         }
         self.context.wire.clear();
+        if self.key.is_some() {
+            self.context.wire.reserve_exact(self.context.bytes_max);
+        }
         let mut position = 0;
         loop {
             let element = Element { position, context: &mut *self.context };
