@@ -104,16 +104,8 @@ pub(super) struct Context {
 
 impl Context {
     pub(super) fn new(input_type: InputType, inputs_max: usize, form: FeedbackForm) -> Self {
-        Self {
-            input_type,
-            inputs_max,
-            form,
-            key_field: None,
-            index: None,
-            wire: Vec::new(),
-            bytes_max: 0,
-            fault: None,
-        }
+        let (key_field, index, wire, bytes_max, fault) = (None, None, Vec::new(), 0, None);
+        Self { input_type, inputs_max, form, key_field, index, wire, bytes_max, fault }
     }
 
     fn fail<E: Error>(&mut self, fault: BodyError) -> E {
