@@ -13,7 +13,9 @@ use crate::store::event::{Envelope, Event, Origin};
 use crate::store::projection::Catalog;
 use crate::store::redis::client::{Link, LinkError, Settings};
 use crate::store::redis::diff::{Observed, diff};
+use crate::store::redis::keys::ours;
 use crate::store::redis::transaction::{Outcome, Transaction};
+use crate::store::redis::whole::WholeTables;
 use crate::store::redis::writes::{Entries, writes};
 use crate::store::sled::SledLog;
 use crate::store::{EventLog as _, StoreError};
@@ -160,17 +162,20 @@ impl TransferArgs {
             command_timeout: Duration::from_millis(config.redis.command_timeout_ms),
         };
         let mut link = Link::open_quiet(&settings).await?;
-        let entries = link.load(|_| false).await?;
+        let (mut log, report) = SledLog::open(&config.data_dir, &config.journal)?;
+        let journal = log.load(u64::MAX)?.catalog;
+        let WholeTables { entries, passed_over } = link.load(&ours(&journal)).await?;
         let observed = Observed::of(&entries);
-        for (key, reason) in &observed.malformed {
+        for (key, reason) in observed.malformed.iter().chain(&passed_over.examples) {
             answer(format_args!("passed over: {key}: {}", printable(reason)));
+        }
+        if passed_over.others > 0 {
+            answer(format_args!("passed over: {} more", passed_over.others));
         }
         let mut tables = Catalog::default();
         for event in diff(&observed, &Catalog::default()) {
             tables.fold(&event);
         }
-        let (mut log, report) = SledLog::open(&config.data_dir, &config.journal)?;
-        let journal = log.load(u64::MAX)?.catalog;
         Ok(Sides { log, journal, last_seq: report.last_seq, link, entries, tables })
     }
 

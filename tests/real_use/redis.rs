@@ -241,6 +241,52 @@ fn line_14_keys_of_others_cost_nothing_beyond_their_notice() {
     assert_eq!(lines, 1);
 }
 
+/// Of each kind of name that is no entry of its table, or whose entry would be.
+#[test]
+fn line_14b_a_start_beside_keys_of_others_keeps_none_of_them() {
+    let redis = Redis::start_with(&["--appendonly", "no"]);
+    redis.db(5).tell(&format!("HMSET ours {APP}"));
+    let foreign = size("CLIPPER_TEST_FOREIGN_AT_START", 10_000, 300_000);
+    let few = foreign / 10;
+    fill(&redis, 5, foreign, "theirs");
+    for (db, prefix) in [
+        (1, "theirs:0:"),
+        (2, "theirs:"),
+        (3, "theirs,1,"),
+        (4, "theirs"),
+        (5, "theirs:"),
+        (6, "theirs"),
+        (7, "theirs"),
+    ] {
+        fill(&redis, db, few, prefix);
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let since = Instant::now();
+    let clipper =
+        Clipper::start(&redis.url(), dir.path(), &[("CLIPPER_REDIS__RECONCILE_INTERVAL_MS", "50")]);
+    let (took, resident) = (since.elapsed(), clipper.resident_mib());
+    println!(
+        "start beside {foreign} foreign keys in database 5 and {few} in each of seven: {took:?}, \
+         {resident} MiB"
+    );
+    // What is no name of ours in databases 4 and 6 is not asked for.
+    let passed_over = (foreign + 3 * few) as f64;
+    let counted = || clipper.metric("clipper_redis_malformed_entries");
+    assert!((counted() - passed_over).abs() < 0.5, "{} of {passed_over}", counted());
+    let about = |line: &&String| line.contains("entries in Redis are passed over");
+    assert_eq!(clipper.log.lock().iter().filter(about).count(), 1);
+    assert_eq!(apps(&clipper), 1);
+    // Changes go on beside, also those of others, and while all tables are looked at.
+    for n in 0..5 {
+        clipper.done("add_app", &app(&format!("a{n}")));
+        redis.db(5).tell(&format!("HMSET others{n} {APP}"));
+        until_true("followed", || clipper.serves(&format!("others{n}")));
+    }
+    redis.db(5).tell("DEL theirs1");
+    until_true("counted", || (counted() - passed_over + 1.0).abs() < 0.5);
+    assert_eq!(clipper.log.lock().iter().filter(about).count(), 1);
+}
+
 #[test]
 fn line_15_a_registered_application_has_its_row_in_table_1() {
     let redis = Redis::start();

@@ -14,10 +14,11 @@ use crate::store::ChangeError;
 use crate::store::event::{Event, Origin};
 use crate::store::redis::client::{ANNOUNCEMENTS, LinkError};
 use crate::store::redis::marker::{linking_key, mark_of_link};
-use crate::store::redis::tables::{Raw, Table, initial_state};
+use crate::store::redis::scan::KeyScan;
+use crate::store::redis::tables::{Key, Raw, Table, app_of, initial_state};
 use crate::store::redis::transaction::{Outcome, Transaction};
 use crate::store::redis::writes::{Entries, Write, keys_of, related, writes};
-use clipper_domain::Command;
+use clipper_domain::{Command, ModelName};
 
 /// Who waits for a change.
 pub(super) type Reply = oneshot::Sender<Result<Acknowledged, ChangeError>>;
@@ -87,10 +88,25 @@ impl Session {
         };
         let (mark, _) = self.link.read(&[linking_key(model)].into()).await?;
         if mark.values().any(|raw| *raw != Raw::Absent) {
-            let links = self.link.keys(Table::Links, None).await?;
-            self.observe(links.iter().flat_map(related).collect()).await?;
+            let linked = self.linked_to(model).await?;
+            self.observe(linked).await?;
         }
         Ok(mark)
+    }
+
+    /// The keys of all applications that the tables link to a model.
+    async fn linked_to(&mut self, model: &ModelName) -> Result<BTreeSet<Key>, LinkError> {
+        let mut keys = BTreeSet::new();
+        let mut scan = KeyScan::of(Table::Links, None);
+        while let Some(slice) = self.link.next_keys(&mut scan).await? {
+            let slice = slice.into_iter().filter(|key| app_of(key).is_some()).collect();
+            for (key, raw) in self.link.read(&slice).await?.0 {
+                if matches!(raw, Raw::Set(models) if models.contains(model.as_str().as_bytes())) {
+                    keys.extend(related(&key));
+                }
+            }
+        }
+        Ok(keys)
     }
 
     fn transaction(&self, events: &[Event], entries: Entries, now: u64) -> Transaction {

@@ -15,17 +15,18 @@ use std::time::Duration;
 use tracing::{error, info, warn};
 
 use super::absences::SharedAbsences;
-use super::keys::keys;
 use crate::config::OnDataLoss;
 use crate::metrics::Metrics;
 use crate::store::CatalogView;
 use crate::store::projection::Catalog;
 use crate::store::redis::client::{Condition, Link, LinkError};
+use crate::store::redis::keys::{keys, ours, plans};
 use crate::store::redis::marker::{
     Found, Remembered, TablesVerdict, judge, marker_key, restoring_key,
 };
 use crate::store::redis::tables::{Key, Raw};
 use crate::store::redis::transaction::{Outcome, Transaction};
+use crate::store::redis::whole::WholeTables;
 use crate::store::redis::writes::{Entries, Write, of_catalog, of_key};
 
 /// A frontend that restores lost tables and dies is replaced after this.
@@ -62,7 +63,7 @@ impl DataLoss {
         &mut self,
         link: &mut Link,
         remembered: &mut Remembered,
-    ) -> Result<Entries, LinkError> {
+    ) -> Result<WholeTables, LinkError> {
         let condition = link.condition().await?;
         if condition.replica {
             return Err(LinkError::Unfit("READONLY: it is a replica and takes no writes".into()));
@@ -70,11 +71,12 @@ impl DataLoss {
         self.warn_of_eviction(&condition);
         loop {
             let marker = link.pulse(&[]).await?.marker;
-            let entries = link.load(|_| false).await?;
+            let known = ours(&self.view.read());
+            let tables = link.load(&known).await?;
             let found = Found {
                 marker: marker.as_deref(),
                 run_id: condition.run_id.as_deref(),
-                tables_empty: entries.is_empty(),
+                tables_empty: tables.entries.is_empty(),
                 journal_empty: *self.view.read() == Catalog::default(),
                 evicted: evicted_since(remembered, &condition),
             };
@@ -82,10 +84,10 @@ impl DataLoss {
             match judge(&remembered.memory, found) {
                 TablesVerdict::Marked => {
                     if found.evicted {
-                        self.give_up_absent(&entries, &BTreeSet::new());
+                        self.give_up_absent(&tables.entries, &BTreeSet::new());
                     }
                     remember(remembered, marker, &condition)?;
-                    return Ok(entries);
+                    return Ok(tables);
                 }
                 TablesVerdict::New => {
                     info!("these tables are new to this server: they are the truth");
@@ -95,7 +97,7 @@ impl DataLoss {
                 }
                 TablesVerdict::Evicted => {
                     warn!("Redis has evicted the marker, and entries with it: they are restored");
-                    self.give_up_absent(&entries, &BTreeSet::new());
+                    self.give_up_absent(&tables.entries, &BTreeSet::new());
                     let old = remembered.memory.marker.clone();
                     self.mark(link, old.as_deref()).await?;
                     continue;
@@ -192,8 +194,8 @@ impl DataLoss {
     /// that a notice of something else points to.
     pub(super) fn give_up_absent(&self, entries: &Entries, changed: &BTreeSet<Key>) {
         let catalog = self.view.copy().1;
-        let plans = catalog.replicas().map(|(id, _)| Key::replicas(id));
-        let absent = keys(&catalog).chain(plans).filter(|key| !entries.contains_key(key));
+        let all = keys(&catalog).chain(plans(&catalog));
+        let absent = all.filter(|key| !entries.contains_key(key));
         let mut absences = self.absences.borrow_mut();
         absent.filter(|key| !changed.contains(key)).for_each(|key| absences.give_up(key));
     }

@@ -2,11 +2,11 @@
 
 mod absences;
 mod changes;
-mod keys;
 mod loss;
 mod malformed;
 mod not_recorded;
 mod notices;
+mod reconciling;
 mod rollouts;
 mod rows;
 pub mod session;

@@ -11,9 +11,9 @@ use tokio::sync::mpsc::error::{TryRecvError, TrySendError};
 use tokio::sync::{Notify, mpsc};
 
 use super::absences::SharedAbsences;
-use super::keys::has;
 use crate::store::CatalogView;
 use crate::store::redis::client::{Happened, LinkError, Notice};
+use crate::store::redis::keys::has;
 use crate::store::redis::tables::Key;
 
 /// What a frontend says before it writes.
@@ -29,6 +29,8 @@ pub(super) struct Notices {
     /// Those that came while a certain one was waited for, and whether what is known of absences
     /// includes them.
     put_off: VecDeque<(Notice, bool)>,
+    /// Of each of both.
+    max: usize,
     /// Some were dropped, so the whole tables have to be read.
     overflown: Arc<AtomicBool>,
     view: CatalogView,
@@ -67,7 +69,7 @@ impl Notices {
             drop(sender);
             arrived.notify_one();
         });
-        Self { queue, put_off: VecDeque::new(), overflown, view, absences }
+        Self { queue, put_off: VecDeque::new(), max, overflown, view, absences }
     }
 
     /// The next one, if it is here; none at the end of those that are.
@@ -105,7 +107,11 @@ impl Notices {
                     Some(Notice::Announced(text)) if text == announced => return Ok(()),
                     Some(notice) => {
                         let heard = self.hear(notice);
-                        self.put_off.push_back(heard);
+                        if self.put_off.len() < self.max {
+                            self.put_off.push_back(heard);
+                        } else {
+                            self.overflown.store(true, Relaxed);
+                        }
                     }
                     None => return Err(closed()),
                 }

@@ -12,6 +12,7 @@ use crate::store::redis::client::{Link, LinkError};
 use crate::store::redis::marker::{
     Memory, Peer, Remembered, every_peer, frontend_of, peer_key, slot_key,
 };
+use crate::store::redis::scan::KeyScan;
 use crate::store::redis::tables::{
     ContainerRow, Key, Raw, Table, container_fields, decode_container,
 };
@@ -26,6 +27,16 @@ const SLOTS: u32 = 2_000;
 /// A slot is kept for its frontend this long after its last sign of life: longer than outages, so
 /// that a number is not given twice.
 const SLOT_LEASE: Duration = Duration::from_hours(24);
+
+/// Rows that mean nothing, named one by one of those that are read together.
+const NAMED_MAX: usize = 10;
+
+/// What the keys of rows look like; others may keep keys of their own there.
+const EVERY_ROW: &str = "*,*,*";
+
+fn is_row(key: &Key) -> bool {
+    key.name.split(|byte| *byte == b',').count() == 3
+}
 
 /// Before Redis is asked, replicas get numbers that no other frontend is likely to give: from the
 /// range this one had last, or any of those that are handed out last.
@@ -69,8 +80,8 @@ impl Rows {
         let me = serde_json::to_string(&self.me).unwrap_or_default();
         let lease = Write::one(key.clone(), "PEXPIRE", &self.lease_ms.to_string());
         link.write_soft(&[Write::one(key.clone(), "SET", &me), lease]).await?;
-        let mut keys = link.keys(Table::Resource, Some(&every_peer())).await?;
-        keys.remove(&key);
+        let is_other = |found: &Key| *found != key;
+        let keys = link.keys(Table::Resource, Some(&every_peer()), is_other).await?;
         let (entries, _) = link.read(&keys).await?;
         let peer = |(key, raw): (Key, Raw)| {
             let Raw::Text(text) = raw else { return None };
@@ -128,28 +139,47 @@ impl Rows {
         link: &mut Link,
         remembered: &Remembered,
     ) -> Result<(), LinkError> {
-        let keys = link.keys(Table::Container, None).await?;
         self.others.clear();
-        self.look(link, remembered, &keys).await?;
+        let mut unreadable = 0;
+        let mut scan = KeyScan::of(Table::Container, Some(EVERY_ROW));
+        while let Some(slice) = link.next_keys(&mut scan).await? {
+            let rows = slice.into_iter().filter(is_row).collect();
+            unreadable += self.read(link, remembered, &rows, unreadable).await?;
+        }
+        if unreadable > NAMED_MAX {
+            warn!(unreadable, "rows of containers in Redis are passed over");
+        }
         self.show_others();
         Ok(())
     }
 
-    /// Reads some rows; those of this server that nothing stands for any more are removed.
+    /// Looks at some rows.
     pub(super) async fn look(
         &mut self,
         link: &mut Link,
         remembered: &Remembered,
         keys: &BTreeSet<Key>,
     ) -> Result<(), LinkError> {
-        // Others may keep keys of their own here.
-        let is_row = |key: &&Key| key.name.split(|byte| *byte == b',').count() == 3;
-        let keys: BTreeSet<Key> = keys.iter().filter(is_row).cloned().collect();
-        if keys.is_empty() {
+        let rows: BTreeSet<Key> = keys.iter().filter(|key| is_row(key)).cloned().collect();
+        if rows.is_empty() {
             return Ok(());
         }
-        let (entries, _) = link.read(&keys).await?;
-        let mut stale = Vec::new();
+        self.read(link, remembered, &rows, 0).await?;
+        self.show_others();
+        Ok(())
+    }
+
+    /// Reads some rows; those of this server that nothing stands for any more are removed. Tells
+    /// how many mean nothing, after `before` others.
+    async fn read(
+        &mut self,
+        link: &mut Link,
+        remembered: &Remembered,
+        keys: &BTreeSet<Key>,
+        before: usize,
+    ) -> Result<usize, LinkError> {
+        let (entries, _) = link.read(keys).await?;
+        let (mut stale, mut unreadable) = (Vec::new(), 0);
         for (key, raw) in entries {
             self.others.remove(&key);
             match decode_container(&raw) {
@@ -164,11 +194,16 @@ impl Rows {
                     let info = ContainerInfo { model, replica, input_type };
                     self.others.insert(key, (info, frontend));
                 }
-                Err(reason) => warn!(%key, %reason, "a row of containers is passed over"),
+                Err(reason) => {
+                    unreadable += 1;
+                    if before + unreadable <= NAMED_MAX {
+                        warn!(%key, %reason, "a row of containers is passed over");
+                    }
+                }
             }
         }
-        self.show_others();
-        link.write_soft(&stale).await
+        link.write_soft(&stale).await?;
+        Ok(unreadable)
     }
 
     fn show_others(&self) {

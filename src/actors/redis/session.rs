@@ -11,8 +11,7 @@ use tokio::sync::Notify;
 use tracing::warn;
 
 use super::absences::SharedAbsences;
-use super::keys::{has, keys, samples};
-use super::loss::{DataLoss, evicted_since, remember};
+use super::loss::{DataLoss, evicted_since};
 use super::malformed::Malformed;
 use super::not_recorded::NotRecorded;
 use super::notices::{Announcement, Notices};
@@ -29,6 +28,7 @@ use crate::store::policy_state::PolicyStateStore;
 use crate::store::projection::turn::Turn;
 use crate::store::redis::client::{Condition, Happened, Link, LinkError, Notice, Settings};
 use crate::store::redis::diff::{Observed, diff};
+use crate::store::redis::keys::{has, samples};
 use crate::store::redis::marker::{Peer, Remembered};
 use crate::store::redis::tables::{Key, Raw, Table, replicas_of};
 use crate::store::redis::transaction::Transaction;
@@ -79,19 +79,19 @@ pub(super) struct Session {
     pub(super) parts: RedisParts,
     pub(super) link: Link,
     pub(super) remembered: Remembered,
-    rows: Rows,
+    pub(super) rows: Rows,
     pub(super) states: SharedStates,
     pub(super) loss: DataLoss,
-    malformed: Malformed,
-    notices: Notices,
+    pub(super) malformed: Malformed,
+    pub(super) notices: Notices,
     /// Redis tells of changes; else everything has to be looked at again and again.
-    told: bool,
+    pub(super) told: bool,
     announced: HashMap<Key, Instant>,
     /// What the last pulse has looked for: each looks for other keys.
     looked_for: Turn,
     /// The last pulse missed keys that no notice told of.
     out_of_step: bool,
-    reconciled_at: Option<String>,
+    pub(super) reconciled_at: Option<String>,
 }
 
 impl Session {
@@ -139,10 +139,10 @@ impl Session {
                  KA; until then changes by others are seen at redis.reconcile_interval_ms"
             );
         }
-        let mut entries =
+        let mut tables =
             session.loss.sound_tables(&mut session.link, &mut session.remembered).await?;
-        session.look_for_missing(&mut entries, true).await?;
-        session.take_whole(entries).await?;
+        session.look_for_missing(&mut tables.entries, true).await?;
+        session.take_whole(tables).await?;
         session.rows.join(&mut session.link, &mut session.remembered).await?;
         session.states.join(&mut session.link).await?;
         session.loss.heal(&mut session.link).await?;
@@ -218,7 +218,7 @@ impl Session {
     /// Everything that Redis has told so far has been heard when this returns: what it gave up by
     /// itself is known before a missing key is taken for a deleted one. False if it may have told
     /// more.
-    async fn fence(&mut self) -> Result<bool, LinkError> {
+    pub(super) async fn fence(&mut self) -> Result<bool, LinkError> {
         let fence = format!("fence:{:016x}", rand::random::<u64>());
         if !self.link.announce(&fence).await? {
             return Ok(false);
@@ -269,37 +269,27 @@ impl Session {
 
     /// What keys hold. What notices that were heard before say of the absence of those that are
     /// there is past; notices of later are still to be heard.
-    async fn read(&mut self, keys: &BTreeSet<Key>) -> Result<(Entries, u64), LinkError> {
+    pub(super) async fn read(&mut self, keys: &BTreeSet<Key>) -> Result<(Entries, u64), LinkError> {
         let read = self.link.read(keys).await?;
         self.saw(&read.0);
         Ok(read)
     }
 
-    fn saw(&self, entries: &Entries) {
+    pub(super) fn saw(&self, entries: &Entries) {
         let mut absences = self.loss.absences.borrow_mut();
         let there = entries.iter().filter(|(_, raw)| **raw != Raw::Absent);
         there.for_each(|(key, _)| absences.saw(key));
     }
 
-    fn view(&self) -> crate::store::view::CatalogRead<'_> {
+    pub(super) fn view(&self) -> crate::store::view::CatalogRead<'_> {
         self.parts.view.read()
     }
 
-    /// Makes the catalog equal to the whole tables.
-    async fn take_whole(&mut self, entries: Entries) -> Result<(), LinkError> {
-        let catalog = self.parts.view.copy().1;
-        let mut observed = Observed::of(&entries);
-        observed.complete(&catalog);
-        for key in self.loss.absences.borrow().given_up() {
-            observed.believe(key, &catalog);
-        }
-        drop(catalog);
-        self.malformed.read(entries.keys(), &observed.malformed);
-        self.malformed.summarise();
-        self.take(&mut observed, &entries).await
-    }
-
-    async fn take(&mut self, observed: &mut Observed, entries: &Entries) -> Result<(), LinkError> {
+    pub(super) async fn take(
+        &mut self,
+        observed: &mut Observed,
+        entries: &Entries,
+    ) -> Result<(), LinkError> {
         if !self.parts.me.keeps_planned {
             observed.ignore_replicas();
         }
@@ -403,73 +393,6 @@ impl Session {
             Some(condition) => self.reconcile_after_eviction(&condition).await,
             None => self.reconcile(true).await,
         }
-    }
-
-    /// What is missing was evicted, also where no notice told of it.
-    async fn reconcile_after_eviction(&mut self, found: &Condition) -> Result<(), LinkError> {
-        let entries = self.link.load(|_| false).await?;
-        self.saw(&entries);
-        self.fence().await?;
-        self.give_up_absent(&entries, found)?;
-        self.take_whole(entries).await?;
-        self.loss.heal(&mut self.link).await
-    }
-
-    /// The count of evictions is remembered only after what follows from it is known.
-    fn give_up_absent(&mut self, entries: &Entries, found: &Condition) -> Result<(), LinkError> {
-        self.loss.give_up_absent(entries, &self.notices.put_off_keys());
-        let marker = self.remembered.memory.marker.clone();
-        remember(&mut self.remembered, marker, found)
-    }
-
-    /// Reads the whole tables if anything in Redis has changed.
-    pub(super) async fn reconcile_if_changed(&mut self) -> Result<(), LinkError> {
-        let changes = self.link.change_count().await?;
-        if changes.is_some() && changes == self.reconciled_at {
-            return Ok(());
-        }
-        self.reconciled_at = changes;
-        self.reconcile(!self.told).await
-    }
-
-    /// Reads the whole tables; what means nothing again only if `everything` is asked for, as a
-    /// notice would have told of its becoming something.
-    async fn reconcile(&mut self, everything: bool) -> Result<(), LinkError> {
-        if everything {
-            self.malformed.forget();
-        }
-        let malformed = &self.malformed;
-        let mut entries = self.link.load(|key| malformed.contains(key)).await?;
-        self.look_for_missing(&mut entries, everything).await?;
-        self.take_whole(entries).await?;
-        self.rows.load(&mut self.link, &self.remembered).await
-    }
-
-    /// The whole tables were read: learns why they have not all that the catalog has, and adds what
-    /// was written meanwhile. `missed`: notices may have been missed.
-    async fn look_for_missing(
-        &mut self,
-        entries: &mut Entries,
-        missed: bool,
-    ) -> Result<(), LinkError> {
-        self.saw(entries);
-        let missing: BTreeSet<Key> =
-            keys(&self.view()).filter(|key| !entries.contains_key(key)).collect();
-        if missing.is_empty() {
-            return Ok(());
-        }
-        let heard_all = self.fence().await?;
-        let (again, _) = self.read(&missing).await?;
-        entries.extend(again.into_iter().filter(|(_, raw)| *raw != Raw::Absent));
-        let condition = self.link.condition().await?;
-        if evicted_since(&self.remembered, &condition) {
-            self.give_up_absent(entries, &condition)?;
-        }
-        if missed || !heard_all {
-            let absent = missing.iter().filter(|key| !entries.contains_key(key));
-            self.loss.absences.borrow_mut().missed_notices(absent);
-        }
-        Ok(())
     }
 
     /// Writes what has changed among this server's replicas.

@@ -72,7 +72,7 @@ impl SharedStates {
     /// Takes over what the table has, and shares what it has not: that was stored here while Redis
     /// was away, or the table was lost.
     pub(super) async fn join(&self, link: &mut Link) -> Result<(), LinkError> {
-        let there = link.keys(Table::State, None).await?;
+        let there = link.keys(Table::State, None, |key| self.is_ours(key)).await?;
         let told = self.look(link, &there).await?;
         let states = self.states.clone();
         let read = tokio::task::spawn_blocking(move || kept(&states, &told)).await;
@@ -173,7 +173,7 @@ impl SharedStates {
     pub(super) async fn forget(&self, link: &mut Link, app: &AppName) -> Result<(), LinkError> {
         let escape = |c: char| if c.is_alphanumeric() { c.to_string() } else { format!("\\{c}") };
         let pattern: String = app.as_str().chars().map(escape).chain([":*".to_owned()]).collect();
-        let keys = link.keys(Table::State, Some(&pattern)).await?;
+        let keys = link.keys(Table::State, Some(&pattern), |_| true).await?;
         let writes: Vec<Write> = keys.into_iter().map(|key| Write::bare(key, "DEL")).collect();
         link.write_soft(&writes).await
     }

@@ -12,7 +12,7 @@ use redis::aio::{ConnectionLike as _, MultiplexedConnection};
 use redis::{AsyncConnectionConfig, Cmd, Pipeline, Value};
 
 pub use super::answers::{ANNOUNCEMENTS, Happened, Notice};
-use super::answers::{READ_HASH, bytes, millis, notice, raw, read_command, text};
+use super::answers::{READ_HASH, millis, notice, raw, read_command, text};
 pub use super::connect::{LinkError, Settings};
 use super::connect::{client, within};
 use super::tables::{Key, Table};
@@ -20,7 +20,7 @@ use super::transaction::{Outcome, SCRIPT, Transaction};
 use super::writes::{Entries, Write};
 
 /// Keys asked for in one message.
-const KEYS_A_MESSAGE: usize = 1_000;
+pub(super) const KEYS_A_MESSAGE: usize = 1_000;
 
 /// Who holds a lease after somebody asked for it: one round trip.
 const HOLD: &str = "
@@ -124,7 +124,7 @@ impl Link {
     }
 
     /// One command in a table's database.
-    async fn one(&mut self, table: Table, command: Cmd) -> Result<Value, LinkError> {
+    pub(super) async fn one(&mut self, table: Table, command: Cmd) -> Result<Value, LinkError> {
         let mut pipeline = Pipeline::new();
         select(&mut pipeline, table.number() + self.offset);
         pipeline.add_command(command);
@@ -271,50 +271,6 @@ impl Link {
             }
         }
         Ok((entries, now))
-    }
-
-    /// The keys of a table that match `pattern`, by `SCAN`: what is there all the time is in it.
-    ///
-    /// # Errors
-    /// The connection's.
-    pub async fn keys(
-        &mut self,
-        table: Table,
-        pattern: Option<&str>,
-    ) -> Result<BTreeSet<Key>, LinkError> {
-        let mut keys = BTreeSet::new();
-        let mut cursor = "0".to_owned();
-        loop {
-            let mut scan = redis::cmd("SCAN");
-            scan.arg(&cursor).arg("COUNT").arg(KEYS_A_MESSAGE);
-            if let Some(pattern) = pattern {
-                scan.arg("MATCH").arg(pattern);
-            }
-            let Value::Array(answer) = self.one(table, scan).await? else {
-                return Err(LinkError::Failed("SCAN has answered no list".to_owned()));
-            };
-            if let Some(Value::Array(names)) = answer.get(1) {
-                let names = names.iter().filter_map(bytes);
-                keys.extend(names.map(|name| Key { table, name: name.to_vec() }));
-            }
-            cursor = answer.first().and_then(text).unwrap_or_default();
-            if cursor.is_empty() || cursor == "0" {
-                return Ok(keys);
-            }
-        }
-    }
-
-    /// Everything that the catalog is made of, but for keys that are passed over.
-    ///
-    /// # Errors
-    /// The connection's.
-    pub async fn load(&mut self, pass_over: impl Fn(&Key) -> bool) -> Result<Entries, LinkError> {
-        let mut keys = self.keys(Table::Resource, Some(&Key::every_replicas())).await?;
-        for table in Table::CATALOG {
-            keys.append(&mut self.keys(table, None).await?);
-        }
-        keys.retain(|key| !pass_over(key));
-        Ok(self.read(&keys).await?.0)
     }
 
     /// Which of `keys` are there, and the marker.

@@ -2,8 +2,8 @@
 //!
 //! [`tables`] is the original's form of every entry, [`diff`] what a look at the tables means for
 //! the catalog, [`writes`] what an event means for the tables, [`transaction`] how several writes
-//! happen at once or not at all, [`marker`] how lost tables are told from emptied ones, [`client`]
-//! the connection. All but the last are pure.
+//! happen at once or not at all, [`marker`] how lost tables are told from emptied ones, [`whole`]
+//! what is kept of whole tables, [`client`] the connection. All but the last are pure.
 //!
 //! Invariants:
 //! - **R1** The catalog is a function of the tables: whoever reads them whole, whenever, whatever
@@ -16,9 +16,12 @@ pub mod client;
 pub mod connect;
 pub mod diff;
 mod fields;
+pub mod keys;
 pub mod marker;
 pub mod row_error;
+pub mod scan;
 pub mod sums;
 pub mod tables;
 pub mod transaction;
+pub mod whole;
 pub mod writes;

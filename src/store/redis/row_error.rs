@@ -8,6 +8,9 @@ pub enum RowError {
     /// Of another type of Redis than this.
     #[error("its type is not {0}")]
     NotA(&'static str),
+    /// Links of an application that is not defined.
+    #[error("there is no application of that name")]
+    NoApplication,
     /// A part that has to be there.
     #[error("it has no field {0}")]
     NoField(String),

@@ -126,6 +126,12 @@ impl Key {
         Self::new(Table::Resource, &format!("{REPLICAS_PREFIX}{id}"))
     }
 
+    /// The pattern of all keys of current versions.
+    #[must_use]
+    pub fn every_current() -> String {
+        format!("{CURRENT_PREFIX}*")
+    }
+
     /// The pattern of all keys of planned replicas.
     #[must_use]
     pub fn every_replicas() -> String {

@@ -1,12 +1,15 @@
 //! What the catalog says of keys of its tables. Pure.
 
+use std::collections::BTreeSet;
+
+use super::tables::{Key, Table, app_of, current_of, model_of};
 use crate::store::projection::Catalog;
 use crate::store::projection::turn::Turn;
-use crate::store::redis::tables::{Key, Table, app_of, current_of, model_of};
 use clipper_domain::AppSpec;
 
 /// Whether the catalog has something of a key of its tables.
-pub(super) fn has(catalog: &Catalog, key: &Key) -> bool {
+#[must_use]
+pub fn has(catalog: &Catalog, key: &Key) -> bool {
     if let Some(app) = app_of(key) {
         let app = app.as_str();
         let linked = || catalog.linked_models(app).next().is_some();
@@ -19,7 +22,7 @@ pub(super) fn has(catalog: &Catalog, key: &Key) -> bool {
 }
 
 /// All keys of its tables that the catalog has something of.
-pub(super) fn keys(catalog: &Catalog) -> impl Iterator<Item = Key> {
+pub fn keys(catalog: &Catalog) -> impl Iterator<Item = Key> {
     let linked = |app: &&AppSpec| catalog.linked_models(app.name.as_str()).next().is_some();
     let apps = catalog.apps().map(|app| Key::app(&app.name));
     let links = catalog.apps().filter(linked).map(|app| Key::links(&app.name));
@@ -28,8 +31,20 @@ pub(super) fn keys(catalog: &Catalog) -> impl Iterator<Item = Key> {
     apps.chain(links).chain(models).chain(current)
 }
 
+/// All of them, and those of planned replicas.
+#[must_use]
+pub fn ours(catalog: &Catalog) -> BTreeSet<Key> {
+    keys(catalog).chain(plans(catalog)).collect()
+}
+
+/// The keys of planned replicas.
+pub fn plans(catalog: &Catalog) -> impl Iterator<Item = Key> {
+    catalog.replicas().map(|(id, _)| Key::replicas(id))
+}
+
 /// A key of each kind that the catalog has entries of.
-pub(super) fn samples(turn: &Turn) -> Vec<Key> {
+#[must_use]
+pub fn samples(turn: &Turn) -> Vec<Key> {
     let Turn { app, linked, model, current } = turn;
     let samples = [
         app.as_ref().map(Key::app),
