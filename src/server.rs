@@ -283,7 +283,7 @@ fn keep_feedback(
     states: &Arc<States>,
 ) -> FeedbackQueue {
     let budget = RestartBudget::for_actor(&config.containers);
-    let save_every = Duration::from_millis(config.journal.policy_state_flush_ms / 2 + 1);
+    let saved_within = Duration::from_millis(config.journal.policy_state_flush_ms);
     let keeping = Keeping {
         log: Arc::<States>::clone(states),
         learned: Arc::clone(&states.learned),
@@ -292,7 +292,7 @@ fn keep_feedback(
     };
     let catalog = catalog.clone();
     let keeper = Kept::start("feedback_keeper", Arc::clone(metrics), budget, move |lifeline| {
-        FeedbackKeeper::new(keeping.clone(), save_every, catalog.clone(), lifeline)
+        FeedbackKeeper::new(keeping.clone(), saved_within, catalog.clone(), lifeline)
     });
     FeedbackQueue::new(keeper, config.serving.feedback_queue_max)
 }

@@ -37,7 +37,8 @@ section! {
         policy_state_max_bytes: usize = 65_536, Rule::int(1, 131_072, "bytes");
 
         /// Policy state is soft: not flushed by each call, but at the latest after this, ms. A
-        /// kill of the process or the machine loses no feedback acknowledged before.
+        /// kill of the process or the machine loses no feedback acknowledged before. Where the
+        /// disk is too slow for that, feedback is acknowledged when it is flushed.
         policy_state_flush_ms: u64 = 1_000, Rule::int(1, 3_600_000, "ms");
 
         /// Page cache of the store, bytes. Metadata is small, and the server should be too.

@@ -1,6 +1,10 @@
 //! What feedback teaches, on several frontends that share a Redis, and after kill -9.
 
+use std::io::Write as _;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -120,6 +124,37 @@ fn frontends_come_to_the_sum_of_what_each_was_told() {
     until_true("gone with its application", || redis.dump(1).is_empty());
 }
 
+/// How late whoever waits for a timer and a sync on this machine gets them.
+struct Lateness {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Duration>,
+}
+
+impl Lateness {
+    fn measured_in(dir: &Path) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (stopped, path) = (Arc::clone(&stop), dir.join("lateness"));
+        let thread = std::thread::spawn(move || {
+            let pause_for = Duration::from_millis(10);
+            let mut worst = Duration::ZERO;
+            while !stopped.load(Relaxed) {
+                let start = now();
+                crate::redis::harness::pause(pause_for);
+                std::fs::File::create(&path).unwrap().write_all(&[0; 4096]).unwrap();
+                std::fs::File::open(&path).unwrap().sync_all().unwrap();
+                worst = worst.max(start.elapsed().saturating_sub(pause_for));
+            }
+            worst
+        });
+        Self { stop, thread }
+    }
+
+    fn worst(self) -> Duration {
+        self.stop.store(true, Relaxed);
+        self.thread.join().unwrap()
+    }
+}
+
 #[test]
 fn kill_9_loses_at_most_the_last_second_of_acknowledged_feedback() {
     let redis = Redis::start();
@@ -129,13 +164,13 @@ fn kill_9_loses_at_most_the_last_second_of_acknowledged_feedback() {
     set_up(&clipper);
     clipper.stop();
     let mut sum = 0;
-    let mut oldest_lost = Duration::ZERO;
     for round in 0..3_u64 {
         let [a, b] = dirs.each_ref().map(|dir| Frontend::start(&redis.url(), dir));
         for frontend in [&a, &b] {
             frontend.serve();
             until_true("what was kept is there", || frontend.rounds(0) == sum);
         }
+        let lateness = Lateness::measured_in(dir.path());
         // Acknowledged, one by one, until the kill.
         let ids = [a.ask(7, 400), b.ask(7, 400)];
         let mut acknowledged = Vec::new();
@@ -151,6 +186,7 @@ fn kill_9_loses_at_most_the_last_second_of_acknowledged_feedback() {
         }
         let killed = now();
         a.clipper.kill();
+        let late = lateness.worst();
         // Stops by itself: all is kept.
         b.clipper.stop();
         let a = Frontend::start(&redis.url(), &dirs[0]);
@@ -161,15 +197,14 @@ fn kill_9_loses_at_most_the_last_second_of_acknowledged_feedback() {
         assert!(sum <= all, "{sum} of {all}: something counted twice");
         let lost = usize::try_from(all - sum).unwrap();
         assert!(lost <= acknowledged.len(), "what the one that stopped had is there");
-        if lost > 0 {
-            let oldest = killed - acknowledged[acknowledged.len() - lost];
-            oldest_lost = oldest_lost.max(oldest);
-        }
+        let oldest = acknowledged.get(acknowledged.len() - lost);
+        let oldest = oldest.map_or(Duration::ZERO, |oldest| killed - *oldest);
+        println!("kill -9 lost {lost} of the last {oldest:?}; this machine was {late:?} late");
+        // The timer of the save, its thread and its sync may each be as late as the slowest such
+        // wait here, which a machine that nothing else uses has none of.
+        assert!(oldest <= Duration::from_secs(1) + 3 * late, "{oldest:?}, {late:?} late");
         for frontend in [a, b] {
             frontend.clipper.stop();
         }
     }
-    println!("kill -9 lost acknowledged feedback of the last {oldest_lost:?}");
-    // On a machine that nothing else uses it is a second at most.
-    assert!(oldest_lost < Duration::from_secs(5), "{oldest_lost:?}");
 }

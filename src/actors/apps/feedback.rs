@@ -13,12 +13,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tracing::{error, warn};
 
 use super::keeping::Keeping;
+use super::save_pace::SavePace;
 use crate::actors::catalog::follower::{self, Followed};
 use crate::actors::catalog::writer::CatalogWriter;
 use crate::actors::plane::learned_states::{EVERYBODY, UserOf};
 use crate::store::projection::Effect;
 use crate::store::served::Served;
 use crate::supervision::kept::{Kept, Lifeline};
+use clipper_clock as clock;
 use clipper_domain::AppName;
 use clipper_selection::state::Contribution;
 
@@ -37,9 +39,22 @@ enum Lesson {
 struct Learn {
     app: AppName,
     lesson: Lesson,
-    /// Told when it counts.
+    waiting: Waiting,
+}
+
+/// Who is told when feedback counts, and the room that it has until then.
+#[derive(Debug)]
+struct Waiting {
     kept: oneshot::Sender<()>,
     room: Room,
+}
+
+impl Waiting {
+    /// Who is told may give feedback again, and has its room then; who asked may have gone.
+    fn tell(self) {
+        drop(self.room);
+        let _ = self.kept.send(());
+    }
 }
 
 /// Save what is not saved yet. Sender: the composition root, before the store is closed.
@@ -103,8 +118,9 @@ impl FeedbackQueue {
 
     fn send(&self, room: Room, app: &AppName, lesson: Lesson) -> oneshot::Receiver<()> {
         let (kept, told) = oneshot::channel();
+        let waiting = Waiting { kept, room };
         // An owner that has just ended drops it, which the receiver hears.
-        let _ = self.keeper.addr().try_send(Learn { app: app.clone(), lesson, kept, room });
+        let _ = self.keeper.addr().try_send(Learn { app: app.clone(), lesson, waiting });
         told
     }
 
@@ -118,9 +134,12 @@ impl FeedbackQueue {
 
 pub struct FeedbackKeeper {
     keeping: Keeping,
-    save_every: Duration,
+    saved_within: Duration,
     /// Users whose state has changed since it was saved.
     changed: BTreeSet<UserOf>,
+    pace: SavePace,
+    /// Told at the end of the next save.
+    held: Vec<Waiting>,
     catalog: Kept<CatalogWriter>,
     /// Feedback of others, which was on its way when they were deleted, leaves nothing.
     apps: BTreeSet<AppName>,
@@ -132,20 +151,34 @@ impl FeedbackKeeper {
     #[must_use]
     pub fn new(
         keeping: Keeping,
-        save_every: Duration,
+        saved_within: Duration,
         catalog: Kept<CatalogWriter>,
         lifeline: Lifeline,
     ) -> Self {
-        let (changed, apps) = (BTreeSet::new(), BTreeSet::new());
-        Self { keeping, save_every, changed, catalog, apps, _lifeline: lifeline }
+        Self {
+            keeping,
+            saved_within,
+            changed: BTreeSet::new(),
+            pace: SavePace::new(saved_within),
+            held: Vec::new(),
+            catalog,
+            apps: BTreeSet::new(),
+            _lifeline: lifeline,
+        }
     }
 
     /// Saves what has changed since the last call, and makes room.
     fn save(&mut self) -> impl ActorFuture<Self, Output = ()> + use<> {
         let changed = std::mem::take(&mut self.changed);
+        let held = std::mem::take(&mut self.held);
         let again = changed.clone();
+        self.pace.begin(clock::now());
         let saved = self.write(move |keeping| keeping.save(changed));
-        saved.map(|failed, keeper, _| keeper.changed.extend(failed.unwrap_or(again)))
+        saved.map(|failed, keeper, _| {
+            keeper.changed.extend(failed.unwrap_or(again));
+            keeper.pace.end(clock::now());
+            held.into_iter().for_each(Waiting::tell);
+        })
     }
 
     /// Runs `job` on a thread that may wait for a disk; nothing else is handled meanwhile. `None`:
@@ -161,10 +194,25 @@ impl FeedbackKeeper {
         })
     }
 
-    fn observed(&mut self, app: &AppName, feedback: &[(i64, Contribution)]) {
+    /// Takes feedback in. Who gave it is told now, or once it is saved.
+    fn observed(
+        &mut self,
+        app: &AppName,
+        feedback: &[(i64, Contribution)],
+        waiting: Waiting,
+        ctx: &mut Context<Self>,
+    ) {
         self.keeping.learned.learn(app, feedback);
         let users = feedback.iter().map(|(uid, _)| (app.clone(), *uid));
         self.changed.extend(users.chain([(app.clone(), EVERYBODY)]));
+        if self.pace.taught(clock::now()) {
+            return waiting.tell();
+        }
+        if self.held.is_empty() {
+            // After all that has come by now: one save is for many.
+            ctx.notify(SaveLearned);
+        }
+        self.held.push(waiting);
     }
 
     /// Of those who gave feedback, users that the store may know and memory does not.
@@ -182,8 +230,9 @@ impl Actor for FeedbackKeeper {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        // Twice as often: what comes right after a save has the second half for its own.
-        ctx.run_interval(self.save_every / 2, |keeper, ctx| {
+        // More often: what comes right after a save has the rest of the time for its own.
+        let pause = (self.saved_within / 4).max(Duration::from_millis(1));
+        ctx.run_interval(pause, |keeper, ctx| {
             if !keeper.changed.is_empty() || keeper.keeping.learned.may_know_more() {
                 let saved = keeper.save();
                 // What comes meanwhile waits, as for every write.
@@ -203,15 +252,10 @@ fn done() -> AtomicResponse<FeedbackKeeper, ()> {
 impl Handler<Learn> for FeedbackKeeper {
     type Result = AtomicResponse<Self, ()>;
 
-    fn handle(&mut self, learn: Learn, _: &mut Self::Context) -> Self::Result {
-        let Learn { app, lesson, kept, room } = learn;
-        // Who is told may give feedback again, and has its room then; who asked may have gone.
-        let tell = move || {
-            drop(room);
-            let _ = kept.send(());
-        };
+    fn handle(&mut self, learn: Learn, ctx: &mut Self::Context) -> Self::Result {
+        let Learn { app, lesson, waiting } = learn;
         if !self.apps.contains(&app) {
-            tell();
+            waiting.tell();
             return done();
         }
         match lesson {
@@ -220,21 +264,19 @@ impl Handler<Learn> for FeedbackKeeper {
                     for uid in uids {
                         keeping.log.record(&app, uid, &initial);
                     }
-                    tell();
+                    waiting.tell();
                 });
                 AtomicResponse::new(Box::pin(written.map(|_, _, _| ())))
             }
             Lesson::Observed(feedback) => {
                 let unknown = self.unknown(&app, &feedback);
                 if unknown.is_empty() {
-                    self.observed(&app, &feedback);
-                    tell();
+                    self.observed(&app, &feedback, waiting, ctx);
                     return done();
                 }
                 let loaded = self.write(move |keeping| keeping.load(unknown));
-                AtomicResponse::new(Box::pin(loaded.map(move |_, keeper, _| {
-                    keeper.observed(&app, &feedback);
-                    tell();
+                AtomicResponse::new(Box::pin(loaded.map(move |_, keeper, ctx| {
+                    keeper.observed(&app, &feedback, waiting, ctx);
                 })))
             }
         }

@@ -15,4 +15,5 @@ pub mod prediction;
 mod rolling;
 pub mod rollouts;
 pub mod router;
+mod save_pace;
 pub mod streaming;
