@@ -298,8 +298,8 @@ fn keep_feedback(
 }
 
 fn open_journal(config: &Config) -> Result<(Journal, PolicyStateStore), StartError> {
-    let (log, report) = SledLog::open(&config.data_dir, &config.journal)?;
-    let states = log.policy_state();
+    let (mut log, report) = SledLog::open(&config.data_dir, &config.journal)?;
+    let states = log.logged_policy_state()?;
     let idle = Duration::from_millis(config.journal.policy_state_flush_ms);
     let journal = Journal::start(Box::new(log), idle)?;
     info!(data_dir = %config.data_dir.display(), events = report.last_seq, "journal replayed");

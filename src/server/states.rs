@@ -70,6 +70,11 @@ impl FeedbackLog for States {
         flushed.inspect_err(|error| warn!(%error, "policy state was not flushed")).is_ok()
     }
 
+    fn settle(&self) -> bool {
+        let settled = self.store.settle();
+        settled.inspect_err(|error| warn!(%error, "policy state stays in its log")).unwrap_or(false)
+    }
+
     fn forget(&self, app: &AppName) {
         if let Err(error) = self.store.forget(app) {
             warn!(%app, %error, "policy state of a deleted application stays");
@@ -129,7 +134,15 @@ impl PolicyStates for States {
     }
 
     fn learned(&self, app: &str, uid: i64) -> Option<String> {
-        let state = self.learned.of(&AppName::parse(app).ok()?).of_user(uid);
+        let app = AppName::parse(app).ok()?;
+        let learned = self.learned.of(&app);
+        // Who has left memory is on the disk, and is on the way back now.
+        let kept = || {
+            let may_be = self.learned.may_know_more();
+            may_be.then(|| FeedbackLog::load(self, &app, uid)).flatten().map(|own| own.state)
+        };
+        let state =
+            learned.of_user_alone(uid).or_else(kept).unwrap_or_else(|| learned.of_user(uid));
         serde_json::to_string(&*state).ok()
     }
 

@@ -3,8 +3,8 @@
 //! [`event`] is the durable alphabet, [`journal`] the append-only log and its thread ([`record`]
 //! its bytes, [`scan`] its checks, `wal` its newest part, [`sled`] the rest), [`projection`] the
 //! state that replaying gives, [`view`] the shared copy of that state, [`policy_state`] what users'
-//! feedback left, [`soft_file`] other things worth keeping but not worth a log, [`durable`] what
-//! makes files last. Predictions never come here.
+//! feedback left (`logged_states` takes bursts of it), [`soft_file`] other things worth keeping but
+//! not worth a log, [`durable`] what makes files last. Predictions never come here.
 //!
 //! Invariants:
 //! - **J1** Sequence numbers have no gap. An acknowledged change is on the disk: it survives a kill
@@ -19,6 +19,7 @@ pub mod event;
 pub mod head;
 pub mod inspect;
 pub mod journal;
+mod logged_states;
 pub mod memory;
 pub mod policy_state;
 pub mod projection;
@@ -29,6 +30,7 @@ pub mod scan;
 pub mod served;
 pub mod sled;
 pub mod soft_file;
+mod state_log;
 pub mod view;
 mod wal;
 pub mod writer;

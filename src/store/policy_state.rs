@@ -17,6 +17,20 @@ pub trait SoftTable: Send + Sync {
     /// Stores `value`, over another if there is one, if less than `max` other entries exist.
     fn put(&self, key: &str, value: &str, max: usize) -> Result<Put, StoreError>;
 
+    /// As [`Self::put`], of what changes often and much: quicker where a log takes it first. It
+    /// lasts after [`Self::flush`] all the same.
+    fn put_by_log(&self, key: &str, value: &str, max: usize) -> Result<Put, StoreError> {
+        self.put(key, value, max)
+    }
+
+    /// Moves some of what the log has to where it belongs; true if there is more. May take as long
+    /// as the engine does.
+    fn settle(&self) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+
+    fn entries(&self) -> usize;
+
     /// Removes what is there.
     fn remove(&self, key: &str) -> Result<(), StoreError>;
 
@@ -104,7 +118,8 @@ impl PolicyStateStore {
     /// The engine's.
     pub fn follow(&self, key: &str, value: Option<&str>) -> Result<(), StoreError> {
         match value {
-            Some(value) => self.replace(key, value).map(|_| ()),
+            Some(value) if value.len() > self.max_bytes => Ok(()),
+            Some(value) => self.table.put(key, value, self.max_entries).map(drop),
             None => self.table.remove(key),
         }
     }
@@ -117,7 +132,15 @@ impl PolicyStateStore {
         if value.len() > self.max_bytes {
             return Ok(Put::TooLong);
         }
-        self.table.put(key, value, self.max_entries)
+        self.table.put_by_log(key, value, self.max_entries)
+    }
+
+    /// As of [`SoftTable::settle`].
+    ///
+    /// # Errors
+    /// The engine's; nothing is lost.
+    pub fn settle(&self) -> Result<bool, StoreError> {
+        self.table.settle()
     }
 
     /// Shows everything that is kept: keys and values, `max_entries` at most.

@@ -39,17 +39,17 @@ enum Lesson {
 struct Learn {
     app: AppName,
     lesson: Lesson,
-    waiting: Waiting,
+    acknowledgement: Acknowledgement,
 }
 
 /// Who is told when feedback counts, and the room that it has until then.
 #[derive(Debug)]
-struct Waiting {
+struct Acknowledgement {
     kept: oneshot::Sender<()>,
     room: Room,
 }
 
-impl Waiting {
+impl Acknowledgement {
     /// Who is told may give feedback again, and has its room then; who asked may have gone.
     fn tell(self) {
         drop(self.room);
@@ -118,9 +118,10 @@ impl FeedbackQueue {
 
     fn send(&self, room: Room, app: &AppName, lesson: Lesson) -> oneshot::Receiver<()> {
         let (kept, told) = oneshot::channel();
-        let waiting = Waiting { kept, room };
+        let acknowledgement = Acknowledgement { kept, room };
         // An owner that has just ended drops it, which the receiver hears.
-        let _ = self.keeper.addr().try_send(Learn { app: app.clone(), lesson, waiting });
+        let learn = Learn { app: app.clone(), lesson, acknowledgement };
+        let _ = self.keeper.addr().try_send(learn);
         told
     }
 
@@ -139,7 +140,8 @@ pub struct FeedbackKeeper {
     changed: BTreeSet<UserOf>,
     pace: SavePace,
     /// Told at the end of the next save.
-    held: Vec<Waiting>,
+    held: Vec<Acknowledgement>,
+    is_settling: bool,
     catalog: Kept<CatalogWriter>,
     /// Feedback of others, which was on its way when they were deleted, leaves nothing.
     apps: BTreeSet<AppName>,
@@ -161,6 +163,7 @@ impl FeedbackKeeper {
             changed: BTreeSet::new(),
             pace: SavePace::new(saved_within),
             held: Vec::new(),
+            is_settling: false,
             catalog,
             apps: BTreeSet::new(),
             _lifeline: lifeline,
@@ -174,11 +177,22 @@ impl FeedbackKeeper {
         let again = changed.clone();
         self.pace.begin(clock::now());
         let saved = self.write(move |keeping| keeping.save(changed));
-        saved.map(|failed, keeper, _| {
+        saved.map(|failed, keeper, ctx| {
             keeper.changed.extend(failed.unwrap_or(again));
             keeper.pace.end(clock::now());
-            held.into_iter().for_each(Waiting::tell);
+            held.into_iter().for_each(Acknowledgement::tell);
+            keeper.settle(ctx);
         })
+    }
+
+    /// Moves what was saved to where it is kept for long, while feedback goes on.
+    fn settle(&mut self, ctx: &mut Context<Self>) {
+        if std::mem::replace(&mut self.is_settling, true) {
+            return;
+        }
+        let log = Arc::clone(&self.keeping.log);
+        let settled = tokio::task::spawn_blocking(move || while log.settle() {});
+        ctx.spawn(settled.into_actor(self).map(|_, keeper, _| keeper.is_settling = false));
     }
 
     /// Runs `job` on a thread that may wait for a disk; nothing else is handled meanwhile. `None`:
@@ -199,20 +213,20 @@ impl FeedbackKeeper {
         &mut self,
         app: &AppName,
         feedback: &[(i64, Contribution)],
-        waiting: Waiting,
+        acknowledgement: Acknowledgement,
         ctx: &mut Context<Self>,
     ) {
         self.keeping.learned.learn(app, feedback);
         let users = feedback.iter().map(|(uid, _)| (app.clone(), *uid));
         self.changed.extend(users.chain([(app.clone(), EVERYBODY)]));
         if self.pace.taught(clock::now()) {
-            return waiting.tell();
+            return acknowledgement.tell();
         }
         if self.held.is_empty() {
             // After all that has come by now: one save is for many.
             ctx.notify(SaveLearned);
         }
-        self.held.push(waiting);
+        self.held.push(acknowledgement);
     }
 
     /// Of those who gave feedback, users that the store may know and memory does not.
@@ -253,9 +267,9 @@ impl Handler<Learn> for FeedbackKeeper {
     type Result = AtomicResponse<Self, ()>;
 
     fn handle(&mut self, learn: Learn, ctx: &mut Self::Context) -> Self::Result {
-        let Learn { app, lesson, waiting } = learn;
+        let Learn { app, lesson, acknowledgement } = learn;
         if !self.apps.contains(&app) {
-            waiting.tell();
+            acknowledgement.tell();
             return done();
         }
         match lesson {
@@ -264,19 +278,19 @@ impl Handler<Learn> for FeedbackKeeper {
                     for uid in uids {
                         keeping.log.record(&app, uid, &initial);
                     }
-                    waiting.tell();
+                    acknowledgement.tell();
                 });
                 AtomicResponse::new(Box::pin(written.map(|_, _, _| ())))
             }
             Lesson::Observed(feedback) => {
                 let unknown = self.unknown(&app, &feedback);
                 if unknown.is_empty() {
-                    self.observed(&app, &feedback, waiting, ctx);
+                    self.observed(&app, &feedback, acknowledgement, ctx);
                     return done();
                 }
                 let loaded = self.write(move |keeping| keeping.load(unknown));
                 AtomicResponse::new(Box::pin(loaded.map(move |_, keeper, ctx| {
-                    keeper.observed(&app, &feedback, waiting, ctx);
+                    keeper.observed(&app, &feedback, acknowledgement, ctx);
                 })))
             }
         }

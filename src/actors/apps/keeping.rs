@@ -35,6 +35,11 @@ pub trait FeedbackLog: Send + Sync {
         true
     }
 
+    /// Moves some of what was saved to where it is kept for long; true if there is more.
+    fn settle(&self) -> bool {
+        false
+    }
+
     /// Forgets all users of an application.
     fn forget(&self, _app: &AppName) {}
 

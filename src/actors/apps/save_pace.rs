@@ -45,7 +45,8 @@ impl SavePace {
     pub(super) fn end(&mut self, now: Instant) {
         if let Some(Saving { begun, oldest }) = self.saving.take() {
             let took = |since: Instant| now.saturating_duration_since(since);
-            self.is_behind = took(begun) > self.saved_within / 2 || took(oldest) > self.saved_within;
+            self.is_behind =
+                took(begun) > self.saved_within / 2 || took(oldest) > self.saved_within;
         }
     }
 }

@@ -25,6 +25,10 @@ impl SoftTable for NoStates {
         Ok(Put::Full)
     }
 
+    fn entries(&self) -> usize {
+        0
+    }
+
     fn remove(&self, _: &str) -> Result<(), StoreError> {
         Ok(())
     }

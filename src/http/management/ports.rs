@@ -32,8 +32,8 @@ pub trait PolicyStates: Send + Sync {
     /// The output that the stored state of this user gives by default; `None`: nothing is stored.
     fn get(&self, app: &str, uid: i64) -> Option<String>;
 
-    /// What the policy of an application has learned, as JSON, as far as this user's predictions
-    /// go by it.
+    /// What the policy of an application has learned from a user, as JSON; from everybody, if
+    /// nothing from this one. May read the disk.
     fn learned(&self, _app: &str, _uid: i64) -> Option<String> {
         None
     }

@@ -23,6 +23,7 @@ use self::engine::{Engine, guarded};
 use self::policy::PolicyTable;
 use super::error::StoreError;
 use super::journal::{Change, EventLog, OpenReport, check_continues};
+use super::logged_states::LoggedStates;
 use super::policy_state::PolicyStateStore;
 use super::projection::Catalog;
 use super::record::{self, RecordError};
@@ -36,6 +37,7 @@ pub struct SledLog {
     config: JournalConfig,
     engine: Option<Engine>,
     table: Arc<PolicyTable>,
+    logged: Option<Arc<LoggedStates>>,
     last_appended: u64,
     /// Appended, to be written at the next flush.
     appended: Appended,
@@ -82,6 +84,7 @@ impl SledLog {
             config: config.clone(),
             engine: Some(engine),
             table,
+            logged: None,
             last_appended: report.last_seq,
             appended: Appended::Nothing,
             recent: read.unsettled.clone(),
@@ -107,6 +110,18 @@ impl SledLog {
         let config = &self.config;
         let (entries, bytes) = (config.policy_state_max_entries, config.policy_state_max_bytes);
         PolicyStateStore::new(self.table.clone(), entries, bytes)
+    }
+
+    /// The same, with a log before it for what feedback changes.
+    ///
+    /// # Errors
+    /// That of the log.
+    pub fn logged_policy_state(&mut self) -> Result<PolicyStateStore, StoreError> {
+        let config = &self.config;
+        let (entries, bytes) = (config.policy_state_max_entries, config.policy_state_max_bytes);
+        let logged = Arc::new(LoggedStates::open(self.table.clone(), &self.directory)?);
+        self.logged = Some(Arc::clone(&logged));
+        Ok(PolicyStateStore::new(logged, entries, bytes))
     }
 
     fn engine(&self) -> Result<&Engine, StoreError> {
@@ -247,6 +262,9 @@ impl EventLog for SledLog {
     }
 
     fn close(&mut self) -> Result<(), StoreError> {
+        if let Some(logged) = &self.logged {
+            logged.settle_all()?;
+        }
         self.flush()?;
         self.settle()?;
         // A release that does not know the file finds everything in the engine.

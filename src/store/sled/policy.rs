@@ -187,6 +187,10 @@ impl SoftTable for PolicyTable {
         Ok(if before.is_none() { Put::Stored } else { Put::Present })
     }
 
+    fn entries(&self) -> usize {
+        self.entries.load(Ordering::Relaxed)
+    }
+
     fn remove(&self, key: &str) -> Result<(), StoreError> {
         let was_there = self.with(|tree| {
             let mut batch = Batch::default();
