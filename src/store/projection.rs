@@ -7,6 +7,7 @@
 mod links;
 mod policy;
 mod rollout;
+mod signatures;
 pub mod turn;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,7 +18,7 @@ use self::links::Links;
 use super::as_list::{self, Models};
 use super::event::Event;
 use clipper_domain::{
-    AppName, AppSpec, Command, CommandError, Deployment, InputType, ModelId, ModelName, ModelSpec,
+    AppName, AppSpec, Command, CommandError, Deployment, ModelId, ModelName, ModelSpec,
     ModelVersion, OldReplicas, Replicas,
 };
 use clipper_selection::parameters::MODELS_MAX;
@@ -225,7 +226,7 @@ impl Catalog {
         if self.model_by_id(&model.id).is_some() {
             return Err(CommandError::ModelExists(model.id.clone()));
         }
-        self.check_linked_apps_take(&model.id.name, model.input_type)
+        self.check_linked_apps_take(model)
     }
 
     fn decide_deploy(&self, deployment: &Deployment) -> Result<Vec<Event>, CommandError> {
@@ -283,6 +284,8 @@ impl Catalog {
                 app_type: app.input_type,
             });
         }
+        let linked = self.linked_models(app.name.as_str()).filter(|linked| *linked != name);
+        self.check_alike(&app.name, linked.chain([name]), Some(model))?;
         self.check_new_version(model)
     }
 
@@ -306,7 +309,7 @@ impl Catalog {
         let Some(model) = self.model_by_id(id) else {
             return Err(CommandError::SetUnknownVersion(id.clone()));
         };
-        self.check_linked_apps_take(&id.name, model.input_type)?;
+        self.check_linked_apps_take(model)?;
         Ok(vec![Event::ModelVersionSet { id: id.clone() }])
     }
 
@@ -338,21 +341,18 @@ impl Catalog {
         self.model(id.name.as_str(), id.version.as_str())
     }
 
-    fn check_linked_apps_take(
-        &self,
-        model: &ModelName,
-        model_type: InputType,
-    ) -> Result<(), CommandError> {
-        for app in self.apps_of(model) {
+    fn check_linked_apps_take(&self, model: &ModelSpec) -> Result<(), CommandError> {
+        for app in self.apps_of(&model.id.name) {
             let Some(spec) = self.apps.get(app) else { continue };
-            if spec.input_type != model_type {
+            if spec.input_type != model.input_type {
                 return Err(CommandError::IncompatibleVersion {
-                    model: model.clone(),
+                    model: model.id.name.clone(),
                     app: app.clone(),
                     app_type: spec.input_type,
-                    model_type,
+                    model_type: model.input_type,
                 });
             }
+            self.check_alike(app, self.linked_models(app.as_str()), Some(model))?;
         }
         Ok(())
     }

@@ -8,6 +8,7 @@ use crate::store::samples::{
     update,
 };
 use crate::store::served::{Served, reconcile};
+use clipper_domain::InputType;
 
 fn link(app: &str, models: &[&str]) -> Command {
     let models = models.iter().map(|m| model_name(m)).collect();

@@ -226,6 +226,19 @@ pub enum CommandError {
         /// What the application takes.
         app_type: InputType,
     },
+    /// Models of one application that read requests in different ways.
+    #[error(
+        "Models '{model}' and '{other}' cannot both answer for application '{app}': of '{model}' \
+         {difference}. Give each an application of its own, or register both with one signature."
+    )]
+    SignaturesDiffer {
+        app: AppName,
+        model: ModelId,
+        /// The one that it would be beside.
+        other: ModelId,
+        /// The first tensor that is another.
+        difference: String,
+    },
     /// More models than a policy may choose among.
     #[error(
         "Application '{app}' would be linked to {count} models, and a policy chooses among at most \

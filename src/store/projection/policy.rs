@@ -25,6 +25,7 @@ impl Catalog {
         for model in models {
             self.check_linkable(spec, model)?;
         }
+        self.check_alike(app, self.linked_models(app.as_str()).chain(models), None)?;
         if !spec.has_default_policy() {
             return self.decide_links(app, models);
         }

@@ -1,5 +1,6 @@
 //! Rollouts: when one may start, move and end.
 
+use super::signatures::difference;
 use super::{Catalog, Effect};
 use crate::store::event::Event;
 use clipper_domain::rollout::{Rollout, RolloutEnd, RolloutRefusal, check_guards};
@@ -43,6 +44,12 @@ impl Catalog {
                 found: new.input_type.long_name(),
                 wanted: spec.input_type.long_name(),
             });
+        }
+        let old = self.model_by_id(&plan.from).and_then(|old| old.signature.as_ref());
+        if let (Some(old), Some(signature)) = (old, &new.signature)
+            && let Some(difference) = difference(old, signature)
+        {
+            return Err(RolloutRefusal::Signature { to: plan.to.clone(), difference });
         }
         check_guards(plan, spec.latency_slo.as_micros(), !spec.has_default_policy())
     }

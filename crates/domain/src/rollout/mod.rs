@@ -153,6 +153,9 @@ pub enum RolloutRefusal {
     NoSuchVersion(ModelId),
     #[error("to: model {to} takes {found}, and the application takes {wanted}")]
     InputType { to: ModelId, found: &'static str, wanted: &'static str },
+    /// Requests would be read by that of the other version.
+    #[error("to: model {to} has another signature: {difference}")]
+    Signature { to: ModelId, difference: String },
     #[error("from: the application is not linked to model {0}")]
     NotLinked(ModelName),
     /// A guard that this application gives nothing to look at.
