@@ -90,6 +90,8 @@ impl Service {
             let within = &mut asked.infer.timeout;
             *within = Some(within.map_or(left, |within| within.min(left)));
         }
+        let key = |header: &str| context.metadata.get(header).map(AsRef::as_ref);
+        asked.key = v2.routes.key(&name, key);
         Ok(Read { name, version, target, asked, arrived, wants_empty_final })
     }
 }

@@ -1,8 +1,10 @@
 //! The messages of a call, read within the limits of bodies over HTTP.
 
+use std::rc::Rc;
+
 use bytes::Bytes;
 use clipper_clock::{self as clock, Instant};
-use clipper_grpc::{Messages, Packed, Part};
+use clipper_grpc::{HeaderMap, Messages, Packed, Part};
 use clipper_oip::{Encoding, InflateError, inflate};
 use clipper_scheduling::budget::Held;
 use futures_util::FutureExt as _;
@@ -17,12 +19,14 @@ use crate::http::limits::QueryLimits;
 const UNCOUNTED_BYTES: usize = 1 << 10;
 
 /// What the headers of a call say of its messages.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Context {
     /// When the client stops to wait.
     pub(super) deadline: Option<Instant>,
     /// Of messages that are compressed; `None`: one that is not known.
     pub(super) encoding: Option<Encoding>,
+    /// All headers.
+    pub(super) metadata: Rc<HeaderMap>,
 }
 
 /// Reads the messages of one call.

@@ -140,13 +140,14 @@ impl Service {
 
     /// Answers a call.
     pub(super) async fn answer(&self, call: Call, calls: &Rc<Calls>) {
-        let Call { path, arrived, timeout, has_broken_timeout, encoding, messages, mut reply } =
-            call;
+        let Call { path, arrived, timeout, has_broken_timeout, encoding, metadata, .. } = call;
+        let (messages, mut reply) = (call.messages, call.reply);
         let context = Context {
             deadline: timeout.and_then(|timeout| arrived.checked_add(timeout)),
             encoding: encoding.map_or(Some(Encoding::Identity), |name| Encoding::parse(&name)),
+            metadata: Rc::new(metadata),
         };
-        let reader = Reader::new(messages, &self.limits().bodies, context);
+        let reader = Reader::new(messages, &self.limits().bodies, context.clone());
         let answered = if has_broken_timeout {
             Err(Refusal::invalid("grpc-timeout: it is not a number of at most 8 digits and a unit"))
         } else {

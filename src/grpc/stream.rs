@@ -52,7 +52,9 @@ impl Service {
                     }
                 }
                 arrived = reader.next(), if ended.is_none() && has_room => match arrived {
-                    Ok(Some(arrived)) => answers.push_back(self.stream_answer(arrived, context)),
+                    Ok(Some(arrived)) => {
+                        answers.push_back(self.stream_answer(arrived, context.clone()));
+                    }
                     Ok(None) => ended = Some(Ok(())),
                     Err(refusal) => ended = Some(Err(refusal)),
                 },

@@ -50,7 +50,10 @@ fn schema(verb: Verb, input_type: InputType) -> String {
              for several),\n   \"version\" := string (optional)\n  }}\n"
         ),
         Verb::Update => format!(
-            "\n  {{\n   \"uid\" := int,\n   \"input\" := {input},\n   \"label\" := double\n  }}\n"
+            "\n  {{\n   \"uid\" := int,\n   \"input\" := {input},\n   \"query_id\" := int \
+             (instead of uid and input),\n   \"label\" := double | string | [double],\n   \
+             \"loss\" := double (0 to 1, instead of label)\n  }}\n  or several: {{\"feedback\" \
+             := [object of that form]}}\n"
         ),
     }
 }
@@ -95,7 +98,8 @@ fn endpoint(path: &str) -> Option<(Cow<'_, str>, Verb)> {
 
 /// Where a request goes.
 enum Routed {
-    To(Addr<App>, Verb),
+    /// With the key that is in a header of the request.
+    To(Addr<App>, Verb, Option<String>),
     Refused(HttpResponse),
 }
 
@@ -116,8 +120,9 @@ fn route(request: &HttpRequest, routes: &Routes) -> Routed {
     if request.method() != Method::POST {
         return Routed::Refused(errors::other_method(request.method(), "POST"));
     }
+    let header = |name: &str| request.headers().get(name).map(header::HeaderValue::as_bytes);
     match routes.of(&app) {
-        Route::To(app) => Routed::To(app, verb),
+        Route::To(found) => Routed::To(found, verb, routes.key(&app, header)),
         Route::Unknown => refuse(ApiError::unknown_application(&app)),
         Route::Starting => refuse(ApiError::unavailable("The server is starting")),
     }
@@ -133,8 +138,8 @@ async fn dispatch(
     if v2::owns(request.path()) {
         return Ok(Box::pin(v2::serve(&request, payload, &frontend.v2)).await);
     }
-    let (app, verb) = match route(&request, &frontend.routes) {
-        Routed::To(app, verb) => (app, verb),
+    let (app, verb, key) = match route(&request, &frontend.routes) {
+        Routed::To(app, verb, key) => (app, verb, key),
         Routed::Refused(refusal) => {
             Box::pin(body::skip(&request, payload, &frontend.limits.bodies)).await;
             return Ok(refusal);
@@ -145,7 +150,7 @@ async fn dispatch(
         Verb::Predict if events::are_wanted(request.headers().get(header::ACCEPT)) => {
             Box::pin(predict_stream(&request, &app, body, &frontend.limits)).await
         }
-        Verb::Predict => predict(&app, body, &frontend.limits).await,
+        Verb::Predict => predict(&app, (body, key), &frontend.limits).await,
         Verb::Update => Box::pin(update(&app, body, &frontend.limits)).await,
     }
 }
@@ -272,14 +277,14 @@ async fn predict_stream(
 
 async fn predict(
     app: &Addr<App>,
-    body: Body,
+    (body, key): (Body, Option<String>),
     limits: &QueryLimits,
 ) -> Result<HttpResponse, ApiError> {
     let (arrived, bounds) = (clock::now(), &limits.answers);
     let Prepared { body, text, _held } =
         prepare(app, (body, of_prediction), limits, || predict_parser(limits)).await?;
     let prediction = app
-        .send(Predict { body, arrived, within: None })
+        .send(Predict { body, arrived, within: None, key })
         .await
         .map_err(restarting)?
         .map_err(|refused| explain(refused, &text))?;

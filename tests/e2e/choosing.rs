@@ -4,11 +4,11 @@ use serde_json::{Value, json};
 
 use crate::e2e::support::container::Container;
 use crate::e2e::support::eventually;
-use crate::e2e::support::http::call;
+use crate::e2e::support::http::{Connection, call};
 use crate::e2e::support::server::Server;
 
 /// Application `a` under a policy, with models that always answer the same: `m0` to `m4`.
-fn config(policy: &str, outputs: &[&str]) -> String {
+pub(super) fn config(policy: &str, outputs: &[&str]) -> String {
     let clipper = crate::binary();
     let names: Vec<String> = (0..outputs.len()).map(|n| format!("\"m{n}\"")).collect();
     let mut text = format!(
@@ -182,6 +182,72 @@ fn queries_with_the_same_key_stay_with_one_model() {
     }
 }
 
+/// The answer to a request with one more header.
+fn with_header(server: &Server, path: &str, header: &str, body: &Value) -> Value {
+    let body = body.to_string();
+    let mut connection = Connection::open(server.query);
+    let length = body.len();
+    let head = format!("POST {path} HTTP/1.1\r\nHost: x\r\n{header}\r\nContent-Length: {length}");
+    connection.send(format!("{head}\r\n\r\n{body}").as_bytes());
+    let answer = connection.answer("POST").unwrap();
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    serde_json::from_slice(&answer.body).unwrap()
+}
+
+#[test]
+fn requests_with_the_same_header_stay_with_one_model() {
+    let policy = "name = \"weighted\"\nsticky = \"header:X-Session\"\nweights = { m0 = 1, m1 = 1 }";
+    let server = server(policy, &["0", "1"]);
+    let output = |header: &str| {
+        with_header(&server, "/a/predict", header, &json!({"input": [1.0]}))["output"].clone()
+    };
+    let of = |n: u32| output(&format!("x-session: f{n}"));
+    let first: Vec<Value> = (0..30).map(of).collect();
+    assert!(first.contains(&json!(0)) && first.contains(&json!(1)), "{first:?}");
+    assert_eq!((0..30).map(of).collect::<Vec<_>>(), first);
+    // Likewise over the other protocol, in several inputs, and in a body that is parsed elsewhere.
+    let v2 =
+        json!({"inputs": [{"name": "input", "datatype": "FP64", "shape": [1, 1], "data": [1]}]});
+    let batch = json!({"input_batch": vec![[1.0]; 3]});
+    let long = json!({"input_batch": vec![vec![0.25; 100]; 900]});
+    for (n, first) in first.iter().enumerate().take(10) {
+        let header = format!("X-SESSION: f{n}");
+        let answer = with_header(&server, "/v2/models/a/infer", &header, &v2);
+        let given = &answer["outputs"][0]["data"][0];
+        let given = given.as_str().map_or_else(|| given.to_string(), str::to_owned);
+        assert_eq!(given.parse::<f64>().ok(), first.as_f64(), "{answer}");
+        for body in [&batch, &long] {
+            let answer = with_header(&server, "/a/predict", &header, body);
+            let given = answer["batch_predictions"].as_array().unwrap();
+            assert!(given.iter().all(|one| one["output"] == *first), "{n}: {first}");
+        }
+    }
+    // Without it, or without a text in it, each is drawn.
+    for header in ["x-other: 1", "x-session:"] {
+        let drawn: Vec<Value> = (0..64).map(|_| output(header)).collect();
+        assert!(drawn.contains(&json!(0)) && drawn.contains(&json!(1)), "{drawn:?}");
+    }
+    // Nor under a policy that goes by something else.
+    let set = json!({"app_name": "a", "policy": "weighted", "parameters": {"weights": {"m1": 1}}});
+    server.manage("set_policy", &set);
+    assert!((0..30).all(|n| of(n) == 1));
+}
+
+/// The errors of feedback name all that it may say.
+#[test]
+fn the_schema_of_feedback_is_whole() {
+    let server = server("name = \"exp4\"", &["0", "1"]);
+    for body in [json!({"uid": 1}), json!({"query_id": 1}), json!({"uid": "x"}), json!([])] {
+        let (status, text) = update(&server, &body);
+        assert_eq!(status, 400, "{text}");
+        for member in
+            ["\"uid\"", "\"input\"", "\"query_id\"", "\"label\"", "\"loss\"", "\"feedback\""]
+        {
+            assert!(text.contains(member), "{member} of {text}");
+        }
+    }
+}
+
 #[test]
 fn feedback_moves_queries_to_the_model_that_is_right() {
     let server = server("name = \"exp3\"\nlearning_rate = 0.5", &["0", "1", "2"]);
@@ -314,9 +380,11 @@ fn users_beyond_the_bound_lose_nothing_by_kill_9() {
     assert!(server.sample("clipper_policy_users_evicted_total") > 34.5);
     for killed in [false, true] {
         for uid in 1..=USERS {
-            // Who is asked about comes back; until then it is everybody's.
-            eventually("each has their own", || state(&server, uid)["epochs"]["0"]["n"] == 2);
+            // Also who has left memory, whose predictions go by everybody's until they are back.
+            assert_eq!(state(&server, uid)["epochs"]["0"]["n"], 2, "user {uid}");
         }
+        // Who never gave any goes by everybody's.
+        assert_eq!(state(&server, 999)["epochs"]["0"]["n"], 2 * USERS);
         assert_eq!(state(&server, 0)["epochs"]["0"]["n"], 2 * USERS);
         if !killed {
             server.kill();

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clipper_grpc::client::Client;
-use clipper_grpc::{Code, PREFACE, Status, framed};
+use clipper_grpc::{Code, HeaderMap, PREFACE, Status, framed};
 use clipper_oip::grpc::{InferTensor, ModelInferRequest, ModelInferResponse, OfModel};
 use prost::Message as _;
 
@@ -42,11 +42,16 @@ fn port(server: &Served) -> SocketAddr {
 
 /// Makes one call, whose frame is as it is.
 fn call(addr: SocketAddr, path: &str, frame: Bytes) -> (Status, Bytes) {
+    call_with(addr, path, HeaderMap::new(), frame)
+}
+
+fn call_with(addr: SocketAddr, path: &str, metadata: HeaderMap, frame: Bytes) -> (Status, Bytes) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let stream = tokio::net::TcpStream::connect(addr).await.unwrap();
         let opened = Client::open(stream, "test", path, None).await;
         let (mut client, connection) = opened.unwrap();
+        client.metadata = metadata;
         tokio::spawn(connection);
         tokio::time::timeout(PATIENCE, client.call(frame)).await.unwrap().unwrap()
     })
@@ -65,6 +70,30 @@ fn request() -> ModelInferRequest {
         raw_input_contents: vec![Bytes::from_static(&[0; 8])],
         ..ModelInferRequest::default()
     }
+}
+
+/// As over HTTP: `choosing.rs`.
+#[test]
+fn calls_with_the_same_metadata_stay_with_one_model() {
+    let policy = "name = \"weighted\"\nsticky = \"header:x-session\"\nweights = { m0 = 1, m1 = 1 }";
+    let folder = tempfile::tempdir().unwrap();
+    let server = Served::start(&super::choosing::config(policy, &["0", "1"]), folder.path());
+    for model in ["m0", "m1"] {
+        server.await_replicas(model, 1);
+    }
+    let output = |session: &str| {
+        let mut metadata = HeaderMap::new();
+        metadata.insert("x-session", session.parse().unwrap());
+        let request = ModelInferRequest { model_name: "a".to_owned(), ..request() };
+        let (status, answer) = call_with(port(&server), INFER, metadata, framed(&request));
+        assert_eq!(status, Status::ok());
+        ModelInferResponse::decode(answer).unwrap().raw_output_contents
+    };
+    let of = |n: u32| output(&format!("f{n}"));
+    let first: Vec<Vec<Bytes>> = (0..30).map(of).collect();
+    let kinds: std::collections::HashSet<&Vec<Bytes>> = first.iter().collect();
+    assert_eq!(kinds.len(), 2, "{kinds:?}");
+    assert_eq!((0..30).map(of).collect::<Vec<_>>(), first);
 }
 
 fn is_answered(addr: SocketAddr) {

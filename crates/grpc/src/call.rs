@@ -6,7 +6,7 @@ use bytes::Bytes;
 use clipper_clock::{self as clock, Instant};
 use h2::RecvStream;
 use h2::server::SendResponse;
-use http::{Method, Request, Response, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 
 use crate::limits::Limits;
 use crate::messages::Messages;
@@ -25,6 +25,8 @@ pub struct Call {
     pub has_broken_timeout: bool,
     /// The header `grpc-encoding`, for messages that are compressed.
     pub encoding: Option<Vec<u8>>,
+    /// All headers of the call.
+    pub metadata: HeaderMap,
     pub messages: Messages,
     pub reply: Reply,
 }
@@ -58,6 +60,7 @@ impl Call {
             has_broken_timeout: waits.is_some() && timeout.is_none(),
             encoding: header("grpc-encoding").filter(|name| *name != b"identity").map(Into::into),
             path: head.uri.path().to_owned(),
+            metadata: head.headers,
             messages: Messages::new(body, limits.message_max_bytes),
             reply: Reply::new(respond, limits.write),
         })

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use h2::client::{self, SendRequest};
-use http::{HeaderValue, Method, Request, StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::frame::{Frames, Part};
@@ -32,6 +32,8 @@ pub struct Client {
     requests: SendRequest<Bytes>,
     uri: Uri,
     timeout: Option<HeaderValue>,
+    /// Sent with every call.
+    pub metadata: HeaderMap,
 }
 
 impl Client {
@@ -57,7 +59,7 @@ impl Client {
         let timeout = timeout.and_then(|t| HeaderValue::try_from(timeout::write(t)).ok());
         // Its calls fail with it.
         let driven = async move { drop(connection.await) };
-        Ok((Self { requests, uri, timeout }, driven))
+        Ok((Self { requests, uri, timeout, metadata: HeaderMap::new() }, driven))
     }
 
     /// Makes a call with one message, in its frame, for one.
@@ -69,6 +71,7 @@ impl Client {
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.uri.clone();
         let headers = request.headers_mut();
+        headers.clone_from(&self.metadata);
         let content_type = HeaderValue::from_static("application/grpc");
         headers.insert(http::header::CONTENT_TYPE, content_type);
         headers.insert(http::header::TE, HeaderValue::from_static("trailers"));

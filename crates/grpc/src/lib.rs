@@ -20,6 +20,8 @@ mod timeout;
 
 pub use call::Call;
 pub use connection::{Connection, Next};
+pub use http::HeaderMap;
+
 pub use frame::{Packed, Part, TooLong, framed};
 pub use limits::Limits;
 pub use messages::{Broken, Messages};

@@ -13,12 +13,13 @@ pub(crate) const STICKY: (&str, &str) = (
     "`none`: each query is drawn anew; `uid`: all queries of a user (`\"uid\"` in the query) go to \
      the same model; `field:NAME`: all queries with the same text or number in the field NAME go \
      to the same model, such as `field:session` with `\"session\": \"f3a9\"` in the query; \
-     queries without it are drawn anew; default `none`",
+     `header:NAME`: likewise all requests with the same text in the header NAME, or in gRPC's \
+     metadata; queries without it are drawn anew; default `none`",
 );
 
 /// Fields that queries have anyway: other things than what they come from.
 const TAKEN: [&str; 3] = ["input", "input_batch", "version"];
-/// The longest name of a field.
+/// The longest name of a field or header.
 const NAME_MAX: usize = 64;
 
 /// What all queries that go to one model have in common.
@@ -29,6 +30,8 @@ pub enum Sticky {
     User,
     /// What they have in a field.
     Field(String),
+    /// What their requests have in a header of this name, in lower case.
+    Header(String),
 }
 
 impl Sticky {
@@ -37,32 +40,34 @@ impl Sticky {
             "none" => Some(Self::None),
             "uid" | "field:uid" => Some(Self::User),
             text => {
-                let name = text.strip_prefix("field:")?;
+                let (place, name) = text.split_once(':')?;
                 let is_name = (1..=NAME_MAX).contains(&name.len())
-                    && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b))
-                    && !TAKEN.contains(&name);
-                is_name.then(|| Self::Field(name.to_owned()))
+                    && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b));
+                match place {
+                    "field" if is_name && !TAKEN.contains(&name) => {
+                        Some(Self::Field(name.to_owned()))
+                    }
+                    "header" if is_name => Some(Self::Header(name.to_ascii_lowercase())),
+                    _ => None,
+                }
             }
         }
     }
 
     pub(crate) fn read(parameters: &mut ParameterReader<'_>) -> Result<Self, ParameterError> {
         let expected = format!(
-            "one of 'none', 'uid' and 'field:NAME', NAME being 1 to {NAME_MAX} letters, digits, \
-             '_', '-' or '.', and none of '{}'",
+            "one of 'none', 'uid', 'field:NAME' and 'header:NAME', NAME being 1 to {NAME_MAX} \
+             letters, digits, '_', '-' or '.', and as a field none of '{}'",
             TAKEN.join("', '")
         );
         Ok(parameters.parsed(STICKY.0, &expected, Self::parse)?.unwrap_or(Self::None))
     }
 
-    /// The field of queries that a policy goes by, if it does.
+    /// What a policy goes by.
     #[must_use]
-    pub fn field(PolicySpec { parameters, .. }: &PolicySpec) -> Option<String> {
+    pub fn of(PolicySpec { parameters, .. }: &PolicySpec) -> Self {
         let of = |parameters: &PolicyParameters| Self::parse(parameters.get(STICKY.0)?);
-        match of(parameters) {
-            Some(Self::Field(name)) => Some(name),
-            _ => None,
-        }
+        of(parameters).unwrap_or(Self::None)
     }
 
     /// What a query is drawn by.
@@ -72,7 +77,7 @@ impl Sticky {
             // 0 is everybody.
             Self::User if query.uid == 0 => None,
             Self::User => Some(spread(query.uid.cast_unsigned())),
-            Self::Field(_) => query.key,
+            Self::Field(_) | Self::Header(_) => query.key,
         };
         common.unwrap_or(query.seed)
     }

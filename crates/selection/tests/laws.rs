@@ -179,6 +179,9 @@ fn wrong_parameters_are_refused_by_their_name() {
         ("weighted", json!({"weights": {"a": 1}, "sticky": "field:"}), "sticky: it must be"),
         ("weighted", json!({"weights": {"a": 1}, "sticky": "field:input"}), "sticky: it must"),
         ("weighted", json!({"weights": {"a": 1}, "sticky": "field:a b"}), "sticky: it must be"),
+        ("weighted", json!({"weights": {"a": 1}, "sticky": "header:"}), "sticky: it must be"),
+        ("weighted", json!({"weights": {"a": 1}, "sticky": "header:a b"}), "'header:NAME'"),
+        ("weighted", json!({"weights": {"a": 1}, "sticky": "cookie:a"}), "sticky: it must be"),
         ("exp3", json!({"explore": 1.5}), "explore: it must be a number from 0 to 1, not 1.5"),
         ("exp3", json!({"explore": "x"}), "explore: it must be a number"),
         ("exp3", json!({"min_confidence": 0.5}), "min_confidence: the policy has no confidence"),
@@ -266,9 +269,12 @@ fn a_user_stays_with_a_model() {
 
 #[test]
 fn queries_with_the_same_key_stay_with_a_model() {
-    let parameters = json!({"weights": {"m0": 1, "m1": 3}, "sticky": "field:session"});
-    let spec = spec("weighted", parameters);
-    assert_eq!(Sticky::field(&spec).as_deref(), Some("session"));
+    let of = |sticky| spec("weighted", json!({"weights": {"m0": 1, "m1": 3}, "sticky": sticky}));
+    // Names of headers are the same in upper and lower case; other headers than these are not.
+    assert_eq!(Sticky::of(&of("header:X-Session")), Sticky::Header("x-session".to_owned()));
+    assert_eq!(Sticky::of(&of("header:input")), Sticky::Header("input".to_owned()));
+    let spec = of("field:session");
+    assert_eq!(Sticky::of(&spec), Sticky::Field("session".to_owned()));
     let policy = BoundPolicy::bind(&spec, &models(2)).unwrap();
     let standing = policy.standing(&SelectionState::default());
     let arm = |seed, key: Option<&str>| {

@@ -74,7 +74,10 @@ impl App {
     }
 
     fn predict(&self, predict: Predict, ctx: &Context<Self>) -> Result<Prediction, QueryRefused> {
-        let body = self.body(predict.body)?;
+        let mut body = self.body(predict.body)?;
+        if predict.key.is_some() {
+            body.key = predict.key;
+        }
         let chooser = self.chooser.as_ref().filter(|_| body.version.is_none());
         let model = if chooser.is_none() { self.select(body.version.as_deref())? } else { None };
         let rolling = self.rolling.as_ref().filter(|_| body.version.is_none());

@@ -33,6 +33,8 @@ pub struct Predict {
     pub arrived: Instant,
     /// Within what the client wants its answers; never later than the application's objective.
     pub within: Option<Duration>,
+    /// What it says in the header that the application's policy goes by.
+    pub key: Option<String>,
 }
 
 /// Why a predict or update request is refused without an answer to its queries.

@@ -39,6 +39,8 @@ pub struct Routes(Rc<RefCell<Table>>);
 struct Table {
     loaded: bool,
     apps: HashMap<AppName, Addr<App>>,
+    /// Of applications whose policy goes by a header, its name.
+    key_headers: HashMap<AppName, Arc<str>>,
     /// What stands for models that are queried by themselves, once they have been.
     of_models: HashMap<ModelName, Addr<App>>,
 }
@@ -62,6 +64,25 @@ impl Routes {
             Some(addr) => Route::To(addr.clone()),
             None if table.loaded => Route::Unknown,
             None => Route::Starting,
+        }
+    }
+
+    /// What a request for `app` says in the header that its policy goes by, if it does.
+    pub fn key<'r>(
+        &self,
+        app: &str,
+        header: impl FnOnce(&str) -> Option<&'r [u8]>,
+    ) -> Option<String> {
+        let table = self.0.borrow();
+        let value = header(table.key_headers.get(app)?)?;
+        (!value.is_empty()).then(|| String::from_utf8_lossy(value).into_owned())
+    }
+
+    fn set_key_header(&self, app: &AppName, header: Option<Arc<str>>) {
+        let headers = &mut self.0.borrow_mut().key_headers;
+        match header {
+            Some(header) => drop(headers.insert(app.clone(), header)),
+            None => drop(headers.remove(app)),
         }
     }
 
@@ -202,11 +223,18 @@ impl Router {
     }
 
     fn serve(&mut self, spec: &AppSpec) {
+        let (mut key_field, mut key_header) = (None, None);
+        match Sticky::of(&spec.policy_spec()) {
+            Sticky::Field(name) => key_field = Some(Arc::from(name)),
+            Sticky::Header(name) => key_header = Some(Arc::from(name)),
+            Sticky::None | Sticky::User => {}
+        }
+        self.routes.set_key_header(&spec.name, key_header);
         let facts = Arc::new(AppFacts {
             default_output: Output::from_text(spec.default_output.as_bytes())
                 .unwrap_or_else(Output::null),
             metrics: self.plane.metrics.app(&spec.name),
-            key_field: Sticky::field(&spec.policy_spec()).map(Arc::from),
+            key_field,
             spec: spec.clone(),
         });
         facts.metrics.set_objective(spec.latency_slo.as_duration());
@@ -235,6 +263,7 @@ impl Router {
 
     fn stop(&mut self, name: &AppName) {
         self.routes.0.borrow_mut().apps.remove(name);
+        self.routes.set_key_header(name, None);
         if let Some(app) = self.keeps.apps.remove(name) {
             app.served.borrow().tell(AppChange::Stop);
         }

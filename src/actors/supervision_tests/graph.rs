@@ -208,8 +208,11 @@ impl Graph {
         input: u32,
     ) -> Result<Result<String, DefaultReason>, MailboxError> {
         let body = RequestBody::Text(format!("{{\"input\":[{input}.0]}}").into());
-        let prediction =
-            self.app().send(Predict { body, arrived: clock::now(), within: None }).await?.unwrap();
+        let prediction = self
+            .app()
+            .send(Predict { body, arrived: clock::now(), within: None, key: None })
+            .await?
+            .unwrap();
         Ok(match &prediction.answers().await.unwrap().answers[0] {
             QueryAnswer::Output(output) | QueryAnswer::Sure { output, .. } => {
                 Ok(String::from_utf8(output.json().to_vec()).unwrap())

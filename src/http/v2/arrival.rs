@@ -25,6 +25,8 @@ pub(crate) struct Asked {
     pub(crate) infer: Infer,
     /// What the cache makes of the inputs, where that has been computed already; else empty.
     pub(crate) digests: Digests,
+    /// What the request says in the header that the application's policy goes by.
+    pub(crate) key: Option<String>,
     _held: Option<Held>,
 }
 
@@ -105,7 +107,7 @@ impl<P: FnOnce(&[u8]) -> Result<Infer, InferError>> Arrived<P> {
         };
         drop(text);
         if held.bytes() == 0 {
-            return Ok(Asked { infer, digests: Digests::new(), _held: None });
+            return Ok(Asked { infer, digests: Digests::new(), key: None, _held: None });
         }
         let inputs: usize = infer.inputs.iter().map(|input| input.0.len()).sum();
         if !held.resize(inputs) {
@@ -114,6 +116,6 @@ impl<P: FnOnce(&[u8]) -> Result<Infer, InferError>> Arrived<P> {
         let digest = |input| plane.cache.digest(input);
         let digests =
             if is_aside { infer.inputs.iter().map(digest).collect() } else { Digests::new() };
-        Ok(Asked { infer, digests, _held: Some(held) })
+        Ok(Asked { infer, digests, key: None, _held: Some(held) })
     }
 }

@@ -1,5 +1,6 @@
 //! `POST /v2/models/{name}[/versions/{version}]/infer`.
 
+use actix_web::http::header::HeaderValue;
 use actix_web::web::Payload;
 use actix_web::{HttpRequest, HttpResponse};
 
@@ -34,6 +35,8 @@ pub(super) async fn infer(
     let wanted = (target.input_type, target.due(v2, arrived));
     let read = arrival::read(request, body, wanted, signature, &v2.limits).await;
     let mut asked = ask::counted(read, v2, &target)?;
+    let key = |header: &str| request.headers().get(header).map(HeaderValue::as_bytes);
+    asked.key = v2.routes.key(name, key);
     let meant = ask::Meant { name, version, target: &target };
     let told = ask::ask(v2, &meant, &mut asked, arrived).await?;
     match told.tensors {
