@@ -10,7 +10,7 @@ use tracing::warn;
 use crate::actors::pool::list::{ContainerInfo, ContainerList, OtherServer};
 use crate::store::redis::client::{Link, LinkError};
 use crate::store::redis::marker::{
-    Memory, Peer, Remembered, every_peer, frontend_of, peer_key, slot_key,
+    Memory, Peer, Remembered, every_peer, frontend_of, peer_key, peers_key, slot_key,
 };
 use crate::store::redis::scan::KeyScan;
 use crate::store::redis::tables::{
@@ -74,22 +74,34 @@ impl Rows {
         }
     }
 
-    /// Tells the others of this server, and looks which there are.
-    async fn meet(&mut self, link: &mut Link, remembered: &Remembered) -> Result<(), LinkError> {
-        let key = peer_key(&remembered.memory.frontend);
+    /// Tells the others of this server, and looks which there are: those in the list of names,
+    /// those that were there, and these.
+    async fn meet(
+        &mut self,
+        link: &mut Link,
+        remembered: &Remembered,
+        found: BTreeSet<Key>,
+    ) -> Result<(), LinkError> {
+        let name = &remembered.memory.frontend;
+        let key = peer_key(name);
         let me = serde_json::to_string(&self.me).unwrap_or_default();
         let lease = Write::one(key.clone(), "PEXPIRE", &self.lease_ms.to_string());
-        link.write_soft(&[Write::one(key.clone(), "SET", &me), lease]).await?;
-        let is_other = |found: &Key| *found != key;
-        let keys = link.keys(Table::Resource, Some(&every_peer()), is_other).await?;
+        let listed = Write::one(peers_key(), "SADD", name);
+        link.write_soft(&[Write::one(key.clone(), "SET", &me), lease, listed]).await?;
+        let listed = link.read_set(&peers_key()).await?;
+        let known = listed.iter().chain(self.peers.keys()).map(|name| peer_key(name));
+        let mut keys: BTreeSet<Key> = known.chain(found).collect();
+        keys.remove(&key);
         let (entries, _) = link.read(&keys).await?;
+        let gone = listed.iter().filter(|name| entries.get(&peer_key(name)) == Some(&Raw::Absent));
+        let gone: Vec<Write> = gone.map(|name| Write::one(peers_key(), "SREM", name)).collect();
         let peer = |(key, raw): (Key, Raw)| {
             let Raw::Text(text) = raw else { return None };
             Some((frontend_of(&key)?.to_owned(), serde_json::from_slice(&text).ok()?))
         };
         self.peers = entries.into_iter().filter_map(peer).collect();
         self.show_others();
-        Ok(())
+        link.write_soft(&gone).await
     }
 
     /// Takes a range of replica numbers, clears rows of an earlier life, writes this server's.
@@ -99,7 +111,6 @@ impl Rows {
         remembered: &mut Remembered,
     ) -> Result<(), LinkError> {
         self.renew_slot(link, remembered).await?;
-        self.meet(link, remembered).await?;
         self.load(link, remembered).await?;
         self.mirror(link, remembered).await
     }
@@ -133,12 +144,15 @@ impl Rows {
         Err(LinkError::Failed(all))
     }
 
-    /// Reads the whole table of containers.
+    /// Reads the whole table of containers, and looks for servers that are not in the list of
+    /// names, as those of earlier releases are not.
     pub(super) async fn load(
         &mut self,
         link: &mut Link,
         remembered: &Remembered,
     ) -> Result<(), LinkError> {
+        let found = link.keys(Table::Resource, Some(&every_peer()), |_| true).await?;
+        self.meet(link, remembered, found).await?;
         self.others.clear();
         let mut unreadable = 0;
         let mut scan = KeyScan::of(Table::Container, Some(EVERY_ROW));
@@ -260,7 +274,7 @@ impl Rows {
         remembered: &mut Remembered,
     ) -> Result<(), LinkError> {
         self.renew_slot(link, remembered).await?;
-        self.meet(link, remembered).await?;
+        self.meet(link, remembered, BTreeSet::new()).await?;
         let row = |(key, info): (&Key, &ContainerInfo)| self.row(remembered, key, info);
         let writes: Vec<Write> = self.own.iter().flat_map(row).collect();
         link.write_soft(&writes).await
@@ -275,8 +289,8 @@ impl Rows {
         let own = std::mem::take(&mut self.own).into_keys();
         let slot = self.slot.take().map(slot_key);
         let me = peer_key(&remembered.memory.frontend);
-        let writes: Vec<Write> =
-            own.chain(slot).chain([me]).map(|key| Write::bare(key, "DEL")).collect();
-        link.write_soft(&writes).await
+        let rows = own.chain(slot).chain([me]).map(|key| Write::bare(key, "DEL"));
+        let listed = Write::one(peers_key(), "SREM", &remembered.memory.frontend);
+        link.write_soft(&rows.chain([listed]).collect::<Vec<_>>()).await
     }
 }

@@ -15,12 +15,12 @@ pub use super::answers::{ANNOUNCEMENTS, Happened, Notice};
 use super::answers::{READ_HASH, millis, notice, raw, read_command, text};
 pub use super::connect::{LinkError, Settings};
 use super::connect::{client, within};
-use super::tables::{Key, Table};
+use super::tables::{Key, Raw, Table};
 use super::transaction::{Outcome, SCRIPT, Transaction};
 use super::writes::{Entries, Write};
 
 /// Keys asked for in one message.
-pub(super) const KEYS_A_MESSAGE: usize = 1_000;
+const KEYS_A_MESSAGE: usize = 1_000;
 
 /// Who holds a lease after somebody asked for it: one round trip.
 const HOLD: &str = "
@@ -232,6 +232,17 @@ impl Link {
     /// The connection's.
     pub async fn read_hashes(&mut self, keys: &BTreeSet<Key>) -> Result<Entries, LinkError> {
         Ok(self.read_by(keys, |_| READ_HASH).await?.0)
+    }
+
+    /// The texts in a set; none if it is something else.
+    ///
+    /// # Errors
+    /// The connection's.
+    pub async fn read_set(&mut self, key: &Key) -> Result<BTreeSet<String>, LinkError> {
+        let keys = BTreeSet::from([key.clone()]);
+        let (mut entries, _) = self.read_by(&keys, |_| "SMEMBERS").await?;
+        let Some(Raw::Set(members)) = entries.remove(key) else { return Ok(BTreeSet::new()) };
+        Ok(members.into_iter().filter_map(|name| String::from_utf8(name).ok()).collect())
     }
 
     async fn read_by(

@@ -45,6 +45,13 @@ pub fn peer_key(frontend: &str) -> Key {
     Key::new(Table::Resource, &format!("{PEERS}{frontend}"))
 }
 
+/// The key of the set of frontends' names, those of some that are gone among them: nobody has to
+/// look for them among all that a database may hold.
+#[must_use]
+pub fn peers_key() -> Key {
+    Key::new(Table::Resource, "clipper:frontends")
+}
+
 /// What all such keys look like.
 #[must_use]
 pub fn every_peer() -> String {

@@ -5,9 +5,12 @@ use std::collections::BTreeSet;
 use redis::Value;
 
 use super::answers::{bytes, text};
-use super::client::{KEYS_A_MESSAGE, Link, LinkError};
+use super::client::{Link, LinkError};
 use super::tables::{Key, Table};
 use super::whole::{Names, PassedOver, WholeTables};
+
+/// Keys that one step of a walk looks at: a millisecond of the server, about.
+const SLICE: usize = 5_000;
 
 /// A walk through the keys of a table that match a pattern.
 pub struct KeyScan {
@@ -45,7 +48,7 @@ impl Link {
     pub async fn next_keys(&mut self, scan: &mut KeyScan) -> Result<Option<Vec<Key>>, LinkError> {
         let Some(cursor) = scan.cursor.take() else { return Ok(None) };
         let mut command = redis::cmd("SCAN");
-        command.arg(&cursor).arg("COUNT").arg(KEYS_A_MESSAGE);
+        command.arg(&cursor).arg("COUNT").arg(SLICE);
         if let Some(pattern) = &scan.pattern {
             command.arg("MATCH").arg(pattern);
         }
