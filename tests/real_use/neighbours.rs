@@ -183,7 +183,8 @@ fn client(query: SocketAddr, number: usize, requests: usize, rate: f64, seen: &S
         if took > LATE {
             seen.late.fetch_add(1, SeqCst);
             println!(
-                "late: {took:.1?}, after fault {}; meanwhile the machine held up the probe for {:.1?}",
+                "late: {took:.1?}, after fault {}; meanwhile the machine held up the probe for \
+                 {:.1?}",
                 seen.faults.load(SeqCst),
                 seen.held_up(started),
             );
