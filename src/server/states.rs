@@ -10,7 +10,7 @@ use crate::actors::plane::learned_states::LearnedStates;
 use crate::actors::redis::watcher::RedisMetadata;
 use crate::http::management::ports::PolicyStates;
 use crate::metrics::Unsaved;
-use crate::store::policy_state::{self, PolicyStateStore, Put};
+use crate::store::policy_state::{self, DefaultPolicyState, PolicyStateStore, Put};
 use clipper_domain::AppName;
 use clipper_domain::rollout::progress::LiveProgress;
 use clipper_selection::shared::Part;
@@ -24,15 +24,9 @@ pub(super) struct States {
     shared: Option<RedisMetadata>,
 }
 
-#[derive(serde::Serialize, serde::Deserialize)]
-struct DefaultPolicyState {
-    y_hat: String,
-}
-
 impl FeedbackLog for States {
     fn record(&self, app: &AppName, uid: i64, initial: &str) {
-        let state = DefaultPolicyState { y_hat: initial.to_owned() };
-        let Ok(state) = serde_json::to_string(&state) else { return };
+        let state = DefaultPolicyState::text(initial);
         match self.store.put_if_absent(app, uid, &state) {
             Ok(Put::Stored) => {
                 if let Some(shared) = &self.shared {

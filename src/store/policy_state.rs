@@ -6,6 +6,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::error::StoreError;
 use clipper_domain::AppName;
 
@@ -169,6 +171,22 @@ impl PolicyStateStore {
             return Ok(Put::TooLong);
         }
         self.table.put_if_absent(&key(app, uid), value, self.max_entries)
+    }
+}
+
+/// The state of the default policy, to the byte as the original writes it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DefaultPolicyState {
+    /// The output that it answers by default.
+    pub y_hat: String,
+}
+
+impl DefaultPolicyState {
+    /// The JSON of a state with this output.
+    #[must_use]
+    pub fn text(y_hat: &str) -> String {
+        // A text cannot fail to be written.
+        serde_json::to_string(&Self { y_hat: y_hat.to_owned() }).unwrap_or_default()
     }
 }
 

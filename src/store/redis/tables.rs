@@ -7,7 +7,7 @@ use super::fields::{
     Hash, SIGNATURE, batch_size, field, input_type, number, parse, signature, slo, text,
 };
 use super::row_error::RowError;
-use crate::store::policy_state;
+use crate::store::policy_state::{self, DefaultPolicyState};
 use clipper_domain::rollout::Rollout;
 use clipper_domain::{
     AppName, AppSpec, InputType, Label, ModelId, ModelName, ModelSpec, ModelVersion, OnModelError,
@@ -377,13 +377,7 @@ pub fn replicas_of(key: &Key) -> Option<ModelId> {
 /// The key and value of the policy state that the original writes for a new application.
 #[must_use]
 pub fn initial_state(app: &AppSpec) -> (Key, String) {
-    // A struct, because the text has to be the same to the byte.
-    #[derive(serde::Serialize)]
-    struct DefaultPolicyState<'a> {
-        y_hat: &'a str,
-    }
-    let state = DefaultPolicyState { y_hat: &app.default_output };
-    let value = serde_json::to_string(&state).unwrap_or_default();
+    let value = DefaultPolicyState::text(&app.default_output);
     (Key::new(Table::State, &policy_state::key(&app.name, 0)), value)
 }
 
