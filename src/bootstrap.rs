@@ -131,7 +131,7 @@ impl Bootstrap {
             command,
             Command::UpdateApp(_) | Command::SetPolicy { .. } | Command::DescribeModel(_)
         );
-        match self.writer.execute(command, Origin::Bootstrap).await {
+        match self.writer.execute(command, Origin::Bootstrap.into()).await {
             Ok(()) => {
                 if is_change {
                     info!(change = text, "changed as the config file says");

@@ -7,6 +7,7 @@
 //! Architecture invariant: arrows point one way: grpc -> http -> actors -> {children, rpc, store}
 //! -> {supervision, metrics, config}.
 
+pub mod access;
 pub mod actors;
 pub mod bootstrap;
 pub mod children;

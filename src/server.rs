@@ -1,5 +1,6 @@
 //! The composition root: the only file that knows every part. Starts bottom-up, stops top-down.
 
+mod access;
 mod error;
 mod frontends;
 mod metadata;
@@ -19,6 +20,7 @@ use actix::prelude::*;
 use tokio::sync::Semaphore;
 use tracing::{info, warn};
 
+use self::access::Guard;
 pub use self::error::StartError;
 use self::frontends::Frontends;
 use self::metadata::{Counted, meet_when_known};
@@ -97,6 +99,7 @@ async fn start(loaded: Loaded) -> Result<Running, StartError> {
     let catalog = keep_catalog(&config, &metrics, &journal);
     let kept = (&states, &plane.learned);
     let redis = follow_redis(&config, &catalog, &journal, kept, &list, &metrics).await;
+    let guard = Guard::start(&config, &sockets, (&catalog, &journal), &metrics)?;
     meet_when_known(&readiness, redis.as_ref(), &journal);
     let writer = metadata_writer(&catalog, redis.as_ref(), &metrics);
     let launcher = launcher(sockets.rpc_addr()?, &config)?;
@@ -129,6 +132,7 @@ async fn start(loaded: Loaded) -> Result<Running, StartError> {
         watchdog,
         pool: pool.clone(),
         loaded: Arc::clone(&loaded),
+        guard,
     };
     let serving = frontends.start(&config, sockets)?;
     // Never closed.

@@ -37,20 +37,28 @@ const MACHINE_PATHS: &[&str] = &[
 /// compiler's business.
 const LAYERS: &[(&str, &[&str])] = &[
     ("config", &[]),
+    ("access", &["config"]),
     ("metrics", &["config"]),
     ("logging", &["config"]),
     ("store", &["config", "metrics"]),
     ("rpc", &["config", "logging", "metrics"]),
     ("supervision", &["config", "metrics"]),
     ("children", &["config", "metrics", "supervision"]),
-    ("actors", &["children", "config", "logging", "metrics", "rpc", "store", "supervision"]),
+    (
+        "actors",
+        &["access", "children", "config", "logging", "metrics", "rpc", "store", "supervision"],
+    ),
     ("deploy", &["actors", "config", "store", "supervision"]),
-    ("http", &["actors", "config", "deploy", "logging", "metrics", "store", "supervision"]),
-    ("grpc", &["actors", "config", "http", "logging", "metrics", "store"]),
+    (
+        "http",
+        &["access", "actors", "config", "deploy", "logging", "metrics", "store", "supervision"],
+    ),
+    ("grpc", &["access", "actors", "config", "http", "logging", "metrics", "store"]),
     ("bootstrap", &["actors", "config", "store"]),
     (
         "server",
         &[
+            "access",
             "actors",
             "bootstrap",
             "children",

@@ -199,7 +199,7 @@ fn fresh_seed() -> u64 {
 /// A closed loop of unique inputs, to be changed where a case differs.
 pub(crate) fn plan(settings: &Settings, addr: SocketAddr) -> Plan {
     Plan {
-        target: Target { addr, host: addr.to_string(), app: "app0".to_owned() },
+        target: Target { addr, host: addr.to_string(), app: "app0".to_owned(), key: None },
         inputs: InputPlan {
             protocol: Protocol::Predict,
             input_type: InputType::Doubles,

@@ -191,6 +191,7 @@ class FakeHttp:
 
     def __init__(self) -> None:
         self.seen: list[Exchange] = []
+        self.authorizations: list[str | None] = []
         self._answers: deque[tuple[int, str, dict[str, str]] | None] = deque()
         self._release = threading.Event()
         self._scheme = "http"
@@ -242,6 +243,7 @@ class FakeHttp:
             def _handle(self, body: Any) -> None:
                 port = int(self.client_address[1])
                 fake.seen.append(Exchange(self.command, self.path, body, port))
+                fake.authorizations.append(self.headers["Authorization"])
                 if not fake._answers:
                     fake._release.wait(DEADLINE_SECONDS)
                     return

@@ -14,6 +14,7 @@ import pytest
 from fakes import FakeHttp
 
 from clipper_serving import (
+    AccessDenied,
     Admin,
     AdminError,
     AsyncClient,
@@ -330,3 +331,26 @@ def test_the_async_client(http: FakeHttp) -> None:
 
     asyncio.run(run())
     assert len({seen.connection for seen in http.seen}) <= 4
+
+
+def test_a_key_goes_with_every_request(
+    http: FakeHttp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLIPPER_KEY", "clk_from_the_environment")
+    http.answer(ANSWER)
+    Client(http.url).predict("app", [1.0])
+    http.answer("PONG")
+    Admin(http.url, key="clk_given").connect()
+    http.answer(ANSWER)
+    Client(http.url, key="").predict("app", [1.0])
+    assert http.authorizations == ["Bearer clk_from_the_environment", "Bearer clk_given", None]
+    with pytest.raises(ValueError, match="one word"):
+        Client(http.url, key="two words")
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_who_may_not_is_told_why(http: FakeHttp, status: int) -> None:
+    http.answer({"error": "Forbidden", "cause": "key 'ci' is for 'a*' only"}, status=status)
+    with pytest.raises(AccessDenied, match="'a\\*' only") as raised:
+        Client(http.url).predict("b", [1.0])
+    assert raised.value.status == status

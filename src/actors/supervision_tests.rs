@@ -235,7 +235,8 @@ async fn what_becomes_durable_while_the_catalog_writer_dies_reaches_every_actor(
     graph.disk.hold();
     // Two changes in one write that is under way at the death: nobody is told of them.
     let writer = graph.catalog.addr();
-    let execute = |command| actix::spawn(writer.send(Execute { command, origin: Origin::Admin }));
+    let execute =
+        |command| actix::spawn(writer.send(Execute { command, author: Origin::Admin.into() }));
     let first = execute(Command::DeleteApp(samples::app_name("goes")));
     until("the write is under way", async || graph.disk.flushes() > flushes).await;
     kill(graph.catalog.addr()).await;

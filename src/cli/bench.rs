@@ -8,6 +8,7 @@ use std::time::{Duration, TryFromFloatSecsError};
 use clap::Args;
 
 use super::output::{answer, answer_json, exit};
+use super::remote::KeyArg;
 use super::value::{self, Expected};
 use clipper_clock as clock;
 use clipper_domain::InputType;
@@ -43,6 +44,8 @@ pub(super) struct BenchArgs {
     /// The query frontend, or with grpc the gRPC port [default: http://127.0.0.1:1337; grpc: 8001].
     #[arg(long, value_name = "http://HOST:PORT")]
     url: Option<String>,
+    #[command(flatten)]
+    key: KeyArg,
     /// The application.
     #[arg(long, value_name = "NAME")]
     app: String,
@@ -130,14 +133,15 @@ enum BenchFailure {
 }
 
 /// `http://HOST:PORT` into its address.
-fn target(url: &str, app: &str) -> Result<Target, BenchFailure> {
+fn target(url: &str, app: &str, key: Option<&str>) -> Result<Target, BenchFailure> {
     let host = url.strip_prefix("http://").unwrap_or(url).trim_end_matches('/');
     let addr = host
         .to_socket_addrs()
         .map_err(|error| BenchFailure::Url { url: url.to_owned(), error })?
         .next()
         .ok_or_else(|| BenchFailure::NoHost(url.to_owned()))?;
-    Ok(Target { addr, host: host.to_owned(), app: app.to_owned() })
+    let key = key.map(str::to_owned);
+    Ok(Target { addr, host: host.to_owned(), app: app.to_owned(), key })
 }
 
 impl BenchArgs {
@@ -158,7 +162,7 @@ impl BenchArgs {
             None => CLOSED_CONNECTIONS,
         };
         Ok(Plan {
-            target: target(self.url(), &self.app)?,
+            target: target(self.url(), &self.app, self.key.get())?,
             inputs: InputPlan {
                 protocol: self.protocol,
                 input_type: self.input_type,
@@ -247,7 +251,7 @@ fn find_app(target: &Target, protocol: Protocol) -> Result<(), BenchFailure> {
     }
     let url = format!("http://{}{}", target.host, protocol.path(&target.app));
     // No query: an application refuses it, and whoever is none is not found.
-    match ureq::post(&url).send("") {
+    match target.authorized(ureq::post(&url)).send("") {
         Err(ureq::Error::StatusCode(404)) => {
             let (app, host) = (printable(&target.app).to_string(), target.host.clone());
             Err(BenchFailure::NoApplication { app, host })
@@ -269,7 +273,8 @@ const HITS_EXPECTED: f64 = 0.02;
 impl Lookups {
     fn of(target: &Target) -> Option<Self> {
         let url = format!("http://{}/metrics", target.host);
-        let page = ureq::get(&url).call().ok()?.body_mut().read_to_string().ok()?;
+        let page =
+            target.authorized(ureq::get(&url)).call().ok()?.body_mut().read_to_string().ok()?;
         let page: serde_json::Value = serde_json::from_str(&page).ok()?;
         let value = |category: &str, name: &str, field: &str| -> Option<f64> {
             let metrics = page.get(category)?.as_array()?;

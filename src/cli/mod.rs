@@ -8,6 +8,7 @@ mod check_config;
 pub mod container;
 mod deploy;
 mod journal;
+mod key;
 #[cfg(feature = "onnx")]
 mod model_build;
 mod output;
@@ -66,6 +67,8 @@ Examples:
     Deploy(deploy::DeployArgs),
     /// Move an application's queries to another version of its model, step by step.
     Rollout(rollout::RolloutArgs),
+    /// Say who may do what: make, list, replace and end keys.
+    Key(key::KeyArgs),
     /// Load an application and measure its answers.
     Bench(bench::BenchArgs),
     /// Watch the applications, models and replicas of a running server.
@@ -98,7 +101,7 @@ body_max_bytes of [http]. config/default.toml lists every key.
 
 Examples:
   clipper serve --config config/quickstart.toml
-  clipper serve --query-addr 0.0.0.0:1337 --data-dir /var/lib/clipper --log-format json
+  clipper serve --query-addr 10.0.0.7:1337 --insecure --data-dir /var/lib/clipper --log-format json
   CLIPPER_REDIS_URL=redis://127.0.0.1:6379 clipper serve")]
 pub struct ServeArgs {
     /// The config file; without it, defaults.
@@ -149,6 +152,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Admin(args) => args.run(),
         Verb::Deploy(args) => args.run(),
         Verb::Rollout(args) => args.run(),
+        Verb::Key(args) => args.run(),
         Verb::Bench(args) => args.run(),
         Verb::Top(args) => args.run(),
         Verb::Container { runtime } => crate::cli::container::run_cli(runtime),

@@ -9,7 +9,36 @@ use serde_json::{Value, json};
 
 use super::output::{UNREACHABLE, answer, answer_json, exit};
 use clipper_tools::admin::deployment::NotDeployable;
-use clipper_tools::admin::{Client, ClientError, UrlError};
+use clipper_tools::admin::{Client, ClientError, KeyError, UrlError};
+
+/// Whose requests these are.
+#[derive(Args)]
+pub(super) struct KeyArg {
+    /// The key, for a server that asks for one. Other users of this machine see it among the
+    /// processes: the variable is for scripts.
+    #[arg(
+        id = "key",
+        long = "key",
+        global = true,
+        value_name = "KEY",
+        env = "CLIPPER_KEY",
+        hide_env_values = true
+    )]
+    key: Option<String>,
+}
+
+impl KeyArg {
+    pub(super) fn get(&self) -> Option<&str> {
+        self.key.as_deref().filter(|key| !key.is_empty())
+    }
+}
+
+/// Without the key.
+impl std::fmt::Debug for KeyArg {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.key.is_some() { "a key" } else { "no key" })
+    }
+}
 
 /// Which server.
 #[derive(Debug, Args)]
@@ -23,6 +52,8 @@ pub(super) struct ServerArgs {
         env = "CLIPPER_MANAGEMENT_URL"
     )]
     url: String,
+    #[command(flatten)]
+    key: KeyArg,
     /// The longest wait for an answer, s.
     #[arg(long, global = true, value_name = "S", default_value = "10",
           value_parser = super::value::seconds)]
@@ -31,7 +62,8 @@ pub(super) struct ServerArgs {
 
 impl ServerArgs {
     pub(super) fn client(&self) -> Result<Client, VerbFailure> {
-        Client::new(&self.url, self.request_timeout).map_err(VerbFailure::Url)
+        let client = Client::new(&self.url, self.request_timeout).map_err(VerbFailure::Url)?;
+        client.with_key(self.key.get()).map_err(VerbFailure::Key)
     }
 }
 
@@ -40,6 +72,8 @@ impl ServerArgs {
 pub(super) enum VerbFailure {
     #[error("--url: {0}")]
     Url(UrlError),
+    #[error("--key: {0}")]
+    Key(KeyError),
     #[error(transparent)]
     Client(#[from] ClientError),
     #[error(transparent)]

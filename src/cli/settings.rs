@@ -4,6 +4,7 @@
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 
 use crate::config::document::default_of;
+use crate::config::rule::Rule;
 use crate::config::{Override, schema};
 
 /// The keys that were set by a flag.
@@ -23,13 +24,18 @@ impl Args for KeyFlags {
             );
             let rule = key.rule;
             let checked = move |text: &str| rule.read(text).map(|_| text.to_owned());
-            command.arg(
-                Arg::new(flag.name)
-                    .long(flag.name)
-                    .value_name(flag.value)
-                    .value_parser(checked)
-                    .help(help),
-            )
+            let arg = Arg::new(flag.name)
+                .long(flag.name)
+                .value_name(flag.value)
+                .value_parser(checked)
+                .help(help);
+            // `--insecure` says yes, `--insecure=false` no.
+            command.arg(match rule {
+                Rule::Bool => {
+                    arg.num_args(0..=1).require_equals(true).default_missing_value("true")
+                }
+                _ => arg,
+            })
         })
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::output::{UNREACHABLE, answer, answer_json, exit};
+use super::remote::KeyArg;
 use super::value::Expected;
 use clipper_tools::top::view::View;
 use clipper_tools::top::{self, TopOptions, grid};
@@ -34,6 +35,8 @@ pub(super) struct TopArgs {
           env = "CLIPPER_MANAGEMENT_URL",
           value_parser = http_url)]
     management_url: String,
+    #[command(flatten)]
+    key: KeyArg,
     /// Between two looks at the server, s.
     #[arg(long, default_value = "2", value_name = "S", value_parser = interval)]
     interval: Duration,
@@ -51,6 +54,7 @@ impl TopArgs {
             query_url: self.query_url.clone(),
             management_url: self.management_url.clone(),
             interval: self.interval,
+            key: self.key.get().map(str::to_owned),
         };
         if self.once || self.json {
             return match top::once(&options) {

@@ -95,6 +95,7 @@ impl TransferArgs {
                     seq,
                     recorded_at_ms,
                     origin: Origin::Import,
+                    by: None,
                     event: event.clone(),
                 };
                 let change: Vec<Envelope> =

@@ -13,8 +13,8 @@ section! {
         #[flag("query-addr", "IP:PORT")]
         query_addr: SocketAddr = loopback(1337), Rule::Address;
 
-        /// Where the server is managed, IP:PORT. It has no passwords: keep it away from
-        /// strangers.
+        /// Where the server is managed, IP:PORT. Without a key (see [access])
+        /// everybody who reaches it may do everything: keep it away from strangers.
         #[flag("management-addr", "IP:PORT")]
         management_addr: SocketAddr = loopback(1338), Rule::Address;
 

@@ -10,10 +10,20 @@ section! {
     /// `[management]`: what the management frontend allows.
     pub struct ManagementConfig {
         /// Who may have this server start processes, by `clipper deploy` or POST
-        /// /admin/deploy_model: "local" is whoever connects from this machine, "any" whoever
-        /// reaches the management frontend, "off" nobody. The processes run as the server's user:
-        /// on a machine whose users do not trust each other say "off".
+        /// /admin/deploy_model: "local" is whoever connects from this machine or has a key of the
+        /// role admin, "any" whoever reaches the management frontend, "off" nobody. The processes
+        /// run as the server's user: on a machine whose users do not trust each other say "off".
         deploy: Deploy = Deploy::Local, Rule::Choice(&["off", "local", "any"]);
+
+        /// Names by which browsers and others may call this frontend, beside addresses, localhost
+        /// and names without a dot: a request whose Host is another gets 403, so that no page of a
+        /// stranger reaches it by a name of his that leads here.
+        hosts: Vec<String> = Vec::new(), Rule::Names;
+
+        /// Whether changes are taken whatever their content type, as the original does. Otherwise
+        /// they have to be application/json, which no web page can send to another site unasked.
+        /// clipper_admin sends that.
+        legacy_content_types: bool = false, Rule::Bool;
 
         /// Deployments under way; above it a further one is refused.
         deploys_max: usize = 4, Rule::count("deployments");

@@ -2,6 +2,7 @@
 //!
 //! `config/default.toml` documents the keys for users, [`schema`] says what each of them accepts.
 
+mod access;
 mod containers;
 pub mod document;
 mod entries;
@@ -27,6 +28,7 @@ mod validate;
 mod walk;
 
 pub use self::redis::{OnDataLoss, RedisConfig};
+pub use access::AccessConfig;
 pub use containers::ContainersConfig;
 pub use entries::{ApplicationConfig, ContainerConfig, InvalidId, ModelConfig};
 pub use fault::{ConfigFaults, Fault, ValueOrigin};

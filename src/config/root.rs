@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::access::AccessConfig;
 use super::containers::ContainersConfig;
 use super::entries::{ApplicationConfig, ModelConfig};
 use super::grpc::GrpcConfig;
@@ -29,6 +30,7 @@ pub struct Config {
     pub redis: RedisConfig,
     pub http: HttpConfig,
     pub grpc: GrpcConfig,
+    pub access: AccessConfig,
     /// What the management frontend allows.
     pub management: ManagementConfig,
     /// The RPC port for model containers.
@@ -57,6 +59,7 @@ impl Default for Config {
             redis: RedisConfig::default(),
             http: HttpConfig::default(),
             grpc: GrpcConfig::default(),
+            access: AccessConfig::default(),
             management: ManagementConfig::default(),
             rpc: RpcConfig::default(),
             serving: ServingConfig::default(),

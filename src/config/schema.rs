@@ -2,6 +2,7 @@
 //!
 //! A test compares this with the structs and with the documented file.
 
+use super::access::AccessConfig;
 use super::containers::ContainersConfig;
 use super::grpc::GrpcConfig;
 use super::http::HttpConfig;
@@ -48,6 +49,7 @@ pub const SECTIONS: &[(&str, &[Key])] = &[
     ("redis", RedisConfig::KEYS),
     ("http", HttpConfig::KEYS),
     ("grpc", GrpcConfig::KEYS),
+    ("access", AccessConfig::KEYS),
     ("management", ManagementConfig::KEYS),
     ("rpc", RpcConfig::KEYS),
     ("serving", ServingConfig::KEYS),

@@ -10,7 +10,7 @@ use crate::actors::pool::list::ContainerList;
 use crate::config::ManagementConfig;
 use crate::store::{CatalogView, SharedWriter};
 use crate::supervision::kept::Kept;
-use clipper_domain::{Deployment, Input};
+use clipper_domain::{Deployment, Input, KeyName};
 
 /// What to deploy and how to try it out.
 #[derive(Debug)]
@@ -23,6 +23,8 @@ pub struct DeployRequest {
     pub examples: Vec<Input>,
     /// For the whole of it.
     pub timeout: Duration,
+    /// Whose key came with the request, if one was needed.
+    pub by: Option<KeyName>,
 }
 
 /// Carries deployments out. Shared by all threads.

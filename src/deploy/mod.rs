@@ -32,7 +32,7 @@ use crate::actors::pool::container_pool::ContainerPool;
 use crate::actors::pool::list::OtherServer;
 use crate::actors::pool::trial::{EndTrial, StartTrial, Trial};
 use crate::store::ChangeError;
-use crate::store::event::Origin;
+use crate::store::event::{Author, Origin};
 use crate::supervision::kept::Kept;
 use clipper_clock as clock;
 use clipper_domain::{Command, Deployment, ModelId};
@@ -147,7 +147,8 @@ impl Deployer {
         let Deployment { model, replicas, app, make_current, .. } = &request.deployment;
         let (id, app, replicas) = (model.id.clone(), app.clone(), replicas.count);
         let waits = !make_current;
-        self.register(request.deployment, curve, guard).await?;
+        let author = Author { origin: Origin::Admin, key: request.by };
+        self.register((request.deployment, author), curve, guard).await?;
         tell(told, Progress::Registered);
         let left = request.timeout.saturating_sub(clock::now() - started);
         self.tell_of_others(&id, left.min(OTHERS_PATIENCE), told).await;
@@ -197,7 +198,7 @@ impl Deployer {
     /// Makes the change. It goes on, and ends the trial where it fails, if nobody waits any more.
     async fn register(
         &self,
-        deployment: Deployment,
+        (deployment, author): (Deployment, Author),
         curve: LatencyCurve,
         guard: TrialGuard,
     ) -> Result<(), Failed> {
@@ -207,7 +208,7 @@ impl Deployer {
             // Where its replicas start from when it is registered.
             plane.curves.keep(curve.is_known().then(|| (id.clone(), curve)));
             let command = Command::Deploy(Box::new(deployment));
-            match writer.execute(command, Origin::Admin).await {
+            match writer.execute(command, author).await {
                 Ok(()) => {
                     guard.release();
                     Ok(())

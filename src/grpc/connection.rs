@@ -1,6 +1,6 @@
 //! One connection: how it begins, its calls, and when it ends.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::rc::Rc;
 
@@ -29,7 +29,7 @@ pub(super) async fn serve(io: TcpStream, peer: SocketAddr, seat: Taken, service:
         Ok(None) => Ok(Ended::Closed),
         Ok(Some(Greeting::Other)) => Err("it does not begin as HTTP/2".to_owned()),
         Ok(Some(Greeting::Http2(io))) => match Connection::open(io, limits).await {
-            Ok(mut connection) => run(&mut connection, &calls, &service).await,
+            Ok(mut connection) => run(&mut connection, &calls, (&service, peer.ip())).await,
             Err(error) => Err(error),
         },
     };
@@ -76,7 +76,7 @@ enum Event {
 async fn run(
     connection: &mut Connection<TcpStream>,
     calls: &Rc<Calls>,
-    service: &Rc<Service>,
+    (service, from): (&Rc<Service>, IpAddr),
 ) -> Result<Ended, String> {
     let mut obeyed = Order::Stay;
     let mut why = Ended::Closed;
@@ -93,7 +93,7 @@ async fn run(
                 let (service, calls) = (Rc::clone(service), Rc::clone(calls));
                 let under_way = calls.begin();
                 actix_rt::spawn(async move {
-                    service.answer(*call, &calls).await;
+                    service.answer(*call, from, &calls).await;
                     drop(under_way);
                 });
             }

@@ -71,6 +71,7 @@ impl Service {
         let version = (!head.model_version.is_empty()).then(|| head.model_version.to_owned());
         let wants_empty_final = head.wants_empty_final;
         drop(head);
+        self.check_name(&name)?;
         let v2 = &self.v2;
         let target = target::find(&v2.view.read(), &name, version.as_deref())?;
         let (input_type, rows_max) = (target.input_type, v2.limits.inputs_max);

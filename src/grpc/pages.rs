@@ -13,6 +13,7 @@ use super::reader::{self, Message};
 use super::refusal::Refusal;
 use super::service::{Service, Unary};
 use crate::http::v2::{errors, pages};
+use clipper_domain::Action;
 
 impl Service {
     /// The frame of what `method` answers.
@@ -40,6 +41,7 @@ impl Service {
     fn page_of_model(&self, method: Unary, message: &Message) -> Result<Bytes, Refusal> {
         let of: OfModel = reader::decoded(message)?;
         let (name, version) = (of.name.as_str(), version(&of));
+        self.check_name(name)?;
         Ok(match method {
             Unary::ModelReady => {
                 let ready = pages::is_model_ready(&self.v2, name, version)?;
@@ -60,6 +62,10 @@ impl Service {
 
     async fn statistics(&self, message: &Message) -> Result<Bytes, Refusal> {
         let of: OfModel = reader::decoded(message)?;
+        match &self.limited {
+            Some(key) if of.name.is_empty() => key.check(Action::Observe, None)?,
+            _ => self.check_name(&of.name)?,
+        }
         if of.name.is_empty() {
             let made = pages::made(&self.v2, |catalog, plane| {
                 let rows = pages::statistics_of_all(catalog, plane).map(Into::into);

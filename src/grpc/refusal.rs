@@ -5,6 +5,7 @@ use clipper_grpc::{Broken, Code, Status};
 
 use crate::http::errors::{self, ApiError};
 use crate::http::v2::answer::{Unanswered, Why};
+use clipper_domain::access::Denied;
 use clipper_scheduling::ticket::DefaultReason;
 
 #[derive(Debug)]
@@ -54,6 +55,7 @@ impl From<ApiError> for Refusal {
 /// The code of an error over HTTP.
 fn code(error: &ApiError) -> Code {
     match error.status {
+        StatusCode::UNAUTHORIZED => Code::Unauthenticated,
         StatusCode::FORBIDDEN => Code::PermissionDenied,
         StatusCode::NOT_FOUND => Code::NotFound,
         StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED => Code::Unimplemented,
@@ -79,6 +81,12 @@ impl From<Unanswered<'_>> for Refusal {
             _ => {}
         }
         refusal
+    }
+}
+
+impl From<Denied> for Refusal {
+    fn from(denied: Denied) -> Self {
+        ApiError::new(errors::FORBIDDEN, denied.to_string()).into()
     }
 }
 

@@ -1,5 +1,6 @@
 //! What the calls of one thread share, and which method a call is for.
 
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -12,11 +13,15 @@ use clipper_oip::grpc as messages;
 use super::calls::Calls;
 use super::reader::{self, Context, Reader};
 use super::refusal::Refusal;
+use crate::access::table::{Port, asked};
+use crate::access::{Access, Refused};
 use crate::config::{Config, GrpcConfig};
-use crate::http::errors::shown;
+use crate::http::errors::{ApiError, shown};
+use crate::http::gate;
 use crate::http::limits::QueryLimits;
 use crate::http::v2::state::V2;
 use crate::metrics::http::FrontendMetrics;
+use clipper_domain::{AccessKey, Action};
 
 /// What all threads say of the services.
 pub(super) static REFLECTION: LazyLock<Reflection> =
@@ -62,12 +67,16 @@ pub struct Parts {
     pub v2: V2,
     pub settings: Settings,
     pub metrics: Arc<FrontendMetrics>,
+    pub access: Arc<Access>,
 }
 
 pub(super) struct Service {
     pub(super) v2: V2,
     pub(super) settings: Settings,
     pub(super) metrics: Arc<FrontendMetrics>,
+    pub(super) access: Arc<Access>,
+    /// Whose key came with the call, where what it asks for may be too much.
+    pub(super) limited: Option<Arc<AccessKey>>,
 }
 
 /// What a call is for.
@@ -128,18 +137,52 @@ fn method(path: &str) -> Option<Method> {
 
 impl Service {
     pub(super) fn new(parts: Parts) -> Self {
-        let Parts { mut v2, settings, metrics } = parts;
+        let Parts { mut v2, settings, metrics, access } = parts;
         // Whatever is made of a message keeps to the limit of messages.
         v2.limits.bodies.max_bytes = settings.connection.message_max_bytes;
-        Self { v2, settings, metrics }
+        Self { v2, settings, metrics, access, limited: None }
+    }
+
+    /// Whether whoever calls may ask for the application or model of this name.
+    pub(super) fn check_name(&self, name: &str) -> Result<(), Refusal> {
+        Ok(self.limited.as_ref().map_or(Ok(()), |key| key.check_name(name))?)
+    }
+
+    /// Whether whoever calls may do so. The service as it is for the holder of a key, where the
+    /// message says what is asked for: a name, or with [`Action::Inspect`] perhaps all of them.
+    fn admit(&self, call: &Call, from: IpAddr) -> Result<Option<Self>, Refused> {
+        let action = asked(Port::Grpc, &call.path).0;
+        let header = call.metadata.get("authorization").map(AsRef::as_ref);
+        let key = self.access.check((action, None), header, Some(from))?;
+        let is_open = |key: &Arc<AccessKey>| key.only.is_everything() && action != Action::Inspect;
+        Ok(key.filter(|key| !is_open(key)).map(|key| Self {
+            v2: self.v2.clone(),
+            settings: self.settings,
+            metrics: Arc::clone(&self.metrics),
+            access: Arc::clone(&self.access),
+            limited: Some(key),
+        }))
     }
 
     pub(super) fn limits(&self) -> &QueryLimits {
         &self.v2.limits
     }
 
-    /// Answers a call.
-    pub(super) async fn answer(&self, call: Call, calls: &Rc<Calls>) {
+    /// Answers a call of whoever may call.
+    pub(super) async fn answer(&self, call: Call, from: IpAddr, calls: &Rc<Calls>) {
+        match self.admit(&call, from) {
+            Ok(None) => self.carry_out(call, calls).await,
+            Ok(Some(limited)) => limited.carry_out(call, calls).await,
+            Err(refused) => {
+                gate::tell(&refused, Some(from));
+                let refusal = Refusal::from(ApiError::from(refused));
+                self.count(&refusal);
+                call.reply.end(&refusal.status);
+            }
+        }
+    }
+
+    async fn carry_out(&self, call: Call, calls: &Rc<Calls>) {
         let Call { path, arrived, timeout, has_broken_timeout, encoding, metadata, .. } = call;
         let (messages, mut reply) = (call.messages, call.reply);
         let context = Context {

@@ -4,7 +4,7 @@
 //! management frontend's refusals (400) are plain text instead; see [`super::management`].
 
 use actix_web::http::StatusCode;
-use actix_web::http::header::{ALLOW, HeaderValue, RETRY_AFTER};
+use actix_web::http::header::{ALLOW, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use actix_web::{HttpResponse, ResponseError};
 use clipper_domain::printable::is_deceptive;
 use serde::Serialize;
@@ -39,13 +39,21 @@ pub const QUERY: Kind = Kind {
     retry_after_s: None,
     when: "the query asks for something that does not exist",
 };
+/// Nobody knows who asks.
+pub const UNAUTHORIZED: Kind = Kind {
+    label: "unauthorized",
+    error: "Unauthorized",
+    status: StatusCode::UNAUTHORIZED,
+    retry_after_s: None,
+    when: "a key is asked for, and none came, or one that is not good",
+};
 /// Not for this client.
 pub const FORBIDDEN: Kind = Kind {
     label: "forbidden",
     error: "Forbidden",
     status: StatusCode::FORBIDDEN,
     retry_after_s: None,
-    when: "the configuration does not let this client do that",
+    when: "the configuration, or the role of the key, does not let this client do that",
 };
 pub const UNKNOWN_APPLICATION: Kind = Kind {
     label: "unknown_application",
@@ -85,6 +93,14 @@ pub const BROKEN_BODY: Kind = Kind {
     retry_after_s: None,
     when: "the body ends early or its chunks are malformed",
 };
+/// What a web page could have sent.
+pub const MEDIA_TYPE: Kind = Kind {
+    label: "media_type",
+    error: "Unsupported media type",
+    status: StatusCode::UNSUPPORTED_MEDIA_TYPE,
+    retry_after_s: None,
+    when: "a change of the metadata came as something else than JSON",
+};
 /// The body is larger than configured.
 pub const TOO_LARGE: Kind = Kind {
     label: "too_large",
@@ -99,7 +115,8 @@ pub const TOO_MANY: Kind = Kind {
     error: "Too many requests",
     status: StatusCode::TOO_MANY_REQUESTS,
     retry_after_s: Some(1),
-    when: "the server answers as many queries as it is configured to",
+    when: "the server answers as many queries as it is configured to, or too many wrong keys came \
+           from that address",
 };
 /// The model answered with an error.
 pub const MODEL: Kind = Kind {
@@ -163,15 +180,17 @@ pub const HEAD_TOO_LARGE: Kind = Kind {
 pub const OTHER_LABEL: &str = "other";
 
 /// Every row, for documentation and tests.
-pub const TABLE: [Kind; 17] = [
+pub const TABLE: [Kind; 19] = [
     JSON,
     QUERY,
+    UNAUTHORIZED,
     FORBIDDEN,
     UNKNOWN_APPLICATION,
     NOT_FOUND,
     METHOD_NOT_ALLOWED,
     TIMEOUT,
     BROKEN_BODY,
+    MEDIA_TYPE,
     TOO_LARGE,
     TOO_MANY,
     MODEL,
@@ -285,6 +304,9 @@ impl ResponseError for ApiError {
         let mut response = HttpResponse::build(self.status);
         if let Some(seconds) = self.retry_after_s {
             response.insert_header((RETRY_AFTER, seconds));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            response.insert_header((WWW_AUTHENTICATE, "Bearer realm=\"clipper\""));
         }
         let mut response = response.content_type("application/json").body(self.body());
         response.extensions_mut().insert(ErrorLabel(self.label));

@@ -5,6 +5,7 @@ pub mod body;
 pub mod errors;
 mod events;
 mod feedback;
+pub mod gate;
 pub mod health;
 pub mod limits;
 pub mod management;

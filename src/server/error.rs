@@ -3,6 +3,8 @@
 use std::io;
 use std::net::SocketAddr;
 
+use crate::access::exposure::Exposed;
+use crate::access::listed::ListedError;
 use crate::actors::models::registry::CatalogEnded;
 use crate::actors::pool::file_sd::FileSdError;
 use crate::bootstrap::BootstrapError;
@@ -41,6 +43,10 @@ pub enum StartError {
     Models(#[from] CatalogEnded),
     #[error(transparent)]
     Bootstrap(#[from] BootstrapError),
+    #[error(transparent)]
+    Keys(#[from] ListedError),
+    #[error(transparent)]
+    Exposed(#[from] Exposed),
     #[error("threads for parsing: {0}")]
     Parsing(io::Error),
 }

@@ -10,11 +10,13 @@ use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc};
 use tracing::info;
 
+use super::access::Guard;
 use super::error::StartError;
 use super::metadata::Writer;
 use super::replicas::OwnReplicas;
 use super::sockets::Sockets;
 use super::states::States;
+use crate::access::table::Port;
 use crate::actors::apps::feedback::FeedbackQueue;
 use crate::actors::apps::router::{Router, Routes};
 use crate::actors::catalog::writer::CatalogWriter;
@@ -25,6 +27,7 @@ use crate::config::{Config, Deploy, HttpConfig};
 use crate::deploy::Deployer;
 use crate::grpc;
 use crate::http::body::BodyLimits;
+use crate::http::gate::Gate;
 use crate::http::health::{self, Readiness};
 use crate::http::limits::QueryLimits;
 use crate::http::management::ManagementState;
@@ -54,6 +57,7 @@ pub(super) struct Frontends {
     pub(super) pool: Kept<ContainerPool>,
     /// Gets one permit from each worker that knows its applications.
     pub(super) loaded: Arc<Semaphore>,
+    pub(super) guard: Guard,
 }
 
 /// How bodies are read, of all frontends together.
@@ -68,6 +72,8 @@ pub(super) struct Serving {
     /// Who answers queries. The threads of the first serve all of them.
     pub(super) queries: Vec<Frontend>,
     pub(super) others: Vec<Frontend>,
+    /// Follows the keys as long as it is held.
+    pub(super) _guard: Guard,
 }
 
 /// The gRPC connections of threads that have not begun.
@@ -92,7 +98,11 @@ impl Frontends {
             self.management(config, management, &acceptor, reading),
             self.metrics(&config.http, metrics, &acceptor),
         ];
-        let serving = Serving { queries: [query].into_iter().chain(grpc).collect(), others };
+        let serving = Serving {
+            queries: [query].into_iter().chain(grpc).collect(),
+            others,
+            _guard: self.guard,
+        };
         info!(
             query = %format_args!("http://{query_addr}"),
             management = %format_args!("http://{management_addr}"),
@@ -138,11 +148,12 @@ impl Frontends {
         let (watchdog, loaded) = (self.watchdog.clone(), Arc::clone(&self.loaded));
         let counts = Arc::clone(&self.plane.metrics.http.query);
         let grpc_counts = Arc::clone(&self.plane.metrics.http.grpc);
-        let settings = grpc::Settings::new(config);
+        let (settings, access) = (grpc::Settings::new(config), Arc::clone(&self.guard.access));
         // Who leaves while a query waits does not want its answer.
         let options =
             Options { workers: self.workers, abandons: true, ..Options::new(http, counts) };
-        Frontend::start(&options, socket, acceptor, move |app| {
+        let gate = Gate::new(&self.guard.access, Port::Query);
+        Frontend::start(&options, socket, acceptor, &gate, move |app| {
             watchdog.watch("http", Arbiter::current());
             let routes = Routes::default();
             let loaded = Arc::clone(&loaded);
@@ -164,7 +175,8 @@ impl Frontends {
             };
             if let Some(connections) = grpc.lock().pop() {
                 let (v2, metrics) = (v2.clone(), Arc::clone(&grpc_counts));
-                let parts = grpc::Parts { v2, settings, metrics };
+                let access = Arc::clone(&access);
+                let parts = grpc::Parts { v2, settings, metrics, access };
                 actix::spawn(grpc::serve(parts, connections));
             }
             app.configure(metrics_pages::configure_query(Arc::clone(&plane.metrics)))
@@ -218,11 +230,14 @@ impl Frontends {
             metrics: metrics_pages::by_preference(Arc::clone(&self.plane.metrics)),
             readiness: Arc::clone(&self.readiness),
             parsing,
+            access: Arc::clone(&self.guard.access),
+            by: None,
         };
         let rest = management::configure(state, limits);
         let counts = Arc::clone(&self.plane.metrics.http.management);
         let options = Options::new(&config.http, counts);
-        Frontend::start(&options, socket, acceptor, move |app| {
+        let gate = Gate::of_management(&self.guard.access, &config.management);
+        Frontend::start(&options, socket, acceptor, &gate, move |app| {
             deploy(app);
             rest(app);
         })
@@ -237,7 +252,8 @@ impl Frontends {
         let metrics = Arc::clone(&self.plane.metrics);
         let readiness = Arc::clone(&self.readiness);
         let options = Options::new(config, Arc::clone(&metrics.http.metrics));
-        Frontend::start(&options, socket, acceptor, move |app| {
+        let gate = Gate::new(&self.guard.access, Port::Metrics);
+        Frontend::start(&options, socket, acceptor, &gate, move |app| {
             app.configure(metrics_pages::configure_metrics(Arc::clone(&metrics)))
                 .configure(health::configure(Arc::clone(&readiness)));
         })

@@ -8,9 +8,9 @@ use crate::actors::redis::watcher::{Availability, RedisMetadata};
 use crate::http::health::{Condition, Readiness};
 use crate::http::management::ports::{CatalogRead, Metadata};
 use crate::metrics::Metrics;
-use crate::store::event::Origin;
+use crate::store::event::{Author, Origin};
 use crate::store::{CatalogView, ChangeError, Journal, MetadataWriter, SharedWriter};
-use clipper_domain::Command;
+use clipper_domain::{Command, KeyName};
 
 /// A writer whose commands are counted by what came of them: those of operators, not those of the
 /// config file.
@@ -23,9 +23,10 @@ impl MetadataWriter for Counted {
     fn execute(
         &self,
         command: Command,
-        origin: Origin,
+        author: Author,
     ) -> BoxFuture<'static, Result<(), ChangeError>> {
-        let (answer, metrics) = (self.writer.execute(command, origin), Arc::clone(&self.metrics));
+        let origin = author.origin;
+        let (answer, metrics) = (self.writer.execute(command, author), Arc::clone(&self.metrics));
         Box::pin(async move {
             let answer = answer.await;
             if origin == Origin::Admin {
@@ -47,8 +48,12 @@ pub(super) struct Writer {
 }
 
 impl Metadata for Writer {
-    fn execute(&self, command: Command) -> BoxFuture<'static, Result<(), ChangeError>> {
-        self.writer.execute(command, Origin::Admin)
+    fn execute(
+        &self,
+        command: Command,
+        by: Option<KeyName>,
+    ) -> BoxFuture<'static, Result<(), ChangeError>> {
+        self.writer.execute(command, Author { origin: Origin::Admin, key: by })
     }
 
     fn catalog(&self) -> CatalogRead<'_> {

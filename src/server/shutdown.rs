@@ -45,7 +45,7 @@ impl Running {
         drop(self.rollouts);
         info!(drain_delay = ?self.drain_delay, "stopping: in-flight queries finish first");
         // Whoever sends queries has to see that this server is not ready before it closes.
-        let Serving { queries, others } = &self.serving;
+        let Serving { queries, others, .. } = &self.serving;
         queries.iter().chain(others).for_each(Frontend::drain);
         tokio::time::sleep(self.drain_delay).await;
         stop_frontends(self.serving, self.patience).await;
@@ -66,7 +66,7 @@ impl Running {
 }
 
 async fn stop_frontends(serving: Serving, patience: Duration) {
-    let Serving { queries, others } = serving;
+    let Serving { queries, others, _guard } = serving;
     // Who answers queries first: meanwhile the others still say that the server is not ready.
     let finish = queries.into_iter().map(|frontend| frontend.finish(patience));
     let finished = futures_util::future::join_all(finish).await;

@@ -3,7 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use clipper_domain::rollout::Rollout;
-use clipper_domain::{AppName, AppSpec, ModelId, ModelName, ModelSpec, PolicySpec, Replicas};
+use clipper_domain::{
+    AccessKey, AppName, AppSpec, KeyName, ModelId, ModelName, ModelSpec, PolicySpec, Replicas,
+};
 
 /// One change of the metadata. Applying it is [`super::projection::Catalog::apply`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +44,12 @@ pub enum Event {
     ModelLinked { app: AppName, model: ModelName },
     /// A link was removed.
     ModelUnlinked { app: AppName, model: ModelName },
+    /// A key was made, or (from Redis) another one has its name.
+    KeyAdded { key: Box<AccessKey> },
+    /// A key has another secret.
+    KeyRotated { key: Box<AccessKey> },
+    /// A key is no good any more.
+    KeyRevoked { name: KeyName },
 }
 
 /// Who caused an event.
@@ -62,6 +70,20 @@ pub enum Origin {
     Rollout,
 }
 
+/// Who asked for a change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Author {
+    pub origin: Origin,
+    /// Whose key it was, where one was needed.
+    pub key: Option<KeyName>,
+}
+
+impl From<Origin> for Author {
+    fn from(origin: Origin) -> Self {
+        Self { origin, key: None }
+    }
+}
+
 /// An event as the journal holds it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Envelope {
@@ -71,5 +93,8 @@ pub struct Envelope {
     /// it.
     pub recorded_at_ms: u64,
     pub origin: Origin,
+    /// The key of who asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<KeyName>,
     pub event: Event,
 }

@@ -44,7 +44,8 @@ pub fn line(envelope: &Envelope) -> String {
         super::event::Origin::Import => "import",
         super::event::Origin::Rollout => "rollout",
     };
-    format!("{:>8}  {}  {origin:<9}  {event}", envelope.seq, utc(envelope.recorded_at_ms))
+    let by = envelope.by.as_ref().map_or_else(String::new, |key| format!("key '{key}'  "));
+    format!("{:>8}  {}  {origin:<9}  {by}{event}", envelope.seq, utc(envelope.recorded_at_ms))
 }
 
 /// A time as RFC 3339 has it, in UTC: people compare it with their logs.

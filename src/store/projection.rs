@@ -4,6 +4,7 @@
 //! in and says what has to change in the running system. Neither does IO, reads a clock or draws a
 //! random number.
 
+mod keys;
 mod links;
 mod policy;
 mod rollout;
@@ -18,8 +19,8 @@ use self::links::Links;
 use super::as_list::{self, Models};
 use super::event::Event;
 use clipper_domain::{
-    AppName, AppSpec, Command, CommandError, Deployment, ModelId, ModelName, ModelSpec,
-    ModelVersion, OldReplicas, Replicas,
+    AccessKey, AppName, AppSpec, Command, CommandError, Deployment, KeyName, ModelId, ModelName,
+    ModelSpec, ModelVersion, OldReplicas, Replicas,
 };
 use clipper_selection::parameters::MODELS_MAX;
 
@@ -49,6 +50,8 @@ pub enum Effect {
     ForgetModelMetrics(ModelId),
     /// Forget what users' feedback left with an application that is not there any more.
     ForgetPolicyState(AppName),
+    /// Others may do something from now on, or not any more.
+    KeysChanged,
 }
 
 /// The metadata: applications, model versions, current versions, links.
@@ -62,6 +65,8 @@ pub struct Catalog {
     /// Absent in what older releases wrote.
     #[serde(default, with = "as_list::replicas", skip_serializing_if = "BTreeMap::is_empty")]
     replicas: BTreeMap<ModelId, Replicas>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    keys: BTreeMap<KeyName, AccessKey>,
 }
 
 impl Catalog {
@@ -198,6 +203,13 @@ impl Catalog {
             Command::EndRollout { app, id, end } => self.decide_rollout_end(app, *id, end),
             Command::Deploy(deployment) => self.decide_deploy(deployment),
             Command::SetReplicas { id, count } => self.decide_replicas(id, *count),
+            Command::AddKey { key, admin_elsewhere } => self.decide_key_add(key, *admin_elsewhere),
+            Command::RotateKey { name, hash, previous_until_ms } => {
+                self.decide_key_rotate(name, *hash, *previous_until_ms)
+            }
+            Command::RevokeKey { name, admin_elsewhere } => {
+                self.decide_key_revoke(name, *admin_elsewhere)
+            }
         }
     }
 
@@ -431,6 +443,8 @@ impl Catalog {
                 vec![Effect::RouteModel(model.clone(), None)]
             }
             Event::ModelVersionRetired { id } => self.apply_retired(id),
+            Event::KeyAdded { key } | Event::KeyRotated { key } => self.apply_key(key),
+            Event::KeyRevoked { name } => self.apply_key_revoked(name),
             Event::ModelLinked { app, .. } | Event::ModelUnlinked { app, .. } => {
                 self.fold(event);
                 vec![self.route_app(app)]

@@ -9,14 +9,25 @@ use crate::store::event::{Event, Origin};
 use crate::store::projection::Catalog;
 use crate::store::replay::Snapshot;
 use crate::store::samples::{
-    add_app, add_model, app, app_name, changes, model_id, model_name, replicas, rollout,
-    set_policy, update,
+    access_key, add_app, add_model, app, app_name, changes, model_id, model_name, replicas,
+    rollout, set_policy, update,
 };
+use clipper_domain::access::PreviousSecret;
 use clipper_domain::rollout::{Evidence, Rollout, RolloutEnd};
-use clipper_domain::{Command, InputType};
+use clipper_domain::{Command, InputType, KeyName, Pattern, Role, SecretHash};
 
 /// One record of each kind of event, as they were when version 1 was the newest.
 fn version_1() -> Vec<(&'static str, usize, Envelope)> {
+    let mut records = of_models();
+    for (name, event) in key_events() {
+        let (seq, origin) = (records.len() as u64 + 1, Origin::Admin);
+        let by = KeyName::parse("root").ok();
+        records.push((name, 0, Envelope { seq, recorded_at_ms: 0, origin, by, event }));
+    }
+    records
+}
+
+fn of_models() -> Vec<(&'static str, usize, Envelope)> {
     let (name, model) = (app_name("digits"), model_name("digits-model"));
     let commands = [
         Command::AddApp(app("digits", InputType::Doubles)),
@@ -46,6 +57,7 @@ fn version_1() -> Vec<(&'static str, usize, Envelope)> {
                 Event::ModelUnlinked { .. } => "model_unlinked",
                 Event::ReplicasPlanned { .. } => "replicas_planned",
                 Event::ReplicasReleased { .. } => "replicas_released",
+                other => panic!("{other:?}"),
             };
             let origins = [Origin::Admin, Origin::Bootstrap, Origin::Redis];
             envelope.origin = origins[records.len() % origins.len()];
@@ -54,13 +66,18 @@ fn version_1() -> Vec<(&'static str, usize, Envelope)> {
     }
     // No command causes it; it comes from Redis only.
     let event = Event::ModelVersionUnset { model: model_name("digits-model") };
-    let unset =
-        Envelope { seq: records.len() as u64 + 1, recorded_at_ms: 0, origin: Origin::Redis, event };
+    let unset = Envelope {
+        seq: records.len() as u64 + 1,
+        recorded_at_ms: 0,
+        origin: Origin::Redis,
+        by: None,
+        event,
+    };
     records.push(("model_version_unset", 0, unset));
     let id = model_id("digits-model", "1");
     let event = Event::ReplicasPlanned { id, replicas: replicas() };
     let seq = records.len() as u64 + 1;
-    let planned = Envelope { seq, recorded_at_ms: 0, origin: Origin::Admin, event };
+    let planned = Envelope { seq, recorded_at_ms: 0, origin: Origin::Admin, by: None, event };
     records.push(("replicas_planned", 0, planned));
     // Kinds that version 1 has got since.
     let changed = update("digits", 7).applied_to(&app("digits", InputType::Doubles));
@@ -79,10 +96,25 @@ fn version_1() -> Vec<(&'static str, usize, Envelope)> {
         ),
         ("rollout_ended", Event::RolloutEnded { app: app_name("digits"), rollout: rolled_back() }),
     ] {
-        let seq = records.len() as u64 + 1;
-        records.push((name, 0, Envelope { seq, recorded_at_ms: 0, origin: Origin::Admin, event }));
+        let (seq, origin) = (records.len() as u64 + 1, Origin::Admin);
+        records.push((name, 0, Envelope { seq, recorded_at_ms: 0, origin, by: None, event }));
     }
     records
+}
+
+fn key_events() -> [(&'static str, Event); 3] {
+    let mut key = access_key("team-a", Role::Predict, 1);
+    key.only = Pattern::parse("team-a-*").unwrap();
+    key.expires_at_ms = Some(1_800_000_000_000);
+    let mut rotated = key.clone();
+    rotated.previous = Some(PreviousSecret { hash: key.hash, until_ms: 1_700_000_000_000 });
+    rotated.hash = SecretHash([2; 32]);
+    let name = key.name.clone();
+    [
+        ("key_added", Event::KeyAdded { key: Box::new(key) }),
+        ("key_rotated", Event::KeyRotated { key: Box::new(rotated) }),
+        ("key_revoked", Event::KeyRevoked { name }),
+    ]
 }
 
 fn rollout_at(step: u32) -> Box<Rollout> {

@@ -8,9 +8,10 @@ use super::projection::Catalog;
 use clipper_domain::rollout::plan::{RolloutKind, RolloutPlan};
 use clipper_domain::rollout::{Rollout, RolloutEnd};
 use clipper_domain::{
-    AppName, AppSpec, AppUpdate, BatchSize, Command, DEFAULT_POLICY, Deployment, InputType,
-    LatencySlo, ModelId, ModelName, ModelSpec, ModelVersion, OldReplicas, OnModelError, OnnxEngine,
-    PolicyParameters, PolicySpec, Replicas, Runtime, Weight,
+    AccessKey, AppName, AppSpec, AppUpdate, BatchSize, Command, DEFAULT_POLICY, Deployment,
+    InputType, KeyName, LatencySlo, ModelId, ModelName, ModelSpec, ModelVersion, OldReplicas,
+    OnModelError, OnnxEngine, Pattern, PolicyParameters, PolicySpec, Replicas, Role, Runtime,
+    SecretHash, Weight,
 };
 
 pub(crate) fn app_name(name: &str) -> AppName {
@@ -52,6 +53,18 @@ pub(crate) fn model(name: &str, version: &str, input_type: InputType) -> ModelSp
         batch_size: BatchSize::Adaptive,
         cache: true,
         signature: None,
+    }
+}
+
+/// A key whose secret has a hash of these bytes.
+pub(crate) fn access_key(name: &str, role: Role, hash: u8) -> AccessKey {
+    AccessKey {
+        name: KeyName::parse(name).unwrap(),
+        role,
+        only: Pattern::default(),
+        expires_at_ms: None,
+        hash: SecretHash([hash; 32]),
+        previous: None,
     }
 }
 
@@ -143,7 +156,13 @@ pub(crate) fn changes(commands: &[Command]) -> (Vec<Change>, Catalog) {
         let envelope = |event| {
             catalog.apply(&event);
             seq += 1;
-            Envelope { seq, recorded_at_ms: 1_700_000_000_000 + seq, origin: Origin::Admin, event }
+            Envelope {
+                seq,
+                recorded_at_ms: 1_700_000_000_000 + seq,
+                origin: Origin::Admin,
+                by: None,
+                event,
+            }
         };
         let change: Change = events.into_iter().map(envelope).collect();
         if !change.is_empty() {

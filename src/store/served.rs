@@ -56,7 +56,7 @@ impl Served {
             Effect::ForgetMetrics(name) | Effect::ForgetPolicyState(name) => {
                 self.traces.remove(&name);
             }
-            Effect::ForgetModelMetrics(_) => {}
+            Effect::ForgetModelMetrics(_) | Effect::KeysChanged => {}
         }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
-use super::event::Origin;
+use super::event::Author;
 use clipper_domain::{Command, CommandError};
 
 /// Why a command was not acknowledged.
@@ -39,7 +39,7 @@ pub trait MetadataWriter: Send + Sync {
     fn execute(
         &self,
         command: Command,
-        origin: Origin,
+        author: Author,
     ) -> BoxFuture<'static, Result<(), ChangeError>>;
 
     /// Whether it needs something that may be away at a start and come back, so that a start goes

@@ -5,6 +5,7 @@
 //! with pyzmq, named by `CLIPPER_TEST_PYTHON`. A test that waits polls a condition, with a deadline
 //! far above what a healthy server needs.
 
+mod access;
 mod admin;
 mod admin_cli;
 mod choosing;

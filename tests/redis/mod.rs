@@ -20,6 +20,7 @@ mod frontends;
 mod golden;
 use crate::e2e::golden::setup as golden_setup;
 pub mod harness;
+mod keys;
 mod large;
 mod learning;
 mod outages;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::access::{AccessKey, Role};
 use crate::app::{AppSpec, OnModelError, PolicyParameters, Weight, cached, is_cached};
 use crate::ids::{AppName, Label, ModelId, ModelName, ModelVersion, ReplicaId};
 use crate::model::ModelSpec;
@@ -126,6 +127,48 @@ impl ReplicaDescription {
             input_type,
         }
     }
+}
+
+/// A key, in the answers of `get_all_keys`. Nobody can tell its secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyDescription {
+    pub name: String,
+    pub role: Role,
+    /// The applications, or for a container the models, that it is for.
+    pub app: String,
+    /// Unix milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at_ms: Option<u64>,
+    pub is_expired: bool,
+    /// Until when the secret before the last is good, too; Unix milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub old_secret_until_ms: Option<u64>,
+    /// Whether it comes from a file or the environment.
+    pub is_listed: bool,
+}
+
+impl KeyDescription {
+    #[must_use]
+    pub fn of(key: &AccessKey, now_ms: u64, is_listed: bool) -> Self {
+        let previous = key.previous.filter(|previous| previous.until_ms > now_ms);
+        Self {
+            name: key.name.as_str().to_owned(),
+            role: key.role,
+            app: key.only.as_str().to_owned(),
+            expires_at_ms: key.expires_at_ms,
+            is_expired: key.expires_at_ms.is_some_and(|at| at <= now_ms),
+            old_secret_until_ms: previous.map(|previous| previous.until_ms),
+            is_listed,
+        }
+    }
+}
+
+/// The answer of `add_key` and `rotate_key`, the only one that has the secret.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewSecret {
+    #[serde(flatten)]
+    pub key: KeyDescription,
+    pub secret: String,
 }
 
 /// The body of every refusal but 400, which is plain text.

@@ -5,9 +5,11 @@
 
 use std::fmt;
 
+use crate::access::refusal::KeyRefusal;
+use crate::access::{AccessKey, SecretHash};
 use crate::app::{AppSpec, AppUpdate, DEFAULT_POLICY, PolicySpec};
 use crate::deployment::Deployment;
-use crate::ids::{AppName, ModelId, ModelName};
+use crate::ids::{AppName, KeyName, ModelId, ModelName};
 use crate::model::ModelSpec;
 use crate::rollout::{Rollout, RolloutEnd, RolloutRefusal};
 use crate::tensor::InputType;
@@ -74,6 +76,53 @@ pub enum Command {
         id: ModelId,
         count: u32,
     },
+    AddKey {
+        key: Box<AccessKey>,
+        /// Somebody can manage keys whatever becomes of those of the metadata.
+        admin_elsewhere: bool,
+    },
+    /// Give a key another secret.
+    RotateKey {
+        name: KeyName,
+        hash: SecretHash,
+        /// Unix milliseconds until which the one before is good too.
+        previous_until_ms: Option<u64>,
+    },
+    RevokeKey {
+        name: KeyName,
+        /// As of [`Self::AddKey`].
+        admin_elsewhere: bool,
+    },
+}
+
+impl Command {
+    /// The applications and models that it concerns.
+    #[must_use]
+    pub fn subjects(&self) -> Vec<&str> {
+        match self {
+            Self::AddApp(app) => vec![app.name.as_str()],
+            Self::UpdateApp(update) => vec![update.name.as_str()],
+            Self::DeleteApp(app)
+            | Self::SetPolicy { app, .. }
+            | Self::StartRollout { app, .. }
+            | Self::StepRollout { app, .. }
+            | Self::EndRollout { app, .. } => vec![app.as_str()],
+            Self::AddModel(model) | Self::StageModel(model) | Self::DescribeModel(model) => {
+                vec![model.id.name.as_str()]
+            }
+            Self::SetModelVersion(id)
+            | Self::DeleteVersionedModel(id)
+            | Self::DeleteUnqueriedModel(id)
+            | Self::SetReplicas { id, .. } => vec![id.name.as_str()],
+            Self::AddModelLinks { app, models } | Self::DeleteModelLinks { app, models } => {
+                std::iter::once(app.as_str()).chain(models.iter().map(ModelName::as_str)).collect()
+            }
+            Self::Deploy(deployment) => {
+                vec![deployment.app.as_str(), deployment.model.id.name.as_str()]
+            }
+            Self::AddKey { .. } | Self::RotateKey { .. } | Self::RevokeKey { .. } => Vec::new(),
+        }
+    }
 }
 
 /// For logs: what is asked for, of what.
@@ -112,6 +161,9 @@ impl fmt::Display for Command {
             Self::EndRollout { app, end, .. } => {
                 write!(f, "end the rollout of application {app}: {}", end.name())
             }
+            Self::AddKey { key, .. } => write!(f, "add key {} of role {}", key.name, key.role),
+            Self::RotateKey { name, .. } => write!(f, "give key {name} another secret"),
+            Self::RevokeKey { name, .. } => write!(f, "revoke key {name}"),
             Self::Deploy(deployment) => {
                 write!(f, "deploy model {} for application {}", deployment.model.id, deployment.app)
             }
@@ -268,6 +320,9 @@ pub enum CommandError {
     /// A rollout is not started, moved or ended.
     #[error("Application '{app}': {why}")]
     Rollout { app: AppName, why: RolloutRefusal },
+    /// The keys stay as they are.
+    #[error(transparent)]
+    Key(#[from] KeyRefusal),
     /// `delete_model_links` of an unknown application.
     #[error("No app with name {0} exists.")]
     UnlinkUnknownApp(AppName),

@@ -118,6 +118,10 @@ checked_name!(
     /// A label an operator attached to a model version.
     Label
 );
+checked_name!(
+    /// The name of a key, by which people and the journal know who holds it.
+    KeyName
+);
 
 /// One version of one model; shown as `name:version`, its Redis key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

@@ -9,6 +9,7 @@
 //!
 //! Text from outside becomes one of these types at the edge and is never a raw string afterwards.
 
+pub mod access;
 pub mod admin;
 pub mod app;
 pub mod command;
@@ -24,6 +25,7 @@ pub mod rollout;
 pub mod signature;
 pub mod tensor;
 
+pub use access::{AccessKey, Action, KeyTable, Pattern, Role, SecretHash};
 pub use app::{
     AppSpec, AppUpdate, DEFAULT_OUTPUT_MAX_BYTES, DEFAULT_POLICY, LatencySlo, OnModelError,
     PolicyParameters, PolicySpec, Weight, default_output,
@@ -31,7 +33,7 @@ pub use app::{
 pub use command::{Command, CommandError};
 pub use datatype::Datatype;
 pub use deployment::{Deployment, OldReplicas, OnnxEngine, Replicas, Runtime};
-pub use ids::{AppName, InvalidName, Label, ModelId, ModelName, ModelVersion, ReplicaId};
+pub use ids::{AppName, InvalidName, KeyName, Label, ModelId, ModelName, ModelVersion, ReplicaId};
 pub use model::{BatchSize, ModelSpec};
 pub use outcome::Outcome;
 pub use signature::{InvalidSignature, Signature, TensorSpec};

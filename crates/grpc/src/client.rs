@@ -62,6 +62,16 @@ impl Client {
         Ok((Self { requests, uri, timeout, metadata: HeaderMap::new() }, driven))
     }
 
+    /// The same client with a key for servers that ask for one; one that no header can carry is
+    /// left out.
+    #[must_use]
+    pub fn with_key(mut self, key: Option<&str>) -> Self {
+        if let Some(value) = key.and_then(|k| HeaderValue::try_from(format!("Bearer {k}")).ok()) {
+            self.metadata.insert(http::header::AUTHORIZATION, value);
+        }
+        self
+    }
+
     /// Makes a call with one message, in its frame, for one.
     ///
     /// # Errors

@@ -21,10 +21,11 @@ pub enum Code {
     Unimplemented = 12,
     Internal = 13,
     Unavailable = 14,
+    Unauthenticated = 16,
 }
 
 impl Code {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Ok,
         Self::Cancelled,
         Self::Unknown,
@@ -37,6 +38,7 @@ impl Code {
         Self::Unimplemented,
         Self::Internal,
         Self::Unavailable,
+        Self::Unauthenticated,
     ];
 
     /// As documentation and clients write it.
@@ -55,6 +57,7 @@ impl Code {
             Self::Unimplemented => "UNIMPLEMENTED",
             Self::Internal => "INTERNAL",
             Self::Unavailable => "UNAVAILABLE",
+            Self::Unauthenticated => "UNAUTHENTICATED",
         }
     }
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .aio import AsyncClient
     from .client import Client, Prediction
     from .errors import (
+        AccessDenied,
         AdminError,
         BadInput,
         ClipperError,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AccessDenied",
     "Admin",
     "AdminError",
     "AsyncClient",

@@ -41,6 +41,8 @@ class Admin:
     command raises ``AdminError`` with the server's reason in ``msg``; a server that does not
     answer raises ``ServerUnavailable`` or ``PredictionTimeout``. The addresses may be ``https://``
     and have a path, for a proxy that has them; ``tls`` says which certificates are trusted then.
+    A server that asks for a key gets ``key``, or what the environment variable ``CLIPPER_KEY``
+    says.
 
     With ``exist_ok``, the methods that add something do nothing where it is there already as it is
     asked for, so that a program which registers and serves can be run again.
@@ -52,9 +54,10 @@ class Admin:
         query_url: str = DEFAULT_QUERY_URL,
         timeout: float = DEFAULT_TIMEOUT_SECONDS,
         tls: ssl.SSLContext | None = None,
+        key: str | None = None,
     ) -> None:
-        self._management = HttpPool(url, tls=tls)
-        self._query = HttpPool(query_url, tls=tls)
+        self._management = HttpPool(url, tls=tls, key=key)
+        self._query = HttpPool(query_url, tls=tls, key=key)
         self._timeout = timeout
 
     def connect(self) -> None:

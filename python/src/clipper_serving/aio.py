@@ -31,8 +31,9 @@ class AsyncClient:
         timeout: float = DEFAULT_TIMEOUT_SECONDS,
         concurrency: int = DEFAULT_CONCURRENCY,
         tls: ssl.SSLContext | None = None,
+        key: str | None = None,
     ) -> None:
-        self._client = Client(url, timeout, max_idle_connections=concurrency, tls=tls)
+        self._client = Client(url, timeout, max_idle_connections=concurrency, tls=tls, key=key)
         self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="clipper-client")
 
     async def predict(

@@ -33,9 +33,10 @@ class Client:
     ``url`` may be ``https://`` and have a path, for a proxy that has them; ``tls`` says which
     certificates are trusted then. ``timeout`` is in seconds and bounds each wait for the network;
     the server itself answers within the application's latency objective, if need be with its
-    default output.
+    default output. A server that asks for a key gets ``key``, or what the environment variable
+    ``CLIPPER_KEY`` says.
 
-    All methods raise ``UnknownApplication``, ``BadInput``, ``ModelError``, ``Overloaded``,
+    All methods raise ``AccessDenied``, ``UnknownApplication``, ``BadInput``, ``ModelError``, ``Overloaded``,
     ``ServerUnavailable``, ``PredictionTimeout`` or ``UnexpectedAnswer``.
     """
 
@@ -45,8 +46,9 @@ class Client:
         timeout: float = DEFAULT_TIMEOUT_SECONDS,
         max_idle_connections: int = MAX_IDLE_CONNECTIONS,
         tls: ssl.SSLContext | None = None,
+        key: str | None = None,
     ) -> None:
-        self._pool = HttpPool(url, max_idle_connections, tls)
+        self._pool = HttpPool(url, max_idle_connections, tls, key)
         self._timeout = timeout
 
     def predict(

@@ -23,6 +23,10 @@ class BadInput(ClipperError):
     """The server, or this package before sending, refused the input (HTTP 400, 413)."""
 
 
+class AccessDenied(ClipperError):
+    """The server asks for a key (HTTP 401), or the key's role may not do that (HTTP 403)."""
+
+
 class UnknownApplication(ClipperError):
     """No application of that name is served (HTTP 404)."""
 

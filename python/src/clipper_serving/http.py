@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import os
 import re
 import select
 import socket
@@ -43,13 +44,19 @@ class HttpPool:
 
     ``url`` is the address of a frontend, ``http://host:port``; behind a proxy it may be
     ``https://host`` and have a path, which is put before every path asked for. Certificates are
-    checked, with ``tls`` or by those that the system trusts. Raises ``ValueError`` for any other.
+    checked, with ``tls`` or by those that the system trusts. ``key`` is sent with every request;
+    without one, what the variable ``CLIPPER_KEY`` says. Raises ``ValueError`` for any other.
     """
 
     def __init__(
-        self, url: str, max_idle: int = MAX_IDLE_CONNECTIONS, tls: ssl.SSLContext | None = None
+        self,
+        url: str,
+        max_idle: int = MAX_IDLE_CONNECTIONS,
+        tls: ssl.SSLContext | None = None,
+        key: str | None = None,
     ) -> None:
         parts = _parts_of(url)
+        self._authorization = _authorization(os.environ.get("CLIPPER_KEY") if key is None else key)
         self.url = url.rstrip("/")
         self.address = parts.netloc.rpartition("@")[2]
         self._prefix = parts.path.rstrip("/")
@@ -79,7 +86,9 @@ class HttpPool:
         try:
             if headers is None:
                 headers = {"Content-Type": "application/json"} if body is not None else {}
-            connection.request(method, self._prefix + path, body, dict(headers))
+            connection.request(
+                method, self._prefix + path, body, {**headers, **self._authorization}
+            )
             response = connection.getresponse()
             content = _read_body(response)
         except (socket.timeout, TimeoutError) as error:
@@ -167,6 +176,14 @@ def _parts_of(url: str) -> SplitResult:
     if parts.username is not None:
         raise ValueError(f"{url!r}: user and password in an address are not sent")
     return parts
+
+
+def _authorization(key: str | None) -> dict[str, str]:
+    if not key:
+        return {}
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise ValueError("a key is one word of printable ASCII")
+    return {"Authorization": f"Bearer {key}"}
 
 
 def _read_body(response: http.client.HTTPResponse) -> bytes:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import (
+    AccessDenied,
     BadInput,
     ModelError,
     Overloaded,
@@ -142,6 +143,8 @@ def _raise(answer: Answer, cause: str) -> NoReturn:
         raise ModelError(cause, status)
     if status in (400, 413):
         raise BadInput(cause, status)
+    if status in (401, 403):
+        raise AccessDenied(cause, status)
     if status == 404:
         raise UnknownApplication(cause, status)
     if status == 429:

@@ -102,7 +102,7 @@ impl Owner {
 
     /// Everybody has applied it when this returns.
     async fn run(&self, command: Command) {
-        let execute = Execute { command, origin: Origin::Admin };
+        let execute = Execute { command, author: Origin::Admin.into() };
         self.catalog.send(execute).await.unwrap().unwrap();
     }
 

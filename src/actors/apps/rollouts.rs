@@ -164,7 +164,7 @@ impl RolloutKeeper {
 
     fn carry_out(&self, command: Command) -> LocalBoxFuture<'static, ()> {
         let what = command.to_string();
-        let done = self.parts.writer.execute(command, Origin::Rollout);
+        let done = self.parts.writer.execute(command, Origin::Rollout.into());
         Box::pin(async move {
             match done.await {
                 Ok(()) => info!(what, "a rollout goes on"),

@@ -215,6 +215,7 @@ impl Router {
             Effect::ForgetMetrics(_)
             | Effect::ForgetModelMetrics(_)
             | Effect::ForgetPolicyState(_)
+            | Effect::KeysChanged
             | Effect::ServeModel(_)
             | Effect::KeepReplicas(..)
             | Effect::ReleaseReplicas(_)

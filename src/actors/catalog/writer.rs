@@ -26,7 +26,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::JournalConfig;
-use crate::store::event::{Envelope, Event, Origin};
+use crate::store::event::{Author, Envelope, Event};
 use crate::store::journal::Change;
 use crate::store::projection::{Catalog, Effect};
 use crate::store::replay::Replay;
@@ -42,7 +42,7 @@ use clipper_domain::{Command, CommandError};
 pub struct Execute {
     /// What is asked for.
     pub command: Command,
-    pub origin: Origin,
+    pub author: Author,
 }
 
 /// Sender: the Redis watcher, about changes that the shared tables have already. Not decided on,
@@ -52,7 +52,7 @@ pub struct Execute {
 pub struct Record {
     /// What has happened; all of it is durable, or nothing.
     pub events: Vec<Event>,
-    pub origin: Origin,
+    pub author: Author,
     /// More of the same follows at once: a snapshot waits for the last, as each holds everything.
     pub more: bool,
 }
@@ -180,7 +180,7 @@ impl CatalogWriter {
         }
     }
 
-    fn accept(&mut self, request: Request, origin: Origin, reply: Reply) {
+    fn accept(&mut self, request: Request, author: &Author, reply: Reply) {
         let recorded_at_ms = clock::unix_millis();
         let (decided, more) = match request {
             Request::Decide(command) => (self.accepted.decide(&command), false),
@@ -191,7 +191,8 @@ impl CatalogWriter {
                 self.accepted.fold(&event);
                 let seq = self.next_seq;
                 self.next_seq += 1;
-                Envelope { seq, recorded_at_ms, origin, event }
+                let Author { origin, key: by } = author.clone();
+                Envelope { seq, recorded_at_ms, origin, by, event }
             };
             events.into_iter().map(envelope).collect()
         });
@@ -203,7 +204,7 @@ impl CatalogWriter {
     fn request(
         &mut self,
         request: Request,
-        origin: Origin,
+        author: &Author,
         ctx: &mut Context<Self>,
     ) -> ResponseFuture<Result<Acknowledged, ChangeError>> {
         let (reply, answered) = oneshot::channel();
@@ -218,7 +219,7 @@ impl CatalogWriter {
             );
             answer(reply, Err(ChangeError::unavailable(reason)));
         } else {
-            self.accept(request, origin, reply);
+            self.accept(request, author, reply);
             self.commit(ctx);
         }
         let limit = Duration::from_millis(self.limits.commit_timeout_ms);
@@ -421,7 +422,7 @@ impl Handler<Execute> for CatalogWriter {
     type Result = ResponseFuture<Result<Acknowledged, ChangeError>>;
 
     fn handle(&mut self, msg: Execute, ctx: &mut Context<Self>) -> Self::Result {
-        self.request(Request::Decide(msg.command), msg.origin, ctx)
+        self.request(Request::Decide(msg.command), &msg.author, ctx)
     }
 }
 
@@ -430,9 +431,9 @@ impl MetadataWriter for Kept<CatalogWriter> {
     fn execute(
         &self,
         command: Command,
-        origin: Origin,
+        author: Author,
     ) -> BoxFuture<'static, Result<(), ChangeError>> {
-        let answer = self.send(Execute { command, origin });
+        let answer = self.send(Execute { command, author });
         Box::pin(async move { acknowledged(answer.await) })
     }
 }
@@ -449,8 +450,8 @@ impl Handler<Record> for CatalogWriter {
     type Result = ResponseFuture<Result<Acknowledged, ChangeError>>;
 
     fn handle(&mut self, msg: Record, ctx: &mut Context<Self>) -> Self::Result {
-        let Record { events, origin, more } = msg;
-        self.request(Request::Record { events, more }, origin, ctx)
+        let Record { events, author, more } = msg;
+        self.request(Request::Record { events, more }, &author, ctx)
     }
 }
 

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use parking_lot::Mutex;
 
 use super::*;
+use crate::store::event::Origin;
 use crate::store::memory::{FailPoint, MemoryDisk, Unflushed};
 use crate::store::samples::{add_app, add_model, app_name};
 use crate::store::sled::SledLog;
@@ -23,7 +24,7 @@ fn writer(disk: &MemoryDisk, limits: JournalConfig) -> (Addr<CatalogWriter>, Cat
 }
 
 async fn run(writer: &Addr<CatalogWriter>, command: Command) -> Result<Acknowledged, ChangeError> {
-    writer.send(Execute { command, origin: Origin::Admin }).await.unwrap()
+    writer.send(Execute { command, author: Origin::Admin.into() }).await.unwrap()
 }
 
 /// What a subscriber is told, as a message.
@@ -126,12 +127,13 @@ async fn commands_that_arrive_during_a_flush_share_the_next_one() {
     run(&writer, add_app("warm")).await.unwrap();
     let flushes = disk.flushes();
     disk.hold();
-    let first = actix::spawn(writer.send(Execute { command: add_app("a"), origin: Origin::Admin }));
+    let first =
+        actix::spawn(writer.send(Execute { command: add_app("a"), author: Origin::Admin.into() }));
     until(|| disk.flushes() == flushes + 1).await;
     let execute = |n: usize| {
         // Every second one asks for what the one before it made.
         let command = add_app(&format!("b{}", n / 2));
-        actix::spawn(writer.send(Execute { command, origin: Origin::Admin }))
+        actix::spawn(writer.send(Execute { command, author: Origin::Admin.into() }))
     };
     let rest: Vec<_> = (0..64).map(execute).collect();
     tokio::task::yield_now().await;
@@ -191,7 +193,7 @@ async fn a_refusal_that_rests_on_a_write_that_fails_is_not_a_refusal() {
     disk.fail_next(FailPoint::BeforeFlush, Unflushed::Lost);
     let flushes = disk.flushes();
     disk.hold();
-    let send = || writer.send(Execute { command: add_app("a"), origin: Origin::Admin });
+    let send = || writer.send(Execute { command: add_app("a"), author: Origin::Admin.into() });
     let first = actix::spawn(send());
     until(|| disk.flushes() == flushes + 1).await;
     let second = actix::spawn(send());
@@ -229,7 +231,7 @@ async fn a_full_queue_answers_at_once() {
     let (writer, _view) = writer(&disk, JournalConfig { queue_max: 2, ..limits() });
     run(&writer, add_app("warm")).await.unwrap();
     disk.hold();
-    let send = |name| writer.send(Execute { command: add_app(name), origin: Origin::Admin });
+    let send = |name| writer.send(Execute { command: add_app(name), author: Origin::Admin.into() });
     let waiting = [actix::spawn(send("a")), actix::spawn(send("b"))];
     tokio::task::yield_now().await;
     let Err(ChangeError::Unavailable { reason }) = send("c").await.unwrap() else {
@@ -323,7 +325,8 @@ async fn a_new_writer_on_the_same_journal_goes_on_where_the_old_one_stopped() {
     let old = CatalogWriter::new(journal.clone(), limits(), Lifeline::default()).start();
     run(&old, add_app("a")).await.unwrap();
     disk.hold();
-    let lost = actix::spawn(old.send(Execute { command: add_app("b"), origin: Origin::Admin }));
+    let lost =
+        actix::spawn(old.send(Execute { command: add_app("b"), author: Origin::Admin.into() }));
     until(|| disk.flushes() == 2).await;
     // The old one dies while its commit is under way.
     drop(old);

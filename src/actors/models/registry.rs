@@ -139,7 +139,8 @@ impl Models {
             Effect::ServeApp(_)
             | Effect::StopApp(_)
             | Effect::RouteApp(..)
-            | Effect::ForgetPolicyState(_) => {}
+            | Effect::ForgetPolicyState(_)
+            | Effect::KeysChanged => {}
         }
     }
 

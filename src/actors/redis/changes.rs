@@ -11,7 +11,7 @@ use super::session::Session;
 use super::states::Learnt;
 use crate::actors::catalog::writer::{Acknowledged, Execute};
 use crate::store::ChangeError;
-use crate::store::event::{Event, Origin};
+use crate::store::event::{Author, Event};
 use crate::store::redis::client::{ANNOUNCEMENTS, LinkError};
 use crate::store::redis::marker::{linking_key, mark_of_link};
 use crate::store::redis::scan::KeyScan;
@@ -49,9 +49,9 @@ impl Session {
                     return Ok(());
                 }
             };
-            let transaction = self.transaction(&events, entries, now);
+            let transaction = self.transaction(&events, (entries, now), &change.author);
             match self.link.commit(&transaction).await {
-                Ok(Outcome::Done) => return self.recorded(events, change.origin, reply).await,
+                Ok(Outcome::Done) => return self.recorded(events, change.author, reply).await,
                 Ok(Outcome::Conflict) => {
                     self.parts.metrics.redis().conflicts.fetch_add(1, Relaxed);
                 }
@@ -109,7 +109,12 @@ impl Session {
         Ok(keys)
     }
 
-    fn transaction(&self, events: &[Event], entries: Entries, now: u64) -> Transaction {
+    fn transaction(
+        &self,
+        events: &[Event],
+        (entries, now): (Entries, u64),
+        author: &Author,
+    ) -> Transaction {
         let mut writes: Vec<Write> = events.iter().flat_map(|e| writes(e, &entries)).collect();
         let linked = events.iter().filter_map(|event| match event {
             Event::ModelLinked { model, .. } => Some(model),
@@ -128,6 +133,7 @@ impl Session {
         let announcement = Announcement {
             frontend: self.remembered.memory.frontend.clone(),
             keys: keys.into_iter().collect(),
+            by: author.key.clone(),
         };
         let announce = serde_json::to_string(&announcement).ok();
         Transaction {
@@ -163,10 +169,10 @@ impl Session {
     async fn recorded(
         &mut self,
         events: Vec<Event>,
-        origin: Origin,
+        author: Author,
         reply: Reply,
     ) -> Result<(), LinkError> {
-        match self.record(events.clone(), origin, false).await {
+        match self.record(events.clone(), author, false).await {
             Ok(acknowledged) => {
                 answer(reply, Ok(acknowledged));
                 self.forget_states(&events).await

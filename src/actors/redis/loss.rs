@@ -94,6 +94,7 @@ impl DataLoss {
                 }
                 TablesVerdict::Emptied => {
                     warn!("the tables were emptied by somebody: taken as truth");
+                    self.keep_keys(link).await?;
                 }
                 TablesVerdict::Evicted => {
                     warn!("Redis has evicted the marker, and entries with it: they are restored");
@@ -200,6 +201,15 @@ impl DataLoss {
         absent.filter(|key| !changed.contains(key)).for_each(|key| absences.give_up(key));
     }
 
+    /// Emptied tables are no truth about keys: a frontend that comes later must not find none.
+    async fn keep_keys(&self, link: &mut Link) -> Result<(), LinkError> {
+        let catalog = self.view.copy().1;
+        for key in catalog.keys() {
+            write_where_absent(link, &of_key(&Key::access(&key.name), &catalog)).await?;
+        }
+        Ok(())
+    }
+
     /// The marker is gone from a server that runs on: was it given up too?
     pub(super) async fn marker_is_gone(
         &mut self,
@@ -212,6 +222,7 @@ impl DataLoss {
             return self.mark(link, old.as_deref()).await;
         }
         warn!("the tables were emptied by somebody: taken as truth");
+        self.keep_keys(link).await?;
         self.mark(link, None).await?;
         remembered.memory.marker = link.pulse(&[]).await?.marker;
         remembered.keep()

@@ -23,7 +23,7 @@ use crate::actors::pool::list::ContainerList;
 use crate::config::RedisConfig;
 use crate::metrics::Metrics;
 use crate::store::CatalogView;
-use crate::store::event::{Event, Origin};
+use crate::store::event::{Author, Event, Origin};
 use crate::store::policy_state::PolicyStateStore;
 use crate::store::projection::turn::Turn;
 use crate::store::redis::client::{Condition, Happened, Link, LinkError, Notice, Settings};
@@ -35,7 +35,7 @@ use crate::store::redis::transaction::Transaction;
 use crate::store::redis::writes::{Entries, Write, key_of, related};
 use crate::supervision::kept::Kept;
 use clipper_clock::{self as clock, Instant};
-use clipper_domain::ModelId;
+use clipper_domain::{KeyName, ModelId};
 
 /// What the watcher works with.
 #[derive(Clone)]
@@ -86,7 +86,7 @@ pub(super) struct Session {
     pub(super) notices: Notices,
     /// Redis tells of changes; else everything has to be looked at again and again.
     pub(super) told: bool,
-    announced: HashMap<Key, Instant>,
+    announced: HashMap<Key, (Instant, Option<KeyName>)>,
     /// What the last pulse has looked for: each looks for other keys.
     looked_for: Turn,
     /// The last pulse missed keys that no notice told of.
@@ -207,12 +207,13 @@ impl Session {
             return Vec::new();
         }
         let now = clock::now();
-        self.announced.retain(|_, at| now - *at < ANNOUNCED_FOR);
+        self.announced.retain(|_, (at, _)| now - *at < ANNOUNCED_FOR);
+        let by = announcement.by;
         let key =
             |(number, name): (i64, String)| Some(Key::new(Table::from_number(number)?, &name));
         let keys: Vec<Key> = announcement.keys.into_iter().filter_map(key).collect();
-        self.announced.extend(keys.iter().cloned().map(|key| (key, now)));
-        keys.into_iter().filter(|key| replicas_of(key).is_some()).collect()
+        self.announced.extend(keys.iter().cloned().map(|key| (key, (now, by.clone()))));
+        keys.into_iter().filter(|key| key.table == Table::Resource).collect()
     }
 
     /// Everything that Redis has told so far has been heard when this returns: what it gave up by
@@ -258,7 +259,7 @@ impl Session {
                 continue;
             }
             self.loss.absences.borrow_mut().forget(key);
-            if let Some(id) = replicas_of(key).filter(|_| self.is_announced(key)) {
+            if let Some(id) = replicas_of(key).filter(|_| self.announced_by(key).is_some()) {
                 observed.release(id);
             }
         }
@@ -306,16 +307,16 @@ impl Session {
         let plans: Vec<Write> = retired.collect();
         let mut rest = events.into_iter().peekable();
         while let Some(event) = rest.next() {
-            let origin = self.origin_of(&event);
+            let author = self.author_of(&event);
             let mut batch = vec![event];
             while batch.len() < self.parts.events_at_once
                 && let Some(next) =
-                    rest.next_if(|next| self.origin_of(next) == origin && !divides(&batch, next))
+                    rest.next_if(|next| self.author_of(next) == author && !divides(&batch, next))
             {
                 batch.push(next);
             }
             let more = rest.peek().is_some();
-            let recorded = self.record(batch, origin, more).await;
+            let recorded = self.record(batch, author, more).await;
             recorded.map_err(|why| LinkError::Failed(why.to_string()))?;
         }
         // The second half of a deletion that another management frontend began.
@@ -329,22 +330,23 @@ impl Session {
         self.link.write_soft(&plans).await
     }
 
-    fn is_announced(&self, key: &Key) -> bool {
-        let now = clock::now();
-        self.announced.get(key).is_some_and(|at| now - *at < ANNOUNCED_FOR)
+    fn announced_by(&self, key: &Key) -> Option<Author> {
+        let (at, by) = self.announced.get(key)?;
+        let is_fresh = clock::now() - *at < ANNOUNCED_FOR;
+        is_fresh.then(|| Author { origin: Origin::Frontend, key: by.clone() })
     }
 
-    fn origin_of(&self, event: &Event) -> Origin {
-        if self.is_announced(&key_of(event)) { Origin::Frontend } else { Origin::Redis }
+    fn author_of(&self, event: &Event) -> Author {
+        self.announced_by(&key_of(event)).unwrap_or_else(|| Origin::Redis.into())
     }
 
     pub(super) async fn record(
         &self,
         events: Vec<Event>,
-        origin: Origin,
+        author: Author,
         more: bool,
     ) -> Result<Acknowledged, NotRecorded> {
-        Ok(self.parts.catalog.send(Record { events, origin, more }).await??)
+        Ok(self.parts.catalog.send(Record { events, author, more }).await??)
     }
 
     /// Notices tell of everything but emptied tables, a changed role and a dead connection.

@@ -35,7 +35,7 @@ use super::rows::guess_numbers;
 use super::session::{RedisParts, Session};
 use super::states::Learnt;
 use crate::actors::catalog::writer::Execute;
-use crate::store::event::Origin;
+use crate::store::event::Author;
 use crate::store::redis::client::LinkError;
 use crate::store::{ChangeError, MetadataWriter};
 use crate::supervision::budget::RestartBudget;
@@ -134,10 +134,10 @@ impl MetadataWriter for RedisMetadata {
     fn execute(
         &self,
         command: Command,
-        origin: Origin,
+        author: Author,
     ) -> BoxFuture<'static, Result<(), ChangeError>> {
         let (reply, answered) = oneshot::channel();
-        let change = Change { change: Execute { command, origin }, reply };
+        let change = Change { change: Execute { command, author }, reply };
         let sent = self.watcher.addr().try_send(change);
         let (limit, queue_max) = (self.change_timeout, self.queue_max);
         Box::pin(async move {

@@ -8,6 +8,7 @@ use crate::actors::paused::{on_paused_time, pass, plane, settle, until};
 use crate::actors::pool::list::ContainerList;
 use crate::actors::supervision_tests::Panic;
 use crate::config::{Config, RedisConfig};
+use crate::store::event::Origin;
 use crate::store::memory::MemoryDisk;
 use crate::store::policy_state::{PolicyStateStore, Put, SoftTable};
 use crate::store::redis::marker::Peer;
@@ -101,7 +102,7 @@ impl Small {
     }
 
     fn change(&self) -> BoxFuture<'static, Result<(), ChangeError>> {
-        self.redis.execute(samples::add_app("a"), Origin::Admin)
+        self.redis.execute(samples::add_app("a"), Origin::Admin.into())
     }
 
     fn is_away(&self) -> bool {

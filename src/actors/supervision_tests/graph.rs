@@ -159,7 +159,7 @@ impl Graph {
     }
 
     pub(super) async fn run(&self, command: Command) {
-        let execute = Execute { command, origin: Origin::Admin };
+        let execute = Execute { command, author: Origin::Admin.into() };
         self.catalog.send(execute).await.unwrap().unwrap();
     }
 

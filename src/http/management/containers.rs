@@ -5,7 +5,7 @@ use super::operation::{Act, Failure, ManagementState, Reply, optional};
 use super::ports::{ContainerInfo, RestartReplicas};
 use crate::http::schema::Object;
 use clipper_domain::admin::ReplicaDescription;
-use clipper_domain::{Command, ModelId};
+use clipper_domain::{Command, ModelId, ModelName};
 
 pub(super) const GET_SCHEMA: &str = r#"
   {
@@ -84,7 +84,7 @@ pub(super) fn set(body: &Object<'_>, state: &ManagementState) -> Result<Act, Fai
         })?;
     let id = ModelId::new(name, version);
     let text = format!("Keeping {count} replica{} of model {id}", plural(count as usize));
-    let done = state.metadata.execute(Command::SetReplicas { id, count });
+    let done = state.execute(Command::SetReplicas { id, count });
     Ok(Box::pin(async move {
         done.await?;
         Ok(Reply::Text(text))
@@ -104,6 +104,7 @@ pub(super) fn restart(body: &Object<'_>, state: &ManagementState) -> Result<Act,
     if name.is_none() && version.is_some() {
         return Err(Failure::Refused("model_version says nothing without model_name".to_owned()));
     }
+    state.check_model(name.as_ref().map(ModelName::as_str))?;
     let of = match (&name, &version) {
         (None, _) => String::new(),
         (Some(name), None) => format!(" of model {name}"),

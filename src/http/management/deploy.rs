@@ -27,6 +27,7 @@ use crate::deploy::progress::{Failed, Progress};
 use crate::deploy::{DeployRequest, Deployer};
 use crate::http::body::{self, BodyLimits};
 use crate::http::errors::{self, ApiError, other_method, shown};
+use crate::http::gate;
 use crate::http::health::Readiness;
 use crate::http::parsing::Parsing;
 use clipper_domain::deploy_model::{DeployBody, NewApp, UpdateApp};
@@ -106,7 +107,8 @@ async fn post(
     if request.method() != Method::POST {
         return other_method(request.method(), POST_ALLOW);
     }
-    if let Err(why) = allowed(state.deployer.config.deploy, &request) {
+    let by = gate::holder(&request);
+    if let Err(why) = allowed(state.deployer.config.deploy, &request, by.is_some()) {
         return ApiError::new(errors::FORBIDDEN, why).error_response();
     }
     let body = match body::read(&request, payload, &limits).await {
@@ -121,9 +123,12 @@ async fn post(
         plan(&body.join(), &state.deployer)
     };
     match planned {
-        Ok(planned) => HttpResponse::Ok()
-            .content_type("application/x-ndjson")
-            .streaming(lines(&state, planned)),
+        Ok(planned) => {
+            let planned = DeployRequest { by: by.map(|key| key.name.clone()), ..planned };
+            HttpResponse::Ok()
+                .content_type("application/x-ndjson")
+                .streaming(lines(&state, planned))
+        }
         Err(failure) => {
             tell_failure(PATH, &failure, operation::peer(&request));
             respond(Err(failure), SCHEMA, SCHEMA)
@@ -132,7 +137,7 @@ async fn post(
 }
 
 /// Whether this request may start programs.
-fn allowed(deploy: Deploy, request: &HttpRequest) -> Result<(), &'static str> {
+fn allowed(deploy: Deploy, request: &HttpRequest, has_key: bool) -> Result<(), &'static str> {
     let loopback = request.peer_addr().is_some_and(|peer| peer.ip().to_canonical().is_loopback());
     let json = request.headers().get(CONTENT_TYPE).is_some_and(|value| {
         let value = value.to_str().unwrap_or_default();
@@ -141,7 +146,7 @@ fn allowed(deploy: Deploy, request: &HttpRequest) -> Result<(), &'static str> {
     });
     match deploy {
         Deploy::Off => Err("Deploying is switched off: management.deploy = \"off\""),
-        Deploy::Local if !loopback => Err(
+        Deploy::Local if !loopback && !has_key => Err(
             "Deploying is for connections from the server's machine: management.deploy = \"local\"",
         ),
         _ if request.headers().contains_key(ORIGIN) => Err("Web pages may not deploy"),
@@ -203,7 +208,7 @@ fn plan(body: &[u8], deployer: &Deployer) -> Result<DeployRequest, Failure> {
     deployer.check(&deployment)?;
     let timeout_ms = body.timeout_ms.unwrap_or(TIMEOUT_MS).min(config.deploy_timeout_max_ms);
     let timeout = Duration::from_millis(timeout_ms);
-    Ok(DeployRequest { deployment, batches, examples, timeout })
+    Ok(DeployRequest { deployment, batches, examples, timeout, by: None })
 }
 
 fn app_spec(name: &AppName, input_type: InputType, new: NewApp) -> Result<AppSpec, Failure> {

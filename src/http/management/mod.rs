@@ -14,6 +14,7 @@
 mod apps;
 mod containers;
 pub mod deploy;
+mod keys;
 mod models;
 mod names;
 mod operation;
@@ -33,6 +34,7 @@ use self::operation::{
 pub use self::operation::{ManagementState, MetricsPage};
 use super::body::{self, Body, BodyLimits};
 use super::errors::{ApiError, other_method};
+use super::gate;
 use super::health;
 use super::schema::Object;
 
@@ -78,7 +80,7 @@ impl Endpoint {
 
 const VERBOSE_SCHEMA: &str = "\n  {\n    \"verbose\" := bool\n  }\n";
 
-const ENDPOINTS: [Endpoint; 23] = [
+const ENDPOINTS: [Endpoint; 27] = [
     change("/admin/add_app", apps::ADD_SCHEMA, apps::add).with_optional(apps::ADD_OPTIONAL),
     change("/admin/update_app", apps::UPDATE_SCHEMA, apps::update)
         .with_optional(apps::UPDATE_SCHEMA),
@@ -106,6 +108,10 @@ const ENDPOINTS: [Endpoint; 23] = [
     read("/admin/get_state", apps::STATE_SCHEMA, apps::state),
     act("/admin/restart_replicas", containers::RESTART_SCHEMA, containers::restart),
     act("/admin/set_replicas", containers::SET_SCHEMA, containers::set),
+    act("/admin/add_key", keys::ADD_SCHEMA, keys::add).with_optional(keys::ADD_SCHEMA),
+    act("/admin/rotate_key", keys::ROTATE_SCHEMA, keys::rotate).with_optional(keys::ROTATE_SCHEMA),
+    act("/admin/revoke_key", apps::GET_SCHEMA, keys::revoke),
+    read("/admin/get_all_keys", VERBOSE_SCHEMA, keys::list),
 ];
 
 const PING: &str = "/admin/ping";
@@ -130,8 +136,9 @@ pub fn configure(
         health::configure(Arc::clone(&state.readiness))(config);
         for endpoint in ENDPOINTS {
             let (state, limits) = (state.clone(), limits.clone());
-            let handler = move |request, payload| {
-                let (state, limits) = (state.clone(), limits.clone());
+            let handler = move |request: HttpRequest, payload| {
+                let (mut state, limits) = (state.clone(), limits.clone());
+                state.by = gate::holder(&request);
                 async move { post(endpoint, state, limits, request, payload).await }
             };
             config.service(resource(endpoint.path).route(web::to(handler)));
@@ -212,7 +219,7 @@ async fn run(operation: Operation, state: &ManagementState, body: Body) -> Resul
         Decided::Done(reply) => Ok(reply),
         Decided::Act(act) => act.await,
         Decided::Change(Change { command, done }) => {
-            state.metadata.execute(command).await?;
+            state.execute(command).await?;
             Ok(Reply::Text(done))
         }
     }

@@ -2,7 +2,7 @@
 
 use super::operation::Failure;
 use crate::http::errors::shown;
-use clipper_domain::{AppName, InputType, InvalidName, Label, ModelName, ModelVersion};
+use clipper_domain::{AppName, InputType, InvalidName, KeyName, Label, ModelName, ModelVersion};
 
 fn checked<T>(
     what: &str,
@@ -32,6 +32,10 @@ pub(super) fn version(text: &str) -> Result<ModelVersion, Failure> {
 
 pub(super) fn label(text: &str) -> Result<Label, Failure> {
     checked("label", text, Label::parse)
+}
+
+pub(super) fn key(text: &str) -> Result<KeyName, Failure> {
+    checked("key name", text, KeyName::parse)
 }
 
 pub(super) fn input_type(text: &str) -> Result<InputType, Failure> {

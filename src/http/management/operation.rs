@@ -8,12 +8,14 @@ use actix_web::{HttpRequest, HttpResponse, ResponseError as _, web};
 use futures_util::future::{BoxFuture, LocalBoxFuture};
 
 use super::ports::{ChangeError, Containers, Metadata, PolicyStates};
-use crate::http::errors::ApiError;
+use crate::access::Access;
+use crate::http::errors::{self, ApiError};
 use crate::http::health::Readiness;
 use crate::http::parsing::Parsing;
 use crate::http::schema::{self, Object, SchemaError};
 use crate::logging::outsiders;
-use clipper_domain::Command;
+use clipper_domain::access::Denied;
+use clipper_domain::{AccessKey, Command};
 
 /// The methods of operations.
 pub(super) const POST_ALLOW: &str = "POST, OPTIONS";
@@ -39,6 +41,33 @@ pub struct ManagementState {
     pub readiness: Arc<Readiness>,
     /// Where what takes long is done.
     pub parsing: Parsing,
+    pub access: Arc<Access>,
+    /// Whose key came with the request, if one was needed.
+    pub by: Option<Arc<AccessKey>>,
+}
+
+impl ManagementState {
+    /// Carries out a change for whoever asks.
+    pub(super) fn execute(&self, command: Command) -> BoxFuture<'static, Result<(), Failure>> {
+        if let Some(key) = &self.by {
+            let denied = command.subjects().into_iter().find_map(|name| key.check_name(name).err());
+            if let Some(denied) = denied {
+                return Box::pin(std::future::ready(Err(denied.into())));
+            }
+        }
+        let by = self.by.as_ref().map(|key| key.name.clone());
+        let done = self.metadata.execute(command, by);
+        Box::pin(async move { Ok(done.await?) })
+    }
+
+    /// Whether whoever asks may change the model of this name; without one, everything.
+    pub(super) fn check_model(&self, name: Option<&str>) -> Result<(), Failure> {
+        match (&self.by, name) {
+            (Some(key), Some(name)) => Ok(key.check_name(name)?),
+            (Some(key), None) if !key.only.is_everything() => Ok(key.check_name("")?),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// A request that did not succeed.
@@ -50,6 +79,8 @@ pub(super) enum Failure {
     Optional(SchemaError),
     /// Not allowed: 400 with this text.
     Refused(String),
+    /// Not with this key: 403.
+    Denied(Denied),
     /// Not now: 503.
     Unavailable(String),
 }
@@ -58,6 +89,7 @@ impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Schema(error) | Self::Optional(error) => error.fmt(f),
+            Self::Denied(denied) => denied.fmt(f),
             Self::Refused(text) | Self::Unavailable(text) => f.write_str(text),
         }
     }
@@ -73,6 +105,12 @@ impl Failure {
 impl From<SchemaError> for Failure {
     fn from(error: SchemaError) -> Self {
         Self::Schema(error)
+    }
+}
+
+impl From<Denied> for Failure {
+    fn from(denied: Denied) -> Self {
+        Self::Denied(denied)
     }
 }
 
@@ -171,6 +209,9 @@ pub(super) fn respond(
         Err(Failure::Schema(error)) => refuse(schema::explain(&error, schema)),
         Err(Failure::Optional(error)) => refuse(schema::explain(&error, optional)),
         Err(Failure::Refused(text)) => refuse(text),
+        Err(Failure::Denied(denied)) => {
+            ApiError::new(errors::FORBIDDEN, denied.to_string()).error_response()
+        }
         Err(Failure::Unavailable(reason)) => ApiError::unavailable(reason).error_response(),
     }
 }

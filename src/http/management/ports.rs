@@ -6,13 +6,17 @@ pub use crate::actors::pool::list::ContainerInfo;
 pub use crate::actors::pool::messages::RestartReplicas;
 pub use crate::store::ChangeError;
 pub use crate::store::view::CatalogRead;
-use clipper_domain::Command;
 use clipper_domain::rollout::progress::LiveProgress;
+use clipper_domain::{Command, KeyName};
 
 /// The metadata: one writer, many readers.
 pub trait Metadata: Send + Sync {
-    /// Carries out a command; done means durable.
-    fn execute(&self, command: Command) -> BoxFuture<'static, Result<(), ChangeError>>;
+    /// Carries out a command, asked for by the holder of the key `by`; done means durable.
+    fn execute(
+        &self,
+        command: Command,
+        by: Option<KeyName>,
+    ) -> BoxFuture<'static, Result<(), ChangeError>>;
 
     /// The metadata as of the last acknowledged command or a later one. Cheap; it must not be held
     /// across an await.

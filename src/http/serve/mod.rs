@@ -33,6 +33,7 @@ use self::connection::{Connection, Guarded, Stream};
 use self::progress::Allowances;
 use self::seats::{Order, Seats};
 use self::watched::Watched;
+use super::gate::Gate;
 use crate::config::HttpConfig;
 use crate::metrics::http::FrontendMetrics;
 
@@ -99,15 +100,16 @@ impl Frontend {
         options: &Options,
         socket: TcpListener,
         acceptor: &ArbiterHandle,
+        gate: &Gate,
         configure: impl Fn(&mut web::ServiceConfig) + Clone + Send + 'static,
     ) -> Self {
         let (mut frontend, accepted) = Self::accept(options, socket, acceptor);
         for accepted in accepted {
             let (options, draining) = (options.clone(), Arc::clone(&frontend.draining));
-            let configure = configure.clone();
+            let (gate, configure) = (gate.clone(), configure.clone());
             let arbiter = Arbiter::new();
             arbiter.spawn_fn(move || {
-                actix_rt::spawn(work(options, draining, configure, accepted));
+                actix_rt::spawn(work(options, draining, (gate, configure), accepted));
             });
             frontend.workers.push(arbiter);
         }
@@ -191,10 +193,10 @@ impl Workers {
 async fn work(
     options: Options,
     draining: Arc<AtomicBool>,
-    configure: impl Fn(&mut web::ServiceConfig) + Clone + 'static,
+    (gate, configure): (Gate, impl Fn(&mut web::ServiceConfig) + Clone + 'static),
     accepted: mpsc::Receiver<Accepted>,
 ) {
-    let app = map_config(HttpApp::new().configure(configure), |()| AppConfig::default());
+    let app = map_config(HttpApp::new().wrap(gate).configure(configure), |()| AppConfig::default());
     let app = Rc::new(app.into_factory());
     let handlers = fn_factory(move || {
         let (app, draining) = (Rc::clone(&app), Arc::clone(&draining));

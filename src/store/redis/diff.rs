@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::tables::{Entry, Key, Raw, Table, app_of, current_of, decode, model_of};
 use crate::store::event::Event;
 use crate::store::projection::Catalog;
-use clipper_domain::{AppName, AppSpec, ModelId, ModelName, ModelSpec, ModelVersion, Replicas};
+use clipper_domain::{
+    AccessKey, AppName, AppSpec, KeyName, ModelId, ModelName, ModelSpec, ModelVersion, Replicas,
+};
 
 /// What a look at some or all keys has found. A name that is not in it was not looked at.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -20,6 +22,8 @@ pub struct Observed {
     /// Replicas that another frontend has let go of.
     released: BTreeSet<ModelId>,
     marked: BTreeSet<ModelId>,
+    /// Keys, and `None` for those that were revoked. One that is not there says nothing.
+    keys: BTreeMap<KeyName, Option<Box<AccessKey>>>,
     /// Entries that mean nothing, by key, with the reason; they count as absent.
     pub malformed: BTreeMap<Key, String>,
 }
@@ -50,6 +54,7 @@ impl Observed {
             current: catalog.current_versions().map(current).collect(),
             links: catalog.apps().map(links).collect(),
             replicas: catalog.replicas().map(|(id, plan)| (id.clone(), plan.clone())).collect(),
+            keys: catalog.keys().map(|k| (k.name.clone(), Some(Box::new(k.clone())))).collect(),
             ..Self::default()
         }
     }
@@ -76,6 +81,9 @@ impl Observed {
             }
             Ok(Some(Entry::Replicas(id, plan))) => {
                 self.replicas.insert(id, plan);
+            }
+            Ok(Some(Entry::Access(name, key))) => {
+                self.keys.insert(name, key);
             }
             Err(reason) => {
                 self.malformed.insert(key.clone(), reason.to_string());
@@ -182,7 +190,10 @@ impl Observed {
 /// defined do not count.
 #[must_use]
 pub fn diff(observed: &Observed, catalog: &Catalog) -> Vec<Event> {
-    let mut events = Vec::new();
+    let of_key = |(name, key): (&KeyName, &Option<Box<AccessKey>>)| {
+        key_change(catalog, name, key.as_deref())
+    };
+    let mut events: Vec<Event> = observed.keys.iter().filter_map(of_key).collect();
     for model in observed.models.values().flatten() {
         if catalog.model(model.id.name.as_str(), model.id.version.as_str()) != Some(model) {
             events.push(Event::ModelAdded { model: model.clone() });
@@ -229,6 +240,16 @@ pub fn diff(observed: &Observed, catalog: &Catalog) -> Vec<Event> {
         }
     }
     events
+}
+
+fn key_change(catalog: &Catalog, name: &KeyName, key: Option<&AccessKey>) -> Option<Event> {
+    let boxed = |key: &AccessKey| Box::new(key.clone());
+    match (key, catalog.key(name.as_str())) {
+        (None, Some(_)) => Some(Event::KeyRevoked { name: name.clone() }),
+        (Some(key), None) => Some(Event::KeyAdded { key: boxed(key) }),
+        (Some(key), Some(known)) if key != known => Some(Event::KeyRotated { key: boxed(key) }),
+        _ => None,
+    }
 }
 
 fn current_change(

@@ -5,8 +5,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::store::redis::tables::{Table, app_fields, model_fields};
 use crate::store::redis::writes::{Entries, of_catalog, related, writes};
-use crate::store::samples::{add_app, add_model, app_name, model_name};
-use clipper_domain::Command;
+use crate::store::samples::{access_key, add_app, add_model, app_name, model_name};
+use clipper_domain::{Command, Role};
 
 fn apply(entries: &mut Entries, writes: &[crate::store::redis::writes::Write]) {
     for write in writes {
@@ -297,4 +297,40 @@ fn malformed_entries_are_named_with_the_reason() {
         assert!(got.contains(reason), "{key}: {got}");
         assert_eq!(diff(&observed, &Catalog::default()), Vec::new());
     }
+}
+
+/// A look at what these events write.
+fn look(events: &[Event]) -> Observed {
+    let mut entries = Entries::new();
+    for event in events {
+        let written = writes(event, &entries);
+        apply(&mut entries, &written);
+    }
+    Observed::of(&entries)
+}
+
+#[test]
+fn a_key_reaches_the_others_and_so_does_its_end_but_not_its_absence() {
+    let key = Box::new(access_key("root", Role::Admin, 1));
+    let name = key.name.clone();
+    let mut other = Catalog::default();
+    let added = [Event::KeyAdded { key: key.clone() }];
+    assert_eq!(diff(&look(&added), &other), added);
+    other.fold(&added[0]);
+    assert_eq!(diff(&look(&added), &other), []);
+
+    let rotated = [Event::KeyRotated { key: Box::new(access_key("root", Role::Admin, 2)) }];
+    assert_eq!(diff(&look(&rotated), &other), rotated);
+
+    let mut lost = Observed::default();
+    lost.add(&Key::access(&name), &Raw::Absent);
+    lost.complete(&other);
+    assert_eq!(diff(&lost, &other), [], "lost tables open nothing");
+    let entries = of_catalog(&other).concat();
+    assert_eq!(entries.len(), 1, "it is written again");
+
+    let revoked = [added[0].clone(), Event::KeyRevoked { name }];
+    assert_eq!(diff(&look(&revoked), &other), revoked[1..]);
+    other.fold(&revoked[1]);
+    assert_eq!(diff(&look(&revoked), &other), []);
 }

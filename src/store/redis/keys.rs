@@ -31,10 +31,11 @@ pub fn keys(catalog: &Catalog) -> impl Iterator<Item = Key> {
     apps.chain(links).chain(models).chain(current)
 }
 
-/// All of them, and those of planned replicas.
+/// All of them, and those of planned replicas and of keys of people.
 #[must_use]
 pub fn ours(catalog: &Catalog) -> BTreeSet<Key> {
-    keys(catalog).chain(plans(catalog)).collect()
+    let access = catalog.keys().map(|key| Key::access(&key.name));
+    keys(catalog).chain(plans(catalog)).chain(access).collect()
 }
 
 /// The keys of planned replicas.

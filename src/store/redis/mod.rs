@@ -16,6 +16,7 @@ pub mod client;
 pub mod connect;
 pub mod diff;
 mod fields;
+mod key_rows;
 pub mod keys;
 pub mod marker;
 pub mod row_error;

@@ -30,12 +30,13 @@ impl KeyScan {
     /// Those of all tables that the catalog is made of. Links come after the applications that
     /// they belong to.
     fn of_catalog() -> impl Iterator<Item = Self> {
-        let plans = Self::of(Table::Resource, Some(&Key::every_replicas()));
+        let shared = [Key::every_replicas(), Key::every_access()];
+        let shared = shared.map(|pattern| Self::of(Table::Resource, Some(&pattern)));
         let tables = Table::CATALOG.into_iter().map(|table| {
             let pattern = (table == Table::Metadata).then(Key::every_current);
             Self::of(table, pattern.as_deref())
         });
-        std::iter::once(plans).chain(tables)
+        shared.into_iter().chain(tables)
     }
 }
 

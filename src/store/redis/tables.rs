@@ -6,12 +6,13 @@ use std::fmt;
 use super::fields::{
     Hash, SIGNATURE, batch_size, field, input_type, number, parse, signature, slo, text,
 };
+use super::key_rows;
 use super::row_error::RowError;
 use crate::store::policy_state::{self, DefaultPolicyState};
 use clipper_domain::rollout::Rollout;
 use clipper_domain::{
-    AppName, AppSpec, InputType, Label, ModelId, ModelName, ModelSpec, ModelVersion, OnModelError,
-    PolicyParameters, ReplicaId, Replicas, Weight, default_output,
+    AccessKey, AppName, AppSpec, InputType, KeyName, Label, ModelId, ModelName, ModelSpec,
+    ModelVersion, OnModelError, PolicyParameters, ReplicaId, Replicas, Weight, default_output,
 };
 
 /// What the keys of [`Table::Metadata`] start with.
@@ -138,6 +139,18 @@ impl Key {
         format!("{REPLICAS_PREFIX}*")
     }
 
+    /// The key of the row of a key.
+    #[must_use]
+    pub fn access(name: &KeyName) -> Self {
+        Self::new(Table::Resource, &key_rows::row_of(name))
+    }
+
+    /// The pattern of all of these.
+    #[must_use]
+    pub fn every_access() -> String {
+        key_rows::every_row()
+    }
+
     /// The key of a replica.
     #[must_use]
     pub fn container(model: &ModelId, replica: ReplicaId) -> Self {
@@ -180,6 +193,8 @@ pub enum Entry {
     Links(AppName, BTreeSet<ModelName>),
     /// The replicas that servers keep of a model version.
     Replicas(ModelId, Replicas),
+    /// A key; `None`: it was revoked.
+    Access(KeyName, Option<Box<AccessKey>>),
 }
 
 /// A field and its value, in the order of the original's writes.
@@ -336,7 +351,11 @@ pub fn decode(key: &Key, raw: &Raw) -> Result<Option<Entry>, RowError> {
             Entry::Links(app_name(name)?, members.iter().map(model).collect::<Result<_, _>>()?)
         }
         Table::Resource => {
-            let Some(id) = name.strip_prefix(REPLICAS_PREFIX) else { return Ok(None) };
+            let Some(id) = name.strip_prefix(REPLICAS_PREFIX) else {
+                let text = if let Raw::Text(text) = raw { Some(text.as_slice()) } else { None };
+                let kept = key_rows::read(name, text)?;
+                return Ok(kept.map(|(name, key)| Entry::Access(name, key)));
+            };
             let Raw::Text(plan) = raw else { return not_a(raw, "string").map(|()| None) };
             let plan = serde_json::from_slice(plan).map_err(RowError::invalid)?;
             Entry::Replicas(model_id(id)?, plan)
@@ -372,6 +391,13 @@ pub fn current_of(key: &Key) -> Option<ModelName> {
 pub fn replicas_of(key: &Key) -> Option<ModelId> {
     let name = std::str::from_utf8(&key.name).ok().filter(|_| key.table == Table::Resource)?;
     model_id(name.strip_prefix(REPLICAS_PREFIX)?).ok()
+}
+
+/// The name of the key whose row this is.
+#[must_use]
+pub fn access_of(key: &Key) -> Option<KeyName> {
+    let row = std::str::from_utf8(&key.name).ok().filter(|_| key.table == Table::Resource)?;
+    key_rows::name_in(row)
 }
 
 /// The key and value of the policy state that the original writes for a new application.

@@ -2,14 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::key_rows;
 use super::tables::{
-    Fields, Key, POLICY_PARAMETERS, ROLLOUT, Raw, Table, app_fields, app_of, current_of,
+    Fields, Key, POLICY_PARAMETERS, ROLLOUT, Raw, Table, access_of, app_fields, app_of, current_of,
     model_fields, model_of, parameters_text, replicas_of, rollout_text,
 };
 use crate::store::event::Event;
 use crate::store::projection::Catalog;
 use clipper_domain::rollout::Rollout;
-use clipper_domain::{AppName, Command, ModelId};
+use clipper_domain::{AccessKey, AppName, Command, KeyName, ModelId, Role};
 
 /// One write of a transaction: a Redis command in a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,7 +58,9 @@ pub fn related(key: &Key) -> Vec<Key> {
             |id| vec![key.clone(), Key::current(&id.name), Key::replicas(&id)],
         ),
         Table::Metadata if current_of(key).is_some() => vec![key.clone()],
-        Table::Resource if replicas_of(key).is_some() => vec![key.clone()],
+        Table::Resource if replicas_of(key).is_some() || access_of(key).is_some() => {
+            vec![key.clone()]
+        }
         _ => Vec::new(),
     }
 }
@@ -89,6 +92,10 @@ pub fn keys_of(command: &Command, catalog: &Catalog) -> BTreeSet<Key> {
             keys.insert(Key::replicas(&deployment.model.id));
             keys
         }
+        Command::AddKey { key, .. } => of_access(&key.name, catalog),
+        Command::RotateKey { name, .. } | Command::RevokeKey { name, .. } => {
+            of_access(name, catalog)
+        }
         Command::DeleteVersionedModel(id) => [Key::model(id), Key::current(&id.name)].into(),
         Command::AddModelLinks { app, models } | Command::DeleteModelLinks { app, models } => {
             let current = models.iter().map(Key::current);
@@ -113,7 +120,19 @@ pub fn key_of(event: &Event) -> Key {
         Event::ModelVersionSet { id } => Key::current(&id.name),
         Event::ModelVersionUnset { model } => Key::current(model),
         Event::ModelLinked { app, .. } | Event::ModelUnlinked { app, .. } => Key::links(app),
+        Event::KeyAdded { key } | Event::KeyRotated { key } => Key::access(&key.name),
+        Event::KeyRevoked { name } => Key::access(name),
     }
+}
+
+/// A key, and those of the role admin, of which one has to remain.
+fn of_access(name: &KeyName, catalog: &Catalog) -> BTreeSet<Key> {
+    let admins = catalog.keys().filter(|key| key.role == Role::Admin);
+    admins.map(|key| Key::access(&key.name)).chain([Key::access(name)]).collect()
+}
+
+fn row_of(key: &AccessKey) -> Write {
+    Write::one(Key::access(&key.name), "SET", &key_rows::text_of(key))
 }
 
 /// An application, and the versions that its rollout is about.
@@ -198,6 +217,10 @@ pub fn writes(event: &Event, before: &Entries) -> Vec<Write> {
         Event::ModelUnlinked { app, model } => {
             writes.push(Write::one(Key::links(app), "SREM", model.as_str()));
         }
+        Event::KeyAdded { key } | Event::KeyRotated { key } => writes.push(row_of(key)),
+        Event::KeyRevoked { name } => {
+            writes.push(Write::one(Key::access(name), "SET", key_rows::REVOKED));
+        }
     }
     writes
 }
@@ -223,6 +246,8 @@ pub fn of_key(key: &Key, catalog: &Catalog) -> Vec<Write> {
     } else if let Some(id) = replicas_of(key) {
         let replicas = catalog.replicas_of(&id).cloned();
         replicas.map_or_else(Vec::new, |replicas| all(Event::ReplicasPlanned { id, replicas }))
+    } else if let Some(name) = access_of(key) {
+        catalog.key(name.as_str()).map(row_of).into_iter().collect()
     } else {
         Vec::new()
     };
@@ -249,5 +274,6 @@ pub fn of_catalog(catalog: &Catalog) -> Vec<Vec<Write>> {
         }
         group
     });
-    models.chain(replicas).chain(current).chain(apps).collect()
+    let keys = catalog.keys().map(|key| vec![row_of(key)]);
+    keys.chain(models).chain(replicas).chain(current).chain(apps).collect()
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
 use actix_web::{App, HttpResponse, HttpServer};
+use clipper::access::Access;
 use clipper::http::body::BodyLimits;
 use clipper::http::health::Readiness;
 use clipper::http::management::ports::{
@@ -18,7 +19,7 @@ use clipper::http::parsing::Parsing;
 use clipper::store::CatalogView;
 use clipper::store::event::{Envelope, Origin};
 use clipper::store::projection::Catalog;
-use clipper_domain::{Command, InputType, ModelId, ModelName, ModelVersion, ReplicaId};
+use clipper_domain::{Command, InputType, KeyName, ModelId, ModelName, ModelVersion, ReplicaId};
 use clipper_scheduling::budget::Budget;
 use futures_util::future::BoxFuture;
 
@@ -36,17 +37,20 @@ impl Memory {
             return Err(ChangeError::Unavailable { reason: "Redis is away".to_owned() });
         }
         let events = self.catalog.read().decide(command)?;
-        let envelopes = events
-            .into_iter()
-            .zip(self.catalog.seq() + 1..)
-            .map(|(event, seq)| Envelope { seq, recorded_at_ms: 0, origin: Origin::Admin, event });
+        let envelopes = events.into_iter().zip(self.catalog.seq() + 1..).map(|(event, seq)| {
+            Envelope { seq, recorded_at_ms: 0, origin: Origin::Admin, by: None, event }
+        });
         self.catalog.apply(&envelopes.collect::<Vec<_>>());
         Ok(())
     }
 }
 
 impl Metadata for Memory {
-    fn execute(&self, command: Command) -> BoxFuture<'static, Result<(), ChangeError>> {
+    fn execute(
+        &self,
+        command: Command,
+        _by: Option<KeyName>,
+    ) -> BoxFuture<'static, Result<(), ChangeError>> {
         let outcome = self.carry_out(&command);
         Box::pin(async move { outcome })
     }
@@ -99,6 +103,8 @@ impl InMemoryServer {
             }),
             readiness: readiness.clone(),
             parsing: Parsing::new(2, Duration::from_millis(1)).unwrap(),
+            access: Access::open(),
+            by: None,
         };
         let limits = BodyLimits {
             max_bytes: body_max_bytes,

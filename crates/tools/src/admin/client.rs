@@ -6,7 +6,8 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use ureq::Agent;
-use ureq::http::Response;
+use ureq::RequestBuilder;
+use ureq::http::{HeaderValue, Response};
 
 use clipper_domain::admin::ErrorBody;
 
@@ -56,7 +57,14 @@ pub enum UrlError {
 pub struct Client {
     agent: Agent,
     url: String,
+    /// The header that says whose requests these are.
+    authorization: Option<HeaderValue>,
 }
+
+/// Why a text is no key.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a key is one word of printable ASCII")]
+pub struct KeyError;
 
 impl Client {
     /// A client of the frontend at `url` (`http://HOST:PORT`, or without the scheme). Nothing is
@@ -83,7 +91,30 @@ impl Client {
             .timeout_global(Some(timeout))
             .build()
             .new_agent();
-        Ok(Self { agent, url: format!("http://{host}") })
+        Ok(Self { agent, url: format!("http://{host}"), authorization: None })
+    }
+
+    /// The same client with a key for servers that ask for one.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn with_key(mut self, key: Option<&str>) -> Result<Self, KeyError> {
+        let value = |key: &str| {
+            let is_word = !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_graphic());
+            let mut value =
+                HeaderValue::from_str(&format!("Bearer {key}")).map_err(|_| KeyError)?;
+            value.set_sensitive(true);
+            if is_word { Ok(value) } else { Err(KeyError) }
+        };
+        self.authorization = key.map(value).transpose()?;
+        Ok(self)
+    }
+
+    fn authorized<B>(&self, request: RequestBuilder<B>) -> RequestBuilder<B> {
+        match &self.authorization {
+            Some(value) => request.header("authorization", value),
+            None => request,
+        }
     }
 
     #[must_use]
@@ -97,8 +128,7 @@ impl Client {
     /// See [`ClientError`].
     pub fn post(&self, endpoint: &str, body: &Value) -> Result<String, ClientError> {
         let sent = self
-            .agent
-            .post(format!("{}/admin/{endpoint}", self.url))
+            .authorized(self.agent.post(format!("{}/admin/{endpoint}", self.url)))
             .header("content-type", "application/json")
             .send(body.to_string());
         self.text(sent)
@@ -127,7 +157,8 @@ impl Client {
     /// # Errors
     /// See [`ClientError`].
     pub fn get(&self, path: &str, accept: &str) -> Result<String, ClientError> {
-        let sent = self.agent.get(format!("{}{path}", self.url)).header("accept", accept).call();
+        let request = self.authorized(self.agent.get(format!("{}{path}", self.url)));
+        let sent = request.header("accept", accept).call();
         self.text(sent)
     }
 
@@ -144,8 +175,7 @@ impl Client {
         mut take: impl FnMut(Value),
     ) -> Result<(), ClientError> {
         let sent = self
-            .agent
-            .post(format!("{}/admin/{endpoint}", self.url))
+            .authorized(self.agent.post(format!("{}/admin/{endpoint}", self.url)))
             .config()
             .timeout_global(Some(timeout))
             .build()

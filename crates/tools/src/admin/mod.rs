@@ -7,4 +7,4 @@ pub mod deployment;
 pub mod hint;
 pub mod table;
 
-pub use client::{Client, ClientError, UrlError};
+pub use client::{Client, ClientError, KeyError, UrlError};

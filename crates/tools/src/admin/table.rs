@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use comfy_table::{Table, presets};
 use serde_json::Value;
 
-use clipper_domain::admin::{AppDescription, ModelDescription, ReplicaDescription};
+use clipper_domain::admin::{AppDescription, KeyDescription, ModelDescription, ReplicaDescription};
 use clipper_domain::printable::printable;
 
 /// Longest text in a cell, characters; `show` verbs print all of it.
@@ -49,6 +49,37 @@ pub fn apps(apps: &[AppDescription]) -> String {
         vec![app.name.clone(), input, millis(app.latency_slo_micros), default, models]
     };
     render(&header, apps.iter().map(row), "No applications.")
+}
+
+/// Keys, one a row.
+#[must_use]
+pub fn keys(keys: &[KeyDescription]) -> String {
+    let header = ["KEY", "ROLE", "FOR", "EXPIRES", "FROM"];
+    let row = |key: &KeyDescription| {
+        let expires = match key.expires_at_ms {
+            Some(_) if key.is_expired => "expired".to_owned(),
+            Some(at_ms) => date(at_ms),
+            None => "never".to_owned(),
+        };
+        let from = if key.is_listed { "file or environment" } else { "clipper key" };
+        let (name, app) = (key.name.clone(), key.app.clone());
+        vec![name, key.role.name().to_owned(), app, expires, from.to_owned()]
+    };
+    render(&header, keys.iter().map(row), "No keys: everybody may do everything.")
+}
+
+/// The day of a time, in UTC, by the count of days from March on (Howard Hinnant's `civil`).
+fn date(unix_ms: u64) -> String {
+    let days = unix_ms / 86_400_000 + 719_468;
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month + 2) / 5 + 1;
+    let year = year_of_era + era * 400 + u64::from(month >= 10);
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    format!("{year:04}-{month:02}-{day:02}")
 }
 
 /// Links, one a row.

@@ -119,11 +119,13 @@ async fn load(
     let template = Template::new(&plan.inputs);
     let is_grpc = plan.inputs.protocol == Protocol::Grpc;
     let split = template.json_bytes.map(|bytes| format!("{}: {bytes}\r\n", wire::JSON_BYTES));
+    let key = plan.target.key.as_ref().map(|key| format!("Authorization: Bearer {key}\r\n"));
     let head = format!(
-        "POST {} HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\n{}\
+        "POST {} HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\n{}{}\
          Content-Length: {}\r\n\r\n",
         plan.inputs.protocol.path(&plan.target.app),
         plan.target.host,
+        key.unwrap_or_default(),
         split.unwrap_or_default(),
         template.body.len()
     );
@@ -327,7 +329,7 @@ impl<'a> Caller<'a> {
             let opened = Client::open(stream, host, GRPC_INFER, Some(plan.timeout)).await;
             let (client, connection) = opened.map_err(|_| RequestFailure::Connect)?;
             tokio::spawn(connection);
-            client
+            client.with_key(plan.target.key.as_deref())
         };
         self.fill(start);
         let answer = client.call(Bytes::copy_from_slice(&self.request)).await;

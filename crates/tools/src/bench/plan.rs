@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use ureq::RequestBuilder;
+
 use super::inputs::InputPlan;
 
 /// When requests of an open loop start.
@@ -29,6 +31,19 @@ pub struct Target {
     /// For the `Host` header.
     pub host: String,
     pub app: String,
+    /// For a server that asks for one.
+    pub key: Option<String>,
+}
+
+impl Target {
+    /// A request with the key, if there is one.
+    #[must_use]
+    pub fn authorized<B>(&self, request: RequestBuilder<B>) -> RequestBuilder<B> {
+        match &self.key {
+            Some(key) => request.header("authorization", format!("Bearer {key}")),
+            None => request,
+        }
+    }
 }
 
 #[derive(Debug, Clone)]

@@ -45,9 +45,10 @@ impl Fetcher {
     /// # Errors
     /// An address that is none.
     pub fn new(options: &TopOptions) -> Result<Self, TopError> {
+        let key = options.key.as_deref();
         Ok(Self {
-            query: Client::new(&options.query_url, TIMEOUT)?,
-            management: Client::new(&options.management_url, TIMEOUT)?,
+            query: Client::new(&options.query_url, TIMEOUT)?.with_key(key)?,
+            management: Client::new(&options.management_url, TIMEOUT)?.with_key(key)?,
         })
     }
 

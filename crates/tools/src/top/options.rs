@@ -9,4 +9,6 @@ pub struct TopOptions {
     /// `http://host:port` of the management frontend, for definitions and replicas.
     pub management_url: String,
     pub interval: Duration,
+    /// For a server that asks for one.
+    pub key: Option<String>,
 }

@@ -1,0 +1,98 @@
+//! All keys, found by the hash of a presented secret.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::key::{AccessKey, SecretHash};
+use crate::ids::KeyName;
+
+/// Every key that is known, by the hash of its secret.
+///
+/// Finding one compares a SHA-256 with others and never a secret. How long that takes may tell of
+/// the hash of what was presented, which its sender knows, and of how its first bytes compare with
+/// stored hashes. As nobody can choose a text by the hash it has, beyond the few bits that trying
+/// gives, such a time leads nobody closer to a secret of 256 bits: an unknown secret and a wrong
+/// one are the same here, and take the same steps.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KeyTable {
+    by_hash: HashMap<SecretHash, Found>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Found {
+    key: Arc<AccessKey>,
+    /// Unix milliseconds from which it is no good.
+    until_ms: Option<u64>,
+}
+
+/// Nobody who may do anything.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unidentified {
+    /// No key has this secret.
+    Unknown,
+    /// The secret of a key that has expired, or that has another secret by now.
+    Expired(KeyName),
+}
+
+impl KeyTable {
+    #[must_use]
+    pub fn new(keys: impl IntoIterator<Item = AccessKey>) -> Self {
+        let mut by_hash = HashMap::new();
+        for key in keys {
+            let key = Arc::new(key);
+            if let Some(previous) = key.previous {
+                let until =
+                    key.expires_at_ms.map_or(previous.until_ms, |at| at.min(previous.until_ms));
+                let found = Found { key: Arc::clone(&key), until_ms: Some(until) };
+                by_hash.insert(previous.hash, found);
+            }
+            by_hash.insert(key.hash, Found { until_ms: key.expires_at_ms, key });
+        }
+        Self { by_hash }
+    }
+
+    /// Whether there is no key at all; an expired one is one.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.by_hash.is_empty()
+    }
+
+    /// Whose secret it is that has this hash.
+    ///
+    /// # Errors
+    /// Nobody's, or that of a key whose time is over.
+    pub fn find(&self, hash: &SecretHash, now_ms: u64) -> Result<&Arc<AccessKey>, Unidentified> {
+        let found = self.by_hash.get(hash).ok_or(Unidentified::Unknown)?;
+        if found.until_ms.is_some_and(|until| until <= now_ms) {
+            return Err(Unidentified::Expired(found.key.name.clone()));
+        }
+        Ok(&found.key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::access::{Pattern, PreviousSecret, Role};
+
+    #[test]
+    fn a_key_is_found_by_its_secrets_while_they_are_good() {
+        let name = KeyName::parse("ci").unwrap();
+        let key = AccessKey {
+            name: name.clone(),
+            role: Role::Predict,
+            only: Pattern::default(),
+            expires_at_ms: Some(100),
+            hash: SecretHash([1; 32]),
+            previous: Some(PreviousSecret { hash: SecretHash([2; 32]), until_ms: 50 }),
+        };
+        let table = KeyTable::new([key]);
+        let find = |byte, now| table.find(&SecretHash([byte; 32]), now).map(|key| &key.name);
+        assert_eq!(find(1, 99), Ok(&name));
+        assert_eq!(find(1, 100), Err(Unidentified::Expired(name.clone())));
+        assert_eq!(find(2, 49), Ok(&name));
+        assert_eq!(find(2, 50), Err(Unidentified::Expired(name.clone())));
+        assert_eq!(find(3, 0), Err(Unidentified::Unknown));
+        assert!(!table.is_empty() && KeyTable::default().is_empty());
+    }
+}

@@ -1,0 +1,74 @@
+//! How often each address may come with a wrong key. In a table of a fixed size: strangers cannot
+//! make it grow. Addresses that share a place share its allowance.
+
+use std::hash::{BuildHasher as _, RandomState};
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+const PLACES: usize = 4_096;
+
+const MINUTE_MS: u64 = 60_000;
+
+/// Each place holds when its allowance would be whole again, Unix milliseconds (the generic cell
+/// rate algorithm).
+#[derive(Debug)]
+pub(super) struct Failures {
+    places: Box<[AtomicU64]>,
+    /// One more is allowed after so long.
+    interval_ms: u64,
+    hasher: RandomState,
+}
+
+impl Failures {
+    /// So many at once, and as many in each minute after.
+    pub(super) fn new(per_minute: u32) -> Self {
+        let places = std::iter::repeat_with(AtomicU64::default).take(PLACES).collect();
+        let interval_ms = (MINUTE_MS / u64::from(per_minute.max(1))).max(1);
+        Self { places, interval_ms, hasher: RandomState::new() }
+    }
+
+    /// Counts one.
+    ///
+    /// # Errors
+    /// There were too many; one more is allowed after so many milliseconds.
+    pub(super) fn count(&self, from: IpAddr, now_ms: u64) -> Result<(), u64> {
+        let at = usize::try_from(self.hasher.hash_one(network(from))).unwrap_or(0) % PLACES;
+        let Some(place) = self.places.get(at) else { return Ok(()) };
+        let mut wait_ms = 0;
+        let counted = place.fetch_update(Relaxed, Relaxed, |whole_at| {
+            let next = whole_at.max(now_ms) + self.interval_ms;
+            wait_ms = next.saturating_sub(now_ms + MINUTE_MS);
+            (wait_ms == 0).then_some(next)
+        });
+        counted.map(drop).map_err(|_| wait_ms)
+    }
+}
+
+/// Whoever has one address of IPv6 has all that begin with the same 64 bits.
+fn network(address: IpAddr) -> u64 {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => u64::from(v4.to_bits()),
+        IpAddr::V6(v6) => u64::try_from(v6.to_bits() >> 64).unwrap_or(u64::MAX),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_has_its_allowance_and_gets_it_back() {
+        let failures = Failures::new(60);
+        let (one, now) = (IpAddr::from([10, 0, 0, 1]), 1_000_000);
+        for _ in 0..60 {
+            assert_eq!(failures.count(one, now), Ok(()));
+        }
+        assert_eq!(failures.count(one, now), Err(1_000));
+        assert_eq!(failures.count(one, now + 999), Err(1));
+        assert_eq!(failures.count(one, now + 1_000), Ok(()));
+        let v6 = |text: &str| network(text.parse().unwrap());
+        assert_eq!(v6("2001:db8::1"), v6("2001:db8::2"));
+        assert_ne!(v6("2001:db8:0:1::1"), v6("2001:db8::1"));
+        assert_eq!(v6("::ffff:10.0.0.1"), network(one));
+    }
+}

@@ -1,0 +1,147 @@
+//! `clipper key ...`: who may do what.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use super::remote::{Outcome, ServerArgs, Shown, understood};
+use super::value::Expected;
+use clipper_domain::Role;
+use clipper_domain::admin::{KeyDescription, NewSecret};
+use clipper_tools::admin::{Client, table};
+
+/// `clipper key`
+#[allow(clippy::doc_markdown, reason = "the help prints these texts as they are")]
+#[derive(Debug, Args)]
+#[command(after_help = "\
+From the first key on, which has to be one of the role admin, every request needs a key of a role
+that may do it. A key is shown once, when it is made; the server keeps only its SHA-256.
+
+  predict    ask applications, give feedback
+  observe    read metrics and metadata
+  operate    observe, and change applications, models, links and rollouts
+  admin      everything, also start programs and manage keys
+  container  serve a model
+
+Examples:
+  clipper key add root --role admin
+  export CLIPPER_KEY=clk_...
+  clipper key add team-a --role predict --app 'team-a-*' --expires 90d
+  clipper key rotate team-a --keep-old 1d
+  clipper key revoke team-a")]
+pub(super) struct KeyArgs {
+    #[command(flatten)]
+    server: ServerArgs,
+    /// Print JSON.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    verb: KeyVerb,
+}
+
+#[derive(Debug, Subcommand)]
+enum KeyVerb {
+    /// Make a key and print it, this once.
+    Add {
+        /// What the journal and refusals call it.
+        name: String,
+        /// What its holder may do.
+        #[arg(long, value_parser = role)]
+        role: Role,
+        /// The applications, or for a container the models, that it is for; * stands for any part
+        /// of a name.
+        #[arg(long, value_name = "PATTERN")]
+        app: Option<String>,
+        /// How long it is good: 12h, 90d; without, until it is revoked.
+        #[arg(long, value_name = "TIME", value_parser = days)]
+        expires: Option<Duration>,
+    },
+    /// Print all keys, without their secrets.
+    List,
+    /// End a key, at once.
+    Revoke {
+        /// Which.
+        name: String,
+    },
+    /// Give a key another secret and print it, this once.
+    Rotate {
+        /// Which.
+        name: String,
+        /// How long the secret before is good, too: 1h, 2d; without, no longer.
+        #[arg(long, value_name = "TIME", value_parser = days)]
+        keep_old: Option<Duration>,
+    },
+}
+
+fn role(text: &str) -> Result<Role, Expected> {
+    let names = Role::ALL.map(Role::name).join(", ");
+    Role::parse(text).ok_or_else(|| Expected::new(format!("one of {names}")))
+}
+
+/// A time from a second on, also in days.
+fn days(text: &str) -> Result<Duration, Expected> {
+    const DAY_S: f64 = 86_400.0;
+    let days = text.strip_suffix('d').and_then(|days| days.parse::<f64>().ok());
+    let time = match days {
+        Some(days) => Duration::try_from_secs_f64(days * DAY_S).ok(),
+        None => super::value::time_with_unit(text).ok(),
+    };
+    time.filter(|time| *time >= Duration::from_secs(1))
+        .ok_or_else(|| Expected::new("a time from 1s on, such as 12h or 90d"))
+}
+
+impl KeyArgs {
+    pub(super) fn run(&self) -> ExitCode {
+        match self.server.client().and_then(|client| self.once(&client)) {
+            Ok(shown) => {
+                shown.print(self.json);
+                ExitCode::SUCCESS
+            }
+            Err(failure) => failure.show(),
+        }
+    }
+
+    fn once(&self, client: &Client) -> Outcome {
+        match &self.verb {
+            KeyVerb::Add { name, role, app, expires } => {
+                let mut body = json!({"name": name, "role": role});
+                if let Some(app) = app {
+                    body["app"] = json!(app);
+                }
+                if let Some(expires) = expires {
+                    body["expires_s"] = json!(expires.as_secs());
+                }
+                secret(client, "add_key", &body)
+            }
+            KeyVerb::Rotate { name, keep_old } => {
+                let mut body = json!({"name": name});
+                if let Some(keep_old) = keep_old {
+                    body["keep_old_s"] = json!(keep_old.as_secs());
+                }
+                secret(client, "rotate_key", &body)
+            }
+            KeyVerb::Revoke { name } => {
+                Ok(Shown::done(client.post("revoke_key", &json!({"name": name}))?))
+            }
+            KeyVerb::List => {
+                let json = client.ask("get_all_keys", &json!({"verbose": true}))?;
+                let keys: Vec<KeyDescription> = understood(client, "get_all_keys", &json)?;
+                Ok(Shown { text: table::keys(&keys), json })
+            }
+        }
+    }
+}
+
+fn secret(client: &Client, endpoint: &str, body: &Value) -> Outcome {
+    let json = client.ask(endpoint, body)?;
+    let made: NewSecret = understood(client, endpoint, &json)?;
+    let NewSecret { key, secret } = made;
+    let text = format!(
+        "Key '{}' of the role {} is shown this once:\n\n{secret}\n\nSend it as \"Authorization: \
+         Bearer KEY\"; commands of clipper take it from CLIPPER_KEY or --key.",
+        key.name, key.role
+    );
+    Ok(Shown { text, json })
+}

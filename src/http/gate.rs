@@ -1,0 +1,214 @@
+//! What stands before every endpoint of a frontend: whoever may not have what is asked for is
+//! refused here, before anything of the body is read.
+
+use std::future::{Ready, ready};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use actix_service::{Service, Transform};
+use actix_web::body::BoxBody;
+use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::Method;
+use actix_web::http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, ORIGIN};
+use actix_web::{Error, HttpMessage as _, HttpRequest, ResponseError as _};
+use futures_util::future::Either;
+
+use super::errors::{self, ApiError, shown};
+use crate::access::table::{Port, asked};
+use crate::access::{Access, Refused, browser};
+use crate::config::ManagementConfig;
+use crate::logging::outsiders;
+use clipper_domain::{AccessKey, Action};
+
+/// Whoever asks, for handlers that have to know.
+#[derive(Debug, Clone)]
+struct Holder(Arc<AccessKey>);
+
+/// Whose key came with a request, if one was needed.
+#[must_use]
+pub fn holder(request: &HttpRequest) -> Option<Arc<AccessKey>> {
+    request.extensions().get::<Holder>().map(|holder| Arc::clone(&holder.0))
+}
+
+/// The gate of one frontend. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Gate {
+    access: Arc<Access>,
+    port: Port,
+    /// What browsers are asked for; only where the server is managed.
+    browsers: Option<Arc<Browsers>>,
+}
+
+/// What is asked of whatever a browser may have sent for a page.
+#[derive(Debug)]
+struct Browsers {
+    hosts: Vec<String>,
+    takes_any_type: bool,
+}
+
+impl Gate {
+    #[must_use]
+    pub fn new(access: &Arc<Access>, port: Port) -> Self {
+        Self { access: Arc::clone(access), port, browsers: None }
+    }
+
+    /// The gate of the management frontend.
+    #[must_use]
+    pub fn of_management(access: &Arc<Access>, config: &ManagementConfig) -> Self {
+        let browsers =
+            Browsers { hosts: config.hosts.clone(), takes_any_type: config.legacy_content_types };
+        Self { browsers: Some(Arc::new(browsers)), ..Self::new(access, Port::Management) }
+    }
+
+    /// Lets a request in, and says who asks if a key was needed.
+    fn admit(&self, request: &ServiceRequest) -> Result<Option<Holder>, ApiError> {
+        let asks = self.access.asks();
+        if !asks && self.port == Port::Query && request.path() != METRICS {
+            return Ok(None);
+        }
+        let (action, name) = asked(self.port, request.path());
+        if let Some(browsers) = &self.browsers {
+            browsers.check(request, action)?;
+        }
+        let from = request.peer_addr().map(|peer| peer.ip());
+        if !asks {
+            self.check_stranger(action, from)?;
+            return Ok(None);
+        }
+        let header = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
+        let checked = self.access.check((action, name.as_deref()), header, from);
+        match checked {
+            Ok(key) => Ok(key.map(Holder)),
+            Err(refused) => {
+                tell(&refused, from);
+                Err(refused.into())
+            }
+        }
+    }
+
+    /// Metrics name every application and model: on the port of queries, strangers see them only
+    /// if somebody wants that.
+    fn check_stranger(&self, action: Action, from: Option<IpAddr>) -> Result<(), ApiError> {
+        let is_local = from.is_some_and(|from| from.to_canonical().is_loopback());
+        let concerns = self.port == Port::Query && action == Action::Scrape;
+        if !concerns || is_local || self.access.has_open_metrics() {
+            return Ok(());
+        }
+        let cause = "Metrics of this port are for the server's machine, or for a key of the role \
+                     observe; access.open_metrics = true lets everybody read them";
+        Err(ApiError::new(errors::FORBIDDEN, cause))
+    }
+}
+
+const METRICS: &str = "/metrics";
+
+impl Browsers {
+    fn check(&self, request: &ServiceRequest, action: Action) -> Result<(), ApiError> {
+        let text = |name: HeaderName| {
+            request.headers().get(name).map(|value| value.to_str().unwrap_or_default())
+        };
+        let host = text(HOST);
+        if let Some(host) = host.filter(|host| !browser::is_host_ours(host, &self.hosts)) {
+            let cause = format!(
+                "This server is not called '{}': management.hosts lists the names that it is \
+                 managed by, beside addresses",
+                shown(host)
+            );
+            return Err(ApiError::new(errors::FORBIDDEN, cause));
+        }
+        if action == Action::Deploy {
+            // It takes no page at all, and no other type whatever is set (`management::deploy`).
+            return Ok(());
+        }
+        let origin = text(ORIGIN);
+        if let Some(origin) = origin
+            && !browser::is_origin_ours(origin, host.unwrap_or_default())
+        {
+            let cause = format!("Web pages of '{}' may not manage this server", shown(origin));
+            return Err(ApiError::new(errors::FORBIDDEN, cause));
+        }
+        let changes = [Action::Operate, Action::ManageKeys].contains(&action);
+        let is_json = text(CONTENT_TYPE).is_some_and(browser::is_json);
+        if changes && request.method() == Method::POST && !is_json && !self.takes_any_type {
+            let cause = "Changes are taken as JSON: send the header Content-Type: \
+                         application/json (management.legacy_content_types = true takes any)";
+            return Err(ApiError::new(errors::MEDIA_TYPE, cause));
+        }
+        Ok(())
+    }
+}
+
+/// Whoever reaches the port can cause such lines, so that they are limited.
+pub fn tell(refused: &Refused, from: Option<IpAddr>) {
+    let Some(from) = from else { return };
+    if let Some(left_out) = outsiders::line("not allowed", from) {
+        let refused = refused.to_string();
+        tracing::info!(%from, refused, left_out, "a request was refused");
+    }
+}
+
+impl From<Refused> for ApiError {
+    fn from(refused: Refused) -> Self {
+        let kind = match &refused {
+            Refused::Denied(_) => errors::FORBIDDEN,
+            Refused::TooOften { .. } => errors::TOO_MANY,
+            _ => errors::UNAUTHORIZED,
+        };
+        let error = Self::new(kind, refused.to_string());
+        match refused {
+            Refused::TooOften { retry_after_s } => {
+                Self { retry_after_s: Some(retry_after_s), ..error }
+            }
+            _ => error,
+        }
+    }
+}
+
+impl<S> Transform<S, ServiceRequest> for Gate
+where
+    S: Service<ServiceRequest, Response = ServiceResponse<BoxBody>, Error = Error>,
+{
+    type Response = ServiceResponse<BoxBody>;
+    type Error = Error;
+    type Transform = Gated<S>;
+    type InitError = ();
+    type Future = Ready<Result<Gated<S>, ()>>;
+
+    fn new_transform(&self, endpoints: S) -> Self::Future {
+        ready(Ok(Gated { gate: self.clone(), endpoints }))
+    }
+}
+
+/// The endpoints of a frontend behind its gate.
+pub struct Gated<S> {
+    gate: Gate,
+    endpoints: S,
+}
+
+impl<S> Service<ServiceRequest> for Gated<S>
+where
+    S: Service<ServiceRequest, Response = ServiceResponse<BoxBody>, Error = Error>,
+{
+    type Response = ServiceResponse<BoxBody>;
+    type Error = Error;
+    type Future = Either<Ready<Result<Self::Response, Error>>, S::Future>;
+
+    actix_service::forward_ready!(endpoints);
+
+    fn call(&self, request: ServiceRequest) -> Self::Future {
+        match self.gate.admit(&request) {
+            Ok(None) => {}
+            Ok(Some(holder)) => {
+                // Only there is anybody interested.
+                if self.gate.port == Port::Management {
+                    request.extensions_mut().insert(holder);
+                }
+            }
+            Err(error) => {
+                let refusal = request.into_response(error.error_response());
+                return Either::Left(ready(Ok(refusal)));
+            }
+        }
+        Either::Right(self.endpoints.call(request))
+    }
+}

@@ -1,0 +1,135 @@
+//! Keys: made, listed, replaced and ended. A secret is in one answer and nowhere else.
+
+use super::names;
+use super::operation::{Act, Failure, ManagementState, Reply, optional};
+use crate::access::{hash, new_secret};
+use crate::http::errors::shown;
+use crate::http::schema::Object;
+use clipper_clock as clock;
+use clipper_domain::admin::{KeyDescription, NewSecret};
+use clipper_domain::{AccessKey, Command, Pattern, Role};
+
+pub(super) const ADD_SCHEMA: &str = r#"
+  {
+   "name" := string,
+   "role" := "predict" | "observe" | "operate" | "admin" | "container",
+   "app" := string (optional, * stands for any part),
+   "expires_s" := int (optional)
+  }
+"#;
+pub(super) const ROTATE_SCHEMA: &str = r#"
+  {
+   "name" := string,
+   "keep_old_s" := int (optional)
+  }
+"#;
+
+fn secret() -> Result<String, Failure> {
+    let none = || Failure::Unavailable("The system gives no random numbers".to_owned());
+    new_secret().ok_or_else(none)
+}
+
+/// So many seconds from now, Unix milliseconds.
+fn in_seconds(body: &Object<'_>, key: &'static str) -> Result<Option<u64>, Failure> {
+    let Some(seconds) = optional(body, key, Object::integer)? else { return Ok(None) };
+    let wrong = || Failure::Refused(format!("{key} must be a number of seconds from 1"));
+    let seconds = u64::try_from(seconds).ok().filter(|seconds| *seconds > 0).ok_or_else(wrong)?;
+    Ok(Some(clock::unix_millis().saturating_add(seconds.saturating_mul(1_000))))
+}
+
+/// The change, and the answer that shows the secret.
+fn told(state: &ManagementState, command: Command, key: &AccessKey, secret: String) -> Act {
+    let answer = Reply::json(&NewSecret {
+        key: KeyDescription::of(key, clock::unix_millis(), false),
+        secret,
+    });
+    let done = state.execute(command);
+    Box::pin(async move {
+        done.await?;
+        answer
+    })
+}
+
+pub(super) fn add(body: &Object<'_>, state: &ManagementState) -> Result<Act, Failure> {
+    let name = names::key(&body.string("name")?)?;
+    let role = body.string("role")?;
+    let known = || Role::ALL.map(Role::name).join(", ");
+    let role = Role::parse(&role).ok_or_else(|| {
+        Failure::Refused(format!("role must be one of {}, not '{}'", known(), shown(&role)))
+    })?;
+    let only = optional(body, "app", Object::string)?;
+    let only = only
+        .map(|text| Pattern::parse(&text).map_err(|why| Failure::Refused(format!("app: {why}"))));
+    let secret = secret()?;
+    let key = AccessKey {
+        name,
+        role,
+        only: only.transpose()?.unwrap_or_default(),
+        expires_at_ms: in_seconds(body, "expires_s")?,
+        hash: hash(secret.as_bytes()),
+        previous: None,
+    };
+    let admin_elsewhere = state.access.has_admin_elsewhere();
+    let command = Command::AddKey { key: Box::new(key.clone()), admin_elsewhere };
+    Ok(told(state, command, &key, secret))
+}
+
+pub(super) fn rotate(body: &Object<'_>, state: &ManagementState) -> Result<Act, Failure> {
+    let name = names::key(&body.string("name")?)?;
+    let previous_until_ms = in_seconds(body, "keep_old_s")?;
+    let secret = secret()?;
+    let hash = hash(secret.as_bytes());
+    let Some(known) = state.metadata.catalog().key(name.as_str()).cloned() else {
+        return Err(Failure::Refused(unknown(name.as_str(), state)));
+    };
+    let command = Command::RotateKey { name, hash, previous_until_ms };
+    Ok(told(state, command, &AccessKey { hash, ..known }, secret))
+}
+
+pub(super) fn revoke(body: &Object<'_>, state: &ManagementState) -> Result<Act, Failure> {
+    let name = names::key(&body.string("name")?)?;
+    {
+        let catalog = state.metadata.catalog();
+        if catalog.key(name.as_str()).is_none() {
+            return Err(Failure::Refused(unknown(name.as_str(), state)));
+        }
+        let is_last = catalog.keys().count() == 1 && state.access.listed().is_empty();
+        if is_last && state.access.is_closed_without_keys() {
+            let text = format!(
+                "Key '{name}' is the last one, and without any nobody may do anything here, as \
+                 other machines can reach this server"
+            );
+            return Err(Failure::Refused(text));
+        }
+    }
+    let done = format!("Successfully revoked key with name '{name}'");
+    let admin_elsewhere = state.access.has_admin_elsewhere();
+    let revoked = state.execute(Command::RevokeKey { name, admin_elsewhere });
+    Ok(Box::pin(async move {
+        revoked.await?;
+        Ok(Reply::Text(done))
+    }))
+}
+
+fn unknown(name: &str, state: &ManagementState) -> String {
+    if state.access.listed().iter().any(|key| key.name.as_str() == name) {
+        return format!(
+            "Key '{name}' comes from a file or the environment (access.keys_file, CLIPPER_KEYS): \
+             change it there and start the server again"
+        );
+    }
+    format!("no key with name '{name}' exists")
+}
+
+pub(super) fn list(body: &Object<'_>, state: &ManagementState) -> Result<Reply, Failure> {
+    let verbose = body.bool("verbose")?;
+    let catalog = state.metadata.catalog();
+    let now_ms = clock::unix_millis();
+    let described = |is_listed| move |key| KeyDescription::of(key, now_ms, is_listed);
+    let listed = state.access.listed().iter().map(described(true));
+    let keys: Vec<KeyDescription> = catalog.keys().map(described(false)).chain(listed).collect();
+    if verbose {
+        return Reply::json(&keys);
+    }
+    Reply::json(&keys.iter().map(|key| key.name.as_str()).collect::<Vec<_>>())
+}

@@ -1,0 +1,156 @@
+//! Keys: what may become of them.
+//!
+//! Once there is a key, somebody can manage keys for ever: there is one of the role admin that does
+//! not expire, unless one comes from a file or the environment.
+
+use super::{Catalog, Effect};
+use crate::store::event::Event;
+use clipper_domain::access::refusal::KeyRefusal;
+use clipper_domain::access::{KEYS_MAX, PreviousSecret};
+use clipper_domain::{AccessKey, CommandError, KeyName, SecretHash};
+
+impl Catalog {
+    /// All keys, by name.
+    pub fn keys(&self) -> impl Iterator<Item = &AccessKey> {
+        self.keys.values()
+    }
+
+    #[must_use]
+    pub fn key(&self, name: &str) -> Option<&AccessKey> {
+        self.keys.get(name)
+    }
+
+    pub(super) fn decide_key_add(
+        &self,
+        key: &AccessKey,
+        admin_elsewhere: bool,
+    ) -> Result<Vec<Event>, CommandError> {
+        if self.keys.contains_key(&key.name) {
+            return Err(KeyRefusal::Exists(key.name.clone()).into());
+        }
+        if !key.role.is_limitable() && !key.only.is_everything() {
+            return Err(KeyRefusal::NotLimitable(key.role).into());
+        }
+        if self.keys.is_empty() && !admin_elsewhere && !key.is_lasting_admin() {
+            return Err(KeyRefusal::FirstIsNotAdmin.into());
+        }
+        if self.keys.len() >= KEYS_MAX {
+            return Err(KeyRefusal::TooMany.into());
+        }
+        self.check_secret(&key.hash)?;
+        Ok(vec![Event::KeyAdded { key: Box::new(key.clone()) }])
+    }
+
+    pub(super) fn decide_key_rotate(
+        &self,
+        name: &KeyName,
+        hash: SecretHash,
+        previous_until_ms: Option<u64>,
+    ) -> Result<Vec<Event>, CommandError> {
+        let key = self.keys.get(name).ok_or_else(|| KeyRefusal::Unknown(name.clone()))?;
+        self.check_secret(&hash)?;
+        let previous =
+            previous_until_ms.map(|until_ms| PreviousSecret { hash: key.hash, until_ms });
+        let key = AccessKey { hash, previous, ..key.clone() };
+        Ok(vec![Event::KeyRotated { key: Box::new(key) }])
+    }
+
+    pub(super) fn decide_key_revoke(
+        &self,
+        name: &KeyName,
+        admin_elsewhere: bool,
+    ) -> Result<Vec<Event>, CommandError> {
+        if !self.keys.contains_key(name) {
+            return Err(KeyRefusal::Unknown(name.clone()).into());
+        }
+        let mut others = self.keys.values().filter(|key| key.name != *name).peekable();
+        let is_alone = others.peek().is_none();
+        if !is_alone && !admin_elsewhere && !others.any(AccessKey::is_lasting_admin) {
+            return Err(KeyRefusal::LastAdmin(name.clone()).into());
+        }
+        Ok(vec![Event::KeyRevoked { name: name.clone() }])
+    }
+
+    /// A secret says who its holder is.
+    fn check_secret(&self, hash: &SecretHash) -> Result<(), KeyRefusal> {
+        let has_it = |key: &AccessKey| {
+            key.hash == *hash || key.previous.is_some_and(|previous| previous.hash == *hash)
+        };
+        if self.keys.values().any(has_it) { Err(KeyRefusal::SameSecret) } else { Ok(()) }
+    }
+
+    pub(super) fn apply_key(&mut self, key: &AccessKey) -> Vec<Effect> {
+        self.keys.insert(key.name.clone(), key.clone());
+        vec![Effect::KeysChanged]
+    }
+
+    pub(super) fn apply_key_revoked(&mut self, name: &KeyName) -> Vec<Effect> {
+        self.keys.remove(name);
+        vec![Effect::KeysChanged]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::samples::access_key;
+    use clipper_domain::{Command, Role};
+
+    fn add(name: &str, role: Role, hash: u8) -> Command {
+        let key = Box::new(access_key(name, role, hash));
+        Command::AddKey { key, admin_elsewhere: false }
+    }
+
+    fn done(catalog: &mut Catalog, command: &Command) {
+        for event in catalog.decide(command).unwrap() {
+            assert_eq!(catalog.apply(&event), [Effect::KeysChanged]);
+        }
+    }
+
+    #[test]
+    fn there_is_always_somebody_who_can_manage_keys() {
+        let mut catalog = Catalog::default();
+        let refused =
+            |catalog: &Catalog, command: &Command| catalog.decide(command).unwrap_err().to_string();
+        let told = refused(&catalog, &add("ci", Role::Predict, 1));
+        assert!(told.contains("first key has to be one of the role admin"), "{told}");
+        let mut expiring = access_key("root", Role::Admin, 1);
+        expiring.expires_at_ms = Some(9);
+        let key = Box::new(expiring);
+        refused(&catalog, &Command::AddKey { key, admin_elsewhere: false });
+        done(&mut catalog, &add("root", Role::Admin, 1));
+        done(&mut catalog, &add("ci", Role::Predict, 2));
+        assert_eq!(refused(&catalog, &add("ci", Role::Observe, 3)).split(' ').count(), 7);
+        refused(&catalog, &add("other", Role::Observe, 2));
+        let revoke = |name, admin_elsewhere| Command::RevokeKey {
+            name: KeyName::parse(name).unwrap(),
+            admin_elsewhere,
+        };
+        let told = refused(&catalog, &revoke("root", false));
+        assert!(told.contains("last one of the role admin"), "{told}");
+        assert!(catalog.decide(&revoke("root", true)).is_ok());
+        done(&mut catalog, &revoke("ci", false));
+        done(&mut catalog, &revoke("root", false));
+        assert_eq!(catalog, Catalog::default());
+        refused(&catalog, &revoke("root", false));
+    }
+
+    #[test]
+    fn the_secret_before_is_good_for_as_long_as_was_said() {
+        let mut catalog = Catalog::default();
+        done(&mut catalog, &add("root", Role::Admin, 1));
+        let name = KeyName::parse("root").unwrap();
+        let rotate = |hash, previous_until_ms| Command::RotateKey {
+            name: name.clone(),
+            hash: SecretHash([hash; 32]),
+            previous_until_ms,
+        };
+        done(&mut catalog, &rotate(2, Some(50)));
+        let key = catalog.key("root").unwrap().clone();
+        let previous = PreviousSecret { hash: SecretHash([1; 32]), until_ms: 50 };
+        assert_eq!((key.hash, key.previous), (SecretHash([2; 32]), Some(previous)));
+        assert!(catalog.decide(&rotate(1, None)).is_err(), "it has been used");
+        done(&mut catalog, &rotate(3, None));
+        assert_eq!(catalog.key("root").unwrap().previous, None);
+    }
+}
