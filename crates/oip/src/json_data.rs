@@ -1,9 +1,8 @@
 //! A tensor's `data` in JSON, flat or nested as its shape says, into inputs.
 
-use std::fmt;
-
 use clipper_domain::InputType;
-use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use clipper_tensors::nested::{Element, Elements, Level, Refused};
+use serde::de::DeserializeSeed as _;
 
 use crate::error::{Fault, shown};
 use crate::number::Number;
@@ -34,7 +33,7 @@ pub(crate) fn from_json(
         fault: None,
     };
     let mut json = serde_json::Deserializer::from_str(data);
-    let read = json.deserialize_any(Level { level: 0, context: &mut context });
+    let read = Level::outermost(&mut context).deserialize(&mut json);
     let Context { fault, count, wire, texts, .. } = context;
     match (fault, read) {
         (Some(fault), _) => Err(fault),
@@ -62,9 +61,9 @@ struct Context<'s> {
 }
 
 impl Context<'_> {
-    fn fail<E: Error>(&mut self, fault: Fault) -> E {
+    fn fail(&mut self, fault: Fault) -> Refused {
         self.fault.get_or_insert(fault);
-        E::custom("refused")
+        Refused
     }
 
     /// An element stands in an array of level `leaf`.
@@ -79,14 +78,17 @@ impl Context<'_> {
         Ok(())
     }
 
-    /// An array of level `level` had so many values.
-    fn ended(&self, level: usize, values: u64) -> Result<(), Fault> {
-        // Of a flat array, and of an empty one, the count of elements says whether it is right.
-        let is_flat = level == 0 && (values == 0 || self.leaf == Some(0));
-        if is_flat || self.shape.get(level) == Some(&values) {
-            Ok(())
-        } else {
-            Err(Fault::Nesting(self.count))
+    fn take(&mut self, element: Element<'_>) -> Result<(), Fault> {
+        match element {
+            Element::Flag(value) if self.datatype == Datatype::Bool => {
+                self.number(Number::Whole(value.into()))
+            }
+            Element::Whole(value) => self.number(Number::Whole(value)),
+            Element::Float(value) => self.number(Number::Float(value)),
+            Element::Text(text) => self.text(text.as_bytes()),
+            Element::Flag(_) | Element::Bytes(_) | Element::Other => {
+                Err(Fault::Element { at: self.count, datatype: self.datatype })
+            }
         }
     }
 
@@ -109,89 +111,28 @@ impl Context<'_> {
     }
 }
 
-/// A value that stands `level` arrays deep.
-struct Level<'c, 's> {
-    level: usize,
-    context: &'c mut Context<'s>,
-}
-
-impl<'s> Level<'_, 's> {
-    fn element<E: Error>(
-        self,
-        take: impl FnOnce(&mut Context<'s>) -> Result<(), Fault>,
-    ) -> Result<(), E> {
-        let context = self.context;
-        let Some(leaf) = self.level.checked_sub(1) else {
-            return Err(context.fail(Fault::Json("it is not an array".to_owned())));
+impl Elements for Context<'_> {
+    fn element(&mut self, level: usize, element: Element<'_>) -> Result<(), Refused> {
+        let Some(leaf) = level.checked_sub(1) else {
+            return Err(self.fail(Fault::Json("it is not an array".to_owned())));
         };
-        let taken = context.stands_in(leaf).and_then(|()| take(context));
-        context.count += 1;
-        taken.map_err(|fault| context.fail(fault))
+        let taken = self.stands_in(leaf).and_then(|()| self.take(element));
+        self.count += 1;
+        taken.map_err(|fault| self.fail(fault))
     }
 
-    fn refuse<E: Error>(self) -> Result<(), E> {
-        self.element(|context| {
-            Err(Fault::Element { at: context.count, datatype: context.datatype })
-        })
-    }
-}
-
-impl<'de> serde::de::DeserializeSeed<'de> for Level<'_, '_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Level<'_, '_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("elements of a tensor")
+    fn begins(&mut self, level: usize) -> Result<(), Refused> {
+        if level < self.shape.len() { Ok(()) } else { Err(self.fail(Fault::Nesting(self.count))) }
     }
 
-    fn visit_bool<E: Error>(self, value: bool) -> Result<(), E> {
-        if self.context.datatype == Datatype::Bool {
-            return self.element(|context| context.number(Number::Whole(value.into())));
+    fn ended(&mut self, level: usize, values: u64) -> Result<(), Refused> {
+        // Of a flat array, and of an empty one, the count of elements says whether it is right.
+        let is_flat = level == 0 && (values == 0 || self.leaf == Some(0));
+        if is_flat || self.shape.get(level) == Some(&values) {
+            Ok(())
+        } else {
+            Err(self.fail(Fault::Nesting(self.count)))
         }
-        self.refuse()
-    }
-
-    fn visit_i64<E: Error>(self, value: i64) -> Result<(), E> {
-        self.element(|context| context.number(Number::Whole(value.into())))
-    }
-
-    fn visit_u64<E: Error>(self, value: u64) -> Result<(), E> {
-        self.element(|context| context.number(Number::Whole(value.into())))
-    }
-
-    fn visit_f64<E: Error>(self, value: f64) -> Result<(), E> {
-        self.element(|context| context.number(Number::Float(value)))
-    }
-
-    fn visit_str<E: Error>(self, value: &str) -> Result<(), E> {
-        self.element(|context| context.text(value.as_bytes()))
-    }
-
-    fn visit_unit<E: Error>(self) -> Result<(), E> {
-        self.refuse()
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, _: A) -> Result<(), A::Error> {
-        self.refuse()
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        let Self { level, context } = self;
-        if level >= context.shape.len() {
-            return Err(context.fail(Fault::Nesting(context.count)));
-        }
-        let mut values = 0;
-        while seq.next_element_seed(Level { level: level + 1, context })?.is_some() {
-            values += 1;
-        }
-        context.ended(level, values).map_err(|fault| context.fail(fault))
     }
 }
 

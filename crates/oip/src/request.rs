@@ -41,15 +41,35 @@ pub fn parse(
     input_type: InputType,
     rows_max: usize,
 ) -> Result<Infer, InferError> {
+    let whole = |bytes: &[u8]| {
+        let inputs = from_raw(bytes, input_type).map_err(|fault| InferError::new("body", fault))?;
+        Ok(Infer::of_raw(inputs, None))
+    };
+    read(body, header, whole, |request, binary, parameters| {
+        let outputs = request.outputs.as_ref().map_or(&[][..], |outputs| &outputs.0);
+        let output = output_form(parameters, outputs)?;
+        Ok((inputs(request, binary, input_type, rows_max)?, output, None))
+    })
+}
+
+/// What of a request depends on the model: its inputs, and the form of its outputs.
+type Read = (Inputs, OutputForm, Option<TensorForm>);
+
+/// Reads a body that is raw by `whole`, and one of JSON, with the binary data behind it, by
+/// `parts`.
+pub(crate) fn read(
+    body: &[u8],
+    header: Option<&[u8]>,
+    whole: impl FnOnce(&[u8]) -> Result<Infer, InferError>,
+    parts: impl FnOnce(&Request<'_>, &[u8], &RequestParameters) -> Result<Read, InferError>,
+) -> Result<Infer, InferError> {
     match split(body, header)? {
-        Split::Raw(bytes) => raw(bytes, input_type),
+        Split::Raw(bytes) => whole(bytes),
         Split::Json { json, binary } => {
             let mut request = wire::read(json)?;
             let parameters = request.parameters.take().unwrap_or_default();
-            let outputs = request.outputs.as_ref().map_or(&[][..], |outputs| &outputs.0);
-            let output = output_form(&parameters, outputs)?;
-            let inputs = inputs(&request, binary, input_type, rows_max)?;
-            Ok(Infer::new(inputs, request.id, &parameters, output))
+            let (inputs, output, tensors) = parts(&request, binary, &parameters)?;
+            Ok(Infer { tensors, ..Infer::new(inputs, request.id, &parameters, output) })
         }
     }
 }
@@ -70,18 +90,12 @@ impl Infer {
             tensors: None,
         }
     }
-}
 
-fn raw(bytes: &[u8], input_type: InputType) -> Result<Infer, InferError> {
-    let inputs = from_raw(bytes, input_type).map_err(|fault| InferError::new("body", fault))?;
-    Ok(Infer {
-        inputs,
-        id: None,
-        timeout: None,
-        takes_default: false,
-        output: OutputForm { binary: true, datatype: As::Texts },
-        tensors: None,
-    })
+    /// Of a request without any JSON.
+    pub(crate) fn of_raw(inputs: Inputs, tensors: Option<TensorForm>) -> Self {
+        let output = OutputForm { binary: true, datatype: As::Texts };
+        Self { tensors, ..Self::new(inputs, None, &RequestParameters::default(), output) }
+    }
 }
 
 /// All inputs here have one tensor.

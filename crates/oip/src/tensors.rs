@@ -10,10 +10,9 @@ use smallvec::SmallVec;
 
 use crate::error::{Fault, InferError, shown};
 use crate::form::{As, OutputForm, TensorForm, WantedOutput};
-use crate::request::{AtField, Infer, refuse_unsupported};
-use crate::split::{Split, split};
+use crate::request::{self, AtField, Infer, refuse_unsupported};
 use crate::tensor::Inputs;
-use crate::wire::{self, Output, Request, Tensor};
+use crate::wire::{Output, Request, Tensor};
 use clipper_domain::Datatype;
 
 /// Reads a whole body, decompressed, as [`crate::parse`] does for other types.
@@ -26,20 +25,18 @@ pub fn parse_tensors(
     signature: &Arc<Signature>,
     rows_max: usize,
 ) -> Result<Infer, InferError> {
-    match split(body, header)? {
-        Split::Raw(bytes) => raw(bytes, signature),
-        Split::Json { json, binary } => {
-            let mut request = wire::read(json)?;
-            let parameters = request.parameters.take().unwrap_or_default();
+    request::read(
+        body,
+        header,
+        |bytes| raw(bytes, signature),
+        |request, binary, parameters| {
             let outputs = request.outputs.as_ref().map_or(&[][..], |outputs| &outputs.0);
             let is_binary = parameters.binary_data_output == Some(true);
             let form = tensor_form(outputs, signature, is_binary)?;
-            let inputs = inputs(&request, binary, signature, rows_max)?;
             let output = OutputForm { binary: is_binary, datatype: As::Texts };
-            let infer = Infer::new(inputs, request.id, &parameters, output);
-            Ok(Infer { tensors: Some(form), ..infer })
-        }
-    }
+            Ok((inputs(request, binary, signature, rows_max)?, output, Some(form)))
+        },
+    )
 }
 
 /// The whole body is one row of the one input.
@@ -73,14 +70,7 @@ fn raw(bytes: &[u8], signature: &Arc<Signature>) -> Result<Infer, InferError> {
     }
     let row = row::build(&[Part { datatype: spec.datatype, dims: &dims, data }]);
     let form = tensor_form(&[], signature, true)?;
-    Ok(Infer {
-        inputs: Inputs::from_iter([Input(row)]),
-        id: None,
-        timeout: None,
-        takes_default: false,
-        output: OutputForm { binary: true, datatype: As::Texts },
-        tensors: Some(form),
-    })
+    Ok(Infer::of_raw(Inputs::from_iter([Input(row)]), Some(form)))
 }
 
 fn dimensions<N: ToString>(shape: &[N]) -> String {

@@ -4,14 +4,13 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use clipper_domain::{Datatype, TensorSpec};
 use half::{bf16, f16};
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use smallvec::SmallVec;
 
 use crate::fault::{Fault, RowError};
+use crate::nested::{Element, Elements, Level, Refused};
 use crate::row::{self, Part};
 
 /// Names that a refusal lists.
@@ -56,8 +55,7 @@ pub fn read_row(
 pub fn read_data(json: &str, datatype: Datatype, shape: &[i64]) -> Result<Vec<u8>, Fault> {
     let mut reader = Reader::new(datatype, shape);
     let mut json = serde_json::Deserializer::from_str(json);
-    let level = Level { level: 0, reader: &mut reader };
-    let read = level.deserialize(&mut json).and_then(|()| json.end());
+    let read = Level::outermost(&mut reader).deserialize(&mut json).and_then(|()| json.end());
     let (_, data) = reader.finish(read)?;
     Ok(data)
 }
@@ -103,7 +101,7 @@ impl<'de, P: fmt::Display> Visitor<'de> for Row<'_, P> {
             }
             let Some(spec) = self.specs.get(at) else { continue };
             let mut reader = Reader::new(spec.datatype, spec.row_shape());
-            let read = map.next_value_seed(Level { level: 0, reader: &mut reader });
+            let read = map.next_value_seed(Level::outermost(&mut reader));
             match reader.finish(read.as_ref().copied().map_err(ToString::to_string)) {
                 Ok(member) => self.members[at] = Some(member),
                 // A fault of the JSON itself goes on with its position.
@@ -196,18 +194,18 @@ impl<'s> Reader<'s> {
         Err(Fault::Shape { found: shown(&dims), wanted: shown(wanted) })
     }
 
-    fn fail<E: Error>(&mut self, fault: Fault) -> E {
+    fn fail(&mut self, fault: Fault) -> Refused {
         self.fault.get_or_insert(fault);
-        E::custom("refused")
+        Refused
     }
 
-    fn not_of_datatype<E: Error>(&mut self) -> E {
+    fn not_of_datatype(&mut self) -> Refused {
         let fault = Fault::Element { at: self.count, datatype: self.datatype };
         self.fail(fault)
     }
 
     /// An element that stands `level` arrays deep.
-    fn stands<E: Error>(&mut self, level: usize) -> Result<(), E> {
+    fn stands(&mut self, level: usize) -> Result<(), Refused> {
         if *self.depth.get_or_insert(level) != level {
             let fault = Fault::Ragged(self.count);
             return Err(self.fail(fault));
@@ -215,14 +213,14 @@ impl<'s> Reader<'s> {
         Ok(())
     }
 
-    fn put<E: Error>(&mut self, element: Option<&[u8]>) -> Result<(), E> {
+    fn put(&mut self, element: Option<&[u8]>) -> Result<(), Refused> {
         let Some(element) = element else { return Err(self.not_of_datatype()) };
         self.data.extend_from_slice(element);
         self.count += 1;
         Ok(())
     }
 
-    fn whole<E: Error>(&mut self, n: i128) -> Result<(), E> {
+    fn whole(&mut self, n: i128) -> Result<(), Refused> {
         macro_rules! held {
             ($kind:ty) => {
                 self.put(
@@ -245,7 +243,7 @@ impl<'s> Reader<'s> {
     }
 
     #[allow(clippy::cast_possible_truncation, reason = "f64 to f32 rounds; overflow is checked")]
-    fn float<E: Error>(&mut self, n: f64) -> Result<(), E> {
+    fn float(&mut self, n: f64) -> Result<(), Refused> {
         match self.datatype {
             Datatype::Fp64 => self.put(Some(&n.to_le_bytes())),
             Datatype::Fp32 => {
@@ -264,7 +262,7 @@ impl<'s> Reader<'s> {
         }
     }
 
-    fn text<E: Error>(&mut self, text: &[u8]) -> Result<(), E> {
+    fn text(&mut self, text: &[u8]) -> Result<(), Refused> {
         let length = u32::try_from(text.len()).ok().filter(|_| self.datatype == Datatype::Bytes);
         let Some(length) = length else { return Err(self.not_of_datatype()) };
         self.data.extend_from_slice(&length.to_le_bytes());
@@ -290,94 +288,35 @@ fn flat(count: usize, wanted: &[i64]) -> Result<Dims, Fault> {
     Ok(wanted.iter().map(dim).collect())
 }
 
-/// A value that stands `level` arrays deep.
-struct Level<'c, 's> {
-    level: usize,
-    reader: &'c mut Reader<'s>,
-}
-
-impl<'de> DeserializeSeed<'de> for Level<'_, '_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Level<'_, '_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("elements of a tensor")
-    }
-
-    fn visit_bool<E: Error>(self, value: bool) -> Result<(), E> {
-        self.reader.stands(self.level)?;
-        if self.reader.datatype == Datatype::Bool {
-            return self.reader.whole(value.into());
+impl Elements for Reader<'_> {
+    fn element(&mut self, level: usize, element: Element<'_>) -> Result<(), Refused> {
+        self.stands(level)?;
+        match element {
+            Element::Flag(value) if self.datatype == Datatype::Bool => self.whole(value.into()),
+            Element::Whole(value) => self.whole(value),
+            Element::Float(value) => self.float(value),
+            Element::Text(text) => self.text(text.as_bytes()),
+            Element::Bytes(bytes) => self.text(bytes),
+            Element::Flag(_) | Element::Other => Err(self.not_of_datatype()),
         }
-        Err(self.reader.not_of_datatype())
     }
 
-    fn visit_i64<E: Error>(self, value: i64) -> Result<(), E> {
-        self.reader.stands(self.level)?;
-        self.reader.whole(value.into())
-    }
-
-    fn visit_u64<E: Error>(self, value: u64) -> Result<(), E> {
-        self.reader.stands(self.level)?;
-        self.reader.whole(value.into())
-    }
-
-    fn visit_f64<E: Error>(self, value: f64) -> Result<(), E> {
-        self.reader.stands(self.level)?;
-        self.reader.float(value)
-    }
-
-    fn visit_str<E: Error>(self, value: &str) -> Result<(), E> {
-        self.reader.stands(self.level)?;
-        self.reader.text(value.as_bytes())
-    }
-
-    fn visit_unit<E: Error>(self) -> Result<(), E> {
-        Err(self.reader.not_of_datatype())
-    }
-
-    /// Bytes that are no text: `{"b64": "..."}`.
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let Self { level, reader } = self;
-        reader.stands(level)?;
-        if reader.datatype != Datatype::Bytes {
-            return Err(reader.not_of_datatype());
-        }
-        let member = map.next_entry::<Cow<'de, str>, Cow<'de, str>>()?;
-        let bytes = member.filter(|(name, _)| name == "b64");
-        let bytes = bytes.and_then(|(_, text)| STANDARD.decode(text.as_bytes()).ok());
-        let Some(bytes) = bytes else { return Err(reader.not_of_datatype()) };
-        reader.text(&bytes)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        let Self { level, reader } = self;
+    fn begins(&mut self, level: usize) -> Result<(), Refused> {
         // A flat list may stand for one element, too.
-        if level >= reader.wanted.len().max(1) {
-            let wanted = shown(reader.wanted);
-            let found = format!("{} or more dimensions", level + 1);
-            return Err(reader.fail(Fault::Shape { found, wanted }));
+        if level < self.wanted.len().max(1) {
+            return Ok(());
         }
-        let mut values = 0;
-        while seq.next_element_seed(Level { level: level + 1, reader })?.is_some() {
-            values += 1;
+        let wanted = shown(self.wanted);
+        let found = format!("{} or more dimensions", level + 1);
+        Err(self.fail(Fault::Shape { found, wanted }))
+    }
+
+    fn ended(&mut self, level: usize, values: u64) -> Result<(), Refused> {
+        if self.lengths.len() <= level {
+            self.lengths.resize(level + 1, None);
         }
-        if reader.lengths.len() <= level {
-            reader.lengths.resize(level + 1, None);
-        }
-        let at = reader.count;
-        let known = reader.lengths.get_mut(level).map(|known| *known.get_or_insert(values));
-        if known != Some(values) {
-            return Err(reader.fail(Fault::Ragged(at)));
-        }
-        Ok(())
+        let known = self.lengths.get_mut(level).map(|known| *known.get_or_insert(values));
+        if known == Some(values) { Ok(()) } else { Err(self.fail(Fault::Ragged(self.count))) }
     }
 }
 

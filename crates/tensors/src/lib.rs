@@ -8,6 +8,7 @@
 pub mod batch;
 pub mod fault;
 pub mod json;
+pub mod nested;
 pub mod row;
 pub mod write;
 
