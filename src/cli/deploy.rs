@@ -1,7 +1,6 @@
 //! `clipper deploy`: from a file to an application that answers, in one step.
 
 use std::io::Write as _;
-use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -9,6 +8,7 @@ use clap::Args;
 use serde::Deserialize as _;
 use serde_json::{Value, json};
 
+use super::onnx_file::{self, OnnxFile};
 use super::output::{answer, answer_json, exit};
 use super::remote::{ServerArgs, VerbFailure};
 use clipper_domain::admin::AppDescription;
@@ -51,7 +51,8 @@ pub(super) struct DeployArgs {
     /// Its version [default: one more than the highest number there is].
     #[arg(long, value_name = "VERSION")]
     version: Option<String>,
-    /// bytes, integers, floats, doubles or strings [default: the application's, else doubles].
+    /// bytes, integers, floats, doubles, strings or tensors [default: the application's, else what
+    /// an ONNX file needs, else doubles].
     #[arg(long, value_name = "TYPE", value_parser = super::value::input_type)]
     input_type: Option<InputType>,
     /// Replicas to keep alive.
@@ -68,7 +69,7 @@ pub(super) struct DeployArgs {
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     default_output: Option<String>,
     /// An input to try and to warm up with, as JSON; may be given more than once [default: zeros,
-    /// or a short text].
+    /// or a short text; of tensors small numbers, made up by the model's signature].
     #[arg(long = "example", value_name = "JSON", allow_hyphen_values = true,
           value_parser = json_text)]
     examples: Vec<Value>,
@@ -169,10 +170,10 @@ impl DeployArgs {
             Some(version) => version.clone(),
             None => next_version(client, &name)?,
         };
-        let of_app = app.as_ref().map(|app| app.input_type);
-        let input_type = self.input_type.or(of_app).unwrap_or(InputType::Doubles);
+        let file = onnx_file::read(&runtime);
+        let input_type = self.choose_type(&file, app.as_ref())?;
         let (input, inputs) = match self.examples.as_slice() {
-            [] => (declared_input(&runtime, input_type), Vec::new()),
+            [] => (file.input(input_type), Vec::new()),
             [input] => (Some(input.clone()), Vec::new()),
             inputs => (None, inputs.to_vec()),
         };
@@ -199,6 +200,35 @@ impl DeployArgs {
         })
     }
 
+    /// That of the command line, of the application, of the file: the first there is. A file for
+    /// which none but tensors will do is refused here, where there is more to say than its
+    /// container could.
+    fn choose_type(
+        &self,
+        file: &OnnxFile,
+        app: Option<&AppDescription>,
+    ) -> Result<InputType, VerbFailure> {
+        let asked = self.input_type.or(app.map(|app| app.input_type));
+        let OnnxFile::Tensors(why) = file else {
+            return Ok(asked.unwrap_or_else(|| file.usual_type()));
+        };
+        let Some(other) = asked.filter(|asked| *asked != InputType::Tensors) else {
+            return Ok(InputType::Tensors);
+        };
+        let model = self.model.as_deref().unwrap_or_default();
+        let advice = match self.input_type {
+            Some(_) => "Leave --input-type out".to_owned(),
+            None => format!(
+                "Application '{}' takes {other}: deploy it for another one, --app NAME \
+                 --slo-ms 100 --default-output null",
+                self.app
+            ),
+        };
+        Err(VerbFailure::Said(format!(
+            "{model} can only be served as type tensors ({why}). {advice}"
+        )))
+    }
+
     fn runtime(&self) -> Result<Runtime, VerbFailure> {
         let here = std::env::current_dir().map_err(|error| VerbFailure::Said(error.to_string()))?;
         let (model, path) = (self.model.as_deref(), std::env::var_os("PATH"));
@@ -206,7 +236,7 @@ impl DeployArgs {
             deployment::runtime(model, &self.command, &self.python, path.as_deref(), &here)?;
         if let Runtime::Onnx { engine, library, .. } = &mut runtime {
             *engine = self.engine;
-            *library = environments_library(self.engine);
+            *library = onnx_file::environments_library(self.engine);
         }
         Ok(runtime)
     }
@@ -272,7 +302,10 @@ impl DeployArgs {
             ProgressLine::Started { model } => {
                 format!("{model}: a replica starts and is tried out")
             }
-            ProgressLine::Connected { after_ms } => format!("  connected after {after_ms} ms"),
+            ProgressLine::Connected { after_ms, signature } => {
+                let tensors = signature.as_ref().map(|signature| format!(": {signature}"));
+                format!("  connected after {after_ms} ms{}", tensors.unwrap_or_default())
+            }
             ProgressLine::Answered { output, batch_ms, .. } => {
                 let output: String = output.to_string().chars().take(200).collect();
                 format!("  answers {output}; the trial batch took {batch_ms:.1} ms")
@@ -357,42 +390,4 @@ fn next_version(client: &Client, name: &str) -> Result<String, ClientError> {
         (model == name).then_some(version)
     });
     Ok(deployment::next_version(versions))
-}
-
-#[cfg(feature = "onnx")]
-fn declared_width(path: &Path) -> Option<usize> {
-    clipper_onnx::declared_width(path).ok()
-}
-
-#[cfg(not(feature = "onnx"))]
-fn declared_width(_: &Path) -> Option<usize> {
-    None
-}
-
-/// ONNX Runtime of the virtual environment that is active here: the server may not know of it.
-#[cfg(feature = "onnx")]
-fn environments_library(engine: OnnxEngine) -> Option<String> {
-    if engine == OnnxEngine::Builtin {
-        return None;
-    }
-    let prefix = std::env::var_os("VIRTUAL_ENV")?;
-    clipper_onnx::library_of_environment(Path::new(&prefix))?.into_os_string().into_string().ok()
-}
-
-#[cfg(not(feature = "onnx"))]
-fn environments_library(_: OnnxEngine) -> Option<String> {
-    None
-}
-
-/// Zeros of the width that an ONNX file declares. One that cannot be read has its say on the
-/// server, whose container says what is wrong with it.
-fn declared_input(runtime: &Runtime, input_type: InputType) -> Option<Value> {
-    let Runtime::Onnx { path, .. } = runtime else { return None };
-    let zero = match input_type {
-        InputType::Integers => json!(0),
-        InputType::Floats | InputType::Doubles => json!(0.0),
-        InputType::Bytes | InputType::Strings | InputType::Tensors => return None,
-    };
-    let width = declared_width(Path::new(path))?;
-    Some(Value::Array(vec![zero; width]))
 }

@@ -7,10 +7,13 @@ mod bench;
 mod check_config;
 pub mod container;
 mod deploy;
+#[cfg(feature = "onnx")]
+mod inspect;
 mod journal;
 mod key;
 #[cfg(feature = "onnx")]
 mod model_build;
+mod onnx_file;
 mod output;
 mod remote;
 mod rollout;
@@ -65,6 +68,9 @@ Examples:
     Admin(admin::AdminArgs),
     /// Register, link and start a model in one step, and wait until it answers.
     Deploy(deploy::DeployArgs),
+    /// Show what an ONNX file takes and gives, and how it can be served.
+    #[cfg(feature = "onnx")]
+    Inspect(inspect::InspectArgs),
     /// Move an application's queries to another version of its model, step by step.
     Rollout(rollout::RolloutArgs),
     /// Say who may do what: make, list, replace and end keys.
@@ -151,6 +157,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Journal { what } => what.run(),
         Verb::Admin(args) => args.run(),
         Verb::Deploy(args) => args.run(),
+        #[cfg(feature = "onnx")]
+        Verb::Inspect(args) => args.run(),
         Verb::Rollout(args) => args.run(),
         Verb::Key(args) => args.run(),
         Verb::Bench(args) => args.run(),

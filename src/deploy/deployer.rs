@@ -4,23 +4,22 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
+use super::inputs::TrialInputs;
 use crate::actors::plane::data_plane::DataPlane;
 use crate::actors::pool::container_pool::ContainerPool;
 use crate::actors::pool::list::ContainerList;
 use crate::config::ManagementConfig;
 use crate::store::{CatalogView, SharedWriter};
 use crate::supervision::kept::Kept;
-use clipper_domain::{Deployment, Input, KeyName};
+use clipper_domain::{Deployment, KeyName};
 
 /// What to deploy and how to try it out.
 #[derive(Debug)]
 pub struct DeployRequest {
     /// What is registered if it works.
     pub deployment: Deployment,
-    /// What one replica has to answer: each list is one batch.
-    pub batches: Vec<Vec<Input>>,
-    /// What its warm-up is made of; at least one.
-    pub examples: Vec<Input>,
+    /// What one replica has to answer, and what its warm-up is made of.
+    pub inputs: TrialInputs,
     /// For the whole of it.
     pub timeout: Duration,
     /// Whose key came with the request, if one was needed.

@@ -24,6 +24,11 @@ pub(super) enum TrialError {
     /// The model answered, and not with an output.
     #[error("the model failed on a trial query: {0}")]
     ModelFailed(String),
+    /// It is none of the model's signature, which is known only now.
+    #[error("the trial input is none of this model: {0}")]
+    NoInput(String),
+    #[error("no trial input can be made up ({0}): give it one (--example)")]
+    NothingMadeUp(String),
     #[error("its output is not JSON: {0}")]
     NotJson(String),
     #[error("{}", late(*.phase, .id, *.limit))]

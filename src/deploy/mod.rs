@@ -13,6 +13,7 @@
 
 mod deployer;
 mod error;
+mod inputs;
 pub mod progress;
 mod trial;
 pub mod warm_up;
@@ -26,8 +27,9 @@ use tracing::{info, warn};
 
 pub use self::deployer::{DeployRequest, Deployer};
 use self::error::{Phase, TrialError};
+pub use self::inputs::TrialInputs;
 use self::progress::{Failed, Progress, failed, failed_with_output};
-use self::trial::tell;
+use self::trial::{Watched, tell};
 use crate::actors::pool::container_pool::ContainerPool;
 use crate::actors::pool::list::OtherServer;
 use crate::actors::pool::trial::{EndTrial, StartTrial, Trial};
@@ -123,13 +125,15 @@ impl Deployer {
         }
         let started = clock::now();
         let (guard, mut trial) = self.start(&request.deployment).await?;
-        let id = &request.deployment.model.id;
+        let id = request.deployment.model.id.clone();
         tell(told, Progress::Started { model: id.to_string() });
         let mut phase = Phase::Connecting;
-        let tried = self.try_out(&request, &mut trial.state, &mut phase, started, told);
-        let tried = match tokio::time::timeout(request.timeout, tried).await {
+        let DeployRequest { mut deployment, inputs, timeout, by } = request;
+        let mut watched = Watched { state: &mut trial.state, phase: &mut phase, told };
+        let tried = self.try_out(&deployment, inputs, &mut watched, started);
+        let tried = match tokio::time::timeout(timeout, tried).await {
             Ok(tried) => tried,
-            Err(_) => Err(TrialError::Late { phase, id: id.clone(), limit: request.timeout }),
+            Err(_) => Err(TrialError::Late { phase, id: id.clone(), limit: timeout }),
         };
         let curve = match tried {
             Ok(curve) => curve,
@@ -144,13 +148,13 @@ impl Deployer {
                 return Err(failed_with_output(&cause, output));
             }
         };
-        let Deployment { model, replicas, app, make_current, .. } = &request.deployment;
-        let (id, app, replicas) = (model.id.clone(), app.clone(), replicas.count);
-        let waits = !make_current;
-        let author = Author { origin: Origin::Admin, key: request.by };
-        self.register((request.deployment, author), curve, guard).await?;
+        deployment.model.signature.clone_from(&trial.state.borrow().signature);
+        let (app, replicas) = (deployment.app.clone(), deployment.replicas.count);
+        let waits = !deployment.make_current;
+        let author = Author { origin: Origin::Admin, key: by };
+        self.register((deployment, author), curve, guard).await?;
         tell(told, Progress::Registered);
-        let left = request.timeout.saturating_sub(clock::now() - started);
+        let left = timeout.saturating_sub(clock::now() - started);
         self.tell_of_others(&id, left.min(OTHERS_PATIENCE), told).await;
         info!(model = %id, %app, replicas, waits, "deployed");
         Ok(Progress::Done { model: id.to_string(), app: app.to_string(), replicas, waits })

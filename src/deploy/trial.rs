@@ -9,8 +9,9 @@ use smallvec::SmallVec;
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
-use super::deployer::{DeployRequest, Deployer};
+use super::deployer::Deployer;
 use super::error::{Phase, TrialError};
+use super::inputs::{TrialInputs, trial_batches};
 use super::progress::{Progress, answered};
 use super::warm_up::{Bounds, WarmUp};
 use crate::actors::pool::trial::{GrowTrial, TrialState};
@@ -26,25 +27,35 @@ use clipper_scheduling::ticket::{Answer, Ticket};
 /// The serial of what is tried out in cache keys; registrations count from 1.
 const TRIAL_SERIAL: u64 = 0;
 
+/// A trial under way, and who is told of it.
+pub(super) struct Watched<'t> {
+    pub(super) state: &'t mut watch::Receiver<TrialState>,
+    pub(super) phase: &'t mut Phase,
+    pub(super) told: &'t mpsc::Sender<Progress>,
+}
+
 impl Deployer {
     /// One replica connects and answers every batch.
     pub(super) async fn try_out(
         &self,
-        request: &DeployRequest,
-        state: &mut watch::Receiver<TrialState>,
-        phase: &mut Phase,
+        deployment: &Deployment,
+        inputs: TrialInputs,
+        watched: &mut Watched<'_>,
         started: Instant,
-        told: &mpsc::Sender<Progress>,
     ) -> Result<LatencyCurve, TrialError> {
+        let Watched { state, phase, told } = watched;
         let container = connected(state).await?;
         let after_ms = u64::try_from((clock::now() - started).as_millis()).unwrap_or(u64::MAX);
-        tell(told, Progress::Connected { after_ms });
-        *phase = Phase::Answering;
+        let signature = state.borrow().signature.clone();
+        tell(told, Progress::Connected { after_ms, signature: signature.as_deref().cloned() });
+        **phase = Phase::Answering;
+        let bytes_max = self.plane.rpc.message_max_bytes;
+        let examples = inputs.examples(signature.as_deref(), bytes_max)?;
         let (mut first, mut queries, mut batch_time) = (None, 0, Duration::ZERO);
         let mut quickest = Duration::MAX;
-        for batch in &request.batches {
+        for batch in trial_batches(&examples, deployment.model.batch_size) {
             let sent = clock::now();
-            let answers = self.ask_or_end(&container, batch, state).await?;
+            let answers = self.ask_or_end(&container, &batch, state).await?;
             batch_time = clock::now() - sent;
             quickest = quickest.min(batch_time);
             queries += answers.len();
@@ -55,20 +66,23 @@ impl Deployer {
         }
         let step = answered(first.as_ref(), queries, batch_time);
         tell(told, step.map_err(|error| TrialError::NotJson(error.to_string()))?);
-        let deployment = &request.deployment;
         let objective = self.objective(deployment);
         if quickest > objective {
             let text = too_slow(deployment, quickest, objective);
             warn!(model = %deployment.model.id, "{text}");
             tell(told, Progress::Warning { text });
         }
-        *phase = Phase::WarmingUp;
-        let output_bytes = first.as_ref().map_or(0, |output| output.json().len());
-        let curve = self.warm_up(request, &container, output_bytes, state, told).await?;
-        *phase = Phase::Growing;
+        **phase = Phase::WarmingUp;
+        let output_bytes = first.as_ref().map_or(0, Output::bytes);
+        let (curve, warmed) =
+            self.warm_up(deployment, &examples, (&container, output_bytes), state).await?;
+        if let Some(step) = warmed {
+            tell(told, step);
+        }
+        **phase = Phase::Growing;
         self.grow(deployment, state, told).await?;
-        *phase = Phase::WarmingUp;
-        self.warm_up_others(request, &container, curve.explored, state).await?;
+        **phase = Phase::WarmingUp;
+        self.warm_up_others(&examples, &container, curve.explored, state).await?;
         Ok(curve)
     }
 
@@ -83,27 +97,26 @@ impl Deployer {
         slo.map_or(Duration::MAX, LatencySlo::as_duration)
     }
 
-    /// Batches of growing size, and what they have taught.
+    /// Batches of growing size, what they have taught, and what there is to tell of them.
     async fn warm_up(
         &self,
-        request: &DeployRequest,
-        container: &Recipient<ToReplica>,
-        output_bytes: usize,
+        deployment: &Deployment,
+        examples: &[Input],
+        (container, output_bytes): (&Recipient<ToReplica>, usize),
         state: &mut watch::Receiver<TrialState>,
-        told: &mpsc::Sender<Progress>,
-    ) -> Result<LatencyCurve, TrialError> {
-        let model = &request.deployment.model;
-        let input_bytes = request.examples.iter().map(|input| input.0.len()).max().unwrap_or(0);
+    ) -> Result<(LatencyCurve, Option<Progress>), TrialError> {
+        let model = &deployment.model;
+        let input_bytes = examples.iter().map(|input| input.0.len()).max().unwrap_or(0);
         let bounds = Bounds {
             batch_size: model.batch_size,
             batch_max: self.plane.serving.batch_max,
             message_max_bytes: self.plane.rpc.message_max_bytes,
             item_bytes: input_bytes.max(output_bytes),
         };
-        let mut warm_up = WarmUp::new(bounds, self.objective(&request.deployment));
+        let mut warm_up = WarmUp::new(bounds, self.objective(deployment));
         let end = clock::now() + Duration::from_millis(self.config.deploy_warm_up_ms);
         while let Some(size) = warm_up.next(end.saturating_duration_since(clock::now())) {
-            let batch = batch_of(&request.examples, size);
+            let batch = batch_of(examples, size);
             let sent = clock::now();
             let answers = self.ask_or_end(container, &batch, state).await?;
             // Trial inputs were answered, so it is the size: batches grow no further than it works.
@@ -115,17 +128,15 @@ impl Deployer {
             }
         }
         let curve = warm_up.curve().clone();
-        if curve.is_known() {
-            let (batches, largest) = (warm_up.batches(), curve.explored);
-            tell(told, Progress::WarmedUp { batches, largest });
-        }
-        Ok(curve)
+        let (batches, largest) = (warm_up.batches(), curve.explored);
+        let told = curve.is_known().then_some(Progress::WarmedUp { batches, largest });
+        Ok((curve, told))
     }
 
     /// What a process does at its first batch, the other replicas do before queries come too.
     async fn warm_up_others(
         &self,
-        request: &DeployRequest,
+        examples: &[Input],
         first: &Recipient<ToReplica>,
         size: usize,
         state: &mut watch::Receiver<TrialState>,
@@ -134,7 +145,7 @@ impl Deployer {
         let others = connected.iter().map(|(_, container)| container);
         for container in others.filter(|container| *container != first && size > 0) {
             for size in [1, size] {
-                let batch = batch_of(&request.examples, size);
+                let batch = batch_of(examples, size);
                 self.ask_or_end(container, &batch, state).await?;
             }
         }
@@ -273,6 +284,8 @@ const EXIT_WAIT: Duration = Duration::from_secs(1);
 fn judge(answer: Answer) -> Result<Output, TrialError> {
     match answer {
         Answer::Default(reason) => Err(TrialError::ModelFailed(reason.to_string())),
+        // A container says of a row of tensors that it has failed.
+        Answer::Output(output) if output.tensors().is_some() => Ok(output),
         Answer::Output(output) => match error_in(&output) {
             Some(why) => Err(TrialError::ModelFailed(why)),
             None => Ok(output),

@@ -72,6 +72,20 @@ def stateful() -> bytes:
     return model(nodes, inputs, outputs)
 
 
+def layers() -> bytes:
+    """The same, with a state that the file says nothing of but its rank, and windows of 60."""
+    nodes = [
+        helper.make_node("Reshape", ["x", "window"], ["w"]),
+        helper.make_node("ReduceMean", ["w"], ["y"], axes=[1], keepdims=0),
+        helper.make_node("ReduceMean", ["y"], ["mean"], axes=[0, 1], keepdims=0),
+        helper.make_node("Add", ["state", "mean"], ["next"]),
+    ]
+    constants = [onnx.numpy_helper.from_array(np.array([-1, 4, 16], np.int64), "window")]
+    inputs = [("x", FLOAT, [None, None]), ("state", FLOAT, [2, None, 3])]
+    outputs = [("y", FLOAT, [None, 16]), ("next", FLOAT, [None, None, None])]
+    return model(nodes, inputs, outputs, constants)
+
+
 def kinds() -> bytes:
     """Every datatype that Identity knows."""
     types = {
@@ -94,7 +108,9 @@ def mixing() -> bytes:
     return model(nodes, [("x", FLOAT, ["n", 2])], [("y", FLOAT, ["n", 2])])
 
 
-FILES = {"embedding": embedding, "stateful": stateful, "kinds": kinds, "mixing": mixing}
+FILES = {
+    "embedding": embedding, "stateful": stateful, "layers": layers, "kinds": kinds, "mixing": mixing
+}  # fmt: skip
 CONFIG = "\n".join(
     f'[[model]]\nname = "{name}"\nversion = "1"\ninput_type = "tensors"\n' for name in FILES
 )
@@ -163,6 +179,18 @@ def test_what_has_no_rows_is_given_whole(served: tuple[Server, Path]) -> None:
     np.testing.assert_array_equal(result.as_numpy("y"), x * rate[:, None])
     expected = state + rate[:, None, None, None]
     np.testing.assert_array_equal(result.as_numpy("next"), expected)
+
+
+def test_an_open_axis_that_is_no_row_is_found_by_the_trial(served: tuple[Server, Path]) -> None:
+    one, folder = served
+    x = np.random.default_rng(3).random((2, 64), dtype=np.float32)
+    state = np.ones((2, 2, 1, 3), np.float32)
+    result = ask(one, "layers", {"x": x, "state": state})
+    for row in range(2):
+        given = {"x": x[row : row + 1], "state": state[row]}
+        y, following = session(folder, "layers").run(None, given)
+        np.testing.assert_allclose(result.as_numpy("y")[row : row + 1], y, rtol=1e-6)
+        np.testing.assert_allclose(result.as_numpy("next")[row], following, rtol=1e-6)
 
 
 def test_every_datatype(served: tuple[Server, Path]) -> None:

@@ -59,6 +59,7 @@ const FILES: &[(&str, &str)] = package_files![
     "rpc.py",
     "serving.py",
     "stopping.py",
+    "signatures.py",
     "streaming.py",
     "tensors.py",
     "wire_json.py",

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::app::{cached, is_cached};
 use crate::deployment::Runtime;
+use crate::signature::Signature;
 
 /// The request. An `I` is a trial input, JSON of the kind that predictions take.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -85,7 +86,12 @@ pub enum Progress<O> {
     /// A replica starts and is tried out.
     Started { model: String },
     /// It has come to the server after so many milliseconds.
-    Connected { after_ms: u64 },
+    Connected {
+        after_ms: u64,
+        /// Of type tensors: what it has said that it takes and gives.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        signature: Option<Signature>,
+    },
     /// It has answered the trial queries.
     Answered {
         /// Its first output; the beginning of it, as a text, if it is long.

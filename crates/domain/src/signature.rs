@@ -1,5 +1,7 @@
 //! What goes into a model of type tensors and comes out of it.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::datatype::Datatype;
@@ -142,6 +144,24 @@ impl Signature {
     }
 }
 
+/// `ids INT64 [-1,-1], image FP32 [-1,3] -> scores FP32 [-1,2]`
+impl fmt::Display for Signature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        put(&self.inputs, f)?;
+        f.write_str(" -> ")?;
+        put(&self.outputs, f)
+    }
+}
+
+fn put(tensors: &[TensorSpec], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    for (at, TensorSpec { name, datatype, shape, .. }) in tensors.iter().enumerate() {
+        let comma = if at > 0 { ", " } else { "" };
+        let dims: Vec<String> = shape.iter().map(ToString::to_string).collect();
+        write!(f, "{comma}{name} {} [{}]", datatype.name(), dims.join(","))?;
+    }
+    Ok(())
+}
+
 fn check(side: &'static str, tensors: &[TensorSpec]) -> Result<(), InvalidSignature> {
     if tensors.is_empty() || tensors.len() > TENSORS_MAX {
         return Err(InvalidSignature::Count(side));
@@ -185,6 +205,7 @@ mod tests {
             + r#""outputs":[{"name":"p","datatype":"INT64","shape":[-1,2],"labels":["a","b"]}]}"#;
         let read = Signature::parse(text.as_bytes()).unwrap();
         assert_eq!(read.json(), text);
+        assert_eq!(read.to_string(), "x FP16 [-1,3,-1] -> p INT64 [-1,2]");
         assert!(read.inputs()[0].takes(Datatype::Fp16, [3, 7].into_iter()));
         assert!(!read.inputs()[0].takes(Datatype::Fp16, [2, 7].into_iter()));
         assert!(!read.inputs()[0].takes(Datatype::Fp32, [3, 7].into_iter()));

@@ -36,6 +36,8 @@ pub(crate) enum EngineError {
          must be the batch"
     )]
     NoBatch { output: String, shape: Vec<usize>, rows: usize },
+    #[error("the output '{output}' has the shape {shape:?}, which is not what the model declares")]
+    OtherShape { output: String, shape: Vec<u64> },
     #[error(
         "it takes {0} rows at once, and what it gives for one depends on the others: export it \
          with an open batch or a batch of 1"

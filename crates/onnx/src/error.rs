@@ -7,6 +7,13 @@ pub(crate) const WAY_OUT: &str = "Install ONNX Runtime, which computes all of th
      onnxruntime; docs/deploy.md says where it is looked for), or serve the model as a Python \
      function";
 
+fn lacks(operators: &[String]) -> String {
+    match operators {
+        [] => String::new(),
+        some => format!(", and it lacks {}", some.join(", ")),
+    }
+}
+
 /// Why a model file cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum OnnxError {
@@ -27,6 +34,12 @@ pub enum OnnxError {
     /// The model's input is not one dense tensor of known width.
     #[error("unsupported model input: {0}")]
     Input(String),
+    /// The same of a model that another type can take.
+    #[error(
+        "unsupported model input: {0}. It can be served as type tensors (--input-type tensors, \
+         input_type = \"tensors\"), which needs ONNX Runtime: pip install onnxruntime"
+    )]
+    OnlyTensors(String),
     #[error("the model has no output '{wanted}'; it has: {available}")]
     Output {
         /// The name asked for.
@@ -41,6 +54,9 @@ pub enum OnnxError {
         /// Operators, or what about them.
         why: String,
     },
+    /// With the operators that it would lack besides.
+    #[error("the built-in engine takes one flat input and no type tensors{}. {WAY_OUT}", lacks(.0))]
+    NoTensors(Vec<String>),
     /// ONNX Runtime was asked for, or pointed at, and cannot be used.
     #[error("{0}")]
     Library(#[from] crate::library::LibraryError),

@@ -44,6 +44,10 @@ impl InputLayout {
         self.row_shape.iter().product()
     }
 
+    pub(crate) fn is_text(&self) -> bool {
+        self.element == Element::Text
+    }
+
     pub(crate) fn shape(&self, rows: usize) -> Vec<usize> {
         match self.batch {
             BatchAxis::None => self.row_shape.clone(),
@@ -97,6 +101,23 @@ impl ModelFile {
         Ok(graph.input.iter().filter(|input| !filled(&input.name)).collect())
     }
 
+    /// Whether a model of type tensors could take what goes into it.
+    pub(crate) fn has_tensors(&self) -> Result<bool, OnnxError> {
+        let inputs = self.inputs()?;
+        let is_tensor = |input: &ValueInfoProto| {
+            let tensor = input.r#type.as_ref().and_then(|kind| kind.tensor_type.as_ref());
+            tensor.is_some_and(|tensor| {
+                let element = tensor.elem_type.and_then(|kind| Element::of_onnx(kind.0));
+                element.is_some() && tensor.shape.is_some()
+            })
+        };
+        Ok(!inputs.is_empty() && inputs.into_iter().all(is_tensor))
+    }
+
+    /// Of its one input.
+    ///
+    /// # Errors
+    /// It has another number of them, or one of another kind.
     pub(crate) fn layout(&self) -> Result<InputLayout, OnnxError> {
         let inputs = self.inputs()?;
         let [input] = inputs.as_slice() else {

@@ -14,6 +14,7 @@ mod engine;
 mod engine_error;
 mod error;
 mod file;
+mod inspect;
 mod library;
 mod model;
 mod open;
@@ -26,6 +27,7 @@ mod vetted;
 
 pub use engine::{EngineInfo, EngineOptions};
 pub use error::OnnxError;
+pub use inspect::{Declared, Dim, Inspection, Value, Way, declared, inspect};
 pub use library::{LibraryError, library_of_environment};
-pub use model::{OnnxModel, declared_width};
+pub use model::OnnxModel;
 pub use tensor_model::TensorModel;

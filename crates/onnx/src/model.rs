@@ -51,7 +51,12 @@ impl OnnxModel {
     ) -> Result<Self, OnnxError> {
         let file = ModelFile::read(path)?;
         let output_name = file.choose_output(output)?;
-        let layout = file.layout()?;
+        let layout = match file.layout() {
+            Err(OnnxError::Input(why)) if file.has_tensors()? => {
+                return Err(OnnxError::OnlyTensors(why));
+            }
+            layout => layout?,
+        };
         let input_type = choose_input_type(input_type, layout.element)?;
         let mixes_rows = file.mixes_rows();
         let (engine, info) = open(file, &layout, &output_name, options)?;
@@ -247,14 +252,6 @@ impl BatchModel for OnnxModel {
         let answers: Vec<ModelOutput> = inputs.iter().map(&mut answer).collect();
         answers
     }
-}
-
-/// Elements of one input as the file declares them; the model is read and not prepared to run.
-///
-/// # Errors
-/// See [`OnnxError`].
-pub fn declared_width(path: &Path) -> Result<usize, OnnxError> {
-    ModelFile::read(path)?.layout().map(|layout| layout.width())
 }
 
 fn element_bytes(input_type: InputType) -> usize {

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use clipper_container::{BatchModel, ModelError, ModelOutput};
 use clipper_domain::{Datatype, InputType, OnnxEngine, Signature, TensorSpec};
 use clipper_tensors::batch::{Content, Group, JoinedTensor};
+use clipper_tensors::sample::{self, Sample};
 use ort::session::Session;
 use ort::value::{Outlet, TensorElementType, ValueType};
 
@@ -23,9 +24,14 @@ use crate::file::ModelFile;
 use crate::library::{self, LibraryPlaces};
 use crate::ort_engine;
 use crate::tensor_values::{equal, input_value, output_tensor};
+use crate::vetted;
 
-/// What a dimension that is left open has in the trial.
-const TRIAL_LENGTH: i64 = 4;
+/// What open dimensions have in the trial, one after the other, until the model takes it: some want
+/// a whole window of a sound, or an image.
+const TRIAL_LENGTHS: [u64; 6] = [sample::OPEN_LENGTH, 1, 16, 64, 256, 512];
+
+/// Longest tensor of the trial, bytes: a file that claims more is damaged or hostile.
+const TRIAL_BYTES_MAX: usize = 1 << 30;
 
 /// An input or output of the file.
 #[derive(Debug, Clone)]
@@ -33,6 +39,12 @@ struct Port {
     spec: TensorSpec,
     /// Its first axis is the rows.
     has_rows: bool,
+}
+
+/// Rows that were made up, and what the model gives for each alone.
+struct Trial {
+    rows: [Vec<JoinedTensor>; 2],
+    alone: [Vec<JoinedTensor>; 2],
 }
 
 /// A loaded model, ready to predict.
@@ -58,8 +70,7 @@ impl TensorModel {
         let loaded = match options.engine {
             OnnxEngine::Auto | OnnxEngine::Ort => library::require(&places)?,
             OnnxEngine::Builtin => {
-                let why = "it takes one input, and tensors are for several".to_owned();
-                return Err(OnnxError::Unsupported { output: "(all)".to_owned(), why });
+                return Err(OnnxError::NoTensors(vetted::missing(file.graph()?)));
             }
         };
         let info = EngineInfo::Ort { version: loaded.version, library: loaded.path };
@@ -92,17 +103,30 @@ impl TensorModel {
         self.joins
     }
 
-    /// By a trial: of what rank outputs are that the file does not describe, and whether rows may
-    /// share a run. A model that does not take what is made up is served row by row.
+    /// By a trial: of what rank outputs are that the file does not describe, which of them have
+    /// rows, and whether rows may share a run. A model that takes nothing that is made up is served
+    /// row by row.
     fn learn(&mut self, mixes_rows: bool) -> Result<(), OnnxError> {
-        let rows = [self.made_up(1), self.made_up(3)];
-        let alone = rows.each_ref().map(|row| self.run(row, 1));
-        let [Ok(one), Ok(other)] = alone else { return Ok(()) };
-        for (port, tensor) in self.outputs.iter_mut().zip(&one) {
-            let given = tensor.shape.get(1..).unwrap_or_default();
+        let Some(Trial { rows, alone: [one, other] }) = self.try_out()? else { return Ok(()) };
+        let given = one.iter().zip(&other);
+        for (port, (tensor, other)) in self.outputs.iter_mut().zip(given) {
+            let is_row = tensor.shape.first() == Some(&1);
+            if port.has_rows && !is_row {
+                // Its first axis is open and something else, such as the layers of a state.
+                port.has_rows = false;
+                port.spec.shape.insert(1, -1);
+            }
+            let given = tensor.shape.get(usize::from(port.has_rows)..).unwrap_or_default();
             if port.spec.row_shape().len() != given.len() {
                 let open = given.iter().map(|_| -1);
                 port.spec.shape = std::iter::once(-1).chain(open).collect();
+            }
+            // What the file says of a length need not be so, if it depends on what the input says.
+            for tensor in [tensor, other] {
+                let given = tensor.shape.get(usize::from(port.has_rows)..).unwrap_or_default();
+                for (said, given) in port.spec.shape.iter_mut().skip(1).zip(given) {
+                    *said = if u64::try_from(*said) == Ok(*given) { *said } else { -1 };
+                }
             }
         }
         self.signature = signature(&self.inputs, &self.outputs)?;
@@ -119,26 +143,50 @@ impl TensorModel {
         Ok(())
     }
 
-    /// One row, whose open dimensions are small and whose numbers are `value`.
-    fn made_up(&self, value: u8) -> Vec<JoinedTensor> {
+    /// Two rows that the model takes, of the first lengths that it takes.
+    fn try_out(&mut self) -> Result<Option<Trial>, OnnxError> {
+        for (at, length) in TRIAL_LENGTHS.into_iter().enumerate() {
+            // The open axes of what has no rows are often those of the rows, which are one here.
+            let elsewhere = if length == 1 { vec![1] } else { vec![length, 1] };
+            for other in elsewhere {
+                let made_up = |variant| self.made_up(variant, (length, other));
+                let rows = match (made_up(1), made_up(3)) {
+                    (Ok(one), Ok(other)) => [one, other],
+                    // Too large is what the first of them says; longer ones are so much more.
+                    (Err(why), _) | (_, Err(why)) if at == 0 => {
+                        return Err(OnnxError::Input(why.to_string()));
+                    }
+                    _ => return Ok(None),
+                };
+                if let [Ok(one), Ok(other)] = rows.each_ref().map(|row| self.run_plain(row)) {
+                    return Ok(Some(Trial { rows, alone: [one, other] }));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// One row, whose open dimensions are so long where there are rows, and elsewhere.
+    fn made_up(
+        &self,
+        variant: u8,
+        (length, elsewhere): (u64, u64),
+    ) -> Result<Vec<JoinedTensor>, sample::TooLarge> {
         let tensor = |port: &Port| {
-            let dims = port.spec.row_shape().iter();
-            let dims = dims.map(|n| if *n == -1 { TRIAL_LENGTH } else { *n }.unsigned_abs());
-            let shape: Vec<u64> = std::iter::once(1).chain(dims).collect();
-            let elements = shape.iter().product::<u64>();
-            let datatype = port.spec.datatype;
-            let data = (0..elements).flat_map(|at| made_up_element(datatype, value, at)).collect();
-            JoinedTensor { datatype, shape, data }
+            let open = if port.has_rows { length } else { elsewhere };
+            let mut numbers = sample::harmless(variant);
+            let made = sample::tensor(&port.spec, open, TRIAL_BYTES_MAX, &mut numbers);
+            made.map(|Sample { datatype, dims, data }| JoinedTensor {
+                datatype,
+                shape: std::iter::once(1).chain(dims).collect(),
+                data: data.into(),
+            })
         };
         self.inputs.iter().map(tensor).collect()
     }
 
-    /// One run of `rows` rows; the outputs have as many.
-    fn run(
-        &mut self,
-        tensors: &[JoinedTensor],
-        rows: usize,
-    ) -> Result<Vec<JoinedTensor>, EngineError> {
+    /// One run, and the outputs as the model gives them.
+    fn run_plain(&mut self, tensors: &[JoinedTensor]) -> Result<Vec<JoinedTensor>, EngineError> {
         let Self { session, inputs, outputs, .. } = self;
         guarded(|| {
             let mut values = Vec::with_capacity(inputs.len());
@@ -151,19 +199,35 @@ impl TensorModel {
             let mut tensors = Vec::with_capacity(outputs.len());
             for port in outputs.iter() {
                 let output = given.remove(&port.spec.name).ok_or(EngineError::NoOutput)?;
-                let mut tensor = output_tensor(&output, port.spec.datatype)?;
-                if !port.has_rows {
-                    tensor.shape.insert(0, 1);
-                }
-                if tensor.shape.first() != Some(&(rows as u64)) {
-                    let shape = tensor.shape.iter().filter_map(|n| usize::try_from(*n).ok());
-                    let (output, shape) = (port.spec.name.clone(), shape.collect());
-                    return Err(EngineError::NoBatch { output, shape, rows });
-                }
-                tensors.push(tensor);
+                tensors.push(output_tensor(&output, port.spec.datatype)?);
             }
             Ok(tensors)
         })
+    }
+
+    /// One run of `rows` rows; the outputs have as many.
+    fn run(
+        &mut self,
+        tensors: &[JoinedTensor],
+        rows: usize,
+    ) -> Result<Vec<JoinedTensor>, EngineError> {
+        let mut given = self.run_plain(tensors)?;
+        for (port, tensor) in self.outputs.iter().zip(&mut given) {
+            if !port.has_rows {
+                tensor.shape.insert(0, 1);
+            }
+            if tensor.shape.first() != Some(&(rows as u64)) {
+                let shape = tensor.shape.iter().filter_map(|n| usize::try_from(*n).ok());
+                let (output, shape) = (port.spec.name.clone(), shape.collect());
+                return Err(EngineError::NoBatch { output, shape, rows });
+            }
+            let dims = tensor.shape.get(1..).unwrap_or_default();
+            if !port.spec.takes(tensor.datatype, dims.iter().copied()) {
+                let (output, shape) = (port.spec.name.clone(), tensor.shape.clone());
+                return Err(EngineError::OtherShape { output, shape });
+            }
+        }
+        Ok(given)
     }
 
     fn answer(&mut self, rows: &Group) -> Result<Group, ModelError> {
@@ -216,26 +280,6 @@ fn joined((one, other): (&JoinedTensor, &JoinedTensor)) -> JoinedTensor {
     }
     both.data = [&one.data[..], &other.data[..]].concat().into();
     both
-}
-
-/// Numbers that every model can take; those of one row differ where they can.
-fn made_up_element(datatype: Datatype, value: u8, at: u64) -> Vec<u8> {
-    let real = f32::from(value) * f32::from(u8::try_from(at % 7).unwrap_or(0)) / 8.0;
-    match datatype {
-        Datatype::Fp16 => half::f16::from_f32(real).to_le_bytes().to_vec(),
-        Datatype::Bf16 => half::bf16::from_f32(real).to_le_bytes().to_vec(),
-        Datatype::Fp32 => real.to_le_bytes().to_vec(),
-        Datatype::Fp64 => f64::from(real).to_le_bytes().to_vec(),
-        Datatype::Bytes => [&1_u32.to_le_bytes()[..], &[b'a' + value]].concat(),
-        whole => {
-            // Indices have to be small, masks and booleans 0 or 1.
-            let mut bytes = vec![0; whole.element_bytes().unwrap_or(1)];
-            if let Some(first) = bytes.first_mut() {
-                *first = u8::from(value == 1 || at == 0);
-            }
-            bytes
-        }
-    }
 }
 
 fn datatype(element: TensorElementType) -> Option<Datatype> {

@@ -138,9 +138,8 @@ const ARITHMETIC: &[&str] = &[
 /// Why the built-in engine must not compute `model`, which has been cut down to one output.
 pub(super) fn refusals(model: &ModelProto) -> Vec<String> {
     let Some(graph) = &model.graph else { return Vec::new() };
-    let unknown: BTreeSet<String> = graph.node.iter().filter_map(unknown_operator).collect();
-    if !unknown.is_empty() {
-        let names: Vec<String> = unknown.into_iter().collect();
+    let names = missing(graph);
+    if !names.is_empty() {
         let plural = if names.len() == 1 { "operator" } else { "operators" };
         let zipmap = if names.iter().any(|name| name.starts_with("ZipMap")) {
             "; ZipMap is left out by an export with zipmap=False (skl2onnx: \
@@ -151,6 +150,12 @@ pub(super) fn refusals(model: &ModelProto) -> Vec<String> {
         return vec![format!("it needs the {plural} {}{zipmap}", names.join(", "))];
     }
     Follower::new(model, graph).refusals()
+}
+
+/// The operators that it uses and the engine does not have.
+pub(super) fn missing(graph: &GraphProto) -> Vec<String> {
+    let unknown: BTreeSet<String> = graph.node.iter().filter_map(unknown_operator).collect();
+    unknown.into_iter().collect()
 }
 
 fn unknown_operator(node: &NodeProto) -> Option<String> {

@@ -19,6 +19,7 @@ from .loaders import model_being_loaded
 from .metrics_server import MetricsServer
 from .predictor import PredictFn, Predictor
 from .rpc import Replica, RpcClient, Streaming, Timing
+from .signatures import complete
 from .stopping import (
     LIFELINE_VARIABLE,
     StopSignal,
@@ -85,6 +86,15 @@ class Settings:
             raise ConfigurationError("give inputs and outputs, or neither")
         return Signature.of(self.inputs, self.outputs)
 
+    def completed(self, fn: Any) -> Settings:
+        """With the signature that type hints or an example say, where none was written."""
+        if self.inputs is None and self.input_type is not None:
+            if InputType.parse(self.input_type) is not InputType.TENSORS:
+                return self
+        of = fn.fn if isinstance(fn, Container) else fn
+        inputs, outputs = complete(of, self.inputs, self.outputs)
+        return replace(self, inputs=inputs, outputs=outputs)
+
     def replica(self, env: Mapping[str, str]) -> Replica:
         """The replica to serve. Raises ``ConfigurationError`` for what is missing or wrong."""
         name = _required(self.name, env, "CLIPPER_MODEL_NAME", "model name")
@@ -98,7 +108,7 @@ class Settings:
         if (InputType.parse(input_type) is InputType.TENSORS) != is_tensors:
             raise ConfigurationError(
                 "inputs and outputs are what a model of type tensors has, and no other: "
-                "@container(inputs={...}, outputs={...})"
+                "@container(inputs={...}, outputs={...}), or type hints"
             )
         host = self.host or env.get("CLIPPER_IP") or DEFAULT_HOST
         port = _port(self.port, env, "CLIPPER_PORT", DEFAULT_RPC_PORT)
@@ -158,7 +168,8 @@ def serve(
     takes one input and yields the pieces of its answer; so many of its generators run at the
     same time. With ``inputs`` and ``outputs``, each ``{name: (datatype, shape)}`` or
     ``{name: example array}``, ``fn`` takes arrays by name, their first axis the rows, and
-    returns arrays by name. Raises ``ConfigurationError`` before connecting.
+    returns arrays by name; without ``outputs`` they are what it returns for the example, without
+    both what its type hints say. Raises ``ConfigurationError`` before connecting.
     """
     settings = Settings(
         name,
@@ -198,6 +209,7 @@ def run(
             f"serve() is called while {loading} is being loaded; put it below "
             "if __name__ == '__main__':"
         )
+    settings = settings.completed(fn)
     replica = settings.replica(env)
     signature = settings.signature()
     metrics_at = settings.metrics_address(env)

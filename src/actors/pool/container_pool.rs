@@ -32,7 +32,7 @@ use crate::metrics::file_sd::MetricsAt;
 use crate::rpc::registration::{Introduction, NotTaken, Registration};
 use crate::supervision::control::Outbox;
 use crate::supervision::kept::Lifeline;
-use clipper_domain::{ModelId, ReplicaId, Replicas};
+use clipper_domain::{ModelId, ReplicaId, Replicas, Signature};
 use clipper_rpc::codec::Build;
 
 /// How often the pool looks for replicas whose end it was not told of.
@@ -97,10 +97,14 @@ impl ContainerPool {
             None => trial.map(|trial| trial.input_type),
         };
         let registered = registered.ok_or(RegistrationRefused::UnknownModel)?;
-        let known = self.models.get(model).zip(signature.as_ref());
+        let is_taken = |stated: &Signature| match (self.models.get(model), trial) {
+            (Some(known), _) => known.handle.takes_signature(stated),
+            (None, Some(trial)) => trial.takes_signature(stated),
+            (None, None) => true,
+        };
         let refused = if registered != offered {
             RegistrationRefused::InputType { model: model.clone(), registered, offered }
-        } else if known.is_some_and(|(known, stated)| !known.handle.takes_signature(stated)) {
+        } else if signature.as_ref().is_some_and(|stated| !is_taken(stated)) {
             RegistrationRefused::Signature(model.clone())
         } else {
             return Ok(());
@@ -161,7 +165,8 @@ impl ContainerPool {
 
     fn add(&mut self, model: &ModelId, id: ReplicaId, replica: Replica, ctx: &mut Context<Self>) {
         if let Some(trial) = self.trials.get(model) {
-            trial.connected(id, replica.container.clone().recipient());
+            let container = replica.container.clone().recipient();
+            trial.connected(id, container, replica.signature.clone());
         }
         self.replicas.entry(model.clone()).or_default().insert(id, replica);
         if self.models.contains_key(model) {

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use crate::actors::replica::dispatch::ToReplica;
 use crate::children::{Probation, TryOutError};
-use clipper_domain::{InputType, ModelId, ReplicaId, Replicas};
+use clipper_domain::{InputType, ModelId, ReplicaId, Replicas, Signature};
 
 /// Why a version is not tried out.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +59,8 @@ pub struct EndTrial(pub ModelId);
 pub struct TrialState {
     /// The connections, in the order in which they came.
     pub connected: Vec<(ReplicaId, Recipient<ToReplica>)>,
+    /// Of type tensors: what the first of them has said; the others have to say the same.
+    pub signature: Option<Arc<Signature>>,
     /// Why a connection ended or was refused.
     pub dropped: Option<String>,
     /// How a process ended.
@@ -115,8 +117,22 @@ impl TrialLink {
         *self.tail.lock() = VecDeque::new();
     }
 
-    pub(super) fn connected(&self, replica: ReplicaId, container: Recipient<ToReplica>) {
-        self.state.send_modify(|state| state.connected.push((replica, container)));
+    pub(super) fn connected(
+        &self,
+        replica: ReplicaId,
+        container: Recipient<ToReplica>,
+        signature: Option<Arc<Signature>>,
+    ) {
+        self.state.send_modify(|state| {
+            state.signature = state.signature.take().or(signature);
+            state.connected.push((replica, container));
+        });
+    }
+
+    /// Whether a container with this signature is one of these replicas.
+    pub(super) fn takes_signature(&self, stated: &Signature) -> bool {
+        let state = self.state.borrow();
+        state.signature.as_ref().is_none_or(|known| known.serves_as(stated))
     }
 
     pub(super) fn refused(&self, why: String) {

@@ -24,7 +24,7 @@ use super::names;
 use super::operation::{self, Failure, POST_ALLOW, resource, respond, tell_failure};
 use crate::config::Deploy;
 use crate::deploy::progress::{Failed, Progress};
-use crate::deploy::{DeployRequest, Deployer};
+use crate::deploy::{DeployRequest, Deployer, TrialInputs};
 use crate::http::body::{self, BodyLimits};
 use crate::http::errors::{self, ApiError, other_method, shown};
 use crate::http::gate;
@@ -32,8 +32,8 @@ use crate::http::health::Readiness;
 use crate::http::parsing::Parsing;
 use clipper_domain::deploy_model::{DeployBody, NewApp, UpdateApp};
 use clipper_domain::{
-    AppName, AppSpec, AppUpdate, BatchSize, DEFAULT_POLICY, Deployment, Input, InputType,
-    LatencySlo, ModelId, ModelSpec, OnModelError, PolicyParameters, Replicas, Runtime, Weight,
+    AppName, AppSpec, AppUpdate, BatchSize, DEFAULT_POLICY, Deployment, InputType, LatencySlo,
+    ModelId, ModelSpec, OnModelError, PolicyParameters, Replicas, Runtime, Weight,
 };
 use clipper_scheduling::parse::{self, BodyError};
 
@@ -44,7 +44,7 @@ const SCHEMA: &str = r#"
   {
    "model_name" := string,
    "model_version" := string,
-   "input_type" := "integers" | "bytes" | "floats" | "doubles" | "strings",
+   "input_type" := "integers" | "bytes" | "floats" | "doubles" | "strings" | "tensors",
    "runtime" := {"runtime": "onnx", "path": string, "engine": "auto" | "ort" | "builtin" (optional),
                  "library": string (optional), "threads": int (optional)}
               | {"runtime": "python", "function": string, "python": string}
@@ -68,10 +68,6 @@ const SIGN_OF_LIFE: Duration = Duration::from_millis(500);
 
 /// Time for a deployment, unless the request says otherwise.
 const TIMEOUT_MS: u64 = 60_000;
-
-/// Queries of the trial batch that follows the first single one: a model that answers one input
-/// may still give the wrong number of outputs for more.
-const TRIAL_BATCH: u32 = 3;
 
 /// What the handler works on. Cheap to clone.
 #[derive(Clone)]
@@ -172,16 +168,10 @@ fn plan(body: &[u8], deployer: &Deployer) -> Result<DeployRequest, Failure> {
     }
     absolute(&body.runtime)?;
     let input_type = names::input_type(&body.input_type)?;
-    if input_type == InputType::Tensors {
-        let text = "Models of type tensors are not deployed yet: register them by add_model, or in \
-                    the config file with their container";
-        return Err(refused(text.to_owned()));
-    }
     let batch_size = BatchSize::try_from(body.batch_size).map_err(Failure::of)?;
     let inputs = body.input.iter().chain(&body.inputs).map(|input| input.get());
     let inputs_max = deployer.plane.serving.request_inputs_max;
-    let examples = examples(inputs.collect(), input_type, inputs_max)?;
-    let batches = trial_batches(&examples, batch_size);
+    let inputs = trial_inputs(inputs.collect(), input_type, inputs_max)?;
     let app = names::app(&body.app_name)?;
     let new_app = body.new_app.map(|new| app_spec(&app, input_type, new));
     let app_update = body.update_app.map(|update| app_change(&app, update));
@@ -208,7 +198,7 @@ fn plan(body: &[u8], deployer: &Deployer) -> Result<DeployRequest, Failure> {
     deployer.check(&deployment)?;
     let timeout_ms = body.timeout_ms.unwrap_or(TIMEOUT_MS).min(config.deploy_timeout_max_ms);
     let timeout = Duration::from_millis(timeout_ms);
-    Ok(DeployRequest { deployment, batches, examples, timeout, by: None })
+    Ok(DeployRequest { deployment, inputs, timeout, by: None })
 }
 
 fn app_spec(name: &AppName, input_type: InputType, new: NewApp) -> Result<AppSpec, Failure> {
@@ -256,11 +246,17 @@ fn absolute(runtime: &Runtime) -> Result<(), Failure> {
 }
 
 /// The inputs to try; a small one of the type where none is given.
-fn examples(
+fn trial_inputs(
     mut given: Vec<&str>,
     input_type: InputType,
     inputs_max: usize,
-) -> Result<Vec<Input>, Failure> {
+) -> Result<TrialInputs, Failure> {
+    if input_type == InputType::Tensors && given.len() > inputs_max {
+        return Err(too_many(inputs_max));
+    }
+    if input_type == InputType::Tensors {
+        return Ok(TrialInputs::Rows(given.into_iter().map(str::to_owned).collect()));
+    }
     if given.is_empty() {
         given.push(default_input(input_type));
     }
@@ -270,25 +266,15 @@ fn examples(
             BodyError::Syntax(error) => error.to_string(),
             BodyError::NotAnObject(_) => "it is not JSON".to_owned(),
             BodyError::Semantic(why) => why,
-            BodyError::TooManyInputs(n) => {
-                format!("there are more than {n} (serving.request_inputs_max)")
-            }
+            BodyError::TooManyInputs(max) => return too_many(max),
         };
         refused(format!("The trial input is none of type {input_type}: {why}"))
     })?;
-    Ok(parsed.inputs.into_vec())
+    Ok(TrialInputs::Read(parsed.inputs.into_vec()))
 }
 
-/// One query, then all of them, in batches of several.
-fn trial_batches(examples: &[Input], batch_size: BatchSize) -> Vec<Vec<Input>> {
-    let several = match batch_size {
-        BatchSize::Adaptive => TRIAL_BATCH,
-        BatchSize::Fixed(size) => size.get().min(TRIAL_BATCH),
-    } as usize;
-    let all: Vec<Input> =
-        examples.iter().cycle().take(examples.len().max(several)).cloned().collect();
-    let first = examples.iter().take(1).cloned().collect();
-    std::iter::once(first).chain(all.chunks(several).map(<[Input]>::to_vec)).collect()
+fn too_many(inputs_max: usize) -> Failure {
+    refused(format!("More trial inputs than {inputs_max} (serving.request_inputs_max)"))
 }
 
 /// A small input of each type.
@@ -298,6 +284,7 @@ fn default_input(input_type: InputType) -> &'static str {
         InputType::Integers => "[0]",
         InputType::Floats | InputType::Doubles => "[0.0]",
         InputType::Strings => "\"a\"",
+        // Made up when the signature is known.
         InputType::Tensors => "{}",
     }
 }
