@@ -207,6 +207,7 @@ pub(crate) fn plan(settings: &Settings, addr: SocketAddr) -> Plan {
             batch: None,
             choice: Choice::Unique,
         },
+        tensors: None,
         load: Load::Closed,
         connections: 64,
         idle_connections: 0,

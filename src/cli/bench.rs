@@ -2,7 +2,9 @@
 
 use std::io::{IsTerminal as _, Write as _};
 use std::net::ToSocketAddrs as _;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, TryFromFloatSecsError};
 
 use clap::Args;
@@ -11,11 +13,14 @@ use super::output::{answer, answer_json, exit};
 use super::remote::KeyArg;
 use super::value::{self, Expected};
 use clipper_clock as clock;
-use clipper_domain::InputType;
 use clipper_domain::printable::printable;
+use clipper_domain::{InputType, Signature};
+use clipper_tensors::{RowError, json};
+use clipper_tools::bench::inputs::tensors::{NoRequests, TensorPlan, TensorRows};
 use clipper_tools::bench::inputs::{Choice, InputPlan, Protocol};
 use clipper_tools::bench::report::Report;
 use clipper_tools::bench::search::GoodputSearch;
+use clipper_tools::bench::signature::{self, NoSignature};
 use clipper_tools::bench::{self, Arrivals, BenchError, BenchProgress, Load, Plan, Target, plot};
 
 /// Highest rate that a search tries, requests per second.
@@ -39,7 +44,9 @@ Examples:
   clipper bench --app digits --input-len 64
   clipper bench --app digits --input-len 64 --rate 2000 --slo-ms 20
   clipper bench --app digits --input-len 64 --batch 100 --inputs zipf:1.0:1000000 --json
-  clipper bench --app digits --input-len 64 --find-goodput --slo-ms 20 --duration 5")]
+  clipper bench --app digits --input-len 64 --find-goodput --slo-ms 20 --duration 5
+  clipper bench --app reader --input-type tensors --protocol grpc --open-length 128 --below 30000
+  clipper bench --app reader --input-type tensors --protocol v2-binary --rows rows.jsonl")]
 pub(super) struct BenchArgs {
     /// The query frontend, or with grpc the gRPC port [default: http://127.0.0.1:1337; grpc: 8001].
     #[arg(long, value_name = "http://HOST:PORT")]
@@ -53,8 +60,9 @@ pub(super) struct BenchArgs {
     /// --app is an application or a model. Statuses below 100 are gRPC's codes.
     #[arg(long, default_value = "predict", value_parser = Protocol::parse)]
     protocol: Protocol,
-    /// The application's input type.
-    #[arg(long, default_value = "doubles", value_parser = value::flat_input_type)]
+    /// The application's input type. Of tensors the server is asked for the signature, and rows are
+    /// made by it, or are those of --rows.
+    #[arg(long, default_value = "doubles", value_parser = value::input_type)]
     input_type: InputType,
     /// Elements of one input: numbers, characters or bytes.
     #[arg(long, default_value_t = 10, value_name = "N", value_parser = at_most(1 << 20))]
@@ -66,6 +74,16 @@ pub(super) struct BenchArgs {
     /// repeat when their digits are used up; floats after 10 million.
     #[arg(long, default_value = "unique", value_parser = Choice::parse)]
     inputs: Choice,
+    /// Rows of tensors, a JSON object a line, as input of /APP/predict has them; they are sent in
+    /// turn [default: made by chance].
+    #[arg(long, value_name = "FILE")]
+    rows: Option<PathBuf>,
+    /// Of rows of tensors that are made: how long dimensions are that the signature leaves open.
+    #[arg(long, default_value_t = 16, value_name = "N", value_parser = at_most(1 << 20))]
+    open_length: u64,
+    /// Of rows of tensors that are made: whole numbers are from 0, and less than this.
+    #[arg(long, default_value_t = 2, value_name = "N", value_parser = at_most(1 << 31))]
+    below: u64,
     /// Connections; in an open loop the most requests under way [default: 64; open loop: 1000].
     #[arg(long, value_name = "N", value_parser = at_most(60_000))]
     connections: Option<u64>,
@@ -130,6 +148,31 @@ enum BenchFailure {
     Bench(#[from] BenchError),
     #[error("the report has no JSON form: {0}")]
     Json(#[from] serde_json::Error),
+    #[error("what '{app}' takes is not known: {why}")]
+    Signature { app: String, why: NoSignature },
+    #[error("--rows {}: {error}", file.display())]
+    File { file: PathBuf, error: std::io::Error },
+    #[error("--rows {}: line {line}: {why}", file.display())]
+    Row { file: PathBuf, line: usize, why: RowError },
+    #[error("no request can be made: {0}")]
+    Rows(#[from] NoRequests),
+    #[error("--rows is for --input-type tensors")]
+    RowsOfOther,
+}
+
+/// A row on each line that is not empty.
+fn rows_of(file: &Path, signature: &Signature) -> Result<Vec<Arc<[u8]>>, BenchFailure> {
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| BenchFailure::File { file: file.to_owned(), error })?;
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    let row = |(at, line)| {
+        json::read_row(line, signature.inputs(), &"row").map_err(|why| BenchFailure::Row {
+            file: file.to_owned(),
+            line: at + 1,
+            why,
+        })
+    };
+    lines.map(row).collect()
 }
 
 /// `http://HOST:PORT` into its address.
@@ -161,8 +204,11 @@ impl BenchArgs {
             None if open => OPEN_CONNECTIONS,
             None => CLOSED_CONNECTIONS,
         };
+        let target = target(self.url(), &self.app, self.key.get())?;
+        let tensors = self.tensors(&target)?.map(Arc::new);
         Ok(Plan {
-            target: target(self.url(), &self.app, self.key.get())?,
+            target,
+            tensors,
             inputs: InputPlan {
                 protocol: self.protocol,
                 input_type: self.input_type,
@@ -180,6 +226,26 @@ impl BenchArgs {
             slo: Duration::try_from_secs_f64(self.slo_ms / 1e3)?,
             seed: self.seed.unwrap_or_else(clock::unix_millis),
         })
+    }
+
+    /// Of type tensors: the rows to send.
+    fn tensors(&self, target: &Target) -> Result<Option<TensorPlan>, BenchFailure> {
+        if self.input_type != InputType::Tensors {
+            return if self.rows.is_some() { Err(BenchFailure::RowsOfOther) } else { Ok(None) };
+        }
+        find_app(target, self.protocol)?;
+        let signature = signature::of(target, self.protocol, self.timeout);
+        let unknown = |why| BenchFailure::Signature { app: self.app.clone(), why };
+        let signature = signature.map_err(unknown)?;
+        let rows = match &self.rows {
+            None => TensorRows::Random {
+                open: self.open_length,
+                below: u32::try_from(self.below).unwrap_or(u32::MAX),
+            },
+            Some(file) => TensorRows::Given(rows_of(file, &signature)?),
+        };
+        let asked = (self.protocol, self.batch.map(size));
+        Ok(Some(TensorPlan::new(signature, rows, asked)?))
     }
 
     pub(super) fn run(&self) -> ExitCode {

@@ -1,74 +1,19 @@
 //! Request bodies: a template is rendered once; each request only gets new digits in it.
 
+mod choice;
 pub(super) mod grpc;
+pub mod tensors;
 
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
 
+pub use self::choice::{Choice, InvalidChoice, ZIPF_KEYS_MAX};
 use super::float::float;
 use clipper_domain::InputType;
 use clipper_oip::Datatype;
-
-/// Most keys of [`Choice::Zipf`]: its table takes 8 bytes for each.
-pub const ZIPF_KEYS_MAX: u64 = 10_000_000;
-
-/// Which inputs follow each other.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Choice {
-    /// Each one is new.
-    Unique,
-    /// All are the same.
-    Same,
-    /// The k-th of `keys` inputs comes with a probability in proportion to `1 / k^exponent`.
-    Zipf {
-        /// 0 is uniform.
-        exponent: f64,
-        /// How many different inputs there are.
-        keys: u64,
-    },
-}
-
-/// A text that is no [`Choice`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("expected unique, same or zipf:S:N with N <= {ZIPF_KEYS_MAX}")]
-pub struct InvalidChoice;
-
-impl Choice {
-    /// Reads `unique`, `same` or `zipf:S:N`.
-    ///
-    /// # Errors
-    /// What was expected.
-    pub fn parse(text: &str) -> Result<Self, InvalidChoice> {
-        match text.split(':').collect::<Vec<_>>()[..] {
-            ["unique"] => Ok(Self::Unique),
-            ["same"] => Ok(Self::Same),
-            ["zipf", exponent, keys] => {
-                let exponent: f64 = exponent.parse().map_err(|_| InvalidChoice)?;
-                let keys: u64 = keys.parse().map_err(|_| InvalidChoice)?;
-                let fits = exponent.is_finite() && exponent >= 0.0;
-                if !fits || !(1..=ZIPF_KEYS_MAX).contains(&keys) {
-                    return Err(InvalidChoice);
-                }
-                Ok(Self::Zipf { exponent, keys })
-            }
-            _ => Err(InvalidChoice),
-        }
-    }
-}
-
-impl fmt::Display for Choice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unique => f.write_str("unique"),
-            Self::Same => f.write_str("same"),
-            Self::Zipf { exponent, keys } => write!(f, "zipf:{exponent}:{keys}"),
-        }
-    }
-}
 
 /// What requests are written in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -334,7 +279,7 @@ impl Row {
             InputType::Floats => (numbers(format!("0.{}", zeros(7)), "0.5"), 3, 7, 0),
             InputType::Integers => (numbers(zeros(10), "7"), 1, 10, 1_000_000_000),
             InputType::Strings => (format!("\"{}\"", "0".repeat(len)), 1, len.min(12), 0),
-            // No plan has tensors.
+            // Tensors have bodies of their own.
             InputType::Bytes | InputType::Tensors => {
                 // Digits are letters of base64 too: four of them are three bytes.
                 let text = zeros(len / 3 * 4);
@@ -375,7 +320,9 @@ impl InputSource {
             Choice::Same => Kind::Same(start),
             Choice::Zipf { exponent, keys } => Kind::Zipf(zipf_table(exponent, keys)),
         };
-        Self { kind, capacity: Template::new(plan).capacity() }
+        // Of tensors any number is a row of its own.
+        let is_flat = plan.input_type != InputType::Tensors;
+        Self { kind, capacity: if is_flat { Template::new(plan).capacity() } else { u64::MAX } }
     }
 
     /// The next input's number.
@@ -485,16 +432,6 @@ mod tests {
             assert_eq!(read.output.binary, protocol == Protocol::V2Binary);
             let [a, b, c] = &read.inputs[..] else { panic!("three rows") };
             assert!(a != b && b != c && a.0.len() == 12 * input_type.element_bytes());
-        }
-    }
-
-    #[test]
-    fn choices_are_read_as_written() {
-        for text in ["unique", "same", "zipf:1.1:1000"] {
-            assert_eq!(Choice::parse(text).unwrap().to_string(), text);
-        }
-        for text in ["", "zipf", "zipf:x:5", "zipf:-1:5", "zipf:1:0", "zipf:1:99999999999"] {
-            assert!(Choice::parse(text).is_err(), "{text}");
         }
     }
 }

@@ -16,10 +16,11 @@ use tokio::sync::Notify;
 
 use super::error::BenchError;
 use super::float::float;
-use super::inputs::{GRPC_INFER, Protocol, Template, grpc};
+use super::inputs::{GRPC_INFER, Protocol};
 use super::pacing::{Schedule, Timer};
 use super::plan::{Load, Plan};
 use super::record::{Recorder, RequestFailure};
+use super::requests::Requests;
 use super::shared::SharedCounts;
 use super::wire::{self, SeenAnswer};
 use clipper_clock::{self as clock, Instant};
@@ -101,8 +102,7 @@ struct Thread<'a> {
     shared: &'a SharedCounts,
     recorder: RefCell<Recorder>,
     rng: RefCell<SmallRng>,
-    template: Template,
-    head: Vec<u8>,
+    requests: Requests,
     begin: Instant,
     /// Requests of an open loop whose time has come.
     due: RefCell<VecDeque<Instant>>,
@@ -116,30 +116,12 @@ async fn load(
     shared: &SharedCounts,
     streams: Vec<TcpStream>,
 ) -> Result<Recorder, BenchError> {
-    let template = Template::new(&plan.inputs);
-    let is_grpc = plan.inputs.protocol == Protocol::Grpc;
-    let split = template.json_bytes.map(|bytes| format!("{}: {bytes}\r\n", wire::JSON_BYTES));
-    let key = plan.target.key.as_ref().map(|key| format!("Authorization: Bearer {key}\r\n"));
-    let head = format!(
-        "POST {} HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\n{}{}\
-         Content-Length: {}\r\n\r\n",
-        plan.inputs.protocol.path(&plan.target.app),
-        plan.target.host,
-        key.unwrap_or_default(),
-        split.unwrap_or_default(),
-        template.body.len()
-    );
     let thread = Thread {
         plan,
         shared,
         recorder: RefCell::new(Recorder::new()?),
         rng: RefCell::new(SmallRng::seed_from_u64(share.seed(plan.seed))),
-        head: if is_grpc {
-            grpc::before(&plan.target.app, template.body.len())
-        } else {
-            head.into_bytes()
-        },
-        template,
+        requests: Requests::new(plan),
         begin: clock::now(),
         due: RefCell::default(),
         came: Notify::new(),
@@ -250,14 +232,14 @@ struct Caller<'a> {
     stream: Option<TcpStream>,
     /// What `stream` has become where gRPC is spoken.
     client: Option<Client>,
-    /// Head and body of the request; each one only gets new digits.
+    /// Head and body of the request.
     request: Vec<u8>,
     response: Vec<u8>,
 }
 
 impl<'a> Caller<'a> {
     fn new(thread: &'a Thread<'a>, stream: TcpStream) -> Self {
-        let request = [&thread.head[..], &thread.template.body].concat();
+        let request = thread.requests.first();
         let response = Vec::with_capacity(RESPONSE_BYTES);
         Self { thread, stream: Some(stream), client: None, request, response }
     }
@@ -307,10 +289,9 @@ impl<'a> Caller<'a> {
     /// Makes the next request.
     fn fill(&mut self, start: Instant) {
         let thread = self.thread;
-        if let Some(body) = self.request.get_mut(thread.head.len()..) {
-            let mut rng = thread.rng.borrow_mut();
-            thread.template.fill(body, || thread.shared.source.next(&mut rng));
-        }
+        let mut rng = thread.rng.borrow_mut();
+        thread.requests.renew(&mut self.request, || thread.shared.source.next(&mut rng));
+        drop(rng);
         if thread.counts(start) {
             thread.recorder.borrow_mut().sent(clock::now() - start);
         }

@@ -1,4 +1,5 @@
-//! A load generator for `POST /{app}/predict`, built as a measuring instrument.
+//! A load generator for `POST /{app}/predict` and the Open Inference Protocol, built as a measuring
+//! instrument.
 //!
 //! Closed loop: each connection sends its next request when it has its answer. Open loop: requests
 //! have times of their own, whatever the server does. A latency counts from the time at which its
@@ -16,8 +17,10 @@ mod plan;
 pub mod plot;
 pub mod record;
 pub mod report;
+mod requests;
 pub mod search;
 mod shared;
+pub mod signature;
 mod wire;
 
 use std::sync::Barrier;

@@ -1,11 +1,13 @@
 //! What is measured, and how.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ureq::RequestBuilder;
 
 use super::inputs::InputPlan;
+use super::inputs::tensors::TensorPlan;
 
 /// When requests of an open loop start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +52,8 @@ impl Target {
 pub struct Plan {
     pub target: Target,
     pub inputs: InputPlan,
+    /// Of type tensors.
+    pub tensors: Option<Arc<TensorPlan>>,
     /// How they follow each other.
     pub load: Load,
     /// Connections that carry requests; in an open loop the most requests under way.
