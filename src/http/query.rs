@@ -33,6 +33,7 @@ use clipper_clock as clock;
 use clipper_domain::InputType;
 use clipper_scheduling::budget::Held;
 use clipper_scheduling::parse::{self, BodyError, PredictBody};
+use clipper_scheduling::share::Class;
 
 /// What an endpoint expects of an application with this input type.
 fn schema(verb: Verb, input_type: InputType) -> String {
@@ -268,7 +269,7 @@ async fn predict_stream(
     let Prepared { body, text, _held: held } =
         prepare(app, (body, of_prediction), limits, || predict_parser(limits)).await?;
     let streaming = app
-        .send(PredictStream { body, arrived, within: None })
+        .send(PredictStream { body, arrived, within: None, class: Class::Normal })
         .await
         .map_err(restarting)?
         .map_err(|refused| explain(refused, &text))?;
@@ -284,7 +285,7 @@ async fn predict(
     let Prepared { body, text, _held } =
         prepare(app, (body, of_prediction), limits, || predict_parser(limits)).await?;
     let prediction = app
-        .send(Predict { body, arrived, within: None, key })
+        .send(Predict { body, arrived, within: None, key, class: Class::Normal })
         .await
         .map_err(restarting)?
         .map_err(|refused| explain(refused, &text))?;

@@ -195,6 +195,12 @@ def test_several_inputs_and_outputs(client: Any, name: str, count: int, binary: 
     assert found == "a-1"
 
 
+@pytest.mark.parametrize("priority", [0, 1, 2])
+def test_a_priority_is_taken(client: Any, priority: int) -> None:
+    arrays = rows(2, 3, 100 * priority)
+    check(client.infer("app", given(client.module, arrays), priority=priority), arrays)
+
+
 @pytest.mark.parametrize("packed", ["gzip", "deflate"])
 def test_compressed_bodies(served: Server, packed: str) -> None:
     arrays = rows(3, 4)

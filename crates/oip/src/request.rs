@@ -23,6 +23,8 @@ pub struct Infer {
     pub id: Option<String>,
     /// How long the answer may take, if the client says so.
     pub timeout: Option<Duration>,
+    /// As it is said: 1 is the highest, 0 the usual one.
+    pub priority: u64,
     /// Whether the default output is an answer.
     pub takes_default: bool,
     /// How the output is given.
@@ -85,6 +87,7 @@ impl Infer {
             inputs,
             id,
             timeout: parameters.timeout.filter(|n| *n > 0).map(Duration::from_micros),
+            priority: parameters.priority.unwrap_or(0),
             takes_default: parameters.default == Some(true),
             output,
             tensors: None,

@@ -43,7 +43,7 @@ fn a_request_says_more_than_its_inputs() {
     assert_eq!(infer.inputs.len(), 2);
     assert_eq!(infer.id.as_deref(), Some("7"));
     assert_eq!(infer.timeout, Some(Duration::from_micros(2_500)));
-    assert!(infer.takes_default && infer.output.binary);
+    assert!(infer.takes_default && infer.output.binary && infer.priority == 1);
     body["outputs"] = json!([{"name": "output", "parameters":
         {"binary_data": false, "datatype": "FP64"}}]);
     let infer = of(&body, InputType::Doubles).unwrap();
@@ -52,7 +52,7 @@ fn a_request_says_more_than_its_inputs() {
     body["parameters"] = json!({"timeout": 0, "output_datatype": "auto"});
     body["outputs"] = Value::Null;
     let infer = of(&body, InputType::Doubles).unwrap();
-    assert_eq!(infer.timeout, None, "0 says nothing");
+    assert_eq!((infer.timeout, infer.priority), (None, 0), "0 says nothing");
     assert_eq!(infer.output.datatype, As::Auto);
 }
 

@@ -26,6 +26,8 @@ pub(crate) struct Request<'a> {
 pub(crate) struct RequestParameters {
     /// Microseconds.
     pub(crate) timeout: Option<u64>,
+    /// 1 is the highest, 0 the usual one.
+    pub(crate) priority: Option<u64>,
     pub(crate) binary_data_output: Option<bool>,
     /// Of this server: the default output is taken for an answer.
     pub(crate) default: Option<bool>,

@@ -88,7 +88,7 @@ impl Round {
     }
 }
 
-/// What waits of one application.
+/// What waits of one application, of one class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AppLoad {
     pub share: Share,
@@ -124,7 +124,7 @@ pub struct Asking {
 impl Load {
     /// How many of the asking queries can make their deadline behind what waits, and behind `more`
     /// that the picture does not show yet. In the order of deadlines, or, if that is more, with the
-    /// fair share of their application.
+    /// fair share of their application and class.
     #[must_use]
     pub fn room(&self, asking: &Asking, more: usize, now: Instant) -> usize {
         let Asking { share, queries, objective, deadline } = *asking;
@@ -149,12 +149,21 @@ impl Load {
         if self.apps.is_empty() {
             return 0;
         }
-        let is_own = |app: &&AppLoad| app.share.app == share.app;
-        let own = self.apps.iter().find(is_own).map_or(0, |app| app.waiting);
-        let others = self.apps.iter().filter(|app| !is_own(app));
-        let others: usize = others.map(|app| app.share.weight as usize).sum();
+        let (mut own, mut classes, mut others) = (0, share.class.weight() as usize, 0);
+        for (at, AppLoad { share: other, waiting }) in self.apps.iter().enumerate() {
+            if other.is_same(&share) {
+                own = *waiting;
+            } else if other.app == share.app {
+                classes += other.class.weight() as usize;
+            } else if !self.apps.iter().take(at).any(|before| before.share.app == other.app) {
+                others += other.weight as usize;
+            }
+        }
         let weight = share.weight.max(1) as usize;
-        (capacity.saturating_mul(weight) / (weight + others)).saturating_sub(own)
+        let of_app = capacity.saturating_mul(weight) / (weight + others);
+        // Rounded up: the lowest class has a place where its application has one.
+        let of_class = of_app.saturating_mul(share.class.weight() as usize).div_ceil(classes);
+        of_class.saturating_sub(own)
     }
 
     /// Whether somebody who has the `published` picture may decide otherwise than with this one.

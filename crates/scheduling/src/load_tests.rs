@@ -1,7 +1,7 @@
 //! Tests of [`super`]: who is admitted, and when a picture is worth being shown again.
 
 use super::*;
-use crate::share::AppId;
+use crate::share::{AppId, Class};
 
 const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
@@ -102,12 +102,12 @@ fn a_guess_refuses_nobody_unless_there_is_no_room_at_all() {
 #[test]
 fn an_application_gets_its_share_of_the_capacity_whatever_others_ask() {
     let now = clipper_clock::now();
-    let app = |app, weight, waiting| AppLoad { share: Share { app: AppId(app), weight }, waiting };
+    let of = |app, weight| Share { weight, ..share(app) };
+    let app = |app, weight, waiting| AppLoad { share: of(app, weight), waiting };
     let mut load = load(88);
     load.apps = [app(1, 1, 3), app(2, 2, 85)].into_iter().collect();
     let ask = |load: &Load, weight, queries| {
-        let share = Share { app: AppId(1), weight };
-        load.room(&Asking { share, ..asking(queries, now, ms(100)) }, 0, now)
+        load.room(&Asking { share: of(1, weight), ..asking(queries, now, ms(100)) }, 0, now)
     };
     assert_eq!(ask(&load, 1, 50), 27, "a third of 90, less the three that wait");
     assert_eq!(ask(&load, 2, 50), 42, "a half");
@@ -116,6 +116,33 @@ fn an_application_gets_its_share_of_the_capacity_whatever_others_ask() {
     assert_eq!(ask(&load, 1, 50), 30);
     load.apps = [app(1, 1, 88)].into_iter().collect();
     assert_eq!(ask(&load, 1, 50), 2, "alone it has everything, in the order of deadlines");
+}
+
+#[test]
+fn classes_share_what_their_application_has_and_none_is_left_out() {
+    let now = clipper_clock::now();
+    let of = |app, class| Share { class, ..share(app) };
+    let mut load = load(90);
+    let app = |share, waiting| AppLoad { share, waiting };
+    load.apps = [
+        app(of(1, Class::High), 60),
+        app(of(1, Class::Normal), 10),
+        app(of(2, Class::Low), 10),
+        app(of(2, Class::High), 10),
+    ]
+    .into_iter()
+    .collect();
+    let ask = |load: &Load, share| load.room(&Asking { share, ..asking(50, now, ms(100)) }, 0, now);
+    // Application 1 has 45 of 90, whatever the classes of the other one are.
+    assert_eq!(ask(&load, of(1, Class::High)), 0);
+    assert_eq!(ask(&load, of(1, Class::Normal)), 0, "9 of 45, less the ten that wait");
+    assert_eq!(ask(&load, of(1, Class::Low)), 3, "45 / 21, rounded up");
+    assert_eq!(ask(&load, of(2, Class::High)), 33, "43 less ten");
+    assert_eq!(ask(&load, of(3, Class::Low)), 30, "alone in its application");
+    // Where there is a single place, it is not the highest class's alone.
+    load.round.queries = 1;
+    load.apps = [app(of(1, Class::High), 60)].into_iter().collect();
+    assert_eq!(ask(&load, of(1, Class::Low)), 1);
 }
 
 #[test]

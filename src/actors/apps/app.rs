@@ -89,7 +89,8 @@ impl App {
         let early = Duration::from_micros(self.plane.serving.answer_margin_us);
         let objective = due_within(objective, early);
         let margin = Duration::from_micros(self.plane.serving.ensemble_margin_us);
-        let request = RequestTimes { arrived: predict.arrived, objective, margin, first_query_id };
+        let (arrived, class) = (predict.arrived, predict.class);
+        let request = RequestTimes { arrived, objective, margin, first_query_id, class };
         let drawn = Drawn { uid: body.uid, query_id: first_query_id };
         let rolled = rolling.map(|rolling| rolling.rolled(drawn));
         let progress = match (chooser, model) {
@@ -104,7 +105,7 @@ impl App {
                 Progress::One(ModelProgress::defaults(queries, reason).into())
             }
         };
-        let (app, arrived) = (Arc::clone(&self.facts), predict.arrived);
+        let app = Arc::clone(&self.facts);
         Ok(Prediction { app, first_query_id, arrived, progress, permit })
     }
 
@@ -218,7 +219,7 @@ impl App {
         &self,
         model: &Arc<ModelHandle>,
         PredictBody { inputs, digests, .. }: PredictBody,
-        RequestTimes { arrived, objective, first_query_id, .. }: RequestTimes,
+        RequestTimes { arrived, objective, first_query_id, class, .. }: RequestTimes,
     ) -> ModelProgress {
         if !inputs::are_of(&inputs, model) {
             let reason = inputs::not_of(model);
@@ -252,7 +253,8 @@ impl App {
             );
         }
         let deadline = arrived + objective;
-        let asking = Asking { share: self.share, queries: misses.len(), objective, deadline };
+        let share = Share { class, ..self.share };
+        let asking = Asking { share, queries: misses.len(), objective, deadline };
         let room = load.room(&asking, model.intake().waiting(), arrived);
         if room < misses.len() {
             // Those that cannot make it hold no places.
@@ -285,7 +287,7 @@ impl App {
                 Lookup::Joined(_) => {}
             }
         }
-        self.enqueue(model, Arrival { share: self.share, deadline, queries });
+        self.enqueue(model, Arrival { share, deadline, queries });
         ModelProgress::Waiting { ticket, deadline }
     }
 
@@ -309,7 +311,7 @@ impl App {
 
 /// Its part of a model that it shares with others.
 fn share(spec: &AppSpec) -> Share {
-    Share { app: AppId::of(spec.name.as_str()), weight: spec.weight.get() }
+    Share { weight: spec.weight.get(), ..Share::equal(AppId::of(spec.name.as_str())) }
 }
 
 impl Actor for App {

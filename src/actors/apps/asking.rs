@@ -11,6 +11,7 @@ use super::rolling::{Rolled, Watched};
 use crate::actors::plane::directory::ModelHandle;
 use clipper_clock::Instant;
 use clipper_scheduling::parse::PredictBody;
+use clipper_scheduling::share::Class;
 use clipper_scheduling::ticket::{Closed, Excess};
 
 /// A model is asked about these inputs, in the time that their request has left. Sender: the
@@ -36,6 +37,8 @@ pub struct RequestTimes {
     pub margin: Duration,
     /// Id of its first query.
     pub first_query_id: u64,
+    /// What its queries count among those of the application.
+    pub class: Class,
 }
 
 /// How long an answer may take so that it arrives within `objective`: `early`

@@ -18,6 +18,7 @@ use clipper_clock as clock;
 use clipper_scheduling::bodies::{
     Digests, Feedback, FeedbackSays, FeedbackSubject, PredictBody, UpdateBody,
 };
+use clipper_scheduling::share::Class;
 use clipper_scheduling::ticket::Answer;
 use clipper_selection::loss::Truth;
 use clipper_selection::policy::Member;
@@ -189,6 +190,7 @@ impl Judge {
             objective: self.facts.spec.latency_slo.as_duration(),
             margin: Duration::ZERO,
             first_query_id: self.plane.query_ids(1),
+            class: Class::Normal,
         };
         let answers = models.into_iter().map(|model| async move {
             let inputs = std::iter::once(input.clone()).collect();

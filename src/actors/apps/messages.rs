@@ -14,6 +14,7 @@ use crate::metrics::FeedbackEnd;
 use clipper_clock::Instant;
 use clipper_domain::InputType;
 use clipper_scheduling::bodies::{BodyError, Feedback, PredictBody};
+use clipper_scheduling::share::Class;
 
 /// A request body, as text or already parsed: long ones are parsed away from the HTTP workers.
 #[derive(Debug)]
@@ -35,6 +36,8 @@ pub struct Predict {
     pub within: Option<Duration>,
     /// What it says in the header that the application's policy goes by.
     pub key: Option<String>,
+    /// What its queries count among those of the application.
+    pub class: Class,
 }
 
 /// Why a predict or update request is refused without an answer to its queries.

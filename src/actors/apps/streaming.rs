@@ -21,6 +21,7 @@ use clipper_scheduling::flight::{Flight, Waiter};
 use clipper_scheduling::load::Asking;
 use clipper_scheduling::output::Output;
 use clipper_scheduling::parse::PredictBody;
+use clipper_scheduling::share::{Class, Share};
 use clipper_scheduling::stream::{Pieces, Stream};
 use clipper_scheduling::ticket::{Answer, DefaultReason, Ticket};
 use clipper_selection::rollout::split::Drawn;
@@ -36,6 +37,8 @@ pub struct PredictStream {
     pub arrived: Instant,
     /// Within what the client wants the whole answer; never later than `serving.stream_max_ms`.
     pub within: Option<Duration>,
+    /// What it counts among the application's queries.
+    pub class: Class,
 }
 
 /// An answer in pieces, on its way. Dropping it gives it up, and ends the model's work at it.
@@ -90,7 +93,7 @@ pub enum StreamEnd {
 
 impl App {
     fn stream(&self, request: PredictStream) -> Result<Streaming, QueryRefused> {
-        let PredictStream { body, arrived, within } = request;
+        let PredictStream { body, arrived, within, class } = request;
         let body = self.body(body)?;
         if self.chooser.is_some() && body.version.is_none() {
             return Err(QueryRefused::NotStreamed(
@@ -134,7 +137,8 @@ impl App {
         };
         let load = model.load();
         let objective = due.saturating_duration_since(arrived);
-        let asking = Asking { share: self.share, queries: 1, objective, deadline: due };
+        let share = Share { class, ..self.share };
+        let asking = Asking { share, queries: 1, objective, deadline: due };
         let refusal = if load.replicas == 0 {
             Some(DefaultReason::NoReplica)
         } else if load.room(&asking, model.intake().waiting(), arrived) == 0 {
@@ -149,7 +153,7 @@ impl App {
         let key = self.plane.cache.key(model.serial, input.clone());
         let flight = Flight::streamed(key, arrived, waiter, stream);
         let queries = std::iter::once(flight).collect();
-        self.enqueue(&model, Arrival { share: self.share, deadline: due, queries });
+        self.enqueue(&model, Arrival { share, deadline: due, queries });
         Ok(streaming)
     }
 }

@@ -42,6 +42,7 @@ use clipper_clock as clock;
 use clipper_container::noop::NoopModel;
 use clipper_container::session::{self, ContainerOptions};
 use clipper_domain::{AppName, Command, InputType, LatencySlo, ModelId};
+use clipper_scheduling::share::Class;
 use clipper_scheduling::ticket::DefaultReason;
 
 struct NoFeedback;
@@ -208,9 +209,10 @@ impl Graph {
         input: u32,
     ) -> Result<Result<String, DefaultReason>, MailboxError> {
         let body = RequestBody::Text(format!("{{\"input\":[{input}.0]}}").into());
+        let (arrived, class) = (clock::now(), Class::Normal);
         let prediction = self
             .app()
-            .send(Predict { body, arrived: clock::now(), within: None, key: None })
+            .send(Predict { body, arrived, within: None, key: None, class })
             .await?
             .unwrap();
         Ok(match &prediction.answers().await.unwrap().answers[0] {

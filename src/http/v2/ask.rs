@@ -10,6 +10,7 @@ use super::target::{self, Target};
 use crate::actors::apps::messages::{Predict, RequestBody};
 use clipper_clock::Instant;
 use clipper_scheduling::parse::PredictBody;
+use clipper_scheduling::share::Class;
 
 /// Who is asked.
 #[derive(Debug, Clone, Copy)]
@@ -45,6 +46,7 @@ pub(crate) async fn ask(
     let Meant { name, version, target } = *meant;
     let app = target::actor(v2, name, target).await?;
     let infer = &mut asked.infer;
+    let class = Class::of_priority(infer.priority);
     let inputs = std::mem::take(&mut infer.inputs);
     let digests = std::mem::take(&mut asked.digests);
     let of_version = version.map(str::to_owned);
@@ -52,7 +54,7 @@ pub(crate) async fn ask(
     let parsed = PredictBody { inputs, digests, version: of_version, uid: 0, key: None };
     let body = RequestBody::Parsed(Box::new(parsed));
     let prediction = app
-        .send(Predict { body, arrived, within: infer.timeout, key })
+        .send(Predict { body, arrived, within: infer.timeout, key, class })
         .await
         .map_err(|_| ApiError::unavailable("The application's actor is being restarted"))?
         .map_err(|refused| errors::not_asked(&refused, name, version))?;

@@ -23,6 +23,7 @@ use clipper_clock as clock;
 use clipper_domain::InputType;
 use clipper_scheduling::output::Output;
 use clipper_scheduling::parse::{self, BodyError, PredictBody};
+use clipper_scheduling::share::Class;
 use clipper_scheduling::ticket::Excess;
 
 const TEXT_INPUT: &str = "text_input";
@@ -42,6 +43,7 @@ struct Generate<'b> {
 #[serde(default)]
 struct Parameters {
     timeout: Option<u64>,
+    priority: u64,
     default: bool,
 }
 
@@ -65,11 +67,12 @@ fn read(body: &[u8], input_type: InputType) -> Result<Infer, InferError> {
         };
         InferError::new(field, fault)
     })?;
-    let Parameters { timeout, default } = body.parameters.unwrap_or_default();
+    let Parameters { timeout, priority, default } = body.parameters.unwrap_or_default();
     Ok(Infer {
         inputs: parsed.inputs,
         id: body.id,
         timeout: timeout.filter(|micros| *micros > 0).map(Duration::from_micros),
+        priority,
         takes_default: default,
         output: OutputForm { binary: false, datatype: As::Texts },
         tensors: None,
@@ -256,7 +259,8 @@ pub(crate) async fn stream(
     let version_asked = version.map(str::to_owned);
     let parsed = PredictBody { inputs, version: version_asked, ..PredictBody::default() };
     let body = RequestBody::Parsed(Box::new(parsed));
-    app.send(PredictStream { body, arrived, within: asked.infer.timeout })
+    let class = Class::of_priority(asked.infer.priority);
+    app.send(PredictStream { body, arrived, within: asked.infer.timeout, class })
         .await
         .map_err(|_| ApiError::unavailable("The application's actor is being restarted"))?
         .map_err(|refused| errors::not_asked(&refused, name, version))

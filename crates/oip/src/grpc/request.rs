@@ -114,6 +114,12 @@ impl<'m> Request<'m> {
                     Some(micros.map_err(|_| Fault::Parameter("a number of microseconds"))?);
             }
             ("timeout", _) => return Err(Fault::Parameter("a number of microseconds")),
+            ("priority", Parameter::Whole(priority)) => {
+                let priority = u64::try_from(priority);
+                self.parameters.priority =
+                    Some(priority.map_err(|_| Fault::Parameter("a number, 0 or more"))?);
+            }
+            ("priority", _) => return Err(Fault::Parameter("a number, 0 or more")),
             ("default", Parameter::Bool(takes)) => self.parameters.default = Some(takes),
             ("default", _) => return Err(Fault::Parameter("true or false")),
             ("triton_enable_empty_final_response", Parameter::Bool(wants)) => {

@@ -123,11 +123,15 @@ fn what_a_request_says_besides_its_inputs() {
     let read = infer(&request, InputType::Doubles).unwrap();
     assert_eq!(read.id.as_deref(), Some("seven"));
     assert_eq!(read.timeout, Some(std::time::Duration::from_micros(1_500)));
-    assert!(read.takes_default);
+    assert!(read.takes_default && read.priority == 1);
     assert_eq!(read.output.datatype, As::Numbers(Datatype::Fp32));
     request.parameters.insert("timeout".to_owned(), parameter(ParameterChoice::Int64(-1)));
     let error = infer(&request, InputType::Doubles).unwrap_err();
     assert_eq!(error, "parameters.timeout: it is not a number of microseconds");
+    let low = parameter(ParameterChoice::Text("low".to_owned()));
+    request.parameters = BTreeMap::from([("priority".to_owned(), low)]);
+    let error = infer(&request, InputType::Doubles).unwrap_err();
+    assert_eq!(error, "parameters.priority: it is not a number, 0 or more");
 }
 
 #[test]

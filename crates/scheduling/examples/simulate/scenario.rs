@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clipper_domain::BatchSize;
 use clipper_scheduling::dispatch::{BusyLimits, Limits};
+use clipper_scheduling::share::{AppId, Class, Share};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
@@ -79,9 +80,12 @@ pub struct Scenario {
     pub seed: u64,
     pub limits: Limits,
     pub speed: Speed,
-    /// Latency objectives of the applications.
+    /// Latency objectives of the applications, or of the classes of one.
     pub objectives: Vec<Duration>,
-    /// One application floods, the other one asks for less than its share; nothing fails.
+    /// Their shares.
+    pub shares: Vec<Share>,
+    /// One application, or class, floods, the other one asks for less than its share; nothing
+    /// fails.
     pub is_contest: bool,
     /// At which time, in order.
     pub steps: Vec<(Duration, Step)>,
@@ -149,10 +153,22 @@ impl Scenario {
             steps.push((when, step));
         }
         steps.sort_by_key(|(at, _)| *at);
-        Self { seed: number, limits: limits(r), speed, objectives, is_contest: false, steps }
+        let shares = (0..apps as u64)
+            .map(|app| Share { class: class(number + app), ..Share::equal(AppId(app)) })
+            .collect();
+        Self {
+            seed: number,
+            limits: limits(r),
+            speed,
+            objectives,
+            shares,
+            is_contest: false,
+            steps,
+        }
     }
 
-    /// Application 0 asks several times what the replica can do, application 1 a sixth of it.
+    /// Application 0 asks several times what the replica can do, application 1 a sixth of it. Or so
+    /// do two classes of one application.
     fn contest(number: u64, mut random: SmallRng) -> Self {
         let r = &mut random;
         let query = r.random_range(500..2_000);
@@ -185,8 +201,24 @@ impl Scenario {
         }
         steps.sort_by_key(|(at, _)| *at);
         let objectives = vec![us(objective); 2];
-        Self { seed: number, limits, speed, objectives, is_contest: true, steps }
+        let pair = match number % 7 {
+            0 => [Class::Low, Class::Normal],
+            1 => [Class::Low, Class::High],
+            2 => [Class::Normal, Class::High],
+            3 => [Class::Normal, Class::Low],
+            4 => [Class::High, Class::Normal],
+            5 => [Class::High, Class::Low],
+            _ => [Class::Normal; 2],
+        };
+        let app = |at: u64| AppId(if pair[0] == pair[1] { at } else { 0 });
+        let share = |at: usize| Share { class: pair[at], ..Share::equal(app(at as u64)) };
+        let shares = vec![share(0), share(1)];
+        Self { seed: number, limits, speed, objectives, shares, is_contest: true, steps }
     }
+}
+
+fn class(number: u64) -> Class {
+    Class::ALL[usize::try_from(number % 3).unwrap_or(0)]
 }
 
 fn kind(r: &mut SmallRng) -> Kind {

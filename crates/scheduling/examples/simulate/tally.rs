@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clipper_clock::Instant;
 use clipper_scheduling::dispatch::Limits;
+use clipper_scheduling::share::Share;
 
 use crate::query::SimQuery;
 use crate::replica::SimReplica;
@@ -28,6 +29,7 @@ pub struct Tally {
     pub is_restarted: bool,
     pub asked: [usize; 4],
     pub in_time: [usize; 4],
+    shares: Vec<Share>,
 }
 
 impl Tally {
@@ -38,6 +40,7 @@ impl Tally {
         });
         Self {
             limits: scenario.limits.clone(),
+            shares: scenario.shares.clone(),
             slack: TICK + stalls.sum::<Duration>(),
             kills: BTreeMap::new(),
             worked: Duration::ZERO,
@@ -55,7 +58,8 @@ impl Tally {
 
     pub fn answered(&mut self, query: &SimQuery, now: Instant) {
         if now <= query.deadline {
-            self.in_time[usize::try_from(query.share.app.0).unwrap_or(0)] += 1;
+            let caller = self.shares.iter().position(|share| share.is_same(&query.share));
+            self.in_time[caller.unwrap_or(0)] += 1;
         }
     }
 

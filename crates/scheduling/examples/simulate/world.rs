@@ -12,7 +12,7 @@ use clipper_clock::Instant;
 use clipper_domain::ReplicaId;
 use clipper_scheduling::dispatch::{Action, Arrival, BatchId, Departure, Event, Unanswered};
 use clipper_scheduling::load::{Asking, Load};
-use clipper_scheduling::share::{AppId, Share};
+use clipper_scheduling::share::AppId;
 
 use crate::mutant::{Mutant, Mutation};
 use crate::query::{End, Inner, SimQuery};
@@ -180,7 +180,7 @@ impl World {
 
     fn ask(&mut self, app: usize, queries: usize, kind: Kind) -> Checked {
         let objective = self.scenario.objectives[app];
-        let share = Share::equal(AppId(app as u64));
+        let share = self.scenario.shares[app];
         let deadline = self.now + objective;
         self.tally.asked(app, queries);
         let asking = Asking { share, queries, objective, deadline };

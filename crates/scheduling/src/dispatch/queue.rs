@@ -1,11 +1,12 @@
 //! Queries that wait for a replica: earliest deadline first, and in overload fair between the
-//! applications that share the model.
+//! applications that share the model, and between the classes of an application's queries.
 //!
 //! While all that waits can be answered in time, the order of deadlines loses nothing and is kept.
 //! Otherwise somebody must lose, and then it is whoever has more than a fair share: the next query
 //! is of the application with the least service for its weight (start-time fair queueing), and of
-//! its queries the one that is due first. Every query of a model costs about the same, so that the
-//! number of queries is the measure of service.
+//! its queries the one that is due first. The classes of its queries share what it has in the same
+//! way: a high one is next more often, and none starves. Every query of a model costs about the
+//! same, so that the number of queries is the measure of service.
 
 use std::cmp::Ordering;
 use std::collections::{BinaryHeap, VecDeque};
@@ -88,6 +89,7 @@ impl Nodes {
     }
 }
 
+/// Of one application and one class.
 #[derive(Debug)]
 struct AppQueue {
     share: Share,
@@ -129,7 +131,7 @@ impl FairQueue {
     }
 
     fn app_mut(&mut self, share: Share, now: Instant) -> &mut AppQueue {
-        let at = self.apps.iter().position(|app| app.share.app == share.app);
+        let at = self.apps.iter().position(|app| app.share.is_same(&share));
         let at = at.unwrap_or_else(|| {
             let (nodes, served) = (Nodes::default(), self.served);
             self.apps.push(AppQueue { share, nodes, waiting: 0, latest: now, served });
@@ -171,7 +173,7 @@ impl FairQueue {
     pub fn forget(&mut self, share: Share, objective: Duration) {
         self.waiting = self.waiting.saturating_sub(1);
         self.objectives.remove(objective);
-        let Some(at) = self.apps.iter().position(|app| app.share.app == share.app) else { return };
+        let Some(at) = self.apps.iter().position(|app| app.share.is_same(&share)) else { return };
         let app = &mut self.apps[at];
         app.waiting = app.waiting.saturating_sub(1);
         if app.waiting == 0 {
@@ -227,10 +229,22 @@ impl FairQueue {
             self.served = self.served.max(least);
         }
         let most = self.served + AHEAD_MAX * SERVICE;
-        if let Some(app) = self.apps.iter_mut().find(|app| app.share.app == share.app) {
-            let service = SERVICE / u64::from(app.share.weight.max(1));
+        let classes = self.classes_of(share);
+        if let Some(app) = self.apps.iter_mut().find(|app| app.share.is_same(&share)) {
+            let part = u64::from(app.share.weight.max(1)) * u64::from(share.class.weight());
+            let service = SERVICE * classes / part;
             app.served = (app.served.max(self.served) + service).min(most);
         }
+    }
+
+    /// The weights of the classes between which what the application has is shared now.
+    fn classes_of(&self, share: Share) -> u64 {
+        let its = self.apps.iter().map(|app| (app.share, app.waiting));
+        let others = its.filter(|(other, waiting)| {
+            other.app == share.app && other.class != share.class && *waiting > 0
+        });
+        let others: u64 = others.map(|(other, _)| u64::from(other.class.weight())).sum();
+        others + u64::from(share.class.weight())
     }
 
     /// Takes a query that is overdue at `now`.
@@ -259,7 +273,8 @@ impl FairQueue {
     }
 
     /// Whether the last query of some application cannot make it behind all that is due before it:
-    /// `can_make_it(ahead, deadline)`. Never with one application, to whom it makes no difference.
+    /// `can_make_it(ahead, deadline)`. Never with one application and one class, to whom it makes
+    /// no difference.
     pub fn is_overloaded(&self, can_make_it: impl Fn(usize, Instant) -> bool) -> bool {
         let mut waiting: SmallVec<[(Instant, Instant, usize); COMPARED_MAX]> = SmallVec::new();
         for app in &self.apps {

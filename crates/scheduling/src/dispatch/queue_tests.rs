@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 
 use super::*;
-use crate::share::AppId;
+use crate::share::{AppId, Class};
 
 const OBJECTIVE: Duration = Duration::from_millis(100);
 
@@ -98,7 +98,7 @@ fn in_overload_applications_take_turns_by_their_weight() {
     assert_eq!(line.serve(true, app), [0, 8, 1, 9, 2, 10, 3, 11, 4, 5, 6, 7]);
 
     let mut line = Line::new();
-    let heavy = Share { app: AppId(1), weight: 2 };
+    let heavy = Share { weight: 2, ..share(1) };
     let of = |key: u32| if key < 8 { heavy } else { share(2) };
     for key in 0..12 {
         let deadline = line.at(if key < 8 { 50 } else { 60 });
@@ -106,6 +106,26 @@ fn in_overload_applications_take_turns_by_their_weight() {
     }
     let order = line.serve(true, of);
     assert_eq!(order[..6].iter().filter(|key| **key < 8).count(), 4, "two of three: {order:?}");
+}
+
+#[test]
+fn in_overload_the_classes_of_an_application_share_what_it_has() {
+    let mut line = Line::new();
+    let of = |key: u32| match key / 100 {
+        0 => Share { class: Class::High, ..share(1) },
+        1 => Share { class: Class::Low, ..share(1) },
+        _ => share(2),
+    };
+    let keys = (0..100).chain(100..200).chain(200..300);
+    for key in keys {
+        // The low class is due first, and so is the other application.
+        let deadline = line.at(if key < 100 { 60 } else { 50 });
+        line.queue.push(of(key), deadline, QueryKey::of(key), OBJECTIVE, true);
+    }
+    let order = line.serve(true, of);
+    let count = |first: u32| order[..68].iter().filter(|key| **key / 100 == first).count();
+    assert_eq!(count(2), 34, "half for the other application: {order:?}");
+    assert_eq!((count(0), count(1)), (32, 2), "16 to 1: {order:?}");
 }
 
 #[test]
