@@ -12,6 +12,8 @@ use crate::query::SimQuery;
 #[derive(Debug)]
 pub struct SimBatch {
     pub id: BatchId,
+    /// The connection tells its messages apart, whatever the batches in them are called.
+    pub message: u64,
     pub queries: Arc<[SimQuery]>,
     /// It is computed since then.
     pub began: Option<Instant>,

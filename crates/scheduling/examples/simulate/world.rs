@@ -25,9 +25,22 @@ use crate::violation::{Checked, Violation};
 enum Happening {
     Step(usize),
     Join(u32),
-    Finish { replica: u32, connection: u64, batch: BatchId },
-    Done { replica: u32, batch: BatchId },
-    Left { replica: u32, connection: u64, cause: Departure },
+    Finish {
+        replica: u32,
+        connection: u64,
+        batch: BatchId,
+    },
+    /// An answer comes once more.
+    Again {
+        replica: u32,
+        batch: BatchId,
+        message: u64,
+    },
+    Left {
+        replica: u32,
+        connection: u64,
+        cause: Departure,
+    },
     Timer(u64),
 }
 
@@ -133,7 +146,7 @@ impl World {
             Happening::Finish { replica, connection, batch } => {
                 self.finish(replica, connection, batch)
             }
-            Happening::Done { replica, batch } => self.done(replica, batch),
+            Happening::Again { replica, batch, message } => self.again(replica, batch, message),
             Happening::Left { replica, connection, cause } => self.left(replica, connection, cause),
             Happening::Timer(timer) => {
                 if timer != self.timer {
@@ -314,6 +327,7 @@ impl World {
         else {
             return Ok(());
         };
+        let message = first.message;
         let has = |kind| first.queries.iter().any(|query| query.kind == kind);
         if has(Kind::Endless) {
             replica.is_hung = true;
@@ -336,7 +350,17 @@ impl World {
         // Some answers come twice.
         if self.chance(batch.0, 4, 16) == 0 {
             let delay = Duration::from_micros(self.chance(batch.0, 5, 5_000));
-            self.plan(self.now + delay, Happening::Done { replica: id, batch });
+            self.plan(self.now + delay, Happening::Again { replica: id, batch, message });
+        }
+        self.done(id, batch)
+    }
+
+    /// A connection passes no answer on that nobody has asked for. The dispatcher has to bear one
+    /// nevertheless, unless it has begun anew and given another batch that name.
+    fn again(&mut self, id: u32, batch: BatchId, message: u64) -> Checked {
+        let is_other = |sent: &SimBatch| sent.id == batch && sent.message != message;
+        if self.replicas.get(&id).is_some_and(|replica| replica.batches.iter().any(is_other)) {
+            return Ok(());
         }
         self.done(id, batch)
     }
@@ -444,8 +468,10 @@ impl World {
             query.assigned.set(query.assigned.get() + 1);
             query.is_sent.set(true);
         }
+        self.next_number += 1;
+        let message = self.next_number;
         if let Some(replica) = self.replicas.get_mut(&id) {
-            replica.batches.push_back(SimBatch { id: batch, queries, began: None });
+            replica.batches.push_back(SimBatch { id: batch, message, queries, began: None });
             if replica.batches.len() == 1 {
                 return self.begin(id);
             }

@@ -12,6 +12,7 @@ use clipper_clock::Instant;
 
 use super::busy::BusyLimits;
 use super::event::BatchId;
+use super::hedge::HedgesSent;
 use super::query::QueryKey;
 use crate::latency::LatencyCurve;
 
@@ -37,6 +38,7 @@ pub(super) struct SentBatch {
     pub deadline: Instant,
     /// Somebody else has sent it, nobody knows when.
     pub is_adopted: bool,
+    pub hedges: HedgesSent,
 }
 
 impl SentBatch {
@@ -54,7 +56,8 @@ impl SentBatch {
         let expected = known.then(|| curve.mean(n));
         let patience =
             if known { (curve.p99(n) * SUSPICION).max(SUSPICION_MIN) } else { objective / 2 };
-        Self { id, queries, expected, patience, deadline, is_adopted: false }
+        let hedges = HedgesSent::default();
+        Self { id, queries, expected, patience, deadline, is_adopted: false, hedges }
     }
 }
 

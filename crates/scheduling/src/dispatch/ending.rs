@@ -69,6 +69,7 @@ impl<Q: Query> Dispatcher<Q> {
         self.in_flight -= queries;
         if let Some(began) = answered.began {
             let latency = now.saturating_duration_since(began);
+            self.hedge_budget.settle(&answered.batch.hedges, latency / batch_len(queries));
             if !replica.is_lane {
                 replica.record(queries, latency);
                 self.curve.clone_from(replica.controller.curve());
@@ -159,9 +160,6 @@ impl<Q: Query> Dispatcher<Q> {
         // It may have been answered by another replica.
         let Some(entry) = self.entries.get_mut(key) else { return Fate::Elsewhere };
         entry.assigned -= 1;
-        if entry.query.has_begun() {
-            return Fate::End(DefaultReason::Failed(Arc::clone(failure.why())));
-        }
         let verdict = match failure {
             BatchFailure::Innocent(why) if entry.attempts > attempts_max => {
                 QueryVerdict::Fail(Arc::clone(why))
@@ -183,7 +181,11 @@ impl<Q: Query> Dispatcher<Q> {
             }
             _ => self.poison.note(fingerprint, deaths, None, now),
         }
-        if let QueryVerdict::Fail(why) | QueryVerdict::Poison(why) = verdict {
+        let ends = match verdict {
+            QueryVerdict::Fail(why) | QueryVerdict::Poison(why) => Some(why),
+            QueryVerdict::Retry => entry.query.has_begun().then(|| Arc::clone(failure.why())),
+        };
+        if let Some(why) = ends {
             if std::mem::take(&mut entry.is_waiting) {
                 self.queue.forget(entry.share, entry.objective);
             }
@@ -225,14 +227,13 @@ impl<Q: Query> Dispatcher<Q> {
         self.hedges.retain(|key| entries.get(key).is_some_and(|entry| entry.is_hedging));
         let has_spare = self.replicas.idle() > 1 && self.queue.len() == 0;
         let objective = self.objective.tightest();
-        let spare = self.replicas.any_idle().filter(|_| has_spare);
-        let more = spare.map_or(0, |replica| self.replicas.batch_limit(replica, objective));
+        let more = if has_spare { self.replicas.smallest_idle_batch(objective) } else { 0 };
         // Those that need a batch of their own would take more than one replica.
         let entries = &self.entries;
         let fits = |key| entries.get(key).is_some_and(|entry| entry.batch_max >= more);
         let keys = self.hedges.take(now, more, fits);
         let n = keys.len().min(self.replicas.smallest_batch(objective)).max(1);
-        let each = self.curve.mean(n) / u32::try_from(n).unwrap_or(u32::MAX);
+        let each = self.curve.mean(n) / batch_len(n);
         let each = self.curve.is_known().then_some(each);
         let mut hedged = 0;
         for key in keys {
@@ -241,6 +242,7 @@ impl<Q: Query> Dispatcher<Q> {
             let Some(deadline) = entry.query.awaited_until(now) else { continue };
             let cost = each.unwrap_or_else(|| entry.objective / 2);
             if self.hedge_budget.spend(cost) {
+                entry.hedge_cost = cost;
                 self.enqueue(key, deadline);
                 hedged += 1;
             }
@@ -285,6 +287,11 @@ impl<Q: Query> Dispatcher<Q> {
         }
         self.count_some(Count::Skipped, skipped);
     }
+}
+
+/// How many queries a batch has, to divide its time by.
+fn batch_len(queries: usize) -> u32 {
+    u32::try_from(queries.max(1)).unwrap_or(u32::MAX)
 }
 
 /// A replica has died with this query in a batch of `company`. Once it is clear that the query is

@@ -42,6 +42,25 @@ impl HedgeBudget {
         }
         affords
     }
+
+    /// Hedges took so long `each`, which may differ from what they were expected to.
+    pub fn settle(&mut self, hedges: &HedgesSent, each: Duration) {
+        let cost = (each * hedges.n).as_secs_f64();
+        self.saved = (self.saved + hedges.expected.as_secs_f64() - cost).min(self.burst);
+    }
+
+    /// They have cost more than there was.
+    pub fn is_overdrawn(&self) -> bool {
+        self.saved < 0.0
+    }
+}
+
+/// The queries of a batch that another replica computes too.
+#[derive(Debug, Default)]
+pub(super) struct HedgesSent {
+    pub n: u32,
+    /// What they were expected to cost, and has been taken from the budget.
+    pub expected: Duration,
 }
 
 /// A query that may be sent to a second replica.
@@ -109,6 +128,11 @@ mod tests {
         assert!(!budget.spend(ms(1)));
         budget.earn(Duration::from_secs(3_600));
         assert!(budget.spend(ms(100)) && !budget.spend(ms(1)), "no more than the burst");
+        let (n, expected) = (4, ms(10));
+        budget.settle(&HedgesSent { n, expected }, ms(5));
+        assert!(budget.is_overdrawn() && !budget.spend(ms(0)), "ten more than expected");
+        budget.earn(ms(200));
+        assert!(!budget.is_overdrawn());
         assert!(!HedgeBudget::new(0.0, ms(100)).spend(ms(1)), "switched off");
     }
 }

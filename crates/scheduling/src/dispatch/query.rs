@@ -88,6 +88,8 @@ pub(super) struct QueryState<Q> {
     pub is_waiting: bool,
     /// It has a place among the hedges that wait.
     pub is_hedging: bool,
+    /// What its last hedge has taken from the budget.
+    pub hedge_cost: Duration,
     generation: u32,
 }
 
@@ -125,6 +127,7 @@ impl<Q: Query> QueryTable<Q> {
             assigned: 0,
             is_waiting: false,
             is_hedging: false,
+            hedge_cost: Duration::ZERO,
             generation,
         };
         if let Some(place) = self.places.get_mut(index as usize) {

@@ -130,6 +130,12 @@ impl Replicas {
         limits.min().unwrap_or(usize::MAX)
     }
 
+    /// The same of those that are idle; 0 if none is.
+    pub fn smallest_idle_batch(&self, objective: Duration) -> usize {
+        let idle = self.idle.iter().filter_map(|id| self.all.get(id));
+        idle.map(|replica| self.batch_limit(replica, objective)).min().unwrap_or(0)
+    }
+
     pub fn idle(&self) -> usize {
         self.idle.len()
     }

@@ -7,6 +7,7 @@ use super::action::{Action, Count};
 use super::assignment::{Assignments, SentBatch};
 use super::dispatcher::{Dispatcher, Gathering};
 use super::event::{BatchId, Unanswered};
+use super::hedge::HedgesSent;
 use super::query::{Query, QueryKey};
 use super::replicas::Replica;
 use crate::batch::BatchController;
@@ -20,6 +21,7 @@ struct TakenQueries<Q> {
     queries: Vec<Q>,
     keys: Vec<QueryKey>,
     deadline: Instant,
+    hedges: HedgesSent,
 }
 
 impl<Q: Query> Dispatcher<Q> {
@@ -89,7 +91,8 @@ impl<Q: Query> Dispatcher<Q> {
     fn take(&mut self, limit: usize, end: Instant, fair: bool, now: Instant) -> TakenQueries<Q> {
         let room = limit.min(self.queue.len());
         let (queries, keys) = (Vec::with_capacity(room), Vec::with_capacity(room));
-        let mut taken = TakenQueries { queries, keys, deadline: now };
+        let hedges = HedgesSent::default();
+        let mut taken = TakenQueries { queries, keys, deadline: now, hedges };
         let (mut limit, mut skipped) = (limit, 0);
         while taken.keys.len() < limit {
             let Some((due, key)) = self.queue.pop(fair, |key| self.entries.is_waiting(key)) else {
@@ -101,6 +104,15 @@ impl<Q: Query> Dispatcher<Q> {
                 // It needs a smaller batch than this one already is.
                 self.queue.push(share, due, key, objective, false);
                 break;
+            }
+            if entry.assigned > 0 {
+                if self.hedge_budget.is_overdrawn() {
+                    // Those before it have cost more than they were expected to.
+                    self.end_waiting(key, DefaultReason::Late);
+                    continue;
+                }
+                taken.hedges.n += 1;
+                taken.hedges.expected += entry.hedge_cost;
             }
             let until = entry.query.take(now);
             let others_wait = self.queue.len() > 1;
@@ -141,14 +153,15 @@ impl<Q: Query> Dispatcher<Q> {
     }
 
     fn send(&mut self, id: ReplicaId, taken: TakenQueries<Q>, now: Instant) {
-        let TakenQueries { queries, keys, deadline } = taken;
+        let TakenQueries { queries, keys, deadline, hedges } = taken;
         let Some(replica) = self.replicas.get_mut(id) else { return };
         let batch = BatchId(self.next_batch);
         self.next_batch += 1;
         self.in_flight += keys.len();
         self.concurrency.batch_sent();
         let (curve, objective) = (replica.controller.curve(), self.objective.tightest());
-        let assignment = SentBatch::new(batch, keys, deadline, curve, objective);
+        let mut assignment = SentBatch::new(batch, keys, deadline, curve, objective);
+        assignment.hedges = hedges;
         let begins = replica.assignments.push(assignment, now, replica.busy(self.limits.busy));
         self.actions.push(Action::Send { replica: id, batch, queries: queries.into() });
         if begins {

@@ -34,6 +34,8 @@ struct Inner {
     /// Whoever asked for the same later waits until then.
     joined_until: Cell<Instant>,
     awaited: Cell<bool>,
+    /// The first piece of its answer has gone out.
+    begun: Cell<bool>,
     note: Cell<u32>,
 }
 
@@ -51,6 +53,9 @@ impl Query for Asked {
     fn put_back(&self) {}
     fn has_ended(&self) -> bool {
         false
+    }
+    fn has_begun(&self) -> bool {
+        self.0.begun.get()
     }
     fn arrived(&self) -> Instant {
         self.0.arrived
@@ -161,9 +166,9 @@ impl Bench {
     ) -> Vec<Asked> {
         let (arrived, deadline) = (self.now, self.now + objective);
         let query = |input| {
-            let (awaited, note) = (Cell::new(true), Cell::new(0));
+            let (awaited, begun, note) = (Cell::new(true), Cell::new(false), Cell::new(0));
             let joined_until = Cell::new(deadline);
-            Asked(Rc::new(Inner { arrived, deadline, input, joined_until, awaited, note }))
+            Asked(Rc::new(Inner { arrived, deadline, input, joined_until, awaited, begun, note }))
         };
         let queries: Vec<_> = inputs.map(query).collect();
         let (share, asked) = (Share::equal(AppId(app)), queries.iter().cloned().collect());

@@ -140,7 +140,8 @@ fn it_asks_to_be_woken_for_the_first_thing_that_is_due_and_once() {
     let query = |arrived, deadline| {
         let (awaited, note) = (Cell::new(true), Cell::new(0));
         let joined_until = Cell::new(deadline);
-        Asked(Rc::new(Inner { arrived, deadline, input: 900, joined_until, awaited, note }))
+        let begun = Cell::new(false);
+        Asked(Rc::new(Inner { arrived, deadline, input: 900, joined_until, awaited, begun, note }))
     };
     let queries = std::iter::once(query(bench.now, sooner)).collect();
     let arrival = Arrival { share: Share::equal(AppId(0)), deadline: sooner, queries };

@@ -44,3 +44,37 @@ fn a_lane_may_take_until_the_longest_that_any_may() {
     bench.at(Duration::from_secs(601)).on(Event::Time);
     assert_eq!(bench.given_up.len(), 1);
 }
+
+#[test]
+fn line_02_an_input_that_kills_after_its_first_piece_kills_no_more_than_two() {
+    let mut bench = bench();
+    for lane in [10, 11] {
+        let asked = bench.ask_inputs(1, 0..1, ms(1_000));
+        let (replica, ..) = bench.last_sent();
+        asked[0].0.begun.set(true);
+        bench.lose(replica, died());
+        let (replica, unanswered) = (ReplicaId(lane), Vec::new());
+        bench.on(Event::Joined { replica, unanswered, is_lane: true });
+    }
+    assert_eq!((bench.sent.len(), bench.resolved.len()), (2, 2), "none is begun again");
+    bench.ask_inputs(1, 0..1, ms(1_000));
+    assert_eq!((bench.sent.len(), bench.resolved.len()), (2, 3), "known by now");
+}
+
+#[test]
+fn line_03_hedges_that_fit_into_one_batch_leave_a_replica_beside_a_lane() {
+    let mut bench = Bench::new(fixed(6));
+    bench.join(9);
+    bench.ask(0, 6, ms(2_000));
+    bench.now += ms(10);
+    bench.answer();
+    bench.ask(0, 6, ms(2_000));
+    let (replica, unanswered) = (ReplicaId(0), Vec::new());
+    bench.on(Event::Joined { replica, unanswered, is_lane: true });
+    bench.join(8);
+    let before = bench.sent.len();
+    for after in 1..20 {
+        bench.at(ms(50 * after)).on(Event::Time);
+    }
+    assert_eq!(bench.sent.len(), before + 1, "one of the two is left to others");
+}
