@@ -63,10 +63,12 @@ impl Gate {
     /// Lets a request in, and says who asks if a key was needed.
     fn admit(&self, request: &ServiceRequest) -> Result<Option<Holder>, ApiError> {
         let asks = self.access.asks();
-        if !asks && self.port == Port::Query && request.path() != METRICS {
+        // As the router reads it: `%6D` is an `m` to it.
+        let path = request.match_info().as_str();
+        if !asks && self.port == Port::Query && path != METRICS && path != METRICS_SLASH {
             return Ok(None);
         }
-        let (action, name) = asked(self.port, request.path());
+        let (action, name) = asked(self.port, path);
         if let Some(browsers) = &self.browsers {
             browsers.check(request, action)?;
         }
@@ -101,6 +103,7 @@ impl Gate {
 }
 
 const METRICS: &str = "/metrics";
+const METRICS_SLASH: &str = "/metrics/";
 
 impl Browsers {
     fn check(&self, request: &ServiceRequest, action: Action) -> Result<(), ApiError> {

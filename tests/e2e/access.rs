@@ -112,6 +112,24 @@ fn every_endpoint_and_method_is_tried_with_every_role() {
 }
 
 #[test]
+fn letters_written_as_numbers_ask_for_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = guarded("", folder.path());
+    let [observe, predict] = [Role::Observe, Role::Predict].map(secret);
+    for (addr, path, key) in [
+        (server.query, "/%6Detrics", &predict),
+        (server.query, "/a/%70redict", &observe),
+        (server.query, "/v2/models/a/%69nfer", &observe),
+        (server.query, "/v2/repository/models/a/%6Coad", &observe),
+        (server.metrics, "/%6Detrics", &predict),
+        (server.management, "/admin/%61dd_app", &observe),
+    ] {
+        let (status, text) = post(addr, path, Some(key), &json!({}));
+        assert_eq!(status, 403, "{path}: {text}");
+    }
+}
+
+#[test]
 fn the_documented_table_is_the_one_that_is_enforced() {
     let mut page = String::from(
         "# Who may do what\n\nWritten from `src/access/table.rs` by a test, and tried by another \
