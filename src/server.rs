@@ -1,8 +1,10 @@
 //! The composition root: the only file that knows every part. Starts bottom-up, stops top-down.
 
 mod access;
+mod container_keys;
 mod error;
 mod frontends;
+mod gate;
 mod metadata;
 mod process;
 mod replicas;
@@ -21,6 +23,7 @@ use tokio::sync::Semaphore;
 use tracing::{info, warn};
 
 use self::access::Guard;
+use self::container_keys::ContainerKeys;
 pub use self::error::StartError;
 use self::frontends::Frontends;
 use self::metadata::{Counted, meet_when_known};
@@ -43,6 +46,7 @@ use crate::actors::pool::list::ContainerList;
 use crate::actors::redis::session::RedisParts;
 use crate::actors::redis::watcher::RedisMetadata;
 use crate::bootstrap::Bootstrap;
+use crate::children::keys::ChildKeys;
 use crate::children::launch::{Launcher, NoPythonPackage, launch_plan};
 use crate::children::{ChildPlan, Children};
 use crate::config::{Config, Deploy, Loaded};
@@ -56,6 +60,7 @@ use crate::store::{Journal, SharedWriter};
 use crate::supervision::budget::RestartBudget;
 use crate::supervision::kept::Kept;
 use crate::supervision::watchdog::Watchdog;
+use crate::tls::Tls;
 
 /// Serves until SIGTERM or SIGINT.
 ///
@@ -87,6 +92,7 @@ async fn start(loaded: Loaded) -> Result<Running, StartError> {
     }
     let readiness = Readiness::new();
     let metrics = start_metrics(&config);
+    let tls = Tls::load(&config.tls, &metrics)?;
     let sockets = Sockets::bind(&config)?;
     let (journal, states) = open_journal(&config)?;
     readiness.meet(Condition::JournalReplayed);
@@ -102,13 +108,13 @@ async fn start(loaded: Loaded) -> Result<Running, StartError> {
     let guard = Guard::start(&config, &sockets, (&catalog, &journal), &metrics)?;
     meet_when_known(&readiness, redis.as_ref(), &journal);
     let writer = metadata_writer(&catalog, redis.as_ref(), &metrics);
-    let launcher = launcher(sockets.rpc_addr()?, &config)?;
-    let children = child_plans(&config, &base_dir, &launcher)?;
-    let pool = keep_pool(&config, &plane, &arbiters, &list, (children, launcher));
+    let container_keys = gate::container_keys(&config.rpc)?;
+    let processes = processes(&config, &base_dir, sockets.rpc_addr()?, &container_keys)?;
+    let pool = keep_pool(&config, &plane, &arbiters, &list, processes);
     let rpc = Arbiter::new();
     watchdog.watch("rpc", rpc.handle());
     actix::spawn(watchdog.clone().run(Arc::clone(&metrics)));
-    sockets.serve_rpc(&rpc, &plane, &list, &pool)?;
+    sockets.serve_rpc(&rpc, &plane, &list, &pool, gate::gate(&config.rpc, container_keys)?)?;
     readiness.meet(Condition::RpcBound);
 
     let (models, learned) = start_models(&config, &plane, arbiters, &pool, &catalog).await?;
@@ -130,6 +136,7 @@ async fn start(loaded: Loaded) -> Result<Running, StartError> {
         feedback: feedback.clone(),
         readiness: Arc::clone(&readiness),
         watchdog,
+        tls,
         pool: pool.clone(),
         loaded: Arc::clone(&loaded),
         guard,
@@ -137,12 +144,10 @@ async fn start(loaded: Loaded) -> Result<Running, StartError> {
     let serving = frontends.start(&config, sockets)?;
     // Never closed.
     let _ = loaded.acquire_many(u32::try_from(workers).unwrap_or(u32::MAX)).await;
-    let drain_delay = Duration::from_millis(config.http.drain_delay_ms);
-    let patience = Duration::from_millis(config.http.shutdown_timeout_ms);
     Ok(Running {
         readiness,
-        drain_delay,
-        patience,
+        drain_delay: Duration::from_millis(config.http.drain_delay_ms),
+        patience: Duration::from_millis(config.http.shutdown_timeout_ms),
         serving,
         models,
         learned,
@@ -310,7 +315,18 @@ fn open_journal(config: &Config) -> Result<(Journal, PolicyStateStore), StartErr
     Ok((journal, states))
 }
 
-fn launcher(rpc: SocketAddr, config: &Config) -> Result<Launcher, StartError> {
+/// The processes that the file describes, and how further ones are started.
+fn processes(
+    config: &Config,
+    base_dir: &Path,
+    rpc: SocketAddr,
+    keys: &ContainerKeys,
+) -> Result<(HashMap<clipper_domain::ModelId, ChildPlan>, Launcher), StartError> {
+    let launcher = launcher(rpc, config, keys.children())?;
+    Ok((child_plans(config, base_dir, &launcher)?, launcher))
+}
+
+fn launcher(rpc: SocketAddr, config: &Config, keys: ChildKeys) -> Result<Launcher, StartError> {
     let this_exe = std::env::current_exe().map_err(StartError::ThisProgram)?;
     let python_package = clipper_container::python::install(&config.data_dir).map_err(|error| {
         let (folder, why) = (config.data_dir.clone(), error.to_string());
@@ -320,7 +336,7 @@ fn launcher(rpc: SocketAddr, config: &Config) -> Result<Launcher, StartError> {
     });
     // A wrapper ends its program before it has to end itself.
     let grace = Duration::from_millis(config.containers.stop_grace_ms) * 3 / 4;
-    Ok(Launcher { this_exe, rpc_addr: format!("tcp://{rpc}"), grace, python_package })
+    Ok(Launcher { this_exe, rpc_addr: format!("tcp://{rpc}"), grace, python_package, keys })
 }
 
 fn child_plans(

@@ -32,6 +32,7 @@ mod runtime;
 mod runtime_processes;
 mod support;
 mod tidy;
+mod wire;
 
 /// The `clipper` under test.
 fn binary() -> &'static str {

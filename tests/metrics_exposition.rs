@@ -424,6 +424,7 @@ fn the_page_lists_exactly_the_metrics_of_the_table() {
 fn the_server_shows_exactly_the_metrics_of_the_table() {
     let metrics = busy();
     metrics.redis();
+    metrics.tls();
     metrics.http.query.error("json");
     let families = parse(&text(&metrics));
     for row in TABLE {

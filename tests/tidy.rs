@@ -41,6 +41,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("metrics", &["config"]),
     ("logging", &["config"]),
     ("store", &["config", "metrics"]),
+    ("tls", &["config", "metrics"]),
     ("rpc", &["config", "logging", "metrics"]),
     ("supervision", &["config", "metrics"]),
     ("children", &["config", "metrics", "supervision"]),
@@ -51,7 +52,17 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("deploy", &["actors", "config", "store", "supervision"]),
     (
         "http",
-        &["access", "actors", "config", "deploy", "logging", "metrics", "store", "supervision"],
+        &[
+            "access",
+            "actors",
+            "config",
+            "deploy",
+            "logging",
+            "metrics",
+            "store",
+            "supervision",
+            "tls",
+        ],
     ),
     ("grpc", &["access", "actors", "config", "http", "logging", "metrics", "store"]),
     ("bootstrap", &["actors", "config", "store"]),
@@ -71,9 +82,10 @@ const LAYERS: &[(&str, &[&str])] = &[
             "rpc",
             "store",
             "supervision",
+            "tls",
         ],
     ),
-    ("cli", &["config", "logging", "server", "store"]),
+    ("cli", &["config", "logging", "server", "store", "tls"]),
     ("lib", &[]),
     ("main", &["cli"]),
 ];
@@ -87,6 +99,9 @@ const OWNED: &[(&str, &[&str], &str)] = &[
         "zmtp::",
         &[
             "crates/rpc/",
+            // A container that has a key.
+            "crates/container/src/link.rs",
+            "crates/container/src/session_error.rs",
             "src/rpc/",
             "src/actors/replica/container.rs",
             // The other end, in tests.

@@ -199,7 +199,13 @@ fn fresh_seed() -> u64 {
 /// A closed loop of unique inputs, to be changed where a case differs.
 pub(crate) fn plan(settings: &Settings, addr: SocketAddr) -> Plan {
     Plan {
-        target: Target { addr, host: addr.to_string(), app: "app0".to_owned(), key: None },
+        target: Target {
+            addr,
+            host: addr.to_string(),
+            app: "app0".to_owned(),
+            key: None,
+            tls: None,
+        },
         inputs: InputPlan {
             protocol: Protocol::Predict,
             input_type: InputType::Doubles,

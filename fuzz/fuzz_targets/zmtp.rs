@@ -44,7 +44,7 @@ fn turn(
     while let Some(shaking) = handshake {
         match shaking.advance(buf).map_err(|error| error.to_string())? {
             Step::More => return Ok(()),
-            Step::Send(_) => {}
+            Step::Send(_) | Step::Decide(_) => {}
             Step::Done(_) => *handshake = None,
         }
     }

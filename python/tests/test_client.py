@@ -275,7 +275,7 @@ def test_https(http: FakeHttp, certificate: tuple[Path, Path]) -> None:
 
 
 def test_https_to_a_server_that_speaks_http(http: FakeHttp) -> None:
-    with pytest.raises(ServerUnavailable, match="https:// is for a proxy"):
+    with pytest.raises(ServerUnavailable, match="its address is http://"):
         Client(http.url.replace("http:", "https:")).predict("app", [1])
 
 

@@ -23,9 +23,11 @@ use super::pool::container_pool::ContainerPool;
 use super::pool::list::ContainerList;
 use super::pool::messages::Register;
 use crate::children::Children;
+use crate::children::keys::ChildKeys;
 use crate::children::launch::Launcher;
 use crate::config::Config;
 use crate::metrics::Metrics;
+use crate::rpc::access::Security;
 use crate::rpc::places::Place;
 use crate::rpc::registration::{Introduction, Registration};
 use crate::store::samples;
@@ -129,6 +131,7 @@ pub(super) fn pool(plane: &Arc<DataPlane>, list: &ContainerList) -> Kept<Contain
             rpc_addr: "tcp://127.0.0.1:1".to_owned(),
             grace: Duration::ZERO,
             python_package: Ok(PathBuf::new()),
+            keys: ChildKeys::default(),
         };
         let metrics = Arc::clone(&plane.metrics);
         let children = Children::new(plane.containers.clone(), metrics, HashMap::new(), launcher);
@@ -190,6 +193,7 @@ impl Peer {
             unread: BytesMut::new(),
             introduction,
             peer,
+            security: Security::default(),
             place: Place::for_test(&plane.metrics, peer.ip()),
         };
         assert!(pool.send(Register(registration)).await.unwrap().is_ok());

@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
 use super::capture::Capture;
+use super::keys::ChildKeys;
 use super::launch::Launch;
 use super::probation::Probation;
 use super::process::{Alive, Process};
@@ -32,6 +33,7 @@ pub(super) struct Keeper {
     pub(super) config: Arc<ContainersConfig>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) alive: Alive,
+    pub(super) keys: ChildKeys,
     pub(super) seat: Arc<Seat>,
     /// It is tried out: until it is adopted its end is final.
     pub(super) trial: Option<Arc<dyn Probation>>,
@@ -60,7 +62,8 @@ impl Keeper {
     }
 
     async fn run_once(&self, state: &mut watch::Receiver<SeatState>) -> ProcessEnd {
-        let spawned = Process::spawn(&self.launch, self.number, &self.config, &self.alive);
+        let key = self.keys.issue(&self.model);
+        let spawned = Process::spawn(&self.launch, self.number, &self.config, &self.alive, key);
         let (mut process, stdout, stderr) = match spawned {
             Ok(spawned) => spawned,
             Err(error) => {

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::keys::ChildKeys;
 use crate::config::{InvalidId, ModelConfig};
 use clipper_container::{lifeline, python};
 use clipper_domain::{InputType, ModelId, Runtime};
@@ -82,6 +83,8 @@ pub struct Launcher {
     pub grace: Duration,
     /// The folder of the Python package that serves Python functions, or why there is none.
     pub python_package: Result<PathBuf, NoPythonPackage>,
+    /// Keys for its processes.
+    pub keys: ChildKeys,
 }
 
 impl Launcher {
@@ -216,6 +219,7 @@ mod tests {
             rpc_addr: "tcp://127.0.0.1:7000".to_owned(),
             grace: Duration::from_millis(1_500),
             python_package: Ok("/data/python-1".into()),
+            keys: ChildKeys::default(),
         }
     }
 

@@ -16,6 +16,7 @@
 mod capture;
 mod environment;
 mod keeper;
+pub mod keys;
 pub mod launch;
 mod lines;
 mod owner;
@@ -119,6 +120,7 @@ impl Children {
             config: Arc::clone(&self.config),
             metrics: Arc::clone(&self.metrics),
             alive: self.alive.clone(),
+            keys: self.launcher.keys.clone(),
             seat: Arc::clone(&seat),
             trial,
         };

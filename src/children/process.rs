@@ -14,6 +14,7 @@ use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tracing::{debug, error, warn};
 
 use super::environment;
+use super::keys::{self, ChildKey};
 use super::launch::Launch;
 use crate::config::ContainersConfig;
 
@@ -50,6 +51,8 @@ pub(super) struct Process {
     alive: Alive,
     /// Its stdin: closed, it tells the child that the server is gone.
     lifeline: Option<ChildStdin>,
+    /// By which it is known to the port for containers, as long as it runs.
+    _key: Option<ChildKey>,
 }
 
 impl Process {
@@ -59,6 +62,7 @@ impl Process {
         number: u32,
         config: &ContainersConfig,
         alive: &Alive,
+        key: Option<ChildKey>,
     ) -> io::Result<(Self, Option<ChildStdout>, Option<ChildStderr>)> {
         let mut command = Command::new(&launch.program);
         command
@@ -71,6 +75,9 @@ impl Process {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .process_group(0);
+        if let Some(key) = &key {
+            command.env(keys::NAME_VARIABLE, keys::NAME).env(keys::SECRET_VARIABLE, &key.secret);
+        }
         // Not to be seen as an orphan between its start and its entry.
         let mut running = alive.0.lock();
         let mut child = command.spawn()?;
@@ -80,7 +87,7 @@ impl Process {
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         // Waiting for a child closes its stdin, unless somebody else holds it.
         let lifeline = child.stdin.take();
-        Ok((Self { child, pid, alive: alive.clone(), lifeline }, stdout, stderr))
+        Ok((Self { child, pid, alive: alive.clone(), lifeline, _key: key }, stdout, stderr))
     }
 
     pub(super) fn pid(&self) -> Option<Pid> {

@@ -10,7 +10,7 @@ use std::time::{Duration, TryFromFloatSecsError};
 use clap::Args;
 
 use super::output::{answer, answer_json, exit};
-use super::remote::KeyArg;
+use super::remote::{KeyArg, TlsArgs};
 use super::value::{self, Expected};
 use clipper_clock as clock;
 use clipper_domain::printable::printable;
@@ -22,6 +22,7 @@ use clipper_tools::bench::report::Report;
 use clipper_tools::bench::search::GoodputSearch;
 use clipper_tools::bench::signature::{self, NoSignature};
 use clipper_tools::bench::{self, Arrivals, BenchError, BenchProgress, Load, Plan, Target, plot};
+use clipper_tools::tls::{Trust, TrustError};
 
 /// Highest rate that a search tries, requests per second.
 const RATE_MAX: f64 = 1e6;
@@ -120,6 +121,8 @@ pub(super) struct BenchArgs {
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    tls: TlsArgs,
 }
 
 fn at_most(max: u64) -> clap::builder::RangedU64ValueParser<u64> {
@@ -136,11 +139,13 @@ fn rate(text: &str) -> Result<f64, Expected> {
 enum BenchFailure {
     #[error("--url {url}: {error}")]
     Url { url: String, error: std::io::Error },
+    #[error(transparent)]
+    Trust(#[from] TrustError),
     #[error("--url {0}: no such host")]
     NoHost(String),
     #[error("--slo-ms: {0}")]
     Slo(#[from] TryFromFloatSecsError),
-    #[error("there is no application '{app}' at http://{host}: `clipper admin apps` lists them")]
+    #[error("there is no application '{app}' at {host}: `clipper admin apps` lists them")]
     NoApplication { app: String, host: String },
     #[error("no rate had 99 % of its queries in time")]
     NoRate,
@@ -175,16 +180,25 @@ fn rows_of(file: &Path, signature: &Signature) -> Result<Vec<Arc<[u8]>>, BenchFa
     lines.map(row).collect()
 }
 
-/// `http://HOST:PORT` into its address.
-fn target(url: &str, app: &str, key: Option<&str>) -> Result<Target, BenchFailure> {
-    let host = url.strip_prefix("http://").unwrap_or(url).trim_end_matches('/');
+/// `http://HOST:PORT` or `https://HOST:PORT` into its address.
+fn target(
+    (url, app): (&str, &str),
+    key: Option<&str>,
+    trust: &Trust,
+    protocol: Protocol,
+) -> Result<Target, BenchFailure> {
+    let encrypted = url.strip_prefix("https://");
+    let host = encrypted.or_else(|| url.strip_prefix("http://")).unwrap_or(url);
+    let host = host.trim_end_matches('/');
+    let alpn: &[u8] = if protocol == Protocol::Grpc { b"h2" } else { b"http/1.1" };
+    let tls = encrypted.map(|_| trust.connector(host, alpn)).transpose()?;
     let addr = host
         .to_socket_addrs()
         .map_err(|error| BenchFailure::Url { url: url.to_owned(), error })?
         .next()
         .ok_or_else(|| BenchFailure::NoHost(url.to_owned()))?;
     let key = key.map(str::to_owned);
-    Ok(Target { addr, host: host.to_owned(), app: app.to_owned(), key })
+    Ok(Target { addr, host: host.to_owned(), app: app.to_owned(), key, tls })
 }
 
 impl BenchArgs {
@@ -204,7 +218,8 @@ impl BenchArgs {
             None if open => OPEN_CONNECTIONS,
             None => CLOSED_CONNECTIONS,
         };
-        let target = target(self.url(), &self.app, self.key.get())?;
+        let target =
+            target((self.url(), &self.app), self.key.get(), &self.tls.trust(), self.protocol)?;
         let tensors = self.tensors(&target)?.map(Arc::new);
         Ok(Plan {
             target,
@@ -233,7 +248,7 @@ impl BenchArgs {
         if self.input_type != InputType::Tensors {
             return if self.rows.is_some() { Err(BenchFailure::RowsOfOther) } else { Ok(None) };
         }
-        find_app(target, self.protocol)?;
+        Asked::new(target, &self.tls.trust())?.find_app(target, self.protocol)?;
         let signature = signature::of(target, self.protocol, self.timeout);
         let unknown = |why| BenchFailure::Signature { app: self.app.clone(), why };
         let signature = signature.map_err(unknown)?;
@@ -250,15 +265,16 @@ impl BenchArgs {
 
     pub(super) fn run(&self) -> ExitCode {
         let result = self.plan().and_then(|plan| {
-            find_app(&plan.target, plan.inputs.protocol)?;
+            let asked = Asked::new(&plan.target, &self.tls.trust())?;
+            asked.find_app(&plan.target, plan.inputs.protocol)?;
             // The gRPC port does not tell of the cache.
             let is_told = plan.inputs.protocol != Protocol::Grpc;
             let unique = plan.inputs.choice == Choice::Unique && is_told;
-            let before = if unique { Lookups::of(&plan.target) } else { None };
             let target = plan.target.clone();
+            let before = if unique { Lookups::of(&asked, &target) } else { None };
             let report =
                 if self.find_goodput { self.search(plan) } else { Ok(Some(measure(&plan)?)) };
-            if unique && let (Some(before), Some(after)) = (before, Lookups::of(&target)) {
+            if unique && let (Some(before), Some(after)) = (before, Lookups::of(&asked, &target)) {
                 after.warn_of_hits_since(&before);
             }
             report
@@ -308,22 +324,42 @@ impl BenchArgs {
     }
 }
 
-/// # Errors
-/// The server says that there is no such application.
-fn find_app(target: &Target, protocol: Protocol) -> Result<(), BenchFailure> {
-    if protocol == Protocol::Grpc {
-        // Its answers say so.
-        return Ok(());
-    }
-    let url = format!("http://{}{}", target.host, protocol.path(&target.app));
-    // No query: an application refuses it, and whoever is none is not found.
-    match target.authorized(ureq::post(&url)).send("") {
-        Err(ureq::Error::StatusCode(404)) => {
-            let (app, host) = (printable(&target.app).to_string(), target.host.clone());
-            Err(BenchFailure::NoApplication { app, host })
+/// The query frontend, for questions beside the load.
+struct Asked {
+    agent: ureq::Agent,
+    /// Scheme and host.
+    url: String,
+}
+
+impl Asked {
+    fn new(target: &Target, trust: &Trust) -> Result<Self, BenchFailure> {
+        let mut config = ureq::Agent::config_builder();
+        let is_encrypted = target.tls.is_some();
+        if is_encrypted {
+            config = config.tls_config(trust.for_agent()?);
         }
-        // Whatever else is wrong, the measurement will show.
-        _ => Ok(()),
+        let scheme = if is_encrypted { "https" } else { "http" };
+        let url = format!("{scheme}://{}", target.host);
+        Ok(Self { agent: config.build().new_agent(), url })
+    }
+
+    /// # Errors
+    /// The server says that there is no such application.
+    fn find_app(&self, target: &Target, protocol: Protocol) -> Result<(), BenchFailure> {
+        if protocol == Protocol::Grpc {
+            // Its answers say so.
+            return Ok(());
+        }
+        let url = format!("{}{}", self.url, protocol.path(&target.app));
+        // No query: an application refuses it, and whoever is none is not found.
+        match target.authorized(self.agent.post(&url)).send("") {
+            Err(ureq::Error::StatusCode(404)) => {
+                let (app, host) = (printable(&target.app).to_string(), self.url.clone());
+                Err(BenchFailure::NoApplication { app, host })
+            }
+            // Whatever else is wrong, the measurement will show.
+            _ => Ok(()),
+        }
     }
 }
 
@@ -337,10 +373,15 @@ struct Lookups {
 const HITS_EXPECTED: f64 = 0.02;
 
 impl Lookups {
-    fn of(target: &Target) -> Option<Self> {
-        let url = format!("http://{}/metrics", target.host);
-        let page =
-            target.authorized(ureq::get(&url)).call().ok()?.body_mut().read_to_string().ok()?;
+    fn of(asked: &Asked, target: &Target) -> Option<Self> {
+        let url = format!("{}/metrics", asked.url);
+        let page = target
+            .authorized(asked.agent.get(&url))
+            .call()
+            .ok()?
+            .body_mut()
+            .read_to_string()
+            .ok()?;
         let page: serde_json::Value = serde_json::from_str(&page).ok()?;
         let value = |category: &str, name: &str, field: &str| -> Option<f64> {
             let metrics = page.get(category)?.as_array()?;

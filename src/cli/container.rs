@@ -16,12 +16,14 @@ use super::value::flat_input_type;
 use super::value::{Expected, engine, input_type};
 use clipper_container::exec::{self, ExecOptions};
 use clipper_container::noop::NoopModel;
-use clipper_container::{BatchModel, ContainerOptions, lifeline, processes, session};
+use clipper_container::{BatchModel, ContainerKey, ContainerOptions, lifeline, processes, session};
 #[cfg(feature = "onnx")]
 use clipper_domain::OnnxEngine;
 use clipper_domain::{InputType, ModelId, ModelName, ModelVersion};
 #[cfg(feature = "onnx")]
 use clipper_onnx::{EngineInfo, EngineOptions, OnnxModel, TensorModel};
+use clipper_rpc::client::Secret;
+use clipper_rpc::curve::{InvalidKey, Key, SecretKey};
 use clipper_rpc::protocol::Build;
 
 /// More threads than any machine has cores for one batch.
@@ -52,6 +54,58 @@ pub struct ReplicaArgs {
     /// RPC address of the server.
     #[arg(long, default_value = "tcp://127.0.0.1:7000", value_name = "tcp://HOST:PORT")]
     pub connect: String,
+    #[command(flatten)]
+    pub key: KeyArgs,
+}
+
+/// By what a container is known, where the server asks for keys. Secrets come by the environment:
+/// everybody sees arguments.
+#[allow(clippy::doc_markdown, reason = "the help prints these texts as they are")]
+#[derive(Debug, Clone, Args)]
+pub struct KeyArgs {
+    /// Name of the container's key; its secret is in the variable CLIPPER_RPC_KEY.
+    #[arg(long, value_name = "NAME", env = "CLIPPER_RPC_KEY_NAME")]
+    pub key_name: Option<String>,
+    #[arg(long, hide = true, env = "CLIPPER_RPC_KEY", hide_env_values = true)]
+    key_secret: Option<String>,
+    /// The server's public key of CURVE, which encrypts the connection; the container's own secret
+    /// key is in the variable CLIPPER_RPC_SECRET_KEY.
+    #[arg(long, value_name = "Z85", env = "CLIPPER_RPC_SERVER_KEY")]
+    pub server_key: Option<String>,
+    #[arg(long, hide = true, env = "CLIPPER_RPC_SECRET_KEY", hide_env_values = true)]
+    own_key: Option<String>,
+}
+
+/// Why a container has no key that it could show.
+#[derive(Debug, thiserror::Error)]
+enum KeyError {
+    #[error("CLIPPER_RPC_KEY_NAME and CLIPPER_RPC_KEY belong together")]
+    Half,
+    #[error("CLIPPER_RPC_SERVER_KEY and CLIPPER_RPC_SECRET_KEY belong together")]
+    HalfCurve,
+    #[error("{0}: {1}")]
+    Invalid(&'static str, InvalidKey),
+}
+
+impl KeyArgs {
+    fn key(self) -> Result<Option<ContainerKey>, KeyError> {
+        let Self { key_name, key_secret, server_key, own_key } = self;
+        match (server_key, own_key) {
+            (Some(server), Some(own)) => {
+                let invalid = |what| move |error| KeyError::Invalid(what, error);
+                let server = Key::parse(&server).map_err(invalid("CLIPPER_RPC_SERVER_KEY"))?;
+                let own = SecretKey::parse(&own).map_err(invalid("CLIPPER_RPC_SECRET_KEY"))?;
+                return Ok(Some(ContainerKey::Curve { server, own }));
+            }
+            (None, None) => {}
+            _ => return Err(KeyError::HalfCurve),
+        }
+        match (key_name, key_secret) {
+            (Some(name), Some(secret)) => Ok(Some(ContainerKey::Secret(Secret { name, secret }))),
+            (None, None) => Ok(None),
+            _ => Err(KeyError::Half),
+        }
+    }
 }
 
 /// `clipper container onnx`
@@ -211,7 +265,8 @@ fn serve(
         lifeline::exit_with_server()?;
     }
     let id = ModelId::new(replica.name, replica.model_version);
-    let options = ContainerOptions { build, ..ContainerOptions::new(id, replica.connect) };
+    let key = replica.key.key()?;
+    let options = ContainerOptions { build, key, ..ContainerOptions::new(id, replica.connect) };
     block_on(session::run(options, model))??;
     Ok(ExitCode::SUCCESS)
 }

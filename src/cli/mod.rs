@@ -4,6 +4,7 @@
 
 mod admin;
 mod bench;
+mod cert;
 mod check_config;
 pub mod container;
 mod deploy;
@@ -79,6 +80,12 @@ Examples:
     Bench(bench::BenchArgs),
     /// Watch the applications, models and replicas of a running server.
     Top(top::TopArgs),
+    /// Make a certificate.
+    Cert {
+        /// Which.
+        #[command(subcommand)]
+        what: cert::CertCommand,
+    },
     /// Run a model container: a process that connects to a server and answers its batches.
     Container {
         /// What kind.
@@ -163,6 +170,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Key(args) => args.run(),
         Verb::Bench(args) => args.run(),
         Verb::Top(args) => args.run(),
+        Verb::Cert { what } => what.run(),
         Verb::Container { runtime } => crate::cli::container::run_cli(runtime),
         Verb::Completions { shell } => {
             let mut script = Vec::new();

@@ -1,5 +1,6 @@
 //! What the verbs that ask a running server share: where it is, and how they end.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use serde_json::{Value, json};
 use super::output::{UNREACHABLE, answer, answer_json, exit};
 use clipper_tools::admin::deployment::NotDeployable;
 use clipper_tools::admin::{Client, ClientError, KeyError, UrlError};
+use clipper_tools::tls::Trust;
 
 /// Whose requests these are.
 #[derive(Args)]
@@ -58,12 +60,55 @@ pub(super) struct ServerArgs {
     #[arg(long, global = true, value_name = "S", default_value = "10",
           value_parser = super::value::seconds)]
     request_timeout: Duration,
+    #[command(flatten)]
+    tls: TlsArgs,
+}
+
+/// Of addresses that begin with https://.
+#[derive(Debug, Args)]
+pub(super) struct TlsArgs {
+    /// Authorities to trust over https://, PEM [default: the system's].
+    #[arg(
+        id = "tls_ca",
+        long = "tls-ca",
+        global = true,
+        value_name = "FILE",
+        env = "CLIPPER_TLS_CA"
+    )]
+    ca: Option<PathBuf>,
+    /// A certificate to show over https://, PEM.
+    #[arg(
+        id = "tls_cert",
+        long = "tls-cert",
+        global = true,
+        value_name = "FILE",
+        env = "CLIPPER_TLS_CERT",
+        requires = "tls_key"
+    )]
+    cert: Option<PathBuf>,
+    /// Its key, PEM.
+    #[arg(
+        id = "tls_key",
+        long = "tls-key",
+        global = true,
+        value_name = "FILE",
+        env = "CLIPPER_TLS_KEY",
+        requires = "tls_cert"
+    )]
+    key: Option<PathBuf>,
+}
+
+impl TlsArgs {
+    pub(super) fn trust(&self) -> Trust {
+        let identity = self.cert.clone().zip(self.key.clone());
+        Trust { ca: self.ca.clone(), identity }
+    }
 }
 
 impl ServerArgs {
     pub(super) fn client(&self) -> Result<Client, VerbFailure> {
-        let client = Client::new(&self.url, self.request_timeout).map_err(VerbFailure::Url)?;
-        client.with_key(self.key.get()).map_err(VerbFailure::Key)
+        let client = Client::new(&self.url, self.request_timeout, &self.tls.trust());
+        client.map_err(VerbFailure::Url)?.with_key(self.key.get()).map_err(VerbFailure::Key)
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::output::{UNREACHABLE, answer, answer_json, exit};
-use super::remote::KeyArg;
+use super::remote::{KeyArg, TlsArgs};
 use super::value::Expected;
 use clipper_tools::top::view::View;
 use clipper_tools::top::{self, TopOptions, grid};
@@ -46,6 +46,8 @@ pub(super) struct TopArgs {
     /// Print one JSON object after one interval and end.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    tls: TlsArgs,
 }
 
 impl TopArgs {
@@ -55,6 +57,7 @@ impl TopArgs {
             management_url: self.management_url.clone(),
             interval: self.interval,
             key: self.key.get().map(str::to_owned),
+            trust: self.tls.trust(),
         };
         if self.once || self.json {
             return match top::once(&options) {
@@ -82,9 +85,10 @@ impl TopArgs {
 }
 
 fn http_url(text: &str) -> Result<String, Expected> {
-    match text.strip_prefix("http://") {
+    let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
+    match rest {
         Some(rest) if !rest.is_empty() => Ok(text.to_owned()),
-        _ => Err(Expected::new("http://HOST:PORT")),
+        _ => Err(Expected::new("http://HOST:PORT or https://HOST:PORT")),
     }
 }
 

@@ -11,8 +11,8 @@ section! {
         /// Whether there is one. false: the port is not opened.
         enabled: bool = true, Rule::Bool;
 
-        /// Where the Open Inference Protocol is spoken over gRPC, IP:PORT, without TLS. Triton's
-        /// port.
+        /// Where the Open Inference Protocol is spoken over gRPC, IP:PORT; [tls] encrypts it.
+        /// Triton's port.
         #[flag("grpc-addr", "IP:PORT")]
         addr: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 8001)), Rule::Address;
 

@@ -17,6 +17,7 @@ use super::redis::RedisConfig;
 use super::rollouts::RolloutsConfig;
 use super::rpc::RpcConfig;
 use super::serving::ServingConfig;
+use super::tls::TlsConfig;
 
 /// Field names are the TOML keys.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -31,6 +32,7 @@ pub struct Config {
     pub http: HttpConfig,
     pub grpc: GrpcConfig,
     pub access: AccessConfig,
+    pub tls: TlsConfig,
     /// What the management frontend allows.
     pub management: ManagementConfig,
     /// The RPC port for model containers.
@@ -60,6 +62,7 @@ impl Default for Config {
             http: HttpConfig::default(),
             grpc: GrpcConfig::default(),
             access: AccessConfig::default(),
+            tls: TlsConfig::default(),
             management: ManagementConfig::default(),
             rpc: RpcConfig::default(),
             serving: ServingConfig::default(),

@@ -1,7 +1,9 @@
 //! `[rpc]`: the port for model containers.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
+use super::network::Network;
 use super::rule::Rule;
 use super::section::section;
 use clipper_rpc::receive::ReceiveLimits;
@@ -13,6 +15,21 @@ section! {
         /// Where model containers connect, tcp://IP:PORT; tcp://*:7000 is every interface.
         #[flag("rpc-addr", "tcp://IP:PORT")]
         addr: String = "tcp://127.0.0.1:7000".to_owned(), Rule::RpcAddress;
+
+        /// A file with the keys that containers need, each a line NAME container SECRET [MODEL];
+        /// docs/security-wire.md has more. Relative to the working directory; read again when it
+        /// changes. Empty (the default): containers need none.
+        keys: PathBuf = PathBuf::new(), Rule::AnyText;
+
+        /// Once there are keys: addresses and networks from which containers may come without one,
+        /// as those of the original do. [] asks everybody for a key; the server's own replicas
+        /// have one.
+        null_from: Vec<Network> = loopback(), Rule::Networks;
+
+        /// A file with the server's secret key of CURVE, by which containers can encrypt their
+        /// connections; relative to the working directory. Empty (the default): they cannot.
+        /// `clipper cert curve DIR` makes one.
+        curve_key: PathBuf = PathBuf::new(), Rule::AnyText;
 
         /// Open container connections; further ones are refused. Each takes a file descriptor and
         /// buffers. The replicas of all models in this file must fit.
@@ -109,6 +126,10 @@ section! {
         /// dropped. A sentence and a piece of a traceback.
         model_error_max_bytes: u32 = 4 << 10, Rule::int(64, 1 << 20, "bytes");
     }
+}
+
+fn loopback() -> Vec<Network> {
+    ["127.0.0.0/8", "::1/128"].iter().filter_map(|text| text.parse().ok()).collect()
 }
 
 impl RpcConfig {

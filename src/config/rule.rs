@@ -7,6 +7,7 @@ use serde::Deserialize as _;
 use toml::Value;
 use tracing_subscriber::EnvFilter;
 
+use super::network::Network;
 use clipper_domain::{
     BatchSize, DEFAULT_OUTPUT_MAX_BYTES, InputType, LatencySlo, ModelName, Signature,
 };
@@ -40,6 +41,8 @@ pub enum Rule {
     Name,
     /// A list of such names.
     Names,
+    /// A list of addresses and networks.
+    Networks,
     /// A list of texts, the first of them not empty.
     CommandLine,
     InputType,
@@ -160,6 +163,7 @@ impl Rule {
             Self::Filter => "a filter such as \"info\" or \"info,clipper::rpc=debug\"".into(),
             Self::Name => "a name of 1 to 256 bytes without , : / and control characters".into(),
             Self::Names => "a list of names such as [\"a\", \"b\"]".into(),
+            Self::Networks => "a list of addresses such as [\"10.0.0.0/8\", \"::1\"]".into(),
             Self::CommandLine => "a list of texts such as [\"program\", \"argument\"]".into(),
             Self::InputType => "bytes, integers, floats, doubles, strings or tensors".into(),
             Self::Slo => format!("a whole number of microseconds, 1 to {}", i32::MAX),
@@ -184,6 +188,15 @@ impl Rule {
             (Self::Names, Value::Array(items)) => {
                 for item in items {
                     Self::Name.check(item)?;
+                }
+                true
+            }
+            (Self::Networks, Value::Array(items)) => {
+                let text = |item: &Value| item.as_str().map(str::to_owned).unwrap_or_default();
+                if let Some(wrong) =
+                    items.iter().find(|item| text(item).parse::<Network>().is_err())
+                {
+                    return Err(self.refuse(show(wrong)));
                 }
                 true
             }
@@ -245,6 +258,7 @@ impl Rule {
             | Self::Slo
             | Self::BatchSize
             | Self::Names
+            | Self::Networks
             | Self::CommandLine
             | Self::Signature => false,
         };

@@ -17,6 +17,7 @@ use super::rollouts::RolloutsConfig;
 use super::rpc::RpcConfig;
 use super::rule::Rule;
 use super::serving::ServingConfig;
+use super::tls::TlsConfig;
 use clipper_domain::{OnModelError, OnnxEngine, Weight};
 
 /// Keys above the first table.
@@ -50,6 +51,7 @@ pub const SECTIONS: &[(&str, &[Key])] = &[
     ("http", HttpConfig::KEYS),
     ("grpc", GrpcConfig::KEYS),
     ("access", AccessConfig::KEYS),
+    ("tls", TlsConfig::KEYS),
     ("management", ManagementConfig::KEYS),
     ("rpc", RpcConfig::KEYS),
     ("serving", ServingConfig::KEYS),

@@ -26,6 +26,7 @@ pub(super) fn check(draft: &mut Draft, base_dir: &Path) {
     if let Ok(config) = Value::Table(single).try_into::<Config>() {
         limits(draft, &config);
         addresses(draft, &config);
+        tls(draft, &config);
         models(draft, &config, base_dir);
     }
     applications(draft);
@@ -161,6 +162,22 @@ fn addresses(draft: &mut Draft, config: &Config) {
                 blame(draft, [key, other], problems);
             }
         }
+    }
+}
+
+/// Certificate and key come together, and authorities of clients with them.
+fn tls(draft: &mut Draft, config: &Config) {
+    let tls = &config.tls;
+    let is_set = |path: &Path| !path.as_os_str().is_empty();
+    for (key, path) in [("tls.key", &tls.key), ("tls.client_ca", &tls.client_ca)] {
+        if is_set(path) && !tls.is_on() {
+            let problem = "it needs a certificate, and tls.cert is empty".to_owned();
+            blame(draft, [key, "tls.cert"], [problem.clone(), problem]);
+        }
+    }
+    if tls.is_on() && !is_set(&tls.key) {
+        let problem = "it needs its key, and tls.key is empty".to_owned();
+        blame(draft, ["tls.cert", "tls.key"], [problem.clone(), problem]);
     }
 }
 

@@ -13,6 +13,7 @@ use super::service::Service;
 use crate::http::errors::{self, ApiError};
 use crate::http::serve::acceptor::tell_and_close;
 use crate::http::serve::canned;
+use crate::http::serve::io::Io;
 use crate::http::serve::seats::{Order, Taken};
 use crate::logging::outsiders;
 use crate::metrics::http::Ended;
@@ -22,16 +23,20 @@ pub(super) async fn serve(io: TcpStream, peer: SocketAddr, seat: Taken, service:
     if let Err(error) = io.set_nodelay(true) {
         return error!(%error, "an accepted connection cannot be served");
     }
-    let calls = Calls::new(seat);
     let limits = service.settings.connection;
-    let ended = match tokio::time::timeout(limits.handshake, greet(io)).await {
-        Err(_late) => Ok(Ended::HeadTimeout),
-        Ok(None) => Ok(Ended::Closed),
-        Ok(Some(Greeting::Other)) => Err("it does not begin as HTTP/2".to_owned()),
-        Ok(Some(Greeting::Http2(io))) => match Connection::open(io, limits).await {
-            Ok(mut connection) => run(&mut connection, &calls, (&service, peer.ip())).await,
-            Err(error) => Err(error),
-        },
+    let ended = if let Some(tls) = &service.tls {
+        let Some(io) = tls.shake(io, &seat).await else { return };
+        speak(io, Calls::new(seat), (&service, peer.ip())).await
+    } else {
+        let calls = Calls::new(seat);
+        match tokio::time::timeout(limits.handshake, greet(io)).await {
+            Err(_late) => Ok(Ended::HeadTimeout),
+            Ok(None) => Ok(Ended::Closed),
+            Ok(Some(Greeting::Other)) => Err("it does not begin as HTTP/2".to_owned()),
+            Ok(Some(Greeting::Http2(io))) => {
+                speak(Io::Plain(io), calls, (&service, peer.ip())).await
+            }
+        }
     };
     let ended = ended.unwrap_or_else(|error| {
         if let Some(left_out) = outsiders::line("not gRPC", peer.ip()) {
@@ -41,6 +46,15 @@ pub(super) async fn serve(io: TcpStream, peer: SocketAddr, seat: Taken, service:
         Ended::NotHttp
     });
     service.metrics.ended(ended);
+}
+
+async fn speak(
+    io: Io,
+    calls: Rc<Calls>,
+    (service, from): (&Rc<Service>, IpAddr),
+) -> Result<Ended, String> {
+    let mut connection = Connection::open(io, service.settings.connection).await?;
+    run(&mut connection, &calls, (service, from)).await
 }
 
 /// How a connection begins.
@@ -74,7 +88,7 @@ enum Event {
 }
 
 async fn run(
-    connection: &mut Connection<TcpStream>,
+    connection: &mut Connection<Io>,
     calls: &Rc<Calls>,
     (service, from): (&Rc<Service>, IpAddr),
 ) -> Result<Ended, String> {

@@ -19,6 +19,7 @@ use crate::config::{Config, GrpcConfig};
 use crate::http::errors::{ApiError, shown};
 use crate::http::gate;
 use crate::http::limits::QueryLimits;
+use crate::http::serve::handshake::Handshakes;
 use crate::http::v2::state::V2;
 use crate::metrics::http::FrontendMetrics;
 use clipper_domain::{AccessKey, Action};
@@ -66,6 +67,8 @@ impl Settings {
 pub struct Parts {
     pub v2: V2,
     pub settings: Settings,
+    /// Where TLS is spoken.
+    pub tls: Option<Handshakes>,
     pub metrics: Arc<FrontendMetrics>,
     pub access: Arc<Access>,
 }
@@ -73,6 +76,7 @@ pub struct Parts {
 pub(super) struct Service {
     pub(super) v2: V2,
     pub(super) settings: Settings,
+    pub(super) tls: Option<Handshakes>,
     pub(super) metrics: Arc<FrontendMetrics>,
     pub(super) access: Arc<Access>,
     /// Whose key came with the call, where what it asks for may be too much.
@@ -137,10 +141,10 @@ fn method(path: &str) -> Option<Method> {
 
 impl Service {
     pub(super) fn new(parts: Parts) -> Self {
-        let Parts { mut v2, settings, metrics, access } = parts;
+        let Parts { mut v2, settings, tls, metrics, access } = parts;
         // Whatever is made of a message keeps to the limit of messages.
         v2.limits.bodies.max_bytes = settings.connection.message_max_bytes;
-        Self { v2, settings, metrics, access, limited: None }
+        Self { v2, settings, tls, metrics, access, limited: None }
     }
 
     /// Whether whoever calls may ask for the application or model of this name.
@@ -158,6 +162,7 @@ impl Service {
         Ok(key.filter(|key| !is_open(key)).map(|key| Self {
             v2: self.v2.clone(),
             settings: self.settings,
+            tls: None,
             metrics: Arc::clone(&self.metrics),
             access: Arc::clone(&self.access),
             limited: Some(key),

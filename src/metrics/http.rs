@@ -31,11 +31,15 @@ pub enum Ended {
     Refused,
     /// The server stopped.
     Shutdown,
+    /// Its TLS handshake did not end in time, or gave way to others.
+    HandshakeTimeout,
+    /// Its TLS handshake failed.
+    HandshakeFailed,
 }
 
 impl Ended {
     /// Every reason, in the order of declaration.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Closed,
         Self::Abandoned,
         Self::Idle,
@@ -47,6 +51,8 @@ impl Ended {
         Self::GaveWayIdle,
         Self::Refused,
         Self::Shutdown,
+        Self::HandshakeTimeout,
+        Self::HandshakeFailed,
     ];
 
     /// The value of the label `reason`.
@@ -64,6 +70,8 @@ impl Ended {
             Self::GaveWayIdle => "gave_way_idle",
             Self::Refused => "refused",
             Self::Shutdown => "shutdown",
+            Self::HandshakeTimeout => "handshake_timeout",
+            Self::HandshakeFailed => "handshake_failed",
         }
     }
 }
@@ -77,6 +85,7 @@ pub struct FrontendMetrics {
     ended: [AtomicU64; Ended::ALL.len()],
     errors: Mutex<BTreeMap<&'static str, u64>>,
     open: OnceLock<Gauge>,
+    handshakes: AtomicU64,
 }
 
 impl FrontendMetrics {
@@ -84,6 +93,11 @@ impl FrontendMetrics {
         if let Some(count) = self.ended.get(why as usize) {
             count.fetch_add(1, Relaxed);
         }
+    }
+
+    /// A TLS handshake has succeeded.
+    pub fn handshake(&self) {
+        self.handshakes.fetch_add(1, Relaxed);
     }
 
     /// A request was answered by an error of this label.
@@ -98,6 +112,10 @@ impl FrontendMetrics {
 
     pub(super) fn open(&self) -> usize {
         self.open.get().map_or(0, |open| open())
+    }
+
+    pub(super) fn handshakes(&self) -> u64 {
+        self.handshakes.load(Relaxed)
     }
 
     pub(super) fn counts(&self) -> impl Iterator<Item = (Ended, u64)> + '_ {

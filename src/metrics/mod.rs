@@ -16,6 +16,7 @@ pub mod registry;
 pub mod rollout;
 mod rpc_end;
 pub mod table;
+mod tls;
 mod watcher;
 
 pub use clipper_domain::Outcome;
@@ -26,4 +27,5 @@ pub use policy_states::{PolicyStateMetrics, Unsaved};
 pub use prometheus_text::{FlatNames, prometheus_text_body, write_prometheus_text};
 pub use registry::{Metrics, keep_ticking};
 pub use rpc_end::RpcEnd;
+pub use tls::TlsMetrics;
 pub use watcher::RedisMetrics;

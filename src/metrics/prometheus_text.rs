@@ -22,6 +22,7 @@ use super::policy_states::{PolicyStateMetrics, Unsaved};
 use super::registry::Metrics;
 use super::rpc_end::RpcEnd;
 use super::table::{self, Kind, Row};
+use super::tls::TlsMetrics;
 use super::watcher::RedisMetrics;
 use clipper_clock as clock;
 use clipper_domain::{AppName, ModelId, Outcome};
@@ -229,7 +230,8 @@ fn process_wide(metrics: &Metrics, dropped: u64) -> Vec<MetricFamily> {
         [connections, ended, restarts, stalls, lost, commands, feedback, build, flat_dropped];
     let families = families.into_iter().chain(of_policy_states(&metrics.policy_states));
     let redis = metrics.redis.get().map(of_redis).into_iter().flatten();
-    let families = families.chain(of_http(&metrics.http));
+    let tls = metrics.tls.get().map(|tls| of_tls(tls, &metrics.http)).into_iter().flatten();
+    let families = families.chain(of_http(&metrics.http)).chain(tls);
     let mut families: Vec<MetricFamily> = families.chain(redis).map(Family::finish).collect();
     families.extend(metrics.process.collect());
     families
@@ -267,6 +269,20 @@ fn of_http(http: &HttpMetrics) -> [Family; 5] {
     let mut answers = Family::new(&table::HTTP_ANSWER_BYTES);
     answers.number(&[], float(http.answer_bytes() as u64));
     [open, ended, errors, bodies, answers]
+}
+
+/// Absent without TLS.
+fn of_tls(tls: &TlsMetrics, http: &HttpMetrics) -> [Family; 3] {
+    let mut handshakes = Family::new(&table::TLS_HANDSHAKES);
+    for (frontend, counts) in http.frontends() {
+        handshakes.number(&[frontend], float(counts.handshakes()));
+    }
+    let mut expiry = Family::new(&table::TLS_EXPIRY);
+    expiry.number(&[], float(tls.expires.load(Relaxed)));
+    let mut reloads = Family::new(&table::TLS_RELOADS);
+    reloads.number(&["loaded"], float(tls.loaded.load(Relaxed)));
+    reloads.number(&["failed"], float(tls.failed.load(Relaxed)));
+    [handshakes, expiry, reloads]
 }
 
 /// Absent in embedded mode.

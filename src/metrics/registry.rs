@@ -15,6 +15,7 @@ use super::http::HttpMetrics;
 use super::meter::{self, Meter, Rates};
 use super::policy_states::PolicyStateMetrics;
 use super::rpc_end::RpcEnd;
+use super::tls::TlsMetrics;
 use super::watcher::RedisMetrics;
 
 /// All metrics of the process.
@@ -35,6 +36,7 @@ pub struct Metrics {
     pub policy_states: PolicyStateMetrics,
     /// The HTTP frontends.
     pub http: HttpMetrics,
+    pub(super) tls: OnceLock<TlsMetrics>,
     /// What removed models had counted, so that sums over all models never fall.
     pub(super) removed: Mutex<Totals>,
     pub(super) throughput: Mutex<Meter>,
@@ -76,6 +78,7 @@ impl Default for Metrics {
             redis: OnceLock::new(),
             policy_states: PolicyStateMetrics::default(),
             http: HttpMetrics::default(),
+            tls: OnceLock::new(),
             removed: Mutex::default(),
             throughput: Mutex::new(Meter::new(clock::now())),
             process: prometheus::process_collector::ProcessCollector::for_self(),
@@ -180,6 +183,11 @@ impl Metrics {
     /// The Redis watcher's metrics; shown from the first call on.
     pub fn redis(&self) -> &RedisMetrics {
         self.redis.get_or_init(RedisMetrics::default)
+    }
+
+    /// The certificate of the ports with TLS; shown from the first call on.
+    pub fn tls(&self) -> &TlsMetrics {
+        self.tls.get_or_init(TlsMetrics::default)
     }
 
     /// Counts a command acknowledged (`true`) or refused.

@@ -41,11 +41,13 @@ pub enum RpcEnd {
     Panicked,
     /// Orderly shutdown of the server.
     Shutdown,
+    /// It has no key, a wrong one, or one that is not for its model.
+    Denied,
 }
 
 impl RpcEnd {
     /// Every reason, in the order of declaration.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Limit,
         Self::Zmtp,
         Self::Protocol,
@@ -65,6 +67,7 @@ impl RpcEnd {
         Self::Retired,
         Self::Panicked,
         Self::Shutdown,
+        Self::Denied,
     ];
 
     /// The value of the label `reason`.
@@ -90,6 +93,7 @@ impl RpcEnd {
             Self::Retired => "retired",
             Self::Panicked => "panicked",
             Self::Shutdown => "shutdown",
+            Self::Denied => "denied",
         }
     }
 }

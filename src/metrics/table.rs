@@ -195,6 +195,15 @@ rows! {
     HTTP_ANSWER_BYTES = Gauge "clipper_http_answer_bytes", "bytes", &[],
         "Long answers under way, outputs that wait for the rest of their request included, in sum.",
         "near http.answers_max_bytes";
+    TLS_HANDSHAKES = Counter "clipper_tls_handshakes_total", "connections", &["frontend"],
+        "TLS handshakes of clients that succeeded; those that did not are connections that ended.",
+        "-";
+    TLS_EXPIRY = Gauge "clipper_tls_certificate_expiry_timestamp_seconds", "seconds", &[],
+        "When the certificate of the ports expires, seconds since the Unix epoch.",
+        "less than 7 days away";
+    TLS_RELOADS = Counter "clipper_tls_reloads_total", "reloads", &["result"],
+        "Changes of the certificate's files that were seen: result is loaded or failed.",
+        "any increase of failed: the log says why";
     ACTOR_RESTARTS = Counter "clipper_actor_restarts_total", "restarts", &["actor"],
         "Actors restarted by their parent after a panic or a stop.", "any increase";
     THREAD_STALLS = Counter "clipper_thread_stalls_total", "stalls", &["thread"],

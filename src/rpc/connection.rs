@@ -1,12 +1,14 @@
 //! A connection that serves nothing yet: greeting, metadata, heartbeats; on the listener's thread.
 
 use std::io;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::access::{Gate, Security};
 use super::registration::{Introduction, Refused, end_of};
 use crate::metrics::RpcEnd;
 use clipper_clock as clock;
@@ -62,25 +64,41 @@ pub(super) struct Connection {
     buffer: BytesMut,
     decoder: Decoder,
     unasked: UnaskedMeter,
+    security: Security,
 }
 
 impl Connection {
     /// A connection of which `unread` has been read already.
-    pub(super) fn new(stream: TcpStream, unread: BytesMut, unasked: UnaskedMeter) -> Self {
-        Self { stream, buffer: unread, decoder: Decoder::new(HANDSHAKE_LIMITS), unasked }
+    pub(super) fn new(
+        stream: TcpStream,
+        unread: BytesMut,
+        unasked: UnaskedMeter,
+        security: Security,
+    ) -> Self {
+        let decoder = Decoder::new(HANDSHAKE_LIMITS).with_session(security.session.as_ref());
+        Self { stream, buffer: unread, decoder, unasked, security }
     }
 
     /// The connection itself and what was read too much.
-    pub(super) fn into_parts(self) -> io::Result<(std::net::TcpStream, BytesMut)> {
-        Ok((self.stream.into_std()?, self.buffer))
+    pub(super) fn into_parts(self) -> io::Result<(std::net::TcpStream, BytesMut, Security)> {
+        Ok((self.stream.into_std()?, self.buffer, self.security))
+    }
+
+    /// What goes out, encrypted if the connection is.
+    fn out(&self) -> WireChunks {
+        WireChunks::of(self.security.session.as_ref())
     }
 
     /// Greeting, READY, and messages until one says what the peer serves. `help` is for those who
-    /// speak HTTP.
-    pub(super) async fn introduction(&mut self, help: &str) -> Result<Introduction, Refused> {
-        let identity = self.shake_hands(help).await?;
+    /// speak HTTP, `gate` what is asked of this one.
+    pub(super) async fn introduction(
+        &mut self,
+        help: &str,
+        (gate, peer): (&Gate, IpAddr),
+    ) -> Result<Introduction, Refused> {
+        let identity = self.shake_hands(help, (gate, peer)).await?;
         let mut asked = false;
-        let mut answer = WireChunks::new();
+        let mut answer = self.out();
         loop {
             match self.next_message(&mut answer)? {
                 Some(FromContainer::NewContainer {
@@ -91,6 +109,7 @@ impl Connection {
                     signature,
                 }) => {
                     let model = ModelId::new(name, version);
+                    self.may_serve(&model)?;
                     return Ok(Introduction { identity, model, input_type, extensions, signature });
                 }
                 Some(FromContainer::Heartbeat) => {
@@ -119,14 +138,23 @@ impl Connection {
         }
     }
 
-    async fn shake_hands(&mut self, help: &str) -> Result<Bytes, Refused> {
+    fn may_serve(&self, model: &ModelId) -> Result<(), Refused> {
+        let Some(admission) = &self.security.admission else { return Ok(()) };
+        admission.check(model).map_err(|why| Refused::new(RpcEnd::Denied, why))
+    }
+
+    async fn shake_hands(
+        &mut self,
+        help: &str,
+        (gate, peer): (&Gate, IpAddr),
+    ) -> Result<Bytes, Refused> {
         // libzmq and its like send their first bytes at once. The greeting need not wait for them,
         // but an HTTP client would take it for an answer.
         if let Ok(read) = tokio::time::timeout(ASK_AFTER, self.read()).await {
             read?;
         }
-        let mut handshake = Handshake::new();
-        let mut greeting = Some(Handshake::greeting());
+        let mut handshake = Handshake::offering(gate.offer(peer));
+        let mut greeting = Some(handshake.opening());
         loop {
             match handshake.advance(&mut self.buffer) {
                 Ok(step) => {
@@ -136,7 +164,19 @@ impl Connection {
                     match step {
                         Step::More => self.read().await?,
                         Step::Send(bytes) => self.write(&bytes).await?,
-                        Step::Done(peer) => return Ok(peer.identity),
+                        Step::Decide(credentials) => match gate.admit(&credentials) {
+                            Ok(admission) => self.security.admission = admission,
+                            Err(why) => {
+                                self.write(&handshake.refuse()).await?;
+                                return Err(Refused::new(RpcEnd::Denied, why));
+                            }
+                        },
+                        Step::Done(peer) => {
+                            let session = handshake.session();
+                            self.decoder = Decoder::new(HANDSHAKE_LIMITS).with_session(session);
+                            self.security.session = session.cloned();
+                            return Ok(peer.identity);
+                        }
                     }
                 }
                 Err(error) => {
@@ -170,7 +210,7 @@ impl Connection {
 
     /// Answers what has been read, in a connection that waits; whether it is between two messages.
     pub(super) async fn answer_all(&mut self, silence: Duration) -> Result<bool, Refused> {
-        let mut answer = WireChunks::new();
+        let mut answer = self.out();
         while let Some(message) = self.next_message(&mut answer)? {
             match message {
                 FromContainer::Heartbeat => codec::encode_heartbeat(&mut answer, false),
@@ -193,7 +233,7 @@ impl Connection {
 
     /// Says something to a container that understands notices.
     pub(super) async fn notice(&mut self, level: NoticeLevel, text: &str) {
-        let mut out = WireChunks::new();
+        let mut out = self.out();
         codec::encode_notice(&mut out, level, text);
         let said = tokio::time::timeout(LAST_WORD, self.write_all(&mut out));
         if !matches!(said.await, Ok(Ok(()))) {

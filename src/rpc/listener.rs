@@ -16,6 +16,7 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tracing::{debug, warn};
 
+use super::access::{Gate, Security};
 use super::connection::Connection;
 use super::flooders::FloodLimits;
 use super::places::{Line, Place, Places};
@@ -43,6 +44,8 @@ pub struct Parts<K> {
     pub known: K,
     /// Said to those who speak HTTP.
     pub help: String,
+    /// What is asked of containers.
+    pub gate: Gate,
 }
 
 /// Accepts until dropped. `register` takes over a connection or says why not; it runs on this
@@ -53,7 +56,7 @@ where
     R: Fn(Registration) -> F + Clone + 'static,
     F: Future<Output = Result<(), NotTaken>> + 'static,
 {
-    let Parts { config, metrics, unasked, known, help } = parts;
+    let Parts { config, metrics, unasked, known, help, gate } = parts;
     let flood = FloodLimits {
         connections_max: config.flood_reconnects_max,
         window: Duration::from_millis(config.flood_window_ms),
@@ -61,7 +64,8 @@ where
     };
     let places = Arc::new(Places::new(flood));
     let waiting = WaitingRoom { line: Line::default(), known, config, unasked };
-    let reception = Reception { waiting, handshakes: Line::default(), help: help.into(), register };
+    let (handshakes, help) = (Line::default(), help.into());
+    let reception = Reception { waiting, handshakes, help, gate, register };
     let mut backoff = Backoff::new(ACCEPT_BACKOFF.0, ACCEPT_BACKOFF.1);
     loop {
         let (stream, peer) = match listener.accept().await {
@@ -126,6 +130,7 @@ struct Reception<K, R> {
     waiting: WaitingRoom<K>,
     handshakes: Line,
     help: Arc<str>,
+    gate: Gate,
     register: R,
 }
 
@@ -181,25 +186,26 @@ where
         let closed = |error: io::Error| Refused::new(RpcEnd::Closed, error);
         tune(&stream).map_err(closed)?;
         let unasked = self.waiting.unasked.meter(clock::now());
-        let mut connection = Connection::new(stream, BytesMut::with_capacity(1 << 10), unasked);
+        let (unread, security) = (BytesMut::with_capacity(1 << 10), Security::default());
+        let mut connection = Connection::new(stream, unread, unasked, security);
         let deadline = Duration::from_millis(self.waiting.config.handshake_timeout_ms);
-        let introduced = connection.introduction(&self.help);
+        let introduced = connection.introduction(&self.help, (&self.gate, peer.ip()));
         let introduction = tokio::time::timeout(deadline, introduced).await.map_err(|_| {
             let text = format!("it did not say what it serves within {deadline:?}");
             Refused::new(RpcEnd::HandshakeTimeout, text)
         })??;
-        let (stream, unread) = connection.into_parts().map_err(closed)?;
-        Ok(Registration { stream, unread, introduction, peer, place })
+        let (stream, unread, security) = connection.into_parts().map_err(closed)?;
+        Ok(Registration { stream, unread, introduction, peer, security, place })
     }
 
     /// Tells a container that understands it why it is refused.
     async fn last_word(&self, registration: Registration, refused: &Refused) {
-        let Registration { stream, unread, introduction, .. } = registration;
+        let Registration { stream, unread, introduction, security, .. } = registration;
         if introduction.extensions.has(Extensions::NOTICES)
             && let Ok(stream) = TcpStream::from_std(stream)
         {
             let unasked = self.waiting.unasked.meter(clock::now());
-            let mut connection = Connection::new(stream, unread, unasked);
+            let mut connection = Connection::new(stream, unread, unasked, security);
             connection.notice(NoticeLevel::Error, &refused.text).await;
         }
     }

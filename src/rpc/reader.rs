@@ -14,6 +14,7 @@ use std::time::Duration;
 use crate::config::RpcConfig;
 use bytes::{BufMut as _, BytesMut};
 use clipper_clock as clock;
+use clipper_rpc::curve::Session;
 use clipper_rpc::receive::{FREE_BYTES, Held, ReceiveBudget, Share, Verdict};
 use clipper_rpc::zmtp::{Decoder, Incoming, Limits, LimitsOf, ZmtpError};
 use futures_util::Stream;
@@ -114,6 +115,13 @@ impl<R> Reader<R> {
         let mut buffer = BytesMut::with_capacity(BUFFER_BYTES.max(unread.len()));
         buffer.extend_from_slice(unread);
         Self { io, decoder, buffer, answers, asked, share, pause: None, ended: false }
+    }
+
+    /// The same of a connection that may be encrypted.
+    #[must_use]
+    pub fn with_session(mut self, session: Option<&Session>) -> Self {
+        self.decoder = self.decoder.with_session(session);
+        self
     }
 
     fn decode(&mut self) -> Result<Option<Received>, ReadError> {

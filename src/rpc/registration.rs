@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use tokio::sync::watch;
 
+use super::access::Security;
 use super::places::Place;
 use crate::metrics::RpcEnd;
 use clipper_domain::{InputType, ModelId, Signature};
@@ -24,6 +25,8 @@ pub struct Registration {
     /// What it says of itself.
     pub introduction: Introduction,
     pub peer: SocketAddr,
+    /// What it has come with.
+    pub security: Security,
     /// Its place among the open connections.
     pub place: Place,
 }
@@ -100,6 +103,7 @@ pub trait KnownModels: Clone + 'static {
 pub fn end_of(error: &ZmtpError) -> RpcEnd {
     match error {
         ZmtpError::Io(_) => RpcEnd::Closed,
+        ZmtpError::Unspoken { .. } | ZmtpError::Box(_) => RpcEnd::Denied,
         error => match error.over_limit() {
             Some((_, LimitsOf::Answers)) => RpcEnd::AnswerTooLarge,
             Some((_, LimitsOf::Unasked)) => RpcEnd::Flood,

@@ -31,10 +31,11 @@ pub(super) struct WaitingRoom<K> {
 impl<K: KnownModels> WaitingRoom<K> {
     /// Keeps a container until its model is known.
     pub(super) async fn wait(&self, registration: Registration) -> Result<Registration, Refused> {
-        let Registration { stream, unread, introduction, peer, place } = registration;
+        let Registration { stream, unread, introduction, peer, security, place } = registration;
         let closed = |error| Refused::new(RpcEnd::Closed, error);
         let stream = tokio::net::TcpStream::from_std(stream).map_err(closed)?;
-        let mut connection = Connection::new(stream, unread, self.unasked.meter(clock::now()));
+        let mut connection =
+            Connection::new(stream, unread, self.unasked.meter(clock::now()), security);
         let listed = self.known.list(&introduction);
         if let Err(refused) = self.until_known(&mut connection, &introduction).await {
             if introduction.extensions.has(Extensions::NOTICES) {
@@ -43,8 +44,8 @@ impl<K: KnownModels> WaitingRoom<K> {
             return Err(refused);
         }
         drop(listed);
-        let (stream, unread) = connection.into_parts().map_err(closed)?;
-        Ok(Registration { stream, unread, introduction, peer, place })
+        let (stream, unread, security) = connection.into_parts().map_err(closed)?;
+        Ok(Registration { stream, unread, introduction, peer, security, place })
     }
 
     async fn until_known(

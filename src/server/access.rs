@@ -47,18 +47,32 @@ fn keys(config: &Config, sockets: &Sockets, journal: &Journal) -> Result<Arc<Acc
 }
 
 fn ports(config: &Config, sockets: &Sockets, has_keys: bool) -> Result<Vec<Port>, StartError> {
-    let port = |setting, socket: &std::net::TcpListener, asks_for_keys| {
+    let tls = &config.tls;
+    let port = |setting, socket: &std::net::TcpListener, speaks_tls, asks_for_keys| {
         let addr = socket.local_addr().map_err(StartError::Socket)?;
-        Ok::<_, StartError>(Port { setting, addr, is_encrypted: false, asks_for_keys })
+        let is_encrypted = tls.is_on() && speaks_tls;
+        Ok::<_, StartError>(Port { setting, addr, is_encrypted, asks_for_keys })
+    };
+    let is_set = |path: &std::path::Path| !path.as_os_str().is_empty();
+    let rpc = Port {
+        setting: "rpc.addr",
+        addr: sockets.rpc.local_addr().map_err(StartError::Socket)?,
+        is_encrypted: is_set(&config.rpc.curve_key),
+        asks_for_keys: is_set(&config.rpc.keys),
     };
     let mut ports = vec![
-        port("http.query_addr", &sockets.query, has_keys)?,
-        port("http.management_addr", &sockets.management, has_keys)?,
-        port("http.metrics_addr", &sockets.metrics, has_keys || config.access.open_metrics)?,
-        port("rpc.addr", &sockets.rpc, false)?,
+        port("http.query_addr", &sockets.query, tls.query, has_keys)?,
+        port("http.management_addr", &sockets.management, tls.management, has_keys)?,
+        port(
+            "http.metrics_addr",
+            &sockets.metrics,
+            tls.metrics,
+            has_keys || config.access.open_metrics,
+        )?,
+        rpc,
     ];
     if let Some(grpc) = &sockets.grpc {
-        ports.push(port("grpc.addr", grpc, has_keys)?);
+        ports.push(port("grpc.addr", grpc, tls.grpc, has_keys)?);
     }
     Ok(ports)
 }

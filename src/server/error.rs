@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use crate::access::exposure::Exposed;
 use crate::access::listed::ListedError;
@@ -11,6 +12,7 @@ use crate::bootstrap::BootstrapError;
 use crate::children::launch::LaunchError;
 use crate::config::InvalidId;
 use crate::store::StoreError;
+use crate::tls::TlsError;
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -47,6 +49,12 @@ pub enum StartError {
     Keys(#[from] ListedError),
     #[error(transparent)]
     Exposed(#[from] Exposed),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error("rpc.keys: {}: {why}", file.display())]
+    ContainerKeys { file: PathBuf, why: String },
+    #[error("rpc.curve_key: {}: {why}", file.display())]
+    CurveKey { file: PathBuf, why: String },
     #[error("threads for parsing: {0}")]
     Parsing(io::Error),
 }

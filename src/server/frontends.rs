@@ -23,7 +23,7 @@ use crate::actors::catalog::writer::CatalogWriter;
 use crate::actors::plane::data_plane::DataPlane;
 use crate::actors::pool::container_pool::ContainerPool;
 use crate::actors::pool::list::ContainerList;
-use crate::config::{Config, Deploy, HttpConfig};
+use crate::config::{Config, Deploy};
 use crate::deploy::Deployer;
 use crate::grpc;
 use crate::http::body::BodyLimits;
@@ -34,12 +34,15 @@ use crate::http::management::ManagementState;
 use crate::http::management::deploy::{self, DeployState};
 use crate::http::parsing::Parsing;
 use crate::http::serve::acceptor::Accepted;
+use crate::http::serve::handshake::Handshakes;
 use crate::http::serve::{Frontend, Options};
 use crate::http::v2::state::V2;
 use crate::http::{management, metrics as metrics_pages, query};
+use crate::metrics::http::FrontendMetrics;
 use crate::store::{CatalogView, SharedWriter};
 use crate::supervision::kept::Kept;
 use crate::supervision::watchdog::Watchdog;
+use crate::tls::Tls;
 
 /// What the HTTP workers need.
 pub(super) struct Frontends {
@@ -54,10 +57,20 @@ pub(super) struct Frontends {
     pub(super) feedback: FeedbackQueue,
     pub(super) readiness: Arc<Readiness>,
     pub(super) watchdog: Watchdog,
+    pub(super) tls: Option<Tls>,
     pub(super) pool: Kept<ContainerPool>,
     /// Gets one permit from each worker that knows its applications.
     pub(super) loaded: Arc<Semaphore>,
     pub(super) guard: Guard,
+}
+
+/// What a port is for.
+#[derive(Debug, Clone, Copy)]
+enum Spoken {
+    Query,
+    Management,
+    Metrics,
+    Grpc,
 }
 
 /// How bodies are read, of all frontends together.
@@ -87,6 +100,9 @@ impl Frontends {
         let (query_addr, management_addr) = (addr(&query)?, addr(&management)?);
         let (metrics_addr, rpc_addr) = (addr(&metrics)?, addr(&rpc)?);
         let grpc_addr = grpc.as_ref().map(addr).transpose()?;
+        if let Some(tls) = self.tls.clone() {
+            actix::spawn(tls.keep_fresh());
+        }
         let acceptor = Arbiter::new().handle();
         let slice = Duration::from_micros(config.http.parse_slice_us);
         let parsing =
@@ -96,22 +112,41 @@ impl Frontends {
         let query = self.query(config, query, (&acceptor, reading.clone()), connections);
         let others = vec![
             self.management(config, management, &acceptor, reading),
-            self.metrics(&config.http, metrics, &acceptor),
+            self.metrics(config, metrics, &acceptor),
         ];
         let serving = Serving {
             queries: [query].into_iter().chain(grpc).collect(),
             others,
             _guard: self.guard,
         };
+        let tls = &config.tls;
+        let scheme = |here: bool| if tls.is_on() && here { "https" } else { "http" };
         info!(
-            query = %format_args!("http://{query_addr}"),
-            management = %format_args!("http://{management_addr}"),
-            metrics = %format_args!("http://{metrics_addr}/metrics"),
+            query = %format_args!("{}://{query_addr}", scheme(tls.query)),
+            management = %format_args!("{}://{management_addr}", scheme(tls.management)),
+            metrics = %format_args!("{}://{metrics_addr}/metrics", scheme(tls.metrics)),
             grpc = grpc_addr.map(|addr| addr.to_string()),
             rpc = %format_args!("tcp://{rpc_addr}"),
             "listening"
         );
         Ok(serving)
+    }
+
+    /// How a port speaks TLS, if it does.
+    fn handshakes(
+        &self,
+        config: &Config,
+        port: Spoken,
+        counts: &Arc<FrontendMetrics>,
+    ) -> Option<Handshakes> {
+        let (tls, config) = (self.tls.as_ref()?, &config.tls);
+        let (is_on, spoken) = match port {
+            Spoken::Query => (config.query, &tls.http),
+            Spoken::Management => (config.management, &tls.http),
+            Spoken::Metrics => (config.metrics, &tls.http),
+            Spoken::Grpc => (config.grpc, &tls.grpc),
+        };
+        is_on.then(|| Handshakes::new(spoken.clone(), config, Arc::clone(counts)))
     }
 
     /// The gRPC frontend, if there is one, and what the threads of the query frontend then serve.
@@ -149,9 +184,14 @@ impl Frontends {
         let counts = Arc::clone(&self.plane.metrics.http.query);
         let grpc_counts = Arc::clone(&self.plane.metrics.http.grpc);
         let (settings, access) = (grpc::Settings::new(config), Arc::clone(&self.guard.access));
+        let grpc_tls = self.handshakes(config, Spoken::Grpc, &grpc_counts);
         // Who leaves while a query waits does not want its answer.
-        let options =
-            Options { workers: self.workers, abandons: true, ..Options::new(http, counts) };
+        let options = Options {
+            workers: self.workers,
+            abandons: true,
+            tls: self.handshakes(config, Spoken::Query, &counts),
+            ..Options::new(http, counts)
+        };
         let gate = Gate::new(&self.guard.access, Port::Query);
         Frontend::start(&options, socket, acceptor, &gate, move |app| {
             watchdog.watch("http", Arbiter::current());
@@ -175,8 +215,8 @@ impl Frontends {
             };
             if let Some(connections) = grpc.lock().pop() {
                 let (v2, metrics) = (v2.clone(), Arc::clone(&grpc_counts));
-                let access = Arc::clone(&access);
-                let parts = grpc::Parts { v2, settings, metrics, access };
+                let (access, tls) = (Arc::clone(&access), grpc_tls.clone());
+                let parts = grpc::Parts { v2, settings, tls, metrics, access };
                 actix::spawn(grpc::serve(parts, connections));
             }
             app.configure(metrics_pages::configure_query(Arc::clone(&plane.metrics)))
@@ -235,7 +275,8 @@ impl Frontends {
         };
         let rest = management::configure(state, limits);
         let counts = Arc::clone(&self.plane.metrics.http.management);
-        let options = Options::new(&config.http, counts);
+        let tls = self.handshakes(config, Spoken::Management, &counts);
+        let options = Options { tls, ..Options::new(&config.http, counts) };
         let gate = Gate::of_management(&self.guard.access, &config.management);
         Frontend::start(&options, socket, acceptor, &gate, move |app| {
             deploy(app);
@@ -243,15 +284,12 @@ impl Frontends {
         })
     }
 
-    fn metrics(
-        &self,
-        config: &HttpConfig,
-        socket: TcpListener,
-        acceptor: &ArbiterHandle,
-    ) -> Frontend {
+    fn metrics(&self, config: &Config, socket: TcpListener, acceptor: &ArbiterHandle) -> Frontend {
         let metrics = Arc::clone(&self.plane.metrics);
         let readiness = Arc::clone(&self.readiness);
-        let options = Options::new(config, Arc::clone(&metrics.http.metrics));
+        let counts = Arc::clone(&metrics.http.metrics);
+        let tls = self.handshakes(config, Spoken::Metrics, &counts);
+        let options = Options { tls, ..Options::new(&config.http, counts) };
         let gate = Gate::new(&self.guard.access, Port::Metrics);
         Frontend::start(&options, socket, acceptor, &gate, move |app| {
             app.configure(metrics_pages::configure_metrics(Arc::clone(&metrics)))

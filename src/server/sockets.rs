@@ -12,6 +12,7 @@ use crate::actors::pool::container_pool::ContainerPool;
 use crate::actors::pool::list::ContainerList;
 use crate::actors::pool::messages::Register;
 use crate::config::Config;
+use crate::rpc::access::Gate;
 use crate::rpc::listener;
 use crate::rpc::registration::NotTaken;
 use crate::supervision::kept::Kept;
@@ -62,6 +63,7 @@ impl Sockets {
         plane: &DataPlane,
         list: &ContainerList,
         pool: &Kept<ContainerPool>,
+        gate: Gate,
     ) -> Result<(), StartError> {
         let socket = self.rpc.try_clone().map_err(StartError::Socket)?;
         let (query, management) = (self.query.local_addr(), self.management.local_addr());
@@ -72,6 +74,7 @@ impl Sockets {
             metrics: Arc::clone(&plane.metrics),
             unasked: plane.unasked.clone(),
             known: list.clone(),
+            gate,
             help: format!(
                 "This is the RPC port of clipper, where model containers connect with ZeroMQ; it \
                  does not speak HTTP.\nApplications are queried at http://{query}/NAME/predict, \

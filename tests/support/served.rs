@@ -81,7 +81,8 @@ impl Served {
         let line: serde_json::Value = serde_json::from_str(&listening).unwrap();
         let addr = |key: &str| {
             let text = line[key].as_str().unwrap();
-            let text = text.trim_start_matches("http://").trim_start_matches("tcp://");
+            let text = text.trim_start_matches("https://").trim_start_matches("http://");
+            let text = text.trim_start_matches("tcp://");
             text.trim_end_matches("/metrics").parse().unwrap()
         };
         Self {

@@ -11,11 +11,14 @@
 mod batch_model;
 pub mod exec;
 pub mod lifeline;
+mod link;
 pub mod noop;
 pub mod processes;
 pub mod python;
 pub mod session;
+mod session_error;
 mod tensors;
 
 pub use batch_model::{BatchModel, ModelError, ModelOutput, error_output};
+pub use link::ContainerKey;
 pub use session::{ContainerOptions, RuntimeError, run, run_until};

@@ -57,6 +57,7 @@ const FILES: &[(&str, &str)] = package_files![
     "predictor.py",
     "protocol.py",
     "rpc.py",
+    "rpc_keys.py",
     "serving.py",
     "signatures.py",
     "stopping.py",

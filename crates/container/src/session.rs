@@ -6,17 +6,17 @@ use std::str::FromStr as _;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::StreamExt as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{sleep, sleep_until};
-use zeromq::prelude::*;
-use zeromq::{DealerSocket, Endpoint, SocketEvent, SocketOptions, ZmqError, ZmqMessage};
+use zeromq::Endpoint;
 
 use super::batch_model::{BatchModel, ModelError, ModelOutput, error_output};
+use super::link::{ContainerKey, Link};
+use super::session_error::SessionError;
 use super::tensors;
 use clipper_clock::{self as clock, Backoff};
 use clipper_domain::{InputType, ModelId};
-use clipper_rpc::codec::{self, Build, DecodeError, Extensions, FromServer, NoticeLevel};
+use clipper_rpc::codec::{self, Build, Extensions, FromServer, NoticeLevel};
 
 /// Who a container is and how patient it is.
 #[derive(Debug, Clone)]
@@ -40,6 +40,8 @@ pub struct ContainerOptions {
     pub settled_after: Duration,
     /// Which code and file the container runs; said to servers that want to know.
     pub build: Option<Build>,
+    /// By what it is known to the server, where that asks for keys.
+    pub key: Option<ContainerKey>,
 }
 
 impl ContainerOptions {
@@ -56,6 +58,7 @@ impl ContainerOptions {
             retry_max: Duration::from_secs(2),
             settled_after: Duration::from_secs(5),
             build: None,
+            key: None,
         }
     }
 }
@@ -69,21 +72,6 @@ pub enum RuntimeError {
     /// No signal handler or thread could be set up.
     #[error("cannot set up the process: {0}")]
     Setup(#[from] std::io::Error),
-}
-
-/// Why one connection ended.
-#[derive(Debug, thiserror::Error)]
-enum SessionError {
-    #[error("cannot connect: {0}")]
-    Connect(ZmqError),
-    #[error("the connection broke: {0}")]
-    Socket(#[from] ZmqError),
-    #[error("the server closed the connection")]
-    Disconnected,
-    #[error("the server was silent for {0:?}")]
-    Silent(Duration),
-    #[error("the server sent a broken message: {0}")]
-    Message(#[from] DecodeError),
 }
 
 /// Serves `model` until SIGTERM or SIGINT.
@@ -151,25 +139,22 @@ async fn serve_connection(
     model: &mut impl BatchModel,
     connected_at: &mut Option<clock::Instant>,
 ) -> Result<std::convert::Infallible, SessionError> {
-    let mut socket_options = SocketOptions::default();
-    socket_options.connect_timeout(options.connect_timeout);
-    let mut socket = DealerSocket::with_options(socket_options);
-    let mut events = socket.monitor();
-    socket.connect(&options.connect).await.map_err(SessionError::Connect)?;
+    let key = options.key.as_ref();
+    let mut link = Link::open(&options.connect, options.connect_timeout, key).await?;
     *connected_at = Some(clock::now());
     tracing::info!(model = %options.model, server = %options.connect, "connected");
 
-    send(&mut socket, codec::encode_container_heartbeat()).await?;
+    link.send(codec::encode_container_heartbeat()).await?;
     let mut heard_at = clock::now();
     let mut next_heartbeat = heard_at + options.heartbeat_interval;
     // Longest error that the server takes; none where it takes none.
     let mut error_max_bytes = None;
     loop {
         tokio::select! {
-            message = socket.recv() => {
-                let message = codec::decode_from_server(message?.into_vec(), usize::MAX)?;
+            message = link.receive() => {
+                let message = codec::decode_from_server(message?, usize::MAX)?;
                 if let Some(reply) = reply_to(message, options, model, &mut error_max_bytes) {
-                    send(&mut socket, reply).await?;
+                    link.send(reply).await?;
                     // `send` returns when a task of the crate has the message. That task writes it
                     // now, not after the model has run for the next batch, which may be here.
                     tokio::task::yield_now().await;
@@ -178,17 +163,11 @@ async fn serve_connection(
                 heard_at = clock::now();
                 next_heartbeat = heard_at + options.heartbeat_interval;
             }
-            // The crate's `recv` waits for ever on a closed connection; only the monitor tells.
-            Some(event) = events.next() => {
-                if matches!(event, SocketEvent::Disconnected(_)) {
-                    return Err(SessionError::Disconnected);
-                }
-            }
             () = sleep_until(heard_at + options.silence_timeout) => {
                 return Err(SessionError::Silent(options.silence_timeout));
             }
             () = sleep_until(next_heartbeat) => {
-                send(&mut socket, codec::encode_container_heartbeat()).await?;
+                link.send(codec::encode_container_heartbeat()).await?;
                 next_heartbeat = clock::now() + options.heartbeat_interval;
             }
         }
@@ -281,12 +260,4 @@ fn predict(
     let why = format!("the model gave {} outputs for {} inputs", outputs.len(), inputs.len());
     tracing::error!("{why}");
     vec![Err(ModelError(why)); inputs.len()]
-}
-
-async fn send(socket: &mut DealerSocket, frames: Vec<Bytes>) -> Result<(), SessionError> {
-    // No message of ours is empty, which is the only thing that this conversion refuses.
-    if let Ok(message) = ZmqMessage::try_from(frames) {
-        socket.send(message).await?;
-    }
-    Ok(())
 }

@@ -70,8 +70,12 @@
 //! it, and memory grows with what has arrived, not with what is announced. The number of outputs in
 //! an answer is limited by the caller of [`codec::decode_from_container`].
 
+pub mod client;
 pub mod codec;
+pub mod curve;
 mod decode_error;
+mod frame;
+mod handshake;
 mod introduction;
 mod limits;
 pub mod protocol;

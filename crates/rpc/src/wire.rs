@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
+use super::curve::{OVERHEAD_BYTES, Sealer, Session};
+
 /// Frame bodies up to this many bytes are copied: cheaper than one more piece in a vectored write.
 pub const INLINE_MAX_BYTES: usize = 4096;
 
@@ -31,6 +33,8 @@ pub struct WireChunks {
     chunks_bytes: usize,
     /// The running buffer behind the last closed piece.
     tail: BytesMut,
+    /// Of an encrypted connection.
+    sealer: Option<Arc<Sealer>>,
 }
 
 impl WireChunks {
@@ -38,6 +42,13 @@ impl WireChunks {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The same for a connection that may be encrypted.
+    #[must_use]
+    pub fn of(session: Option<&Session>) -> Self {
+        let sealer = session.map(|session| Arc::clone(&session.sealer));
+        Self { sealer, ..Self::default() }
     }
 
     /// Bytes that wait to be written.
@@ -54,6 +65,9 @@ impl WireChunks {
 
     /// Adds one frame by copying `body`. `more`: further frames of the message follow.
     pub fn copy_frame(&mut self, body: &[u8], more: bool) {
+        if self.sealer.is_some() {
+            return self.seal(more, false, body.len(), |out| out.put_slice(body));
+        }
         self.head(if more { FLAG_MORE } else { 0 }, body.len(), body.len());
         self.tail.put_slice(body);
         self.close_full_tail();
@@ -61,7 +75,7 @@ impl WireChunks {
 
     /// Adds one frame; a body over [`INLINE_MAX_BYTES`] is kept by reference.
     pub fn push_frame(&mut self, body: Bytes, more: bool) {
-        if body.len() <= INLINE_MAX_BYTES {
+        if body.len() <= INLINE_MAX_BYTES || self.sealer.is_some() {
             return self.copy_frame(&body, more);
         }
         self.head(if more { FLAG_MORE } else { 0 }, body.len(), 0);
@@ -74,6 +88,9 @@ impl WireChunks {
     ///
     /// `fill` must put exactly `len` bytes, or the peer will read what follows as garbage.
     pub fn fill_frame(&mut self, len: usize, more: bool, fill: impl FnOnce(&mut BytesMut)) {
+        if self.sealer.is_some() {
+            return self.seal(more, false, len, fill);
+        }
         self.head(if more { FLAG_MORE } else { 0 }, len, len);
         let before = self.tail.len();
         fill(&mut self.tail);
@@ -91,6 +108,13 @@ impl WireChunks {
         more: bool,
         parts: impl Iterator<Item = (&'p Arc<[u8]>, Range<usize>)>,
     ) {
+        if self.sealer.is_some() {
+            return self.seal(more, false, len, |out| {
+                for (memory, range) in parts {
+                    out.put_slice(memory.get(range).unwrap_or_default());
+                }
+            });
+        }
         self.head(if more { FLAG_MORE } else { 0 }, len, len.min(INLINE_MAX_BYTES));
         let mut put = 0;
         for (memory, range) in parts {
@@ -119,9 +143,25 @@ impl WireChunks {
     pub fn push_pong(&mut self, context: &[u8]) {
         const NAME: &[u8] = b"\x04PONG";
         let len = NAME.len() + context.len();
+        if self.sealer.is_some() {
+            return self.seal(false, true, len, |out| {
+                out.put_slice(NAME);
+                out.put_slice(context);
+            });
+        }
         self.head(FLAG_COMMAND, len, len);
         self.tail.put_slice(NAME);
         self.tail.put_slice(context);
+        self.close_full_tail();
+    }
+
+    /// Adds a frame in its box, whose flags are inside. What is outside looks like a message of one
+    /// frame, as libzmq writes it.
+    fn seal(&mut self, more: bool, command: bool, len: usize, fill: impl FnOnce(&mut BytesMut)) {
+        let Some(sealer) = self.sealer.clone() else { return };
+        let whole = len + OVERHEAD_BYTES;
+        self.head(0, whole, whole);
+        sealer.seal((more, command), len, fill, &mut self.tail);
         self.close_full_tail();
     }
 

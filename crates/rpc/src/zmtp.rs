@@ -1,19 +1,20 @@
-//! The server's side of ZMTP 3.0 and 3.1 with the NULL mechanism, as a ROUTER: pure and bounded.
+//! The server's side of ZMTP 3.0 and 3.1, as a ROUTER: pure and bounded.
 //!
 //! Source: <https://rfc.zeromq.org/spec/23/> (3.0) and <https://rfc.zeromq.org/spec/37/> (3.1).
-//! Use: send [`Handshake::greeting`], feed what arrives to [`Handshake::advance`] until it is done,
+//! Use: send [`Handshake::opening`], feed what arrives to [`Handshake::advance`] until it is done,
 //! then read the same buffer with a [`Decoder`]. [`super::wire`] makes what goes out.
 
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
+use super::curve::{OVERHEAD_BYTES, Opener, Session};
+use super::frame::{FrameHead, within};
+pub use super::handshake::{Credentials, GREETING_BYTES, Handshake, Offer, Peer, Step};
+use super::handshake::{peer_error, short_field};
 pub use super::limits::{COMMAND_MAX_BYTES, Limit, Limits, LimitsOf};
-use super::wire::{FLAG_COMMAND, FLAG_LONG, FLAG_MORE};
 pub use super::zmtp_error::ZmtpError;
-
-/// Bytes of a greeting.
-pub const GREETING_BYTES: usize = 64;
 
 /// Longest context that a PING may carry (RFC 37).
 const PING_CONTEXT_MAX_BYTES: usize = 16;
@@ -26,220 +27,6 @@ const KEEP_BUFFER_BYTES: usize = 256 << 10;
 
 /// Size of the buffer that takes its place.
 const FRESH_BUFFER_BYTES: usize = 8 << 10;
-
-/// What the peer said about itself in the handshake.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Peer {
-    /// Major and minor version of its ZMTP.
-    pub version: (u8, u8),
-    /// `DEALER`, `REQ` or `ROUTER`.
-    pub socket_type: &'static str,
-    /// The routing identity it asks for; mostly empty. Connections are not keyed by it.
-    pub identity: Bytes,
-}
-
-/// What the owner of a [`Handshake`] does next.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Step {
-    /// Read more bytes.
-    More,
-    /// Write these bytes, then advance again without reading.
-    Send(Bytes),
-    /// The handshake is over; what is left in the buffer belongs to the [`Decoder`].
-    Done(Peer),
-}
-
-#[derive(Debug)]
-enum State {
-    /// So many bytes of the greeting are checked.
-    Greeting(usize),
-    Ready((u8, u8)),
-    Finished(Peer),
-}
-
-/// The handshake as a state machine. It needs at most [`GREETING_BYTES`] and [`COMMAND_MAX_BYTES`]
-/// in the buffer at a time; the time that a peer may take for it is its owner's business.
-#[derive(Debug)]
-pub struct Handshake {
-    state: State,
-}
-
-impl Default for Handshake {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl Handshake {
-    /// A handshake that has seen nothing yet.
-    #[must_use]
-    pub fn new() -> Self {
-        Self { state: State::Greeting(0) }
-    }
-
-    /// The server's greeting, version 3.1. Send it at once: libzmq waits for it after 10 bytes.
-    #[must_use]
-    pub fn greeting() -> [u8; GREETING_BYTES] {
-        let mut greeting = [0; GREETING_BYTES];
-        greeting[0] = 0xff;
-        greeting[8] = 1;
-        greeting[9] = 0x7f;
-        greeting[10] = 3;
-        greeting[11] = 1;
-        greeting[12..16].copy_from_slice(b"NULL");
-        greeting
-    }
-
-    /// Takes what it can from `buf` and says what to do next.
-    ///
-    /// # Errors
-    /// At the first byte that cannot be part of a greeting or READY of an acceptable peer. The
-    /// connection is then to be closed.
-    pub fn advance(&mut self, buf: &mut BytesMut) -> Result<Step, ZmtpError> {
-        loop {
-            match &mut self.state {
-                State::Greeting(checked) => {
-                    let arrived = buf.len().min(GREETING_BYTES);
-                    for (at, byte) in buf.iter().enumerate().take(arrived).skip(*checked) {
-                        check_greeting_byte(at, *byte)?;
-                    }
-                    *checked = arrived;
-                    if arrived < GREETING_BYTES {
-                        return Ok(Step::More);
-                    }
-                    let greeting = buf.split_to(GREETING_BYTES);
-                    check_mechanism(&greeting[12..32])?;
-                    self.state = State::Ready((greeting[10], greeting[11]));
-                }
-                State::Ready(version) => {
-                    let Some((head, head_bytes)) = FrameHead::parse(buf)? else {
-                        return Ok(Step::More);
-                    };
-                    if !head.command {
-                        return Err(ZmtpError::NotReady("a message".to_owned()));
-                    }
-                    let len = head.command_len()?;
-                    if buf.len() < head_bytes + len {
-                        return Ok(Step::More);
-                    }
-                    buf.advance(head_bytes);
-                    let body = buf.split_to(len).freeze();
-                    self.state = State::Finished(parse_ready(*version, &body)?);
-                    return Ok(Step::Send(Bytes::from_static(READY)));
-                }
-                State::Finished(peer) => return Ok(Step::Done(peer.clone())),
-            }
-        }
-    }
-}
-
-/// Our READY: a command frame with `Socket-Type` = `ROUTER`.
-const READY: &[u8] = b"\x04\x1c\x05READY\x0bSocket-Type\x00\x00\x00\x06ROUTER";
-
-fn check_greeting_byte(at: usize, byte: u8) -> Result<(), ZmtpError> {
-    match at {
-        0 if byte != 0xff => Err(ZmtpError::FirstByte(byte)),
-        9 if byte != 0x7f => Err(ZmtpError::Signature(byte)),
-        // Later major versions are fine: they fall back to ours.
-        10 if byte < 3 => Err(ZmtpError::Version(if byte == 0 { 1 } else { 2 })),
-        32 if byte != 0 => Err(ZmtpError::AsServer),
-        _ => Ok(()),
-    }
-}
-
-fn check_mechanism(field: &[u8]) -> Result<(), ZmtpError> {
-    let end = field.iter().position(|byte| *byte == 0).unwrap_or(field.len());
-    let name = &field[..end];
-    if name == b"NULL" { Ok(()) } else { Err(ZmtpError::Mechanism(lossy(name))) }
-}
-
-/// Text of the peer for an error, cut to a length that fits a log line.
-fn lossy(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(&bytes[..bytes.len().min(255)]).into_owned()
-}
-
-/// Splits a field with a one-byte length off the front of `rest`.
-fn short_field<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let (&len, after) = rest.split_first()?;
-    let (field, after) = after.split_at_checked(usize::from(len))?;
-    *rest = after;
-    Some(field)
-}
-
-fn parse_ready(version: (u8, u8), body: &Bytes) -> Result<Peer, ZmtpError> {
-    const MALFORMED: ZmtpError = ZmtpError::MalformedCommand("READY");
-    let mut rest = &body[..];
-    match short_field(&mut rest).ok_or(MALFORMED)? {
-        b"READY" => {}
-        b"ERROR" => return Err(peer_error(rest)),
-        other => return Err(ZmtpError::NotReady(format!("the command {:?}", lossy(other)))),
-    }
-    let mut socket_type = None;
-    let mut identity = Bytes::new();
-    while !rest.is_empty() {
-        let name = short_field(&mut rest).ok_or(MALFORMED)?;
-        let (len, after) = rest.split_first_chunk::<4>().ok_or(MALFORMED)?;
-        let len = usize::try_from(u32::from_be_bytes(*len)).map_err(|_| MALFORMED)?;
-        let (value, after) = after.split_at_checked(len).ok_or(MALFORMED)?;
-        rest = after;
-        if name.eq_ignore_ascii_case(b"Socket-Type") {
-            socket_type = Some(value);
-        } else if name.eq_ignore_ascii_case(b"Identity") {
-            // Copied, so that it does not keep the read buffer alive as long as the connection.
-            identity = Bytes::copy_from_slice(value);
-        }
-    }
-    let socket_type = match socket_type.ok_or(ZmtpError::NoSocketType)? {
-        b"DEALER" => "DEALER",
-        b"REQ" => "REQ",
-        b"ROUTER" => "ROUTER",
-        other => return Err(ZmtpError::SocketType(lossy(other))),
-    };
-    Ok(Peer { version, socket_type, identity })
-}
-
-fn peer_error(mut rest: &[u8]) -> ZmtpError {
-    short_field(&mut rest)
-        .map_or(ZmtpError::MalformedCommand("ERROR"), |reason| ZmtpError::Peer(lossy(reason)))
-}
-
-/// A frame's flags and length, as announced.
-#[derive(Debug, Clone, Copy)]
-struct FrameHead {
-    command: bool,
-    more: bool,
-    len: u64,
-}
-
-impl FrameHead {
-    /// Reads a head from the front of `bytes`; gives it with its own size, or nothing when it is
-    /// not whole yet.
-    fn parse(bytes: &[u8]) -> Result<Option<(Self, usize)>, ZmtpError> {
-        let Some((&flags, rest)) = bytes.split_first() else { return Ok(None) };
-        let command = flags & FLAG_COMMAND != 0;
-        let more = flags & FLAG_MORE != 0;
-        if flags & !(FLAG_COMMAND | FLAG_LONG | FLAG_MORE) != 0 || (command && more) {
-            return Err(ZmtpError::Flags(flags));
-        }
-        let (len, head_bytes) = if flags & FLAG_LONG != 0 {
-            let Some(len) = rest.first_chunk::<8>() else { return Ok(None) };
-            (u64::from_be_bytes(*len), 9)
-        } else {
-            let Some(&len) = rest.first() else { return Ok(None) };
-            (u64::from(len), 2)
-        };
-        Ok(Some((Self { command, more, len }, head_bytes)))
-    }
-
-    fn command_len(self) -> Result<usize, ZmtpError> {
-        within(self.len, COMMAND_MAX_BYTES).ok_or(ZmtpError::CommandBytes(self.len))
-    }
-}
-
-/// `len` as a `usize` when it is not over `max`.
-fn within(len: u64, max: usize) -> Option<usize> {
-    usize::try_from(len).ok().filter(|len| *len <= max)
-}
 
 /// What a peer sent after the handshake.
 #[derive(Clone, PartialEq, Eq)]
@@ -285,6 +72,8 @@ pub struct Decoder {
     message_bytes: usize,
     /// The read buffer has held a large frame and is to be given back.
     large_buffer: bool,
+    /// Of an encrypted connection.
+    opener: Option<Arc<Opener>>,
 }
 
 impl Decoder {
@@ -298,7 +87,15 @@ impl Decoder {
             frames: Vec::new(),
             message_bytes: 0,
             large_buffer: false,
+            opener: None,
         }
+    }
+
+    /// The same of a connection that is encrypted.
+    #[must_use]
+    pub fn with_session(mut self, session: Option<&Session>) -> Self {
+        self.opener = session.map(|session| Arc::clone(&session.opener));
+        self
     }
 
     /// Sets the limits of the messages that begin from now on; one that has begun ends under those
@@ -350,7 +147,9 @@ impl Decoder {
             self.awaited = None;
             self.large_buffer |= len >= KEEP_BUFFER_BYTES;
             // An empty frame needs no share in the buffer.
-            let body = if len == 0 { Bytes::new() } else { buf.split_to(len).freeze() };
+            let mut body = if len == 0 { BytesMut::new() } else { buf.split_to(len) };
+            let head = self.opened(head, &mut body)?;
+            let body = body.freeze();
             if head.command {
                 return parse_command(&body).map(Some);
             }
@@ -362,8 +161,35 @@ impl Decoder {
         }
     }
 
+    /// Opens the box that a frame of an encrypted connection is; what is in it says what it is.
+    fn opened(&mut self, head: FrameHead, body: &mut BytesMut) -> Result<FrameHead, ZmtpError> {
+        let Some(opener) = &self.opener else { return Ok(head) };
+        let marks = opener.open(body)?;
+        let len = body.len();
+        if marks.command {
+            if len > COMMAND_MAX_BYTES {
+                return Err(ZmtpError::CommandBytes(len as u64));
+            }
+            if self.frames.is_empty() {
+                self.message_bytes = 0;
+            }
+        }
+        Ok(FrameHead { command: marks.command, more: marks.more, len: len as u64 })
+    }
+
     /// Checks a head against the limits; gives the length that it announces.
     fn admit(&mut self, head: FrameHead) -> Result<usize, ZmtpError> {
+        if self.opener.is_none() {
+            return self.admit_plain(head);
+        }
+        // Whether it is a command is known when it is open.
+        let overhead = OVERHEAD_BYTES as u64;
+        let len = head.len.checked_sub(overhead).ok_or(ZmtpError::MalformedCommand("MESSAGE"))?;
+        let inner = self.admit_plain(FrameHead { command: false, more: false, len })?;
+        Ok(inner + OVERHEAD_BYTES)
+    }
+
+    fn admit_plain(&mut self, head: FrameHead) -> Result<usize, ZmtpError> {
         let len = if head.command {
             let len = head.command_len()?;
             if self.frames.is_empty() {

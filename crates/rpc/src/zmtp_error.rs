@@ -23,9 +23,20 @@ pub enum ZmtpError {
     /// The as-server flag, which NULL forbids.
     #[error("the peer's greeting says that it is the server of the NULL mechanism, which has none")]
     AsServer,
-    /// Something else than the READY command after the greeting.
-    #[error("the peer sent {0} instead of READY after its greeting")]
-    NotReady(String),
+    /// It wants a mechanism that it may not have.
+    #[error(
+        "the peer wants the security mechanism {wanted:?}; of this server it may have {offered}"
+    )]
+    Unspoken { wanted: String, offered: String },
+    /// Something else than the command that comes next.
+    #[error("the peer sent {got} instead of {expected} after its greeting")]
+    NotExpected { got: String, expected: &'static str },
+    /// Something sealed that does not open.
+    #[error("the peer's {0} does not open: it is sealed with other keys, or was changed")]
+    Box(&'static str),
+    /// A message of an encrypted connection that was there already.
+    #[error("the peer repeats a message of its encrypted connection")]
+    Repeated,
     /// Names and lengths in a command do not fit together.
     #[error("the peer's {0} command is malformed")]
     MalformedCommand(&'static str),

@@ -47,6 +47,7 @@ fn shake(bytes: &[u8], piece: usize) -> Result<Option<(Bytes, Peer, BytesMut)>, 
                 None => return Ok(None),
             },
             Step::Send(bytes) => sent = bytes,
+            Step::Decide(_) => unreachable!("NULL has nothing to decide"),
             Step::Done(peer) => {
                 pieces.for_each(|piece| buf.put_slice(piece));
                 return Ok(Some((sent, peer, buf)));
@@ -252,6 +253,7 @@ async fn serve_one(listener: tokio::net::TcpListener, reply: Vec<Bytes>) -> Vec<
         match handshake.advance(&mut buf).unwrap() {
             Step::More => assert_ne!(stream.read_buf(&mut buf).await.unwrap(), 0),
             Step::Send(bytes) => stream.write_all(&bytes).await.unwrap(),
+            Step::Decide(_) => unreachable!("NULL has nothing to decide"),
             Step::Done(peer) => break assert_eq!(peer.socket_type, "DEALER"),
         }
     }

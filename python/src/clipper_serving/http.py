@@ -143,7 +143,7 @@ class HttpPool:
         if isinstance(error, ssl.SSLCertVerificationError):
             return what
         if isinstance(error, ssl.SSLError):
-            return f"{what}; a Clipper server speaks http://, https:// is for a proxy before it"
+            return f"{what}; has this port a certificate (tls.cert)? If not, its address is http://"
         if isinstance(error, http.client.BadStatusLine) and not isinstance(
             error, http.client.RemoteDisconnected
         ):

@@ -25,6 +25,7 @@ from .errors import ProtocolError
 from .input_types import InputType
 from .outputs import error_bytes
 from .predictor import Predictor
+from .rpc_keys import CurveKeys, NamedKey
 from .stopping import StopSignal
 from .streaming import Batch, Generators, Outgoing, StreamFn, error_of
 from .tensors import TensorPredictor, decode_batch, encode_answer
@@ -49,6 +50,8 @@ _LEVELS = {
     protocol.Level.ERROR: logging.ERROR,
 }
 _MONITOR_EVENT = struct.Struct("=Hi")
+_OTHER_MECHANISM = 0x11000001
+"""ZMQ_PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH."""
 # Plain numbers, because combining flags for each frame costs as much as sending it.
 _LAST = int(zmq.NOBLOCK)
 _MORE = int(zmq.NOBLOCK | zmq.SNDMORE)
@@ -102,6 +105,11 @@ class End(enum.Enum):
         "(7000 by default)?"
     )
     PROTOCOL = "the server does not follow the protocol"
+    REFUSED = "the server refuses this container's key; its log says why"
+    KEYLESS = (
+        "the server takes another security mechanism: does it ask for a key "
+        "(CLIPPER_RPC_KEY_NAME and CLIPPER_RPC_KEY, or those of CURVE)?"
+    )
 
 
 class RpcClient:
@@ -122,7 +130,9 @@ class RpcClient:
         metrics_at: str = NO_METRICS,
         build: str | None = None,
         streaming: Streaming | None = None,
+        key: NamedKey | CurveKeys | None = None,
     ) -> None:
+        self.key = key
         self.replica = replica
         self.predictor = predictor
         self.stop = stop
@@ -189,6 +199,8 @@ class _Connection(Outgoing):
         self._socket.setsockopt(zmq.LINGER, 0)
         self._socket.setsockopt(zmq.RECONNECT_IVL, -1)
         self._socket.setsockopt(zmq.ROUTING_ID, _identity(client.metrics_at))
+        if client.key is not None:
+            client.key.apply(self._socket)
         self._monitor = self._socket.get_monitor_socket(
             _LOST | zmq.EVENT_CONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED
         )
@@ -200,6 +212,7 @@ class _Connection(Outgoing):
         self._reached = False
         self._connected = False
         self._lost = False
+        self._why_lost: End | None = None
         self._is_unwanted = False
         self._batches = 0
         self._error_max_bytes: int | None = None
@@ -251,7 +264,7 @@ class _Connection(Outgoing):
         if self._lost:
             if self._connected:
                 return End.CLOSED
-            return End.FOREIGN if self._reached else End.UNREACHABLE
+            return self._why_lost or (End.FOREIGN if self._reached else End.UNREACHABLE)
         if self._socket in ready:
             self._receive()
             if self._generators is None:
@@ -299,7 +312,7 @@ class _Connection(Outgoing):
     def _read_monitor(self) -> None:
         while int(self._monitor.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
             # What zmq.utils.monitor does, which brings all of asyncio.
-            event = _MONITOR_EVENT.unpack(self._monitor.recv_multipart()[0])[0]
+            event, value = _MONITOR_EVENT.unpack(self._monitor.recv_multipart()[0])
             if event == zmq.EVENT_CONNECTED:
                 self._reached = True
             elif event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
@@ -308,6 +321,10 @@ class _Connection(Outgoing):
                 _log.log(self._log_level, "connected to %s", self._client.replica.address)
             elif event & _LOST:
                 self._lost = True
+                if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
+                    self._why_lost = End.REFUSED
+                elif event == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL and value == _OTHER_MECHANISM:
+                    self._why_lost = End.KEYLESS
 
     def _receive(self) -> None:
         began = time.monotonic()

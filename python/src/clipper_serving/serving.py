@@ -19,6 +19,8 @@ from .loaders import model_being_loaded
 from .metrics_server import MetricsServer
 from .predictor import PredictFn, Predictor
 from .rpc import Replica, RpcClient, Streaming, Timing
+from .rpc_keys import VARIABLES as KEY_VARIABLES
+from .rpc_keys import key_of
 from .signatures import complete
 from .stopping import (
     LIFELINE_VARIABLE,
@@ -63,6 +65,9 @@ class Settings:
     ``streams`` (CLIPPER_STREAMS): the function takes one input and yields the pieces of its
     answer; so many of its generators run at the same time. By default what the function says of
     itself, else 16 if it is an asynchronous generator, else it does not stream (0).
+
+    Keys for servers that ask for them are in the environment alone: CLIPPER_RPC_KEY_NAME and
+    CLIPPER_RPC_KEY, or CLIPPER_RPC_SERVER_KEY and CLIPPER_RPC_SECRET_KEY for CURVE.
     """
 
     name: str | None = None
@@ -239,6 +244,7 @@ def run(
         timing,
         build=_build(settings.build or env.get(BUILD_VARIABLE), spec),
         streaming=streaming,
+        key=key_of(env),
     )
     try:
         with ExitStack() as stack:
@@ -318,6 +324,7 @@ VARIABLES = (
     "CLIPPER_CONTAINER_METRICS_HOST",
     "CLIPPER_CONTAINER_METRICS_PORT",
     LIFELINE_VARIABLE,
+    *KEY_VARIABLES,
 )
 """Those that a container reads."""
 

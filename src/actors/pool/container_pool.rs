@@ -122,7 +122,7 @@ impl ContainerPool {
     }
 
     fn take(&mut self, registration: Registration, ctx: &mut Context<Self>) {
-        let Registration { stream, unread, introduction, peer, place } = registration;
+        let Registration { stream, unread, introduction, peer, security, place } = registration;
         let Introduction { identity, model, input_type, extensions, signature } = introduction;
         let metrics_at = MetricsAt::of(peer.ip(), &identity);
         let replica = self.list.number(&model);
@@ -133,7 +133,7 @@ impl ContainerPool {
         let (started, start) = oneshot::channel();
         // The connection joins the event loop of the thread that owns it from now on.
         self.arbiters.of(&model).spawn_fn(move || {
-            match Container::adopt(plane, identity, pool, stream, place) {
+            match Container::adopt(plane, identity, pool, (stream, security), place) {
                 Ok((container, read_half)) => {
                     let container = Container::create(|ctx| {
                         container.listen(read_half, &unread, ctx);

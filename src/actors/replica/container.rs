@@ -31,6 +31,7 @@ use crate::actors::plane::data_plane::DataPlane;
 use crate::actors::plane::directory::ModelHandle;
 use crate::logging::outsiders;
 use crate::metrics::RpcEnd;
+use crate::rpc::access::Security;
 use crate::rpc::places::Place;
 use crate::rpc::reader::{self, Asked, ReadError, Reader, Received, UNASKED_LIMITS};
 use crate::rpc::registration;
@@ -74,6 +75,8 @@ pub struct Container {
     write_half: Arc<OwnedWriteHalf>,
     unwritten: WireChunks,
     waiting_to_write: bool,
+    /// What the connection has come with.
+    security: Security,
     /// In the order in which they were sent; the batcher sends at most two, or one for each lane.
     in_flight: VecDeque<InFlight>,
     /// Heartbeats during the batch under way.
@@ -107,7 +110,7 @@ impl Container {
         plane: Arc<DataPlane>,
         identity: Identity,
         pool: Recipient<ReplicaNews>,
-        connection: std::net::TcpStream,
+        (connection, security): (std::net::TcpStream, Security),
         open: Place,
     ) -> io::Result<(Self, OwnedReadHalf)> {
         let (read_half, write_half) = TcpStream::from_std(connection)?.into_split();
@@ -119,7 +122,8 @@ impl Container {
             pool: Outbox::new(pool),
             serving: None,
             write_half: Arc::new(write_half),
-            unwritten: WireChunks::new(),
+            unwritten: WireChunks::of(security.session.as_ref()),
+            security,
             waiting_to_write: false,
             in_flight: VecDeque::with_capacity(2),
             busy_heartbeats: 0,
@@ -141,7 +145,8 @@ impl Container {
     /// Starts to read; `unread` is what the handshake read too much.
     pub fn listen(&self, read_half: OwnedReadHalf, unread: &[u8], ctx: &mut Context<Self>) {
         let (limits, asked) = (reader::answer_limits(&self.plane.rpc), self.asked.clone());
-        ctx.add_stream(Reader::new(read_half, unread, limits, asked, &self.plane.receive));
+        let reader = Reader::new(read_half, unread, limits, asked, &self.plane.receive);
+        ctx.add_stream(reader.with_session(self.security.session.as_ref()));
     }
 
     fn end(&mut self, why: RpcEnd, text: impl Into<String>, ctx: &mut Context<Self>) {
@@ -401,6 +406,7 @@ impl Actor for Container {
             ctx.add_stream(lane_state::rings(Arc::clone(&self.bell)));
         }
         self.watch_silence(ctx);
+        self.watch_key(ctx);
     }
 
     fn stopped(&mut self, _: &mut Self::Context) {

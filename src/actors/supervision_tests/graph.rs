@@ -26,10 +26,12 @@ use crate::actors::plane::directory::ModelHandle;
 use crate::actors::pool::container_pool::ContainerPool;
 use crate::actors::pool::list::ContainerList;
 use crate::actors::pool::messages::Register;
+use crate::children::keys::ChildKeys;
 use crate::children::launch::Launcher;
 use crate::children::{ChildPlan, Children};
 use crate::config::Config;
 use crate::metrics::{FlatNames, Metrics, prometheus_text_body};
+use crate::rpc::access::{Gate, Open};
 use crate::rpc::listener;
 use crate::rpc::registration::NotTaken;
 use crate::store::Journal;
@@ -103,6 +105,7 @@ impl Graph {
                     rpc_addr: "tcp://127.0.0.1:1".to_owned(),
                     grace: Duration::ZERO,
                     python_package: Ok(PathBuf::new()),
+                    keys: ChildKeys::default(),
                 };
                 let children =
                     Children::new(containers, Arc::clone(&metrics), processes.clone(), launcher);
@@ -138,6 +141,7 @@ impl Graph {
             unasked: plane.unasked.clone(),
             known: list.clone(),
             help: String::new(),
+            gate: Gate::new(Arc::new(Open), &[], None),
         };
         actix::spawn(listener::serve(socket, parts, register));
         Self { plane, disk, catalog, pool, models, list, routes, router: apps, rpc }

@@ -16,11 +16,11 @@ use std::task::{Context, Poll, Waker, ready};
 
 use actix_http::error::DispatchError;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::Sleep;
 use tracing::warn;
 
 use super::canned::{self, Replaced};
+use super::io::Io;
 use super::progress::{Allowances, Overdue, Phase, Progress};
 use super::seats::{Order, Taken};
 use crate::logging::outsiders;
@@ -57,12 +57,19 @@ pub struct Connection {
     /// The first bytes that ever came.
     opening: Cell<[u8; 2]>,
     ending: Cell<Option<Ended>>,
+    /// What the client has shown in its TLS handshake, DER.
+    client_certificate: Option<Box<[u8]>>,
 }
 
 impl Connection {
     /// A connection that has just been accepted.
     #[must_use]
-    pub fn new(seat: Taken, allowances: Allowances, metrics: Arc<FrontendMetrics>) -> Rc<Self> {
+    pub(crate) fn new(
+        io: &Io,
+        seat: Taken,
+        allowances: Allowances,
+        metrics: Arc<FrontendMetrics>,
+    ) -> Rc<Self> {
         Rc::new(Self {
             progress: Cell::new(Progress::new(clock::now())),
             allowances,
@@ -76,6 +83,7 @@ impl Connection {
             pipelines: Cell::new(false),
             opening: Cell::default(),
             ending: Cell::new(None),
+            client_certificate: io.client_certificate().map(Box::from),
         })
     }
 
@@ -89,6 +97,12 @@ impl Connection {
     #[must_use]
     pub fn metrics(&self) -> &Arc<FrontendMetrics> {
         &self.metrics
+    }
+
+    /// The certificate that the client has shown, DER; it is one of `tls.client_ca`.
+    #[must_use]
+    pub fn client_certificate(&self) -> Option<&[u8]> {
+        self.client_certificate.as_deref()
     }
 
     /// A request's handler starts.
@@ -155,7 +169,7 @@ impl Connection {
 
 /// The stream that actix-http reads and writes.
 pub struct Stream {
-    io: TcpStream,
+    io: Io,
     connection: Rc<Connection>,
     /// Written in place of what actix-http wrote.
     own: Vec<u8>,
@@ -164,7 +178,7 @@ pub struct Stream {
 impl Stream {
     /// The connection over `io`.
     #[must_use]
-    pub fn new(io: TcpStream, connection: Rc<Connection>) -> Self {
+    pub(crate) fn new(io: Io, connection: Rc<Connection>) -> Self {
         Self { io, connection, own: Vec::new() }
     }
 
@@ -175,9 +189,8 @@ impl Stream {
     }
 
     /// Takes nothing from the socket, but notices that the client has gone.
-    fn look(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut byte = [MaybeUninit::uninit()];
-        if ready!(self.io.poll_peek(cx, &mut ReadBuf::uninit(&mut byte)))? == 0 {
+    fn look(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if ready!(self.io.poll_look(cx))?.has_gone() {
             // actix-http would finish an answer that it has begun.
             let streaming = self.connection.is_streaming.get();
             let ended =
@@ -225,6 +238,25 @@ impl Stream {
             }
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// What TLS has taken of an answer and the client not: without TLS nothing.
+    fn flush_encrypted(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.io.is_encrypted() {
+            return Poll::Ready(Ok(()));
+        }
+        let flushed = Pin::new(&mut self.io).poll_flush(cx);
+        let connection = &self.connection;
+        let is_blocked = connection.progress.get().is_blocked();
+        if flushed.is_pending() {
+            let now = clock::now();
+            connection.change(|progress| progress.block(now));
+        } else if is_blocked {
+            let now = clock::now();
+            connection.change(|progress| progress.unblock(now));
+            connection.read_on();
+        }
+        flushed
     }
 
     /// What actix-http could not read has an error as every other.
@@ -304,7 +336,9 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.get_mut().flush_own(cx)
+        let this = self.get_mut();
+        ready!(this.flush_own(cx))?;
+        this.flush_encrypted(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -7,6 +7,8 @@
 pub(crate) mod acceptor;
 pub(crate) mod canned;
 pub mod connection;
+pub mod handshake;
+pub(crate) mod io;
 pub mod progress;
 pub mod seats;
 mod watched;
@@ -30,6 +32,8 @@ use tracing::error;
 use self::acceptor::{Accepted, Acceptor, Worker};
 use self::canned::HTTP_LIMIT;
 use self::connection::{Connection, Guarded, Stream};
+use self::handshake::Handshakes;
+use self::io::Io;
 use self::progress::Allowances;
 use self::seats::{Order, Seats};
 use self::watched::Watched;
@@ -58,6 +62,8 @@ pub struct Options {
     pub keeps_alive: bool,
     /// Whether a client that closes its side, wholly or half, abandons the request under way.
     pub abandons: bool,
+    /// Where TLS is spoken.
+    pub tls: Option<Handshakes>,
     pub metrics: Arc<FrontendMetrics>,
 }
 
@@ -79,6 +85,7 @@ impl Options {
             },
             keeps_alive,
             abandons: false,
+            tls: None,
             metrics,
         }
     }
@@ -215,10 +222,27 @@ async fn work(
     let Ok(http) = http.new_service(()).await else {
         return error!("an HTTP worker cannot start");
     };
-    acceptor::serve_each(accepted, |io, peer, seat| {
-        let connection = Connection::new(seat, options.allowances, Arc::clone(&options.metrics));
+    let (allowances, metrics) = (options.allowances, options.metrics);
+    let serve = move |io: Io, peer, seat| {
+        let connection = Connection::new(&io, seat, allowances, Arc::clone(&metrics));
         let dispatcher = http.call((Stream::new(io, Rc::clone(&connection)), Some(peer)));
         Guarded::new(dispatcher, connection)
-    })
-    .await;
+    };
+    match options.tls {
+        None => {
+            acceptor::serve_each(accepted, |io, peer, seat| serve(Io::Plain(io), peer, seat)).await;
+        }
+        Some(tls) => {
+            let (tls, serve) = (Rc::new(tls), Rc::new(serve));
+            acceptor::serve_each(accepted, |io, peer, seat| {
+                let (tls, serve) = (Rc::clone(&tls), Rc::clone(&serve));
+                async move {
+                    if let Some(io) = tls.shake(io, &seat).await {
+                        serve(io, peer, seat).await;
+                    }
+                }
+            })
+            .await;
+        }
+    }
 }

@@ -11,6 +11,8 @@ use ureq::http::{HeaderValue, Response};
 
 use clipper_domain::admin::ErrorBody;
 
+use crate::tls::{self, Trust, TrustError};
+
 /// Largest answer that is read, bytes: far above a list of everything.
 const ANSWER_MAX_BYTES: u64 = 256 << 20;
 
@@ -46,10 +48,13 @@ pub enum ClientError {
 /// Why a text is no address of a server.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UrlError {
-    #[error("{0}:// is not spoken here, expected http://HOST:PORT")]
+    #[error("{0}:// is not spoken here, expected http://HOST:PORT or https://HOST:PORT")]
     Scheme(String),
     #[error("'{0}' is not http://HOST:PORT")]
     NotAnAddress(String),
+    /// Of https://.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
 }
 
 /// Where the management frontend is and how long to wait for it.
@@ -67,31 +72,36 @@ pub struct Client {
 pub struct KeyError;
 
 impl Client {
-    /// A client of the frontend at `url` (`http://HOST:PORT`, or without the scheme). Nothing is
-    /// sent yet. Each request has `timeout` from its first packet to the end of its answer.
+    /// A client of the frontend at `url` (`http://HOST:PORT`, `https://HOST:PORT`, or without the
+    /// scheme). Nothing is sent yet. Each request has `timeout` from its first packet to the end of
+    /// its answer. `trust` is for https.
     ///
     /// # Errors
     /// What is wrong with the URL.
-    pub fn new(url: &str, timeout: Duration) -> Result<Self, UrlError> {
-        let host = match url.split_once("://") {
-            Some(("http", host)) => host,
+    pub fn new(url: &str, timeout: Duration, trust: &Trust) -> Result<Self, UrlError> {
+        let (scheme, host) = match url.split_once("://") {
+            Some((scheme @ ("http" | "https"), host)) => (scheme, host),
             Some((scheme, _)) => {
                 return Err(UrlError::Scheme(scheme.to_owned()));
             }
-            None => url,
+            None => ("http", url),
         };
         let host = host.trim_end_matches('/');
         if host.is_empty() || host.contains(char::is_whitespace) {
             return Err(UrlError::NotAnAddress(url.to_owned()));
         }
-        let agent = Agent::config_builder()
+        let mut config = Agent::config_builder();
+        if scheme == "https" {
+            config = config.tls_config(trust.for_agent()?);
+        }
+        let agent = config
             .http_status_as_error(false)
             .proxy(None)
             .max_redirects(0)
             .timeout_global(Some(timeout))
             .build()
             .new_agent();
-        Ok(Self { agent, url: format!("http://{host}"), authorization: None })
+        Ok(Self { agent, url: format!("{scheme}://{host}"), authorization: None })
     }
 
     /// The same client with a key for servers that ask for one.
@@ -265,12 +275,17 @@ fn bounded_line(lines: &mut impl BufRead, max_bytes: u64) -> std::io::Result<Str
 /// The system's words, without the library's in front.
 fn plain(error: &ureq::Error) -> String {
     match error {
-        ureq::Error::Io(error) => error.to_string(),
+        ureq::Error::Io(error) => explained(error.to_string()),
         ureq::Error::Timeout(_) => "no answer in time".to_owned(),
         ureq::Error::HostNotFound => "there is no such host".to_owned(),
         ureq::Error::ConnectionFailed => "the connection was refused".to_owned(),
-        other => other.to_string(),
+        other => explained(other.to_string()),
     }
+}
+
+fn explained(error: String) -> String {
+    let remedy = tls::remedy(&error);
+    if remedy.is_empty() { error } else { error + remedy }
 }
 
 #[cfg(test)]
@@ -291,10 +306,13 @@ mod tests {
 
     #[test]
     fn a_url_is_http_with_or_without_saying_so() {
-        let url = |text| Client::new(text, Duration::from_secs(1)).map(|c| c.url().to_owned());
+        let trust = Trust { ca: Some("none.pem".into()), identity: None };
+        let url =
+            |text| Client::new(text, Duration::from_secs(1), &trust).map(|c| c.url().to_owned());
         assert_eq!(url("http://h:1338/").unwrap(), "http://h:1338");
         assert_eq!(url("h:1338").unwrap(), "http://h:1338");
-        assert_eq!(url("https://h:1338").unwrap_err(), UrlError::Scheme("https".to_owned()));
+        assert!(matches!(url("https://h:1338"), Err(UrlError::Trust(_))), "no such file");
+        assert_eq!(url("ftp://h:1338").unwrap_err(), UrlError::Scheme("ftp".to_owned()));
         assert!(url("http://").is_err());
     }
 }

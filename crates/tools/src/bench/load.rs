@@ -23,6 +23,7 @@ use super::record::{Recorder, RequestFailure};
 use super::requests::Requests;
 use super::shared::SharedCounts;
 use super::wire::{self, SeenAnswer};
+use crate::tls::Wire;
 use clipper_clock::{self as clock, Instant};
 
 /// Requests of an open loop that may wait for a free connection; further ones are not sent.
@@ -66,7 +67,7 @@ pub(super) fn drive(
     Ok(recorder)
 }
 
-type Prepared = (tokio::runtime::Runtime, Vec<TcpStream>, Vec<TcpStream>);
+type Prepared = (tokio::runtime::Runtime, Vec<Wire>, Vec<Wire>);
 
 fn prepare(plan: &Plan, share: ThreadShare) -> Result<Prepared, BenchError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -90,10 +91,13 @@ fn prepare(plan: &Plan, share: ThreadShare) -> Result<Prepared, BenchError> {
     Ok((runtime, clients, idle))
 }
 
-async fn connect(plan: &Plan) -> std::io::Result<TcpStream> {
-    let stream = tokio::time::timeout(plan.timeout, TcpStream::connect(plan.target.addr)).await??;
-    stream.set_nodelay(true)?;
-    Ok(stream)
+async fn connect(plan: &Plan) -> std::io::Result<Wire> {
+    let connected = async {
+        let stream = TcpStream::connect(plan.target.addr).await?;
+        stream.set_nodelay(true)?;
+        Wire::over(stream, plan.target.tls.as_ref()).await
+    };
+    tokio::time::timeout(plan.timeout, connected).await?
 }
 
 /// What the tasks of one thread share.
@@ -114,7 +118,7 @@ async fn load(
     plan: &Plan,
     share: ThreadShare,
     shared: &SharedCounts,
-    streams: Vec<TcpStream>,
+    streams: Vec<Wire>,
 ) -> Result<Recorder, BenchError> {
     let thread = Thread {
         plan,
@@ -229,7 +233,7 @@ impl Thread<'_> {
 
 struct Caller<'a> {
     thread: &'a Thread<'a>,
-    stream: Option<TcpStream>,
+    stream: Option<Wire>,
     /// What `stream` has become where gRPC is spoken.
     client: Option<Client>,
     /// Head and body of the request.
@@ -238,7 +242,7 @@ struct Caller<'a> {
 }
 
 impl<'a> Caller<'a> {
-    fn new(thread: &'a Thread<'a>, stream: TcpStream) -> Self {
+    fn new(thread: &'a Thread<'a>, stream: Wire) -> Self {
         let request = thread.requests.first();
         let response = Vec::with_capacity(RESPONSE_BYTES);
         Self { thread, stream: Some(stream), client: None, request, response }
@@ -333,6 +337,7 @@ impl<'a> Caller<'a> {
         };
         self.fill(start);
         stream.write_all(&self.request).await.map_err(|_| RequestFailure::Connection)?;
+        stream.flush().await.map_err(|_| RequestFailure::Connection)?;
         let head = read_response(&mut stream, &mut self.response).await?;
         let body = self.response.get(head.body..head.total).unwrap_or_default();
         thread.answered(start, head.status, body);
@@ -345,7 +350,7 @@ impl<'a> Caller<'a> {
 
 /// Reads one response into `buffer`.
 async fn read_response(
-    stream: &mut TcpStream,
+    stream: &mut Wire,
     buffer: &mut Vec<u8>,
 ) -> Result<wire::ResponseHead, RequestFailure> {
     buffer.clear();

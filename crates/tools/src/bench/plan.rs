@@ -8,6 +8,7 @@ use ureq::RequestBuilder;
 
 use super::inputs::InputPlan;
 use super::inputs::tensors::TensorPlan;
+use crate::tls::Connector;
 
 /// When requests of an open loop start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +34,8 @@ pub struct Target {
     /// For the `Host` header.
     pub host: String,
     pub app: String,
+    /// Where connections are encrypted.
+    pub tls: Option<Connector>,
     /// For a server that asks for one.
     pub key: Option<String>,
 }

@@ -12,6 +12,8 @@ use prost::Message as _;
 use serde::Deserialize;
 use tokio::net::TcpStream;
 
+use crate::tls::Wire;
+
 use super::inputs::Protocol;
 use super::plan::Target;
 
@@ -101,8 +103,13 @@ fn by_grpc(target: &Target, timeout: Duration) -> Result<Page, NoSignature> {
     let frame = Bytes::from([&[0], &length[..], &message].concat());
     let asked = async {
         let stream = TcpStream::connect(target.addr).await?;
-        let (client, connection) =
-            Client::open(stream, &target.host, METADATA, Some(timeout)).await?;
+        let (client, connection) = Client::open(
+            Wire::over(stream, target.tls.as_ref()).await?,
+            &target.host,
+            METADATA,
+            Some(timeout),
+        )
+        .await?;
         tokio::spawn(connection);
         let mut client = client.with_key(target.key.as_deref());
         Ok::<_, NoSignature>(client.call(frame).await?)

@@ -47,8 +47,9 @@ impl Fetcher {
     pub fn new(options: &TopOptions) -> Result<Self, TopError> {
         let key = options.key.as_deref();
         Ok(Self {
-            query: Client::new(&options.query_url, TIMEOUT)?.with_key(key)?,
-            management: Client::new(&options.management_url, TIMEOUT)?.with_key(key)?,
+            query: Client::new(&options.query_url, TIMEOUT, &options.trust)?.with_key(key)?,
+            management: Client::new(&options.management_url, TIMEOUT, &options.trust)?
+                .with_key(key)?,
         })
     }
 

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::tls::Trust;
+
 #[derive(Debug, Clone)]
 pub struct TopOptions {
     /// `http://host:port` of the query frontend, for its metrics.
@@ -11,4 +13,6 @@ pub struct TopOptions {
     pub interval: Duration,
     /// For a server that asks for one.
     pub key: Option<String>,
+    /// For addresses that begin with `https://`.
+    pub trust: Trust,
 }

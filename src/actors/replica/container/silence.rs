@@ -8,6 +8,9 @@ use super::Container;
 use crate::metrics::RpcEnd;
 use clipper_clock as clock;
 
+/// How often a container's key is looked at again.
+const KEY_CHECK: Duration = Duration::from_millis(250);
+
 impl Container {
     /// Ends a connection that is silent. One that computes may be; its batcher tells whether it
     /// hangs. But where a thread of its own has spoken meanwhile, that is expected to go on.
@@ -22,6 +25,15 @@ impl Container {
         }
         let left = limit.saturating_sub(silent);
         ctx.run_later(if left.is_zero() { limit } else { left }, Self::watch_silence);
+    }
+
+    /// Ends the connection of a container whose key is no good any more.
+    pub(super) fn watch_key(&mut self, ctx: &mut Context<Self>) {
+        let Some(admission) = &self.security.admission else { return };
+        if let Err(why) = admission.check(&self.identity.model) {
+            return self.end(RpcEnd::Denied, why, ctx);
+        }
+        ctx.run_later(KEY_CHECK, Self::watch_key);
     }
 
     /// Heartbeats in the middle of a batch do not come from who computes it. One may have crossed

@@ -1,0 +1,119 @@
+//! The TLS handshake of a connection: how long it may take, and how many at once.
+
+use std::future::poll_fn;
+use std::io;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+use tracing::warn;
+
+use super::super::errors::{self, ApiError};
+use super::acceptor::tell_and_close;
+use super::canned;
+use super::io::Io;
+use super::seats::{ConnectionSeat, Order, Seats};
+use crate::config::TlsConfig;
+use crate::logging::outsiders;
+use crate::metrics::http::{Ended, FrontendMetrics};
+use crate::tls::Port;
+
+/// The first byte of every connection over TLS: a handshake record.
+const HANDSHAKE_RECORD: u8 = 0x16;
+
+/// The handshakes of one port.
+#[derive(Debug, Clone)]
+pub struct Handshakes {
+    port: Port,
+    patience: Duration,
+    /// One for each handshake under way.
+    places: Arc<Seats>,
+    metrics: Arc<FrontendMetrics>,
+}
+
+/// A connection without a handshake.
+struct Failed(Ended, String);
+
+impl Handshakes {
+    #[must_use]
+    pub fn new(port: Port, config: &TlsConfig, metrics: Arc<FrontendMetrics>) -> Self {
+        let patience = Duration::from_millis(config.handshake_timeout_ms);
+        Self { port, patience, places: Seats::new(config.handshakes_max), metrics }
+    }
+
+    /// The encrypted connection; `None` if there is none, which has been counted and told.
+    pub(crate) async fn shake(&self, io: TcpStream, seat: &ConnectionSeat) -> Option<Io> {
+        // All of them wait for their clients, so that one always gives way.
+        let (place, _) = self.places.take(seat.peer())?;
+        let shaken = tokio::select! {
+            biased;
+            why = ordered(seat) => Err(Failed(why, "it had to end".to_owned())),
+            _ = ordered(&place) => {
+                let why = "it gave way to others (tls.handshakes_max)".to_owned();
+                Err(Failed(Ended::HandshakeTimeout, why))
+            }
+            shaken = tokio::time::timeout(self.patience, self.accept(io)) => {
+                shaken.unwrap_or_else(|_| {
+                    let why = "it did not come to its end in time (tls.handshake_timeout_ms)";
+                    Err(Failed(Ended::HandshakeTimeout, why.to_owned()))
+                })
+            }
+        };
+        match shaken {
+            Ok(io) => {
+                self.metrics.handshake();
+                Some(io)
+            }
+            Err(Failed(ended, why)) => {
+                self.metrics.ended(ended);
+                let peer = seat.peer();
+                let is_ours = matches!(ended, Ended::Closed | Ended::Shutdown | Ended::GaveWayIdle);
+                if !is_ours && let Some(left_out) = outsiders::line("TLS", peer) {
+                    warn!(%peer, left_out, "a TLS handshake failed: {why}");
+                }
+                None
+            }
+        }
+    }
+
+    async fn accept(&self, io: TcpStream) -> Result<Io, Failed> {
+        let closed = |error: io::Error| Failed(Ended::Closed, error.to_string());
+        io.set_nodelay(true).map_err(closed)?;
+        let mut first = [0];
+        if io.peek(&mut first).await.map_err(closed)? == 0 {
+            return Err(Failed(Ended::Closed, "it said nothing".to_owned()));
+        }
+        if first != [HANDSHAKE_RECORD] {
+            let told = ApiError::new(
+                errors::NOT_HTTP,
+                "This port speaks TLS, and these bytes are not TLS: use https://",
+            );
+            self.metrics.error(errors::NOT_HTTP.label);
+            // Who cannot read that has lost nothing.
+            let _ = tell_and_close(io, &canned::whole(&told)).await;
+            return Err(Failed(Ended::NotHttp, "it speaks without TLS".to_owned()));
+        }
+        let accepted = TlsAcceptor::from(self.port.current()).accept(io).await;
+        accepted.map(Io::encrypted).map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => {
+                Failed(Ended::HandshakeFailed, "its client went away".to_owned())
+            }
+            _ => Failed(Ended::HandshakeFailed, error.to_string()),
+        })
+    }
+}
+
+/// Ends with the order to end.
+async fn ordered(seat: &ConnectionSeat) -> Ended {
+    poll_fn(|cx| {
+        seat.listen(cx.waker());
+        match seat.order() {
+            Order::Stay => Poll::Pending,
+            Order::GiveWay => Poll::Ready(Ended::GaveWayIdle),
+            Order::EndIfIdle | Order::End => Poll::Ready(Ended::Shutdown),
+        }
+    })
+    .await
+}

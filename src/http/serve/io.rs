@@ -1,0 +1,163 @@
+//! A connection as bytes: plain, or inside TLS.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
+
+/// Bytes that are read ahead of an encrypted connection to see whether its client has gone: it
+/// says so inside the encryption.
+const AHEAD_BYTES: usize = 1 << 10;
+
+/// The bytes of one client.
+#[derive(Debug)]
+pub(crate) enum Io {
+    Plain(TcpStream),
+    Tls(Box<Encrypted>),
+}
+
+#[derive(Debug)]
+pub(crate) struct Encrypted {
+    stream: TlsStream<TcpStream>,
+    /// Read while nothing was to be read, to be read first.
+    ahead: Vec<u8>,
+}
+
+impl Encrypted {
+    fn read_ahead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Look>> {
+        if !self.ahead.is_empty() {
+            return Poll::Ready(Ok(Look::IsThere));
+        }
+        let mut space = [MaybeUninit::uninit(); AHEAD_BYTES];
+        let mut piece = ReadBuf::uninit(&mut space);
+        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut piece))?;
+        self.ahead.extend_from_slice(piece.filled());
+        Poll::Ready(Ok(if self.ahead.is_empty() { Look::HasGone } else { Look::IsThere }))
+    }
+}
+
+/// What a look at a connection shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// There is something to read.
+    IsThere,
+    /// The client has closed its side.
+    HasGone,
+}
+
+impl Look {
+    pub(super) fn has_gone(self) -> bool {
+        self == Self::HasGone
+    }
+}
+
+impl Io {
+    pub(super) fn encrypted(stream: TlsStream<TcpStream>) -> Self {
+        Self::Tls(Box::new(Encrypted { stream, ahead: Vec::new() }))
+    }
+
+    pub(super) fn is_encrypted(&self) -> bool {
+        matches!(self, Self::Tls(_))
+    }
+
+    /// The certificate that the client has shown, DER.
+    pub(crate) fn client_certificate(&self) -> Option<&[u8]> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Tls(tls) => {
+                let certificates = tls.stream.get_ref().1.peer_certificates()?;
+                certificates.first().map(AsRef::as_ref)
+            }
+        }
+    }
+
+    /// Waits until there is something to read, or the client has gone, and leaves it unread.
+    pub(super) fn poll_look(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Look>> {
+        match self {
+            Self::Plain(stream) => {
+                let mut byte = [MaybeUninit::uninit()];
+                let seen = ready!(stream.poll_peek(cx, &mut ReadBuf::uninit(&mut byte)))?;
+                Poll::Ready(Ok(if seen == 0 { Look::HasGone } else { Look::IsThere }))
+            }
+            Self::Tls(tls) => tls.read_ahead(cx),
+        }
+    }
+
+    /// What is not sent is not kept when it is closed.
+    pub(super) fn set_zero_linger(&self) -> io::Result<()> {
+        match self {
+            Self::Plain(stream) => stream.set_zero_linger(),
+            Self::Tls(tls) => tls.stream.get_ref().0.set_zero_linger(),
+        }
+    }
+}
+
+impl AsyncRead for Io {
+    #[inline]
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Tls(tls) if tls.ahead.is_empty() => {
+                Pin::new(&mut tls.stream).poll_read(cx, buffer)
+            }
+            Self::Tls(tls) => {
+                let most = buffer.remaining().min(tls.ahead.len());
+                buffer.put_slice(tls.ahead.get(..most).unwrap_or_default());
+                tls.ahead.drain(..most);
+                Poll::Ready(Ok(()))
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Io {
+    #[inline]
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write(cx, data),
+            Self::Tls(tls) => Pin::new(&mut tls.stream).poll_write(cx, data),
+        }
+    }
+
+    #[inline]
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
+            Self::Tls(tls) => Pin::new(&mut tls.stream).poll_write_vectored(cx, parts),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(tls) => Pin::new(&mut tls.stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(tls) => Pin::new(&mut tls.stream).poll_shutdown(cx),
+        }
+    }
+}

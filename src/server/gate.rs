@@ -1,0 +1,40 @@
+//! What the port for containers asks of whoever connects.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tracing::info;
+
+use super::container_keys::ContainerKeys;
+use super::error::StartError;
+use crate::config::RpcConfig;
+use crate::rpc::access::Gate;
+use clipper_rpc::curve::SecretKey;
+
+/// Who may connect, and how.
+pub(super) fn gate(config: &RpcConfig, keys: ContainerKeys) -> Result<Gate, StartError> {
+    actix::spawn(keys.clone().keep_fresh());
+    Ok(Gate::new(Arc::new(keys), &config.null_from, curve_key(config)?))
+}
+
+/// The keys of containers.
+pub(super) fn container_keys(config: &RpcConfig) -> Result<ContainerKeys, StartError> {
+    let fail = |why| StartError::ContainerKeys { file: config.keys.clone(), why };
+    ContainerKeys::load(&config.keys).map_err(fail)
+}
+
+/// The server's secret key of CURVE, if it has one.
+fn curve_key(config: &RpcConfig) -> Result<Option<SecretKey>, StartError> {
+    let file = &config.curve_key;
+    if file.as_os_str().is_empty() {
+        return Ok(None);
+    }
+    let key = read(file).map_err(|why| StartError::CurveKey { file: file.clone(), why })?;
+    info!(public = %key.public(), "containers may encrypt their connections (CURVE)");
+    Ok(Some(key))
+}
+
+fn read(file: &Path) -> Result<SecretKey, String> {
+    let text = std::fs::read_to_string(file).map_err(|error| error.to_string())?;
+    SecretKey::parse(text.trim()).map_err(|error| error.to_string())
+}

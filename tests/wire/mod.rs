@@ -1,0 +1,6 @@
+//! What is spoken on the wire beside plain HTTP and ZMTP: TLS, and who may connect.
+
+mod certificates;
+mod client;
+mod containers;
+mod tls;
