@@ -142,6 +142,9 @@ pub struct FeedbackKeeper {
     /// Told at the end of the next save.
     held: Vec<Acknowledgement>,
     is_settling: bool,
+    /// Users are being brought back for feedback that counts next: nobody may leave meanwhile. A
+    /// timer that is due comes before what a handler waits for.
+    is_loading: bool,
     catalog: Kept<CatalogWriter>,
     /// Feedback of others, which was on its way when they were deleted, leaves nothing.
     apps: BTreeSet<AppName>,
@@ -164,6 +167,7 @@ impl FeedbackKeeper {
             pace: SavePace::new(saved_within),
             held: Vec::new(),
             is_settling: false,
+            is_loading: false,
             catalog,
             apps: BTreeSet::new(),
             _lifeline: lifeline,
@@ -176,7 +180,8 @@ impl FeedbackKeeper {
         let held = std::mem::take(&mut self.held);
         let again = changed.clone();
         self.pace.begin(clock::now());
-        let saved = self.write(move |keeping| keeping.save(changed));
+        let may_leave = !self.is_loading;
+        let saved = self.write(move |keeping| keeping.save(changed, may_leave));
         saved.map(|failed, keeper, ctx| {
             keeper.changed.extend(failed.unwrap_or(again));
             keeper.pace.end(clock::now());
@@ -288,8 +293,10 @@ impl Handler<Learn> for FeedbackKeeper {
                     self.observed(&app, &feedback, acknowledgement, ctx);
                     return done();
                 }
+                self.is_loading = true;
                 let loaded = self.write(move |keeping| keeping.load(unknown));
                 AtomicResponse::new(Box::pin(loaded.map(move |_, keeper, ctx| {
+                    keeper.is_loading = false;
                     keeper.observed(&app, &feedback, acknowledgement, ctx);
                 })))
             }
