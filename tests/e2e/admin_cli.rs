@@ -111,8 +111,10 @@ fn a_server_that_is_not_there_is_told_apart() {
     let words = ["admin", "ping", "--request-timeout", "0.2"];
     let output = clipper(&url, &words);
     assert_eq!(output.status.code(), Some(3), "{}", text(&output.stderr));
-    let output = clipper("https://h", &["admin", "ping"]);
-    assert_eq!(output.status.code(), Some(1));
+    let output = clipper("https://nobody.invalid", &["admin", "ping"]);
+    assert_eq!(output.status.code(), Some(3), "{}", text(&output.stderr));
+    let output = clipper("ftp://h", &["admin", "ping"]);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
     assert_eq!(clipper(&url, &["admin", "apps"]).status.code(), Some(2));
 }
 

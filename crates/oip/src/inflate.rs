@@ -59,19 +59,32 @@ pub fn inflate(
         Encoding::Gzip => Box::new(MultiGzDecoder::new(body)),
         Encoding::Deflate => Box::new(ZlibDecoder::new(body)),
     };
-    let mut whole = Vec::new();
+    // In pieces: one that grows by being copied holds up to three times of what it needs.
+    let (mut pieces, mut bytes) = (Vec::new(), 0);
     loop {
         if !room_for(PIECE_BYTES) {
             return Err(InflateError::NoRoom);
         }
-        let read = decoder.by_ref().take(PIECE_BYTES as u64).read_to_end(&mut whole)?;
-        if whole.len() > max_bytes {
+        let mut piece = Vec::with_capacity(PIECE_BYTES);
+        let read = decoder.by_ref().take(PIECE_BYTES as u64).read_to_end(&mut piece)?;
+        bytes += read;
+        if bytes > max_bytes {
             return Err(InflateError::TooLong(max_bytes));
         }
         if read == 0 {
-            return Ok(whole);
+            return Ok(joined(pieces, bytes));
         }
+        pieces.push(piece);
     }
+}
+
+/// Each piece is given back before the next one is copied.
+fn joined(pieces: Vec<Vec<u8>>, bytes: usize) -> Vec<u8> {
+    let mut whole = Vec::with_capacity(bytes);
+    for piece in pieces {
+        whole.extend_from_slice(&piece);
+    }
+    whole
 }
 
 #[cfg(test)]
