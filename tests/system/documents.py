@@ -190,6 +190,14 @@ class Terminal:
         self.printed = done.stdout
         return done.stdout
 
+    def succeeds(self, command: str) -> bool:
+        """Whether it does by now; it is asked again if not."""
+        done = subprocess.run(
+            ["bash", "-ec", self.here(command)],
+            cwd=self.folder, env=self.env, capture_output=True, timeout=90,
+        )  # fmt: skip
+        return done.returncode == 0
+
     def start(self, command: str) -> None:
         replicas = None if "serve" in command and "clipper_serving" not in command else 0
         if command.startswith("prometheus"):

@@ -343,6 +343,20 @@ def test_rollouts(terminal: Terminal) -> None:
     run_document(terminal, "docs/rollouts.md")
 
 
+def test_security_wire(terminal: Terminal) -> None:
+    document = "docs/security-wire.md"
+    make, serve, ask, probe = next(b for b in blocks(document) if b.language == "sh").commands()
+    terminal.run(make)
+    # Its ports speak TLS, which the readiness of other documents' servers is not asked by.
+    terminal.server_is_ready = lambda: terminal.succeeds(probe)  # type: ignore[method-assign]
+    terminal.run(serve)
+    terminal.run(ask)
+    assert terminal.run(probe)
+    for block in blocks(document):
+        if block.language != "sh":
+            use(terminal, block)
+
+
 def test_the_translation_says_the_same() -> None:
     """Blocks, links, headings and rows are equal, one by one."""
     english, chinese = ((ROOT / name).read_text() for name in ("README.md", "README.zh-CN.md"))
@@ -377,6 +391,7 @@ WITH_A_TEST_ABOVE = {
     "docs/operations.md",
     "docs/redis.md",
     "docs/rollouts.md",
+    "docs/security-wire.md",
     "docs/streaming.md",
 }
 
