@@ -44,7 +44,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("tls", &["config", "metrics"]),
     ("rpc", &["config", "logging", "metrics"]),
     ("supervision", &["config", "metrics"]),
-    ("children", &["config", "metrics", "supervision"]),
+    ("children", &["access", "config", "metrics", "supervision"]),
     (
         "actors",
         &["access", "children", "config", "logging", "metrics", "rpc", "store", "supervision"],

@@ -5,10 +5,10 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-use ring::digest::{SHA256, digest};
-
+use crate::access;
 use clipper_domain::ModelId;
+use clipper_domain::access::SecretHash;
+use parking_lot::Mutex;
 
 /// The name that all of them have.
 pub const NAME: &str = "replica-of-this-server";
@@ -17,9 +17,6 @@ pub const NAME: &str = "replica-of-this-server";
 pub(super) const NAME_VARIABLE: &str = "CLIPPER_RPC_KEY_NAME";
 pub(super) const SECRET_VARIABLE: &str = "CLIPPER_RPC_KEY";
 
-/// SHA-256 of a secret.
-pub type Hash = [u8; 32];
-
 /// Whether containers need keys now.
 type Asks = Arc<dyn Fn() -> bool + Send + Sync>;
 
@@ -27,7 +24,7 @@ type Asks = Arc<dyn Fn() -> bool + Send + Sync>;
 #[derive(Clone, Default)]
 pub struct ChildKeys {
     asks: Option<Asks>,
-    good: Arc<Mutex<HashMap<Hash, ModelId>>>,
+    good: Arc<Mutex<HashMap<SecretHash, ModelId>>>,
 }
 
 impl fmt::Debug for ChildKeys {
@@ -50,21 +47,21 @@ impl ChildKeys {
         }
         let bytes: [u8; 32] = rand::random();
         let secret = hexadecimal(bytes);
-        let hash = hash(secret.as_bytes());
+        let hash = access::hash(secret.as_bytes());
         self.good.lock().insert(hash, model.clone());
         Some(ChildKey { keys: self.clone(), hash, secret })
     }
 
     /// The hash of a secret that is one of them.
     #[must_use]
-    pub fn find(&self, secret: &[u8]) -> Option<Hash> {
-        let hash = hash(secret);
+    pub fn find(&self, secret: &[u8]) -> Option<SecretHash> {
+        let hash = access::hash(secret);
         self.good.lock().contains_key(&hash).then_some(hash)
     }
 
     /// Whether it still is, and of a process of this model.
     #[must_use]
-    pub fn is_good(&self, hash: &Hash, model: &ModelId) -> bool {
+    pub fn is_good(&self, hash: &SecretHash, model: &ModelId) -> bool {
         self.good.lock().get(hash) == Some(model)
     }
 }
@@ -72,7 +69,7 @@ impl ChildKeys {
 /// The key of one process; no good any more when this is dropped.
 pub(super) struct ChildKey {
     keys: ChildKeys,
-    hash: Hash,
+    hash: SecretHash,
     pub(super) secret: String,
 }
 
@@ -88,12 +85,6 @@ fn hexadecimal(bytes: [u8; 32]) -> String {
     let texts: Vec<String> =
         halves.iter().map(|half| format!("{:032x}", u128::from_be_bytes(*half))).collect();
     texts.concat()
-}
-
-fn hash(secret: &[u8]) -> Hash {
-    let mut hash = [0; 32];
-    hash.copy_from_slice(digest(&SHA256, secret).as_ref());
-    hash
 }
 
 #[cfg(test)]

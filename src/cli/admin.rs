@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 pub(super) use self::args::AdminArgs;
 use self::args::{AppVerb, ContainerVerb, LinkVerb, ModelVerb, PolicyVerb, ReplicaVerb, What};
-use super::remote::{Outcome, Shown, VerbFailure, understood};
+use super::remote::{Outcome, Shown, VerbFailure, ended, understood};
 use clipper_domain::DEFAULT_POLICY;
 use clipper_domain::admin::{AppDescription, ModelDescription, ReplicaDescription};
 use clipper_selection::kind::PolicyKind;
@@ -31,13 +31,7 @@ impl AdminArgs {
                 self.again(self.once(&client));
                 std::thread::sleep(pause);
             },
-            None => match self.once(&client) {
-                Ok(shown) => {
-                    shown.print(self.json);
-                    ExitCode::SUCCESS
-                }
-                Err(failure) => failure.show(),
-            },
+            None => ended(self.once(&client), self.json),
         }
     }
 

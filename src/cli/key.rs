@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::remote::{Outcome, ServerArgs, Shown, understood};
+use super::remote::{Outcome, ServerArgs, Shown, ended, understood};
 use super::value::Expected;
 use clipper_domain::Role;
 use clipper_domain::admin::{KeyDescription, NewSecret};
@@ -94,13 +94,7 @@ fn days(text: &str) -> Result<Duration, Expected> {
 
 impl KeyArgs {
     pub(super) fn run(&self) -> ExitCode {
-        match self.server.client().and_then(|client| self.once(&client)) {
-            Ok(shown) => {
-                shown.print(self.json);
-                ExitCode::SUCCESS
-            }
-            Err(failure) => failure.show(),
-        }
+        ended(self.server.client().and_then(|client| self.once(&client)), self.json)
     }
 
     fn once(&self, client: &Client) -> Outcome {

@@ -158,6 +158,17 @@ impl Shown {
     }
 }
 
+/// Prints what a verb came to and gives the exit code.
+pub(super) fn ended(outcome: Outcome, as_json: bool) -> ExitCode {
+    match outcome {
+        Ok(shown) => {
+            shown.print(as_json);
+            ExitCode::SUCCESS
+        }
+        Err(failure) => failure.show(),
+    }
+}
+
 /// The answer of an endpoint as a value.
 pub(super) fn understood<T: DeserializeOwned>(
     client: &Client,

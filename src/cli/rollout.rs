@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::remote::{Outcome, ServerArgs, Shown, VerbFailure, understood};
+use super::remote::{Outcome, ServerArgs, Shown, VerbFailure, ended, understood};
 use clipper_domain::rollout::guard::Guard;
 use clipper_domain::rollout::plan::RolloutKind;
 use clipper_domain::rollout::progress::{GuardProgress, RolloutDescription};
@@ -97,13 +97,7 @@ struct StartArgs {
 
 impl RolloutArgs {
     pub(super) fn run(&self) -> ExitCode {
-        match self.server.client().and_then(|client| self.once(&client)) {
-            Ok(shown) => {
-                shown.print(self.json);
-                ExitCode::SUCCESS
-            }
-            Err(failure) => failure.show(),
-        }
+        ended(self.server.client().and_then(|client| self.once(&client)), self.json)
     }
 
     fn once(&self, client: &Client) -> Outcome {

@@ -65,7 +65,7 @@ impl Gate {
         let asks = self.access.asks();
         // As the router reads it: `%6D` is an `m` to it.
         let path = request.match_info().as_str();
-        if !asks && self.port == Port::Query && path != METRICS && path != METRICS_SLASH {
+        if !asks && self.port == Port::Query && path != METRICS {
             return Ok(None);
         }
         let (action, name) = asked(self.port, path);
@@ -103,7 +103,6 @@ impl Gate {
 }
 
 const METRICS: &str = "/metrics";
-const METRICS_SLASH: &str = "/metrics/";
 
 impl Browsers {
     fn check(&self, request: &ServiceRequest, action: Action) -> Result<(), ApiError> {

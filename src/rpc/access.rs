@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use clipper_domain::ModelId;
+use clipper_domain::access::SecretHash;
 use clipper_rpc::curve::{self, SecretKey, Session};
 pub use clipper_rpc::zmtp::Credentials;
 use clipper_rpc::zmtp::Offer;
@@ -55,7 +56,7 @@ pub struct Pass {
     /// Its name.
     pub key: Arc<str>,
     /// The hash of its secret: another secret is another pass.
-    pub hash: [u8; 32],
+    pub hash: SecretHash,
 }
 
 /// A container that has come with a key.

@@ -12,21 +12,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use ring::digest::{SHA256, digest};
 use tracing::{info, warn};
 
-use crate::children::keys::{self, ChildKeys, Hash};
+use crate::access::hash;
+use crate::children::keys::{self, ChildKeys};
 use crate::rpc::access::{Access, Credentials, Pass};
 use clipper_domain::ModelId;
+use clipper_domain::access::listed::{HASHED, SECRET_MIN_BYTES};
+use clipper_domain::access::{Pattern, SecretHash};
 use clipper_rpc::curve::Key;
 
 /// How often the file is looked at: a key that is taken out is no good within a second.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// Largest file that is read.
 const FILE_MAX_BYTES: u64 = 4 << 20;
-/// A shorter secret could be found by trying.
-const SECRET_MIN_BYTES: usize = 32;
-const HASHED: &str = "sha256:";
 const CURVE: &str = "curve:";
 
 /// One line.
@@ -34,22 +33,22 @@ const CURVE: &str = "curve:";
 struct ContainerKey {
     name: Arc<str>,
     known_by: KnownBy,
-    /// The models that it is for; `*` stands for any part of a name.
-    models: String,
+    /// The models that it is for.
+    models: Pattern,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum KnownBy {
-    Secret(Hash),
+    Secret(SecretHash),
     Curve(Key),
 }
 
 impl KnownBy {
     /// What a pass of it has.
-    fn hash(&self) -> Hash {
+    fn hash(&self) -> SecretHash {
         match self {
             Self::Secret(hash) => *hash,
-            Self::Curve(key) => key.0,
+            Self::Curve(key) => SecretHash(key.0),
         }
     }
 }
@@ -72,8 +71,11 @@ fn parse(text: &str) -> Result<Vec<ContainerKey>, KeyFault> {
         let fault = |problem| KeyFault { line: n + 1, problem };
         let words: Vec<&str> = line.split_whitespace().collect();
         let (name, secret, models) = match words[..] {
-            [name, "container", secret] => (name, secret, "*"),
-            [name, "container", secret, models] => (name, secret, models),
+            [name, "container", secret] => (name, secret, Pattern::default()),
+            [name, "container", secret, models] => {
+                let models = Pattern::parse(models);
+                (name, secret, models.map_err(|_| fault("[MODEL] is the name of no model"))?)
+            }
             _ => return Err(fault("expected NAME container SECRET [MODEL]")),
         };
         let known_by = known_by(secret).map_err(fault)?;
@@ -81,7 +83,7 @@ fn parse(text: &str) -> Result<Vec<ContainerKey>, KeyFault> {
         if name == keys::NAME || keys.iter().any(is_there) {
             return Err(fault("another key has the same name or secret"));
         }
-        keys.push(ContainerKey { name: name.into(), known_by, models: models.to_owned() });
+        keys.push(ContainerKey { name: name.into(), known_by, models });
     }
     Ok(keys)
 }
@@ -92,54 +94,14 @@ fn known_by(secret: &str) -> Result<KnownBy, &'static str> {
         return Ok(KnownBy::Curve(key));
     }
     if let Some(digits) = secret.strip_prefix(HASHED) {
-        let hash = unhex(digits).ok_or("sha256: is followed by 64 hexadecimal digits")?;
+        let hash =
+            SecretHash::parse(digits).ok_or("sha256: is followed by 64 hexadecimal digits")?;
         return Ok(KnownBy::Secret(hash));
     }
     if secret.len() < SECRET_MIN_BYTES {
         return Err("the secret has to have at least 32 bytes, as from `openssl rand -hex 32`");
     }
     Ok(KnownBy::Secret(hash(secret.as_bytes())))
-}
-
-fn hash(secret: &[u8]) -> Hash {
-    let mut hash = [0; 32];
-    hash.copy_from_slice(digest(&SHA256, secret).as_ref());
-    hash
-}
-
-fn unhex(digits: &str) -> Option<Hash> {
-    let digits: &[u8; 64] = digits.as_bytes().try_into().ok()?;
-    let mut hash = [0; 32];
-    for (byte, [high, low]) in hash.iter_mut().zip(digits.as_chunks::<2>().0) {
-        let value = |digit: u8| char::from(digit).to_digit(16);
-        *byte = u8::try_from(value(*high)? * 16 + value(*low)?).ok()?;
-    }
-    Some(hash)
-}
-
-/// Whether a name fits a pattern. Takes at most the product of their lengths.
-fn fits(pattern: &[u8], name: &[u8]) -> bool {
-    let (mut p, mut n) = (0, 0);
-    // Where to go on if what follows the last `*` does not fit.
-    let mut retry: Option<(usize, usize)> = None;
-    while let Some(letter) = name.get(n) {
-        match pattern.get(p) {
-            Some(b'*') => {
-                p += 1;
-                retry = Some((p, n));
-            }
-            Some(wanted) if wanted == letter => {
-                p += 1;
-                n += 1;
-            }
-            _ => {
-                let Some((after, from)) = retry else { return false };
-                retry = Some((after, from + 1));
-                (p, n) = (after, from + 1);
-            }
-        }
-    }
-    pattern.iter().skip(p).all(|rest| *rest == b'*')
 }
 
 /// The keys of the file, and those of the server's own replicas.
@@ -241,7 +203,7 @@ impl Access for ContainerKeys {
         }
         let found = self.of_file(|key| key.name == *name && key.known_by.hash() == *hash);
         let key = found.ok_or_else(|| format!("key '{name}' is no good any more"))?;
-        if fits(key.models.as_bytes(), model.name.as_str().as_bytes()) {
+        if key.models.fits(model.name.as_str()) {
             return Ok(());
         }
         Err(format!("key '{name}' is for the models '{}' only, not for {model}", key.models))
@@ -262,7 +224,7 @@ mod tests {
         let keys = parse(&text).unwrap();
         assert_eq!(keys.len(), 3);
         assert_eq!((&*keys[0].name, keys[0].models.as_str()), ("a", "v-*"));
-        assert_eq!(keys[1].known_by, KnownBy::Secret([10; 32]));
+        assert_eq!(keys[1].known_by, KnownBy::Secret(SecretHash([10; 32])));
         for line in [
             "a container hunter2".to_owned(),
             format!("a predict {secret}"),
@@ -274,20 +236,6 @@ mod tests {
         ] {
             let told = parse(&line).unwrap_err().to_string();
             assert!(!told.contains("hunter2") && !told.contains(&secret), "{told}");
-        }
-    }
-
-    #[test]
-    fn a_pattern_holds_what_it_says() {
-        for (pattern, name, is) in [
-            ("*", "a", true),
-            ("v-*", "v-1", true),
-            ("v-*", "w-1", false),
-            ("*-b", "a-b", true),
-            ("a", "ab", false),
-            ("", "", true),
-        ] {
-            assert_eq!(fits(pattern.as_bytes(), name.as_bytes()), is, "{pattern} {name}");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The real server as a process, and a plain HTTP client for it.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead, BufReader, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -307,7 +307,8 @@ impl Http {
     }
 }
 
-fn read_answer(stream: &mut BufReader<TcpStream>) -> std::io::Result<(u16, String)> {
+/// Status and body of an answer.
+pub fn read_answer(stream: &mut impl BufRead) -> std::io::Result<(u16, String)> {
     let broken = || std::io::Error::other("not an HTTP answer");
     let mut head = Vec::new();
     loop {

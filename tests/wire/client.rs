@@ -1,6 +1,6 @@
 //! A client of HTTP/1.1 over TLS, and certificates for it.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufReader, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,7 +10,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
-use crate::support::served::PATIENCE;
+use crate::support::served::{PATIENCE, read_answer};
 
 /// Makes a certificate by the command line; `more` are further arguments.
 pub fn self_signed(dir: &Path, more: &[&str]) -> (PathBuf, PathBuf) {
@@ -90,47 +90,6 @@ impl Tls {
         );
         self.0.get_mut().write_all(head.as_bytes())?;
         self.0.get_mut().flush()?;
-        let mut status = String::new();
-        let (mut length, mut line) = (None, String::new());
-        loop {
-            line.clear();
-            if self.0.read_line(&mut line)? == 0 {
-                return Err(std::io::ErrorKind::UnexpectedEof.into());
-            }
-            if status.is_empty() {
-                status.clone_from(&line);
-            }
-            if line == "\r\n" {
-                break;
-            }
-            let lower = line.to_ascii_lowercase();
-            if let Some(value) = lower.strip_prefix("content-length:") {
-                length = Some(value.trim().parse::<usize>().unwrap());
-            }
-        }
-        let status = status.split(' ').nth(1).unwrap().parse().unwrap();
-        let mut body = Vec::new();
-        match length {
-            Some(length) => {
-                body.resize(length, 0);
-                self.0.read_exact(&mut body)?;
-            }
-            None => self.chunks(&mut body)?,
-        }
-        Ok((status, String::from_utf8(body).unwrap()))
-    }
-
-    fn chunks(&mut self, body: &mut Vec<u8>) -> std::io::Result<()> {
-        loop {
-            let mut size = String::new();
-            self.0.read_line(&mut size)?;
-            let size = usize::from_str_radix(size.trim(), 16).unwrap();
-            let mut chunk = vec![0; size + 2];
-            self.0.read_exact(&mut chunk)?;
-            if size == 0 {
-                return Ok(());
-            }
-            body.extend_from_slice(&chunk[..size]);
-        }
+        read_answer(&mut self.0)
     }
 }

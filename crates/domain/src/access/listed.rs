@@ -17,7 +17,7 @@ use crate::ids::{InvalidName, KeyName};
 pub const SECRET_MIN_BYTES: usize = 32;
 
 /// What starts the hash of a secret in place of the secret.
-const HASHED: &str = "sha256:";
+pub const HASHED: &str = "sha256:";
 
 /// What is wrong with a list. Never shows a secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

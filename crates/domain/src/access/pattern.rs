@@ -111,14 +111,22 @@ mod tests {
             ("*-eu", "digits-eu"),
             ("a*b*c", "a1b2b3c"),
             ("a", "a"),
+            ("*", "a"),
+            ("v-*", "v-1"),
+            ("*-b", "a-b"),
             ("**", "x"),
             ("模*", "模型"),
         ] {
             assert!(fits(pattern, name), "{pattern} {name}");
         }
-        for (pattern, name) in
-            [("team-a-*", "team-b-x"), ("a", "ab"), ("a*b", "a"), ("*b", "bc"), ("a*b*c", "acb")]
-        {
+        for (pattern, name) in [
+            ("team-a-*", "team-b-x"),
+            ("v-*", "w-1"),
+            ("a", "ab"),
+            ("a*b", "a"),
+            ("*b", "bc"),
+            ("a*b*c", "acb"),
+        ] {
             assert!(!fits(pattern, name), "{pattern} {name}");
         }
         for text in ["", "a/b", "a:b", "a\n", &"x".repeat(NAME_MAX_BYTES + 1)] {
