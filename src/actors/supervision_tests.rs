@@ -111,7 +111,7 @@ async fn a_hanging_replica_costs_one_batch_and_the_other_replica_serves() {
     let _hanging = graph.container("hung", FOR_EVER).await;
     let asked = clock::now();
     assert!(matches!(graph.predict(0).await.unwrap(), Err(DefaultReason::Late)));
-    // Less `serving.answer_margin_us`, of which a fiftieth is used.
+    // Less `serving.answer_margin_us`.
     assert!(clock::now() - asked >= Duration::from_millis(490));
     let _ok = graph.container("7", Duration::ZERO).await;
     for input in 1..20 {

@@ -17,6 +17,7 @@ use super::launch::Launch;
 use super::probation::Probation;
 use super::process::{Alive, Process};
 use super::seat::{Seat, SeatState};
+use super::turns::{Turn, Turns};
 use crate::config::ContainersConfig;
 use crate::metrics::Metrics;
 use crate::supervision::budget::{RestartBudget, Verdict};
@@ -33,6 +34,7 @@ pub(super) struct Keeper {
     pub(super) config: Arc<ContainersConfig>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) alive: Alive,
+    pub(super) turns: Turns,
     pub(super) keys: ChildKeys,
     pub(super) seat: Arc<Seat>,
     /// It is tried out: until it is adopted its end is final.
@@ -62,6 +64,7 @@ impl Keeper {
     }
 
     async fn run_once(&self, state: &mut watch::Receiver<SeatState>) -> ProcessEnd {
+        let Some(turn) = self.turn(state).await else { return ProcessEnd::Stopped };
         let key = self.keys.issue(&self.model);
         let spawned = Process::spawn(&self.launch, self.number, &self.config, &self.alive, key);
         let (mut process, stdout, stderr) = match spawned {
@@ -73,6 +76,7 @@ impl Keeper {
         };
         let pid = process.pid();
         self.seat.started(pid);
+        turn.last_until_served(&self.seat);
         self.metrics.child_started(&self.model);
         info!(model = %self.model, child = self.number, pid = pid.map(i32::from),
             "container process started");
@@ -92,6 +96,14 @@ impl Keeper {
         };
         hear_out(output).await;
         order
+    }
+
+    /// Waits until it may start. `None`: it is not wanted any more.
+    async fn turn(&self, state: &mut watch::Receiver<SeatState>) -> Option<Turn> {
+        tokio::select! {
+            turn = self.turns.wait() => turn,
+            _ = state.wait_for(SeatState::is_stopping) => None,
+        }
     }
 
     fn capture(&self) -> Capture {

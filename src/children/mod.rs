@@ -24,6 +24,7 @@ mod probation;
 mod process;
 mod rolling;
 mod seat;
+mod turns;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -37,6 +38,7 @@ use self::keeper::Keeper;
 use self::launch::{Launch, LaunchError, Launcher};
 use self::process::Alive;
 use self::seat::{Seat, SeatState};
+use self::turns::Turns;
 use crate::config::ContainersConfig;
 use crate::metrics::Metrics;
 
@@ -57,6 +59,7 @@ pub struct Children {
     plans: HashMap<ModelId, ChildPlan>,
     launcher: Launcher,
     alive: Alive,
+    turns: Turns,
     running: HashMap<ModelId, Vec<Arc<Seat>>>,
     /// Processes of versions that are not registered.
     trials: HashMap<ModelId, TriedOut>,
@@ -90,8 +93,9 @@ impl Children {
     ) -> Self {
         clipper_container::processes::adopt_orphans();
         let (running, trials) = (HashMap::new(), HashMap::new());
-        let (config, alive) = (Arc::new(config), Alive::default());
-        Self { config, metrics, plans, launcher, alive, running, trials }
+        let (turns, alive) = (Turns::new(&config), Alive::default());
+        let config = Arc::new(config);
+        Self { config, metrics, plans, launcher, alive, turns, running, trials }
     }
 
     /// Starts the processes of a model version, if it has a plan and they do not run yet.
@@ -120,6 +124,7 @@ impl Children {
             config: Arc::clone(&self.config),
             metrics: Arc::clone(&self.metrics),
             alive: self.alive.clone(),
+            turns: self.turns.clone(),
             keys: self.launcher.keys.clone(),
             seat: Arc::clone(&seat),
             trial,

@@ -56,6 +56,14 @@ section! {
         /// A child that lived this long, milliseconds, begins with the shortest pause again.
         restart_window_ms: u64 = 30_000, Rule::millis();
 
+        /// Children that start at a time; 0: half as many as there are cores, at least one. Those
+        /// that died together would otherwise take the cores from who answers queries meanwhile.
+        starts_at_once: usize = 0, Rule::int(0, 10_000, "starts");
+
+        /// The next child starts when the one before has connected, and at the latest after so
+        /// long, milliseconds.
+        start_turn_ms: u64 = 200, Rule::millis();
+
         /// A child that has had no connection for so long, milliseconds, is ended and started
         /// again: one that hangs at its import, or lost its connection and does not come back.
         /// Longer than the longest import and loading of a model.

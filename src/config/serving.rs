@@ -74,8 +74,8 @@ section! {
 
         /// What has not been answered so long before the objective, microseconds, is answered by
         /// default then, so that the answer arrives in time: timers and threads have their delays.
-        /// At most a fiftieth of the objective. 0: at the objective.
-        answer_margin_us: u64 = 5_000, Rule::int(0, 1_000_000, "microseconds");
+        /// At most a twenty-fifth of the objective. 0: at the objective.
+        answer_margin_us: u64 = 10_000, Rule::int(0, 1_000_000, "microseconds");
 
         /// An answer made of several models' outputs is made so long before it is due,
         /// microseconds, of those that have come; at most a tenth of the objective. If nothing has

@@ -110,10 +110,16 @@ impl Seen {
     }
 }
 
-/// Sleeps a millisecond at a time at the highest priority that there is, and notes when that takes
-/// longer: what an answer was late by then is not the server's.
-fn probe(seen: &Seen) {
+/// The highest priority that there is, for who takes times on the cores of what it measures: an
+/// answer that has come must not wait until processes that start let its reader run.
+fn come_first() {
     let _ = rustix::process::setpriority_process(None, -20);
+}
+
+/// Sleeps a millisecond at a time, and notes when that takes longer: what an answer was late by
+/// then is not the server's.
+fn probe(seen: &Seen) {
+    come_first();
     while !seen.stop.load(SeqCst) {
         let before = Instant::now();
         std::thread::sleep(Duration::from_millis(1));
@@ -162,6 +168,7 @@ fn replicas(server: &Served) -> Vec<u32> {
 }
 
 fn client(query: SocketAddr, number: usize, requests: usize, rate: f64, seen: &Seen) {
+    come_first();
     let mut http = Http::new(query);
     let pause = Duration::from_secs_f64(CLIENTS as f64 / rate);
     let mut next = Instant::now();

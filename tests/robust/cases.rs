@@ -307,7 +307,8 @@ fn duplicate_identities(server: &Served) -> String {
 }
 
 fn stuck_reader(server: &Served) -> String {
-    server.add_linked("stuck", 100_000);
+    // Long enough for a debug build on a busy machine to parse one input.
+    server.add_linked("stuck", 400_000);
     let _stuck = Attacker::registered(server.rpc, "stuck", b"");
     server.await_replicas("stuck", 1);
     let mut http = Http::new(server.query);

@@ -42,10 +42,10 @@ pub struct RequestTimes {
 }
 
 /// How long an answer may take so that it arrives within `objective`: `early`
-/// (`serving.answer_margin_us`) is for its way and for timers, at most a fiftieth of all.
+/// (`serving.answer_margin_us`) is for its way and for timers, at most a twenty-fifth of all.
 #[must_use]
 pub fn due_within(objective: Duration, early: Duration) -> Duration {
-    objective.saturating_sub(early.min(objective / 50))
+    objective.saturating_sub(early.min(objective / 25))
 }
 
 impl RequestTimes {
@@ -112,8 +112,8 @@ mod tests {
     #[test]
     fn answers_are_due_a_little_before_the_objective() {
         let ms = Duration::from_millis;
-        assert_eq!(due_within(ms(250), ms(5)), ms(245));
-        assert_eq!(due_within(ms(50), ms(5)), ms(49), "a fiftieth at most");
+        assert_eq!(due_within(ms(500), ms(10)), ms(490));
+        assert_eq!(due_within(ms(50), ms(10)), ms(48), "a twenty-fifth at most");
         assert_eq!(due_within(ms(250), ms(0)), ms(250));
     }
 }
