@@ -62,7 +62,7 @@ impl Script {
         let envelope = |event| {
             self.catalog.apply(&event);
             self.seq += 1;
-            Envelope { seq: self.seq, recorded_at_ms: 0, origin: Origin::Admin, by: None, event }
+            Envelope { seq: self.seq, recorded_at_ms: 0, author: Origin::Admin.into(), event }
         };
         events.into_iter().map(envelope).collect()
     }

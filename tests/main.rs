@@ -20,6 +20,7 @@ mod cache_hits;
 mod check_config;
 mod config_docs;
 mod e2e;
+mod history;
 mod journal_cli;
 mod journal_crash;
 mod metrics_exposition;

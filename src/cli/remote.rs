@@ -9,6 +9,8 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::output::{UNREACHABLE, answer, answer_json, exit};
+use super::value::Expected;
+use clipper_domain::asker::NOTE_MAX_BYTES;
 use clipper_tools::admin::deployment::NotDeployable;
 use clipper_tools::admin::{Client, ClientError, KeyError, UrlError};
 use clipper_tools::tls::Trust;
@@ -62,6 +64,23 @@ pub(super) struct ServerArgs {
     request_timeout: Duration,
     #[command(flatten)]
     tls: TlsArgs,
+    /// Why, for the journal: it is kept with what the command changes.
+    #[arg(long, global = true, value_name = "TEXT", value_parser = one_line)]
+    reason: Option<String>,
+}
+
+/// What a header takes.
+fn one_line(text: &str) -> Result<String, Expected> {
+    let fits = text.len() <= NOTE_MAX_BYTES && !text.chars().any(char::is_control);
+    let expected = || Expected::new(format!("one line of at most {NOTE_MAX_BYTES} bytes"));
+    if fits { Ok(text.to_owned()) } else { Err(expected()) }
+}
+
+/// What the system calls the user of this process.
+fn user() -> String {
+    let uid = nix::unistd::getuid();
+    let known = nix::unistd::User::from_uid(uid).ok().flatten();
+    known.map_or_else(|| uid.to_string(), |user| user.name)
 }
 
 /// Of addresses that begin with https://.
@@ -106,9 +125,15 @@ impl TlsArgs {
 }
 
 impl ServerArgs {
+    pub(super) fn reason(&self) -> Option<&str> {
+        self.reason.as_deref()
+    }
+
     pub(super) fn client(&self) -> Result<Client, VerbFailure> {
         let client = Client::new(&self.url, self.request_timeout, &self.tls.trust());
-        client.map_err(VerbFailure::Url)?.with_key(self.key.get()).map_err(VerbFailure::Key)
+        let client = client.map_err(VerbFailure::Url)?.with_key(self.key.get());
+        let client = client.map_err(VerbFailure::Key)?;
+        Ok(client.with_notes(Some(&user()), self.reason.as_deref()))
     }
 }
 

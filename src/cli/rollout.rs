@@ -54,9 +54,6 @@ enum RolloutVerb {
     Abort {
         /// The application.
         app: String,
-        /// Why; kept with the rollout.
-        #[arg(long)]
-        reason: Option<String>,
     },
 }
 
@@ -106,9 +103,9 @@ impl RolloutArgs {
             RolloutVerb::Start(start) => change("start_rollout", &start.body()),
             RolloutVerb::Status { app } => status(client, app),
             RolloutVerb::Promote { app } => change("promote_rollout", &json!({"app_name": app})),
-            RolloutVerb::Abort { app, reason } => {
+            RolloutVerb::Abort { app } => {
                 let mut body = json!({"app_name": app});
-                if let Some(reason) = reason {
+                if let Some(reason) = self.server.reason() {
                     body["reason"] = json!(reason);
                 }
                 change("abort_rollout", &body)

@@ -94,8 +94,7 @@ impl TransferArgs {
                 let envelope = |(seq, event): (u64, &Event)| Envelope {
                     seq,
                     recorded_at_ms,
-                    origin: Origin::Import,
-                    by: None,
+                    author: Origin::Import.into(),
                     event: event.clone(),
                 };
                 let change: Vec<Envelope> =

@@ -11,7 +11,7 @@ use crate::actors::pool::list::ContainerList;
 use crate::config::ManagementConfig;
 use crate::store::{CatalogView, SharedWriter};
 use crate::supervision::kept::Kept;
-use clipper_domain::{Deployment, KeyName};
+use clipper_domain::{Asker, Deployment};
 
 /// What to deploy and how to try it out.
 #[derive(Debug)]
@@ -22,8 +22,7 @@ pub struct DeployRequest {
     pub inputs: TrialInputs,
     /// For the whole of it.
     pub timeout: Duration,
-    /// Whose key came with the request, if one was needed.
-    pub by: Option<KeyName>,
+    pub asker: Asker,
 }
 
 /// Carries deployments out. Shared by all threads.

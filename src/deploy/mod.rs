@@ -128,7 +128,7 @@ impl Deployer {
         let id = request.deployment.model.id.clone();
         tell(told, Progress::Started { model: id.to_string() });
         let mut phase = Phase::Connecting;
-        let DeployRequest { mut deployment, inputs, timeout, by } = request;
+        let DeployRequest { mut deployment, inputs, timeout, asker } = request;
         let mut watched = Watched { state: &mut trial.state, phase: &mut phase, told };
         let tried = self.try_out(&deployment, inputs, &mut watched, started);
         let tried = match tokio::time::timeout(timeout, tried).await {
@@ -151,7 +151,7 @@ impl Deployer {
         deployment.model.signature.clone_from(&trial.state.borrow().signature);
         let (app, replicas) = (deployment.app.clone(), deployment.replicas.count);
         let waits = !deployment.make_current;
-        let author = Author { origin: Origin::Admin, key: by };
+        let author = Author { origin: Origin::Admin, asker };
         self.register((deployment, author), curve, guard).await?;
         tell(told, Progress::Registered);
         let left = timeout.saturating_sub(clock::now() - started);

@@ -43,6 +43,7 @@ use crate::store::{CatalogView, SharedWriter};
 use crate::supervision::kept::Kept;
 use crate::supervision::watchdog::Watchdog;
 use crate::tls::Tls;
+use clipper_domain::Asker;
 
 /// What the HTTP workers need.
 pub(super) struct Frontends {
@@ -272,6 +273,7 @@ impl Frontends {
             parsing,
             access: Arc::clone(&self.guard.access),
             by: None,
+            asker: Asker::default(),
         };
         let rest = management::configure(state, limits);
         let counts = Arc::clone(&self.plane.metrics.http.management);

@@ -10,7 +10,7 @@ use crate::http::management::ports::{CatalogRead, Metadata};
 use crate::metrics::Metrics;
 use crate::store::event::{Author, Origin};
 use crate::store::{CatalogView, ChangeError, Journal, MetadataWriter, SharedWriter};
-use clipper_domain::{Command, KeyName};
+use clipper_domain::{Asker, Command};
 
 /// A writer whose commands are counted by what came of them: those of operators, not those of the
 /// config file.
@@ -51,9 +51,9 @@ impl Metadata for Writer {
     fn execute(
         &self,
         command: Command,
-        by: Option<KeyName>,
+        asker: Asker,
     ) -> BoxFuture<'static, Result<(), ChangeError>> {
-        self.writer.execute(command, Author { origin: Origin::Admin, key: by })
+        self.writer.execute(command, Author { origin: Origin::Admin, asker })
     }
 
     fn catalog(&self) -> CatalogRead<'_> {

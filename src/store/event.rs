@@ -1,10 +1,13 @@
 //! The durable alphabet: everything that can have happened to the metadata, in the past tense.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
-use clipper_domain::rollout::Rollout;
+use clipper_domain::rollout::{Rollout, RolloutEnd};
 use clipper_domain::{
-    AccessKey, AppName, AppSpec, KeyName, ModelId, ModelName, ModelSpec, PolicySpec, Replicas,
+    AccessKey, AppName, AppSpec, Asker, KeyName, ModelId, ModelName, ModelSpec, PolicySpec,
+    Replicas,
 };
 
 /// One change of the metadata. Applying it is [`super::projection::Catalog::apply`].
@@ -52,7 +55,100 @@ pub enum Event {
     KeyRevoked { name: KeyName },
 }
 
-/// Who caused an event.
+impl Event {
+    /// The application that it is about, if it is about one.
+    #[must_use]
+    pub fn app(&self) -> Option<&AppName> {
+        match self {
+            Self::AppAdded { app } | Self::AppChanged { app } => Some(&app.name),
+            Self::AppDeleted { name } => Some(name),
+            Self::PolicySet { app, .. }
+            | Self::RolloutStarted { app, .. }
+            | Self::RolloutStepped { app, .. }
+            | Self::RolloutEnded { app, .. }
+            | Self::ModelLinked { app, .. }
+            | Self::ModelUnlinked { app, .. } => Some(app),
+            Self::ModelAdded { .. }
+            | Self::ReplicasPlanned { .. }
+            | Self::ReplicasReleased { .. }
+            | Self::ModelVersionSet { .. }
+            | Self::ModelVersionUnset { .. }
+            | Self::ModelVersionRetired { .. }
+            | Self::KeyAdded { .. }
+            | Self::KeyRotated { .. }
+            | Self::KeyRevoked { .. } => None,
+        }
+    }
+
+    /// The model that it is about, if it is about one.
+    #[must_use]
+    pub fn model(&self) -> Option<&ModelName> {
+        match self {
+            Self::ModelAdded { model } => Some(&model.id.name),
+            Self::ReplicasPlanned { id, .. }
+            | Self::ReplicasReleased { id }
+            | Self::ModelVersionSet { id }
+            | Self::ModelVersionRetired { id } => Some(&id.name),
+            Self::ModelVersionUnset { model }
+            | Self::ModelLinked { model, .. }
+            | Self::ModelUnlinked { model, .. } => Some(model),
+            Self::RolloutStarted { rollout, .. }
+            | Self::RolloutStepped { rollout, .. }
+            | Self::RolloutEnded { rollout, .. } => Some(&rollout.plan.to.name),
+            Self::AppAdded { .. }
+            | Self::AppChanged { .. }
+            | Self::AppDeleted { .. }
+            | Self::PolicySet { .. }
+            | Self::KeyAdded { .. }
+            | Self::KeyRotated { .. }
+            | Self::KeyRevoked { .. } => None,
+        }
+    }
+}
+
+/// In words.
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AppAdded { app } => write!(f, "application {} added", app.name),
+            Self::AppChanged { app } => write!(f, "application {} changed", app.name),
+            Self::PolicySet { app, policy } => {
+                write!(f, "policy of application {app} set to {}", policy.name)
+            }
+            Self::RolloutStarted { app, rollout } => {
+                let (from, to) = (&rollout.plan.from, &rollout.plan.to);
+                write!(f, "rollout of application {app} from {from} to {to} started")
+            }
+            Self::RolloutStepped { app, rollout } => {
+                write!(f, "rollout of application {app} went to step {}", rollout.step + 1)
+            }
+            Self::RolloutEnded { app, rollout } => {
+                let end = rollout.end.as_ref().map_or("ended", RolloutEnd::name);
+                write!(f, "rollout of application {app} ended: {end}")
+            }
+            Self::AppDeleted { name } => write!(f, "application {name} deleted"),
+            Self::ModelAdded { model } => write!(f, "model {} added", model.id),
+            Self::ReplicasPlanned { id, replicas } => {
+                write!(f, "replicas of model {id} set to {}", replicas.count)
+            }
+            Self::ReplicasReleased { id } => write!(f, "replicas of model {id} ended"),
+            Self::ModelVersionSet { id } => write!(f, "model {id} made current"),
+            Self::ModelVersionUnset { model } => write!(f, "model {model} left without a version"),
+            Self::ModelVersionRetired { id } => write!(f, "model {id} deleted"),
+            Self::ModelLinked { app, model } => {
+                write!(f, "application {app} linked to model {model}")
+            }
+            Self::ModelUnlinked { app, model } => {
+                write!(f, "application {app} unlinked from model {model}")
+            }
+            Self::KeyAdded { key } => write!(f, "key {} of the role {} added", key.name, key.role),
+            Self::KeyRotated { key } => write!(f, "key {} given another secret", key.name),
+            Self::KeyRevoked { name } => write!(f, "key {name} revoked"),
+        }
+    }
+}
+
+/// The way by which an event came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Origin {
@@ -70,17 +166,47 @@ pub enum Origin {
     Rollout,
 }
 
-/// Who asked for a change.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Who caused a change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Author {
     pub origin: Origin,
-    /// Whose key it was, where one was needed.
-    pub key: Option<KeyName>,
+    /// Who asked for it. Records of version 1 have the key, or nothing.
+    #[serde(flatten)]
+    pub asker: Asker,
 }
 
 impl From<Origin> for Author {
     fn from(origin: Origin) -> Self {
-        Self { origin, key: None }
+        Self { origin, asker: Asker::default() }
+    }
+}
+
+impl Origin {
+    /// As records have it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Admin => "admin",
+            Self::Bootstrap => "bootstrap",
+            Self::Redis => "redis",
+            Self::Frontend => "frontend",
+            Self::Import => "import",
+            Self::Rollout => "rollout",
+        }
+    }
+}
+
+impl Author {
+    /// In words; `unknown` if nobody knows.
+    #[must_use]
+    pub fn who(&self) -> String {
+        let of_origin = match self.origin {
+            Origin::Admin | Origin::Redis | Origin::Frontend => "unknown",
+            Origin::Bootstrap => "config file",
+            Origin::Import => "clipper import",
+            Origin::Rollout => "guards of the rollout",
+        };
+        self.asker.who().unwrap_or_else(|| of_origin.to_owned())
     }
 }
 
@@ -92,9 +218,7 @@ pub struct Envelope {
     /// Wall clock when it was appended, Unix milliseconds. Information only; nothing decides by
     /// it.
     pub recorded_at_ms: u64,
-    pub origin: Origin,
-    /// The key of who asked for it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub by: Option<KeyName>,
+    #[serde(flatten)]
+    pub author: Author,
     pub event: Event,
 }

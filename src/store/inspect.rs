@@ -9,7 +9,7 @@ use serde::Serialize;
 use time::OffsetDateTime;
 
 use super::error::StoreError;
-use super::event::Envelope;
+use super::event::{Author, Envelope};
 use super::head::Acknowledged;
 use super::journal::OpenReport;
 use super::projection::Catalog;
@@ -36,16 +36,11 @@ pub fn list(
 #[must_use]
 pub fn line(envelope: &Envelope) -> String {
     let event = serde_json::to_string(&envelope.event).unwrap_or_else(|e| e.to_string());
-    let origin = match envelope.origin {
-        super::event::Origin::Admin => "admin",
-        super::event::Origin::Bootstrap => "bootstrap",
-        super::event::Origin::Redis => "redis",
-        super::event::Origin::Frontend => "frontend",
-        super::event::Origin::Import => "import",
-        super::event::Origin::Rollout => "rollout",
-    };
-    let by = envelope.by.as_ref().map_or_else(String::new, |key| format!("key '{key}'  "));
-    format!("{:>8}  {}  {origin:<9}  {by}{event}", envelope.seq, utc(envelope.recorded_at_ms))
+    let Author { origin, asker } = &envelope.author;
+    let (seq, at, who) = (envelope.seq, utc(envelope.recorded_at_ms), envelope.author.who());
+    let from = asker.from.as_ref().map_or_else(String::new, |from| format!(" from {from}"));
+    let why = asker.why.as_ref().map_or("unknown".to_owned(), |why| format!("\"{why}\""));
+    format!("{seq:>8}  {at}  {:<9}  {who}{from}, why: {why}  {event}", origin.name())
 }
 
 /// A time as RFC 3339 has it, in UTC: people compare it with their logs.

@@ -8,9 +8,10 @@
 //! | 7-10 | u32 little-endian: CRC-32 (IEEE) of bytes 0-6 and the payload |
 //! | 11- | payload: an [`Envelope`] (or a snapshot) as JSON |
 //!
-//! The frame (bytes 0-10) stays the same in every version, so that an older release can tell a
-//! record of a newer one from a damaged record. Bytes of every version are kept in
-//! `tests/fixtures/journal/`.
+//! Version 2 knows more of who asked for a change (`Asker`) than the key, which is all that version
+//! 1 has; what is not there is not known. The frame (bytes 0-10) stays the same in every version,
+//! so that an older release can tell a record of a newer one from a damaged record. Bytes of every
+//! version are kept in `tests/fixtures/journal/`.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -18,7 +19,7 @@ use serde::de::DeserializeOwned;
 use super::event::Envelope;
 
 /// The version this release writes, and the newest it reads.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 
 const HEADER_BYTES: usize = 11;
 const CHECKED_HEADER_BYTES: usize = 7;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use proptest::prelude::*;
 
 use super::*;
-use crate::store::event::{Event, Origin};
+use crate::store::event::{Author, Event, Origin};
 use crate::store::projection::Catalog;
 use crate::store::replay::Snapshot;
 use crate::store::samples::{
@@ -14,15 +14,16 @@ use crate::store::samples::{
 };
 use clipper_domain::access::PreviousSecret;
 use clipper_domain::rollout::{Evidence, Rollout, RolloutEnd};
-use clipper_domain::{Command, InputType, KeyName, Pattern, Role, SecretHash};
+use clipper_domain::{Asker, Command, InputType, KeyName, Note, Pattern, Role, SecretHash};
 
 /// One record of each kind of event, as they were when version 1 was the newest.
 fn version_1() -> Vec<(&'static str, usize, Envelope)> {
     let mut records = of_models();
     for (name, event) in key_events() {
-        let (seq, origin) = (records.len() as u64 + 1, Origin::Admin);
-        let by = KeyName::parse("root").ok();
-        records.push((name, 0, Envelope { seq, recorded_at_ms: 0, origin, by, event }));
+        let key = KeyName::parse("root").ok();
+        let author = Author { origin: Origin::Admin, asker: Asker { key, ..Asker::default() } };
+        let seq = records.len() as u64 + 1;
+        records.push((name, 0, Envelope { seq, recorded_at_ms: 0, author, event }));
     }
     records
 }
@@ -60,7 +61,7 @@ fn of_models() -> Vec<(&'static str, usize, Envelope)> {
                 other => panic!("{other:?}"),
             };
             let origins = [Origin::Admin, Origin::Bootstrap, Origin::Redis];
-            envelope.origin = origins[records.len() % origins.len()];
+            envelope.author.origin = origins[records.len() % origins.len()];
             records.push((name, count - 1 - at, envelope));
         }
     }
@@ -69,15 +70,15 @@ fn of_models() -> Vec<(&'static str, usize, Envelope)> {
     let unset = Envelope {
         seq: records.len() as u64 + 1,
         recorded_at_ms: 0,
-        origin: Origin::Redis,
-        by: None,
+        author: Origin::Redis.into(),
         event,
     };
     records.push(("model_version_unset", 0, unset));
     let id = model_id("digits-model", "1");
     let event = Event::ReplicasPlanned { id, replicas: replicas() };
     let seq = records.len() as u64 + 1;
-    let planned = Envelope { seq, recorded_at_ms: 0, origin: Origin::Admin, by: None, event };
+    let author = Origin::Admin.into();
+    let planned = Envelope { seq, recorded_at_ms: 0, author, event };
     records.push(("replicas_planned", 0, planned));
     // Kinds that version 1 has got since.
     let changed = update("digits", 7).applied_to(&app("digits", InputType::Doubles));
@@ -96,8 +97,8 @@ fn of_models() -> Vec<(&'static str, usize, Envelope)> {
         ),
         ("rollout_ended", Event::RolloutEnded { app: app_name("digits"), rollout: rolled_back() }),
     ] {
-        let (seq, origin) = (records.len() as u64 + 1, Origin::Admin);
-        records.push((name, 0, Envelope { seq, recorded_at_ms: 0, origin, by: None, event }));
+        let (seq, author) = (records.len() as u64 + 1, Origin::Admin.into());
+        records.push((name, 0, Envelope { seq, recorded_at_ms: 0, author, event }));
     }
     records
 }
@@ -154,34 +155,72 @@ fn snapshot_1() -> Snapshot {
     Snapshot { seq: all.concat().len() as u64, catalog }
 }
 
-fn fixture(name: &str) -> PathBuf {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/journal/v1");
-    folder.join(format!("{name}.bin"))
+/// The same of version 2, which knows more of who asked, and the kinds that it has got since.
+fn version_2() -> Vec<(&'static str, usize, Envelope)> {
+    let mut records = version_1();
+    for (_, _, envelope) in &mut records {
+        let asker = &mut envelope.author.asker;
+        asker.user = Note::new("alice");
+        asker.from = Note::new("10.0.0.7");
+        asker.request_id = Note::new("0123456789abcdef");
+        asker.why = Note::new("too slow at night: \u{e4}");
+        asker.via = Note::new("host (127.0.0.1:1338)");
+    }
+    records
+}
+
+fn fixture(version: u8, name: &str) -> PathBuf {
+    let folder = format!("tests/fixtures/journal/v{version}/{name}.bin");
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(folder)
 }
 
 #[test]
-fn bytes_of_version_1_are_read() {
-    for (name, following, envelope) in version_1() {
-        let bytes = std::fs::read(fixture(name)).unwrap();
-        assert_eq!(bytes[0], 1, "{name}: fixtures are never written again");
+fn bytes_of_every_version_are_read() {
+    let all = version_1().into_iter().map(|record| (1, record));
+    for (version, (name, following, envelope)) in
+        all.chain(version_2().into_iter().map(|record| (2, record)))
+    {
+        let bytes = std::fs::read(fixture(version, name)).unwrap();
+        assert_eq!(bytes[0], version, "{name}: fixtures are never written again");
         let record: Record<Envelope> = decode(&bytes).unwrap();
         assert_eq!(
             (usize::from(record.following), &record.value),
             (following, &envelope),
-            "{name}"
+            "{name} of version {version}"
         );
     }
-    let bytes = std::fs::read(fixture("snapshot")).unwrap();
-    assert_eq!(decode::<Snapshot>(&bytes).unwrap().value, snapshot_1());
+    for version in 1..=VERSION {
+        let bytes = std::fs::read(fixture(version, "snapshot")).unwrap();
+        assert_eq!(decode::<Snapshot>(&bytes).unwrap().value, snapshot_1());
+    }
+}
+
+#[test]
+fn who_and_why_of_records_of_version_1_are_unknown() {
+    let bytes = std::fs::read(fixture(1, "app_deleted")).unwrap();
+    let envelope = decode::<Envelope>(&bytes).unwrap().value;
+    assert_eq!(
+        (envelope.author.asker.clone(), envelope.author.who()),
+        (Asker::default(), "unknown".to_owned())
+    );
+    let bytes = std::fs::read(fixture(1, "key_added")).unwrap();
+    let asker = decode::<Envelope>(&bytes).unwrap().value.author.asker;
+    assert_eq!((asker.who().unwrap().as_str(), asker.why), ("key 'root'", None));
 }
 
 #[test]
 #[ignore = "writes the fixtures of the current version; for a new version only"]
 fn write_fixtures() {
-    for (name, following, envelope) in version_1() {
-        std::fs::write(fixture(name), encode(following, &envelope).unwrap()).unwrap();
+    for (name, following, envelope) in version_2() {
+        let path = fixture(VERSION, name);
+        if !path.exists() {
+            std::fs::write(path, encode(following, &envelope).unwrap()).unwrap();
+        }
     }
-    std::fs::write(fixture("snapshot"), encode(0, &snapshot_1()).unwrap()).unwrap();
+    let path = fixture(VERSION, "snapshot");
+    if !path.exists() {
+        std::fs::write(path, encode(0, &snapshot_1()).unwrap()).unwrap();
+    }
 }
 
 #[test]

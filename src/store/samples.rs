@@ -159,8 +159,7 @@ pub(crate) fn changes(commands: &[Command]) -> (Vec<Change>, Catalog) {
             Envelope {
                 seq,
                 recorded_at_ms: 1_700_000_000_000 + seq,
-                origin: Origin::Admin,
-                by: None,
+                author: Origin::Admin.into(),
                 event,
             }
         };

@@ -45,7 +45,8 @@ fn a_key_is_good_on_every_frontend_until_it_is_revoked_on_one() {
     until_true("the frontends go on", || is_let_in(&a, &eye) && is_let_in(&b, &eye));
     assert!(!is_let_in(&a, "clk_wrong") && !is_let_in(&b, "clk_wrong"));
 
-    assert!(clipper(&a, &root, &["key", "revoke", "eye"]).status.success());
+    let revoke = ["key", "revoke", "eye", "--reason", "lost at a train station"];
+    assert!(clipper(&a, &root, &revoke).status.success());
     assert!(!is_let_in(&a, &eye));
     until_true("it is no good on the other", || !is_let_in(&b, &eye));
     b.stop();
@@ -57,6 +58,7 @@ fn a_key_is_good_on_every_frontend_until_it_is_revoked_on_one() {
     let list = String::from_utf8(list.stdout).unwrap();
     let revoked = list.lines().find(|line| line.contains("key_revoked")).unwrap();
     assert!(revoked.contains("frontend") && revoked.contains("key 'root'"), "{list}");
+    assert!(revoked.contains("from 127.0.0.1") && revoked.contains("train station"), "{list}");
 
     // A frontend that comes later learns of all.
     let c = Clipper::start(&redis.url(), &folder.path().join("c"), &[]);

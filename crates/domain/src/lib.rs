@@ -12,6 +12,7 @@
 pub mod access;
 pub mod admin;
 pub mod app;
+pub mod asker;
 pub mod command;
 pub mod datatype;
 pub mod deploy_model;
@@ -30,6 +31,7 @@ pub use app::{
     AppSpec, AppUpdate, DEFAULT_OUTPUT_MAX_BYTES, DEFAULT_POLICY, LatencySlo, OnModelError,
     PolicyParameters, PolicySpec, Weight, default_output,
 };
+pub use asker::{Asker, Note};
 pub use command::{Command, CommandError};
 pub use datatype::Datatype;
 pub use deployment::{Deployment, OldReplicas, OnnxEngine, Replicas, Runtime};

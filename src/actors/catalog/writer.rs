@@ -191,8 +191,7 @@ impl CatalogWriter {
                 self.accepted.fold(&event);
                 let seq = self.next_seq;
                 self.next_seq += 1;
-                let Author { origin, key: by } = author.clone();
-                Envelope { seq, recorded_at_ms, origin, by, event }
+                Envelope { seq, recorded_at_ms, author: author.clone(), event }
             };
             events.into_iter().map(envelope).collect()
         });

@@ -18,7 +18,7 @@ use crate::store::redis::scan::KeyScan;
 use crate::store::redis::tables::{Key, Raw, Table, app_of, initial_state};
 use crate::store::redis::transaction::{Outcome, Transaction};
 use crate::store::redis::writes::{Entries, Write, keys_of, related, writes};
-use clipper_domain::{Command, ModelName};
+use clipper_domain::{Asker, Command, ModelName, Note};
 
 /// Who waits for a change.
 pub(super) type Reply = oneshot::Sender<Result<Acknowledged, ChangeError>>;
@@ -133,7 +133,7 @@ impl Session {
         let announcement = Announcement {
             frontend: self.remembered.memory.frontend.clone(),
             keys: keys.into_iter().collect(),
-            by: author.key.clone(),
+            asker: Asker { via: Note::new(&self.parts.me.place), ..author.asker.clone() },
         };
         let announce = serde_json::to_string(&announcement).ok();
         Transaction {

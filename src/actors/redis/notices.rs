@@ -15,16 +15,16 @@ use crate::store::CatalogView;
 use crate::store::redis::client::{Happened, LinkError, Notice};
 use crate::store::redis::keys::has;
 use crate::store::redis::tables::Key;
-use clipper_domain::KeyName;
+use clipper_domain::Asker;
 
 /// What a frontend says before it writes.
 #[derive(serde::Serialize, serde::Deserialize)]
 pub(super) struct Announcement {
     pub(super) frontend: String,
     pub(super) keys: Vec<(i64, String)>,
-    /// The key of who asked for it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) by: Option<KeyName>,
+    /// Who asked for it.
+    #[serde(flatten)]
+    pub(super) asker: Asker,
 }
 
 /// What Redis tells of.

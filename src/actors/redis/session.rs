@@ -35,7 +35,7 @@ use crate::store::redis::transaction::Transaction;
 use crate::store::redis::writes::{Entries, Write, key_of, related};
 use crate::supervision::kept::Kept;
 use clipper_clock::{self as clock, Instant};
-use clipper_domain::{KeyName, ModelId};
+use clipper_domain::{Asker, ModelId};
 
 /// What the watcher works with.
 #[derive(Clone)]
@@ -86,7 +86,7 @@ pub(super) struct Session {
     pub(super) notices: Notices,
     /// Redis tells of changes; else everything has to be looked at again and again.
     pub(super) told: bool,
-    announced: HashMap<Key, (Instant, Option<KeyName>)>,
+    announced: HashMap<Key, (Instant, Rc<Asker>)>,
     /// What the last pulse has looked for: each looks for other keys.
     looked_for: Turn,
     /// The last pulse missed keys that no notice told of.
@@ -208,11 +208,11 @@ impl Session {
         }
         let now = clock::now();
         self.announced.retain(|_, (at, _)| now - *at < ANNOUNCED_FOR);
-        let by = announcement.by;
+        let asker = Rc::new(announcement.asker);
         let key =
             |(number, name): (i64, String)| Some(Key::new(Table::from_number(number)?, &name));
         let keys: Vec<Key> = announcement.keys.into_iter().filter_map(key).collect();
-        self.announced.extend(keys.iter().cloned().map(|key| (key, (now, by.clone()))));
+        self.announced.extend(keys.iter().cloned().map(|key| (key, (now, Rc::clone(&asker)))));
         keys.into_iter().filter(|key| key.table == Table::Resource).collect()
     }
 
@@ -331,9 +331,9 @@ impl Session {
     }
 
     fn announced_by(&self, key: &Key) -> Option<Author> {
-        let (at, by) = self.announced.get(key)?;
+        let (at, asker) = self.announced.get(key)?;
         let is_fresh = clock::now() - *at < ANNOUNCED_FOR;
-        is_fresh.then(|| Author { origin: Origin::Frontend, key: by.clone() })
+        is_fresh.then(|| Author { origin: Origin::Frontend, asker: Asker::clone(asker) })
     }
 
     fn author_of(&self, event: &Event) -> Author {

@@ -20,8 +20,8 @@ use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 use tokio::time::Interval;
 
-use super::names;
 use super::operation::{self, Failure, POST_ALLOW, resource, respond, tell_failure};
+use super::{asked, names};
 use crate::config::Deploy;
 use crate::deploy::progress::{Failed, Progress};
 use crate::deploy::{DeployRequest, Deployer, TrialInputs};
@@ -32,8 +32,8 @@ use crate::http::health::Readiness;
 use crate::http::parsing::Parsing;
 use clipper_domain::deploy_model::{DeployBody, NewApp, UpdateApp};
 use clipper_domain::{
-    AppName, AppSpec, AppUpdate, BatchSize, DEFAULT_POLICY, Deployment, InputType, LatencySlo,
-    ModelId, ModelSpec, OnModelError, PolicyParameters, Replicas, Runtime, Weight,
+    AppName, AppSpec, AppUpdate, Asker, BatchSize, DEFAULT_POLICY, Deployment, InputType,
+    LatencySlo, ModelId, ModelSpec, OnModelError, PolicyParameters, Replicas, Runtime, Weight,
 };
 use clipper_scheduling::parse::{self, BodyError};
 
@@ -107,6 +107,10 @@ async fn post(
     if let Err(why) = allowed(state.deployer.config.deploy, &request, by.is_some()) {
         return ApiError::new(errors::FORBIDDEN, why).error_response();
     }
+    let asker = match asked::asker(&request) {
+        Ok(asker) => asker,
+        Err(failure) => return respond(Err(failure), SCHEMA, SCHEMA),
+    };
     let body = match body::read(&request, payload, &limits).await {
         Ok(body) => body,
         Err(error) => return error.error_response(),
@@ -120,7 +124,8 @@ async fn post(
     };
     match planned {
         Ok(planned) => {
-            let planned = DeployRequest { by: by.map(|key| key.name.clone()), ..planned };
+            let asker = Asker { key: by.map(|key| key.name.clone()), ..asker };
+            let planned = DeployRequest { asker, ..planned };
             HttpResponse::Ok()
                 .content_type("application/x-ndjson")
                 .streaming(lines(&state, planned))
@@ -198,7 +203,7 @@ fn plan(body: &[u8], deployer: &Deployer) -> Result<DeployRequest, Failure> {
     deployer.check(&deployment)?;
     let timeout_ms = body.timeout_ms.unwrap_or(TIMEOUT_MS).min(config.deploy_timeout_max_ms);
     let timeout = Duration::from_millis(timeout_ms);
-    Ok(DeployRequest { deployment, inputs, timeout, by: None })
+    Ok(DeployRequest { deployment, inputs, timeout, asker: Asker::default() })
 }
 
 fn app_spec(name: &AppName, input_type: InputType, new: NewApp) -> Result<AppSpec, Failure> {

@@ -12,6 +12,7 @@
 //! [`crate::store::projection::Catalog::decide`].
 
 mod apps;
+mod asked;
 mod containers;
 pub mod deploy;
 mod keys;
@@ -182,7 +183,7 @@ fn is_page_request(request: &HttpRequest) -> bool {
 
 async fn post(
     endpoint: Endpoint,
-    state: ManagementState,
+    mut state: ManagementState,
     limits: BodyLimits,
     request: HttpRequest,
     payload: web::Payload,
@@ -191,6 +192,10 @@ async fn post(
         body::skip(&request, payload, &limits).await;
         return other_method(request.method(), POST_ALLOW);
     }
+    state.asker = match asked::asker(&request) {
+        Ok(asker) => asker,
+        Err(failure) => return respond(Err(failure), endpoint.schema, endpoint.optional),
+    };
     let body = match body::read(&request, payload, &limits).await {
         Ok(body) => body,
         Err(error) => return error.error_response(),
@@ -200,7 +205,7 @@ async fn post(
         Ok(_) => tracing::debug!(path = endpoint.path, "management request answered"),
         Err(failure) => tell_failure(endpoint.path, failure, operation::peer(&request)),
     }
-    respond(outcome, endpoint.schema, endpoint.optional)
+    asked::named(respond(outcome, endpoint.schema, endpoint.optional), &state.asker)
 }
 
 /// Does what a request asks for. What may take long, on this one thread would keep everybody else

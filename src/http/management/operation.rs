@@ -15,7 +15,7 @@ use crate::http::parsing::Parsing;
 use crate::http::schema::{self, Object, SchemaError};
 use crate::logging::outsiders;
 use clipper_domain::access::Denied;
-use clipper_domain::{AccessKey, Command};
+use clipper_domain::{AccessKey, Asker, Command};
 
 /// The methods of operations.
 pub(super) const POST_ALLOW: &str = "POST, OPTIONS";
@@ -44,6 +44,8 @@ pub struct ManagementState {
     pub access: Arc<Access>,
     /// Whose key came with the request, if one was needed.
     pub by: Option<Arc<AccessKey>>,
+    /// What else is known of who asks.
+    pub asker: Asker,
 }
 
 impl ManagementState {
@@ -55,8 +57,8 @@ impl ManagementState {
                 return Box::pin(std::future::ready(Err(denied.into())));
             }
         }
-        let by = self.by.as_ref().map(|key| key.name.clone());
-        let done = self.metadata.execute(command, by);
+        let key = self.by.as_ref().map(|key| key.name.clone());
+        let done = self.metadata.execute(command, Asker { key, ..self.asker.clone() });
         Box::pin(async move { Ok(done.await?) })
     }
 

@@ -7,15 +7,15 @@ pub use crate::actors::pool::messages::RestartReplicas;
 pub use crate::store::ChangeError;
 pub use crate::store::view::CatalogRead;
 use clipper_domain::rollout::progress::LiveProgress;
-use clipper_domain::{Command, KeyName};
+use clipper_domain::{Asker, Command};
 
 /// The metadata: one writer, many readers.
 pub trait Metadata: Send + Sync {
-    /// Carries out a command, asked for by the holder of the key `by`; done means durable.
+    /// Carries out a command for whoever asks; done means durable.
     fn execute(
         &self,
         command: Command,
-        by: Option<KeyName>,
+        asker: Asker,
     ) -> BoxFuture<'static, Result<(), ChangeError>>;
 
     /// The metadata as of the last acknowledged command or a later one. Cheap; it must not be held

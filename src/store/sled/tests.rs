@@ -154,7 +154,7 @@ fn damage_in_the_middle_is_refused_until_repaired() {
 #[test]
 fn a_journal_of_a_later_release_is_refused_not_cut() {
     let newer = |mut record: Vec<u8>| {
-        record[0] = 2;
+        record[0] = record::VERSION + 1;
         let mut hasher = crc32fast::Hasher::new();
         hasher.update(&record[..7]);
         hasher.update(&record[11..]);
@@ -163,7 +163,10 @@ fn a_journal_of_a_later_release_is_refused_not_cut() {
     };
     let dir = damaged(&[12], newer);
     let error = SledLog::open(dir.path(), &config()).err().unwrap();
-    assert_eq!(error, StoreError::NewerFormat { seq: 12, found: 2, known: 1 });
+    assert_eq!(
+        error,
+        StoreError::NewerFormat { seq: 12, found: record::VERSION + 1, known: record::VERSION }
+    );
     let dir = damaged(&[12], |_| Some(record::encode(0, &"an event unknown here").unwrap()));
     let error = SledLog::open(dir.path(), &config()).err().unwrap();
     assert!(matches!(error, StoreError::NotUnderstood { seq: 12, .. }), "{error}");

@@ -19,7 +19,7 @@ use clipper::http::parsing::Parsing;
 use clipper::store::CatalogView;
 use clipper::store::event::{Envelope, Origin};
 use clipper::store::projection::Catalog;
-use clipper_domain::{Command, InputType, KeyName, ModelId, ModelName, ModelVersion, ReplicaId};
+use clipper_domain::{Asker, Command, InputType, ModelId, ModelName, ModelVersion, ReplicaId};
 use clipper_scheduling::budget::Budget;
 use futures_util::future::BoxFuture;
 
@@ -38,7 +38,7 @@ impl Memory {
         }
         let events = self.catalog.read().decide(command)?;
         let envelopes = events.into_iter().zip(self.catalog.seq() + 1..).map(|(event, seq)| {
-            Envelope { seq, recorded_at_ms: 0, origin: Origin::Admin, by: None, event }
+            Envelope { seq, recorded_at_ms: 0, author: Origin::Admin.into(), event }
         });
         self.catalog.apply(&envelopes.collect::<Vec<_>>());
         Ok(())
@@ -46,11 +46,7 @@ impl Memory {
 }
 
 impl Metadata for Memory {
-    fn execute(
-        &self,
-        command: Command,
-        _by: Option<KeyName>,
-    ) -> BoxFuture<'static, Result<(), ChangeError>> {
+    fn execute(&self, command: Command, _: Asker) -> BoxFuture<'static, Result<(), ChangeError>> {
         let outcome = self.carry_out(&command);
         Box::pin(async move { outcome })
     }
@@ -105,6 +101,7 @@ impl InMemoryServer {
             parsing: Parsing::new(2, Duration::from_millis(1)).unwrap(),
             access: Access::open(),
             by: None,
+            asker: Asker::default(),
         };
         let limits = BodyLimits {
             max_bytes: body_max_bytes,

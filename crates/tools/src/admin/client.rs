@@ -10,6 +10,7 @@ use ureq::RequestBuilder;
 use ureq::http::{HeaderValue, Response};
 
 use clipper_domain::admin::ErrorBody;
+use clipper_domain::asker::{REASON_HEADER, USER_HEADER};
 
 use crate::tls::{self, Trust, TrustError};
 
@@ -64,6 +65,8 @@ pub struct Client {
     url: String,
     /// The header that says whose requests these are.
     authorization: Option<HeaderValue>,
+    /// Who runs the command, and why.
+    notes: Vec<(&'static str, HeaderValue)>,
 }
 
 /// Why a text is no key.
@@ -101,7 +104,12 @@ impl Client {
             .timeout_global(Some(timeout))
             .build()
             .new_agent();
-        Ok(Self { agent, url: format!("{scheme}://{host}"), authorization: None })
+        Ok(Self {
+            agent,
+            url: format!("{scheme}://{host}"),
+            authorization: None,
+            notes: Vec::new(),
+        })
     }
 
     /// The same client with a key for servers that ask for one.
@@ -120,7 +128,23 @@ impl Client {
         Ok(self)
     }
 
-    fn authorized<B>(&self, request: RequestBuilder<B>) -> RequestBuilder<B> {
+    /// The same client, which says who runs the command and why. A text that no header takes is
+    /// left out.
+    #[must_use]
+    pub fn with_notes(mut self, user: Option<&str>, reason: Option<&str>) -> Self {
+        let notes = [(USER_HEADER, user), (REASON_HEADER, reason)].into_iter();
+        let notes = notes.filter_map(|(name, text)| {
+            let value = HeaderValue::from_bytes(text?.as_bytes());
+            Some((name, value.ok()?))
+        });
+        self.notes = notes.collect();
+        self
+    }
+
+    fn authorized<B>(&self, mut request: RequestBuilder<B>) -> RequestBuilder<B> {
+        for (name, value) in &self.notes {
+            request = request.header(*name, value);
+        }
         match &self.authorization {
             Some(value) => request.header("authorization", value),
             None => request,

@@ -1,0 +1,47 @@
+//! Who changed what, when and why, as an operator asks for it.
+
+mod asked;
+mod old;
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+use crate::support::served::Served;
+
+/// A command of the binary against a server.
+fn clipper(server: &Served, args: &[&str]) -> Output {
+    let mut command = Command::new(crate::binary());
+    command.args(args).env("CLIPPER_MANAGEMENT_URL", format!("http://{}", server.management));
+    command.output().unwrap()
+}
+
+/// What one that succeeds prints.
+fn done(server: &Served, args: &[&str]) -> String {
+    let output = clipper(server, args);
+    let says = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{args:?}: {says}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// A verb of `clipper journal` on a directory that no server has open.
+fn offline(data_dir: &Path, args: &[&str]) -> Output {
+    let mut command = Command::new(crate::binary());
+    command.env_clear().arg("journal").args(args).arg("--data-dir").arg(data_dir);
+    command.output().unwrap()
+}
+
+/// Its events as JSON, one a line.
+fn listed(data_dir: &Path) -> Vec<Value> {
+    let output = offline(data_dir, &["list", "--json"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn stop(server: Served) {
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(server.pid()).unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    assert!(server.exit_status().success());
+}
