@@ -48,7 +48,7 @@ use crate::actors::redis::watcher::RedisMetadata;
 use crate::bootstrap::Bootstrap;
 use crate::children::keys::ChildKeys;
 use crate::children::launch::{Launcher, NoPythonPackage, launch_plan};
-use crate::children::{ChildPlan, Children};
+use crate::children::{Bounds, ChildPlan, Children};
 use crate::config::{Config, Deploy, Loaded};
 use crate::http::health::{Condition, Readiness};
 use crate::logging::{self, outsiders};
@@ -61,6 +61,7 @@ use crate::supervision::budget::RestartBudget;
 use crate::supervision::kept::Kept;
 use crate::supervision::watchdog::Watchdog;
 use crate::tls::Tls;
+use clipper_container::allowed::Allowed;
 
 /// Serves until SIGTERM or SIGINT.
 ///
@@ -86,10 +87,8 @@ pub fn run(loaded: Loaded) -> Result<(), StartError> {
 }
 
 async fn start(loaded: Loaded) -> Result<Running, StartError> {
-    let Loaded { config, base_dir, warnings } = loaded;
-    for warning in warnings {
-        warn!("environment: {warning}");
-    }
+    let Loaded { config, read_from, base_dir, warnings } = loaded;
+    tell(warnings);
     let readiness = Readiness::new();
     let metrics = start_metrics(&config);
     let tls = Tls::load(&config.tls, &metrics)?;
@@ -109,7 +108,8 @@ async fn start(loaded: Loaded) -> Result<Running, StartError> {
     meet_when_known(&readiness, redis.as_ref(), &journal);
     let writer = metadata_writer(&catalog, redis.as_ref(), &metrics);
     let container_keys = gate::container_keys(&config.rpc)?;
-    let processes = processes(&config, &base_dir, sockets.rpc_addr()?, &container_keys)?;
+    let files = (base_dir.as_path(), read_from.as_deref());
+    let processes = processes(&config, files, sockets.rpc_addr()?, &container_keys)?;
     let pool = keep_pool(&config, &plane, &arbiters, &list, processes);
     let rpc = Arbiter::new();
     watchdog.watch("rpc", rpc.handle());
@@ -158,6 +158,12 @@ async fn start(loaded: Loaded) -> Result<Running, StartError> {
         targets,
         journal,
     })
+}
+
+fn tell(warnings: Vec<String>) {
+    for warning in warnings {
+        warn!("environment: {warning}");
+    }
 }
 
 fn keep_rollouts(
@@ -318,15 +324,20 @@ fn open_journal(config: &Config) -> Result<(Journal, PolicyStateStore), StartErr
 /// The processes that the file describes, and how further ones are started.
 fn processes(
     config: &Config,
-    base_dir: &Path,
+    (base_dir, read_from): (&Path, Option<&Path>),
     rpc: SocketAddr,
     keys: &ContainerKeys,
 ) -> Result<(HashMap<clipper_domain::ModelId, ChildPlan>, Launcher), StartError> {
-    let launcher = launcher(rpc, config, keys.children())?;
+    let bounds = Bounds::new(config, read_from)?;
+    let launcher = launcher((rpc, bounds), config, keys.children())?;
     Ok((child_plans(config, base_dir, &launcher)?, launcher))
 }
 
-fn launcher(rpc: SocketAddr, config: &Config, keys: ChildKeys) -> Result<Launcher, StartError> {
+fn launcher(
+    (rpc, bounds): (SocketAddr, Bounds),
+    config: &Config,
+    keys: ChildKeys,
+) -> Result<Launcher, StartError> {
     let this_exe = std::env::current_exe().map_err(StartError::ThisProgram)?;
     let python_package = clipper_container::python::install(&config.data_dir).map_err(|error| {
         let (folder, why) = (config.data_dir.clone(), error.to_string());
@@ -336,7 +347,9 @@ fn launcher(rpc: SocketAddr, config: &Config, keys: ChildKeys) -> Result<Launche
     });
     // A wrapper ends its program before it has to end itself.
     let grace = Duration::from_millis(config.containers.stop_grace_ms) * 3 / 4;
-    Ok(Launcher { this_exe, rpc_addr: format!("tcp://{rpc}"), grace, python_package, keys })
+    let allowed = Allowed::new(&config.deploy.allow);
+    let rpc_addr = format!("tcp://{rpc}");
+    Ok(Launcher { this_exe, rpc_addr, grace, python_package, keys, allowed, bounds })
 }
 
 fn child_plans(

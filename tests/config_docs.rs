@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use clipper::config::{Config, ContainerConfig, schema};
+use clipper::config::{Config, ContainerConfig, ProcessConfig, schema};
 use toml::{Table, Value};
 
 const DEFAULT: &str = include_str!("../config/default.toml");
@@ -88,6 +88,10 @@ fn the_examples_name_every_key_of_the_lists() {
     assert_eq!(keys(&app), names(schema::APPLICATION).into_iter().map(String::from).collect());
     let mut model = first("model");
     model.remove(schema::CONTAINER_TABLE).expect("the example starts its replicas");
+    model.remove(schema::PROCESS_TABLE).expect("the example has bounds of its own");
+    for key in ProcessConfig::KEYS {
+        assert!(DEFAULT.contains(key.name), "{} is not shown", key.name);
+    }
     assert_eq!(keys(&model), names(schema::MODEL).into_iter().map(String::from).collect());
     for (_, container_keys) in schema::CONTAINER {
         for key in *container_keys {

@@ -22,9 +22,9 @@ use super::plane::directory::ModelHandle;
 use super::pool::container_pool::ContainerPool;
 use super::pool::list::ContainerList;
 use super::pool::messages::Register;
-use crate::children::Children;
 use crate::children::keys::ChildKeys;
 use crate::children::launch::Launcher;
+use crate::children::{Bounds, Children};
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::rpc::access::Security;
@@ -34,6 +34,7 @@ use crate::store::samples;
 use crate::supervision::budget::RestartBudget;
 use crate::supervision::kept::Kept;
 use clipper_clock as clock;
+use clipper_container::allowed::Allowed;
 use clipper_domain::{Input, InputType, ModelId};
 use clipper_rpc::codec::{self, Build, Extensions, FromServer};
 use clipper_rpc::wire::WireChunks;
@@ -132,6 +133,8 @@ pub(super) fn pool(plane: &Arc<DataPlane>, list: &ContainerList) -> Kept<Contain
             grace: Duration::ZERO,
             python_package: Ok(PathBuf::new()),
             keys: ChildKeys::default(),
+            allowed: Allowed::default(),
+            bounds: Bounds::default(),
         };
         let metrics = Arc::clone(&plane.metrics);
         let children = Children::new(plane.containers.clone(), metrics, HashMap::new(), launcher);

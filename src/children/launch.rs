@@ -5,8 +5,10 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::bounds::{Bounds, ChildUser, program_files};
 use super::keys::ChildKeys;
-use crate::config::{InvalidId, ModelConfig};
+use crate::config::{InvalidId, ModelConfig, ProcessConfig};
+use clipper_container::allowed::{Allowed, NotAllowed};
 use clipper_container::{lifeline, python};
 use clipper_domain::{InputType, ModelId, Runtime};
 
@@ -37,6 +39,9 @@ pub enum LaunchError {
     /// Of a command runtime.
     #[error("the command is empty")]
     NoCommand,
+    /// A deployment of it.
+    #[error(transparent)]
+    NotAllowed(#[from] NotAllowed),
     /// Functions cannot be served without it.
     #[error(transparent)]
     NoPythonPackage(#[from] NoPythonPackage),
@@ -70,7 +75,8 @@ pub fn launch_plan(
     let input_type = InputType::parse(&spec.input_type)
         .ok_or_else(|| LaunchError::InputType(spec.input_type.clone()))?;
     let id = spec.id()?;
-    launcher.plan(&id, input_type, &container.runtime(), config_dir)
+    let of_model = (&container.runtime(), spec.process.as_ref());
+    launcher.plan(&id, input_type, of_model, config_dir)
 }
 
 /// Plans replicas, which connect to this server.
@@ -85,28 +91,45 @@ pub struct Launcher {
     pub python_package: Result<PathBuf, NoPythonPackage>,
     /// Keys for its processes.
     pub keys: ChildKeys,
+    /// What deployments may start.
+    pub allowed: Allowed,
+    /// What all children may use and see.
+    pub bounds: Bounds,
 }
 
 impl Launcher {
-    /// Plans one replica of a model version; relative paths mean `folder`.
+    /// Plans one replica of a deployed model version.
     ///
     /// # Errors
-    /// A setting cannot work.
-    pub fn plan(
+    /// It may not be started here, or cannot work.
+    pub fn plan_deployed(
         &self,
         id: &ModelId,
         input_type: InputType,
         runtime: &Runtime,
+    ) -> Result<Launch, LaunchError> {
+        self.allowed.check(runtime)?;
+        self.plan(id, input_type, (runtime, None), Path::new("/"))
+    }
+
+    /// Plans one replica of a model version, with bounds of its own if it has them; relative paths
+    /// mean `folder`.
+    fn plan(
+        &self,
+        id: &ModelId,
+        input_type: InputType,
+        (runtime, own): (&Runtime, Option<&ProcessConfig>),
         folder: &Path,
     ) -> Result<Launch, LaunchError> {
-        let env = environment(id, input_type, &self.rpc_addr)?;
+        let mut env = environment(id, input_type, &self.rpc_addr)?;
+        env.extend(self.bounds.user().into_iter().flat_map(ChildUser::variables));
         let (program, args) = match runtime {
             Runtime::Onnx { path, engine, library, threads } => {
                 let mut args = onnx_args(id, &folder.join(path), input_type, &self.rpc_addr);
                 args.push(format!("--engine={}", engine.name()).into());
                 args.extend(library.as_ref().map(|file| flag("--library=", &folder.join(file))));
                 args.extend(threads.map(|threads| format!("--threads={threads}").into()));
-                (self.this_exe.clone(), args)
+                self.bound(own, runtime, folder, (self.this_exe.clone(), args))
             }
             Runtime::Python { function, python: interpreter } => {
                 let function = resolve_function(function, folder)?;
@@ -114,25 +137,48 @@ impl Launcher {
                     self.python_package.as_ref().map_err(Clone::clone)?,
                     function,
                 );
-                self.wrapped(resolve_program(interpreter, folder), args)
+                let program = (resolve_program(interpreter, folder), args);
+                self.wrapped(self.bound(own, runtime, folder, program))
             }
             Runtime::Command { command } => {
                 let [program, rest @ ..] = command.as_slice() else {
                     return Err(LaunchError::NoCommand);
                 };
-                self.wrapped(resolve_program(program, folder), rest.iter().map(OsString::from))
+                let args = rest.iter().map(OsString::from).collect();
+                let program = (resolve_program(program, folder), args);
+                self.wrapped(self.bound(own, runtime, folder, program))
             }
         };
         Ok(Launch { program, args, env })
     }
 
+    /// The program within its bounds, if it has any: this binary takes them on and becomes it.
+    fn bound(
+        &self,
+        own: Option<&ProcessConfig>,
+        runtime: &Runtime,
+        folder: &Path,
+        (program, args): (PathBuf, Vec<OsString>),
+    ) -> (PathBuf, Vec<OsString>) {
+        let mut seen = model_files(runtime, folder);
+        seen.push(self.this_exe.clone());
+        seen.extend(self.python_package.iter().cloned());
+        seen.extend(program_files(&program));
+        let port = self.rpc_addr.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
+        let flags = self.bounds.flags(own, &seen, port);
+        if flags.is_empty() {
+            return (program, args);
+        }
+        let mut all: Vec<OsString> = vec!["container".into(), "confined".into()];
+        all.extend(flags);
+        all.extend(["--".into(), program.into_os_string()]);
+        all.extend(args);
+        (self.this_exe.clone(), all)
+    }
+
     /// A program of somebody else, run by one of ours that ends it with all that it has started,
     /// also when this server is killed.
-    fn wrapped(
-        &self,
-        program: PathBuf,
-        arguments: impl IntoIterator<Item = OsString>,
-    ) -> (PathBuf, Vec<OsString>) {
+    fn wrapped(&self, (program, arguments): (PathBuf, Vec<OsString>)) -> (PathBuf, Vec<OsString>) {
         let grace = format!("--grace-ms={}", self.grace.as_millis());
         let mut args: Vec<OsString> =
             ["container", "exec", &grace, "--"].iter().map(OsString::from).collect();
@@ -140,6 +186,20 @@ impl Launcher {
         args.extend(arguments);
         (self.this_exe.clone(), args)
     }
+}
+
+/// The folders of what a model is made of.
+fn model_files(runtime: &Runtime, folder: &Path) -> Vec<PathBuf> {
+    let files: Vec<&str> = match runtime {
+        Runtime::Onnx { path, library, .. } => {
+            std::iter::once(&**path).chain(library.as_deref()).collect()
+        }
+        Runtime::Python { function, .. } => {
+            function.rsplit_once(':').map(|(file, _)| file).into_iter().collect()
+        }
+        Runtime::Command { .. } => Vec::new(),
+    };
+    files.iter().filter_map(|file| folder.join(file).parent().map(Path::to_owned)).collect()
 }
 
 /// The variables by which a container knows its model and its server, and the lifeline.
@@ -220,6 +280,8 @@ mod tests {
             grace: Duration::from_millis(1_500),
             python_package: Ok("/data/python-1".into()),
             keys: ChildKeys::default(),
+            allowed: Allowed::default(),
+            bounds: Bounds::default(),
         }
     }
 

@@ -13,6 +13,7 @@
 //!
 //! Architecture invariant: nothing in here knows the actors, or what is said over a connection.
 
+mod bounds;
 mod capture;
 mod environment;
 mod keeper;
@@ -28,7 +29,6 @@ mod turns;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 
 use clipper_domain::{InputType, ModelId, Replicas};
@@ -42,6 +42,7 @@ use self::turns::Turns;
 use crate::config::ContainersConfig;
 use crate::metrics::Metrics;
 
+pub use self::bounds::{Bounds, NoUser};
 pub use self::probation::Probation;
 pub use self::seat::SeatRef;
 
@@ -151,7 +152,7 @@ impl Children {
             self.running.insert(id.clone(), seats);
             return;
         }
-        let launch = match self.launcher.plan(id, input_type, &replicas.runtime, Path::new("/")) {
+        let launch = match self.launcher.plan_deployed(id, input_type, &replicas.runtime) {
             Ok(launch) => launch,
             Err(error) => {
                 error!(model = %id, "its replicas cannot be started: {error}");
@@ -186,7 +187,7 @@ impl Children {
         if self.trials.contains_key(&id) {
             return Err(TryOutError::UnderWay(id));
         }
-        let launch = self.launcher.plan(&id, input_type, &replicas.runtime, Path::new("/"))?;
+        let launch = self.launcher.plan_deployed(&id, input_type, &replicas.runtime)?;
         let plan = ChildPlan { launch: launch.clone(), replicas: replicas.count };
         let seats = vec![self.spawn(&id, 0, launch, Some(Arc::clone(&watcher)))];
         self.trials.insert(id, TriedOut { watcher, plan, seats });

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
+use super::confined::ConfinedArgs;
 #[cfg(feature = "onnx")]
 use super::model_build;
 use super::value::flat_input_type;
@@ -40,6 +41,8 @@ pub enum ContainerCommand {
     Noop(NoopArgs),
     /// Run any program that speaks the protocol, and end it with the server.
     Exec(ExecArgs),
+    /// Run any program within limits of the kernel, as [containers] of the config file has them.
+    Confined(ConfinedArgs),
 }
 
 /// What every container of ours needs to know.
@@ -235,6 +238,7 @@ fn run_command(command: ContainerCommand) -> Result<ExitCode, Box<dyn std::error
             };
             Ok(ExitCode::from(block_on(exec::run(&options))??))
         }
+        ContainerCommand::Confined(args) => match args.run()? {},
     }
 }
 

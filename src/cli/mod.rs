@@ -6,6 +6,7 @@ mod admin;
 mod bench;
 mod cert;
 mod check_config;
+mod confined;
 pub mod container;
 mod deploy;
 #[cfg(feature = "onnx")]

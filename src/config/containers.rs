@@ -1,7 +1,17 @@
 //! `[containers]`: replicas and child processes.
 
+use serde::{Deserialize, Serialize};
+
 use super::rule::Rule;
 use super::section::section;
+
+// 0 is no limit.
+pub(super) const ADDRESS_SPACE: Rule = Rule::int(0, 1 << 50, "bytes");
+pub(super) const OPEN_FILES: Rule = Rule::int(0, 1 << 30, "files");
+pub(super) const PROCESSES: Rule = Rule::int(0, 1 << 22, "processes");
+pub(super) const CPU_SECONDS: Rule = Rule::int(0, 1 << 40, "seconds");
+pub(super) const LANDLOCK: Rule = Rule::Choice(&["off", "try", "required"]);
+pub(super) const NETWORK: Rule = Rule::Choice(&["any", "server"]);
 
 /// What programs need to find themselves, their language, their libraries and their devices. No
 /// credentials.
@@ -84,5 +94,62 @@ section! {
         /// stands for anything. The server's settings (CLIPPER_*) never are among them, since they
         /// may hold passwords.
         pass_environment: Vec<String> = PASS_ENVIRONMENT.map(str::to_owned).to_vec(), Rule::Names;
+
+        /// The user as whom children run, a name or UID:GID; only where the server runs as root,
+        /// which it need not. Empty: the server's own. Such a user has to be able to reach the
+        /// files of its models, and data_dir, where the Python package lies.
+        user: String = String::new(), Rule::AnyText;
+
+        /// Address space of each process of a child, bytes; 0: no limit. More than it computes
+        /// with: libraries reserve space that they never touch, and CUDA a lot of it.
+        address_space_max_bytes: u64 = 0, ADDRESS_SPACE;
+
+        /// Files and sockets that each process of a child may have open; 0: as many as the server.
+        open_files_max: u64 = 0, OPEN_FILES;
+
+        /// Processes and threads of the user as whom children run, all together; 0: no limit. Of
+        /// use where that user is nobody else's (`user`); root is not limited.
+        processes_max: u64 = 0, PROCESSES;
+
+        /// CPU time after which a process of a child is killed, seconds; 0: no limit. For models
+        /// that run away, not for those that serve for months.
+        cpu_seconds_max: u64 = 0, CPU_SECONDS;
+
+        /// Whether the kernel keeps children from files that are not theirs (Landlock; needs no
+        /// privileges): "try" where it can, "required" refuses to start them where it cannot.
+        /// They read the system's files, the interpreter, the folder of their model and
+        /// read_paths, and change write_paths and the folder for temporary files. The server's
+        /// keys, journal and certificates are hidden, and they cannot signal or trace it.
+        landlock: Landlock = Landlock::Off, LANDLOCK;
+
+        /// With landlock, further files and folders that children read, such as caches of weights.
+        read_paths: Vec<String> = Vec::new(), Rule::Paths;
+
+        /// With landlock, those that they change too.
+        write_paths: Vec<String> = Vec::new(), Rule::Paths;
+
+        /// With landlock, to which ports children connect by TCP: "any", or "server", the one for
+        /// containers alone, which keeps them from the management port.
+        network: Network = Network::Any, NETWORK;
     }
+}
+
+/// Whether children are held by Landlock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Landlock {
+    Off,
+    /// Where the kernel can.
+    Try,
+    /// Or they do not start.
+    Required,
+}
+
+/// To which ports children connect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Network {
+    Any,
+    /// The port for containers.
+    Server,
 }

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::policy::PolicyConfig;
+use super::process::ProcessConfig;
 use clipper_domain::{
     InvalidName, ModelId, ModelName, ModelVersion, OnModelError, OnnxEngine, Runtime, Signature,
 };
@@ -60,6 +61,9 @@ pub struct ModelConfig {
     /// How its replicas are started; absent = they connect by themselves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container: Option<ContainerConfig>,
+    /// What each of their processes may use; absent = as `[containers]` says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub process: Option<ProcessConfig>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

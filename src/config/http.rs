@@ -61,6 +61,20 @@ section! {
         /// of file descriptors once that is raised.
         connections_max: usize = 25_000, Rule::count("connections");
 
+        /// With HTTP/2 (where TLS is on): requests of one connection at the same time; a client
+        /// keeps further ones back. One that gives up more requests than it waits for is sent
+        /// away.
+        http2_streams_max: u32 = 100, Rule::int(1, 1_000_000, "requests");
+
+        /// With HTTP/2: names and values of the headers of one request, bytes; above it 431.
+        http2_headers_max_bytes: u32 = 64 << 10, Rule::int(1_024, 16 << 20, "bytes");
+
+        /// With HTTP/2: what a client may send of one body before the server has read it, bytes.
+        http2_stream_window_bytes: u32 = 256 << 10, Rule::int(65_535, 1 << 30, "bytes");
+
+        /// The same of all bodies of a connection together, bytes.
+        http2_connection_window_bytes: u32 = 1 << 20, Rule::int(65_535, 1 << 30, "bytes");
+
         /// Connections that the kernel keeps waiting, for bursts of new clients.
         backlog: u32 = 2048, Rule::int(1, 65_535, "connections");
 

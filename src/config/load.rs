@@ -18,6 +18,8 @@ pub const ENV_PREFIX: &str = "CLIPPER_";
 #[derive(Debug, Clone, PartialEq)]
 pub struct Loaded {
     pub config: Config,
+    /// The config file, if there is one.
+    pub read_from: Option<PathBuf>,
     /// The config file's folder: model files and Python functions are relative to it. The working
     /// directory without a file.
     pub base_dir: PathBuf,
@@ -63,7 +65,8 @@ impl Config {
         apply_flags(flags, &mut draft);
         let base_dir = base_dir(file);
         validate::check(&mut draft, &base_dir);
-        finish(draft, file).map(|config| Loaded { config, base_dir, warnings })
+        let read_from = file.map(Path::to_owned);
+        finish(draft, file).map(|config| Loaded { config, read_from, base_dir, warnings })
     }
 }
 

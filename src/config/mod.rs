@@ -4,6 +4,7 @@
 
 mod access;
 mod containers;
+mod deploy;
 pub mod document;
 mod entries;
 pub mod fault;
@@ -17,6 +18,7 @@ mod management;
 mod metrics;
 mod network;
 mod policy;
+mod process;
 mod redis;
 mod rollouts;
 mod root;
@@ -31,7 +33,8 @@ mod walk;
 
 pub use self::redis::{OnDataLoss, RedisConfig};
 pub use access::AccessConfig;
-pub use containers::ContainersConfig;
+pub use containers::{ContainersConfig, Landlock, Network as ChildNetwork};
+pub use deploy::DeployConfig;
 pub use entries::{ApplicationConfig, ContainerConfig, InvalidId, ModelConfig};
 pub use fault::{ConfigFaults, Fault, ValueOrigin};
 pub use grpc::GrpcConfig;
@@ -43,6 +46,7 @@ pub use management::{Deploy, ManagementConfig};
 pub use metrics::MetricsConfig;
 pub use network::Network;
 pub use policy::PolicyConfig;
+pub use process::ProcessConfig;
 pub use rollouts::RolloutsConfig;
 pub use root::Config;
 pub use rpc::RpcConfig;

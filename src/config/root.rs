@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::access::AccessConfig;
 use super::containers::ContainersConfig;
+use super::deploy::DeployConfig;
 use super::entries::{ApplicationConfig, ModelConfig};
 use super::grpc::GrpcConfig;
 use super::http::HttpConfig;
@@ -35,6 +36,8 @@ pub struct Config {
     pub tls: TlsConfig,
     /// What the management frontend allows.
     pub management: ManagementConfig,
+    /// What deployments may start.
+    pub deploy: DeployConfig,
     /// The RPC port for model containers.
     pub rpc: RpcConfig,
     /// The way of a query.
@@ -64,6 +67,7 @@ impl Default for Config {
             access: AccessConfig::default(),
             tls: TlsConfig::default(),
             management: ManagementConfig::default(),
+            deploy: DeployConfig::default(),
             rpc: RpcConfig::default(),
             serving: ServingConfig::default(),
             rollouts: RolloutsConfig::default(),

@@ -12,6 +12,9 @@ use clipper_domain::{
     BatchSize, DEFAULT_OUTPUT_MAX_BYTES, InputType, LatencySlo, ModelName, Signature,
 };
 
+/// What the replicas of a model may be.
+pub const RUNTIMES: [&str; 3] = ["onnx", "python", "command"];
+
 /// The rule of one key.
 #[derive(Debug, Clone, Copy)]
 pub enum Rule {
@@ -41,6 +44,10 @@ pub enum Rule {
     Name,
     /// A list of such names.
     Names,
+    /// A list of absolute paths.
+    Paths,
+    /// A list of runtimes and absolute paths of folders.
+    Allowed,
     /// A list of addresses and networks.
     Networks,
     /// A list of texts, the first of them not empty.
@@ -163,6 +170,11 @@ impl Rule {
             Self::Filter => "a filter such as \"info\" or \"info,clipper::rpc=debug\"".into(),
             Self::Name => "a name of 1 to 256 bytes without , : / and control characters".into(),
             Self::Names => "a list of names such as [\"a\", \"b\"]".into(),
+            Self::Paths => "a list of absolute paths such as [\"/srv/models\"]".into(),
+            Self::Allowed => format!(
+                "a list of runtimes ({}) and absolute paths of folders",
+                RUNTIMES.join(", ")
+            ),
             Self::Networks => "a list of addresses such as [\"10.0.0.0/8\", \"::1\"]".into(),
             Self::CommandLine => "a list of texts such as [\"program\", \"argument\"]".into(),
             Self::InputType => "bytes, integers, floats, doubles, strings or tensors".into(),
@@ -188,6 +200,17 @@ impl Rule {
             (Self::Names, Value::Array(items)) => {
                 for item in items {
                     Self::Name.check(item)?;
+                }
+                true
+            }
+            (Self::Paths | Self::Allowed, Value::Array(items)) => {
+                let is_good = |item: &Value| {
+                    let Some(text) = item.as_str() else { return false };
+                    let is_runtime = matches!(self, Self::Allowed) && RUNTIMES.contains(&text);
+                    is_runtime || Path::new(text).is_absolute()
+                };
+                if let Some(wrong) = items.iter().find(|item| !is_good(item)) {
+                    return Err(self.refuse(show(wrong)));
                 }
                 true
             }
@@ -258,6 +281,8 @@ impl Rule {
             | Self::Slo
             | Self::BatchSize
             | Self::Names
+            | Self::Paths
+            | Self::Allowed
             | Self::Networks
             | Self::CommandLine
             | Self::Signature => false,

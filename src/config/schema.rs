@@ -4,6 +4,7 @@
 
 use super::access::AccessConfig;
 use super::containers::ContainersConfig;
+use super::deploy::DeployConfig;
 use super::grpc::GrpcConfig;
 use super::http::HttpConfig;
 use super::journal::JournalConfig;
@@ -15,7 +16,7 @@ use super::metrics::MetricsConfig;
 use super::redis::RedisConfig;
 use super::rollouts::RolloutsConfig;
 use super::rpc::RpcConfig;
-use super::rule::Rule;
+use super::rule::{RUNTIMES, Rule};
 use super::serving::ServingConfig;
 use super::tls::TlsConfig;
 use clipper_domain::{OnModelError, OnnxEngine, Weight};
@@ -53,6 +54,7 @@ pub const SECTIONS: &[(&str, &[Key])] = &[
     ("access", AccessConfig::KEYS),
     ("tls", TlsConfig::KEYS),
     ("management", ManagementConfig::KEYS),
+    ("deploy", DeployConfig::KEYS),
     ("rpc", RpcConfig::KEYS),
     ("serving", ServingConfig::KEYS),
     ("rollouts", RolloutsConfig::KEYS),
@@ -84,7 +86,8 @@ pub const POLICY_TABLE: &str = "policy";
 /// The list of models.
 pub const MODEL_TABLES: &str = "model";
 
-/// Keys of `[[model]]`, without the tables [`CONTAINER_TABLE`] and [`SIGNATURE`].
+/// Keys of `[[model]]`, without the tables [`CONTAINER_TABLE`], [`PROCESS_TABLE`] and
+/// [`SIGNATURE`].
 pub const MODEL: &[Key] = &[
     needed("name", Rule::Name),
     needed("version", Rule::Name),
@@ -100,8 +103,11 @@ pub const SIGNATURE: Key = key("signature", Rule::Signature);
 /// The table of a model that says how its replicas are started.
 pub const CONTAINER_TABLE: &str = "container";
 
+/// The table of a model that says what each process of its replicas may use.
+pub const PROCESS_TABLE: &str = "process";
+
 /// The key of [`CONTAINER_TABLE`] that chooses its other keys.
-pub const RUNTIME: Key = needed("runtime", Rule::Choice(&["onnx", "python", "command"]));
+pub const RUNTIME: Key = needed("runtime", Rule::Choice(&RUNTIMES));
 
 /// Replicas; `rpc.connections_max` limits the sum over all models.
 const REPLICAS: Key = key("replicas", Rule::count("processes"));

@@ -42,6 +42,10 @@ section! {
         /// The same of the gRPC port.
         grpc: bool = true, Rule::Bool;
 
+        /// Whether the ports of HTTP speak HTTP/2 as well where they speak TLS; the client chooses.
+        /// Its limits are those of [http].
+        http2: bool = true, Rule::Bool;
+
         /// From the connection to the end of its handshake, milliseconds; then it is closed.
         handshake_timeout_ms: u64 = 5_000, Rule::millis();
 

@@ -10,6 +10,7 @@ use toml::{Spanned, Table, Value};
 
 use super::fault::{Fault, ValueOrigin};
 use super::policy::PolicyConfig;
+use super::process::ProcessConfig;
 use super::schema::{self, Key};
 
 /// What a configuration is made of while it is read.
@@ -173,21 +174,26 @@ impl<'a> Walker<'a> {
     }
 
     fn model(&mut self, path: &str, table: &DeTable<'_>, origin: &ValueOrigin) -> Table {
-        let container = schema::CONTAINER_TABLE;
-        let mut model =
-            self.table(path, table, origin, schema::MODEL, &[container, schema::SIGNATURE.name]);
-        let found = entries(table).into_iter().find(|(name, _, _)| *name == container);
-        if let Some((_, span, value)) = found {
-            let path = format!("{path}.{container}");
+        let (container, process) = (schema::CONTAINER_TABLE, schema::PROCESS_TABLE);
+        let inner = [container, process, schema::SIGNATURE.name];
+        let mut model = self.table(path, table, origin, schema::MODEL, &inner);
+        for (name, span, value) in entries(table) {
+            if name != container && name != process {
+                continue;
+            }
+            let path = format!("{path}.{name}");
             let origin = self.origin(&span);
             self.draft.origins.insert(path.clone(), origin.clone());
-            if let DeValue::Table(table) = value.get_ref() {
-                let table = self.container(&path, table, &origin);
-                model.insert(container.to_owned(), Value::Table(table));
+            let DeValue::Table(table) = value.get_ref() else {
+                self.draft.fault(origin, &path, format!("expected a table, [model.{name}]"));
+                continue;
+            };
+            let table = if name == container {
+                self.container(&path, table, &origin)
             } else {
-                let problem = "expected a table, [model.container]".to_owned();
-                self.draft.fault(origin, &path, problem);
-            }
+                self.table(&path, table, &origin, ProcessConfig::KEYS, &[])
+            };
+            model.insert(name.to_owned(), Value::Table(table));
         }
         let signature =
             entries(table).into_iter().find(|(name, ..)| *name == schema::SIGNATURE.name);

@@ -11,6 +11,7 @@ use crate::actors::pool::list::ContainerList;
 use crate::config::ManagementConfig;
 use crate::store::{CatalogView, SharedWriter};
 use crate::supervision::kept::Kept;
+use clipper_container::allowed::Allowed;
 use clipper_domain::{Asker, Deployment};
 
 /// What to deploy and how to try it out.
@@ -34,5 +35,7 @@ pub struct Deployer {
     /// The replicas of all servers.
     pub list: ContainerList,
     pub config: ManagementConfig,
+    /// What may be started.
+    pub allowed: Allowed,
     pub running: AtomicUsize,
 }

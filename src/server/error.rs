@@ -9,6 +9,7 @@ use crate::access::listed::ListedError;
 use crate::actors::models::registry::CatalogEnded;
 use crate::actors::pool::file_sd::FileSdError;
 use crate::bootstrap::BootstrapError;
+use crate::children::NoUser;
 use crate::children::launch::LaunchError;
 use crate::config::InvalidId;
 use crate::store::StoreError;
@@ -35,6 +36,8 @@ pub enum StartError {
     ThisProgram(io::Error),
     #[error("model '{model}': {why}")]
     Plan { model: String, why: LaunchError },
+    #[error(transparent)]
+    User(#[from] NoUser),
     #[error(transparent)]
     ModelId(#[from] InvalidId),
     #[error(transparent)]

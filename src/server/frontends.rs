@@ -43,6 +43,7 @@ use crate::store::{CatalogView, SharedWriter};
 use crate::supervision::kept::Kept;
 use crate::supervision::watchdog::Watchdog;
 use crate::tls::Tls;
+use clipper_container::allowed::Allowed;
 use clipper_domain::Asker;
 
 /// What the HTTP workers need.
@@ -251,6 +252,7 @@ impl Frontends {
             writer: Arc::clone(&self.writer),
             view: self.view.clone(),
             config: config.management.clone(),
+            allowed: Allowed::new(&config.deploy.allow),
             running: AtomicUsize::new(0),
         });
         let allowed = &config.management;

@@ -70,7 +70,7 @@ fn digits() -> PathBuf {
 }
 
 /// A folder with models, good and bad, that deployments name by relative paths.
-fn folder() -> tempfile::TempDir {
+pub(super) fn folder() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, bytes: &[u8]| std::fs::write(folder.path().join(name), bytes).unwrap();
     let onnx = std::fs::read(digits()).unwrap();
@@ -96,12 +96,12 @@ fn command(server: &Server, folder: &Path, words: &[&str]) -> Command {
     command
 }
 
-fn deploy(server: &Server, folder: &Path, words: &[&str]) -> Output {
+pub(super) fn deploy(server: &Server, folder: &Path, words: &[&str]) -> Output {
     command(server, folder, words).output().unwrap()
 }
 
 /// A deployment that has to succeed; what it says.
-fn deployed(server: &Server, folder: &Path, words: &[&str]) -> String {
+pub(super) fn deployed(server: &Server, folder: &Path, words: &[&str]) -> String {
     let output = deploy(server, folder, words);
     let says = text(&output.stdout) + &text(&output.stderr);
     assert_eq!(output.status.code(), Some(0), "{words:?}: {says}");
@@ -109,7 +109,7 @@ fn deployed(server: &Server, folder: &Path, words: &[&str]) -> String {
 }
 
 /// Everything that a half-done deployment could have left.
-fn leftovers(server: &Server) -> Vec<String> {
+pub(super) fn leftovers(server: &Server) -> Vec<String> {
     let ask = |endpoint| {
         let list = server.manage(endpoint, &json!({"verbose": true}));
         serde_json::from_str::<Vec<Value>>(&list).unwrap()

@@ -8,6 +8,7 @@
 mod access;
 mod admin;
 mod admin_cli;
+mod bounds;
 mod choosing;
 mod deploy;
 mod faults;

@@ -8,8 +8,11 @@
 //! Architecture invariant: nothing in here knows the server's actors; a container started by hand
 //! on another machine runs the same code as a supervised child.
 
+pub mod allowed;
 mod batch_model;
+pub mod confine;
 pub mod exec;
+pub mod fence;
 pub mod lifeline;
 mod link;
 pub mod noop;

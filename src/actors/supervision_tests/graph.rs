@@ -28,7 +28,7 @@ use crate::actors::pool::list::ContainerList;
 use crate::actors::pool::messages::Register;
 use crate::children::keys::ChildKeys;
 use crate::children::launch::Launcher;
-use crate::children::{ChildPlan, Children};
+use crate::children::{Bounds, ChildPlan, Children};
 use crate::config::Config;
 use crate::metrics::{FlatNames, Metrics, prometheus_text_body};
 use crate::rpc::access::{Gate, Open};
@@ -41,6 +41,7 @@ use crate::store::samples;
 use crate::supervision::budget::RestartBudget;
 use crate::supervision::kept::Kept;
 use clipper_clock as clock;
+use clipper_container::allowed::Allowed;
 use clipper_container::noop::NoopModel;
 use clipper_container::session::{self, ContainerOptions};
 use clipper_domain::{AppName, Command, InputType, LatencySlo, ModelId};
@@ -106,6 +107,8 @@ impl Graph {
                     grace: Duration::ZERO,
                     python_package: Ok(PathBuf::new()),
                     keys: ChildKeys::default(),
+                    allowed: Allowed::default(),
+                    bounds: Bounds::default(),
                 };
                 let children =
                     Children::new(containers, Arc::clone(&metrics), processes.clone(), launcher);

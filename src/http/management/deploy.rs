@@ -124,6 +124,9 @@ async fn post(
     };
     match planned {
         Ok(planned) => {
+            if let Err(why) = startable(&state.deployer, &planned).await {
+                return ApiError::new(errors::FORBIDDEN, why).error_response();
+            }
             let asker = Asker { key: by.map(|key| key.name.clone()), ..asker };
             let planned = DeployRequest { asker, ..planned };
             HttpResponse::Ok()
@@ -135,6 +138,14 @@ async fn post(
             respond(Err(failure), SCHEMA, SCHEMA)
         }
     }
+}
+
+/// Whether `deploy.allow` lets it start; the files may lie on another machine.
+async fn startable(deployer: &Arc<Deployer>, request: &DeployRequest) -> Result<(), String> {
+    let (deployer, runtime) = (Arc::clone(deployer), request.deployment.replicas.runtime.clone());
+    let looked =
+        web::block(move || deployer.allowed.check(&runtime).map_err(|why| why.to_string()));
+    looked.await.unwrap_or_else(|gone| Err(gone.to_string()))
 }
 
 /// Whether this request may start programs.
