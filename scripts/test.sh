@@ -5,8 +5,8 @@
 #   folder, containers/python of ucbrise/clipper.
 # - A real Prometheus and promtool where the package prometheus cannot be installed.
 #
-# Needs Rust; gets the rest by itself where it is missing: redis-server, nginx, openssl, prometheus and
-# Python by apt-get (as root or with sudo), what test-requirements*.txt name into .venv. Without
+# Needs Rust; gets the rest by itself where it is missing: redis-server, nginx, openssl, a browser, prometheus
+# and Python by apt-get (as root or with sudo), what test-requirements*.txt name into .venv. Without
 # anything missing it needs no network. `scripts/test.sh prepare` installs and runs nothing. Other
 # arguments go to `cargo test`, for example: scripts/test.sh --test all check_config
 set -euo pipefail
@@ -54,7 +54,7 @@ for file in sys.argv[1:]:
     for line in open(file):
         if "==" in line and not line.startswith("#"):
             name, pinned = line.strip().split("==")
-            assert version(name) == pinned
+            assert version(name.split("[")[0]) == pinned
 import joblib, numpy, pytest, sklearn, zmq
 PY
 }
@@ -93,6 +93,9 @@ need nginx nginx-light
 need openssl openssl
 need python3 python3
 need curl curl
+# Pages of strangers are tried in a real browser; CLIPPER_TEST_CHROMIUM names another than Debian's.
+[ -n "${CLIPPER_TEST_CHROMIUM:-}" ] || command -v chromium >/dev/null ||
+    need chromium-headless-shell chromium-headless-shell
 command -v promtool >/dev/null || apt_install prometheus ||
     say "prometheus cannot be installed here: its tests are skipped"
 make_venv

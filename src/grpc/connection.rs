@@ -1,20 +1,19 @@
 //! One connection: how it begins, its calls, and when it ends.
 
 use std::net::{IpAddr, SocketAddr};
-use std::pin::pin;
 use std::rc::Rc;
 
-use clipper_grpc::{Connection, Next, PREFACE};
+use clipper_grpc::{Call, Connection, Next, PREFACE};
 use tokio::net::TcpStream;
 use tracing::{error, warn};
 
-use super::calls::Calls;
 use super::service::Service;
 use crate::http::errors::{self, ApiError};
 use crate::http::serve::acceptor::tell_and_close;
+use crate::http::serve::calls::{Calls, Spoken, UnderWay};
 use crate::http::serve::canned;
 use crate::http::serve::io::Io;
-use crate::http::serve::seats::{Order, Taken};
+use crate::http::serve::seats::Taken;
 use crate::logging::outsiders;
 use crate::metrics::http::Ended;
 
@@ -54,7 +53,35 @@ async fn speak(
     (service, from): (&Rc<Service>, IpAddr),
 ) -> Result<Ended, String> {
     let mut connection = Connection::open(io, service.settings.connection).await?;
-    run(&mut connection, &calls, (service, from)).await
+    let spoken = Grpc { service: Rc::clone(service), from, calls: Rc::clone(&calls) };
+    calls.serve(&mut connection, service.settings.idle, &spoken).await
+}
+
+/// The calls of one client.
+struct Grpc {
+    service: Rc<Service>,
+    from: IpAddr,
+    calls: Rc<Calls>,
+}
+
+impl Spoken for Grpc {
+    type Call = Box<Call>;
+
+    async fn next(&self, connection: &mut Connection<Io>) -> Next {
+        connection.next().await
+    }
+
+    fn begin(&self, call: Box<Call>, under_way: UnderWay) {
+        let (service, calls, from) = (Rc::clone(&self.service), Rc::clone(&self.calls), self.from);
+        actix_rt::spawn(async move {
+            service.answer(*call, from, &calls).await;
+            drop(under_way);
+        });
+    }
+
+    fn refused(&self) {
+        self.service.metrics.error(errors::NOT_HTTP.label);
+    }
 }
 
 /// How a connection begins.
@@ -78,60 +105,4 @@ async fn greet(io: TcpStream) -> Option<Greeting> {
     // Who cannot read that has lost nothing.
     let _ = tell_and_close(io, &told).await;
     Some(Greeting::Other)
-}
-
-/// What happens to a connection.
-enum Event {
-    Ordered(Order),
-    Next(Next),
-    Unused,
-}
-
-async fn run(
-    connection: &mut Connection<Io>,
-    calls: &Rc<Calls>,
-    (service, from): (&Rc<Service>, IpAddr),
-) -> Result<Ended, String> {
-    let mut obeyed = Order::Stay;
-    let mut why = Ended::Closed;
-    let mut unused = pin!(calls.unused(service.settings.idle));
-    loop {
-        let event = tokio::select! {
-            biased;
-            order = calls.ordered(obeyed) => Event::Ordered(order),
-            next = connection.next() => Event::Next(next),
-            () = &mut unused, if why == Ended::Closed => Event::Unused,
-        };
-        match event {
-            Event::Next(Next::Call(call)) => {
-                let (service, calls) = (Rc::clone(service), Rc::clone(calls));
-                let under_way = calls.begin();
-                actix_rt::spawn(async move {
-                    service.answer(*call, from, &calls).await;
-                    drop(under_way);
-                });
-            }
-            Event::Next(Next::Refused) => service.metrics.error(errors::NOT_HTTP.label),
-            Event::Next(Next::Closed) => return Ok(why),
-            Event::Next(Next::Silent) => return Ok(Ended::WriteTimeout),
-            Event::Next(Next::Broken(error)) => return Err(error),
-            Event::Unused => {
-                why = Ended::Idle;
-                connection.drain();
-            }
-            Event::Ordered(order) => {
-                obeyed = order;
-                why = match order {
-                    Order::Stay | Order::EndIfIdle | Order::End => Ended::Shutdown,
-                    Order::GiveWay => Ended::GaveWayIdle,
-                };
-                if order == Order::End || order == Order::GiveWay && calls.open.get() == 0 {
-                    connection.end().await;
-                    return Ok(why);
-                }
-                connection.drain();
-                calls.close();
-            }
-        }
-    }
 }

@@ -8,10 +8,10 @@ use clipper_grpc::health::{self, HealthCheckRequest, HealthCheckResponse, Servin
 use clipper_grpc::{Reply, framed, reflection};
 use clipper_oip::grpc::SERVICE;
 
-use super::calls::Calls;
 use super::reader::{self, Message, Reader};
 use super::refusal::Refusal;
 use super::service::Service;
+use crate::http::serve::calls::Calls;
 use crate::http::v2::{errors, pages};
 
 /// How often a watcher of a model looks at it; changes of the server itself are told at once.

@@ -10,7 +10,6 @@ use clipper_grpc::{Call, Limits, Reply, Status, health};
 use clipper_oip::Encoding;
 use clipper_oip::grpc as messages;
 
-use super::calls::Calls;
 use super::reader::{self, Context, Reader};
 use super::refusal::Refusal;
 use crate::access::table::{Port, asked};
@@ -19,6 +18,7 @@ use crate::config::{Config, GrpcConfig};
 use crate::http::errors::{ApiError, shown};
 use crate::http::gate;
 use crate::http::limits::QueryLimits;
+use crate::http::serve::calls::Calls;
 use crate::http::serve::handshake::Handshakes;
 use crate::http::v2::state::V2;
 use crate::metrics::http::FrontendMetrics;

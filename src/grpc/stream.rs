@@ -9,12 +9,12 @@ use clipper_oip::grpc::ModelInferResponse;
 use futures_util::StreamExt as _;
 use futures_util::stream::{FuturesOrdered, LocalBoxStream, SelectAll};
 
-use super::calls::Calls;
 use super::infer::{Answered, of_stream, response};
 use super::pieces::Frame;
 use super::reader::{Arrived, Context, Reader};
 use super::refusal::Refusal;
 use super::service::{REFLECTION, Service};
+use crate::http::serve::calls::Calls;
 use crate::http::v2::answer::{self, Told};
 
 /// What answers one request.

@@ -24,7 +24,8 @@ use crate::metrics::Metrics;
 use clipper_clock as clock;
 
 /// What a port speaks over TLS, by its names in ALPN.
-const HTTP: &[&[u8]] = &[b"http/1.1"];
+const HTTP: &[&[u8]] = &[b"h2", b"http/1.1"];
+const HTTP1: &[&[u8]] = &[b"http/1.1"];
 const GRPC: &[&[u8]] = &[b"h2"];
 /// Sessions of TLS 1.2 clients that take no tickets, for each port.
 const SESSIONS_MAX: usize = 1_024;
@@ -127,7 +128,8 @@ impl Loaded {
         };
         let port =
             |protocols: &[&[u8]]| server_config(config, &identity, clients.clone(), protocols);
-        Ok(Self { http: port(HTTP)?, grpc: port(GRPC)?, expires })
+        let http = if config.http2 { HTTP } else { HTTP1 };
+        Ok(Self { http: port(http)?, grpc: port(GRPC)?, expires })
     }
 }
 

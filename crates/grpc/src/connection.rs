@@ -6,10 +6,13 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::Bytes;
-use h2::{Ping, PingPong};
+use h2::server::SendResponse;
+use h2::{Ping, PingPong, RecvStream};
+use http::Request;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::call::Call;
+use crate::exchange::Exchange;
 use crate::limits::Limits;
 use crate::patient::Patient;
 
@@ -25,10 +28,10 @@ const SEND_BUFFER_BYTES: usize = 256 << 10;
 /// For the client to hear that its connection ends.
 const LAST_MOMENT: Duration = Duration::from_millis(500);
 
-/// What a connection has come to.
+/// What a connection has come to; a `C` is a call of gRPC or a request of plain HTTP.
 #[derive(Debug)]
-pub enum Next {
-    Call(Box<Call>),
+pub enum Next<C = Box<Call>> {
+    Call(C),
     /// A request that is no call of gRPC; it has been answered.
     Refused,
     /// By the client, or because all has been said after [`Connection::drain`].
@@ -76,6 +79,32 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
 
     /// What happens next. May be dropped and called again.
     pub async fn next(&mut self) -> Next {
+        match self.accept().await {
+            Next::Call((request, respond)) => match Call::new(request, respond, &self.limits) {
+                Some(call) => Next::Call(Box::new(call)),
+                None => Next::Refused,
+            },
+            Next::Refused => Next::Refused,
+            Next::Closed => Next::Closed,
+            Next::Silent => Next::Silent,
+            Next::Broken(error) => Next::Broken(error),
+        }
+    }
+
+    /// The same where plain HTTP is spoken.
+    pub async fn next_exchange(&mut self) -> Next<Box<Exchange>> {
+        match self.accept().await {
+            Next::Call((request, respond)) => {
+                Next::Call(Box::new(Exchange::new(request, respond, self.limits.write)))
+            }
+            Next::Refused => Next::Refused,
+            Next::Closed => Next::Closed,
+            Next::Silent => Next::Silent,
+            Next::Broken(error) => Next::Broken(error),
+        }
+    }
+
+    async fn accept(&mut self) -> Next<(Request<RecvStream>, SendResponse<Bytes>)> {
         let accepted = tokio::select! {
             biased;
             accepted = self.h2.accept() => accepted,
@@ -88,10 +117,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
                 Some(_) => Next::Closed,
                 None => Next::Broken(error.to_string()),
             },
-            Some(Ok((request, respond))) => match Call::new(request, respond, &self.limits) {
-                Some(call) => Next::Call(Box::new(call)),
-                None => Next::Refused,
-            },
+            Some(Ok(came)) => Next::Call(came),
         }
     }
 
@@ -102,7 +128,16 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
 
     /// Ends the connection, whatever is under way.
     pub async fn end(&mut self) {
-        self.h2.abrupt_shutdown(h2::Reason::NO_ERROR);
+        self.shut(h2::Reason::NO_ERROR).await;
+    }
+
+    /// The same of a client that asks for too much.
+    pub async fn calm(&mut self) {
+        self.shut(h2::Reason::ENHANCE_YOUR_CALM).await;
+    }
+
+    async fn shut(&mut self, reason: h2::Reason) {
+        self.h2.abrupt_shutdown(reason);
         let _ = tokio::time::timeout(LAST_MOMENT, async {
             while let Some(Ok(_)) = self.h2.accept().await {}
         })

@@ -1,6 +1,7 @@
 //! gRPC over HTTP/2, as far as it is not about any one service: connections and calls with limits,
 //! messages in their frames, statuses and deadlines; the standard services for health and
-//! reflection as values. Only this crate names `h2`.
+//! reflection as values. Plain requests over HTTP/2 come the same way ([`Exchange`]). Only this
+//! crate names `h2`.
 //!
 //! Everything runs on the thread it is started on: the futures of a connection and of its calls
 //! need not be `Send`. What a call does is the server's business.
@@ -8,6 +9,7 @@
 mod call;
 pub mod client;
 mod connection;
+mod exchange;
 mod frame;
 pub mod health;
 mod limits;
@@ -20,7 +22,8 @@ mod timeout;
 
 pub use call::Call;
 pub use connection::{Connection, Next};
-pub use http::HeaderMap;
+pub use exchange::{Answer, Cut, Exchange, Pieces};
+pub use http::{self, HeaderMap};
 
 pub use frame::{Packed, Part, TooLong, framed};
 pub use limits::Limits;

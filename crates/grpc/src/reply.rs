@@ -38,28 +38,9 @@ impl Reply {
     ///
     /// # Errors
     /// It takes nothing for too long, or has gone.
-    pub async fn message(&mut self, mut frame: Bytes) -> Result<(), Gone> {
+    pub async fn message(&mut self, frame: Bytes) -> Result<(), Gone> {
         let patience = self.patience;
-        let stream = self.stream()?;
-        while !frame.is_empty() {
-            stream.reserve_capacity(frame.len());
-            if stream.capacity() == 0 {
-                let room = poll_fn(|cx| stream.poll_capacity(cx));
-                match tokio::time::timeout_at(clock::now() + patience, room).await {
-                    Ok(Some(Ok(_))) => {}
-                    Ok(Some(Err(_)) | None) => return Err(Gone),
-                    Err(_late) => {
-                        stream.send_reset(Reason::CANCEL);
-                        return Err(Gone);
-                    }
-                }
-            }
-            let piece = frame.split_to(stream.capacity().min(frame.len()));
-            if !piece.is_empty() {
-                stream.send_data(piece, false).map_err(|_| Gone)?;
-            }
-        }
-        Ok(())
+        send(self.stream()?, frame, patience).await
     }
 
     /// The headers have gone, whether or not a message follows soon.
@@ -99,6 +80,33 @@ impl Reply {
             None => poll_fn(|cx| self.respond.poll_reset(cx)).await,
         };
     }
+}
+
+/// Sends bytes as fast as the client takes them.
+pub(crate) async fn send(
+    stream: &mut SendStream<Bytes>,
+    mut bytes: Bytes,
+    patience: Duration,
+) -> Result<(), Gone> {
+    while !bytes.is_empty() {
+        stream.reserve_capacity(bytes.len());
+        if stream.capacity() == 0 {
+            let room = poll_fn(|cx| stream.poll_capacity(cx));
+            match tokio::time::timeout_at(clock::now() + patience, room).await {
+                Ok(Some(Ok(_))) => {}
+                Ok(Some(Err(_)) | None) => return Err(Gone),
+                Err(_late) => {
+                    stream.send_reset(Reason::CANCEL);
+                    return Err(Gone);
+                }
+            }
+        }
+        let piece = bytes.split_to(stream.capacity().min(bytes.len()));
+        if !piece.is_empty() {
+            stream.send_data(piece, false).map_err(|_| Gone)?;
+        }
+    }
+    Ok(())
 }
 
 fn response() -> Response<()> {

@@ -64,6 +64,12 @@ impl Io {
         matches!(self, Self::Tls(_))
     }
 
+    /// Whether both sides have chosen HTTP/2.
+    pub(super) fn is_http2(&self) -> bool {
+        let Self::Tls(tls) = self else { return false };
+        tls.stream.get_ref().1.alpn_protocol() == Some(b"h2")
+    }
+
     /// The certificate that the client has shown, DER.
     pub(crate) fn client_certificate(&self) -> Option<&[u8]> {
         match self {

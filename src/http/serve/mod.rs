@@ -1,13 +1,17 @@
-//! The frontends' own way from a listening socket to actix-http, which speaks HTTP/1.1 from there.
+//! The frontends' own way from a listening socket to actix-http, which speaks HTTP/1.1 from there;
+//! where TLS is on, HTTP/2 is spoken as well ([`http2`]).
 //!
 //! actix-server has limits for each thread and none for a whole request, an unread answer or a
 //! client that has gone. Here one acceptor counts the connections of a frontend ([`seats`]), and
 //! every connection ([`connection`]) has deadlines ([`progress`]) and sees its client go.
 
 pub(crate) mod acceptor;
+pub(crate) mod calls;
 pub(crate) mod canned;
 pub mod connection;
+mod exchange;
 pub mod handshake;
+mod http2;
 pub(crate) mod io;
 pub mod progress;
 pub mod seats;
@@ -25,14 +29,16 @@ use actix_service::{
     IntoServiceFactory as _, Service as _, ServiceFactory as _, fn_factory, map_config,
 };
 use actix_web::dev::AppConfig;
-use actix_web::{App as HttpApp, web};
+use actix_web::{App as HttpApp, HttpMessage as _, HttpRequest, web};
 use tokio::sync::{mpsc, oneshot};
 use tracing::error;
 
 use self::acceptor::{Accepted, Acceptor, Worker};
 use self::canned::HTTP_LIMIT;
 use self::connection::{Connection, Guarded, Stream};
+use self::exchange::Certificate;
 use self::handshake::Handshakes;
+use self::http2::Http2;
 use self::io::Io;
 use self::progress::Allowances;
 use self::seats::{Order, Seats};
@@ -40,12 +46,15 @@ use self::watched::Watched;
 use super::gate::Gate;
 use crate::config::HttpConfig;
 use crate::metrics::http::FrontendMetrics;
+use clipper_grpc::Limits;
 
 /// Connections that have given way and not yet ended, for each worker; above it newcomers are
 /// refused.
 const GIVING_WAY_MAX: usize = 1_024;
 /// From the end of an answer whose request was not read to its end to that of its connection.
 const LINGER: Duration = Duration::from_secs(1);
+/// A client of HTTP/2 is asked so often whether it is there.
+const PING_AFTER: Duration = Duration::from_secs(60);
 /// After every connection has been told to end at once.
 const LAST_MOMENT: Duration = Duration::from_secs(1);
 
@@ -64,6 +73,8 @@ pub struct Options {
     pub abandons: bool,
     /// Where TLS is spoken.
     pub tls: Option<Handshakes>,
+    /// Of clients that speak HTTP/2 inside it.
+    pub http2: Limits,
     pub metrics: Arc<FrontendMetrics>,
 }
 
@@ -86,9 +97,31 @@ impl Options {
             keeps_alive,
             abandons: false,
             tls: None,
+            http2: Limits {
+                streams: config.http2_streams_max,
+                headers_max_bytes: config.http2_headers_max_bytes,
+                // Bodies have limits of their own.
+                message_max_bytes: 0,
+                stream_window_bytes: config.http2_stream_window_bytes,
+                connection_window_bytes: config.http2_connection_window_bytes,
+                handshake: head,
+                keep_alive: PING_AFTER,
+                keep_alive_timeout: Duration::from_millis(config.write_timeout_ms),
+                write: Duration::from_millis(config.write_timeout_ms),
+            },
             metrics,
         }
     }
+}
+
+/// The certificate that the client of a request has shown, DER; it is one of `tls.client_ca`.
+#[must_use]
+pub fn client_certificate(request: &HttpRequest) -> Option<Rc<[u8]>> {
+    let over_http2 = request.extensions().get::<Certificate>().map(|shown| Rc::clone(&shown.0));
+    over_http2.or_else(|| {
+        let connection = request.conn_data::<Rc<Connection>>()?;
+        connection.client_certificate().map(Rc::from)
+    })
 }
 
 /// A frontend that serves.
@@ -204,10 +237,15 @@ async fn work(
     accepted: mpsc::Receiver<Accepted>,
 ) {
     let app = map_config(HttpApp::new().wrap(gate).configure(configure), |()| AppConfig::default());
-    let app = Rc::new(app.into_factory());
+    // Once: an actix-web application gives its endpoints away to the first that it makes.
+    let Ok(endpoints) = app.into_factory().new_service(()).await else {
+        return error!("an HTTP worker cannot start");
+    };
+    let endpoints = Rc::new(endpoints);
+    let (of_http1, is_draining) = (Rc::clone(&endpoints), Arc::clone(&draining));
     let handlers = fn_factory(move || {
-        let (app, draining) = (Rc::clone(&app), Arc::clone(&draining));
-        async move { Ok::<_, ()>(Watched::new(app.new_service(()).await?, draining)) }
+        let watched = Watched::new(Rc::clone(&of_http1), Arc::clone(&is_draining));
+        async move { Ok::<_, ()>(watched) }
     });
     let keep_alive = if options.keeps_alive { KeepAlive::Os } else { KeepAlive::Disabled };
     let http = HttpService::build()
@@ -222,7 +260,7 @@ async fn work(
     let Ok(http) = http.new_service(()).await else {
         return error!("an HTTP worker cannot start");
     };
-    let (allowances, metrics) = (options.allowances, options.metrics);
+    let (allowances, metrics) = (options.allowances, Arc::clone(&options.metrics));
     let serve = move |io: Io, peer, seat| {
         let connection = Connection::new(&io, seat, allowances, Arc::clone(&metrics));
         let dispatcher = http.call((Stream::new(io, Rc::clone(&connection)), Some(peer)));
@@ -233,12 +271,18 @@ async fn work(
             acceptor::serve_each(accepted, |io, peer, seat| serve(Io::Plain(io), peer, seat)).await;
         }
         Some(tls) => {
+            let handlers = endpoints;
+            let (idle, limits) = (options.allowances.idle, options.http2);
+            let metrics = options.metrics;
+            let http2 = Rc::new(Http2 { handlers, limits, idle, draining, metrics });
             let (tls, serve) = (Rc::new(tls), Rc::new(serve));
             acceptor::serve_each(accepted, |io, peer, seat| {
-                let (tls, serve) = (Rc::clone(&tls), Rc::clone(&serve));
+                let (tls, serve, http2) = (Rc::clone(&tls), Rc::clone(&serve), Rc::clone(&http2));
                 async move {
-                    if let Some(io) = tls.shake(io, &seat).await {
-                        serve(io, peer, seat).await;
+                    match tls.shake(io, &seat).await {
+                        Some(io) if io.is_http2() => http2.serve(io, peer, seat).await,
+                        Some(io) => serve(io, peer, seat).await,
+                        None => {}
                     }
                 }
             })
