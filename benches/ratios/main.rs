@@ -14,6 +14,7 @@ mod selection;
 mod setup;
 mod shadow;
 mod table;
+mod tls;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -72,6 +73,8 @@ enum Case {
     Shadow,
     /// Feedback in lists, one by one and of 100,000 users, and predictions beside it.
     Feedback,
+    /// CPU per hit over TLS, against one without.
+    Tls,
     /// 10,000 identical queries at once.
     Identical,
     /// 10,000 connections, 1,000 of them active.
@@ -108,6 +111,7 @@ fn run(cli: &Cli) -> Result<()> {
         Case::Selection,
         Case::Shadow,
         Case::Feedback,
+        Case::Tls,
         Case::Identical,
         Case::Connections,
     ];
@@ -124,6 +128,7 @@ fn run(cli: &Cli) -> Result<()> {
             Case::Selection => selection::selection(&settings)?,
             Case::Shadow => shadow::shadowed(&settings)?,
             Case::Feedback => feedback::feedback(&settings)?,
+            Case::Tls => tls::tls(&settings)?,
             Case::Identical => limits::identical(&settings)?,
             Case::Connections => limits::connections(&settings)?,
             Case::All | Case::Bare { .. } => continue,

@@ -115,7 +115,7 @@ impl Server {
         };
         let http = |name: &str| -> Result<SocketAddr> {
             let text = field(name)?;
-            let text = text.strip_prefix("http://").unwrap_or(&text);
+            let text = text.trim_start_matches("https://").trim_start_matches("http://");
             Ok(text.split('/').next().unwrap_or(text).parse()?)
         };
         Ok(Self {

@@ -386,6 +386,8 @@ WITH_A_TEST_ABOVE = {
     "docs/choosing-models.md",
     "docs/deploy.md",
     "docs/first-python-model.md",
+    # In test_hardening.py.
+    "docs/hardening.md",
     "docs/migrate-from-clipper.md",
     "docs/open-inference-protocol.md",
     "docs/operations.md",
