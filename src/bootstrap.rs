@@ -264,6 +264,7 @@ fn verdict(known: &AppSpec, file: &AppSpec, remembered: Option<&Applications>) -
         on_model_error: Some(file.on_model_error),
         cache: Some(file.cache),
         weight: Some(file.weight),
+        limits: Some(file.limits),
     };
     match remembered {
         None => Verdict::Stay(
@@ -312,6 +313,7 @@ fn app_spec(app: &ApplicationConfig) -> Result<AppSpec, BootstrapError> {
         on_model_error: app.on_model_error,
         cache: app.cache,
         weight: Weight::try_from(i64::from(app.weight))?,
+        limits: app.limits,
         rollout: None,
     })
 }

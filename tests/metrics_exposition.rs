@@ -10,7 +10,9 @@ use clipper::metrics::table::{CLIPPER_TABLE, TABLE};
 use clipper::metrics::{
     FeedbackEnd, FlatNames, Metrics, ModelWeights, Outcome, RpcEnd, prometheus_text_body,
 };
-use clipper_domain::{AppName, ModelId, ModelName, ModelVersion, ReplicaId};
+use clipper_clock as clock;
+use clipper_domain::{AppName, KeyName, Limits, ModelId, ModelName, ModelVersion, ReplicaId};
+use clipper_scheduling::quota::{Quota, Whose};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -420,12 +422,23 @@ fn the_page_lists_exactly_the_metrics_of_the_table() {
     }
 }
 
+/// An application and a key have limits.
+fn limit(metrics: &Metrics) {
+    let limits = Limits::of([Some(5), None, None, None], None).unwrap();
+    let (app, key) = (AppName::parse("simple-example"), KeyName::parse("ci"));
+    let (app, key) = (app.unwrap(), key.unwrap());
+    assert!(metrics.app(&app).limit(&app, limits).is_some());
+    let quota = Quota::new(Whose::Key(key.clone()), limits, clock::now());
+    metrics.watch_keys(move || vec![(key.clone(), Arc::clone(&quota))]);
+}
+
 #[test]
 fn the_server_shows_exactly_the_metrics_of_the_table() {
     let metrics = busy();
     metrics.redis();
     metrics.tls();
     metrics.http.query.error("json");
+    limit(&metrics);
     let families = parse(&text(&metrics));
     for row in TABLE {
         let family = families.get(row.name).unwrap_or_else(|| panic!("{} not shown", row.name));

@@ -4,6 +4,7 @@
 //! case. docs/benchmarks.md explains each of them. The server, its containers and the bare handler
 //! are processes of their own; the load comes from this one, and its CPU is not counted.
 
+mod access;
 mod bare;
 mod cases;
 mod feedback;
@@ -79,6 +80,12 @@ enum Case {
     Identical,
     /// 10,000 connections, 1,000 of them active.
     Connections,
+    /// CPU per hit with keys against without, and what a check takes.
+    Keys,
+    /// p99 of somebody with a key beside 10,000 wrong keys a second.
+    WrongKeys,
+    /// Queries in time of one of two keys of an application while the other one floods.
+    Tenants,
     /// All of them.
     All,
     /// Runs the bare handler.
@@ -114,6 +121,9 @@ fn run(cli: &Cli) -> Result<()> {
         Case::Tls,
         Case::Identical,
         Case::Connections,
+        Case::Keys,
+        Case::WrongKeys,
+        Case::Tenants,
     ];
     let cases = if matches!(case, Case::All) { &all[..] } else { &[case] };
     let mut results = Vec::new();
@@ -131,6 +141,9 @@ fn run(cli: &Cli) -> Result<()> {
             Case::Tls => tls::tls(&settings)?,
             Case::Identical => limits::identical(&settings)?,
             Case::Connections => limits::connections(&settings)?,
+            Case::Keys => access::keys(&settings)?,
+            Case::WrongKeys => access::wrong_keys(&settings)?,
+            Case::Tenants => access::tenants(&settings)?,
             Case::All | Case::Bare { .. } => continue,
         };
         if !cli.json {

@@ -105,6 +105,11 @@ MODELS = [model("m", "1", False), model("m", "2", True), model("n", "1", True)]
             {"name": "app", "latency_slo_micros": 7, "cache": False, "weight": 3},
         ),
         (
+            lambda a: a.update_application("app", limits={"rate": 100, "priority": "low"}),
+            "update_app",
+            {"name": "app", "limits": {"rate": 100, "priority": "low"}},
+        ),
+        (
             lambda a: a.unregister_model("m", 1),
             "delete_versioned_model",
             {"model_name": "m", "model_version": "1"},

@@ -71,4 +71,25 @@ mod tests {
         assert_ne!(v6("2001:db8:0:1::1"), v6("2001:db8::1"));
         assert_eq!(v6("::ffff:10.0.0.1"), network(one));
     }
+
+    #[test]
+    fn a_million_addresses_take_no_more_room_than_one() {
+        let failures = Failures::new(60);
+        let bytes = std::mem::size_of_val(&*failures.places);
+        assert_eq!(bytes, 32 << 10);
+        let now = 1_000_000;
+        let refused = (0..1_000_000_u32)
+            .filter(|address| {
+                failures.count(std::net::Ipv4Addr::from_bits(*address).into(), now).is_err()
+            })
+            .count();
+        // Each place has an allowance of its own, and no more.
+        assert_eq!(refused, 1_000_000 - 60 * PLACES);
+        assert_eq!(std::mem::size_of_val(&*failures.places), bytes);
+        // A minute later everybody has it again.
+        for address in 0..1_000_u32 {
+            let address = std::net::Ipv4Addr::from_bits(address).into();
+            assert_eq!(failures.count(address, now + 2 * MINUTE_MS), Ok(()));
+        }
+    }
 }

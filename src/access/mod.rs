@@ -14,6 +14,7 @@ pub mod listed;
 mod presented;
 pub mod table;
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -21,6 +22,7 @@ use arc_swap::ArcSwap;
 use clipper_clock as clock;
 use clipper_domain::access::{Denied, Unidentified};
 use clipper_domain::{AccessKey, Action, KeyName, KeyTable, SecretHash};
+use clipper_scheduling::quota::{Quota, Whose};
 use ring::digest::{SHA256, digest};
 use ring::rand::{SecureRandom as _, SystemRandom};
 
@@ -76,6 +78,8 @@ pub enum Refused {
 #[derive(Debug)]
 pub struct Access {
     keys: ArcSwap<KeyTable>,
+    /// Of the keys that have limits.
+    quotas: ArcSwap<HashMap<KeyName, Arc<Quota>>>,
     /// From a file or the environment; they are there whatever becomes of those of the metadata.
     listed: Vec<AccessKey>,
     /// Without any key everybody may do everything.
@@ -95,6 +99,7 @@ impl Access {
     ) -> Arc<Self> {
         Arc::new(Self {
             keys: ArcSwap::from_pointee(KeyTable::new(listed.iter().cloned())),
+            quotas: ArcSwap::default(),
             listed,
             opens_without_keys,
             open_health: config.open_health,
@@ -111,8 +116,39 @@ impl Access {
 
     /// Takes the keys of the metadata in place of those before.
     pub fn take<'k>(&self, of_metadata: impl Iterator<Item = &'k AccessKey>) {
-        let keys = of_metadata.cloned().chain(self.listed.iter().cloned());
+        let keys: Vec<AccessKey> =
+            of_metadata.cloned().chain(self.listed.iter().cloned()).collect();
+        let before = self.quotas.load();
+        // A name that is listed twice has the limits of the key that comes last.
+        let quotas = keys.iter().filter(|key| !key.limits.is_none()).map(|key| {
+            let quota = match before.get(&key.name) {
+                Some(quota) if *quota.limits() == key.limits => Arc::clone(quota),
+                Some(quota) => quota.with(key.limits),
+                None => Quota::new(Whose::Key(key.name.clone()), key.limits, clock::now()),
+            };
+            (key.name.clone(), quota)
+        });
+        self.quotas.store(Arc::new(quotas.collect()));
         self.keys.store(Arc::new(KeyTable::new(keys)));
+    }
+
+    /// What the holder of a key may ask for, if that is limited.
+    #[must_use]
+    pub fn quota(&self, key: &AccessKey) -> Option<Arc<Quota>> {
+        if key.limits.is_none() {
+            return None;
+        }
+        self.quotas.load().get(&key.name).cloned()
+    }
+
+    /// Of all keys that have limits, by name.
+    #[must_use]
+    pub fn quotas(&self) -> Vec<(KeyName, Arc<Quota>)> {
+        let quotas = self.quotas.load();
+        let mut all: Vec<_> =
+            quotas.iter().map(|(name, quota)| (name.clone(), Arc::clone(quota))).collect();
+        all.sort_by(|(a, _), (b, _)| a.cmp(b));
+        all
     }
 
     /// Those of a file or the environment.
@@ -202,6 +238,9 @@ impl Access {
         }
     }
 }
+
+#[cfg(test)]
+mod timing_tests;
 
 #[cfg(test)]
 mod tests {

@@ -113,6 +113,7 @@ pub const TABLE: &[Row] = &[
     admin("/admin/deploy_model", Action::Deploy),
     admin("/admin/add_key", Action::ManageKeys),
     admin("/admin/rotate_key", Action::ManageKeys),
+    admin("/admin/limit_key", Action::ManageKeys),
     admin("/admin/revoke_key", Action::ManageKeys),
     admin("/admin/get_all_keys", Action::ManageKeys),
     grpc("/inference.GRPCInferenceService/ModelInfer", Action::Predict),

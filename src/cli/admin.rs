@@ -207,6 +207,10 @@ fn apps(client: &Client, verb: &AppVerb) -> Outcome {
             }
             change(client, "update_app", &body, &[("application", name)])
         }
+        AppVerb::Limit { name, limits } => {
+            let body = json!({"name": name, "limits": limits.body()});
+            change(client, "update_app", &body, &[("application", name)])
+        }
         AppVerb::Delete { name } => {
             change(client, "delete_app", &json!({"name": name}), &[("application", name)])
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use super::limits::LimitArgs;
 use super::remote::{Outcome, ServerArgs, Shown, ended, understood};
 use super::value::Expected;
 use clipper_domain::Role;
@@ -29,6 +30,7 @@ Examples:
   clipper key add root --role admin
   export CLIPPER_KEY=clk_...
   clipper key add team-a --role predict --app 'team-a-*' --expires 90d
+  clipper key limit team-a --rate 100 --burst 200 --concurrent 20 --body-bytes 1MiB
   clipper key rotate team-a --keep-old 1d
   clipper key revoke team-a")]
 pub(super) struct KeyArgs {
@@ -57,6 +59,16 @@ enum KeyVerb {
         /// How long it is good: 12h, 90d; without, until it is revoked.
         #[arg(long, value_name = "TIME", value_parser = days)]
         expires: Option<Duration>,
+        #[command(flatten)]
+        limits: LimitArgs,
+    },
+    /// Limit how much the holder of a key may ask for: these limits in place of those before,
+    /// without any none.
+    Limit {
+        /// Which.
+        name: String,
+        #[command(flatten)]
+        limits: LimitArgs,
     },
     /// Print all keys, without their secrets.
     List,
@@ -99,7 +111,7 @@ impl KeyArgs {
 
     fn once(&self, client: &Client) -> Outcome {
         match &self.verb {
-            KeyVerb::Add { name, role, app, expires } => {
+            KeyVerb::Add { name, role, app, expires, limits } => {
                 let mut body = json!({"name": name, "role": role});
                 if let Some(app) = app {
                     body["app"] = json!(app);
@@ -107,7 +119,14 @@ impl KeyArgs {
                 if let Some(expires) = expires {
                     body["expires_s"] = json!(expires.as_secs());
                 }
+                if !limits.is_none() {
+                    body["limits"] = limits.body();
+                }
                 secret(client, "add_key", &body)
+            }
+            KeyVerb::Limit { name, limits } => {
+                let body = json!({"name": name, "limits": limits.body()});
+                Ok(Shown::done(client.post("limit_key", &body)?))
             }
             KeyVerb::Rotate { name, keep_old } => {
                 let mut body = json!({"name": name});

@@ -13,6 +13,7 @@ mod deploy;
 mod inspect;
 mod journal;
 mod key;
+mod limits;
 #[cfg(feature = "onnx")]
 mod model_build;
 mod onnx_file;

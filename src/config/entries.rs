@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 use super::policy::PolicyConfig;
 use super::process::ProcessConfig;
 use clipper_domain::{
-    InvalidName, ModelId, ModelName, ModelVersion, OnModelError, OnnxEngine, Runtime, Signature,
+    InvalidName, Limits, ModelId, ModelName, ModelVersion, OnModelError, OnnxEngine, Runtime,
+    Signature,
 };
 
 /// `[[application]]`
@@ -34,6 +35,9 @@ pub struct ApplicationConfig {
     /// More models, for a policy that chooses.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub models: Vec<String>,
+    /// How much its clients may ask for, all together.
+    #[serde(default, skip_serializing_if = "Limits::is_none")]
+    pub limits: Limits,
     /// Which of them are asked; absent = the one model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<PolicyConfig>,

@@ -19,7 +19,8 @@ use super::rpc::RpcConfig;
 use super::rule::{RUNTIMES, Rule};
 use super::serving::ServingConfig;
 use super::tls::TlsConfig;
-use clipper_domain::{OnModelError, OnnxEngine, Weight};
+use clipper_domain::limits::Class;
+use clipper_domain::{Limits, OnModelError, OnnxEngine, Weight};
 
 /// Keys above the first table.
 pub const TOP: &[Key] = &[
@@ -67,7 +68,7 @@ pub const SECTIONS: &[(&str, &[Key])] = &[
 /// The list of applications.
 pub const APPLICATION_TABLES: &str = "application";
 
-/// Keys of `[[application]]`, without the table [`POLICY_TABLE`].
+/// Keys of `[[application]]`, without the tables [`POLICY_TABLE`] and [`LIMITS_TABLE`].
 pub const APPLICATION: &[Key] = &[
     needed("name", Rule::Name),
     needed("input_type", Rule::InputType),
@@ -82,6 +83,20 @@ pub const APPLICATION: &[Key] = &[
 
 /// The table of an application that names its policy; its other keys are the policy's parameters.
 pub const POLICY_TABLE: &str = "policy";
+
+/// The table of an application that says how much its clients may ask for.
+pub const LIMITS_TABLE: &str = "limits";
+
+const QUERIES_MAX: i64 = Limits::QUERIES_MAX as i64;
+
+/// Keys of [`LIMITS_TABLE`].
+pub const LIMITS: &[Key] = &[
+    key("rate", Rule::int(1, QUERIES_MAX, "queries a second")),
+    key("burst", Rule::int(1, QUERIES_MAX, "queries")),
+    key("concurrent", Rule::int(1, QUERIES_MAX, "queries")),
+    key("body_bytes", Rule::bytes()),
+    key("priority", Rule::Choice(Class::NAMES)),
+];
 
 /// The list of models.
 pub const MODEL_TABLES: &str = "model";

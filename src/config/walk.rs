@@ -12,6 +12,7 @@ use super::fault::{Fault, ValueOrigin};
 use super::policy::PolicyConfig;
 use super::process::ProcessConfig;
 use super::schema::{self, Key};
+use clipper_domain::limits::InvalidLimits;
 
 /// What a configuration is made of while it is read.
 #[derive(Debug, Default)]
@@ -151,8 +152,9 @@ impl<'a> Walker<'a> {
     }
 
     fn application(&mut self, path: &str, table: &DeTable<'_>, origin: &ValueOrigin) -> Table {
-        let policy = schema::POLICY_TABLE;
-        let mut app = self.table(path, table, origin, schema::APPLICATION, &[policy]);
+        let (policy, limits) = (schema::POLICY_TABLE, schema::LIMITS_TABLE);
+        let mut app = self.table(path, table, origin, schema::APPLICATION, &[policy, limits]);
+        self.limits(path, table, &mut app);
         let found = entries(table).into_iter().find(|(name, _, _)| *name == policy);
         let Some((_, span, value)) = found else { return app };
         let path = format!("{path}.{policy}");
@@ -171,6 +173,24 @@ impl<'a> Walker<'a> {
             app.insert(policy.to_owned(), Value::Table(plain));
         }
         app
+    }
+
+    fn limits(&mut self, path: &str, table: &DeTable<'_>, app: &mut Table) {
+        let name = schema::LIMITS_TABLE;
+        let found = entries(table).into_iter().find(|(other, ..)| *other == name);
+        let Some((_, span, value)) = found else { return };
+        let (path, origin) = (format!("{path}.{name}"), self.origin(&span));
+        self.draft.origins.insert(path.clone(), origin.clone());
+        let DeValue::Table(table) = value.get_ref() else {
+            let problem = "expected a table, [application.limits]".to_owned();
+            return self.draft.fault(origin, &path, problem);
+        };
+        let limits = self.table(&path, table, &origin, schema::LIMITS, &[]);
+        if limits.contains_key("burst") && !limits.contains_key("rate") {
+            let problem = InvalidLimits::BurstAlone.to_string();
+            return self.draft.fault(origin, &format!("{path}.burst"), problem);
+        }
+        app.insert(name.to_owned(), Value::Table(limits));
     }
 
     fn model(&mut self, path: &str, table: &DeTable<'_>, origin: &ValueOrigin) -> Table {

@@ -11,6 +11,8 @@ use super::reader::{Context, Message};
 use super::refusal::Refusal;
 use super::service::Service;
 use crate::http::body::Body;
+use crate::http::errors::ApiError;
+use crate::http::limits;
 use crate::http::v2::answer::{self, Told};
 use crate::http::v2::arrival::{self, Asked};
 use crate::http::v2::ask::{self, Meant};
@@ -73,6 +75,8 @@ impl Service {
         drop(head);
         self.check_name(&name)?;
         let v2 = &self.v2;
+        let mut claim = limits::claim_of(self.asker.clone(), &v2.routes, &name)?;
+        claim.grow(bytes.len()).map_err(ApiError::from)?;
         let target = target::find(&v2.view.read(), &name, version.as_deref())?;
         let (input_type, rows_max) = (target.input_type, v2.limits.inputs_max);
         let signature = tensors::wanted(&v2.plane, &target, &name)?;
@@ -93,6 +97,7 @@ impl Service {
         }
         let key = |header: &str| context.metadata.get(header).map(AsRef::as_ref);
         asked.key = v2.routes.key(&name, key);
+        asked.claim = claim;
         Ok(Read { name, version, target, asked, arrived, wants_empty_final })
     }
 }

@@ -1,5 +1,7 @@
 //! Why a call is not answered: the status, and the label under which it is counted.
 
+use std::time::Duration;
+
 use actix_web::http::StatusCode;
 use clipper_grpc::{Broken, Code, Status};
 
@@ -48,7 +50,11 @@ impl Refusal {
 impl From<ApiError> for Refusal {
     fn from(error: ApiError) -> Self {
         let label = Some(error.label);
-        Self { status: Status::new(code(&error), error.cause), label }
+        let is_too_much = error.status == StatusCode::TOO_MANY_REQUESTS;
+        let retry_after = error.retry_after_s.filter(|_| is_too_much).map(u64::from);
+        let code = code(&error);
+        let retry_after = retry_after.map(Duration::from_secs);
+        Self { status: Status { retry_after, ..Status::new(code, error.cause) }, label }
     }
 }
 

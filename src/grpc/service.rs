@@ -16,7 +16,7 @@ use crate::access::table::{Port, asked};
 use crate::access::{Access, Refused};
 use crate::config::{Config, GrpcConfig};
 use crate::http::errors::{ApiError, shown};
-use crate::http::gate;
+use crate::http::gate::{self, Asker};
 use crate::http::limits::QueryLimits;
 use crate::http::serve::calls::Calls;
 use crate::http::serve::handshake::Handshakes;
@@ -81,6 +81,8 @@ pub(super) struct Service {
     pub(super) access: Arc<Access>,
     /// Whose key came with the call, where what it asks for may be too much.
     pub(super) limited: Option<Arc<AccessKey>>,
+    /// Whoever calls, as far as limits go.
+    pub(super) asker: Asker,
 }
 
 /// What a call is for.
@@ -144,7 +146,7 @@ impl Service {
         let Parts { mut v2, settings, tls, metrics, access } = parts;
         // Whatever is made of a message keeps to the limit of messages.
         v2.limits.bodies.max_bytes = settings.connection.message_max_bytes;
-        Self { v2, settings, tls, metrics, access, limited: None }
+        Self { v2, settings, tls, metrics, access, limited: None, asker: Asker::default() }
     }
 
     /// Whether whoever calls may ask for the application or model of this name.
@@ -153,18 +155,21 @@ impl Service {
     }
 
     /// Whether whoever calls may do so. The service as it is for the holder of a key, where the
-    /// message says what is asked for: a name, or with [`Action::Inspect`] perhaps all of them.
+    /// message says what is asked for: a name, or with [`Action::Inspect`] perhaps all of them; or
+    /// where that is counted.
     fn admit(&self, call: &Call, from: IpAddr) -> Result<Option<Self>, Refused> {
         let action = asked(Port::Grpc, &call.path).0;
         let header = call.metadata.get("authorization").map(AsRef::as_ref);
         let key = self.access.check((action, None), header, Some(from))?;
-        let is_open = |key: &Arc<AccessKey>| key.only.is_everything() && action != Action::Inspect;
+        let needs_nobody = ![Action::Predict, Action::Inspect].contains(&action);
+        let is_open = |key: &Arc<AccessKey>| key.only.is_everything() && needs_nobody;
         Ok(key.filter(|key| !is_open(key)).map(|key| Self {
             v2: self.v2.clone(),
             settings: self.settings,
             tls: None,
             metrics: Arc::clone(&self.metrics),
             access: Arc::clone(&self.access),
+            asker: Asker::of(&key, &self.access),
             limited: Some(key),
         }))
     }

@@ -16,6 +16,7 @@ use super::serve::connection::Connection;
 use crate::config::HttpConfig;
 use clipper_clock::{self as clock, Instant};
 use clipper_scheduling::budget::{Budget, Held};
+use clipper_scheduling::quota::Claim;
 
 /// A body over its limit, but by less than this factor, is read and thrown away, so that the
 /// client, still busy sending, sees the 413 and not a reset connection. A larger one is cut off.
@@ -100,8 +101,22 @@ impl Body {
 /// slow, 400 when the framing is broken.
 pub async fn read(
     request: &HttpRequest,
+    payload: Payload,
+    limits: &BodyLimits,
+) -> Result<Body, ApiError> {
+    read_within(request, payload, limits, &mut Claim::default()).await
+}
+
+/// The same for somebody who may be limited: what is not within the claim is thrown away, so that
+/// the client sees why.
+///
+/// # Errors
+/// Also 429 by the claim, and 413 where no wait would help.
+pub async fn read_within(
+    request: &HttpRequest,
     mut payload: Payload,
     limits: &BodyLimits,
+    claim: &mut Claim,
 ) -> Result<Body, ApiError> {
     let drain_max = limits.max_bytes.saturating_mul(DRAIN_TIMES);
     let declared = declared_bytes(request).unwrap_or(0);
@@ -112,6 +127,8 @@ pub async fn read(
     {
         return Err(too_much_in_sum(limits));
     }
+    let mut claimed = if declared > limits.max_bytes { 0 } else { declared };
+    let mut refused = claim.grow(claimed).err();
     let connection = request.conn_data::<Rc<Connection>>();
     let mut pieces = Pieces::uncounted(UNCOUNTED_BYTES);
     let mut received: usize = 0;
@@ -131,7 +148,11 @@ pub async fn read(
         let chunk =
             chunk.map_err(|broken| ApiError::new(errors::BROKEN_BODY, broken.to_string()))?;
         received = received.saturating_add(chunk.len());
-        if received <= limits.max_bytes {
+        if received > claimed && received <= limits.max_bytes && refused.is_none() {
+            refused = claim.grow(received - claimed).err();
+            claimed = received;
+        }
+        if received <= limits.max_bytes && refused.is_none() {
             if !pieces.push(chunk, received, limits) {
                 return Err(too_much_in_sum(limits));
             }
@@ -144,6 +165,9 @@ pub async fn read(
     }
     if received > limits.max_bytes {
         return Err(ApiError::too_large(limits.max_bytes));
+    }
+    if let Some(exceeded) = refused {
+        return Err(exceeded.into());
     }
     if let Some(connection) = connection {
         connection.body_read();

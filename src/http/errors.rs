@@ -7,6 +7,7 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{ALLOW, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use actix_web::{HttpResponse, ResponseError};
 use clipper_domain::printable::is_deceptive;
+use clipper_scheduling::quota::Exceeded;
 use serde::Serialize;
 
 /// One row of the table.
@@ -118,6 +119,15 @@ pub const TOO_MANY: Kind = Kind {
     when: "the server answers as many queries as it is configured to, or too many wrong keys came \
            from that address",
 };
+/// More than whoever asks may ask for.
+pub const LIMITED: Kind = Kind {
+    label: "limited",
+    error: "Limit reached",
+    status: StatusCode::TOO_MANY_REQUESTS,
+    retry_after_s: Some(1),
+    when: "the holder of the key, or all clients of the application, ask for more than one of \
+           their limits; the text says whose and which",
+};
 /// The model answered with an error.
 pub const MODEL: Kind = Kind {
     label: "model",
@@ -180,7 +190,7 @@ pub const HEAD_TOO_LARGE: Kind = Kind {
 pub const OTHER_LABEL: &str = "other";
 
 /// Every row, for documentation and tests.
-pub const TABLE: [Kind; 19] = [
+pub const TABLE: [Kind; 20] = [
     JSON,
     QUERY,
     UNAUTHORIZED,
@@ -193,6 +203,7 @@ pub const TABLE: [Kind; 19] = [
     MEDIA_TYPE,
     TOO_LARGE,
     TOO_MANY,
+    LIMITED,
     MODEL,
     NO_PREDICTION,
     UNSUPPORTED,
@@ -292,6 +303,17 @@ impl ApiError {
     pub fn body(&self) -> String {
         // Serialising two strings cannot fail; an empty body would still carry the status.
         serde_json::to_string(&Body { error: self.error, cause: &self.cause }).unwrap_or_default()
+    }
+}
+
+impl From<Exceeded> for ApiError {
+    fn from(exceeded: Exceeded) -> Self {
+        let Some(wait) = exceeded.wait else {
+            return Self::new(TOO_LARGE, exceeded.to_string());
+        };
+        let seconds = u32::try_from(wait.as_millis().div_ceil(1_000)).unwrap_or(u32::MAX).max(1);
+        let cause = format!("{exceeded}: try again in {seconds} s");
+        Self { retry_after_s: Some(seconds), ..Self::new(LIMITED, cause) }
     }
 }
 

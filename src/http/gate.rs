@@ -19,10 +19,34 @@ use crate::access::{Access, Refused, browser};
 use crate::config::ManagementConfig;
 use crate::logging::outsiders;
 use clipper_domain::{AccessKey, Action};
+use clipper_scheduling::quota::Quota;
+use clipper_scheduling::share::Tenant;
 
 /// Whoever asks, for handlers that have to know.
 #[derive(Debug, Clone)]
 struct Holder(Arc<AccessKey>);
+
+/// Whoever asks, as far as limits go.
+#[derive(Debug, Clone, Default)]
+pub struct Asker {
+    pub name: Tenant,
+    /// What limits it, if anything does.
+    pub quota: Option<Arc<Quota>>,
+}
+
+impl Asker {
+    /// The holder of a key.
+    #[must_use]
+    pub fn of(key: &AccessKey, access: &Access) -> Self {
+        Self { name: Tenant::of(key.name.as_str()), quota: access.quota(key) }
+    }
+}
+
+/// Whoever sent a request, as far as limits go.
+#[must_use]
+pub fn asker(request: &HttpRequest) -> Asker {
+    request.extensions().get::<Asker>().cloned().unwrap_or_default()
+}
 
 /// Whose key came with a request, if one was needed.
 #[must_use]
@@ -204,6 +228,9 @@ where
                 // Only there is anybody interested.
                 if self.gate.port == Port::Management {
                     request.extensions_mut().insert(holder);
+                } else {
+                    let asker = Asker::of(&holder.0, &self.gate.access);
+                    request.extensions_mut().insert(asker);
                 }
             }
             Err(error) => {

@@ -16,7 +16,7 @@ use super::body::{self, Body};
 use super::errors::{self, ApiError, MODEL};
 use super::events::{self, OfPredict};
 use super::feedback;
-use super::limits::QueryLimits;
+use super::limits::{self, QueryLimits};
 use super::rendering;
 use super::schema::rapidjson_phrase;
 use super::v2;
@@ -33,6 +33,7 @@ use clipper_clock as clock;
 use clipper_domain::InputType;
 use clipper_scheduling::budget::Held;
 use clipper_scheduling::parse::{self, BodyError, PredictBody};
+use clipper_scheduling::quota::Claim;
 use clipper_scheduling::share::Class;
 
 /// What an endpoint expects of an application with this input type.
@@ -99,8 +100,8 @@ fn endpoint(path: &str) -> Option<(Cow<'_, str>, Verb)> {
 
 /// Where a request goes.
 enum Routed {
-    /// With the key that is in a header of the request.
-    To(Addr<App>, Verb, Option<String>),
+    /// With what a header of the request says to the policy, and what the request counts against.
+    To(Addr<App>, Verb, Option<String>, Claim),
     Refused(HttpResponse),
 }
 
@@ -123,7 +124,10 @@ fn route(request: &HttpRequest, routes: &Routes) -> Routed {
     }
     let header = |name: &str| request.headers().get(name).map(header::HeaderValue::as_bytes);
     match routes.of(&app) {
-        Route::To(found) => Routed::To(found, verb, routes.key(&app, header)),
+        Route::To(found) => match limits::claim(request, routes, &app) {
+            Ok(claim) => Routed::To(found, verb, routes.key(&app, header), claim),
+            Err(error) => refuse(error),
+        },
         Route::Unknown => refuse(ApiError::unknown_application(&app)),
         Route::Starting => refuse(ApiError::unavailable("The server is starting")),
     }
@@ -139,20 +143,26 @@ async fn dispatch(
     if v2::owns(request.path()) {
         return Ok(Box::pin(v2::serve(&request, payload, &frontend.v2)).await);
     }
-    let (app, verb, key) = match route(&request, &frontend.routes) {
-        Routed::To(app, verb, key) => (app, verb, key),
+    let (app, verb, key, mut claim) = match route(&request, &frontend.routes) {
+        Routed::To(app, verb, key, claim) => (app, verb, key, claim),
         Routed::Refused(refusal) => {
             Box::pin(body::skip(&request, payload, &frontend.limits.bodies)).await;
             return Ok(refusal);
         }
     };
-    let body = body::read(&request, payload, &frontend.limits.bodies).await?;
+    let body = body::read_within(&request, payload, &frontend.limits.bodies, &mut claim).await?;
     match verb {
         Verb::Predict if events::are_wanted(request.headers().get(header::ACCEPT)) => {
-            Box::pin(predict_stream(&request, &app, body, &frontend.limits)).await
+            Box::pin(predict_stream(&request, &app, (body, claim), &frontend.limits)).await
         }
-        Verb::Predict => predict(&app, (body, key), &frontend.limits).await,
-        Verb::Update => Box::pin(update(&app, body, &frontend.limits)).await,
+        Verb::Predict => predict(&app, (body, key, claim), &frontend.limits).await,
+        Verb::Update => {
+            // One message counts as one query.
+            claim.admit(1, clock::now()).map_err(ApiError::from)?;
+            let answer = Box::pin(update(&app, body, &frontend.limits)).await;
+            drop(claim);
+            answer
+        }
     }
 }
 
@@ -262,14 +272,14 @@ fn predict_parser(
 async fn predict_stream(
     request: &HttpRequest,
     app: &Addr<App>,
-    body: Body,
+    (body, claim): (Body, Claim),
     limits: &QueryLimits,
 ) -> Result<HttpResponse, ApiError> {
     let arrived = clock::now();
     let Prepared { body, text, _held: held } =
         prepare(app, (body, of_prediction), limits, || predict_parser(limits)).await?;
     let streaming = app
-        .send(PredictStream { body, arrived, within: None, class: Class::Normal })
+        .send(PredictStream { body, arrived, within: None, class: Class::Normal, claim })
         .await
         .map_err(restarting)?
         .map_err(|refused| explain(refused, &text))?;
@@ -278,14 +288,14 @@ async fn predict_stream(
 
 async fn predict(
     app: &Addr<App>,
-    (body, key): (Body, Option<String>),
+    (body, key, claim): (Body, Option<String>, Claim),
     limits: &QueryLimits,
 ) -> Result<HttpResponse, ApiError> {
     let (arrived, bounds) = (clock::now(), &limits.answers);
     let Prepared { body, text, _held } =
         prepare(app, (body, of_prediction), limits, || predict_parser(limits)).await?;
     let prediction = app
-        .send(Predict { body, arrived, within: None, key, class: Class::Normal })
+        .send(Predict { body, arrived, within: None, key, class: Class::Normal, claim })
         .await
         .map_err(restarting)?
         .map_err(|refused| explain(refused, &text))?;
@@ -366,6 +376,7 @@ fn explain(refused: QueryRefused, body: &[u8]) -> ApiError {
         QueryRefused::Busy => {
             ApiError::too_many("Too many queries are being answered (serving.inflight_queries_max)")
         }
+        QueryRefused::Limited(exceeded) => (*exceeded).into(),
         QueryRefused::NotStreamed(why) => ApiError::query(why),
         QueryRefused::Label(expected) => ApiError::query(format!("label: it must be {expected}")),
         QueryRefused::FeedbackFull => {

@@ -10,7 +10,8 @@ use std::time::Duration;
 use parking_lot::{Mutex, RwLock};
 
 use clipper_clock as clock;
-use clipper_domain::{Outcome, ReplicaId};
+use clipper_domain::{AppName, Limits, Outcome, ReplicaId};
+use clipper_scheduling::quota::{Quota, Whose};
 
 use super::histogram::{Histogram, micros};
 use super::meter::{Meter, Rates};
@@ -31,6 +32,8 @@ pub struct AppMetrics {
     pub(super) latency: Histogram,
     /// Microseconds.
     pub(super) objective: AtomicU64,
+    /// What its clients ask for, where that is limited.
+    pub(super) quota: RwLock<Option<Arc<Quota>>>,
     meter: Mutex<Meter>,
 }
 
@@ -43,6 +46,7 @@ impl Default for AppMetrics {
             rejected: AtomicU64::new(0),
             latency: Histogram::default(),
             objective: AtomicU64::new(0),
+            quota: RwLock::default(),
             meter: Mutex::new(Meter::new(clock::now())),
         }
     }
@@ -60,6 +64,18 @@ impl AppMetrics {
     /// The application's objective is this from now on.
     pub fn set_objective(&self, objective: Duration) {
         self.objective.store(micros(objective), Relaxed);
+    }
+
+    /// Its clients may ask for so much from now on; what all workers count it by.
+    pub fn limit(&self, name: &AppName, limits: Limits) -> Option<Arc<Quota>> {
+        let mut quota = self.quota.write();
+        *quota = match quota.take() {
+            _ if limits.is_none() => None,
+            Some(quota) if *quota.limits() == limits => Some(quota),
+            Some(quota) => Some(quota.with(limits)),
+            None => Some(Quota::new(Whose::App(name.clone()), limits, clock::now())),
+        };
+        quota.clone()
     }
 
     /// One request refused with a 4xx.

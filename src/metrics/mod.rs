@@ -4,6 +4,7 @@
 //! both views, [`clipper_json`] and [`prometheus_text`], are computed when somebody asks.
 
 pub mod clipper_json;
+mod family;
 pub mod file_sd;
 pub mod handles;
 pub mod histogram;
@@ -12,6 +13,7 @@ pub mod meter;
 pub mod policy;
 mod policy_states;
 pub mod prometheus_text;
+mod quotas;
 pub mod registry;
 pub mod rollout;
 mod rpc_end;

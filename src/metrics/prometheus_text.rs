@@ -9,19 +9,19 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use prometheus::core::Collector;
-use prometheus::proto::{
-    Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
-};
+use prometheus::proto::{MetricFamily, MetricType};
 
 use super::clipper_json::{Leaf, Report};
+use super::family::{Family, family, gauge_sample};
 use super::handles::{AppMetrics, ModelMetrics, ReplicaMetrics};
-use super::histogram::{Snapshot, float};
+use super::histogram::float;
 use super::http::HttpMetrics;
 use super::policy::{CONFIDENCE_UNIT, ChoiceMetrics, FeedbackEnd};
 use super::policy_states::{PolicyStateMetrics, Unsaved};
+use super::quotas;
 use super::registry::Metrics;
 use super::rpc_end::RpcEnd;
-use super::table::{self, Kind, Row};
+use super::table::{self, Row};
 use super::tls::TlsMetrics;
 use super::watcher::RedisMetrics;
 use clipper_clock as clock;
@@ -72,6 +72,7 @@ pub fn write_prometheus_text(
         metrics.apps.read().iter().map(|(name, app)| (name.clone(), Arc::clone(app))).collect();
     let models: Vec<(ModelId, Arc<ModelMetrics>)> =
         metrics.models.read().iter().map(|(id, model)| (id.clone(), Arc::clone(model))).collect();
+    let keys = metrics.keys.all();
     for row in table::TABLE {
         if let Some(family) = process_wide.iter().find(|family| family.name() == row.name) {
             encode(family, true, &mut out)?;
@@ -79,6 +80,8 @@ pub fn write_prometheus_text(
             write_samples(row, &apps, of_app, &mut out)?;
         } else if row.labels.starts_with(&["model"]) {
             write_samples(row, &models, of_model, &mut out)?;
+        } else if row.labels.starts_with(&["key"]) {
+            write_samples(row, &keys, quotas::of_key, &mut out)?;
         }
     }
     if flat_names == FlatNames::Listed {
@@ -100,7 +103,7 @@ fn write_samples<S>(
         for subject in some {
             sample(&mut family, subject);
         }
-        if !family.samples.is_empty() {
+        if !family.is_empty() {
             encode(&family.finish(), is_first, out)?;
             is_first = false;
         }
@@ -118,86 +121,6 @@ fn encode(family: &MetricFamily, has_head: bool, out: &mut impl io::Write) -> io
         .map_err(io::Error::other)?;
     let samples = if has_head { Some(&*text) } else { text.splitn(3, '\n').nth(2) };
     out.write_all(samples.unwrap_or_default().as_bytes())
-}
-
-/// Samples of one row of the table.
-struct Family {
-    row: &'static Row,
-    samples: Vec<Metric>,
-}
-
-impl Family {
-    fn new(row: &'static Row) -> Self {
-        Self { row, samples: Vec::new() }
-    }
-
-    /// Adds a counter or gauge.
-    fn number(&mut self, labels: &[&str], value: f64) {
-        let mut sample = match self.row.kind {
-            Kind::Gauge => gauge_sample(value),
-            Kind::Counter | Kind::Histogram => {
-                let mut counter = Counter::default();
-                counter.set_value(value);
-                let mut sample = Metric::default();
-                sample.set_counter(counter);
-                sample
-            }
-        };
-        sample.set_label(self.labels(labels));
-        self.samples.push(sample);
-    }
-
-    /// Adds a histogram; `unit` is how many of its values make one unit of the metric.
-    fn histogram(&mut self, labels: &[&str], values: &Snapshot, bounds: &[u64], unit: f64) {
-        let buckets = bounds.iter().zip(values.cumulative(bounds)).map(|(bound, count)| {
-            let mut bucket = Bucket::default();
-            bucket.set_upper_bound(float(*bound) / unit);
-            bucket.set_cumulative_count(count);
-            bucket
-        });
-        let mut histogram = Histogram::default();
-        histogram.set_bucket(buckets.collect());
-        histogram.set_sample_count(values.count);
-        histogram.set_sample_sum(float(values.sum) / unit);
-        let mut sample = Metric::from_label(self.labels(labels));
-        sample.set_histogram(histogram);
-        self.samples.push(sample);
-    }
-
-    fn labels(&self, values: &[&str]) -> Vec<LabelPair> {
-        self.row.labels.iter().zip(values).map(|(name, value)| label(name, value)).collect()
-    }
-
-    fn finish(self) -> MetricFamily {
-        let kind = match self.row.kind {
-            Kind::Counter => MetricType::COUNTER,
-            Kind::Gauge => MetricType::GAUGE,
-            Kind::Histogram => MetricType::HISTOGRAM,
-        };
-        family(self.row.name.to_owned(), self.row.help.to_owned(), kind, self.samples)
-    }
-}
-
-fn family(name: String, help: String, kind: MetricType, samples: Vec<Metric>) -> MetricFamily {
-    let mut family = MetricFamily::default();
-    family.set_name(name);
-    family.set_help(help);
-    family.set_field_type(kind);
-    family.set_metric(samples);
-    family
-}
-
-fn label(name: &str, value: &str) -> LabelPair {
-    let mut pair = LabelPair::default();
-    pair.set_name(name.to_owned());
-    pair.set_value(value.to_owned());
-    pair
-}
-
-fn gauge_sample(value: f64) -> Metric {
-    let mut gauge = Gauge::default();
-    gauge.set_value(value);
-    Metric::from_gauge(gauge)
 }
 
 fn process_wide(metrics: &Metrics, dropped: u64) -> Vec<MetricFamily> {
@@ -305,7 +228,7 @@ fn of_redis(redis: &RedisMetrics) -> [Family; 7] {
 
 fn of_app(family: &mut Family, (name, app): &(AppName, Arc<AppMetrics>)) {
     let name = name.as_str();
-    let row = family.row;
+    let row = family.row();
     if row == &table::PREDICTIONS {
         for outcome in Outcome::ALL {
             family.number(&[name, outcome.label()], float(app.ended(outcome)));
@@ -343,8 +266,13 @@ fn of_app(family: &mut Family, (name, app): &(AppName, Arc<AppMetrics>)) {
         && let Some(numbers) = app.rollout.numbers()
     {
         family.number(&[name], numbers[at]);
+    } else if let Some(quota) = &*app.quota.read() {
+        quotas::add(family, name, quota, QUOTA_NUMBERS);
     }
 }
+
+/// In the order of [`quotas::add`].
+const QUOTA_NUMBERS: [&Row; 3] = [&table::APP_QUERIES, &table::APP_UNDER_WAY, &table::APP_LIMITED];
 
 /// In the order of `RolloutMetrics::numbers`.
 const ROLLOUT_NUMBERS: [&Row; 4] = [
@@ -371,7 +299,7 @@ const MILLIONTHS: f64 = 1e6;
 
 fn of_model(family: &mut Family, (id, model): &(ModelId, Arc<ModelMetrics>)) {
     let [name, version] = [id.name.as_str(), id.version.as_str()];
-    let row = family.row;
+    let row = family.row();
     let durations = [
         (&table::MODEL_BATCH_DURATION, &model.batch_latency),
         (&table::QUEUE_WAIT, &model.queue_wait),

@@ -14,6 +14,7 @@ use super::histogram::Snapshot;
 use super::http::HttpMetrics;
 use super::meter::{self, Meter, Rates};
 use super::policy_states::PolicyStateMetrics;
+use super::quotas::{KeyQuotas, OfKey};
 use super::rpc_end::RpcEnd;
 use super::tls::TlsMetrics;
 use super::watcher::RedisMetrics;
@@ -37,6 +38,7 @@ pub struct Metrics {
     /// The HTTP frontends.
     pub http: HttpMetrics,
     pub(super) tls: OnceLock<TlsMetrics>,
+    pub(super) keys: KeyQuotas,
     /// What removed models had counted, so that sums over all models never fall.
     pub(super) removed: Mutex<Totals>,
     pub(super) throughput: Mutex<Meter>,
@@ -79,6 +81,7 @@ impl Default for Metrics {
             policy_states: PolicyStateMetrics::default(),
             http: HttpMetrics::default(),
             tls: OnceLock::new(),
+            keys: KeyQuotas::default(),
             removed: Mutex::default(),
             throughput: Mutex::new(Meter::new(clock::now())),
             process: prometheus::process_collector::ProcessCollector::for_self(),
@@ -188,6 +191,11 @@ impl Metrics {
     /// The certificate of the ports with TLS; shown from the first call on.
     pub fn tls(&self) -> &TlsMetrics {
         self.tls.get_or_init(TlsMetrics::default)
+    }
+
+    /// Where it is known what holders of keys ask for; the first call counts.
+    pub fn watch_keys(&self, all: impl Fn() -> Vec<OfKey> + Send + Sync + 'static) {
+        self.keys.0.get_or_init(|| Box::new(all));
     }
 
     /// Counts a command acknowledged (`true`) or refused.

@@ -55,6 +55,7 @@ pub const BATCH_BOUNDS: &[u64] = &[1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000];
 pub const CONFIDENCE_BOUNDS: &[u64] = &[10, 20, 30, 40, 50, 60, 70, 80, 90, 100];
 
 const APP: &[&str] = &["app"];
+const KEY: &[&str] = &["key"];
 const MODEL: &[&str] = &["model", "version"];
 const REPLICA: &[&str] = &["model", "version", "replica"];
 
@@ -126,6 +127,22 @@ rows! {
     ROLLOUT_ROLLED_BACK = Counter "clipper_rollout_rolled_back_total", "rollouts", APP,
         "Rollouts that a guard has ended; the log and `clipper rollout status` have the evidence.",
         "any increase";
+    APP_QUERIES = Counter "clipper_app_limits_queries_total", "queries", APP,
+        "Queries of an application with limits that were within them.", "-";
+    APP_UNDER_WAY = Gauge "clipper_app_limits_concurrent", "queries", APP,
+        "Queries of an application with limits that are being answered.",
+        "near its limit `concurrent` for 5 min";
+    APP_LIMITED = Counter "clipper_app_limits_refused_total", "requests", &["app", "limit"],
+        "Requests that an application's limits refused, by limit: rate, queries or bodies under way.",
+        "a rise above its usual rate";
+    KEY_QUERIES = Counter "clipper_key_limits_queries_total", "queries", KEY,
+        "Queries with a key with limits that were within them.", "-";
+    KEY_UNDER_WAY = Gauge "clipper_key_limits_concurrent", "queries", KEY,
+        "Queries with a key with limits that are being answered.",
+        "near its limit `concurrent` for 5 min";
+    KEY_LIMITED = Counter "clipper_key_limits_refused_total", "requests", &["key", "limit"],
+        "Requests that the limits of a key refused, by limit: rate, queries or bodies under way.",
+        "a rise above its usual rate: its holder wants more than it may";
     MODEL_PREDICTIONS = Counter "clipper_model_predictions_total", "queries", MODEL,
         "Queries answered by the replicas of a model version.",
         "no increase for 5 min while clipper_queue_depth is above 0";

@@ -86,6 +86,8 @@ impl Guard {
         metrics: &Arc<Metrics>,
     ) -> Result<Self, StartError> {
         let access = keys(config, sockets, journal)?;
+        let of_metrics = Arc::clone(&access);
+        metrics.watch_keys(move || of_metrics.quotas());
         let budget = RestartBudget::for_actor(&config.containers);
         let (shared, view, catalog) = (Arc::clone(&access), journal.view(), catalog.clone());
         let keeper = Kept::start("key_keeper", Arc::clone(metrics), budget, move |lifeline| {

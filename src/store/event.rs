@@ -51,6 +51,8 @@ pub enum Event {
     KeyAdded { key: Box<AccessKey> },
     /// A key has another secret.
     KeyRotated { key: Box<AccessKey> },
+    /// The holder of a key may ask for another amount.
+    KeyLimited { key: Box<AccessKey> },
     /// A key is no good any more.
     KeyRevoked { name: KeyName },
 }
@@ -76,6 +78,7 @@ impl Event {
             | Self::ModelVersionRetired { .. }
             | Self::KeyAdded { .. }
             | Self::KeyRotated { .. }
+            | Self::KeyLimited { .. }
             | Self::KeyRevoked { .. } => None,
         }
     }
@@ -101,6 +104,7 @@ impl Event {
             | Self::PolicySet { .. }
             | Self::KeyAdded { .. }
             | Self::KeyRotated { .. }
+            | Self::KeyLimited { .. }
             | Self::KeyRevoked { .. } => None,
         }
     }
@@ -143,6 +147,10 @@ impl fmt::Display for Event {
             }
             Self::KeyAdded { key } => write!(f, "key {} of the role {} added", key.name, key.role),
             Self::KeyRotated { key } => write!(f, "key {} given another secret", key.name),
+            Self::KeyLimited { key } if key.limits.is_none() => {
+                write!(f, "key {} no longer limited", key.name)
+            }
+            Self::KeyLimited { key } => write!(f, "key {} limited: {}", key.name, key.limits),
             Self::KeyRevoked { name } => write!(f, "key {name} revoked"),
         }
     }

@@ -207,6 +207,7 @@ impl Catalog {
             Command::RotateKey { name, hash, previous_until_ms } => {
                 self.decide_key_rotate(name, *hash, *previous_until_ms)
             }
+            Command::LimitKey { name, limits } => self.decide_key_limit(name, *limits),
             Command::RevokeKey { name, admin_elsewhere } => {
                 self.decide_key_revoke(name, *admin_elsewhere)
             }
@@ -443,7 +444,9 @@ impl Catalog {
                 vec![Effect::RouteModel(model.clone(), None)]
             }
             Event::ModelVersionRetired { id } => self.apply_retired(id),
-            Event::KeyAdded { key } | Event::KeyRotated { key } => self.apply_key(key),
+            Event::KeyAdded { key } | Event::KeyRotated { key } | Event::KeyLimited { key } => {
+                self.apply_key(key)
+            }
             Event::KeyRevoked { name } => self.apply_key_revoked(name),
             Event::ModelLinked { app, .. } | Event::ModelUnlinked { app, .. } => {
                 self.fold(event);

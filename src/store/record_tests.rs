@@ -13,8 +13,9 @@ use crate::store::samples::{
     rollout, set_policy, update,
 };
 use clipper_domain::access::PreviousSecret;
+use clipper_domain::limits::Class;
 use clipper_domain::rollout::{Evidence, Rollout, RolloutEnd};
-use clipper_domain::{Asker, Command, InputType, KeyName, Note, Pattern, Role, SecretHash};
+use clipper_domain::{Asker, Command, InputType, KeyName, Limits, Note, Pattern, Role, SecretHash};
 
 /// One record of each kind of event, as they were when version 1 was the newest.
 fn version_1() -> Vec<(&'static str, usize, Envelope)> {
@@ -118,6 +119,13 @@ fn key_events() -> [(&'static str, Event); 3] {
     ]
 }
 
+fn key_limited() -> Event {
+    let mut key = access_key("team-a", Role::Predict, 2);
+    let numbers = [Some(100), Some(200), Some(20), Some(1 << 20)];
+    key.limits = Limits::of(numbers, Some(Class::Low)).unwrap();
+    Event::KeyLimited { key: Box::new(key) }
+}
+
 fn rollout_at(step: u32) -> Box<Rollout> {
     Box::new(Rollout { step, ..rollout(7, "digits-model:1", "digits-model:2") })
 }
@@ -158,6 +166,10 @@ fn snapshot_1() -> Snapshot {
 /// The same of version 2, which knows more of who asked, and the kinds that it has got since.
 fn version_2() -> Vec<(&'static str, usize, Envelope)> {
     let mut records = version_1();
+    // Kinds that are not as old.
+    let (seq, author) = (records.len() as u64 + 1, Origin::Admin.into());
+    let limited = Envelope { seq, recorded_at_ms: 0, author, event: key_limited() };
+    records.push(("key_limited", 0, limited));
     for (_, _, envelope) in &mut records {
         let asker = &mut envelope.author.asker;
         asker.user = Note::new("alice");

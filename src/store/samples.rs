@@ -9,9 +9,9 @@ use clipper_domain::rollout::plan::{RolloutKind, RolloutPlan};
 use clipper_domain::rollout::{Rollout, RolloutEnd};
 use clipper_domain::{
     AccessKey, AppName, AppSpec, AppUpdate, BatchSize, Command, DEFAULT_POLICY, Deployment,
-    InputType, KeyName, LatencySlo, ModelId, ModelName, ModelSpec, ModelVersion, OldReplicas,
-    OnModelError, OnnxEngine, Pattern, PolicyParameters, PolicySpec, Replicas, Role, Runtime,
-    SecretHash, Weight,
+    InputType, KeyName, LatencySlo, Limits, ModelId, ModelName, ModelSpec, ModelVersion,
+    OldReplicas, OnModelError, OnnxEngine, Pattern, PolicyParameters, PolicySpec, Replicas, Role,
+    Runtime, SecretHash, Weight,
 };
 
 pub(crate) fn app_name(name: &str) -> AppName {
@@ -38,6 +38,7 @@ pub(crate) fn app(name: &str, input_type: InputType) -> AppSpec {
         on_model_error: OnModelError::Default,
         cache: true,
         weight: Weight::default(),
+        limits: Limits::default(),
         rollout: None,
     }
 }
@@ -65,6 +66,7 @@ pub(crate) fn access_key(name: &str, role: Role, hash: u8) -> AccessKey {
         expires_at_ms: None,
         hash: SecretHash([hash; 32]),
         previous: None,
+        limits: Limits::default(),
     }
 }
 

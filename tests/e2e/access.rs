@@ -33,7 +33,13 @@ fn guarded(config: &str, folder: &Path) -> Served {
     Served::start_by(command, config, folder)
 }
 
-fn send(addr: SocketAddr, method: &str, path: &str, headers: &str, body: &str) -> Answer {
+pub(super) fn send(
+    addr: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &str,
+    body: &str,
+) -> Answer {
     let mut connection = Connection::open(addr);
     let head = format!(
         "{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n{headers}Content-Length: \
@@ -46,12 +52,12 @@ fn send(addr: SocketAddr, method: &str, path: &str, headers: &str, body: &str) -
 
 const JSON: &str = "Content-Type: application/json\r\n";
 
-fn with_key(key: Option<&str>) -> String {
+pub(super) fn with_key(key: Option<&str>) -> String {
     let key = key.map(|key| format!("Authorization: Bearer {key}\r\n"));
     format!("{JSON}{}", key.unwrap_or_default())
 }
 
-fn post(addr: SocketAddr, path: &str, key: Option<&str>, body: &Value) -> (u16, String) {
+pub(super) fn post(addr: SocketAddr, path: &str, key: Option<&str>, body: &Value) -> (u16, String) {
     let answer = send(addr, "POST", path, &with_key(key), &body.to_string());
     (answer.status, answer.text())
 }
@@ -156,7 +162,7 @@ fn the_documented_table_is_the_one_that_is_enforced() {
 }
 
 /// Runs a command of the binary against a server.
-fn clipper(server: &Served, key: Option<&str>, args: &[&str]) -> Output {
+pub(super) fn clipper(server: &Served, key: Option<&str>, args: &[&str]) -> Output {
     let mut command = Command::new(crate::binary());
     command.args(args).env("CLIPPER_MANAGEMENT_URL", format!("http://{}", server.management));
     command.env_remove("CLIPPER_KEY");
@@ -166,7 +172,7 @@ fn clipper(server: &Served, key: Option<&str>, args: &[&str]) -> Output {
     command.output().unwrap()
 }
 
-fn made(output: &Output) -> String {
+pub(super) fn made(output: &Output) -> String {
     let says = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{says}");
     let made: Value = serde_json::from_slice(&output.stdout).unwrap();

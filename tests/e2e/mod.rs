@@ -20,6 +20,7 @@ mod learned;
 mod model_errors;
 mod policies;
 mod quickstart;
+mod quotas;
 mod replicas;
 mod rollouts;
 mod runtimes;

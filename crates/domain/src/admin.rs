@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::access::{AccessKey, Role};
 use crate::app::{AppSpec, OnModelError, PolicyParameters, Weight, cached, is_cached};
 use crate::ids::{AppName, Label, ModelId, ModelName, ModelVersion, ReplicaId};
+use crate::limits::Limits;
 use crate::model::ModelSpec;
 use crate::rollout::Rollout;
 use crate::rollout::progress::{LiveProgress, RolloutDescription};
@@ -37,6 +38,9 @@ pub struct AppDescription {
     /// Its part of a model that it shares with others.
     #[serde(default, skip_serializing_if = "Weight::is_default")]
     pub weight: Weight,
+    /// How much its clients may ask for, all together.
+    #[serde(default, skip_serializing_if = "Limits::is_none")]
+    pub limits: Limits,
     /// The one that runs, or ran last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollout: Option<Box<RolloutDescription>>,
@@ -63,6 +67,7 @@ impl AppDescription {
             policy: chooses.then(|| app.policy.clone()),
             policy_parameters: chooses.then(|| app.policy_parameters.clone()),
             weight: app.weight,
+            limits: app.limits,
             rollout: rollout.map(shown),
         }
     }
@@ -143,6 +148,9 @@ pub struct KeyDescription {
     /// Until when the secret before the last is good, too; Unix milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub old_secret_until_ms: Option<u64>,
+    /// How much its holder may ask for.
+    #[serde(default, skip_serializing_if = "Limits::is_none")]
+    pub limits: Limits,
     /// Whether it comes from a file or the environment.
     pub is_listed: bool,
 }
@@ -158,6 +166,7 @@ impl KeyDescription {
             expires_at_ms: key.expires_at_ms,
             is_expired: key.expires_at_ms.is_some_and(|at| at <= now_ms),
             old_secret_until_ms: previous.map(|previous| previous.until_ms),
+            limits: key.limits,
             is_listed,
         }
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::AppName;
+use crate::limits::Limits;
 use crate::rollout::Rollout;
 use crate::tensor::InputType;
 
@@ -213,6 +214,9 @@ pub struct AppSpec {
     /// Its part of a model that it shares.
     #[serde(default, skip_serializing_if = "Weight::is_default")]
     pub weight: Weight,
+    /// How much its clients may ask for, all together.
+    #[serde(default, skip_serializing_if = "Limits::is_none")]
+    pub limits: Limits,
     /// The rollout that is running, or the last one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollout: Option<Box<Rollout>>,
@@ -262,6 +266,8 @@ pub struct AppUpdate {
     pub cache: Option<bool>,
     /// Its part of a model that it shares.
     pub weight: Option<Weight>,
+    /// How much its clients may ask for: all of these in place of those before.
+    pub limits: Option<Limits>,
 }
 
 impl AppUpdate {
@@ -275,6 +281,7 @@ impl AppUpdate {
             on_model_error: None,
             cache: None,
             weight: None,
+            limits: None,
         }
     }
 
@@ -295,6 +302,7 @@ impl AppUpdate {
         changed.on_model_error = self.on_model_error.unwrap_or(app.on_model_error);
         changed.cache = self.cache.unwrap_or(app.cache);
         changed.weight = self.weight.unwrap_or(app.weight);
+        changed.limits = self.limits.unwrap_or(app.limits);
         changed
     }
 }

@@ -10,6 +10,7 @@ use crate::access::{AccessKey, SecretHash};
 use crate::app::{AppSpec, AppUpdate, DEFAULT_POLICY, PolicySpec};
 use crate::deployment::Deployment;
 use crate::ids::{AppName, KeyName, ModelId, ModelName};
+use crate::limits::Limits;
 use crate::model::ModelSpec;
 use crate::rollout::{Rollout, RolloutEnd, RolloutRefusal};
 use crate::tensor::InputType;
@@ -88,6 +89,11 @@ pub enum Command {
         /// Unix milliseconds until which the one before is good too.
         previous_until_ms: Option<u64>,
     },
+    /// Let the holder of a key ask for so much and no more, whatever it was before.
+    LimitKey {
+        name: KeyName,
+        limits: Limits,
+    },
     RevokeKey {
         name: KeyName,
         /// As of [`Self::AddKey`].
@@ -120,7 +126,10 @@ impl Command {
             Self::Deploy(deployment) => {
                 vec![deployment.app.as_str(), deployment.model.id.name.as_str()]
             }
-            Self::AddKey { .. } | Self::RotateKey { .. } | Self::RevokeKey { .. } => Vec::new(),
+            Self::AddKey { .. }
+            | Self::RotateKey { .. }
+            | Self::LimitKey { .. }
+            | Self::RevokeKey { .. } => Vec::new(),
         }
     }
 }
@@ -163,6 +172,7 @@ impl fmt::Display for Command {
             }
             Self::AddKey { key, .. } => write!(f, "add key {} of role {}", key.name, key.role),
             Self::RotateKey { name, .. } => write!(f, "give key {name} another secret"),
+            Self::LimitKey { name, .. } => write!(f, "limit key {name}"),
             Self::RevokeKey { name, .. } => write!(f, "revoke key {name}"),
             Self::Deploy(deployment) => {
                 write!(f, "deploy model {} for application {}", deployment.model.id, deployment.app)

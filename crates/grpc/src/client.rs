@@ -128,5 +128,7 @@ async fn message(body: &mut h2::RecvStream) -> Result<Bytes, CallFailure> {
 fn status(headers: &http::HeaderMap) -> Option<Status> {
     let code = Code::parse(headers.get("grpc-status")?.as_bytes());
     let message = headers.get("grpc-message").map(|text| Status::read_message(text.as_bytes()));
-    Some(Status::new(code, message.unwrap_or_default()))
+    let after_ms = headers.get("grpc-retry-pushback-ms").and_then(|ms| ms.to_str().ok());
+    let retry_after = after_ms.and_then(|ms| ms.parse().ok()).map(Duration::from_millis);
+    Some(Status { retry_after, ..Status::new(code, message.unwrap_or_default()) })
 }

@@ -18,6 +18,7 @@ pub struct Gone;
 
 const STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 const ACCEPTS: HeaderName = HeaderName::from_static("grpc-accept-encoding");
 
 /// The answer to a call. Dropped without an end, the call is reset.
@@ -63,7 +64,7 @@ impl Reply {
     pub fn end(mut self, status: &Status) {
         // Who has gone needs no answer.
         if let Some(stream) = &mut self.stream {
-            let mut trailers = HeaderMap::with_capacity(2);
+            let mut trailers = HeaderMap::with_capacity(3);
             put(status, &mut trailers);
             let _ = stream.send_trailers(trailers);
             return;
@@ -122,5 +123,8 @@ fn put(status: &Status, headers: &mut HeaderMap) {
     headers.insert(STATUS, status.code.header());
     if let Some(message) = status.message_header() {
         headers.insert(MESSAGE, message);
+    }
+    if let Some(pushback) = status.pushback_header() {
+        headers.insert(PUSHBACK, pushback);
     }
 }

@@ -1,6 +1,7 @@
 //! How a call ends.
 
 use std::fmt;
+use std::time::Duration;
 
 use http::HeaderValue;
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode, utf8_percent_encode};
@@ -86,6 +87,8 @@ impl fmt::Display for Code {
 pub struct Status {
     pub code: Code,
     pub message: String,
+    /// After so long the client may try again.
+    pub retry_after: Option<Duration>,
 }
 
 /// What the gRPC specification has escaped in a message, besides everything that is not ASCII.
@@ -94,7 +97,7 @@ const ESCAPED: &AsciiSet = &CONTROLS.add(b'%');
 impl Status {
     #[must_use]
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
+        Self { code, message: message.into(), retry_after: None }
     }
 
     #[must_use]
@@ -109,6 +112,12 @@ impl Status {
         }
         let text = utf8_percent_encode(&self.message, ESCAPED).to_string();
         HeaderValue::try_from(text).ok()
+    }
+
+    /// The `grpc-retry-pushback-ms` header, which clients' retry policies go by.
+    pub(crate) fn pushback_header(&self) -> Option<HeaderValue> {
+        let after = self.retry_after?.as_millis();
+        Some(HeaderValue::from(u32::try_from(after).unwrap_or(u32::MAX)))
     }
 
     pub(crate) fn read_message(header: &[u8]) -> String {

@@ -2,6 +2,7 @@
 //!
 //! - [`dispatch`]: who computes which query when; one state machine, and the heart of it all.
 //! - [`load`]: how much there is to do, and how much more can be done in time.
+//! - [`quota`]: how much somebody may ask for.
 //! - [`share`]: applications that share a model.
 //! - [`intake`]: where queries wait until their model's thread takes them.
 //! - [`ticket`]: what a request waits on: one slot per query.
@@ -29,6 +30,7 @@ pub mod latency;
 pub mod load;
 pub mod output;
 pub mod parse;
+pub mod quota;
 pub mod run;
 pub mod share;
 pub mod spin_wait;

@@ -88,7 +88,7 @@ impl Round {
     }
 }
 
-/// What waits of one application, of one class.
+/// What waits of one application, of one who asks it, of one class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AppLoad {
     pub share: Share,
@@ -124,7 +124,7 @@ pub struct Asking {
 impl Load {
     /// How many of the asking queries can make their deadline behind what waits, and behind `more`
     /// that the picture does not show yet. In the order of deadlines, or, if that is more, with the
-    /// fair share of their application and class.
+    /// fair share of whoever asks their application, and of their class.
     #[must_use]
     pub fn room(&self, asking: &Asking, more: usize, now: Instant) -> usize {
         let Asking { share, queries, objective, deadline } = *asking;
@@ -149,20 +149,26 @@ impl Load {
         if self.apps.is_empty() {
             return 0;
         }
-        let (mut own, mut classes, mut others) = (0, share.class.weight() as usize, 0);
+        let (mut own, mut classes) = (0, share.class.weight() as usize);
+        let (mut tenants, mut others) = (1, 0);
         for (at, AppLoad { share: other, waiting }) in self.apps.iter().enumerate() {
+            let mut before = self.apps.iter().take(at);
             if other.is_same(&share) {
                 own = *waiting;
-            } else if other.app == share.app {
+            } else if other.is_of_the_same(&share) {
                 classes += other.class.weight() as usize;
-            } else if !self.apps.iter().take(at).any(|before| before.share.app == other.app) {
+            } else if other.app == share.app {
+                let is_first = !before.any(|before| before.share.is_of_the_same(other));
+                tenants += usize::from(is_first);
+            } else if !before.any(|before| before.share.app == other.app) {
                 others += other.weight as usize;
             }
         }
         let weight = share.weight.max(1) as usize;
         let of_app = capacity.saturating_mul(weight) / (weight + others);
-        // Rounded up: the lowest class has a place where its application has one.
-        let of_class = of_app.saturating_mul(share.class.weight() as usize).div_ceil(classes);
+        let of_tenant = of_app / tenants;
+        // Rounded up: the lowest class has a place where whoever asks has one.
+        let of_class = of_tenant.saturating_mul(share.class.weight() as usize).div_ceil(classes);
         of_class.saturating_sub(own)
     }
 

@@ -1,7 +1,7 @@
 //! Tests of [`super`]: who is admitted, and when a picture is worth being shown again.
 
 use super::*;
-use crate::share::{AppId, Class};
+use crate::share::{AppId, Class, Tenant};
 
 const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
@@ -143,6 +143,24 @@ fn classes_share_what_their_application_has_and_none_is_left_out() {
     load.round.queries = 1;
     load.apps = [app(of(1, Class::High), 60)].into_iter().collect();
     assert_eq!(ask(&load, of(1, Class::Low)), 1);
+}
+
+#[test]
+fn those_who_ask_an_application_share_its_room() {
+    let now = clipper_clock::now();
+    let of = |app, name| Share { tenant: Tenant::of(name), ..share(app) };
+    let low = |share: Share| Share { class: Class::Low, ..share };
+    let mut load = load(90);
+    load.apps = [(of(1, "flood"), 70), (low(of(1, "flood")), 10), (share(2), 10)]
+        .into_iter()
+        .map(|(share, waiting)| AppLoad { share, waiting })
+        .collect();
+    let ask = |share| load.room(&Asking { share, ..asking(50, now, ms(100)) }, 0, now);
+    assert_eq!(ask(of(1, "flood")), 0);
+    assert_eq!(ask(of(1, "calm")), 22, "half of the 45 of its application");
+    assert_eq!(ask(low(of(1, "calm"))), 22, "alone in what it asks");
+    assert_eq!(ask(share(1)), 22, "those without a name count as one");
+    assert_eq!(ask(share(2)), 35);
 }
 
 #[test]

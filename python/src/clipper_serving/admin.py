@@ -103,10 +103,13 @@ class Admin:
         on_model_error: str | None = None,
         cache: bool | None = None,
         weight: int | None = None,
+        limits: Mapping[str, object] | None = None,
     ) -> None:
         """Change an application's definition; what is ``None`` stays as it is.
 
         ``weight`` is its part, in overload, of a model that it shares with others: 1 to 100.
+        ``limits`` is how much its clients may ask for, of ``rate``, ``burst``, ``concurrent``,
+        ``body_bytes`` and ``priority``, in place of all before; an empty one takes them away.
         """
         given = {
             "default_output": default_output,
@@ -114,6 +117,7 @@ class Admin:
             "on_model_error": on_model_error,
             "cache": cache,
             "weight": weight,
+            "limits": None if limits is None else dict(limits),
         }
         changed = {key: value for key, value in given.items() if value is not None}
         self._post("update_app", name=name, **changed)

@@ -22,6 +22,7 @@ use super::rolling::{COPY_PATIENCE, Copy, Rolled, Rolling};
 use crate::actors::plane::data_plane::DataPlane;
 use crate::actors::plane::directory::{ModelEntry, ModelHandle};
 use crate::supervision::kept::Lifeline;
+use clipper_clock as clock;
 use clipper_domain::AppSpec;
 use clipper_scheduling::bodies::PredictBody;
 use clipper_scheduling::cache::Lookup;
@@ -74,6 +75,7 @@ impl App {
     }
 
     fn predict(&self, predict: Predict, ctx: &Context<Self>) -> Result<Prediction, QueryRefused> {
+        let mut claim = predict.claim;
         let mut body = self.body(predict.body)?;
         if predict.key.is_some() {
             body.key = predict.key;
@@ -82,15 +84,19 @@ impl App {
         let model = if chooser.is_none() { self.select(body.version.as_deref())? } else { None };
         let rolling = self.rolling.as_ref().filter(|_| body.version.is_none());
         let queries = body.inputs.len();
-        let permit = self.plane.admit(queries).ok_or(QueryRefused::Busy)?;
+        if claim.is_limited() {
+            claim.admit(queries, clock::now())?;
+        }
+        let permit = self.plane.admit(queries, claim).ok_or(QueryRefused::Busy)?;
         let first_query_id = self.plane.query_ids(queries);
         let objective = self.facts.spec.latency_slo.as_duration();
         let objective = predict.within.map_or(objective, |within| within.min(objective));
         let early = Duration::from_micros(self.plane.serving.answer_margin_us);
         let objective = due_within(objective, early);
         let margin = Duration::from_micros(self.plane.serving.ensemble_margin_us);
-        let (arrived, class) = (predict.arrived, predict.class);
-        let request = RequestTimes { arrived, objective, margin, first_query_id, class };
+        let (arrived, tenant) = (predict.arrived, permit.tenant());
+        let class = permit.class(predict.class);
+        let request = RequestTimes { arrived, objective, margin, first_query_id, class, tenant };
         let drawn = Drawn { uid: body.uid, query_id: first_query_id };
         let rolled = rolling.map(|rolling| rolling.rolled(drawn));
         let progress = match (chooser, model) {
@@ -219,7 +225,7 @@ impl App {
         &self,
         model: &Arc<ModelHandle>,
         PredictBody { inputs, digests, .. }: PredictBody,
-        RequestTimes { arrived, objective, first_query_id, class, .. }: RequestTimes,
+        RequestTimes { arrived, objective, first_query_id, class, tenant, .. }: RequestTimes,
     ) -> ModelProgress {
         if !inputs::are_of(&inputs, model) {
             let reason = inputs::not_of(model);
@@ -253,7 +259,7 @@ impl App {
             );
         }
         let deadline = arrived + objective;
-        let share = Share { class, ..self.share };
+        let share = Share { class, tenant, ..self.share };
         let asking = Asking { share, queries: misses.len(), objective, deadline };
         let room = load.room(&asking, model.intake().waiting(), arrived);
         if room < misses.len() {

@@ -11,7 +11,7 @@ use super::rolling::{Rolled, Watched};
 use crate::actors::plane::directory::ModelHandle;
 use clipper_clock::Instant;
 use clipper_scheduling::parse::PredictBody;
-use clipper_scheduling::share::Class;
+use clipper_scheduling::share::{Class, Tenant};
 use clipper_scheduling::ticket::{Closed, Excess};
 
 /// A model is asked about these inputs, in the time that their request has left. Sender: the
@@ -39,6 +39,8 @@ pub struct RequestTimes {
     pub first_query_id: u64,
     /// What its queries count among those of the application.
     pub class: Class,
+    /// Who asks.
+    pub tenant: Tenant,
 }
 
 /// How long an answer may take so that it arrives within `objective`: `early`

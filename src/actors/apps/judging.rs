@@ -18,7 +18,8 @@ use clipper_clock as clock;
 use clipper_scheduling::bodies::{
     Digests, Feedback, FeedbackSays, FeedbackSubject, PredictBody, UpdateBody,
 };
-use clipper_scheduling::share::Class;
+use clipper_scheduling::quota::Claim;
+use clipper_scheduling::share::{Class, Tenant};
 use clipper_scheduling::ticket::Answer;
 use clipper_selection::loss::Truth;
 use clipper_selection::policy::Member;
@@ -184,13 +185,14 @@ impl Judge {
         let _budget = self.plane.feedback_asks.try_acquire().ok()?;
         let bound = chooser.policy();
         let models: Vec<_> = bound.currents().collect();
-        let _permit = self.plane.admit(models.len())?;
+        let _permit = self.plane.admit(models.len(), Claim::default())?;
         let request = RequestTimes {
             arrived: clock::now(),
             objective: self.facts.spec.latency_slo.as_duration(),
             margin: Duration::ZERO,
             first_query_id: self.plane.query_ids(1),
             class: Class::Normal,
+            tenant: Tenant::NOBODY,
         };
         let answers = models.into_iter().map(|model| async move {
             let inputs = std::iter::once(input.clone()).collect();

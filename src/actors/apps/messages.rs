@@ -14,6 +14,7 @@ use crate::metrics::FeedbackEnd;
 use clipper_clock::Instant;
 use clipper_domain::InputType;
 use clipper_scheduling::bodies::{BodyError, Feedback, PredictBody};
+use clipper_scheduling::quota::{Claim, Exceeded};
 use clipper_scheduling::share::Class;
 
 /// A request body, as text or already parsed: long ones are parsed away from the HTTP workers.
@@ -38,6 +39,8 @@ pub struct Predict {
     pub key: Option<String>,
     /// What its queries count among those of the application.
     pub class: Class,
+    /// What it takes of the limits that it counts against, until it has been answered.
+    pub claim: Claim,
 }
 
 /// Why a predict or update request is refused without an answer to its queries.
@@ -49,12 +52,20 @@ pub enum QueryRefused {
     Version(String),
     /// No room: `serving.inflight_queries_max`.
     Busy,
+    /// More than the holder of the key, or the application's clients, may ask for.
+    Limited(Box<Exceeded>),
     /// No room for feedback: `serving.feedback_queue_max`.
     FeedbackFull,
     /// The `label` cannot be an output of the application's models: what it has to be.
     Label(&'static str),
     /// It cannot be answered in pieces.
     NotStreamed(&'static str),
+}
+
+impl From<Exceeded> for QueryRefused {
+    fn from(exceeded: Exceeded) -> Self {
+        Self::Limited(Box::new(exceeded))
+    }
 }
 
 /// Feedback on its way to its owner.

@@ -25,10 +25,11 @@ use crate::supervision::budget::RestartBudget;
 use crate::supervision::control::Outbox;
 use crate::supervision::kept::{Child, Kept, Lifeline, Role};
 use clipper_domain::{
-    AppName, AppSpec, DEFAULT_POLICY, InputType, LatencySlo, ModelName, OnModelError,
+    AppName, AppSpec, DEFAULT_POLICY, InputType, LatencySlo, Limits, ModelName, OnModelError,
     PolicyParameters, Weight,
 };
 use clipper_scheduling::output::Output;
+use clipper_scheduling::quota::Quota;
 use clipper_selection::sticky::Sticky;
 
 /// The worker's applications by name, read by its request handlers on the same thread.
@@ -41,6 +42,8 @@ struct Table {
     apps: HashMap<AppName, Addr<App>>,
     /// Of applications whose policy goes by a header, its name.
     key_headers: HashMap<AppName, Arc<str>>,
+    /// Of applications that have limits.
+    quotas: HashMap<AppName, Arc<Quota>>,
     /// What stands for models that are queried by themselves, once they have been.
     of_models: HashMap<ModelName, Addr<App>>,
 }
@@ -76,6 +79,20 @@ impl Routes {
         let table = self.0.borrow();
         let value = header(table.key_headers.get(app)?)?;
         (!value.is_empty()).then(|| String::from_utf8_lossy(value).into_owned())
+    }
+
+    /// What limits all clients of `app`, if anything does.
+    #[must_use]
+    pub fn quota(&self, app: &str) -> Option<Arc<Quota>> {
+        self.0.borrow().quotas.get(app).cloned()
+    }
+
+    fn set_quota(&self, app: &AppName, quota: Option<Arc<Quota>>) {
+        let quotas = &mut self.0.borrow_mut().quotas;
+        match quota {
+            Some(quota) => drop(quotas.insert(app.clone(), quota)),
+            None => drop(quotas.remove(app)),
+        }
     }
 
     fn set_key_header(&self, app: &AppName, header: Option<Arc<str>>) {
@@ -239,6 +256,7 @@ impl Router {
             spec: spec.clone(),
         });
         facts.metrics.set_objective(spec.latency_slo.as_duration());
+        self.routes.set_quota(&spec.name, facts.metrics.limit(&spec.name, spec.limits));
         if let Some(app) = self.keeps.apps.get(&spec.name) {
             let mut served = app.served.borrow_mut();
             served.facts = Arc::clone(&facts);
@@ -265,6 +283,7 @@ impl Router {
     fn stop(&mut self, name: &AppName) {
         self.routes.0.borrow_mut().apps.remove(name);
         self.routes.set_key_header(name, None);
+        self.routes.set_quota(name, None);
         if let Some(app) = self.keeps.apps.remove(name) {
             app.served.borrow().tell(AppChange::Stop);
         }
@@ -284,6 +303,7 @@ impl Router {
                 on_model_error: OnModelError::Error,
                 cache: true,
                 weight: Weight::default(),
+                limits: Limits::default(),
                 rollout: None,
             },
             default_output: Output::null(),

@@ -21,6 +21,7 @@ use clipper_scheduling::flight::{Flight, Waiter};
 use clipper_scheduling::load::Asking;
 use clipper_scheduling::output::Output;
 use clipper_scheduling::parse::PredictBody;
+use clipper_scheduling::quota::Claim;
 use clipper_scheduling::share::{Class, Share};
 use clipper_scheduling::stream::{Pieces, Stream};
 use clipper_scheduling::ticket::{Answer, DefaultReason, Ticket};
@@ -39,6 +40,8 @@ pub struct PredictStream {
     pub within: Option<Duration>,
     /// What it counts among the application's queries.
     pub class: Class,
+    /// What it takes of the limits that it counts against, until its end.
+    pub claim: Claim,
 }
 
 /// An answer in pieces, on its way. Dropping it gives it up, and ends the model's work at it.
@@ -93,7 +96,7 @@ pub enum StreamEnd {
 
 impl App {
     fn stream(&self, request: PredictStream) -> Result<Streaming, QueryRefused> {
-        let PredictStream { body, arrived, within, class } = request;
+        let PredictStream { body, arrived, within, class, mut claim } = request;
         let body = self.body(body)?;
         if self.chooser.is_some() && body.version.is_none() {
             return Err(QueryRefused::NotStreamed(
@@ -107,7 +110,11 @@ impl App {
                 "An answer in pieces is that of one input: give `input`",
             ));
         };
-        let permit = self.plane.admit(1).ok_or(QueryRefused::Busy)?;
+        if claim.is_limited() {
+            claim.admit(1, clock::now())?;
+        }
+        let permit = self.plane.admit(1, claim).ok_or(QueryRefused::Busy)?;
+        let (class, tenant) = (permit.class(class), permit.tenant());
         let query_id = self.plane.query_ids(1);
         if let Some(rolling) = self.rolling.as_ref().filter(|_| body.version.is_none()) {
             let rolled = rolling.rolled(Drawn { uid: body.uid, query_id });
@@ -137,7 +144,7 @@ impl App {
         };
         let load = model.load();
         let objective = due.saturating_duration_since(arrived);
-        let share = Share { class, ..self.share };
+        let share = Share { class, tenant, ..self.share };
         let asking = Asking { share, queries: 1, objective, deadline: due };
         let refusal = if load.replicas == 0 {
             Some(DefaultReason::NoReplica)

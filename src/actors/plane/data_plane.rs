@@ -19,6 +19,8 @@ use clipper_scheduling::budget::Budget;
 use clipper_scheduling::cache::PredictionCache;
 use clipper_scheduling::dispatch::{Arrival, BusyLimits, Limits};
 use clipper_scheduling::flight::Flight;
+use clipper_scheduling::quota::Claim;
+use clipper_scheduling::share::{Class, Tenant};
 use clipper_scheduling::stream::StreamBounds;
 use clipper_scheduling::ticket::{AnswerBounds, DefaultReason};
 
@@ -128,11 +130,12 @@ impl DataPlane {
         }
     }
 
-    /// Room for `n` more queries, given back when the permit is dropped; `None` at the limit.
+    /// Room for `n` more queries, given back when the permit is dropped, and with it what their
+    /// request claims; `None` at the limit.
     #[must_use]
-    pub fn admit(self: &Arc<Self>, n: usize) -> Option<Permit> {
+    pub fn admit(self: &Arc<Self>, n: usize, claim: Claim) -> Option<Permit> {
         let before = self.inflight.fetch_add(n, Ordering::Relaxed);
-        let permit = Permit { plane: Arc::clone(self), n };
+        let permit = Permit { plane: Arc::clone(self), n, claim };
         (before + n <= self.serving.inflight_queries_max).then_some(permit)
     }
 
@@ -147,6 +150,21 @@ impl DataPlane {
 pub struct Permit {
     plane: Arc<DataPlane>,
     n: usize,
+    claim: Claim,
+}
+
+impl Permit {
+    /// The class that its queries may have where they ask for this one.
+    #[must_use]
+    pub fn class(&self, asked: Class) -> Class {
+        self.claim.class(asked)
+    }
+
+    /// Who asks.
+    #[must_use]
+    pub fn tenant(&self) -> Tenant {
+        self.claim.by()
+    }
 }
 
 impl Drop for Permit {

@@ -45,6 +45,7 @@ use clipper_container::allowed::Allowed;
 use clipper_container::noop::NoopModel;
 use clipper_container::session::{self, ContainerOptions};
 use clipper_domain::{AppName, Command, InputType, LatencySlo, ModelId};
+use clipper_scheduling::quota::Claim;
 use clipper_scheduling::share::Class;
 use clipper_scheduling::ticket::DefaultReason;
 
@@ -216,10 +217,10 @@ impl Graph {
         input: u32,
     ) -> Result<Result<String, DefaultReason>, MailboxError> {
         let body = RequestBody::Text(format!("{{\"input\":[{input}.0]}}").into());
-        let (arrived, class) = (clock::now(), Class::Normal);
+        let (arrived, class, claim) = (clock::now(), Class::Normal, Claim::default());
         let prediction = self
             .app()
-            .send(Predict { body, arrived, within: None, key: None, class })
+            .send(Predict { body, arrived, within: None, key: None, class, claim })
             .await?
             .unwrap();
         Ok(match &prediction.answers().await.unwrap().answers[0] {

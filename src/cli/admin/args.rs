@@ -132,6 +132,14 @@ pub(super) enum AppVerb {
         #[arg(long, value_name = "N", group = "what")]
         weight: Option<u32>,
     },
+    /// Limit how much its clients may ask for, all together: these limits in place of those before,
+    /// without any none.
+    Limit {
+        /// Which.
+        name: String,
+        #[command(flatten)]
+        limits: crate::cli::limits::LimitArgs,
+    },
     /// Remove one and its links.
     Delete {
         /// Which.

@@ -1,7 +1,7 @@
 //! Operations on applications and their links.
 
-use super::names;
 use super::operation::{Change, Failure, ManagementState, Reply, optional};
+use super::{limits, names};
 use crate::http::schema::Object;
 use crate::store::projection::Catalog;
 use clipper_domain::admin::AppDescription;
@@ -27,7 +27,8 @@ pub(super) const ADD_OPTIONAL: &str = r#"
    "latency_slo_micros" := int,
    "on_model_error" := "default" | "error" (optional),
    "cache" := bool (optional),
-   "weight" := int (optional, 1 to 100)
+   "weight" := int (optional, 1 to 100),
+   "limits" := object of rate, burst, concurrent, body_bytes (int) and priority (optional)
   }
 "#;
 pub(super) const UPDATE_SCHEMA: &str = r#"
@@ -37,7 +38,8 @@ pub(super) const UPDATE_SCHEMA: &str = r#"
    "latency_slo_micros" := int (optional),
    "on_model_error" := "default" | "error" (optional),
    "cache" := bool (optional),
-   "weight" := int (optional, 1 to 100)
+   "weight" := int (optional, 1 to 100),
+   "limits" := object of rate, burst, concurrent, body_bytes (int) and priority (optional)
   }
 "#;
 pub(super) const LINK_SCHEMA: &str = r#"
@@ -80,6 +82,7 @@ pub(super) fn add(body: &Object<'_>) -> Result<Change, Failure> {
         on_model_error,
         cache,
         weight,
+        limits: limits::optional(body)?.unwrap_or_default(),
         rollout: None,
     };
     Ok(Change {
@@ -111,6 +114,7 @@ pub(super) fn update(body: &Object<'_>) -> Result<Change, Failure> {
         on_model_error: on_model_error(body)?,
         cache: optional(body, "cache", Object::bool)?,
         weight: weight(body)?,
+        limits: limits::optional(body)?,
         name,
     };
     if body.get("input_type").is_some() {

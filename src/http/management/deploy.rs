@@ -33,7 +33,8 @@ use crate::http::parsing::Parsing;
 use clipper_domain::deploy_model::{DeployBody, NewApp, UpdateApp};
 use clipper_domain::{
     AppName, AppSpec, AppUpdate, Asker, BatchSize, DEFAULT_POLICY, Deployment, InputType,
-    LatencySlo, ModelId, ModelSpec, OnModelError, PolicyParameters, Replicas, Runtime, Weight,
+    LatencySlo, Limits, ModelId, ModelSpec, OnModelError, PolicyParameters, Replicas, Runtime,
+    Weight,
 };
 use clipper_scheduling::parse::{self, BodyError};
 
@@ -228,6 +229,7 @@ fn app_spec(name: &AppName, input_type: InputType, new: NewApp) -> Result<AppSpe
         on_model_error: OnModelError::default(),
         cache: true,
         weight: Weight::default(),
+        limits: Limits::default(),
         rollout: None,
     })
 }

@@ -1,7 +1,7 @@
 //! Keys: made, listed, replaced and ended. A secret is in one answer and nowhere else.
 
-use super::names;
 use super::operation::{Act, Failure, ManagementState, Reply, optional};
+use super::{limits, names};
 use crate::access::{hash, new_secret};
 use crate::http::errors::shown;
 use crate::http::schema::Object;
@@ -14,7 +14,14 @@ pub(super) const ADD_SCHEMA: &str = r#"
    "name" := string,
    "role" := "predict" | "observe" | "operate" | "admin" | "container",
    "app" := string (optional, * stands for any part),
-   "expires_s" := int (optional)
+   "expires_s" := int (optional),
+   "limits" := object of rate, burst, concurrent, body_bytes (int) and priority (optional)
+  }
+"#;
+pub(super) const LIMIT_SCHEMA: &str = r#"
+  {
+   "name" := string,
+   "limits" := object of rate, burst, concurrent, body_bytes (int) and priority
   }
 "#;
 pub(super) const ROTATE_SCHEMA: &str = r#"
@@ -68,6 +75,7 @@ pub(super) fn add(body: &Object<'_>, state: &ManagementState) -> Result<Act, Fai
         expires_at_ms: in_seconds(body, "expires_s")?,
         hash: hash(secret.as_bytes()),
         previous: None,
+        limits: limits::optional(body)?.unwrap_or_default(),
     };
     let admin_elsewhere = state.access.has_admin_elsewhere();
     let command = Command::AddKey { key: Box::new(key.clone()), admin_elsewhere };
@@ -84,6 +92,25 @@ pub(super) fn rotate(body: &Object<'_>, state: &ManagementState) -> Result<Act, 
     };
     let command = Command::RotateKey { name, hash, previous_until_ms };
     Ok(told(state, command, &AccessKey { hash, ..known }, secret))
+}
+
+/// Without any limit in it, what is there is taken away.
+pub(super) fn limit(body: &Object<'_>, state: &ManagementState) -> Result<Act, Failure> {
+    let name = names::key(&body.string("name")?)?;
+    let limits = limits::required(body)?;
+    if state.metadata.catalog().key(name.as_str()).is_none() {
+        return Err(Failure::Refused(unknown(name.as_str(), state)));
+    }
+    let done = if limits.is_none() {
+        format!("Key '{name}' has no limits now")
+    } else {
+        format!("Key '{name}' has these limits now: {limits}")
+    };
+    let limited = state.execute(Command::LimitKey { name, limits });
+    Ok(Box::pin(async move {
+        limited.await?;
+        Ok(Reply::Text(done))
+    }))
 }
 
 pub(super) fn revoke(body: &Object<'_>, state: &ManagementState) -> Result<Act, Failure> {

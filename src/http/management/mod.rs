@@ -16,6 +16,7 @@ mod asked;
 mod containers;
 pub mod deploy;
 mod keys;
+mod limits;
 mod models;
 mod names;
 mod operation;
@@ -81,7 +82,7 @@ impl Endpoint {
 
 const VERBOSE_SCHEMA: &str = "\n  {\n    \"verbose\" := bool\n  }\n";
 
-const ENDPOINTS: [Endpoint; 27] = [
+const ENDPOINTS: [Endpoint; 28] = [
     change("/admin/add_app", apps::ADD_SCHEMA, apps::add).with_optional(apps::ADD_OPTIONAL),
     change("/admin/update_app", apps::UPDATE_SCHEMA, apps::update)
         .with_optional(apps::UPDATE_SCHEMA),
@@ -111,6 +112,7 @@ const ENDPOINTS: [Endpoint; 27] = [
     act("/admin/set_replicas", containers::SET_SCHEMA, containers::set),
     act("/admin/add_key", keys::ADD_SCHEMA, keys::add).with_optional(keys::ADD_SCHEMA),
     act("/admin/rotate_key", keys::ROTATE_SCHEMA, keys::rotate).with_optional(keys::ROTATE_SCHEMA),
+    act("/admin/limit_key", keys::LIMIT_SCHEMA, keys::limit),
     act("/admin/revoke_key", apps::GET_SCHEMA, keys::revoke),
     read("/admin/get_all_keys", VERBOSE_SCHEMA, keys::list),
 ];

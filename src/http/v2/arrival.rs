@@ -16,6 +16,7 @@ use clipper_domain::{InputType, Signature};
 use clipper_oip::{Encoding, Infer, InferError, inflate, parse, parse_tensors};
 use clipper_scheduling::bodies::Digests;
 use clipper_scheduling::budget::Held;
+use clipper_scheduling::quota::Claim;
 
 const LENGTH_HEADER: &str = "Inference-Header-Content-Length";
 
@@ -27,7 +28,15 @@ pub(crate) struct Asked {
     pub(crate) digests: Digests,
     /// What the request says in the header that the application's policy goes by.
     pub(crate) key: Option<String>,
+    /// What the request takes of limits until it has been asked.
+    pub(crate) claim: Claim,
     _held: Option<Held>,
+}
+
+impl Asked {
+    fn of(infer: Infer, digests: Digests, held: Option<Held>) -> Self {
+        Self { infer, digests, key: None, claim: Claim::default(), _held: held }
+    }
 }
 
 /// A body that has not been looked at.
@@ -107,7 +116,7 @@ impl<P: FnOnce(&[u8]) -> Result<Infer, InferError>> Arrived<P> {
         };
         drop(text);
         if held.bytes() == 0 {
-            return Ok(Asked { infer, digests: Digests::new(), key: None, _held: None });
+            return Ok(Asked::of(infer, Digests::new(), None));
         }
         let inputs: usize = infer.inputs.iter().map(|input| input.0.len()).sum();
         if !held.resize(inputs) {
@@ -116,6 +125,6 @@ impl<P: FnOnce(&[u8]) -> Result<Infer, InferError>> Arrived<P> {
         let digest = |input| plane.cache.digest(input);
         let digests =
             if is_aside { infer.inputs.iter().map(digest).collect() } else { Digests::new() };
-        Ok(Asked { infer, digests, key: None, _held: Some(held) })
+        Ok(Asked::of(infer, digests, Some(held)))
     }
 }

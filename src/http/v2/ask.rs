@@ -50,11 +50,11 @@ pub(crate) async fn ask(
     let inputs = std::mem::take(&mut infer.inputs);
     let digests = std::mem::take(&mut asked.digests);
     let of_version = version.map(str::to_owned);
-    let key = asked.key.take();
+    let (key, claim) = (asked.key.take(), std::mem::take(&mut asked.claim));
     let parsed = PredictBody { inputs, digests, version: of_version, uid: 0, key: None };
     let body = RequestBody::Parsed(Box::new(parsed));
     let prediction = app
-        .send(Predict { body, arrived, within: infer.timeout, key, class })
+        .send(Predict { body, arrived, within: infer.timeout, key, class, claim })
         .await
         .map_err(|_| ApiError::unavailable("The application's actor is being restarted"))?
         .map_err(|refused| errors::not_asked(&refused, name, version))?;

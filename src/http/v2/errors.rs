@@ -119,6 +119,7 @@ pub(crate) fn not_asked(refused: &QueryRefused, name: &str, version: Option<&str
         QueryRefused::Busy | QueryRefused::FeedbackFull => {
             ApiError::too_many("Too many queries are being answered (serving.inflight_queries_max)")
         }
+        QueryRefused::Limited(exceeded) => (**exceeded).clone().into(),
         QueryRefused::NotStreamed(why) => ApiError::query(*why),
         // It was parsed before.
         QueryRefused::Body(..) | QueryRefused::Label(_) => {

@@ -14,6 +14,7 @@ use super::super::answer::too_much;
 use super::super::body;
 use super::super::errors::{self as api, ApiError};
 use super::super::events::{self, EventForm, described};
+use super::super::limits;
 use super::arrival::Asked;
 use super::state::V2;
 use super::{arrival, ask, errors, target};
@@ -221,20 +222,22 @@ async fn begin(
     (name, version): (&str, Option<&str>),
 ) -> Result<(Streaming, Of, Asked), ApiError> {
     let found = target::find(&v2.view.read(), name, version);
-    let target = match found {
-        Ok(target) => target,
+    let found = found.and_then(|target| Ok((target, limits::claim(request, &v2.routes, name)?)));
+    let (target, mut claim) = match found {
+        Ok(found) => found,
         Err(refusal) => {
             body::skip(request, payload, &v2.limits.bodies).await;
             return Err(refusal);
         }
     };
-    let body = body::read(request, payload, &v2.limits.bodies).await?;
+    let body = body::read_within(request, payload, &v2.limits.bodies, &mut claim).await?;
     let arrived = clock::now();
     let (encoding, input_type) = (arrival::encoding(request)?, target.input_type);
     let parse = move |body: &[u8]| read(body, input_type);
     let due = target.due(v2, arrived);
     let parsed = arrival::parsed(body, (encoding, due), &v2.limits, parse).await;
     let mut asked = ask::counted(parsed, v2, &target)?;
+    asked.claim = claim;
     let meant = ask::Meant { name, version, target: &target };
     let streaming = stream(v2, &meant, &mut asked, arrived).await?;
     let of = Of {
@@ -260,7 +263,8 @@ pub(crate) async fn stream(
     let parsed = PredictBody { inputs, version: version_asked, ..PredictBody::default() };
     let body = RequestBody::Parsed(Box::new(parsed));
     let class = Class::of_priority(asked.infer.priority);
-    app.send(PredictStream { body, arrived, within: asked.infer.timeout, class })
+    let claim = std::mem::take(&mut asked.claim);
+    app.send(PredictStream { body, arrived, within: asked.infer.timeout, class, claim })
         .await
         .map_err(|_| ApiError::unavailable("The application's actor is being restarted"))?
         .map_err(|refused| errors::not_asked(&refused, name, version))

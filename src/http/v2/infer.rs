@@ -6,6 +6,7 @@ use actix_web::{HttpRequest, HttpResponse};
 
 use super::super::body;
 use super::super::errors::ApiError;
+use super::super::limits;
 use super::state::V2;
 use super::{answer, arrival, ask, target, tensors};
 use clipper_clock as clock;
@@ -21,20 +22,21 @@ pub(super) async fn infer(
     let found = target::find(&v2.view.read(), name, version);
     let found = found.and_then(|target| {
         let signature = tensors::wanted(&v2.plane, &target, name)?;
-        Ok((target, signature))
+        Ok((target, signature, limits::claim(request, &v2.routes, name)?))
     });
-    let (target, signature) = match found {
+    let (target, signature, mut claim) = match found {
         Ok(found) => found,
         Err(refusal) => {
             body::skip(request, payload, &v2.limits.bodies).await;
             return Err(refusal);
         }
     };
-    let body = body::read(request, payload, &v2.limits.bodies).await?;
+    let body = body::read_within(request, payload, &v2.limits.bodies, &mut claim).await?;
     let arrived = clock::now();
     let wanted = (target.input_type, target.due(v2, arrived));
     let read = arrival::read(request, body, wanted, signature, &v2.limits).await;
     let mut asked = ask::counted(read, v2, &target)?;
+    asked.claim = claim;
     let key = |header: &str| request.headers().get(header).map(HeaderValue::as_bytes);
     asked.key = v2.routes.key(name, key);
     let meant = ask::Meant { name, version, target: &target };

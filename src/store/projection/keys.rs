@@ -7,7 +7,7 @@ use super::{Catalog, Effect};
 use crate::store::event::Event;
 use clipper_domain::access::refusal::KeyRefusal;
 use clipper_domain::access::{KEYS_MAX, PreviousSecret};
-use clipper_domain::{AccessKey, CommandError, KeyName, SecretHash};
+use clipper_domain::{AccessKey, Action, CommandError, KeyName, Limits, Role, SecretHash};
 
 impl Catalog {
     /// All keys, by name.
@@ -37,6 +37,7 @@ impl Catalog {
         if self.keys.len() >= KEYS_MAX {
             return Err(KeyRefusal::TooMany.into());
         }
+        check_limits(key.role, &key.limits)?;
         self.check_secret(&key.hash)?;
         Ok(vec![Event::KeyAdded { key: Box::new(key.clone()) }])
     }
@@ -53,6 +54,19 @@ impl Catalog {
             previous_until_ms.map(|until_ms| PreviousSecret { hash: key.hash, until_ms });
         let key = AccessKey { hash, previous, ..key.clone() };
         Ok(vec![Event::KeyRotated { key: Box::new(key) }])
+    }
+
+    pub(super) fn decide_key_limit(
+        &self,
+        name: &KeyName,
+        limits: Limits,
+    ) -> Result<Vec<Event>, CommandError> {
+        let key = self.keys.get(name).ok_or_else(|| KeyRefusal::Unknown(name.clone()))?;
+        check_limits(key.role, &limits)?;
+        if key.limits == limits {
+            return Ok(Vec::new());
+        }
+        Ok(vec![Event::KeyLimited { key: Box::new(AccessKey { limits, ..key.clone() }) }])
     }
 
     pub(super) fn decide_key_revoke(
@@ -88,6 +102,14 @@ impl Catalog {
         self.keys.remove(name);
         vec![Effect::KeysChanged]
     }
+}
+
+/// Limits are of predictions.
+fn check_limits(role: Role, limits: &Limits) -> Result<(), KeyRefusal> {
+    if limits.is_none() || role.may(Action::Predict) {
+        return Ok(());
+    }
+    Err(KeyRefusal::NothingToLimit(role))
 }
 
 #[cfg(test)]
@@ -152,5 +174,26 @@ mod tests {
         assert!(catalog.decide(&rotate(1, None)).is_err(), "it has been used");
         done(&mut catalog, &rotate(3, None));
         assert_eq!(catalog.key("root").unwrap().previous, None);
+    }
+
+    #[test]
+    fn a_key_is_limited_anew_and_keeps_its_secret() {
+        let mut catalog = Catalog::default();
+        done(&mut catalog, &add("root", Role::Admin, 1));
+        done(&mut catalog, &add("ci", Role::Predict, 2));
+        done(&mut catalog, &add("graphs", Role::Observe, 3));
+        let limits = Limits::of([Some(10), None, Some(2), None], None).unwrap();
+        let limit =
+            |name, limits| Command::LimitKey { name: KeyName::parse(name).unwrap(), limits };
+        done(&mut catalog, &limit("ci", limits));
+        let key = catalog.key("ci").unwrap();
+        assert_eq!((key.limits, key.hash), (limits, SecretHash([2; 32])));
+        assert_eq!(catalog.decide(&limit("ci", limits)), Ok(Vec::new()), "nothing changes");
+        done(&mut catalog, &limit("root", limits));
+        let told = catalog.decide(&limit("graphs", limits)).unwrap_err().to_string();
+        assert!(told.contains("role observe asks for no predictions"), "{told}");
+        assert!(catalog.decide(&limit("nobody", limits)).is_err());
+        done(&mut catalog, &limit("ci", Limits::default()));
+        assert!(catalog.key("ci").unwrap().limits.is_none());
     }
 }

@@ -247,7 +247,11 @@ fn key_change(catalog: &Catalog, name: &KeyName, key: Option<&AccessKey>) -> Opt
     match (key, catalog.key(name.as_str())) {
         (None, Some(_)) => Some(Event::KeyRevoked { name: name.clone() }),
         (Some(key), None) => Some(Event::KeyAdded { key: boxed(key) }),
-        (Some(key), Some(known)) if key != known => Some(Event::KeyRotated { key: boxed(key) }),
+        (Some(key), Some(known)) if key == known => None,
+        (Some(key), Some(known)) if *key == (AccessKey { limits: key.limits, ..known.clone() }) => {
+            Some(Event::KeyLimited { key: boxed(key) })
+        }
+        (Some(key), Some(_)) => Some(Event::KeyRotated { key: boxed(key) }),
         _ => None,
     }
 }

@@ -6,7 +6,7 @@ use super::*;
 use crate::store::redis::tables::{Table, app_fields, model_fields};
 use crate::store::redis::writes::{Entries, of_catalog, related, writes};
 use crate::store::samples::{access_key, add_app, add_model, app_name, model_name};
-use clipper_domain::{Command, Role};
+use clipper_domain::{Command, Limits, Role};
 
 fn apply(entries: &mut Entries, writes: &[crate::store::redis::writes::Write]) {
     for write in writes {
@@ -321,6 +321,10 @@ fn a_key_reaches_the_others_and_so_does_its_end_but_not_its_absence() {
 
     let rotated = [Event::KeyRotated { key: Box::new(access_key("root", Role::Admin, 2)) }];
     assert_eq!(diff(&look(&rotated), &other), rotated);
+
+    let limits = Limits::of([Some(5), None, None, None], None).unwrap();
+    let limited = [Event::KeyLimited { key: Box::new(AccessKey { limits, ..*key.clone() }) }];
+    assert_eq!(diff(&look(&limited), &other), limited);
 
     let mut lost = Observed::default();
     lost.add(&Key::access(&name), &Raw::Absent);

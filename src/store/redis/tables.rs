@@ -9,9 +9,8 @@ use super::fields::{
 use super::key_rows;
 use super::row_error::RowError;
 use crate::store::policy_state::{self, DefaultPolicyState};
-use clipper_domain::rollout::Rollout;
 use clipper_domain::{
-    AccessKey, AppName, AppSpec, InputType, KeyName, Label, ModelId, ModelName, ModelSpec,
+    AccessKey, AppName, AppSpec, InputType, KeyName, Label, Limits, ModelId, ModelName, ModelSpec,
     ModelVersion, OnModelError, PolicyParameters, ReplicaId, Replicas, Weight, default_output,
 };
 
@@ -27,6 +26,7 @@ const LOAD: &str = "0.000000";
 const ON_MODEL_ERROR: &str = "on_model_error";
 const CACHE: &str = "cache";
 const WEIGHT: &str = "weight";
+const LIMITS: &str = "limits";
 
 /// The field of an application that holds what is set of its policy's parameters, as JSON.
 pub const POLICY_PARAMETERS: &str = "policy_parameters";
@@ -214,7 +214,7 @@ pub fn app_fields(app: &AppSpec) -> Fields {
         ("latency_slo_micros", app.latency_slo.as_micros().to_string()),
     ];
     if !app.policy_parameters.is_empty() {
-        fields.push((POLICY_PARAMETERS, parameters_text(&app.policy_parameters)));
+        fields.push((POLICY_PARAMETERS, json_text(&app.policy_parameters)));
     }
     if !app.on_model_error.is_default() {
         fields.push((ON_MODEL_ERROR, app.on_model_error.name().to_owned()));
@@ -225,22 +225,19 @@ pub fn app_fields(app: &AppSpec) -> Fields {
     if !app.weight.is_default() {
         fields.push((WEIGHT, app.weight.get().to_string()));
     }
+    if !app.limits.is_none() {
+        fields.push((LIMITS, json_text(&app.limits)));
+    }
     if let Some(rollout) = &app.rollout {
-        fields.push((ROLLOUT, rollout_text(rollout)));
+        fields.push((ROLLOUT, json_text(rollout)));
     }
     fields
 }
 
-/// A policy's parameters as their field has them.
+/// What one field has as JSON: a policy's parameters, limits, a rollout.
 #[must_use]
-pub fn parameters_text(parameters: &PolicyParameters) -> String {
-    serde_json::to_string(parameters).unwrap_or_default()
-}
-
-/// A rollout as its field has it.
-#[must_use]
-pub fn rollout_text(rollout: &Rollout) -> String {
-    serde_json::to_string(rollout).unwrap_or_default()
+pub fn json_text<T: serde::Serialize>(value: &T) -> String {
+    serde_json::to_string(value).unwrap_or_default()
 }
 
 /// The fields of a model version; that it wants no cache, and its
@@ -449,6 +446,10 @@ fn decode_app(name: AppName, fields: &Hash) -> Result<AppSpec, RowError> {
                 Weight::try_from(number(text(WEIGHT, value)?)?).map_err(RowError::invalid)?
             }
             None => Weight::default(),
+        },
+        limits: match fields.get(LIMITS.as_bytes()) {
+            Some(value) => serde_json::from_slice(value).map_err(RowError::of(LIMITS))?,
+            None => Limits::default(),
         },
         rollout: match fields.get(ROLLOUT.as_bytes()) {
             Some(value) => Some(serde_json::from_slice(value).map_err(RowError::of(ROLLOUT))?),

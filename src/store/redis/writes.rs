@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::key_rows;
 use super::tables::{
     Fields, Key, POLICY_PARAMETERS, ROLLOUT, Raw, Table, access_of, app_fields, app_of, current_of,
-    model_fields, model_of, parameters_text, replicas_of, rollout_text,
+    json_text, model_fields, model_of, replicas_of,
 };
 use crate::store::event::Event;
 use crate::store::projection::Catalog;
@@ -93,9 +93,9 @@ pub fn keys_of(command: &Command, catalog: &Catalog) -> BTreeSet<Key> {
             keys
         }
         Command::AddKey { key, .. } => of_access(&key.name, catalog),
-        Command::RotateKey { name, .. } | Command::RevokeKey { name, .. } => {
-            of_access(name, catalog)
-        }
+        Command::RotateKey { name, .. }
+        | Command::LimitKey { name, .. }
+        | Command::RevokeKey { name, .. } => of_access(name, catalog),
         Command::DeleteVersionedModel(id) => [Key::model(id), Key::current(&id.name)].into(),
         Command::AddModelLinks { app, models } | Command::DeleteModelLinks { app, models } => {
             let current = models.iter().map(Key::current);
@@ -120,7 +120,9 @@ pub fn key_of(event: &Event) -> Key {
         Event::ModelVersionSet { id } => Key::current(&id.name),
         Event::ModelVersionUnset { model } => Key::current(model),
         Event::ModelLinked { app, .. } | Event::ModelUnlinked { app, .. } => Key::links(app),
-        Event::KeyAdded { key } | Event::KeyRotated { key } => Key::access(&key.name),
+        Event::KeyAdded { key } | Event::KeyRotated { key } | Event::KeyLimited { key } => {
+            Key::access(&key.name)
+        }
         Event::KeyRevoked { name } => Key::access(name),
     }
 }
@@ -176,14 +178,14 @@ pub fn writes(event: &Event, before: &Entries) -> Vec<Write> {
             if policy.parameters.is_empty() {
                 writes.push(Write::one(key.clone(), "HDEL", POLICY_PARAMETERS));
             } else {
-                fields.push((POLICY_PARAMETERS, parameters_text(&policy.parameters)));
+                fields.push((POLICY_PARAMETERS, json_text(&policy.parameters)));
             }
             writes.push(Write::hash(key, fields));
         }
         Event::RolloutStarted { app, rollout }
         | Event::RolloutStepped { app, rollout }
         | Event::RolloutEnded { app, rollout } => {
-            writes.push(Write::hash(Key::app(app), vec![(ROLLOUT, rollout_text(rollout))]));
+            writes.push(Write::hash(Key::app(app), vec![(ROLLOUT, json_text(rollout))]));
         }
         Event::AppDeleted { name } => {
             writes.extend(of_app(name).map(|key| Write::bare(key, "DEL")));
@@ -217,7 +219,9 @@ pub fn writes(event: &Event, before: &Entries) -> Vec<Write> {
         Event::ModelUnlinked { app, model } => {
             writes.push(Write::one(Key::links(app), "SREM", model.as_str()));
         }
-        Event::KeyAdded { key } | Event::KeyRotated { key } => writes.push(row_of(key)),
+        Event::KeyAdded { key } | Event::KeyRotated { key } | Event::KeyLimited { key } => {
+            writes.push(row_of(key));
+        }
         Event::KeyRevoked { name } => {
             writes.push(Write::one(Key::access(name), "SET", key_rows::REVOKED));
         }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::pattern::Pattern;
 use super::role::{Action, Role};
 use crate::ids::KeyName;
+use crate::limits::Limits;
 
 /// Keys that a server knows; far above what people can tell apart.
 pub const KEYS_MAX: usize = 10_000;
@@ -79,6 +80,9 @@ pub struct AccessKey {
     /// Of the one before, while holders change over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous: Option<PreviousSecret>,
+    /// How much its holder may ask for.
+    #[serde(default, skip_serializing_if = "Limits::is_none")]
+    pub limits: Limits,
 }
 
 /// A secret that was replaced and still is good for a while.
@@ -144,6 +148,7 @@ mod tests {
             expires_at_ms: None,
             hash: SecretHash([7; 32]),
             previous: None,
+            limits: Limits::default(),
         }
     }
 

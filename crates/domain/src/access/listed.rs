@@ -12,6 +12,7 @@ use super::key::{AccessKey, SecretHash};
 use super::pattern::{InvalidPattern, Pattern};
 use super::role::Role;
 use crate::ids::{InvalidName, KeyName};
+use crate::limits::Limits;
 
 /// A shorter secret could be found by trying.
 pub const SECRET_MIN_BYTES: usize = 32;
@@ -89,7 +90,8 @@ fn key(line: &str, hash: impl Fn(&[u8]) -> SecretHash) -> Result<AccessKey, List
         None => return Err(ListProblem::Secret),
     };
     let name = KeyName::parse(name).map_err(ListProblem::Name)?;
-    Ok(AccessKey { name, role, only, expires_at_ms: None, hash, previous: None })
+    let limits = Limits::default();
+    Ok(AccessKey { name, role, only, expires_at_ms: None, hash, previous: None, limits })
 }
 
 #[cfg(test)]

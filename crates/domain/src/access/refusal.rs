@@ -27,4 +27,7 @@ pub enum KeyRefusal {
     NotLimitable(Role),
     #[error("another key has this secret")]
     SameSecret,
+    /// What these roles ask for are no queries.
+    #[error("a key of the role {0} asks for no predictions: there is nothing to limit")]
+    NothingToLimit(Role),
 }

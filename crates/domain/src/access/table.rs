@@ -74,6 +74,7 @@ impl KeyTable {
 mod tests {
     use super::*;
     use crate::access::{Pattern, PreviousSecret, Role};
+    use crate::limits::Limits;
 
     #[test]
     fn a_key_is_found_by_its_secrets_while_they_are_good() {
@@ -85,6 +86,7 @@ mod tests {
             expires_at_ms: Some(100),
             hash: SecretHash([1; 32]),
             previous: Some(PreviousSecret { hash: SecretHash([2; 32]), until_ms: 50 }),
+            limits: Limits::default(),
         };
         let table = KeyTable::new([key]);
         let find = |byte, now| table.find(&SecretHash([byte; 32]), now).map(|key| &key.name);

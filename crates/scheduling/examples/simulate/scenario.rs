@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clipper_domain::BatchSize;
 use clipper_scheduling::dispatch::{BusyLimits, Limits};
-use clipper_scheduling::share::{AppId, Class, Share};
+use clipper_scheduling::share::{AppId, Class, Share, Tenant};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
@@ -168,7 +168,7 @@ impl Scenario {
     }
 
     /// Application 0 asks several times what the replica can do, application 1 a sixth of it. Or so
-    /// do two classes of one application.
+    /// do two classes, or two who ask, of one application.
     fn contest(number: u64, mut random: SmallRng) -> Self {
         let r = &mut random;
         let query = r.random_range(500..2_000);
@@ -210,8 +210,16 @@ impl Scenario {
             5 => [Class::High, Class::Low],
             _ => [Class::Normal; 2],
         };
-        let app = |at: u64| AppId(if pair[0] == pair[1] { at } else { 0 });
-        let share = |at: usize| Share { class: pair[at], ..Share::equal(app(at as u64)) };
+        let are_equal = pair[0] == pair[1];
+        let is_by_tenant = are_equal && (number / 7).is_multiple_of(2);
+        let app = |at: u64| AppId(if are_equal && !is_by_tenant { at } else { 0 });
+        let tenant =
+            |at: usize| if is_by_tenant { Tenant::of(["a", "b"][at]) } else { Tenant::NOBODY };
+        let share = |at: usize| Share {
+            class: pair[at],
+            tenant: tenant(at),
+            ..Share::equal(app(at as u64))
+        };
         let shares = vec![share(0), share(1)];
         Self { seed: number, limits, speed, objectives, shares, is_contest: true, steps }
     }

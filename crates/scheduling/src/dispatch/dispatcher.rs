@@ -198,7 +198,7 @@ impl<Q: Query> Dispatcher<Q> {
     }
 
     fn admit(&mut self, query: Q, share: Share, deadline: Instant, deaths: u32) {
-        let key = self.entries.add(query, share);
+        let key = self.entries.add(query, self.queue.told_apart(share));
         if let Some(entry) = self.entries.get_mut(key) {
             entry.deaths = deaths;
             if deaths >= self.limits.attempts_max {

@@ -9,7 +9,7 @@ use super::action::{Action, Count};
 use super::dispatcher::Dispatcher;
 use super::event::{BatchId, Departure};
 use super::query::{Query, QueryKey, QueryState};
-use crate::share::{AppId, Class, Share};
+use crate::share::{AppId, Class, Share, Tenant};
 use crate::ticket::DefaultReason;
 
 /// What becomes of a query whose replica is gone.
@@ -59,7 +59,8 @@ const DEATHS_MIN: u32 = 2;
 
 impl<Q: Query> Dispatcher<Q> {
     /// Of whom queries are that an earlier dispatcher has sent.
-    pub(super) const NOBODY: Share = Share { app: AppId(0), weight: 1, class: Class::Normal };
+    pub(super) const NOBODY: Share =
+        Share { app: AppId(0), weight: 1, tenant: Tenant::NOBODY, class: Class::Normal };
 
     pub(super) fn done(&mut self, id: ReplicaId, batch: BatchId, now: Instant) {
         let Some(replica) = self.replicas.get_mut(id) else { return };

@@ -1,12 +1,14 @@
 //! Queries that wait for a replica: earliest deadline first, and in overload fair between the
-//! applications that share the model, and between the classes of an application's queries.
+//! applications that share the model, between those who ask an application, and between the
+//! classes of their queries.
 //!
 //! While all that waits can be answered in time, the order of deadlines loses nothing and is kept.
 //! Otherwise somebody must lose, and then it is whoever has more than a fair share: the next query
 //! is of the application with the least service for its weight (start-time fair queueing), and of
-//! its queries the one that is due first. The classes of its queries share what it has in the same
-//! way: a high one is next more often, and none starves. Every query of a model costs about the
-//! same, so that the number of queries is the measure of service.
+//! its queries the one that is due first. Those who ask it share what it has in the same way,
+//! evenly, and the classes of what they ask by their weights: a high one is next more often, and
+//! none starves. Every query of a model costs about the same, so that the number of queries is the
+//! measure of service.
 
 use std::cmp::Ordering;
 use std::collections::{BinaryHeap, VecDeque};
@@ -17,12 +19,14 @@ use smallvec::SmallVec;
 
 use super::query::QueryKey;
 use crate::load::{AppLoad, ObjectiveCounts};
-use crate::share::Share;
+use crate::share::{Share, Tenant};
 
 /// Service of one query for an application of weight 1.
 const SERVICE: u64 = 1 << 16;
 /// By so many queries at most an application remembers to have been ahead of the others.
 const AHEAD_MAX: u64 = 512;
+/// So many who ask one application are told apart at the same time; the rest share one part.
+const TENANTS_MAX: usize = 16;
 /// Beyond so many waiting applications nobody looks whether all of them can make it.
 const COMPARED_MAX: usize = 16;
 
@@ -89,7 +93,7 @@ impl Nodes {
     }
 }
 
-/// Of one application and one class.
+/// Of one application, of one who asks it, and of one class.
 #[derive(Debug)]
 struct AppQueue {
     share: Share,
@@ -128,6 +132,24 @@ impl FairQueue {
     pub fn apps(&self) -> SmallVec<[AppLoad; 2]> {
         let waiting = self.apps.iter().filter(|app| app.waiting > 0);
         waiting.map(|app| AppLoad { share: app.share, waiting: app.waiting }).collect()
+    }
+
+    /// The part that a query of this one has: where too many ask its application, that of the rest.
+    pub fn told_apart(&self, share: Share) -> Share {
+        if self.apps.len() < TENANTS_MAX || share.tenant == Tenant::NOBODY {
+            return share;
+        }
+        let its = self.apps.iter().map(|app| app.share).filter(|other| other.app == share.app);
+        let mut tenants: SmallVec<[Tenant; TENANTS_MAX]> = SmallVec::new();
+        for other in its {
+            if other.tenant == share.tenant {
+                return share;
+            }
+            if !tenants.contains(&other.tenant) {
+                tenants.push(other.tenant);
+            }
+        }
+        if tenants.len() < TENANTS_MAX { share } else { Share { tenant: Tenant::REST, ..share } }
     }
 
     fn app_mut(&mut self, share: Share, now: Instant) -> &mut AppQueue {
@@ -229,22 +251,32 @@ impl FairQueue {
             self.served = self.served.max(least);
         }
         let most = self.served + AHEAD_MAX * SERVICE;
-        let classes = self.classes_of(share);
+        let (tenants, classes) = self.sharers_of(share);
         if let Some(app) = self.apps.iter_mut().find(|app| app.share.is_same(&share)) {
             let part = u64::from(app.share.weight.max(1)) * u64::from(share.class.weight());
-            let service = SERVICE * classes / part;
+            let service = SERVICE * tenants * classes / part;
             app.served = (app.served.max(self.served) + service).min(most);
         }
     }
 
-    /// The weights of the classes between which what the application has is shared now.
-    fn classes_of(&self, share: Share) -> u64 {
-        let its = self.apps.iter().map(|app| (app.share, app.waiting));
-        let others = its.filter(|(other, waiting)| {
-            other.app == share.app && other.class != share.class && *waiting > 0
-        });
-        let others: u64 = others.map(|(other, _)| u64::from(other.class.weight())).sum();
-        others + u64::from(share.class.weight())
+    /// How many share what the application has now, and the weights of the classes that share what
+    /// is theirs.
+    fn sharers_of(&self, share: Share) -> (u64, u64) {
+        let mut tenants: SmallVec<[Tenant; TENANTS_MAX]> = SmallVec::new();
+        let mut classes = u64::from(share.class.weight());
+        for AppQueue { share: other, waiting, .. } in &self.apps {
+            if *waiting == 0 || other.app != share.app {
+                continue;
+            }
+            if other.tenant != share.tenant {
+                if !tenants.contains(&other.tenant) {
+                    tenants.push(other.tenant);
+                }
+            } else if other.class != share.class {
+                classes += u64::from(other.class.weight());
+            }
+        }
+        (1 + tenants.len() as u64, classes)
     }
 
     /// Takes a query that is overdue at `now`.

@@ -129,6 +129,44 @@ fn in_overload_the_classes_of_an_application_share_what_it_has() {
 }
 
 #[test]
+fn in_overload_those_who_ask_an_application_share_what_it_has() {
+    let mut line = Line::new();
+    let flood = Share { tenant: Tenant::of("flood"), ..share(1) };
+    let of = |key: u32| match key / 100 {
+        0..=1 => flood,
+        2 => Share { tenant: Tenant::of("calm"), ..share(1) },
+        _ => share(2),
+    };
+    for key in 0..400 {
+        // Whoever floods is due first.
+        let deadline = line.at(if key < 200 { 50 } else { 60 });
+        line.queue.push(of(key), deadline, QueryKey::of(key), OBJECTIVE, true);
+    }
+    let order = line.serve(true, of);
+    let count = |part: Share| order[..80].iter().filter(|key| of(**key).is_same(&part)).count();
+    assert_eq!((count(flood), count(of(200)), count(of(300))), (20, 20, 40), "{order:?}");
+}
+
+#[test]
+fn beyond_some_those_who_ask_an_application_are_one() {
+    let mut line = Line::new();
+    let of = |n: usize| Share { tenant: Tenant::of(&n.to_string()), ..share(1) };
+    for n in 0..100_000_usize {
+        let part = line.queue.told_apart(of(n));
+        let is_rest = part.tenant == Tenant::REST;
+        assert_eq!(is_rest, n >= TENANTS_MAX, "{n}");
+        let key = u32::try_from(n).unwrap();
+        let due = line.at(50);
+        line.queue.push(part, due, QueryKey::of(key), OBJECTIVE, true);
+    }
+    assert_eq!(line.queue.apps().len(), TENANTS_MAX + 1);
+    assert_eq!(line.queue.told_apart(of(3)), of(3), "one of them stays");
+    assert_eq!(line.queue.told_apart(share(1)), share(1), "so do those without a name");
+    let elsewhere = Share { app: AppId(2), ..of(99_999) };
+    assert_eq!(line.queue.told_apart(elsewhere), elsewhere);
+}
+
+#[test]
 fn who_comes_later_starts_where_the_others_are() {
     let mut line = Line::new();
     (0..20).for_each(|key| line.push(1, 10, key));

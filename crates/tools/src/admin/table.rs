@@ -54,7 +54,7 @@ pub fn apps(apps: &[AppDescription]) -> String {
 /// Keys, one a row.
 #[must_use]
 pub fn keys(keys: &[KeyDescription]) -> String {
-    let header = ["KEY", "ROLE", "FOR", "EXPIRES", "FROM"];
+    let header = ["KEY", "ROLE", "FOR", "EXPIRES", "LIMITS", "FROM"];
     let row = |key: &KeyDescription| {
         let expires = match key.expires_at_ms {
             Some(_) if key.is_expired => "expired".to_owned(),
@@ -63,7 +63,8 @@ pub fn keys(keys: &[KeyDescription]) -> String {
         };
         let from = if key.is_listed { "file or environment" } else { "clipper key" };
         let (name, app) = (key.name.clone(), key.app.clone());
-        vec![name, key.role.name().to_owned(), app, expires, from.to_owned()]
+        let limits = key.limits.to_string();
+        vec![name, key.role.name().to_owned(), app, expires, limits, from.to_owned()]
     };
     render(&header, keys.iter().map(row), "No keys: everybody may do everything.")
 }
@@ -154,7 +155,7 @@ pub fn members(object: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clipper_domain::{InputType, OnModelError, Weight};
+    use clipper_domain::{InputType, Limits, OnModelError, Weight};
 
     fn app(name: &str, default: &str) -> AppDescription {
         AppDescription {
@@ -168,6 +169,7 @@ mod tests {
             policy: None,
             policy_parameters: None,
             weight: Weight::default(),
+            limits: Limits::default(),
             rollout: None,
         }
     }

@@ -6,7 +6,7 @@ use super::*;
 use crate::top::fetch_error::FetchError;
 use clipper_clock as clock;
 use clipper_domain::admin::{AppDescription, ModelDescription, ReplicaDescription};
-use clipper_domain::{InputType, OnModelError, Weight};
+use clipper_domain::{InputType, Limits, OnModelError, Weight};
 
 fn look(after_s: u64, text: &str) -> Fetched {
     Fetched {
@@ -25,6 +25,7 @@ fn look(after_s: u64, text: &str) -> Fetched {
                 policy: None,
                 policy_parameters: None,
                 weight: Weight::default(),
+                limits: Limits::default(),
                 rollout: None,
             }],
             models: vec![model("1", true), model("2", false)],

@@ -1,0 +1,289 @@
+//! What keys and limits cost, and what floods do to others.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use clipper::access::{Access, Refused, hash, new_secret};
+use clipper::config::AccessConfig;
+use clipper_clock as clock;
+use clipper_domain::access::listed::parse;
+use clipper_domain::admin::NewSecret;
+use clipper_domain::{Action, Limits};
+use clipper_tools::admin::Client;
+use clipper_tools::bench::inputs::Choice;
+use clipper_tools::bench::report::Report;
+use clipper_tools::bench::{Arrivals, Load, Plan};
+use clipper_tools::tls::Trust;
+use serde_json::json;
+
+use crate::Result;
+use crate::cases::Series;
+use crate::limits::{SLEEP, ideal, open, sleepy};
+use crate::process::pause;
+use crate::setup::{self, Server, Settings, Shape, measure, note, plan};
+use crate::table::{Table, median};
+
+/// Wrong keys a second.
+const WRONG: f64 = 10_000.0;
+
+/// How much more the tenant that floods asks for than it may.
+const FLOOD: f64 = 10.0;
+
+/// A client of the management frontend that may do everything.
+struct Admin(Client);
+
+impl Admin {
+    /// Makes the first key, of the role admin.
+    fn first(server: &Server) -> Result<Self> {
+        let url = format!("http://{}", server.management);
+        let client = Client::new(&url, Duration::from_secs(10), &Trust::default())?;
+        let body = json!({"name": "root", "role": "admin"});
+        let made: NewSecret = serde_json::from_value(client.ask("add_key", &body)?)?;
+        Ok(Self(client.with_key(Some(&made.secret))?))
+    }
+
+    /// Makes a key that may ask for so much.
+    fn key(&self, name: &str, limits: Limits) -> Result<String> {
+        let body = json!({"name": name, "role": "predict", "limits": limits});
+        let made: NewSecret = serde_json::from_value(self.0.ask("add_key", &body)?)?;
+        Ok(made.secret)
+    }
+
+    fn limit(&self, name: &str, limits: Limits) -> Result<()> {
+        self.0.post("limit_key", &json!({"name": name, "limits": limits}))?;
+        Ok(())
+    }
+}
+
+fn limits(rate: f64, concurrent: Option<i64>) -> Result<Limits> {
+    #[allow(clippy::cast_possible_truncation, reason = "a rate of some thousands")]
+    let rate = rate as i64;
+    Ok(Limits::of([Some(rate), None, concurrent, None], None)?)
+}
+
+/// Hits without keys, with one, and with one that has limits, in turn.
+pub(crate) fn keys(settings: &Settings) -> Result<Table> {
+    let mut open = Server::start(settings, &Shape::RATIOS)?;
+    open.replicas(0, 1, Duration::ZERO)?;
+    let mut guarded = Server::start(settings, &Shape::RATIOS)?;
+    guarded.replicas(0, 1, Duration::ZERO)?;
+    let admin = Admin::first(&guarded)?;
+    for n in 0..100 {
+        admin.key(&format!("other-{n}"), Limits::default())?;
+    }
+    let free = admin.key("free", Limits::default())?;
+    let wide = Limits::of([Some(1_000_000), None, Some(1_000_000), Some(1 << 30)], None)?;
+    let limited = admin.key("limited", wide)?;
+    let kinds = [
+        ("no keys", &open, None),
+        ("key", &guarded, Some(free)),
+        ("key with limits", &guarded, Some(limited)),
+    ];
+    let plan_of = |server: &Server, key: &Option<String>| {
+        let mut plan = plan(settings, server.query);
+        plan.inputs.choice = Choice::Same;
+        plan.target.key.clone_from(key);
+        plan
+    };
+    for (_, server, key) in &kinds {
+        let mut warm_up = plan_of(server, key);
+        warm_up.duration = Duration::from_secs(1);
+        setup::load(&warm_up)?;
+    }
+    let mut series: [Series; 3] = Default::default();
+    for round in 0..settings.rounds {
+        note(format_args!("round {} ...", round + 1));
+        for ((_, server, key), series) in kinds.iter().zip(&mut series) {
+            let plan = plan_of(server, key);
+            series.push(measure(&plan, &server.process, &server.containers)?);
+        }
+    }
+    let columns = ["server us", "ratio", "queries/s", "p99 ms", "no answer"];
+    let mut table = Table::new("keys", &columns);
+    for ((name, ..), kind) in kinds.iter().zip(&series) {
+        table.row(
+            *name,
+            &[
+                kind.server_us(),
+                kind.server_us() / series[0].server_us(),
+                kind.median(|m| m.report.queries_per_s),
+                kind.median(|m| m.report.latency.p99_ms),
+                kind.not_predicted(),
+            ],
+        );
+    }
+    table.note(format!(
+        "Hits at 64 connections, medians of {} alternating rounds of {} s; us: CPU per query. \
+         Wanted: key <= 1.03.",
+        settings.rounds, settings.seconds
+    ));
+    checks(&mut table)?;
+    Ok(table)
+}
+
+/// What one check takes, and whether it tells kinds of wrong secrets apart.
+fn checks(table: &mut Table) -> Result<()> {
+    const CHECKS: u32 = 2_000;
+    const SAMPLES: usize = 400;
+    let secret = || new_secret().ok_or("no random numbers");
+    let good = secret()?;
+    let mut list = format!("good predict {good}\n");
+    for n in 0..100 {
+        writeln!(list, "other-{n} predict {}", secret()?)?;
+    }
+    let access = Access::new(&AccessConfig::default(), parse(&list, hash)?, true);
+    let mut almost = good.clone();
+    almost.pop();
+    almost.push(if good.ends_with('A') { 'B' } else { 'A' });
+    let kinds = [("good", good), ("unknown", secret()?), ("last letter", almost)];
+    let mut samples = [const { Vec::new() }; 3];
+    for at in 0..SAMPLES * kinds.len() {
+        let header = format!("Bearer {}", kinds[at % 3].1);
+        let start = clock::now();
+        for _ in 0..CHECKS {
+            let checked =
+                access.check((Action::Predict, Some("app0")), Some(header.as_bytes()), None);
+            assert!(matches!(checked, Ok(Some(_)) | Err(Refused::Unknown)));
+        }
+        samples[at % 3].push((clock::now() - start).as_secs_f64() * 1e9 / f64::from(CHECKS));
+    }
+    for ((name, _), samples) in kinds.iter().zip(&samples) {
+        table.note(format!("A check of a {name} key: {:.0} ns (median).", median(samples)));
+    }
+    table.note(format!(
+        "Welch's t of unknown against last letter over {SAMPLES} samples each: {:.2} (above 4.5 \
+         they would be told apart). Wanted: a check below 1,000 ns.",
+        welch(&samples[1], &samples[2])
+    ));
+    Ok(())
+}
+
+/// Of the faster half of each: what else the machine does makes samples slow, not fast.
+fn welch(a: &[f64], b: &[f64]) -> f64 {
+    let stats = |samples: &[f64]| {
+        let mut sorted = samples.to_vec();
+        sorted.sort_by(f64::total_cmp);
+        sorted.truncate(sorted.len() / 2);
+        let n = f64::from(u32::try_from(sorted.len()).unwrap_or(1));
+        let mean = sorted.iter().sum::<f64>() / n;
+        let variance = sorted.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / (n - 1.0);
+        (mean, variance / n)
+    };
+    let ((mean_a, of_a), (mean_b, of_b)) = (stats(a), stats(b));
+    (mean_a - mean_b) / (of_a + of_b).sqrt()
+}
+
+/// Two loads at the same time.
+fn beside(plan: &Plan, flood: &Plan) -> Result<(Report, Report)> {
+    std::thread::scope(|scope| {
+        let flood = scope.spawn(|| setup::load(flood));
+        // It is under way.
+        pause(Duration::from_millis(500));
+        let report = setup::load(plan);
+        let flood = flood.join().map_err(|_| "the load generator died")?;
+        Ok((report?, flood?))
+    })
+}
+
+/// One who has a good key, alone and beside somebody who tries keys.
+pub(crate) fn wrong_keys(settings: &Settings) -> Result<Table> {
+    let mut server = Server::start(settings, &sleepy())?;
+    server.replicas(0, 1, SLEEP)?;
+    let admin = Admin::first(&server)?;
+    let key = admin.key("good", Limits::default())?;
+    let mut calm = open(settings, &server, ideal() * 0.3);
+    calm.target.key = Some(key);
+    let mut flood = plan(settings, server.query);
+    flood.target.key = Some(format!("clk_{}", "x".repeat(43)));
+    flood.load = Load::Open { rate: WRONG, arrivals: Arrivals::Constant };
+    flood.duration = calm.warmup + calm.duration + Duration::from_secs(1);
+    let columns = [
+        "wrong/s",
+        "in time %",
+        "p50 ms",
+        "p99 ms",
+        "p99 ratio",
+        "gen p99",
+        "RSS MiB",
+        "server us",
+    ];
+    let mut table = Table::new("wrong keys", &columns);
+    let mut ratios = Vec::new();
+    for round in 0..settings.rounds {
+        note(format_args!("round {} ...", round + 1));
+        let alone = setup::load(&calm)?;
+        let mut row = |name: String, report: &Report, wrong: f64, ratio: f64, us: f64| {
+            let numbers = &report.prediction_latency;
+            let (in_time, rss) = (report.share_in_time * 100.0, server.process.rss_mib()?);
+            let lag = report.send_lag.p99_ms;
+            table.row(name, &[wrong, in_time, numbers.p50_ms, numbers.p99_ms, ratio, lag, rss, us]);
+            Ok::<_, Box<dyn std::error::Error + Send + Sync>>(())
+        };
+        row(format!("{} alone", round + 1), &alone, 0.0, 1.0, f64::NAN)?;
+        let before = server.process.cpu_us()?;
+        let (beside, wrong) = beside(&calm, &flood)?;
+        let us = server.process.cpu_us()? - before;
+        let refused = wrong.http_errors.values().sum::<u64>();
+        let ratio = beside.prediction_latency.p99_ms / alone.prediction_latency.p99_ms;
+        ratios.push(ratio);
+        let per_s = setup::number(refused) / wrong.duration_s;
+        row(format!("{} flooded", round + 1), &beside, per_s, ratio, us / setup::number(refused))?;
+    }
+    table.note(format!(
+        "One good key at {:.0}/s, a model that takes {SLEEP:?} for a batch; wrong keys at \
+         {WRONG}/s on 64 connections of the same address. server us: CPU for each \
+         wrong key, the good ones' included. Median of the ratio of p99: {:.2}.",
+        ideal() * 0.3,
+        median(&ratios)
+    ));
+    Ok(table)
+}
+
+/// One of two keys of an application floods: by fair shares alone, and with limits.
+pub(crate) fn tenants(settings: &Settings) -> Result<Table> {
+    let mut server = Server::start(settings, &sleepy())?;
+    server.replicas(0, 1, SLEEP)?;
+    let admin = Admin::first(&server)?;
+    let fair = ideal() * 0.3;
+    let calm_key = admin.key("calm", Limits::default())?;
+    let flood_key = admin.key("flood", Limits::default())?;
+    let mut calm = open(settings, &server, fair);
+    calm.target.key = Some(calm_key);
+    let mut flood = open(settings, &server, fair * FLOOD);
+    flood.target.key = Some(flood_key);
+    flood.duration = calm.warmup + calm.duration + Duration::from_secs(1);
+    flood.warmup = Duration::ZERO;
+    let columns = ["in time %", "of alone", "p99 ms", "flood got/s", "flood 429/s"];
+    let mut table = Table::new("tenants", &columns);
+    let mut ratios = [const { Vec::new() }; 2];
+    for round in 0..settings.rounds {
+        note(format_args!("round {} ...", round + 1));
+        let alone = setup::load(&calm)?;
+        let mut row = |name: &str, report: &Report, flooded: Option<&Report>| {
+            let ratio = report.share_in_time / alone.share_in_time;
+            let got = flooded.map_or(0.0, |flood| flood.goodput_per_s);
+            let refused = flooded.map_or(0.0, |flood| {
+                setup::number(flood.http_errors.values().sum()) / flood.duration_s
+            });
+            let p99 = report.prediction_latency.p99_ms;
+            let name = format!("{} {name}", round + 1);
+            table.row(name, &[report.share_in_time * 100.0, ratio, p99, got, refused]);
+            ratio
+        };
+        row("alone", &alone, None);
+        admin.limit("flood", Limits::default())?;
+        let (report, flooded) = beside(&calm, &flood)?;
+        ratios[0].push(row("no limits", &report, Some(&flooded)));
+        admin.limit("flood", limits(fair, Some(200))?)?;
+        let (report, flooded) = beside(&calm, &flood)?;
+        ratios[1].push(row("limits", &report, Some(&flooded)));
+    }
+    let [without, with] = ratios.map(|ratios| median(&ratios));
+    table.note(format!(
+        "Two keys of one application, whose model answers {:.0}/s; each may have {fair:.0}/s, one \
+         asks for {FLOOD} times that. Medians: {without:.3} of alone by fair shares only, \
+         {with:.3} with a limit. Wanted: 0.98 with limits.",
+        ideal()
+    ));
+    Ok(table)
+}
