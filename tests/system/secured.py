@@ -53,7 +53,9 @@ def openssl(*words: str | Path, text: str = "") -> subprocess.CompletedProcess[s
     return subprocess.run(command, input=text, capture_output=True, text=True, timeout=60)
 
 
-def issued(folder: Path, authority: Pair, name: str, *, dates: tuple[str, str] | None = None) -> Pair:
+def issued(
+    folder: Path, authority: Pair, name: str, *, dates: tuple[str, str] | None = None
+) -> Pair:
     """A certificate by an authority, for what OpenSSL takes as dates (YYYYMMDDHHMMSSZ)."""
     folder.mkdir(exist_ok=True)
     pair = Pair(folder / f"{name}.pem", folder / f"{name}-key.pem")
@@ -86,7 +88,7 @@ def authority(folder: Path) -> Pair:
     new_key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
     made = openssl(
         "req", "-x509", *new_key, "-keyout", pair.key, "-out", pair.cert, "-days", "30",
-        "-subj", "/CN=an authority", "-addext", "basicConstraints=critical,CA:TRUE",
+        "-subj", f"/CN={folder.name}", "-addext", "basicConstraints=critical,CA:TRUE",
     )  # fmt: skip
     assert made.returncode == 0, made.stderr
     return pair

@@ -173,7 +173,7 @@ class Peer:
             if not data:
                 return
             came += data
-            # One frame at a time: h2 takes none after GOAWAY, and a server that drains sends a PING.
+            # One frame at a time: h2 takes none after GOAWAY, and who drains sends a PING.
             while len(came) >= 9 and len(came) >= 9 + int.from_bytes(came[:3], "big"):
                 length = 9 + int.from_bytes(came[:3], "big")
                 frame, came = came[:length], came[length:]
@@ -224,7 +224,8 @@ def test_heads_that_never_end_or_are_too_long_hold_nobody_up(guarded: Guarded) -
         for _ in range(5_000):
             # CONTINUATION, each with one more header.
             piece = b"\x40\x01x\x01y" * 200
-            flood.socket.sendall(len(piece).to_bytes(3, "big") + b"\x09\x00\x00\x00\x00\x01" + piece)
+            head = len(piece).to_bytes(3, "big") + b"\x09\x00\x00\x00\x00\x01"
+            flood.socket.sendall(head + piece)
     except (ConnectionError, ssl.SSLError):
         pass
     list(flood.events())

@@ -20,6 +20,9 @@ use crate::logging::outsiders;
 use crate::metrics::http::{Ended, FrontendMetrics};
 use crate::tls::Port;
 
+/// For a client to read why its handshake failed.
+const LINGER: Duration = Duration::from_secs(1);
+
 /// The first byte of every connection over TLS: a handshake record.
 const HANDSHAKE_RECORD: u8 = 0x16;
 
@@ -95,13 +98,18 @@ impl Handshakes {
             let _ = tell_and_close(io, &canned::whole(&told)).await;
             return Err(Failed(Ended::NotHttp, "it speaks without TLS".to_owned()));
         }
-        let accepted = TlsAcceptor::from(self.port.current()).accept(io).await;
-        accepted.map(Io::encrypted).map_err(|error| match error.kind() {
-            io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => {
-                Failed(Ended::HandshakeFailed, "its client went away".to_owned())
-            }
-            _ => Failed(Ended::HandshakeFailed, error.to_string()),
-        })
+        let accepted = TlsAcceptor::from(self.port.current()).accept(io).into_fallible().await;
+        let (error, io) = match accepted {
+            Ok(stream) => return Ok(Io::encrypted(stream)),
+            Err(failed) => failed,
+        };
+        if [io::ErrorKind::UnexpectedEof, io::ErrorKind::ConnectionReset].contains(&error.kind()) {
+            return Err(Failed(Ended::HandshakeFailed, "its client went away".to_owned()));
+        }
+        // A client of TLS 1.3 sends on before it has heard; closed with that unread the connection
+        // would be reset, and the alert that says why lost with it.
+        let _ = tokio::time::timeout(LINGER, tell_and_close(io, &[])).await;
+        Err(Failed(Ended::HandshakeFailed, error.to_string()))
     }
 }
 
