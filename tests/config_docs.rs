@@ -85,6 +85,9 @@ fn the_examples_name_every_key_of_the_lists() {
     let keys = |table: &Table| table.keys().cloned().collect::<BTreeSet<_>>();
     let mut app = first("application");
     app.remove(schema::POLICY_TABLE).expect("the example has a policy");
+    let limits = app.remove(schema::LIMITS_TABLE).expect("the example has limits");
+    let limits = keys(limits.as_table().unwrap());
+    assert_eq!(limits, names(schema::LIMITS).into_iter().map(String::from).collect());
     assert_eq!(keys(&app), names(schema::APPLICATION).into_iter().map(String::from).collect());
     let mut model = first("model");
     model.remove(schema::CONTAINER_TABLE).expect("the example starts its replicas");

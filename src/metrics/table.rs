@@ -133,7 +133,7 @@ rows! {
         "Queries of an application with limits that are being answered.",
         "near its limit `concurrent` for 5 min";
     APP_LIMITED = Counter "clipper_app_limits_refused_total", "requests", &["app", "limit"],
-        "Requests that an application's limits refused, by limit: rate, queries or bodies under way.",
+        "Requests that an application's limits refused, by limit: rate, concurrent or bodies.",
         "a rise above its usual rate";
     KEY_QUERIES = Counter "clipper_key_limits_queries_total", "queries", KEY,
         "Queries with a key with limits that were within them.", "-";
@@ -141,7 +141,7 @@ rows! {
         "Queries with a key with limits that are being answered.",
         "near its limit `concurrent` for 5 min";
     KEY_LIMITED = Counter "clipper_key_limits_refused_total", "requests", &["key", "limit"],
-        "Requests that the limits of a key refused, by limit: rate, queries or bodies under way.",
+        "Requests that the limits of a key refused, by limit: rate, concurrent or bodies.",
         "a rise above its usual rate: its holder wants more than it may";
     MODEL_PREDICTIONS = Counter "clipper_model_predictions_total", "queries", MODEL,
         "Queries answered by the replicas of a model version.",
