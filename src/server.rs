@@ -7,6 +7,7 @@ mod frontends;
 mod gate;
 mod metadata;
 mod process;
+mod reload;
 mod replicas;
 mod shutdown;
 mod sockets;
@@ -28,6 +29,8 @@ pub use self::error::StartError;
 use self::frontends::Frontends;
 use self::metadata::{Counted, meet_when_known};
 use self::process::StopRequest;
+pub use self::reload::Reread;
+use self::reload::{Reloader, child_plans};
 use self::shutdown::Running;
 use self::sockets::Sockets;
 use self::states::States;
@@ -47,7 +50,7 @@ use crate::actors::redis::session::RedisParts;
 use crate::actors::redis::watcher::RedisMetadata;
 use crate::bootstrap::Bootstrap;
 use crate::children::keys::ChildKeys;
-use crate::children::launch::{Launcher, NoPythonPackage, launch_plan};
+use crate::children::launch::{Launcher, NoPythonPackage};
 use crate::children::{Bounds, ChildPlan, Children};
 use crate::config::{Config, Deploy, Loaded};
 use crate::http::health::{Condition, Readiness};
@@ -63,15 +66,15 @@ use crate::supervision::watchdog::Watchdog;
 use crate::tls::Tls;
 use clipper_container::allowed::Allowed;
 
-/// Serves until SIGTERM or SIGINT.
+/// Serves until SIGTERM or SIGINT; `again` reads the configuration anew.
 ///
 /// # Errors
 /// Why the server could not start or had to stop.
-pub fn run(loaded: Loaded) -> Result<(), StartError> {
+pub fn run(loaded: Loaded, again: Option<Reread>) -> Result<(), StartError> {
     process::raise_open_files_limit(&loaded.config)?;
-    let mut stop = StopRequest::listen()?;
+    let mut stop = StopRequest::listen(again.is_some())?;
     System::new().block_on(async move {
-        let running = tokio::select! {
+        let mut running = tokio::select! {
             running = start(loaded) => running?,
             () = stop.begins() => {
                 info!("stopped before everything had started");
@@ -80,6 +83,9 @@ pub fn run(loaded: Loaded) -> Result<(), StartError> {
         };
         // Not before a request to stop finds what has to be stopped, in order.
         running.readiness.meet(Condition::ListenersBound);
+        if let (Some(again), Some(reloader)) = (again, running.reloader.take()) {
+            actix::spawn(reloader.follow(stop.reloads(), again));
+        }
         stop.begins().await;
         running.stop().await;
         Ok(())
@@ -110,7 +116,7 @@ async fn start(loaded: Loaded) -> Result<Running, StartError> {
     let container_keys = gate::container_keys(&config.rpc)?;
     let files = (base_dir.as_path(), read_from.as_deref());
     let processes = processes(&config, files, sockets.rpc_addr()?, &container_keys)?;
-    let pool = keep_pool(&config, &plane, &arbiters, &list, processes);
+    let (pool, launcher) = keep_pool(&config, &plane, &arbiters, &list, processes);
     let rpc = Arbiter::new();
     watchdog.watch("rpc", rpc.handle());
     actix::spawn(watchdog.clone().run(Arc::clone(&metrics)));
@@ -118,7 +124,7 @@ async fn start(loaded: Loaded) -> Result<Running, StartError> {
     readiness.meet(Condition::RpcBound);
 
     let (models, learned) = start_models(&config, &plane, arbiters, &pool, &catalog).await?;
-    Bootstrap::new(&config, &writer, journal.view()).run_or_later().await?;
+    let bootstrap = Bootstrap::run_or_later(&config, &writer, journal.view()).await?;
 
     let states = States::restored(states, &plane.learned, redis.as_ref());
     let feedback = keep_feedback(&config, &metrics, &catalog, &states);
@@ -153,10 +159,11 @@ async fn start(loaded: Loaded) -> Result<Running, StartError> {
         learned,
         feedback,
         rollouts,
-        pool,
         redis,
         targets,
         journal,
+        reloader: Some(Reloader { bootstrap, pool: pool.clone(), launcher, config }),
+        pool,
     })
 }
 
@@ -271,16 +278,18 @@ fn keep_pool(
     arbiters: &DataArbiters,
     list: &ContainerList,
     (children, launcher): (HashMap<clipper_domain::ModelId, ChildPlan>, Launcher),
-) -> Kept<ContainerPool> {
+) -> (Kept<ContainerPool>, Launcher) {
+    let again = launcher.clone();
     let budget = RestartBudget::for_actor(&config.containers);
     let (metrics, containers) = (Arc::clone(&plane.metrics), config.containers.clone());
     let (plane, arbiters, list) = (Arc::clone(plane), arbiters.clone(), list.clone());
-    Kept::start("container_pool", Arc::clone(&metrics), budget, move |lifeline| {
+    let pool = Kept::start("container_pool", Arc::clone(&metrics), budget, move |lifeline| {
         let (children, launcher) = (children.clone(), launcher.clone());
         let children = Children::new(containers.clone(), Arc::clone(&metrics), children, launcher);
         let (plane, arbiters, list) = (Arc::clone(&plane), arbiters.clone(), list.clone());
         ContainerPool::new(plane, arbiters, list, children, lifeline)
-    })
+    });
+    (pool, again)
 }
 
 fn keep_catalog(config: &Config, metrics: &Arc<Metrics>, journal: &Journal) -> Kept<CatalogWriter> {
@@ -350,20 +359,4 @@ fn launcher(
     let allowed = Allowed::new(&config.deploy.allow);
     let rpc_addr = format!("tcp://{rpc}");
     Ok(Launcher { this_exe, rpc_addr, grace, python_package, keys, allowed, bounds })
-}
-
-fn child_plans(
-    config: &Config,
-    base_dir: &Path,
-    launcher: &Launcher,
-) -> Result<HashMap<clipper_domain::ModelId, ChildPlan>, StartError> {
-    let mut plans = HashMap::new();
-    for model in &config.models {
-        let Some(container) = &model.container else { continue };
-        let launch = launch_plan(model, launcher, base_dir)
-            .map_err(|why| StartError::Plan { model: model.name.clone(), why })?;
-        let plan = ChildPlan { launch, replicas: container.replicas() };
-        plans.insert(model.id()?, plan);
-    }
-    Ok(plans)
 }

@@ -56,6 +56,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "access",
             "actors",
             "config",
+            "declare",
             "deploy",
             "logging",
             "metrics",
@@ -65,7 +66,8 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     ("grpc", &["access", "actors", "config", "http", "logging", "metrics", "store"]),
-    ("bootstrap", &["actors", "config", "store"]),
+    ("declare", &["config", "store"]),
+    ("bootstrap", &["actors", "config", "declare", "store"]),
     (
         "server",
         &[
@@ -85,7 +87,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "tls",
         ],
     ),
-    ("cli", &["config", "logging", "server", "store", "tls"]),
+    ("cli", &["config", "declare", "logging", "server", "store", "tls"]),
     ("lib", &[]),
     ("main", &["cli"]),
 ];

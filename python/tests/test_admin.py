@@ -110,6 +110,17 @@ MODELS = [model("m", "1", False), model("m", "2", True), model("n", "1", True)]
             {"name": "app", "limits": {"rate": 100, "priority": "low"}},
         ),
         (
+            lambda a: a.update_model("m", 1, batch_size=8, labels=["x"], cache=False),
+            "update_model",
+            {
+                "model_name": "m",
+                "model_version": "1",
+                "batch_size": 8,
+                "labels": ["x"],
+                "cache": False,
+            },
+        ),
+        (
             lambda a: a.unregister_model("m", 1),
             "delete_versioned_model",
             {"model_name": "m", "model_version": "1"},

@@ -47,7 +47,7 @@ pub use self::probation::Probation;
 pub use self::seat::SeatRef;
 
 /// What to start for one model version, and how many of it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChildPlan {
     pub launch: Launch,
     pub replicas: u32,
@@ -61,9 +61,21 @@ pub struct Children {
     launcher: Launcher,
     alive: Alive,
     turns: Turns,
-    running: HashMap<ModelId, Vec<Arc<Seat>>>,
+    running: HashMap<ModelId, Running>,
     /// Processes of versions that are not registered.
     trials: HashMap<ModelId, TriedOut>,
+}
+
+/// The processes of a version, all of one kind.
+struct Running {
+    launch: Launch,
+    seats: Vec<Arc<Seat>>,
+}
+
+impl Running {
+    fn stop(&self) {
+        self.seats.iter().for_each(|seat| seat.stop());
+    }
 }
 
 /// Why a version is not tried out.
@@ -105,9 +117,7 @@ impl Children {
         if self.running.contains_key(id) {
             return;
         }
-        let (launch, replicas) = (plan.launch.clone(), plan.replicas);
-        let seats = (0..replicas).map(|n| self.spawn(id, n, launch.clone(), None)).collect();
-        self.running.insert(id.clone(), seats);
+        self.settle(id, plan.clone(), Vec::new());
     }
 
     fn spawn(
@@ -145,32 +155,76 @@ impl Children {
         replicas: &Replicas,
         adopt: impl FnOnce(),
     ) {
-        let mut seats = self.running.remove(id).unwrap_or_default();
-        let wanted = usize::try_from(replicas.count).unwrap_or(usize::MAX);
-        if !seats.is_empty() && seats.len() >= wanted {
-            seats.split_off(wanted).iter().for_each(|seat| seat.stop());
-            self.running.insert(id.clone(), seats);
-            return;
-        }
         let launch = match self.launcher.plan_deployed(id, input_type, &replicas.runtime) {
             Ok(launch) => launch,
             Err(error) => {
                 error!(model = %id, "its replicas cannot be started: {error}");
-                if !seats.is_empty() {
-                    self.running.insert(id.clone(), seats);
-                }
-                return;
+                return self.shrink(id, replicas.count);
             }
         };
-        if let Some(trial) = self.trials.remove(id) {
-            adopt();
-            seats.extend(trial.seats.into_iter().filter(|seat| !seat.state().is_over()));
+        let tried = match self.running.get(id) {
+            Some(running)
+                if running.launch == launch
+                    && running.seats.len() as u64 >= u64::from(replicas.count) =>
+            {
+                Vec::new()
+            }
+            _ => self.trials.remove(id).map_or_else(Vec::new, |trial| {
+                adopt();
+                trial.seats.into_iter().filter(|seat| !seat.state().is_over()).collect()
+            }),
+        };
+        self.settle(id, ChildPlan { launch, replicas: replicas.count }, tried);
+    }
+
+    fn shrink(&mut self, id: &ModelId, count: u32) {
+        let Some(running) = self.running.get_mut(id) else { return };
+        let wanted = usize::try_from(count).unwrap_or(usize::MAX);
+        let too_many = running.seats.split_off(running.seats.len().min(wanted));
+        for seat in too_many {
+            seat.stop();
         }
+    }
+
+    /// Sees that so many processes of this kind run: those of another kind end, and so do the last
+    /// ones of too many. `tried` run already.
+    fn settle(&mut self, id: &ModelId, plan: ChildPlan, tried: Vec<Arc<Seat>>) {
+        let ChildPlan { launch, replicas } = plan;
+        let before = self.running.remove(id);
+        let (mut seats, others) = match before {
+            Some(running) if running.launch == launch => (running.seats, Vec::new()),
+            Some(running) => (Vec::new(), running.seats),
+            None => (Vec::new(), Vec::new()),
+        };
+        seats.extend(tried);
+        let wanted = usize::try_from(replicas).unwrap_or(usize::MAX);
+        let too_many = seats.split_off(seats.len().min(wanted));
         let started = u32::try_from(seats.len()).unwrap_or(u32::MAX);
-        for number in started..replicas.count {
+        for number in started..replicas {
             seats.push(self.spawn(id, number, launch.clone(), None));
         }
-        self.running.insert(id.clone(), seats);
+        too_many.iter().chain(&others).for_each(|seat| seat.stop());
+        self.running.insert(id.clone(), Running { launch, seats });
+    }
+
+    /// Other processes are planned from now on; `is_registered` says of which versions they run.
+    pub fn replan(
+        &mut self,
+        plans: HashMap<ModelId, ChildPlan>,
+        is_registered: impl Fn(&ModelId) -> bool,
+    ) {
+        let before = std::mem::replace(&mut self.plans, plans);
+        for id in before.keys().filter(|id| !self.plans.contains_key(id)) {
+            self.running.remove(id).into_iter().for_each(|running| running.stop());
+        }
+        let changed = self.plans.iter().filter(|(id, plan)| before.get(id) != Some(plan));
+        let changed: Vec<(ModelId, ChildPlan)> = changed
+            .filter(|(id, _)| is_registered(id))
+            .map(|(id, plan)| (id.clone(), plan.clone()))
+            .collect();
+        for (id, plan) in changed {
+            self.settle(&id, plan, Vec::new());
+        }
     }
 
     /// Starts one process of a version that is not registered.
@@ -212,7 +266,7 @@ impl Children {
 
     /// Stops the processes of a model version.
     pub fn stop(&mut self, id: &ModelId) {
-        self.running.remove(id).into_iter().flatten().for_each(|seat| seat.stop());
+        self.running.remove(id).into_iter().for_each(|running| running.stop());
     }
 
     /// Stops all; done when they have ended.
@@ -222,7 +276,7 @@ impl Children {
 
     fn drain(&mut self) -> Vec<Arc<Seat>> {
         let trials = self.trials.drain().flat_map(|(_, trial)| trial.seats);
-        let running = self.running.drain().flat_map(|(_, seats)| seats);
+        let running = self.running.drain().flat_map(|(_, running)| running.seats);
         running.chain(trials).collect()
     }
 
@@ -230,9 +284,9 @@ impl Children {
     /// of them serves. How many there are.
     pub fn restart(&self, wanted: impl Fn(&ModelId) -> bool) -> usize {
         let mut count = 0;
-        for (_, seats) in self.running.iter().filter(|(id, _)| wanted(id)) {
-            count += seats.len();
-            actix::spawn(rolling::restart(seats.clone(), Arc::clone(&self.config)));
+        for (_, running) in self.running.iter().filter(|(id, _)| wanted(id)) {
+            count += running.seats.len();
+            actix::spawn(rolling::restart(running.seats.clone(), Arc::clone(&self.config)));
         }
         count
     }
@@ -243,7 +297,7 @@ impl Children {
         id: &ModelId,
         peer: SocketAddr,
     ) -> impl Future<Output = Option<SeatRef>> + use<> {
-        let running = self.running.get(id).into_iter().flatten();
+        let running = self.running.get(id).into_iter().flat_map(|running| &running.seats);
         let tried = self.trials.get(id).into_iter().flat_map(|trial| &trial.seats);
         let seats: Vec<Arc<Seat>> = running.chain(tried).cloned().collect();
         async move {

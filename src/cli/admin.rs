@@ -1,17 +1,17 @@
 //! `clipper admin ...`: every verb of the management frontend.
 
 mod args;
+mod deleting;
 
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 pub(super) use self::args::AdminArgs;
 use self::args::{AppVerb, ContainerVerb, LinkVerb, ModelVerb, PolicyVerb, ReplicaVerb, What};
-use super::remote::{Outcome, Shown, VerbFailure, ended, understood};
+use super::remote::{Outcome, Shown, VerbFailure, ended, list};
 use clipper_domain::DEFAULT_POLICY;
 use clipper_domain::admin::{AppDescription, ModelDescription, ReplicaDescription};
 use clipper_selection::kind::PolicyKind;
@@ -139,15 +139,6 @@ fn names_of(client: &Client, kind: &str) -> Result<(Vec<String>, &'static str), 
     Ok((names, list))
 }
 
-fn list<T: DeserializeOwned>(
-    client: &Client,
-    endpoint: &str,
-) -> Result<(Value, Vec<T>), VerbFailure> {
-    let json = client.ask(endpoint, &json!({"verbose": true}))?;
-    let rows = understood(client, endpoint, &json)?;
-    Ok((json, rows))
-}
-
 /// One object; the server answers `{}` to an unknown name.
 fn show(client: &Client, endpoint: &str, body: &Value, what: &str, name: &str) -> Outcome {
     let json = client.ask(endpoint, body)?;
@@ -191,7 +182,17 @@ fn apps(client: &Client, verb: &AppVerb) -> Outcome {
             }
             change(client, "add_app", &body, &[])
         }
-        AppVerb::Update { name, default_output, slo_ms, on_model_error, cache, weight } => {
+        AppVerb::Update {
+            name,
+            default_output,
+            slo_ms,
+            on_model_error,
+            cache,
+            weight,
+            policy,
+            parameters,
+        } => {
+            let parameters: serde_json::Map<_, _> = parameters.iter().cloned().collect();
             let mut body = json!({"name": name});
             let given = [
                 ("default_output", default_output.as_ref().map(|text| json!(text))),
@@ -199,6 +200,8 @@ fn apps(client: &Client, verb: &AppVerb) -> Outcome {
                 ("on_model_error", on_model_error.map(|choice| json!(choice))),
                 ("cache", cache.map(|cache| json!(cache))),
                 ("weight", weight.map(|weight| json!(weight))),
+                ("policy", policy.as_ref().map(|policy| json!(policy))),
+                ("parameters", policy.as_ref().map(|_| json!(parameters))),
             ];
             for (key, value) in given {
                 if let Some(value) = value {
@@ -211,7 +214,10 @@ fn apps(client: &Client, verb: &AppVerb) -> Outcome {
             let body = json!({"name": name, "limits": limits.body()});
             change(client, "update_app", &body, &[("application", name)])
         }
-        AppVerb::Delete { name } => {
+        AppVerb::Delete { name, force } => {
+            if !force {
+                deleting::check_app(client, name)?;
+            }
             change(client, "delete_app", &json!({"name": name}), &[("application", name)])
         }
     }
@@ -240,23 +246,52 @@ fn models(client: &Client, verb: &ModelVerb) -> Outcome {
             let id = format!("{name}:{version}");
             change(client, "set_model_version", &body, &[("version", &id)])
         }
-        ModelVerb::Delete { name, version, force } => {
+        ModelVerb::Update { .. } => {
+            let (id, body) = changed_model(verb);
+            change(client, "update_model", &body, &[("version", &id)])
+        }
+        ModelVerb::Delete { name, version, dependents, force } => {
+            if !force {
+                deleting::check_version(client, name, version, dependents)?;
+            }
             let mut body = version_body(name, version);
-            body["force"] = json!(force);
+            body["force"] = json!(*force || !dependents.is_empty());
             let id = format!("{name}:{version}");
-            let done = change(client, "delete_versioned_model", &body, &[("version", &id)]);
-            done.map_err(|failure| match failure {
-                VerbFailure::Said(why) if why.contains("is the current version") => {
-                    let switch = format!("clipper admin models set-version {name} VERSION");
-                    VerbFailure::Said(format!(
-                        "{why}\nSwitch to another version first ({switch}), or delete it all the \
-                         same with --force"
-                    ))
-                }
-                other => other,
-            })
+            change(client, "delete_versioned_model", &body, &[("version", &id)])
         }
     }
+}
+
+/// `NAME:VERSION`, and the body that says what changes of it.
+fn changed_model(verb: &ModelVerb) -> (String, Value) {
+    let ModelVerb::Update {
+        name,
+        version,
+        batch_size,
+        labels,
+        no_labels,
+        cache,
+        container_name,
+        data_path,
+    } = verb
+    else {
+        return (String::new(), Value::Null);
+    };
+    let mut body = json!({"model_name": name, "model_version": version});
+    let has_labels = *no_labels || !labels.is_empty();
+    let given = [
+        ("batch_size", batch_size.map(|size| json!(size))),
+        ("labels", has_labels.then(|| json!(labels))),
+        ("cache", cache.map(|cache| json!(cache))),
+        ("container_name", container_name.as_ref().map(|text| json!(text))),
+        ("model_data_path", data_path.as_ref().map(|text| json!(text))),
+    ];
+    for (key, value) in given {
+        if let Some(value) = value {
+            body[key] = value;
+        }
+    }
+    (format!("{name}:{version}"), body)
 }
 
 fn added_model(verb: &ModelVerb) -> Value {

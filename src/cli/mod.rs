@@ -3,6 +3,7 @@
 //! 0 is success, 1 a failure, 2 a wrong use of the command line, 3 a server that does not answer.
 
 mod admin;
+mod apply;
 mod bench;
 mod cert;
 mod check_config;
@@ -18,6 +19,7 @@ mod limits;
 mod model_build;
 mod onnx_file;
 mod output;
+mod plan;
 mod remote;
 mod rollout;
 mod settings;
@@ -29,6 +31,7 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
@@ -54,8 +57,11 @@ enum Verb {
     CheckConfig(check_config::CheckConfigArgs),
     /// Take what the tables of a Redis hold into the journal of a stopped server.
     Import(transfer::TransferArgs),
-    /// Write what the journal of a stopped server holds into the tables of a Redis.
-    Export(transfer::TransferArgs),
+    /// Write what a running server serves into a file, or what the journal of a stopped one holds
+    /// into the tables of a Redis.
+    Export(ExportArgs),
+    /// Make a running server what a file says: show the plan, make the change, wait for replicas.
+    Apply(apply::ApplyArgs),
     /// Look into the journal of a server that is not running.
     #[command(after_help = "\
 Examples:
@@ -127,6 +133,29 @@ pub struct ServeArgs {
     settings: settings::KeyFlags,
 }
 
+/// `clipper export`
+#[allow(clippy::doc_markdown, reason = "the help prints these texts as they are")]
+#[derive(Debug, Args)]
+#[command(after_help = "\
+With --file it asks a running server. Without, it writes into Redis what the journal of a stopped
+server holds; run it again at will: what is there already is left alone. Exits with 1 when something
+was not carried over.
+
+Examples:
+  clipper export --file clipper.toml
+  clipper export --redis-url redis://127.0.0.1:6379 --data-dir ./data")]
+struct ExportArgs {
+    /// Write the applications and models of the server at --url into this file (- for stdout), from
+    /// which `clipper apply` makes an equal server.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["redis_url", "data_dir", "dry_run",
+          "prune"])]
+    file: Option<PathBuf>,
+    #[command(flatten)]
+    transfer: transfer::TransferArgs,
+    #[command(flatten)]
+    server: remote::ServerArgs,
+}
+
 /// Why the server could not be run.
 #[derive(Debug, thiserror::Error)]
 enum ServeError {
@@ -140,9 +169,15 @@ enum ServeError {
 
 impl ServeArgs {
     fn run(&self) -> Result<(), ServeError> {
-        let loaded = Config::load(self.config.as_deref(), settings::env_vars(), &self.settings.0)?;
+        let (file, flags) = (self.config.clone(), self.settings.0.clone());
+        let read = move || Config::load(file.as_deref(), settings::env_vars(), &flags);
+        let loaded = read()?;
         logging::init(&loaded.config.log)?;
-        let result = server::run(loaded);
+        let again: Option<server::Reread> = match self.config {
+            Some(_) => Some(Arc::new(read)),
+            None => None,
+        };
+        let result = server::run(loaded, again);
         logging::flush();
         Ok(result?)
     }
@@ -162,7 +197,9 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Serve(args) => exit(args.run()),
         Verb::CheckConfig(args) => args.run(),
         Verb::Import(args) => exit(args.import()),
-        Verb::Export(args) => exit(args.export()),
+        Verb::Export(ExportArgs { file: Some(file), server, .. }) => apply::export(&server, &file),
+        Verb::Export(ExportArgs { transfer, .. }) => exit(transfer.export()),
+        Verb::Apply(args) => args.run(),
         Verb::Journal { what } => what.run(),
         Verb::Admin(args) => args.run(),
         Verb::Deploy(args) => args.run(),

@@ -204,3 +204,13 @@ pub(super) fn understood<T: DeserializeOwned>(
         VerbFailure::Said(format!("{endpoint} of {} is not understood: {error}", client.url()))
     })
 }
+
+/// Everything that a `get_all_...` endpoint lists: as it is, and read.
+pub(super) fn list<T: DeserializeOwned>(
+    client: &Client,
+    endpoint: &str,
+) -> Result<(Value, Vec<T>), VerbFailure> {
+    let json = client.ask(endpoint, &json!({"verbose": true}))?;
+    let rows = understood(client, endpoint, &json)?;
+    Ok((json, rows))
+}

@@ -1,12 +1,14 @@
 //! `[[application]]` and `[[model]]`: what is registered at start if it is missing.
 
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 
 use super::policy::PolicyConfig;
 use super::process::ProcessConfig;
 use clipper_domain::{
-    InvalidName, Limits, ModelId, ModelName, ModelVersion, OnModelError, OnnxEngine, Runtime,
-    Signature,
+    InvalidName, Limits, ModelId, ModelName, ModelVersion, OnModelError, OnnxEngine, Replicas,
+    Runtime, Signature,
 };
 
 /// `[[application]]`
@@ -35,6 +37,9 @@ pub struct ApplicationConfig {
     /// More models, for a policy that chooses.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub models: Vec<String>,
+    /// Models that it queries once they have a current version.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub absent_models: Vec<String>,
     /// How much its clients may ask for, all together.
     #[serde(default, skip_serializing_if = "Limits::is_none")]
     pub limits: Limits,
@@ -59,6 +64,15 @@ pub struct ModelConfig {
     /// Whether its outputs may be kept in the prediction cache.
     #[serde(default = "yes")]
     pub cache: bool,
+    /// Whether queries go to this version; absent = to the last new one of its name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub current: Option<bool>,
+    /// The image or runtime that serves it; absent = as its container says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container_name: Option<String>,
+    /// Where its data came from; absent = as its container says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model_data_path: Option<String>,
     /// Of type tensors: its inputs and outputs; absent = as its containers say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signature: Option<Signature>,
@@ -109,10 +123,10 @@ pub enum ContainerConfig {
         #[serde(default)]
         engine: OnnxEngine,
         /// ONNX Runtime's library; relative likewise.
-        #[serde(default)]
+        #[serde(default, skip_serializing_if = "Option::is_none")]
         library: Option<String>,
         /// Threads that compute a batch.
-        #[serde(default)]
+        #[serde(default, skip_serializing_if = "Option::is_none")]
         threads: Option<u32>,
         /// Processes to keep alive.
         #[serde(default = "one")]
@@ -138,6 +152,45 @@ pub enum ContainerConfig {
 }
 
 impl ContainerConfig {
+    /// Its files, and programs with a slash, where they are if they are in `folder`.
+    pub fn make_absolute(&mut self, folder: &Path) {
+        let absolute = |text: &mut String| *text = folder.join(&*text).display().to_string();
+        match self {
+            Self::Onnx { path, library, .. } => {
+                absolute(path);
+                library.iter_mut().for_each(absolute);
+            }
+            Self::Python { function, python, .. } => {
+                absolute(function);
+                if python.contains('/') {
+                    absolute(python);
+                }
+            }
+            Self::Command { command, .. } => {
+                command
+                    .iter_mut()
+                    .take(1)
+                    .filter(|program| program.contains('/'))
+                    .for_each(absolute);
+            }
+        }
+    }
+
+    /// Keeps these replicas.
+    #[must_use]
+    pub fn of(replicas: &Replicas) -> Self {
+        let count = replicas.count;
+        match replicas.runtime.clone() {
+            Runtime::Onnx { path, engine, library, threads } => {
+                Self::Onnx { path, engine, library, threads, replicas: count }
+            }
+            Runtime::Python { function, python } => {
+                Self::Python { function, python, replicas: count }
+            }
+            Runtime::Command { command } => Self::Command { command, replicas: count },
+        }
+    }
+
     /// What each of its processes is.
     #[must_use]
     pub fn runtime(&self) -> Runtime {

@@ -8,6 +8,7 @@ use toml::Value;
 use super::fault::{ConfigFaults, Fault, ValueOrigin};
 use super::log::LogConfig;
 use super::root::Config;
+use super::validate::Models;
 use super::walk::{Draft, Walker};
 use super::{schema, validate};
 
@@ -53,20 +54,24 @@ impl Config {
     ) -> Result<Loaded, ConfigFaults> {
         let mut draft = Draft::default();
         if let Some(file) = file {
-            match std::fs::read_to_string(file) {
-                Ok(text) => Walker::walk(file, &text, &mut draft),
-                Err(error) => {
-                    let origin = ValueOrigin::File(file.to_owned(), None);
-                    draft.fault(origin, "", format!("cannot be read: {error}"));
-                }
-            }
+            read_file(file, &mut draft);
         }
         let warnings = apply_env(env, &mut draft);
         apply_flags(flags, &mut draft);
         let base_dir = base_dir(file);
-        validate::check(&mut draft, &base_dir);
+        validate::check(&mut draft, &base_dir, Models::AllHere);
         let read_from = file.map(Path::to_owned);
         finish(draft, file).map(|config| Loaded { config, read_from, base_dir, warnings })
+    }
+}
+
+pub(super) fn read_file(file: &Path, draft: &mut Draft) {
+    match std::fs::read_to_string(file) {
+        Ok(text) => Walker::walk(file, &text, draft),
+        Err(error) => {
+            let origin = ValueOrigin::File(file.to_owned(), None);
+            draft.fault(origin, "", format!("cannot be read: {error}"));
+        }
     }
 }
 
@@ -80,14 +85,14 @@ impl LogConfig {
     }
 }
 
-fn base_dir(file: Option<&Path>) -> PathBuf {
+pub(super) fn base_dir(file: Option<&Path>) -> PathBuf {
     match file.and_then(Path::parent) {
         Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
         _ => PathBuf::from("."),
     }
 }
 
-fn finish(mut draft: Draft, file: Option<&Path>) -> Result<Config, ConfigFaults> {
+pub(super) fn finish(mut draft: Draft, file: Option<&Path>) -> Result<Config, ConfigFaults> {
     if draft.faults.is_empty() {
         match Value::Table(draft.root).try_into::<Config>() {
             Ok(config) => return Ok(config),

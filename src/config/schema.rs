@@ -79,6 +79,7 @@ pub const APPLICATION: &[Key] = &[
     key("weight", Rule::int(Weight::RANGE.0, Weight::RANGE.1, "parts")),
     key("model", Rule::Name),
     key("models", Rule::Names),
+    key("absent_models", Rule::Names),
 ];
 
 /// The table of an application that names its policy; its other keys are the policy's parameters.
@@ -110,6 +111,9 @@ pub const MODEL: &[Key] = &[
     key("batch_size", Rule::BatchSize),
     key("labels", Rule::Names),
     key("cache", Rule::Bool),
+    key("current", Rule::Bool),
+    key("container_name", Rule::AnyText),
+    key("model_data_path", Rule::AnyText),
 ];
 
 /// The table of a model of type tensors that says which they are.

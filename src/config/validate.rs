@@ -17,8 +17,16 @@ use clipper_domain::{DEFAULT_POLICY, InputType};
 /// header (docs/container-protocol.md).
 const BATCH_HEADER_FRAMES: usize = 7;
 
+/// Whether every model that is linked has to be among those of the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Models {
+    AllHere,
+    /// The server may have others.
+    SomeHere,
+}
+
 /// Adds what is wrong to `draft.faults`. Values that are faulty by themselves are left out of it.
-pub(super) fn check(draft: &mut Draft, base_dir: &Path) {
+pub(super) fn check(draft: &mut Draft, base_dir: &Path, known: Models) {
     // Only the lists can still lack something, so the rest always makes a `Config`.
     let mut single = draft.root.clone();
     single.remove(schema::APPLICATION_TABLES);
@@ -29,7 +37,7 @@ pub(super) fn check(draft: &mut Draft, base_dir: &Path) {
         tls(draft, &config);
         models(draft, &config, base_dir);
     }
-    applications(draft);
+    applications(draft, known);
 }
 
 /// Blames the first of `keys` that somebody has set; defaults do not contradict each other.
@@ -205,7 +213,7 @@ fn line_of(draft: &Draft, path: &str) -> String {
     }
 }
 
-fn applications(draft: &mut Draft) {
+fn applications(draft: &mut Draft, known: Models) {
     let models = listed(draft, schema::MODEL_TABLES);
     let mut seen: BTreeMap<String, String> = BTreeMap::new();
     for (path, app) in listed(draft, schema::APPLICATION_TABLES) {
@@ -225,7 +233,7 @@ fn applications(draft: &mut Draft) {
             linked.push((format!("{path}.models"), model));
         }
         for (key, model) in &linked {
-            link(draft, &app, (key, model), &models);
+            link(draft, &app, (key, model), (&models, known));
         }
         let distinct: BTreeSet<&str> = linked.iter().map(|(_, model)| *model).collect();
         let policy = app.get(schema::POLICY_TABLE).and_then(Value::as_table);
@@ -238,10 +246,15 @@ fn applications(draft: &mut Draft) {
 }
 
 /// Checks one link of an application: its key and the model that it names.
-fn link(draft: &mut Draft, app: &Table, (key, linked): (&str, &str), models: &[(String, Table)]) {
+fn link(
+    draft: &mut Draft,
+    app: &Table,
+    (key, linked): (&str, &str),
+    (models, known): (&[(String, Table)], Models),
+) {
     let versions: Vec<_> =
         models.iter().filter(|(_, model)| text(model, "name") == Some(linked)).collect();
-    if versions.is_empty() {
+    if versions.is_empty() && known == Models::AllHere {
         let names = models.iter().filter_map(|(_, model)| text(model, "name"));
         let hint = schema::closest(linked, names.collect::<BTreeSet<_>>())
             .map_or_else(String::new, |meant| format!("; did you mean {meant:?}?"));

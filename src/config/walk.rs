@@ -131,9 +131,14 @@ impl<'a> Walker<'a> {
             let problem = format!("expected a list of tables, [[{name}]]");
             return self.draft.fault(origin.clone(), name, problem);
         };
-        let mut tables = Vec::new();
+        // Several files add to one list.
+        let mut tables = match self.draft.root.remove(name) {
+            Some(Value::Array(tables)) => tables,
+            _ => Vec::new(),
+        };
+        let before = tables.len();
         for (n, item) in items.iter().enumerate() {
-            let path = format!("{name}[{n}]");
+            let path = format!("{name}[{}]", before + n);
             let origin = self.origin(&item.span());
             self.draft.origins.insert(path.clone(), origin.clone());
             let DeValue::Table(table) = item.get_ref() else {

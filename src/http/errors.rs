@@ -110,6 +110,14 @@ pub const TOO_LARGE: Kind = Kind {
     retry_after_s: None,
     when: "the body or the number of inputs is over its limit",
 };
+/// It was planned on what is no more.
+pub const CONFLICT: Kind = Kind {
+    label: "conflict",
+    error: "Conflict",
+    status: StatusCode::CONFLICT,
+    retry_after_s: None,
+    when: "a change was planned on a state that has moved on; nothing was changed",
+};
 /// Too many queries at once.
 pub const TOO_MANY: Kind = Kind {
     label: "too_many",
@@ -190,7 +198,7 @@ pub const HEAD_TOO_LARGE: Kind = Kind {
 pub const OTHER_LABEL: &str = "other";
 
 /// Every row, for documentation and tests.
-pub const TABLE: [Kind; 20] = [
+pub const TABLE: [Kind; 21] = [
     JSON,
     QUERY,
     UNAUTHORIZED,
@@ -202,6 +210,7 @@ pub const TABLE: [Kind; 20] = [
     BROKEN_BODY,
     MEDIA_TYPE,
     TOO_LARGE,
+    CONFLICT,
     TOO_MANY,
     LIMITED,
     MODEL,

@@ -276,6 +276,9 @@ impl Frontends {
             access: Arc::clone(&self.guard.access),
             by: None,
             asker: Asker::default(),
+            deploy: allowed.deploy,
+            allowed: Arc::new(Allowed::new(&config.deploy.allow)),
+            no_programs: None,
         };
         let rest = management::configure(state, limits);
         let counts = Arc::clone(&self.plane.metrics.http.management);

@@ -9,6 +9,7 @@ use crate::http::health::{Condition, Readiness};
 use crate::http::management::ports::{CatalogRead, Metadata};
 use crate::metrics::Metrics;
 use crate::store::event::{Author, Origin};
+use crate::store::projection::Catalog;
 use crate::store::{CatalogView, ChangeError, Journal, MetadataWriter, SharedWriter};
 use clipper_domain::{Asker, Command};
 
@@ -58,6 +59,10 @@ impl Metadata for Writer {
 
     fn catalog(&self) -> CatalogRead<'_> {
         self.view.read()
+    }
+
+    fn copy(&self) -> (u64, Arc<Catalog>) {
+        self.view.copy()
     }
 }
 

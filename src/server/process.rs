@@ -66,21 +66,27 @@ pub(super) fn http_workers(config: &HttpConfig) -> usize {
 pub(super) struct StopRequest {
     asked: watch::Receiver<bool>,
     has_begun: Arc<AtomicBool>,
+    reloads: watch::Receiver<u64>,
 }
 
 impl StopRequest {
     /// Listens from now on. A signal that was ignored when the process was started stays ignored:
     /// `nohup` ignores SIGHUP, a shell SIGINT of what runs in its background.
     ///
+    /// SIGHUP has two meanings: a terminal sends it when it is closed, and an operator to have the
+    /// config file read again. It is the latter for a process that has a file and no terminal.
+    ///
     /// # Errors
     /// Signals cannot be handled.
-    pub(super) fn listen() -> Result<Self, StartError> {
+    pub(super) fn listen(has_file: bool) -> Result<Self, StartError> {
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
         let signals: Vec<Signal> = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]
             .into_iter()
             .filter(|signal| !is_ignored(&status, *signal))
             .collect();
         let (ask, asked) = watch::channel(false);
+        let (reload, reloads) = watch::channel(0);
+        let reload = (has_file && !has_terminal()).then_some(reload);
         let has_begun = Arc::new(AtomicBool::new(false));
         let (ready, is_ready) = std::sync::mpsc::channel();
         let begun = Arc::clone(&has_begun);
@@ -92,7 +98,7 @@ impl StopRequest {
                     let _inside = runtime.enter();
                     let heard = hear(&signals)?;
                     let _ = ready.send(Ok(()));
-                    runtime.block_on(attend(heard, &ask, &begun));
+                    runtime.block_on(attend(heard, &ask, &begun, reload.as_ref()));
                     Ok(())
                 });
                 if let Err(error) = result {
@@ -104,7 +110,12 @@ impl StopRequest {
             Ok(result) => result.map_err(StartError::Signals)?,
             Err(error) => return Err(StartError::Signals(std::io::Error::other(error))),
         }
-        Ok(Self { asked, has_begun })
+        Ok(Self { asked, has_begun, reloads })
+    }
+
+    /// Counts how often the config file is to be read again.
+    pub(super) fn reloads(&self) -> watch::Receiver<u64> {
+        self.reloads.clone()
     }
 
     /// Done when the process is asked to stop, with which the stop begins.
@@ -136,10 +147,26 @@ fn hear(signals: &[Signal]) -> std::io::Result<Heard> {
     Ok(heard)
 }
 
+/// Whether the process would end with a terminal.
+fn has_terminal() -> bool {
+    std::fs::File::open("/dev/tty").is_ok()
+}
+
 /// The first signal asks for a stop, a second SIGTERM or SIGINT ends the process at once.
-async fn attend(mut heard: Heard, ask: &watch::Sender<bool>, has_begun: &AtomicBool) {
-    if heard.recv().await.is_none() {
-        return std::future::pending().await;
+async fn attend(
+    mut heard: Heard,
+    ask: &watch::Sender<bool>,
+    has_begun: &AtomicBool,
+    reload: Option<&watch::Sender<u64>>,
+) {
+    loop {
+        match (heard.recv().await, reload) {
+            (None, _) => return std::future::pending().await,
+            (Some(number), Some(reload)) if number == Signal::SIGHUP as i32 => {
+                reload.send_modify(|count| *count += 1);
+            }
+            (Some(_), _) => break,
+        }
     }
     ask.send_replace(true);
     let again = async {

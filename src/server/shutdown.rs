@@ -6,6 +6,7 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use super::frontends::Serving;
+use super::reload::Reloader;
 use crate::actors::apps::feedback::FeedbackQueue;
 use crate::actors::apps::rollouts::RolloutKeeper;
 use crate::actors::models::registry::Models;
@@ -21,6 +22,8 @@ use crate::supervision::kept::Kept;
 
 /// What has to be stopped of a running server.
 pub(super) struct Running {
+    /// Until it follows the config file.
+    pub(super) reloader: Option<Reloader>,
     pub(super) readiness: Arc<Readiness>,
     /// Not ready and serving for so long first.
     pub(super) drain_delay: Duration,

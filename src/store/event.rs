@@ -31,6 +31,9 @@ pub enum Event {
     /// A model version was registered, or (from Redis) its definition replaced. Does not make it
     /// current.
     ModelAdded { model: ModelSpec },
+    /// A version's size of batches, labels, use of the cache or notes were changed; what it takes
+    /// and gives is the same.
+    ModelChanged { model: ModelSpec },
     /// The server keeps replicas of a model version from now on. Of this server alone: no shared
     /// table holds it.
     ReplicasPlanned { id: ModelId, replicas: Replicas },
@@ -71,6 +74,7 @@ impl Event {
             | Self::ModelLinked { app, .. }
             | Self::ModelUnlinked { app, .. } => Some(app),
             Self::ModelAdded { .. }
+            | Self::ModelChanged { .. }
             | Self::ReplicasPlanned { .. }
             | Self::ReplicasReleased { .. }
             | Self::ModelVersionSet { .. }
@@ -87,7 +91,7 @@ impl Event {
     #[must_use]
     pub fn model(&self) -> Option<&ModelName> {
         match self {
-            Self::ModelAdded { model } => Some(&model.id.name),
+            Self::ModelAdded { model } | Self::ModelChanged { model } => Some(&model.id.name),
             Self::ReplicasPlanned { id, .. }
             | Self::ReplicasReleased { id }
             | Self::ModelVersionSet { id }
@@ -132,6 +136,7 @@ impl fmt::Display for Event {
             }
             Self::AppDeleted { name } => write!(f, "application {name} deleted"),
             Self::ModelAdded { model } => write!(f, "model {} added", model.id),
+            Self::ModelChanged { model } => write!(f, "model {} changed", model.id),
             Self::ReplicasPlanned { id, replicas } => {
                 write!(f, "replicas of model {id} set to {}", replicas.count)
             }

@@ -21,6 +21,7 @@ pub mod inspect;
 pub mod journal;
 mod logged_states;
 pub mod memory;
+pub mod plan;
 pub mod policy_state;
 pub mod projection;
 pub mod record;

@@ -7,9 +7,11 @@
 mod keys;
 mod links;
 mod policy;
+mod replicas;
 mod rollout;
 mod signatures;
 pub mod turn;
+mod versions;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -163,7 +165,9 @@ impl Catalog {
                     return Err(CommandError::AppUnknown(update.name.clone()));
                 };
                 let changed = update.applied_to(app);
-                Ok(if changed == *app { vec![] } else { vec![Event::AppChanged { app: changed }] })
+                let changed = (changed != *app).then_some(Event::AppChanged { app: changed });
+                let policy = update.policy.as_ref().map(|p| self.decide_policy(&app.name, p));
+                Ok(changed.into_iter().chain(policy.transpose()?.into_iter().flatten()).collect())
             }
             Command::AddModel(model) => {
                 self.check_new_version(model)?;
@@ -176,15 +180,9 @@ impl Catalog {
                 self.check_new_version(model)?;
                 Ok(vec![Event::ModelAdded { model: model.clone() }])
             }
-            Command::DescribeModel(model) => match self.model_by_id(&model.id) {
-                None => Err(CommandError::ModelVersionUnknown(model.id.clone())),
-                Some(known) if known == model => Ok(Vec::new()),
-                Some(known) if known.serves_as(model) => {
-                    Ok(vec![Event::ModelAdded { model: model.clone() }])
-                }
-                Some(_) => Err(CommandError::ModelExists(model.id.clone())),
-            },
+            Command::UpdateModel(update) => self.decide_update_model(update),
             Command::SetModelVersion(id) => self.decide_set_version(id),
+            Command::UnsetModelVersion(model) => self.decide_unset_version(model),
             Command::DeleteVersionedModel(id) => self.decide_delete_version(id),
             Command::DeleteUnqueriedModel(id) => {
                 if self.current.get(&id.name) == Some(&id.version)
@@ -195,7 +193,8 @@ impl Catalog {
                 }
                 self.decide_delete_version(id)
             }
-            Command::AddModelLinks { app, models } => self.decide_link(app, models),
+            Command::AddModelLinks { app, models } => self.decide_link(app, models, false),
+            Command::LinkAbsentModels { app, models } => self.decide_link(app, models, true),
             Command::DeleteModelLinks { app, models } => self.decide_unlink(app, models),
             Command::SetPolicy { app, policy } => self.decide_policy(app, policy),
             Command::StartRollout { app, rollout } => self.decide_rollout_start(app, rollout),
@@ -203,6 +202,9 @@ impl Catalog {
             Command::EndRollout { app, id, end } => self.decide_rollout_end(app, *id, end),
             Command::Deploy(deployment) => self.decide_deploy(deployment),
             Command::SetReplicas { id, count } => self.decide_replicas(id, *count),
+            Command::KeepReplicas { id, replicas } => self.decide_keep(id, replicas),
+            Command::ReleaseReplicas(id) => self.decide_release(id),
+            Command::Apply(plan) => self.decide_all(plan.commands()),
             Command::AddKey { key, admin_elsewhere } => self.decide_key_add(key, *admin_elsewhere),
             Command::RotateKey { name, hash, previous_until_ms } => {
                 self.decide_key_rotate(name, *hash, *previous_until_ms)
@@ -212,27 +214,6 @@ impl Catalog {
                 self.decide_key_revoke(name, *admin_elsewhere)
             }
         }
-    }
-
-    fn decide_replicas(&self, id: &ModelId, count: u32) -> Result<Vec<Event>, CommandError> {
-        match self.replicas.get(id) {
-            None if self.model_by_id(id).is_none() => {
-                Err(CommandError::ModelVersionUnknown(id.clone()))
-            }
-            None => Err(CommandError::ReplicasOfOthers(id.clone())),
-            Some(planned) if planned.count == count => Ok(Vec::new()),
-            Some(planned) => {
-                let replicas = Replicas { count, ..planned.clone() };
-                Ok(vec![Event::ReplicasPlanned { id: id.clone(), replicas }])
-            }
-        }
-    }
-
-    fn decide_delete_version(&self, id: &ModelId) -> Result<Vec<Event>, CommandError> {
-        if self.model_by_id(id).is_none() {
-            return Err(CommandError::ModelVersionUnknown(id.clone()));
-        }
-        Ok(vec![Event::ModelVersionRetired { id: id.clone() }])
     }
 
     fn check_new_version(&self, model: &ModelSpec) -> Result<(), CommandError> {
@@ -313,17 +294,6 @@ impl Catalog {
             ends && is_other && self.replicas.contains_key(id)
         });
         old.map(|id| Event::ReplicasReleased { id: id.clone() })
-    }
-
-    fn decide_set_version(&self, id: &ModelId) -> Result<Vec<Event>, CommandError> {
-        if !self.models.contains_key(&id.name) {
-            return Err(CommandError::SetVersionOfUnknownModel(id.name.clone()));
-        }
-        let Some(model) = self.model_by_id(id) else {
-            return Err(CommandError::SetUnknownVersion(id.clone()));
-        };
-        self.check_linked_apps_take(model)?;
-        Ok(vec![Event::ModelVersionSet { id: id.clone() }])
     }
 
     fn decide_unlink(
@@ -419,7 +389,7 @@ impl Catalog {
                     Effect::ForgetPolicyState(name.clone()),
                 ]
             }
-            Event::ModelAdded { model } => {
+            Event::ModelAdded { model } | Event::ModelChanged { model } => {
                 let id = model.id.clone();
                 self.models.entry(id.name).or_default().insert(id.version, model.clone().into());
                 vec![Effect::ServeModel(model.clone())]

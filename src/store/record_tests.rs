@@ -9,13 +9,15 @@ use crate::store::event::{Author, Event, Origin};
 use crate::store::projection::Catalog;
 use crate::store::replay::Snapshot;
 use crate::store::samples::{
-    access_key, add_app, add_model, app, app_name, changes, model_id, model_name, replicas,
+    access_key, add_app, add_model, app, app_name, changes, model, model_id, model_name, replicas,
     rollout, set_policy, update,
 };
 use clipper_domain::access::PreviousSecret;
 use clipper_domain::limits::Class;
 use clipper_domain::rollout::{Evidence, Rollout, RolloutEnd};
-use clipper_domain::{Asker, Command, InputType, KeyName, Limits, Note, Pattern, Role, SecretHash};
+use clipper_domain::{
+    Asker, Command, InputType, KeyName, Limits, ModelSpec, Note, Pattern, Role, SecretHash,
+};
 
 /// One record of each kind of event, as they were when version 1 was the newest.
 fn version_1() -> Vec<(&'static str, usize, Envelope)> {
@@ -26,6 +28,10 @@ fn version_1() -> Vec<(&'static str, usize, Envelope)> {
         let seq = records.len() as u64 + 1;
         records.push((name, 0, Envelope { seq, recorded_at_ms: 0, author, event }));
     }
+    let changed = ModelSpec { cache: false, ..model("digits-model", "1", InputType::Doubles) };
+    let (seq, author) = (records.len() as u64 + 1, Origin::Admin.into());
+    let event = Event::ModelChanged { model: changed };
+    records.push(("model_changed", 0, Envelope { seq, recorded_at_ms: 0, author, event }));
     records
 }
 

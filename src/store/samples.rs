@@ -9,9 +9,9 @@ use clipper_domain::rollout::plan::{RolloutKind, RolloutPlan};
 use clipper_domain::rollout::{Rollout, RolloutEnd};
 use clipper_domain::{
     AccessKey, AppName, AppSpec, AppUpdate, BatchSize, Command, DEFAULT_POLICY, Deployment,
-    InputType, KeyName, LatencySlo, Limits, ModelId, ModelName, ModelSpec, ModelVersion,
-    OldReplicas, OnModelError, OnnxEngine, Pattern, PolicyParameters, PolicySpec, Replicas, Role,
-    Runtime, SecretHash, Weight,
+    InputType, KeyName, LatencySlo, Limits, ModelId, ModelName, ModelSpec, ModelUpdate,
+    ModelVersion, OldReplicas, OnModelError, OnnxEngine, Pattern, PolicyParameters, PolicySpec,
+    Replicas, Role, Runtime, SecretHash, Weight,
 };
 
 pub(crate) fn app_name(name: &str) -> AppName {
@@ -121,6 +121,15 @@ pub(crate) fn update(name: &str, slo_micros: i64) -> AppUpdate {
     }
 }
 
+/// A version's size of batches and use of the cache become others.
+pub(crate) fn update_model(name: &str, version: &str, size: i64) -> ModelUpdate {
+    ModelUpdate {
+        batch_size: BatchSize::from_number(size),
+        cache: Some(size % 2 == 0),
+        ..ModelUpdate::of(model_id(name, version))
+    }
+}
+
 /// `SetPolicy`; `parameters` is an object.
 pub(crate) fn set_policy(app: &str, name: &str, parameters: serde_json::Value) -> Command {
     let serde_json::Value::Object(parameters) = parameters else { panic!("{parameters}") };
@@ -218,6 +227,16 @@ pub(crate) fn any_command() -> impl Strategy<Value = Command> {
                 RolloutEnd::Aborted { reason: "no".to_owned() }
             },
         }),
+        (name.clone(), version.clone(), -1..3_i64)
+            .prop_map(|(n, v, size)| Command::UpdateModel(update_model(n, v, size))),
+        name.clone().prop_map(|n| Command::UnsetModelVersion(model_name(n))),
+        (name.clone(), version.clone(), 1..3_u32).prop_map(|(n, v, count)| {
+            let replicas = Replicas { count, ..replicas() };
+            Command::KeepReplicas { id: model_id(n, v), replicas }
+        }),
+        (name.clone(), version).prop_map(|(n, v)| Command::ReleaseReplicas(model_id(n, v))),
+        (name.clone(), models.clone())
+            .prop_map(|(n, models)| Command::LinkAbsentModels { app: app_name(n), models }),
         (name.clone(), models.clone())
             .prop_map(|(n, models)| Command::AddModelLinks { app: app_name(n), models }),
         (name, models)

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use parking_lot::{MappedRwLockReadGuard, RwLock, RwLockReadGuard};
 
-use super::event::Envelope;
+use super::event::{Envelope, Event};
 use super::projection::{Catalog, Effect};
+use clipper_domain::{Command, CommandError};
 
 #[derive(Debug)]
 struct Versioned {
@@ -39,6 +40,16 @@ impl CatalogView {
     #[must_use]
     pub fn seq(&self) -> u64 {
         self.0.read().seq
+    }
+
+    /// What a command makes happen now.
+    ///
+    /// # Errors
+    /// Why it is refused.
+    pub fn decide(&self, command: &Command) -> Result<Vec<Event>, CommandError> {
+        let versioned = self.0.read();
+        command.check_base(versioned.seq)?;
+        versioned.catalog.decide(command)
     }
 
     /// The catalog as it is now, and the last event it includes. Drop it soon: the first change

@@ -8,7 +8,9 @@
 mod access;
 mod admin;
 mod admin_cli;
+mod applying;
 mod bounds;
+mod changing;
 mod choosing;
 mod deploy;
 mod faults;

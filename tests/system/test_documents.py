@@ -260,6 +260,12 @@ def test_deploy(terminal: Terminal) -> None:
     run_document(terminal, "docs/deploy.md")
 
 
+def test_declare(terminal: Terminal) -> None:
+    terminal.run("clipper serve --config config/quickstart.toml")
+    run_document(terminal, "docs/declare.md")
+    assert "Nothing to do" in terminal.printed
+
+
 def test_streaming(terminal: Terminal) -> None:
     document = "docs/streaming.md"
     terminal.write("empty.toml", "")
@@ -384,6 +390,7 @@ WITH_A_TEST_ABOVE = {
     "docs/benchmarks.md",
     "docs/choosing-figures.md",
     "docs/choosing-models.md",
+    "docs/declare.md",
     "docs/deploy.md",
     "docs/first-python-model.md",
     # In test_hardening.py.

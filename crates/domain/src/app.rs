@@ -268,6 +268,7 @@ pub struct AppUpdate {
     pub weight: Option<Weight>,
     /// How much its clients may ask for: all of these in place of those before.
     pub limits: Option<Limits>,
+    pub policy: Option<PolicySpec>,
 }
 
 impl AppUpdate {
@@ -282,6 +283,23 @@ impl AppUpdate {
             cache: None,
             weight: None,
             limits: None,
+            policy: None,
+        }
+    }
+
+    /// What makes one definition of an application another, but for its policy.
+    #[must_use]
+    pub fn between(from: &AppSpec, to: &AppSpec) -> Self {
+        let output = (from.default_output != to.default_output).then(|| to.default_output.clone());
+        Self {
+            name: to.name.clone(),
+            default_output: output,
+            latency_slo: (from.latency_slo != to.latency_slo).then_some(to.latency_slo),
+            on_model_error: (from.on_model_error != to.on_model_error).then_some(to.on_model_error),
+            cache: (from.cache != to.cache).then_some(to.cache),
+            weight: (from.weight != to.weight).then_some(to.weight),
+            limits: (from.limits != to.limits).then_some(to.limits),
+            policy: None,
         }
     }
 
@@ -291,7 +309,7 @@ impl AppUpdate {
         *self == Self::of(self.name.clone())
     }
 
-    /// The definition after the change.
+    /// The definition after the change, but for its policy, which has an event of its own.
     #[must_use]
     pub fn applied_to(&self, app: &AppSpec) -> AppSpec {
         let mut changed = app.clone();

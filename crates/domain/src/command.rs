@@ -3,15 +3,17 @@
 //! The texts are those of the original's management frontend, as recorded in the golden exchanges;
 //! `clipper_admin` shows them to its users.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use crate::access::refusal::KeyRefusal;
 use crate::access::{AccessKey, SecretHash};
 use crate::app::{AppSpec, AppUpdate, DEFAULT_POLICY, PolicySpec};
-use crate::deployment::Deployment;
+use crate::deployment::{Deployment, Replicas};
 use crate::ids::{AppName, KeyName, ModelId, ModelName};
 use crate::limits::Limits;
-use crate::model::ModelSpec;
+use crate::model::{ModelSpec, ModelUpdate};
+use crate::plan::{PlanDescription, RefusedDescription, StepDescription};
 use crate::rollout::{Rollout, RolloutEnd, RolloutRefusal};
 use crate::tensor::InputType;
 
@@ -27,16 +29,24 @@ pub enum Command {
     AddModel(ModelSpec),
     /// Register a model version; queries stay with the current one.
     StageModel(ModelSpec),
-    /// Note another image, path and labels of a registered version, served as before.
-    DescribeModel(ModelSpec),
+    /// Change a registered version; what it takes and gives stays.
+    UpdateModel(ModelUpdate),
     /// Make another registered version current.
     SetModelVersion(ModelId),
+    /// No version of the model is the current one; they stay registered.
+    UnsetModelVersion(ModelName),
     /// Retire a model version.
     DeleteVersionedModel(ModelId),
     /// Retire a model version, unless queries go to it.
     DeleteUnqueriedModel(ModelId),
     /// Link an application to exactly one model; under a policy that chooses, to some.
     AddModelLinks {
+        app: AppName,
+        models: Vec<ModelName>,
+    },
+    /// Link as [`Self::AddModelLinks`], also to models that have no current version: queries go to
+    /// them once they have one.
+    LinkAbsentModels {
         app: AppName,
         models: Vec<ModelName>,
     },
@@ -77,6 +87,15 @@ pub enum Command {
         id: ModelId,
         count: u32,
     },
+    /// Keep these replicas of a registered version, and no others.
+    KeepReplicas {
+        id: ModelId,
+        replicas: Replicas,
+    },
+    /// Keep no replicas of a version any more; it stays registered.
+    ReleaseReplicas(ModelId),
+    /// Several changes at once: all or nothing, and only of the state that they were planned on.
+    Apply(Box<Plan>),
     AddKey {
         key: Box<AccessKey>,
         /// Somebody can manage keys whatever becomes of those of the metadata.
@@ -106,6 +125,7 @@ impl Command {
     #[must_use]
     pub fn subjects(&self) -> Vec<&str> {
         match self {
+            Self::Apply(plan) => plan.commands().flat_map(Self::subjects).collect(),
             Self::AddApp(app) => vec![app.name.as_str()],
             Self::UpdateApp(update) => vec![update.name.as_str()],
             Self::DeleteApp(app)
@@ -113,14 +133,18 @@ impl Command {
             | Self::StartRollout { app, .. }
             | Self::StepRollout { app, .. }
             | Self::EndRollout { app, .. } => vec![app.as_str()],
-            Self::AddModel(model) | Self::StageModel(model) | Self::DescribeModel(model) => {
-                vec![model.id.name.as_str()]
-            }
+            Self::AddModel(model) | Self::StageModel(model) => vec![model.id.name.as_str()],
+            Self::UpdateModel(update) => vec![update.id.name.as_str()],
+            Self::UnsetModelVersion(name) => vec![name.as_str()],
             Self::SetModelVersion(id)
             | Self::DeleteVersionedModel(id)
             | Self::DeleteUnqueriedModel(id)
+            | Self::ReleaseReplicas(id)
+            | Self::KeepReplicas { id, .. }
             | Self::SetReplicas { id, .. } => vec![id.name.as_str()],
-            Self::AddModelLinks { app, models } | Self::DeleteModelLinks { app, models } => {
+            Self::AddModelLinks { app, models }
+            | Self::LinkAbsentModels { app, models }
+            | Self::DeleteModelLinks { app, models } => {
                 std::iter::once(app.as_str()).chain(models.iter().map(ModelName::as_str)).collect()
             }
             Self::Deploy(deployment) => {
@@ -130,6 +154,38 @@ impl Command {
             | Self::RotateKey { .. }
             | Self::LimitKey { .. }
             | Self::RevokeKey { .. } => Vec::new(),
+        }
+    }
+}
+
+impl Command {
+    /// The models that get a version, or another current one.
+    #[must_use]
+    pub fn versioned(&self) -> Vec<&ModelName> {
+        match self {
+            Self::AddModel(model) | Self::StageModel(model) => vec![&model.id.name],
+            Self::Deploy(deployment) => vec![&deployment.model.id.name],
+            Self::SetModelVersion(id) | Self::DeleteUnqueriedModel(id) => vec![&id.name],
+            Self::Apply(plan) => {
+                let models: BTreeSet<&ModelName> =
+                    plan.commands().flat_map(Self::versioned).collect();
+                models.into_iter().collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Whether it may be carried out after event `now`: a plan is one of the state that it was made
+    /// on.
+    ///
+    /// # Errors
+    /// The state has moved on.
+    pub fn check_base(&self, now: u64) -> Result<(), CommandError> {
+        match self {
+            Self::Apply(plan) if plan.base != now => {
+                Err(CommandError::PlanIsOld { base: plan.base, now })
+            }
+            _ => Ok(()),
         }
     }
 }
@@ -146,17 +202,28 @@ impl fmt::Display for Command {
             Self::DeleteApp(name) => write!(f, "delete application {name}"),
             Self::AddModel(model) => write!(f, "add model {}", model.id),
             Self::StageModel(model) => write!(f, "add model {} without switching to it", model.id),
-            Self::DescribeModel(model) => write!(f, "describe model {}", model.id),
+            Self::UpdateModel(update) => write!(f, "update model {}", update.id),
             Self::SetModelVersion(id) => write!(f, "set the current version to {id}"),
+            Self::UnsetModelVersion(name) => write!(f, "leave model {name} without a version"),
             Self::DeleteVersionedModel(id) => write!(f, "delete model {id}"),
             Self::DeleteUnqueriedModel(id) => write!(f, "delete model {id} unless it is queried"),
-            Self::AddModelLinks { app, models } => {
+            Self::AddModelLinks { app, models } | Self::LinkAbsentModels { app, models } => {
                 write!(f, "link application {app} to model {}", names(models))
             }
             Self::DeleteModelLinks { app, models } => {
                 write!(f, "unlink application {app} from model {}", names(models))
             }
             Self::SetReplicas { id, count } => write!(f, "keep {count} replicas of model {id}"),
+            Self::KeepReplicas { id, replicas } => {
+                write!(
+                    f,
+                    "keep {} replicas of model {id} by {}",
+                    replicas.count,
+                    replicas.runtime.name()
+                )
+            }
+            Self::ReleaseReplicas(id) => write!(f, "keep no replicas of model {id}"),
+            Self::Apply(plan) => write!(f, "make {} changes at once", plan.steps.len()),
             Self::SetPolicy { app, policy } => {
                 write!(f, "set the policy of application {app} to {}", policy.name)
             }
@@ -177,6 +244,51 @@ impl fmt::Display for Command {
             Self::Deploy(deployment) => {
                 write!(f, "deploy model {} for application {}", deployment.model.id, deployment.app)
             }
+        }
+    }
+}
+
+/// One change of a plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    pub about: StepDescription,
+    pub command: Command,
+}
+
+/// A step that the rules do not allow, whatever comes before it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefusedStep {
+    pub step: Step,
+    pub why: CommandError,
+}
+
+/// Steps in an order in which each is allowed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// The last event of the state that it was made on.
+    pub base: u64,
+    pub steps: Vec<Step>,
+    pub refused: Vec<RefusedStep>,
+}
+
+impl Plan {
+    pub fn commands(&self) -> impl Iterator<Item = &Command> {
+        self.steps.iter().map(|step| &step.command)
+    }
+
+    /// For people and programs.
+    #[must_use]
+    pub fn describe(&self) -> PlanDescription {
+        let refused = |refused: &RefusedStep| RefusedDescription {
+            step: refused.step.about.clone(),
+            why: refused.why.to_string(),
+        };
+        PlanDescription {
+            base: self.base,
+            steps: self.steps.iter().map(|step| step.about.clone()).collect(),
+            refused: self.refused.iter().map(refused).collect(),
+            done: 0,
+            failed: None,
         }
     }
 }
@@ -216,6 +328,12 @@ pub enum CommandError {
     /// `delete_versioned_model` of an unknown version.
     #[error("model with name '{}' and version '{}' does not exist", .0.name, .0.version)]
     ModelVersionUnknown(ModelId),
+    /// A plan that was made on another state.
+    #[error(
+        "The plan was made after event {base}, and the state has moved on to event {now}: nothing \
+         was changed; make the plan again"
+    )]
+    PlanIsOld { base: u64, now: u64 },
     /// Another number of replicas of a version that was not deployed.
     #[error(
         "the server does not start the replicas of model '{}' version '{}': start or stop its \

@@ -22,6 +22,7 @@ pub mod limits;
 pub mod line_limit;
 pub mod model;
 pub mod outcome;
+pub mod plan;
 pub mod printable;
 pub mod rollout;
 pub mod signature;
@@ -33,12 +34,12 @@ pub use app::{
     PolicyParameters, PolicySpec, Weight, default_output,
 };
 pub use asker::{Asker, Note};
-pub use command::{Command, CommandError};
+pub use command::{Command, CommandError, Plan, Step};
 pub use datatype::Datatype;
 pub use deployment::{Deployment, OldReplicas, OnnxEngine, Replicas, Runtime};
 pub use ids::{AppName, InvalidName, KeyName, Label, ModelId, ModelName, ModelVersion, ReplicaId};
 pub use limits::Limits;
-pub use model::{BatchSize, ModelSpec};
+pub use model::{BatchSize, ModelSpec, ModelUpdate};
 pub use outcome::Outcome;
 pub use signature::{InvalidSignature, Signature, TensorSpec};
 pub use tensor::{Input, InputType};

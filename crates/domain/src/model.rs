@@ -76,11 +76,73 @@ pub struct ModelSpec {
 }
 
 impl ModelSpec {
-    /// Whether queries are served alike by both definitions: labels, image and path are notes.
+    /// Whether both are the same version with the same inputs and outputs; all else may change.
     #[must_use]
     pub fn serves_as(&self, other: &Self) -> bool {
-        let served = |spec: &Self| (spec.id.clone(), spec.input_type, spec.batch_size, spec.cache);
-        served(self) == served(other) && self.signature == other.signature
+        let is_same = self.id == other.id && self.input_type == other.input_type;
+        is_same && self.signature == other.signature
+    }
+}
+
+/// A change of a version; what is `None` stays as it is. What it takes and gives cannot change:
+/// other versions are for that.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelUpdate {
+    pub id: ModelId,
+    pub batch_size: Option<BatchSize>,
+    pub labels: Option<Vec<Label>>,
+    /// Whether its outputs may answer later equal queries.
+    pub cache: Option<bool>,
+    pub container_name: Option<String>,
+    pub model_data_path: Option<String>,
+}
+
+impl ModelUpdate {
+    /// A change of nothing yet.
+    #[must_use]
+    pub fn of(id: ModelId) -> Self {
+        Self {
+            id,
+            batch_size: None,
+            labels: None,
+            cache: None,
+            container_name: None,
+            model_data_path: None,
+        }
+    }
+
+    /// What makes one definition of a version another.
+    #[must_use]
+    pub fn between(from: &ModelSpec, to: &ModelSpec) -> Self {
+        let text = |from: &String, to: &String| (from != to).then(|| to.clone());
+        Self {
+            id: to.id.clone(),
+            batch_size: (from.batch_size != to.batch_size).then_some(to.batch_size),
+            labels: (from.labels != to.labels).then(|| to.labels.clone()),
+            cache: (from.cache != to.cache).then_some(to.cache),
+            container_name: text(&from.container_name, &to.container_name),
+            model_data_path: text(&from.model_data_path, &to.model_data_path),
+        }
+    }
+
+    /// Whether it changes nothing whatever the version is.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::of(self.id.clone())
+    }
+
+    /// The definition after the change.
+    #[must_use]
+    pub fn applied_to(&self, model: &ModelSpec) -> ModelSpec {
+        let text = |new: &Option<String>, old: &String| new.as_ref().unwrap_or(old).clone();
+        ModelSpec {
+            batch_size: self.batch_size.unwrap_or(model.batch_size),
+            labels: self.labels.as_ref().unwrap_or(&model.labels).clone(),
+            cache: self.cache.unwrap_or(model.cache),
+            container_name: text(&self.container_name, &model.container_name),
+            model_data_path: text(&self.model_data_path, &model.model_data_path),
+            ..model.clone()
+        }
     }
 }
 

@@ -60,6 +60,11 @@ impl BatchController {
         if fits == explored && harmless && self.since_probe >= PROBE_AFTER { next } else { fits }
     }
 
+    /// Of batches from now on; what was learned stays.
+    pub fn set_size(&mut self, size: BatchSize) {
+        self.size = size;
+    }
+
     /// Learns from an answered batch.
     pub fn record(&mut self, queries: usize, latency: Duration) {
         let is_probe = queries > self.curve.explored;

@@ -319,6 +319,27 @@ class Admin:
         chosen = {} if version is None else {"model_version": str(version)}
         self._post("set_replicas", model_name=name, num_replicas=num_replicas, **chosen)
 
+    def update_model(
+        self,
+        name: str,
+        version: Version,
+        batch_size: int | None = None,
+        labels: Sequence[str] | None = None,
+        cache: bool | None = None,
+    ) -> None:
+        """Change a registered version while it serves; what is ``None`` stays as it is.
+
+        Its containers stay connected, and queries under way keep what they began with. What it
+        takes and gives cannot change: register another version for that.
+        """
+        given = {
+            "batch_size": batch_size,
+            "labels": None if labels is None else list(labels),
+            "cache": cache,
+        }
+        changed = {key: value for key, value in given.items() if value is not None}
+        self._post("update_model", model_name=name, model_version=str(version), **changed)
+
     def get_all_apps(self, verbose: bool = False) -> list[Any]:
         """The names of all applications, or with ``verbose`` their definitions."""
         return self._list("get_all_applications", verbose=verbose)

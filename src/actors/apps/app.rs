@@ -232,7 +232,7 @@ impl App {
             return ModelProgress::defaults(inputs.len(), reason);
         }
         let cache = &self.plane.cache;
-        let is_cached = self.facts.spec.cache && model.spec.cache;
+        let is_cached = self.facts.spec.cache && model.is_cached();
         let mut answers: SmallVec<[Option<Answer>; 1]> = SmallVec::with_capacity(inputs.len());
         let mut misses = SmallVec::<[_; 1]>::new();
         let mut digests = digests.into_iter();

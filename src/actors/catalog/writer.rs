@@ -183,7 +183,11 @@ impl CatalogWriter {
     fn accept(&mut self, request: Request, author: &Author, reply: Reply) {
         let recorded_at_ms = clock::unix_millis();
         let (decided, more) = match request {
-            Request::Decide(command) => (self.accepted.decide(&command), false),
+            Request::Decide(command) => {
+                // What waits to be written moves the state on, too.
+                let checked = command.check_base(self.next_seq.saturating_sub(1));
+                (checked.and_then(|()| self.accepted.decide(&command)), false)
+            }
             Request::Record { events, more } => (Ok(events), more),
         };
         let decision = decided.map(|events| {

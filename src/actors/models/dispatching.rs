@@ -66,6 +66,7 @@ impl Dispatching {
     /// Tells the dispatcher and does what it says. When it wants to be woken, if that is news.
     pub(super) fn on(&mut self, event: Event<'_, Arc<Flight>>, now: Instant) -> Option<Instant> {
         let Self { dispatcher, containers, lanes, plane, model, .. } = self;
+        dispatcher.set_batch_size(model.batch_size());
         let (mut wake, mut gone) = (None, None);
         for action in dispatcher.on(event, now) {
             match action {
@@ -182,7 +183,7 @@ impl Dispatching {
 }
 
 fn new_dispatcher(plane: &DataPlane, model: &ModelHandle) -> Dispatcher<Arc<Flight>> {
-    let limits = plane.dispatch_limits(model.spec.batch_size);
+    let limits = plane.dispatch_limits(model.batch_size());
     Dispatcher::new(limits, model.curve(), model.serial)
 }
 

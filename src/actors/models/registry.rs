@@ -34,6 +34,8 @@ use clipper_scheduling::latency::LatencyCurve;
 const BATCHER_WAIT: Duration = Duration::from_secs(1);
 
 struct RunningModel {
+    /// As it is registered now.
+    spec: ModelSpec,
     handle: Arc<ModelHandle>,
     actor: Kept<Model>,
     /// What the server keeps alive of it, if it was deployed.
@@ -110,7 +112,7 @@ impl Models {
         });
         Served {
             replicas: replicas.collect(),
-            models: models.map(|(id, r)| (id.clone(), r.handle.spec.clone())).collect(),
+            models: models.map(|(id, r)| (id.clone(), r.spec.clone())).collect(),
             current: self.plane.directory.current().collect::<BTreeMap<_, _>>(),
             traces: self.plane.metrics.app_names(),
             ..Served::default()
@@ -145,7 +147,7 @@ impl Models {
     }
 
     fn serve(&mut self, spec: &ModelSpec) {
-        if self.running.get(&spec.id).is_some_and(|r| r.handle.spec.serves_as(spec)) {
+        if self.redefine(spec) {
             return;
         }
         let replicas = self.running.get(&spec.id).and_then(|running| running.replicas.clone());
@@ -159,9 +161,23 @@ impl Models {
         let actor = self.start_model(&handle);
         self.plane.directory.insert(Arc::clone(&handle));
         info!(model = %spec.id, input_type = %spec.input_type, "model registered");
-        let running = RunningModel { handle, actor, replicas };
+        let running = RunningModel { spec: spec.clone(), handle, actor, replicas };
         self.changes.extend(running.changes());
         self.running.insert(spec.id.clone(), running);
+    }
+
+    /// Whether it runs already and takes and gives the same: then nothing begins anew.
+    fn redefine(&mut self, spec: &ModelSpec) -> bool {
+        let running = self.running.get_mut(&spec.id);
+        let Some(running) = running.filter(|running| running.spec.serves_as(spec)) else {
+            return false;
+        };
+        running.handle.redefine(spec);
+        if running.spec.cache && !spec.cache {
+            self.plane.cache.retire(running.handle.serial);
+        }
+        running.spec = spec.clone();
+        true
     }
 
     fn keep_replicas(&mut self, id: &ModelId, replicas: &Replicas) {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use actix::Recipient;
 use arc_swap::ArcSwap;
@@ -11,7 +11,7 @@ use parking_lot::RwLock;
 
 use crate::actors::replica::dispatch::FromReplica;
 use crate::metrics::ModelMetrics;
-use clipper_domain::{ModelName, ModelSpec, ModelVersion, Signature};
+use clipper_domain::{BatchSize, ModelName, ModelSpec, ModelVersion, Signature};
 use clipper_scheduling::dispatch::Arrival;
 use clipper_scheduling::flight::Flight;
 use clipper_scheduling::intake::Intake;
@@ -25,6 +25,8 @@ pub struct Waiting;
 /// One registered model version, as the query path sees it.
 #[derive(Debug)]
 pub struct ModelHandle {
+    /// As it was when its actors were started; the size of batches and the use of the cache may
+    /// have changed since.
     pub spec: ModelSpec,
     /// Number of this registration; part of every cache key.
     pub serial: u64,
@@ -34,6 +36,8 @@ pub struct ModelHandle {
     intake: Intake<Arrival<Arc<Flight>>>,
     load: ArcSwap<Load>,
     has_lanes: AtomicBool,
+    is_cached: AtomicBool,
+    batch_size: AtomicI64,
 }
 
 impl ModelHandle {
@@ -47,6 +51,8 @@ impl ModelHandle {
     ) -> Self {
         Self {
             signature: RwLock::new(spec.signature.clone()),
+            is_cached: AtomicBool::new(spec.cache),
+            batch_size: AtomicI64::new(spec.batch_size.into()),
             spec,
             serial,
             metrics,
@@ -55,6 +61,26 @@ impl ModelHandle {
             load: ArcSwap::from_pointee(Load { curve, ..Load::default() }),
             has_lanes: AtomicBool::new(false),
         }
+    }
+
+    /// Whether its outputs may answer later equal queries.
+    #[must_use]
+    pub fn is_cached(&self) -> bool {
+        self.is_cached.load(Ordering::Relaxed)
+    }
+
+    /// Of its next batch.
+    #[must_use]
+    pub fn batch_size(&self) -> BatchSize {
+        BatchSize::from_number(self.batch_size.load(Ordering::Relaxed))
+            .unwrap_or(self.spec.batch_size)
+    }
+
+    /// Serves queries from now on as `spec` says, which takes and gives the same; those under way
+    /// keep what they began with.
+    pub fn redefine(&self, spec: &ModelSpec) {
+        self.is_cached.store(spec.cache, Ordering::Relaxed);
+        self.batch_size.store(spec.batch_size.into(), Ordering::Relaxed);
     }
 
     /// Of type tensors: what goes in and comes out, as registered or else as its containers say.

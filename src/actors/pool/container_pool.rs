@@ -14,8 +14,8 @@ use tracing::{error, info, warn};
 
 use super::list::{ContainerInfo, ContainerList};
 use super::messages::{
-    AwaitAttached, BatcherReady, ModelChange, ModelsChanged, Register, RegistrationRefused,
-    RestartReplicas, StopChildren,
+    AwaitAttached, BatcherReady, ModelChange, ModelsChanged, PlansOfFile, Register,
+    RegistrationRefused, RestartReplicas, StopChildren,
 };
 use super::replica::{Attached, Replica};
 use super::trial::{EndTrial, GrowTrial, StartTrial, Trial, TrialLink, TrialRefused};
@@ -433,6 +433,15 @@ impl Handler<EndTrial> for ContainerPool {
         let ended = self.children.end_trial(&end.0);
         self.tell_known(&end.0);
         Box::pin(ended)
+    }
+}
+
+impl Handler<PlansOfFile> for ContainerPool {
+    type Result = ();
+
+    fn handle(&mut self, PlansOfFile(plans): PlansOfFile, _: &mut Self::Context) {
+        let models = &self.models;
+        self.children.replan(plans, |id| models.contains_key(id));
     }
 }
 

@@ -1,11 +1,13 @@
 //! What the container pool is asked and told by others than its replicas.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use actix::{Message, Recipient};
 
 use crate::actors::plane::directory::ModelHandle;
 use crate::actors::replica::dispatch::FromReplica;
+use crate::children::ChildPlan;
 use crate::metrics::RpcEnd;
 use crate::rpc::registration::{NotTaken, Refused, Registration, WhyNot};
 use clipper_domain::{InputType, ModelId, ModelName, ModelVersion, Replicas};
@@ -52,6 +54,11 @@ impl RegistrationRefused {
         }
     }
 }
+
+/// The containers that the config file describes are others now. Sender: the composition root.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct PlansOfFile(pub HashMap<ModelId, ChildPlan>);
 
 /// End all child processes and start none. Sender: the composition root. Reply: they have ended.
 #[derive(Debug, Message)]

@@ -41,7 +41,7 @@ impl Session {
                 Ok(read) => read,
                 Err(error) => return fail(reply, "nothing was written", &error),
             };
-            let decided = self.parts.view.read().decide(&change.command);
+            let decided = self.parts.view.decide(&change.command);
             let events = match decided {
                 Ok(events) => events,
                 Err(refusal) => {
@@ -80,18 +80,19 @@ impl Session {
     /// are is known from notices, and the newest may still be on its way: if there was a link
     /// lately, all are read. What the mark of it was then must still be so at the write.
     async fn learn_links(&mut self, command: &Command) -> Result<Entries, LinkError> {
-        let model = match command {
-            Command::AddModel(model) | Command::StageModel(model) => &model.id.name,
-            Command::Deploy(deployment) => &deployment.model.id.name,
-            Command::SetModelVersion(id) | Command::DeleteUnqueriedModel(id) => &id.name,
-            _ => return Ok(Entries::new()),
-        };
-        let (mark, _) = self.link.read(&[linking_key(model)].into()).await?;
-        if mark.values().any(|raw| *raw != Raw::Absent) {
-            let linked = self.linked_to(model).await?;
-            self.observe(linked).await?;
+        let models = command.versioned();
+        if models.is_empty() {
+            return Ok(Entries::new());
         }
-        Ok(mark)
+        let (marks, _) = self.link.read(&models.iter().map(|m| linking_key(m)).collect()).await?;
+        for model in models {
+            let mark = marks.get(&linking_key(model));
+            if mark.is_some_and(|raw| *raw != Raw::Absent) {
+                let linked = self.linked_to(model).await?;
+                self.observe(linked).await?;
+            }
+        }
+        Ok(marks)
     }
 
     /// The keys of all applications that the tables link to a model.

@@ -131,6 +131,13 @@ pub(super) enum AppVerb {
         /// Its part of a model that it shares with others, in overload: 1 to 100.
         #[arg(long, value_name = "N", group = "what")]
         weight: Option<u32>,
+        /// The policy that chooses among its models; its parameters are those given here.
+        #[arg(long, value_name = "POLICY", group = "what")]
+        policy: Option<String>,
+        /// A parameter of the policy; may be given more than once. VALUE is JSON, or else a text.
+        #[arg(long = "parameter", value_name = "NAME=VALUE", value_parser = parameter,
+              requires = "policy")]
+        parameters: Vec<(String, serde_json::Value)>,
     },
     /// Limit how much its clients may ask for, all together: these limits in place of those before,
     /// without any none.
@@ -140,10 +147,13 @@ pub(super) enum AppVerb {
         #[command(flatten)]
         limits: crate::cli::limits::LimitArgs,
     },
-    /// Remove one and its links.
+    /// Remove one and its links. One whose rollout is under way needs --force.
     Delete {
         /// Which.
         name: String,
+        /// Even if its rollout is under way, which ends with it.
+        #[arg(long)]
+        force: bool,
     },
 }
 
@@ -188,6 +198,33 @@ pub(super) enum ModelVerb {
         #[arg(long)]
         no_cache: bool,
     },
+    /// Change what is given of a version; the rest stays as it is. Queries under way keep what they
+    /// began with, and its containers stay connected.
+    #[command(group(clap::ArgGroup::new("changes").required(true).multiple(true)))]
+    Update {
+        /// The model's name.
+        name: String,
+        /// The version.
+        version: String,
+        /// Queries of one message to a replica; -1 lets the server choose.
+        #[arg(long, allow_negative_numbers = true, group = "changes")]
+        batch_size: Option<i32>,
+        /// A free label, in place of all it has; may be given more than once.
+        #[arg(long = "label", group = "changes")]
+        labels: Vec<String>,
+        /// Take all labels away.
+        #[arg(long, group = "changes", conflicts_with = "labels")]
+        no_labels: bool,
+        /// Whether equal queries may share an output of this version.
+        #[arg(long, value_name = "true|false", group = "changes")]
+        cache: Option<bool>,
+        /// The image or runtime that serves it; information only.
+        #[arg(long, group = "changes")]
+        container_name: Option<String>,
+        /// Where its data came from; information only.
+        #[arg(long, group = "changes")]
+        data_path: Option<String>,
+    },
     /// Send queries to another version.
     SetVersion {
         /// Which model.
@@ -195,12 +232,16 @@ pub(super) enum ModelVerb {
         /// Which version.
         version: String,
     },
-    /// Retire a version. The current one of a model that an application queries needs --force.
+    /// Retire a version. One that an application queries, or moves to, needs all of these
+    /// applications named, or --force.
     Delete {
         /// Which model.
         name: String,
         /// Which version.
         version: String,
+        /// An application that will have to do without; may be given more than once.
+        #[arg(long = "dependent", value_name = "APPLICATION")]
+        dependents: Vec<String>,
         /// Even if queries go to it; they get the default output from then on.
         #[arg(long)]
         force: bool,

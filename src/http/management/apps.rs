@@ -1,7 +1,7 @@
 //! Operations on applications and their links.
 
 use super::operation::{Change, Failure, ManagementState, Reply, optional};
-use super::{limits, names};
+use super::{limits, names, policies};
 use crate::http::schema::Object;
 use crate::store::projection::Catalog;
 use clipper_domain::admin::AppDescription;
@@ -39,6 +39,8 @@ pub(super) const UPDATE_SCHEMA: &str = r#"
    "on_model_error" := "default" | "error" (optional),
    "cache" := bool (optional),
    "weight" := int (optional, 1 to 100),
+   "policy" := string (optional),
+   "parameters" := object (optional, of the policy),
    "limits" := object of rate, burst, concurrent, body_bytes (int) and priority (optional)
   }
 "#;
@@ -115,6 +117,7 @@ pub(super) fn update(body: &Object<'_>) -> Result<Change, Failure> {
         cache: optional(body, "cache", Object::bool)?,
         weight: weight(body)?,
         limits: limits::optional(body)?,
+        policy: policies::optional_policy(body)?,
         name,
     };
     if body.get("input_type").is_some() {

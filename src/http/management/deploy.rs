@@ -32,9 +32,9 @@ use crate::http::health::Readiness;
 use crate::http::parsing::Parsing;
 use clipper_domain::deploy_model::{DeployBody, NewApp, UpdateApp};
 use clipper_domain::{
-    AppName, AppSpec, AppUpdate, Asker, BatchSize, DEFAULT_POLICY, Deployment, InputType,
-    LatencySlo, Limits, ModelId, ModelSpec, OnModelError, PolicyParameters, Replicas, Runtime,
-    Weight,
+    AccessKey, Action, AppName, AppSpec, AppUpdate, Asker, BatchSize, DEFAULT_POLICY, Deployment,
+    InputType, LatencySlo, Limits, ModelId, ModelSpec, OnModelError, PolicyParameters, Replicas,
+    Runtime, Weight,
 };
 use clipper_scheduling::parse::{self, BodyError};
 
@@ -149,6 +149,21 @@ async fn startable(deployer: &Arc<Deployer>, request: &DeployRequest) -> Result<
     looked.await.unwrap_or_else(|gone| Err(gone.to_string()))
 }
 
+/// Why this request may not start programs.
+pub(super) fn obstacle(
+    deploy: Deploy,
+    request: &HttpRequest,
+    by: Option<&AccessKey>,
+) -> Option<String> {
+    if let Some(key) = by.filter(|key| !key.role.may(Action::Deploy)) {
+        let (name, role) = (&key.name, key.role);
+        return Some(format!(
+            "Key '{name}' of role {role} starts no programs; one of role admin does"
+        ));
+    }
+    allowed(deploy, request, by.is_some()).err().map(str::to_owned)
+}
+
 /// Whether this request may start programs.
 fn allowed(deploy: Deploy, request: &HttpRequest, has_key: bool) -> Result<(), &'static str> {
     let loopback = request.peer_addr().is_some_and(|peer| peer.ip().to_canonical().is_loopback());
@@ -244,7 +259,7 @@ fn app_change(name: &AppName, update: UpdateApp) -> Result<AppUpdate, Failure> {
 }
 
 /// The server's folder is not the client's.
-fn absolute(runtime: &Runtime) -> Result<(), Failure> {
+pub(super) fn absolute(runtime: &Runtime) -> Result<(), Failure> {
     let path = match runtime {
         Runtime::Onnx { path, library: Some(library), .. } if path.starts_with('/') => library,
         Runtime::Onnx { path, .. } => path,

@@ -11,6 +11,7 @@
 //! Architecture invariant: nothing here decides what a change does; that is
 //! [`crate::store::projection::Catalog::decide`].
 
+mod apply;
 mod apps;
 mod asked;
 mod containers;
@@ -74,6 +75,14 @@ const fn act(
     Endpoint { path, schema, optional: "", operation: Operation::Act(run) }
 }
 
+const fn plan(
+    path: &'static str,
+    schema: &'static str,
+    run: fn(&Object<'_>, &ManagementState) -> Result<Act, Failure>,
+) -> Endpoint {
+    Endpoint { path, schema, optional: schema, operation: Operation::Plan(run) }
+}
+
 impl Endpoint {
     const fn with_optional(self, optional: &'static str) -> Self {
         Self { optional, ..self }
@@ -82,7 +91,7 @@ impl Endpoint {
 
 const VERBOSE_SCHEMA: &str = "\n  {\n    \"verbose\" := bool\n  }\n";
 
-const ENDPOINTS: [Endpoint; 28] = [
+const ENDPOINTS: [Endpoint; 31] = [
     change("/admin/add_app", apps::ADD_SCHEMA, apps::add).with_optional(apps::ADD_OPTIONAL),
     change("/admin/update_app", apps::UPDATE_SCHEMA, apps::update)
         .with_optional(apps::UPDATE_SCHEMA),
@@ -95,6 +104,8 @@ const ENDPOINTS: [Endpoint; 28] = [
     read("/admin/get_rollout", apps::LINKED_SCHEMA, rollouts::get),
     change("/admin/delete_app", apps::ADD_SCHEMA, apps::delete),
     change("/admin/add_model", models::ADD_SCHEMA, models::add).with_optional(models::ADD_OPTIONAL),
+    change("/admin/update_model", models::VERSION_SCHEMA, models::update)
+        .with_optional(models::UPDATE_OPTIONAL),
     change("/admin/set_model_version", models::VERSION_SCHEMA, models::set_version),
     change("/admin/delete_versioned_model", models::VERSION_SCHEMA, models::delete_version)
         .with_optional(models::DELETE_OPTIONAL),
@@ -114,6 +125,8 @@ const ENDPOINTS: [Endpoint; 28] = [
     act("/admin/rotate_key", keys::ROTATE_SCHEMA, keys::rotate).with_optional(keys::ROTATE_SCHEMA),
     act("/admin/limit_key", keys::LIMIT_SCHEMA, keys::limit),
     act("/admin/revoke_key", apps::GET_SCHEMA, keys::revoke),
+    plan("/admin/apply", apply::SCHEMA, apply::apply),
+    read("/admin/export", apply::EXPORT_SCHEMA, apply::export),
     read("/admin/get_all_keys", VERBOSE_SCHEMA, keys::list),
 ];
 
@@ -142,6 +155,7 @@ pub fn configure(
             let handler = move |request: HttpRequest, payload| {
                 let (mut state, limits) = (state.clone(), limits.clone());
                 state.by = gate::holder(&request);
+                state.no_programs = deploy::obstacle(state.deploy, &request, state.by.as_deref());
                 async move { post(endpoint, state, limits, request, payload).await }
             };
             config.service(resource(endpoint.path).route(web::to(handler)));
@@ -214,7 +228,7 @@ async fn post(
 /// waiting: a large body, or a list of everything.
 async fn run(operation: Operation, state: &ManagementState, body: Body) -> Result<Reply, Failure> {
     let parsing = &state.parsing;
-    let decided = if parsing.is_long(body.size()) || matches!(operation, Operation::Read(_)) {
+    let decided = if parsing.is_long(body.size()) || is_long(operation) {
         let of_thread = state.clone();
         let decided =
             parsing.aside(body.size(), move || operation.decide(&body.join(), &of_thread));
@@ -230,6 +244,10 @@ async fn run(operation: Operation, state: &ManagementState, body: Body) -> Resul
             Ok(Reply::Text(done))
         }
     }
+}
+
+fn is_long(operation: Operation) -> bool {
+    matches!(operation, Operation::Read(_) | Operation::Plan(_))
 }
 
 /// A fault of the server.

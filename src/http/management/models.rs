@@ -1,5 +1,6 @@
 //! Operations on model versions.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::names;
@@ -7,7 +8,7 @@ use super::operation::{Change, Failure, ManagementState, Reply, optional};
 use crate::http::schema::Object;
 use crate::store::projection::Catalog;
 use clipper_domain::admin::ModelDescription;
-use clipper_domain::{BatchSize, Command, InputType, ModelId, ModelSpec, Signature};
+use clipper_domain::{BatchSize, Command, InputType, ModelId, ModelSpec, ModelUpdate, Signature};
 
 /// What has to be there. The original requires `batch_size` too, which its text does not tell.
 pub(super) const ADD_SCHEMA: &str = r#"
@@ -32,6 +33,17 @@ pub(super) const ADD_OPTIONAL: &str = r#"
    "make_current" := bool (optional, true),
    "cache" := bool (optional, true),
    "signature" := {"inputs": [tensor], "outputs": [tensor]} (optional, of type tensors)
+  }
+"#;
+pub(super) const UPDATE_OPTIONAL: &str = r#"
+  {
+   "model_name" := string,
+   "model_version" := string,
+   "batch_size" := int (optional, -1: the server chooses),
+   "labels" := [string] (optional),
+   "cache" := bool (optional),
+   "container_name" := string (optional),
+   "model_data_path" := string (optional)
   }
 "#;
 pub(super) const DELETE_OPTIONAL: &str = r#"
@@ -66,10 +78,7 @@ pub(super) fn add(body: &Object<'_>) -> Result<Change, Failure> {
     let cache = optional(body, "cache", Object::bool)?.unwrap_or(true);
     let signature = signature(body)?;
 
-    let batch_size = BatchSize::from_number(i64::from(batch_size)).ok_or_else(|| {
-        let text = "The batch size must be positive or DEFAULT_BATCH_SIZE, which is -1";
-        Failure::Refused(text.to_owned())
-    })?;
+    let batch_size = batch_size_of(batch_size)?;
     let id = ModelId::new(names::model(&name)?, names::version(&version)?);
     let labels = labels.iter().map(|l| names::label(l)).collect::<Result<_, _>>()?;
     let input_type = names::input_type(&input_type)?;
@@ -94,6 +103,43 @@ pub(super) fn add(body: &Object<'_>) -> Result<Change, Failure> {
         Some(true) | None => Command::AddModel(spec),
     };
     Ok(Change { command, done })
+}
+
+fn batch_size_of(number: i32) -> Result<BatchSize, Failure> {
+    BatchSize::from_number(i64::from(number)).ok_or_else(|| {
+        let text = "The batch size must be positive or DEFAULT_BATCH_SIZE, which is -1";
+        Failure::Refused(text.to_owned())
+    })
+}
+
+pub(super) fn update(body: &Object<'_>) -> Result<Change, Failure> {
+    let id = id(body)?;
+    let labels = optional(body, "labels", Object::strings)?;
+    let labels = labels.map(|all| all.iter().map(|l| names::label(l)).collect()).transpose()?;
+    let batch_size = optional(body, "batch_size", Object::int)?.map(batch_size_of);
+    let text = |key| Ok::<_, Failure>(optional(body, key, Object::string)?.map(Cow::into_owned));
+    let update = ModelUpdate {
+        batch_size: batch_size.transpose()?,
+        labels,
+        cache: optional(body, "cache", Object::bool)?,
+        container_name: text("container_name")?,
+        model_data_path: text("model_data_path")?,
+        id,
+    };
+    if let Some(fixed) = ["input_type", "signature"].into_iter().find(|m| body.get(m).is_some()) {
+        let text =
+            "of a version cannot be changed: its applications rely on it. Add another version";
+        return Err(Failure::Refused(format!("The {fixed} {text}")));
+    }
+    if update.is_empty() {
+        let text = format!("There is nothing to change. Expected JSON schema: {UPDATE_OPTIONAL}");
+        return Err(Failure::Refused(text));
+    }
+    let done = format!(
+        "Successfully updated model with name '{}' and version '{}'",
+        update.id.name, update.id.version
+    );
+    Ok(Change { command: Command::UpdateModel(update), done })
 }
 
 fn signature(body: &Object<'_>) -> Result<Option<Arc<Signature>>, Failure> {

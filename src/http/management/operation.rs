@@ -9,13 +9,15 @@ use futures_util::future::{BoxFuture, LocalBoxFuture};
 
 use super::ports::{ChangeError, Containers, Metadata, PolicyStates};
 use crate::access::Access;
+use crate::config::Deploy;
 use crate::http::errors::{self, ApiError};
 use crate::http::health::Readiness;
 use crate::http::parsing::Parsing;
 use crate::http::schema::{self, Object, SchemaError};
 use crate::logging::outsiders;
+use clipper_container::allowed::Allowed;
 use clipper_domain::access::Denied;
-use clipper_domain::{AccessKey, Asker, Command};
+use clipper_domain::{AccessKey, Asker, Command, CommandError};
 
 /// The methods of operations.
 pub(super) const POST_ALLOW: &str = "POST, OPTIONS";
@@ -46,6 +48,12 @@ pub struct ManagementState {
     pub by: Option<Arc<AccessKey>>,
     /// What else is known of who asks.
     pub asker: Asker,
+    /// Whose requests may start programs.
+    pub deploy: Deploy,
+    /// Which programs.
+    pub allowed: Arc<Allowed>,
+    /// Why this request may not.
+    pub no_programs: Option<String>,
 }
 
 impl ManagementState {
@@ -81,8 +89,12 @@ pub(super) enum Failure {
     Optional(SchemaError),
     /// Not allowed: 400 with this text.
     Refused(String),
+    /// Planned on a state that has moved on: 409.
+    Conflict(String),
     /// Not with this key: 403.
     Denied(Denied),
+    /// Not for whoever asks: 403.
+    Forbidden(String),
     /// Not now: 503.
     Unavailable(String),
 }
@@ -92,7 +104,10 @@ impl std::fmt::Display for Failure {
         match self {
             Self::Schema(error) | Self::Optional(error) => error.fmt(f),
             Self::Denied(denied) => denied.fmt(f),
-            Self::Refused(text) | Self::Unavailable(text) => f.write_str(text),
+            Self::Refused(text)
+            | Self::Conflict(text)
+            | Self::Forbidden(text)
+            | Self::Unavailable(text) => f.write_str(text),
         }
     }
 }
@@ -119,6 +134,9 @@ impl From<Denied> for Failure {
 impl From<ChangeError> for Failure {
     fn from(error: ChangeError) -> Self {
         match error {
+            ChangeError::Refused(why @ CommandError::PlanIsOld { .. }) => {
+                Self::Conflict(why.to_string())
+            }
             ChangeError::Refused(why) => Self::Refused(why.to_string()),
             ChangeError::Unavailable { reason } => Self::Unavailable(reason),
         }
@@ -150,6 +168,8 @@ pub(super) enum Operation {
     Change(fn(&Object<'_>) -> Result<Change, Failure>),
     Read(fn(&Object<'_>, &ManagementState) -> Result<Reply, Failure>),
     Act(fn(&Object<'_>, &ManagementState) -> Result<Act, Failure>),
+    /// As [`Self::Act`], after what takes long.
+    Plan(fn(&Object<'_>, &ManagementState) -> Result<Act, Failure>),
 }
 
 /// Something under way that is no change of the metadata.
@@ -168,7 +188,7 @@ impl Operation {
         let object = Object::parse(body)?;
         match self {
             Self::Read(read) => read(&object, state).map(Decided::Done),
-            Self::Act(act) => act(&object, state).map(Decided::Act),
+            Self::Act(act) | Self::Plan(act) => act(&object, state).map(Decided::Act),
             Self::Change(change) => change(&object).map(Decided::Change),
         }
     }
@@ -211,6 +231,8 @@ pub(super) fn respond(
         Err(Failure::Schema(error)) => refuse(schema::explain(&error, schema)),
         Err(Failure::Optional(error)) => refuse(schema::explain(&error, optional)),
         Err(Failure::Refused(text)) => refuse(text),
+        Err(Failure::Forbidden(text)) => ApiError::new(errors::FORBIDDEN, text).error_response(),
+        Err(Failure::Conflict(text)) => ApiError::new(errors::CONFLICT, text).error_response(),
         Err(Failure::Denied(denied)) => {
             ApiError::new(errors::FORBIDDEN, denied.to_string()).error_response()
         }

@@ -3,7 +3,7 @@
 use serde_json::value::RawValue;
 
 use super::names;
-use super::operation::{Change, Failure};
+use super::operation::{Change, Failure, optional};
 use crate::http::schema::{Object, type_name};
 use clipper_domain::printable::is_deceptive;
 use clipper_domain::{Command, PolicyParameters, PolicySpec};
@@ -34,6 +34,21 @@ pub(super) fn set(body: &Object<'_>) -> Result<Change, Failure> {
         command: Command::SetPolicy { app, policy: PolicySpec { name, parameters } },
         done,
     })
+}
+
+/// The policy of a request that may be about other things only.
+pub(super) fn optional_policy(body: &Object<'_>) -> Result<Option<PolicySpec>, Failure> {
+    let parameters = body.get("parameters").map(read_parameters).transpose()?;
+    match (optional(body, "policy", Object::string)?, parameters) {
+        (Some(name), parameters) => Ok(Some(PolicySpec {
+            name: name.into_owned(),
+            parameters: parameters.unwrap_or_default(),
+        })),
+        (None, None) => Ok(None),
+        (None, Some(_)) => {
+            Err(Failure::Refused("parameters say nothing without policy".to_owned()))
+        }
+    }
 }
 
 fn read_parameters(value: &RawValue) -> Result<PolicyParameters, Failure> {

@@ -1,10 +1,13 @@
 //! What the management frontend needs of the rest: small enough to be played by a test in memory.
 
+use std::sync::Arc;
+
 use futures_util::future::BoxFuture;
 
 pub use crate::actors::pool::list::ContainerInfo;
 pub use crate::actors::pool::messages::RestartReplicas;
 pub use crate::store::ChangeError;
+use crate::store::projection::Catalog;
 pub use crate::store::view::CatalogRead;
 use clipper_domain::rollout::progress::LiveProgress;
 use clipper_domain::{Asker, Command};
@@ -21,6 +24,9 @@ pub trait Metadata: Send + Sync {
     /// The metadata as of the last acknowledged command or a later one. Cheap; it must not be held
     /// across an await.
     fn catalog(&self) -> CatalogRead<'_>;
+
+    /// The same to keep for a while, and the last event that it includes.
+    fn copy(&self) -> (u64, Arc<Catalog>);
 }
 
 pub trait Containers: Send + Sync {

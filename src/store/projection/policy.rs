@@ -18,12 +18,16 @@ impl Catalog {
         &self,
         app: &AppName,
         models: &[ModelName],
+        may_be_absent: bool,
     ) -> Result<Vec<Event>, CommandError> {
         let Some(spec) = self.apps.get(app) else {
             return Err(CommandError::LinkUnknownApp(app.clone()));
         };
         for model in models {
-            self.check_linkable(spec, model)?;
+            // What becomes its current version later is checked then.
+            if !may_be_absent || self.current.contains_key(model) {
+                self.check_linkable(spec, model)?;
+            }
         }
         self.check_alike(app, self.linked_models(app.as_str()).chain(models), None)?;
         if !spec.has_default_policy() {

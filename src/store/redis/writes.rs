@@ -83,8 +83,12 @@ pub fn keys_of(command: &Command, catalog: &Catalog) -> BTreeSet<Key> {
         }
         Command::DeleteApp(name) => of_app(name).into(),
         Command::AddModel(model) | Command::StageModel(model) => of_version(&model.id, catalog),
-        Command::DescribeModel(model) => [Key::model(&model.id)].into(),
-        Command::SetReplicas { id, .. } => [Key::model(id), Key::replicas(id)].into(),
+        Command::UpdateModel(update) => [Key::model(&update.id)].into(),
+        Command::UnsetModelVersion(model) => [Key::current(model)].into(),
+        Command::SetReplicas { id, .. }
+        | Command::KeepReplicas { id, .. }
+        | Command::ReleaseReplicas(id) => [Key::model(id), Key::replicas(id)].into(),
+        Command::Apply(plan) => plan.commands().flat_map(|c| keys_of(c, catalog)).collect(),
         Command::SetModelVersion(id) | Command::DeleteUnqueriedModel(id) => of_version(id, catalog),
         Command::Deploy(deployment) => {
             let mut keys = of_version(&deployment.model.id, catalog);
@@ -97,7 +101,9 @@ pub fn keys_of(command: &Command, catalog: &Catalog) -> BTreeSet<Key> {
         | Command::LimitKey { name, .. }
         | Command::RevokeKey { name, .. } => of_access(name, catalog),
         Command::DeleteVersionedModel(id) => [Key::model(id), Key::current(&id.name)].into(),
-        Command::AddModelLinks { app, models } | Command::DeleteModelLinks { app, models } => {
+        Command::AddModelLinks { app, models }
+        | Command::LinkAbsentModels { app, models }
+        | Command::DeleteModelLinks { app, models } => {
             let current = models.iter().map(Key::current);
             of_app(app).into_iter().chain(current).collect()
         }
@@ -114,7 +120,7 @@ pub fn key_of(event: &Event) -> Key {
         | Event::RolloutStarted { app, .. }
         | Event::RolloutStepped { app, .. }
         | Event::RolloutEnded { app, .. } => Key::app(app),
-        Event::ModelAdded { model } => Key::model(&model.id),
+        Event::ModelAdded { model } | Event::ModelChanged { model } => Key::model(&model.id),
         Event::ModelVersionRetired { id } => Key::model(id),
         Event::ReplicasPlanned { id, .. } | Event::ReplicasReleased { id } => Key::replicas(id),
         Event::ModelVersionSet { id } => Key::current(&id.name),
@@ -190,7 +196,7 @@ pub fn writes(event: &Event, before: &Entries) -> Vec<Write> {
         Event::AppDeleted { name } => {
             writes.extend(of_app(name).map(|key| Write::bare(key, "DEL")));
         }
-        Event::ModelAdded { model } => {
+        Event::ModelAdded { model } | Event::ModelChanged { model } => {
             let key = Key::model(&model.id);
             writes.extend(leftover(key.clone()));
             writes.push(Write::hash(key, model_fields(model)));

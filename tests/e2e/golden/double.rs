@@ -9,6 +9,7 @@ use std::time::Duration;
 use actix_web::dev::ServerHandle;
 use actix_web::{App, HttpResponse, HttpServer};
 use clipper::access::Access;
+use clipper::config::Deploy;
 use clipper::http::body::BodyLimits;
 use clipper::http::health::Readiness;
 use clipper::http::management::ports::{
@@ -53,6 +54,10 @@ impl Metadata for Memory {
 
     fn catalog(&self) -> CatalogRead<'_> {
         self.catalog.read()
+    }
+
+    fn copy(&self) -> (u64, Arc<Catalog>) {
+        self.catalog.copy()
     }
 }
 
@@ -102,6 +107,9 @@ impl InMemoryServer {
             access: Access::open(),
             by: None,
             asker: Asker::default(),
+            deploy: Deploy::Off,
+            allowed: Arc::default(),
+            no_programs: None,
         };
         let limits = BodyLimits {
             max_bytes: body_max_bytes,

@@ -106,6 +106,14 @@ impl<Q: Query> Dispatcher<Q> {
         }
     }
 
+    /// Of batches from now on: those under way keep theirs.
+    pub fn set_batch_size(&mut self, size: BatchSize) {
+        if self.limits.batch_size != size {
+            self.limits.batch_size = size;
+            self.replicas.set_batch_size(size);
+        }
+    }
+
     /// Takes note of an event at `now`. What to do about it, in this order.
     pub fn on(&mut self, event: Event<'_, Q>, now: Instant) -> std::vec::Drain<'_, Action<Q>> {
         match event {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use clipper_clock::Instant;
-use clipper_domain::ReplicaId;
+use clipper_domain::{BatchSize, ReplicaId};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
@@ -107,6 +107,14 @@ impl Replicas {
 
     pub fn len(&self) -> usize {
         self.all.len()
+    }
+
+    /// Of the batches of all from now on.
+    pub fn set_batch_size(&mut self, size: BatchSize) {
+        for replica in self.all.values_mut() {
+            replica.controller.set_size(size);
+            replica.part = None;
+        }
     }
 
     /// Limits the batches of all, if they are not limited to less already.
