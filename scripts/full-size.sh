@@ -3,7 +3,7 @@
 # other, and prints a table: line, test, size, figure, result. Half an hour on two cores that are
 # otherwise free; what else runs there stretches the times that are asserted.
 #
-# Needs what scripts/test.sh installs. Arguments go to `cargo test`, such as --release.
+# Needs what scripts/test.sh installs. The server is a release build, or what CLIPPER_TEST_BINARY names.
 # CLIPPER_TEST_ONLY=line_09 runs only the tests whose names contain that.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -13,7 +13,11 @@ export CLIPPER_TEST_PYTHON="$PWD/.venv/bin/python"
 export CLIPPER_TEST_FULL=1
 export CARGO_TERM_COLOR=never
 
-build=$(cargo test --locked --workspace "$@" --test all --no-run 2>&1) || { printf '%s\n' "$build" >&2; exit 1; }
+if [ -z "${CLIPPER_TEST_BINARY:-}" ]; then
+    cargo build --locked --release --bin clipper
+    export CLIPPER_TEST_BINARY="${CARGO_TARGET_DIR:-$PWD/target}/release/clipper"
+fi
+build=$(cargo test --locked --workspace --test all --no-run 2>&1) || { printf '%s\n' "$build" >&2; exit 1; }
 binary=$(printf '%s\n' "$build" | sed -n 's/.*Executable.*(\(.*\))$/\1/p')
 # Lines A and 1 to 17, then the faults of every kind under load.
 tests=$("$binary" --list --format terse 2>/dev/null | sed -n 's/: test$//p' |

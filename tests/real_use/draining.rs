@@ -64,7 +64,8 @@ fn balancer(folder: &std::path::Path, upstreams: [SocketAddr; 2]) -> (Process, S
          fastcgi_temp_path {place}/f; uwsgi_temp_path {place}/u; scgi_temp_path {place}/s;\n\
          upstream clipper {{ server {one} fail_timeout=1s; server {other} fail_timeout=1s;\n\
          keepalive 32; }}\n\
-         server {{ listen {free}; location / {{ proxy_pass http://clipper;\n\
+         server {{ listen {free}; keepalive_requests 1000000000;\n\
+         location / {{ proxy_pass http://clipper;\n\
          proxy_next_upstream error timeout non_idempotent;\n\
          proxy_http_version 1.1; proxy_set_header Connection \"\"; }} }} }}\n"
     );
