@@ -113,7 +113,7 @@ async fn start(loaded: Loaded) -> Result<Running, StartError> {
     let guard = Guard::start(&config, &sockets, (&catalog, &journal), &metrics)?;
     meet_when_known(&readiness, redis.as_ref(), &journal);
     let writer = metadata_writer(&catalog, redis.as_ref(), &metrics);
-    let container_keys = gate::container_keys(&config.rpc)?;
+    let container_keys = ContainerKeys::new(&guard.access, &config.rpc);
     let files = (base_dir.as_path(), read_from.as_deref());
     let processes = processes(&config, files, sockets.rpc_addr()?, &container_keys)?;
     let (pool, launcher) = keep_pool(&config, &plane, &arbiters, &list, processes);

@@ -32,8 +32,7 @@ impl Failures {
     /// # Errors
     /// There were too many; one more is allowed after so many milliseconds.
     pub(super) fn count(&self, from: IpAddr, now_ms: u64) -> Result<(), u64> {
-        let at = usize::try_from(self.hasher.hash_one(network(from))).unwrap_or(0) % PLACES;
-        let Some(place) = self.places.get(at) else { return Ok(()) };
+        let Some(place) = self.place(from) else { return Ok(()) };
         let mut wait_ms = 0;
         let counted = place.fetch_update(Relaxed, Relaxed, |whole_at| {
             let next = whole_at.max(now_ms) + self.interval_ms;
@@ -41,6 +40,18 @@ impl Failures {
             (wait_ms == 0).then_some(next)
         });
         counted.map(drop).map_err(|_| wait_ms)
+    }
+
+    /// Whether one more would be too many.
+    pub(super) fn are_too_many(&self, from: IpAddr, now_ms: u64) -> bool {
+        self.place(from).is_some_and(|place| {
+            place.load(Relaxed).max(now_ms) + self.interval_ms > now_ms + MINUTE_MS
+        })
+    }
+
+    fn place(&self, from: IpAddr) -> Option<&AtomicU64> {
+        let at = usize::try_from(self.hasher.hash_one(network(from))).unwrap_or(0) % PLACES;
+        self.places.get(at)
     }
 }
 
@@ -64,6 +75,7 @@ mod tests {
             assert_eq!(failures.count(one, now), Ok(()));
         }
         assert_eq!(failures.count(one, now), Err(1_000));
+        assert!(failures.are_too_many(one, now) && !failures.are_too_many(one, now + 1_000));
         assert_eq!(failures.count(one, now + 999), Err(1));
         assert_eq!(failures.count(one, now + 1_000), Ok(()));
         let v6 = |text: &str| network(text.parse().unwrap());

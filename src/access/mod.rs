@@ -8,11 +8,18 @@
 //! less than a microsecond, without a lock.
 
 pub mod browser;
+pub mod certificate;
 pub mod exposure;
 mod failures;
+pub mod fresh;
+mod holder;
 pub mod listed;
 mod presented;
+mod refused;
+mod secret;
+mod standing;
 pub mod table;
+pub mod token;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -20,58 +27,29 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use clipper_clock as clock;
-use clipper_domain::access::{Denied, Unidentified};
+use clipper_domain::access::{KnownBy, Unidentified};
 use clipper_domain::{AccessKey, Action, KeyName, KeyTable, SecretHash};
 use clipper_scheduling::quota::{Quota, Whose};
-use ring::digest::{SHA256, digest};
-use ring::rand::{SecureRandom as _, SystemRandom};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+pub use self::holder::Holder;
+pub use self::refused::Refused;
+pub use self::secret::{hash, new_secret};
 
 use self::failures::Failures;
 use self::presented::Presented;
+use self::token::{KeySetError, Tokens};
 use crate::config::AccessConfig;
 
-/// What secrets start with, so that scanners of repositories know one when they see it.
-const SECRET_PREFIX: &str = "clk_";
-
-/// SHA-256: a secret has 256 random bits, so that a slow hash would make it no safer.
-#[must_use]
-pub fn hash(secret: &[u8]) -> SecretHash {
-    let mut bytes = [0; 32];
-    bytes.copy_from_slice(digest(&SHA256, secret).as_ref());
-    SecretHash(bytes)
-}
-
-/// A new secret, of 256 random bits; none if the system gives no randomness.
-#[must_use]
-pub fn new_secret() -> Option<String> {
-    use base64::Engine as _;
-    let mut bytes = [0; 32];
-    SystemRandom::new().fill(&mut bytes).ok()?;
-    let text = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes);
-    Some(format!("{SECRET_PREFIX}{text}"))
-}
-
-/// Why somebody may not do what was asked. Shows no secret.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
-    #[error(
-        "This server asks for a key, and none came: send the header Authorization: Bearer KEY \
-         (commands of clipper: --key KEY or CLIPPER_KEY)"
-    )]
-    Missing,
-    #[error("The header Authorization is neither Bearer KEY nor Basic with a key as the password")]
-    Malformed,
-    #[error("The key that came is none of this server")]
-    Unknown,
-    #[error("Key '{0}' has expired, or has another secret by now: ask whoever manages keys")]
-    Expired(KeyName),
-    #[error(
-        "Too many wrong keys came from this address (access.failures_per_minute): try again in \
-         {retry_after_s} s"
-    )]
-    TooOften { retry_after_s: u32 },
-    #[error(transparent)]
-    Denied(#[from] Denied),
+/// What a request has come with.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Shown<'r> {
+    /// The header `Authorization`.
+    pub header: Option<&'r [u8]>,
+    /// By what the certificate of its connection is known ([`certificate::identities`]).
+    pub certificates: &'r [SecretHash],
+    pub from: Option<IpAddr>,
 }
 
 /// The keys, and what is open without one. Shared by all threads.
@@ -80,13 +58,30 @@ pub struct Access {
     keys: ArcSwap<KeyTable>,
     /// Of the keys that have limits.
     quotas: ArcSwap<HashMap<KeyName, Arc<Quota>>>,
-    /// From a file or the environment; they are there whatever becomes of those of the metadata.
-    listed: Vec<AccessKey>,
+    sources: Mutex<Sources>,
+    /// Of an issuer.
+    tokens: Option<Tokens>,
+    /// Told whenever the keys change.
+    changes: watch::Sender<()>,
     /// Without any key everybody may do everything.
     opens_without_keys: bool,
     open_health: bool,
     open_metrics: bool,
     failures: Failures,
+}
+
+/// Where keys come from.
+#[derive(Debug)]
+struct Sources {
+    metadata: Vec<AccessKey>,
+    /// Of files or the environment; they are there whatever becomes of those of the metadata.
+    listed: Arc<[AccessKey]>,
+}
+
+impl Sources {
+    fn all(&self) -> impl Iterator<Item = AccessKey> {
+        self.metadata.iter().chain(self.listed.iter()).cloned()
+    }
 }
 
 impl Access {
@@ -97,10 +92,35 @@ impl Access {
         listed: Vec<AccessKey>,
         opens_without_keys: bool,
     ) -> Arc<Self> {
+        Self::with_tokens(config, listed, None, opens_without_keys)
+    }
+
+    /// Likewise, and of the issuer whose keys the config names.
+    ///
+    /// # Errors
+    /// What is wrong with these.
+    pub fn load(
+        config: &AccessConfig,
+        listed: Vec<AccessKey>,
+        opens_without_keys: bool,
+    ) -> Result<Arc<Self>, KeySetError> {
+        let tokens = Tokens::of(config)?;
+        Ok(Self::with_tokens(config, listed, tokens, opens_without_keys))
+    }
+
+    fn with_tokens(
+        config: &AccessConfig,
+        listed: Vec<AccessKey>,
+        tokens: Option<Tokens>,
+        opens_without_keys: bool,
+    ) -> Arc<Self> {
+        let sources = Sources { metadata: Vec::new(), listed: listed.into() };
         Arc::new(Self {
-            keys: ArcSwap::from_pointee(KeyTable::new(listed.iter().cloned())),
+            keys: ArcSwap::from_pointee(KeyTable::new(sources.all())),
             quotas: ArcSwap::default(),
-            listed,
+            sources: Mutex::new(sources),
+            tokens,
+            changes: watch::Sender::new(()),
             opens_without_keys,
             open_health: config.open_health,
             open_metrics: config.open_metrics,
@@ -116,8 +136,23 @@ impl Access {
 
     /// Takes the keys of the metadata in place of those before.
     pub fn take<'k>(&self, of_metadata: impl Iterator<Item = &'k AccessKey>) {
-        let keys: Vec<AccessKey> =
-            of_metadata.cloned().chain(self.listed.iter().cloned()).collect();
+        let metadata = of_metadata.cloned().collect();
+        self.change(|sources| sources.metadata = metadata);
+    }
+
+    /// Takes the keys of files in place of those before; whether they are others.
+    pub fn take_listed(&self, listed: Vec<AccessKey>) -> bool {
+        if *self.listed() == listed[..] {
+            return false;
+        }
+        self.change(|sources| sources.listed = listed.into());
+        true
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Sources)) {
+        let mut sources = self.sources.lock();
+        change(&mut sources);
+        let keys: Vec<AccessKey> = sources.all().collect();
         let before = self.quotas.load();
         // A name that is listed twice has the limits of the key that comes last.
         let quotas = keys.iter().filter(|key| !key.limits.is_none()).map(|key| {
@@ -128,8 +163,11 @@ impl Access {
             };
             (key.name.clone(), quota)
         });
+        // Under the lock: what is stored last is what was changed last.
         self.quotas.store(Arc::new(quotas.collect()));
         self.keys.store(Arc::new(KeyTable::new(keys)));
+        drop(sources);
+        self.changes.send_replace(());
     }
 
     /// What the holder of a key may ask for, if that is limited.
@@ -151,16 +189,34 @@ impl Access {
         all
     }
 
-    /// Those of a file or the environment.
+    /// Those of files or the environment.
     #[must_use]
-    pub fn listed(&self) -> &[AccessKey] {
-        &self.listed
+    pub fn listed(&self) -> Arc<[AccessKey]> {
+        Arc::clone(&self.sources.lock().listed)
     }
 
-    /// Whether keys can be managed by one that is not in the metadata.
+    /// Whether tokens of an issuer stand for keys.
+    #[must_use]
+    pub fn takes_tokens(&self) -> bool {
+        self.tokens.is_some()
+    }
+
+    /// Reads the keys of the issuer again; whether they are others.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn renew_signers(&self) -> Result<bool, KeySetError> {
+        let is_new = self.tokens.as_ref().map_or(Ok(false), Tokens::read)?;
+        if is_new {
+            self.changes.send_replace(());
+        }
+        Ok(is_new)
+    }
+
+    /// Whether keys can be managed by one that is not in the metadata, or by whom an issuer says.
     #[must_use]
     pub fn has_admin_elsewhere(&self) -> bool {
-        self.listed.iter().any(AccessKey::is_lasting_admin)
+        self.takes_tokens() || self.listed().iter().any(AccessKey::is_lasting_admin)
     }
 
     /// Whether nobody could do anything if there were no key.
@@ -169,10 +225,16 @@ impl Access {
         !self.opens_without_keys
     }
 
-    /// Whether a key is needed at all.
+    /// Whether a key is needed at all. Those of containers alone ask nobody else for one.
     #[must_use]
     pub fn asks(&self) -> bool {
-        !self.opens_without_keys || !self.keys.load().is_empty()
+        !self.opens_without_keys || self.takes_tokens() || self.keys.load().is_of_people()
+    }
+
+    /// Whether containers need a key, unless their address frees them from that.
+    #[must_use]
+    pub fn asks_containers(&self) -> bool {
+        self.asks() || !self.keys.load().is_empty()
     }
 
     /// Whether metrics are for everybody.
@@ -182,26 +244,69 @@ impl Access {
     }
 
     /// Whether somebody may do something, with the application or model `name` if it concerns one.
-    /// `header` is that of `Authorization`. `None`: no key is needed.
+    /// `None`: no key is needed.
     ///
     /// # Errors
     /// Why not.
     pub fn check(
         &self,
         (action, name): (Action, Option<&str>),
-        header: Option<&[u8]>,
-        from: Option<IpAddr>,
-    ) -> Result<Option<Arc<AccessKey>>, Refused> {
+        shown: Shown<'_>,
+    ) -> Result<Option<Holder>, Refused> {
         if !self.asks() || self.is_open(action) {
             return Ok(None);
         }
-        let header = header.ok_or(Refused::Missing)?;
-        let key = Presented::read(header)
-            .ok_or(Refused::Malformed)
-            .and_then(|presented| self.identify(presented.secret()))
-            .map_err(|refused| self.failed(refused, from))?;
-        key.check(action, name)?;
-        Ok(Some(key))
+        let holder = match shown.header {
+            Some(header) => self
+                .of_header(header, shown.from)
+                .map_err(|refused| self.failed(refused, shown.from))?,
+            None => self.of_certificate(shown.certificates)?,
+        };
+        holder.key.check(action, name)?;
+        Ok(Some(holder))
+    }
+
+    fn of_header(&self, header: &[u8], from: Option<IpAddr>) -> Result<Holder, Refused> {
+        let presented = Presented::read(header).ok_or(Refused::Malformed)?;
+        let secret = presented.secret();
+        match (self.identify(KnownBy::Secret, secret), &self.tokens) {
+            (Err(Refused::Unknown), Some(tokens)) if Tokens::is_meant(secret) => {
+                self.of_token(tokens, secret, from)
+            }
+            (identified, _) => identified,
+        }
+    }
+
+    fn of_token(
+        &self,
+        tokens: &Tokens,
+        token: &[u8],
+        from: Option<IpAddr>,
+    ) -> Result<Holder, Refused> {
+        let now_ms = clock::unix_millis();
+        if let Some(holder) = tokens.remembered(&hash(token), now_ms) {
+            return Ok(holder);
+        }
+        // A signature takes a hundred times as long as a look-up: whoever has come with many wrong
+        // ones has no further one checked for a while.
+        if from.is_some_and(|from| self.failures.are_too_many(from, now_ms)) {
+            return Err(Refused::Unknown);
+        }
+        tokens.take(token, now_ms).map_err(Refused::Token)
+    }
+
+    /// Whose certificate a connection has, where it has one.
+    fn of_certificate(&self, certificates: &[SecretHash]) -> Result<Holder, Refused> {
+        let mut refused = Refused::Missing;
+        for hash in certificates {
+            match self.find(KnownBy::Certificate, hash) {
+                Ok(key) => return Ok(Holder { key, known_by: KnownBy::Certificate, hash: *hash }),
+                Err(Refused::Expired(name)) => refused = Refused::Expired(name),
+                Err(_) if refused == Refused::Missing => refused = Refused::Certificate,
+                Err(_) => {}
+            }
+        }
+        Err(refused)
     }
 
     fn is_open(&self, action: Action) -> bool {
@@ -212,14 +317,22 @@ impl Access {
         }
     }
 
-    /// Whose secret this is.
+    /// Whose secret this is, or whose what stands in the place of one.
     ///
     /// # Errors
     /// Nobody's, or it is no good any more.
-    pub fn identify(&self, secret: &[u8]) -> Result<Arc<AccessKey>, Refused> {
-        let found = self.keys.load();
-        match found.find(&hash(secret), clock::unix_millis()) {
-            Ok(key) => Ok(Arc::clone(key)),
+    pub fn identify(&self, known_by: KnownBy, shown: &[u8]) -> Result<Holder, Refused> {
+        let hash = hash(shown);
+        Ok(Holder { key: self.find(known_by, &hash)?, known_by, hash })
+    }
+
+    /// The key of this hash.
+    ///
+    /// # Errors
+    /// There is none, or it is no good any more.
+    pub fn find(&self, known_by: KnownBy, hash: &SecretHash) -> Result<Arc<AccessKey>, Refused> {
+        match self.keys.load().find(known_by, hash, clock::unix_millis()) {
+            Ok(found) => Ok(Arc::clone(found.key)),
             Err(Unidentified::Unknown) => Err(Refused::Unknown),
             Err(Unidentified::Expired(name)) => Err(Refused::Expired(name)),
         }
@@ -246,6 +359,8 @@ mod timing_tests;
 mod tests {
     use super::*;
     use clipper_domain::access::listed::parse;
+    use clipper_domain::access::{Denied, PublicIdentity};
+    use futures_util::FutureExt as _;
 
     fn access(text: &str) -> Arc<Access> {
         Access::new(&AccessConfig::default(), parse(text, hash).unwrap(), true)
@@ -258,16 +373,19 @@ mod tests {
     #[test]
     fn without_a_key_nothing_is_asked_and_with_one_everything_is() {
         let none = access("");
-        assert_eq!(none.check((Action::ManageKeys, None), None, None), Ok(None));
+        assert_eq!(none.check((Action::ManageKeys, None), Shown::default()), Ok(None));
+        let own = access(&format!("c container {}", "0".repeat(32)));
+        assert!(own.asks_containers() && !own.asks(), "keys of containers ask nobody else");
         let secret = new_secret().unwrap();
-        assert_eq!(secret.len(), SECRET_PREFIX.len() + 43);
         let some = access(&format!("ci predict {secret} a-*"));
-        let check = |action, name, header: Option<&[u8]>| some.check((action, name), header, None);
+        let check = |action, name, header: Option<&[u8]>| {
+            some.check((action, name), Shown { header, ..Shown::default() })
+        };
         assert_eq!(check(Action::Predict, Some("a-1"), None), Err(Refused::Missing));
         assert_eq!(check(Action::Health, None, None), Ok(None));
         let good = bearer(&secret);
-        let key = check(Action::Predict, Some("a-1"), Some(&good)).unwrap().unwrap();
-        assert_eq!(key.name.as_str(), "ci");
+        let holder = check(Action::Predict, Some("a-1"), Some(&good)).unwrap().unwrap();
+        assert_eq!(holder.key.name.as_str(), "ci");
         assert!(matches!(
             check(Action::Predict, Some("b"), Some(&good)),
             Err(Refused::Denied(Denied::Name { .. }))
@@ -282,20 +400,63 @@ mod tests {
     }
 
     #[test]
+    fn a_certificate_stands_for_a_key_where_no_header_came() {
+        let secret = new_secret().unwrap();
+        let list = format!("ci predict {secret}\neye observe certificate:dns:eye.example");
+        let some = access(&list);
+        let of = |name: &str| {
+            let identity = PublicIdentity::certificate(name).unwrap();
+            hash(identity.as_bytes())
+        };
+        let own = [of(&"0a".repeat(32)), of("dns:eye.example")];
+        let check = |header: Option<&[u8]>, certificates: &[SecretHash]| {
+            let shown = Shown { header, certificates, from: None };
+            some.check((Action::Observe, None), shown)
+        };
+        let holder = check(None, &own).unwrap().unwrap();
+        assert!(holder.key.name.as_str() == "eye" && holder.is_by_certificate());
+        assert_eq!(check(None, &own[..1]), Err(Refused::Certificate));
+        assert_eq!(check(None, &[]), Err(Refused::Missing));
+        // A header says who asks, whatever certificate the connection has.
+        let header = bearer(&secret);
+        assert!(matches!(check(Some(&header), &own), Err(Refused::Denied(_))));
+        let header = bearer("certificate:dns:eye.example");
+        assert_eq!(check(Some(&header), &own), Err(Refused::Malformed));
+    }
+
+    #[test]
     fn an_address_with_many_wrong_keys_is_told_to_wait_and_its_good_ones_are_good() {
         let secret = new_secret().unwrap();
         let some = access(&format!("ci predict {secret}"));
         let from = Some(IpAddr::from([10, 0, 0, 1]));
-        let check = |header: Vec<u8>| some.check((Action::Predict, None), Some(&header), from);
+        let check = |header: Vec<u8>| {
+            let shown = Shown { header: Some(&header), from, ..Shown::default() };
+            some.check((Action::Predict, None), shown)
+        };
         let told = std::iter::repeat_with(|| check(bearer("wrong")).unwrap_err());
         let first = told.take(1_000).find(|refused| matches!(refused, Refused::TooOften { .. }));
         assert!(first.is_some());
         assert!(check(bearer(&secret)).is_ok());
     }
 
-    #[test]
-    fn hashes_are_those_of_everybody() {
-        let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
-        assert_eq!(hash(b"abc").to_string(), abc);
+    #[tokio::test]
+    async fn what_goes_on_ends_with_its_key() {
+        let secret = new_secret().unwrap();
+        let line = format!("ci predict {secret}");
+        let some = access(&line);
+        let holder = some.identify(KnownBy::Secret, secret.as_bytes()).unwrap();
+        let mut ended = std::pin::pin!(some.ended(&holder));
+        assert!(ended.as_mut().now_or_never().is_none());
+        assert!(!some.take_listed(parse(&line, hash).unwrap()), "the same keys");
+        assert!(some.take_listed(parse(&format!("{line}\neye observe {secret}1"), hash).unwrap()));
+        assert!(ended.as_mut().now_or_never().is_none(), "its line is there");
+        some.take_listed(Vec::new());
+        assert_eq!(ended.await, Refused::NoMore(holder.key.name.clone()));
+        // At its time.
+        let soon = clock::unix_millis() + 50;
+        let key = AccessKey { expires_at_ms: Some(soon), ..(*holder.key).clone() };
+        some.take(std::iter::once(&key));
+        assert_eq!(some.ended(&holder).await, Refused::NoMore(holder.key.name.clone()));
+        assert!(clock::unix_millis() >= soon);
     }
 }

@@ -4,9 +4,7 @@ use std::borrow::Cow;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-
-/// What a public key of CURVE begins with in place of a secret.
-const PUBLIC: &[u8] = b"curve:";
+use clipper_domain::access::PublicIdentity;
 
 /// What came in the header `Authorization`.
 pub(super) struct Presented<'h>(Cow<'h, [u8]>);
@@ -32,9 +30,9 @@ impl<'h> Presented<'h> {
         Self::of(Cow::Owned(decoded.get(colon + 1..)?.to_vec()))
     }
 
-    /// The public key of a container stands for its secret on its port, and is none.
+    /// What is public is no secret.
     fn of(secret: Cow<'h, [u8]>) -> Option<Self> {
-        (!secret.starts_with(PUBLIC)).then_some(Self(secret))
+        (!PublicIdentity::is_meant(&secret)).then_some(Self(secret))
     }
 
     pub(super) fn secret(&self) -> &[u8] {
@@ -65,6 +63,7 @@ mod tests {
             "Basic !",
             "Basic YWJj",
             "Bearer curve:x",
+            "Bearer certificate:x",
         ] {
             assert_eq!(secret(header), None, "{header}");
         }

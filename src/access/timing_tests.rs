@@ -41,7 +41,10 @@ fn kinds(good: &str) -> [(&'static str, Vec<u8>); 4] {
 fn sample(access: &Access, secret: &[u8]) -> Duration {
     let start = Instant::now();
     for _ in 0..CHECKS {
-        assert_eq!(access.identify(std::hint::black_box(secret)), Err(Refused::Unknown));
+        assert_eq!(
+            access.identify(KnownBy::Secret, std::hint::black_box(secret)),
+            Err(Refused::Unknown)
+        );
     }
     start.elapsed()
 }
@@ -64,7 +67,7 @@ fn unknown_and_almost_right_secrets_take_the_same_time() {
     let others = (0..100).map(|n| format!("other-{n} predict {}\n", new_secret().unwrap()));
     let list = format!("{}good predict {good}\n", others.collect::<String>());
     let access = Access::new(&AccessConfig::default(), parse(&list, hash).unwrap(), true);
-    assert!(access.identify(good.as_bytes()).is_ok());
+    assert!(access.identify(KnownBy::Secret, good.as_bytes()).is_ok());
     let mut worst = Vec::new();
     for _ in 0..ROUNDS {
         let kinds = kinds(&good);

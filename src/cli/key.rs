@@ -31,6 +31,9 @@ Examples:
   export CLIPPER_KEY=clk_...
   clipper key add team-a --role predict --app 'team-a-*' --expires 90d
   clipper key limit team-a --rate 100 --burst 200 --concurrent 20 --body-bytes 1MiB
+  clipper key add vision --role container --only 'vision-*'
+  clipper key add encoder --role container --only encoder --curve \"$(cat curve.pub)\"
+  clipper key add eye --role observe --certificate dns:prometheus.example
   clipper key rotate team-a --keep-old 1d
   clipper key revoke team-a")]
 pub(super) struct KeyArgs {
@@ -54,13 +57,15 @@ enum KeyVerb {
         role: Role,
         /// The applications, or for a container the models, that it is for; * stands for any part
         /// of a name.
-        #[arg(long, value_name = "PATTERN")]
+        #[arg(long, visible_alias = "only", value_name = "PATTERN")]
         app: Option<String>,
         /// How long it is good: 12h, 90d; without, until it is revoked.
         #[arg(long, value_name = "TIME", value_parser = days)]
         expires: Option<Duration>,
         #[command(flatten)]
         limits: LimitArgs,
+        #[command(flatten)]
+        identity: IdentityArgs,
     },
     /// Limit how much the holder of a key may ask for: these limits in place of those before,
     /// without any none.
@@ -84,7 +89,32 @@ enum KeyVerb {
         /// How long the secret before is good, too: 1h, 2d; without, no longer.
         #[arg(long, value_name = "TIME", value_parser = days)]
         keep_old: Option<Duration>,
+        #[command(flatten)]
+        identity: IdentityArgs,
     },
+}
+
+/// What stands in the place of a secret.
+#[derive(Debug, Args)]
+#[group(multiple = false)]
+struct IdentityArgs {
+    /// A container's public key of CURVE in place of a secret (clipper cert curve).
+    #[arg(long, value_name = "Z85", allow_hyphen_values = true)]
+    curve: Option<String>,
+    /// A client's certificate in place of a secret: its SHA-256 (openssl x509 -noout -fingerprint
+    /// -sha256), or a name in it, dns:NAME or uri:NAME.
+    #[arg(long, value_name = "CERTIFICATE")]
+    certificate: Option<String>,
+}
+
+impl IdentityArgs {
+    fn put(&self, body: &mut Value) {
+        for (member, text) in [("curve", &self.curve), ("certificate", &self.certificate)] {
+            if let Some(text) = text {
+                body[member] = json!(text);
+            }
+        }
+    }
 }
 
 fn role(text: &str) -> Result<Role, Expected> {
@@ -111,7 +141,7 @@ impl KeyArgs {
 
     fn once(&self, client: &Client) -> Outcome {
         match &self.verb {
-            KeyVerb::Add { name, role, app, expires, limits } => {
+            KeyVerb::Add { name, role, app, expires, limits, identity } => {
                 let mut body = json!({"name": name, "role": role});
                 if let Some(app) = app {
                     body["app"] = json!(app);
@@ -122,17 +152,19 @@ impl KeyArgs {
                 if !limits.is_none() {
                     body["limits"] = limits.body();
                 }
+                identity.put(&mut body);
                 secret(client, "add_key", &body)
             }
             KeyVerb::Limit { name, limits } => {
                 let body = json!({"name": name, "limits": limits.body()});
                 Ok(Shown::done(client.post("limit_key", &body)?))
             }
-            KeyVerb::Rotate { name, keep_old } => {
+            KeyVerb::Rotate { name, keep_old, identity } => {
                 let mut body = json!({"name": name});
                 if let Some(keep_old) = keep_old {
                     body["keep_old_s"] = json!(keep_old.as_secs());
                 }
+                identity.put(&mut body);
                 secret(client, "rotate_key", &body)
             }
             KeyVerb::Revoke { name } => {
@@ -147,14 +179,22 @@ impl KeyArgs {
     }
 }
 
+const FOR_PEOPLE: &str = "Send it as \"Authorization: Bearer KEY\"; commands of clipper take it from \
+                          CLIPPER_KEY or --key.";
+const FOR_CONTAINERS: &str = "Containers take the name from CLIPPER_RPC_KEY_NAME and this from \
+                              CLIPPER_RPC_KEY.";
+
 fn secret(client: &Client, endpoint: &str, body: &Value) -> Outcome {
     let json = client.ask(endpoint, body)?;
     let made: NewSecret = understood(client, endpoint, &json)?;
     let NewSecret { key, secret } = made;
-    let text = format!(
-        "Key '{}' of the role {} is shown this once:\n\n{secret}\n\nSend it as \"Authorization: \
-         Bearer KEY\"; commands of clipper take it from CLIPPER_KEY or --key.",
-        key.name, key.role
-    );
+    let (name, role) = (&key.name, key.role);
+    let text = match secret {
+        None => format!("Key '{name}' of the role {role} is known by its {}.", key.known_by.name()),
+        Some(secret) => format!(
+            "Key '{name}' of the role {role} is shown this once:\n\n{secret}\n\n{}",
+            if role == Role::Container { FOR_CONTAINERS } else { FOR_PEOPLE }
+        ),
+    };
     Ok(Shown { text, json })
 }

@@ -16,10 +16,33 @@ section! {
         insecure: bool = false, Rule::Bool;
 
         /// A file of further keys, for orchestrators that hold secrets: a line NAME ROLE SECRET
-        /// [PATTERN] for each; relative to the working directory. Empty (the default): none. The
-        /// variable CLIPPER_KEYS may list keys as well, with ; between them.
+        /// [PATTERN] for each; relative to the working directory. Read again when it changes.
+        /// Empty (the default): none. The variable CLIPPER_KEYS may list keys as well, with ;
+        /// between them.
         #[flag("keys-file", "FILE")]
         keys_file: PathBuf = PathBuf::new(), Rule::AnyText;
+
+        /// A file with the public keys of an issuer (JWKS), whose tokens (JWT) then stand for keys,
+        /// signed by RS256, ES256 or EdDSA; relative to the working directory. Read again when it
+        /// changes. Empty (the default): none are taken.
+        jwt_keys: PathBuf = PathBuf::new(), Rule::AnyText;
+
+        /// Who the issuer is: the claim iss of his tokens.
+        jwt_issuer: String = String::new(), Rule::AnyText;
+
+        /// Who this server is to him: one of the claim aud.
+        jwt_audience: String = String::new(), Rule::AnyText;
+
+        /// The claim that names the role: predict, observe, operate or admin, alone or among other
+        /// words or texts.
+        jwt_role_claim: String = "role".to_owned(), Rule::Text;
+
+        /// The claim with the pattern of applications and models; a token without it is for all.
+        jwt_names_claim: String = "app".to_owned(), Rule::Text;
+
+        /// Tokens that are remembered, so that they are not checked again at each request; a few
+        /// hundred bytes each.
+        jwt_cache_max: usize = 10_000, Rule::count("tokens");
 
         /// Whether /livez, /readyz and /healthz, and the same over /v2 and gRPC, are answered
         /// without a key: load balancers and orchestrators have none.

@@ -16,15 +16,20 @@ section! {
         #[flag("rpc-addr", "tcp://IP:PORT")]
         addr: String = "tcp://127.0.0.1:7000".to_owned(), Rule::RpcAddress;
 
-        /// A file with the keys that containers need, each a line NAME container SECRET [MODEL];
-        /// docs/security-wire.md has more. Relative to the working directory; read again when it
-        /// changes. Empty (the default): containers need none.
+        /// A file of further keys for containers, for orchestrators that hold secrets: a line NAME
+        /// container SECRET [MODEL] for each (docs/security-wire.md); relative to the working
+        /// directory. Read again when it changes. Empty (the default): none beside those of
+        /// `clipper key add` and access.keys_file.
         keys: PathBuf = PathBuf::new(), Rule::AnyText;
 
         /// Once there are keys: addresses and networks from which containers may come without one,
         /// as those of the original do. [] asks everybody for a key; the server's own replicas
         /// have one.
         null_from: Vec<Network> = loopback(), Rule::Networks;
+
+        /// With a curve_key: addresses and networks from which containers may nevertheless send
+        /// their secret in clear (PLAIN), beside this machine.
+        plain_from: Vec<Network> = Vec::new(), Rule::Networks;
 
         /// A file with the server's secret key of CURVE, by which containers can encrypt their
         /// connections; relative to the working directory. Empty (the default): they cannot.

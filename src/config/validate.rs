@@ -35,6 +35,7 @@ pub(super) fn check(draft: &mut Draft, base_dir: &Path, known: Models) {
         limits(draft, &config);
         addresses(draft, &config);
         tls(draft, &config);
+        tokens(draft, &config);
         models(draft, &config, base_dir);
     }
     applications(draft, known);
@@ -186,6 +187,23 @@ fn tls(draft: &mut Draft, config: &Config) {
     if tls.is_on() && !is_set(&tls.key) {
         let problem = "it needs its key, and tls.key is empty".to_owned();
         blame(draft, ["tls.cert", "tls.key"], [problem.clone(), problem]);
+    }
+}
+
+fn tokens(draft: &mut Draft, config: &Config) {
+    let access = &config.access;
+    if access.jwt_keys.as_os_str().is_empty() {
+        return;
+    }
+    let texts = [
+        ("access.jwt_issuer", &access.jwt_issuer, "tokens of whom"),
+        ("access.jwt_audience", &access.jwt_audience, "tokens for whom"),
+    ];
+    for (key, text, what) in texts {
+        if text.is_empty() {
+            let problem = format!("{what}? access.jwt_keys needs {key}");
+            blame(draft, [key, "access.jwt_keys"], [problem.clone(), problem]);
+        }
     }
 }
 

@@ -1,13 +1,14 @@
 //! One connection: how it begins, its calls, and when it ends.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::rc::Rc;
 
 use clipper_grpc::{Call, Connection, Next, PREFACE};
 use tokio::net::TcpStream;
 use tracing::{error, warn};
 
-use super::service::Service;
+use super::service::{Caller, Service};
+use crate::access::certificate::identities;
 use crate::http::errors::{self, ApiError};
 use crate::http::serve::acceptor::tell_and_close;
 use crate::http::serve::calls::{Calls, Spoken, UnderWay};
@@ -25,16 +26,14 @@ pub(super) async fn serve(io: TcpStream, peer: SocketAddr, seat: Taken, service:
     let limits = service.settings.connection;
     let ended = if let Some(tls) = &service.tls {
         let Some(io) = tls.shake(io, &seat).await else { return };
-        speak(io, Calls::new(seat), (&service, peer.ip())).await
+        speak(io, Calls::new(seat), (&service, peer)).await
     } else {
         let calls = Calls::new(seat);
         match tokio::time::timeout(limits.handshake, greet(io)).await {
             Err(_late) => Ok(Ended::HeadTimeout),
             Ok(None) => Ok(Ended::Closed),
             Ok(Some(Greeting::Other)) => Err("it does not begin as HTTP/2".to_owned()),
-            Ok(Some(Greeting::Http2(io))) => {
-                speak(Io::Plain(io), calls, (&service, peer.ip())).await
-            }
+            Ok(Some(Greeting::Http2(io))) => speak(Io::Plain(io), calls, (&service, peer)).await,
         }
     };
     let ended = ended.unwrap_or_else(|error| {
@@ -50,17 +49,19 @@ pub(super) async fn serve(io: TcpStream, peer: SocketAddr, seat: Taken, service:
 async fn speak(
     io: Io,
     calls: Rc<Calls>,
-    (service, from): (&Rc<Service>, IpAddr),
+    (service, peer): (&Rc<Service>, SocketAddr),
 ) -> Result<Ended, String> {
+    let certificates = io.client_certificate().map(identities).unwrap_or_default();
+    let caller = Rc::new(Caller { from: peer.ip(), certificates });
     let mut connection = Connection::open(io, service.settings.connection).await?;
-    let spoken = Grpc { service: Rc::clone(service), from, calls: Rc::clone(&calls) };
+    let spoken = Grpc { service: Rc::clone(service), caller, calls: Rc::clone(&calls) };
     calls.serve(&mut connection, service.settings.idle, &spoken).await
 }
 
 /// The calls of one client.
 struct Grpc {
     service: Rc<Service>,
-    from: IpAddr,
+    caller: Rc<Caller>,
     calls: Rc<Calls>,
 }
 
@@ -72,9 +73,10 @@ impl Spoken for Grpc {
     }
 
     fn begin(&self, call: Box<Call>, under_way: UnderWay) {
-        let (service, calls, from) = (Rc::clone(&self.service), Rc::clone(&self.calls), self.from);
+        let (service, calls) = (Rc::clone(&self.service), Rc::clone(&self.calls));
+        let caller = Rc::clone(&self.caller);
         actix_rt::spawn(async move {
-            service.answer(*call, from, &calls).await;
+            service.answer(*call, &caller, &calls).await;
             drop(under_way);
         });
     }

@@ -13,7 +13,7 @@ use clipper_oip::grpc as messages;
 use super::reader::{self, Context, Reader};
 use super::refusal::Refusal;
 use crate::access::table::{Port, asked};
-use crate::access::{Access, Refused};
+use crate::access::{Access, Holder, Refused, Shown};
 use crate::config::{Config, GrpcConfig};
 use crate::http::errors::{ApiError, shown};
 use crate::http::gate::{self, Asker};
@@ -22,7 +22,7 @@ use crate::http::serve::calls::Calls;
 use crate::http::serve::handshake::Handshakes;
 use crate::http::v2::state::V2;
 use crate::metrics::http::FrontendMetrics;
-use clipper_domain::{AccessKey, Action};
+use clipper_domain::{AccessKey, Action, SecretHash};
 
 /// What all threads say of the services.
 pub(super) static REFLECTION: LazyLock<Reflection> =
@@ -85,6 +85,13 @@ pub(super) struct Service {
     pub(super) asker: Asker,
 }
 
+/// Who is at the other end of a connection.
+pub(super) struct Caller {
+    pub(super) from: IpAddr,
+    /// By what its certificate is known, if it has shown one.
+    pub(super) certificates: Box<[SecretHash]>,
+}
+
 /// What a call is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Method {
@@ -108,6 +115,19 @@ pub(super) enum Unary {
     LoadOrUnload,
     Infer,
     Check,
+}
+
+impl Method {
+    /// Whether it ends when its client wants.
+    fn goes_on(self) -> bool {
+        !matches!(self, Self::Unary(_))
+    }
+}
+
+/// Why a call is refused, in the log and for its client.
+fn told(refused: Refused, from: IpAddr) -> Refusal {
+    gate::tell(&refused, Some(from));
+    ApiError::from(refused).into()
 }
 
 fn method(path: &str) -> Option<Method> {
@@ -154,24 +174,34 @@ impl Service {
         Ok(self.limited.as_ref().map_or(Ok(()), |key| key.check_name(name))?)
     }
 
-    /// Whether whoever calls may do so. The service as it is for the holder of a key, where the
-    /// message says what is asked for: a name, or with [`Action::Inspect`] perhaps all of them; or
-    /// where that is counted.
-    fn admit(&self, call: &Call, from: IpAddr) -> Result<Option<Self>, Refused> {
+    /// Whose call it is, if a key is needed.
+    fn admit(&self, call: &Call, caller: &Caller) -> Result<Option<Holder>, Refused> {
         let action = asked(Port::Grpc, &call.path).0;
-        let header = call.metadata.get("authorization").map(AsRef::as_ref);
-        let key = self.access.check((action, None), header, Some(from))?;
+        let shown = Shown {
+            header: call.metadata.get("authorization").map(AsRef::as_ref),
+            certificates: &caller.certificates,
+            from: Some(caller.from),
+        };
+        self.access.check((action, None), shown)
+    }
+
+    /// The service as it is for the holder of a key, where the message says what is asked for: a
+    /// name, or with [`Action::Inspect`] perhaps all of them; or where that is counted.
+    fn limited(&self, call: &Call, key: &Arc<AccessKey>) -> Option<Self> {
+        let action = asked(Port::Grpc, &call.path).0;
         let needs_nobody = ![Action::Predict, Action::Inspect].contains(&action);
-        let is_open = |key: &Arc<AccessKey>| key.only.is_everything() && needs_nobody;
-        Ok(key.filter(|key| !is_open(key)).map(|key| Self {
+        if key.only.is_everything() && needs_nobody {
+            return None;
+        }
+        Some(Self {
             v2: self.v2.clone(),
             settings: self.settings,
             tls: None,
             metrics: Arc::clone(&self.metrics),
             access: Arc::clone(&self.access),
-            asker: Asker::of(&key, &self.access),
-            limited: Some(key),
-        }))
+            asker: Asker::of(key, &self.access),
+            limited: Some(Arc::clone(key)),
+        })
     }
 
     pub(super) fn limits(&self) -> &QueryLimits {
@@ -179,20 +209,23 @@ impl Service {
     }
 
     /// Answers a call of whoever may call.
-    pub(super) async fn answer(&self, call: Call, from: IpAddr, calls: &Rc<Calls>) {
-        match self.admit(&call, from) {
-            Ok(None) => self.carry_out(call, calls).await,
-            Ok(Some(limited)) => limited.carry_out(call, calls).await,
+    pub(super) async fn answer(&self, call: Call, caller: &Caller, calls: &Rc<Calls>) {
+        let from = caller.from;
+        match self.admit(&call, caller) {
+            Ok(None) => self.carry_out(call, calls, None).await,
+            Ok(Some(holder)) => match self.limited(&call, &holder.key) {
+                None => self.carry_out(call, calls, Some((&holder, from))).await,
+                Some(limited) => limited.carry_out(call, calls, Some((&holder, from))).await,
+            },
             Err(refused) => {
-                gate::tell(&refused, Some(from));
-                let refusal = Refusal::from(ApiError::from(refused));
+                let refusal = told(refused, from);
                 self.count(&refusal);
                 call.reply.end(&refusal.status);
             }
         }
     }
 
-    async fn carry_out(&self, call: Call, calls: &Rc<Calls>) {
+    async fn carry_out(&self, call: Call, calls: &Rc<Calls>, holder: Option<(&Holder, IpAddr)>) {
         let Call { path, arrived, timeout, has_broken_timeout, encoding, metadata, .. } = call;
         let (messages, mut reply) = (call.messages, call.reply);
         let context = Context {
@@ -204,7 +237,13 @@ impl Service {
         let answered = if has_broken_timeout {
             Err(Refusal::invalid("grpc-timeout: it is not a number of at most 8 digits and a unit"))
         } else {
-            self.by_method(&path, reader, &mut reply, context, calls).await
+            let answered = self.by_method(&path, reader, &mut reply, context, calls);
+            tokio::select! {
+                biased;
+                // Pieces may come without a pause.
+                refusal = self.ended(&path, holder) => Err(refusal),
+                answered = answered => answered,
+            }
         };
         match answered {
             Ok(()) => reply.end(&Status::ok()),
@@ -212,6 +251,16 @@ impl Service {
                 self.count(&refusal);
                 reply.end(&refusal.status);
             }
+        }
+    }
+
+    /// Ends when a call that may go on for long has to end: its key is no good any more.
+    async fn ended(&self, path: &str, holder: Option<(&Holder, IpAddr)>) -> Refusal {
+        match holder {
+            Some((holder, from)) if method(path).is_some_and(Method::goes_on) => {
+                told(self.access.ended(holder).await, from)
+            }
+            _ => std::future::pending().await,
         }
     }
 

@@ -2,6 +2,7 @@
 //! it ended.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::rc::Rc;
 
 use actix_web::http::header;
@@ -10,6 +11,7 @@ use actix_web::{HttpRequest, HttpResponse};
 use futures_util::stream;
 use serde_json::Value;
 
+use super::gate::{self, Holding};
 use super::serve::connection::Connection;
 use crate::actors::apps::streaming::{StreamEnd, StreamStep, Streaming};
 use clipper_scheduling::output::Output;
@@ -46,20 +48,19 @@ pub fn respond<H: 'static>(
     if let Some(connection) = request.conn_data::<Rc<Connection>>() {
         connection.streams();
     }
-    let events = stream::unfold((streaming, form, first, held), |state| async move {
-        let (mut streaming, form, first, held) = state;
-        let step = match first {
-            Some(step) => step,
-            None => streaming.next().await?,
-        };
+    let (holding, from) = (gate::holding(request), request.peer_addr().map(|peer| peer.ip()));
+    let state = Some(Events { streaming, form, first, holding, from, _held: held });
+    let events = stream::unfold(state, |state| async move {
+        let mut events = state?;
+        let (step, goes_on) = events.next().await?;
         let event = match &step {
-            StreamStep::Piece(output) => event(None, &form.piece(output)),
+            StreamStep::Piece(output) => event(None, &events.form.piece(output)),
             StreamStep::End(end) => {
-                let (name, data) = form.end(&streaming, end)?;
+                let (name, data) = events.form.end(&events.streaming, end)?;
                 event(name, &data)
             }
         };
-        Some((Ok::<_, Infallible>(event), (streaming, form, None, held)))
+        Some((Ok::<_, Infallible>(event), goes_on.then_some(events)))
     });
     HttpResponse::Ok()
         .insert_header((header::CONTENT_TYPE, "text/event-stream"))
@@ -67,6 +68,38 @@ pub fn respond<H: 'static>(
         // Proxies that collect answers would make one of it.
         .insert_header(("X-Accel-Buffering", "no"))
         .streaming(events)
+}
+
+/// The rest of an answer.
+struct Events<F, H> {
+    streaming: Streaming,
+    form: F,
+    first: Option<StreamStep>,
+    holding: Option<Holding>,
+    from: Option<IpAddr>,
+    _held: H,
+}
+
+impl<F, H> Events<F, H> {
+    /// The next step, and whether others may follow. The answer ends with the key of who asked.
+    async fn next(&mut self) -> Option<(StreamStep, bool)> {
+        if let Some(first) = self.first.take() {
+            return Some((first, true));
+        }
+        let Some(holding) = &self.holding else {
+            return Some((self.streaming.next().await?, true));
+        };
+        tokio::select! {
+            biased;
+            // Pieces may come without a pause.
+            refused = holding.ended() => {
+                gate::tell(&refused, self.from);
+                let why = StreamEnd::Error(refused.to_string().into());
+                Some((StreamStep::End(why), false))
+            }
+            step = self.streaming.next() => Some((step?, true)),
+        }
+    }
 }
 
 /// One event. Each line of the data has a line of its own: JSON may have some between its values.

@@ -14,8 +14,9 @@ use actix_web::{Error, HttpMessage as _, HttpRequest, ResponseError as _};
 use futures_util::future::Either;
 
 use super::errors::{self, ApiError, shown};
+use super::serve::connection::certificates;
 use crate::access::table::{Port, asked};
-use crate::access::{Access, Refused, browser};
+use crate::access::{Access, Holder, Refused, Shown, browser};
 use crate::config::ManagementConfig;
 use crate::logging::outsiders;
 use clipper_domain::{AccessKey, Action};
@@ -24,7 +25,23 @@ use clipper_scheduling::share::Tenant;
 
 /// Whoever asks, for handlers that have to know.
 #[derive(Debug, Clone)]
-struct Holder(Arc<AccessKey>);
+pub struct Holding {
+    holder: Holder,
+    access: Arc<Access>,
+}
+
+impl Holding {
+    /// Ends when the key is no good any more, and says so.
+    pub async fn ended(&self) -> Refused {
+        self.access.ended(&self.holder).await
+    }
+}
+
+/// Who holds the key that came with a request, if one was needed.
+#[must_use]
+pub fn holding(request: &HttpRequest) -> Option<Holding> {
+    request.extensions().get::<Holding>().cloned()
+}
 
 /// Whoever asks, as far as limits go.
 #[derive(Debug, Clone, Default)]
@@ -51,7 +68,7 @@ pub fn asker(request: &HttpRequest) -> Asker {
 /// Whose key came with a request, if one was needed.
 #[must_use]
 pub fn holder(request: &HttpRequest) -> Option<Arc<AccessKey>> {
-    request.extensions().get::<Holder>().map(|holder| Arc::clone(&holder.0))
+    request.extensions().get::<Holding>().map(|holding| Arc::clone(&holding.holder.key))
 }
 
 /// The gate of one frontend. Clones share it.
@@ -101,10 +118,18 @@ impl Gate {
             self.check_stranger(action, from)?;
             return Ok(None);
         }
-        let header = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
-        let checked = self.access.check((action, name.as_deref()), header, from);
-        match checked {
-            Ok(key) => Ok(key.map(Holder)),
+        let certificates = certificates(request.request());
+        let shown = Shown {
+            header: request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes),
+            certificates: certificates.as_deref().unwrap_or_default(),
+            from,
+        };
+        match self.access.check((action, name.as_deref()), shown) {
+            Ok(Some(holder)) if holder.is_by_certificate() => {
+                check_page(request)?;
+                Ok(Some(holder))
+            }
+            Ok(holder) => Ok(holder),
             Err(refused) => {
                 tell(&refused, from);
                 Err(refused.into())
@@ -164,11 +189,25 @@ impl Browsers {
     }
 }
 
+/// A browser shows its user's certificate for every page that asks, also for those of strangers.
+fn check_page(request: &ServiceRequest) -> Result<(), ApiError> {
+    let text = |name: HeaderName| {
+        request.headers().get(name).map(|value| value.to_str().unwrap_or_default())
+    };
+    match text(ORIGIN) {
+        Some(origin) if !browser::is_origin_ours(origin, text(HOST).unwrap_or_default()) => {
+            let cause = format!("Web pages of '{}' may not use a certificate", shown(origin));
+            Err(ApiError::new(errors::FORBIDDEN, cause))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Whoever reaches the port can cause such lines, so that they are limited.
 pub fn tell(refused: &Refused, from: Option<IpAddr>) {
     let Some(from) = from else { return };
     if let Some(left_out) = outsiders::line("not allowed", from) {
-        let refused = refused.to_string();
+        let refused = refused.in_full();
         tracing::info!(%from, refused, left_out, "a request was refused");
     }
 }
@@ -225,13 +264,12 @@ where
         match self.gate.admit(&request) {
             Ok(None) => {}
             Ok(Some(holder)) => {
-                // Only there is anybody interested.
-                if self.gate.port == Port::Management {
-                    request.extensions_mut().insert(holder);
-                } else {
-                    let asker = Asker::of(&holder.0, &self.gate.access);
-                    request.extensions_mut().insert(asker);
+                let access = Arc::clone(&self.gate.access);
+                let mut extensions = request.extensions_mut();
+                if self.gate.port != Port::Management {
+                    extensions.insert(Asker::of(&holder.key, &access));
                 }
+                extensions.insert(Holding { holder, access });
             }
             Err(error) => {
                 let refusal = request.into_response(error.error_response());

@@ -8,13 +8,13 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::access::{Gate, Security};
+use super::access::{Gate, Origin, Security};
 use super::registration::{Introduction, Refused, end_of};
 use crate::metrics::RpcEnd;
 use clipper_clock as clock;
 use clipper_domain::ModelId;
 use clipper_domain::signature::SIGNATURE_MAX_BYTES;
-use clipper_rpc::codec::{self, AnswerLimits, DecodeError, FromContainer, NoticeLevel};
+use clipper_rpc::codec::{self, AnswerLimits, DecodeError, Extensions, FromContainer, NoticeLevel};
 use clipper_rpc::unasked::UnaskedMeter;
 use clipper_rpc::wire::WireChunks;
 use clipper_rpc::zmtp::{
@@ -109,7 +109,12 @@ impl Connection {
                     signature,
                 }) => {
                     let model = ModelId::new(name, version);
-                    self.may_serve(&model)?;
+                    if let Err(refused) = self.may_serve(&model) {
+                        if extensions.has(Extensions::NOTICES) {
+                            self.notice(NoticeLevel::Error, &refused.text).await;
+                        }
+                        return Err(refused);
+                    }
                     return Ok(Introduction { identity, model, input_type, extensions, signature });
                 }
                 Some(FromContainer::Heartbeat) => {
@@ -138,7 +143,8 @@ impl Connection {
         }
     }
 
-    fn may_serve(&self, model: &ModelId) -> Result<(), Refused> {
+    /// Whether what it has come with is good for this model now.
+    pub(super) fn may_serve(&self, model: &ModelId) -> Result<(), Refused> {
         let Some(admission) = &self.security.admission else { return Ok(()) };
         admission.check(model).map_err(|why| Refused::new(RpcEnd::Denied, why))
     }
@@ -146,14 +152,15 @@ impl Connection {
     async fn shake_hands(
         &mut self,
         help: &str,
-        (gate, peer): (&Gate, IpAddr),
+        (gate, peer_address): (&Gate, IpAddr),
     ) -> Result<Bytes, Refused> {
         // libzmq and its like send their first bytes at once. The greeting need not wait for them,
         // but an HTTP client would take it for an answer.
         if let Ok(read) = tokio::time::timeout(ASK_AFTER, self.read()).await {
             read?;
         }
-        let mut handshake = Handshake::offering(gate.offer(peer));
+        let local = self.stream.local_addr().ok().map(|local| local.ip());
+        let mut handshake = Handshake::offering(gate.offer(Origin { peer: peer_address, local }));
         let mut greeting = Some(handshake.opening());
         loop {
             match handshake.advance(&mut self.buffer) {
@@ -175,6 +182,9 @@ impl Connection {
                             let session = handshake.session();
                             self.decoder = Decoder::new(HANDSHAKE_LIMITS).with_session(session);
                             self.security.session = session.cloned();
+                            if self.security.admission.is_none() {
+                                self.security.admission = gate.unasked(peer_address);
+                            }
                             return Ok(peer.identity);
                         }
                     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
+use super::access::KEY_CHECK;
 use super::connection::Connection;
 use super::places::Line;
 use super::registration::{Introduction, KnownModels, Refused, Registration};
@@ -67,12 +68,14 @@ impl<K: KnownModels> WaitingRoom<K> {
             if between_messages && self.known.is_known(model) {
                 return Ok(());
             }
+            connection.may_serve(model)?;
             tokio::select! {
                 read = connection.read() => {
                     read?;
                     heard = clock::now();
                 }
                 _ = changes.changed() => {}
+                () = tokio::time::sleep(KEY_CHECK) => {}
                 _ = &mut evicted => return Err(self.gave_way(model)),
                 () = sleep_until(until) => return Err(self.took_too_long(model)),
                 () = sleep_until(heard + silence) => return Err(silent(heard)),

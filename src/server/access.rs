@@ -1,13 +1,16 @@
 //! Whose keys are good at the start, and whether the server may listen where it is told to.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use tracing::warn;
 
 use super::error::StartError;
 use super::sockets::Sockets;
+use crate::access::Access;
 use crate::access::exposure::{self, Port};
-use crate::access::{Access, listed};
+use crate::access::fresh::keep_fresh;
+use crate::access::listed::{Lists, VARIABLE};
 use crate::actors::catalog::keys::KeyKeeper;
 use crate::actors::catalog::writer::CatalogWriter;
 use crate::config::Config;
@@ -15,6 +18,7 @@ use crate::metrics::Metrics;
 use crate::store::Journal;
 use crate::supervision::budget::RestartBudget;
 use crate::supervision::kept::Kept;
+use clipper_domain::AccessKey;
 
 /// Who may do what, and what keeps it equal to the metadata.
 pub(super) struct Guard {
@@ -24,12 +28,19 @@ pub(super) struct Guard {
 
 /// Reads all keys, and refuses to go on where other machines could do as they like.
 fn keys(config: &Config, sockets: &Sockets, journal: &Journal) -> Result<Arc<Access>, StartError> {
-    // No secret may be among the settings, which are shown and logged.
-    let variable = std::env::var(listed::VARIABLE).ok();
-    let listed = listed::read(&config.access.keys_file, variable.as_deref())?;
+    let lists = Lists {
+        keys: config.access.keys_file.clone(),
+        container_keys: config.rpc.keys.clone(),
+        // No secret may be among the settings, which are shown and logged.
+        variable: std::env::var(VARIABLE).ok(),
+    };
+    let listed = lists.read()?;
     let view = journal.view();
-    let has_keys = !listed.is_empty() || view.read().keys().next().is_some();
-    let ports = ports(config, sockets, has_keys)?;
+    let has_own = view.read().keys().next().is_some();
+    let takes_tokens = is_set(&config.access.jwt_keys);
+    let has_keys = has_own || takes_tokens || listed.iter().any(AccessKey::is_of_people);
+    let asks_containers = has_keys || !listed.is_empty() || is_set(&config.rpc.keys);
+    let ports = ports(config, sockets, (has_keys, asks_containers))?;
     if let Err(exposed) = exposure::check(&ports) {
         if !config.access.insecure {
             return Err(exposed.into());
@@ -41,24 +52,32 @@ fn keys(config: &Config, sockets: &Sockets, journal: &Journal) -> Result<Arc<Acc
         );
     }
     let opens = exposure::is_all_loopback(&ports) || config.access.insecure;
-    let access = Access::new(&config.access, listed, opens);
+    let access = Access::load(&config.access, listed, opens)?;
     access.take(view.read().keys());
+    actix::spawn(keep_fresh(lists, Arc::clone(&access)));
     Ok(access)
 }
 
-fn ports(config: &Config, sockets: &Sockets, has_keys: bool) -> Result<Vec<Port>, StartError> {
+fn is_set(path: &Path) -> bool {
+    !path.as_os_str().is_empty()
+}
+
+fn ports(
+    config: &Config,
+    sockets: &Sockets,
+    (has_keys, asks_containers): (bool, bool),
+) -> Result<Vec<Port>, StartError> {
     let tls = &config.tls;
     let port = |setting, socket: &std::net::TcpListener, speaks_tls, asks_for_keys| {
         let addr = socket.local_addr().map_err(StartError::Socket)?;
         let is_encrypted = tls.is_on() && speaks_tls;
         Ok::<_, StartError>(Port { setting, addr, is_encrypted, asks_for_keys })
     };
-    let is_set = |path: &std::path::Path| !path.as_os_str().is_empty();
     let rpc = Port {
         setting: "rpc.addr",
         addr: sockets.rpc.local_addr().map_err(StartError::Socket)?,
         is_encrypted: is_set(&config.rpc.curve_key),
-        asks_for_keys: is_set(&config.rpc.keys),
+        asks_for_keys: asks_containers,
     };
     let mut ports = vec![
         port("http.query_addr", &sockets.query, tls.query, has_keys)?,

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use crate::access::exposure::Exposed;
 use crate::access::listed::ListedError;
+use crate::access::token::KeySetError;
 use crate::actors::models::registry::CatalogEnded;
 use crate::actors::pool::file_sd::FileSdError;
 use crate::bootstrap::BootstrapError;
@@ -51,11 +52,11 @@ pub enum StartError {
     #[error(transparent)]
     Keys(#[from] ListedError),
     #[error(transparent)]
+    Tokens(#[from] KeySetError),
+    #[error(transparent)]
     Exposed(#[from] Exposed),
     #[error(transparent)]
     Tls(#[from] TlsError),
-    #[error("rpc.keys: {}: {why}", file.display())]
-    ContainerKeys { file: PathBuf, why: String },
     #[error("rpc.curve_key: {}: {why}", file.display())]
     CurveKey { file: PathBuf, why: String },
     #[error("threads for parsing: {0}")]

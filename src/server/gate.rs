@@ -13,14 +13,7 @@ use clipper_rpc::curve::SecretKey;
 
 /// Who may connect, and how.
 pub(super) fn gate(config: &RpcConfig, keys: ContainerKeys) -> Result<Gate, StartError> {
-    actix::spawn(keys.clone().keep_fresh());
-    Ok(Gate::new(Arc::new(keys), &config.null_from, curve_key(config)?))
-}
-
-/// The keys of containers.
-pub(super) fn container_keys(config: &RpcConfig) -> Result<ContainerKeys, StartError> {
-    let fail = |why| StartError::ContainerKeys { file: config.keys.clone(), why };
-    ContainerKeys::load(&config.keys).map_err(fail)
+    Ok(Gate::new(Arc::new(keys), config, curve_key(config)?))
 }
 
 /// The server's secret key of CURVE, if it has one.

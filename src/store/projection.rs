@@ -206,8 +206,8 @@ impl Catalog {
             Command::ReleaseReplicas(id) => self.decide_release(id),
             Command::Apply(plan) => self.decide_all(plan.commands()),
             Command::AddKey { key, admin_elsewhere } => self.decide_key_add(key, *admin_elsewhere),
-            Command::RotateKey { name, hash, previous_until_ms } => {
-                self.decide_key_rotate(name, *hash, *previous_until_ms)
+            Command::RotateKey { name, known_by, hash, previous_until_ms } => {
+                self.decide_key_rotate(name, (*known_by, *hash), *previous_until_ms)
             }
             Command::LimitKey { name, limits } => self.decide_key_limit(name, *limits),
             Command::RevokeKey { name, admin_elsewhere } => {

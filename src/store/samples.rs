@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::event::{Envelope, Origin};
 use super::journal::Change;
 use super::projection::Catalog;
+use clipper_domain::access::KnownBy;
 use clipper_domain::rollout::plan::{RolloutKind, RolloutPlan};
 use clipper_domain::rollout::{Rollout, RolloutEnd};
 use clipper_domain::{
@@ -64,6 +65,7 @@ pub(crate) fn access_key(name: &str, role: Role, hash: u8) -> AccessKey {
         role,
         only: Pattern::default(),
         expires_at_ms: None,
+        known_by: KnownBy::Secret,
         hash: SecretHash([hash; 32]),
         previous: None,
         limits: Limits::default(),

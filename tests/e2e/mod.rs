@@ -28,6 +28,8 @@ mod rollouts;
 mod runtimes;
 mod seen;
 mod shutdown;
+mod standing;
 mod streams;
 pub mod support;
+mod tokens;
 mod top;

@@ -236,7 +236,7 @@ pub struct Clipper {
     pub query: SocketAddr,
     pub management: SocketAddr,
     pub metrics: SocketAddr,
-    rpc: String,
+    pub rpc: String,
     pub log: Arc<Mutex<Vec<String>>>,
 }
 

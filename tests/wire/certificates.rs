@@ -29,16 +29,24 @@ pub struct Clients {
 }
 
 pub fn authority(dir: &Path) -> Clients {
+    let (authority, mut clients) = authority_of(dir, &["client"]);
+    let (client, key) = clients.remove(0);
+    Clients { authority, client, key }
+}
+
+/// An authority, and the certificates and keys of clients with these names.
+pub fn authority_of(dir: &Path, names: &[&str]) -> (PathBuf, Vec<(PathBuf, PathBuf)>) {
     let ca_key = KeyPair::generate().unwrap();
     let mut ca = CertificateParams::new(Vec::new()).unwrap();
     ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let authority = put(dir, "ca.pem", &ca.self_signed(&ca_key).unwrap().pem());
-    let key = KeyPair::generate().unwrap();
-    let params = CertificateParams::new(vec!["client".to_owned()]).unwrap();
-    let client = params.signed_by(&key, &Issuer::new(ca, ca_key)).unwrap();
-    Clients {
-        authority,
-        client: put(dir, "client.pem", &client.pem()),
-        key: put(dir, "client-key.pem", &key.serialize_pem()),
-    }
+    let issuer = Issuer::new(ca, ca_key);
+    let clients = names.iter().map(|name| {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec![(*name).to_owned()]).unwrap();
+        let client = params.signed_by(&key, &issuer).unwrap();
+        let file = put(dir, &format!("{name}.pem"), &client.pem());
+        (file, put(dir, &format!("{name}-key.pem"), &key.serialize_pem()))
+    });
+    (authority, clients.collect())
 }

@@ -83,9 +83,19 @@ impl Tls {
         path: &str,
         body: &str,
     ) -> std::io::Result<(u16, String)> {
+        self.request_with((verb, path), "", body)
+    }
+
+    /// With further headers, each with its line's end.
+    pub fn request_with(
+        &mut self,
+        (verb, path): (&str, &str),
+        headers: &str,
+        body: &str,
+    ) -> std::io::Result<(u16, String)> {
         let head = format!(
             "{verb} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
-             Accept: text/plain\r\nContent-Length: {}\r\n\r\n{body}",
+             {headers}Accept: text/plain\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
         );
         self.0.get_mut().write_all(head.as_bytes())?;

@@ -185,7 +185,7 @@ fn a_key_is_for_its_models_and_ends_with_its_line() {
         until("it is refused", || (server.ended("denied") > before).then_some(()));
     }
     server.await_replicas("other", 0);
-    server.says("key 'vision' is for the models 'v-*' only, not for other:1");
+    server.says("key 'vision' is for 'v-*' only, not for other:1");
     // Without the line of one of them.
     let before = server.ended("denied");
     std::fs::write(&next, lines.lines().nth(1).unwrap()).unwrap();

@@ -2,5 +2,6 @@
 
 mod certificates;
 mod client;
+mod client_keys;
 mod containers;
 mod tls;

@@ -123,9 +123,11 @@ async fn reconnect_for_ever(options: &ContainerOptions, mut model: impl BatchMod
         }
         was_connected = connected_at.is_some();
         // A server that refuses this container closes at once: do not ask it all the time. A
-        // closed port needs no pause here, the attempts inside `connect` have theirs.
-        let settled = connected_at
-            .is_none_or(|since| clock::now().duration_since(since) >= options.settled_after);
+        // closed port needs no pause here, the attempts inside `connect` have theirs: those of the
+        // crate, which has no keys.
+        let settled = connected_at.map_or(options.key.is_none(), |since| {
+            clock::now().duration_since(since) >= options.settled_after
+        });
         if settled {
             backoff.reset();
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::access::{AccessKey, Role};
+use crate::access::{AccessKey, KnownBy, Role};
 use crate::app::{AppSpec, OnModelError, PolicyParameters, Weight, cached, is_cached};
 use crate::ids::{AppName, Label, ModelId, ModelName, ModelVersion, ReplicaId};
 use crate::limits::Limits;
@@ -153,6 +153,8 @@ pub struct KeyDescription {
     pub limits: Limits,
     /// Whether it comes from a file or the environment.
     pub is_listed: bool,
+    #[serde(default, skip_serializing_if = "KnownBy::is_secret")]
+    pub known_by: KnownBy,
 }
 
 impl KeyDescription {
@@ -168,16 +170,18 @@ impl KeyDescription {
             old_secret_until_ms: previous.map(|previous| previous.until_ms),
             limits: key.limits,
             is_listed,
+            known_by: key.known_by,
         }
     }
 }
 
-/// The answer of `add_key` and `rotate_key`, the only one that has the secret.
+/// The answer of `add_key` and `rotate_key`, the only one that has the secret, if there is one.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NewSecret {
     #[serde(flatten)]
     pub key: KeyDescription,
-    pub secret: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret: Option<String>,
 }
 
 /// The body of every refusal but 400, which is plain text.

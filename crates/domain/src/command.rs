@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use crate::access::refusal::KeyRefusal;
-use crate::access::{AccessKey, SecretHash};
+use crate::access::{AccessKey, KnownBy, SecretHash};
 use crate::app::{AppSpec, AppUpdate, DEFAULT_POLICY, PolicySpec};
 use crate::deployment::{Deployment, Replicas};
 use crate::ids::{AppName, KeyName, ModelId, ModelName};
@@ -101,9 +101,11 @@ pub enum Command {
         /// Somebody can manage keys whatever becomes of those of the metadata.
         admin_elsewhere: bool,
     },
-    /// Give a key another secret.
+    /// Give a key another secret, or what stands in its place.
     RotateKey {
         name: KeyName,
+        /// As before.
+        known_by: KnownBy,
         hash: SecretHash,
         /// Unix milliseconds until which the one before is good too.
         previous_until_ms: Option<u64>,

@@ -145,7 +145,7 @@ impl Graph {
             unasked: plane.unasked.clone(),
             known: list.clone(),
             help: String::new(),
-            gate: Gate::new(Arc::new(Open), &[], None),
+            gate: Gate::new(Arc::new(Open), &config.rpc, None),
         };
         actix::spawn(listener::serve(socket, parts, register));
         Self { plane, disk, catalog, pool, models, list, routes, router: apps, rpc }

@@ -6,8 +6,9 @@ use crate::access::{hash, new_secret};
 use crate::http::errors::shown;
 use crate::http::schema::Object;
 use clipper_clock as clock;
+use clipper_domain::access::{KnownBy, PublicIdentity};
 use clipper_domain::admin::{KeyDescription, NewSecret};
-use clipper_domain::{AccessKey, Command, Pattern, Role};
+use clipper_domain::{AccessKey, Command, Pattern, Role, SecretHash};
 
 pub(super) const ADD_SCHEMA: &str = r#"
   {
@@ -15,7 +16,9 @@ pub(super) const ADD_SCHEMA: &str = r#"
    "role" := "predict" | "observe" | "operate" | "admin" | "container",
    "app" := string (optional, * stands for any part),
    "expires_s" := int (optional),
-   "limits" := object of rate, burst, concurrent, body_bytes (int) and priority (optional)
+   "limits" := object of rate, burst, concurrent, body_bytes (int) and priority (optional),
+   "curve" := string (optional, a container's public key in place of a secret),
+   "certificate" := string (optional, a client's in place of a secret: SHA-256, dns:NAME, uri:NAME)
   }
 "#;
 pub(super) const LIMIT_SCHEMA: &str = r#"
@@ -27,13 +30,40 @@ pub(super) const LIMIT_SCHEMA: &str = r#"
 pub(super) const ROTATE_SCHEMA: &str = r#"
   {
    "name" := string,
-   "keep_old_s" := int (optional)
+   "keep_old_s" := int (optional),
+   "curve" := string (optional, for a key that is known by one),
+   "certificate" := string (optional, for a key that is known by one)
   }
 "#;
 
-fn secret() -> Result<String, Failure> {
+/// By what a key is to be known.
+struct Made {
+    known_by: KnownBy,
+    hash: SecretHash,
+    /// Shown this once, if there is one.
+    secret: Option<String>,
+}
+
+/// What stands in the place of a secret, or a new one.
+fn made(body: &Object<'_>) -> Result<Made, Failure> {
+    let curve = optional(body, "curve", Object::string)?;
+    let certificate = optional(body, "certificate", Object::string)?;
+    let public = match (&curve, &certificate) {
+        (Some(_), Some(_)) => {
+            return Err(Failure::Refused("either curve or certificate".to_owned()));
+        }
+        (Some(key), None) => Some(PublicIdentity::curve(key)),
+        (None, Some(text)) => Some(PublicIdentity::certificate(text)),
+        (None, None) => None,
+    };
+    if let Some(public) = public {
+        let public = public.map_err(Failure::of)?;
+        let hash = hash(public.as_bytes());
+        return Ok(Made { known_by: public.known_by(), hash, secret: None });
+    }
     let none = || Failure::Unavailable("The system gives no random numbers".to_owned());
-    new_secret().ok_or_else(none)
+    let secret = new_secret().ok_or_else(none)?;
+    Ok(Made { known_by: KnownBy::Secret, hash: hash(secret.as_bytes()), secret: Some(secret) })
 }
 
 /// So many seconds from now, Unix milliseconds.
@@ -45,7 +75,7 @@ fn in_seconds(body: &Object<'_>, key: &'static str) -> Result<Option<u64>, Failu
 }
 
 /// The change, and the answer that shows the secret.
-fn told(state: &ManagementState, command: Command, key: &AccessKey, secret: String) -> Act {
+fn told(state: &ManagementState, command: Command, key: &AccessKey, secret: Option<String>) -> Act {
     let answer = Reply::json(&NewSecret {
         key: KeyDescription::of(key, clock::unix_millis(), false),
         secret,
@@ -67,13 +97,14 @@ pub(super) fn add(body: &Object<'_>, state: &ManagementState) -> Result<Act, Fai
     let only = optional(body, "app", Object::string)?;
     let only = only
         .map(|text| Pattern::parse(&text).map_err(|why| Failure::Refused(format!("app: {why}"))));
-    let secret = secret()?;
+    let Made { known_by, hash, secret } = made(body)?;
     let key = AccessKey {
         name,
         role,
         only: only.transpose()?.unwrap_or_default(),
         expires_at_ms: in_seconds(body, "expires_s")?,
-        hash: hash(secret.as_bytes()),
+        known_by,
+        hash,
         previous: None,
         limits: limits::optional(body)?.unwrap_or_default(),
     };
@@ -85,12 +116,11 @@ pub(super) fn add(body: &Object<'_>, state: &ManagementState) -> Result<Act, Fai
 pub(super) fn rotate(body: &Object<'_>, state: &ManagementState) -> Result<Act, Failure> {
     let name = names::key(&body.string("name")?)?;
     let previous_until_ms = in_seconds(body, "keep_old_s")?;
-    let secret = secret()?;
-    let hash = hash(secret.as_bytes());
+    let Made { known_by, hash, secret } = made(body)?;
     let Some(known) = state.metadata.catalog().key(name.as_str()).cloned() else {
         return Err(Failure::Refused(unknown(name.as_str(), state)));
     };
-    let command = Command::RotateKey { name, hash, previous_until_ms };
+    let command = Command::RotateKey { name, known_by, hash, previous_until_ms };
     Ok(told(state, command, &AccessKey { hash, ..known }, secret))
 }
 
@@ -120,7 +150,8 @@ pub(super) fn revoke(body: &Object<'_>, state: &ManagementState) -> Result<Act, 
         if catalog.key(name.as_str()).is_none() {
             return Err(Failure::Refused(unknown(name.as_str(), state)));
         }
-        let is_last = catalog.keys().count() == 1 && state.access.listed().is_empty();
+        let others = state.access.listed();
+        let is_last = catalog.keys().count() == 1 && !others.iter().any(AccessKey::is_of_people);
         if is_last && state.access.is_closed_without_keys() {
             let text = format!(
                 "Key '{name}' is the last one, and without any nobody may do anything here, as \
@@ -142,7 +173,7 @@ fn unknown(name: &str, state: &ManagementState) -> String {
     if state.access.listed().iter().any(|key| key.name.as_str() == name) {
         return format!(
             "Key '{name}' comes from a file or the environment (access.keys_file, CLIPPER_KEYS): \
-             change it there and start the server again"
+             change it there"
         );
     }
     format!("no key with name '{name}' exists")
@@ -153,8 +184,9 @@ pub(super) fn list(body: &Object<'_>, state: &ManagementState) -> Result<Reply, 
     let catalog = state.metadata.catalog();
     let now_ms = clock::unix_millis();
     let described = |is_listed| move |key| KeyDescription::of(key, now_ms, is_listed);
-    let listed = state.access.listed().iter().map(described(true));
-    let keys: Vec<KeyDescription> = catalog.keys().map(described(false)).chain(listed).collect();
+    let listed = state.access.listed();
+    let own = catalog.keys().map(described(false));
+    let keys: Vec<KeyDescription> = own.chain(listed.iter().map(described(true))).collect();
     if verbose {
         return Reply::json(&keys);
     }

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
 use actix_http::error::DispatchError;
+use actix_web::HttpRequest;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 use tracing::warn;
@@ -23,9 +24,11 @@ use super::canned::{self, Replaced};
 use super::io::Io;
 use super::progress::{Allowances, Overdue, Phase, Progress};
 use super::seats::{Order, Taken};
+use crate::access::certificate::identities;
 use crate::logging::outsiders;
 use crate::metrics::http::{Ended, FrontendMetrics};
 use clipper_clock::{self as clock, Instant};
+use clipper_domain::SecretHash;
 
 /// Bytes read at a time until a request's head is complete.
 const HEAD_READ: usize = 8 << 10;
@@ -57,8 +60,14 @@ pub struct Connection {
     /// The first bytes that ever came.
     opening: Cell<[u8; 2]>,
     ending: Cell<Option<Ended>>,
-    /// What the client has shown in its TLS handshake, DER.
-    client_certificate: Option<Box<[u8]>>,
+    /// By what the client is known that has shown a certificate.
+    certificates: Option<Rc<[SecretHash]>>,
+}
+
+/// By what the client of a request is known that has shown a certificate.
+#[must_use]
+pub fn certificates(request: &HttpRequest) -> Option<Rc<[SecretHash]>> {
+    request.conn_data::<Rc<Connection>>().and_then(|connection| connection.certificates())
 }
 
 impl Connection {
@@ -83,7 +92,7 @@ impl Connection {
             pipelines: Cell::new(false),
             opening: Cell::default(),
             ending: Cell::new(None),
-            client_certificate: io.client_certificate().map(Box::from),
+            certificates: io.client_certificate().map(|der| identities(der).into()),
         })
     }
 
@@ -99,10 +108,10 @@ impl Connection {
         &self.metrics
     }
 
-    /// The certificate that the client has shown, DER; it is one of `tls.client_ca`.
+    /// By what the client is known, where it has shown a certificate: one of `tls.client_ca`.
     #[must_use]
-    pub fn client_certificate(&self) -> Option<&[u8]> {
-        self.client_certificate.as_deref()
+    pub fn certificates(&self) -> Option<Rc<[SecretHash]>> {
+        self.certificates.clone()
     }
 
     /// A request's handler starts.

@@ -6,7 +6,7 @@
 use super::{Catalog, Effect};
 use crate::store::event::Event;
 use clipper_domain::access::refusal::KeyRefusal;
-use clipper_domain::access::{KEYS_MAX, PreviousSecret};
+use clipper_domain::access::{KEYS_MAX, KnownBy, PreviousSecret};
 use clipper_domain::{AccessKey, Action, CommandError, KeyName, Limits, Role, SecretHash};
 
 impl Catalog {
@@ -38,6 +38,9 @@ impl Catalog {
             return Err(KeyRefusal::TooMany.into());
         }
         check_limits(key.role, &key.limits)?;
+        if !key.role.may_be(key.known_by) {
+            return Err(KeyRefusal::NotForRole(key.role, key.known_by).into());
+        }
         self.check_secret(&key.hash)?;
         Ok(vec![Event::KeyAdded { key: Box::new(key.clone()) }])
     }
@@ -45,10 +48,13 @@ impl Catalog {
     pub(super) fn decide_key_rotate(
         &self,
         name: &KeyName,
-        hash: SecretHash,
+        (known_by, hash): (KnownBy, SecretHash),
         previous_until_ms: Option<u64>,
     ) -> Result<Vec<Event>, CommandError> {
         let key = self.keys.get(name).ok_or_else(|| KeyRefusal::Unknown(name.clone()))?;
+        if key.known_by != known_by {
+            return Err(KeyRefusal::OtherKind(name.clone(), key.known_by).into());
+        }
         self.check_secret(&hash)?;
         let previous =
             previous_until_ms.map(|until_ms| PreviousSecret { hash: key.hash, until_ms });
@@ -164,6 +170,7 @@ mod tests {
         let name = KeyName::parse("root").unwrap();
         let rotate = |hash, previous_until_ms| Command::RotateKey {
             name: name.clone(),
+            known_by: KnownBy::Secret,
             hash: SecretHash([hash; 32]),
             previous_until_ms,
         };
@@ -195,5 +202,31 @@ mod tests {
         assert!(catalog.decide(&limit("nobody", limits)).is_err());
         done(&mut catalog, &limit("ci", Limits::default()));
         assert!(catalog.key("ci").unwrap().limits.is_none());
+    }
+
+    #[test]
+    fn a_key_is_known_by_what_its_role_may_be_and_stays_so() {
+        let mut catalog = Catalog::default();
+        done(&mut catalog, &add("root", Role::Admin, 1));
+        let known = |role, known_by| {
+            let key = AccessKey { known_by, ..access_key("c", role, 2) };
+            Command::AddKey { key: Box::new(key), admin_elsewhere: false }
+        };
+        for (role, known_by) in
+            [(Role::Container, KnownBy::Certificate), (Role::Admin, KnownBy::Curve)]
+        {
+            let told = catalog.decide(&known(role, known_by)).unwrap_err().to_string();
+            assert!(told.contains("cannot be known by"), "{told}");
+        }
+        done(&mut catalog, &known(Role::Container, KnownBy::Curve));
+        let name = KeyName::parse("c").unwrap();
+        let rotate = |known_by, hash| {
+            let (name, hash) = (name.clone(), SecretHash([hash; 32]));
+            Command::RotateKey { name, known_by, hash, previous_until_ms: None }
+        };
+        let told = catalog.decide(&rotate(KnownBy::Secret, 3)).unwrap_err().to_string();
+        assert!(told.contains("is known by a CURVE key"), "{told}");
+        done(&mut catalog, &rotate(KnownBy::Curve, 3));
+        assert_eq!(catalog.key("c").unwrap().known_by, KnownBy::Curve);
     }
 }

@@ -20,12 +20,17 @@ pub struct Events {
 impl Events {
     /// Posts `body` and waits for the head of the answer.
     pub fn post(addr: SocketAddr, path: &str, body: &Value) -> Self {
+        Self::post_with(addr, path, "", body)
+    }
+
+    /// [`Self::post`] with more headers, each with its line's end.
+    pub fn post_with(addr: SocketAddr, path: &str, headers: &str, body: &Value) -> Self {
         let stream = TcpStream::connect_timeout(&addr, PATIENCE).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let body = body.to_string();
         let head = format!(
             "POST {path} HTTP/1.1\r\nHost: test\r\nAccept: text/event-stream\r\n\
-             Content-Length: {}\r\n\r\n{body}",
+             {headers}Content-Length: {}\r\n\r\n{body}",
             body.len()
         );
         (&stream).write_all(head.as_bytes()).unwrap();

@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::identity::KnownBy;
 use super::pattern::Pattern;
 use super::role::{Action, Role};
 use crate::ids::KeyName;
@@ -75,7 +76,10 @@ pub struct AccessKey {
     /// Unix milliseconds from which it is no good any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at_ms: Option<u64>,
-    /// Of its secret, which nobody but its holder has.
+    /// By what its holder is known.
+    #[serde(default, skip_serializing_if = "KnownBy::is_secret")]
+    pub known_by: KnownBy,
+    /// Of its secret, which nobody but its holder has, or of what stands in its place.
     pub hash: SecretHash,
     /// Of the one before, while holders change over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -129,6 +133,12 @@ impl AccessKey {
         Err(Denied::Name { key: self.name.clone(), only: self.only.clone() })
     }
 
+    /// Whether a person or a program of theirs has it; no container.
+    #[must_use]
+    pub fn is_of_people(&self) -> bool {
+        self.role != Role::Container
+    }
+
     /// Whether it may manage keys, for ever.
     #[must_use]
     pub fn is_lasting_admin(&self) -> bool {
@@ -146,6 +156,7 @@ mod tests {
             role,
             only: Pattern::parse(only).unwrap(),
             expires_at_ms: None,
+            known_by: KnownBy::Secret,
             hash: SecretHash([7; 32]),
             previous: None,
             limits: Limits::default(),

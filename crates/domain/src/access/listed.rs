@@ -2,12 +2,16 @@
 //!
 //! ```text
 //! # NAME ROLE SECRET [PATTERN]
-//! ci   predict  clk_Jq3...            team-a-*
-//! ops  admin    sha256:9f86d081884c...
+//! ci       predict    clk_Jq3...            team-a-*
+//! ops      admin      sha256:9f86d081884c...
+//! encoder  container  curve:Yne@$w-vo<fVvi]a<NY6T1ed:M$fCG*[IaLV{hID  encoder
+//! eye      observe    certificate:dns:prometheus.example
 //! ```
 //!
-//! One key a line; in a variable `;` ends a line as well.
+//! One key a line; in a variable `;` ends a line as well. What may stand in the place of a secret:
+//! [`PublicIdentity`].
 
+use super::identity::{InvalidIdentity, KnownBy, PublicIdentity};
 use super::key::{AccessKey, SecretHash};
 use super::pattern::{InvalidPattern, Pattern};
 use super::role::Role;
@@ -42,6 +46,10 @@ pub enum ListProblem {
          or be sha256: and 64 hexadecimal digits"
     )]
     Secret,
+    #[error("{0}")]
+    Identity(#[from] InvalidIdentity),
+    #[error("a container is known by a secret or a key of CURVE (curve:), and nobody else by that")]
+    NotForRole,
     #[error("{0}")]
     Pattern(#[from] InvalidPattern),
     #[error("a key of the role {0} is for all applications and models: leave the pattern out")]
@@ -84,14 +92,28 @@ fn key(line: &str, hash: impl Fn(&[u8]) -> SecretHash) -> Result<AccessKey, List
     if !role.is_limitable() && !only.is_everything() {
         return Err(ListProblem::NotLimitable(role));
     }
+    let (known_by, hash) = known_by(secret, hash)?;
+    if !role.may_be(known_by) {
+        return Err(ListProblem::NotForRole);
+    }
+    let name = KeyName::parse(name).map_err(ListProblem::Name)?;
+    let limits = Limits::default();
+    Ok(AccessKey { name, role, only, expires_at_ms: None, known_by, hash, previous: None, limits })
+}
+
+fn known_by(
+    secret: &str,
+    hash: impl Fn(&[u8]) -> SecretHash,
+) -> Result<(KnownBy, SecretHash), ListProblem> {
+    if let Some(identity) = PublicIdentity::parse(secret)? {
+        return Ok((identity.known_by(), hash(identity.as_bytes())));
+    }
     let hash = match secret.strip_prefix(HASHED) {
         Some(digits) => SecretHash::parse(digits).ok_or(ListProblem::Secret)?,
         None if secret.len() >= SECRET_MIN_BYTES => hash(secret.as_bytes()),
         None => return Err(ListProblem::Secret),
     };
-    let name = KeyName::parse(name).map_err(ListProblem::Name)?;
-    let limits = Limits::default();
-    Ok(AccessKey { name, role, only, expires_at_ms: None, hash, previous: None, limits })
+    Ok((KnownBy::Secret, hash))
 }
 
 #[cfg(test)]
@@ -111,12 +133,18 @@ mod tests {
         assert_eq!(keys.len(), 2);
         assert_eq!((keys[0].role, keys[0].only.as_str()), (Role::Predict, "a-*"));
         assert_eq!(keys[1].hash, SecretHash([10; 32]));
+        let curve = format!("c container curve:{} v-*", "a".repeat(40));
+        let keys = read(&curve).unwrap();
+        assert_eq!((keys[0].known_by, keys[0].only.as_str()), (KnownBy::Curve, "v-*"));
         for (line, problem) in [
             (format!("ci {secret}"), ListProblem::Form),
             (format!("ci root {secret}"), ListProblem::Role),
             ("ci predict hunter2".to_owned(), ListProblem::Secret),
             ("ci predict sha256:12".to_owned(), ListProblem::Secret),
             (format!("ci admin {secret} a-*"), ListProblem::NotLimitable(Role::Admin)),
+            ("c container curve:12".to_owned(), InvalidIdentity::Curve.into()),
+            (format!("c admin curve:{}", "a".repeat(40)), ListProblem::NotForRole),
+            ("c container certificate:dns:a".to_owned(), ListProblem::NotForRole),
             (format!("a predict {secret};a predict {secret}x"), ListProblem::Again),
         ] {
             let fault = read(&line).unwrap_err();

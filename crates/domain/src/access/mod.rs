@@ -2,8 +2,10 @@
 //! time is an argument, and so is the hash of a secret.
 //!
 //! A secret is 256 random bits, so that nobody can try out all of them or those that people choose:
-//! a fast hash keeps it as safe as a slow one would. Only the hash is stored.
+//! a fast hash keeps it as safe as a slow one would. Only the hash is stored, like that of what
+//! stands in the place of a secret ([`PublicIdentity`]).
 
+mod identity;
 mod key;
 pub mod listed;
 mod pattern;
@@ -11,7 +13,8 @@ pub mod refusal;
 mod role;
 mod table;
 
+pub use self::identity::{InvalidIdentity, KnownBy, PublicIdentity};
 pub use self::key::{AccessKey, Denied, KEYS_MAX, PreviousSecret, SecretHash};
 pub use self::pattern::{InvalidPattern, Pattern};
 pub use self::role::{Action, Role};
-pub use self::table::{KeyTable, Unidentified};
+pub use self::table::{KeyTable, Standing, Unidentified};

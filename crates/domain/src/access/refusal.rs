@@ -1,5 +1,6 @@
 //! Why a change of the keys is refused.
 
+use super::identity::KnownBy;
 use super::key::KEYS_MAX;
 use super::role::Role;
 use crate::ids::KeyName;
@@ -25,9 +26,13 @@ pub enum KeyRefusal {
     TooMany,
     #[error("a key of the role {0} is for all applications and models")]
     NotLimitable(Role),
-    #[error("another key has this secret")]
+    #[error("another key has this secret, or what stands in its place")]
     SameSecret,
     /// What these roles ask for are no queries.
     #[error("a key of the role {0} asks for no predictions: there is nothing to limit")]
     NothingToLimit(Role),
+    #[error("a key of the role {0} cannot be known by a {known_by}", known_by = .1.name())]
+    NotForRole(Role, KnownBy),
+    #[error("key '{0}' is known by a {known_by}: give it another of these", known_by = .1.name())]
+    OtherKind(KeyName, KnownBy),
 }

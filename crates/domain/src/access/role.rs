@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::identity::KnownBy;
+
 /// What the holder of a key may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -81,6 +83,18 @@ impl Role {
             (Self::Admin, action) => {
                 [Predict, Scrape, Observe, Operate, Deploy, ManageKeys].contains(&action)
             }
+        }
+    }
+
+    /// Whether the holder of a key that is stored may be known by that: containers and people come
+    /// by different ports.
+    #[must_use]
+    pub fn may_be(self, known_by: KnownBy) -> bool {
+        match known_by {
+            KnownBy::Secret => true,
+            KnownBy::Curve => self == Self::Container,
+            KnownBy::Certificate => self != Self::Container,
+            KnownBy::Token => false,
         }
     }
 

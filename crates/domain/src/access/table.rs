@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::identity::KnownBy;
 use super::key::{AccessKey, SecretHash};
 use crate::ids::KeyName;
 
@@ -16,6 +17,7 @@ use crate::ids::KeyName;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct KeyTable {
     by_hash: HashMap<SecretHash, Found>,
+    is_of_people: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +25,14 @@ struct Found {
     key: Arc<AccessKey>,
     /// Unix milliseconds from which it is no good.
     until_ms: Option<u64>,
+}
+
+/// A key that is good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing<'t> {
+    pub key: &'t Arc<AccessKey>,
+    /// Unix milliseconds from which it is no good.
+    pub until_ms: Option<u64>,
 }
 
 /// Nobody who may do anything.
@@ -37,9 +47,10 @@ pub enum Unidentified {
 impl KeyTable {
     #[must_use]
     pub fn new(keys: impl IntoIterator<Item = AccessKey>) -> Self {
-        let mut by_hash = HashMap::new();
+        let (mut by_hash, mut is_of_people) = (HashMap::new(), false);
         for key in keys {
             let key = Arc::new(key);
+            is_of_people |= key.is_of_people();
             if let Some(previous) = key.previous {
                 let until =
                     key.expires_at_ms.map_or(previous.until_ms, |at| at.min(previous.until_ms));
@@ -48,7 +59,7 @@ impl KeyTable {
             }
             by_hash.insert(key.hash, Found { until_ms: key.expires_at_ms, key });
         }
-        Self { by_hash }
+        Self { by_hash, is_of_people }
     }
 
     /// Whether there is no key at all; an expired one is one.
@@ -57,16 +68,28 @@ impl KeyTable {
         self.by_hash.is_empty()
     }
 
-    /// Whose secret it is that has this hash.
+    /// Whether anybody has a key who is no container.
+    #[must_use]
+    pub fn is_of_people(&self) -> bool {
+        self.is_of_people
+    }
+
+    /// Whose secret it is that has this hash, or whose what stands in its place.
     ///
     /// # Errors
     /// Nobody's, or that of a key whose time is over.
-    pub fn find(&self, hash: &SecretHash, now_ms: u64) -> Result<&Arc<AccessKey>, Unidentified> {
-        let found = self.by_hash.get(hash).ok_or(Unidentified::Unknown)?;
-        if found.until_ms.is_some_and(|until| until <= now_ms) {
-            return Err(Unidentified::Expired(found.key.name.clone()));
+    pub fn find(
+        &self,
+        known_by: KnownBy,
+        hash: &SecretHash,
+        now_ms: u64,
+    ) -> Result<Standing<'_>, Unidentified> {
+        let found = self.by_hash.get(hash).filter(|found| found.key.known_by == known_by);
+        let Found { key, until_ms } = found.ok_or(Unidentified::Unknown)?;
+        if until_ms.is_some_and(|until| until <= now_ms) {
+            return Err(Unidentified::Expired(key.name.clone()));
         }
-        Ok(&found.key)
+        Ok(Standing { key, until_ms: *until_ms })
     }
 }
 
@@ -84,17 +107,23 @@ mod tests {
             role: Role::Predict,
             only: Pattern::default(),
             expires_at_ms: Some(100),
+            known_by: KnownBy::Secret,
             hash: SecretHash([1; 32]),
             previous: Some(PreviousSecret { hash: SecretHash([2; 32]), until_ms: 50 }),
             limits: Limits::default(),
         };
         let table = KeyTable::new([key]);
-        let find = |byte, now| table.find(&SecretHash([byte; 32]), now).map(|key| &key.name);
+        let find = |byte, now| {
+            let found = table.find(KnownBy::Secret, &SecretHash([byte; 32]), now);
+            found.map(|found| &found.key.name)
+        };
         assert_eq!(find(1, 99), Ok(&name));
         assert_eq!(find(1, 100), Err(Unidentified::Expired(name.clone())));
         assert_eq!(find(2, 49), Ok(&name));
         assert_eq!(find(2, 50), Err(Unidentified::Expired(name.clone())));
         assert_eq!(find(3, 0), Err(Unidentified::Unknown));
-        assert!(!table.is_empty() && KeyTable::default().is_empty());
+        assert!(!table.is_empty() && table.is_of_people() && KeyTable::default().is_empty());
+        let as_curve = table.find(KnownBy::Curve, &SecretHash([1; 32]), 0);
+        assert_eq!(as_curve, Err(Unidentified::Unknown), "what is public is no secret");
     }
 }

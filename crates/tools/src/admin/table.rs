@@ -54,7 +54,7 @@ pub fn apps(apps: &[AppDescription]) -> String {
 /// Keys, one a row.
 #[must_use]
 pub fn keys(keys: &[KeyDescription]) -> String {
-    let header = ["KEY", "ROLE", "FOR", "EXPIRES", "LIMITS", "FROM"];
+    let header = ["KEY", "ROLE", "FOR", "EXPIRES", "LIMITS", "KNOWN BY", "FROM"];
     let row = |key: &KeyDescription| {
         let expires = match key.expires_at_ms {
             Some(_) if key.is_expired => "expired".to_owned(),
@@ -63,8 +63,9 @@ pub fn keys(keys: &[KeyDescription]) -> String {
         };
         let from = if key.is_listed { "file or environment" } else { "clipper key" };
         let (name, app) = (key.name.clone(), key.app.clone());
+        let (role, known_by) = (key.role.name().to_owned(), key.known_by.name().to_owned());
         let limits = key.limits.to_string();
-        vec![name, key.role.name().to_owned(), app, expires, limits, from.to_owned()]
+        vec![name, role, app, expires, limits, known_by, from.to_owned()]
     };
     render(&header, keys.iter().map(row), "No keys: everybody may do everything.")
 }

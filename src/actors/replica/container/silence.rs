@@ -6,10 +6,8 @@ use actix::prelude::*;
 
 use super::Container;
 use crate::metrics::RpcEnd;
+use crate::rpc::access::KEY_CHECK;
 use clipper_clock as clock;
-
-/// How often a container's key is looked at again.
-const KEY_CHECK: Duration = Duration::from_millis(250);
 
 impl Container {
     /// Ends a connection that is silent. One that computes may be; its batcher tells whether it
