@@ -1,4 +1,4 @@
-//! What every endpoint and method asks of whoever comes. The one table of it: all frontends decide
+//! What every endpoint, method and message asks of whoever comes. The one table of it: all frontends decide
 //! by it, and a test tries every row with every role.
 //!
 //! What is not in it is no endpoint, and asks for as much as the most that its port has to lose.
@@ -15,9 +15,12 @@ pub enum Port {
     Management,
     Metrics,
     Grpc,
+    /// Its messages are those of a container, by their names; what is asked of its connection holds
+    /// for all of them.
+    Containers,
 }
 
-/// An endpoint or a method.
+/// An endpoint, a method or a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Row {
     pub port: Port,
@@ -46,6 +49,10 @@ const fn admin(path: &'static str, action: Action) -> Row {
 
 const fn grpc(path: &'static str, action: Action) -> Row {
     row(Port::Grpc, "POST", path, action)
+}
+
+const fn message(path: &'static str) -> Row {
+    row(Port::Containers, "ZMTP", path, Action::Serve)
 }
 
 /// Usual queries first.
@@ -135,6 +142,11 @@ pub const TABLE: &[Row] = &[
     grpc("/grpc.health.v1.Health/Watch", Action::Health),
     grpc("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Action::Describe),
     grpc("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Action::Describe),
+    message("new-container"),
+    message("heartbeat"),
+    message("answer"),
+    message("build"),
+    message("stream-news"),
 ];
 
 /// What a path asks for, and the name of the application or model in it.
@@ -152,6 +164,7 @@ fn unlisted(port: Port) -> Action {
         Port::Query | Port::Grpc => Action::Describe,
         Port::Management => Action::ManageKeys,
         Port::Metrics => Action::Scrape,
+        Port::Containers => Action::Serve,
     }
 }
 

@@ -113,7 +113,8 @@ fn tokens_of_the_issuer_are_keys_and_no_others() {
     issuer.publish(&jwks);
     let config = format!(
         "[access]\njwt_keys = {jwks:?}\njwt_issuer = \"https://issuer.example\"\n\
-         jwt_audience = \"clipper\"\nfailures_per_minute = 60000\n[log]\nfilter = \"trace\"\n"
+         jwt_audience = \"clipper\"\nfailures_per_minute = 60000\n[log]\nfilter = \"trace\"\n\
+         outsider_lines_max = 100000\n"
     );
     let server = Served::start(&config, folder.path());
     let operate = issuer.token(&claims("ops/1", "operate", "a*"));

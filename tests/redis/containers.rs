@@ -85,6 +85,7 @@ fn a_key_of_the_catalog_is_good_for_containers_on_every_frontend_until_it_is_rev
         ("CLIPPER_RPC__CURVE_KEY", server_key.as_str()),
         ("CLIPPER_RPC__NULL_FROM", "[]"),
         ("CLIPPER_ACCESS__OPEN_METRICS", "true"),
+        ("CLIPPER_LOG__OUTSIDER_LINES_MAX", "100000"),
     ];
     let [a, b] = ["a", "b"].map(|name| Clipper::start(&redis.url(), &path(name), &env));
     a.done("add_model", &crate::support::served::model("m"));

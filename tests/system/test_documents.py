@@ -358,6 +358,18 @@ def test_security_wire(terminal: Terminal) -> None:
     terminal.run(serve)
     terminal.run(ask)
     assert terminal.run(probe)
+    terminal.env |= {
+        "CLIPPER_MANAGEMENT_URL": f"https://127.0.0.1:{terminal.ports[1338]}",
+        "CLIPPER_TLS_CA": "tls/cert.pem",
+    }
+    made = json.loads(terminal.run("clipper key add root --role admin --json"))
+    terminal.env["CLIPPER_KEY"] = made["secret"]
+    terminal.run("clipper cert curve keys")
+    make = "openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=ops"
+    terminal.run(f"{make} -keyout ops.key -out ops.pem")
+    _, *further = [block for block in blocks(document) if block.language == "sh"]
+    for command in [command for block in further for command in block.commands()]:
+        terminal.run(command)
     for block in blocks(document):
         if block.language != "sh":
             use(terminal, block)

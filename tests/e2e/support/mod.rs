@@ -5,6 +5,7 @@ pub mod container;
 pub mod events;
 pub mod http;
 pub mod server;
+pub mod zmtp;
 
 use std::time::{Duration, Instant};
 
