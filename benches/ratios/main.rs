@@ -7,6 +7,7 @@
 mod access;
 mod bare;
 mod cases;
+mod curve;
 mod feedback;
 mod growth;
 mod limits;
@@ -72,6 +73,8 @@ enum Case {
     Selection,
     /// p99 and goodput of an application whose model has a shadow, against one without.
     Shadow,
+    /// CPU per batch message to a container over CURVE, against one over NULL.
+    Curve,
     /// Feedback in lists, one by one and of 100,000 users, and predictions beside it.
     Feedback,
     /// CPU per hit over TLS, against one without.
@@ -117,6 +120,7 @@ fn run(cli: &Cli) -> Result<()> {
         Case::Replicas,
         Case::Selection,
         Case::Shadow,
+        Case::Curve,
         Case::Feedback,
         Case::Tls,
         Case::Identical,
@@ -137,6 +141,7 @@ fn run(cli: &Cli) -> Result<()> {
             Case::Replicas => growth::replicas(&settings)?,
             Case::Selection => selection::selection(&settings)?,
             Case::Shadow => shadow::shadowed(&settings)?,
+            Case::Curve => curve::curve(&settings)?,
             Case::Feedback => feedback::feedback(&settings)?,
             Case::Tls => tls::tls(&settings)?,
             Case::Identical => limits::identical(&settings)?,

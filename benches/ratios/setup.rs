@@ -133,24 +133,37 @@ impl Server {
     /// Starts replicas of `model{n}` and waits until they are connected.
     pub(crate) fn replicas(&mut self, model: usize, count: usize, sleep: Duration) -> Result<()> {
         for _ in 0..count {
-            self.spawn(model, "1", sleep)?;
+            self.spawn(model, "1", sleep, &[])?;
         }
         self.served(model, "1", count)
     }
 
     /// Starts a replica of a version, and waits until it is connected.
     pub(crate) fn replica(&mut self, model: usize, version: &str, sleep: Duration) -> Result<()> {
-        self.spawn(model, version, sleep)?;
+        self.spawn(model, version, sleep, &[])?;
         self.served(model, version, 1)
     }
 
-    fn spawn(&mut self, model: usize, version: &str, sleep: Duration) -> Result<()> {
+    /// Starts a replica with these variables, and waits until it is connected.
+    pub(crate) fn replica_with(&mut self, model: usize, env: &[(&str, String)]) -> Result<()> {
+        self.spawn(model, "1", Duration::ZERO, env)?;
+        self.served(model, "1", 1)
+    }
+
+    fn spawn(
+        &mut self,
+        model: usize,
+        version: &str,
+        sleep: Duration,
+        env: &[(&str, String)],
+    ) -> Result<()> {
         let name = format!("model{model}");
         self.containers.push(Process::start(
             Command::new(&self.clipper)
                 .args(["container", "noop", "--version", version, "--name", &name])
                 .args(["--connect", &self.rpc])
                 .args(["--sleep-us", &sleep.as_micros().to_string()])
+                .envs(env.iter().map(|(key, value)| (key, value)))
                 .stdin(Stdio::null())
                 .stdout(Stdio::null())
                 .stderr(Stdio::null()),
