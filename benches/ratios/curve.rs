@@ -86,8 +86,8 @@ pub(crate) fn curve(settings: &Settings) -> Result<Table> {
     }
     table.note(format!(
         "Medians of {} alternating rounds of {} s at {CONNECTIONS} connection, {} doubles per \
-         input. us: CPU per batch message, with the request that it answers; containers of the NULL kind \
-         use another library. Wanted: the server's ratio <= 1.5.",
+         input. us: CPU per batch message, with the request that it answers; containers of \
+         the NULL kind use another library. Wanted: the server's ratio <= 1.5.",
         settings.rounds, settings.seconds, settings.input_len
     ));
     Ok(table)

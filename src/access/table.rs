@@ -1,5 +1,5 @@
-//! What every endpoint, method and message asks of whoever comes. The one table of it: all frontends decide
-//! by it, and a test tries every row with every role.
+//! What every endpoint, method and message asks of whoever comes. The one table of it: all
+//! frontends decide by it, and a test tries every row with every role.
 //!
 //! What is not in it is no endpoint, and asks for as much as the most that its port has to lose.
 

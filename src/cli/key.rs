@@ -179,8 +179,8 @@ impl KeyArgs {
     }
 }
 
-const FOR_PEOPLE: &str = "Send it as \"Authorization: Bearer KEY\"; commands of clipper take it from \
-                          CLIPPER_KEY or --key.";
+const FOR_PEOPLE: &str = "Send it as \"Authorization: Bearer KEY\"; commands of clipper take it \
+                          from CLIPPER_KEY or --key.";
 const FOR_CONTAINERS: &str = "Containers take the name from CLIPPER_RPC_KEY_NAME and this from \
                               CLIPPER_RPC_KEY.";
 

@@ -302,10 +302,23 @@ impl Rule {
             Self::Bool => {
                 Value::Boolean(text.trim().parse().map_err(|_| self.refuse(quote(text)))?)
             }
+            Self::Names | Self::Networks => self.read_list(text)?,
             _ => Value::String(text.to_owned()),
         };
         self.check(&value)?;
         Ok(value)
+    }
+
+    /// As a file has it, or with commas alone.
+    fn read_list(&self, text: &str) -> Result<Value, NotAccepted> {
+        let text = text.trim();
+        if !text.starts_with('[') {
+            let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+            return Ok(Value::Array(items.map(|item| Value::String(item.to_owned())).collect()));
+        }
+        let parsed = format!("list = {text}").parse::<toml::Table>().ok();
+        let list = parsed.filter(|table| table.len() == 1).and_then(|mut all| all.remove("list"));
+        list.ok_or_else(|| self.refuse(quote(text)))
     }
 
     fn refuse(&self, found: String) -> NotAccepted {
@@ -369,6 +382,25 @@ mod tests {
             let told = rule.check(&value).unwrap_err().to_string();
             assert!(told.ends_with(wanted), "{told}");
         }
+    }
+
+    #[test]
+    fn lists_come_by_the_environment_too() {
+        let list = |texts: &[&str]| {
+            Value::Array(texts.iter().map(|text| Value::String((*text).to_owned())).collect())
+        };
+        for (text, wanted) in [
+            ("", list(&[])),
+            ("[]", list(&[])),
+            ("10.0.0.0/8, ::1", list(&["10.0.0.0/8", "::1"])),
+            ("[\"10.0.0.0/8\", \"::1\"]", list(&["10.0.0.0/8", "::1"])),
+        ] {
+            assert_eq!(Rule::Networks.read(text), Ok(wanted), "{text}");
+        }
+        for text in ["[", "[] ]", "[]\nx = 1", "10.0.0.0/33", "[7]"] {
+            assert!(Rule::Networks.read(text).is_err(), "{text}");
+        }
+        assert_eq!(Rule::Names.read("a, b"), Ok(list(&["a", "b"])));
     }
 
     #[test]

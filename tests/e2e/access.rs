@@ -151,8 +151,8 @@ fn the_documented_table_is_the_one_that_is_enforced() {
         "# Who may do what\n\nWritten from `src/access/table.rs` by a test, and tried by another \
          with every role. `yes`: the role may; health\nis open to all unless `access.open_health` \
          is false. What is not listed is no endpoint, and asks for as much as the\nmost of its \
-         port.\n\n| port | endpoint, method or message | needs | predict | observe | operate | admin | \
-         container |\n|---|---|---|---|---|---|---|---|\n",
+         port.\n\n| port | endpoint, method or message | needs | predict | observe | operate | \
+         admin | container |\n|---|---|---|---|---|---|---|---|\n",
     );
     for Row { port, method, path, action } in TABLE {
         let shown =

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
 use actix_http::error::DispatchError;
-use actix_web::HttpRequest;
+use actix_web::{HttpMessage as _, HttpRequest};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 use tracing::warn;
@@ -64,10 +64,15 @@ pub struct Connection {
     certificates: Option<Rc<[SecretHash]>>,
 }
 
+/// By what a client of HTTP/2 is known that has shown a certificate, in its requests' extensions.
+#[derive(Debug, Clone)]
+pub(super) struct Certificates(pub(super) Rc<[SecretHash]>);
+
 /// By what the client of a request is known that has shown a certificate.
 #[must_use]
 pub fn certificates(request: &HttpRequest) -> Option<Rc<[SecretHash]>> {
-    request.conn_data::<Rc<Connection>>().and_then(|connection| connection.certificates())
+    let over_http2 = request.extensions().get::<Certificates>().map(|shown| Rc::clone(&shown.0));
+    over_http2.or_else(|| request.conn_data::<Rc<Connection>>()?.certificates())
 }
 
 impl Connection {

@@ -3,7 +3,6 @@
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
-use std::rc::Rc;
 use std::str::FromStr as _;
 use std::task::{Context, Poll};
 use std::time::{Duration, UNIX_EPOCH};
@@ -23,6 +22,7 @@ use clipper_grpc::http::{self, Response};
 use clipper_grpc::{Answer, Exchange, Gone, Pieces};
 use futures_util::Stream;
 
+use super::connection::Certificates;
 use crate::http::errors::{self, ApiError, ErrorLabel};
 use crate::metrics::http::FrontendMetrics;
 
@@ -34,13 +34,9 @@ const OF_CONNECTIONS: [&str; 6] =
 #[derive(Debug, Clone)]
 pub(super) struct Client {
     pub(super) peer: SocketAddr,
-    /// What it has shown in its TLS handshake, DER.
-    pub(super) certificate: Option<Rc<[u8]>>,
+    /// By what it is known, if it has shown a certificate.
+    pub(super) certificates: Option<Certificates>,
 }
-
-/// The certificate that a client of HTTP/2 has shown, in its requests' extensions.
-#[derive(Debug, Clone)]
-pub(super) struct Certificate(pub(super) Rc<[u8]>);
 
 /// Answers a request.
 ///
@@ -88,8 +84,8 @@ fn request(head: &Parts, body: Pieces, client: Client) -> Result<Request, ApiErr
         Payload::Stream { payload: Box::pin(Body(body)) as _ }
     };
     let mut request = Request::with_payload(payload);
-    if let Some(certificate) = client.certificate {
-        request.extensions_mut().insert(Certificate(certificate));
+    if let Some(certificates) = client.certificates {
+        request.extensions_mut().insert(certificates);
     }
     let broken = |what: &str| ApiError::new(errors::NOT_HTTP, format!("{what} is not one of HTTP"));
     let to = request.head_mut();

@@ -16,9 +16,11 @@ use clipper_grpc::{Connection, Exchange, Limits, Next};
 use tracing::warn;
 
 use super::calls::{Calls, Spoken, UnderWay};
+use super::connection::Certificates;
 use super::exchange::{self, Client};
 use super::io::Io;
 use super::seats::Taken;
+use crate::access::certificate::identities;
 use crate::http::errors;
 use crate::logging::outsiders;
 use crate::metrics::http::{Ended, FrontendMetrics};
@@ -58,10 +60,10 @@ where
     }
 
     async fn speak(self: Rc<Self>, io: Io, peer: SocketAddr, seat: Taken) -> Result<Ended, String> {
-        let certificate = io.client_certificate().map(Rc::from);
+        let certificates = io.client_certificate().map(|der| Certificates(identities(der).into()));
         let idle = self.idle;
         let mut connection = Connection::open(io, self.limits).await?;
-        let requests = Requests { shared: self, client: Client { peer, certificate } };
+        let requests = Requests { shared: self, client: Client { peer, certificates } };
         Calls::new(seat).serve(&mut connection, idle, &requests).await
     }
 }

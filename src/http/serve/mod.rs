@@ -29,14 +29,13 @@ use actix_service::{
     IntoServiceFactory as _, Service as _, ServiceFactory as _, fn_factory, map_config,
 };
 use actix_web::dev::AppConfig;
-use actix_web::{App as HttpApp, HttpMessage as _, HttpRequest, web};
+use actix_web::{App as HttpApp, web};
 use tokio::sync::{mpsc, oneshot};
 use tracing::error;
 
 use self::acceptor::{Accepted, Acceptor, Worker};
 use self::canned::HTTP_LIMIT;
 use self::connection::{Connection, Guarded, Stream};
-use self::exchange::Certificate;
 use self::handshake::Handshakes;
 use self::http2::Http2;
 use self::io::Io;
@@ -112,16 +111,6 @@ impl Options {
             metrics,
         }
     }
-}
-
-/// The certificate that the client of a request has shown, DER; it is one of `tls.client_ca`.
-#[must_use]
-pub fn client_certificate(request: &HttpRequest) -> Option<Rc<[u8]>> {
-    let over_http2 = request.extensions().get::<Certificate>().map(|shown| Rc::clone(&shown.0));
-    over_http2.or_else(|| {
-        let connection = request.conn_data::<Rc<Connection>>()?;
-        connection.client_certificate().map(Rc::from)
-    })
 }
 
 /// A frontend that serves.
