@@ -57,11 +57,12 @@ fn served(folder: &Path, names: &[&str]) -> (Served, PathBuf) {
     std::fs::write(&model, MODEL).unwrap();
     list(&keys, names);
     let config = format!(
-        "[access]\nkeys_file = {keys:?}\nopen_metrics = true\nopen_health = false\n\
+        "[access]\nkeys_file = \"{}\"\nopen_metrics = true\nopen_health = false\n\
          [[application]]\nname = \"m\"\ninput_type = \"strings\"\ndefault_output = \"none\"\n\
          latency_slo_micros = 20000000\nmodel = \"m\"\n\
          [[model]]\nname = \"m\"\nversion = \"1\"\ninput_type = \"strings\"\n\
          [model.container]\nruntime = \"python\"\nfunction = '{}:waits'\npython = '{}'\n",
+        keys.display(),
         model.display(),
         python().to_string_lossy()
     );

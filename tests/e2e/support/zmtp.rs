@@ -39,14 +39,12 @@ fn message(name: &str) -> Vec<Bytes> {
 pub fn says(server: SocketAddr, name: &str, key: Option<&str>) -> bool {
     let mut stream = TcpStream::connect(server).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let is_in = match key {
-        Some(secret) => shake(&mut stream, secret),
-        None => {
-            stream.write_all(&zmtp::Handshake::greeting()).unwrap();
-            stream.write_all(READY).unwrap();
-            let mut heard = Vec::new();
-            read_until(&mut stream, &mut heard, b"READY")
-        }
+    let is_in = if let Some(secret) = key {
+        shake(&mut stream, secret)
+    } else {
+        stream.write_all(&zmtp::Handshake::greeting()).unwrap();
+        stream.write_all(READY).unwrap();
+        read_until(&mut stream, &mut Vec::new(), b"READY")
     };
     if is_in {
         let mut out = WireChunks::new();
