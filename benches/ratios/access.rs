@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use clipper::access::{Access, Refused, hash, new_secret};
+use clipper::access::{Access, Refused, Shown, hash, new_secret};
 use clipper::config::AccessConfig;
 use clipper_clock as clock;
 use clipper_domain::access::listed::parse;
@@ -39,14 +39,14 @@ impl Admin {
         let client = Client::new(&url, Duration::from_secs(10), &Trust::default())?;
         let body = json!({"name": "root", "role": "admin"});
         let made: NewSecret = serde_json::from_value(client.ask("add_key", &body)?)?;
-        Ok(Self(client.with_key(Some(&made.secret))?))
+        Ok(Self(client.with_key(made.secret.as_deref())?))
     }
 
     /// Makes a key that may ask for so much.
     fn key(&self, name: &str, limits: Limits) -> Result<String> {
         let body = json!({"name": name, "role": "predict", "limits": limits});
         let made: NewSecret = serde_json::from_value(self.0.ask("add_key", &body)?)?;
-        Ok(made.secret)
+        Ok(made.secret.ok_or("a key without a secret")?)
     }
 
     fn limit(&self, name: &str, limits: Limits) -> Result<()> {
@@ -141,8 +141,8 @@ fn checks(table: &mut Table) -> Result<()> {
         let header = format!("Bearer {}", kinds[at % 3].1);
         let start = clock::now();
         for _ in 0..CHECKS {
-            let checked =
-                access.check((Action::Predict, Some("app0")), Some(header.as_bytes()), None);
+            let shown = Shown { header: Some(header.as_bytes()), ..Shown::default() };
+            let checked = access.check((Action::Predict, Some("app0")), shown);
             assert!(matches!(checked, Ok(Some(_)) | Err(Refused::Unknown)));
         }
         samples[at % 3].push((clock::now() - start).as_secs_f64() * 1e9 / f64::from(CHECKS));
