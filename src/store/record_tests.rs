@@ -28,10 +28,6 @@ fn version_1() -> Vec<(&'static str, usize, Envelope)> {
         let seq = records.len() as u64 + 1;
         records.push((name, 0, Envelope { seq, recorded_at_ms: 0, author, event }));
     }
-    let changed = ModelSpec { cache: false, ..model("digits-model", "1", InputType::Doubles) };
-    let (seq, author) = (records.len() as u64 + 1, Origin::Admin.into());
-    let event = Event::ModelChanged { model: changed };
-    records.push(("model_changed", 0, Envelope { seq, recorded_at_ms: 0, author, event }));
     records
 }
 
@@ -176,6 +172,10 @@ fn version_2() -> Vec<(&'static str, usize, Envelope)> {
     let (seq, author) = (records.len() as u64 + 1, Origin::Admin.into());
     let limited = Envelope { seq, recorded_at_ms: 0, author, event: key_limited() };
     records.push(("key_limited", 0, limited));
+    let changed = ModelSpec { cache: false, ..model("digits-model", "1", InputType::Doubles) };
+    let (seq, author) = (records.len() as u64 + 1, Origin::Admin.into());
+    let event = Event::ModelChanged { model: changed };
+    records.push(("model_changed", 0, Envelope { seq, recorded_at_ms: 0, author, event }));
     for (_, _, envelope) in &mut records {
         let asker = &mut envelope.author.asker;
         asker.user = Note::new("alice");
