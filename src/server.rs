@@ -56,6 +56,7 @@ use crate::config::{Config, Deploy, Loaded};
 use crate::http::health::{Condition, Readiness};
 use crate::logging::{self, outsiders};
 use crate::metrics::{self, Metrics};
+use crate::store::history::History;
 use crate::store::policy_state::PolicyStateStore;
 use crate::store::redis::marker::Peer;
 use crate::store::sled::SledLog;
@@ -92,6 +93,7 @@ pub fn run(loaded: Loaded, again: Option<Reread>) -> Result<(), StartError> {
     })
 }
 
+#[allow(clippy::too_many_lines, reason = "what starts, one after the other")]
 async fn start(loaded: Loaded) -> Result<Running, StartError> {
     let Loaded { config, read_from, base_dir, warnings } = loaded;
     tell(warnings);
@@ -99,7 +101,7 @@ async fn start(loaded: Loaded) -> Result<Running, StartError> {
     let metrics = start_metrics(&config);
     let tls = Tls::load(&config.tls, &metrics)?;
     let sockets = Sockets::bind(&config)?;
-    let (journal, states) = open_journal(&config)?;
+    let (journal, states, past) = open_journal(&config)?;
     readiness.meet(Condition::JournalReplayed);
 
     let plane = DataPlane::new(&config, Arc::clone(&metrics));
@@ -131,7 +133,7 @@ async fn start(loaded: Loaded) -> Result<Running, StartError> {
     let rollouts = keep_rollouts(&config, &plane, (&catalog, &journal), &writer, redis.as_ref());
     let loaded = Arc::new(Semaphore::new(0));
     let workers = process::http_workers(&config.http);
-    let frontends = Frontends {
+    let serving = Frontends {
         workers,
         plane,
         catalog,
@@ -139,6 +141,7 @@ async fn start(loaded: Loaded) -> Result<Running, StartError> {
         view: journal.view(),
         list,
         states,
+        past,
         feedback: feedback.clone(),
         readiness: Arc::clone(&readiness),
         watchdog,
@@ -146,8 +149,8 @@ async fn start(loaded: Loaded) -> Result<Running, StartError> {
         pool: pool.clone(),
         loaded: Arc::clone(&loaded),
         guard,
-    };
-    let serving = frontends.start(&config, sockets)?;
+    }
+    .start(&config, sockets)?;
     // Never closed.
     let _ = loaded.acquire_many(u32::try_from(workers).unwrap_or(u32::MAX)).await;
     Ok(Running {
@@ -321,13 +324,17 @@ fn keep_feedback(
     FeedbackQueue::new(keeper, config.serving.feedback_queue_max)
 }
 
-fn open_journal(config: &Config) -> Result<(Journal, PolicyStateStore), StartError> {
+type Opened = (Journal, PolicyStateStore, (History, PolicyStateStore));
+
+fn open_journal(config: &Config) -> Result<Opened, StartError> {
     let (mut log, report) = SledLog::open(&config.data_dir, &config.journal)?;
     let states = log.logged_policy_state()?;
     let idle = Duration::from_millis(config.journal.policy_state_flush_ms);
+    let archive = log.archive();
     let journal = Journal::start(Box::new(log), idle)?;
     info!(data_dir = %config.data_dir.display(), events = report.last_seq, "journal replayed");
-    Ok((journal, states))
+    let past = (History::new(archive, journal.view()), states.clone());
+    Ok((journal, states, past))
 }
 
 /// The processes that the file describes, and how further ones are started.

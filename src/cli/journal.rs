@@ -1,19 +1,26 @@
-//! `clipper journal list | verify | state`
+//! `clipper journal ...`: `list` and `verify` of a directory that no server has open, `log`,
+//! `blame` and `diff` of a running server, `state` of either.
 
-use std::fmt::Write;
+mod running;
+mod text;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
+use self::running::{LogArgs, Range};
+use self::text::state_text;
 use super::output::{answer, answer_json, exit};
+use super::remote::ServerArgs;
 use super::settings::env_vars;
 use super::value;
 use crate::config::{Config, ConfigFaults, Override};
 use crate::store::StoreError;
-use crate::store::inspect::{self, StateAt};
-use clipper_domain::BatchSize;
+use crate::store::history::moment::{NoPoint, Point};
+use crate::store::inspect;
+use clipper_clock as clock;
 
 /// What can be asked of the journal.
 #[derive(Debug, Subcommand)]
@@ -39,14 +46,42 @@ pub(super) enum JournalCommand {
         #[command(flatten)]
         place: JournalArgs,
     },
-    /// Print the applications, models and links right after an event.
+    /// Print the applications, models and links right after an event, or as they were at a time.
+    /// Asks the running server, unless a directory is given or the default one has a journal that
+    /// no server has open.
     State {
-        /// The event [default: the last one].
-        #[arg(long, value_name = "SEQ")]
-        at: Option<u64>,
+        /// The number of an event, a time such as 2026-01-31T23:59:59Z, or how long ago such as 2h
+        /// [default: now].
+        #[arg(long, value_name = "POINT")]
+        at: Option<String>,
         /// Which journal, and how to print.
         #[command(flatten)]
         place: JournalArgs,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Print who changed what, when and why, as a running server keeps it.
+    Log(LogArgs),
+    /// Print which event made each member of an application what it is.
+    Blame {
+        /// The application.
+        app: String,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Print how the applications, models and keys differ between two points.
+    Diff {
+        /// Two points, each the number of an event, a time, or how long ago; without B, now.
+        #[arg(value_name = "A..B", value_parser = running::range)]
+        range: Range,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        server: ServerArgs,
     },
 }
 
@@ -86,6 +121,8 @@ enum JournalFailure {
     Config(#[from] ConfigFaults),
     #[error(transparent)]
     Journal(#[from] StoreError),
+    #[error("--at: {0}")]
+    At(#[from] NoPoint),
 }
 
 fn json(value: &impl Serialize) -> String {
@@ -100,7 +137,10 @@ impl JournalCommand {
             Self::Verify { repair, place } => {
                 verify(repair, &place).unwrap_or_else(|error| exit(Err(error)))
             }
-            Self::State { at, place } => exit(state(at, &place)),
+            Self::State { at, place, server } => state(at.as_deref(), &place, &server),
+            Self::Log(log) => log.run(),
+            Self::Blame { app, json, server } => running::blame(&app, json, &server),
+            Self::Diff { range, json, server } => running::diff(&range, json, &server),
         }
     }
 }
@@ -129,8 +169,22 @@ fn verify(repair: bool, place: &JournalArgs) -> Result<ExitCode, JournalFailure>
     Ok(if found.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn state(at: Option<u64>, place: &JournalArgs) -> Result<(), JournalFailure> {
+/// Of a directory if one is meant, else of the running server.
+fn state(at: Option<&str>, place: &JournalArgs, server: &ServerArgs) -> ExitCode {
+    let is_meant = place.data_dir.is_some() || place.config.is_some();
+    match offline_state(at, place) {
+        Err(JournalFailure::Journal(StoreError::NotThere { .. } | StoreError::InUse { .. }))
+            if !is_meant =>
+        {
+            running::state(at, place.json, server)
+        }
+        printed => exit(printed),
+    }
+}
+
+fn offline_state(at: Option<&str>, place: &JournalArgs) -> Result<(), JournalFailure> {
     let config = place.load()?;
+    let at = at.map(|at| Point::parse(at, clock::unix_millis())).transpose()?;
     let state = inspect::state(&config.data_dir, &config.journal, at)?;
     if place.json {
         answer_json(json(&state));
@@ -138,42 +192,4 @@ fn state(at: Option<u64>, place: &JournalArgs) -> Result<(), JournalFailure> {
         answer(state_text(&state));
     }
     Ok(())
-}
-
-fn state_text(StateAt { seq, catalog }: &StateAt) -> String {
-    let mut text = format!("after event {seq}");
-    for app in catalog.apps() {
-        let models: Vec<_> =
-            catalog.linked_models(app.name.as_str()).map(ToString::to_string).collect();
-        let models = match &models[..] {
-            [] => "no model".to_owned(),
-            models => format!("model {}", models.join(", ")),
-        };
-        // Writing to a string cannot fail.
-        let _ = write!(
-            text,
-            "\napplication {}: {}, {} us, default {:?}, {models}",
-            app.name,
-            app.input_type,
-            app.latency_slo.as_micros(),
-            app.default_output
-        );
-        if !app.on_model_error.is_default() {
-            let _ = write!(text, ", errors of the model: {}", app.on_model_error.name());
-        }
-    }
-    for model in catalog.models() {
-        let current = catalog.current_version(model.id.name.as_str()) == Some(&model.id.version);
-        let batch = match model.batch_size {
-            BatchSize::Adaptive => "adaptive batches".to_owned(),
-            BatchSize::Fixed(size) => format!("batches of {size}"),
-        };
-        let mark = if current { ", current" } else { "" };
-        let _ = write!(text, "\nmodel {}: {}, {batch}{mark}", model.id, model.input_type);
-    }
-    for (id, replicas) in catalog.replicas() {
-        let (runtime, source) = (replicas.runtime.name(), replicas.runtime.source());
-        let _ = write!(text, "\nreplicas of {id}: {} by {runtime}, {source}", replicas.count);
-    }
-    text
 }

@@ -4,6 +4,7 @@
 
 mod admin;
 mod apply;
+mod backup;
 mod bench;
 mod cert;
 mod check_config;
@@ -62,12 +63,20 @@ enum Verb {
     Export(ExportArgs),
     /// Make a running server what a file says: show the plan, make the change, wait for replicas.
     Apply(apply::ApplyArgs),
-    /// Look into the journal of a server that is not running.
+    /// Write the journal of a running server, and what applications have learned, into a file.
+    Backup(backup::BackupArgs),
+    /// Make a data directory of such a file.
+    Restore(backup::RestoreArgs),
+    /// Ask who changed what, when and why; look into the journal of a server that is not running.
     #[command(after_help = "\
 Examples:
-  clipper journal list --from 10 --json
-  clipper journal verify --data-dir /var/lib/clipper
-  clipper journal state --at 42")]
+  clipper journal log --app digits --since 2h
+  clipper journal log -f
+  clipper journal blame digits
+  clipper journal diff 40..42
+  clipper journal state --at 2026-01-31T03:00:00Z
+  clipper journal list --from 10 --json --data-dir /var/lib/clipper
+  clipper journal verify --data-dir /var/lib/clipper")]
     Journal {
         /// What to print.
         #[command(subcommand)]
@@ -200,6 +209,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Export(ExportArgs { file: Some(file), server, .. }) => apply::export(&server, &file),
         Verb::Export(ExportArgs { transfer, .. }) => exit(transfer.export()),
         Verb::Apply(args) => args.run(),
+        Verb::Backup(args) => args.run(),
+        Verb::Restore(args) => args.run(),
         Verb::Journal { what } => what.run(),
         Verb::Admin(args) => args.run(),
         Verb::Deploy(args) => args.run(),

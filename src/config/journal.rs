@@ -10,8 +10,37 @@ section! {
         /// links, if that is more: a start replays at most these, in milliseconds.
         snapshot_every_events: u64 = 1_000, Rule::int(1, 1_000_000_000, "events");
 
-        /// Events older than the newest snapshot that are kept for `clipper journal list`.
+        /// Events older than the newest snapshot that are kept: what `clipper journal log`,
+        /// `blame`, `diff` and `state` can tell. Each takes some 400 bytes of the disk, 30 of
+        /// memory, and 5 us of a start.
         keep_events: u64 = 10_000, Rule::int(0, 1_000_000_000, "events");
+
+        /// Events of the last so many days are kept too, however many they are; 0: the number
+        /// alone counts.
+        keep_days: u64 = 0, Rule::int(0, 36_500, "days");
+
+        /// Snapshots that are kept, so that the state at any event is told soon: it takes a
+        /// snapshot and the events after it. Where they are too many, those close to each other go.
+        checkpoints_max: usize = 16, Rule::int(3, 1_000, "snapshots");
+
+        /// Entries in one answer of /admin/journal/log.
+        log_entries_max: usize = 1_000, Rule::count("entries");
+
+        /// Bytes in one, about; the rest is asked for again.
+        log_bytes_max: usize = 4 << 20, Rule::count("bytes");
+
+        /// Events that are read for one answer of log, or of blame about one application.
+        log_examined_max: usize = 20_000, Rule::count("events");
+
+        /// Entries in one answer of /admin/journal/diff; of more, their number.
+        diff_entries_max: usize = 1_000, Rule::count("entries");
+
+        /// Followers of /admin/journal/stream at once; above it 503.
+        followers_max: usize = 64, Rule::count("followers");
+
+        /// A follower that leaves what it was sent unread is cut off after this, ms, and may come
+        /// back to where it was.
+        follower_stall_ms: u64 = 20_000, Rule::millis();
 
         /// Changes waiting to be written; above it 503.
         queue_max: usize = 1_024, Rule::count("commands");

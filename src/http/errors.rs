@@ -70,6 +70,14 @@ pub const NOT_FOUND: Kind = Kind {
     retry_after_s: None,
     when: "the path is not an endpoint",
 };
+/// It was there once.
+pub const GONE: Kind = Kind {
+    label: "gone",
+    error: "Gone",
+    status: StatusCode::GONE,
+    retry_after_s: None,
+    when: "the journal has forgotten the events that a follower asks for",
+};
 /// A known path with the wrong verb.
 pub const METHOD_NOT_ALLOWED: Kind = Kind {
     label: "method_not_allowed",
@@ -198,13 +206,14 @@ pub const HEAD_TOO_LARGE: Kind = Kind {
 pub const OTHER_LABEL: &str = "other";
 
 /// Every row, for documentation and tests.
-pub const TABLE: [Kind; 21] = [
+pub const TABLE: [Kind; 22] = [
     JSON,
     QUERY,
     UNAUTHORIZED,
     FORBIDDEN,
     UNKNOWN_APPLICATION,
     NOT_FOUND,
+    GONE,
     METHOD_NOT_ALLOWED,
     TIMEOUT,
     BROKEN_BODY,

@@ -103,7 +103,8 @@ impl<F, H> Events<F, H> {
 }
 
 /// One event. Each line of the data has a line of its own: JSON may have some between its values.
-fn event(name: Option<&str>, data: &str) -> Bytes {
+#[must_use]
+pub fn event(name: Option<&str>, data: &str) -> Bytes {
     let mut text = String::with_capacity(data.len() + 32);
     if let Some(name) = name {
         text.push_str("event: ");

@@ -87,6 +87,11 @@ impl Readiness {
     }
 
     #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    #[must_use]
     pub fn is_ready(&self) -> bool {
         self.missing().is_empty()
     }

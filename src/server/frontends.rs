@@ -12,7 +12,7 @@ use tracing::info;
 
 use super::access::Guard;
 use super::error::StartError;
-use super::metadata::Writer;
+use super::metadata::ManagedMetadata;
 use super::replicas::OwnReplicas;
 use super::sockets::Sockets;
 use super::states::States;
@@ -32,6 +32,7 @@ use crate::http::health::{self, Readiness};
 use crate::http::limits::QueryLimits;
 use crate::http::management::ManagementState;
 use crate::http::management::deploy::{self, DeployState};
+use crate::http::management::past::Past;
 use crate::http::parsing::Parsing;
 use crate::http::serve::acceptor::Accepted;
 use crate::http::serve::handshake::Handshakes;
@@ -39,6 +40,8 @@ use crate::http::serve::{Frontend, Options};
 use crate::http::v2::state::V2;
 use crate::http::{management, metrics as metrics_pages, query};
 use crate::metrics::http::FrontendMetrics;
+use crate::store::history::History;
+use crate::store::policy_state::PolicyStateStore;
 use crate::store::{CatalogView, SharedWriter};
 use crate::supervision::kept::Kept;
 use crate::supervision::watchdog::Watchdog;
@@ -61,10 +64,15 @@ pub(super) struct Frontends {
     pub(super) watchdog: Watchdog,
     pub(super) tls: Option<Tls>,
     pub(super) pool: Kept<ContainerPool>,
+    /// The journal's past, and what applications have learned, as it is kept.
+    pub(super) past: (History, PolicyStateStore),
     /// Gets one permit from each worker that knows its applications.
     pub(super) loaded: Arc<Semaphore>,
     pub(super) guard: Guard,
 }
+
+/// Threads that look into the journal's past.
+const HISTORY_THREADS: usize = 2;
 
 /// What a port is for.
 #[derive(Debug, Clone, Copy)]
@@ -113,7 +121,7 @@ impl Frontends {
         let (grpc, connections) = self.grpc(config, grpc, &acceptor);
         let query = self.query(config, query, (&acceptor, reading.clone()), connections);
         let others = vec![
-            self.management(config, management, &acceptor, reading),
+            self.management(config, management, &acceptor, reading)?,
             self.metrics(config, metrics, &acceptor),
         ];
         let serving = Serving {
@@ -244,7 +252,7 @@ impl Frontends {
         socket: TcpListener,
         acceptor: &ArbiterHandle,
         Reading { bodies: limits, parsing }: Reading,
-    ) -> Frontend {
+    ) -> Result<Frontend, StartError> {
         let deployer = Arc::new(Deployer {
             plane: Arc::clone(&self.plane),
             pool: self.pool.clone(),
@@ -263,9 +271,10 @@ impl Frontends {
         };
         let deploy = deploy::configure(deploy, limits.clone());
         let state = ManagementState {
-            metadata: Arc::new(Writer {
+            metadata: Arc::new(ManagedMetadata {
                 writer: Arc::clone(&self.writer),
                 view: self.view.clone(),
+                history: self.past.0.clone(),
             }),
             containers: Arc::new(OwnReplicas { list: self.list.clone(), pool: self.pool.clone() }),
             replicas_max: (allowed.deploy != Deploy::Off).then_some(allowed.deploy_replicas_max),
@@ -274,6 +283,7 @@ impl Frontends {
             readiness: Arc::clone(&self.readiness),
             parsing,
             access: Arc::clone(&self.guard.access),
+            past: Some(self.past(config)?),
             by: None,
             asker: Asker::default(),
             deploy: allowed.deploy,
@@ -285,10 +295,16 @@ impl Frontends {
         let tls = self.handshakes(config, Spoken::Management, &counts);
         let options = Options { tls, ..Options::new(&config.http, counts) };
         let gate = Gate::of_management(&self.guard.access, &config.management);
-        Frontend::start(&options, socket, acceptor, &gate, move |app| {
+        Ok(Frontend::start(&options, socket, acceptor, &gate, move |app| {
             deploy(app);
             rest(app);
-        })
+        }))
+    }
+
+    /// The journal's past, looked into by threads of its own.
+    fn past(&self, config: &Config) -> Result<Past, StartError> {
+        let threads = Parsing::new(HISTORY_THREADS, Duration::ZERO).map_err(StartError::Parsing)?;
+        Ok(Past::new(self.past.clone(), threads, config.journal.clone()))
     }
 
     fn metrics(&self, config: &Config, socket: TcpListener, acceptor: &ArbiterHandle) -> Frontend {

@@ -9,8 +9,9 @@ use crate::http::health::{Condition, Readiness};
 use crate::http::management::ports::{CatalogRead, Metadata};
 use crate::metrics::Metrics;
 use crate::store::event::{Author, Origin};
+use crate::store::history::{History, Point, StateAt};
 use crate::store::projection::Catalog;
-use crate::store::{CatalogView, ChangeError, Journal, MetadataWriter, SharedWriter};
+use crate::store::{CatalogView, ChangeError, Journal, MetadataWriter, SharedWriter, StoreError};
 use clipper_domain::{Asker, Command};
 
 /// A writer whose commands are counted by what came of them: those of operators, not those of the
@@ -43,12 +44,13 @@ impl MetadataWriter for Counted {
 }
 
 /// The metadata as the management frontend sees it.
-pub(super) struct Writer {
+pub(super) struct ManagedMetadata {
     pub(super) writer: SharedWriter,
     pub(super) view: CatalogView,
+    pub(super) history: History,
 }
 
-impl Metadata for Writer {
+impl Metadata for ManagedMetadata {
     fn execute(
         &self,
         command: Command,
@@ -63,6 +65,10 @@ impl Metadata for Writer {
 
     fn copy(&self) -> (u64, Arc<Catalog>) {
         self.view.copy()
+    }
+
+    fn state_at(&self, point: Point) -> Result<StateAt, StoreError> {
+        self.history.state_at(point)
     }
 }
 

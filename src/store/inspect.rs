@@ -5,12 +5,13 @@
 use std::fmt;
 use std::path::Path;
 
-use serde::Serialize;
-use time::OffsetDateTime;
+use serde::{Deserialize, Serialize};
 
 use super::error::StoreError;
 use super::event::{Author, Envelope};
 use super::head::Acknowledged;
+use super::history::index::Index;
+use super::history::moment::{Point, utc};
 use super::journal::OpenReport;
 use super::projection::Catalog;
 use super::replay::replay;
@@ -41,23 +42,6 @@ pub fn line(envelope: &Envelope) -> String {
     let from = asker.from.as_ref().map_or_else(String::new, |from| format!(" from {from}"));
     let why = asker.why.as_ref().map_or("unknown".to_owned(), |why| format!("\"{why}\""));
     format!("{seq:>8}  {at}  {:<9}  {who}{from}, why: {why}  {event}", origin.name())
-}
-
-/// A time as RFC 3339 has it, in UTC: people compare it with their logs.
-fn utc(unix_ms: u64) -> String {
-    let seconds = i64::try_from(unix_ms / 1_000).unwrap_or(i64::MAX);
-    let Ok(t) = OffsetDateTime::from_unix_timestamp(seconds) else {
-        return format!("{unix_ms} ms");
-    };
-    let (month, ms) = (u8::from(t.month()), unix_ms % 1_000);
-    format!(
-        "{:04}-{month:02}-{:02}T{:02}:{:02}:{:02}.{ms:03}Z",
-        t.year(),
-        t.day(),
-        t.hour(),
-        t.minute(),
-        t.second()
-    )
 }
 
 /// What a check of the whole store found.
@@ -179,22 +163,29 @@ pub fn repair(data_dir: &Path, config: &JournalConfig) -> Result<OpenReport, Sto
 }
 
 /// The state right after an event.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StateAt {
     pub seq: u64,
     pub catalog: Catalog,
 }
 
-/// The state after event `at`; `None` = after the last one.
+/// The state at a point; `None` = after the last event.
 ///
 /// # Errors
 /// `NotKept` if the events up to it are compacted away or it has not happened yet.
 pub fn state(
     data_dir: &Path,
     config: &JournalConfig,
-    at: Option<u64>,
+    at: Option<Point>,
 ) -> Result<StateAt, StoreError> {
     let contents = SledLog::inspect(data_dir, config)?;
+    let events = &contents.scan.events;
+    let at = at.map(|at| match at {
+        Point::Seq(seq) => seq,
+        Point::Time(unix_ms) => {
+            Index::of(events.first().map_or(0, |e| e.seq - 1), events).by(unix_ms)
+        }
+    });
     let until = at.unwrap_or(u64::MAX);
     let oldest = contents.scan.events.first().map_or(0, |e| e.seq);
     let newest = contents.scan.events.last().map_or(0, |e| e.seq);
@@ -205,18 +196,5 @@ pub fn state(
         }
         Err(error) if at.is_none() => Err(error),
         Ok(_) | Err(_) => Err(not_kept),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn line_26_times_are_of_a_calendar() {
-        assert_eq!(utc(0), "1970-01-01T00:00:00.000Z");
-        assert_eq!(utc(1_700_000_000_012), "2023-11-14T22:13:20.012Z");
-        assert_eq!(utc(1_709_251_199_999), "2024-02-29T23:59:59.999Z");
-        assert_eq!(utc(u64::MAX), format!("{} ms", u64::MAX));
     }
 }

@@ -5,6 +5,7 @@
 //! [`StateLog`] until [`LoggedStates::settle`] has put them into the table, some at a time.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -213,6 +214,25 @@ impl SoftTable for LoggedStates {
         self.table.remove_prefix(prefix)
     }
 
+    fn page(&self, after: Option<&str>, bytes: usize) -> Result<Vec<(String, String)>, StoreError> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        // Held, so that nothing goes from one to the other meanwhile.
+        let unsettled = self.unsettled.read();
+        let settled = self.table.page(after, bytes)?;
+        let to = settled.last().map(|(key, _)| key.clone());
+        let mut page: BTreeMap<String, String> = settled.into_iter().collect();
+        let mut left = bytes;
+        for (key, value) in unsettled.values.range::<str, _>((from, Bound::Unbounded)) {
+            // The table's next page has what comes after its last key; so has this one's.
+            if to.as_ref().map_or(left == 0, |to| key > to) {
+                break;
+            }
+            left = left.saturating_sub(key.len() + value.text.len());
+            page.insert(key.clone(), value.text.clone());
+        }
+        Ok(page.into_iter().collect())
+    }
+
     fn each(&self, visit: &mut dyn FnMut(&str, &str)) -> Result<(), StoreError> {
         let unsettled = self.unsettled.read();
         for (key, value) in &unsettled.values {
@@ -281,6 +301,22 @@ mod tests {
         fn remove_prefix(&self, prefix: &str) -> Result<(), StoreError> {
             self.0.lock().retain(|key, _| !key.starts_with(prefix));
             Ok(())
+        }
+
+        fn page(
+            &self,
+            after: Option<&str>,
+            bytes: usize,
+        ) -> Result<Vec<(String, String)>, StoreError> {
+            let mut left = bytes;
+            let all = self.0.lock();
+            let rest = all.iter().filter(|(key, _)| after.is_none_or(|after| key.as_str() > after));
+            let some = rest.take_while(|(key, value)| {
+                let is_room = left > 0;
+                left = left.saturating_sub(key.len() + value.len());
+                is_room
+            });
+            Ok(some.map(|(key, value)| (key.clone(), value.clone())).collect())
         }
 
         fn each(&self, visit: &mut dyn FnMut(&str, &str)) -> Result<(), StoreError> {

@@ -4,7 +4,9 @@
 //! its bytes, [`scan`] its checks, `wal` its newest part, [`sled`] the rest), [`projection`] the
 //! state that replaying gives, [`view`] the shared copy of that state, [`policy_state`] what users'
 //! feedback left (`logged_states` takes bursts of it), [`soft_file`] other things worth keeping but
-//! not worth a log, [`durable`] what makes files last. Predictions never come here.
+//! not worth a log, [`durable`] what makes files last. [`history`] reads what the log keeps
+//! while it is written, [`backup`] puts it into a file, [`difference`] tells two states apart.
+//! Predictions never come here.
 //!
 //! Invariants:
 //! - **J1** Sequence numbers have no gap. An acknowledged change is on the disk: it survives a kill
@@ -13,10 +15,13 @@
 //! - **J2** Replaying from the start and from any snapshot gives equal state.
 
 mod as_list;
+pub mod backup;
+pub mod difference;
 pub mod durable;
 pub mod error;
 pub mod event;
 pub mod head;
+pub mod history;
 pub mod inspect;
 pub mod journal;
 mod logged_states;

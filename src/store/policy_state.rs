@@ -42,6 +42,10 @@ pub trait SoftTable: Send + Sync {
     /// Shows all keys and values.
     fn each(&self, visit: &mut dyn FnMut(&str, &str)) -> Result<(), StoreError>;
 
+    /// Some of the entries after a key, by key, about so many bytes of them: none only where none
+    /// is left. What changes meanwhile may be there or not.
+    fn page(&self, after: Option<&str>, bytes: usize) -> Result<Vec<(String, String)>, StoreError>;
+
     /// What was stored before is on the disk when this returns.
     fn flush(&self) -> Result<(), StoreError>;
 
@@ -151,6 +155,18 @@ impl PolicyStateStore {
     /// The engine's.
     pub fn each(&self, mut visit: impl FnMut(&str, &str)) -> Result<(), StoreError> {
         self.table.each(&mut visit)
+    }
+
+    /// Some of the entries after a key, as of [`SoftTable::page`].
+    ///
+    /// # Errors
+    /// The engine's.
+    pub fn page(
+        &self,
+        after: Option<&str>,
+        bytes: usize,
+    ) -> Result<Vec<(String, String)>, StoreError> {
+        self.table.page(after, bytes)
     }
 
     /// What was stored before survives the end of this process, and of the machine, when this

@@ -6,6 +6,7 @@
 
 mod keys;
 mod links;
+mod parts;
 mod policy;
 mod replicas;
 mod rollout;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use parking_lot::{MappedRwLockReadGuard, RwLock, RwLockReadGuard};
+use tokio::sync::watch;
 
 use super::event::{Envelope, Event};
 use super::projection::{Catalog, Effect};
@@ -20,26 +21,34 @@ pub type CatalogRead<'a> = MappedRwLockReadGuard<'a, Catalog>;
 
 /// A handle to the durable catalog; clones share it. Only the catalog writer changes it.
 #[derive(Debug, Clone)]
-pub struct CatalogView(Arc<RwLock<Versioned>>);
+pub struct CatalogView(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    state: RwLock<Versioned>,
+    /// The number of the last event that the state includes, for whoever waits for the next.
+    last: watch::Sender<u64>,
+}
 
 impl CatalogView {
     /// A view of `catalog` as of event `seq`.
     #[must_use]
     pub fn new(seq: u64, catalog: Catalog) -> Self {
-        Self(Arc::new(RwLock::new(Versioned { seq, catalog: Arc::new(catalog) })))
+        let state = RwLock::new(Versioned { seq, catalog: Arc::new(catalog) });
+        Self(Arc::new(Shared { state, last: watch::Sender::new(seq) }))
     }
 
     /// The catalog, consistent as of one event, until the guard is dropped.
     ///
     /// The writer waits for the guard: never hold it across an `.await`.
     pub fn read(&self) -> CatalogRead<'_> {
-        RwLockReadGuard::map(self.0.read(), |v| v.catalog.as_ref())
+        RwLockReadGuard::map(self.0.state.read(), |v| v.catalog.as_ref())
     }
 
     /// The last event that [`Self::read`] includes.
     #[must_use]
     pub fn seq(&self) -> u64 {
-        self.0.read().seq
+        self.0.state.read().seq
     }
 
     /// What a command makes happen now.
@@ -47,7 +56,7 @@ impl CatalogView {
     /// # Errors
     /// Why it is refused.
     pub fn decide(&self, command: &Command) -> Result<Vec<Event>, CommandError> {
-        let versioned = self.0.read();
+        let versioned = self.0.state.read();
         command.check_base(versioned.seq)?;
         versioned.catalog.decide(command)
     }
@@ -56,8 +65,14 @@ impl CatalogView {
     /// meanwhile copies the whole.
     #[must_use]
     pub fn copy(&self) -> (u64, Arc<Catalog>) {
-        let versioned = self.0.read();
+        let versioned = self.0.state.read();
         (versioned.seq, Arc::clone(&versioned.catalog))
+    }
+
+    /// The number of the last event, whenever it is another one.
+    #[must_use]
+    pub fn follow(&self) -> watch::Receiver<u64> {
+        self.0.last.subscribe()
     }
 
     /// Folds durable events in, in order; returns what each asks of the actors.
@@ -67,7 +82,7 @@ impl CatalogView {
         &self,
         events: impl IntoIterator<Item = &'a Envelope>,
     ) -> Vec<(Envelope, Vec<Effect>)> {
-        let mut versioned = self.0.write();
+        let mut versioned = self.0.state.write();
         let mut seq = versioned.seq;
         let mut fresh = Vec::new();
         for envelope in events {
@@ -82,6 +97,8 @@ impl CatalogView {
         versioned.seq = seq;
         let events: Vec<_> = fresh.iter().map(|envelope| &envelope.event).collect();
         let effects = Arc::make_mut(&mut versioned.catalog).apply_all(&events);
+        drop(versioned);
+        self.0.last.send_replace(seq);
         fresh.into_iter().cloned().zip(effects).collect()
     }
 }

@@ -1,7 +1,11 @@
 //! Who changed what, when and why, as an operator asks for it.
 
 mod asked;
+mod backup;
+mod log;
+mod many;
 mod old;
+mod stream;
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -40,8 +44,19 @@ fn listed(data_dir: &Path) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
+/// What `clipper ... --json` prints.
+fn told(server: &Served, args: &[&str]) -> Value {
+    serde_json::from_str(&done(server, &[args, &["--json"]].concat())).unwrap()
+}
+
 fn stop(server: Served) {
     let pid = nix::unistd::Pid::from_raw(i32::try_from(server.pid()).unwrap());
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
     assert!(server.exit_status().success());
+}
+
+/// Changes the objective of an application.
+fn set_slo(server: &Served, app: &str, micros: u32) {
+    let body = serde_json::json!({"name": app, "latency_slo_micros": micros});
+    server.admin("/admin/update_app", &body);
 }

@@ -13,6 +13,7 @@
 //! | `CLIPPER_TEST_BINARY` | the one built along | the `clipper` that is tested |
 
 mod access;
+mod asked;
 mod containers;
 mod deploy;
 mod follow;

@@ -349,6 +349,14 @@ def test_rollouts(terminal: Terminal) -> None:
     run_document(terminal, "docs/rollouts.md")
 
 
+def test_history(terminal: Terminal) -> None:
+    config = SUM_CONFIG.replace("APPLICATION", "digits").replace('"sum"', '"digits-model"')
+    terminal.write("clipper.toml", config)
+    terminal.run("clipper serve --config clipper.toml")
+    run_document(terminal, "docs/history.md")
+    assert "digits" in terminal.printed
+
+
 def test_security_wire(terminal: Terminal) -> None:
     document = "docs/security-wire.md"
     make, serve, ask, probe = next(b for b in blocks(document) if b.language == "sh").commands()
@@ -407,6 +415,7 @@ WITH_A_TEST_ABOVE = {
     "docs/first-python-model.md",
     # In test_hardening.py.
     "docs/hardening.md",
+    "docs/history.md",
     "docs/migrate-from-clipper.md",
     "docs/open-inference-protocol.md",
     "docs/operations.md",

@@ -17,6 +17,8 @@ pub mod command;
 pub mod datatype;
 pub mod deploy_model;
 pub mod deployment;
+pub mod difference;
+pub mod history;
 pub mod ids;
 pub mod limits;
 pub mod line_limit;

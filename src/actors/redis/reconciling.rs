@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::loss::{evicted_since, remember};
-use super::session::Session;
+use super::session::{Session, Whose};
 use crate::store::redis::client::{Condition, LinkError};
 use crate::store::redis::diff::Observed;
 use crate::store::redis::keys::{keys, ours};
@@ -24,7 +24,7 @@ impl Session {
         }
         drop(catalog);
         self.malformed.read_whole(passed_over, &observed.malformed);
-        self.take(&mut observed, &entries).await
+        self.take(&mut observed, &entries, Whose::Unknown).await
     }
 
     /// What is missing was evicted, also where no notice told of it.

@@ -1,6 +1,6 @@
 //! One connection to Redis, from its first packet to its first error.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -71,6 +71,18 @@ impl RedisParts {
 /// An announcement that no notice has followed is forgotten after this.
 const ANNOUNCED_FOR: Duration = Duration::from_secs(2);
 
+/// Between two looks at who is connected.
+const ASKED_WHO_EVERY: Duration = Duration::from_secs(1);
+
+/// Whether Redis may know whose doing something is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Whose {
+    /// It has just been done.
+    Asked,
+    /// It may be long ago.
+    Unknown,
+}
+
 /// Notices looked at together.
 const NOTICES_AT_ONCE: usize = 1_000;
 
@@ -86,6 +98,8 @@ pub(super) struct Session {
     pub(super) notices: Notices,
     /// Redis tells of changes; else everything has to be looked at again and again.
     pub(super) told: bool,
+    /// When Redis was asked last who its clients are.
+    asked_who_at: Option<Instant>,
     announced: HashMap<Key, (Instant, Rc<Asker>)>,
     /// What the last pulse has looked for: each looks for other keys.
     looked_for: Turn,
@@ -123,6 +137,7 @@ impl Session {
             malformed: Malformed::new(metrics),
             notices,
             told: true,
+            asked_who_at: None,
             announced: HashMap::new(),
             looked_for: Turn::default(),
             out_of_step: false,
@@ -264,7 +279,7 @@ impl Session {
             }
         }
         self.malformed.read(entries.keys(), &observed.malformed);
-        self.take(&mut observed, &entries).await?;
+        self.take(&mut observed, &entries, Whose::Asked).await?;
         Ok((entries, now))
     }
 
@@ -290,6 +305,7 @@ impl Session {
         &mut self,
         observed: &mut Observed,
         entries: &Entries,
+        whose: Whose,
     ) -> Result<(), LinkError> {
         if !self.parts.me.keeps_planned {
             observed.ignore_replicas();
@@ -305,13 +321,18 @@ impl Session {
             _ => None,
         });
         let plans: Vec<Write> = retired.collect();
+        let strangers = match whose {
+            Whose::Asked => self.strangers(&events).await?,
+            Whose::Unknown => BTreeMap::new(),
+        };
         let mut rest = events.into_iter().peekable();
         while let Some(event) = rest.next() {
-            let author = self.author_of(&event);
+            let author = self.author_of(&event, &strangers);
             let mut batch = vec![event];
             while batch.len() < self.parts.events_at_once
-                && let Some(next) =
-                    rest.next_if(|next| self.author_of(next) == author && !divides(&batch, next))
+                && let Some(next) = rest.next_if(|next| {
+                    self.author_of(next, &strangers) == author && !divides(&batch, next)
+                })
             {
                 batch.push(next);
             }
@@ -336,8 +357,28 @@ impl Session {
         is_fresh.then(|| Author { origin: Origin::Frontend, asker: Asker::clone(asker) })
     }
 
-    fn author_of(&self, event: &Event) -> Author {
-        self.announced_by(&key_of(event)).unwrap_or_else(|| Origin::Redis.into())
+    /// Who may have written what no frontend has announced. Asked once a second at most, as Redis
+    /// tells of all clients.
+    async fn strangers(&mut self, events: &[Event]) -> Result<BTreeMap<Table, Asker>, LinkError> {
+        let keys = events.iter().map(key_of);
+        let strange = keys.filter(|key| self.announced_by(key).is_none()).map(|key| key.table);
+        let tables: BTreeSet<Table> = strange.collect();
+        let now = clock::now();
+        let is_early = self.asked_who_at.is_some_and(|at| now - at < ASKED_WHO_EVERY);
+        if tables.is_empty() || is_early {
+            return Ok(BTreeMap::new());
+        }
+        self.asked_who_at = Some(now);
+        self.link.writers(&tables).await
+    }
+
+    fn author_of(&self, event: &Event, strangers: &BTreeMap<Table, Asker>) -> Author {
+        let key = key_of(event);
+        let stranger = || Author {
+            origin: Origin::Redis,
+            asker: strangers.get(&key.table).cloned().unwrap_or_default(),
+        };
+        self.announced_by(&key).unwrap_or_else(stranger)
     }
 
     pub(super) async fn record(

@@ -18,6 +18,10 @@ use clipper_clock::{self as clock, Instant};
 struct NoStates;
 
 impl SoftTable for NoStates {
+    fn page(&self, _: Option<&str>, _: usize) -> Result<Vec<(String, String)>, StoreError> {
+        Ok(Vec::new())
+    }
+
     fn get(&self, _: &str) -> Result<Option<String>, StoreError> {
         Ok(None)
     }

@@ -14,16 +14,20 @@
 mod apply;
 mod apps;
 mod asked;
+mod backup;
 mod containers;
 pub mod deploy;
+mod journal;
 mod keys;
 mod limits;
 mod models;
 mod names;
 mod operation;
+pub mod past;
 mod policies;
 pub mod ports;
 mod rollouts;
+mod stream;
 
 use std::sync::Arc;
 
@@ -67,6 +71,14 @@ const fn read(
     Endpoint { path, schema, optional: "", operation: Operation::Read(run) }
 }
 
+const fn look(
+    path: &'static str,
+    schema: &'static str,
+    run: fn(&Object<'_>, &past::Past) -> Result<Reply, Failure>,
+) -> Endpoint {
+    Endpoint { path, schema, optional: schema, operation: Operation::Look(run) }
+}
+
 const fn act(
     path: &'static str,
     schema: &'static str,
@@ -91,7 +103,7 @@ impl Endpoint {
 
 const VERBOSE_SCHEMA: &str = "\n  {\n    \"verbose\" := bool\n  }\n";
 
-const ENDPOINTS: [Endpoint; 31] = [
+const ENDPOINTS: [Endpoint; 35] = [
     change("/admin/add_app", apps::ADD_SCHEMA, apps::add).with_optional(apps::ADD_OPTIONAL),
     change("/admin/update_app", apps::UPDATE_SCHEMA, apps::update)
         .with_optional(apps::UPDATE_SCHEMA),
@@ -128,6 +140,10 @@ const ENDPOINTS: [Endpoint; 31] = [
     plan("/admin/apply", apply::SCHEMA, apply::apply),
     read("/admin/export", apply::EXPORT_SCHEMA, apply::export),
     read("/admin/get_all_keys", VERBOSE_SCHEMA, keys::list),
+    look("/admin/journal/log", journal::LOG_SCHEMA, journal::log),
+    look("/admin/journal/blame", journal::BLAME_SCHEMA, journal::blame),
+    look("/admin/journal/diff", journal::DIFF_SCHEMA, journal::diff),
+    look("/admin/journal/state", journal::STATE_SCHEMA, journal::state),
 ];
 
 const PING: &str = "/admin/ping";
@@ -137,9 +153,12 @@ const PAGE_ALLOW: &str = "GET, HEAD, OPTIONS";
 
 /// The endpoints as a line of text, for the answer to an unknown path.
 fn endpoint_list() -> String {
-    let posts = ENDPOINTS.iter().map(|endpoint| endpoint.path).chain([deploy::PATH]);
+    let posts = ENDPOINTS.iter().map(|endpoint| endpoint.path).chain([deploy::PATH, backup::PATH]);
     let posts = posts.map(|path| format!("POST {path}"));
-    let pages = [PING, METRICS].into_iter().chain(health::PATHS).map(|path| format!("GET {path}"));
+    let pages = [PING, METRICS, stream::PATH]
+        .into_iter()
+        .chain(health::PATHS)
+        .map(|path| format!("GET {path}"));
     posts.chain(pages).collect::<Vec<_>>().join(", ")
 }
 
@@ -168,6 +187,31 @@ pub fn configure(
             }
         };
         config.service(resource(PING).route(web::to(ping)));
+        if let Some(past) = &state.past {
+            let (past, readiness) = (past.clone(), Arc::clone(&state.readiness));
+            let follow = move |request: HttpRequest| {
+                let (past, readiness) = (past.clone(), Arc::clone(&readiness));
+                async move {
+                    if request.method() == Method::GET {
+                        stream::respond(&request, past, readiness)
+                    } else {
+                        other_method(request.method(), "GET, OPTIONS")
+                    }
+                }
+            };
+            config.service(resource(stream::PATH).route(web::to(follow)));
+            let past = state.past.clone();
+            let back_up = move |request: HttpRequest| {
+                let past = past.clone();
+                async move {
+                    match past.filter(|_| request.method() == Method::POST) {
+                        Some(past) => backup::respond(&request, past),
+                        None => other_method(request.method(), POST_ALLOW),
+                    }
+                }
+            };
+            config.service(resource(backup::PATH).route(web::to(back_up)));
+        }
         let page = Arc::clone(&state.metrics);
         let metrics = move |request: HttpRequest| page(request);
         config.service(resource(METRICS).route(web::to(metrics)));
@@ -227,8 +271,9 @@ async fn post(
 /// Does what a request asks for. What may take long, on this one thread would keep everybody else
 /// waiting: a large body, or a list of everything.
 async fn run(operation: Operation, state: &ManagementState, body: Body) -> Result<Reply, Failure> {
-    let parsing = &state.parsing;
-    let decided = if parsing.is_long(body.size()) || is_long(operation) {
+    let (parsing, looks) = (&state.parsing, matches!(operation, Operation::Look(_)));
+    let parsing = state.past.as_ref().filter(|_| looks).map_or(parsing, |past| &past.threads);
+    let decided = if looks || parsing.is_long(body.size()) || is_long(operation) {
         let of_thread = state.clone();
         let decided =
             parsing.aside(body.size(), move || operation.decide(&body.join(), &of_thread));

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use actix_web::{HttpRequest, HttpResponse, ResponseError as _, web};
 use futures_util::future::{BoxFuture, LocalBoxFuture};
 
+use super::past::Past;
 use super::ports::{ChangeError, Containers, Metadata, PolicyStates};
 use crate::access::Access;
 use crate::config::Deploy;
@@ -44,6 +45,8 @@ pub struct ManagementState {
     /// Where what takes long is done.
     pub parsing: Parsing,
     pub access: Arc<Access>,
+    /// The journal's past; none where nothing is kept.
+    pub past: Option<Past>,
     /// Whose key came with the request, if one was needed.
     pub by: Option<Arc<AccessKey>>,
     /// What else is known of who asks.
@@ -170,6 +173,8 @@ pub(super) enum Operation {
     Act(fn(&Object<'_>, &ManagementState) -> Result<Act, Failure>),
     /// As [`Self::Act`], after what takes long.
     Plan(fn(&Object<'_>, &ManagementState) -> Result<Act, Failure>),
+    /// Looks into the journal's past.
+    Look(fn(&Object<'_>, &Past) -> Result<Reply, Failure>),
 }
 
 /// Something under way that is no change of the metadata.
@@ -189,6 +194,10 @@ impl Operation {
         match self {
             Self::Read(read) => read(&object, state).map(Decided::Done),
             Self::Act(act) | Self::Plan(act) => act(&object, state).map(Decided::Act),
+            Self::Look(look) => match &state.past {
+                Some(past) => look(&object, past).map(Decided::Done),
+                None => Err(Failure::Unavailable("This server keeps no journal".to_owned())),
+            },
             Self::Change(change) => change(&object).map(Decided::Change),
         }
     }

@@ -6,9 +6,10 @@ use futures_util::future::BoxFuture;
 
 pub use crate::actors::pool::list::ContainerInfo;
 pub use crate::actors::pool::messages::RestartReplicas;
-pub use crate::store::ChangeError;
+pub use crate::store::history::{Point, StateAt};
 use crate::store::projection::Catalog;
 pub use crate::store::view::CatalogRead;
+pub use crate::store::{ChangeError, StoreError};
 use clipper_domain::rollout::progress::LiveProgress;
 use clipper_domain::{Asker, Command};
 
@@ -27,6 +28,14 @@ pub trait Metadata: Send + Sync {
 
     /// The same to keep for a while, and the last event that it includes.
     fn copy(&self) -> (u64, Arc<Catalog>);
+
+    /// The metadata at another time. Blocks, and may take long.
+    ///
+    /// # Errors
+    /// It is not known any more, or not yet.
+    fn state_at(&self, _: Point) -> Result<StateAt, StoreError> {
+        Err(StoreError::Read { reason: "this server keeps no journal".to_owned() })
+    }
 }
 
 pub trait Containers: Send + Sync {

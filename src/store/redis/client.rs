@@ -4,7 +4,7 @@
 //! serves all tables. RESP2 on purpose: it works with every server that the original works with.
 //! Each call has a time limit; after any error the connection is to be dropped and made anew.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt as _};
@@ -17,7 +17,9 @@ pub use super::connect::{LinkError, Settings};
 use super::connect::{client, within};
 use super::tables::{Key, Raw, Table};
 use super::transaction::{Outcome, SCRIPT, Transaction};
+use super::writers::writer;
 use super::writes::{Entries, Write};
+use clipper_domain::Asker;
 
 /// Keys asked for in one message.
 const KEYS_A_MESSAGE: usize = 1_000;
@@ -198,6 +200,28 @@ impl Link {
     pub async fn change_count(&mut self) -> Result<Option<String>, LinkError> {
         let names = ["rdb_changes_since_last_save:", "rdb_last_save_time:"];
         Ok(self.info("persistence", &names).await?.map(|values| values.join(" ")))
+    }
+
+    /// Who has just written into some tables, as far as the server knows and tells.
+    ///
+    /// # Errors
+    /// The connection's.
+    pub async fn writers(
+        &mut self,
+        tables: &BTreeSet<Table>,
+    ) -> Result<BTreeMap<Table, Asker>, LinkError> {
+        let mut list = redis::cmd("CLIENT");
+        list.arg("LIST").arg("TYPE").arg("normal");
+        let list = match self.one(Table::Resource, list).await {
+            Ok(list) => text(&list).unwrap_or_default(),
+            // Not everybody may ask.
+            Err(LinkError::Refused(_)) => return Ok(BTreeMap::new()),
+            Err(other) => return Err(other),
+        };
+        let known = tables
+            .iter()
+            .filter_map(|table| Some((*table, writer(&list, table.number() + self.offset)?)));
+        Ok(known.collect())
     }
 
     async fn info(

@@ -25,4 +25,5 @@ pub mod sums;
 pub mod tables;
 pub mod transaction;
 pub mod whole;
+mod writers;
 pub mod writes;

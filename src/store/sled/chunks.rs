@@ -60,6 +60,37 @@ pub(super) fn is_first(key: &[u8]) -> bool {
     key.len() <= NUMBER
 }
 
+/// The event's number, if an entry is the first of its record.
+pub(super) fn first_of(key: &[u8]) -> Option<u64> {
+    <[u8; NUMBER]>::try_from(key).ok().map(u64::from_be_bytes)
+}
+
+/// The records of events `from` to `to`, in order.
+pub(super) fn records(
+    tree: &Tree,
+    from: u64,
+    to: u64,
+) -> impl Iterator<Item = Result<Numbered, StoreError>> + use<> {
+    let end = to.saturating_add(1).to_be_bytes();
+    let mut pieces = tree.range(from.to_be_bytes()..end).peekable();
+    std::iter::from_fn(move || {
+        let (key, value) = match pieces.next()? {
+            Ok(entry) => entry,
+            Err(error) => return Some(Err(StoreError::Read { reason: error.to_string() })),
+        };
+        let number = <[u8; NUMBER]>::try_from(number_of(&key)).map_or(0, u64::from_be_bytes);
+        let mut record = value.to_vec();
+        let is_more = |entry: &::sled::Result<(IVec, IVec)>| {
+            let next = entry.as_ref().map(|(next, _)| next);
+            next.is_ok_and(|next| !is_first(next) && number_of(next) == number_of(&key))
+        };
+        while let Some(Ok((_, piece))) = pieces.next_if(is_more) {
+            record.extend_from_slice(&piece);
+        }
+        Some(Ok((number, record)))
+    })
+}
+
 /// All records of a tree, in order. Pieces whose first one is missing come as they are.
 pub(super) fn read(tree: &Tree) -> Result<Vec<Stored>, StoreError> {
     let mut records: Vec<Stored> = Vec::new();

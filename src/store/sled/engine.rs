@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-use ::sled::{Batch, Db, Tree};
+use ::sled::{Batch, Db, IVec, Tree};
 
 use super::chunks::{self, Stored, UNSYNCED_BYTES, UNSYNCED_ENTRIES};
 use super::files::{DATA_FILE, Files};
@@ -16,6 +16,7 @@ use crate::config::JournalConfig;
 use crate::store::durable::create_directory;
 use crate::store::error::StoreError;
 use crate::store::head::{Acknowledged, Head};
+use crate::store::history::retention::{Forgotten, NEWEST_KEPT, forgotten};
 use crate::store::journal::{Cut, OpenReport, panic_text};
 use crate::store::record::{self, RecordError, VERSION};
 use crate::store::replay::{Snapshot, replay};
@@ -23,9 +24,7 @@ use crate::store::scan::{Fault, Scan, scan};
 use crate::store::wal::{self, Numbered, Place, Recent, Wal};
 
 /// The store's directory within the data directory.
-const DIRECTORY: &str = "journal";
-/// Snapshots kept: if the newest is damaged, the one before serves.
-const SNAPSHOTS_KEPT: usize = 2;
+pub(in crate::store) const DIRECTORY: &str = "journal";
 /// sled lets go of its lock a moment after the last handle is dropped.
 const LOCK_TRIES: u32 = 20;
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
@@ -210,15 +209,18 @@ impl Engine {
         Ok(self.files.sync()?)
     }
 
-    /// Reads and checks everything.
-    pub(super) fn contents(&self) -> Result<Contents, StoreError> {
+    /// Reads and checks everything, of snapshots as many as are asked for.
+    pub(super) fn contents(&self, snapshots_max: usize) -> Result<Contents, StoreError> {
         let mut snapshots = Vec::new();
         let mut bad_snapshots = Vec::new();
-        let snapshot_records = chunks::read(&self.snapshots)?;
         // What a cut left of one that was being written or removed lacks the first piece.
-        for (key, value) in snapshot_records.iter().filter(|(key, _)| chunks::is_first(key)) {
-            let seq = <[u8; 8]>::try_from(key.as_slice()).map_or(0, u64::from_be_bytes);
-            match record::decode::<Snapshot>(value) {
+        for seq in self.snapshot_seqs().map_err(|error| read_error(&error))?.into_iter().rev() {
+            if snapshots.len() >= snapshots_max {
+                break;
+            }
+            let record = chunks::records(&self.snapshots, seq, seq).next();
+            let Some((_, value)) = record.transpose()? else { continue };
+            match record::decode::<Snapshot>(&value) {
                 Ok(record) if record.value.seq == seq => snapshots.push(record.value),
                 Err(RecordError::Newer(found)) => {
                     return Err(StoreError::NewerFormat { seq, found, known: VERSION });
@@ -229,6 +231,8 @@ impl Engine {
                 Ok(_) | Err(_) => bad_snapshots.push(seq),
             }
         }
+        snapshots.reverse();
+        bad_snapshots.reverse();
         let mut records = chunks::read(&self.journal)?;
         let read = |error: std::io::Error| StoreError::Read { reason: error.to_string() };
         let Recent { records: mut unsettled, end } = self.wal.read().map_err(read)?;
@@ -242,7 +246,7 @@ impl Engine {
 
     /// Cuts a torn tail, or with `Repair` everything from the first fault; refuses other damage.
     pub(super) fn recover(&self, on_fault: OnFault) -> Result<(OpenReport, Contents), StoreError> {
-        let contents = self.contents()?;
+        let contents = self.contents(NEWEST_KEPT)?;
         let lost = contents.lost();
         if let Some(error) = lost.clone().filter(|_| on_fault == OnFault::Refuse) {
             return Err(error);
@@ -282,7 +286,7 @@ impl Engine {
                 Ok(_) => None,
             },
         };
-        let contents = if cut.is_some() { self.contents()? } else { contents };
+        let contents = if cut.is_some() { self.contents(NEWEST_KEPT)? } else { contents };
         let last_seq = replay(&contents.snapshots, &contents.scan, u64::MAX, u64::MAX)?.seq;
         let known = match contents.acknowledged {
             Acknowledged::UpTo(seq) => seq <= last_seq,
@@ -373,20 +377,28 @@ impl Engine {
         self.sync()
     }
 
-    /// Drops old snapshots, and events that neither a kept snapshot nor `keep_events` needs.
-    pub(super) fn compact(&self, newest: u64, keep_events: u64) -> ::sled::Result<()> {
-        let keys = self.snapshots.iter().keys().collect::<Result<Vec<_>, _>>()?;
-        let whole = keys.iter().rev().filter(|key| chunks::is_first(key));
-        let kept: Vec<&[u8]> = whole.map(AsRef::as_ref).take(SNAPSHOTS_KEPT).collect();
-        let dropped = keys.iter().filter(|key| !kept.contains(&chunks::number_of(key)));
-        self.remove(&self.snapshots, dropped)?;
-        let oldest_kept = kept.get(SNAPSHOTS_KEPT - 1).and_then(|k| <[u8; 8]>::try_from(*k).ok());
-        let Some(oldest_kept) = oldest_kept.map(u64::from_be_bytes) else {
-            return Ok(());
+    /// The numbers of the snapshots, ascending.
+    fn snapshot_seqs(&self) -> ::sled::Result<Vec<u64>> {
+        let keys = self.snapshots.iter().keys();
+        keys.filter_map(|key| key.map(|key| chunks::first_of(&key)).transpose()).collect()
+    }
+
+    /// Drops events up to `wanted` at most, and the snapshots that nobody needs then; tells which
+    /// event is the last that is gone.
+    pub(super) fn compact(&self, wanted: u64, snapshots_max: usize) -> ::sled::Result<u64> {
+        let kept = self.snapshot_seqs()?;
+        let Forgotten { events_up_to, checkpoints } = forgotten(&kept, wanted, snapshots_max);
+        // Events first: of a cut between, the snapshot before them is left.
+        let dropped = self.journal.range(..events_up_to.saturating_add(1).to_be_bytes()).keys();
+        self.remove(&self.journal, &dropped.collect::<Result<Vec<_>, _>>()?)?;
+        let is_dropped = |key: &IVec| {
+            let seq = <[u8; 8]>::try_from(chunks::number_of(key)).map(u64::from_be_bytes);
+            // Also what a cut has left of one.
+            !seq.is_ok_and(|seq| kept.contains(&seq) && !checkpoints.contains(&seq))
         };
-        let last_dropped = newest.saturating_sub(keep_events).min(oldest_kept);
-        let dropped = self.journal.range(..(last_dropped + 1).to_be_bytes()).keys();
-        self.remove(&self.journal, &dropped.collect::<Result<Vec<_>, _>>()?)
+        let keys = self.snapshots.iter().keys().collect::<Result<Vec<_>, _>>()?;
+        self.remove(&self.snapshots, keys.iter().filter(|key| is_dropped(key)))?;
+        Ok(events_up_to)
     }
 
     /// Removes entries from the oldest on; a cut leaves some of the later ones.
@@ -403,6 +415,10 @@ impl Engine {
         }
         self.sync()
     }
+}
+
+fn read_error(error: &::sled::Error) -> StoreError {
+    StoreError::Read { reason: error.to_string() }
 }
 
 fn open_error(directory: &Path, error: &::sled::Error) -> StoreError {

@@ -8,6 +8,7 @@
 //! So calls are guarded, [`super::head`] tells what must be there, and a failed log is opened again
 //! by the next load.
 
+mod archive;
 mod chunks;
 mod engine;
 mod files;
@@ -17,11 +18,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use self::archive::SledArchive;
 use self::chunks::{UNSYNCED_BYTES, bytes_of};
+pub(in crate::store) use self::engine::DIRECTORY;
 pub use self::engine::{Contents, OnFault};
 use self::engine::{Engine, guarded};
 use self::policy::PolicyTable;
 use super::error::StoreError;
+use super::history::Archive;
+use super::history::index::Mark;
 use super::journal::{Change, EventLog, OpenReport, check_continues};
 use super::logged_states::LoggedStates;
 use super::policy_state::PolicyStateStore;
@@ -30,6 +35,9 @@ use super::record::{self, RecordError};
 use super::replay::{Replay, SnapshotOf, replay};
 use super::wal::Numbered;
 use crate::config::JournalConfig;
+use clipper_clock as clock;
+
+const DAY_MS: u64 = 86_400_000;
 
 /// [`EventLog`] on sled.
 pub struct SledLog {
@@ -41,8 +49,9 @@ pub struct SledLog {
     last_appended: u64,
     /// Appended, to be written at the next flush.
     appended: Appended,
-    /// In the write-ahead log, and not in the engine yet.
-    recent: Vec<Numbered>,
+    /// What of them is looked for.
+    marks: Vec<Mark>,
+    archive: Arc<SledArchive>,
     /// A write or a sync failed or panicked: nothing is written before the engine is opened again
     /// and what the disk has is read and checked.
     failed: Option<String>,
@@ -79,6 +88,7 @@ impl SledLog {
         let (engine, policy) = Engine::open(&directory, config)?;
         let (report, read) = guarded(&directory, || engine.recover(on_fault))?;
         let table = Arc::new(PolicyTable::new(policy, &engine.files));
+        let archive = Arc::new(SledArchive::new(&directory, &engine, read.unsettled.clone()));
         let log = Self {
             directory,
             config: config.clone(),
@@ -87,7 +97,8 @@ impl SledLog {
             logged: None,
             last_appended: report.last_seq,
             appended: Appended::Nothing,
-            recent: read.unsettled.clone(),
+            marks: Vec::new(),
+            archive,
             failed: None,
             read: Some(read),
         };
@@ -101,7 +112,29 @@ impl SledLog {
     pub fn inspect(data_dir: &Path, config: &JournalConfig) -> Result<Contents, StoreError> {
         let directory = engine::directory(data_dir);
         let (engine, _) = Engine::open_existing(&directory, config)?;
-        guarded(&directory, || engine.contents())
+        guarded(&directory, || engine.contents(usize::MAX))
+    }
+
+    /// The journal's past, for any thread. It knows nothing before the first load.
+    #[must_use]
+    pub fn archive(&self) -> Arc<dyn Archive> {
+        Arc::<SledArchive>::clone(&self.archive)
+    }
+
+    /// Begins an empty journal with the state after event `seq`, as a snapshot's record has it.
+    ///
+    /// # Errors
+    /// `NotWritten` if it is not empty, or the engine's.
+    pub fn begin_at(&mut self, seq: u64, record: &[u8]) -> Result<(), StoreError> {
+        if self.last_appended > 0 {
+            return Err(StoreError::NotWritten { reason: "the journal is not empty".to_owned() });
+        }
+        self.write(|engine| {
+            engine.keep_snapshot(seq, record)?;
+            Ok(engine.head.write_now(seq)?)
+        })?;
+        self.last_appended = seq;
+        Ok(())
     }
 
     /// The policy state kept in the same store.
@@ -144,6 +177,18 @@ impl SledLog {
         Ok(())
     }
 
+    /// The last event that need not be kept, if `newest` is the newest.
+    fn forgettable(&self, newest: u64) -> u64 {
+        let by_number = newest.saturating_sub(self.config.keep_events);
+        match self.config.keep_days {
+            0 => by_number,
+            days => {
+                let since_ms = clock::unix_millis().saturating_sub(days.saturating_mul(DAY_MS));
+                by_number.min(self.archive.by(since_ms))
+            }
+        }
+    }
+
     fn fail(&mut self, reason: String) -> StoreError {
         self.failed = Some(reason.clone());
         StoreError::Write { reason }
@@ -152,23 +197,28 @@ impl SledLog {
     /// Takes what only the write-ahead log has into the engine, and syncs that: policy state too.
     fn settle(&mut self) -> Result<(), StoreError> {
         self.table.dirty.store(false, Ordering::Relaxed);
-        let recent = std::mem::take(&mut self.recent);
+        let recent = self.archive.recent();
         self.write(|engine| {
             engine.store([recent])?;
             engine.sync()?;
             engine.wal.begin_again();
             Ok(())
-        })
+        })?;
+        self.archive.drop_recent();
+        Ok(())
     }
 
     fn reopen(&mut self) -> Result<(), StoreError> {
         self.table.detach();
+        self.archive.detach();
         self.engine = None;
         // The files have it.
-        self.recent.clear();
+        self.archive.drop_recent();
+        self.marks.clear();
         self.appended = Appended::Nothing;
         let (engine, policy) = Engine::open_existing(&self.directory, &self.config)?;
         self.table.attach(policy, &engine.files);
+        self.archive.attach(&engine);
         self.engine = Some(engine);
         self.failed = None;
         Ok(())
@@ -188,7 +238,7 @@ impl EventLog for SledLog {
         let group = records.concat();
         let has_room = |log: &Self| {
             let fits = log.engine.as_ref().is_some_and(|engine| engine.wal.has_room_for(&group));
-            fits && bytes_of(&log.recent) + bytes_of(&group) <= UNSYNCED_BYTES
+            fits && log.archive.recent_bytes() + bytes_of(&group) <= UNSYNCED_BYTES
         };
         if !matches!(self.appended, Appended::Nothing) {
             self.flush()?;
@@ -204,6 +254,7 @@ impl EventLog for SledLog {
             self.appended = Appended::InEngine;
         }
         self.last_appended = last;
+        self.marks = changes.iter().flatten().map(Mark::of).collect();
         Ok(())
     }
 
@@ -213,7 +264,7 @@ impl EventLog for SledLog {
             Appended::Nothing => return self.engine().map(|_| ()),
             Appended::Group(group) => {
                 self.write(|engine| engine.keep_recent(&group))?;
-                self.recent.extend(group);
+                self.archive.keep_recent(group);
             }
             Appended::InEngine => self.settle()?,
         }
@@ -223,6 +274,7 @@ impl EventLog for SledLog {
             return Err(self.fail(gone.to_string()));
         }
         engine.head.write(seq);
+        self.archive.extend(std::mem::take(&mut self.marks));
         Ok(())
     }
 
@@ -239,7 +291,7 @@ impl EventLog for SledLog {
         // What the engine has in memory then need not be on the disk.
         let contents = contents.inspect_err(|error| self.failed = Some(error.to_string()))?;
         let replay = replay(&contents.snapshots, &contents.scan, after, u64::MAX)?;
-        self.recent = contents.unsettled;
+        self.archive.load(&contents);
         self.last_appended = replay.seq;
         Ok(replay)
     }
@@ -249,15 +301,24 @@ impl EventLog for SledLog {
         self.settle()?;
         let bytes = record::encode(0, &SnapshotOf { seq, catalog })
             .map_err(|e| StoreError::NotWritten { reason: e.to_string() })?;
-        let keep_events = self.config.keep_events;
+        let wanted = self.forgettable(seq);
+        let (max, mut gone) = (self.config.checkpoints_max, 0);
         self.write(|engine| {
             engine.keep_snapshot(seq, &bytes)?;
-            engine.compact(seq, keep_events)
-        })
+            gone = engine.compact(wanted, max)?;
+            Ok(())
+        })?;
+        let before = self.archive.forget(gone);
+        if gone > before {
+            let (from, to) = (before + 1, gone);
+            tracing::info!(from, to, "events of the journal are not kept any more");
+        }
+        Ok(())
     }
 
     fn idle(&mut self) -> Result<(), StoreError> {
-        let is_settled = self.recent.is_empty() && !self.table.dirty.load(Ordering::Relaxed);
+        let is_settled =
+            self.archive.recent_bytes() == 0 && !self.table.dirty.load(Ordering::Relaxed);
         if self.failed.is_some() || is_settled { Ok(()) } else { self.settle() }
     }
 

@@ -1,5 +1,6 @@
 //! Policy state in a tree of its own.
 
+use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -225,6 +226,36 @@ impl SoftTable for PolicyTable {
             Ok(removed)
         })?;
         if removed == 0 { Ok(()) } else { self.wrote(removed) }
+    }
+
+    fn page(&self, after: Option<&str>, bytes: usize) -> Result<Vec<(String, String)>, StoreError> {
+        self.with(|tree| {
+            let from = after.map_or(Bound::Unbounded, |key| Bound::Excluded(key.as_bytes()));
+            let mut page: Vec<(IVec, Vec<u8>)> = Vec::new();
+            let mut left = bytes;
+            for entry in tree.range::<&[u8], _>((from, Bound::Unbounded)) {
+                let (key, piece) = entry?;
+                if !is_first(&key) {
+                    // Of one before, or what a crash has left of one.
+                    if let Some((first, value)) = page.last_mut()
+                        && is_of(&key, first)
+                        && !value.is_empty()
+                        && value.len().is_multiple_of(PIECE_BYTES)
+                    {
+                        value.extend_from_slice(&piece);
+                    }
+                    continue;
+                }
+                let used = page.last().map_or(0, |(key, value)| key.len() + value.len());
+                left = left.saturating_sub(used);
+                if left == 0 && !page.is_empty() {
+                    break;
+                }
+                page.push((key, piece.to_vec()));
+            }
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            Ok(page.into_iter().map(|(key, value)| (text(&key), text(&value))).collect())
+        })
     }
 
     fn each(&self, visit: &mut dyn FnMut(&str, &str)) -> Result<(), StoreError> {

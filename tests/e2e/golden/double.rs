@@ -105,6 +105,7 @@ impl InMemoryServer {
             readiness: readiness.clone(),
             parsing: Parsing::new(2, Duration::from_millis(1)).unwrap(),
             access: Access::open(),
+            past: None,
             by: None,
             asker: Asker::default(),
             deploy: Deploy::Off,

@@ -42,6 +42,8 @@ pub enum Action {
     /// Start programs.
     Deploy,
     ManageKeys,
+    /// Take everything that is kept.
+    BackUp,
     /// Connect as a replica of a model.
     Serve,
 }
@@ -72,7 +74,8 @@ impl Role {
     #[must_use]
     pub fn may(self, action: Action) -> bool {
         use Action::{
-            Deploy, Describe, Health, Inspect, ManageKeys, Observe, Operate, Predict, Scrape,
+            BackUp, Deploy, Describe, Health, Inspect, ManageKeys, Observe, Operate, Predict,
+            Scrape,
         };
         match (self, action) {
             (Self::Container, action) => action == Action::Serve,
@@ -81,7 +84,7 @@ impl Role {
             (Self::Observe, action) => [Scrape, Observe].contains(&action),
             (Self::Operate, action) => [Scrape, Observe, Operate].contains(&action),
             (Self::Admin, action) => {
-                [Predict, Scrape, Observe, Operate, Deploy, ManageKeys].contains(&action)
+                [Predict, Scrape, Observe, Operate, Deploy, ManageKeys, BackUp].contains(&action)
             }
         }
     }
@@ -113,7 +116,7 @@ impl fmt::Display for Role {
 }
 
 impl Action {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Health,
         Self::Describe,
         Self::Predict,
@@ -123,6 +126,7 @@ impl Action {
         Self::Operate,
         Self::Deploy,
         Self::ManageKeys,
+        Self::BackUp,
         Self::Serve,
     ];
 
@@ -139,6 +143,7 @@ impl Action {
             Self::Operate => "change applications, models and links",
             Self::Deploy => "start programs",
             Self::ManageKeys => "manage keys",
+            Self::BackUp => "take backups",
             Self::Serve => "serve a model",
         }
     }
@@ -158,7 +163,8 @@ mod tests {
     #[test]
     fn the_table_of_roles() {
         use Action::{
-            Deploy, Describe, Health, Inspect, ManageKeys, Observe, Operate, Predict, Scrape, Serve,
+            BackUp, Deploy, Describe, Health, Inspect, ManageKeys, Observe, Operate, Predict,
+            Scrape, Serve,
         };
         let may = |role: Role| -> Vec<Action> {
             Action::ALL.into_iter().filter(|action| role.may(*action)).collect()
@@ -168,7 +174,10 @@ mod tests {
         assert_eq!(may(Role::Operate), [Health, Describe, Inspect, Scrape, Observe, Operate]);
         assert_eq!(
             may(Role::Admin),
-            [Health, Describe, Predict, Inspect, Scrape, Observe, Operate, Deploy, ManageKeys]
+            [
+                Health, Describe, Predict, Inspect, Scrape, Observe, Operate, Deploy, ManageKeys,
+                BackUp
+            ]
         );
         assert_eq!(may(Role::Container), [Serve]);
         assert_eq!(Action::Deploy.roles(), "admin");

@@ -1,6 +1,6 @@
 //! A blocking client of the management frontend.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
@@ -12,10 +12,14 @@ use ureq::http::{HeaderValue, Response};
 use clipper_domain::admin::ErrorBody;
 use clipper_domain::asker::{REASON_HEADER, USER_HEADER};
 
+use super::events::{EventReader, ServerEvent};
 use crate::tls::{self, Trust, TrustError};
 
 /// Largest answer that is read, bytes: far above a list of everything.
 const ANSWER_MAX_BYTES: u64 = 256 << 20;
+
+/// For a stream to begin.
+const SILENCE: Duration = Duration::from_mins(1);
 
 /// Longest line of a stream of progress that is read, bytes.
 const LINE_MAX_BYTES: u64 = 1 << 20;
@@ -227,6 +231,55 @@ impl Client {
             };
             let line = serde_json::from_slice(&line);
             take(line.map_err(|error| self.broken(format!("a line is not JSON: {error}")))?);
+        }
+    }
+
+    /// `POST /admin/{endpoint}`, whose answer is as long as it is.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub fn download(&self, endpoint: &str) -> Result<impl Read + use<>, ClientError> {
+        let sent = self
+            .authorized(self.agent.post(format!("{}/admin/{endpoint}", self.url)))
+            .config()
+            .timeout_global(None)
+            .timeout_recv_response(Some(SILENCE))
+            .build()
+            .header("content-type", "application/json")
+            .send("{}");
+        Ok(self.answered(sent)?.into_body().into_reader())
+    }
+
+    /// `GET {path}`, whose answer is server-sent events, from the one after `last_id` on. Each goes
+    /// to `take` when it comes.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub fn events(
+        &self,
+        path: &str,
+        last_id: u64,
+        mut take: impl FnMut(ServerEvent),
+    ) -> Result<(), ClientError> {
+        let sent = self
+            .authorized(self.agent.get(format!("{}{path}", self.url)))
+            .config()
+            .timeout_global(None)
+            .timeout_recv_response(Some(SILENCE))
+            .build()
+            .header("accept", "text/event-stream")
+            .header("last-event-id", last_id.to_string())
+            .call();
+        let response = self.answered(sent)?;
+        let mut lines = BufReader::new(response.into_body().into_reader());
+        let mut reader = EventReader::default();
+        loop {
+            let line = bounded_line(&mut lines, LINE_MAX_BYTES);
+            match line.map_err(|error| self.broken(format!("it broke off: {error}")))? {
+                StreamLine::End => return Ok(()),
+                StreamLine::TooLong => {}
+                StreamLine::Whole(line) => reader.take(&line).into_iter().for_each(&mut take),
+            }
         }
     }
 

@@ -4,7 +4,9 @@
 
 pub mod client;
 pub mod deployment;
+mod events;
 pub mod hint;
 pub mod table;
 
 pub use client::{Client, ClientError, KeyError, UrlError};
+pub use events::ServerEvent;
