@@ -49,6 +49,11 @@ impl Session {
                     return Ok(());
                 }
             };
+            if events.is_empty() {
+                // All is as asked for. Where no key was read, the server's time is not known.
+                answer(reply, Ok(Acknowledged { events: Vec::new() }));
+                return Ok(());
+            }
             let transaction = self.transaction(&events, (entries, now), &change.author);
             match self.link.commit(&transaction).await {
                 Ok(Outcome::Done) => return self.recorded(events, change.author, reply).await,
