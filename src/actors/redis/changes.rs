@@ -17,7 +17,7 @@ use crate::store::redis::marker::{linking_key, mark_of_link};
 use crate::store::redis::scan::KeyScan;
 use crate::store::redis::tables::{Key, Raw, Table, app_of, initial_state};
 use crate::store::redis::transaction::{Outcome, Transaction};
-use crate::store::redis::writes::{Entries, Write, keys_of, related, writes};
+use crate::store::redis::writes::{Entries, Write, keys_of, related, stale_current, writes};
 use clipper_domain::{Asker, Command, ModelName, Note};
 
 /// Who waits for a change.
@@ -122,6 +122,7 @@ impl Session {
         author: &Author,
     ) -> Transaction {
         let mut writes: Vec<Write> = events.iter().flat_map(|e| writes(e, &entries)).collect();
+        writes.extend(stale_current(events, &entries, &self.parts.view.read()));
         let linked = events.iter().filter_map(|event| match event {
             Event::ModelLinked { model, .. } => Some(model),
             _ => None,

@@ -235,6 +235,31 @@ pub fn writes(event: &Event, before: &Entries) -> Vec<Write> {
     writes
 }
 
+/// The rows of current versions that a change of `catalog` must not leave: a version that is
+/// deleted leaves its row, as with the original, and that would speak for another one of its name.
+#[must_use]
+pub fn stale_current(events: &[Event], before: &Entries, catalog: &Catalog) -> Vec<Write> {
+    let added = events.iter().filter_map(|event| match event {
+        Event::ModelAdded { model } => Some(&model.id),
+        _ => None,
+    });
+    let named = added.filter(|id| {
+        let row = before.get(&Key::current(&id.name));
+        matches!(row, Some(Raw::Text(version)) if version == id.version.as_str().as_bytes())
+    });
+    let named: BTreeSet<&ModelId> = named.collect();
+    if named.is_empty() {
+        return Vec::new();
+    }
+    let mut after = catalog.clone();
+    for event in events {
+        after.fold(event);
+    }
+    let is_stale = |id: &&ModelId| after.current_version(id.name.as_str()).is_none();
+    let stale = named.into_iter().filter(is_stale);
+    stale.map(|id| Write::bare(Key::current(&id.name), "DEL")).collect()
+}
+
 /// The writes that put what `catalog` has of one key where there is nothing.
 #[must_use]
 pub fn of_key(key: &Key, catalog: &Catalog) -> Vec<Write> {
