@@ -126,6 +126,7 @@ pub const TABLE: &[Row] = &[
     admin("/admin/journal/backup", Action::BackUp),
     admin("/admin/deploy_model", Action::Deploy),
     admin("/admin/apply", Action::Operate),
+    admin("/admin/rollback", Action::Operate),
     admin("/admin/export", Action::Observe),
     admin("/admin/add_key", Action::ManageKeys),
     admin("/admin/rotate_key", Action::ManageKeys),

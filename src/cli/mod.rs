@@ -22,6 +22,7 @@ mod onnx_file;
 mod output;
 mod plan;
 mod remote;
+mod rollback;
 mod rollout;
 mod settings;
 mod top;
@@ -63,6 +64,8 @@ enum Verb {
     Export(ExportArgs),
     /// Make a running server what a file says: show the plan, make the change, wait for replicas.
     Apply(apply::ApplyArgs),
+    /// Make what is served what it was at an event or a time.
+    Rollback(rollback::RollbackArgs),
     /// Write the journal of a running server, and what applications have learned, into a file.
     Backup(backup::BackupArgs),
     /// Make a data directory of such a file.
@@ -209,6 +212,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Export(ExportArgs { file: Some(file), server, .. }) => apply::export(&server, &file),
         Verb::Export(ExportArgs { transfer, .. }) => exit(transfer.export()),
         Verb::Apply(args) => args.run(),
+        Verb::Rollback(args) => args.run(),
         Verb::Backup(args) => args.run(),
         Verb::Restore(args) => args.run(),
         Verb::Journal { what } => what.run(),

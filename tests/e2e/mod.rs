@@ -33,3 +33,4 @@ mod streams;
 pub mod support;
 mod tokens;
 mod top;
+mod undoing;

@@ -27,6 +27,7 @@ mod large;
 mod learning;
 mod outages;
 mod rollouts;
+mod undo;
 
 fn size(variable: &str, default: usize) -> usize {
     std::env::var(variable).map_or(default, |text| text.parse().unwrap())

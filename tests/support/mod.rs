@@ -1,6 +1,7 @@
 //! What tests of several areas share.
 
 pub mod container_server;
+pub mod random_changes;
 pub mod served;
 
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -263,7 +263,7 @@ def test_deploy(terminal: Terminal) -> None:
 def test_declare(terminal: Terminal) -> None:
     terminal.run("clipper serve --config config/quickstart.toml")
     run_document(terminal, "docs/declare.md")
-    assert "Nothing to do" in terminal.printed
+    assert "latency_slo 1000 -> 50000" in terminal.printed
 
 
 def test_streaming(terminal: Terminal) -> None:

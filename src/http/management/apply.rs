@@ -4,19 +4,32 @@
 use serde::de::DeserializeOwned;
 
 use super::deploy::absolute;
+use super::names;
 use super::operation::{Act, Failure, ManagementState, Reply, optional};
 use crate::config::Lists;
 use crate::declare::{self, Declaration};
 use crate::http::schema::Object;
-use crate::store::plan::{STEPS_AT_ONCE, plan};
+use crate::store::history::Point;
+use crate::store::plan::{STEPS_AT_ONCE, back_to, plan};
+use crate::store::projection::Catalog;
+use clipper_clock as clock;
 use clipper_domain::command::RefusedStep;
-use clipper_domain::{Command, CommandError, Plan, Step};
+use clipper_domain::{Command, CommandError, Note, Plan, Step};
 
 pub(super) const SCHEMA: &str = r#"
   {
    "application" := [object] (optional; each as an [[application]] of the config file),
    "model" := [object] (optional; each as a [[model]]),
    "prune" := bool (optional, false; true: what is not named is removed),
+   "dry_run" := bool (optional, false; true: only the plan),
+   "base" := int (optional; the event that a plan was made on, which has to be the last one)
+  }
+"#;
+
+pub(super) const ROLLBACK_SCHEMA: &str = r#"
+  {
+   "to" := string (an event's number, a time, or so long ago, such as "2h"),
+   "app_name" := string (optional; this application only),
    "dry_run" := bool (optional, false; true: only the plan),
    "base" := int (optional; the event that a plan was made on, which has to be the last one)
   }
@@ -59,6 +72,30 @@ pub(super) fn apply(body: &Object<'_>, state: &ManagementState) -> Result<Act, F
         return Err(Failure::Refused(lines.join("\n")));
     }
     carry_out(plan(seq, &current, &wanted), &asked, state)
+}
+
+/// What is served becomes what it was.
+pub(super) fn rollback(body: &Object<'_>, state: &ManagementState) -> Result<Act, Failure> {
+    let asked = Asked::read(body)?;
+    let to = body.string("to")?;
+    let app = optional(body, "app_name", Object::string)?;
+    let app = app.map(|name| names::app(&name)).transpose()?;
+    let point = Point::parse(&to, clock::unix_millis()).map_err(Failure::of)?;
+    let then = state.metadata.state_at(point).map_err(Failure::of)?;
+    let (seq, current) = state.metadata.copy();
+    if let Some(app) = &app {
+        let is_in = |catalog: &Catalog| catalog.app(app.as_str()).is_some();
+        if !is_in(&current) && !is_in(&then.catalog) {
+            let text =
+                format!("Application '{app}' exists neither now nor after event {}", then.seq);
+            return Err(Failure::Refused(text));
+        }
+    }
+    let wanted = back_to(&current, &then.catalog, app.as_ref());
+    let mut state = state.clone();
+    let why = format!("rollback to event {}", then.seq);
+    state.asker.why = state.asker.why.take().or_else(|| Note::new(&why));
+    carry_out(plan(seq, &current, &wanted), &asked, &state)
 }
 
 pub(super) fn export(_: &Object<'_>, state: &ManagementState) -> Result<Reply, Failure> {

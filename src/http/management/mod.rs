@@ -103,7 +103,7 @@ impl Endpoint {
 
 const VERBOSE_SCHEMA: &str = "\n  {\n    \"verbose\" := bool\n  }\n";
 
-const ENDPOINTS: [Endpoint; 35] = [
+const ENDPOINTS: [Endpoint; 36] = [
     change("/admin/add_app", apps::ADD_SCHEMA, apps::add).with_optional(apps::ADD_OPTIONAL),
     change("/admin/update_app", apps::UPDATE_SCHEMA, apps::update)
         .with_optional(apps::UPDATE_SCHEMA),
@@ -138,6 +138,7 @@ const ENDPOINTS: [Endpoint; 35] = [
     act("/admin/limit_key", keys::LIMIT_SCHEMA, keys::limit),
     act("/admin/revoke_key", apps::GET_SCHEMA, keys::revoke),
     plan("/admin/apply", apply::SCHEMA, apply::apply),
+    plan("/admin/rollback", apply::ROLLBACK_SCHEMA, apply::rollback),
     read("/admin/export", apply::EXPORT_SCHEMA, apply::export),
     read("/admin/get_all_keys", VERBOSE_SCHEMA, keys::list),
     look("/admin/journal/log", journal::LOG_SCHEMA, journal::log),
