@@ -383,6 +383,20 @@ def test_security_wire(terminal: Terminal) -> None:
             use(terminal, block)
 
 
+def test_security(terminal: Terminal) -> None:
+    document = "docs/security.md"
+    terminal.run("clipper serve")
+    made = json.loads(terminal.run("clipper key add root --role admin --json"))
+    terminal.env["CLIPPER_KEY"] = made["secret"]
+    terminal.run("clipper admin apps add digits --input-type doubles --default-output 0 --slo-ms 20")
+    for block in blocks(document):
+        if block.language != "sh":
+            use(terminal, block)
+            continue
+        for command in block.commands():
+            terminal.run(command)
+
+
 def test_the_translation_says_the_same() -> None:
     """Blocks, links, headings and rows are equal, one by one."""
     english, chinese = ((ROOT / name).read_text() for name in ("README.md", "README.zh-CN.md"))
@@ -422,6 +436,7 @@ WITH_A_TEST_ABOVE = {
     "docs/redis.md",
     "docs/rollouts.md",
     "docs/security-wire.md",
+    "docs/security.md",
     "docs/streaming.md",
 }
 
