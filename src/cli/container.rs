@@ -41,7 +41,7 @@ pub enum ContainerCommand {
     Noop(NoopArgs),
     /// Run any program that speaks the protocol, and end it with the server.
     Exec(ExecArgs),
-    /// Run any program within limits of the kernel, as [containers] of the config file has them.
+    /// Run any program within the limits that the section `containers` of the config file sets.
     Confined(ConfinedArgs),
 }
 

@@ -304,7 +304,7 @@ impl Frontends {
     /// The journal's past, looked into by threads of its own.
     fn past(&self, config: &Config) -> Result<Past, StartError> {
         let threads = Parsing::new(HISTORY_THREADS, Duration::ZERO).map_err(StartError::Parsing)?;
-        Ok(Past::new(self.past.clone(), threads, config.journal.clone()))
+        Ok(Past::new(self.past.clone(), self.feedback.clone(), threads, config.journal.clone()))
     }
 
     fn metrics(&self, config: &Config, socket: TcpListener, acceptor: &ArbiterHandle) -> Frontend {

@@ -123,6 +123,8 @@ fn a_config_file_is_read_again_without_a_restart() {
     };
     write(-1, 1, "");
     let mut without_terminal = Command::new("setsid");
+    // Who runs the tests under nohup hands an ignored HUP on, which a server leaves ignored.
+    without_terminal.args(["env", "--default-signal=HUP"]);
     without_terminal.arg(crate::binary());
     let server = crate::support::served::Served::start_by(
         without_terminal,

@@ -30,6 +30,8 @@ pub(super) fn respond(request: &HttpRequest, past: Past) -> HttpResponse {
     }
     let (pieces, written) = mpsc::channel::<Bytes>(BEHIND_MAX);
     actix_web::rt::spawn(async move {
+        // Feedback that was acknowledged before this began belongs to it.
+        past.feedback.save().await;
         let (history, states) = (past.history.clone(), past.states.clone());
         let made = past.threads.aside(1, move || {
             let gone = |_| std::io::Error::from(std::io::ErrorKind::BrokenPipe);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
+use crate::actors::apps::feedback::FeedbackQueue;
 use crate::config::JournalConfig;
 use crate::http::parsing::Parsing;
 use crate::store::history::History;
@@ -18,6 +19,8 @@ pub struct Past {
     /// Places of those that follow.
     pub followers: Arc<Semaphore>,
     pub states: PolicyStateStore,
+    /// Has what `states` gets next.
+    pub feedback: FeedbackQueue,
     /// The one place of who makes a backup.
     pub backups: Arc<Semaphore>,
 }
@@ -26,11 +29,12 @@ impl Past {
     #[must_use]
     pub fn new(
         (history, states): (History, PolicyStateStore),
+        feedback: FeedbackQueue,
         threads: Parsing,
         limits: JournalConfig,
     ) -> Self {
         let followers = Arc::new(Semaphore::new(limits.followers_max));
         let backups = Arc::new(Semaphore::new(1));
-        Self { history, threads, limits, followers, states, backups }
+        Self { history, threads, limits, followers, states, feedback, backups }
     }
 }
