@@ -13,6 +13,7 @@ pub mod bootstrap;
 pub mod children;
 pub mod cli;
 pub mod config;
+pub mod dashboard;
 pub mod declare;
 pub mod deploy;
 pub mod grpc;

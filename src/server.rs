@@ -51,6 +51,7 @@ use crate::actors::redis::watcher::RedisMetadata;
 use crate::bootstrap::Bootstrap;
 use crate::children::keys::ChildKeys;
 use crate::children::launch::{Launcher, NoPythonPackage};
+use crate::children::seen::SeenChildren;
 use crate::children::{Bounds, ChildPlan, Children};
 use crate::config::{Config, Deploy, Loaded};
 use crate::http::health::{Condition, Readiness};
@@ -147,6 +148,7 @@ async fn start(loaded: Loaded) -> Result<Running, StartError> {
         watchdog,
         tls,
         pool: pool.clone(),
+        children: launcher.seen.clone(),
         loaded: Arc::clone(&loaded),
         guard,
     }
@@ -365,5 +367,6 @@ fn launcher(
     let grace = Duration::from_millis(config.containers.stop_grace_ms) * 3 / 4;
     let allowed = Allowed::new(&config.deploy.allow);
     let rpc_addr = format!("tcp://{rpc}");
-    Ok(Launcher { this_exe, rpc_addr, grace, python_package, keys, allowed, bounds })
+    let seen = SeenChildren::new(config.dashboard.output_lines);
+    Ok(Launcher { this_exe, rpc_addr, grace, python_package, keys, allowed, bounds, seen })
 }

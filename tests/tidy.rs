@@ -50,12 +50,14 @@ const LAYERS: &[(&str, &[&str])] = &[
         &["access", "children", "config", "logging", "metrics", "rpc", "store", "supervision"],
     ),
     ("deploy", &["actors", "config", "store", "supervision"]),
+    ("dashboard", &["actors", "children", "config", "metrics", "store"]),
     (
         "http",
         &[
             "access",
             "actors",
             "config",
+            "dashboard",
             "declare",
             "deploy",
             "logging",
@@ -76,6 +78,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "bootstrap",
             "children",
             "config",
+            "dashboard",
             "deploy",
             "grpc",
             "http",

@@ -313,6 +313,7 @@ impl Access {
         match action {
             Action::Health => self.open_health,
             Action::Scrape => self.open_metrics,
+            Action::Page => true,
             _ => false,
         }
     }

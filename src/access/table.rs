@@ -89,6 +89,12 @@ pub const TABLE: &[Row] = &[
     get(Port::Metrics, "/livez", Action::Health),
     get(Port::Metrics, "/readyz", Action::Health),
     get(Port::Metrics, "/healthz", Action::Health),
+    get(Port::Management, "/", Action::Page),
+    get(Port::Management, "/dashboard/{file}", Action::Page),
+    get(Port::Management, "/admin/dashboard/you", Action::Describe),
+    get(Port::Management, "/admin/dashboard/stream", Action::Observe),
+    get(Port::Management, "/admin/dashboard/history", Action::Observe),
+    admin("/admin/predict/{name}", Action::Predict),
     get(Port::Management, "/admin/ping", Action::Describe),
     get(Port::Management, "/admin/metrics", Action::Scrape),
     get(Port::Management, "/livez", Action::Health),
@@ -159,7 +165,7 @@ pub const TABLE: &[Row] = &[
 /// What a path asks for, and the name of the application or model in it.
 #[must_use]
 pub fn asked(port: Port, path: &str) -> (Action, Option<Cow<'_, str>>) {
-    let path = path.strip_suffix('/').unwrap_or(path);
+    let path = path.strip_suffix('/').filter(|path| !path.is_empty()).unwrap_or(path);
     let rows = TABLE.iter().filter(|row| row.port == port);
     let found = rows.into_iter().find_map(|row| Some((row.action, name_in(path, row.path)?)));
     found.unwrap_or((unlisted(port), None))
@@ -189,7 +195,7 @@ fn name_in<'p>(path: &'p str, form: &str) -> Option<Option<Cow<'p, str>>> {
             (Some(part), Some("{name}")) => {
                 name = Some(percent_decode_str(part).decode_utf8_lossy());
             }
-            (Some(_), Some("{version}")) => {}
+            (Some(_), Some("{version}" | "{file}")) => {}
             (Some(part), Some(form)) if part == form => {}
             _ => return None,
         }
@@ -204,6 +210,7 @@ mod tests {
     fn each_row_is_found_by_its_own_path() {
         for row in TABLE {
             let path = row.path.replace("{name}", "a%20b").replace("{version}", "1");
+            let path = path.replace("{file}", "page.js");
             let name = row.path.contains("{name}").then_some("a b");
             for path in [path.clone(), format!("{path}/")] {
                 let (action, found) = asked(row.port, &path);

@@ -24,6 +24,7 @@ use super::pool::list::ContainerList;
 use super::pool::messages::Register;
 use crate::children::keys::ChildKeys;
 use crate::children::launch::Launcher;
+use crate::children::seen::SeenChildren;
 use crate::children::{Bounds, Children};
 use crate::config::Config;
 use crate::metrics::Metrics;
@@ -135,6 +136,7 @@ pub(super) fn pool(plane: &Arc<DataPlane>, list: &ContainerList) -> Kept<Contain
             keys: ChildKeys::default(),
             allowed: Allowed::default(),
             bounds: Bounds::default(),
+            seen: SeenChildren::default(),
         };
         let metrics = Arc::clone(&plane.metrics);
         let children = Children::new(plane.containers.clone(), metrics, HashMap::new(), launcher);

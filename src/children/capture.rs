@@ -14,6 +14,7 @@ use tracing::{info, warn};
 
 use super::lines::{Lines, Quota};
 use super::probation::Probation;
+use super::seen::Child;
 
 /// Read at a time.
 const CHUNK_BYTES: usize = 16 << 10;
@@ -25,6 +26,7 @@ pub(super) struct Capture {
     pub(super) number: u32,
     pub(super) line_max_bytes: usize,
     pub(super) lines_per_second: u32,
+    pub(super) seen: Arc<Child>,
     pub(super) trial: Option<Arc<dyn Probation>>,
 }
 
@@ -63,6 +65,7 @@ impl Capture {
     }
 
     fn heard(&self, line: &str, quota: &mut Quota) {
+        self.seen.wrote(line);
         if quota.admit(clock::now()) {
             info!(target: "container", model = %self.model, child = self.number, "{line}");
         }
@@ -88,6 +91,8 @@ mod tests {
     use parking_lot::Mutex;
     use tokio::io::AsyncWriteExt as _;
 
+    use super::super::seat::Seat;
+    use super::super::seen::SeenChildren;
     use super::*;
 
     #[derive(Default)]
@@ -107,11 +112,13 @@ mod tests {
     async fn the_capture_reads_whatever_is_written_until_the_end() {
         let heard = Arc::new(Heard::default());
         let id = ModelId::new(ModelName::parse("m").unwrap(), ModelVersion::parse("1").unwrap());
+        let seen = SeenChildren::new(1).show(&id, 0, Seat::new().watch());
         let capture = Capture {
             model: id,
             number: 0,
             line_max_bytes: 100,
             lines_per_second: 10,
+            seen,
             trial: Some(heard.clone()),
         };
         let (mut writer, reader) = tokio::io::duplex(1 << 10);

@@ -17,6 +17,7 @@ use super::launch::Launch;
 use super::probation::Probation;
 use super::process::{Alive, Process};
 use super::seat::{Seat, SeatState};
+use super::seen::Child;
 use super::turns::{Turn, Turns};
 use crate::config::ContainersConfig;
 use crate::metrics::Metrics;
@@ -37,6 +38,7 @@ pub(super) struct Keeper {
     pub(super) turns: Turns,
     pub(super) keys: ChildKeys,
     pub(super) seat: Arc<Seat>,
+    pub(super) seen: Arc<Child>,
     /// It is tried out: until it is adopted its end is final.
     pub(super) trial: Option<Arc<dyn Probation>>,
 }
@@ -112,6 +114,7 @@ impl Keeper {
             number: self.number,
             line_max_bytes: self.config.output_line_max_bytes,
             lines_per_second: self.config.output_lines_per_second_max,
+            seen: Arc::clone(&self.seen),
             trial: self.trial.clone(),
         }
     }
@@ -169,6 +172,7 @@ impl Supervised for KeptProcess {
         };
         let has_served = keeper.seat.state().has_served;
         keeper.seat.ended();
+        keeper.seen.ended(&why, has_served);
         if let Some(trial) = keeper.trial.as_ref().filter(|trial| !trial.is_adopted()) {
             trial.exited(why);
             return Ended::Unwanted;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::bounds::{Bounds, ChildUser, program_files};
 use super::keys::ChildKeys;
+use super::seen::SeenChildren;
 use crate::config::{InvalidId, ModelConfig, ProcessConfig};
 use clipper_container::allowed::{Allowed, NotAllowed};
 use clipper_container::{lifeline, python};
@@ -95,6 +96,8 @@ pub struct Launcher {
     pub allowed: Allowed,
     /// What all children may use and see.
     pub bounds: Bounds,
+    /// Where they are shown.
+    pub seen: SeenChildren,
 }
 
 impl Launcher {
@@ -282,6 +285,7 @@ mod tests {
             keys: ChildKeys::default(),
             allowed: Allowed::default(),
             bounds: Bounds::default(),
+            seen: SeenChildren::default(),
         }
     }
 

@@ -25,6 +25,7 @@ mod probation;
 mod process;
 mod rolling;
 mod seat;
+pub mod seen;
 mod turns;
 
 use std::collections::HashMap;
@@ -128,6 +129,7 @@ impl Children {
         trial: Option<Arc<dyn Probation>>,
     ) -> Arc<Seat> {
         let seat = Seat::new();
+        let seen = self.launcher.seen.show(id, number, seat.watch());
         let keeper = Keeper {
             model: id.clone(),
             number,
@@ -138,6 +140,7 @@ impl Children {
             turns: self.turns.clone(),
             keys: self.launcher.keys.clone(),
             seat: Arc::clone(&seat),
+            seen,
             trial,
         };
         actix::spawn(keeper.keep());

@@ -4,6 +4,7 @@
 
 mod access;
 mod containers;
+mod dashboard;
 mod deploy;
 pub mod document;
 mod entries;
@@ -35,6 +36,7 @@ mod walk;
 pub use self::redis::{OnDataLoss, RedisConfig};
 pub use access::AccessConfig;
 pub use containers::{ContainersConfig, Landlock, Network as ChildNetwork};
+pub use dashboard::DashboardConfig;
 pub use deploy::DeployConfig;
 pub use entries::{ApplicationConfig, ContainerConfig, InvalidId, ModelConfig};
 pub use fault::{ConfigFaults, Fault, ValueOrigin};

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::access::AccessConfig;
 use super::containers::ContainersConfig;
+use super::dashboard::DashboardConfig;
 use super::deploy::DeployConfig;
 use super::entries::{ApplicationConfig, ModelConfig};
 use super::grpc::GrpcConfig;
@@ -36,6 +37,8 @@ pub struct Config {
     pub tls: TlsConfig,
     /// What the management frontend allows.
     pub management: ManagementConfig,
+    /// The pages of the management frontend.
+    pub dashboard: DashboardConfig,
     /// What deployments may start.
     pub deploy: DeployConfig,
     /// The RPC port for model containers.
@@ -67,6 +70,7 @@ impl Default for Config {
             access: AccessConfig::default(),
             tls: TlsConfig::default(),
             management: ManagementConfig::default(),
+            dashboard: DashboardConfig::default(),
             deploy: DeployConfig::default(),
             rpc: RpcConfig::default(),
             serving: ServingConfig::default(),

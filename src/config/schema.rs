@@ -4,6 +4,7 @@
 
 use super::access::AccessConfig;
 use super::containers::ContainersConfig;
+use super::dashboard::DashboardConfig;
 use super::deploy::DeployConfig;
 use super::grpc::GrpcConfig;
 use super::http::HttpConfig;
@@ -55,6 +56,7 @@ pub const SECTIONS: &[(&str, &[Key])] = &[
     ("access", AccessConfig::KEYS),
     ("tls", TlsConfig::KEYS),
     ("management", ManagementConfig::KEYS),
+    ("dashboard", DashboardConfig::KEYS),
     ("deploy", DeployConfig::KEYS),
     ("rpc", RpcConfig::KEYS),
     ("serving", ServingConfig::KEYS),

@@ -6,6 +6,7 @@ pub mod errors;
 mod events;
 mod feedback;
 pub mod gate;
+pub mod handed;
 pub mod health;
 pub mod limits;
 pub mod management;

@@ -16,6 +16,7 @@ use super::body::{self, Body};
 use super::errors::{self, ApiError, MODEL};
 use super::events::{self, OfPredict};
 use super::feedback;
+use super::gate::Asker;
 use super::limits::{self, QueryLimits};
 use super::rendering;
 use super::schema::rapidjson_phrase;
@@ -305,6 +306,25 @@ async fn predict(
         return Err(ApiError::new(MODEL, &**why));
     }
     answer::respond(rendering::rendered(answers, &limits.parsing).await?, bounds)
+}
+
+/// A prediction that another frontend was asked for.
+///
+/// # Errors
+/// It is refused.
+pub async fn predict_for(
+    v2: &V2,
+    app: &str,
+    body: Body,
+    asker: Asker,
+) -> Result<HttpResponse, ApiError> {
+    let found = match v2.routes.of(app) {
+        Route::To(found) => found,
+        Route::Unknown => return Err(ApiError::unknown_application(app)),
+        Route::Starting => return Err(ApiError::unavailable("The server is starting")),
+    };
+    let claim = limits::claim_of(asker, &v2.routes, app)?;
+    predict(&found, (body, None, claim), &v2.limits).await
 }
 
 async fn update(

@@ -16,6 +16,7 @@ use clipper_scheduling::quota::{Quota, Whose};
 use super::histogram::{Histogram, micros};
 use super::meter::{Meter, Rates};
 use super::policy::PolicyMetrics;
+use super::recent::RecentBatches;
 use super::rollout::RolloutMetrics;
 
 /// Replicas of one model version that have series of their own; the oldest give way.
@@ -121,6 +122,7 @@ pub struct ModelMetrics {
     pub(super) model_errors: AtomicU64,
     pub(super) child_starts: AtomicU64,
     by_replica: RwLock<BTreeMap<ReplicaId, Arc<ReplicaMetrics>>>,
+    pub(super) recent: RecentBatches,
     meter: Mutex<Meter>,
 }
 
@@ -188,6 +190,7 @@ impl Default for ModelMetrics {
             model_errors: AtomicU64::new(0),
             child_starts: AtomicU64::new(0),
             by_replica: RwLock::default(),
+            recent: RecentBatches::default(),
             meter: Mutex::new(Meter::new(clock::now())),
         }
     }
@@ -214,6 +217,7 @@ impl ModelMetrics {
         let (size, latency) = (size as u64, micros(latency));
         self.batch_size.record(size);
         self.batch_latency.record(latency);
+        self.recent.note(size, latency);
         self.query_latency.record_n(latency, size);
         // Once a batch, not once a query; only a replica's first batch and its end take the lock
         // for writing.

@@ -23,16 +23,20 @@ use crate::actors::catalog::writer::CatalogWriter;
 use crate::actors::plane::data_plane::DataPlane;
 use crate::actors::pool::container_pool::ContainerPool;
 use crate::actors::pool::list::ContainerList;
+use crate::children::seen::SeenChildren;
 use crate::config::{Config, Deploy};
+use crate::dashboard::{Dashboard, Sources};
 use crate::deploy::Deployer;
 use crate::grpc;
 use crate::http::body::BodyLimits;
 use crate::http::gate::Gate;
+use crate::http::handed::{self, Counter, Handed};
 use crate::http::health::{self, Readiness};
 use crate::http::limits::QueryLimits;
 use crate::http::management::ManagementState;
 use crate::http::management::deploy::{self, DeployState};
 use crate::http::management::past::Past;
+use crate::http::management::ports::PolicyStates as _;
 use crate::http::parsing::Parsing;
 use crate::http::serve::acceptor::Accepted;
 use crate::http::serve::handshake::Handshakes;
@@ -64,6 +68,8 @@ pub(super) struct Frontends {
     pub(super) watchdog: Watchdog,
     pub(super) tls: Option<Tls>,
     pub(super) pool: Kept<ContainerPool>,
+    /// The processes of this server.
+    pub(super) children: SeenChildren,
     /// The journal's past, and what applications have learned, as it is kept.
     pub(super) past: (History, PolicyStateStore),
     /// Gets one permit from each worker that knows its applications.
@@ -102,6 +108,14 @@ pub(super) struct Serving {
 /// The gRPC connections of threads that have not begun.
 type GrpcConnections = Arc<Mutex<Vec<mpsc::Receiver<Accepted>>>>;
 
+/// What the threads of the query frontend serve beside its own connections.
+#[derive(Clone)]
+struct Elsewhere {
+    grpc: GrpcConnections,
+    /// Predictions that the management frontend is asked for; the first thread takes them.
+    handed: Arc<Mutex<Option<mpsc::Receiver<Handed>>>>,
+}
+
 impl Frontends {
     /// All frontends, serving.
     pub(super) fn start(self, config: &Config, sockets: Sockets) -> Result<Serving, StartError> {
@@ -119,9 +133,11 @@ impl Frontends {
             Parsing::new(config.http.parse_threads, slice).map_err(StartError::Parsing)?;
         let reading = Reading { bodies: BodyLimits::from(&config.http), parsing };
         let (grpc, connections) = self.grpc(config, grpc, &acceptor);
-        let query = self.query(config, query, (&acceptor, reading.clone()), connections);
+        let (counter, handed) = handed::counter(config.dashboard.predictions_max);
+        let elsewhere = Elsewhere { grpc: connections, handed: Arc::new(Mutex::new(Some(handed))) };
+        let query = self.query(config, query, (&acceptor, reading.clone()), elsewhere);
         let others = vec![
-            self.management(config, management, &acceptor, reading)?,
+            self.management(config, management, &acceptor, (reading, counter))?,
             self.metrics(config, metrics, &acceptor),
         ];
         let serving = Serving {
@@ -183,7 +199,7 @@ impl Frontends {
         config: &Config,
         socket: TcpListener,
         (acceptor, reading): (&ArbiterHandle, Reading),
-        grpc: GrpcConnections,
+        elsewhere: Elsewhere,
     ) -> Frontend {
         let http = &config.http;
         let limits = self.query_limits(config, reading);
@@ -223,7 +239,10 @@ impl Frontends {
                 router: apps,
                 limits: limits.clone(),
             };
-            if let Some(connections) = grpc.lock().pop() {
+            if let Some(handed) = elsewhere.handed.lock().take() {
+                actix::spawn(handed::serve(v2.clone(), handed));
+            }
+            if let Some(connections) = elsewhere.grpc.lock().pop() {
                 let (v2, metrics) = (v2.clone(), Arc::clone(&grpc_counts));
                 let (access, tls) = (Arc::clone(&access), grpc_tls.clone());
                 let parts = grpc::Parts { v2, settings, tls, metrics, access };
@@ -251,7 +270,7 @@ impl Frontends {
         config: &Config,
         socket: TcpListener,
         acceptor: &ArbiterHandle,
-        Reading { bodies: limits, parsing }: Reading,
+        (Reading { bodies: limits, parsing }, counter): (Reading, Counter),
     ) -> Result<Frontend, StartError> {
         let deployer = Arc::new(Deployer {
             plane: Arc::clone(&self.plane),
@@ -284,6 +303,8 @@ impl Frontends {
             parsing,
             access: Arc::clone(&self.guard.access),
             past: Some(self.past(config)?),
+            dashboard: self.dashboard(config),
+            counter: Some(counter),
             by: None,
             asker: Asker::default(),
             deploy: allowed.deploy,
@@ -299,6 +320,22 @@ impl Frontends {
             deploy(app);
             rest(app);
         }))
+    }
+
+    /// What the pages are told by.
+    fn dashboard(&self, config: &Config) -> Option<Dashboard> {
+        let states = Arc::clone(&self.states);
+        let sources = Sources {
+            plane: Arc::clone(&self.plane),
+            view: self.view.clone(),
+            list: self.list.clone(),
+            children: self.children.clone(),
+            rollouts: Arc::new(move |app, id| states.rollout(app, id)),
+        };
+        let settings = &config.dashboard;
+        let dashboard = settings.enabled.then(|| Dashboard::new(sources, settings.clone()))?;
+        actix::spawn(dashboard.clone().run());
+        Some(dashboard)
     }
 
     /// The journal's past, looked into by threads of its own.

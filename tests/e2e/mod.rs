@@ -12,6 +12,7 @@ mod applying;
 mod bounds;
 mod changing;
 mod choosing;
+mod dashboard;
 mod deploy;
 mod faults;
 pub mod golden;

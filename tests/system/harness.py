@@ -159,9 +159,11 @@ def server(folder: Path, config: str, env: dict[str, str] | None = None) -> Iter
         yield Server(running, lines, until("the server listens", listening))
 
 
-def container(served: Server, folder: Path, name: str, source: str, **env: str) -> Any:
+def container(
+    served: Server, folder: Path, name: str, source: str, version: str = "1", **env: str
+) -> Any:
     """A container of the Python package that serves ``predict`` of ``source``."""
-    (folder / f"{name}.py").write_text(source)
+    (folder / f"{name}_{version}.py").write_text(source)
     settings = {
         "PYTHONPATH": str(ROOT / "python" / "src"),
         "CLIPPER_PORT": str(served.rpc_port),
@@ -169,7 +171,7 @@ def container(served: Server, folder: Path, name: str, source: str, **env: str) 
         **env,
     }
     return process(
-        sys.executable, "-m", "clipper_serving", "serve", f"{name}.py:predict",
-        "--name", name, "--version", "1",
+        sys.executable, "-m", "clipper_serving", "serve", f"{name}_{version}.py:predict",
+        "--name", name, "--version", version,
         cwd=folder, env={**os.environ, **settings},
     )  # fmt: skip

@@ -337,6 +337,11 @@ def test_choosing_models(terminal: Terminal) -> None:
     run_document(terminal, "docs/choosing-models.md")
 
 
+def test_dashboard(terminal: Terminal) -> None:
+    terminal.run("cargo run --release -- serve --config config/quickstart.toml")
+    assert run_document(terminal, "docs/dashboard.md") >= 1
+
+
 def test_choosing_figures(terminal: Terminal) -> None:
     assert run_document(terminal, "docs/choosing-figures.md") >= 4
 
@@ -424,6 +429,7 @@ WITH_A_TEST_ABOVE = {
     "docs/benchmarks.md",
     "docs/choosing-figures.md",
     "docs/choosing-models.md",
+    "docs/dashboard.md",
     "docs/declare.md",
     "docs/deploy.md",
     "docs/first-python-model.md",

@@ -173,6 +173,13 @@ impl ContainerList {
         self.0.own.read().values().cloned().collect()
     }
 
+    /// The numbers of this server's replicas of a version.
+    #[must_use]
+    pub fn own_of(&self, model: &ModelId) -> Vec<ReplicaId> {
+        let own = self.0.own.read();
+        own.keys().filter(|(id, _)| id == model).map(|(_, replica)| *replica).collect()
+    }
+
     /// Replaces those of other frontends.
     pub fn set_others(&self, others: impl IntoIterator<Item = ContainerInfo>) {
         let key = |info: ContainerInfo| ((info.model.clone(), info.replica), info);

@@ -28,6 +28,7 @@ use crate::actors::pool::list::ContainerList;
 use crate::actors::pool::messages::Register;
 use crate::children::keys::ChildKeys;
 use crate::children::launch::Launcher;
+use crate::children::seen::SeenChildren;
 use crate::children::{Bounds, ChildPlan, Children};
 use crate::config::Config;
 use crate::metrics::{FlatNames, Metrics, prometheus_text_body};
@@ -110,6 +111,7 @@ impl Graph {
                     keys: ChildKeys::default(),
                     allowed: Allowed::default(),
                     bounds: Bounds::default(),
+                    seen: SeenChildren::default(),
                 };
                 let children =
                     Children::new(containers, Arc::clone(&metrics), processes.clone(), launcher);

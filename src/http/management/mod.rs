@@ -16,6 +16,7 @@ mod apps;
 mod asked;
 mod backup;
 mod containers;
+mod dashboard;
 pub mod deploy;
 mod journal;
 mod keys;
@@ -23,9 +24,11 @@ mod limits;
 mod models;
 mod names;
 mod operation;
+mod page;
 pub mod past;
 mod policies;
 pub mod ports;
+mod predict;
 mod rollouts;
 mod stream;
 
@@ -154,10 +157,15 @@ const PAGE_ALLOW: &str = "GET, HEAD, OPTIONS";
 
 /// The endpoints as a line of text, for the answer to an unknown path.
 fn endpoint_list() -> String {
-    let posts = ENDPOINTS.iter().map(|endpoint| endpoint.path).chain([deploy::PATH, backup::PATH]);
+    let posts = ENDPOINTS.iter().map(|endpoint| endpoint.path).chain([
+        deploy::PATH,
+        backup::PATH,
+        predict::PATH,
+    ]);
     let posts = posts.map(|path| format!("POST {path}"));
     let pages = [PING, METRICS, stream::PATH]
         .into_iter()
+        .chain(dashboard::PATHS)
         .chain(health::PATHS)
         .map(|path| format!("GET {path}"));
     posts.chain(pages).collect::<Vec<_>>().join(", ")
@@ -170,6 +178,11 @@ pub fn configure(
 ) -> impl Fn(&mut web::ServiceConfig) + Clone {
     move |config| {
         health::configure(Arc::clone(&state.readiness))(config);
+        if let Some(dashboard) = &state.dashboard {
+            page::configure(config);
+            dashboard::configure(dashboard, &state.readiness, config);
+            predict::configure(&state, &limits, config);
+        }
         for endpoint in ENDPOINTS {
             let (state, limits) = (state.clone(), limits.clone());
             let handler = move |request: HttpRequest, payload| {

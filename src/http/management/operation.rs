@@ -11,7 +11,9 @@ use super::past::Past;
 use super::ports::{ChangeError, Containers, Metadata, PolicyStates};
 use crate::access::Access;
 use crate::config::Deploy;
+use crate::dashboard::Dashboard;
 use crate::http::errors::{self, ApiError};
+use crate::http::handed::Counter;
 use crate::http::health::Readiness;
 use crate::http::parsing::Parsing;
 use crate::http::schema::{self, Object, SchemaError};
@@ -47,6 +49,10 @@ pub struct ManagementState {
     pub access: Arc<Access>,
     /// The journal's past; none where nothing is kept.
     pub past: Option<Past>,
+    /// What the pages are told by; none where there are none.
+    pub dashboard: Option<Dashboard>,
+    /// Where predictions are asked for; none where no queries are answered.
+    pub counter: Option<Counter>,
     /// Whose key came with the request, if one was needed.
     pub by: Option<Arc<AccessKey>>,
     /// What else is known of who asks.

@@ -106,6 +106,8 @@ impl InMemoryServer {
             parsing: Parsing::new(2, Duration::from_millis(1)).unwrap(),
             access: Access::open(),
             past: None,
+            dashboard: None,
+            counter: None,
             by: None,
             asker: Asker::default(),
             deploy: Deploy::Off,

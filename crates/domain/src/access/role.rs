@@ -27,6 +27,8 @@ pub enum Role {
 pub enum Action {
     /// Whether the process lives and is ready.
     Health,
+    /// The pages of the dashboard, as everybody's are: what they show is asked for by them.
+    Page,
     /// What is spoken here, whatever is served.
     Describe,
     /// Ask an application or model, or give feedback.
@@ -74,12 +76,12 @@ impl Role {
     #[must_use]
     pub fn may(self, action: Action) -> bool {
         use Action::{
-            BackUp, Deploy, Describe, Health, Inspect, ManageKeys, Observe, Operate, Predict,
+            BackUp, Deploy, Describe, Health, Inspect, ManageKeys, Observe, Operate, Page, Predict,
             Scrape,
         };
         match (self, action) {
             (Self::Container, action) => action == Action::Serve,
-            (_, Health | Describe | Inspect) => true,
+            (_, Health | Page | Describe | Inspect) => true,
             (Self::Predict, action) => action == Predict,
             (Self::Observe, action) => [Scrape, Observe].contains(&action),
             (Self::Operate, action) => [Scrape, Observe, Operate].contains(&action),
@@ -116,8 +118,9 @@ impl fmt::Display for Role {
 }
 
 impl Action {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Health,
+        Self::Page,
         Self::Describe,
         Self::Predict,
         Self::Inspect,
@@ -135,6 +138,7 @@ impl Action {
     pub fn words(self) -> &'static str {
         match self {
             Self::Health => "ask for its health",
+            Self::Page => "see the pages",
             Self::Describe => "ask what is spoken here",
             Self::Predict => "make predictions",
             Self::Inspect => "look at a model",
@@ -163,20 +167,20 @@ mod tests {
     #[test]
     fn the_table_of_roles() {
         use Action::{
-            BackUp, Deploy, Describe, Health, Inspect, ManageKeys, Observe, Operate, Predict,
+            BackUp, Deploy, Describe, Health, Inspect, ManageKeys, Observe, Operate, Page, Predict,
             Scrape, Serve,
         };
         let may = |role: Role| -> Vec<Action> {
             Action::ALL.into_iter().filter(|action| role.may(*action)).collect()
         };
-        assert_eq!(may(Role::Predict), [Health, Describe, Predict, Inspect]);
-        assert_eq!(may(Role::Observe), [Health, Describe, Inspect, Scrape, Observe]);
-        assert_eq!(may(Role::Operate), [Health, Describe, Inspect, Scrape, Observe, Operate]);
+        assert_eq!(may(Role::Predict), [Health, Page, Describe, Predict, Inspect]);
+        assert_eq!(may(Role::Observe), [Health, Page, Describe, Inspect, Scrape, Observe]);
+        assert_eq!(may(Role::Operate), [Health, Page, Describe, Inspect, Scrape, Observe, Operate]);
         assert_eq!(
             may(Role::Admin),
             [
-                Health, Describe, Predict, Inspect, Scrape, Observe, Operate, Deploy, ManageKeys,
-                BackUp
+                Health, Page, Describe, Predict, Inspect, Scrape, Observe, Operate, Deploy,
+                ManageKeys, BackUp
             ]
         );
         assert_eq!(may(Role::Container), [Serve]);
