@@ -16,6 +16,8 @@ mod moment;
 mod picture;
 mod rows;
 mod ticker;
+mod topic;
 
 pub use self::moment::Sources;
-pub use self::ticker::{Dashboard, NoPlace, Topic, Viewer};
+pub use self::ticker::{Dashboard, NoPlace, Viewer};
+pub use self::topic::Topic;

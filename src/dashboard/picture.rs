@@ -13,7 +13,7 @@ use super::rows::{
     AppHistory, AppPicture, AppRow, ChildRow, CurvePoint, Gone, HistoryPoint, LinkedModel,
     ModelPicture, ModelRow, Overview, ReplicaRow, ServerRow,
 };
-use super::ticker::Topic;
+use super::topic::Topic;
 use crate::children::seen::{ChildState, SeenChild};
 use crate::metrics::look::{AppLook, ReplicaLook};
 use crate::store::projection::Catalog;

@@ -12,17 +12,9 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use super::history::History;
 use super::moment::{Moment, Sources};
 use super::picture::{self, Painter};
+use super::topic::Topic;
 use crate::config::DashboardConfig;
 use clipper_clock as clock;
-
-/// What a page shows.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Topic {
-    Overview,
-    App(String),
-    /// Name and version.
-    Model(String, String),
-}
 
 /// The latest picture of each topic that is watched; `None` before the first.
 type Topics = BTreeMap<Topic, watch::Sender<Option<Bytes>>>;
@@ -50,8 +42,8 @@ pub struct Viewer {
 }
 
 impl Viewer {
-    /// The next picture, as a server-sent event of JSON; those that came while it was not asked for are skipped. `None`:
-    /// there are no more.
+    /// The next picture, as a server-sent event of JSON; those that came while it was not asked for
+    /// are skipped. `None`: there are no more.
     pub async fn next(&mut self) -> Option<Bytes> {
         self.pictures.changed().await.ok()?;
         self.pictures.borrow_and_update().clone()

@@ -14,8 +14,7 @@ use futures_util::stream;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::operation::resource;
-use super::{PAGE_ALLOW, is_page_request};
+use super::operation::{PAGE_ALLOW, is_page_request, resource};
 use crate::dashboard::{Dashboard, Topic, Viewer};
 use crate::http::errors::{self, ApiError, other_method};
 use crate::http::events::event;

@@ -38,8 +38,8 @@ use actix_web::http::Method;
 use actix_web::{HttpRequest, HttpResponse, ResponseError as _, web};
 
 use self::operation::{
-    Act, Change, Decided, Failure, Operation, PLAIN, POST_ALLOW, Reply, resource, respond,
-    tell_failure,
+    Act, Change, Decided, Failure, Operation, PAGE_ALLOW, PLAIN, POST_ALLOW, Reply,
+    is_page_request, resource, respond, tell_failure,
 };
 pub use self::operation::{ManagementState, MetricsPage};
 use super::body::{self, Body, BodyLimits};
@@ -153,8 +153,6 @@ const ENDPOINTS: [Endpoint; 36] = [
 const PING: &str = "/admin/ping";
 const METRICS: &str = "/admin/metrics";
 
-const PAGE_ALLOW: &str = "GET, HEAD, OPTIONS";
-
 /// The endpoints as a line of text, for the answer to an unknown path.
 fn endpoint_list() -> String {
     let posts = ENDPOINTS.iter().map(|endpoint| endpoint.path).chain([
@@ -249,10 +247,6 @@ fn unknown(path: &str) -> ApiError {
         return ApiError::elsewhere(path, there);
     }
     ApiError::not_found(path, &endpoint_list())
-}
-
-fn is_page_request(request: &HttpRequest) -> bool {
-    [Method::GET, Method::HEAD].contains(request.method())
 }
 
 async fn post(

@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use actix_web::http::Method;
 use actix_web::{HttpRequest, HttpResponse, ResponseError as _, web};
 use futures_util::future::{BoxFuture, LocalBoxFuture};
 
@@ -24,6 +25,8 @@ use clipper_domain::{AccessKey, Asker, Command, CommandError};
 
 /// The methods of operations.
 pub(super) const POST_ALLOW: &str = "POST, OPTIONS";
+/// The methods of pages.
+pub(super) const PAGE_ALLOW: &str = "GET, HEAD, OPTIONS";
 pub(super) const PLAIN: &str = "text/plain; charset=utf-8";
 
 /// Makes a page from a request. The one of `/admin/metrics` has the form that the `Accept` header
@@ -227,6 +230,11 @@ pub(super) fn tell_failure(path: &'static str, failure: &Failure, from: Option<I
         let failure = failure.trim_end();
         tracing::info!(path, %from, failure, left_out, "management request failed");
     }
+}
+
+/// Whether a page is asked for.
+pub(super) fn is_page_request(request: &HttpRequest) -> bool {
+    [Method::GET, Method::HEAD].contains(request.method())
 }
 
 /// The address that a request came from.

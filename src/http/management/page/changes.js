@@ -29,7 +29,8 @@ async function undo(entry, done) {
   document.body.append(dialog);
   dialog.showModal();
   const close = h("button", { type: "button", click: () => dialog.close() }, "Leave it as it is");
-  const fill = (...parts) => dialog.replaceChildren(dialog.firstElementChild, ...parts, close);
+  const fill = (...parts) => dialog.replaceChildren(dialog.firstElementChild,
+    ...parts.flat(Infinity).filter(Boolean), close);
   let plan;
   try {
     plan = await post("/admin/rollback", { ...whole, dry_run: true });

@@ -7,13 +7,13 @@ use std::sync::OnceLock;
 use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use actix_web::http::{Method, StatusCode};
 use actix_web::web::{self, Bytes};
-use actix_web::{HttpRequest, HttpResponse, ResponseError as _};
+use actix_web::{HttpRequest, HttpResponse};
 use base64::Engine as _;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use ring::digest::{SHA256, digest};
 
-use super::{PAGE_ALLOW, unknown};
+use super::operation::{PAGE_ALLOW, is_page_request};
 use crate::http::errors::other_method;
 
 /// Where the other files are.
@@ -112,12 +112,12 @@ pub(super) fn configure(config: &mut web::ServiceConfig) {
 }
 
 fn serve(request: &HttpRequest, name: &str) -> HttpResponse {
-    if ![Method::GET, Method::HEAD].contains(request.method()) {
+    if !is_page_request(request) {
         return other_method(request.method(), PAGE_ALLOW);
     }
     match files().iter().find(|file| file.name == name) {
         Some(file) => file.respond(request.method(), request.headers()),
-        None => unknown(request.path()).error_response(),
+        None => HttpResponse::NotFound().finish(),
     }
 }
 
