@@ -55,6 +55,7 @@ latency_slo_micros = 500000
 
 [application.policy]
 name = "median"
+output = "number"
 models = ["sum", "twice", "broken"]
 
 [[model]]
