@@ -16,7 +16,7 @@ use crate::store::event::Origin;
 use crate::store::plan::{STEPS_AT_ONCE, plan};
 use crate::store::soft_file::SoftFile;
 use crate::store::{CatalogView, ChangeError, SharedWriter};
-use clipper_domain::plan::StepKind;
+use clipper_domain::difference::Became;
 use clipper_domain::{Command, CommandError, Plan, Step};
 
 /// Between two attempts while Redis is away.
@@ -191,7 +191,7 @@ fn declared(config: &Config) -> Result<Declaration, InvalidEntry> {
 fn told(step: &Step) {
     let change = step.command.to_string();
     match step.about.kind {
-        StepKind::Added => info!(change, "registered from the config file"),
-        StepKind::Changed | StepKind::Removed => info!(change, "changed as the config file says"),
+        Became::Added => info!(change, "registered from the config file"),
+        Became::Changed | Became::Removed => info!(change, "changed as the config file says"),
     }
 }

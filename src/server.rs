@@ -94,7 +94,6 @@ pub fn run(loaded: Loaded, again: Option<Reread>) -> Result<(), StartError> {
     })
 }
 
-#[allow(clippy::too_many_lines, reason = "what starts, one after the other")]
 async fn start(loaded: Loaded) -> Result<Running, StartError> {
     let Loaded { config, read_from, base_dir, warnings } = loaded;
     tell(warnings);
@@ -120,8 +119,7 @@ async fn start(loaded: Loaded) -> Result<Running, StartError> {
     let files = (base_dir.as_path(), read_from.as_deref());
     let processes = processes(&config, files, sockets.rpc_addr()?, &container_keys)?;
     let (pool, launcher) = keep_pool(&config, &plane, &arbiters, &list, processes);
-    let rpc = Arbiter::new();
-    watchdog.watch("rpc", rpc.handle());
+    let rpc = watched_thread("rpc", &watchdog);
     actix::spawn(watchdog.clone().run(Arc::clone(&metrics)));
     sockets.serve_rpc(&rpc, &plane, &list, &pool, gate::gate(&config.rpc, container_keys)?)?;
     readiness.meet(Condition::RpcBound);
@@ -132,10 +130,8 @@ async fn start(loaded: Loaded) -> Result<Running, StartError> {
     let states = States::restored(states, &plane.learned, redis.as_ref());
     let feedback = keep_feedback(&config, &metrics, &catalog, &states);
     let rollouts = keep_rollouts(&config, &plane, (&catalog, &journal), &writer, redis.as_ref());
-    let loaded = Arc::new(Semaphore::new(0));
-    let workers = process::http_workers(&config.http);
     let serving = Frontends {
-        workers,
+        workers: process::http_workers(&config.http),
         plane,
         catalog,
         writer,
@@ -149,12 +145,11 @@ async fn start(loaded: Loaded) -> Result<Running, StartError> {
         tls,
         pool: pool.clone(),
         children: launcher.seen.clone(),
-        loaded: Arc::clone(&loaded),
+        loaded: Arc::new(Semaphore::new(0)),
         guard,
     }
-    .start(&config, sockets)?;
-    // Never closed.
-    let _ = loaded.acquire_many(u32::try_from(workers).unwrap_or(u32::MAX)).await;
+    .serve(&config, sockets)
+    .await?;
     Ok(Running {
         readiness,
         drain_delay: Duration::from_millis(config.http.drain_delay_ms),
@@ -207,13 +202,16 @@ fn start_metrics(config: &Config) -> Arc<Metrics> {
     metrics
 }
 
+fn watched_thread(name: &'static str, watchdog: &Watchdog) -> Arbiter {
+    let thread = Arbiter::new();
+    watchdog.watch(name, thread.handle());
+    thread
+}
+
 /// The threads of the models.
 fn data_arbiters(config: &Config, watchdog: &Watchdog) -> DataArbiters {
-    let threads: Vec<Arbiter> = (0..config.serving.data_threads).map(|_| Arbiter::new()).collect();
-    for thread in &threads {
-        watchdog.watch("data", thread.handle());
-    }
-    DataArbiters(threads.iter().map(Arbiter::handle).collect())
+    let threads = (0..config.serving.data_threads).map(|_| watched_thread("data", watchdog));
+    DataArbiters(threads.map(|thread| thread.handle()).collect())
 }
 
 async fn start_models(

@@ -10,6 +10,7 @@ mod cases;
 mod curve;
 mod feedback;
 mod growth;
+mod history;
 mod limits;
 mod process;
 mod selection;
@@ -77,6 +78,8 @@ enum Case {
     Curve,
     /// Feedback in lists, one by one and of 100,000 users, and predictions beside it.
     Feedback,
+    /// p99 of predictions beside diff, log -f, backup and the stream, against alone.
+    History,
     /// CPU per hit over TLS, against one without.
     Tls,
     /// 10,000 identical queries at once.
@@ -122,6 +125,7 @@ fn run(cli: &Cli) -> Result<()> {
         Case::Shadow,
         Case::Curve,
         Case::Feedback,
+        Case::History,
         Case::Tls,
         Case::Identical,
         Case::Connections,
@@ -143,6 +147,7 @@ fn run(cli: &Cli) -> Result<()> {
             Case::Shadow => shadow::shadowed(&settings)?,
             Case::Curve => curve::curve(&settings)?,
             Case::Feedback => feedback::feedback(&settings)?,
+            Case::History => history::history(&settings)?,
             Case::Tls => tls::tls(&settings)?,
             Case::Identical => limits::identical(&settings)?,
             Case::Connections => limits::connections(&settings)?,

@@ -76,7 +76,8 @@ impl ApplyArgs {
             body[name] = list.clone();
         }
         let ended = self.plan.carry_out(client, "apply", &body)?;
-        if matches!(ended, Ended::There) && !self.timeout.is_zero() {
+        let waits = !self.plan.dry_run && !self.timeout.is_zero();
+        if matches!(ended, Ended::There) && waits {
             let missing = await_replicas(client, &replicas_of(lists), self.timeout)?;
             if !missing.is_empty() {
                 let failure = VerbFailure::Said(format!(

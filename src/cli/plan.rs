@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 use super::output::{answer, answer_json};
 use super::remote::{VerbFailure, understood};
-use clipper_domain::plan::{FieldChange, PlanDescription, StepDescription, StepKind};
+use clipper_domain::difference::{Became, FieldChange};
+use clipper_domain::plan::{PlanDescription, StepDescription};
 use clipper_domain::printable::printable_lines;
 use clipper_tools::admin::{Client, ClientError};
 
@@ -183,11 +184,11 @@ fn show(about: &PlanDescription) {
     answer(summary(about));
 }
 
-fn colour(kind: StepKind) -> u8 {
+fn colour(kind: Became) -> u8 {
     match kind {
-        StepKind::Added => 32,
-        StepKind::Changed => 33,
-        StepKind::Removed => 31,
+        Became::Added => 32,
+        Became::Changed => 33,
+        Became::Removed => 31,
     }
 }
 
@@ -197,7 +198,7 @@ fn summary(about: &PlanDescription) -> String {
     }
     let count = |kind| about.steps.iter().filter(|step| step.kind == kind).count();
     let (added, changed, removed) =
-        (count(StepKind::Added), count(StepKind::Changed), count(StepKind::Removed));
+        (count(Became::Added), count(Became::Changed), count(Became::Removed));
     format!(
         "{}: {added} added, {changed} changed, {removed} removed; planned after event {}",
         changes(about.steps.len()),
@@ -208,9 +209,9 @@ fn summary(about: &PlanDescription) -> String {
 /// `~ application a: latency_slo 100000 -> 20000`
 fn line(step: &StepDescription) -> String {
     let mark = match step.kind {
-        StepKind::Added => '+',
-        StepKind::Changed => '~',
-        StepKind::Removed => '-',
+        Became::Added => '+',
+        Became::Changed => '~',
+        Became::Removed => '-',
     };
     let mut text = format!("{mark} {} {}", step.thing.name(), step.name);
     for (n, field) in step.fields.iter().enumerate() {
@@ -229,10 +230,10 @@ fn shown(change: &FieldChange) -> String {
         }
     };
     let field = &change.field;
-    match (&change.from, &change.to) {
-        (Some(from), Some(to)) => format!("{field} {} -> {}", value(from), value(to)),
-        (Some(from), None) => format!("{field} {} -> none", value(from)),
-        (None, Some(to)) => format!("{field} {}", value(to)),
+    match (&change.before, &change.after) {
+        (Some(before), Some(after)) => format!("{field} {} -> {}", value(before), value(after)),
+        (Some(before), None) => format!("{field} {} -> none", value(before)),
+        (None, Some(after)) => format!("{field} {}", value(after)),
         (None, None) => field.clone(),
     }
 }
@@ -245,13 +246,13 @@ mod tests {
     fn a_step_is_a_line() {
         let step = |json: Value| line(&serde_json::from_value(json).unwrap());
         let changed = step(json!({"kind": "changed", "thing": "application", "name": "a",
-            "fields": [{"field": "latency_slo", "from": 100_000, "to": 20_000},
-                       {"field": "weight", "to": 3}]}));
+            "fields": [{"field": "latency_slo", "before": 100_000, "after": 20_000},
+                       {"field": "weight", "after": 3}]}));
         assert_eq!(changed, "~ application a: latency_slo 100000 -> 20000, weight 3");
         let removed = step(json!({"kind": "removed", "thing": "model", "name": "m:1"}));
         assert_eq!(removed, "- model m:1");
         let long = step(json!({"kind": "added", "thing": "links", "name": "a",
-            "fields": [{"field": "models", "to": "x".repeat(100)}]}));
+            "fields": [{"field": "models", "after": "x".repeat(100)}]}));
         assert!(long.ends_with("...") && long.len() < 100, "{long}");
     }
 }

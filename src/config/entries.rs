@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::policy::PolicyConfig;
 use super::process::ProcessConfig;
+use clipper_domain::limits;
 use clipper_domain::{
     InvalidName, Limits, ModelId, ModelName, ModelVersion, OnModelError, OnnxEngine, Replicas,
     Runtime, Signature,
@@ -41,7 +42,11 @@ pub struct ApplicationConfig {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub absent_models: Vec<String>,
     /// How much its clients may ask for, all together.
-    #[serde(default, skip_serializing_if = "Limits::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "limits::as_written",
+        skip_serializing_if = "Limits::is_none"
+    )]
     pub limits: Limits,
     /// Which of them are asked; absent = the one model.
     #[serde(default, skip_serializing_if = "Option::is_none")]

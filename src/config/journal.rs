@@ -35,6 +35,10 @@ section! {
         /// Entries in one answer of /admin/journal/diff; of more, their number.
         diff_entries_max: usize = 1_000, Rule::count("entries");
 
+        /// Questions about the past at once, those among them that wait for one of the two threads
+        /// of low priority that answer them; above it 503.
+        looks_max: usize = 16, Rule::count("questions");
+
         /// Followers of /admin/journal/stream at once; above it 503.
         followers_max: usize = 64, Rule::count("followers");
 

@@ -117,8 +117,21 @@ struct Elsewhere {
 }
 
 impl Frontends {
-    /// All frontends, serving.
-    pub(super) fn start(self, config: &Config, sockets: Sockets) -> Result<Serving, StartError> {
+    /// All frontends, as soon as every worker knows its applications.
+    pub(super) async fn serve(
+        self,
+        config: &Config,
+        sockets: Sockets,
+    ) -> Result<Serving, StartError> {
+        let workers = u32::try_from(self.workers).unwrap_or(u32::MAX);
+        let loaded = Arc::clone(&self.loaded);
+        let serving = self.start(config, sockets)?;
+        // Never closed.
+        let _ = loaded.acquire_many(workers).await;
+        Ok(serving)
+    }
+
+    fn start(self, config: &Config, sockets: Sockets) -> Result<Serving, StartError> {
         let Sockets { query, management, metrics, grpc, rpc } = sockets;
         let addr = |socket: &TcpListener| socket.local_addr().map_err(StartError::Socket);
         let (query_addr, management_addr) = (addr(&query)?, addr(&management)?);

@@ -30,6 +30,17 @@ pub fn plan(base: u64, current: &Catalog, wanted: &Catalog) -> Plan {
     Plan { base, steps, refused }
 }
 
+/// The state that some steps lead to, where nobody else changes anything.
+#[must_use]
+pub fn after(state: &Catalog, steps: &[Step]) -> Catalog {
+    let mut state = state.clone();
+    for step in steps {
+        // One that is refused here is refused where it counts.
+        let _ = take(&mut state, step);
+    }
+    state
+}
+
 impl Catalog {
     /// What a plan is about: without keys and without what became of rollouts.
     #[must_use]

@@ -118,11 +118,11 @@ fn a_plan_says_what_becomes_of_what() {
     let said: Vec<String> = steps.iter().map(|step| serde_json::to_string(step).unwrap()).collect();
     let expected = [
         r#"{"kind":"removed","thing":"application","name":"b"}"#,
-        r#""fields":[{"field":"latency_slo","from":100000,"to":20000}]"#,
-        r#"{"field":"name","from":"DefaultOutputSelectionPolicy","to":"exp3"}"#,
-        r#""name":"m:1","fields":[{"field":"batch_size","from":-1,"to":8}]"#,
+        r#""fields":[{"field":"latency_slo_micros","before":100000,"after":20000}]"#,
+        r#"{"field":"name","before":"DefaultOutputSelectionPolicy","after":"exp3"}"#,
+        r#""name":"m:1","fields":[{"field":"batch_size","before":-1,"after":8}]"#,
         r#"{"kind":"added","thing":"model","name":"m:2","fields":"#,
-        r#""thing":"replicas","name":"m:1","fields":[{"field":"count","from":2,"to":3}]"#,
+        r#""thing":"replicas","name":"m:1","fields":[{"field":"count","before":2,"after":3}]"#,
         r#"{"kind":"changed","thing":"current_version","name":"m","fields":"#,
     ];
     assert_eq!(said.len(), expected.len(), "{said:#?}");

@@ -19,12 +19,12 @@ use super::support::zmtp;
 use crate::support::served::{Process, Served, until};
 
 /// The secret of the key of a role.
-fn secret(role: Role) -> String {
+pub(super) fn secret(role: Role) -> String {
     format!("{role}-{}", "0123456789abcdef".repeat(2))
 }
 
 /// A server with a key of each role, for applications and models `a*`.
-fn guarded(config: &str, folder: &Path) -> Served {
+pub(super) fn guarded(config: &str, folder: &Path) -> Served {
     let line = |role: Role| {
         let only = if role.is_limitable() { "a*" } else { "" };
         format!("{role} {role} {} {only}", secret(role))
@@ -190,7 +190,7 @@ pub(super) fn made(output: &Output) -> String {
     made["secret"].as_str().unwrap().to_owned()
 }
 
-fn refused(output: &Output) -> String {
+pub(super) fn refused(output: &Output) -> String {
     assert_eq!(output.status.code(), Some(1));
     String::from_utf8_lossy(&output.stderr).into_owned()
 }

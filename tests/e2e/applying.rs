@@ -77,7 +77,7 @@ fn what_is_not_named_stays_or_is_pruned_and_an_old_plan_is_refused() {
     let body = json!({"application": [app], "dry_run": true});
     let plan: Value = serde_json::from_str(&server.manage("apply", &body)).unwrap();
     assert_eq!(plan["steps"].as_array().unwrap().len(), 1, "{plan}");
-    assert_eq!(plan["steps"][0]["fields"][0]["to"], json!(50_000), "{plan}");
+    assert_eq!(plan["steps"][0]["fields"][0]["after"], json!(50_000), "{plan}");
     // Somebody else is faster.
     server.manage("update_app", &json!({"name": "b", "cache": false}));
     let late = json!({"application": body["application"], "base": plan["base"]});

@@ -21,6 +21,7 @@ mod inference_v2;
 mod inputs;
 mod learned;
 mod model_errors;
+mod plans;
 mod policies;
 mod quickstart;
 mod quotas;

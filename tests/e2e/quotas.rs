@@ -316,6 +316,37 @@ fn all_clients_of_an_application_share_its_limits_with_and_without_keys() {
 }
 
 #[test]
+fn limits_of_applications_are_applied_and_exported_and_what_is_none_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Served::start("", folder.path());
+    let wanted = |limits: Value| {
+        json!({"application": [{"name": "a", "input_type": "doubles", "default_output": "-1",
+            "latency_slo_micros": 1_000_000, "limits": limits}]})
+    };
+    let apply = |limits: Value| post(server.management, "/admin/apply", None, &wanted(limits));
+    for (limits, why) in [
+        (json!({"rates": 5}), "unknown field `rates`"),
+        (json!({"burst": 5}), "burst says how many queries"),
+        (json!({"rate": 0}), "rate must be 1 to 1000000, not 0"),
+        (json!({"concurrent": 2_000_000_000}), "concurrent must be 1 to 1000000"),
+        (json!({"priority": "highest"}), "unknown variant `highest`"),
+    ] {
+        let (status, told) = apply(limits);
+        assert!(status == 400 && told.contains(why), "{why}: {status} {told}");
+    }
+    assert_eq!(apply(json!({"rate": 1, "burst": 3, "priority": "low"})).0, 200);
+    let (_, exported) = post(server.management, "/admin/export", None, &json!({}));
+    for line in ["[application.limits]", "rate = 1", "burst = 3", "priority = \"low\""] {
+        assert!(exported.contains(line), "{line}: {exported}");
+    }
+    let ask = || post(server.query, "/a/predict", None, &json!({"input": [1.0]})).0;
+    until("it is limited", || (ask() == 429).then_some(()));
+    let (_, plan) = apply(json!({}));
+    assert!(plan.contains("limits"), "{plan}");
+    (0..20).for_each(|_| assert_eq!(ask(), 200));
+}
+
+#[test]
 fn limits_of_keys_are_kept_shown_changed_and_end_with_their_key() {
     let folder = tempfile::tempdir().unwrap();
     let guarded = Guarded::start(folder.path());

@@ -73,7 +73,7 @@ fn a_bad_change_is_found_shown_and_taken_back_and_that_too() {
     };
     let (code, said) = run(&["--dry-run"]);
     assert_eq!(code, Some(4), "{said}");
-    assert!(said.contains("~ application a: latency_slo 1 -> 20000"), "{said}");
+    assert!(said.contains("~ application a: latency_slo_micros 1 -> 20000"), "{said}");
     assert!(said.contains("+ application b: ") && said.contains("+ links of b: "), "{said}");
     // One application alone.
     let (code, said) = run(&["--app", "a", "--yes"]);

@@ -23,7 +23,7 @@ fn name(at: u64) -> AppName {
     AppName::parse(&format!("a{}", at % APPS)).unwrap()
 }
 
-fn command(at: u64) -> Command {
+pub fn command(at: u64) -> Command {
     let latency_slo = LatencySlo::from_micros(10_000 + i64::try_from(at).unwrap()).unwrap();
     if at >= APPS {
         let update = AppUpdate { latency_slo: Some(latency_slo), ..AppUpdate::of(name(at)) };

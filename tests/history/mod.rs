@@ -2,6 +2,7 @@
 
 mod asked;
 mod backup;
+mod kept;
 mod log;
 mod many;
 mod old;

@@ -202,6 +202,36 @@ fn a_follower_that_does_not_read_is_cut_off_and_comes_back_to_where_it_was() {
     assert_eq!(seen, (1..=301).collect::<Vec<_>>());
 }
 
+/// As above, where the server gives up before the connection does.
+#[test]
+fn a_follower_that_stalls_is_told_so_and_loses_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Served::start("[journal]\nfollower_stall_ms = 1\n", folder.path());
+    let mut large = app("a", 20_000);
+    large["default_output"] = json!("x".repeat(60_000));
+    server.admin("/admin/add_app", &large);
+    let mut slow = Follower::open(server.management, "?after=0", None);
+    // More than buffers of a connection take, and none of it is read meanwhile.
+    for n in 0..300 {
+        set_slo(&server, "a", 30_000 + n);
+    }
+    let (mut seen, mut stalls) = (Vec::new(), 0);
+    while seen.len() < 301 {
+        match slow.next() {
+            Some((name, Some(id), _)) if name == "change" => seen.push(id),
+            Some((name, _, told)) => {
+                assert_eq!((name.as_str(), &told["last_event_id"]), ("cut", &json!(seen.last())));
+                let why = told["reason"].as_str().unwrap();
+                assert!(why.starts_with("It took 1 ms and more"), "{why}");
+                stalls += 1;
+            }
+            None => slow = Follower::open(server.management, "?after=0", seen.last().copied()),
+        }
+    }
+    assert!(stalls > 0);
+    assert_eq!(seen, (1..=301).collect::<Vec<_>>());
+}
+
 #[test]
 fn log_follows_what_comes() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,10 +1,14 @@
 //! Rollbacks by either of two frontends, through the shared tables.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::Duration;
+
 use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
 use serde_json::{Value, json};
 
-use crate::redis::harness::{Clipper, Redis, until_true};
+use crate::redis::harness::{Clipper, Redis, pause, until_true};
 use crate::support::random_changes::{any_change, exported, last_event};
 use crate::support::size;
 
@@ -58,4 +62,62 @@ fn random_changes_by_two_frontends_are_undone_by_either() {
     }
     println!("{made} changes, {undone} rollbacks, {late} planned again");
     assert!(undone > 0);
+}
+
+/// Sends a request and reads what comes of it, which is nothing where the server is killed.
+fn send(addr: std::net::SocketAddr, body: &str) -> String {
+    let mut answer = String::new();
+    let Ok(mut stream) = TcpStream::connect(addr) else { return answer };
+    let head = format!(
+        "POST /admin/apply HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Type: \
+         application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    if stream.write_all(head.as_bytes()).is_ok() {
+        let _ = stream.read_to_string(&mut answer);
+    }
+    answer
+}
+
+/// A frontend that is killed at any point of a plan leaves all of it in the tables or nothing, and
+/// the other one never shows a part of it.
+#[test]
+fn a_plan_of_a_frontend_that_is_killed_is_whole_for_all() {
+    let rounds = size("CLIPPER_UNDO_KILLS", 8, 200) as u64;
+    let redis = Redis::start();
+    let dir = tempfile::tempdir().unwrap();
+    let start = |name: &str| Clipper::start(&redis.url(), &dir.path().join(name), &[]);
+    let (mut killed, other) = (start("a"), start("b"));
+    let of_round = |clipper: &Clipper, round: u64| {
+        let [apps, _] = clipper.catalog();
+        let is_new = |app: &&Value| app["latency_slo_micros"] == json!(round + 1);
+        apps.as_array().unwrap().iter().filter(is_new).count()
+    };
+    let mut random = SmallRng::seed_from_u64(17);
+    let (mut whole, mut none) = (0, 0);
+    for round in 0..rounds {
+        let app = |n| {
+            json!({"name": format!("a{n}"), "input_type": "doubles", "default_output": "-1",
+                "latency_slo_micros": round + 1})
+        };
+        let apps: Vec<Value> = (0..20).map(app).collect();
+        let body = json!({"application": apps}).to_string();
+        let management = killed.management;
+        let sending = std::thread::spawn(move || send(management, &body));
+        // The moment of the kill is what is tried out.
+        pause(Duration::from_micros(random.random_range(0..40_000)));
+        killed.kill();
+        let is_acknowledged = sending.join().unwrap().starts_with("HTTP/1.1 200");
+        killed = start("a");
+        let new = of_round(&killed, round);
+        assert!(new == 0 || new == 20, "{new} of 20");
+        assert!(!is_acknowledged || new == 20, "acknowledged");
+        until_true("the other one has the same", || {
+            let seen = of_round(&other, round);
+            assert!(seen == 0 || seen == 20, "{seen} of 20 are shown");
+            seen == new
+        });
+        *(if new == 20 { &mut whole } else { &mut none }) += 1;
+    }
+    println!("{whole} plans whole, {none} not at all");
 }

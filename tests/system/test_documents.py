@@ -263,7 +263,7 @@ def test_deploy(terminal: Terminal) -> None:
 def test_declare(terminal: Terminal) -> None:
     terminal.run("clipper serve --config config/quickstart.toml")
     run_document(terminal, "docs/declare.md")
-    assert "latency_slo 1000 -> 50000" in terminal.printed
+    assert "Done: 1 change" in terminal.printed
 
 
 def test_streaming(terminal: Terminal) -> None:
@@ -358,8 +358,28 @@ def test_history(terminal: Terminal) -> None:
     config = SUM_CONFIG.replace("APPLICATION", "digits").replace('"sum"', '"digits-model"')
     terminal.write("clipper.toml", config)
     terminal.run("clipper serve --config clipper.toml")
-    run_document(terminal, "docs/history.md")
-    assert "digits" in terminal.printed
+    printed: dict[str, str] = {}
+    document = "docs/history.md"
+    for block in blocks(document):
+        for command in block.commands() if block.language == "sh" else []:
+            printed[command] = terminal.run(command)
+    app = "application digits"
+    tells = {
+        r"journal log .* 12h": f'5  {app} changed\\n.* by user .*CHG-4711: save money"',
+        r"journal blame": r"latency_slo_micros: 1000\n    event 5, .*CHG-4711: save money",
+        r"journal diff 4\.\.5": f"~ {app} changed\\n +latency_slo_micros: 500000 -> 1000\\n$",
+        r"journal state --at 4": f"{app}: doubles, 500000 us",
+        r"rollback .*--dry-run": f"^~ {app}: latency_slo_micros 1000 -> 500000\\n",
+        r"rollback .*--yes": r"Done: 1 change\n$",
+        r"apply .*--dry-run": f"^~ {app}: latency_slo_micros 500000 -> 200000\\n",
+        r"apply .*two'": r"Done: 1 change\n$",
+        r"apply .*--yes$": r"^Nothing to do",
+        r"journal log .*-n 3": r'money"\n +6 .*\n.*nobody was answered"\n +7 .*\n.*by two"\n$',
+        r"after=4'": r"^id: 5\nevent: change\ndata: .*save money",
+    }
+    for command, told in tells.items():
+        (found,) = [text for done, text in printed.items() if re.search(command, done)]
+        assert re.search(told, found), f"{command}: {found}"
 
 
 def test_security_wire(terminal: Terminal) -> None:

@@ -39,7 +39,7 @@ pub enum Became {
 }
 
 /// A member of an entry that is another one now. `None`: it is not there.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FieldChange {
     pub field: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -49,7 +49,7 @@ pub struct FieldChange {
 }
 
 /// An entry that is not the same.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EntryChange {
     pub kind: Kind,
     pub name: String,
@@ -59,7 +59,7 @@ pub struct EntryChange {
 }
 
 /// What turns one state into another.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Difference {
     /// By kind and name.
     pub entries: Vec<EntryChange>,

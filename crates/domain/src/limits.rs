@@ -3,7 +3,8 @@
 use std::fmt;
 use std::num::{NonZeroU32, NonZeroU64};
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// What a query counts among those of its application, in overload. It takes nothing from other
 /// applications, and those of no class are without a part.
@@ -155,6 +156,24 @@ impl fmt::Display for Limits {
         ];
         f.write_str(&parts.into_iter().flatten().collect::<Vec<_>>().join(", "))
     }
+}
+
+/// Reads limits as users write them: each is in its range, and nothing else is there.
+///
+/// # Errors
+/// What is no limit.
+pub fn as_written<'de, D: Deserializer<'de>>(from: D) -> Result<Limits, D::Error> {
+    #[derive(Default, Deserialize)]
+    #[serde(default, deny_unknown_fields)]
+    struct Written {
+        rate: Option<i64>,
+        burst: Option<i64>,
+        concurrent: Option<i64>,
+        body_bytes: Option<i64>,
+        priority: Option<Class>,
+    }
+    let Written { rate, burst, concurrent, body_bytes, priority } = Written::deserialize(from)?;
+    Limits::of([rate, burst, concurrent, body_bytes], priority).map_err(D::Error::custom)
 }
 
 #[cfg(test)]

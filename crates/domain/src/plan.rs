@@ -1,18 +1,9 @@
 //! What a plan says of itself; the plan with its commands is [`crate::command::Plan`].
 
-use std::collections::BTreeSet;
-
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// What becomes of a thing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum StepKind {
-    Added,
-    Changed,
-    Removed,
-}
+use crate::difference::{Became, FieldChange, fields};
 
 /// What a step is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,20 +35,10 @@ impl Thing {
     }
 }
 
-/// One member of a thing; without a value before or after, it was or will not be there.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FieldChange {
-    pub field: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub from: Option<Value>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub to: Option<Value>,
-}
-
 /// What a step says of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StepDescription {
-    pub kind: StepKind,
+    pub kind: Became,
     pub thing: Thing,
     /// Of an application or model, or `NAME:VERSION`.
     pub name: String,
@@ -99,22 +80,17 @@ impl PlanDescription {
 /// The members in which two values differ, but for `passed_over`.
 #[must_use]
 pub fn changed_fields<T: Serialize>(
-    from: Option<&T>,
-    to: Option<&T>,
+    before: Option<&T>,
+    after: Option<&T>,
     passed_over: &[&str],
 ) -> Vec<FieldChange> {
     let members = |value: Option<&T>| match value.map(serde_json::to_value) {
         Some(Ok(Value::Object(members))) => members,
         _ => Map::new(),
     };
-    let (mut from, mut to) = (members(from), members(to));
-    let names: BTreeSet<String> = from.keys().chain(to.keys()).cloned().collect();
-    let names = names.into_iter().filter(|name| !passed_over.contains(&name.as_str()));
-    let change = |field: String| {
-        let (from, to) = (from.remove(&field), to.remove(&field));
-        (from != to).then_some(FieldChange { field, from, to })
-    };
-    names.filter_map(change).collect()
+    let mut changes = fields(&members(before), &members(after));
+    changes.retain(|change| !passed_over.contains(&change.field.as_str()));
+    changes
 }
 
 #[cfg(test)]
@@ -126,11 +102,12 @@ mod tests {
         let before = serde_json::json!({"a": 1, "b": "x", "c": true, "name": "n"});
         let after = serde_json::json!({"a": 2, "b": "x", "d": [], "name": "m"});
         let changes = changed_fields(Some(&before), Some(&after), &["name"]);
-        let text = serde_json::to_string(&changes).unwrap();
-        assert_eq!(
-            text,
-            r#"[{"field":"a","from":1,"to":2},{"field":"c","from":true},{"field":"d","to":[]}]"#
-        );
+        let told = serde_json::json!([
+            {"field": "a", "before": 1, "after": 2},
+            {"field": "c", "before": true},
+            {"field": "d", "after": []},
+        ]);
+        assert_eq!(serde_json::to_value(&changes).unwrap(), told);
         assert_eq!(changed_fields(Some(&before), None, &[]).len(), 4);
     }
 }

@@ -10,7 +10,7 @@ use crate::config::Lists;
 use crate::declare::{self, Declaration};
 use crate::http::schema::Object;
 use crate::store::history::Point;
-use crate::store::plan::{STEPS_AT_ONCE, back_to, plan};
+use crate::store::plan::{STEPS_AT_ONCE, after, back_to, plan};
 use crate::store::projection::Catalog;
 use clipper_clock as clock;
 use clipper_domain::command::RefusedStep;
@@ -128,21 +128,38 @@ pub(super) fn carry_out(
     }
     let state = state.clone();
     Ok(Box::pin(async move {
-        let mut base = made.base;
-        for steps in made.steps.chunks(STEPS_AT_ONCE) {
-            let part = Plan { base, steps: steps.to_vec(), refused: Vec::new() };
-            match state.execute(Command::Apply(Box::new(part))).await {
-                Ok(()) => about.done += steps.len(),
-                Err(failure) if about.done == 0 => return Err(failure),
-                Err(failure) => {
-                    about.failed = Some(failure.to_string());
-                    break;
-                }
-            }
-            base = state.metadata.copy().0;
-        }
+        about.failed = make(&made, &mut about.done, &state).await?;
         Reply::json(&about)
     }))
+}
+
+/// Makes a plan part by part; why the parts after the first are not there.
+async fn make(
+    made: &Plan,
+    done: &mut usize,
+    state: &ManagementState,
+) -> Result<Option<String>, Failure> {
+    let mut base = made.base;
+    for steps in made.steps.chunks(STEPS_AT_ONCE) {
+        let (now, current) = state.metadata.copy();
+        let expected =
+            (now == base && steps.len() == STEPS_AT_ONCE).then(|| after(&current, steps).planned());
+        let part = Plan { base, steps: steps.to_vec(), refused: Vec::new() };
+        match state.execute(Command::Apply(Box::new(part))).await {
+            Ok(()) => *done += steps.len(),
+            Err(failure) if *done == 0 => return Err(failure),
+            Err(failure) => return Ok(Some(failure.to_string())),
+        }
+        let (now, current) = state.metadata.copy();
+        // What follows was planned for what this part leads to.
+        if expected.is_some_and(|expected| expected != current.planned()) {
+            let is_last = *done == made.steps.len();
+            let old = CommandError::PlanIsOld { base, now };
+            return Ok((!is_last).then(|| old.to_string()));
+        }
+        base = now;
+    }
+    Ok(None)
 }
 
 fn refusals(refused: &[RefusedStep]) -> String {

@@ -279,12 +279,17 @@ async fn post(
 /// Does what a request asks for. What may take long, on this one thread would keep everybody else
 /// waiting: a large body, or a list of everything.
 async fn run(operation: Operation, state: &ManagementState, body: Body) -> Result<Reply, Failure> {
-    let (parsing, looks) = (&state.parsing, matches!(operation, Operation::Look(_)));
-    let parsing = state.past.as_ref().filter(|_| looks).map_or(parsing, |past| &past.threads);
-    let decided = if looks || parsing.is_long(body.size()) || is_long(operation) {
+    let (looks, plans) =
+        (matches!(operation, Operation::Look(_)), matches!(operation, Operation::Plan(_)));
+    let past = state.past.as_ref().filter(|_| looks || plans);
+    let place = past.filter(|_| looks).map(past::Past::look).transpose();
+    let _place = place.map_err(Failure::Unavailable)?;
+    let parsing = past.map_or(&state.parsing, |past| &past.threads);
+    let decided = if past.is_some() || parsing.is_long(body.size()) || is_long(operation) {
         let of_thread = state.clone();
-        let decided =
-            parsing.aside(body.size(), move || operation.decide(&body.join(), &of_thread));
+        // Whoever plans waits for nobody who only looks.
+        let size = if plans && past.is_some() { 0 } else { body.size() };
+        let decided = parsing.aside(size, move || operation.decide(&body.join(), &of_thread));
         decided.await.ok_or_else(|| Failure::Unavailable(BROKEN.to_owned()))??
     } else {
         operation.decide(&body.join(), state)?

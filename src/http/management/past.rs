@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::actors::apps::feedback::FeedbackQueue;
 use crate::config::JournalConfig;
@@ -16,6 +16,8 @@ pub struct Past {
     pub history: History,
     pub threads: Parsing,
     pub limits: JournalConfig,
+    /// Places of those that look.
+    pub looks: Arc<Semaphore>,
     /// Places of those that follow.
     pub followers: Arc<Semaphore>,
     pub states: PolicyStateStore,
@@ -33,8 +35,16 @@ impl Past {
         threads: Parsing,
         limits: JournalConfig,
     ) -> Self {
+        let looks = Arc::new(Semaphore::new(limits.looks_max));
         let followers = Arc::new(Semaphore::new(limits.followers_max));
         let backups = Arc::new(Semaphore::new(1));
-        Self { history, threads, limits, followers, states, feedback, backups }
+        Self { history, threads, limits, looks, followers, states, feedback, backups }
+    }
+
+    /// A place for a question, until it is answered; why there is none.
+    pub(super) fn look(&self) -> Result<OwnedSemaphorePermit, String> {
+        let max = self.limits.looks_max;
+        let full = |_| format!("{max} look into the past already (journal.looks_max)");
+        Arc::clone(&self.looks).try_acquire_owned().map_err(full)
     }
 }

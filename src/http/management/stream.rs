@@ -141,7 +141,7 @@ impl Following {
     fn is_too_slow(&self) -> Option<u64> {
         let limit = self.past.limits.follower_stall_ms;
         let waited = self.at.map(|at| clock::now().saturating_duration_since(at));
-        waited.filter(|waited| *waited > Duration::from_millis(limit) + SIGN_OF_LIFE).map(|_| limit)
+        waited.filter(|waited| *waited > Duration::from_millis(limit)).map(|_| limit)
     }
 
     async fn piece(&mut self) -> Bytes {

@@ -6,7 +6,8 @@ use serde::Serialize;
 
 use crate::store::projection::Catalog;
 use clipper_domain::command::Step;
-use clipper_domain::plan::{FieldChange, StepDescription, StepKind, Thing, changed_fields};
+use clipper_domain::difference::{Became, FieldChange};
+use clipper_domain::plan::{StepDescription, Thing, changed_fields};
 use clipper_domain::rollout::RolloutEnd;
 use clipper_domain::{
     AppName, AppSpec, AppUpdate, Command, ModelId, ModelName, ModelSpec, ModelUpdate, ModelVersion,
@@ -25,7 +26,7 @@ pub(super) struct Draft<'c> {
 }
 
 fn step(
-    kind: StepKind,
+    kind: Became,
     thing: Thing,
     name: &impl ToString,
     fields: Vec<FieldChange>,
@@ -34,20 +35,33 @@ fn step(
     Step { about: StepDescription { kind, thing, name: name.to_string(), fields }, command }
 }
 
-fn kind_of(is_there: bool) -> StepKind {
-    if is_there { StepKind::Changed } else { StepKind::Added }
+fn kind_of(is_there: bool) -> Became {
+    if is_there { Became::Changed } else { Became::Added }
 }
 
-fn changed<T: Serialize>(field: &str, from: Option<&T>, to: Option<&T>) -> Vec<FieldChange> {
+fn changed<T: Serialize>(field: &str, before: Option<&T>, after: Option<&T>) -> Vec<FieldChange> {
     let value = |value: Option<&T>| value.and_then(|value| serde_json::to_value(value).ok());
-    vec![FieldChange { field: field.to_owned(), from: value(from), to: value(to) }]
+    vec![FieldChange { field: field.to_owned(), before: value(before), after: value(after) }]
+}
+
+/// Those of an application, by the names that files have for them.
+fn changed_app(
+    before: Option<&AppSpec>,
+    after: &AppSpec,
+    passed_over: &[&str],
+) -> Vec<FieldChange> {
+    let mut fields = changed_fields(before, Some(after), passed_over);
+    for field in fields.iter_mut().filter(|field| field.field == "latency_slo") {
+        field.field.push_str("_micros");
+    }
+    fields
 }
 
 /// Of links that come or go.
-fn of_link(kind: StepKind, app: &AppName, models: &[ModelName], command: Command) -> Step {
+fn of_link(kind: Became, app: &AppName, models: &[ModelName], command: Command) -> Step {
     let fields = match kind {
-        StepKind::Removed => changed("models", Some(&models), None),
-        StepKind::Added | StepKind::Changed => changed("models", None, Some(&models)),
+        Became::Removed => changed("models", Some(&models), None),
+        Became::Added | Became::Changed => changed("models", None, Some(&models)),
     };
     step(kind, Thing::Links, app, fields, command)
 }
@@ -55,7 +69,7 @@ fn of_link(kind: StepKind, app: &AppName, models: &[ModelName], command: Command
 pub(super) fn unlinked(app: &AppName, models: Vec<ModelName>) -> Step {
     let about = models.clone();
     let command = Command::DeleteModelLinks { app: app.clone(), models };
-    of_link(StepKind::Removed, app, &about, command)
+    of_link(Became::Removed, app, &about, command)
 }
 
 /// Links of an application to models that `wanted` gives a current version, or none.
@@ -67,7 +81,7 @@ pub(super) fn linked(app: &AppName, models: Vec<ModelName>, wanted: &Catalog) ->
     } else {
         Command::LinkAbsentModels { app: app.clone(), models }
     };
-    of_link(StepKind::Added, app, &about, command)
+    of_link(Became::Added, app, &about, command)
 }
 
 impl Draft<'_> {
@@ -109,21 +123,15 @@ impl Draft<'_> {
             if app.running_rollout().is_some_and(|wanted| wanted.id == running.id) {
                 continue;
             }
-            let (from, to) = (&running.plan.from, &running.plan.to);
+            let [from, to] = [&running.plan.from, &running.plan.to].map(ToString::to_string);
             let command = Command::EndRollout {
                 app: app.name.clone(),
                 id: Some(running.id),
                 end: RolloutEnd::Aborted { reason: "by a plan without it".to_owned() },
             };
-            let fields = vec![
-                FieldChange {
-                    field: "from".to_owned(),
-                    from: Some(from.to_string().into()),
-                    to: None,
-                },
-                FieldChange { field: "to".to_owned(), from: Some(to.to_string().into()), to: None },
-            ];
-            steps.push(step(StepKind::Removed, Thing::Rollout, &app.name, fields, command));
+            let fields = [changed("from", Some(&from), None), changed("to", Some(&to), None)];
+            let fields = fields.concat();
+            steps.push(step(Became::Removed, Thing::Rollout, &app.name, fields, command));
         }
     }
 
@@ -146,14 +154,14 @@ impl Draft<'_> {
                 continue;
             }
             let command = Command::DeleteApp(app.name.clone());
-            steps.push(step(StepKind::Removed, Thing::Application, &app.name, Vec::new(), command));
+            steps.push(step(Became::Removed, Thing::Application, &app.name, Vec::new(), command));
         }
     }
 
     fn delete_versions(&self, steps: &mut Vec<Step>, goes: impl Fn(&ModelId) -> bool) {
         for model in self.current.models().filter(|model| goes(&model.id)) {
             let command = Command::DeleteVersionedModel(model.id.clone());
-            steps.push(step(StepKind::Removed, Thing::Model, &model.id, Vec::new(), command));
+            steps.push(step(Became::Removed, Thing::Model, &model.id, Vec::new(), command));
         }
     }
 
@@ -161,23 +169,23 @@ impl Draft<'_> {
         for app in self.wanted.apps() {
             let Some(before) = self.before(app) else {
                 let new = AppSpec { rollout: None, ..app.clone() };
-                let fields = changed_fields(None, Some(&new), PASSED_OVER);
+                let fields = changed_app(None, &new, PASSED_OVER);
                 let command = Command::AddApp(new);
-                steps.push(step(StepKind::Added, Thing::Application, &app.name, fields, command));
+                steps.push(step(Became::Added, Thing::Application, &app.name, fields, command));
                 continue;
             };
             let update = AppUpdate::between(before, app);
             if !update.is_empty() {
                 let passed_over = [PASSED_OVER, POLICY].concat();
-                let fields = changed_fields(Some(before), Some(app), &passed_over);
+                let fields = changed_app(Some(before), app, &passed_over);
                 let command = Command::UpdateApp(update);
-                steps.push(step(StepKind::Changed, Thing::Application, &app.name, fields, command));
+                steps.push(step(Became::Changed, Thing::Application, &app.name, fields, command));
             }
             let policies = (before.policy_spec(), app.policy_spec());
             if policies.0 != policies.1 {
                 let fields = changed_fields(Some(&policies.0), Some(&policies.1), &[]);
                 let command = Command::SetPolicy { app: app.name.clone(), policy: policies.1 };
-                steps.push(step(StepKind::Changed, Thing::Policy, &app.name, fields, command));
+                steps.push(step(Became::Changed, Thing::Policy, &app.name, fields, command));
             }
         }
     }
@@ -217,7 +225,7 @@ impl Draft<'_> {
             let stays = self.wanted.model_by_id(id).is_some() && !self.is_replaced_version(id);
             if stays && self.wanted.replicas_of(id).is_none() {
                 let command = Command::ReleaseReplicas(id.clone());
-                steps.push(step(StepKind::Removed, Thing::Replicas, id, Vec::new(), command));
+                steps.push(step(Became::Removed, Thing::Replicas, id, Vec::new(), command));
             }
         }
     }
@@ -238,7 +246,7 @@ impl Draft<'_> {
                 Some(version) if before.filter(stays) == Some(version) => continue,
                 Some(version) => (kind_of(before.is_some()), Command::SetModelVersion(id(version))),
                 None if before.is_none_or(|version| !stays(&version)) => continue,
-                None => (StepKind::Removed, Command::UnsetModelVersion(name.clone())),
+                None => (Became::Removed, Command::UnsetModelVersion(name.clone())),
             };
             let fields = changed("version", before, wanted);
             steps.push(step(kind, Thing::CurrentVersion, name, fields, command));

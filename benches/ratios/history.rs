@@ -1,0 +1,184 @@
+//! What those who look into the journal's past cost those who ask for predictions.
+
+use std::io::{self, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use clipper_tools::admin::Client;
+use clipper_tools::bench::report::Report;
+use clipper_tools::bench::{Arrivals, Load};
+use clipper_tools::tls::Trust;
+use serde_json::json;
+
+use crate::Result;
+use crate::process::{Process, pause};
+use crate::setup::{self, Server, Settings, Shape, note, number, plan};
+use crate::table::{Table, median};
+
+/// Events that the journal has, at least.
+const EVENTS: u32 = 5_000;
+/// Predictions a second, of an open loop.
+const RATE: f64 = 2_000.0;
+/// A change so often, in all windows, so that who follows has something to read.
+const CHANGE_EVERY: Duration = Duration::from_millis(50);
+/// Between two questions of one who looks: no break at all, or as people and pages ask.
+const PAUSES: [Duration; 3] =
+    [Duration::ZERO, Duration::from_millis(100), Duration::from_millis(1_000)];
+/// Those who look are usually elsewhere; here they at least give way.
+const NICENESS: i32 = 19;
+
+fn client(server: &Server) -> Result<Client> {
+    let url = format!("http://{}", server.management);
+    Ok(Client::new(&url, Duration::from_secs(10), &Trust::default())?)
+}
+
+fn change(client: &Client, n: u32) -> Result<()> {
+    let app = format!("app{}", 1 + n % 9);
+    client.post("update_app", &json!({"name": app, "latency_slo_micros": 100_000 + n}))?;
+    Ok(())
+}
+
+/// Reads all events that there are from the stream.
+fn stream(addr: SocketAddr) -> Result<()> {
+    let mut stream = TcpStream::connect(addr)?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    write!(stream, "GET /admin/journal/stream?after=10 HTTP/1.1\r\nHost: x\r\n\r\n")?;
+    let last = format!("id: {EVENTS}\n");
+    let (mut buffer, mut tail) = (vec![0; 65_536], String::new());
+    loop {
+        let read = stream.read(&mut buffer)?;
+        tail.push_str(&String::from_utf8_lossy(&buffer[..read]));
+        if tail.contains(&last) {
+            return Ok(());
+        }
+        if read == 0 {
+            return Err("the stream has ended".into());
+        }
+        // What is looked for may lie across two reads.
+        let keep = tail.len().saturating_sub(32);
+        let keep = (keep..=tail.len()).find(|at| tail.is_char_boundary(*at)).unwrap_or(0);
+        tail.drain(..keep);
+    }
+}
+
+/// Those who look, and how often they did.
+fn lookers(server: &Server, looks: &AtomicU64, over: &AtomicBool, between: Duration) -> Result<()> {
+    let (one, other, management) = (client(server)?, client(server)?, server.management);
+    let diff = move || -> Result<()> {
+        one.ask("journal/diff", &json!({"from": "10", "to": "now"}))?;
+        Ok(())
+    };
+    let backup = move || -> Result<()> {
+        io::copy(&mut other.download("journal/backup")?, &mut io::sink())?;
+        Ok(())
+    };
+    let all: [Box<dyn Fn() -> Result<()> + Send>; 3] =
+        [Box::new(diff), Box::new(backup), Box::new(move || stream(management))];
+    let again = |look: Box<dyn Fn() -> Result<()> + Send>| {
+        // Of this thread alone.
+        let _ = rustix::process::setpriority_process(None, NICENESS);
+        while !over.load(Ordering::Relaxed) {
+            match look() {
+                Ok(()) => looks.fetch_add(1, Ordering::Relaxed),
+                Err(error) => return note(error),
+            };
+            pause(between);
+        }
+    };
+    std::thread::scope(|scope| {
+        for look in all {
+            scope.spawn(move || again(look));
+        }
+    });
+    Ok(())
+}
+
+/// What predictions take, beside those who look or without them.
+fn window(
+    settings: &Settings,
+    server: &Server,
+    between: Option<Duration>,
+) -> Result<(Report, u64)> {
+    let mut plan = plan(settings, server.query);
+    plan.load = Load::Open { rate: RATE, arrivals: Arrivals::Poisson };
+    let (over, looks) = (AtomicBool::new(false), AtomicU64::new(0));
+    let writer = client(server)?;
+    let url = format!("http://{}", server.management);
+    let mut log = Command::new(&settings.clipper);
+    log.args(["journal", "log", "-f", "--url", &url]).stdout(Stdio::null());
+    let _log = between.map(|_| Process::start(&mut log)).transpose()?;
+    let report = std::thread::scope(|scope| {
+        let (over, looks) = (&over, &looks);
+        scope.spawn(move || {
+            for n in 0.. {
+                if over.load(Ordering::Relaxed) {
+                    return;
+                }
+                if let Err(error) = change(&writer, n) {
+                    return note(error);
+                }
+                pause(CHANGE_EVERY);
+            }
+        });
+        if let Some(between) = between {
+            scope.spawn(move || {
+                if let Err(error) = lookers(server, looks, over, between) {
+                    note(error);
+                }
+            });
+        }
+        let report = setup::load(&plan);
+        over.store(true, Ordering::Relaxed);
+        report
+    });
+    Ok((report?, looks.load(Ordering::Relaxed)))
+}
+
+/// Windows with and without `diff`, `backup`, the stream and `log -f`, in turn.
+pub(crate) fn history(settings: &Settings) -> Result<Table> {
+    let shape = Shape { apps: 10, ..Shape::RATIOS };
+    let mut server = Server::start(settings, &shape)?;
+    server.replicas(0, 1, Duration::ZERO)?;
+    note(format_args!("{EVENTS} changes ..."));
+    let writer = client(&server)?;
+    (0..EVENTS).try_for_each(|n| change(&writer, n))?;
+    window(settings, &server, None)?;
+    let columns = ["p50 ms", "beside", "p99 ms", "beside", "ratio p99", "looks/s"];
+    let mut table = Table::new("history", &columns);
+    for between in PAUSES {
+        note(format_args!("{between:?} between two looks ..."));
+        let (mut alone, mut beside, mut looked) = (Vec::new(), Vec::new(), 0);
+        for _ in 0..settings.rounds {
+            alone.push(window(settings, &server, None)?.0);
+            let (report, looks) = window(settings, &server, Some(between))?;
+            beside.push(report);
+            looked += looks;
+        }
+        let of = |reports: &[Report], of: fn(&Report) -> f64| {
+            median(&reports.iter().map(of).collect::<Vec<_>>())
+        };
+        let p50 = |reports: &[Report]| of(reports, |report| report.latency.p50_ms);
+        let p99 = |reports: &[Report]| of(reports, |report| report.latency.p99_ms);
+        let seconds = settings.seconds * number(settings.rounds as u64);
+        table.row(
+            format!("every {between:?}"),
+            &[
+                p50(&alone),
+                p50(&beside),
+                p99(&alone),
+                p99(&beside),
+                p99(&beside) / p99(&alone),
+                number(looked) / seconds,
+            ],
+        );
+    }
+    table.note(format!(
+        "Medians of {} alternating windows of {} s: {RATE} predictions a second, 20 changes a \
+         second in all of them, {EVENTS} events. Beside: one each of diff, backup and the whole \
+         stream, again after so long, and log -f.",
+        settings.rounds, settings.seconds
+    ));
+    Ok(table)
+}
