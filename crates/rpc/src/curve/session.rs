@@ -1,24 +1,22 @@
 //! What both sides have agreed on: messages in boxes, numbered, so that none comes twice.
 
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use bytes::{Buf as _, BufMut as _, BytesMut};
-use crypto_box::SalsaBox;
 
-use super::boxes::{self, TAG_BYTES, nonce};
+use super::boxes::TAG_BYTES;
+use super::direction::{Direction, NUMBER_BYTES, PREFIX_BYTES, Shared};
 use super::keys::{Key, SecretKey};
 use crate::zmtp_error::ZmtpError;
 
 /// The command that holds a message's frame.
 const NAME: &[u8] = b"\x07MESSAGE";
-const NUMBER_BYTES: usize = 8;
 /// Bytes around the body of a frame: name, number, tag, flags.
 pub const OVERHEAD_BYTES: usize = NAME.len() + NUMBER_BYTES + TAG_BYTES + 1;
 
-const FROM_SERVER: &[u8] = b"CurveZMQMESSAGES";
-const FROM_CLIENT: &[u8] = b"CurveZMQMESSAGEC";
+const FROM_SERVER: &[u8; PREFIX_BYTES] = b"CurveZMQMESSAGES";
+const FROM_CLIENT: &[u8; PREFIX_BYTES] = b"CurveZMQMESSAGEC";
 
 /// Flags inside a box.
 const INNER_MORE: u8 = 0b01;
@@ -40,21 +38,21 @@ pub(super) struct Numbers {
 
 impl Session {
     pub(super) fn of_server(client: &Key, own: &SecretKey, numbers: Numbers) -> Self {
-        Self::new(boxes::between(client, own), (FROM_SERVER, FROM_CLIENT), numbers)
+        Self::new(&Shared::between(client, own), (FROM_SERVER, FROM_CLIENT), numbers)
     }
 
     pub(super) fn of_client(server: &Key, own: &SecretKey, numbers: Numbers) -> Self {
-        Self::new(boxes::between(server, own), (FROM_CLIENT, FROM_SERVER), numbers)
+        Self::new(&Shared::between(server, own), (FROM_CLIENT, FROM_SERVER), numbers)
     }
 
     fn new(
-        key: SalsaBox,
-        (ours, theirs): (&'static [u8], &'static [u8]),
+        shared: &Shared,
+        (ours, theirs): (&[u8; PREFIX_BYTES], &[u8; PREFIX_BYTES]),
         Numbers { sent, received }: Numbers,
     ) -> Self {
-        let key = Arc::new(key);
-        let sealer = Sealer { key: Arc::clone(&key), prefix: ours, last: AtomicU64::new(sent) };
-        let opener = Opener { key, prefix: theirs, last: AtomicU64::new(received) };
+        let direction = |prefix| Arc::new(Direction::new(shared, prefix));
+        let sealer = Sealer { boxes: direction(ours), last: AtomicU64::new(sent) };
+        let opener = Opener { boxes: direction(theirs), last: AtomicU64::new(received) };
         Self { sealer: Arc::new(sealer), opener: Arc::new(opener) }
     }
 }
@@ -63,23 +61,17 @@ impl Session {
 impl Session {
     /// The same keys, with what has been received forgotten.
     pub(crate) fn again(&self) -> Self {
-        let Opener { key, prefix, .. } = &*self.opener;
-        let opener = Opener { key: Arc::clone(key), prefix, last: AtomicU64::new(0) };
+        let boxes = Arc::clone(&self.opener.boxes);
+        let opener = Opener { boxes, last: AtomicU64::new(0) };
         Self { sealer: Arc::clone(&self.sealer), opener: Arc::new(opener) }
     }
 }
 
 /// Puts frames into boxes, in the order in which they are sent.
+#[derive(Debug)]
 pub struct Sealer {
-    key: Arc<SalsaBox>,
-    prefix: &'static [u8],
+    boxes: Arc<Direction>,
     last: AtomicU64,
-}
-
-impl fmt::Debug for Sealer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Sealer")
-    }
 }
 
 impl Sealer {
@@ -104,21 +96,15 @@ impl Sealer {
         out.put_u8((u8::from(more) * INNER_MORE) | (u8::from(command) * INNER_COMMAND));
         fill(out);
         let room = out.get_mut(start..).unwrap_or_default();
-        boxes::seal_in_place(&self.key, &nonce(self.prefix, &number), room);
+        self.boxes.seal(number, room);
     }
 }
 
 /// Takes frames out of boxes.
+#[derive(Debug)]
 pub struct Opener {
-    key: Arc<SalsaBox>,
-    prefix: &'static [u8],
+    boxes: Arc<Direction>,
     last: AtomicU64,
-}
-
-impl fmt::Debug for Opener {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Opener")
-    }
 }
 
 /// What a box was marked with.
@@ -139,8 +125,7 @@ impl Opener {
             return Err(ZmtpError::Repeated);
         }
         frame.advance(NAME.len() + NUMBER_BYTES);
-        let nonce = nonce(self.prefix, &number);
-        let text = boxes::open(&self.key, &nonce, frame).ok_or(ZmtpError::Box("MESSAGE"))?;
+        let text = self.boxes.open(number, frame).ok_or(ZmtpError::Box("MESSAGE"))?;
         let flags = *text.first().ok_or(MALFORMED)?;
         let marks = Marks { more: flags & INNER_MORE != 0, command: flags & INNER_COMMAND != 0 };
         if flags & !(INNER_MORE | INNER_COMMAND) != 0 || (marks.more && marks.command) {
