@@ -41,9 +41,11 @@ fn over_the_wire(mut out: WireChunks) -> Vec<Bytes> {
 
 fuzz_target!(|data: &[u8]| {
     let frames = split(data);
-    // With and without the agreement that an answer may hold errors.
-    for error_max_bytes in [None, Some(ERROR_MAX_BYTES)] {
-        let limits = AnswerLimits { outputs_max: ITEMS_MAX, error_max_bytes };
+    // With and without the agreements that an answer may hold errors, and that its outputs may be in
+    // one frame.
+    let kinds = [None, Some(ERROR_MAX_BYTES)].map(|max| [(max, false), (max, true)]);
+    for (error_max_bytes, joined) in kinds.into_iter().flatten() {
+        let limits = AnswerLimits { outputs_max: ITEMS_MAX, error_max_bytes, joined };
         let Ok(message) = codec::decode_from_container(frames.clone(), limits) else { continue };
         let again = match message.clone() {
             FromContainer::Heartbeat => codec::encode_container_heartbeat(),
@@ -59,28 +61,31 @@ fuzz_target!(|data: &[u8]| {
                     assert!(!text.is_empty() && text.len() <= ERROR_MAX_BYTES);
                 }
                 assert!(error_max_bytes.is_some() || errors.is_empty());
-                codec::encode_answer(message_id, outputs, &errors)
+                codec::encode_answer(message_id, outputs, &errors, joined)
             }
         };
         assert_eq!(codec::decode_from_container(again, limits), Ok(message));
     }
     if let Ok(message) = codec::decode_from_server(frames, ITEMS_MAX) {
-        let mut out = WireChunks::new();
-        match message.clone() {
-            FromServer::Heartbeat { send_metadata } => {
-                codec::encode_heartbeat(&mut out, send_metadata);
+        for joined in [false, true] {
+            let mut out = WireChunks::new();
+            match message.clone() {
+                FromServer::Heartbeat { send_metadata } => {
+                    codec::encode_heartbeat(&mut out, send_metadata);
+                }
+                FromServer::Extensions { accepted, error_max_bytes } => {
+                    codec::encode_extensions(&mut out, accepted, error_max_bytes);
+                }
+                FromServer::Notice { level, text } => codec::encode_notice(&mut out, level, &text),
+                FromServer::Stream(order) => streams::encode_order(&mut out, order),
+                FromServer::Predict { message_id, input_type, inputs } => {
+                    let inputs: Vec<Input> =
+                        inputs.iter().map(|input| Input(Arc::from(&input[..]))).collect();
+                    codec::encode_predict(&mut out, message_id, (input_type, joined), &inputs);
+                }
             }
-            FromServer::Extensions { accepted, error_max_bytes } => {
-                codec::encode_extensions(&mut out, accepted, error_max_bytes);
-            }
-            FromServer::Notice { level, text } => codec::encode_notice(&mut out, level, &text),
-            FromServer::Stream(order) => streams::encode_order(&mut out, order),
-            FromServer::Predict { message_id, input_type, inputs } => {
-                let inputs: Vec<Input> =
-                    inputs.iter().map(|input| Input(Arc::from(&input[..]))).collect();
-                codec::encode_predict(&mut out, message_id, input_type, &inputs);
-            }
+            let again = codec::decode_from_server(over_the_wire(out), ITEMS_MAX);
+            assert_eq!(again.as_ref(), Ok(&message));
         }
-        assert_eq!(codec::decode_from_server(over_the_wire(out), ITEMS_MAX), Ok(message));
     }
 });

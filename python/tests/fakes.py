@@ -133,6 +133,14 @@ class FakeServer:
         self.send(identity, *request, *frames)
         return self._next_id
 
+    def send_joined(self, identity: bytes, input_type: int, frames: Sequence[bytes]) -> int:
+        """A batch whose inputs are in one frame."""
+        self._next_id += 1
+        header = u64(input_type, len(frames), *map(len, frames))
+        request = [u32(3), u32(1), u32(self._next_id), u32(0), u64(len(header)), header]
+        self.send(identity, *request, b"".join(frames))
+        return self._next_id
+
     def accept_extensions(self, identity: bytes, accepted: int, error_max_bytes: int) -> None:
         self.send(identity, u32(3), u32(2), u32(2), u32(accepted), u32(error_max_bytes))
 

@@ -134,13 +134,29 @@ def test_an_error_goes_out_as_one_where_the_server_takes_errors(
 
     start(predict)
     replica = server.handshake()
-    assert (replica.rpc_version, replica.extensions) == (3, 7)
+    assert (replica.rpc_version, replica.extensions) == (3, 39)
     server.accept_extensions(replica.identity, 1, 65)
     sent = server.send_batch(replica.identity, 3, [[n] for n in range(64)])
     outputs, errors = server.expect_outputs_and_errors(sent)
     # Of 65 bytes, 13 are `ValueError: ` and half a letter.
     assert errors == {13: "ValueError: " + "é" * 26}
     assert [float(outputs[n]) for n in range(64) if n != 13] == [n for n in range(64) if n != 13]
+
+
+def test_items_travel_in_one_frame_where_the_server_takes_that(
+    server: FakeServer, start: Start
+) -> None:
+    start(lambda xs: [x.upper() for x in xs], input_type="strings")
+    replica = server.handshake()
+    sent = server.send_joined(replica.identity, 4, [b"ab", b"", b"c"])
+    assert server.expect_answer(sent) == ["AB", "", "C"]
+    server.accept_extensions(replica.identity, protocol.JOINED, 65)
+    sent = server.send_joined(replica.identity, 4, [b"ab", b"", b"c"])
+    _, frames = server.recv()
+    assert frames[:2] == [u32(1), u32(sent)]
+    assert frames[3:] == [u64(3, 2, 0, 1), b"ABC"]
+    (alone,) = server.predict(replica.identity, 4, [b"d"])
+    assert alone == "D"
 
 
 def test_a_server_that_accepts_nothing_gets_outputs(server: FakeServer, start: Start) -> None:

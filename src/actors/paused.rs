@@ -223,7 +223,7 @@ impl Peer {
             while let Some((message_id, batch)) = self.batch().await {
                 let outputs = vec![Bytes::from_static(output.as_bytes()); batch.len()];
                 seen.borrow_mut().extend(batch);
-                self.write(&codec::encode_answer(message_id, outputs, &[])).await;
+                self.write(&codec::encode_answer(message_id, outputs, &[], false)).await;
             }
         });
         inputs

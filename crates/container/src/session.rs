@@ -149,13 +149,12 @@ async fn serve_connection(
     link.send(codec::encode_container_heartbeat()).await?;
     let mut heard_at = clock::now();
     let mut next_heartbeat = heard_at + options.heartbeat_interval;
-    // Longest error that the server takes; none where it takes none.
-    let mut error_max_bytes = None;
+    let mut agreed = Agreed::default();
     loop {
         tokio::select! {
             message = link.receive() => {
                 let message = codec::decode_from_server(message?, usize::MAX)?;
-                if let Some(reply) = reply_to(message, options, model, &mut error_max_bytes) {
+                if let Some(reply) = reply_to(message, options, model, &mut agreed) {
                     link.send(reply).await?;
                     // `send` returns when a task of the crate has the message. That task writes it
                     // now, not after the model has run for the next batch, which may be here.
@@ -176,11 +175,20 @@ async fn serve_connection(
     }
 }
 
+/// What a server has accepted of what was announced.
+#[derive(Debug, Default)]
+struct Agreed {
+    /// Longest error that it takes; none where it takes none.
+    error_max_bytes: Option<usize>,
+    /// Its messages and ours may have their items in one frame.
+    joined: bool,
+}
+
 fn reply_to(
     message: FromServer,
     options: &ContainerOptions,
     model: &mut impl BatchModel,
-    error_max_bytes: &mut Option<usize>,
+    agreed: &mut Agreed,
 ) -> Option<Vec<Bytes>> {
     match message {
         // It never says that it streams.
@@ -194,7 +202,8 @@ fn reply_to(
         )),
         FromServer::Extensions { accepted, error_max_bytes: max } => {
             let takes_errors = accepted.has(Extensions::QUERY_ERRORS);
-            *error_max_bytes = takes_errors.then_some(max as usize);
+            agreed.error_max_bytes = takes_errors.then_some(max as usize);
+            agreed.joined = accepted.has(Extensions::JOINED);
             let build = options.build.as_ref().filter(|_| accepted.has(Extensions::BUILD));
             build.map(codec::encode_build)
         }
@@ -203,13 +212,13 @@ fn reply_to(
             None
         }
         FromServer::Predict { message_id, input_type: InputType::Tensors, inputs } => {
-            let answer = tensors::answer(model, &inputs, error_max_bytes.unwrap_or(0));
-            Some(codec::encode_answer(message_id, answer, &[]))
+            let answer = tensors::answer(model, &inputs, agreed.error_max_bytes.unwrap_or(0));
+            Some(codec::encode_answer(message_id, answer, &[], false))
         }
         FromServer::Predict { message_id, input_type, inputs } => {
             let outputs = predict(model, input_type, &inputs);
-            let (outputs, errors) = as_frames(outputs, *error_max_bytes);
-            Some(codec::encode_answer(message_id, outputs, &errors))
+            let (outputs, errors) = as_frames(outputs, agreed.error_max_bytes);
+            Some(codec::encode_answer(message_id, outputs, &errors, agreed.joined))
         }
     }
 }

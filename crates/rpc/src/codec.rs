@@ -9,7 +9,9 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 pub use super::decode_error::{DecodeError, ErrorTextFault, NameFault, Part};
 use super::introduction::{self, Introduction, frame_count, rpc_version};
+use super::joined;
 pub use super::protocol::{Build, Extensions, NOTICE_MAX_BYTES, NoticeLevel, RPC_VERSION};
+use super::protocol::{ERROR_MARK, WORD_BYTES};
 use super::streams::{self, StreamNews, StreamOrder};
 use super::wire::{INLINE_MAX_BYTES, WireChunks};
 use clipper_domain::{Input, InputType, ModelName, ModelVersion, Signature};
@@ -30,10 +32,6 @@ const REQUEST_PREDICT: u32 = 0;
 const ANSWER_HEAD_FRAMES: usize = 5;
 /// Frames of a predict message before its inputs.
 const PREDICT_HEAD_FRAMES: usize = 7;
-/// Bytes of a number in a header.
-const WORD_BYTES: usize = 8;
-/// Marks the length of an output that is an error. No output is so long.
-const ERROR_MARK: u64 = 1 << 63;
 
 /// What an answer may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +39,8 @@ pub struct AnswerLimits {
     pub outputs_max: usize,
     /// Longest text of an error, bytes; `None` where errors were not negotiated.
     pub error_max_bytes: Option<usize>,
+    /// Its outputs may be in one frame, as was negotiated.
+    pub joined: bool,
 }
 
 /// A message of a container.
@@ -129,6 +129,9 @@ pub fn decode_from_container(
         }
         TYPE_CONTENT => {
             let message_id = u32_at(&frames, 2, Part::MessageId)?;
+            if limits.joined {
+                joined::take_apart(&mut frames, ANSWER_HEAD_FRAMES, 0, limits.outputs_max);
+            }
             let header = header(&frames, 3, 1)?;
             let errors = outputs(header, &frames[ANSWER_HEAD_FRAMES..], limits)?;
             frames.drain(..ANSWER_HEAD_FRAMES);
@@ -164,6 +167,7 @@ pub fn decode_from_server(
             if request != REQUEST_PREDICT {
                 return Err(unknown(Part::RequestType, request));
             }
+            joined::take_apart(&mut frames, PREDICT_HEAD_FRAMES, 1, inputs_max);
             let header = header(&frames, 5, 2)?;
             let code = word(header, 0);
             let input_type = InputType::from_wire_code(code)
@@ -234,11 +238,12 @@ pub fn encode_notice(out: &mut WireChunks, level: NoticeLevel, text: &str) {
     out.copy_frame(&text.as_bytes()[..end], false);
 }
 
-/// Queues a batch; large inputs are queued by reference.
+/// Queues a batch; large inputs are queued by reference. `joined`: the container takes the others
+/// in one frame.
 pub fn encode_predict<'a, I>(
     out: &mut WireChunks,
     message_id: u32,
-    input_type: InputType,
+    (input_type, joined): (InputType, bool),
     inputs: I,
 ) where
     I: IntoIterator<Item = &'a Input>,
@@ -251,6 +256,9 @@ pub fn encode_predict<'a, I>(
             header.put_u64_le(input.0.len() as u64);
         }
     });
+    if joined && joined::put_inputs(out, inputs.clone()) {
+        return;
+    }
     for (index, input) in inputs.enumerate() {
         let more = index + 1 < count;
         if input.0.len() <= INLINE_MAX_BYTES {
@@ -324,9 +332,15 @@ pub fn encode_build(build: &Build) -> Vec<Bytes> {
 }
 
 /// A container's answer to the predict message `message_id`. `errors` says which of the outputs are
-/// errors, ascending; only for a server that has accepted [`Extensions::QUERY_ERRORS`].
+/// errors, ascending; only for a server that has accepted [`Extensions::QUERY_ERRORS`]. `joined`:
+/// it has accepted [`Extensions::JOINED`].
 #[must_use]
-pub fn encode_answer(message_id: u32, outputs: Vec<Bytes>, errors: &[usize]) -> Vec<Bytes> {
+pub fn encode_answer(
+    message_id: u32,
+    outputs: Vec<Bytes>,
+    errors: &[usize],
+    joined: bool,
+) -> Vec<Bytes> {
     let mut header = Vec::with_capacity((1 + outputs.len()) * WORD_BYTES);
     header.put_u64_le(outputs.len() as u64);
     let mut errors = errors.iter().peekable();
@@ -340,7 +354,10 @@ pub fn encode_answer(message_id: u32, outputs: Vec<Bytes>, errors: &[usize]) -> 
     frames.push(number(message_id));
     frames.push(Bytes::copy_from_slice(&(header.len() as u64).to_le_bytes()));
     frames.push(Bytes::from(header));
-    frames.extend(outputs);
+    match joined.then(|| joined::outputs(&outputs)).flatten() {
+        Some(joined) => frames.push(joined),
+        None => frames.extend(outputs),
+    }
     frames
 }
 
@@ -464,3 +481,7 @@ fn error_text(frame: &[u8], max: usize) -> Result<(), ErrorTextFault> {
 #[cfg(test)]
 #[path = "codec_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "joined_tests.rs"]
+mod joined_tests;

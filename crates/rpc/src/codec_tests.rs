@@ -9,9 +9,10 @@ use crate::zmtp::{Decoder, Incoming, Limits, LimitsOf};
 use bytes::BytesMut;
 
 const MAX: usize = 100;
-const PLAIN: AnswerLimits = AnswerLimits { outputs_max: MAX, error_max_bytes: None };
+const PLAIN: AnswerLimits = AnswerLimits { outputs_max: MAX, error_max_bytes: None, joined: false };
 /// After both sides have agreed on errors.
-const WITH_ERRORS: AnswerLimits = AnswerLimits { outputs_max: MAX, error_max_bytes: Some(16) };
+const WITH_ERRORS: AnswerLimits =
+    AnswerLimits { outputs_max: MAX, error_max_bytes: Some(16), joined: false };
 
 /// What pyzmq 27.3 wrote for the calls of the original's Python container.
 const PY_HEARTBEAT: &[u8] = b"\x01\x00\x00\x04\x02\0\0\0";
@@ -77,7 +78,7 @@ fn the_original_python_container_is_understood_and_imitated_to_the_byte() {
         })
     );
     let outputs = vec![Bytes::from_static(b"1"), Bytes::from("\u{e9}7")];
-    assert_eq!(written(&encode_answer(7, outputs.clone(), &[])), PY_ANSWER);
+    assert_eq!(written(&encode_answer(7, outputs.clone(), &[], false)), PY_ANSWER);
     assert_eq!(
         decode_from_container(frames_of(PY_ANSWER), PLAIN),
         Ok(FromContainer::Answer { message_id: 7, outputs, errors: Vec::new() })
@@ -97,7 +98,7 @@ fn the_server_writes_what_a_libzmq_router_writes() {
     let inputs = vec![bytes(&[1.5, -2.0]), bytes(&[0.25])];
     let mut out = WireChunks::new();
     let as_inputs: Vec<Input> = inputs.iter().map(|i| Input(Arc::from(&i[..]))).collect();
-    encode_predict(&mut out, 7, InputType::Doubles, &as_inputs);
+    encode_predict(&mut out, 7, (InputType::Doubles, false), &as_inputs);
     assert_eq!(bytes_of(out), ROUTER_PREDICT);
     assert_eq!(
         decode_from_server(frames_of(ROUTER_PREDICT), MAX),
@@ -271,7 +272,7 @@ fn a_build_is_visible_ascii_of_some_length() {
 #[test]
 fn an_error_needs_the_agreement_and_a_short_text() {
     let answer = |text: &'static [u8], limits| {
-        decode_from_container(encode_answer(7, vec![Bytes::from_static(text)], &[0]), limits)
+        decode_from_container(encode_answer(7, vec![Bytes::from_static(text)], &[0], false), limits)
     };
     let fault = |text| match answer(text, WITH_ERRORS) {
         Err(DecodeError::ErrorText { index: 0, why }) => why,
@@ -309,7 +310,8 @@ proptest! {
 
     #[test]
     fn answers_come_back(message_id: u32, outputs in items()) {
-        let read = decode_from_container(encode_answer(message_id, outputs.clone(), &[]), PLAIN);
+        let answer = encode_answer(message_id, outputs.clone(), &[], false);
+        let read = decode_from_container(answer, PLAIN);
         prop_assert_eq!(read, Ok(FromContainer::Answer { message_id, outputs, errors: vec![] }));
     }
 
@@ -320,7 +322,8 @@ proptest! {
     ) {
         let errors: Vec<usize> = (0..texts.len()).filter(|at| bits & 1 << at != 0).collect();
         let outputs: Vec<Bytes> = texts.into_iter().map(Bytes::from).collect();
-        let read = decode_from_container(encode_answer(7, outputs.clone(), &errors), WITH_ERRORS);
+        let answer = encode_answer(7, outputs.clone(), &errors, false);
+        let read = decode_from_container(answer, WITH_ERRORS);
         prop_assert_eq!(read, Ok(FromContainer::Answer { message_id: 7, outputs, errors }));
     }
 
@@ -328,7 +331,7 @@ proptest! {
     fn batches_come_back(message_id: u32, inputs in items()) {
         let mut out = WireChunks::new();
         let as_inputs: Vec<Input> = inputs.iter().map(|i| Input(Arc::from(&i[..]))).collect();
-        encode_predict(&mut out, message_id, InputType::Strings, &as_inputs);
+        encode_predict(&mut out, message_id, (InputType::Strings, false), &as_inputs);
         let read = decode_from_server(frames_of(&bytes_of(out)), MAX);
         let input_type = InputType::Strings;
         prop_assert_eq!(read, Ok(FromServer::Predict { message_id, input_type, inputs }));

@@ -54,8 +54,8 @@
 //! | extensions | `""`, `u32` 3, `u32` 2, `u32` 2, `u32` accepted bits, `u32` longest error |
 //!
 //! From here on an answer may hold errors of the model: bit 63 of an output's length says that the
-//! output is the text of an error. Answers in pieces are [`streams`]. `docs/container-protocol.md`
-//! has the bytes.
+//! output is the text of an error. With joined items those of a message may be in one frame.
+//! Answers in pieces are [`streams`]. `docs/container-protocol.md` has the bytes.
 //!
 //! # Life of a container
 //! It connects and sends a heartbeat. The server answers with kind 1, and the container sends
@@ -77,6 +77,7 @@ mod decode_error;
 mod frame;
 mod handshake;
 mod introduction;
+mod joined;
 mod limits;
 pub mod protocol;
 pub mod receive;

@@ -13,6 +13,11 @@ pub const NOTICE_MAX_BYTES: usize = 1024;
 /// Longest text of a build, bytes.
 pub const BUILD_MAX_BYTES: usize = 128;
 
+/// Bytes of a number in a header.
+pub(super) const WORD_BYTES: usize = 8;
+/// Marks the length of an output that is an error. No output is so long.
+pub(super) const ERROR_MARK: u64 = 1 << 63;
+
 /// Extensions of version 3, one bit each. A container announces those it knows, the server accepts
 /// those it knows too, and only then they are used: a container or a server that has never heard of
 /// them sees no difference.
@@ -32,8 +37,11 @@ impl Extensions {
     pub const TENSORS: Self = Self(8);
     /// The container answers in pieces.
     pub const STREAMS: Self = Self(16);
+    /// The items of a message may be in one frame.
+    pub const JOINED: Self = Self(32);
     /// Those of a container that answers whole batches only.
-    pub const OF_BATCHES: Self = Self(Self::QUERY_ERRORS.0 | Self::NOTICES.0 | Self::BUILD.0);
+    pub const OF_BATCHES: Self =
+        Self(Self::QUERY_ERRORS.0 | Self::NOTICES.0 | Self::BUILD.0 | Self::JOINED.0);
     /// All that this crate knows.
     pub const KNOWN: Self = Self(Self::OF_BATCHES.0 | Self::TENSORS.0 | Self::STREAMS.0);
 

@@ -5,7 +5,8 @@ use crate::codec::{
     AnswerLimits, FromContainer, FromServer, decode_from_container, decode_from_server,
 };
 
-const LIMITS: AnswerLimits = AnswerLimits { outputs_max: 8, error_max_bytes: Some(64) };
+const LIMITS: AnswerLimits =
+    AnswerLimits { outputs_max: 8, error_max_bytes: Some(64), joined: false };
 
 fn read(frames: Vec<Bytes>) -> Result<FromContainer, DecodeError> {
     decode_from_container(frames, LIMITS)

@@ -7,6 +7,7 @@ multipart message as a DEALER socket sees it, the empty delimiter first.
 from __future__ import annotations
 
 import enum
+import itertools
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,12 @@ STREAMS = 16
 """The extension by which answers come in pieces; a bit. Only containers that stream know it."""
 TENSORS = 8
 """The extension by which batches and answers are tensors; a bit."""
+
+JOINED = 32
+"""The extension by which the items of a message may be in one frame; a bit."""
+
+JOINED_MAX_BYTES = 16 << 10
+"""Joined outputs have at most so many bytes together."""
 
 _BUILD_MAX = 128
 
@@ -161,7 +168,7 @@ def new_container(
     reads the first four bytes; ``more_extensions`` are those that not every container knows.
     ``signature`` is what a container for tensors takes and gives.
     """
-    extensions = QUERY_ERRORS | NOTICES | BUILD | more_extensions
+    extensions = QUERY_ERRORS | NOTICES | BUILD | JOINED | more_extensions
     if signature is not None:
         extensions |= TENSORS
     frames = [
@@ -208,18 +215,23 @@ def end(message_id: int, error: bytes | None = None) -> list[bytes]:
 
 
 def prediction_response(
-    message_id: int, outputs: Sequence[str], errors: Mapping[int, bytes] | None = None
+    message_id: int,
+    outputs: Sequence[str],
+    errors: Mapping[int, bytes] | None = None,
+    joined: bool = False,
 ) -> list[bytes]:
     """The frames that answer batch ``message_id``, one output text for each input.
 
     ``errors`` has the texts that go out as errors in place of outputs, by position; only for a
-    server that has accepted ``QUERY_ERRORS``.
+    server that has accepted ``QUERY_ERRORS``. ``joined``: it has accepted ``JOINED``.
     """
     frames = [output.encode("utf-8") for output in outputs]
     lengths = [len(frame) for frame in frames]
     for position, error in (errors or {}).items():
         frames[position] = error
         lengths[position] = len(error) | _ERROR_MARK
+    if joined and len(frames) > 1 and sum(map(len, frames)) <= JOINED_MAX_BYTES:
+        frames = [b"".join(frames)]
     return [*_answer_head(message_id, lengths), *frames]
 
 
@@ -307,6 +319,10 @@ def _decode_content(frames: Sequence[Any]) -> ServerMessage:
         raise ProtocolError(f"a request header of {len(header)} bytes")
     kind, count, *sizes = struct.unpack(f"<{len(header) // 8}Q", header)
     inputs = list(frames[7:])
+    if count > 1 and len(inputs) == 1 and count == len(sizes) and sum(sizes) == len(inputs[0]):
+        ends = list(itertools.accumulate(sizes))
+        joined = inputs[0]
+        inputs = [joined[end - size : end] for size, end in zip(sizes, ends)]
     if count != len(inputs) or sizes != [len(frame) for frame in inputs]:
         raise ProtocolError("a request header that does not describe its inputs")
     try:

@@ -216,6 +216,7 @@ class _Connection(Outgoing):
         self._is_unwanted = False
         self._batches = 0
         self._error_max_bytes: int | None = None
+        self._joined = False
         self._generators: Generators | None = None
         self._listens_to: object = None
         if client.streaming is not None:
@@ -384,6 +385,7 @@ class _Connection(Outgoing):
     def _agree(self, extensions: protocol.Extensions) -> None:
         takes_errors = extensions.accepted & protocol.QUERY_ERRORS
         self._error_max_bytes = extensions.error_max_bytes if takes_errors else None
+        self._joined = bool(extensions.accepted & protocol.JOINED)
         build = self._client.build
         if build is not None and extensions.accepted & protocol.BUILD:
             self._send(protocol.build(build))
@@ -414,7 +416,8 @@ class _Connection(Outgoing):
             if self._error_max_bytes is not None:
                 for position, error in result.failed.items():
                     errors[position] = error_bytes(error, self._error_max_bytes)
-            self._send(protocol.prediction_response(request.message_id, result.texts, errors))
+            texts, joined = result.texts, self._joined
+            self._send(protocol.prediction_response(request.message_id, texts, errors, joined))
         self._count(len(result.texts), result.errors, (began, received, parsed, handled))
 
     def _answer_tensors(

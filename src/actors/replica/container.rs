@@ -197,9 +197,11 @@ impl Container {
 
     fn answer_limits(&self) -> AnswerLimits {
         let rpc = &self.plane.rpc;
-        let errors = self.identity.accepted().has(Extensions::QUERY_ERRORS);
+        let accepted = self.identity.accepted();
+        let errors = accepted.has(Extensions::QUERY_ERRORS);
         let error_max_bytes = errors.then_some(rpc.model_error_max_bytes as usize);
-        AnswerLimits { outputs_max: rpc.frames_max, error_max_bytes }
+        let joined = accepted.has(Extensions::JOINED);
+        AnswerLimits { outputs_max: rpc.frames_max, error_max_bytes, joined }
     }
 
     /// The context of a batch's log lines.
@@ -334,7 +336,8 @@ impl Container {
             },
             input_type => {
                 let inputs = flights.iter().map(|flight| flight.input());
-                codec::encode_predict(&mut self.unwritten, message_id, input_type, inputs);
+                let form = (input_type, self.identity.accepted().has(Extensions::JOINED));
+                codec::encode_predict(&mut self.unwritten, message_id, form, inputs);
                 flights
             }
         };

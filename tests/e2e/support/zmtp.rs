@@ -27,7 +27,7 @@ fn message(name: &str) -> Vec<Bytes> {
             codec::encode_new_container(&model, &version, kind, extensions, None)
         }
         "heartbeat" => codec::encode_container_heartbeat(),
-        "answer" => codec::encode_answer(1, vec![Bytes::from_static(b"7")], &[]),
+        "answer" => codec::encode_answer(1, vec![Bytes::from_static(b"7")], &[], false),
         "build" => codec::encode_build(&Build::parse(b"abc").unwrap()),
         "stream-news" => encode_news(StreamNews::Lanes(2)),
         other => panic!("no message is called {other}"),
