@@ -165,10 +165,15 @@ pub const TABLE: &[Row] = &[
 /// What a path asks for, and the name of the application or model in it.
 #[must_use]
 pub fn asked(port: Port, path: &str) -> (Action, Option<Cow<'_, str>>) {
+    listed(port, path).unwrap_or((unlisted(port), None))
+}
+
+/// The same of what is in the table.
+#[must_use]
+pub fn listed(port: Port, path: &str) -> Option<(Action, Option<Cow<'_, str>>)> {
     let path = path.strip_suffix('/').filter(|path| !path.is_empty()).unwrap_or(path);
-    let rows = TABLE.iter().filter(|row| row.port == port);
-    let found = rows.into_iter().find_map(|row| Some((row.action, name_in(path, row.path)?)));
-    found.unwrap_or((unlisted(port), None))
+    let mut rows = TABLE.iter().filter(|row| row.port == port);
+    rows.find_map(|row| Some((row.action, name_in(path, row.path)?)))
 }
 
 /// What a path that is no endpoint asks for.

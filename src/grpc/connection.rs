@@ -11,7 +11,7 @@ use super::service::{Caller, Service};
 use crate::access::certificate::identities;
 use crate::http::errors::{self, ApiError};
 use crate::http::serve::acceptor::tell_and_close;
-use crate::http::serve::calls::{Calls, Spoken, UnderWay};
+use crate::http::serve::calls::{Calls, SentAway, Spoken, UnderWay};
 use crate::http::serve::canned;
 use crate::http::serve::io::Io;
 use crate::http::serve::seats::Taken;
@@ -32,13 +32,13 @@ pub(super) async fn serve(io: TcpStream, peer: SocketAddr, seat: Taken, service:
         match tokio::time::timeout(limits.handshake, greet(io)).await {
             Err(_late) => Ok(Ended::HeadTimeout),
             Ok(None) => Ok(Ended::Closed),
-            Ok(Some(Greeting::Other)) => Err("it does not begin as HTTP/2".to_owned()),
+            Ok(Some(Greeting::Other)) => Err(SentAway::Other),
             Ok(Some(Greeting::Http2(io))) => speak(Io::Plain(io), calls, (&service, peer)).await,
         }
     };
     let ended = ended.unwrap_or_else(|error| {
         if let Some(left_out) = outsiders::line("not gRPC", peer.ip()) {
-            warn!(%peer, error, left_out, "a client does not speak gRPC");
+            warn!(%peer, %error, left_out, "a client does not speak gRPC");
         }
         service.metrics.error(errors::NOT_HTTP.label);
         Ended::NotHttp
@@ -50,7 +50,7 @@ async fn speak(
     io: Io,
     calls: Rc<Calls>,
     (service, peer): (&Rc<Service>, SocketAddr),
-) -> Result<Ended, String> {
+) -> Result<Ended, SentAway> {
     let certificates = io.client_certificate().map(identities).unwrap_or_default();
     let caller = Rc::new(Caller { from: peer.ip(), certificates });
     let mut connection = Connection::open(io, service.settings.connection).await?;
@@ -76,8 +76,9 @@ impl Spoken for Grpc {
         let (service, calls) = (Rc::clone(&self.service), Rc::clone(&self.calls));
         let caller = Rc::clone(&self.caller);
         actix_rt::spawn(async move {
-            service.answer(*call, &caller, &calls).await;
-            drop(under_way);
+            if service.answer(*call, &caller, &calls).await.is_err() {
+                under_way.given_up();
+            }
         });
     }
 

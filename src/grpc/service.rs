@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use clipper_grpc::reflection::{self, Reflection};
-use clipper_grpc::{Call, Limits, Reply, Status, health};
+use clipper_grpc::{Call, Gone, Limits, Reply, Status, health};
 use clipper_oip::Encoding;
 use clipper_oip::grpc as messages;
 
@@ -209,7 +209,15 @@ impl Service {
     }
 
     /// Answers a call of whoever may call.
-    pub(super) async fn answer(&self, call: Call, caller: &Caller, calls: &Rc<Calls>) {
+    ///
+    /// # Errors
+    /// Its client has given it up.
+    pub(super) async fn answer(
+        &self,
+        call: Call,
+        caller: &Caller,
+        calls: &Rc<Calls>,
+    ) -> Result<(), Gone> {
         let from = caller.from;
         match self.admit(&call, caller) {
             Ok(None) => self.carry_out(call, calls, None).await,
@@ -220,12 +228,17 @@ impl Service {
             Err(refused) => {
                 let refusal = told(refused, from);
                 self.count(&refusal);
-                call.reply.end(&refusal.status);
+                call.reply.end(&refusal.status)
             }
         }
     }
 
-    async fn carry_out(&self, call: Call, calls: &Rc<Calls>, holder: Option<(&Holder, IpAddr)>) {
+    async fn carry_out(
+        &self,
+        call: Call,
+        calls: &Rc<Calls>,
+        holder: Option<(&Holder, IpAddr)>,
+    ) -> Result<(), Gone> {
         let Call { path, arrived, timeout, has_broken_timeout, encoding, metadata, .. } = call;
         let (messages, mut reply) = (call.messages, call.reply);
         let context = Context {
@@ -249,7 +262,7 @@ impl Service {
             Ok(()) => reply.end(&Status::ok()),
             Err(refusal) => {
                 self.count(&refusal);
-                reply.end(&refusal.status);
+                reply.end(&refusal.status)
             }
         }
     }
@@ -315,6 +328,7 @@ impl Service {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::access::table::listed;
 
     #[test]
     fn every_method_of_the_files_is_served() {
@@ -322,6 +336,7 @@ mod tests {
         assert_eq!(methods.len(), 16, "{methods:?}");
         for path in methods {
             assert!(method(&path).is_some(), "{path}");
+            assert!(listed(Port::Grpc, &path).is_some(), "{path} is not in access/table.rs");
         }
         for path in ["", "/", "x", "/inference.GRPCInferenceService", "/a/b", "//"] {
             assert_eq!(method(path), None, "{path}");

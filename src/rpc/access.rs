@@ -16,6 +16,17 @@ use crate::config::{Network, RpcConfig};
 /// How often a container's key is looked at again.
 pub const KEY_CHECK: Duration = Duration::from_millis(250);
 
+/// Why a container is not let in, or may not go on. For the log: it has no secret.
+#[derive(Debug, thiserror::Error)]
+pub enum Rejected {
+    #[error("it has come without a key, and this server asks for one by now")]
+    Keyless,
+    #[error("this server has no keys")]
+    NoKeys,
+    #[error(transparent)]
+    Key(Box<dyn std::error::Error + Send + Sync>),
+}
+
 /// The keys of containers. Asked where one connects or registers, and now and then afterwards.
 pub trait Access: Send + Sync + 'static {
     /// Whether a container needs a key, unless its address frees it from that.
@@ -24,14 +35,14 @@ pub trait Access: Send + Sync + 'static {
     /// Whose credentials these are.
     ///
     /// # Errors
-    /// Nobody's, or they are no good any more; in words for the log, without the secret.
-    fn identify(&self, credentials: &Credentials) -> Result<Pass, String>;
+    /// Nobody's, or they are no good any more.
+    fn identify(&self, credentials: &Credentials) -> Result<Pass, Rejected>;
 
     /// Whether the holder of a pass may still serve a model.
     ///
     /// # Errors
     /// Why not.
-    fn check(&self, pass: &Pass, model: &ModelId) -> Result<(), String>;
+    fn check(&self, pass: &Pass, model: &ModelId) -> Result<(), Rejected>;
 }
 
 /// Nobody needs a key: for tests.
@@ -45,11 +56,11 @@ impl Access for Open {
         false
     }
 
-    fn identify(&self, _: &Credentials) -> Result<Pass, String> {
-        Err("this server has no keys".to_owned())
+    fn identify(&self, _: &Credentials) -> Result<Pass, Rejected> {
+        Err(Rejected::NoKeys)
     }
 
-    fn check(&self, _: &Pass, _: &ModelId) -> Result<(), String> {
+    fn check(&self, _: &Pass, _: &ModelId) -> Result<(), Rejected> {
         Ok(())
     }
 }
@@ -84,12 +95,10 @@ impl Admission {
     ///
     /// # Errors
     /// Why not.
-    pub fn check(&self, model: &ModelId) -> Result<(), String> {
+    pub fn check(&self, model: &ModelId) -> Result<(), Rejected> {
         match &self.pass {
             Some(pass) => self.access.check(pass, model),
-            None if self.access.needs_keys() => {
-                Err("it has come without a key, and this server asks for one by now".to_owned())
-            }
+            None if self.access.needs_keys() => Err(Rejected::Keyless),
             None => Ok(()),
         }
     }
@@ -161,7 +170,7 @@ impl Gate {
     }
 
     /// Whether whoever has these credentials may connect.
-    pub(super) fn admit(&self, credentials: &Credentials) -> Result<Option<Admission>, String> {
+    pub(super) fn admit(&self, credentials: &Credentials) -> Result<Option<Admission>, Rejected> {
         if !self.access.needs_keys() {
             // Encrypted, and everybody's.
             return Ok(None);
@@ -196,12 +205,12 @@ mod tests {
             true
         }
 
-        fn identify(&self, _: &Credentials) -> Result<Pass, String> {
-            Err("nobody's".to_owned())
+        fn identify(&self, _: &Credentials) -> Result<Pass, Rejected> {
+            Err(Rejected::NoKeys)
         }
 
-        fn check(&self, _: &Pass, _: &ModelId) -> Result<(), String> {
-            Err("nobody's".to_owned())
+        fn check(&self, _: &Pass, _: &ModelId) -> Result<(), Rejected> {
+            Err(Rejected::NoKeys)
         }
     }
 

@@ -15,6 +15,7 @@ use crate::children::launch::LaunchError;
 use crate::config::InvalidId;
 use crate::store::StoreError;
 use crate::tls::TlsError;
+use clipper_rpc::curve::InvalidKey;
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -58,7 +59,16 @@ pub enum StartError {
     #[error(transparent)]
     Tls(#[from] TlsError),
     #[error("rpc.curve_key: {}: {why}", file.display())]
-    CurveKey { file: PathBuf, why: String },
+    CurveKey { file: PathBuf, why: CurveKeyFault },
     #[error("threads for parsing: {0}")]
     Parsing(io::Error),
+}
+
+/// Why a file has no key of CURVE.
+#[derive(Debug, thiserror::Error)]
+pub enum CurveKeyFault {
+    #[error(transparent)]
+    File(#[from] io::Error),
+    #[error(transparent)]
+    Key(#[from] InvalidKey),
 }

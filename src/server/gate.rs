@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tracing::info;
 
 use super::container_keys::ContainerKeys;
-use super::error::StartError;
+use super::error::{CurveKeyFault, StartError};
 use crate::config::RpcConfig;
 use crate::rpc::access::Gate;
 use clipper_rpc::curve::SecretKey;
@@ -27,7 +27,7 @@ fn curve_key(config: &RpcConfig) -> Result<Option<SecretKey>, StartError> {
     Ok(Some(key))
 }
 
-fn read(file: &Path) -> Result<SecretKey, String> {
-    let text = std::fs::read_to_string(file).map_err(|error| error.to_string())?;
-    SecretKey::parse(text.trim()).map_err(|error| error.to_string())
+fn read(file: &Path) -> Result<SecretKey, CurveKeyFault> {
+    let text = std::fs::read_to_string(file)?;
+    Ok(SecretKey::parse(text.trim())?)
 }

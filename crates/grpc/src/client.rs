@@ -8,6 +8,7 @@ use h2::client::{self, SendRequest};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use crate::details;
 use crate::frame::{Frames, Part};
 use crate::status::{Code, Status};
 use crate::timeout;
@@ -128,7 +129,7 @@ async fn message(body: &mut h2::RecvStream) -> Result<Bytes, CallFailure> {
 fn status(headers: &http::HeaderMap) -> Option<Status> {
     let code = Code::parse(headers.get("grpc-status")?.as_bytes());
     let message = headers.get("grpc-message").map(|text| Status::read_message(text.as_bytes()));
-    let after_ms = headers.get("grpc-retry-pushback-ms").and_then(|ms| ms.to_str().ok());
-    let retry_after = after_ms.and_then(|ms| ms.parse().ok()).map(Duration::from_millis);
+    let details = headers.get("grpc-status-details-bin");
+    let retry_after = details.and_then(|details| details::retry_after(details.as_bytes()));
     Some(Status { retry_after, ..Status::new(code, message.unwrap_or_default()) })
 }

@@ -39,7 +39,16 @@ pub enum Next<C = Box<Call>> {
     /// The client does not answer, or takes nothing of what is sent.
     Silent,
     /// What came breaks the rules of HTTP/2.
-    Broken(String),
+    Broken(Violation),
+}
+
+/// A client does not keep to HTTP/2.
+#[derive(Debug, thiserror::Error)]
+pub enum Violation {
+    #[error("the preface of HTTP/2 did not come in time")]
+    Late,
+    #[error(transparent)]
+    Rules(#[from] h2::Error),
 }
 
 /// Serves one client. Its calls make no progress unless [`Self::next`] is polled.
@@ -54,7 +63,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
     ///
     /// # Errors
     /// It did not come, or is not that of HTTP/2.
-    pub async fn open(io: I, limits: Limits) -> Result<Self, String> {
+    pub async fn open(io: I, limits: Limits) -> Result<Self, Violation> {
         let mut builder = h2::server::Builder::new();
         builder
             .max_concurrent_streams(limits.streams)
@@ -67,9 +76,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
             .max_local_error_reset_streams(Some(ERRORS_MAX));
         let handshake = builder.handshake(Patient::new(io, limits.write));
         let opened = tokio::time::timeout(limits.handshake, handshake).await;
-        let mut h2 = opened
-            .map_err(|_| "the preface of HTTP/2 did not come in time".to_owned())?
-            .map_err(|error| error.to_string())?;
+        let mut h2 = opened.map_err(|_| Violation::Late)??;
         let silence: Pin<Box<dyn Future<Output = ()>>> = match h2.ping_pong() {
             Some(pings) => Box::pin(watch(pings, limits)),
             None => Box::pin(std::future::pending()),
@@ -115,7 +122,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
             Some(Err(error)) => match error.get_io().map(io::Error::kind) {
                 Some(io::ErrorKind::TimedOut) => Next::Silent,
                 Some(_) => Next::Closed,
-                None => Next::Broken(error.to_string()),
+                None => Next::Broken(error.into()),
             },
             Some(Ok(came)) => Next::Call(came),
         }

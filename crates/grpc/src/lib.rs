@@ -9,6 +9,7 @@
 mod call;
 pub mod client;
 mod connection;
+mod details;
 mod exchange;
 mod frame;
 pub mod health;
@@ -21,7 +22,7 @@ mod status;
 mod timeout;
 
 pub use call::Call;
-pub use connection::{Connection, Next};
+pub use connection::{Connection, Next, Violation};
 pub use exchange::{Answer, Cut, Exchange, Pieces};
 pub use http::{self, HeaderMap};
 

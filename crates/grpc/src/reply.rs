@@ -9,6 +9,7 @@ use h2::server::SendResponse;
 use h2::{Reason, SendStream};
 use http::{HeaderMap, HeaderName, HeaderValue, Response};
 
+use crate::details;
 use crate::status::Status;
 
 /// The client has given the call up, or does not read.
@@ -19,6 +20,7 @@ pub struct Gone;
 const STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
+const DETAILS: HeaderName = HeaderName::from_static("grpc-status-details-bin");
 const ACCEPTS: HeaderName = HeaderName::from_static("grpc-accept-encoding");
 
 /// The answer to a call. Dropped without an end, the call is reset.
@@ -61,17 +63,18 @@ impl Reply {
     }
 
     /// The last of it.
-    pub fn end(mut self, status: &Status) {
-        // Who has gone needs no answer.
+    ///
+    /// # Errors
+    /// The client has given the call up.
+    pub fn end(mut self, status: &Status) -> Result<(), Gone> {
         if let Some(stream) = &mut self.stream {
-            let mut trailers = HeaderMap::with_capacity(3);
+            let mut trailers = HeaderMap::with_capacity(4);
             put(status, &mut trailers);
-            let _ = stream.send_trailers(trailers);
-            return;
+            return stream.send_trailers(trailers).map_err(|_| Gone);
         }
         let mut response = response();
         put(status, response.headers_mut());
-        let _ = self.respond.send_response(response, true);
+        self.respond.send_response(response, true).map(drop).map_err(|_| Gone)
     }
 
     /// Waits until the client gives the call up.
@@ -126,5 +129,8 @@ fn put(status: &Status, headers: &mut HeaderMap) {
     }
     if let Some(pushback) = status.pushback_header() {
         headers.insert(PUSHBACK, pushback);
+    }
+    if let Some(details) = details::header(status) {
+        headers.insert(DETAILS, details);
     }
 }

@@ -153,20 +153,19 @@ const ENDPOINTS: [Endpoint; 36] = [
 const PING: &str = "/admin/ping";
 const METRICS: &str = "/admin/metrics";
 
+/// All endpoints but the files of the pages, with their methods.
+fn endpoints() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let posts = ENDPOINTS.iter().map(|endpoint| endpoint.path);
+    let posts = posts.chain([deploy::PATH, backup::PATH, predict::PATH]);
+    let pages = [PING, METRICS, stream::PATH].into_iter().chain(dashboard::PATHS);
+    let pages = pages.chain(health::PATHS).map(|path| ("GET", path));
+    posts.map(|path| ("POST", path)).chain(pages)
+}
+
 /// The endpoints as a line of text, for the answer to an unknown path.
 fn endpoint_list() -> String {
-    let posts = ENDPOINTS.iter().map(|endpoint| endpoint.path).chain([
-        deploy::PATH,
-        backup::PATH,
-        predict::PATH,
-    ]);
-    let posts = posts.map(|path| format!("POST {path}"));
-    let pages = [PING, METRICS, stream::PATH]
-        .into_iter()
-        .chain(dashboard::PATHS)
-        .chain(health::PATHS)
-        .map(|path| format!("GET {path}"));
-    posts.chain(pages).collect::<Vec<_>>().join(", ")
+    let texts: Vec<String> = endpoints().map(|(method, path)| format!("{method} {path}")).collect();
+    texts.join(", ")
 }
 
 /// Adds the management endpoints and the health pages to a frontend.
@@ -310,3 +309,20 @@ fn is_long(operation: Operation) -> bool {
 
 /// A fault of the server.
 const BROKEN: &str = "The request could not be read; nothing was changed";
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::endpoints;
+    use crate::access::table::{Port, TABLE};
+
+    #[test]
+    fn who_may_do_what_knows_every_endpoint_and_no_other() {
+        let pages = ["/", "/dashboard/{file}"].map(|path| ("GET", path));
+        let served: BTreeSet<_> = endpoints().chain(pages).collect();
+        let rows = TABLE.iter().filter(|row| row.port == Port::Management);
+        let listed: BTreeSet<_> = rows.map(|row| (row.method, row.path)).collect();
+        assert_eq!(listed, served, "src/access/table.rs");
+    }
+}

@@ -8,7 +8,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use clipper_clock::{self as clock, Instant};
-use clipper_grpc::{Connection, Next};
+use clipper_grpc::{Connection, Next, Violation};
 use tokio::sync::Notify;
 
 use super::io::Io;
@@ -18,6 +18,17 @@ use crate::metrics::http::Ended;
 /// A client that has given up so many calls, and more than it let be answered, is sent away: it
 /// has the server begin what it does not want ("rapid reset").
 const GIVEN_UP_MAX: u64 = 256;
+
+/// Why a client is sent away.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SentAway {
+    #[error(transparent)]
+    Violation(#[from] Violation),
+    #[error("it does not begin as HTTP/2")]
+    Other,
+    #[error("it gives up more calls than it lets be answered")]
+    GivesUp,
+}
 
 /// What is spoken over a connection.
 pub(crate) trait Spoken {
@@ -120,7 +131,7 @@ impl Calls {
         connection: &mut Connection<Io>,
         idle: Duration,
         spoken: &impl Spoken,
-    ) -> Result<Ended, String> {
+    ) -> Result<Ended, SentAway> {
         let mut obeyed = Order::Stay;
         let mut why = Ended::Closed;
         let mut unused = pin!(self.unused(idle));
@@ -135,7 +146,7 @@ impl Calls {
                 Event::Next(Next::Call(call)) => {
                     if asks_too_much(self.given_up.get(), self.answered.get()) {
                         connection.calm().await;
-                        return Err("it gives up more calls than it lets be answered".to_owned());
+                        return Err(SentAway::GivesUp);
                     }
                     spoken.begin(call, self.begin());
                     if why == Ended::Closed && spoken.is_draining() {
@@ -146,7 +157,7 @@ impl Calls {
                 Event::Next(Next::Refused) => spoken.refused(),
                 Event::Next(Next::Closed) => return Ok(why),
                 Event::Next(Next::Silent) => return Ok(Ended::WriteTimeout),
-                Event::Next(Next::Broken(error)) => return Err(error),
+                Event::Next(Next::Broken(error)) => return Err(error.into()),
                 Event::Unused => {
                     why = Ended::Idle;
                     connection.drain();

@@ -15,7 +15,7 @@ use actix_web::dev::ServiceResponse;
 use clipper_grpc::{Connection, Exchange, Limits, Next};
 use tracing::warn;
 
-use super::calls::{Calls, Spoken, UnderWay};
+use super::calls::{Calls, SentAway, Spoken, UnderWay};
 use super::connection::Certificates;
 use super::exchange::{self, Client};
 use super::io::Io;
@@ -51,7 +51,7 @@ where
         let metrics = Arc::clone(&self.metrics);
         let ended = self.speak(io, peer, seat).await.unwrap_or_else(|error| {
             if let Some(left_out) = outsiders::line("not HTTP/2", peer.ip()) {
-                warn!(%peer, error, left_out, "a client breaks the rules of HTTP/2");
+                warn!(%peer, %error, left_out, "a client breaks the rules of HTTP/2");
             }
             metrics.error(errors::NOT_HTTP.label);
             Ended::NotHttp
@@ -59,7 +59,12 @@ where
         metrics.ended(ended);
     }
 
-    async fn speak(self: Rc<Self>, io: Io, peer: SocketAddr, seat: Taken) -> Result<Ended, String> {
+    async fn speak(
+        self: Rc<Self>,
+        io: Io,
+        peer: SocketAddr,
+        seat: Taken,
+    ) -> Result<Ended, SentAway> {
         let certificates = io.client_certificate().map(|der| Certificates(identities(der).into()));
         let idle = self.idle;
         let mut connection = Connection::open(io, self.limits).await?;

@@ -104,6 +104,17 @@ fn name_of(part: &str) -> Option<Cow<'_, str>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::access::table::{Port, TABLE, listed};
+
+    #[test]
+    fn every_row_of_who_may_do_what_is_an_endpoint() {
+        let rows =
+            TABLE.iter().filter(|row| row.port == Port::Query && row.path.starts_with("/v2"));
+        for row in rows {
+            let found = endpoint(row.path).map(|found| found.methods().contains(row.method));
+            assert_eq!(found, Some(true), "{} {}", row.method, row.path);
+        }
+    }
 
     #[test]
     fn every_endpoint_is_found_with_or_without_a_last_slash() {
@@ -134,6 +145,7 @@ mod tests {
         ] {
             assert_eq!(endpoint(path), Some(expected), "{path}");
             assert_eq!(endpoint(&format!("{path}/")), endpoint(path), "{path}");
+            assert!(listed(Port::Query, path).is_some(), "{path} is not in access/table.rs");
         }
         for path in [
             "/v2//",

@@ -29,7 +29,7 @@ impl Container {
     pub(super) fn watch_key(&mut self, ctx: &mut Context<Self>) {
         let Some(admission) = &self.security.admission else { return };
         if let Err(why) = admission.check(&self.identity.model) {
-            return self.end(RpcEnd::Denied, why, ctx);
+            return self.end(RpcEnd::Denied, why.to_string(), ctx);
         }
         ctx.run_later(KEY_CHECK, Self::watch_key);
     }
