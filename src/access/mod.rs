@@ -9,6 +9,7 @@
 
 pub mod browser;
 pub mod certificate;
+mod common_name;
 pub mod exposure;
 mod failures;
 pub mod fresh;
@@ -24,6 +25,8 @@ pub mod token;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use arc_swap::ArcSwap;
 use clipper_clock as clock;
@@ -63,6 +66,10 @@ pub struct Access {
     tokens: Option<Tokens>,
     /// Told whenever the keys change.
     changes: watch::Sender<()>,
+    /// Grows then.
+    epoch: AtomicU64,
+    /// Anybody has a key who is no container.
+    is_of_people: AtomicBool,
     /// Without any key everybody may do everything.
     opens_without_keys: bool,
     open_health: bool,
@@ -115,8 +122,11 @@ impl Access {
         opens_without_keys: bool,
     ) -> Arc<Self> {
         let sources = Sources { metadata: Vec::new(), listed: listed.into() };
+        let keys = KeyTable::new(sources.all());
         Arc::new(Self {
-            keys: ArcSwap::from_pointee(KeyTable::new(sources.all())),
+            epoch: AtomicU64::default(),
+            is_of_people: keys.is_of_people().into(),
+            keys: ArcSwap::from_pointee(keys),
             quotas: ArcSwap::default(),
             sources: Mutex::new(sources),
             tokens,
@@ -165,9 +175,23 @@ impl Access {
         });
         // Under the lock: what is stored last is what was changed last.
         self.quotas.store(Arc::new(quotas.collect()));
-        self.keys.store(Arc::new(KeyTable::new(keys)));
+        let keys = KeyTable::new(keys);
+        self.is_of_people.store(keys.is_of_people(), Relaxed);
+        self.keys.store(Arc::new(keys));
         drop(sources);
+        self.tell();
+    }
+
+    fn tell(&self) {
+        // Whoever sees the new number sees the new keys.
+        self.epoch.fetch_add(1, Release);
         self.changes.send_replace(());
+    }
+
+    /// Another one when the keys are others: what was known of a holder may be wrong then.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.epoch.load(Acquire)
     }
 
     /// What the holder of a key may ask for, if that is limited.
@@ -175,6 +199,9 @@ impl Access {
     pub fn quota(&self, key: &AccessKey) -> Option<Arc<Quota>> {
         if key.limits.is_none() {
             return None;
+        }
+        if key.known_by == KnownBy::Token {
+            return self.tokens.as_ref().map(|tokens| tokens.quota(key));
         }
         self.quotas.load().get(&key.name).cloned()
     }
@@ -201,14 +228,14 @@ impl Access {
         self.tokens.is_some()
     }
 
-    /// Reads the keys of the issuer again; whether they are others.
+    /// Reads the keys of the issuer again; whether they are others. `None`: it is not time to.
     ///
     /// # Errors
     /// What is wrong with them.
-    pub fn renew_signers(&self) -> Result<bool, KeySetError> {
-        let is_new = self.tokens.as_ref().map_or(Ok(false), Tokens::read)?;
-        if is_new {
-            self.changes.send_replace(());
+    pub fn renew_signers(&self) -> Result<Option<bool>, KeySetError> {
+        let is_new = self.tokens.as_ref().map_or(Ok(None), Tokens::read)?;
+        if is_new == Some(true) {
+            self.tell();
         }
         Ok(is_new)
     }
@@ -228,7 +255,7 @@ impl Access {
     /// Whether a key is needed at all. Those of containers alone ask nobody else for one.
     #[must_use]
     pub fn asks(&self) -> bool {
-        !self.opens_without_keys || self.takes_tokens() || self.keys.load().is_of_people()
+        !self.opens_without_keys || self.takes_tokens() || self.is_of_people.load(Relaxed)
     }
 
     /// Whether containers need a key, unless their address frees them from that.
@@ -253,17 +280,31 @@ impl Access {
         (action, name): (Action, Option<&str>),
         shown: Shown<'_>,
     ) -> Result<Option<Holder>, Refused> {
-        if !self.asks() || self.is_open(action) {
+        if !self.asks_for(action) {
             return Ok(None);
         }
-        let holder = match shown.header {
-            Some(header) => self
-                .of_header(header, shown.from)
-                .map_err(|refused| self.failed(refused, shown.from))?,
-            None => self.of_certificate(shown.certificates)?,
-        };
+        let holder = self.holder(shown)?;
         holder.key.check(action, name)?;
         Ok(Some(holder))
+    }
+
+    /// Whether a key is needed for that.
+    #[must_use]
+    pub fn asks_for(&self, action: Action) -> bool {
+        self.asks() && !self.is_open(action)
+    }
+
+    /// Who has come, whatever for.
+    ///
+    /// # Errors
+    /// Nobody who is known.
+    pub fn holder(&self, shown: Shown<'_>) -> Result<Holder, Refused> {
+        match shown.header {
+            Some(header) => self
+                .of_header(header, shown.from)
+                .map_err(|refused| self.failed(refused, shown.from)),
+            None => self.of_certificate(shown.certificates),
+        }
     }
 
     fn of_header(&self, header: &[u8], from: Option<IpAddr>) -> Result<Holder, Refused> {
@@ -357,107 +398,5 @@ impl Access {
 mod timing_tests;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use clipper_domain::access::listed::parse;
-    use clipper_domain::access::{Denied, PublicIdentity};
-    use futures_util::FutureExt as _;
-
-    fn access(text: &str) -> Arc<Access> {
-        Access::new(&AccessConfig::default(), parse(text, hash).unwrap(), true)
-    }
-
-    fn bearer(secret: &str) -> Vec<u8> {
-        format!("Bearer {secret}").into_bytes()
-    }
-
-    #[test]
-    fn without_a_key_nothing_is_asked_and_with_one_everything_is() {
-        let none = access("");
-        assert_eq!(none.check((Action::ManageKeys, None), Shown::default()), Ok(None));
-        let own = access(&format!("c container {}", "0".repeat(32)));
-        assert!(own.asks_containers() && !own.asks(), "keys of containers ask nobody else");
-        let secret = new_secret().unwrap();
-        let some = access(&format!("ci predict {secret} a-*"));
-        let check = |action, name, header: Option<&[u8]>| {
-            some.check((action, name), Shown { header, ..Shown::default() })
-        };
-        assert_eq!(check(Action::Predict, Some("a-1"), None), Err(Refused::Missing));
-        assert_eq!(check(Action::Health, None, None), Ok(None));
-        let good = bearer(&secret);
-        let holder = check(Action::Predict, Some("a-1"), Some(&good)).unwrap().unwrap();
-        assert_eq!(holder.key.name.as_str(), "ci");
-        assert!(matches!(
-            check(Action::Predict, Some("b"), Some(&good)),
-            Err(Refused::Denied(Denied::Name { .. }))
-        ));
-        assert!(matches!(
-            check(Action::Operate, None, Some(&good)),
-            Err(Refused::Denied(Denied::Role { .. }))
-        ));
-        let wrong = bearer(&secret[1..]);
-        assert_eq!(check(Action::Predict, None, Some(&wrong)), Err(Refused::Unknown));
-        assert_eq!(check(Action::Predict, None, Some(b"x")), Err(Refused::Malformed));
-    }
-
-    #[test]
-    fn a_certificate_stands_for_a_key_where_no_header_came() {
-        let secret = new_secret().unwrap();
-        let list = format!("ci predict {secret}\neye observe certificate:dns:eye.example");
-        let some = access(&list);
-        let of = |name: &str| {
-            let identity = PublicIdentity::certificate(name).unwrap();
-            hash(identity.as_bytes())
-        };
-        let own = [of(&"0a".repeat(32)), of("dns:eye.example")];
-        let check = |header: Option<&[u8]>, certificates: &[SecretHash]| {
-            let shown = Shown { header, certificates, from: None };
-            some.check((Action::Observe, None), shown)
-        };
-        let holder = check(None, &own).unwrap().unwrap();
-        assert!(holder.key.name.as_str() == "eye" && holder.is_by_certificate());
-        assert_eq!(check(None, &own[..1]), Err(Refused::Certificate));
-        assert_eq!(check(None, &[]), Err(Refused::Missing));
-        // A header says who asks, whatever certificate the connection has.
-        let header = bearer(&secret);
-        assert!(matches!(check(Some(&header), &own), Err(Refused::Denied(_))));
-        let header = bearer("certificate:dns:eye.example");
-        assert_eq!(check(Some(&header), &own), Err(Refused::Malformed));
-    }
-
-    #[test]
-    fn an_address_with_many_wrong_keys_is_told_to_wait_and_its_good_ones_are_good() {
-        let secret = new_secret().unwrap();
-        let some = access(&format!("ci predict {secret}"));
-        let from = Some(IpAddr::from([10, 0, 0, 1]));
-        let check = |header: Vec<u8>| {
-            let shown = Shown { header: Some(&header), from, ..Shown::default() };
-            some.check((Action::Predict, None), shown)
-        };
-        let told = std::iter::repeat_with(|| check(bearer("wrong")).unwrap_err());
-        let first = told.take(1_000).find(|refused| matches!(refused, Refused::TooOften { .. }));
-        assert!(first.is_some());
-        assert!(check(bearer(&secret)).is_ok());
-    }
-
-    #[tokio::test]
-    async fn what_goes_on_ends_with_its_key() {
-        let secret = new_secret().unwrap();
-        let line = format!("ci predict {secret}");
-        let some = access(&line);
-        let holder = some.identify(KnownBy::Secret, secret.as_bytes()).unwrap();
-        let mut ended = std::pin::pin!(some.ended(&holder));
-        assert!(ended.as_mut().now_or_never().is_none());
-        assert!(!some.take_listed(parse(&line, hash).unwrap()), "the same keys");
-        assert!(some.take_listed(parse(&format!("{line}\neye observe {secret}1"), hash).unwrap()));
-        assert!(ended.as_mut().now_or_never().is_none(), "its line is there");
-        some.take_listed(Vec::new());
-        assert_eq!(ended.await, Refused::NoMore(holder.key.name.clone()));
-        // At its time.
-        let soon = clock::unix_millis() + 50;
-        let key = AccessKey { expires_at_ms: Some(soon), ..(*holder.key).clone() };
-        some.take(std::iter::once(&key));
-        assert_eq!(some.ended(&holder).await, Refused::NoMore(holder.key.name.clone()));
-        assert!(clock::unix_millis() >= soon);
-    }
-}
+#[path = "access_tests.rs"]
+mod tests;

@@ -12,7 +12,10 @@ const LOOK_AGAIN_MS: u64 = 60_000;
 
 impl Access {
     /// Until when a key stays good if nobody changes it; Unix milliseconds.
-    fn until(&self, holder: &Holder) -> Result<Option<u64>, Refused> {
+    ///
+    /// # Errors
+    /// It is no good any more.
+    pub fn until(&self, holder: &Holder) -> Result<Option<u64>, Refused> {
         let (key, now_ms) = (&holder.key, clock::unix_millis());
         let no_more = || Refused::NoMore(key.name.clone());
         if holder.known_by == KnownBy::Token {

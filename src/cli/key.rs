@@ -102,7 +102,7 @@ struct IdentityArgs {
     #[arg(long, value_name = "Z85", allow_hyphen_values = true)]
     curve: Option<String>,
     /// A client's certificate in place of a secret: its SHA-256 (openssl x509 -noout -fingerprint
-    /// -sha256), or a name in it, dns:NAME or uri:NAME.
+    /// -sha256), or a name in it, dns:NAME, uri:NAME or cn:NAME.
     #[arg(long, value_name = "CERTIFICATE")]
     certificate: Option<String>,
 }

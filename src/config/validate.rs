@@ -1,7 +1,7 @@
 //! Checks that concern more than one key, and files that must exist.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use toml::{Table, Value};
@@ -195,6 +195,14 @@ fn tokens(draft: &mut Draft, config: &Config) {
     if access.jwt_keys.as_os_str().is_empty() {
         return;
     }
+    if let Err(invalid) = access.jwt_limits() {
+        fault_at(draft, "access.jwt_burst", invalid.to_string());
+    }
+    let in_clear = access.jwt_keys.to_str().and_then(|text| text.strip_prefix("http://"));
+    if in_clear.is_some_and(|rest| !is_of_this_machine(rest)) {
+        let problem = "keys that come over http:// may be anybody's: use https://".to_owned();
+        fault_at(draft, "access.jwt_keys", problem);
+    }
     let texts = [
         ("access.jwt_issuer", &access.jwt_issuer, "tokens of whom"),
         ("access.jwt_audience", &access.jwt_audience, "tokens for whom"),
@@ -205,6 +213,17 @@ fn tokens(draft: &mut Draft, config: &Config) {
             blame(draft, [key, "access.jwt_keys"], [problem.clone(), problem]);
         }
     }
+}
+
+/// Of a URL behind its scheme.
+fn is_of_this_machine(rest: &str) -> bool {
+    let place = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    if let Ok(addr) = place.parse::<SocketAddr>() {
+        return addr.ip().is_loopback();
+    }
+    let host = place.split_once(':').map_or(place, |(host, _)| host);
+    let is_alone = !place.contains('@');
+    is_alone && (host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback()))
 }
 
 /// The tables of a list with their paths, such as `model[0]`.
@@ -350,6 +369,29 @@ fn container_files(draft: &mut Draft, path: &str, container: &Table, base_dir: &
         if !file.is_file() {
             let problem = format!("there is no file {}", file.display());
             fault_at(draft, &format!("{path}.{key}"), problem);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_of_this_machine;
+
+    #[test]
+    fn only_this_machine_is_asked_in_clear() {
+        for place in ["localhost/jwks", "127.0.0.1:8080/x", "[::1]:80/x", "localhost:8080"] {
+            assert!(is_of_this_machine(place), "{place}");
+        }
+        for place in [
+            "issuer.example/jwks",
+            "localhost.example/x",
+            "localhost@issuer.example/x",
+            "localhost:1@issuer.example/x",
+            "127.0.0.1:x@issuer.example/",
+            "10.0.0.1:80/x",
+            "",
+        ] {
+            assert!(!is_of_this_machine(place), "{place}");
         }
     }
 }

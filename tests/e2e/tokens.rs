@@ -1,8 +1,11 @@
 //! Tokens of an issuer (JWT) in the place of keys, signed by openssl: over HTTP and gRPC.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
@@ -47,10 +50,14 @@ impl Issuer {
         Self { key, modulus }
     }
 
-    fn publish(&self, file: &Path) {
+    fn jwks(&self) -> String {
         let key = json!({"kty": "RSA", "use": "sig", "n": text(&self.modulus), "e": "AQAB"});
+        json!({ "keys": [key] }).to_string()
+    }
+
+    fn publish(&self, file: &Path) {
         let next = file.with_extension("next");
-        std::fs::write(&next, json!({ "keys": [key] }).to_string()).unwrap();
+        std::fs::write(&next, self.jwks()).unwrap();
         std::fs::rename(next, file).unwrap();
     }
 
@@ -175,4 +182,109 @@ fn tokens_of_the_issuer_are_keys_and_no_others() {
     server.kill_9();
     let added = listed(&folder.path().join("data"), "app_added");
     assert!(added.contains("key 'jwt ops%2F1'"), "{added}");
+}
+
+/// Where an issuer has his keys: what is answered, and how often he was asked.
+#[derive(Clone)]
+struct Site {
+    url: String,
+    answer: Arc<Mutex<(u16, String)>>,
+    asked: Arc<AtomicUsize>,
+}
+
+impl Site {
+    fn open(jwks: String) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/jwks.json", listener.local_addr().unwrap());
+        let site = Self { url, answer: Arc::new(Mutex::new((200, jwks))), asked: Arc::default() };
+        let of_thread = site.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let mut head = [0; 4096];
+                let read = stream.read(&mut head).unwrap_or_default();
+                assert!(head[..read].starts_with(b"GET /jwks.json HTTP/1.1"));
+                let (status, body) = of_thread.answer.lock().unwrap().clone();
+                let length = body.len();
+                let head = format!("HTTP/1.1 {status} S\r\nConnection: close\r\n");
+                let answer = format!("{head}Content-Length: {length}\r\n\r\n{body}");
+                // One that has gone is not asked again by itself.
+                let _ = stream.write_all(answer.as_bytes());
+                of_thread.asked.fetch_add(1, Relaxed);
+            }
+        });
+        site
+    }
+
+    fn answers(&self, status: u16, body: &str) {
+        *self.answer.lock().unwrap() = (status, body.to_owned());
+    }
+}
+
+#[test]
+fn keys_of_the_issuer_come_from_his_url_and_stay_while_it_is_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let [first, second] = ["1.pem", "2.pem"].map(|key| Issuer::new(folder.path().join(key)));
+    let site = Site::open(first.jwks());
+    let config = format!(
+        "[access]\njwt_keys = \"{}\"\njwt_keys_refresh_ms = 100\n\
+         jwt_issuer = \"https://issuer.example\"\njwt_audience = \"clipper\"\n\
+         failures_per_minute = 60000\n",
+        site.url
+    );
+    let server = Served::start(&config, folder.path());
+    let ask = |issuer: &Issuer| {
+        let token = issuer.token(&claims("ci", "predict", "*"));
+        post(server.query, "/a1/predict", &token, &json!({"input": [1.0]})).0
+    };
+    until("his keys are there", || (ask(&first) == 404).then_some(()));
+    site.answers(503, "away");
+    until("it is said", || {
+        let log = server.log();
+        log.iter().any(|line| line.contains("it answers with status 503")).then_some(())
+    });
+    assert_eq!((ask(&first), ask(&second)), (404, 401));
+    // Nor is anything else a key.
+    for body in ["<html>", "{\"keys\": []}", &"x".repeat(2 << 20)] {
+        let asked = site.asked.load(Relaxed);
+        site.answers(200, body);
+        until("it is asked again", || (site.asked.load(Relaxed) > asked).then_some(()));
+    }
+    assert_eq!(ask(&first), 404);
+    site.answers(200, &second.jwks());
+    until("other keys are his", || (ask(&second) == 404).then_some(()));
+    assert_eq!(ask(&first), 401);
+}
+
+#[test]
+fn holders_of_tokens_have_limits_each_by_his_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let issuer = Issuer::new(folder.path().join("issuer.pem"));
+    let jwks = folder.path().join("jwks.json");
+    issuer.publish(&jwks);
+    let config = format!(
+        "[access]\njwt_keys = {jwks:?}\njwt_issuer = \"https://issuer.example\"\n\
+         jwt_audience = \"clipper\"\njwt_rate = 1\njwt_burst = 3\n"
+    );
+    let server = Served::start(&config, folder.path());
+    let operate = issuer.token(&claims("ops", "operate", "*"));
+    for name in ["a1", "a2", "a3", "a4", "a5"] {
+        let added = post(server.management, "/admin/add_app", &operate, &app(name, 20_000_000));
+        assert_eq!(added.0, 200, "he asks for no predictions: {}", added.1);
+    }
+    let token = |subject: &str, seconds: i64| {
+        let mut claims = claims(subject, "predict", "*");
+        claims["exp"] = json!(at(seconds));
+        issuer.token(&claims)
+    };
+    let (one, another) = (token("ci", 3_600), token("ci", 7_200));
+    let ask = |token: &str| post(server.query, "/a1/predict", token, &json!({"input": [1.0]}));
+    let told = until("he is told to wait", || {
+        let (_, told) =
+            [&one, &another].map(|token| ask(token)).into_iter().find(|a| a.0 == 429)?;
+        Some(told)
+    });
+    assert!(told.contains("Key 'jwt ci' may make 1 queries a second (rate)"), "{told}");
+    assert_eq!(ask(&token("others", 3_600)).0, 200);
+    until("he recovers", || (ask(&one).0 == 200).then_some(()));
 }

@@ -19,7 +19,7 @@ import h2.events
 import httpx
 import pytest
 from harness import SUM_CONFIG, SUM_SOURCE, Server, container, server, until
-from secured import Pair, ask, self_signed, tls_section, trusting
+from secured import Pair, ask, authority, issued, self_signed, tls_section, trusting
 
 LIMITS = """
 [http]
@@ -37,9 +37,10 @@ class Guarded:
         self.served = served
         self.pair = pair
 
-    def ended(self, reason: str) -> float:
+    def ended(self, reason: str, frontend: str = "query") -> float:
         _, text = ask(f"{self.served.metrics}/metrics", self.pair.cert)
-        sample = f'clipper_http_connections_ended_total{{frontend="query",reason="{reason}"}} '
+        labels = f'frontend="{frontend}",reason="{reason}"'
+        sample = f"clipper_http_connections_ended_total{{{labels}}} "
         found = [line for line in text.splitlines() if line.startswith(sample)]
         return float(found[0].split()[-1]) if found else 0.0
 
@@ -138,8 +139,8 @@ def test_long_bodies_go_both_ways(guarded: Guarded) -> None:
 class Peer:
     """One connection whose frames a test chooses."""
 
-    def __init__(self, guarded: Guarded) -> None:
-        at = urlsplit(guarded.served.query)
+    def __init__(self, guarded: Guarded, url: str | None = None) -> None:
+        at = urlsplit(url or guarded.served.query)
         context = trusting(guarded.pair.cert)
         context.set_alpn_protocols(["h2"])
         assert at.hostname and at.port
@@ -155,9 +156,15 @@ class Peer:
     def flush(self) -> None:
         self.socket.sendall(self.h2.data_to_send())
 
-    def get(self, path: str = "/livez", *more: tuple[str, str], end: bool = True) -> int:
+    def get(
+        self,
+        path: str = "/livez",
+        *more: tuple[str, str],
+        method: str = "GET",
+        end: bool = True,
+    ) -> int:
         stream = self.h2.get_next_available_stream_id()
-        head = [(":method", "GET"), (":path", path), (":scheme", "https")]
+        head = [(":method", method), (":path", path), (":scheme", "https")]
         head += [(":authority", "localhost"), *more]
         self.h2.send_headers(stream, head, end_stream=end)
         return stream
@@ -204,6 +211,26 @@ def test_who_gives_up_all_its_requests_is_sent_away(guarded: Guarded) -> None:
     ended = first(peer.events(), h2.events.ConnectionTerminated)
     assert ended is None or ended.error_code == h2.errors.ErrorCodes.ENHANCE_YOUR_CALM, ended
     until("it is counted", lambda: guarded.ended("not_http") > before)
+    guarded.is_well()
+
+
+def test_who_gives_up_all_his_calls_of_grpc_is_sent_away(guarded: Guarded) -> None:
+    peer = Peer(guarded, f"https://{guarded.served.grpc}")
+    before = guarded.ended("not_http", "grpc")
+    method = "/inference.GRPCInferenceService/ModelInfer"
+    try:
+        for _ in range(20_000):
+            call = [("content-type", "application/grpc"), ("te", "trailers")]
+            stream = peer.get(method, *call, method="POST", end=False)
+            # One that is under way when it is given up.
+            peer.flush()
+            peer.h2.reset_stream(stream, h2.errors.ErrorCodes.CANCEL)
+            peer.flush()
+    except (ConnectionError, ssl.SSLError, h2.exceptions.ProtocolError):
+        pass
+    ended = first(peer.events(), h2.events.ConnectionTerminated)
+    assert ended is None or ended.error_code == h2.errors.ErrorCodes.ENHANCE_YOUR_CALM, ended
+    until("it is counted", lambda: guarded.ended("not_http", "grpc") > before)
     guarded.is_well()
 
 
@@ -326,3 +353,39 @@ def test_http_2_can_be_switched_off(tmp_path: Path) -> None:
     with server(tmp_path, tls_section(pair, "http2 = false")) as served:
         with httpx.Client(http2=True, verify=trusting(pair.cert)) as client:
             assert client.get(f"{served.query}/livez").http_version == "HTTP/1.1"
+
+
+def test_a_certificate_of_a_client_is_a_key_over_both_versions(tmp_path: Path) -> None:
+    ours = authority(tmp_path / "ours")
+    eye = issued(tmp_path / "eye", ours, "eye.example")
+    other = issued(tmp_path / "other", ours, "other.example")
+    named = issued(tmp_path / "named", ours, "named")
+    pair = self_signed(tmp_path / "made")
+    keys = tmp_path / "keys"
+    names = ["eye observe certificate:dns:eye.example", "named operate certificate:cn:named"]
+    keys.write_text("\n".join(names))
+    more = f'client_ca = "{ours.cert}"'
+    config = tls_section(pair, more) + f'[access]\nkeys_file = "{keys}"\n'
+    with server(tmp_path, config) as served:
+
+        def asked(shown: Pair, http2: bool, path: str, **headers: str) -> int:
+            context = trusting(pair.cert)
+            context.load_cert_chain(shown.cert, shown.key)
+            with httpx.Client(http2=http2, verify=context) as client:
+                url = f"{served.management}/admin/{path}"
+                answer = client.post(url, json={"verbose": False}, headers=headers)
+                assert answer.http_version == ("HTTP/2" if http2 else "HTTP/1.1")
+                return answer.status_code
+
+        for http2 in (True, False):
+            assert asked(eye, http2, "get_all_applications") == 200
+            assert asked(eye, http2, "delete_app") == 403
+            # Its body names no application.
+            assert asked(named, http2, "delete_app") == 400
+            assert asked(other, http2, "get_all_applications") == 401
+            # A browser shows it for whatever page asks.
+            page = {"Origin": "https://evil.example"}
+            assert asked(eye, http2, "get_all_applications", **page) == 403
+            # A header says who asks, whatever certificate the connection has.
+            wrong = {"Authorization": "Bearer clk_wrong"}
+            assert asked(eye, http2, "get_all_applications", **wrong) == 401

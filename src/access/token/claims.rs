@@ -21,6 +21,8 @@ pub(super) struct Expected {
     pub(super) audience: String,
     pub(super) role_claim: String,
     pub(super) names_claim: String,
+    /// What each holder may ask for.
+    pub(super) limits: Limits,
 }
 
 impl Expected {
@@ -53,7 +55,7 @@ impl Expected {
         let name = format!("jwt {}", utf8_percent_encode(subject, NOT_IN_NAMES));
         let name = KeyName::parse(&name).map_err(|_| TokenFault::Subject)?;
         let (expires_at_ms, known_by) = (Some(expires_at_ms), KnownBy::Token);
-        let limits = Limits::default();
+        let limits = if role == Role::Predict { self.limits } else { Limits::default() };
         Ok(AccessKey { name, role, only, expires_at_ms, known_by, hash, previous: None, limits })
     }
 

@@ -7,50 +7,47 @@
 mod claims;
 pub mod fault;
 mod jwk;
+mod source;
 
-use std::io;
-use std::path::PathBuf;
+use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use clipper_clock as clock;
 use clipper_domain::access::KnownBy;
-use clipper_domain::{AccessKey, SecretHash};
+use clipper_domain::{AccessKey, KeyName, SecretHash};
+use clipper_scheduling::quota::{Quota, Whose};
 use quick_cache::sync::Cache;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 pub use self::jwk::KeySetFault;
+pub use self::source::{KeySetError, UrlFault, is_url};
 
 use self::claims::Expected;
 use self::fault::TokenFault;
 use self::jwk::{Algorithm, Signer};
+use self::source::Source;
 use super::holder::Holder;
-use super::listed;
 use super::secret::hash;
 use crate::config::AccessConfig;
 
 /// Longest token that is looked at.
 const TOKEN_MAX_BYTES: usize = 16 << 10;
 
-/// Why the keys of an issuer are not known.
-#[derive(Debug, thiserror::Error)]
-pub enum KeySetError {
-    #[error("access.jwt_keys: {}: {error}", file.display())]
-    File { file: PathBuf, error: io::Error },
-    #[error("access.jwt_keys: {}: {fault}", file.display())]
-    InFile { file: PathBuf, fault: KeySetFault },
-}
-
 /// Takes the tokens of one issuer.
 #[derive(Debug)]
 pub(super) struct Tokens {
-    file: PathBuf,
+    source: Source,
     expected: Expected,
     signers: ArcSwap<Vec<Signer>>,
     /// Those that were taken, by their hash: the key of each, and of whose key its signature is.
     taken: Cache<SecretHash, (Arc<AccessKey>, SecretHash)>,
+    /// Of their holders, where they are limited.
+    quotas: Cache<KeyName, Arc<Quota>>,
 }
 
 #[derive(Deserialize)]
@@ -70,31 +67,36 @@ impl Tokens {
             return Ok(None);
         }
         let tokens = Self {
-            file: config.jwt_keys.clone(),
+            source: Source::of(&config.jwt_keys, Duration::from_millis(config.jwt_keys_refresh_ms)),
             expected: Expected {
                 issuer: config.jwt_issuer.clone(),
                 audience: config.jwt_audience.clone(),
                 role_claim: config.jwt_role_claim.clone(),
                 names_claim: config.jwt_names_claim.clone(),
+                // The config was checked.
+                limits: config.jwt_limits().unwrap_or_default(),
             },
             signers: ArcSwap::default(),
             taken: Cache::new(config.jwt_cache_max),
+            quotas: Cache::new(config.jwt_cache_max),
         };
-        tokens.read()?;
+        // The server starts whether or not an issuer is there.
+        if !tokens.source.is_remote() {
+            tokens.read()?;
+        }
         Ok(Some(tokens))
     }
 
-    /// Reads the file again; whether it has other keys.
-    pub(super) fn read(&self) -> Result<bool, KeySetError> {
-        let of = |error| KeySetError::File { file: self.file.clone(), error };
-        let text = listed::whole(&self.file).map_err(of)?;
-        let fault = |fault| KeySetError::InFile { file: self.file.clone(), fault };
+    /// Reads his keys again; whether they are others. `None`: it is not time to.
+    pub(super) fn read(&self) -> Result<Option<bool>, KeySetError> {
+        let Some(text) = self.source.read()? else { return Ok(None) };
+        let fault = |fault| KeySetError::Content { from: self.source.name(), fault };
         let signers = jwk::parse(&text).map_err(fault)?;
         let is_new = signers != **self.signers.load();
         if is_new {
             self.signers.store(Arc::new(signers));
         }
-        Ok(is_new)
+        Ok(Some(is_new))
     }
 
     /// Whether a secret has the form of a token: three parts, the first of them JSON.
@@ -112,6 +114,14 @@ impl Tokens {
         let (key, signer) = self.taken.get(token)?;
         let is_good = key.expires_at_ms.is_some_and(|at| at > now_ms) && self.has_signer(&signer);
         is_good.then_some(Holder { key, known_by: KnownBy::Token, hash: signer })
+    }
+
+    /// What the holder of a token may ask for, whatever token of his it is.
+    pub(super) fn quota(&self, key: &AccessKey) -> Arc<Quota> {
+        let whose = || Whose::Key(key.name.clone());
+        let made = || Ok::<_, Infallible>(Quota::new(whose(), key.limits, clock::now()));
+        let Ok(quota) = self.quotas.get_or_insert_with(&key.name, made);
+        quota
     }
 
     /// Whose token this is.
@@ -146,6 +156,9 @@ impl Tokens {
             refused = TokenFault::Signature;
             signer.has_signed(signed.as_bytes(), &signature)
         });
+        if found.is_none() {
+            self.source.missed();
+        }
         let hash = found.map(|signer| signer.hash).ok_or(refused)?;
         Ok((hash, json(claims)?))
     }

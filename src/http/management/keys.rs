@@ -18,7 +18,8 @@ pub(super) const ADD_SCHEMA: &str = r#"
    "expires_s" := int (optional),
    "limits" := object of rate, burst, concurrent, body_bytes (int) and priority (optional),
    "curve" := string (optional, a container's public key in place of a secret),
-   "certificate" := string (optional, a client's in place of a secret: SHA-256, dns:NAME, uri:NAME)
+   "certificate" := string (optional, a client's in place of a secret: SHA-256, dns:NAME, uri:NAME,
+                   cn:NAME)
   }
 "#;
 pub(super) const LIMIT_SCHEMA: &str = r#"

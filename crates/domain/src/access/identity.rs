@@ -1,7 +1,7 @@
 //! What stands in the place of a secret: something public, whose holder proves that it is his.
 //!
 //! `curve:Z85` is the public key of a container (ZMTP CURVE), `certificate:...` what a certificate
-//! of TLS is known by: its SHA-256, or one of the names in it (`dns:NAME`, `uri:NAME`).
+//! of TLS is known by: its SHA-256, or one of the names in it (`dns:NAME`, `uri:NAME`, `cn:NAME`).
 
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +27,8 @@ const CURVE_CHARS: usize = 40;
 /// Beside letters and digits.
 const Z85: &[u8] = b".-:+=^!/*?&<>()[]{}@%$#";
 const FINGERPRINT_DIGITS: usize = 64;
+/// Kinds of names in a certificate: hosts and URIs beside its subject, and the common name in it.
+const NAMES: [&str; 3] = ["dns:", "uri:", "cn:"];
 /// Longest name in a certificate.
 const NAME_MAX_BYTES: usize = 255;
 
@@ -63,7 +65,7 @@ pub enum InvalidIdentity {
     Curve,
     #[error(
         "certificate: is followed by a SHA-256 (openssl x509 -noout -fingerprint -sha256), \
-         dns:NAME or uri:NAME"
+         dns:NAME, uri:NAME or cn:NAME"
     )]
     Certificate,
 }
@@ -97,7 +99,7 @@ impl PublicIdentity {
     /// # Errors
     /// It is neither.
     pub fn certificate(text: &str) -> Result<Self, InvalidIdentity> {
-        let name = text.strip_prefix("dns:").or_else(|| text.strip_prefix("uri:"));
+        let name = NAMES.iter().find_map(|kind| text.strip_prefix(kind));
         let text = match name {
             Some(name) => {
                 let is_short = (1..=NAME_MAX_BYTES).contains(&name.len());
