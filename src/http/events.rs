@@ -75,7 +75,7 @@ struct Events<F, H> {
     streaming: Streaming,
     form: F,
     first: Option<StreamStep>,
-    holding: Option<Holding>,
+    holding: Option<Rc<Holding>>,
     from: Option<IpAddr>,
     _held: H,
 }
@@ -86,13 +86,10 @@ impl<F, H> Events<F, H> {
         if let Some(first) = self.first.take() {
             return Some((first, true));
         }
-        let Some(holding) = &self.holding else {
-            return Some((self.streaming.next().await?, true));
-        };
         tokio::select! {
             biased;
             // Pieces may come without a pause.
-            refused = holding.ended() => {
+            refused = gate::ended(self.holding.clone()) => {
                 gate::tell(&refused, self.from);
                 let why = StreamEnd::Error(refused.to_string().into());
                 Some((StreamStep::End(why), false))

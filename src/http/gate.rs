@@ -3,6 +3,7 @@
 
 use std::future::{Ready, ready};
 use std::net::IpAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use actix_service::{Service, Transform};
@@ -10,66 +11,18 @@ use actix_web::body::BoxBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::Method;
 use actix_web::http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, ORIGIN};
-use actix_web::{Error, HttpMessage as _, HttpRequest, ResponseError as _};
+use actix_web::{Error, HttpMessage as _, ResponseError as _};
 use futures_util::future::Either;
 
 use super::errors::{self, ApiError, shown};
-use super::serve::connection::certificates;
+use super::holding::Known;
+pub use super::holding::{Asker, Holding, asker, ended, holder, holding};
+use super::serve::connection::{Connection, certificates};
 use crate::access::table::{Port, asked};
-use crate::access::{Access, Holder, Refused, Shown, browser};
+use crate::access::{Access, Refused, Shown, browser};
 use crate::config::ManagementConfig;
 use crate::logging::outsiders;
-use clipper_domain::{AccessKey, Action};
-use clipper_scheduling::quota::Quota;
-use clipper_scheduling::share::Tenant;
-
-/// Whoever asks, for handlers that have to know.
-#[derive(Debug, Clone)]
-pub struct Holding {
-    holder: Holder,
-    access: Arc<Access>,
-}
-
-impl Holding {
-    /// Ends when the key is no good any more, and says so.
-    pub async fn ended(&self) -> Refused {
-        self.access.ended(&self.holder).await
-    }
-}
-
-/// Who holds the key that came with a request, if one was needed.
-#[must_use]
-pub fn holding(request: &HttpRequest) -> Option<Holding> {
-    request.extensions().get::<Holding>().cloned()
-}
-
-/// Whoever asks, as far as limits go.
-#[derive(Debug, Clone, Default)]
-pub struct Asker {
-    pub name: Tenant,
-    /// What limits it, if anything does.
-    pub quota: Option<Arc<Quota>>,
-}
-
-impl Asker {
-    /// The holder of a key.
-    #[must_use]
-    pub fn of(key: &AccessKey, access: &Access) -> Self {
-        Self { name: Tenant::of(key.name.as_str()), quota: access.quota(key) }
-    }
-}
-
-/// Whoever sent a request, as far as limits go.
-#[must_use]
-pub fn asker(request: &HttpRequest) -> Asker {
-    request.extensions().get::<Asker>().cloned().unwrap_or_default()
-}
-
-/// Whose key came with a request, if one was needed.
-#[must_use]
-pub fn holder(request: &HttpRequest) -> Option<Arc<AccessKey>> {
-    request.extensions().get::<Holding>().map(|holding| Arc::clone(&holding.holder.key))
-}
+use clipper_domain::Action;
 
 /// The gate of one frontend. Clones share it.
 #[derive(Debug, Clone)]
@@ -102,7 +55,7 @@ impl Gate {
     }
 
     /// Lets a request in, and says who asks if a key was needed.
-    fn admit(&self, request: &ServiceRequest) -> Result<Option<Holder>, ApiError> {
+    fn admit(&self, request: &ServiceRequest) -> Result<Option<Rc<Holding>>, ApiError> {
         let asks = self.access.asks();
         // As the router reads it: `%6D` is an `m` to it.
         let path = request.match_info().as_str();
@@ -113,28 +66,53 @@ impl Gate {
         if let Some(browsers) = &self.browsers {
             browsers.check(request, action)?;
         }
-        let from = request.peer_addr().map(|peer| peer.ip());
+        let from = || request.peer_addr().map(|peer| peer.ip());
         if !asks {
-            self.check_stranger(action, from)?;
+            self.check_stranger(action, from())?;
             return Ok(None);
         }
-        let certificates = certificates(request.request());
-        let shown = Shown {
-            header: request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes),
-            certificates: certificates.as_deref().unwrap_or_default(),
-            from,
-        };
-        match self.access.check((action, name.as_deref()), shown) {
-            Ok(Some(holder)) if holder.is_by_certificate() => {
-                check_page(request)?;
-                Ok(Some(holder))
+        if !self.access.asks_for(action) {
+            return Ok(None);
+        }
+        let found = self.holding(request).and_then(|holding| {
+            holding.holder().key.check(action, name.as_deref())?;
+            Ok(holding)
+        });
+        match found {
+            Ok(holding) => {
+                if holding.holder().is_by_certificate() {
+                    check_page(request)?;
+                }
+                Ok(Some(holding))
             }
-            Ok(holder) => Ok(holder),
             Err(refused) => {
-                tell(&refused, from);
+                tell(&refused, from());
                 Err(refused.into())
             }
         }
+    }
+
+    /// Who asks, whatever for.
+    fn holding(&self, request: &ServiceRequest) -> Result<Rc<Holding>, Refused> {
+        let header = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
+        let connection = header.zip(request.conn_data::<Rc<Connection>>());
+        if let Some((header, connection)) = connection
+            && let Some(holding) = connection.known(header, &self.access)
+        {
+            return Ok(holding);
+        }
+        let epoch = self.access.epoch();
+        let certificates = certificates(request.request());
+        let holder = self.access.holder(Shown {
+            header,
+            certificates: certificates.as_deref().unwrap_or_default(),
+            from: request.peer_addr().map(|peer| peer.ip()),
+        })?;
+        let holding = Holding::new(holder, &self.access);
+        if let Some((header, connection)) = connection {
+            connection.know(Known::new(header, epoch, &holding));
+        }
+        Ok(holding)
     }
 
     /// Metrics name every application and model: on the port of queries, strangers see them only
@@ -263,13 +241,8 @@ where
     fn call(&self, request: ServiceRequest) -> Self::Future {
         match self.gate.admit(&request) {
             Ok(None) => {}
-            Ok(Some(holder)) => {
-                let access = Arc::clone(&self.gate.access);
-                let mut extensions = request.extensions_mut();
-                if self.gate.port != Port::Management {
-                    extensions.insert(Asker::of(&holder.key, &access));
-                }
-                extensions.insert(Holding { holder, access });
+            Ok(Some(holding)) => {
+                request.extensions_mut().insert(holding);
             }
             Err(error) => {
                 let refusal = request.into_response(error.error_response());

@@ -8,6 +8,7 @@ mod feedback;
 pub mod gate;
 pub mod handed;
 pub mod health;
+mod holding;
 pub mod limits;
 pub mod management;
 pub mod metrics;

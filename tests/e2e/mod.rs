@@ -17,6 +17,7 @@ mod deploy;
 mod faults;
 pub mod golden;
 mod grpc;
+mod held;
 mod inference_v2;
 mod inputs;
 mod learned;

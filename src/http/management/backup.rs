@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 
 use super::past::Past;
 use crate::http::errors::ApiError;
+use crate::http::gate;
 use crate::http::serve::connection::Connection;
 use crate::store::backup::{BackupError, back_up};
 use clipper_clock as clock;
@@ -51,9 +52,15 @@ pub(super) fn respond(request: &HttpRequest, past: Past) -> HttpResponse {
             None => tracing::warn!("a backup was not finished: its thread failed"),
         }
     });
-    let body = stream::unfold(written, |mut written| async move {
-        let piece = written.recv().await?;
-        Some((Ok::<_, Infallible>(piece), written))
+    let holding = gate::holding(request);
+    let body = stream::unfold((written, holding), |(mut written, holding)| async move {
+        let piece = tokio::select! {
+            biased;
+            // Its client finds no end.
+            _ = gate::ended(holding.clone()) => None,
+            piece = written.recv() => piece,
+        };
+        Some((Ok::<_, Infallible>(piece?), (written, holding)))
     });
     HttpResponse::Ok().content_type("application/octet-stream").streaming(body)
 }

@@ -154,7 +154,7 @@ fn follow(
 /// A page that is told.
 struct Following {
     viewer: Viewer,
-    holding: Option<Holding>,
+    holding: Option<Rc<Holding>>,
     from: Option<IpAddr>,
     readiness: Arc<Readiness>,
     has_ended: bool,
@@ -171,15 +171,10 @@ impl Following {
         if readiness.is_draining() {
             return Some(self.end("The server stops"));
         }
-        let refused = async {
-            match &self.holding {
-                Some(holding) => holding.ended().await,
-                None => std::future::pending().await,
-            }
-        };
+        let holding = self.holding.clone();
         tokio::select! {
             biased;
-            refused = refused => {
+            refused = gate::ended(holding) => {
                 gate::tell(&refused, self.from);
                 Some(self.end(&refused.to_string()))
             }

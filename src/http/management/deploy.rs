@@ -7,6 +7,7 @@
 //! connections, a body has to call itself JSON, which a web page cannot have sent to another site
 //! unasked, and what a browser has sent for a page is refused altogether.
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,7 +28,7 @@ use crate::deploy::progress::{Failed, Progress};
 use crate::deploy::{DeployRequest, Deployer, TrialInputs};
 use crate::http::body::{self, BodyLimits};
 use crate::http::errors::{self, ApiError, other_method, shown};
-use crate::http::gate;
+use crate::http::gate::{self, Holding};
 use crate::http::health::Readiness;
 use crate::http::parsing::Parsing;
 use clipper_domain::deploy_model::{DeployBody, NewApp, UpdateApp};
@@ -130,9 +131,11 @@ async fn post(
             }
             let asker = Asker { key: by.map(|key| key.name.clone()), ..asker };
             let planned = DeployRequest { asker, ..planned };
-            HttpResponse::Ok()
-                .content_type("application/x-ndjson")
-                .streaming(lines(&state, planned))
+            HttpResponse::Ok().content_type("application/x-ndjson").streaming(lines(
+                &state,
+                planned,
+                gate::holding(&request),
+            ))
         }
         Err(failure) => {
             tell_failure(PATH, &failure, operation::peer(&request));
@@ -331,19 +334,22 @@ struct Told {
     steps: mpsc::Receiver<Progress>,
     signs: Interval,
     readiness: Arc<Readiness>,
+    /// It ends with the key of who deploys.
+    holding: Option<Rc<Holding>>,
 }
 
 /// The answer. Dropping it drops the deployment.
 fn lines(
     state: &DeployState,
     request: DeployRequest,
+    holding: Option<Rc<Holding>>,
 ) -> impl Stream<Item = Result<Bytes, actix_web::Error>> + use<> {
     let (told, steps) = mpsc::channel(BEHIND_MAX);
     let deployer = Arc::clone(&state.deployer);
     let deployment: LocalBoxFuture<'static, Progress> = Box::pin(deployer.deploy(request, told));
     let readiness = Arc::clone(&state.readiness);
     let signs = tokio::time::interval(SIGN_OF_LIFE);
-    let told = Told { deployment: Some(deployment), last: None, steps, signs, readiness };
+    let told = Told { deployment: Some(deployment), last: None, steps, signs, readiness, holding };
     stream::unfold(told, |mut told| async move {
         let progress = told.next().await?;
         let mut line = serde_json::to_vec(&progress).unwrap_or_default();
@@ -362,6 +368,7 @@ impl Told {
             let Some(deployment) = &mut self.deployment else { return self.last.take() };
             tokio::select! {
                 biased;
+                refused = gate::ended(self.holding.clone()) => self.fail(refused.to_string()),
                 Some(step) = self.steps.recv() => return Some(step),
                 last = deployment => {
                     self.deployment = None;
@@ -371,11 +378,15 @@ impl Told {
                     if self.readiness.is_ready() {
                         return Some(Progress::Waiting);
                     }
-                    self.deployment = None;
-                    let cause = "the server is stopping".to_owned();
-                    self.last = Some(Progress::Failed(Failed { cause, output: Vec::new() }));
+                    self.fail("the server is stopping".to_owned());
                 }
             }
         }
+    }
+
+    /// Drops the deployment, which undoes it.
+    fn fail(&mut self, cause: String) {
+        self.deployment = None;
+        self.last = Some(Progress::Failed(Failed { cause, output: Vec::new() }));
     }
 }

@@ -19,6 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use super::past::Past;
 use crate::http::errors::{self, ApiError};
 use crate::http::events::event;
+use crate::http::gate::{self, Holding};
 use crate::http::health::Readiness;
 use crate::http::serve::connection::Connection;
 use crate::store::StoreError;
@@ -57,6 +58,8 @@ struct Following {
     /// When the last piece was given to the connection.
     at: Option<Instant>,
     has_ended: bool,
+    /// It ends with the key of who follows.
+    holding: Option<Rc<Holding>>,
     _place: OwnedSemaphorePermit,
 }
 
@@ -115,7 +118,17 @@ fn begin(
         let max = past.limits.followers_max;
         ApiError::unavailable(format!("{max} follow already (journal.followers_max)"))
     })?;
-    Ok(Following { past, asked, given, last, readiness, at: None, has_ended: false, _place: place })
+    Ok(Following {
+        past,
+        asked,
+        given,
+        last,
+        readiness,
+        at: None,
+        has_ended: false,
+        holding: gate::holding(request),
+        _place: place,
+    })
 }
 
 fn lost(given: u64, forgotten: u64) -> String {
@@ -129,9 +142,16 @@ impl Following {
         if self.has_ended {
             return None;
         }
-        let piece = match self.is_too_slow() {
-            Some(limit) => self.end("cut", &format!("It took {limit} ms and more to read a piece")),
-            None => self.piece().await,
+        let piece = if let Some(limit) = self.is_too_slow() {
+            self.end("cut", &format!("It took {limit} ms and more to read a piece"))
+        } else {
+            let holding = self.holding.clone();
+            tokio::select! {
+                biased;
+                // Events may come without a pause.
+                refused = gate::ended(holding) => self.end("cut", &refused.to_string()),
+                piece = self.piece() => piece,
+            }
         };
         self.at = Some(clock::now());
         Some(piece)

@@ -24,7 +24,9 @@ use super::canned::{self, Replaced};
 use super::io::Io;
 use super::progress::{Allowances, Overdue, Phase, Progress};
 use super::seats::{Order, Taken};
+use crate::access::Access;
 use crate::access::certificate::identities;
+use crate::http::holding::{Holding, Known};
 use crate::logging::outsiders;
 use crate::metrics::http::{Ended, FrontendMetrics};
 use clipper_clock::{self as clock, Instant};
@@ -62,6 +64,8 @@ pub struct Connection {
     ending: Cell<Option<Ended>>,
     /// By what the client is known that has shown a certificate.
     certificates: Option<Rc<[SecretHash]>>,
+    /// Whose key came last.
+    known: RefCell<Option<Known>>,
 }
 
 /// By what a client of HTTP/2 is known that has shown a certificate, in its requests' extensions.
@@ -98,6 +102,7 @@ impl Connection {
             opening: Cell::default(),
             ending: Cell::new(None),
             certificates: io.client_certificate().map(|der| identities(der).into()),
+            known: RefCell::default(),
         })
     }
 
@@ -117,6 +122,15 @@ impl Connection {
     #[must_use]
     pub fn certificates(&self) -> Option<Rc<[SecretHash]>> {
         self.certificates.clone()
+    }
+
+    /// Whose header this is, if it came last.
+    pub(crate) fn known(&self, header: &[u8], access: &Access) -> Option<Rc<Holding>> {
+        self.known.borrow().as_ref()?.find(header, access)
+    }
+
+    pub(crate) fn know(&self, known: Option<Known>) {
+        self.known.replace(known);
     }
 
     /// A request's handler starts.

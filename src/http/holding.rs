@@ -1,0 +1,172 @@
+//! Whose key came with a request: what handlers are told of it, and what a connection remembers.
+
+use std::fmt;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use actix_web::{HttpMessage as _, HttpRequest};
+use subtle::ConstantTimeEq as _;
+use zeroize::Zeroize as _;
+
+use crate::access::{Access, Holder, Refused};
+use clipper_clock as clock;
+use clipper_domain::AccessKey;
+use clipper_scheduling::quota::Quota;
+use clipper_scheduling::share::Tenant;
+
+/// A longer header is looked up anew for each request: connections together would hold much.
+const HEADER_MAX_BYTES: usize = 2 << 10;
+
+/// Whoever asks, for handlers that have to know.
+#[derive(Debug)]
+pub struct Holding {
+    holder: Holder,
+    access: Arc<Access>,
+    asker: Asker,
+}
+
+impl Holding {
+    pub(super) fn new(holder: Holder, access: &Arc<Access>) -> Rc<Self> {
+        let asker = Asker::of(&holder.key, access);
+        Rc::new(Self { holder, access: Arc::clone(access), asker })
+    }
+
+    /// Ends when the key is no good any more, and says so.
+    pub async fn ended(&self) -> Refused {
+        self.access.ended(&self.holder).await
+    }
+
+    pub(super) fn holder(&self) -> &Holder {
+        &self.holder
+    }
+}
+
+/// Who holds the key that came with a request, if one was needed.
+#[must_use]
+pub fn holding(request: &HttpRequest) -> Option<Rc<Holding>> {
+    request.extensions().get::<Rc<Holding>>().cloned()
+}
+
+/// Ends when the key of who asks is no good any more, and says so; never for those who needed none.
+pub async fn ended(holding: Option<Rc<Holding>>) -> Refused {
+    match holding {
+        Some(holding) => holding.ended().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Whoever asks, as far as limits go.
+#[derive(Debug, Clone, Default)]
+pub struct Asker {
+    pub name: Tenant,
+    /// What limits it, if anything does.
+    pub quota: Option<Arc<Quota>>,
+}
+
+impl Asker {
+    /// The holder of a key.
+    #[must_use]
+    pub fn of(key: &AccessKey, access: &Access) -> Self {
+        Self { name: Tenant::of(key.name.as_str()), quota: access.quota(key) }
+    }
+}
+
+/// Whoever sent a request, as far as limits go.
+#[must_use]
+pub fn asker(request: &HttpRequest) -> Asker {
+    let holding = holding(request);
+    holding.map(|holding| holding.asker.clone()).unwrap_or_default()
+}
+
+/// Whose key came with a request, if one was needed.
+#[must_use]
+pub fn holder(request: &HttpRequest) -> Option<Arc<AccessKey>> {
+    holding(request).map(|holding| Arc::clone(&holding.holder.key))
+}
+
+/// Whose header came last over a connection: the next request mostly has the same one, which is
+/// compared then and not hashed and looked up.
+#[derive(Debug)]
+pub struct Known {
+    header: Header,
+    /// Of the keys: when they change, everybody is looked up again.
+    epoch: u64,
+    until_ms: Option<u64>,
+    holding: Rc<Holding>,
+}
+
+/// It does not stay in memory that is given back.
+struct Header(Box<[u8]>);
+
+impl fmt::Debug for Header {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Header")
+    }
+}
+
+impl Header {
+    fn is(&self, header: &[u8]) -> bool {
+        self.0.ct_eq(header).into()
+    }
+}
+
+impl Drop for Header {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+impl Known {
+    /// `epoch` is that of the keys before the header was looked up.
+    pub(super) fn new(header: &[u8], epoch: u64, holding: &Rc<Holding>) -> Option<Self> {
+        if header.len() > HEADER_MAX_BYTES {
+            return None;
+        }
+        let until_ms = holding.access.until(&holding.holder).ok()?;
+        let header = Header(header.into());
+        Some(Self { header, epoch, until_ms, holding: Rc::clone(holding) })
+    }
+
+    /// Whose this header is, if it is the same one and nothing has changed.
+    pub(super) fn find(&self, header: &[u8], access: &Access) -> Option<Rc<Holding>> {
+        let is_over = || self.until_ms.is_some_and(|at| at <= clock::unix_millis());
+        if self.epoch != access.epoch() || !self.header.is(header) || is_over() {
+            return None;
+        }
+        Some(Rc::clone(&self.holding))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::access::{Shown, hash};
+    use crate::config::AccessConfig;
+    use clipper_domain::access::listed::parse;
+
+    #[test]
+    fn a_header_is_known_while_it_is_the_same_and_the_keys_are() {
+        let (one, other) = ("1".repeat(32), "2".repeat(32));
+        let list = format!("one predict {one}\nother predict {other}");
+        let access = Access::new(&AccessConfig::default(), parse(&list, hash).unwrap(), true);
+        let header = format!("Bearer {one}").into_bytes();
+        let known = |header: &[u8]| {
+            let epoch = access.epoch();
+            let holder = access.holder(Shown { header: Some(header), ..Shown::default() }).unwrap();
+            Known::new(header, epoch, &Holding::new(holder, &access))
+        };
+        let found = known(&header).unwrap();
+        assert_eq!(found.find(&header, &access).unwrap().holder.key.name.as_str(), "one");
+        assert!(found.find(format!("Bearer {other}").as_bytes(), &access).is_none());
+        assert!(found.find(&header[..header.len() - 1], &access).is_none());
+        let long = [&header[..], &[b' '; HEADER_MAX_BYTES]].concat();
+        assert!(known(&long).is_none(), "it is good, and not kept");
+        access.take_listed(parse(&format!("other predict {other}"), hash).unwrap());
+        assert!(found.find(&header, &access).is_none(), "it was taken out");
+        let soon = clock::unix_millis() + 60_000;
+        let later = Known { epoch: access.epoch(), until_ms: Some(soon), ..found };
+        assert!(later.find(&header, &access).is_some());
+        let over = Known { until_ms: Some(clock::unix_millis()), ..later };
+        assert!(over.find(&header, &access).is_none());
+    }
+}
