@@ -39,6 +39,6 @@ section! {
         predictions_max: usize = 16, Rule::count("predictions");
 
         /// Where Prometheus is, if anywhere: the pages have a link to it.
-        prometheus_url: String = String::new(), Rule::Text;
+        prometheus_url: String = String::new(), Rule::AnyText;
     }
 }

@@ -3,7 +3,8 @@
 import { Refused, post } from "./api.js";
 import { empty, h, renew, time } from "./dom.js";
 
-const shown = (value) => (value === undefined || value === null ? "nothing" : JSON.stringify(value));
+const shown = (value) =>
+  (value === undefined || value === null ? "nothing" : JSON.stringify(value));
 
 const MARKS = { add: "+", added: "+", create: "+", change: "~", changed: "~", remove: "\u2212",
   removed: "\u2212", delete: "\u2212" };

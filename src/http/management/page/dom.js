@@ -122,7 +122,8 @@ export function share(value) {
 
 export function ms(value) {
   if (value === null || value === undefined) return NONE;
-  return value >= 10000 ? `${number(value / 1000, 1)} s` : `${number(value, value < 10 ? 2 : 1)} ms`;
+  if (value >= 10000) return `${number(value / 1000, 1)} s`;
+  return `${number(value, value < 10 ? 2 : 1)} ms`;
 }
 
 /** A time in the viewer's zone. */

@@ -106,8 +106,9 @@ async function show() {
   const { signal } = leaving;
   const hash = location.hash || "#/";
   const found = ROUTES.find(([pattern]) => pattern.test(hash));
+  const here = hash.split("?")[0].split("/").slice(0, 2).join("/");
   for (const link of document.querySelectorAll("nav a")) {
-    const isHere = link.getAttribute("href") === hash.split("?")[0].split("/").slice(0, 2).join("/");
+    const isHere = link.getAttribute("href") === here;
     if (isHere) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
