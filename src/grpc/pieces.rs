@@ -55,6 +55,7 @@ impl Service {
             tensors: None,
             answers: SmallVec::new(),
             held: None,
+            explained: Vec::new(),
         };
         let pieces = Pieces { service: self, streaming, told, wants_empty_final, _asked: asked };
         let frames = stream::unfold(pieces, |mut pieces| async move {
@@ -100,6 +101,7 @@ impl Pieces<'_> {
             tensors: None,
             answers: smallvec![answer],
             held: None,
+            explained: Vec::new(),
         };
         match answer::written(told, self.service.limits(), write, Bytes::len).await {
             Ok(frame) => frame,

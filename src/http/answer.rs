@@ -120,10 +120,12 @@ impl Text {
         Some((index, self.0.answers.get(index)?))
     }
 
-    /// The output in the middle of a part, where it has one.
+    /// The output in the middle of a part, where it has one that is written by itself.
     fn output_at(&self, part: usize) -> Option<&Output> {
         match self.answer_at(part) {
-            Some((_, QueryAnswer::Output(output))) => Some(output),
+            Some((index, QueryAnswer::Output(output))) if self.0.explained.get(index).is_none() => {
+                Some(output)
+            }
             _ => None,
         }
     }
@@ -169,12 +171,19 @@ impl Text {
         if index > 0 {
             json.put_u8(b',');
         }
+        let explained = self.0.explained.get(index);
         let query_id = self.0.first_query_id + index as u64;
         json.put_slice(BEFORE_QUERY_ID);
         // Writing to memory does not fail.
         let _ = serde_json::to_writer(json.writer(), &query_id);
         match answer {
-            QueryAnswer::Output(_) => json.put_slice(BEFORE_OUTPUT),
+            QueryAnswer::Output(output) => {
+                json.put_slice(BEFORE_OUTPUT);
+                if explained.is_some() {
+                    json.put_slice(output.json());
+                    json.put_slice(AFTER_OUTPUT);
+                }
+            }
             QueryAnswer::Sure { output, confidence } => {
                 json.put_slice(BEFORE_OUTPUT);
                 json.put_slice(output.json());
@@ -196,6 +205,12 @@ impl Text {
                 let _ = serde_json::to_writer(json.writer(), &reason.to_string());
                 json.put_u8(b'}');
             }
+        }
+        if let Some(explained) = explained {
+            json.truncate(json.len() - 1);
+            json.put_slice(b",\"explain\":");
+            let _ = serde_json::to_writer(json.writer(), explained);
+            json.put_u8(b'}');
         }
     }
 }
@@ -278,7 +293,8 @@ mod tests {
     }
 
     fn answers(answers: Vec<QueryAnswer>) -> Text {
-        Text(Answers { answers: answers.into(), first_query_id: 9, held: None })
+        let explained = Vec::new();
+        Text(Answers { answers: answers.into(), first_query_id: 9, held: None, explained })
     }
 
     fn limits(max_bytes: usize, all: usize) -> AnswerBounds {

@@ -4,6 +4,7 @@ pub mod answer;
 pub mod body;
 pub mod errors;
 mod events;
+mod explaining;
 mod feedback;
 pub mod gate;
 pub mod handed;

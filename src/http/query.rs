@@ -15,6 +15,7 @@ use super::answer;
 use super::body::{self, Body};
 use super::errors::{self, ApiError, MODEL};
 use super::events::{self, OfPredict};
+use super::explaining;
 use super::feedback;
 use super::gate::Asker;
 use super::limits::{self, QueryLimits};
@@ -156,7 +157,10 @@ async fn dispatch(
         Verb::Predict if events::are_wanted(request.headers().get(header::ACCEPT)) => {
             Box::pin(predict_stream(&request, &app, (body, claim), &frontend.limits)).await
         }
-        Verb::Predict => predict(&app, (body, key, claim), &frontend.limits).await,
+        Verb::Predict => {
+            let explain = explaining::is_wanted(&request);
+            predict(&app, (body, key, claim), explain, &frontend.limits).await
+        }
         Verb::Update => {
             // One message counts as one query.
             claim.admit(1, clock::now()).map_err(ApiError::from)?;
@@ -264,7 +268,7 @@ fn predict_parser(
     move |text: &[u8], AppInputs { facts, linked }: &AppInputs| {
         let input_type = facts.spec.input_type;
         let mut parsed = inputs::predict_body(text, facts, linked, inputs_max)
-            .map_err(|error| explain(QueryRefused::Body(error, input_type), text))?;
+            .map_err(|error| refusal(QueryRefused::Body(error, input_type), text))?;
         parsed.digests = parsed.inputs.iter().map(|input| plane.cache.digest(input)).collect();
         Ok(parsed)
     }
@@ -283,23 +287,24 @@ async fn predict_stream(
         .send(PredictStream { body, arrived, within: None, class: Class::Normal, claim })
         .await
         .map_err(restarting)?
-        .map_err(|refused| explain(refused, &text))?;
+        .map_err(|refused| refusal(refused, &text))?;
     Ok(events::respond(request, streaming, OfPredict, None, held))
 }
 
 async fn predict(
     app: &Addr<App>,
     (body, key, claim): (Body, Option<String>, Claim),
+    explain: bool,
     limits: &QueryLimits,
 ) -> Result<HttpResponse, ApiError> {
     let (arrived, bounds) = (clock::now(), &limits.answers);
     let Prepared { body, text, _held } =
         prepare(app, (body, of_prediction), limits, || predict_parser(limits)).await?;
     let prediction = app
-        .send(Predict { body, arrived, within: None, key, class: Class::Normal, claim })
+        .send(Predict { body, arrived, within: None, key, class: Class::Normal, claim, explain })
         .await
         .map_err(restarting)?
-        .map_err(|refused| explain(refused, &text))?;
+        .map_err(|refused| refusal(refused, &text))?;
     let answers = prediction.answers().await;
     let answers = answers.map_err(|excess| answer::too_much(excess, None, bounds))?;
     if let [QueryAnswer::Error(why)] = answers.answers.as_slice() {
@@ -324,7 +329,7 @@ pub async fn predict_for(
         Route::Starting => return Err(ApiError::unavailable("The server is starting")),
     };
     let claim = limits::claim_of(asker, &v2.routes, app)?;
-    predict(&found, (body, None, claim), &v2.limits).await
+    predict(&found, (body, None, claim), false, &v2.limits).await
 }
 
 async fn update(
@@ -339,7 +344,7 @@ async fn update(
             let input_type = facts.spec.input_type;
             match inputs::update_body(text, facts, linked, inputs_max) {
                 Err(error @ BodyError::TooManyInputs(_)) => {
-                    Err(explain(QueryRefused::Body(error, input_type), text))
+                    Err(refusal(QueryRefused::Body(error, input_type), text))
                 }
                 Err(error) => Ok(Err(cause(&error, text, &schema(Verb::Update, input_type)))),
                 Ok(parsed) => Ok(Ok(parsed)),
@@ -371,7 +376,7 @@ async fn update(
                 .body("Feedback received? 1"))
         }
         Err(refused @ QueryRefused::Body(BodyError::TooManyInputs(_), _)) => {
-            Err(explain(refused, &text))
+            Err(refusal(refused, &text))
         }
         Err(QueryRefused::Body(error, input_type)) => {
             refuse(cause(&error, &text, &schema(Verb::Update, input_type)))
@@ -379,11 +384,11 @@ async fn update(
         Err(QueryRefused::Label(expected)) => {
             refuse(format!("label: it must be {expected}: the outputs of the models are that"))
         }
-        Err(refused) => Err(explain(refused, &text)),
+        Err(refused) => Err(refusal(refused, &text)),
     }
 }
 
-fn explain(refused: QueryRefused, body: &[u8]) -> ApiError {
+fn refusal(refused: QueryRefused, body: &[u8]) -> ApiError {
     match refused {
         QueryRefused::Body(BodyError::TooManyInputs(max), _) => ApiError::new(
             errors::TOO_LARGE,

@@ -354,6 +354,23 @@ def test_rollouts(terminal: Terminal) -> None:
     run_document(terminal, "docs/rollouts.md")
 
 
+def test_explain(terminal: Terminal) -> None:
+    config = SUM_CONFIG.replace("APPLICATION", "digits").replace('"sum"', '"digits-model"')
+    terminal.write("clipper.toml", config)
+    terminal.write("model.py", SUM_SOURCE)
+    terminal.run("pip install ./python")
+    terminal.run("clipper serve --config clipper.toml")
+    container = "clipper_serving serve model.py:predict --name digits-model --version 1"
+    terminal.run(f"python -m {container}")
+    document = "docs/explain.md"
+    run_document(terminal, document)
+    asked = next(c for block in blocks(document) for c in block.commands() if "explain=1" in c)
+    explained = json.loads(terminal.run(asked))["explain"]
+    shown = next(block.text for block in blocks(document) if '"explain": {' in block.text)
+    for member in [*explained, *explained["times_ms"], *explained["models"][0]]:
+        assert f'"{member}"' in shown, member
+
+
 def test_history(terminal: Terminal) -> None:
     config = SUM_CONFIG.replace("APPLICATION", "digits").replace('"sum"', '"digits-model"')
     terminal.write("clipper.toml", config)
@@ -452,6 +469,7 @@ WITH_A_TEST_ABOVE = {
     "docs/dashboard.md",
     "docs/declare.md",
     "docs/deploy.md",
+    "docs/explain.md",
     "docs/first-python-model.md",
     # In test_hardening.py.
     "docs/hardening.md",

@@ -18,6 +18,7 @@ pub mod datatype;
 pub mod deploy_model;
 pub mod deployment;
 pub mod difference;
+pub mod explain;
 pub mod history;
 pub mod ids;
 pub mod limits;

@@ -11,6 +11,7 @@ use super::cache_key::CacheKey;
 use super::dispatch::Query;
 use super::stream::Stream;
 use super::ticket::{Answer, Slot};
+use super::trace::{QueryTrace, TraceStep};
 use clipper_clock::Instant;
 use clipper_domain::Input;
 
@@ -34,6 +35,7 @@ enum Stage {
 struct FlightState {
     stage: Stage,
     waiters: SmallVec<[Waiter; 1]>,
+    trace: QueryTrace,
 }
 
 impl FlightState {
@@ -99,7 +101,8 @@ impl Flight {
         let deadline = first.deadline;
         let mut waiters = SmallVec::new();
         waiters.push(first);
-        let state = Mutex::new(FlightState { stage: Stage::Queued, waiters });
+        let state =
+            Mutex::new(FlightState { stage: Stage::Queued, waiters, trace: QueryTrace::default() });
         let note = AtomicU32::new(u32::MAX);
         Arc::new(Self { key, arrived, deadline, is_shared, stream, note, state })
     }
@@ -166,6 +169,12 @@ impl Flight {
         self.state.lock().waiters.iter().map(|w| w.slot.query_id()).collect()
     }
 
+    /// What has happened to it so far.
+    #[must_use]
+    pub fn trace(&self) -> QueryTrace {
+        self.state.lock().trace.clone()
+    }
+
     /// Ends it: every waiter gets `answer`. Later calls do nothing (invariant P1). Through the
     /// cache ([`super::cache::PredictionCache::land`], `abort`), which forgets it first.
     pub(super) fn end(&self, answer: &Answer) {
@@ -223,6 +232,10 @@ impl Query for Arc<Flight> {
 
     fn fingerprint(&self) -> u64 {
         self.key.fingerprint()
+    }
+
+    fn note_step(&self, step: TraceStep, now: Instant) {
+        self.state.lock().trace.note(step, now);
     }
 
     fn is(&self, other: &Self) -> bool {

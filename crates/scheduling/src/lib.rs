@@ -13,15 +13,18 @@
 //!   learned; [`gather`]: whether a small batch waits a little for a fuller one.
 //! - [`spin_wait`]: whether a model's thread stays awake for the next message.
 //! - [`run`]: counting what queries have in common.
+//! - [`trace`]: what has happened to a query; [`explain`]: why it was answered so.
 //! - [`parse`], [`feedback`], [`tensor_bodies`]: request [`bodies`] into inputs in wire form.
 //! - [`output`]: a model's text into JSON, and its tensors.
 
 pub mod batch;
+mod batch_id;
 pub mod bodies;
 pub mod budget;
 pub mod cache;
-mod cache_key;
+pub mod cache_key;
 pub mod dispatch;
+pub mod explain;
 pub mod feedback;
 pub mod flight;
 pub mod gather;
@@ -38,5 +41,6 @@ pub mod stream;
 pub mod tensor_bodies;
 mod tensor_output;
 pub mod ticket;
+pub mod trace;
 mod update;
 mod visitors;

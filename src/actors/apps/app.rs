@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
-use smallvec::SmallVec;
 use tracing::warn;
 
 use super::asking::{AskModel, Asked, RequestTimes, due_within};
@@ -17,7 +16,7 @@ use super::inputs::{self, AppInputs};
 use super::judging::Judge;
 use super::messages::{AppChange, AskFacts, Predict, QueryRefused, Recorded, RequestBody, Update};
 use super::model_progress::ModelProgress;
-use super::prediction::{AppFacts, Prediction, Progress};
+use super::prediction::{AppFacts, Prediction, Progress, RequestFacts};
 use super::rolling::{COPY_PATIENCE, Copy, Rolled, Rolling};
 use crate::actors::plane::data_plane::DataPlane;
 use crate::actors::plane::directory::{ModelEntry, ModelHandle};
@@ -25,12 +24,8 @@ use crate::supervision::kept::Lifeline;
 use clipper_clock as clock;
 use clipper_domain::AppSpec;
 use clipper_scheduling::bodies::PredictBody;
-use clipper_scheduling::cache::Lookup;
-use clipper_scheduling::dispatch::Arrival;
-use clipper_scheduling::flight::{Flight, Waiter};
-use clipper_scheduling::load::Asking;
 use clipper_scheduling::share::{AppId, Share};
-use clipper_scheduling::ticket::{Answer, AnswerBounds, DefaultReason, Ticket};
+use clipper_scheduling::ticket::{AnswerBounds, DefaultReason};
 use clipper_selection::rollout::split::Drawn;
 
 pub struct App {
@@ -90,13 +85,15 @@ impl App {
         let permit = self.plane.admit(queries, claim).ok_or(QueryRefused::Busy)?;
         let first_query_id = self.plane.query_ids(queries);
         let objective = self.facts.spec.latency_slo.as_duration();
-        let objective = predict.within.map_or(objective, |within| within.min(objective));
+        let wanted = predict.within.map_or(objective, |within| within.min(objective));
         let early = Duration::from_micros(self.plane.serving.answer_margin_us);
-        let objective = due_within(objective, early);
+        let objective = due_within(wanted, early);
         let margin = Duration::from_micros(self.plane.serving.ensemble_margin_us);
         let (arrived, tenant) = (predict.arrived, permit.tenant());
         let class = permit.class(predict.class);
-        let request = RequestTimes { arrived, objective, margin, first_query_id, class, tenant };
+        let traced = predict.explain;
+        let request =
+            RequestTimes { arrived, objective, margin, first_query_id, class, tenant, traced };
         let drawn = Drawn { uid: body.uid, query_id: first_query_id };
         let rolled = rolling.map(|rolling| rolling.rolled(drawn));
         let progress = match (chooser, model) {
@@ -111,8 +108,9 @@ impl App {
                 Progress::One(ModelProgress::defaults(queries, reason).into())
             }
         };
-        let app = Arc::clone(&self.facts);
-        Ok(Prediction { app, first_query_id, arrived, progress, permit })
+        let (app, explain) = (Arc::clone(&self.facts), predict.explain);
+        let of = RequestFacts { app, first_query_id, arrived, objective: wanted, explain };
+        Ok(Prediction { of, progress, permit })
     }
 
     pub(super) fn body(&self, body: RequestBody<PredictBody>) -> Result<PredictBody, QueryRefused> {
@@ -140,14 +138,15 @@ impl App {
     /// at what comes, and the other version gets its copy, if there is room for one.
     fn ask(&self, AskModel { model, body, request, rolled }: AskModel) -> Asked {
         let rolled = rolled.filter(|rolled| rolled.is_of(&model.spec.id.name));
-        let Some(rolled) = rolled else { return self.answer(&model, body, request).into() };
+        let Some(rolled) = rolled else { return self.answer(model, body, request) };
         let copy = rolled.copy(&body);
-        let progress = self.answer(rolled.instead().unwrap_or(&model), body, request);
+        let asked = self.answer(rolled.instead().cloned().unwrap_or(model), body, request);
         let copy = copy.map(|Copy { model, body, room }| {
             let objective = request.objective * COPY_PATIENCE;
-            (self.answer(&model, body, RequestTimes { objective, ..request }), room)
+            let request = RequestTimes { objective, traced: false, ..request };
+            (self.answer(model, body, request).progress, room)
         });
-        Asked { progress, watched: rolled.watch(request.arrived, copy) }
+        Asked { watched: rolled.watch(request.arrived, copy), ..asked }
     }
 
     /// After a change of the policy or the links.
@@ -219,99 +218,6 @@ impl App {
                 self.facts.spec.name
             ))),
         }
-    }
-
-    fn answer(
-        &self,
-        model: &Arc<ModelHandle>,
-        PredictBody { inputs, digests, .. }: PredictBody,
-        RequestTimes { arrived, objective, first_query_id, class, tenant, .. }: RequestTimes,
-    ) -> ModelProgress {
-        if !inputs::are_of(&inputs, model) {
-            let reason = inputs::not_of(model);
-            return ModelProgress::defaults(inputs.len(), reason);
-        }
-        let cache = &self.plane.cache;
-        let is_cached = self.facts.spec.cache && model.is_cached();
-        let mut answers: SmallVec<[Option<Answer>; 1]> = SmallVec::with_capacity(inputs.len());
-        let mut misses = SmallVec::<[_; 1]>::new();
-        let mut digests = digests.into_iter();
-        for input in inputs {
-            let key = match digests.next() {
-                Some(digest) => cache.key_by(digest, model.serial, input),
-                None => cache.key(model.serial, input),
-            };
-            let hit = if is_cached { cache.get(&key) } else { None };
-            if hit.is_none() {
-                misses.push((answers.len(), key));
-            }
-            answers.push(hit.map(Answer::Output));
-        }
-        model.metrics.cache_lookups(answers.len() - misses.len(), misses.len());
-        if misses.is_empty() {
-            return ModelProgress::Ready(answers.into_iter().flatten().collect());
-        }
-        let load = model.load();
-        if load.replicas == 0 {
-            let nobody = || Answer::Default(DefaultReason::NoReplica);
-            return ModelProgress::Ready(
-                answers.into_iter().map(|a| a.unwrap_or_else(nobody)).collect(),
-            );
-        }
-        let deadline = arrived + objective;
-        let share = Share { class, tenant, ..self.share };
-        let asking = Asking { share, queries: misses.len(), objective, deadline };
-        let room = load.room(&asking, model.intake().waiting(), arrived);
-        if room < misses.len() {
-            // Those that cannot make it hold no places.
-            let why = Answer::Default(DefaultReason::overtaken());
-            for (index, _) in misses.drain(room..) {
-                answers[index] = Some(why.clone());
-            }
-            if misses.is_empty() {
-                return ModelProgress::Ready(answers.into_iter().flatten().collect());
-            }
-        }
-        let ticket = Ticket::within(&self.bounds, answers.len(), first_query_id);
-        for (index, answer) in answers.into_iter().enumerate() {
-            if let Some(answer) = answer {
-                ticket.slot(index).fill(answer);
-            }
-        }
-        let mut queries = SmallVec::new();
-        for (index, key) in misses {
-            let waiter = Waiter { slot: ticket.slot(index), deadline };
-            if !is_cached {
-                queries.push(Flight::alone(key, arrived, waiter));
-                continue;
-            }
-            match cache.lookup(key, arrived, waiter) {
-                Lookup::Hit(output) => ticket.slot(index).fill(Answer::Output(output)),
-                Lookup::Miss(flight) => queries.push(flight),
-                // Queued behind somebody patient: queue it again by the earlier deadline.
-                Lookup::Joined(flight) if deadline < flight.deadline => queries.push(flight),
-                Lookup::Joined(_) => {}
-            }
-        }
-        self.enqueue(model, Arrival { share, deadline, queries });
-        ModelProgress::Waiting { ticket, deadline }
-    }
-
-    pub(super) fn enqueue(&self, model: &ModelHandle, arrival: Arrival<Arc<Flight>>) {
-        let queries = arrival.queries.len();
-        if queries == 0 {
-            return;
-        }
-        let max = self.plane.serving.model_queue_max.saturating_sub(model.load().waiting);
-        let Err(refused) = model.intake().add(arrival, queries, max) else { return };
-        let reason = if model.has_batcher() {
-            let id = &model.spec.id;
-            let why = format!("The queue of model {id} is full (serving.model_queue_max)");
-            DefaultReason::Shed(Arc::from(why))
-        } else {
-            DefaultReason::NoReplica
-        };
-        self.plane.abort_all([refused], &reason);
     }
 }
 

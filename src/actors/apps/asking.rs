@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 
 use super::model_progress::ModelProgress;
 use super::rolling::{Rolled, Watched};
+use super::traced::{AskedModels, TracedModel};
 use crate::actors::plane::directory::ModelHandle;
 use clipper_clock::Instant;
 use clipper_scheduling::parse::PredictBody;
@@ -41,6 +42,8 @@ pub struct RequestTimes {
     pub class: Class,
     /// Who asks.
     pub tenant: Tenant,
+    /// Whether somebody may want to know what happens to its queries.
+    pub traced: bool,
 }
 
 /// How long an answer may take so that it arrives within `objective`: `early`
@@ -62,11 +65,12 @@ pub struct Asked {
     pub(super) progress: ModelProgress,
     /// Looked at by a rollout's guards.
     pub(super) watched: Option<Box<Watched>>,
+    pub(super) traced: Option<TracedModel>,
 }
 
 impl From<ModelProgress> for Asked {
     fn from(progress: ModelProgress) -> Self {
-        Self { progress, watched: None }
+        Self { progress, watched: None, traced: None }
     }
 }
 
@@ -99,11 +103,15 @@ pub(super) struct SureAnswers {
     pub(super) closed: Closed,
     /// Of those that have one; none beyond its end.
     pub(super) confidences: SmallVec<[Option<f64>; 1]>,
+    /// Whose they are.
+    pub(super) models: AskedModels,
 }
 
-impl From<Closed> for SureAnswers {
-    fn from(closed: Closed) -> Self {
-        Self { closed, confidences: SmallVec::new() }
+impl SureAnswers {
+    /// Those of the one model that was asked, as they are.
+    pub(super) fn of(closed: Closed, model: Option<TracedModel>) -> Self {
+        let models = AskedModels::One(model, SmallVec::new());
+        Self { closed, confidences: SmallVec::new(), models }
     }
 }
 

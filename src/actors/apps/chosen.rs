@@ -7,13 +7,15 @@ use smallvec::SmallVec;
 
 use super::asking::SureAnswers;
 use super::chooser::{BoundModels, Choice, Chooser};
+use super::traced::{AskedModels, TracedMember, TracedModel, TracedQuery};
+use crate::actors::plane::directory::ModelHandle;
 use clipper_scheduling::bodies::Digests;
 use clipper_scheduling::budget::Held;
 use clipper_scheduling::output::Output;
 use clipper_scheduling::ticket::{Answer, Closed, DefaultReason};
 use clipper_selection::bound::Decided;
 use clipper_selection::given::{AnswerOf, GivenAnswer, GivenBy};
-use clipper_selection::policy::{Combination, Member, Members, Picks};
+use clipper_selection::policy::{Combination, Member, Members, Pick, Picks};
 use clipper_selection::state::Standing;
 
 /// A query of the request, and which of its picks is meant.
@@ -47,6 +49,8 @@ pub(super) struct ChosenQuery {
     pub(super) picks: Picks,
     pub(super) members: Members,
     pub(super) answers: SmallVec<[Option<Answer>; 1]>,
+    /// Of those that have answered, or have not in time.
+    traced: SmallVec<[Option<TracedMember>; 1]>,
     pub(super) decided: Option<Decided>,
 }
 
@@ -88,7 +92,7 @@ impl Chosen {
         (picks, members): (Picks, Members),
         decided: Option<Decided>,
         answers: &mut [Option<Answer>],
-    ) -> (Answer, Option<f64>) {
+    ) -> (Answer, Option<f64>, AnswerOf) {
         let (answer, confidence, whose) = conclude(&self.models, decided, answers);
         let given = GivenAnswer {
             uid: self.uid,
@@ -100,7 +104,12 @@ impl Chosen {
             by: self.by,
         };
         self.chooser.answered(&self.models, query_id, (given, confidence));
-        (answer, confidence)
+        (answer, confidence, whose)
+    }
+
+    /// How much the model behind a pick counts.
+    fn weight(&self, pick: Pick) -> f64 {
+        self.standing.weights.get(pick.arm).copied().unwrap_or(pick.probability)
     }
 }
 
@@ -110,8 +119,14 @@ impl ChosenOne {
     }
 
     /// The answers, of those that came.
-    pub(super) fn answered(self, Closed { mut answers, held }: Closed) -> SureAnswers {
+    pub(super) fn answered(
+        self,
+        Closed { mut answers, held }: Closed,
+        model: Option<TracedModel>,
+    ) -> SureAnswers {
         let Self { chosen, digests, picks } = self;
+        let weight = |picks: &Picks| picks.first().map_or(0.0, |pick| chosen.weight(*pick));
+        let models = AskedModels::One(model, picks.iter().map(weight).collect());
         let mut confidences = SmallVec::with_capacity(answers.len());
         let queries = (chosen.first_query_id..).zip(digests).zip(picks);
         for ((query, picks), answer) in queries.zip(&mut answers) {
@@ -122,7 +137,7 @@ impl ChosenOne {
             *answer = told.0;
             confidences.push(told.1);
         }
-        SureAnswers { closed: Closed { answers, held }, confidences }
+        SureAnswers { closed: Closed { answers, held }, confidences, models }
     }
 }
 
@@ -133,6 +148,7 @@ impl ChosenSeveral {
             digest: *digest,
             members: smallvec::smallvec![Member::Waiting; picks.len()],
             answers: smallvec::smallvec![None; picks.len()],
+            traced: (0..picks.len()).map(|_| None).collect(),
             picks,
             decided: None,
         };
@@ -140,8 +156,23 @@ impl ChosenSeveral {
     }
 
     /// A model has answered, or not.
-    pub(super) fn arrived(&mut self, (query, member): Place, answer: Answer) {
+    pub(super) fn arrived(
+        &mut self,
+        (query, member): Place,
+        answer: Answer,
+        of: Option<(&Arc<ModelHandle>, &TracedQuery)>,
+    ) {
         let query = &mut self.queries[query];
+        query.traced[member] = of.map(|(model, traced)| TracedMember {
+            model: Arc::clone(model),
+            query: traced.clone(),
+            weight: query.picks.get(member).map(|pick| self.chosen.weight(*pick)),
+            used: false,
+            default: match &answer {
+                Answer::Output(_) => None,
+                Answer::Default(reason) => Some(reason.clone()),
+            },
+        });
         query.members[member] = self.chosen.member(&answer);
         query.answers[member] = Some(answer);
     }
@@ -156,6 +187,7 @@ impl ChosenSeveral {
                     query.picks.push(pick);
                     query.members.push(Member::Waiting);
                     query.answers.push(None);
+                    query.traced.push(None);
                 }
                 decided => query.decided = Some(decided),
             }
@@ -164,12 +196,26 @@ impl ChosenSeveral {
 
     pub(super) fn conclude(self, held: Option<Held>) -> SureAnswers {
         let Self { chosen, queries } = self;
-        let told = (chosen.first_query_id..).zip(queries).map(|(query_id, query)| {
-            let ChosenQuery { digest, picks, members, mut answers, decided } = query;
-            chosen.conclude((query_id, digest), (picks, members), decided, &mut answers)
-        });
-        let (answers, confidences) = told.unzip();
-        SureAnswers { closed: Closed { answers, held }, confidences }
+        let (mut told, mut confidences) = (SmallVec::new(), SmallVec::new());
+        let mut models = Vec::with_capacity(queries.len());
+        for (query_id, query) in (chosen.first_query_id..).zip(queries) {
+            let ChosenQuery { digest, picks, members, mut answers, mut traced, decided } = query;
+            let (answer, confidence, whose) =
+                chosen.conclude((query_id, digest), (picks, members), decided, &mut answers);
+            for (index, member) in traced.iter_mut().enumerate() {
+                let Some(member) = member else { continue };
+                member.used = match whose {
+                    AnswerOf::Member(used) => used == index,
+                    AnswerOf::Several => member.default.is_none(),
+                    AnswerOf::Nobody => false,
+                };
+            }
+            told.push(answer);
+            confidences.push(confidence);
+            models.push(traced);
+        }
+        let (closed, models) = (Closed { answers: told, held }, AskedModels::Several(models));
+        SureAnswers { closed, confidences, models }
     }
 }
 

@@ -161,11 +161,14 @@ impl Ensemble {
 
     /// Takes what has arrived; what has not is late.
     fn collect(&mut self) -> Result<(), Excess> {
-        for AskedModel { places, model } in std::mem::take(&mut self.asked) {
+        for AskedModel { places, mut model } in std::mem::take(&mut self.asked) {
+            let traced = model.traced.take();
             let Closed { answers, held } = model.close()?;
             self.held.extend(held);
-            for (place, answer) in places.into_iter().zip(answers) {
-                self.several.arrived(place, answer);
+            for (index, (place, answer)) in places.into_iter().zip(answers).enumerate() {
+                let of = traced.as_ref();
+                let of = of.and_then(|of| Some((&of.model, of.queries.get(index)?)));
+                self.several.arrived(place, answer, of);
             }
         }
         Ok(())

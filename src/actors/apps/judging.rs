@@ -193,6 +193,7 @@ impl Judge {
             first_query_id: self.plane.query_ids(1),
             class: Class::Normal,
             tenant: Tenant::NOBODY,
+            traced: false,
         };
         let answers = models.into_iter().map(|model| async move {
             let inputs = std::iter::once(input.clone()).collect();

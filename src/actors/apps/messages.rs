@@ -41,6 +41,8 @@ pub struct Predict {
     pub class: Class,
     /// What it takes of the limits that it counts against, until it has been answered.
     pub claim: Claim,
+    /// The client wants to know why it gets the answers that it gets.
+    pub explain: bool,
 }
 
 /// Why a predict or update request is refused without an answer to its queries.

@@ -1,5 +1,6 @@
 //! What an HTTP worker serves: its applications, and what becomes of their queries and feedback.
 
+mod answering;
 pub mod app;
 pub mod asking;
 mod chooser;
@@ -17,3 +18,4 @@ pub mod rollouts;
 pub mod router;
 mod save_pace;
 pub mod streaming;
+mod traced;

@@ -12,9 +12,12 @@ use super::chosen::ChosenOne;
 use super::ensemble::Ensemble;
 use crate::actors::plane::data_plane::Permit;
 use crate::metrics::{AppMetrics, Outcome};
+use crate::store::history::moment::utc;
 use clipper_clock::{self as clock, Instant};
+use clipper_domain::explain::ExplainedQuery;
 use clipper_domain::{AppSpec, OnModelError};
 use clipper_scheduling::budget::Held;
+use clipper_scheduling::explain::QueryRecord;
 use clipper_scheduling::output::Output;
 use clipper_scheduling::parse::FeedbackForm;
 use clipper_scheduling::ticket::{Answer, Closed, DefaultReason, Excess};
@@ -26,6 +29,8 @@ pub struct AppFacts {
     /// Its default output as JSON.
     pub default_output: Output,
     pub metrics: Arc<AppMetrics>,
+    /// The name of its policy.
+    pub policy: Arc<str>,
     /// The field of queries that its policy goes by.
     pub key_field: Option<Arc<str>>,
 }
@@ -49,12 +54,22 @@ pub(super) enum Progress {
     Several(Box<Ensemble>),
 }
 
-/// The answers to the queries of one request, on their way. Dropping it gives them up.
+/// What is known of a request before it has its answers.
 #[derive(Debug)]
-pub struct Prediction {
+pub(super) struct RequestFacts {
     pub(super) app: Arc<AppFacts>,
     pub(super) first_query_id: u64,
     pub(super) arrived: Instant,
+    /// Within which the client wants its answers.
+    pub(super) objective: Duration,
+    /// The client wants to know why it gets them.
+    pub(super) explain: bool,
+}
+
+/// The answers to the queries of one request, on their way. Dropping it gives them up.
+#[derive(Debug)]
+pub struct Prediction {
+    pub(super) of: RequestFacts,
     pub(super) progress: Progress,
     /// Room taken by the request; given back with the answers.
     pub(super) permit: Permit,
@@ -97,7 +112,12 @@ pub struct Answers {
     pub answers: SmallVec<[QueryAnswer; 1]>,
     /// What they take of the sum of all answers, where they have been counted.
     pub held: Option<Held>,
+    /// Why they are what they are: of the first [`EXPLAINED_MAX`], where the client asked for it.
+    pub explained: Vec<ExplainedQuery>,
 }
+
+/// Queries of one request that are explained in its answer.
+const EXPLAINED_MAX: usize = 100;
 
 impl Prediction {
     /// Waits for the answers, until the deadline; what is missing then is late. Counts them.
@@ -105,15 +125,18 @@ impl Prediction {
     /// # Errors
     /// They take too much room.
     pub async fn answers(self) -> Result<Answers, Excess> {
-        let Self { app, first_query_id, arrived, progress, permit } = self;
-        let span = debug_span!("query", app = %app.spec.name, query_id = first_query_id);
+        let Self { of, progress, permit } = self;
+        let span = debug_span!("query", app = %of.app.spec.name, query_id = of.first_query_id);
         let answered = match progress {
-            Progress::One(asked) => {
-                asked.closed().instrument(span.clone()).await.map(SureAnswers::from)
-            }
-            Progress::Chosen(asked, chosen) => {
+            Progress::One(mut asked) => {
+                let model = asked.traced.take();
                 let closed = asked.closed().instrument(span.clone()).await;
-                closed.map(|closed| chosen.answered(closed))
+                closed.map(|closed| SureAnswers::of(closed, model))
+            }
+            Progress::Chosen(mut asked, chosen) => {
+                let model = asked.traced.take();
+                let closed = asked.closed().instrument(span.clone()).await;
+                closed.map(|closed| chosen.answered(closed, model))
             }
             // Boxed: most requests have one model.
             Progress::Several(ensemble) => {
@@ -122,16 +145,55 @@ impl Prediction {
         };
         drop(permit);
         let _span = span.entered();
-        let SureAnswers { closed, confidences } =
-            answered.inspect_err(|_| app.metrics.rejected())?;
-        let Closed { answers, held } = closed;
-        let latency = clock::now() - arrived;
-        count(&app, first_query_id, &answers, latency);
+        let answered = answered.inspect_err(|_| of.app.metrics.rejected())?;
+        let latency = clock::now() - of.arrived;
+        count(&of.app, of.first_query_id, &answered.closed.answers, latency);
+        let explained = if of.explain { of.explained(&answered, latency) } else { Vec::new() };
+        let SureAnswers { closed: Closed { answers, held }, confidences, .. } = answered;
         let confidences = confidences.into_iter().chain(std::iter::repeat(None));
-        let told = |(answer, confidence)| told(&app, answer).sure(confidence);
+        let told = |(answer, confidence)| told(&of.app, answer).sure(confidence);
         let answers = answers.into_iter().zip(confidences).map(told).collect();
-        Ok(Answers { first_query_id, answers, held })
+        Ok(Answers { first_query_id: of.first_query_id, answers, held, explained })
     }
+}
+
+impl RequestFacts {
+    fn explained(&self, answered: &SureAnswers, latency: Duration) -> Vec<ExplainedQuery> {
+        let arrived_unix_ms = clock::unix_millis().saturating_sub(whole_ms(latency));
+        let queries = answered.closed.answers.len().min(EXPLAINED_MAX);
+        let records = (0..queries).filter_map(|index| self.record(answered, latency, index));
+        records.map(|record| record.explained(utc(arrived_unix_ms))).collect()
+    }
+
+    /// What is known of one of its queries.
+    fn record(
+        &self,
+        SureAnswers { closed, confidences, models }: &SureAnswers,
+        latency: Duration,
+        index: usize,
+    ) -> Option<QueryRecord> {
+        let answer = closed.answers.get(index)?;
+        let default = match answer {
+            Answer::Output(_) => None,
+            Answer::Default(reason) => Some(reason.clone()),
+        };
+        Some(QueryRecord {
+            query_id: self.first_query_id + index as u64,
+            request_id: None,
+            app: self.app.spec.name.clone(),
+            arrived: self.arrived,
+            latency,
+            objective: self.objective,
+            default,
+            policy: Arc::clone(&self.app.policy),
+            confidence: confidences.get(index).copied().flatten(),
+            models: models.records(index, answer),
+        })
+    }
+}
+
+fn whole_ms(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn count(app: &AppFacts, first_query_id: u64, answers: &[Answer], latency: Duration) {

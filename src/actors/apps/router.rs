@@ -252,6 +252,7 @@ impl Router {
             default_output: Output::from_text(spec.default_output.as_bytes())
                 .unwrap_or_else(Output::null),
             metrics: self.plane.metrics.app(&spec.name),
+            policy: Arc::from(spec.policy.as_str()),
             key_field,
             spec: spec.clone(),
         });
@@ -309,6 +310,7 @@ impl Router {
             default_output: Output::null(),
             // Not among those of applications: what it does is counted with the model.
             metrics: Arc::default(),
+            policy: Arc::from(DEFAULT_POLICY),
             key_field: None,
         })
     }

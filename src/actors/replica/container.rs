@@ -263,9 +263,9 @@ impl Container {
         if let Some(serving) = self.serving.as_ref().filter(|_| errors > 0) {
             serving.model.metrics.model_errors(errors);
         }
-        Landing { flights, outputs, held }.land(&self.plane, bytes);
-        self.busy_heartbeats = 0;
         let replica = self.identity.replica;
+        Landing { flights, outputs, batch, replica, answered, held }.land(&self.plane, bytes);
+        self.busy_heartbeats = 0;
         self.tell_batcher(FromReplica::Done { replica, batch, answered });
     }
 

@@ -10,11 +10,14 @@ use bytes::Bytes;
 use tracing::{debug, trace};
 
 use crate::actors::plane::data_plane::DataPlane;
-use clipper_domain::Signature;
+use clipper_clock::Instant;
+use clipper_domain::{ReplicaId, Signature};
 use clipper_rpc::receive::Held;
+use clipper_scheduling::dispatch::{BatchId, Query as _};
 use clipper_scheduling::flight::Flight;
 use clipper_scheduling::output::{Output, TensorRow};
 use clipper_scheduling::ticket::DefaultReason;
+use clipper_scheduling::trace::TraceStep;
 use clipper_tensors::batch::{Content, Group};
 
 /// An answer that is awaited and whole.
@@ -23,6 +26,10 @@ pub(super) struct Landing {
     /// The queries, in the order in which they were sent.
     pub(super) flights: Arc<[Arc<Flight>]>,
     pub(super) outputs: Outputs,
+    /// Which batch was answered when, and by whom.
+    pub(super) batch: BatchId,
+    pub(super) replica: ReplicaId,
+    pub(super) answered: Instant,
     /// The memory that the answer takes.
     pub(super) held: Option<Held>,
 }
@@ -68,6 +75,10 @@ impl Landing {
             for flight in self.flights.iter() {
                 trace!(query_ids = ?flight.query_ids(), "query answered");
             }
+        }
+        for flight in self.flights.iter() {
+            let step = TraceStep::Answered(self.batch, self.replica);
+            flight.note_step(step, self.answered);
         }
         match self.outputs {
             Outputs::Texts { outputs, errors } => {

@@ -222,7 +222,7 @@ impl Graph {
         let (arrived, class, claim) = (clock::now(), Class::Normal, Claim::default());
         let prediction = self
             .app()
-            .send(Predict { body, arrived, within: None, key: None, class, claim })
+            .send(Predict { body, arrived, within: None, key: None, class, claim, explain: false })
             .await?
             .unwrap();
         Ok(match &prediction.answers().await.unwrap().answers[0] {

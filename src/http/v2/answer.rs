@@ -16,6 +16,7 @@ use super::super::errors::ApiError;
 use super::super::limits::QueryLimits;
 use super::errors;
 use crate::actors::apps::prediction::QueryAnswer;
+use clipper_domain::explain::ExplainedQuery;
 use clipper_oip::{Answer, Defaults, OutputForm, Parts, TensorForm};
 use clipper_scheduling::budget::Held;
 use clipper_scheduling::ticket::{DefaultReason, Excess};
@@ -39,6 +40,8 @@ pub(crate) struct Told {
     pub(crate) answers: SmallVec<[QueryAnswer; 1]>,
     /// What they take of the sum of all answers, where they have been counted.
     pub(crate) held: Option<Held>,
+    /// Why, where the client asked for it.
+    pub(crate) explained: Vec<ExplainedQuery>,
 }
 
 /// The HTTP answer.

@@ -30,12 +30,14 @@ pub(crate) struct Asked {
     pub(crate) key: Option<String>,
     /// What the request takes of limits until it has been asked.
     pub(crate) claim: Claim,
+    /// The client wants to know why it is answered so.
+    pub(crate) explain: bool,
     _held: Option<Held>,
 }
 
 impl Asked {
     fn of(infer: Infer, digests: Digests, held: Option<Held>) -> Self {
-        Self { infer, digests, key: None, claim: Claim::default(), _held: held }
+        Self { infer, digests, key: None, claim: Claim::default(), explain: false, _held: held }
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clipper_clock::Instant;
 use clipper_domain::ReplicaId;
 
-use super::event::BatchId;
+use crate::batch_id::BatchId;
 use crate::load::Load;
 use crate::ticket::DefaultReason;
 

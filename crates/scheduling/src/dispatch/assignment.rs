@@ -11,9 +11,9 @@ use std::time::Duration;
 use clipper_clock::Instant;
 
 use super::busy::BusyLimits;
-use super::event::BatchId;
 use super::hedge::HedgesSent;
 use super::query::QueryKey;
+use crate::batch_id::BatchId;
 use crate::latency::LatencyCurve;
 
 /// A batch under way is suspected of hanging after this many times its learned p99 latency ...

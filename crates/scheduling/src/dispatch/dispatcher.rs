@@ -15,11 +15,12 @@ use super::query::{Query, QueryKey, QueryTable};
 use super::queue::FairQueue;
 use super::replicas::Replicas;
 use crate::batch::Objective;
-use crate::gather::Concurrency;
+use crate::gather::{self, Concurrency};
 use crate::latency::LatencyCurve;
 use crate::load::{Asking, Load, Round};
 use crate::share::Share;
 use crate::ticket::DefaultReason;
+use crate::trace::TraceStep;
 
 /// What a dispatcher keeps within.
 #[derive(Debug, Clone)]
@@ -53,6 +54,8 @@ pub struct Dispatcher<Q> {
     pub(super) objective: Objective,
     pub(super) concurrency: Concurrency,
     pub(super) gathering: Option<Gathering>,
+    /// How long the batch that is sent next has waited for others.
+    pub(super) gathered: Duration,
     pub(super) hedges: Hedges,
     pub(super) hedge_budget: HedgeBudget,
     pub(super) poison: PoisonList,
@@ -77,6 +80,13 @@ pub(super) struct Gathering {
     pub waiting: usize,
 }
 
+impl Gathering {
+    /// How long it has waited.
+    pub fn so_far(self, now: Instant) -> Duration {
+        gather::WAIT.saturating_sub(self.until.saturating_duration_since(now))
+    }
+}
+
 impl<Q: Query> Dispatcher<Q> {
     /// A dispatcher without replicas, which start to learn from `curve`. `seed` decides draws.
     #[must_use]
@@ -91,6 +101,7 @@ impl<Q: Query> Dispatcher<Q> {
             objective: Objective::default(),
             concurrency: Concurrency::default(),
             gathering: None,
+            gathered: Duration::ZERO,
             hedges: Hedges::default(),
             hedge_budget,
             poison,
@@ -130,6 +141,7 @@ impl<Q: Query> Dispatcher<Q> {
         if self.has_gathered(now) || has_hedges {
             self.dispatch(now);
         }
+        self.gathered = Duration::ZERO;
         self.publish();
         self.set_wake(now);
         self.actions.drain(..)
@@ -176,6 +188,7 @@ impl<Q: Query> Dispatcher<Q> {
                 let known = self.poison.get(query.fingerprint(), now);
                 if let Some(Known::Poisonous(why)) = known {
                     poisonous += 1;
+                    query.note_step(TraceStep::Poisonous, now);
                     self.resolve(query, DefaultReason::Failed(why));
                 } else if self.queue.len() >= self.limits.queue_max {
                     let why = Arc::from("The queue of the model is full (serving.model_queue_max)");
@@ -186,6 +199,7 @@ impl<Q: Query> Dispatcher<Q> {
                     room -= 1;
                     let deaths =
                         if let Some(Known::Suspected(deaths)) = known { deaths } else { 0 };
+                    query.note_step(TraceStep::Queued, now);
                     self.admit(query, share, deadline, deaths);
                 }
             }

@@ -6,11 +6,14 @@ use clipper_clock::Instant;
 use clipper_domain::ReplicaId;
 
 use super::action::{Action, Count};
+use super::assignment::SentBatch;
 use super::dispatcher::Dispatcher;
-use super::event::{BatchId, Departure};
+use super::event::Departure;
 use super::query::{Query, QueryKey, QueryState};
+use crate::batch_id::BatchId;
 use crate::share::{AppId, Class, Share, Tenant};
 use crate::ticket::DefaultReason;
+use crate::trace::TraceStep;
 
 /// What becomes of a query whose replica is gone.
 enum Fate {
@@ -66,6 +69,7 @@ impl<Q: Query> Dispatcher<Q> {
         let Some(replica) = self.replicas.get_mut(id) else { return };
         let busy = replica.busy(self.limits.busy);
         let Some(answered) = replica.assignments.answered(batch, now, busy) else { return };
+        replica.has_answered = true;
         let queries = answered.batch.queries.len();
         self.in_flight -= queries;
         if let Some(began) = answered.began {
@@ -82,7 +86,7 @@ impl<Q: Query> Dispatcher<Q> {
             self.replicas.add_idle(id);
         }
         if answered.has_next_begun {
-            self.begun(id, now);
+            self.begun(id, true, now);
         }
         for key in answered.batch.queries {
             self.end_answered(key);
@@ -112,10 +116,10 @@ impl<Q: Query> Dispatcher<Q> {
             if let Departure::AnswerTooLarge(_) = cause {
                 self.limit_batches(running.queries.len() / 2, now);
             }
-            self.fail(&running.queries, failure, now);
+            self.fail(&running, failure, now);
         }
         if let Some(ahead) = ahead {
-            self.fail(&ahead.queries, BatchFailure::Innocent(why), now);
+            self.fail(&ahead, BatchFailure::Innocent(why), now);
         }
         self.learn_round();
     }
@@ -129,11 +133,14 @@ impl<Q: Query> Dispatcher<Q> {
         self.limited_until = Some(now + keep);
     }
 
-    fn fail(&mut self, queries: &[QueryKey], failure: BatchFailure<'_>, now: Instant) {
-        self.in_flight -= queries.len();
+    fn fail(&mut self, batch: &SentBatch, failure: BatchFailure<'_>, now: Instant) {
+        self.in_flight -= batch.queries.len();
         let mut retried = 0;
-        for key in queries {
-            match self.fate(*key, queries.len(), failure, now) {
+        for key in &batch.queries {
+            if let Some(entry) = self.entries.get(*key) {
+                entry.query.note_step(TraceStep::Failed(batch.id), now);
+            }
+            match self.fate(*key, batch.queries.len(), failure, now) {
                 Fate::Elsewhere => {}
                 Fate::Retry(deadline) => {
                     self.enqueue(*key, deadline);
@@ -178,6 +185,7 @@ impl<Q: Query> Dispatcher<Q> {
         match verdict {
             QueryVerdict::Retry | QueryVerdict::Fail(_) if deaths == 0 || is_broken => {}
             QueryVerdict::Poison(ref why) => {
+                entry.query.note_step(TraceStep::Poisonous, now);
                 self.poison.note(fingerprint, deaths, Some(Arc::clone(why)), now);
             }
             _ => self.poison.note(fingerprint, deaths, None, now),

@@ -6,11 +6,8 @@ use clipper_clock::Instant;
 use clipper_domain::ReplicaId;
 use smallvec::SmallVec;
 
+use crate::batch_id::BatchId;
 use crate::share::Share;
-
-/// Names a batch among those of one replica.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct BatchId(pub u64);
 
 /// Queries of one request.
 #[derive(Debug)]

@@ -31,5 +31,6 @@ mod tests;
 pub use self::action::{Action, Count};
 pub use self::busy::BusyLimits;
 pub use self::dispatcher::{Dispatcher, Limits};
-pub use self::event::{Arrival, BatchId, Departure, Event, Unanswered};
+pub use self::event::{Arrival, Departure, Event, Unanswered};
 pub use self::query::Query;
+pub use super::batch_id::BatchId;

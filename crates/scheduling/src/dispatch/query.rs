@@ -5,6 +5,7 @@ use std::time::Duration;
 use clipper_clock::Instant;
 
 use crate::share::Share;
+use crate::trace::TraceStep;
 
 /// A handle of a query. One handle may stand for several callers who asked for the same thing.
 pub trait Query: Clone {
@@ -32,6 +33,9 @@ pub trait Query: Clone {
     }
 
     fn arrived(&self) -> Instant;
+
+    /// Something has happened to it, which whoever explains its answer may want to know.
+    fn note_step(&self, _: TraceStep, _now: Instant) {}
 
     /// Its first caller's latency objective.
     fn objective(&self) -> Duration;

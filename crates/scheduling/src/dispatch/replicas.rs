@@ -22,13 +22,15 @@ pub(super) struct Replica {
     pub assignments: Assignments,
     /// One of several of a container that answers in pieces.
     pub is_lane: bool,
+    /// Anything at all.
+    pub has_answered: bool,
     /// Its part of a round, until it learns.
     part: Option<Part>,
 }
 
 impl Replica {
     pub fn new(controller: BatchController, assignments: Assignments) -> Self {
-        Self { controller, assignments, is_lane: false, part: None }
+        Self { controller, assignments, is_lane: false, has_answered: false, part: None }
     }
 
     /// How long it may compute one batch. Who answers in pieces is given up by the owner of the

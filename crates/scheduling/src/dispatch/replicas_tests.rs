@@ -6,8 +6,8 @@ use clipper_domain::BatchSize;
 
 use super::super::assignment::SentBatch;
 use super::super::busy::BusyLimits;
-use super::super::event::BatchId;
 use super::*;
+use crate::batch_id::BatchId;
 use crate::latency::LatencyCurve;
 
 const OBJECTIVE: Duration = Duration::from_millis(100);

@@ -1,20 +1,25 @@
 //! Queries become batches, and batches go to replicas.
 
+use std::time::Duration;
+
 use clipper_clock::Instant;
 use clipper_domain::ReplicaId;
+use clipper_domain::explain::BatchReason;
 
 use super::action::{Action, Count};
 use super::assignment::{Assignments, SentBatch};
 use super::dispatcher::{Dispatcher, Gathering};
-use super::event::{BatchId, Unanswered};
+use super::event::Unanswered;
 use super::hedge::HedgesSent;
 use super::query::{Query, QueryKey};
 use super::replicas::Replica;
 use crate::batch::BatchController;
+use crate::batch_id::BatchId;
 use crate::gather;
 use crate::latency::LatencyCurve;
 use crate::run::Run;
 use crate::ticket::DefaultReason;
+use crate::trace::{SentTo, TraceStep};
 
 /// Queries that have been taken out of the queue for one batch.
 struct TakenQueries<Q> {
@@ -22,6 +27,8 @@ struct TakenQueries<Q> {
     keys: Vec<QueryKey>,
     deadline: Instant,
     hedges: HedgesSent,
+    /// Why it is not more of them.
+    reason: BatchReason,
 }
 
 impl<Q: Query> Dispatcher<Q> {
@@ -37,6 +44,7 @@ impl<Q: Query> Dispatcher<Q> {
             self.gathering = None;
             return true;
         };
+        self.gathered = self.gathering.map_or(Duration::ZERO, |gathering| gathering.so_far(now));
         let objective = self.objective.tightest();
         let limit = self.replicas.batch_limit(replica, objective);
         let curve = replica.controller.curve();
@@ -92,10 +100,12 @@ impl<Q: Query> Dispatcher<Q> {
         let room = limit.min(self.queue.len());
         let (queries, keys) = (Vec::with_capacity(room), Vec::with_capacity(room));
         let hedges = HedgesSent::default();
-        let mut taken = TakenQueries { queries, keys, deadline: now, hedges };
+        let reason = BatchReason::Full;
+        let mut taken = TakenQueries { queries, keys, deadline: now, hedges, reason };
         let (mut limit, mut skipped) = (limit, 0);
         while taken.keys.len() < limit {
             let Some((due, key)) = self.queue.pop(fair, |key| self.entries.is_waiting(key)) else {
+                taken.reason = BatchReason::AllWaiting;
                 break;
             };
             let Some(entry) = self.entries.get_mut(key) else { continue };
@@ -103,6 +113,7 @@ impl<Q: Query> Dispatcher<Q> {
             if entry.batch_max <= taken.keys.len() {
                 // It needs a smaller batch than this one already is.
                 self.queue.push(share, due, key, objective, false);
+                taken.reason = BatchReason::Limited;
                 break;
             }
             if entry.assigned > 0 {
@@ -120,7 +131,10 @@ impl<Q: Query> Dispatcher<Q> {
                 None => DefaultReason::Late,
                 Some(until) if until < end && others_wait => DefaultReason::overtaken(),
                 Some(until) => {
-                    limit = limit.min(entry.batch_max);
+                    if entry.batch_max < limit {
+                        limit = entry.batch_max;
+                        taken.reason = BatchReason::Limited;
+                    }
                     entry.is_waiting = false;
                     entry.assigned += 1;
                     taken.queries.push(entry.query.clone());
@@ -153,7 +167,7 @@ impl<Q: Query> Dispatcher<Q> {
     }
 
     fn send(&mut self, id: ReplicaId, taken: TakenQueries<Q>, now: Instant) {
-        let TakenQueries { queries, keys, deadline, hedges } = taken;
+        let TakenQueries { queries, keys, deadline, hedges, reason } = taken;
         let Some(replica) = self.replicas.get_mut(id) else { return };
         let batch = BatchId(self.next_batch);
         self.next_batch += 1;
@@ -162,15 +176,35 @@ impl<Q: Query> Dispatcher<Q> {
         let (curve, objective) = (replica.controller.curve(), self.objective.tightest());
         let mut assignment = SentBatch::new(batch, keys, deadline, curve, objective);
         assignment.hedges = hedges;
+        let expected = assignment.expected;
         let begins = replica.assignments.push(assignment, now, replica.busy(self.limits.busy));
+        let reason = match reason {
+            BatchReason::Full if !begins => BatchReason::Ahead,
+            BatchReason::AllWaiting if !self.gathered.is_zero() => BatchReason::Gathered,
+            reason => reason,
+        };
+        let sent_to = TraceStep::Sent(SentTo {
+            batch,
+            replica: id,
+            queries: u32::try_from(queries.len()).unwrap_or(u32::MAX),
+            reason,
+            gathered: self.gathered,
+            expected,
+            is_cold: !replica.has_answered,
+            begins,
+        });
+        for query in &queries {
+            query.note_step(sent_to, now);
+        }
         self.actions.push(Action::Send { replica: id, batch, queries: queries.into() });
         if begins {
-            self.begun(id, now);
+            self.begun(id, false, now);
         }
     }
 
     /// A replica begins with a batch: its queries wait no more, and this is an attempt.
-    pub(super) fn begun(&mut self, id: ReplicaId, now: Instant) {
+    /// One that was sent ahead has waited for that.
+    pub(super) fn begun(&mut self, id: ReplicaId, was_ahead: bool, now: Instant) {
         let Some(batch) = self.replicas.get(id).and_then(|replica| replica.assignments.running())
         else {
             return;
@@ -180,6 +214,9 @@ impl<Q: Query> Dispatcher<Q> {
         for key in &batch.queries {
             if let Some(entry) = self.entries.get_mut(*key) {
                 entry.attempts += 1;
+                if was_ahead {
+                    entry.query.note_step(TraceStep::Began(batch.id), now);
+                }
                 let counted = waited.add(entry.query.arrived());
                 self.actions.extend(counted.map(|(arrived, n)| counts_wait(arrived, n, now)));
             }

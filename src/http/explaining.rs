@@ -1,0 +1,78 @@
+//! Whether a client wants to know why it is answered so, and how it is told where the answer
+//! itself has no place for that.
+
+use std::fmt::Write as _;
+
+use actix_web::http::header::{HeaderName, HeaderValue};
+use actix_web::{HttpRequest, HttpResponse};
+
+use clipper_domain::explain::ExplainedQuery;
+
+/// In requests: `1`. In answers of the Open Inference Protocol: why.
+static EXPLAIN: HeaderName = HeaderName::from_static("x-clipper-explain");
+
+/// A longer explanation is left out of a header: clients and proxies refuse those.
+const HEADER_MAX_BYTES: usize = 7 << 10;
+
+/// Whether a request asks for it: `?explain=1`, or the header.
+pub(super) fn is_wanted(request: &HttpRequest) -> bool {
+    let is_yes = |value: &str| value == "1" || value == "true";
+    let header = request.headers().get(&EXPLAIN).and_then(|value| value.to_str().ok());
+    let mut parameters = request.query_string().split('&');
+    header.is_some_and(is_yes)
+        || parameters.any(|it| it.strip_prefix("explain=").is_some_and(is_yes))
+}
+
+/// Tells of the first query of a request.
+pub(super) fn tell(response: &mut HttpResponse, explained: &[ExplainedQuery]) {
+    let text = explained.first().and_then(|first| serde_json::to_string(first).ok());
+    let text = text.map(|text| ascii(&text)).filter(|text| text.len() <= HEADER_MAX_BYTES);
+    if let Some(value) = text.and_then(|text| HeaderValue::try_from(text).ok()) {
+        response.headers_mut().insert(EXPLAIN.clone(), value);
+    }
+}
+
+/// The same JSON in visible characters.
+fn ascii(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for letter in json.chars() {
+        if letter.is_ascii() {
+            text.push(letter);
+        } else {
+            for unit in letter.encode_utf16(&mut [0; 2]) {
+                // Writing to memory does not fail.
+                let _ = write!(text, "\\u{unit:04x}");
+            }
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::test::TestRequest;
+
+    use super::*;
+
+    #[test]
+    fn it_is_asked_for_by_a_header_or_a_parameter() {
+        let wanted = |request: TestRequest| is_wanted(&request.to_http_request());
+        assert!(!wanted(TestRequest::with_uri("/a/predict")));
+        for yes in ["/a/predict?explain=1", "/a/predict?x=2&explain=true"] {
+            assert!(wanted(TestRequest::with_uri(yes)), "{yes}");
+        }
+        for no in ["/a/predict?explain=0", "/a/predict?explain", "/a/predict?unexplain=1"] {
+            assert!(!wanted(TestRequest::with_uri(no)), "{no}");
+        }
+        assert!(wanted(TestRequest::with_uri("/a/predict").insert_header((&EXPLAIN, "1"))));
+        assert!(!wanted(TestRequest::with_uri("/a/predict").insert_header((&EXPLAIN, "0"))));
+    }
+
+    #[test]
+    fn json_stays_the_same_in_visible_characters() {
+        let text = ascii("{\"model\":\"模型😀\"}");
+        assert!(text.is_ascii());
+        let read: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(read["model"], "模型😀");
+    }
+}
