@@ -201,7 +201,7 @@ fn start(settings: &Settings, redis: Option<&String>, window: usize) -> Result<S
         Shape::RATIOS.slo.as_micros(),
         models.join(", ")
     )?;
-    let settings = Settings { clipper: settings.clipper.clone(), config, ..*settings };
+    let settings = Settings { config, ..settings.clone() };
     let window = ("CLIPPER_SERVING__FEEDBACK_WINDOW_MAX", window.to_string());
     let redis = redis.map(|url| ("CLIPPER_REDIS_URL", url.clone()));
     let env = std::iter::once(window).chain(redis).collect();

@@ -43,6 +43,9 @@ struct Cli {
     /// The binary to measure [default: the one built along].
     #[arg(long, global = true)]
     clipper: Option<PathBuf>,
+    /// The binary of the containers, such as one that knows fewer extensions [default: the same].
+    #[arg(long, global = true)]
+    container: Option<PathBuf>,
     /// Lines added to the server's config before its applications, such as "[serving]".
     #[arg(long, global = true, default_value = "")]
     config: String,
@@ -104,6 +107,7 @@ enum Case {
 
 fn run(cli: &Cli) -> Result<()> {
     let settings = Settings {
+        container: cli.container.clone(),
         clipper: cli.clipper.clone().unwrap_or_else(|| env!("CARGO_BIN_EXE_clipper").into()),
         rounds: cli.rounds.max(1),
         seconds: cli.seconds,

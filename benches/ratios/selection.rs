@@ -60,8 +60,7 @@ fn config(settings: &Settings) -> Result<String> {
 
 /// Alternating rounds of unique inputs to applications of one server under several policies.
 pub(crate) fn selection(settings: &Settings) -> Result<Table> {
-    let with_policies =
-        Settings { clipper: settings.clipper.clone(), config: config(settings)?, ..*settings };
+    let with_policies = Settings { config: config(settings)?, ..settings.clone() };
     let mut server = Server::start(&with_policies, &Shape { apps: MODELS, ..Shape::RATIOS })?;
     for model in 0..MODELS {
         server.replicas(model, 1, Duration::ZERO)?;

@@ -19,9 +19,11 @@ use crate::Result;
 use crate::process::{Process, cpu_us, get, wait_for};
 
 /// What the command line says.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Settings {
     pub clipper: PathBuf,
+    /// That of the containers, if it is another one.
+    pub container: Option<PathBuf>,
     pub rounds: usize,
     pub seconds: f64,
     pub input_len: usize,
@@ -75,7 +77,8 @@ pub(crate) struct Server {
     pub containers: Vec<Process>,
     metrics: SocketAddr,
     rpc: String,
-    clipper: PathBuf,
+    /// The binary of its containers.
+    container: PathBuf,
     /// Holds config, log and data.
     _dir: tempfile::TempDir,
 }
@@ -124,7 +127,7 @@ impl Server {
             management: http("management")?,
             metrics: http("metrics")?,
             rpc: field("rpc")?,
-            clipper: settings.clipper.clone(),
+            container: settings.container.clone().unwrap_or_else(|| settings.clipper.clone()),
             containers: Vec::new(),
             _dir: dir,
         })
@@ -159,7 +162,7 @@ impl Server {
     ) -> Result<()> {
         let name = format!("model{model}");
         self.containers.push(Process::start(
-            Command::new(&self.clipper)
+            Command::new(&self.container)
                 .args(["container", "noop", "--version", version, "--name", &name])
                 .args(["--connect", &self.rpc])
                 .args(["--sleep-us", &sleep.as_micros().to_string()])

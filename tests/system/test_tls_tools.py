@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import http.server
 import json
+import ssl
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -193,3 +197,32 @@ def test_sslyze_finds_nothing(guarded: Guarded, tmp_path: Path) -> None:
         wrong = [line for line in done.stdout.splitlines() if "not compliant" in line.lower()]
         assert done.returncode == 0 and not wrong, (port, done.stdout[-3000:])
     assert trusting(guarded.pair.cert)
+
+
+def test_keys_of_an_issuer_come_from_whom_the_system_trusts(tmp_path: Path) -> None:
+    pair = self_signed(tmp_path / "made")
+    site = tmp_path / "site"
+    site.mkdir()
+    # That of RFC 8037.
+    key = {"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}
+    (site / "jwks.json").write_text(json.dumps({"keys": [key]}))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pair.cert, pair.key)
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(site))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as issuer:
+        issuer.socket = context.wrap_socket(issuer.socket, server_side=True)
+        threading.Thread(target=issuer.serve_forever, daemon=True).start()
+        config = (
+            f'[access]\njwt_keys = "https://localhost:{issuer.server_port}/jwks.json"\n'
+            'jwt_issuer = "https://issuer.example"\njwt_audience = "clipper"\n'
+        )
+        trusted = {"SSL_CERT_FILE": str(pair.cert)}
+        for name, env, said in [
+            ("trusting", trusted, "the keys of the issuer of tokens were read again"),
+            ("other", {}, "UnknownIssuer"),
+        ]:
+            folder = tmp_path / name
+            folder.mkdir()
+            with server(folder, config, env) as served:
+                until(said, lambda said=said, served=served: any(said in s for s in served.lines))
+        issuer.shutdown()

@@ -11,6 +11,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use actix_web::error::BlockingError;
 use actix_web::http::Method;
 use actix_web::http::header::{CONTENT_TYPE, ORIGIN};
 use actix_web::web::Bytes;
@@ -31,6 +32,7 @@ use crate::http::errors::{self, ApiError, other_method, shown};
 use crate::http::gate::{self, Holding};
 use crate::http::health::Readiness;
 use crate::http::parsing::Parsing;
+use clipper_container::allowed::NotAllowed;
 use clipper_domain::deploy_model::{DeployBody, NewApp, UpdateApp};
 use clipper_domain::{
     AccessKey, Action, AppName, AppSpec, AppUpdate, Asker, BatchSize, DEFAULT_POLICY, Deployment,
@@ -127,7 +129,7 @@ async fn post(
     match planned {
         Ok(planned) => {
             if let Err(why) = startable(&state.deployer, &planned).await {
-                return ApiError::new(errors::FORBIDDEN, why).error_response();
+                return ApiError::new(errors::FORBIDDEN, why.to_string()).error_response();
             }
             let asker = Asker { key: by.map(|key| key.name.clone()), ..asker };
             let planned = DeployRequest { asker, ..planned };
@@ -145,11 +147,19 @@ async fn post(
 }
 
 /// Whether `deploy.allow` lets it start; the files may lie on another machine.
-async fn startable(deployer: &Arc<Deployer>, request: &DeployRequest) -> Result<(), String> {
+async fn startable(deployer: &Arc<Deployer>, request: &DeployRequest) -> Result<(), Unstartable> {
     let (deployer, runtime) = (Arc::clone(deployer), request.deployment.replicas.runtime.clone());
-    let looked =
-        web::block(move || deployer.allowed.check(&runtime).map_err(|why| why.to_string()));
-    looked.await.unwrap_or_else(|gone| Err(gone.to_string()))
+    Ok(web::block(move || deployer.allowed.check(&runtime)).await??)
+}
+
+/// Why a program is not started.
+#[derive(Debug, thiserror::Error)]
+enum Unstartable {
+    #[error(transparent)]
+    NotAllowed(#[from] NotAllowed),
+    /// A fault of the server.
+    #[error(transparent)]
+    Unknown(#[from] BlockingError),
 }
 
 /// Why this request may not start programs.
