@@ -12,6 +12,7 @@ mod replicas;
 mod shutdown;
 mod sockets;
 mod states;
+mod watched;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -96,17 +97,15 @@ pub fn run(loaded: Loaded, again: Option<Reread>) -> Result<(), StartError> {
 
 async fn start(loaded: Loaded) -> Result<Running, StartError> {
     let Loaded { config, read_from, base_dir, warnings } = loaded;
-    tell(warnings);
     let readiness = Readiness::new();
-    let metrics = start_metrics(&config);
+    let metrics = start_metrics(&config, warnings);
     let tls = Tls::load(&config.tls, &metrics)?;
     let sockets = Sockets::bind(&config)?;
     let (journal, states, past) = open_journal(&config)?;
     readiness.meet(Condition::JournalReplayed);
 
     let plane = DataPlane::new(&config, Arc::clone(&metrics));
-    let watchdog = Watchdog::default();
-    let arbiters = data_arbiters(&config, &watchdog);
+    let (watchdog, arbiters) = data_threads(&config);
     let list = ContainerList::default();
     let targets = FileSd::start(&config.metrics, list.scraped())?;
     let catalog = keep_catalog(&config, &metrics, &journal);
@@ -150,10 +149,12 @@ async fn start(loaded: Loaded) -> Result<Running, StartError> {
     }
     .serve(&config, sockets)
     .await?;
+    let (drain_delay, patience) = time_to_stop(&config);
+    let reloader = Reloader { bootstrap, pool: pool.clone(), launcher, config, file: read_from };
     Ok(Running {
         readiness,
-        drain_delay: Duration::from_millis(config.http.drain_delay_ms),
-        patience: Duration::from_millis(config.http.shutdown_timeout_ms),
+        drain_delay,
+        patience,
         serving,
         models,
         learned,
@@ -162,15 +163,15 @@ async fn start(loaded: Loaded) -> Result<Running, StartError> {
         redis,
         targets,
         journal,
-        reloader: Some(Reloader { bootstrap, pool: pool.clone(), launcher, config }),
+        reloader: Some(reloader),
         pool,
     })
 }
 
-fn tell(warnings: Vec<String>) {
-    for warning in warnings {
-        warn!("environment: {warning}");
-    }
+/// How long the server is not ready and serves, and how long requests under way have then.
+fn time_to_stop(config: &Config) -> (Duration, Duration) {
+    let (delay, patience) = (config.http.drain_delay_ms, config.http.shutdown_timeout_ms);
+    (Duration::from_millis(delay), Duration::from_millis(patience))
 }
 
 fn keep_rollouts(
@@ -194,7 +195,10 @@ fn keep_rollouts(
     })
 }
 
-fn start_metrics(config: &Config) -> Arc<Metrics> {
+fn start_metrics(config: &Config, warnings: Vec<String>) -> Arc<Metrics> {
+    for warning in warnings {
+        warn!("environment: {warning}");
+    }
     let metrics = Metrics::new();
     metrics.show_log_lines_lost(logging::lost_lines());
     actix::spawn(metrics::keep_ticking(Arc::downgrade(&metrics)));
@@ -208,10 +212,12 @@ fn watched_thread(name: &'static str, watchdog: &Watchdog) -> Arbiter {
     thread
 }
 
-/// The threads of the models.
-fn data_arbiters(config: &Config, watchdog: &Watchdog) -> DataArbiters {
-    let threads = (0..config.serving.data_threads).map(|_| watched_thread("data", watchdog));
-    DataArbiters(threads.map(|thread| thread.handle()).collect())
+/// The threads of the models, and who watches them.
+fn data_threads(config: &Config) -> (Watchdog, DataArbiters) {
+    let watchdog = Watchdog::default();
+    let threads = (0..config.serving.data_threads).map(|_| watched_thread("data", &watchdog));
+    let handles = threads.map(|thread| thread.handle()).collect();
+    (watchdog, DataArbiters(handles))
 }
 
 async fn start_models(

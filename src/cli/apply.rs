@@ -2,6 +2,7 @@
 //! file.
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use serde_json::json;
 use super::output::{answer, exit};
 use super::plan::{Ended, PlanArgs};
 use super::remote::{ServerArgs, VerbFailure};
+use super::whole_file::WholeFile;
 use crate::config::{ConfigFaults, ContainerConfig, Lists};
 use clipper_clock as clock;
 use clipper_domain::admin::ReplicaDescription;
@@ -140,6 +142,9 @@ pub(super) fn export(server: &ServerArgs, file: &std::path::Path) -> ExitCode {
         answer(text.trim_end());
         return ExitCode::SUCCESS;
     }
-    let written = std::fs::write(file, &text);
-    exit(written.map_err(|error| format!("{}: {error}", file.display())))
+    let written = WholeFile::beside(file, 0o666).and_then(|mut whole| {
+        whole.aside.write_all(text.as_bytes())?;
+        whole.keep()
+    });
+    exit(written.map_err(|error| format!("nothing was written to {}: {error}", file.display())))
 }

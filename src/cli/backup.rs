@@ -1,20 +1,19 @@
 //! `clipper backup` and `clipper restore`.
 
 use std::io::{self, BufReader, BufWriter, Read, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
 use serde_json::json;
-use tempfile::NamedTempFile;
 
 use super::output::{answer, answer_json, exit};
 use super::remote::{Outcome, ServerArgs, Shown, VerbFailure, ended};
 use super::settings::env_vars;
 use super::value;
+use super::whole_file::WholeFile;
 use crate::config::{Config, ConfigFaults, Override};
 use crate::store::backup::{BackupError, BackupReader, Contained, Restored, restore};
-use crate::store::durable::sync_directory;
 use crate::store::history::moment::utc;
 use clipper_tools::admin::Client;
 
@@ -49,14 +48,10 @@ impl BackupArgs {
             let file = self.file.display();
             VerbFailure::Said(format!("no backup was written to {file}: {error}"))
         };
-        let folder = match self.file.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
-        };
-        let aside = tempfile::Builder::new().prefix(".backup-").tempfile_in(folder);
-        let aside = aside.map_err(|error| failed(error.into()))?;
+        // It has what keys are made into.
+        let file = WholeFile::beside(&self.file, 0o600).map_err(|error| failed(error.into()))?;
         let copied = client.download("journal/backup")?;
-        let whole = self.keep(copied, aside, folder);
+        let whole = keep(copied, file);
         let Counts { last, made_at_ms, events, states } = whole.map_err(failed)?;
         let text = format!(
             "{}: {events} events up to {last}, {states} entries of policy state, of {}",
@@ -67,24 +62,17 @@ impl BackupArgs {
             "made_at_ms": made_at_ms});
         Ok(Shown { text, json })
     }
+}
 
-    /// Reads it to its end, checks it, and only then has it under its name.
-    fn keep(
-        &self,
-        mut copied: impl Read,
-        mut aside: NamedTempFile,
-        folder: &Path,
-    ) -> Result<Counts, BackupError> {
-        let mut to = BufWriter::new(aside.as_file_mut());
-        io::copy(&mut copied, &mut to)?;
-        to.flush()?;
-        drop(to);
-        aside.as_file().sync_all()?;
-        let counts = Counts::of(BackupReader::open(BufReader::new(aside.reopen()?))?)?;
-        aside.persist(&self.file).map_err(|error| error.error)?;
-        sync_directory(folder)?;
-        Ok(counts)
-    }
+/// Reads it to its end, checks it, and only then has it under its name.
+fn keep(mut copied: impl Read, mut file: WholeFile) -> Result<Counts, BackupError> {
+    let mut to = BufWriter::new(file.aside.as_file_mut());
+    io::copy(&mut copied, &mut to)?;
+    to.flush()?;
+    drop(to);
+    let counts = Counts::of(BackupReader::open(BufReader::new(file.aside.reopen()?))?)?;
+    file.keep()?;
+    Ok(counts)
 }
 
 /// What a whole backup holds.

@@ -28,6 +28,7 @@ mod settings;
 mod top;
 mod transfer;
 mod value;
+mod whole_file;
 
 use std::ffi::OsString;
 use std::io::Write;

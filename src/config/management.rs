@@ -15,6 +15,11 @@ section! {
         /// run as the server's user: on a machine whose users do not trust each other say "off".
         deploy: Deploy = Deploy::Local, Rule::Choice(&["off", "local", "any"]);
 
+        /// Looks at the config file this often, milliseconds, and reads it again when it is another
+        /// one: its applications, models and containers take effect as they do on SIGHUP. 0: on
+        /// SIGHUP alone, so that saving a file changes nothing yet.
+        follow_config_ms: u64 = 0, Rule::int(0, 86_400_000, "milliseconds");
+
         /// Names by which browsers and others may call this frontend, beside addresses, localhost
         /// and names without a dot: a request whose Host is another gets 403, so that no page of a
         /// stranger reaches it by a name of his that leads here.

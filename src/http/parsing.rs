@@ -97,11 +97,7 @@ impl Lane {
             .thread_name("http-parse")
             .max_blocking_threads(threads)
             .thread_keep_alive(KEEP_ALIVE)
-            .on_thread_start(move || {
-                if let Err(error) = rustix::process::setpriority_process(None, niceness) {
-                    tracing::debug!(%error, "a parsing thread keeps its priority");
-                }
-            })
+            .on_thread_start(move || give_way(niceness))
             .build()?;
         Ok(Self { threads: Some(runtime), free: Arc::new(Semaphore::new(threads)) })
     }
@@ -122,6 +118,13 @@ impl Lane {
         };
         let done = self.threads.as_ref().ok_or(Unparsed::Broken)?.spawn_blocking(timed);
         by(until, done).await.ok_or(Unparsed::Overdue)?.map_err(|_| Unparsed::Broken)
+    }
+}
+
+/// Gives this thread a lower priority, as `nice` does.
+pub(super) fn give_way(niceness: i32) {
+    if let Err(error) = rustix::process::setpriority_process(None, niceness) {
+        tracing::debug!(%error, "a thread keeps its priority");
     }
 }
 

@@ -13,6 +13,9 @@ use serde_json::value::RawValue;
 /// Deepest nesting of arrays and objects in a body.
 pub const DEPTH_MAX: usize = 128;
 
+/// Characters of a name that nobody knows that its refusal shows.
+const SHOWN_CHARS: usize = 100;
+
 /// Most members of a body's object; every known request has fewer than ten.
 pub const MEMBERS_MAX: usize = 64;
 
@@ -25,6 +28,9 @@ pub enum SchemaError {
     /// JSON, but not an object.
     #[error("Can only get key-value pair from an object")]
     NotAnObject,
+    /// A member that nobody knows, where passing over it would change more than was meant.
+    #[error("JSON object has an unknown key: {0}")]
+    Unknown(String),
     /// A member is missing.
     #[error("JSON object does not have required key: {0}")]
     Missing(&'static str),
@@ -120,6 +126,18 @@ struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
 const TOO_MANY_MEMBERS: &str = "Too many members in an object";
 
 impl<'a> Object<'a> {
+    /// Refuses members that `schema` does not name, as `"NAME" :=`.
+    ///
+    /// # Errors
+    /// The first of them.
+    pub fn only_of(&self, schema: &str) -> Result<(), SchemaError> {
+        let is_named = |name: &str| schema.contains(&format!("\"{name}\" :="));
+        let unknown = self.members.0.iter().find(|(name, _)| !is_named(name));
+        unknown.map_or(Ok(()), |(name, _)| {
+            Err(SchemaError::Unknown(name.chars().take(SHOWN_CHARS).collect()))
+        })
+    }
+
     /// Reads a body.
     ///
     /// # Errors

@@ -77,6 +77,10 @@ pub(super) struct Frontends {
     pub(super) guard: Guard,
 }
 
+/// Of the thread that answers management: whoever answers queries comes first, also where somebody
+/// fetches backups and streams as fast as they come.
+const MANAGEMENT_NICENESS: i32 = 5;
+
 /// Threads that look into the journal's past.
 const HISTORY_THREADS: usize = 2;
 
@@ -327,7 +331,8 @@ impl Frontends {
         let rest = management::configure(state, limits);
         let counts = Arc::clone(&self.plane.metrics.http.management);
         let tls = self.handshakes(config, Spoken::Management, &counts);
-        let options = Options { tls, ..Options::new(&config.http, counts) };
+        let niceness = MANAGEMENT_NICENESS;
+        let options = Options { niceness, tls, ..Options::new(&config.http, counts) };
         let gate = Gate::of_management(&self.guard.access, &config.management);
         Ok(Frontend::start(&options, socket, acceptor, &gate, move |app| {
             deploy(app);

@@ -1,14 +1,16 @@
-//! The config file, read again on SIGHUP: its applications, models and containers take effect at
-//! once, the same way as at a start.
+//! The config file, read again on SIGHUP or when it has changed: its applications, models and
+//! containers take effect at once, the same way as at a start.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use super::error::StartError;
+use super::watched::{Stamp, Watched};
 use crate::actors::pool::container_pool::ContainerPool;
 use crate::actors::pool::messages::PlansOfFile;
 use crate::bootstrap::Bootstrap;
@@ -28,11 +30,28 @@ pub(super) struct Reloader {
     pub(super) launcher: Launcher,
     /// As the server was started with it.
     pub(super) config: Config,
+    pub(super) file: Option<PathBuf>,
 }
 
 impl Reloader {
     pub(super) async fn follow(self, mut asked: watch::Receiver<u64>, read: Reread) {
-        while asked.changed().await.is_ok() {
+        let mut watched = Watched::default();
+        watched.read(self.stamp().await);
+        // Nobody asks a server that has a terminal.
+        let (mut is_asked, every) = (true, self.config.management.follow_config_ms);
+        while is_asked || every > 0 {
+            tokio::select! {
+                changed = asked.changed(), if is_asked => if changed.is_err() {
+                    is_asked = false;
+                    continue;
+                },
+                () = tokio::time::sleep(Duration::from_millis(every)), if every > 0 => {
+                    if !watched.look(self.stamp().await) {
+                        continue;
+                    }
+                }
+            }
+            watched.read(self.stamp().await);
             let read = Arc::clone(&read);
             match tokio::task::spawn_blocking(move || read()).await {
                 Ok(Ok(loaded)) => self.take(&loaded).await,
@@ -43,6 +62,12 @@ impl Reloader {
                 Err(error) => error!(%error, "the config file was not read"),
             }
         }
+    }
+
+    /// Of the file as it is now. A file system may hang.
+    async fn stamp(&self) -> Option<Stamp> {
+        let file = self.file.clone()?;
+        tokio::task::spawn_blocking(move || Stamp::of(&file)).await.ok().flatten()
     }
 
     async fn take(&self, Loaded { config, base_dir, .. }: &Loaded) {

@@ -153,3 +153,27 @@ fn a_config_file_is_read_again_without_a_restart() {
     signal(server.pid(), Signal::SIGTERM);
     assert!(server.exit_status().success());
 }
+
+/// As above, where the server looks at the file by itself.
+#[test]
+fn a_config_file_that_changes_is_read_again_if_it_is_followed() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("clipper.toml");
+    let followed = config_of_noop(-1, 0, 1) + "\n[management]\nfollow_config_ms = 20\n";
+    let server = crate::support::served::Served::start(&followed, folder.path());
+    server.await_replicas("m", 1);
+    let more = "[[application]]\nname = \"b\"\ninput_type = \"doubles\"\ndefault_output = \"0\"\n\
+                latency_slo_micros = 7\n";
+    // Replaced as a whole, as editors and deployments do.
+    let aside = folder.path().join("aside");
+    std::fs::write(&aside, format!("{followed}{more}")).unwrap();
+    std::fs::rename(&aside, &file).unwrap();
+    server.says("add application b");
+    server.says("the config file was read again");
+    // Written in its place; what is wrong changes nothing.
+    std::fs::write(&file, "[[application]]\nname = 7\n").unwrap();
+    server.says("everything stays as it is");
+    std::fs::write(&file, format!("{followed}{}", more.replace("= 7", "= 9"))).unwrap();
+    server.says("update application b");
+    server.await_replicas("m", 1);
+}

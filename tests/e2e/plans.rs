@@ -166,6 +166,26 @@ fn with<'a>(verb: &[&'a str], more: &[&'a str]) -> Vec<&'a str> {
     [verb, more].concat()
 }
 
+/// A misspelt member would prune all that is there, or take back more than was meant.
+#[test]
+fn members_that_nobody_knows_are_refused() {
+    let server = Server::start();
+    server.add_app("a", "doubles", "0", 1);
+    server.add_app("b", "doubles", "0", 1);
+    for (verb, body, unknown) in [
+        ("apply", json!({"applications": apps(3, 1), "prune": true}), "applications"),
+        ("rollback", json!({"to": "0", "app": "a"}), "app"),
+        ("journal/log", json!({"application": "a"}), "application"),
+        ("journal/diff", json!({"from": "0", "to": "1", "until": "2"}), "until"),
+    ] {
+        let answer = server.admin(verb, &body);
+        let text = answer.text();
+        assert!(answer.status == 400 && text.contains("unknown key: "), "{verb}: {text}");
+        assert!(text.contains(&format!("unknown key: {unknown}")), "{verb}: {text}");
+    }
+    assert_eq!(server.manage("get_all_applications", &json!({"verbose": false})), "[\"a\",\"b\"]");
+}
+
 fn run(url: &str, args: &[&str]) -> (Option<i32>, String, String) {
     let output = clipper(url, args);
     (output.status.code(), text(&output.stdout), text(&output.stderr))

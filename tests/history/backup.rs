@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use serde_json::{Value, json};
 
+use super::stream::Raw;
 use super::{clipper, done, listed, offline, set_slo, stop, told};
-use crate::support::served::{Http, Served, app};
+use crate::support::served::{Http, Served, app, until};
 
 fn restore(backup: &Path, data_dir: &Path) -> Output {
     let mut command = Command::new(crate::binary());
@@ -110,6 +111,36 @@ fn a_damaged_or_cut_file_restores_nothing() {
 }
 
 /// As many changes as come while it is made: what is restored is what there was at one moment.
+/// A client that does not read its backup keeps its place until the connection ends, and nobody who
+/// asks something else waits for it.
+#[test]
+fn a_backup_that_nobody_reads_ends_and_holds_nobody_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Served::start("[http]\nwrite_timeout_ms = 1000\n", folder.path());
+    let mut large = app("a", 20_000);
+    large["default_output"] = json!("x".repeat(60_000));
+    server.admin("/admin/add_app", &large);
+    // More than buffers of a connection take: each event has the whole definition.
+    for n in 0..400 {
+        set_slo(&server, "a", 30_000 + n);
+    }
+    let unread = Raw::post(server.management, "/admin/journal/backup");
+    let backup = folder.path().join("whole.backup");
+    let file = backup.to_str().unwrap();
+    until("its place is taken", || {
+        let output = clipper(&server, &["backup", file]);
+        let says = String::from_utf8_lossy(&output.stderr).into_owned();
+        says.contains("under way already").then_some(())
+    });
+    assert_eq!(told(&server, &["journal", "diff", "1..2"])["to"], 2);
+    assert!(done(&server, &["journal", "log"]).contains("application a changed"));
+    set_slo(&server, "a", 7);
+    until("its place is free again", || {
+        clipper(&server, &["backup", file]).status.success().then_some(())
+    });
+    drop(unread);
+}
+
 #[test]
 fn a_backup_during_many_changes_is_a_prefix_of_them() {
     let folder = tempfile::tempdir().unwrap();

@@ -267,7 +267,7 @@ async fn post(
         Ok(body) => body,
         Err(error) => return error.error_response(),
     };
-    let outcome = run(endpoint.operation, &state, body).await;
+    let outcome = run(endpoint, &state, body).await;
     match &outcome {
         Ok(_) => tracing::debug!(path = endpoint.path, "management request answered"),
         Err(failure) => tell_failure(endpoint.path, failure, operation::peer(&request)),
@@ -277,7 +277,8 @@ async fn post(
 
 /// Does what a request asks for. What may take long, on this one thread would keep everybody else
 /// waiting: a large body, or a list of everything.
-async fn run(operation: Operation, state: &ManagementState, body: Body) -> Result<Reply, Failure> {
+async fn run(endpoint: Endpoint, state: &ManagementState, body: Body) -> Result<Reply, Failure> {
+    let operation = endpoint.operation;
     let (looks, plans) =
         (matches!(operation, Operation::Look(_)), matches!(operation, Operation::Plan(_)));
     let past = state.past.as_ref().filter(|_| looks || plans);
@@ -288,10 +289,12 @@ async fn run(operation: Operation, state: &ManagementState, body: Body) -> Resul
         let of_thread = state.clone();
         // Whoever plans waits for nobody who only looks.
         let size = if plans && past.is_some() { 0 } else { body.size() };
-        let decided = parsing.aside(size, move || operation.decide(&body.join(), &of_thread));
+        let decided = parsing.aside(size, move || {
+            endpoint.operation.decide(&body.join(), endpoint.schema, &of_thread)
+        });
         decided.await.ok_or_else(|| Failure::Unavailable(BROKEN.to_owned()))??
     } else {
-        operation.decide(&body.join(), state)?
+        operation.decide(&body.join(), endpoint.schema, state)?
     };
     match decided {
         Decided::Done(reply) => Ok(reply),

@@ -198,8 +198,18 @@ pub(super) enum Decided {
 
 impl Operation {
     /// Reads a body. Without IO; with a large body or many applications it takes long.
-    pub(super) fn decide(self, body: &[u8], state: &ManagementState) -> Result<Decided, Failure> {
+    pub(super) fn decide(
+        self,
+        body: &[u8],
+        schema: &str,
+        state: &ManagementState,
+    ) -> Result<Decided, Failure> {
         let object = Object::parse(body)?;
+        // The original passes over what it does not know; of a misspelt member of these everything
+        // would be pruned, taken back or shown.
+        if matches!(self, Self::Plan(_) | Self::Look(_)) {
+            object.only_of(schema)?;
+        }
         match self {
             Self::Read(read) => read(&object, state).map(Decided::Done),
             Self::Act(act) | Self::Plan(act) => act(&object, state).map(Decided::Act),

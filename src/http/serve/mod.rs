@@ -43,6 +43,7 @@ use self::progress::Allowances;
 use self::seats::{Order, Seats};
 use self::watched::Watched;
 use super::gate::Gate;
+use super::parsing::give_way;
 use crate::config::HttpConfig;
 use crate::metrics::http::FrontendMetrics;
 use clipper_grpc::Limits;
@@ -61,6 +62,8 @@ const LAST_MOMENT: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone)]
 pub struct Options {
     pub workers: usize,
+    /// Of its threads, as of `nice`.
+    pub niceness: i32,
     pub connections_max: usize,
     /// The setting that says so.
     pub limit: &'static str,
@@ -85,6 +88,7 @@ impl Options {
         let keeps_alive = config.keep_alive_ms > 0;
         Self {
             workers: 1,
+            niceness: 0,
             connections_max: config.connections_max,
             limit: HTTP_LIMIT,
             allowances: Allowances {
@@ -138,6 +142,9 @@ impl Frontend {
             let (gate, configure) = (gate.clone(), configure.clone());
             let arbiter = Arbiter::new();
             arbiter.spawn_fn(move || {
+                if options.niceness > 0 {
+                    give_way(options.niceness);
+                }
                 actix_rt::spawn(work(options, draining, (gate, configure), accepted));
             });
             frontend.workers.push(arbiter);
