@@ -17,6 +17,8 @@ use super::whole_file::WholeFile;
 use crate::config::{ConfigFaults, ContainerConfig, Lists};
 use clipper_clock as clock;
 use clipper_domain::admin::ReplicaDescription;
+use clipper_domain::difference::Became;
+use clipper_domain::plan::{StepDescription, Thing};
 use clipper_tools::admin::Client;
 
 /// Exit code where all is registered and replicas do not serve in time.
@@ -77,10 +79,19 @@ impl ApplyArgs {
         for (name, list) in lists_json.as_object().into_iter().flatten() {
             body[name] = list.clone();
         }
+        let wanted = replicas_of(lists);
+        let waits = !self.plan.dry_run && !self.timeout.is_zero() && !wanted.is_empty();
+        let before = if waits { connected(client)? } else { Vec::new() };
         let ended = self.plan.carry_out(client, "apply", &body)?;
-        let waits = !self.plan.dry_run && !self.timeout.is_zero();
-        if matches!(ended, Ended::There) && waits {
-            let missing = await_replicas(client, &replicas_of(lists), self.timeout)?;
+        if let Ended::There(steps) = &ended
+            && waits
+        {
+            let replaced: Vec<&StepDescription> = steps.iter().filter(|s| replaces(s)).collect();
+            let is_old = |replica: &ReplicaDescription| {
+                replaced.iter().any(|step| step.name == replica.model_id)
+                    && before.contains(replica)
+            };
+            let missing = await_replicas(client, &wanted, is_old, self.timeout)?;
             if !missing.is_empty() {
                 let failure = VerbFailure::Said(format!(
                     "All is registered, but not in service yet: {}\nThe server's log says why; \
@@ -104,23 +115,33 @@ fn replicas_of(lists: &Lists) -> BTreeMap<String, usize> {
     containers.collect()
 }
 
-/// Waits; in words, what is not there in the end.
+/// Whether a version's replicas become others than those that there are.
+fn replaces(step: &StepDescription) -> bool {
+    step.thing == Thing::Replicas
+        && step.kind == Became::Changed
+        && step.fields.iter().any(|change| change.field != "count")
+}
+
+fn connected(client: &Client) -> Result<Vec<ReplicaDescription>, VerbFailure> {
+    Ok(client.list("get_all_containers")?)
+}
+
+/// Waits; in words, what is not there in the end. What is old does not count.
 #[allow(clippy::disallowed_methods, reason = "this process has no arbiter that could wait")]
 fn await_replicas(
     client: &Client,
     wanted: &BTreeMap<String, usize>,
+    is_old: impl Fn(&ReplicaDescription) -> bool,
     timeout: Duration,
 ) -> Result<Vec<String>, VerbFailure> {
-    if wanted.is_empty() {
-        return Ok(Vec::new());
-    }
     let deadline = clock::now() + timeout;
     loop {
-        let connected: Vec<ReplicaDescription> = client.list("get_all_containers")?;
+        let connected = connected(client)?;
         let missing: Vec<String> = wanted
             .iter()
             .filter_map(|(id, count)| {
-                let there = connected.iter().filter(|replica| replica.model_id == *id).count();
+                let of_it = connected.iter().filter(|replica| replica.model_id == *id);
+                let there = of_it.filter(|replica| !is_old(replica)).count();
                 (there < *count).then(|| format!("{there} of {count} replicas of {id}"))
             })
             .collect();

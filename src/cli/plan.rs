@@ -39,8 +39,8 @@ pub(super) struct PlanArgs {
 
 /// What came of it.
 pub(super) enum Ended {
-    /// Everything is as it is wanted.
-    There,
+    /// Everything is as it is wanted, by these steps.
+    There(Vec<StepDescription>),
     Pending,
     /// Nobody has said yes.
     NotAsked,
@@ -61,7 +61,7 @@ impl PlanArgs {
                 return Err(VerbFailure::Said("Nothing was changed: see above".to_owned()));
             }
             if about.steps.is_empty() {
-                return Ok(Ended::There);
+                return Ok(Ended::There(Vec::new()));
             }
             if self.dry_run {
                 return Ok(Ended::Pending);
@@ -70,7 +70,7 @@ impl PlanArgs {
                 return Ok(Ended::NotAsked);
             }
             match asked(client, endpoint, body, &json!({"base": about.base})) {
-                Ok(done) => return self.told(&done),
+                Ok(done) => return self.told(done),
                 // Nobody has looked at the plan: another is as good.
                 Err(VerbFailure::Client(ClientError::Refused { status: 409, .. }))
                     if self.yes && tries < TRIES =>
@@ -98,9 +98,9 @@ impl PlanArgs {
         Ok(about)
     }
 
-    fn told(&self, done: &PlanDescription) -> Result<Ended, VerbFailure> {
+    fn told(&self, done: PlanDescription) -> Result<Ended, VerbFailure> {
         if self.json {
-            answer_json(json(done));
+            answer_json(json(&done));
         }
         if let Some(why) = &done.failed {
             let (made, all) = (done.done, done.steps.len());
@@ -113,7 +113,7 @@ impl PlanArgs {
         if !self.json {
             answer(format_args!("Done: {}", changes(done.steps.len())));
         }
-        Ok(Ended::There)
+        Ok(Ended::There(done.steps))
     }
 
     fn is_confirmed(&self, steps: usize) -> Result<bool, VerbFailure> {
@@ -156,7 +156,7 @@ impl Ended {
     /// The exit code.
     pub(super) fn code(&self) -> ExitCode {
         match self {
-            Self::There => ExitCode::SUCCESS,
+            Self::There(_) => ExitCode::SUCCESS,
             Self::Pending => ExitCode::from(PENDING),
             Self::NotAsked => ExitCode::FAILURE,
         }

@@ -230,10 +230,11 @@ fn apply_waits_for_replicas_and_says_which_do_not_come() {
     let url = format!("http://{}", server.management);
     let file = folder.path().join("wanted.toml");
     // A container that never connects.
-    let never = config_of_noop(-1, 0, 2);
-    let from = never.find("exec '").unwrap();
-    let to = never[from..].find("\"]").unwrap() + from;
-    std::fs::write(&file, [&never[..from], "sleep 1000", &never[to..]].concat()).unwrap();
+    let good = config_of_noop(-1, 0, 2);
+    let from = good.find("exec '").unwrap();
+    let to = good[from..].find("\"]").unwrap() + from;
+    let never = [&good[..from], "sleep 1000", &good[to..]].concat();
+    std::fs::write(&file, &never).unwrap();
     let path = file.to_str().unwrap();
     let (code, _, said) = run(&url, &["apply", "-f", path, "--yes", "--timeout", "1"]);
     assert_eq!(code, Some(5), "{said}");
@@ -242,6 +243,13 @@ fn apply_waits_for_replicas_and_says_which_do_not_come() {
     assert_eq!(run(&url, &["apply", "-f", path, "--dry-run"]).0, Some(0));
     assert_eq!(run(&url, &["apply", "-f", path, "--yes", "--timeout", "0"]).0, Some(0));
     assert_eq!(run(&url, &["apply", "-f", path, "--yes", "--timeout", "1"]).0, Some(5));
+    // Others that do come, and again those that do not: replicas of before do not count.
+    std::fs::write(&file, good).unwrap();
+    assert_eq!(run(&url, &["apply", "-f", path, "--yes"]).0, Some(0));
+    assert_eq!(server.containers().len(), 2);
+    std::fs::write(&file, never).unwrap();
+    let (code, _, said) = run(&url, &["apply", "-f", path, "--yes", "--timeout", "2"]);
+    assert!(code == Some(5) && said.contains("of 2 replicas of m:1"), "{code:?} {said}");
 }
 
 /// What a program prints in a terminal of its own.
