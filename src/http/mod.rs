@@ -2,6 +2,7 @@
 
 pub mod answer;
 pub mod body;
+pub mod describe;
 pub mod errors;
 mod events;
 mod explaining;

@@ -29,6 +29,7 @@ use crate::dashboard::{Dashboard, Sources};
 use crate::deploy::Deployer;
 use crate::grpc;
 use crate::http::body::BodyLimits;
+use crate::http::describe;
 use crate::http::gate::Gate;
 use crate::http::handed::{self, Counter, Handed};
 use crate::http::health::{self, Readiness};
@@ -267,6 +268,7 @@ impl Frontends {
             }
             app.configure(metrics_pages::configure_query(Arc::clone(&plane.metrics)))
                 .configure(health::configure(Arc::clone(&readiness)))
+                .configure(describe::configure(Port::Query))
                 .configure(query::configure(v2));
         })
     }
@@ -335,6 +337,7 @@ impl Frontends {
         let options = Options { niceness, tls, ..Options::new(&config.http, counts) };
         let gate = Gate::of_management(&self.guard.access, &config.management);
         Ok(Frontend::start(&options, socket, acceptor, &gate, move |app| {
+            app.configure(describe::configure(Port::Management));
             deploy(app);
             rest(app);
         }))

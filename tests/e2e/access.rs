@@ -66,7 +66,8 @@ pub(super) fn post(addr: SocketAddr, path: &str, key: Option<&str>, body: &Value
 /// Whether an endpoint lets somebody in: `Err` is 401 or 403, or what stands for it.
 fn tried(server: &Served, row: &Row, key: Option<&str>) -> Result<(), u16> {
     let path = row.path.replace("{name}", "a").replace("{version}", "1");
-    let path = path.replace("{file}", "page.js");
+    let path =
+        path.replace("{file}", if path.starts_with("/docs") { "docs.js" } else { "page.js" });
     let addr = match row.port {
         Port::Query => server.query,
         Port::Management => server.management,

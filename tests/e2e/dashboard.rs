@@ -4,13 +4,16 @@
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::access::{post, send, with_key};
 use super::support::container::Container;
 use super::support::server::Server;
-use crate::support::served::{PATIENCE, Served, until};
+use crate::support::served::{Http, PATIENCE, Served, until};
+use crate::support::size;
 
 /// A page that is told.
 struct Viewer {
@@ -207,4 +210,60 @@ fn a_wrong_question_is_told_so() {
     let off = tempfile::tempdir().unwrap();
     let off = Served::start("[dashboard]\nenabled = false\n", off.path());
     assert_eq!(send(off.management, "GET", "/", "", "").status, 404);
+}
+
+fn application(n: usize) -> String {
+    format!(
+        "[[application]]\nname = \"a{n}\"\ninput_type = \"doubles\"\ndefault_output = \"0\"\n\
+         latency_slo_micros = 20000\n"
+    )
+}
+
+/// The share of a core and the MB that a server with so many applications takes, each of which has
+/// been asked, while so many pages are open.
+fn cost(section: &str, apps: usize, viewers: usize, wait: Duration) -> (f64, f64) {
+    let config = section.to_owned() + &(0..apps).map(application).collect::<String>();
+    let folder = tempfile::tempdir().unwrap();
+    let server = Served::start(&config, folder.path());
+    let mut client = Http::new(server.query);
+    for n in 0..apps {
+        let path = format!("/a{n}/predict");
+        let (status, text) = client.request("POST", &path, "{\"input\": [1.0]}").unwrap();
+        assert_eq!(status, 200, "{text}");
+    }
+    if viewers > 0 {
+        until("all have a history", || {
+            let path = format!("/admin/dashboard/history?app=a{}", apps - 1);
+            let (_, text) = Http::new(server.management).request("GET", &path, "").unwrap();
+            text.contains("end_ms").then_some(())
+        });
+    }
+    let looking: Vec<Viewer> =
+        (0..viewers).map(|_| Viewer::open(server.management, "", None)).collect();
+    let stopped = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for mut viewer in looking {
+            let stopped = &stopped;
+            scope.spawn(move || while !stopped.load(Relaxed) && viewer.next().is_some() {});
+        }
+        let before = server.cpu_ticks();
+        // The time that is measured; nothing is waited for.
+        std::thread::sleep(wait);
+        let share = (server.cpu_ticks() - before) as f64 / 100.0 / wait.as_secs_f64();
+        stopped.store(true, Relaxed);
+        (share, server.resident_mb())
+    })
+}
+
+/// What open pages cost a server with applications that all have a history; prints it.
+#[test]
+fn many_pages_of_many_applications_cost_little() {
+    let apps = size("CLIPPER_TEST_DASHBOARD_APPS", 100, 1_000);
+    let viewers = size("CLIPPER_TEST_DASHBOARDS", 5, 20);
+    let wait = Duration::from_secs(size("CLIPPER_TEST_DASHBOARD_SECONDS", 1, 10) as u64);
+    let (without, mb_without) = cost("[dashboard]\nenabled = false\n", apps, 0, wait);
+    let (with, mb_with) = cost("[dashboard]\nhistory_step_s = 1\n", apps, viewers, wait);
+    let (cpu, mb) = ((with - without) * 100.0, mb_with - mb_without);
+    println!("{viewers} pages, {apps} applications: {cpu:.1} % of a core and {mb:.1} MB more");
+    assert!(mb < 30.0, "{mb_without} MB without, {mb_with} MB with pages");
 }

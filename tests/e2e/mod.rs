@@ -14,6 +14,7 @@ mod changing;
 mod choosing;
 mod dashboard;
 mod deploy;
+mod described;
 mod explain;
 mod faults;
 pub mod golden;

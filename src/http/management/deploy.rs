@@ -44,7 +44,7 @@ use clipper_scheduling::parse::{self, BodyError};
 /// The path served here.
 pub const PATH: &str = "/admin/deploy_model";
 
-const SCHEMA: &str = r#"
+pub(super) const SCHEMA: &str = r#"
   {
    "model_name" := string,
    "model_version" := string,

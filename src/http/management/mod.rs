@@ -24,7 +24,7 @@ mod limits;
 mod models;
 mod names;
 mod operation;
-mod page;
+pub mod page;
 pub mod past;
 mod policies;
 pub mod ports;
@@ -152,6 +152,14 @@ const ENDPOINTS: [Endpoint; 36] = [
 
 const PING: &str = "/admin/ping";
 const METRICS: &str = "/admin/metrics";
+
+/// What the body of an operation has to be, in the notation of its refusals.
+#[must_use]
+pub fn notation(path: &str) -> Option<&'static str> {
+    let found = ENDPOINTS.iter().find(|endpoint| endpoint.path == path);
+    let text = |it: &Endpoint| if it.optional.is_empty() { it.schema } else { it.optional };
+    found.map(text).or((path == deploy::PATH).then_some(deploy::SCHEMA))
+}
 
 /// All endpoints but the files of the pages, with their methods.
 fn endpoints() -> impl Iterator<Item = (&'static str, &'static str)> {
@@ -322,7 +330,8 @@ mod tests {
 
     #[test]
     fn who_may_do_what_knows_every_endpoint_and_no_other() {
-        let pages = ["/", "/dashboard/{file}"].map(|path| ("GET", path));
+        let pages = ["/", "/dashboard/{file}", "/openapi.json", "/docs", "/docs/{file}"]
+            .map(|path| ("GET", path));
         let served: BTreeSet<_> = endpoints().chain(pages).collect();
         let rows = TABLE.iter().filter(|row| row.port == Port::Management);
         let listed: BTreeSet<_> = rows.map(|row| (row.method, row.path)).collect();

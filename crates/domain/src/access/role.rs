@@ -27,7 +27,8 @@ pub enum Role {
 pub enum Action {
     /// Whether the process lives and is ready.
     Health,
-    /// The pages of the dashboard, as everybody's are: what they show is asked for by them.
+    /// The pages of the dashboard and the descriptions, as everybody's are: what they show is asked
+    /// for by them.
     Page,
     /// What is spoken here, whatever is served.
     Describe,

@@ -19,6 +19,9 @@ use crate::http::errors::other_method;
 /// Where the other files are.
 const FOLDER: &str = "/dashboard/";
 
+/// What the files of the descriptions begin with; those are served by both frontends.
+const DOCS: &str = "docs.";
+
 const INDEX: &str = "index.html";
 
 const HTML: &str = "text/html; charset=utf-8";
@@ -55,6 +58,8 @@ const FILES: &[(&str, &str, &[u8])] = files![
     "model.js": SCRIPT,
     "changes.js": SCRIPT,
     "predict.js": SCRIPT,
+    "docs.html": HTML,
+    "docs.js": SCRIPT,
     "style.css": "text/css; charset=utf-8",
     "icon.svg": "image/svg+xml",
 ];
@@ -103,7 +108,7 @@ fn compressed(bytes: &[u8]) -> Option<Vec<u8>> {
 
 /// Adds the pages to the management frontend.
 pub(super) fn configure(config: &mut web::ServiceConfig) {
-    for (name, ..) in FILES {
+    for (name, ..) in FILES.iter().filter(|(name, ..)| !name.starts_with(DOCS)) {
         let name = *name;
         let path = if name == INDEX { "/".to_owned() } else { format!("{FOLDER}{name}") };
         let handler = move |request: HttpRequest| async move { serve(&request, name) };
@@ -111,14 +116,18 @@ pub(super) fn configure(config: &mut web::ServiceConfig) {
     }
 }
 
+/// A file by its name; `None`: there is none.
+#[must_use]
+pub fn respond(request: &HttpRequest, name: &str) -> Option<HttpResponse> {
+    let file = files().iter().find(|file| file.name == name)?;
+    Some(file.respond(request.method(), request.headers()))
+}
+
 fn serve(request: &HttpRequest, name: &str) -> HttpResponse {
     if !is_page_request(request) {
         return other_method(request.method(), PAGE_ALLOW);
     }
-    match files().iter().find(|file| file.name == name) {
-        Some(file) => file.respond(request.method(), request.headers()),
-        None => HttpResponse::NotFound().finish(),
-    }
+    respond(request, name).unwrap_or_else(|| HttpResponse::NotFound().finish())
 }
 
 impl File {

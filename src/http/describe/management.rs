@@ -1,0 +1,172 @@
+//! The endpoints of the management frontend. What their bodies have to be is said beside their
+//! handlers.
+
+use super::operation::{Answer, Body, Operation, op};
+use crate::http::management;
+
+const fn get(path: &'static str, summary: &'static str, answer: Answer) -> Operation {
+    op("GET", path, summary, Body::None, answer, "")
+}
+
+const fn post(
+    path: &'static str,
+    summary: &'static str,
+    answer: Answer,
+    example: &'static str,
+) -> Operation {
+    op("POST", path, summary, Body::None, answer, example)
+}
+
+const VERBOSE: &str = r#"{"verbose": true}"#;
+const NAME: &str = r#"{"name": "digits"}"#;
+const APP_NAME: &str = r#"{"app_name": "digits"}"#;
+const VERSION: &str = r#"{"model_name": "digits", "model_version": "1"}"#;
+const ADD_APP: &str = r#"{"name": "letters", "input_type": "strings", "default_output": "?",
+    "latency_slo_micros": 20000}"#;
+const ADD_MODEL: &str = r#"{"model_name": "letters", "model_version": "1", "labels": [],
+    "input_type": "strings", "container_name": "letters", "model_data_path": ""}"#;
+const LINK: &str = r#"{"app_name": "letters", "model_names": ["letters"]}"#;
+/// Its refusals show the original's schema, which asks for more than is needed.
+const NAME_SCHEMA: &str =
+    r#"{"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}"#;
+const PREDICT: &str = r#"{"input": [1.0, 2.0]}"#;
+
+/// In an order in which all examples work, one after the other.
+const OPERATIONS: &[Operation] = &[
+    post("/admin/add_app", "Adds an application", Answer::Text, ADD_APP),
+    post(
+        "/admin/update_app",
+        "Changes an application while it serves",
+        Answer::Text,
+        r#"{"name": "letters", "latency_slo_micros": 30000}"#,
+    ),
+    post("/admin/add_model", "Registers a model version", Answer::Text, ADD_MODEL),
+    post(
+        "/admin/update_model",
+        "Changes a registered version",
+        Answer::Text,
+        r#"{"model_name": "letters", "model_version": "1", "labels": ["tried"]}"#,
+    ),
+    post("/admin/add_model_links", "Links models to an application", Answer::Text, LINK),
+    post(
+        "/admin/set_policy",
+        "Sets what chooses among an application's models",
+        Answer::Text,
+        r#"{"app_name": "letters", "policy": "majority"}"#,
+    ),
+    post(
+        "/admin/set_model_version",
+        "Sends a model's queries to a version",
+        Answer::Text,
+        r#"{"model_name": "letters", "model_version": "1"}"#,
+    ),
+    post("/admin/start_rollout", "Starts a rollout", Answer::Text, ""),
+    post("/admin/promote_rollout", "Ends a rollout with the new version", Answer::Text, ""),
+    post("/admin/abort_rollout", "Ends a rollout with the old version", Answer::Text, ""),
+    post("/admin/get_rollout", "How a rollout stands", Answer::Json, APP_NAME),
+    post("/admin/get_all_applications", "All applications", Answer::Json, VERBOSE),
+    post("/admin/get_application", "An application", Answer::Json, NAME),
+    post("/admin/get_linked_models", "The models of an application", Answer::Json, APP_NAME),
+    post("/admin/get_all_models", "All model versions", Answer::Json, VERBOSE),
+    post("/admin/get_model", "A model version", Answer::Json, VERSION),
+    post("/admin/get_all_containers", "All connected replicas", Answer::Json, VERBOSE),
+    post(
+        "/admin/get_container",
+        "A connected replica",
+        Answer::Json,
+        r#"{"model_name": "digits", "model_version": "1", "replica_id": 0}"#,
+    ),
+    post(
+        "/admin/get_state",
+        "What a policy has learned from a user",
+        Answer::Text,
+        r#"{"app_name": "digits", "uid": 0}"#,
+    ),
+    post("/admin/journal/log", "What was changed, by whom and why", Answer::Json, "{}"),
+    post(
+        "/admin/journal/blame",
+        "What made an application what it is",
+        Answer::Json,
+        r#"{"app": "digits"}"#,
+    ),
+    post(
+        "/admin/journal/diff",
+        "What lies between two points in time",
+        Answer::Json,
+        r#"{"from": "0", "to": "1"}"#,
+    ),
+    post("/admin/journal/state", "The state at a point in time", Answer::Json, r#"{"at": "1"}"#),
+    post("/admin/export", "Everything as a config file", Answer::Text, "{}"),
+    post(
+        "/admin/apply",
+        "Makes what is served what a file says",
+        Answer::Json,
+        r#"{"application": [], "dry_run": true}"#,
+    ),
+    post(
+        "/admin/rollback",
+        "Makes what is served what it was",
+        Answer::Json,
+        r#"{"to": "1", "dry_run": true}"#,
+    ),
+    post("/admin/restart_replicas", "Replaces processes of replicas", Answer::Text, ""),
+    post("/admin/set_replicas", "Says how many processes are kept", Answer::Text, ""),
+    post("/admin/deploy_model", "Starts a model version and links it", Answer::Stream, ""),
+    post("/admin/journal/backup", "Everything that is kept, as a file", Answer::Archive, ""),
+    post("/admin/add_key", "Makes a key", Answer::Json, ""),
+    post("/admin/rotate_key", "Gives a key another secret", Answer::Json, ""),
+    post("/admin/limit_key", "Limits what a key's holder may ask for", Answer::Text, ""),
+    post("/admin/get_all_keys", "All keys, without secrets", Answer::Json, VERBOSE),
+    post("/admin/revoke_key", "Takes a key away", Answer::Text, ""),
+    post(
+        "/admin/delete_model_links",
+        "Unlinks models",
+        Answer::Text,
+        r#"{"app_name": "letters", "model_names": ["letters"]}"#,
+    ),
+    op(
+        "POST",
+        "/admin/delete_app",
+        "Deletes an application",
+        Body::Schema(NAME_SCHEMA),
+        Answer::Text,
+        r#"{"name": "letters"}"#,
+    ),
+    post(
+        "/admin/delete_versioned_model",
+        "Deletes a model version",
+        Answer::Text,
+        r#"{"model_name": "letters", "model_version": "1"}"#,
+    ),
+    op(
+        "POST",
+        "/admin/predict/{name}",
+        "A prediction, for pages of this port",
+        Body::Schema(r#"{"type": "object", "properties": {"input": {}}, "required": ["input"]}"#),
+        Answer::Json,
+        PREDICT,
+    ),
+    get("/admin/ping", "PONG", Answer::Text),
+    get("/admin/metrics", "Clipper JSON, or Prometheus text", Answer::Page),
+    get("/admin/journal/stream", "Every change as it is made", Answer::Stream),
+    get("/admin/dashboard/stream", "What the dashboard's pages are told", Answer::Stream),
+    get("/admin/dashboard/history", "The history of an application", Answer::Json),
+    get("/admin/dashboard/you", "Whose key this is, and what it may", Answer::Json),
+    get("/livez", "Whether the server's threads turn", Answer::Json),
+    get("/readyz", "Whether it takes traffic, and what is missing", Answer::Json),
+    get("/healthz", "The same", Answer::Json),
+    get("/", "The dashboard", Answer::Html),
+    get("/dashboard/{file}", "A file of the dashboard", Answer::Html),
+    get("/openapi.json", "This description", Answer::Json),
+    get("/docs", "This description, to be read", Answer::Html),
+    get("/docs/{file}", "A file of that page", Answer::Html),
+];
+
+/// With their bodies.
+pub(super) fn operations() -> Vec<Operation> {
+    let with_body = |row: &Operation| match (row.body, management::notation(row.path)) {
+        (Body::None, Some(text)) => Operation { body: Body::Notation(text), ..*row },
+        _ => *row,
+    };
+    OPERATIONS.iter().map(with_body).collect()
+}
