@@ -1,4 +1,4 @@
-//! The description itself, as OpenAPI has it.
+//! The description itself, in the form of `OpenAPI`.
 
 use std::collections::BTreeMap;
 
@@ -84,13 +84,14 @@ fn operation(row: &Operation) -> Value {
     let schema = match row.body {
         Body::None => return told,
         Body::Notation(text) => notation::schema(text),
-        Body::Schema(text) => serde_json::from_str(text).unwrap_or_default(),
+        Body::Schema(text) | Body::Optional(text) => serde_json::from_str(text).unwrap_or_default(),
     };
     let mut media = json!({"schema": schema});
     if let Ok(example) = serde_json::from_str::<Value>(row.example) {
         media["example"] = example;
     }
-    told["requestBody"] = json!({"required": true, "content": {"application/json": media}});
+    let required = !matches!(row.body, Body::Optional(_));
+    told["requestBody"] = json!({"required": required, "content": {"application/json": media}});
     told
 }
 

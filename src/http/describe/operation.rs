@@ -8,6 +8,8 @@ pub(super) enum Body {
     Notation(&'static str),
     /// As JSON Schema.
     Schema(&'static str),
+    /// The same; it may be left out.
+    Optional(&'static str),
 }
 
 /// What the answer is where all went well.

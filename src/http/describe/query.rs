@@ -10,26 +10,26 @@ const PREDICT: Body = Body::Schema(
 );
 const UPDATE: Body = Body::Schema(
     r#"{"type": "object", "description": "One, or several as feedback",
-        "properties": {"uid": {"type": "integer"}, "input": {}, "query_id": {"type": "integer"},
+        "properties": {"uid": {"type": "integer"}, "input": {}, "query_id": {"description": "An integer, in place of uid and input"},
                        "label": {}, "loss": {"type": "number", "minimum": 0, "maximum": 1},
                        "feedback": {"type": "array", "items": {"type": "object"}}}}"#,
 );
 const INFER: Body = Body::Schema(
     r#"{"type": "object", "required": ["inputs"],
-        "properties": {"id": {"type": "string"}, "parameters": {"type": "object"},
+        "properties": {"id": {"type": ["string", "null"]}, "parameters": {"type": ["object", "null"]},
           "inputs": {"type": "array", "items": {"type": "object",
             "required": ["name", "shape", "datatype", "data"],
             "properties": {"name": {"type": "string"}, "datatype": {"type": "string"},
               "shape": {"type": "array", "items": {"type": "integer"}},
-              "parameters": {"type": "object"}, "data": {"type": "array"}}}},
-          "outputs": {"type": "array", "items": {"type": "object"}}}}"#,
+              "parameters": {"type": ["object", "null"]}, "data": {"type": "array"}}}},
+          "outputs": {"type": ["array", "null"], "items": {"type": "object"}}}}"#,
 );
 const GENERATE: Body = Body::Schema(
     r#"{"type": "object", "required": ["text_input"],
-        "properties": {"text_input": {"type": "string"}, "id": {"type": "string"},
-                       "parameters": {"type": "object"}}}"#,
+        "properties": {"text_input": {"type": "string"}, "id": {"type": ["string", "null"]},
+                       "parameters": {"type": ["object", "null"]}}}"#,
 );
-const OBJECT: Body = Body::Schema(r#"{"type": "object"}"#);
+const OBJECT: Body = Body::Optional(r#"{"type": "object"}"#);
 
 const fn get(path: &'static str, summary: &'static str) -> Operation {
     op("GET", path, summary, Body::None, Answer::Json, "")
