@@ -10,13 +10,15 @@ const PREDICT: Body = Body::Schema(
 );
 const UPDATE: Body = Body::Schema(
     r#"{"type": "object", "description": "One, or several as feedback",
-        "properties": {"uid": {"type": "integer"}, "input": {}, "query_id": {"description": "An integer, in place of uid and input"},
+        "properties": {"uid": {"type": "integer"}, "input": {},
+                       "query_id": {"description": "An integer, in place of uid and input"},
                        "label": {}, "loss": {"type": "number", "minimum": 0, "maximum": 1},
                        "feedback": {"type": "array", "items": {"type": "object"}}}}"#,
 );
 const INFER: Body = Body::Schema(
     r#"{"type": "object", "required": ["inputs"],
-        "properties": {"id": {"type": ["string", "null"]}, "parameters": {"type": ["object", "null"]},
+        "properties": {"id": {"type": ["string", "null"]},
+          "parameters": {"type": ["object", "null"]},
           "inputs": {"type": "array", "items": {"type": "object",
             "required": ["name", "shape", "datatype", "data"],
             "properties": {"name": {"type": "string"}, "datatype": {"type": "string"},
