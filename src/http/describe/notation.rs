@@ -64,7 +64,7 @@ fn of_kind(kind: &str) -> Value {
     let word = kind.split(' ').next().unwrap_or_default();
     match word.trim_end_matches(',') {
         "string" => json!({"type": "string"}),
-        "int" => json!({"type": "integer", "minimum": i32::MIN, "maximum": i32::MAX}),
+        "int" => json!({"type": "integer"}),
         "number" | "double" => json!({"type": "number"}),
         "bool" => json!({"type": "boolean"}),
         "object" => json!({"type": "object"}),
