@@ -130,7 +130,7 @@ async fn start(loaded: Loaded) -> Result<Running, StartError> {
     let feedback = keep_feedback(&config, &metrics, &catalog, &states);
     let rollouts = keep_rollouts(&config, &plane, (&catalog, &journal), &writer, redis.as_ref());
     let serving = Frontends {
-        workers: process::http_workers(&config.http),
+        workers: config.http.workers(),
         plane,
         catalog,
         writer,

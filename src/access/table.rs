@@ -130,6 +130,7 @@ pub const TABLE: &[Row] = &[
     admin("/admin/get_all_containers", Action::Observe),
     admin("/admin/get_container", Action::Observe),
     admin("/admin/get_state", Action::Observe),
+    get(Port::Management, "/admin/explain", Action::Observe),
     admin("/admin/journal/log", Action::Observe),
     admin("/admin/journal/blame", Action::Observe),
     admin("/admin/journal/diff", Action::Observe),

@@ -11,6 +11,7 @@ mod check_config;
 mod confined;
 pub mod container;
 mod deploy;
+mod explain;
 #[cfg(feature = "onnx")]
 mod inspect;
 mod journal;
@@ -90,6 +91,8 @@ Examples:
     Admin(admin::AdminArgs),
     /// Register, link and start a model in one step, and wait until it answers.
     Deploy(deploy::DeployArgs),
+    /// Say why queries were answered so, and where their time went.
+    Explain(explain::ExplainArgs),
     /// Show what an ONNX file takes and gives, and how it can be served.
     #[cfg(feature = "onnx")]
     Inspect(inspect::InspectArgs),
@@ -219,6 +222,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Journal { what } => what.run(),
         Verb::Admin(args) => args.run(),
         Verb::Deploy(args) => args.run(),
+        Verb::Explain(args) => args.run(),
         #[cfg(feature = "onnx")]
         Verb::Inspect(args) => args.run(),
         Verb::Rollout(args) => args.run(),

@@ -5,6 +5,17 @@ use std::net::SocketAddr;
 use super::rule::Rule;
 use super::section::section;
 
+impl HttpConfig {
+    /// Threads that answer queries.
+    #[must_use]
+    pub fn workers(&self) -> usize {
+        match self.query_workers {
+            0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            workers => workers,
+        }
+    }
+}
+
 section! {
     /// `[http]`: the HTTP frontends.
     pub struct HttpConfig {

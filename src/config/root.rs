@@ -9,6 +9,7 @@ use super::containers::ContainersConfig;
 use super::dashboard::DashboardConfig;
 use super::deploy::DeployConfig;
 use super::entries::{ApplicationConfig, ModelConfig};
+use super::explain::ExplainConfig;
 use super::grpc::GrpcConfig;
 use super::http::HttpConfig;
 use super::journal::JournalConfig;
@@ -45,6 +46,8 @@ pub struct Config {
     pub rpc: RpcConfig,
     /// The way of a query.
     pub serving: ServingConfig,
+    /// Which queries are remembered.
+    pub explain: ExplainConfig,
     pub rollouts: RolloutsConfig,
     /// Replicas and child processes.
     pub containers: ContainersConfig,
@@ -74,6 +77,7 @@ impl Default for Config {
             deploy: DeployConfig::default(),
             rpc: RpcConfig::default(),
             serving: ServingConfig::default(),
+            explain: ExplainConfig::default(),
             rollouts: RolloutsConfig::default(),
             containers: ContainersConfig::default(),
             journal: JournalConfig::default(),

@@ -6,6 +6,7 @@ use super::access::AccessConfig;
 use super::containers::ContainersConfig;
 use super::dashboard::DashboardConfig;
 use super::deploy::DeployConfig;
+use super::explain::ExplainConfig;
 use super::grpc::GrpcConfig;
 use super::http::HttpConfig;
 use super::journal::JournalConfig;
@@ -60,6 +61,7 @@ pub const SECTIONS: &[(&str, &[Key])] = &[
     ("deploy", DeployConfig::KEYS),
     ("rpc", RpcConfig::KEYS),
     ("serving", ServingConfig::KEYS),
+    ("explain", ExplainConfig::KEYS),
     ("rollouts", RolloutsConfig::KEYS),
     ("containers", ContainersConfig::KEYS),
     ("journal", JournalConfig::KEYS),

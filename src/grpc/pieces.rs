@@ -55,6 +55,7 @@ impl Service {
             tensors: None,
             answers: SmallVec::new(),
             held: None,
+            model: None,
             explained: Vec::new(),
         };
         let pieces = Pieces { service: self, streaming, told, wants_empty_final, _asked: asked };
@@ -101,6 +102,7 @@ impl Pieces<'_> {
             tensors: None,
             answers: smallvec![answer],
             held: None,
+            model: None,
             explained: Vec::new(),
         };
         match answer::written(told, self.service.limits(), write, Bytes::len).await {

@@ -293,8 +293,9 @@ mod tests {
     }
 
     fn answers(answers: Vec<QueryAnswer>) -> Text {
-        let explained = Vec::new();
-        Text(Answers { answers: answers.into(), first_query_id: 9, held: None, explained })
+        let (model, explained) = (None, Vec::new());
+        let answers = answers.into();
+        Text(Answers { answers, first_query_id: 9, held: None, model, explained })
     }
 
     fn limits(max_bytes: usize, all: usize) -> AnswerBounds {

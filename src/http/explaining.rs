@@ -5,7 +5,9 @@ use std::fmt::Write as _;
 
 use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse};
+use smol_str::SmolStr;
 
+use super::request_id;
 use clipper_domain::explain::ExplainedQuery;
 
 /// In requests: `1`. In answers of the Open Inference Protocol: why.
@@ -14,8 +16,31 @@ static EXPLAIN: HeaderName = HeaderName::from_static("x-clipper-explain");
 /// A longer explanation is left out of a header: clients and proxies refuse those.
 const HEADER_MAX_BYTES: usize = 7 << 10;
 
+/// In answers: the model that has answered, or was to.
+static MODEL: HeaderName = HeaderName::from_static("x-clipper-model");
+
+/// What a request says of itself to those who explain its answer.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Explaining {
+    pub(crate) is_wanted: bool,
+    pub(crate) request_id: Option<SmolStr>,
+}
+
+impl Explaining {
+    pub(super) fn of(request: &HttpRequest) -> Self {
+        Self { is_wanted: is_wanted(request), request_id: request_id::of(request) }
+    }
+}
+
+/// Says in an answer which models have answered.
+pub(super) fn name_model(response: &mut HttpResponse, model: Option<&SmolStr>) {
+    if let Some(value) = model.and_then(|model| HeaderValue::from_str(model).ok()) {
+        response.headers_mut().insert(MODEL.clone(), value);
+    }
+}
+
 /// Whether a request asks for it: `?explain=1`, or the header.
-pub(super) fn is_wanted(request: &HttpRequest) -> bool {
+fn is_wanted(request: &HttpRequest) -> bool {
     let is_yes = |value: &str| value == "1" || value == "true";
     let header = request.headers().get(&EXPLAIN).and_then(|value| value.to_str().ok());
     let mut parameters = request.query_string().split('&');

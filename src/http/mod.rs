@@ -17,6 +17,7 @@ pub mod metrics;
 pub mod parsing;
 pub mod query;
 mod rendering;
+pub mod request_id;
 pub mod schema;
 pub mod serve;
 pub mod v2;

@@ -15,7 +15,7 @@ use super::answer;
 use super::body::{self, Body};
 use super::errors::{self, ApiError, MODEL};
 use super::events::{self, OfPredict};
-use super::explaining;
+use super::explaining::{self, Explaining};
 use super::feedback;
 use super::gate::Asker;
 use super::limits::{self, QueryLimits};
@@ -158,8 +158,8 @@ async fn dispatch(
             Box::pin(predict_stream(&request, &app, (body, claim), &frontend.limits)).await
         }
         Verb::Predict => {
-            let explain = explaining::is_wanted(&request);
-            predict(&app, (body, key, claim), explain, &frontend.limits).await
+            let explaining = Explaining::of(&request);
+            predict(&app, (body, key, claim), explaining, &frontend.limits).await
         }
         Verb::Update => {
             // One message counts as one query.
@@ -288,29 +288,45 @@ async fn predict_stream(
         .await
         .map_err(restarting)?
         .map_err(|refused| refusal(refused, &text))?;
-    Ok(events::respond(request, streaming, OfPredict, None, held))
+    let model = streaming.model().cloned();
+    let mut response = events::respond(request, streaming, OfPredict, None, held);
+    explaining::name_model(&mut response, model.as_ref());
+    Ok(response)
 }
 
 async fn predict(
     app: &Addr<App>,
     (body, key, claim): (Body, Option<String>, Claim),
-    explain: bool,
+    explaining: Explaining,
     limits: &QueryLimits,
 ) -> Result<HttpResponse, ApiError> {
     let (arrived, bounds) = (clock::now(), &limits.answers);
     let Prepared { body, text, _held } =
         prepare(app, (body, of_prediction), limits, || predict_parser(limits)).await?;
     let prediction = app
-        .send(Predict { body, arrived, within: None, key, class: Class::Normal, claim, explain })
+        .send(Predict {
+            body,
+            arrived,
+            within: None,
+            key,
+            class: Class::Normal,
+            claim,
+            explain: explaining.is_wanted,
+            request_id: explaining.request_id,
+        })
         .await
         .map_err(restarting)?
         .map_err(|refused| refusal(refused, &text))?;
     let answers = prediction.answers().await;
     let answers = answers.map_err(|excess| answer::too_much(excess, None, bounds))?;
-    if let [QueryAnswer::Error(why)] = answers.answers.as_slice() {
-        return Err(ApiError::new(MODEL, &**why));
-    }
-    answer::respond(rendering::rendered(answers, &limits.parsing).await?, bounds)
+    let model = answers.model.clone();
+    let mut response = if let [QueryAnswer::Error(why)] = answers.answers.as_slice() {
+        ApiError::new(MODEL, &**why).error_response()
+    } else {
+        answer::respond(rendering::rendered(answers, &limits.parsing).await?, bounds)?
+    };
+    explaining::name_model(&mut response, model.as_ref());
+    Ok(response)
 }
 
 /// A prediction that another frontend was asked for.
@@ -329,7 +345,7 @@ pub async fn predict_for(
         Route::Starting => return Err(ApiError::unavailable("The server is starting")),
     };
     let claim = limits::claim_of(asker, &v2.routes, app)?;
-    predict(&found, (body, None, claim), false, &v2.limits).await
+    predict(&found, (body, None, claim), Explaining::default(), &v2.limits).await
 }
 
 async fn update(

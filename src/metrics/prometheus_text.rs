@@ -147,10 +147,22 @@ fn process_wide(metrics: &Metrics, dropped: u64) -> Vec<MetricFamily> {
     feedback.number(&[], float(metrics.feedback_refused.load(Relaxed)));
     let mut build = Family::new(&table::BUILD_INFO);
     build.number(&[env!("CARGO_PKG_VERSION")], 1.0);
+    let mut explain_lost = Family::new(&table::EXPLAIN_LOST);
+    explain_lost.number(&[], float(metrics.explain_lost.load(Relaxed)));
     let mut flat_dropped = Family::new(&table::FLAT_NAMES_DROPPED);
     flat_dropped.number(&[], float(dropped));
-    let families =
-        [connections, ended, restarts, stalls, lost, commands, feedback, build, flat_dropped];
+    let families = [
+        connections,
+        ended,
+        restarts,
+        stalls,
+        lost,
+        explain_lost,
+        commands,
+        feedback,
+        build,
+        flat_dropped,
+    ];
     let families = families.into_iter().chain(of_policy_states(&metrics.policy_states));
     let redis = metrics.redis.get().map(of_redis).into_iter().flatten();
     let tls = metrics.tls.get().map(|tls| of_tls(tls, &metrics.http)).into_iter().flatten();

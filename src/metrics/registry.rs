@@ -28,6 +28,8 @@ pub struct Metrics {
     pub(super) rpc_connections: AtomicU64,
     pub(super) actor_restarts: Mutex<BTreeMap<&'static str, u64>>,
     pub(super) thread_stalls: Mutex<BTreeMap<&'static str, u64>>,
+    /// Requests of which nothing was kept.
+    pub explain_lost: Arc<AtomicU64>,
     pub(super) log_lines_lost: OnceLock<Arc<AtomicU64>>,
     pub(super) admin_acknowledged: AtomicU64,
     pub(super) admin_refused: AtomicU64,
@@ -73,6 +75,7 @@ impl Default for Metrics {
             rpc_connections: AtomicU64::new(0),
             actor_restarts: Mutex::default(),
             thread_stalls: Mutex::default(),
+            explain_lost: Arc::default(),
             log_lines_lost: OnceLock::new(),
             admin_acknowledged: AtomicU64::new(0),
             admin_refused: AtomicU64::new(0),

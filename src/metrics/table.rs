@@ -229,6 +229,9 @@ rows! {
     LOG_LINES_LOST = Counter "clipper_log_lines_lost_total", "lines", &[],
         "Log lines that could not be written: standard error was full, closed or not read.",
         "any increase";
+    EXPLAIN_LOST = Counter "clipper_explain_lost_total", "requests", &[],
+        "Requests of which nothing could be kept for `clipper explain`: somebody was reading.",
+        "-";
     ADMIN_COMMANDS = Counter "clipper_admin_commands_total", "commands", &["result"],
         "Commands of operators: result is acknowledged or refused.", "-";
     FEEDBACK_REFUSED = Counter "clipper_feedback_refused_total", "requests", &[],

@@ -36,6 +36,7 @@ use crate::http::health::{self, Readiness};
 use crate::http::limits::QueryLimits;
 use crate::http::management::ManagementState;
 use crate::http::management::deploy::{self, DeployState};
+use crate::http::management::explain;
 use crate::http::management::past::Past;
 use crate::http::management::ports::PolicyStates as _;
 use crate::http::parsing::Parsing;
@@ -331,6 +332,7 @@ impl Frontends {
             no_programs: None,
         };
         let rest = management::configure(state, limits);
+        let explain = explain::configure(&self.plane);
         let counts = Arc::clone(&self.plane.metrics.http.management);
         let tls = self.handshakes(config, Spoken::Management, &counts);
         let niceness = MANAGEMENT_NICENESS;
@@ -339,6 +341,7 @@ impl Frontends {
         Ok(Frontend::start(&options, socket, acceptor, &gate, move |app| {
             app.configure(describe::configure(Port::Management));
             deploy(app);
+            explain(app);
             rest(app);
         }))
     }

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use super::error::StartError;
-use crate::config::{Config, HttpConfig};
+use crate::config::Config;
 use crate::logging;
 
 /// Files of a process that does nothing yet: the journal, the listeners, the log, Redis.
@@ -47,16 +47,8 @@ pub(super) fn raise_open_files_limit(config: &Config) -> Result<(), StartError> 
 }
 
 fn files_needed(config: &Config) -> u64 {
-    let threads = (http_workers(&config.http) + config.serving.data_threads) as u64 + OTHER_THREADS;
+    let threads = (config.http.workers() + config.serving.data_threads) as u64 + OTHER_THREADS;
     FILES_ALWAYS + FILES_PER_THREAD * threads
-}
-
-/// Threads that answer queries.
-pub(super) fn http_workers(config: &HttpConfig) -> usize {
-    match config.query_workers {
-        0 => std::thread::available_parallelism().map_or(1, usize::from),
-        n => n,
-    }
 }
 
 /// Whether somebody has asked the server to stop.

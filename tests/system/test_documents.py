@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shutil
@@ -357,11 +358,21 @@ def test_rollouts(terminal: Terminal) -> None:
 def test_explain(terminal: Terminal) -> None:
     config = SUM_CONFIG.replace("APPLICATION", "digits").replace('"sum"', '"digits-model"')
     terminal.write("clipper.toml", config)
-    terminal.write("model.py", SUM_SOURCE)
+    slow = "    if inputs[0][0] == 9:\n        import time; time.sleep(0.35)\n    return"
+    terminal.write("model.py", SUM_SOURCE.replace("    return", slow))
     terminal.run("pip install ./python")
     terminal.run("clipper serve --config clipper.toml")
+    ask = "curl -s -X POST http://127.0.0.1:1337/digits/predict -d '{\"input\": [9]}'"
+    assert json.loads(terminal.run(ask))["default"]
     container = "clipper_serving serve model.py:predict --name digits-model --version 1"
     terminal.run(f"python -m {container}")
+    inputs = itertools.count()
+
+    def is_slow() -> bool:
+        terminal.run(ask.replace("[9]", f"[9, {next(inputs)}]"))
+        return terminal.succeeds("clipper explain --slow --app digits")
+
+    until("a slow query", is_slow)
     document = "docs/explain.md"
     run_document(terminal, document)
     asked = next(c for block in blocks(document) for c in block.commands() if "explain=1" in c)

@@ -13,7 +13,8 @@
 //!   learned; [`gather`]: whether a small batch waits a little for a fuller one.
 //! - [`spin_wait`]: whether a model's thread stays awake for the next message.
 //! - [`run`]: counting what queries have in common.
-//! - [`trace`]: what has happened to a query; [`explain`]: why it was answered so.
+//! - [`trace`]: what has happened to a query; [`explain`]: why it was answered so;
+//!   [`recent`]: of which queries that is still known.
 //! - [`parse`], [`feedback`], [`tensor_bodies`]: request [`bodies`] into inputs in wire form.
 //! - [`output`]: a model's text into JSON, and its tensors.
 
@@ -34,6 +35,7 @@ pub mod load;
 pub mod output;
 pub mod parse;
 pub mod quota;
+pub mod recent;
 pub mod run;
 pub mod share;
 pub mod spin_wait;

@@ -91,7 +91,7 @@ impl App {
         let margin = Duration::from_micros(self.plane.serving.ensemble_margin_us);
         let (arrived, tenant) = (predict.arrived, permit.tenant());
         let class = permit.class(predict.class);
-        let traced = predict.explain;
+        let traced = predict.explain || self.plane.recent.is_on();
         let request =
             RequestTimes { arrived, objective, margin, first_query_id, class, tenant, traced };
         let drawn = Drawn { uid: body.uid, query_id: first_query_id };
@@ -108,8 +108,14 @@ impl App {
                 Progress::One(ModelProgress::defaults(queries, reason).into())
             }
         };
-        let (app, explain) = (Arc::clone(&self.facts), predict.explain);
-        let of = RequestFacts { app, first_query_id, arrived, objective: wanted, explain };
+        let of = RequestFacts {
+            app: Arc::clone(&self.facts),
+            first_query_id,
+            arrived,
+            objective: wanted,
+            explain: predict.explain,
+            request_id: predict.request_id,
+        };
         Ok(Prediction { of, progress, permit })
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use actix::Message;
 use bytes::Bytes;
+use smol_str::SmolStr;
 use tokio::sync::oneshot;
 
 use super::inputs::AppInputs;
@@ -43,6 +44,8 @@ pub struct Predict {
     pub claim: Claim,
     /// The client wants to know why it gets the answers that it gets.
     pub explain: bool,
+    /// The id of its request.
+    pub request_id: Option<SmolStr>,
 }
 
 /// Why a predict or update request is refused without an answer to its queries.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use smallvec::SmallVec;
+use smol_str::SmolStr;
 use tracing::{Instrument as _, debug, debug_span};
 
 use super::asking::{Asked, SureAnswers};
@@ -64,6 +65,7 @@ pub(super) struct RequestFacts {
     pub(super) objective: Duration,
     /// The client wants to know why it gets them.
     pub(super) explain: bool,
+    pub(super) request_id: Option<SmolStr>,
 }
 
 /// The answers to the queries of one request, on their way. Dropping it gives them up.
@@ -112,12 +114,11 @@ pub struct Answers {
     pub answers: SmallVec<[QueryAnswer; 1]>,
     /// What they take of the sum of all answers, where they have been counted.
     pub held: Option<Held>,
-    /// Why they are what they are: of the first [`EXPLAINED_MAX`], where the client asked for it.
+    /// The models that have answered, or were to, as a header says them.
+    pub model: Option<SmolStr>,
+    /// Why they are what they are: where the client asked for it, of the first.
     pub explained: Vec<ExplainedQuery>,
 }
-
-/// Queries of one request that are explained in its answer.
-const EXPLAINED_MAX: usize = 100;
 
 impl Prediction {
     /// Waits for the answers, until the deadline; what is missing then is late. Counts them.
@@ -126,7 +127,9 @@ impl Prediction {
     /// They take too much room.
     pub async fn answers(self) -> Result<Answers, Excess> {
         let Self { of, progress, permit } = self;
-        let span = debug_span!("query", app = %of.app.spec.name, query_id = of.first_query_id);
+        let (app, query_id) = (&of.app.spec.name, of.first_query_id);
+        let request_id = of.request_id.as_deref();
+        let span = debug_span!("query", %app, query_id, request_id);
         let answered = match progress {
             Progress::One(mut asked) => {
                 let model = asked.traced.take();
@@ -143,24 +146,40 @@ impl Prediction {
                 Box::pin(ensemble.answers().instrument(span.clone())).await
             }
         };
-        drop(permit);
         let _span = span.entered();
         let answered = answered.inspect_err(|_| of.app.metrics.rejected())?;
-        let latency = clock::now() - of.arrived;
-        count(&of.app, of.first_query_id, &answered.closed.answers, latency);
-        let explained = if of.explain { of.explained(&answered, latency) } else { Vec::new() };
+        let now = clock::now();
+        let (answers, latency) = (&answered.closed.answers, now - of.arrived);
+        count(&of.app, of.first_query_id, answers, latency);
+        let is_default = |index: usize| matches!(answers.get(index), Some(Answer::Default(_)));
+        let record = |index| of.record(&answered, latency, index);
+        let queries = (answers.len(), is_default);
+        let recent = &permit.plane().recent;
+        recent.keep(queries, (latency, of.objective), now, record);
+        let explained = if of.explain {
+            of.explained(&answered, latency, recent.answer_max())
+        } else {
+            Vec::new()
+        };
+        drop(permit);
+        let model = answered.models.shown();
         let SureAnswers { closed: Closed { answers, held }, confidences, .. } = answered;
         let confidences = confidences.into_iter().chain(std::iter::repeat(None));
         let told = |(answer, confidence)| told(&of.app, answer).sure(confidence);
         let answers = answers.into_iter().zip(confidences).map(told).collect();
-        Ok(Answers { first_query_id: of.first_query_id, answers, held, explained })
+        Ok(Answers { first_query_id: of.first_query_id, answers, held, model, explained })
     }
 }
 
 impl RequestFacts {
-    fn explained(&self, answered: &SureAnswers, latency: Duration) -> Vec<ExplainedQuery> {
+    fn explained(
+        &self,
+        answered: &SureAnswers,
+        latency: Duration,
+        max: usize,
+    ) -> Vec<ExplainedQuery> {
         let arrived_unix_ms = clock::unix_millis().saturating_sub(whole_ms(latency));
-        let queries = answered.closed.answers.len().min(EXPLAINED_MAX);
+        let queries = answered.closed.answers.len().min(max);
         let records = (0..queries).filter_map(|index| self.record(answered, latency, index));
         records.map(|record| record.explained(utc(arrived_unix_ms))).collect()
     }
@@ -179,7 +198,7 @@ impl RequestFacts {
         };
         Some(QueryRecord {
             query_id: self.first_query_id + index as u64,
-            request_id: None,
+            request_id: self.request_id.clone(),
             app: self.app.spec.name.clone(),
             arrived: self.arrived,
             latency,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
+use smol_str::SmolStr;
 use tracing::debug;
 
 use super::app::App;
@@ -13,6 +14,7 @@ use super::asking::due_within;
 use super::messages::{QueryRefused, RequestBody};
 use super::prediction::AppFacts;
 use crate::actors::plane::data_plane::Permit;
+use crate::actors::plane::directory::ModelHandle;
 use crate::metrics::Outcome;
 use clipper_clock::{self as clock, Instant};
 use clipper_domain::OnModelError;
@@ -49,6 +51,8 @@ pub struct PredictStream {
 pub struct Streaming {
     app: Arc<AppFacts>,
     query_id: u64,
+    /// The model that is asked, as a header says it.
+    model: Option<SmolStr>,
     arrived: Instant,
     /// When its first piece is due.
     due: Instant,
@@ -134,26 +138,26 @@ impl App {
         let waiter = Waiter { slot: ticket.slot(0), deadline: due };
         let (app, state) = (Arc::clone(&self.facts), State::Waiting(ticket, pieces));
         let (first, pieces) = (None, 0);
-        let streaming =
-            Streaming { app, query_id, arrived, due, until, state, first, pieces, _permit: permit };
+        let streaming = Streaming {
+            app,
+            query_id,
+            model: model.as_ref().map(|model| model.shown().clone()),
+            arrived,
+            due,
+            until,
+            state,
+            first,
+            pieces,
+            _permit: permit,
+        };
         let Some(model) = model else {
             let is_linked = !self.linked.is_empty();
             let reason = if is_linked { DefaultReason::NoReplica } else { DefaultReason::Unlinked };
             waiter.slot.fill(Answer::Default(reason));
             return Ok(streaming);
         };
-        let load = model.load();
-        let objective = due.saturating_duration_since(arrived);
         let share = Share { class, tenant, ..self.share };
-        let asking = Asking { share, queries: 1, objective, deadline: due };
-        let refusal = if load.replicas == 0 {
-            Some(DefaultReason::NoReplica)
-        } else if load.room(&asking, model.intake().waiting(), arrived) == 0 {
-            Some(DefaultReason::overtaken())
-        } else {
-            None
-        };
-        if let Some(reason) = refusal {
+        if let Some(reason) = refusal(&model, share, (arrived, due)) {
             waiter.slot.fill(Answer::Default(reason));
             return Ok(streaming);
         }
@@ -162,6 +166,24 @@ impl App {
         let queries = std::iter::once(flight).collect();
         self.enqueue(&model, Arrival { share, deadline: due, queries });
         Ok(streaming)
+    }
+}
+
+/// Why a model cannot answer a query in time, if it cannot.
+fn refusal(
+    model: &ModelHandle,
+    share: Share,
+    (arrived, due): (Instant, Instant),
+) -> Option<DefaultReason> {
+    let load = model.load();
+    let objective = due.saturating_duration_since(arrived);
+    let asking = Asking { share, queries: 1, objective, deadline: due };
+    if load.replicas == 0 {
+        Some(DefaultReason::NoReplica)
+    } else if load.room(&asking, model.intake().waiting(), arrived) == 0 {
+        Some(DefaultReason::overtaken())
+    } else {
+        None
     }
 }
 
@@ -181,6 +203,12 @@ impl Streaming {
     #[must_use]
     pub fn query_id(&self) -> u64 {
         self.query_id
+    }
+
+    /// The model that is asked, as a header says it.
+    #[must_use]
+    pub fn model(&self) -> Option<&SmolStr> {
+        self.model.as_ref()
     }
 
     /// Pieces that have come.

@@ -1,9 +1,11 @@
 //! The models that were asked, and what is known of each query on its way through them: for
 //! whoever explains the answers.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
+use smol_str::SmolStr;
 
 use crate::actors::plane::directory::ModelHandle;
 use clipper_domain::explain::CacheUse;
@@ -72,6 +74,20 @@ pub(super) enum AskedModels {
 }
 
 impl AskedModels {
+    /// Those that have answered, or were to, as a header says them.
+    pub(super) fn shown(&self) -> Option<SmolStr> {
+        let queries = match self {
+            Self::One(model, _) => return model.as_ref().map(|of| of.model.shown().clone()),
+            Self::Several(queries) => queries,
+        };
+        let members = || queries.iter().flatten().flatten();
+        let used: BTreeSet<&str> =
+            members().filter(|it| it.used).map(|it| it.model.shown().as_str()).collect();
+        let all = || members().map(|member| member.model.shown().as_str()).collect();
+        let shown: BTreeSet<&str> = if used.is_empty() { all() } else { used };
+        (!shown.is_empty()).then(|| shown.into_iter().collect::<Vec<_>>().join(", ").into())
+    }
+
     /// What is known of them as far as query `index` goes, which was answered so.
     pub(super) fn records(&self, index: usize, answer: &Answer) -> SmallVec<[ModelRecord; 1]> {
         match self {

@@ -9,6 +9,7 @@ use tokio::sync::Semaphore;
 use super::directory::Directory;
 use super::kept_curves::KeptCurves;
 use super::learned_states::{LearnedLimits, LearnedStates};
+use super::recent::Recent;
 use crate::config::{Config, ContainersConfig, RpcConfig, ServingConfig};
 use crate::metrics::Metrics;
 use clipper_clock as clock;
@@ -54,6 +55,8 @@ pub struct DataPlane {
     pub streams: StreamBounds,
     /// Room for copies of queries to versions that are rolled out.
     pub copies: Arc<Semaphore>,
+    /// The latest queries, for whoever asks why they were answered so.
+    pub recent: Recent,
     next_query_id: AtomicU64,
     inflight: AtomicUsize,
 }
@@ -62,6 +65,8 @@ impl DataPlane {
     /// An empty data plane.
     #[must_use]
     pub fn new(config: &Config, metrics: Arc<Metrics>) -> Arc<Self> {
+        let lost = Arc::clone(&metrics.explain_lost);
+        let recent = Recent::new(&config.explain, config.http.workers(), lost);
         Arc::new(Self {
             serving: config.serving.clone(),
             rpc: config.rpc.clone(),
@@ -89,6 +94,7 @@ impl DataPlane {
                 all: Budget::new(config.serving.streams_max_bytes),
             },
             copies: Arc::new(Semaphore::new(config.rollouts.copies_max)),
+            recent,
             next_query_id: AtomicU64::new(0),
             inflight: AtomicUsize::new(0),
         })
@@ -164,6 +170,11 @@ impl Permit {
     #[must_use]
     pub fn tenant(&self) -> Tenant {
         self.claim.by()
+    }
+
+    #[must_use]
+    pub fn plane(&self) -> &DataPlane {
+        &self.plane
     }
 }
 

@@ -8,10 +8,12 @@ use actix::Recipient;
 use arc_swap::ArcSwap;
 use futures_util::stream::{self, Stream};
 use parking_lot::RwLock;
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use smol_str::SmolStr;
 
 use crate::actors::replica::dispatch::FromReplica;
 use crate::metrics::ModelMetrics;
-use clipper_domain::{BatchSize, ModelName, ModelSpec, ModelVersion, Signature};
+use clipper_domain::{BatchSize, ModelId, ModelName, ModelSpec, ModelVersion, Signature};
 use clipper_scheduling::dispatch::Arrival;
 use clipper_scheduling::flight::Flight;
 use clipper_scheduling::intake::Intake;
@@ -30,6 +32,7 @@ pub struct ModelHandle {
     pub spec: ModelSpec,
     /// Number of this registration; part of every cache key.
     pub serial: u64,
+    shown: SmolStr,
     pub metrics: Arc<ModelMetrics>,
     signature: RwLock<Option<Arc<Signature>>>,
     batcher: RwLock<Option<Recipient<FromReplica>>>,
@@ -50,6 +53,7 @@ impl ModelHandle {
         curve: LatencyCurve,
     ) -> Self {
         Self {
+            shown: SmolStr::new(in_a_header(&spec.id)),
             signature: RwLock::new(spec.signature.clone()),
             is_cached: AtomicBool::new(spec.cache),
             batch_size: AtomicI64::new(spec.batch_size.into()),
@@ -61,6 +65,12 @@ impl ModelHandle {
             load: ArcSwap::from_pointee(Load { curve, ..Load::default() }),
             has_lanes: AtomicBool::new(false),
         }
+    }
+
+    /// Its name and version, as a header says them.
+    #[must_use]
+    pub fn shown(&self) -> &SmolStr {
+        &self.shown
     }
 
     /// Whether its outputs may answer later equal queries.
@@ -172,6 +182,14 @@ impl ModelHandle {
     pub fn curve(&self) -> LatencyCurve {
         self.load.load().curve.clone()
     }
+}
+
+/// As in a URL, what a header does not take or what stands between several.
+const NOT_IN_HEADERS: &AsciiSet = &CONTROLS.add(b' ').add(b'%').add(b',');
+
+/// `name:version`.
+fn in_a_header(id: &ModelId) -> String {
+    utf8_percent_encode(&id.to_string(), NOT_IN_HEADERS).to_string()
 }
 
 #[derive(Debug, Default)]

@@ -6,4 +6,5 @@ pub mod directory;
 pub mod kept_curves;
 pub mod learned;
 pub mod learned_states;
+pub mod recent;
 pub mod rollout_outcomes;

@@ -222,7 +222,16 @@ impl Graph {
         let (arrived, class, claim) = (clock::now(), Class::Normal, Claim::default());
         let prediction = self
             .app()
-            .send(Predict { body, arrived, within: None, key: None, class, claim, explain: false })
+            .send(Predict {
+                body,
+                arrived,
+                within: None,
+                key: None,
+                class,
+                claim,
+                explain: false,
+                request_id: None,
+            })
             .await?
             .unwrap();
         Ok(match &prediction.answers().await.unwrap().answers[0] {

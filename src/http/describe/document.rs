@@ -36,6 +36,14 @@ fn queries(path: &str) -> &'static [(&'static str, &'static str)] {
             ("model", "The model of the page, with its version"),
             ("version", "The version of the model"),
         ],
+        "/admin/explain" => &[
+            ("query_id", "Only this query"),
+            ("slow", "Only those that were slow"),
+            ("default", "Only those that got the default output"),
+            ("app", "Only those of this application"),
+            ("limit", "So many, the newest; 20 unless said, at most 200"),
+        ],
+        "/{name}/predict" => &[("explain", "1: say why it is answered so")],
         "/admin/journal/stream" => &[
             ("after", "The last event that is known"),
             ("app", "Only changes of this application"),

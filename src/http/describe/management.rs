@@ -148,6 +148,7 @@ const OPERATIONS: &[Operation] = &[
     ),
     get("/admin/ping", "PONG", Answer::Text),
     get("/admin/metrics", "Clipper JSON, or Prometheus text", Answer::Page),
+    get("/admin/explain", "Why the latest queries were answered so", Answer::Json),
     get("/admin/journal/stream", "Every change as it is made", Answer::Stream),
     get("/admin/dashboard/stream", "What the dashboard's pages are told", Answer::Stream),
     get("/admin/dashboard/history", "The history of an application", Answer::Json),

@@ -18,6 +18,7 @@ mod backup;
 mod containers;
 mod dashboard;
 pub mod deploy;
+pub mod explain;
 mod journal;
 mod keys;
 mod limits;
@@ -165,7 +166,7 @@ pub fn notation(path: &str) -> Option<&'static str> {
 fn endpoints() -> impl Iterator<Item = (&'static str, &'static str)> {
     let posts = ENDPOINTS.iter().map(|endpoint| endpoint.path);
     let posts = posts.chain([deploy::PATH, backup::PATH, predict::PATH]);
-    let pages = [PING, METRICS, stream::PATH].into_iter().chain(dashboard::PATHS);
+    let pages = [PING, METRICS, explain::PATH, stream::PATH].into_iter().chain(dashboard::PATHS);
     let pages = pages.chain(health::PATHS).map(|path| ("GET", path));
     posts.map(|path| ("POST", path)).chain(pages)
 }

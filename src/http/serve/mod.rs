@@ -44,6 +44,7 @@ use self::seats::{Order, Seats};
 use self::watched::Watched;
 use super::gate::Gate;
 use super::parsing::give_way;
+use super::request_id::Identify;
 use crate::config::HttpConfig;
 use crate::metrics::http::FrontendMetrics;
 use clipper_grpc::Limits;
@@ -232,7 +233,9 @@ async fn work(
     (gate, configure): (Gate, impl Fn(&mut web::ServiceConfig) + Clone + 'static),
     accepted: mpsc::Receiver<Accepted>,
 ) {
-    let app = map_config(HttpApp::new().wrap(gate).configure(configure), |()| AppConfig::default());
+    let app = map_config(HttpApp::new().wrap(gate).wrap(Identify).configure(configure), |()| {
+        AppConfig::default()
+    });
     // Once: an actix-web application gives its endpoints away to the first that it makes.
     let Ok(endpoints) = app.into_factory().new_service(()).await else {
         return error!("an HTTP worker cannot start");

@@ -10,6 +10,7 @@ use actix_web::body::{BodySize, MessageBody};
 use actix_web::http::header;
 use bytes::Bytes;
 use smallvec::SmallVec;
+use smol_str::SmolStr;
 
 use super::super::answer::too_much;
 use super::super::errors::ApiError;
@@ -40,6 +41,8 @@ pub(crate) struct Told {
     pub(crate) answers: SmallVec<[QueryAnswer; 1]>,
     /// What they take of the sum of all answers, where they have been counted.
     pub(crate) held: Option<Held>,
+    /// The models that have answered, as a header says them.
+    pub(crate) model: Option<SmolStr>,
     /// Why, where the client asked for it.
     pub(crate) explained: Vec<ExplainedQuery>,
 }

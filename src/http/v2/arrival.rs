@@ -8,6 +8,7 @@ use actix_web::http::header::CONTENT_ENCODING;
 
 use super::super::body::{self, Body, BodyLimits};
 use super::super::errors::ApiError;
+use super::super::explaining::Explaining;
 use super::super::limits::QueryLimits;
 use super::errors;
 use crate::actors::plane::data_plane::DataPlane;
@@ -30,14 +31,20 @@ pub(crate) struct Asked {
     pub(crate) key: Option<String>,
     /// What the request takes of limits until it has been asked.
     pub(crate) claim: Claim,
-    /// The client wants to know why it is answered so.
-    pub(crate) explain: bool,
+    pub(crate) explaining: Explaining,
     _held: Option<Held>,
 }
 
 impl Asked {
     fn of(infer: Infer, digests: Digests, held: Option<Held>) -> Self {
-        Self { infer, digests, key: None, claim: Claim::default(), explain: false, _held: held }
+        Self {
+            infer,
+            digests,
+            key: None,
+            claim: Claim::default(),
+            explaining: Explaining::default(),
+            _held: held,
+        }
     }
 }
 

@@ -51,11 +51,20 @@ pub(crate) async fn ask(
     let digests = std::mem::take(&mut asked.digests);
     let of_version = version.map(str::to_owned);
     let (key, claim) = (asked.key.take(), std::mem::take(&mut asked.claim));
-    let explain = asked.explain;
+    let explaining = std::mem::take(&mut asked.explaining);
     let parsed = PredictBody { inputs, digests, version: of_version, uid: 0, key: None };
     let body = RequestBody::Parsed(Box::new(parsed));
     let prediction = app
-        .send(Predict { body, arrived, within: infer.timeout, key, class, claim, explain })
+        .send(Predict {
+            body,
+            arrived,
+            within: infer.timeout,
+            key,
+            class,
+            claim,
+            explain: explaining.is_wanted,
+            request_id: explaining.request_id,
+        })
         .await
         .map_err(|_| ApiError::unavailable("The application's actor is being restarted"))?
         .map_err(|refused| errors::not_asked(&refused, name, version))?;
@@ -71,6 +80,7 @@ pub(crate) async fn ask(
         tensors: infer.tensors.take(),
         answers: answers.answers,
         held: answers.held,
+        model: answers.model,
         explained: answers.explained,
     })
 }

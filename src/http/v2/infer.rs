@@ -6,7 +6,7 @@ use actix_web::{HttpRequest, HttpResponse};
 
 use super::super::body;
 use super::super::errors::ApiError;
-use super::super::explaining;
+use super::super::explaining::{self, Explaining};
 use super::super::limits;
 use super::state::V2;
 use super::{answer, arrival, ask, target, tensors};
@@ -38,16 +38,17 @@ pub(super) async fn infer(
     let read = arrival::read(request, body, wanted, signature, &v2.limits).await;
     let mut asked = ask::counted(read, v2, &target)?;
     asked.claim = claim;
-    asked.explain = explaining::is_wanted(request);
+    asked.explaining = Explaining::of(request);
     let key = |header: &str| request.headers().get(header).map(HeaderValue::as_bytes);
     asked.key = v2.routes.key(name, key);
     let meant = ask::Meant { name, version, target: &target };
     let mut told = ask::ask(v2, &meant, &mut asked, arrived).await?;
-    let explained = std::mem::take(&mut told.explained);
+    let (explained, model) = (std::mem::take(&mut told.explained), told.model.take());
     let mut response = match told.tensors {
         Some(_) => tensors::respond(told, &v2.limits).await,
         None => answer::respond(told, &v2.limits).await,
     }?;
+    explaining::name_model(&mut response, model.as_ref());
     explaining::tell(&mut response, &explained);
     Ok(response)
 }

@@ -7,7 +7,7 @@ use crate::e2e::support::container::Container;
 use crate::e2e::support::http::{Answer, Connection};
 use crate::e2e::support::server::Server;
 
-fn post(server: &Server, path: &str, headers: &str, body: &Value) -> Answer {
+pub(super) fn post(server: &Server, path: &str, headers: &str, body: &Value) -> Answer {
     let body = body.to_string();
     let mut connection = Connection::open(server.query);
     let head = format!(

@@ -3,6 +3,7 @@
 
 mod defaults;
 mod forms;
+mod headers;
 mod slow;
 
 use std::net::SocketAddr;
