@@ -220,7 +220,11 @@ def server(clipper: str):
             scheme = "tcp://" if flag == "--rpc-addr" else ""
             command += [flag, f"{scheme}127.0.0.1:{port}"]
         log = stack.enter_context((folder / "server.log").open("wb"))
-        env = {**os.environ, "CLIPPER_HTTP__BODY_MAX_BYTES": str(64 << 20)}
+        room = {
+            "CLIPPER_HTTP__BODY_MAX_BYTES": 64 << 20,
+            "CLIPPER_HTTP__BODIES_MAX_BYTES": 256 << 20,
+        }
+        env = {**os.environ, **{name: str(size) for name, size in room.items()}}
         running = stack.enter_context(process(*command, stdout=log, stderr=log, env=env))
         served = Server(clipper, folder, ports)
         if not until(lambda: _listens(ports[0]), running):
