@@ -134,7 +134,8 @@ fn probe(seen: &Seen) {
 fn start(folder: &Path) -> (Served, Arc<AtomicBool>) {
     std::fs::write(folder.join("chaos.py"), MODEL).unwrap();
     let config = format!(
-        "[http]\nquery_workers = 2\n\n[containers]\nrestart_backoff_max_ms = 1000\n\n\
+        "[http]\nquery_workers = 2\n\n[containers]\nrestart_backoff_max_ms = 1000\n\
+         connect_timeout_ms = 30000\n\n\
          [rpc]\nsilence_timeout_ms = 3000\n\n\
          [[application]]\nname = \"chaos\"\ninput_type = \"doubles\"\ndefault_output = \"-1\"\n\
          latency_slo_micros = {}\nmodel = \"chaos\"\n\n\
