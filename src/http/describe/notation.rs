@@ -7,12 +7,26 @@ use serde_json::{Map, Value, json};
 pub(super) fn schema(text: &str) -> Value {
     let (mut properties, mut required) = (Map::new(), Vec::new());
     for (name, rule) in members(text) {
-        if !rule.contains("(optional") {
+        if !outside_braces(rule).contains("(optional") {
             required.push(Value::from(name));
         }
         properties.insert(name.to_owned(), member(rule));
     }
     json!({"type": "object", "properties": properties, "required": required})
+}
+
+/// Without what is said of members of members.
+fn outside_braces(rule: &str) -> String {
+    let mut depth = 0_u32;
+    let is_outside = |c: &char| {
+        match *c {
+            '{' => depth += 1,
+            '}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        depth == 0
+    };
+    rule.chars().filter(is_outside).collect()
 }
 
 /// Names of members, and what follows their `:=`.
