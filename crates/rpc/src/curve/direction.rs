@@ -3,9 +3,8 @@
 
 use std::fmt;
 
+use cryptoxide::poly1305::Poly1305;
 use curve25519_dalek::MontgomeryPoint;
-use poly1305::Poly1305;
-use poly1305::universal_hash::KeyInit as _;
 use salsa20::cipher::consts::U10;
 use salsa20::cipher::{KeyIvInit as _, StreamCipherCore as _};
 use salsa20::{SalsaCore, hsalsa};
@@ -58,7 +57,7 @@ impl Direction {
         let opened = Opened::new(&self.0, number);
         let poly1305 = opened.poly1305();
         opened.apply(text);
-        tag.copy_from_slice(&poly1305.compute_unpadded(text));
+        tag.copy_from_slice(&tag_of(poly1305, text));
     }
 
     /// Opens a box in place; the text is behind its tag. `None`: it was made with other keys, or
@@ -70,7 +69,7 @@ impl Direction {
     ) -> Option<&'b [u8]> {
         let (tag, text) = sealed.split_at_mut_checked(TAG_BYTES)?;
         let opened = Opened::new(&self.0, number);
-        let expected = opened.poly1305().compute_unpadded(text);
+        let expected = tag_of(opened.poly1305(), text);
         if !bool::from(expected.as_slice().ct_eq(tag)) {
             return None;
         }
@@ -95,8 +94,9 @@ impl Opened {
 
     /// Its key is good for this one box.
     fn poly1305(&self) -> Poly1305 {
-        let (key, _) = self.first.split_at(KEY_BYTES);
-        Poly1305::new(key.into())
+        let mut key = [0; KEY_BYTES];
+        key.copy_from_slice(self.first.split_at(KEY_BYTES).0);
+        Poly1305::new(&key)
     }
 
     fn apply(mut self, text: &mut [u8]) {
@@ -109,6 +109,11 @@ impl Opened {
             xor(piece, &block);
         }
     }
+}
+
+fn tag_of(mut poly1305: Poly1305, text: &[u8]) -> [u8; TAG_BYTES] {
+    poly1305.update_mut(text);
+    poly1305.finalize().0
 }
 
 fn xor(text: &mut [u8], stream: &[u8]) {
