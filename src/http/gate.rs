@@ -62,6 +62,9 @@ impl Gate {
         if !asks && self.port == Port::Query && path != METRICS {
             return Ok(None);
         }
+        if let Some(holding) = self.let_in_before(request, path) {
+            return Ok(Some(holding));
+        }
         let (action, name) = asked(self.port, path);
         if let Some(browsers) = &self.browsers {
             browsers.check(request, action)?;
@@ -82,6 +85,8 @@ impl Gate {
             Ok(holding) => {
                 if holding.holder().is_by_certificate() {
                     check_page(request)?;
+                } else if let Some(connection) = request.conn_data::<Rc<Connection>>() {
+                    connection.memory().let_in(path);
                 }
                 Ok(Some(holding))
             }
@@ -92,12 +97,23 @@ impl Gate {
         }
     }
 
+    /// Who asks, if it is the same one as before over its connection, for the same path. Pages are
+    /// looked at each time.
+    fn let_in_before(&self, request: &ServiceRequest, path: &str) -> Option<Rc<Holding>> {
+        if self.browsers.is_some() {
+            return None;
+        }
+        let header = request.headers().get(AUTHORIZATION)?.as_bytes();
+        let memory = request.conn_data::<Rc<Connection>>()?.memory();
+        memory.let_in_before(path, (header, &self.access))
+    }
+
     /// Who asks, whatever for.
     fn holding(&self, request: &ServiceRequest) -> Result<Rc<Holding>, Refused> {
         let header = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
         let connection = header.zip(request.conn_data::<Rc<Connection>>());
         if let Some((header, connection)) = connection
-            && let Some(holding) = connection.known(header, &self.access)
+            && let Some(holding) = connection.memory().of(header, &self.access)
         {
             return Ok(holding);
         }
@@ -110,7 +126,7 @@ impl Gate {
         })?;
         let holding = Holding::new(holder, &self.access);
         if let Some((header, connection)) = connection {
-            connection.know(Known::new(header, epoch, &holding));
+            connection.memory().know(Known::new(header, epoch, &holding));
         }
         Ok(holding)
     }

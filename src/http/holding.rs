@@ -1,11 +1,12 @@
 //! Whose key came with a request: what handlers are told of it, and what a connection remembers.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use actix_web::{HttpMessage as _, HttpRequest};
-use subtle::ConstantTimeEq as _;
+use subtle::{Choice, ConstantTimeEq as _};
 use zeroize::Zeroize as _;
 
 use crate::access::{Access, Holder, Refused};
@@ -87,12 +88,14 @@ pub fn holder(request: &HttpRequest) -> Option<Arc<AccessKey>> {
 /// Whose header came last over a connection: the next request mostly has the same one, which is
 /// compared then and not hashed and looked up.
 #[derive(Debug)]
-pub struct Known {
+pub(super) struct Known {
     header: Header,
     /// Of the keys: when they change, everybody is looked up again.
     epoch: u64,
     until_ms: Option<u64>,
     holding: Rc<Holding>,
+    /// The path that it was let in to last.
+    path: Box<str>,
 }
 
 /// It does not stay in memory that is given back.
@@ -105,8 +108,14 @@ impl fmt::Debug for Header {
 }
 
 impl Header {
+    /// Takes as long whatever differs; several bytes at a time.
     fn is(&self, header: &[u8]) -> bool {
-        self.0.ct_eq(header).into()
+        let ((words, rest), (others, other_rest)) = (self.0.as_chunks::<8>(), header.as_chunks());
+        let is_same = |(word, other): (&[u8; 8], &[u8; 8])| {
+            u64::from_ne_bytes(*word).ct_eq(&u64::from_ne_bytes(*other))
+        };
+        let are_same = words.iter().zip(others).map(is_same).fold(Choice::from(1), |a, b| a & b);
+        self.0.len() == header.len() && (are_same & rest.ct_eq(other_rest)).into()
     }
 }
 
@@ -124,7 +133,20 @@ impl Known {
         }
         let until_ms = holding.access.until(&holding.holder).ok()?;
         let header = Header(header.into());
-        Some(Self { header, epoch, until_ms, holding: Rc::clone(holding) })
+        let path = Box::default();
+        Some(Self { header, epoch, until_ms, holding: Rc::clone(holding), path })
+    }
+
+    /// Whether it was let in to this path last.
+    pub(super) fn was_at(&self, path: &str) -> bool {
+        *self.path == *path
+    }
+
+    /// It was let in.
+    pub(super) fn is_at(&mut self, path: &str) {
+        if !self.was_at(path) {
+            self.path = path.into();
+        }
     }
 
     /// Whose this header is, if it is the same one and nothing has changed.
@@ -134,6 +156,37 @@ impl Known {
             return None;
         }
         Some(Rc::clone(&self.holding))
+    }
+}
+
+/// What a connection remembers of who asks.
+#[derive(Debug, Default)]
+pub struct Memory(RefCell<Option<Known>>);
+
+impl Memory {
+    /// Whose header this is, if it came last.
+    pub(super) fn of(&self, header: &[u8], access: &Access) -> Option<Rc<Holding>> {
+        self.0.borrow().as_ref()?.find(header, access)
+    }
+
+    /// The same if it was let in to this path last.
+    pub(super) fn let_in_before(
+        &self,
+        path: &str,
+        (header, access): (&[u8], &Access),
+    ) -> Option<Rc<Holding>> {
+        self.0.borrow().as_ref().filter(|known| known.was_at(path))?.find(header, access)
+    }
+
+    pub(super) fn know(&self, known: Option<Known>) {
+        self.0.replace(known);
+    }
+
+    /// Whoever came last was let in to this path.
+    pub(super) fn let_in(&self, path: &str) {
+        if let Some(known) = &mut *self.0.borrow_mut() {
+            known.is_at(path);
+        }
     }
 }
 
@@ -159,6 +212,15 @@ mod tests {
         assert_eq!(found.find(&header, &access).unwrap().holder.key.name.as_str(), "one");
         assert!(found.find(format!("Bearer {other}").as_bytes(), &access).is_none());
         assert!(found.find(&header[..header.len() - 1], &access).is_none());
+        for at in 0..header.len() {
+            let mut other = header.clone();
+            other[at] ^= 1;
+            assert!(found.find(&other, &access).is_none(), "{at}");
+        }
+        let mut found = found;
+        assert!(!found.was_at("/a/predict"));
+        found.is_at("/a/predict");
+        assert!(found.was_at("/a/predict") && !found.was_at("/b/predict"));
         let long = [&header[..], &[b' '; HEADER_MAX_BYTES]].concat();
         assert!(known(&long).is_none(), "it is good, and not kept");
         access.take_listed(parse(&format!("other predict {other}"), hash).unwrap());

@@ -24,9 +24,8 @@ use super::canned::{self, Replaced};
 use super::io::Io;
 use super::progress::{Allowances, Overdue, Phase, Progress};
 use super::seats::{Order, Taken};
-use crate::access::Access;
 use crate::access::certificate::identities;
-use crate::http::holding::{Holding, Known};
+use crate::http::holding::Memory;
 use crate::logging::outsiders;
 use crate::metrics::http::{Ended, FrontendMetrics};
 use clipper_clock::{self as clock, Instant};
@@ -64,8 +63,7 @@ pub struct Connection {
     ending: Cell<Option<Ended>>,
     /// By what the client is known that has shown a certificate.
     certificates: Option<Rc<[SecretHash]>>,
-    /// Whose key came last.
-    known: RefCell<Option<Known>>,
+    memory: Memory,
 }
 
 /// By what a client of HTTP/2 is known that has shown a certificate, in its requests' extensions.
@@ -102,7 +100,7 @@ impl Connection {
             opening: Cell::default(),
             ending: Cell::new(None),
             certificates: io.client_certificate().map(|der| identities(der).into()),
-            known: RefCell::default(),
+            memory: Memory::default(),
         })
     }
 
@@ -124,13 +122,9 @@ impl Connection {
         self.certificates.clone()
     }
 
-    /// Whose header this is, if it came last.
-    pub(crate) fn known(&self, header: &[u8], access: &Access) -> Option<Rc<Holding>> {
-        self.known.borrow().as_ref()?.find(header, access)
-    }
-
-    pub(crate) fn know(&self, known: Option<Known>) {
-        self.known.replace(known);
+    /// Whose key came last.
+    pub(crate) fn memory(&self) -> &Memory {
+        &self.memory
     }
 
     /// A request's handler starts.
