@@ -12,8 +12,9 @@ const UPDATE: Body = Body::Schema(
     r#"{"type": "object", "description": "One, or several as feedback",
         "properties": {"uid": {"type": "integer"}, "input": {},
                        "query_id": {"description": "An integer, in place of uid and input"},
-                       "label": {}, "loss": {"type": "number", "minimum": 0, "maximum": 1},
-                       "feedback": {"type": "array", "items": {"type": "object"}}}}"#,
+                       "label": {},
+                       "loss": {"description": "A number from 0 to 1, in place of label"},
+                       "feedback": {"description": "A list of such objects, in place of all"}}}"#,
 );
 const INFER: Body = Body::Schema(
     r#"{"type": "object", "required": ["inputs"],
