@@ -1,6 +1,7 @@
 //! The latest queries that may be asked about: the slow ones and those that got the default output,
 //! and a sample of the others. Bounded, and pure.
 
+use std::cmp::Ordering;
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -113,7 +114,7 @@ impl RecentQueries {
     }
 
     /// Keeps one; the oldest samples give way, and then the oldest of that kind of which there are
-    /// more.
+    /// more, or of its own where there are as many.
     pub fn keep(&mut self, kind: KeptAs, record: QueryRecord) {
         let bytes = bytes(&record);
         if bytes > self.limits.max_bytes || self.limits.queries_max == 0 {
@@ -121,10 +122,14 @@ impl RecentQueries {
         }
         while self.len() >= self.limits.queries_max || self.bytes + bytes > self.limits.max_bytes {
             let [samples, slow, defaults] = &mut self.kept;
-            let oldest = if samples.is_empty() {
-                if slow.len() > defaults.len() { slow } else { defaults }
-            } else {
-                samples
+            let oldest = match slow.len().cmp(&defaults.len()) {
+                _ if !samples.is_empty() => samples,
+                // Nothing gives way for a sample but a sample.
+                _ if kind == KeptAs::Sample => return,
+                Ordering::Greater => slow,
+                Ordering::Less => defaults,
+                Ordering::Equal if kind == KeptAs::Slow => slow,
+                Ordering::Equal => defaults,
             };
             let Some(gone) = oldest.pop_front() else { break };
             self.bytes -= self::bytes(&gone);
@@ -267,6 +272,8 @@ mod tests {
         let defaults = Wanted { kept_as: Some(KeptAs::Default), ..all() };
         assert_eq!(ids(&recent, &defaults), [199, 198, 197, 196, 195]);
         assert_eq!((recent.len(), ids(&recent, &slow).len()), (10, 5));
+        recent.keep(KeptAs::Sample, record(300, "a", None));
+        assert_eq!(ids(&recent, &defaults).len() + ids(&recent, &slow).len(), 10);
     }
 
     #[test]
