@@ -127,9 +127,8 @@ impl RecentQueries {
                 // Nothing gives way for a sample but a sample.
                 _ if kind == KeptAs::Sample => return,
                 Ordering::Greater => slow,
-                Ordering::Less => defaults,
                 Ordering::Equal if kind == KeptAs::Slow => slow,
-                Ordering::Equal => defaults,
+                Ordering::Less | Ordering::Equal => defaults,
             };
             let Some(gone) = oldest.pop_front() else { break };
             self.bytes -= self::bytes(&gone);
