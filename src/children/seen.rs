@@ -74,14 +74,15 @@ pub struct SeenChild {
     /// How often in a row one has ended before it had served.
     pub failures: u32,
     pub last_end: Option<ChildEnd>,
-    pub lines: Vec<OutputLine>,
+    pub lines: Vec<Arc<OutputLine>>,
 }
 
 #[derive(Debug, Default)]
 struct Told {
     failures: u32,
     last_end: Option<ChildEnd>,
-    lines: VecDeque<OutputLine>,
+    /// Shared with whoever looks, mostly for the rest of it.
+    lines: VecDeque<Arc<OutputLine>>,
 }
 
 /// One place, as its keeper and its capture tell of it.
@@ -105,7 +106,7 @@ impl Child {
         if lines.len() >= self.lines_max {
             lines.pop_front();
         }
-        lines.push_back(line);
+        lines.push_back(Arc::new(line));
     }
 
     pub(super) fn ended(&self, why: &str, has_served: bool) {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
-use crate::store::durable::sync_directory;
+use crate::store::durable::{directory_of, give_name};
 
 /// One that is being written, in the same folder.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ impl WholeFile {
             there.map_or_else(|| Permissions::from_mode(mode), |there| there.permissions());
         let mut options = tempfile::Builder::new();
         let options = options.prefix(".clipper-").permissions(permissions);
-        Ok(Self { aside: options.tempfile_in(folder(&name))?, name })
+        Ok(Self { aside: options.tempfile_in(directory_of(&name))?, name })
     }
 
     /// Gives it its name.
@@ -42,16 +42,7 @@ impl WholeFile {
     /// # Errors
     /// The disk's.
     pub(super) fn keep(self) -> io::Result<()> {
-        self.aside.as_file().sync_all()?;
-        self.aside.persist(&self.name).map_err(|error| error.error)?;
-        sync_directory(folder(&self.name))
-    }
-}
-
-fn folder(name: &Path) -> &Path {
-    match name.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
+        give_name(self.aside, &self.name)
     }
 }
 

@@ -145,6 +145,13 @@ impl<'m> Painter<'m> {
         metrics.map_or((0, 0), |metrics| metrics.standing())
     }
 
+    /// The processes of a version; they come by model.
+    fn children_of(&self, id: &ModelId) -> &[SeenChild] {
+        let (_, rest) =
+            self.children.split_at(self.children.partition_point(|child| child.model < *id));
+        rest.split_at(rest.partition_point(|child| child.model == *id)).0
+    }
+
     fn app_row(&self, app: &AppSpec) -> AppRow {
         let name = app.name.as_str();
         let looks = self.moment.apps.get(&app.name);
@@ -201,8 +208,7 @@ impl<'m> Painter<'m> {
         let looks = self.moment.models.get(id);
         let since = looks.map(|looks| looks.now.since(&looks.window)).unwrap_or_default();
         let current = self.catalog.current_version(id.name.as_str()) == Some(&id.version);
-        let children: Vec<&SeenChild> =
-            self.children.iter().filter(|child| child.model == *id).collect();
+        let children = self.children_of(id);
         let broken = children.iter().max_by_key(|child| child.failures);
         let last_end = broken.and_then(|child| child.last_end.as_ref());
         let notices = of_model(&ModelFacts {
@@ -299,7 +305,7 @@ impl<'m> Painter<'m> {
             applications: self.catalog.apps_of(&id.name).map(ToString::to_string).collect(),
             versions: self.catalog.versions_of(name).map(|it| self.model_row(it)).collect(),
             replica_rows: self.replicas(id),
-            children: self.children.iter().filter(|it| it.model == *id).map(child_row).collect(),
+            children: self.children_of(id).iter().map(child_row).collect(),
             wait_p99_ms: times.wait_p99_ms,
             batch_p50_ms: times.batch_p50_ms,
             batch_p99_ms: times.batch_p99_ms,

@@ -5,14 +5,35 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
+use tempfile::NamedTempFile;
+
 /// Makes the entries of a directory last: names that were created, renamed or removed in it.
 ///
 /// # Errors
 /// The operating system's.
 pub fn sync_directory(path: &Path) -> io::Result<()> {
-    // The parent of a relative name is the empty path.
-    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-    File::open(path)?.sync_all()
+    File::open(named(path))?.sync_all()
+}
+
+/// The parent of a relative name is the empty path.
+fn named(directory: &Path) -> &Path {
+    if directory.as_os_str().is_empty() { Path::new(".") } else { directory }
+}
+
+/// The directory that a file is or will be in.
+#[must_use]
+pub fn directory_of(file: &Path) -> &Path {
+    named(file.parent().unwrap_or_else(|| Path::new("")))
+}
+
+/// Gives a file that was written beside it the name `path`, for good.
+///
+/// # Errors
+/// As of [`replace`].
+pub fn give_name(written: NamedTempFile, path: &Path) -> io::Result<()> {
+    written.as_file().sync_all()?;
+    written.persist(path).map_err(|error| error.error)?;
+    sync_directory(directory_of(path))
 }
 
 /// Creates a directory and those above it; the entries of all of them last.
@@ -36,13 +57,9 @@ pub fn create_directory(path: &Path) -> io::Result<()> {
 /// # Errors
 /// The operating system's; the old file is then still there, or the new one may not last.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let directory = path.parent().unwrap_or_else(|| Path::new(""));
-    let in_directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
-    let mut next = tempfile::Builder::new().prefix(".new-").tempfile_in(in_directory)?;
+    let mut next = tempfile::Builder::new().prefix(".new-").tempfile_in(directory_of(path))?;
     next.write_all(bytes)?;
-    next.as_file().sync_all()?;
-    next.persist(path).map_err(|error| error.error)?;
-    sync_directory(directory)
+    give_name(next, path)
 }
 
 #[cfg(test)]

@@ -80,6 +80,15 @@ pub enum Answer {
 }
 
 impl Answer {
+    /// Why it is the default output, if it is.
+    #[must_use]
+    pub fn default_reason(&self) -> Option<&DefaultReason> {
+        match self {
+            Self::Output(_) => None,
+            Self::Default(reason) => Some(reason),
+        }
+    }
+
     /// Bytes that are kept for this answer alone, about.
     #[must_use]
     pub fn bytes(&self) -> usize {

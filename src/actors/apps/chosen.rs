@@ -168,10 +168,7 @@ impl ChosenSeveral {
             query: traced.clone(),
             weight: query.picks.get(member).map(|pick| self.chosen.weight(*pick)),
             used: false,
-            default: match &answer {
-                Answer::Output(_) => None,
-                Answer::Default(reason) => Some(reason.clone()),
-            },
+            default: answer.default_reason().cloned(),
         });
         query.members[member] = self.chosen.member(&answer);
         query.answers[member] = Some(answer);

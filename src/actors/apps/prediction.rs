@@ -12,8 +12,8 @@ use super::asking::{Asked, SureAnswers};
 use super::chosen::ChosenOne;
 use super::ensemble::Ensemble;
 use crate::actors::plane::data_plane::Permit;
+use crate::actors::plane::recent::explained;
 use crate::metrics::{AppMetrics, Outcome};
-use crate::store::history::moment::utc;
 use clipper_clock::{self as clock, Instant};
 use clipper_domain::explain::ExplainedQuery;
 use clipper_domain::{AppSpec, OnModelError};
@@ -151,7 +151,8 @@ impl Prediction {
         let now = clock::now();
         let (answers, latency) = (&answered.closed.answers, now - of.arrived);
         count(&of.app, of.first_query_id, answers, latency);
-        let is_default = |index: usize| matches!(answers.get(index), Some(Answer::Default(_)));
+        let is_default =
+            |index: usize| answers.get(index).is_some_and(|a| a.default_reason().is_some());
         let record = |index| of.record(&answered, latency, index);
         let queries = (answers.len(), is_default);
         let recent = &permit.plane().recent;
@@ -178,10 +179,9 @@ impl RequestFacts {
         latency: Duration,
         max: usize,
     ) -> Vec<ExplainedQuery> {
-        let arrived_unix_ms = clock::unix_millis().saturating_sub(whole_ms(latency));
         let queries = answered.closed.answers.len().min(max);
         let records = (0..queries).filter_map(|index| self.record(answered, latency, index));
-        records.map(|record| record.explained(utc(arrived_unix_ms))).collect()
+        records.map(|record| explained(&record)).collect()
     }
 
     /// What is known of one of its queries.
@@ -192,10 +192,6 @@ impl RequestFacts {
         index: usize,
     ) -> Option<QueryRecord> {
         let answer = closed.answers.get(index)?;
-        let default = match answer {
-            Answer::Output(_) => None,
-            Answer::Default(reason) => Some(reason.clone()),
-        };
         Some(QueryRecord {
             query_id: self.first_query_id + index as u64,
             request_id: self.request_id.clone(),
@@ -203,16 +199,12 @@ impl RequestFacts {
             arrived: self.arrived,
             latency,
             objective: self.objective,
-            default,
+            default: answer.default_reason().cloned(),
             policy: Arc::clone(&self.app.policy),
             confidence: confidences.get(index).copied().flatten(),
             models: models.records(index, answer),
         })
     }
-}
-
-fn whole_ms(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn count(app: &AppFacts, first_query_id: u64, answers: &[Answer], latency: Duration) {

@@ -114,12 +114,18 @@ impl Recent {
         }
         found.sort_by_key(|(_, record)| std::cmp::Reverse((record.arrived, record.query_id)));
         found.truncate(wanted.limit);
-        let (now, now_unix_ms) = (clock::now(), clock::unix_millis());
-        let explained = |(kind, record): (KeptAs, QueryRecord)| {
-            let ago = now.saturating_duration_since(record.arrived).as_millis();
-            let at = now_unix_ms.saturating_sub(u64::try_from(ago).unwrap_or(u64::MAX));
-            ExplainedQuery { kept_as: Some(kind), ..record.explained(utc(at)) }
+        let kept = |(kind, record): (KeptAs, QueryRecord)| ExplainedQuery {
+            kept_as: Some(kind),
+            ..explained(&record)
         };
-        ExplainedQueries { queries: found.into_iter().map(explained).collect() }
+        ExplainedQueries { queries: found.into_iter().map(kept).collect() }
     }
+}
+
+/// A query in words, with the time of day at which its request had arrived.
+#[must_use]
+pub fn explained(record: &QueryRecord) -> ExplainedQuery {
+    let ago = clock::now().saturating_duration_since(record.arrived).as_millis();
+    let ago_ms = u64::try_from(ago).unwrap_or(u64::MAX);
+    record.explained(utc(clock::unix_millis().saturating_sub(ago_ms)))
 }

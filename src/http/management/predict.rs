@@ -10,7 +10,7 @@ use percent_encoding::percent_decode_str;
 use super::operation::{ManagementState, POST_ALLOW};
 use crate::http::body::{self, BodyLimits};
 use crate::http::errors::{ApiError, other_method};
-use crate::http::gate::{self, Asker};
+use crate::http::gate;
 
 /// The path served here; what follows is the application's name.
 pub(super) const PATH: &str = "/admin/predict/{name}";
@@ -44,8 +44,7 @@ async fn predict(
     }
     let name = request.match_info().query("name");
     let name = percent_decode_str(name).decode_utf8().map_or_else(|_| name.to_owned(), Cow::into);
-    let key = gate::holder(request);
-    let asker = key.map(|key| Asker::of(&key, &state.access)).unwrap_or_default();
+    let asker = gate::asker(request);
     let body = body::read(request, payload, limits).await?;
     match &state.counter {
         Some(counter) => counter.predict(name, body, asker).await,
