@@ -27,7 +27,7 @@ import urllib.request
 from pathlib import Path
 
 from models import ROOT, await_replica, listening
-from peers import cpu_us
+from peers import Running
 
 FUNCTIONS = """
 import numpy as np
@@ -133,20 +133,11 @@ dynamic_batching {{ max_queue_delay_microseconds: 1000 }}
 """
 
 
-class Side:
-    """A server with one model, where it answers, and its processes."""
+class Side(Running):
+    """A server with one model, and where it answers."""
 
     def __init__(self, processes, http, grpc):
         self.processes, self.http, self.grpc = processes, http, grpc
-
-    def cpu_us(self):
-        return sum(cpu_us(process.pid) for process in self.processes)
-
-    def stop(self):
-        for process in self.processes:
-            process.terminate()
-        for process in self.processes:
-            process.wait()
 
 
 def ours(options, model, folder):
