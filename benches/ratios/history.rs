@@ -2,7 +2,7 @@
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -11,9 +11,14 @@ use clipper_tools::bench::report::Report;
 use clipper_tools::bench::{Arrivals, Load};
 use clipper_tools::tls::Trust;
 use serde_json::json;
+use thread_priority::ThreadPriority;
+use thread_priority::unix::{
+    NormalThreadSchedulePolicy, ThreadSchedulePolicy, set_thread_priority_and_policy,
+    thread_native_id,
+};
 
 use crate::Result;
-use crate::process::{Process, pause};
+use crate::process::{Process, pause, wait_for};
 use crate::setup::{self, Server, Settings, Shape, note, number, plan};
 use crate::table::{Table, median};
 
@@ -26,8 +31,6 @@ const CHANGE_EVERY: Duration = Duration::from_millis(50);
 /// Between two questions of one who looks: no break at all, or as people and pages ask.
 const PAUSES: [Duration; 3] =
     [Duration::ZERO, Duration::from_millis(100), Duration::from_millis(1_000)];
-/// Those who look are usually elsewhere; here they at least give way.
-const NICENESS: i32 = 19;
 
 fn client(server: &Server) -> Result<Client> {
     let url = format!("http://{}", server.management);
@@ -77,8 +80,13 @@ fn lookers(server: &Server, looks: &AtomicU64, over: &AtomicBool, between: Durat
     let all: [Box<dyn Fn() -> Result<()> + Send>; 3] =
         [Box::new(diff), Box::new(backup), Box::new(move || stream(management))];
     let again = |look: Box<dyn Fn() -> Result<()> + Send>| {
-        // Of this thread alone.
-        let _ = rustix::process::setpriority_process(None, NICENESS);
+        // Those who look are usually elsewhere; here they at least give way.
+        let idle = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
+        if let Err(error) =
+            set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, idle)
+        {
+            note(error);
+        }
         while !over.load(Ordering::Relaxed) {
             match look() {
                 Ok(()) => looks.fetch_add(1, Ordering::Relaxed),
@@ -95,6 +103,24 @@ fn lookers(server: &Server, looks: &AtomicU64, over: &AtomicBool, between: Durat
     Ok(())
 }
 
+/// `clipper journal log -f`, once it follows: what it takes to start is not what is measured.
+fn log(settings: &Settings, server: &Server) -> Result<Process> {
+    let printed = tempfile::NamedTempFile::new()?;
+    let url = format!("http://{}", server.management);
+    let mut command = Command::new("chrt");
+    command.args(["--idle", "0"]).arg(&settings.clipper);
+    command.args(["journal", "log", "-f", "--url", &url]).stdout(printed.reopen()?);
+    let log = Process::start(&mut command)?;
+    let writer = client(server)?;
+    let mut n = 0;
+    wait_for("journal log -f prints a change", || {
+        n += 1;
+        change(&writer, n).ok()?;
+        (printed.as_file().metadata().ok()?.len() > 0).then_some(())
+    })?;
+    Ok(log)
+}
+
 /// What predictions take, beside those who look or without them.
 fn window(
     settings: &Settings,
@@ -105,10 +131,7 @@ fn window(
     plan.load = Load::Open { rate: RATE, arrivals: Arrivals::Poisson };
     let (over, looks) = (AtomicBool::new(false), AtomicU64::new(0));
     let writer = client(server)?;
-    let url = format!("http://{}", server.management);
-    let mut log = Command::new(&settings.clipper);
-    log.args(["journal", "log", "-f", "--url", &url]).stdout(Stdio::null());
-    let _log = between.map(|_| Process::start(&mut log)).transpose()?;
+    let _log = between.map(|_| log(settings, server)).transpose()?;
     let report = std::thread::scope(|scope| {
         let (over, looks) = (&over, &looks);
         scope.spawn(move || {

@@ -13,6 +13,12 @@ use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Semaphore;
 
+use thread_priority::ThreadPriority;
+use thread_priority::unix::{
+    NormalThreadSchedulePolicy, ThreadSchedulePolicy, set_thread_priority_and_policy,
+    thread_native_id,
+};
+
 use clipper_clock::{self as clock, Instant};
 
 /// Of the threads, as of `nice`: whoever answers queries comes first, then bodies of a few slices.
@@ -77,8 +83,8 @@ pub struct Parsing(Arc<Pool>);
 
 #[derive(Debug)]
 struct Pool {
-    long: Lane,
-    longest: Lane,
+    long: Arc<Lane>,
+    longest: Arc<Lane>,
     slice: Duration,
     pace: Pace,
 }
@@ -92,14 +98,18 @@ struct Lane {
 }
 
 impl Lane {
-    fn new(threads: usize, niceness: i32) -> std::io::Result<Self> {
+    fn new(
+        threads: usize,
+        name: &str,
+        begin: impl Fn() + Send + Sync + 'static,
+    ) -> std::io::Result<Arc<Self>> {
         let runtime = Builder::new_current_thread()
-            .thread_name("http-parse")
+            .thread_name(name)
             .max_blocking_threads(threads)
             .thread_keep_alive(KEEP_ALIVE)
-            .on_thread_start(move || give_way(niceness))
+            .on_thread_start(begin)
             .build()?;
-        Ok(Self { threads: Some(runtime), free: Arc::new(Semaphore::new(threads)) })
+        Ok(Arc::new(Self { threads: Some(runtime), free: Arc::new(Semaphore::new(threads)) }))
     }
 
     /// What `work` gives and how long it took, if that is there by `until`.
@@ -128,6 +138,18 @@ pub(super) fn give_way(niceness: i32) {
     }
 }
 
+/// Gives this thread's core to whoever else wants it, at once. Low priority alone would not: since
+/// Linux 6.6 a thread that wakes up waits until the one that runs has had its slice, 3 ms.
+fn run_when_idle() {
+    let idle = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
+    let priority = ThreadPriority::Min;
+    // It also fails where the niceness of who began this thread may not be taken back; then that is
+    // done, and nothing is lost.
+    if set_thread_priority_and_policy(thread_native_id(), priority, idle).is_err() {
+        give_way(19);
+    }
+}
+
 /// What comes of `work`, if it is done by `until`.
 async fn by<T>(until: Option<Instant>, work: impl Future<Output = T>) -> Option<T> {
     match until {
@@ -143,8 +165,19 @@ impl Parsing {
     /// # Errors
     /// The system has no room for a runtime.
     pub fn new(threads: usize, slice: Duration) -> std::io::Result<Self> {
-        let long = Lane::new(threads, NICENESS)?;
-        let longest = Lane::new(threads, NICENESS_LONGEST)?;
+        let long = Lane::new(threads, "http-parse", || give_way(NICENESS))?;
+        let longest = Lane::new(threads, "http-parse", || give_way(NICENESS_LONGEST))?;
+        Ok(Self(Arc::new(Pool { long, longest, slice, pace: Pace::default() })))
+    }
+
+    /// Threads for long work that is no parsing: whatever its size, they run where a core has
+    /// nothing else to do.
+    ///
+    /// # Errors
+    /// The system has no room for a runtime.
+    pub fn when_idle(threads: usize, name: &str) -> std::io::Result<Self> {
+        let longest = Lane::new(threads, name, run_when_idle)?;
+        let (long, slice) = (Arc::clone(&longest), Duration::ZERO);
         Ok(Self(Arc::new(Pool { long, longest, slice, pace: Pace::default() })))
     }
 

@@ -81,7 +81,7 @@ pub(super) struct Frontends {
 
 /// Of the thread that answers management: whoever answers queries comes first, also where somebody
 /// fetches backups and streams as fast as they come.
-const MANAGEMENT_NICENESS: i32 = 5;
+const MANAGEMENT_NICENESS: i32 = 10;
 
 /// Threads that look into the journal's past.
 const HISTORY_THREADS: usize = 2;
@@ -364,7 +364,8 @@ impl Frontends {
 
     /// The journal's past, looked into by threads of its own.
     fn past(&self, config: &Config) -> Result<Past, StartError> {
-        let threads = Parsing::new(HISTORY_THREADS, Duration::ZERO).map_err(StartError::Parsing)?;
+        let threads =
+            Parsing::when_idle(HISTORY_THREADS, "journal-look").map_err(StartError::Parsing)?;
         Ok(Past::new(self.past.clone(), self.feedback.clone(), threads, config.journal.clone()))
     }
 

@@ -50,7 +50,7 @@ struct Asked {
 /// A follower, and where it is.
 struct Following {
     past: Past,
-    asked: Asked,
+    asked: Arc<Asked>,
     /// The last event that it was given, or that it did not ask for.
     given: u64,
     last: watch::Receiver<u64>,
@@ -120,7 +120,7 @@ fn begin(
     })?;
     Ok(Following {
         past,
-        asked,
+        asked: Arc::new(asked),
         given,
         last,
         readiness,
@@ -197,19 +197,21 @@ impl Following {
 
     /// Some of the events up to `last`; none that were asked for among them: nothing.
     async fn read(&mut self, last: u64) -> Result<Option<Bytes>, StoreError> {
-        let seqs: Vec<u64> = (self.given + 1..=last.min(self.given + STEP)).collect();
+        let (given, asked) = (self.given, Arc::clone(&self.asked));
+        let seqs: Vec<u64> = (given + 1..=last.min(given + STEP)).collect();
         let history = self.past.history.clone();
-        let read = self.past.threads.aside(1, move || history.events(&seqs, STEP_BYTES)).await;
-        let events = read.unwrap_or(Err(StoreError::Closed))?;
-        let mut pieces = Vec::new();
-        for envelope in &events {
-            self.given = envelope.seq;
-            if self.asked.wants(envelope) {
+        let read = self.past.threads.aside(1, move || -> Result<(u64, Vec<u8>), StoreError> {
+            let events = history.events(&seqs, STEP_BYTES)?;
+            let mut pieces = Vec::new();
+            for envelope in events.iter().filter(|envelope| asked.wants(envelope)) {
                 let data = serde_json::to_string(&entry(envelope, true)).unwrap_or_default();
                 pieces.extend_from_slice(format!("id: {}\n", envelope.seq).as_bytes());
                 pieces.extend_from_slice(&event(Some("change"), &data));
             }
-        }
+            Ok((events.last().map_or(given, |envelope| envelope.seq), pieces))
+        });
+        let (given, pieces) = read.await.unwrap_or(Err(StoreError::Closed))?;
+        self.given = given;
         Ok((!pieces.is_empty()).then(|| pieces.into()))
     }
 
