@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::access::{post, with_key};
 use super::support::{children_of, eventually};
-use crate::support::served::{PATIENCE, Served, until};
+use crate::support::served::{PATIENCE, Served, app, until};
 
 fn secret(name: &str) -> String {
     format!("{name}-{}", "0123456789abcdef".repeat(2))
@@ -98,8 +98,8 @@ fn what_may_not_be_deployed_is_not_applied_either() {
     }
 }
 
-/// The rest of an answer that has begun.
-fn begun(addr: SocketAddr, request: &str, name: &str, body: &str) -> JoinHandle<String> {
+/// An answer that has begun: what is left to read, and what has been read.
+fn begin(addr: SocketAddr, request: &str, name: &str, body: &str) -> (TcpStream, Vec<u8>) {
     let mut stream = TcpStream::connect(addr).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let headers = with_key(Some(&secret(name)));
@@ -115,6 +115,12 @@ fn begun(addr: SocketAddr, request: &str, name: &str, body: &str) -> JoinHandle<
         assert!(read > 0, "{}", String::from_utf8_lossy(&text));
         text.extend_from_slice(&piece[..read]);
     }
+    (stream, text)
+}
+
+/// The whole of one, on its way.
+fn begun(addr: SocketAddr, request: &str, name: &str, body: &str) -> JoinHandle<String> {
+    let (mut stream, mut text) = begin(addr, request, name, body);
     std::thread::spawn(move || {
         stream.read_to_end(&mut text).unwrap();
         String::from_utf8(text).unwrap()
@@ -122,24 +128,24 @@ fn begun(addr: SocketAddr, request: &str, name: &str, body: &str) -> JoinHandle<
 }
 
 fn list(file: &Path, names: &[&str]) {
-    let role = |name: &str| if name == "root" { "admin" } else { "observe" };
+    let role = |name: &str| if name.starts_with("root") { "admin" } else { "observe" };
     let lines = names.iter().map(|name| format!("{name} {} {}\n", role(name), secret(name)));
     let next = file.with_extension("next");
     std::fs::write(&next, lines.collect::<String>()).unwrap();
     std::fs::rename(next, file).unwrap();
 }
 
-fn listed(folder: &Path, names: &[&str]) -> (Served, PathBuf) {
+fn listed(config: &str, folder: &Path, names: &[&str]) -> (Served, PathBuf) {
     let keys = folder.join("keys");
     list(&keys, names);
-    let config = format!("[access]\nkeys_file = \"{}\"\n", keys.display());
+    let config = format!("{config}[access]\nkeys_file = \"{}\"\n", keys.display());
     (Served::start(&config, folder), keys)
 }
 
 #[test]
 fn who_follows_the_journal_or_deploys_ends_with_his_key_and_nobody_else() {
     let folder = tempfile::tempdir().unwrap();
-    let (server, keys) = listed(folder.path(), &["eye", "other", "root", "second"]);
+    let (server, keys) = listed("", folder.path(), &["eye", "other", "root", "second"]);
     let follow = "GET /admin/journal/stream?after=0";
     let revoked = begun(server.management, follow, "eye", "");
     let kept = begun(server.management, follow, "other", "");
@@ -171,3 +177,37 @@ fn who_follows_the_journal_or_deploys_ends_with_his_key_and_nobody_else() {
     list(&keys, &["second"]);
     assert!(kept.join().unwrap().contains("Key 'other' is no good any more"));
 }
+
+#[test]
+fn a_download_of_a_backup_ends_with_its_key_even_where_nobody_reads_it() {
+    let folder = tempfile::tempdir().unwrap();
+    // Nothing else may end it.
+    let patient = "[http]\nwrite_timeout_ms = 3600000\n";
+    let (server, keys) = listed(patient, folder.path(), &["root", "root-2"]);
+    let manage = |path: &str, body: &Value| {
+        let (status, told) = post(server.management, path, Some(&secret("root-2")), body);
+        assert_eq!(status, 200, "{told}");
+    };
+    let mut large = app("a", 20_000);
+    large["default_output"] = json!("x".repeat(OUTPUT_BYTES));
+    manage("/admin/add_app", &large);
+    // More than buffers of a connection take: each event has the whole definition.
+    for n in 0..CHANGES {
+        manage("/admin/update_app", &json!({"name": "a", "latency_slo_micros": 30_000 + n}));
+    }
+    let begin = |name: &str| begin(server.management, "POST /admin/journal/backup", name, "");
+    let status = |name: &str| String::from_utf8_lossy(&begin(name).1[9..12]).into_owned();
+    let (mut download, mut read) = begin("root");
+    assert!(read.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&read));
+    assert_eq!(status("root-2"), "503", "its place is taken");
+    list(&keys, &["root-2"]);
+    eventually("its key is no good any more", || status("root") == "401");
+    eventually("its place is free", || status("root-2") == "200");
+    download.read_to_end(&mut read).unwrap();
+    let whole = OUTPUT_BYTES * CHANGES as usize;
+    assert!(read.len() < whole, "{} bytes of {whole} and more", read.len());
+}
+
+/// Of the backup that is downloaded.
+const OUTPUT_BYTES: usize = 60_000;
+const CHANGES: u32 = 400;
