@@ -18,7 +18,9 @@ use crate::support::served::{Process, Served, until};
 /// So long nobody has to wait for an answer while a container stands still.
 const SLO_US: u32 = 300_000_000;
 
-const CONFIG: &str = "[rpc]\nsilence_timeout_ms = 300000\nbusy_max_ms = 300000\n";
+/// A container that stands still keeps its place, and so does a request that is sent by halves.
+const CONFIG: &str = "[rpc]\nsilence_timeout_ms = 300000\nbusy_max_ms = 300000\n\
+                      [http]\nclient_request_timeout_ms = 300000\nrequest_timeout_ms = 300000\n";
 
 /// A server with an application `a` and its model, a container of it, and the key of an admin.
 struct Guarded {
