@@ -76,7 +76,10 @@ class FakeServer:
             self._bind(port)
         self._next_id = 0
 
-    def close(self) -> None:
+    def close(self, linger: bool = False) -> None:
+        """``linger``: what was sent goes out first."""
+        if linger:
+            self._socket.setsockopt(zmq.LINGER, int(DEADLINE_SECONDS * 1000))
         self._socket.close()
         self._context.term()
 

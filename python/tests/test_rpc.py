@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fakes import FakeHttp, FakeServer, u32, u64, wait_until
+from fakes import DEADLINE_SECONDS, FakeHttp, FakeServer, u32, u64, wait_until
 
-from clipper_serving import ProtocolError, StopSignal, protocol
+from clipper_serving import ProtocolError, StopSignal, protocol, rpc
 from clipper_serving.rpc import Timing
 
 Start = Callable[..., StopSignal]
@@ -372,6 +372,36 @@ def test_a_container_that_is_refused_says_so_once(
     said = [record.getMessage() for record in caplog.records]
     for what in ("takes strings", "connected to", "offered to the server", "trying again"):
         assert len([line for line in said if what in line]) == 1, (what, said)
+
+
+def test_a_last_word_is_heard_where_the_end_is_noticed_first(
+    server: FakeServer,
+    start: Start,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    working, closed = threading.Event(), threading.Event()
+    step = rpc._Connection._step
+
+    def step_late(connection: rpc._Connection) -> Any:
+        if closed.is_set() and not connection._lost:
+            connection._monitor.poll(DEADLINE_SECONDS * 1000)
+        return step(connection)
+
+    def predict(xs: Any) -> Any:
+        working.set()
+        assert closed.wait(DEADLINE_SECONDS)
+        return [0] * len(xs)
+
+    monkeypatch.setattr(rpc._Connection, "_step", step_late)
+    start(predict, timing=EAGER)
+    replica = server.handshake()
+    server.send_batch(replica.identity, 3, [[1]])
+    assert working.wait(DEADLINE_SECONDS)
+    server.tell(replica.identity, 2, "m:1 was deleted")
+    server.close(linger=True)
+    closed.set()
+    wait_until(lambda: "the server says: m:1 was deleted" in caplog.text, "the last word")
 
 
 def test_levels_of_the_future_count_as_errors() -> None:

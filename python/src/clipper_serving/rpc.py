@@ -1,7 +1,7 @@
 """The container's side of the RPC connection: register, answer batches, stay connected.
 
-One DEALER socket is one TCP connection: libzmq's own reconnecting is off, so that an answer
-that comes late never reaches a server that did not ask. A closed connection is noticed at
+One DEALER socket is one TCP connection: libzmq's own reconnecting is too far away to come, so that
+an answer that comes late never reaches a server that did not ask. A closed connection is noticed at
 once through the socket's monitor, a silent one by ``Timing.silence``.
 """
 
@@ -49,6 +49,8 @@ _LEVELS = {
     protocol.Level.WARNING: logging.WARNING,
     protocol.Level.ERROR: logging.ERROR,
 }
+_NEVER_MILLIS = 24 * 60 * 60 * 1000
+"""With -1 libzmq would drop what came before a connection ended and has not been read."""
 _MONITOR_EVENT = struct.Struct("=Hi")
 _OTHER_MECHANISM = 0x11000001
 """ZMQ_PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH."""
@@ -197,7 +199,7 @@ class _Connection(Outgoing):
         self._timing = client.timing
         self._socket = context.socket(zmq.DEALER)
         self._socket.setsockopt(zmq.LINGER, 0)
-        self._socket.setsockopt(zmq.RECONNECT_IVL, -1)
+        self._socket.setsockopt(zmq.RECONNECT_IVL, _NEVER_MILLIS)
         self._socket.setsockopt(zmq.ROUTING_ID, _identity(client.metrics_at))
         if client.key is not None:
             client.key.apply(self._socket)
@@ -263,6 +265,7 @@ class _Connection(Outgoing):
         if self._monitor in ready:
             self._read_monitor()
         if self._lost:
+            self._hear_last_words()
             if self._connected:
                 return End.CLOSED
             return self._why_lost or (End.FOREIGN if self._reached else End.UNREACHABLE)
@@ -401,6 +404,16 @@ class _Connection(Outgoing):
             text = "".join(letter if letter.isprintable() else "?" for letter in notice.text)
             _log.log(_LEVELS[notice.level], "the server says: %s", text)
         self._client.last_notice = notice
+
+    def _hear_last_words(self) -> None:
+        """Hear why the server has closed the connection.
+
+        It says so right before, and on a busy machine both are noticed at once.
+        """
+        while int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+            message = protocol.decode_server_message(self._read())
+            if isinstance(message, protocol.Notice):
+                self._hear(message)
 
     def _answer(self, request: protocol.PredictRequest, began: float, received: float) -> None:
         predictor, metrics = self._client.predictor, self._client.metrics
