@@ -1,8 +1,9 @@
 //! Who may do what: the keys that are good now, and what every endpoint and method asks for.
 //!
 //! [`table`] says what is asked of whoever comes, `clipper_domain::access` what a role may;
-//! frontends only call [`Access::check`]. Invariant T1: nothing that changes state is reachable
-//! without its role once a key exists or the address is not loopback ([`exposure`]).
+//! frontends do what [`Access::check`] does, by what a connection remembers of who came last
+//! (`http::holding`). Invariant T1: nothing that changes state is reachable without its role once
+//! a key exists or the address is not loopback ([`exposure`]).
 //!
 //! A check hashes the presented secret and looks the hash up in a table that is replaced whole:
 //! less than a microsecond, without a lock.

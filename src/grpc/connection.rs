@@ -10,6 +10,7 @@ use tracing::{error, warn};
 use super::service::{Caller, Service};
 use crate::access::certificate::identities;
 use crate::http::errors::{self, ApiError};
+use crate::http::gate::Memory;
 use crate::http::serve::acceptor::tell_and_close;
 use crate::http::serve::calls::{Calls, SentAway, Spoken, UnderWay};
 use crate::http::serve::canned;
@@ -52,7 +53,8 @@ async fn speak(
     (service, peer): (&Rc<Service>, SocketAddr),
 ) -> Result<Ended, SentAway> {
     let certificates = io.client_certificate().map(identities).unwrap_or_default();
-    let caller = Rc::new(Caller { from: peer.ip(), certificates });
+    let memory = Memory::default();
+    let caller = Rc::new(Caller { from: peer.ip(), certificates, memory });
     let mut connection = Connection::open(io, service.settings.connection).await?;
     let spoken = Grpc { service: Rc::clone(service), caller, calls: Rc::clone(&calls) };
     calls.serve(&mut connection, service.settings.idle, &spoken).await

@@ -13,10 +13,10 @@ use clipper_oip::grpc as messages;
 use super::reader::{self, Context, Reader};
 use super::refusal::Refusal;
 use crate::access::table::{Port, asked};
-use crate::access::{Access, Holder, Refused, Shown};
+use crate::access::{Access, Refused, Shown};
 use crate::config::{Config, GrpcConfig};
 use crate::http::errors::{ApiError, shown};
-use crate::http::gate::{self, Asker};
+use crate::http::gate::{self, Asker, Holding, Memory};
 use crate::http::limits::QueryLimits;
 use crate::http::serve::calls::Calls;
 use crate::http::serve::handshake::Handshakes;
@@ -90,6 +90,8 @@ pub(super) struct Caller {
     pub(super) from: IpAddr,
     /// By what its certificate is known, if it has shown one.
     pub(super) certificates: Box<[SecretHash]>,
+    /// Whose key came last.
+    pub(super) memory: Memory,
 }
 
 /// What a call is for.
@@ -128,6 +130,16 @@ impl Method {
 fn told(refused: Refused, from: IpAddr) -> Refusal {
     gate::tell(&refused, Some(from));
     ApiError::from(refused).into()
+}
+
+/// Ends when a call that may go on for long has to end: its key is no good any more.
+async fn ended(path: &str, holding: Option<(&Holding, IpAddr)>) -> Refusal {
+    match holding {
+        Some((holding, from)) if method(path).is_some_and(Method::goes_on) => {
+            told(holding.ended().await, from)
+        }
+        _ => std::future::pending().await,
+    }
 }
 
 fn method(path: &str) -> Option<Method> {
@@ -175,21 +187,22 @@ impl Service {
     }
 
     /// Whose call it is, if a key is needed.
-    fn admit(&self, call: &Call, caller: &Caller) -> Result<Option<Holder>, Refused> {
+    fn admit(&self, call: &Call, caller: &Caller) -> Result<Option<Rc<Holding>>, Refused> {
         let action = asked(Port::Grpc, &call.path).0;
         let shown = Shown {
             header: call.metadata.get("authorization").map(AsRef::as_ref),
             certificates: &caller.certificates,
             from: Some(caller.from),
         };
-        self.access.check((action, None), shown)
+        Memory::check(Some(&caller.memory), (action, None), (shown, &self.access))
     }
 
     /// The service as it is for the holder of a key, where the message says what is asked for: a
     /// name, or with [`Action::Inspect`] perhaps all of them; or where that is counted.
-    fn limited(&self, call: &Call, key: &Arc<AccessKey>) -> Option<Self> {
+    fn limited(&self, call: &Call, holding: &Holding) -> Option<Self> {
         let action = asked(Port::Grpc, &call.path).0;
         let needs_nobody = ![Action::Predict, Action::Inspect].contains(&action);
+        let key = &holding.holder().key;
         if key.only.is_everything() && needs_nobody {
             return None;
         }
@@ -199,7 +212,7 @@ impl Service {
             tls: None,
             metrics: Arc::clone(&self.metrics),
             access: Arc::clone(&self.access),
-            asker: Asker::of(key, &self.access),
+            asker: holding.asker().clone(),
             limited: Some(Arc::clone(key)),
         })
     }
@@ -221,9 +234,9 @@ impl Service {
         let from = caller.from;
         match self.admit(&call, caller) {
             Ok(None) => self.carry_out(call, calls, None).await,
-            Ok(Some(holder)) => match self.limited(&call, &holder.key) {
-                None => self.carry_out(call, calls, Some((&holder, from))).await,
-                Some(limited) => limited.carry_out(call, calls, Some((&holder, from))).await,
+            Ok(Some(holding)) => match self.limited(&call, &holding) {
+                None => self.carry_out(call, calls, Some((&holding, from))).await,
+                Some(limited) => limited.carry_out(call, calls, Some((&holding, from))).await,
             },
             Err(refused) => {
                 let refusal = told(refused, from);
@@ -237,7 +250,7 @@ impl Service {
         &self,
         call: Call,
         calls: &Rc<Calls>,
-        holder: Option<(&Holder, IpAddr)>,
+        holding: Option<(&Holding, IpAddr)>,
     ) -> Result<(), Gone> {
         let Call { path, arrived, timeout, has_broken_timeout, encoding, metadata, .. } = call;
         let (messages, mut reply) = (call.messages, call.reply);
@@ -254,7 +267,7 @@ impl Service {
             tokio::select! {
                 biased;
                 // Pieces may come without a pause.
-                refusal = self.ended(&path, holder) => Err(refusal),
+                refusal = ended(&path, holding) => Err(refusal),
                 answered = answered => answered,
             }
         };
@@ -264,16 +277,6 @@ impl Service {
                 self.count(&refusal);
                 reply.end(&refusal.status)
             }
-        }
-    }
-
-    /// Ends when a call that may go on for long has to end: its key is no good any more.
-    async fn ended(&self, path: &str, holder: Option<(&Holder, IpAddr)>) -> Refusal {
-        match holder {
-            Some((holder, from)) if method(path).is_some_and(Method::goes_on) => {
-                told(self.access.ended(holder).await, from)
-            }
-            _ => std::future::pending().await,
         }
     }
 

@@ -15,8 +15,7 @@ use actix_web::{Error, HttpMessage as _, ResponseError as _};
 use futures_util::future::Either;
 
 use super::errors::{self, ApiError, shown};
-use super::holding::Known;
-pub use super::holding::{Asker, Holding, asker, ended, holder, holding};
+pub use super::holding::{Asker, Holding, Memory, asker, ended, holder, holding};
 use super::serve::connection::{Connection, certificates};
 use crate::access::table::{Port, asked};
 use crate::access::{Access, Refused, Shown, browser};
@@ -74,15 +73,9 @@ impl Gate {
             self.check_stranger(action, from())?;
             return Ok(None);
         }
-        if !self.access.asks_for(action) {
-            return Ok(None);
-        }
-        let found = self.holding(request).and_then(|holding| {
-            holding.holder().key.check(action, name.as_deref())?;
-            Ok(holding)
-        });
-        match found {
-            Ok(holding) => {
+        match self.check(request, (action, name.as_deref())) {
+            Ok(None) => Ok(None),
+            Ok(Some(holding)) => {
                 if holding.holder().is_by_certificate() {
                     check_page(request)?;
                 } else if let Some(connection) = request.conn_data::<Rc<Connection>>() {
@@ -108,27 +101,20 @@ impl Gate {
         memory.let_in_before(path, (header, &self.access))
     }
 
-    /// Who asks, whatever for.
-    fn holding(&self, request: &ServiceRequest) -> Result<Rc<Holding>, Refused> {
-        let header = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
-        let connection = header.zip(request.conn_data::<Rc<Connection>>());
-        if let Some((header, connection)) = connection
-            && let Some(holding) = connection.memory().of(header, &self.access)
-        {
-            return Ok(holding);
-        }
-        let epoch = self.access.epoch();
+    /// Who asks, if a key is needed for what is asked.
+    fn check(
+        &self,
+        request: &ServiceRequest,
+        asked: (Action, Option<&str>),
+    ) -> Result<Option<Rc<Holding>>, Refused> {
         let certificates = certificates(request.request());
-        let holder = self.access.holder(Shown {
-            header,
+        let shown = Shown {
+            header: request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes),
             certificates: certificates.as_deref().unwrap_or_default(),
             from: request.peer_addr().map(|peer| peer.ip()),
-        })?;
-        let holding = Holding::new(holder, &self.access);
-        if let Some((header, connection)) = connection {
-            connection.memory().know(Known::new(header, epoch, &holding));
-        }
-        Ok(holding)
+        };
+        let memory = request.conn_data::<Rc<Connection>>().map(|connection| connection.memory());
+        Memory::check(memory, asked, (shown, &self.access))
     }
 
     /// Metrics name every application and model: on the port of queries, strangers see them only

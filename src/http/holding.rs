@@ -9,9 +9,9 @@ use actix_web::{HttpMessage as _, HttpRequest};
 use subtle::{Choice, ConstantTimeEq as _};
 use zeroize::Zeroize as _;
 
-use crate::access::{Access, Holder, Refused};
+use crate::access::{Access, Holder, Refused, Shown};
 use clipper_clock as clock;
-use clipper_domain::AccessKey;
+use clipper_domain::{AccessKey, Action};
 use clipper_scheduling::quota::Quota;
 use clipper_scheduling::share::Tenant;
 
@@ -27,7 +27,7 @@ pub struct Holding {
 }
 
 impl Holding {
-    pub(super) fn new(holder: Holder, access: &Arc<Access>) -> Rc<Self> {
+    fn new(holder: Holder, access: &Arc<Access>) -> Rc<Self> {
         let asker = Asker::of(&holder.key, access);
         Rc::new(Self { holder, access: Arc::clone(access), asker })
     }
@@ -37,8 +37,16 @@ impl Holding {
         self.access.ended(&self.holder).await
     }
 
-    pub(super) fn holder(&self) -> &Holder {
+    /// Whose key it is.
+    #[must_use]
+    pub fn holder(&self) -> &Holder {
         &self.holder
+    }
+
+    /// Whoever asks, as far as limits go.
+    #[must_use]
+    pub fn asker(&self) -> &Asker {
+        &self.asker
     }
 }
 
@@ -88,7 +96,7 @@ pub fn holder(request: &HttpRequest) -> Option<Arc<AccessKey>> {
 /// Whose header came last over a connection: the next request mostly has the same one, which is
 /// compared then and not hashed and looked up.
 #[derive(Debug)]
-pub(super) struct Known {
+struct Known {
     header: Header,
     /// Of the keys: when they change, everybody is looked up again.
     epoch: u64,
@@ -127,7 +135,7 @@ impl Drop for Header {
 
 impl Known {
     /// `epoch` is that of the keys before the header was looked up.
-    pub(super) fn new(header: &[u8], epoch: u64, holding: &Rc<Holding>) -> Option<Self> {
+    fn new(header: &[u8], epoch: u64, holding: &Rc<Holding>) -> Option<Self> {
         if header.len() > HEADER_MAX_BYTES {
             return None;
         }
@@ -138,19 +146,19 @@ impl Known {
     }
 
     /// Whether it was let in to this path last.
-    pub(super) fn was_at(&self, path: &str) -> bool {
+    fn was_at(&self, path: &str) -> bool {
         *self.path == *path
     }
 
     /// It was let in.
-    pub(super) fn is_at(&mut self, path: &str) {
+    fn is_at(&mut self, path: &str) {
         if !self.was_at(path) {
             self.path = path.into();
         }
     }
 
     /// Whose this header is, if it is the same one and nothing has changed.
-    pub(super) fn find(&self, header: &[u8], access: &Access) -> Option<Rc<Holding>> {
+    fn find(&self, header: &[u8], access: &Access) -> Option<Rc<Holding>> {
         let is_over = || self.until_ms.is_some_and(|at| at <= clock::unix_millis());
         if self.epoch != access.epoch() || !self.header.is(header) || is_over() {
             return None;
@@ -164,22 +172,49 @@ impl Known {
 pub struct Memory(RefCell<Option<Known>>);
 
 impl Memory {
-    /// Whose header this is, if it came last.
-    pub(super) fn of(&self, header: &[u8], access: &Access) -> Option<Rc<Holding>> {
-        self.0.borrow().as_ref()?.find(header, access)
+    /// As [`Access::check`]; without a memory everybody is looked up.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn check(
+        memory: Option<&Self>,
+        (action, name): (Action, Option<&str>),
+        (shown, access): (Shown<'_>, &Arc<Access>),
+    ) -> Result<Option<Rc<Holding>>, Refused> {
+        if !access.asks_for(action) {
+            return Ok(None);
+        }
+        let holding = Self::holding(memory, shown, access)?;
+        holding.holder.key.check(action, name)?;
+        Ok(Some(holding))
     }
 
-    /// The same if it was let in to this path last.
+    /// Who asks, whatever for: whoever came last, if it is the same header.
+    fn holding(
+        memory: Option<&Self>,
+        shown: Shown<'_>,
+        access: &Arc<Access>,
+    ) -> Result<Rc<Holding>, Refused> {
+        let remembering = memory.zip(shown.header);
+        let known = |(memory, header): (&Self, _)| memory.0.borrow().as_ref()?.find(header, access);
+        if let Some(holding) = remembering.and_then(known) {
+            return Ok(holding);
+        }
+        let epoch = access.epoch();
+        let holding = Holding::new(access.holder(shown)?, access);
+        if let Some((memory, header)) = remembering {
+            memory.0.replace(Known::new(header, epoch, &holding));
+        }
+        Ok(holding)
+    }
+
+    /// Whoever came last, if it is the same header and was let in to this path.
     pub(super) fn let_in_before(
         &self,
         path: &str,
         (header, access): (&[u8], &Access),
     ) -> Option<Rc<Holding>> {
         self.0.borrow().as_ref().filter(|known| known.was_at(path))?.find(header, access)
-    }
-
-    pub(super) fn know(&self, known: Option<Known>) {
-        self.0.replace(known);
     }
 
     /// Whoever came last was let in to this path.
@@ -193,7 +228,7 @@ impl Memory {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::access::{Shown, hash};
+    use crate::access::hash;
     use crate::config::AccessConfig;
     use clipper_domain::access::listed::parse;
 

@@ -1,5 +1,5 @@
 //! What goes on for long ends with the key of who asked for it: server-sent events, streams and
-//! watches over gRPC.
+//! watches over gRPC, and what a connection remembers of it.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -38,6 +38,7 @@ def waits(text):
 
 const STREAM: &str = "/inference.GRPCInferenceService/ModelStreamInfer";
 const WATCH: &str = "/grpc.health.v1.Health/Watch";
+const CHECK: &str = "/grpc.health.v1.Health/Check";
 
 fn secret(name: &str) -> String {
     format!("{name}-{}", "0123456789abcdef".repeat(2))
@@ -148,4 +149,29 @@ fn streams_and_watches_end_with_the_key_of_who_asked_and_with_no_other() {
     assert_eq!((texts(&pieces), &end["end"]), (vec!["last"], &json!("complete")), "{end}");
     list(&keys, &[]);
     assert_eq!(kept.join().unwrap().code, Code::Unauthenticated);
+}
+
+#[test]
+fn each_call_of_a_connection_is_its_own_key_s_and_none_outlives_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, keys) = served(folder.path(), &["one", "two"]);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let client = runtime.block_on(async {
+        let stream = tokio::net::TcpStream::connect(server.grpc.unwrap()).await.unwrap();
+        let (client, connection) = Client::open(stream, "test", CHECK, None).await.unwrap();
+        tokio::spawn(connection);
+        client
+    });
+    let code = |name: &str| {
+        let mut client = client.clone().with_key(Some(&secret(name)));
+        let called = client.call(framed(&HealthCheckRequest::default()));
+        runtime.block_on(called).unwrap().0.code
+    };
+    for name in ["one", "one", "nobody", "one", "two", "nobody", "nobody", "two"] {
+        let expected = if name == "nobody" { Code::Unauthenticated } else { Code::Ok };
+        assert_eq!(code(name), expected, "{name}");
+    }
+    list(&keys, &["one"]);
+    until("it is no good any more", || (code("two") == Code::Unauthenticated).then_some(()));
+    assert_eq!(code("one"), Code::Ok);
 }
