@@ -34,7 +34,7 @@ impl Capture {
     /// Reads until the pipe's last other end is closed.
     pub(super) async fn run(self, mut output: impl AsyncRead + Unpin) {
         let mut lines = Lines::new(self.line_max_bytes);
-        let mut quota = Quota::new(self.lines_per_second, clock::now());
+        let mut quota = Quota::new(self.lines_per_second);
         let mut chunk = vec![0; CHUNK_BYTES];
         loop {
             let read = match quota.due() {

@@ -1,8 +1,6 @@
 //! Cuts what a child writes into lines for the log, and says how many a second. Pure.
 
-use std::time::Duration;
-
-use clipper_clock::Instant;
+use clipper_clock::{Instant, Second};
 use clipper_domain::printable::printable;
 
 /// Put behind a line whose rest was cut.
@@ -60,35 +58,25 @@ impl Lines {
 #[derive(Debug)]
 pub(super) struct Quota {
     per_second: u32,
-    since: Instant,
-    used: u32,
+    second: Second,
     left_out: u64,
 }
 
 impl Quota {
-    const WINDOW: Duration = Duration::from_secs(1);
-
-    pub(super) fn new(per_second: u32, now: Instant) -> Self {
-        Self { per_second, since: now, used: 0, left_out: 0 }
+    pub(super) fn new(per_second: u32) -> Self {
+        Self { per_second, second: Second::default(), left_out: 0 }
     }
 
     /// Whether one more may be logged now.
     pub(super) fn admit(&mut self, now: Instant) -> bool {
-        if now - self.since >= Self::WINDOW {
-            (self.since, self.used) = (now, 0);
-        }
-        let admitted = self.used < self.per_second;
-        if admitted {
-            self.used += 1;
-        } else {
-            self.left_out += 1;
-        }
+        let admitted = self.second.count(now) <= self.per_second;
+        self.left_out += u64::from(!admitted);
         admitted
     }
 
     /// When there is something to tell of what was left out.
     pub(super) fn due(&self) -> Option<Instant> {
-        (self.left_out > 0).then_some(self.since + Self::WINDOW)
+        self.second.end().filter(|_| self.left_out > 0)
     }
 
     /// How many were left out, once it is due; counts anew.
@@ -135,11 +123,11 @@ mod tests {
     #[test]
     fn a_quota_counts_what_it_leaves_out_and_tells_in_the_next_second() {
         let now = clipper_clock::now();
-        let mut quota = Quota::new(2, now);
+        let mut quota = Quota::new(2);
         let admitted: Vec<bool> = (0..5).map(|_| quota.admit(now)).collect();
         assert_eq!(admitted, [true, true, false, false, false]);
         assert_eq!(quota.left_out(now), None);
-        let later = now + Quota::WINDOW;
+        let later = now + Second::LENGTH;
         assert_eq!(quota.due(), Some(later));
         assert_eq!(quota.left_out(later), Some(3));
         assert_eq!(quota.due(), None);

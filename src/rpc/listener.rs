@@ -25,7 +25,7 @@ use super::waiting::WaitingRoom;
 use crate::config::RpcConfig;
 use crate::logging::outsiders;
 use crate::metrics::{Metrics, RpcEnd};
-use clipper_clock::{self as clock, Backoff};
+use clipper_clock::Backoff;
 use clipper_domain::printable::printable;
 use clipper_rpc::codec::{Extensions, NoticeLevel};
 use clipper_rpc::unasked::UnaskedBudget;
@@ -185,7 +185,7 @@ where
     ) -> Result<Registration, Refused> {
         let closed = |error: io::Error| Refused::new(RpcEnd::Closed, error);
         tune(&stream).map_err(closed)?;
-        let unasked = self.waiting.unasked.meter(clock::now());
+        let unasked = self.waiting.unasked.meter();
         let (unread, security) = (BytesMut::with_capacity(1 << 10), Security::default());
         let mut connection = Connection::new(stream, unread, unasked, security);
         let deadline = Duration::from_millis(self.waiting.config.handshake_timeout_ms);
@@ -204,7 +204,7 @@ where
         if introduction.extensions.has(Extensions::NOTICES)
             && let Ok(stream) = TcpStream::from_std(stream)
         {
-            let unasked = self.waiting.unasked.meter(clock::now());
+            let unasked = self.waiting.unasked.meter();
             let mut connection = Connection::new(stream, unread, unasked, security);
             connection.notice(NoticeLevel::Error, &refused.text).await;
         }

@@ -35,8 +35,7 @@ impl<K: KnownModels> WaitingRoom<K> {
         let Registration { stream, unread, introduction, peer, security, place } = registration;
         let closed = |error| Refused::new(RpcEnd::Closed, error);
         let stream = tokio::net::TcpStream::from_std(stream).map_err(closed)?;
-        let mut connection =
-            Connection::new(stream, unread, self.unasked.meter(clock::now()), security);
+        let mut connection = Connection::new(stream, unread, self.unasked.meter(), security);
         let listed = self.known.list(&introduction);
         if let Err(refused) = self.until_known(&mut connection, &introduction).await {
             if introduction.extensions.has(Extensions::NOTICES) {

@@ -1,12 +1,14 @@
-//! The only place that reads clocks, and the pauses between attempts.
+//! The only place that reads clocks, the pauses between attempts, and what is counted in a second.
 //!
 //! Monotonic time goes through tokio, so that a test with `tokio::time::pause()` moves it at will.
 
 mod backoff;
+mod second;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 pub use backoff::Backoff;
+pub use second::Second;
 pub use tokio::time::Instant;
 
 #[must_use]

@@ -8,17 +8,13 @@
 //! never cut for them.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use clipper_clock::Instant;
+use clipper_clock::{Instant, Second};
 use parking_lot::Mutex;
 
 /// Messages a second that any connection may send, whatever the others do: a heartbeat now and
 /// then, and more than libzmq needs to keep a connection alive with usual settings.
 pub const ALLOWANCE: u32 = 10;
-
-/// What is counted is forgotten after this.
-const WINDOW: Duration = Duration::from_secs(1);
 
 /// Limits of what is not asked for (`[rpc]` of the config).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,12 +49,11 @@ pub enum Flood {
     SumBytes(u64),
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Sum {
-    since: Instant,
-    messages: u32,
+    messages: Second,
     bytes: u64,
-    /// Connections that drew from the budget in the current window, and in the one before.
+    /// Connections that drew from the budget in the current second, and in the one before.
     speakers: u32,
     speakers_before: u32,
 }
@@ -73,32 +68,30 @@ pub struct UnaskedBudget {
 impl UnaskedBudget {
     /// A budget of which nothing is spent.
     #[must_use]
-    pub fn new(limits: UnaskedLimits, now: Instant) -> Self {
-        let sum = Sum { since: now, messages: 0, bytes: 0, speakers: 0, speakers_before: 0 };
-        Self { limits, sum: Arc::new(Mutex::new(sum)) }
+    pub fn new(limits: UnaskedLimits) -> Self {
+        Self { limits, sum: Arc::default() }
     }
 
     /// The counter of one connection.
     #[must_use]
-    pub fn meter(&self, now: Instant) -> UnaskedMeter {
-        UnaskedMeter { budget: self.clone(), since: now, messages: 0, bytes: 0 }
+    pub fn meter(&self) -> UnaskedMeter {
+        UnaskedMeter { budget: self.clone(), messages: Second::default(), bytes: 0 }
     }
 
     /// Draws one message; `mine` is the sender's own count, in which `first` says that it has not
-    /// drawn in this window.
+    /// drawn in this second.
     fn draw(&self, bytes: u64, mine: (u32, u64), first: bool, now: Instant) -> Result<(), Flood> {
         let limits = self.limits;
         let mut sum = self.sum.lock();
-        if now.saturating_duration_since(sum.since) >= WINDOW {
-            let before = sum.speakers;
-            *sum = Sum { since: now, messages: 0, bytes: 0, speakers: 0, speakers_before: before };
+        let sent = sum.messages.count(now);
+        if sent == 1 {
+            (sum.bytes, sum.speakers_before, sum.speakers) = (0, sum.speakers, 0);
         }
         sum.speakers += u32::from(first);
-        sum.messages = sum.messages.saturating_add(1);
         sum.bytes = sum.bytes.saturating_add(bytes);
         let speakers = sum.speakers.max(sum.speakers_before).max(1);
         let (messages, sent_bytes) = mine;
-        if sum.messages > limits.sum_max && messages / 2 > (limits.sum_max / speakers) {
+        if sent > limits.sum_max && messages / 2 > (limits.sum_max / speakers) {
             return Err(Flood::Sum(limits.sum_max));
         }
         let share_bytes = limits.sum_max_bytes / u64::from(speakers);
@@ -113,8 +106,7 @@ impl UnaskedBudget {
 #[derive(Debug)]
 pub struct UnaskedMeter {
     budget: UnaskedBudget,
-    since: Instant,
-    messages: u32,
+    messages: Second,
     bytes: u64,
 }
 
@@ -125,25 +117,23 @@ impl UnaskedMeter {
     /// The limit that it breaks; the connection is then to be closed.
     pub fn count(&mut self, bytes: usize, now: Instant) -> Result<(), Flood> {
         let bytes = bytes as u64;
-        if now.saturating_duration_since(self.since) >= WINDOW {
-            (self.since, self.messages, self.bytes) = (now, 0, 0);
-        }
-        self.messages = self.messages.saturating_add(1);
-        self.bytes = self.bytes.saturating_add(bytes);
+        let sent = self.messages.count(now);
+        self.bytes = if sent == 1 { bytes } else { self.bytes.saturating_add(bytes) };
         let max = self.budget.limits.per_connection_max;
-        if self.messages > max {
+        if sent > max {
             return Err(Flood::Connection(max));
         }
-        if self.messages <= ALLOWANCE {
+        if sent <= ALLOWANCE {
             return Ok(());
         }
-        let first = self.messages == ALLOWANCE + 1;
-        self.budget.draw(bytes, (self.messages, self.bytes), first, now)
+        self.budget.draw(bytes, (sent, self.bytes), sent == ALLOWANCE + 1, now)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     const LIMITS: UnaskedLimits =
@@ -177,15 +167,15 @@ mod tests {
         (cut, passed)
     }
 
-    fn meters(budget: &UnaskedBudget, rates: &[u32], start: Instant) -> Vec<(UnaskedMeter, u32)> {
-        rates.iter().map(|rate| (budget.meter(start), *rate)).collect()
+    fn meters(budget: &UnaskedBudget, rates: &[u32]) -> Vec<(UnaskedMeter, u32)> {
+        rates.iter().map(|rate| (budget.meter(), *rate)).collect()
     }
 
     #[test]
     fn one_that_talks_too_much_is_cut_and_its_neighbours_are_not() {
         let start = clipper_clock::now();
-        let budget = UnaskedBudget::new(LIMITS, start);
-        let mut all = meters(&budget, &[1_100, 20, 900], start);
+        let budget = UnaskedBudget::new(LIMITS);
+        let mut all = meters(&budget, &[1_100, 20, 900]);
         let (cut, _) = talk(&mut all, 8, start, 3);
         assert_eq!(cut, [Some(Flood::Connection(1_000)), None, None]);
     }
@@ -193,10 +183,10 @@ mod tests {
     #[test]
     fn a_crowd_below_its_own_limits_is_cut_by_the_sum() {
         let start = clipper_clock::now();
-        let budget = UnaskedBudget::new(LIMITS, start);
+        let budget = UnaskedBudget::new(LIMITS);
         let mut rates = vec![900; 100];
         rates.push(20); // PINGs every 50 ms
-        let mut all = meters(&budget, &rates, start);
+        let mut all = meters(&budget, &rates);
         let (cut, passed) = talk(&mut all, 8, start, 5);
         let (quiet, crowd) = cut.split_last().unwrap();
         assert_eq!(*quiet, None, "who keeps to its share stays");
@@ -207,8 +197,8 @@ mod tests {
     #[test]
     fn thousands_of_containers_with_usual_heartbeats_are_never_cut() {
         let start = clipper_clock::now();
-        let budget = UnaskedBudget::new(LIMITS, start);
-        let mut all = meters(&budget, &vec![5; 4_096], start);
+        let budget = UnaskedBudget::new(LIMITS);
+        let mut all = meters(&budget, &vec![5; 4_096]);
         let (cut, _) = talk(&mut all, 8, start, 3);
         assert!(cut.iter().all(Option::is_none));
     }
@@ -216,8 +206,8 @@ mod tests {
     #[test]
     fn bytes_count_as_well_as_messages() {
         let start = clipper_clock::now();
-        let budget = UnaskedBudget::new(LIMITS, start);
-        let mut all = meters(&budget, &[200, 200, 20], start);
+        let budget = UnaskedBudget::new(LIMITS);
+        let mut all = meters(&budget, &[200, 200, 20]);
         let (cut, _) = talk(&mut all, 10_000, start, 3);
         let too_many = Some(Flood::SumBytes(1 << 20));
         assert_eq!(cut, [too_many, too_many, None]);

@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use clipper_clock::Instant;
+use clipper_clock::{Instant, Second};
 use clipper_domain::explain::KeptAs;
 use smallvec::SmallVec;
 use smol_str::SmolStr;
@@ -30,39 +30,14 @@ pub struct RecentLimits {
 /// What a query is kept as, in the order in which the oldest gives way.
 const KINDS: [KeptAs; 3] = [KeptAs::Sample, KeptAs::Slow, KeptAs::Default];
 
-/// So much room in a second.
-#[derive(Debug)]
-struct Rate {
-    per_second: u32,
-    second: Option<Instant>,
-    taken: u32,
-}
-
-impl Rate {
-    fn new(per_second: u32) -> Self {
-        Self { per_second, second: None, taken: 0 }
-    }
-
-    fn takes(&mut self, now: Instant) -> bool {
-        let same = |from: Instant| now.saturating_duration_since(from) < Duration::from_secs(1);
-        if !self.second.is_some_and(same) {
-            self.second = Some(now);
-            self.taken = 0;
-        }
-        let takes = self.taken < self.per_second;
-        self.taken += u32::from(takes);
-        takes
-    }
-}
-
 /// Those of one worker.
 #[derive(Debug)]
 pub struct RecentQueries {
     limits: RecentLimits,
     kept: [VecDeque<QueryRecord>; KINDS.len()],
     bytes: usize,
-    samples: Rate,
-    records: Rate,
+    samples: Second,
+    records: Second,
 }
 
 /// Who is asked for.
@@ -90,8 +65,8 @@ impl RecentQueries {
             limits,
             kept: Default::default(),
             bytes: 0,
-            samples: Rate::new(limits.samples_per_second),
-            records: Rate::new(limits.records_per_second),
+            samples: Second::default(),
+            records: Second::default(),
         }
     }
 
@@ -109,8 +84,12 @@ impl RecentQueries {
         } else {
             KeptAs::Sample
         };
-        let rate = if kind == KeptAs::Sample { &mut self.samples } else { &mut self.records };
-        rate.takes(now).then_some(kind)
+        let RecentLimits { samples_per_second, records_per_second, .. } = self.limits;
+        let (second, max) = match kind {
+            KeptAs::Sample => (&mut self.samples, samples_per_second),
+            KeptAs::Slow | KeptAs::Default => (&mut self.records, records_per_second),
+        };
+        (second.count(now) <= max).then_some(kind)
     }
 
     /// Keeps one; the oldest samples give way, and then the oldest of that kind of which there are

@@ -12,7 +12,6 @@ use super::learned_states::{LearnedLimits, LearnedStates};
 use super::recent::Recent;
 use crate::config::{Config, ContainersConfig, RpcConfig, ServingConfig};
 use crate::metrics::Metrics;
-use clipper_clock as clock;
 use clipper_domain::BatchSize;
 use clipper_rpc::receive::ReceiveBudget;
 use clipper_rpc::unasked::UnaskedBudget;
@@ -74,7 +73,7 @@ impl DataPlane {
             cache: PredictionCache::new(config.serving.cache_max_bytes),
             metrics,
             directory: Directory::default(),
-            unasked: UnaskedBudget::new(config.rpc.unasked_limits(), clock::now()),
+            unasked: UnaskedBudget::new(config.rpc.unasked_limits()),
             receive: ReceiveBudget::new(config.rpc.receive_limits()),
             large_answers: Arc::new(Semaphore::new(config.rpc.large_answers_at_once)),
             feedback_asks: Semaphore::new(config.serving.feedback_asks_max),

@@ -114,7 +114,7 @@ impl Container {
         open: Place,
     ) -> io::Result<(Self, OwnedReadHalf)> {
         let (read_half, write_half) = TcpStream::from_std(connection)?.into_split();
-        let unasked = plane.unasked.meter(clock::now());
+        let unasked = plane.unasked.meter();
         let lanes = Lanes::of(identity.accepted());
         let container = Self {
             plane,
