@@ -11,6 +11,7 @@ use super::inputs;
 use super::model_progress::ModelProgress;
 use super::traced::{TracedModel, TracedQuery};
 use crate::actors::plane::directory::ModelHandle;
+use clipper_clock::Instant;
 use clipper_domain::explain::CacheUse;
 use clipper_scheduling::bodies::PredictBody;
 use clipper_scheduling::cache::Lookup;
@@ -20,6 +21,19 @@ use clipper_scheduling::flight::{Flight, Waiter};
 use clipper_scheduling::load::Asking;
 use clipper_scheduling::share::Share;
 use clipper_scheduling::ticket::{Answer, DefaultReason, Ticket};
+
+/// How many of these queries a model can answer in time, and why it cannot answer the others.
+pub(super) fn room(
+    model: &ModelHandle,
+    asking: &Asking,
+    arrived: Instant,
+) -> (usize, fn() -> DefaultReason) {
+    let load = model.load();
+    if load.replicas == 0 {
+        return (0, || DefaultReason::NoReplica);
+    }
+    (load.room(asking, model.intake().waiting(), arrived), DefaultReason::overtaken)
+}
 
 type Found = SmallVec<[Option<Answer>; 1]>;
 /// The queries that the cache has no output of, by their place in the request.
@@ -59,21 +73,14 @@ impl App {
         if misses.is_empty() {
             return ModelProgress::Ready(answers.into_iter().flatten().collect());
         }
-        let load = model.load();
-        if load.replicas == 0 {
-            let nobody = || Answer::Default(DefaultReason::NoReplica);
-            return ModelProgress::Ready(
-                answers.into_iter().map(|a| a.unwrap_or_else(nobody)).collect(),
-            );
-        }
         let RequestTimes { arrived, objective, class, tenant, .. } = request;
         let share = Share { class, tenant, ..self.share };
         let (queries, deadline) = (misses.len(), request.deadline());
         let asking = Asking { share, queries, objective, deadline };
-        let room = load.room(&asking, model.intake().waiting(), arrived);
+        let (room, why_not) = room(model, &asking, arrived);
         if room < queries {
             // Those that cannot make it hold no places.
-            let why = Answer::Default(DefaultReason::overtaken());
+            let why = Answer::Default(why_not());
             for (index, _) in misses.drain(room..) {
                 answers[index] = Some(why.clone());
             }

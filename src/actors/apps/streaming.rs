@@ -9,6 +9,7 @@ use actix::prelude::*;
 use smol_str::SmolStr;
 use tracing::debug;
 
+use super::answering::room;
 use super::app::App;
 use super::asking::due_within;
 use super::messages::{QueryRefused, RequestBody};
@@ -120,12 +121,8 @@ impl App {
         let permit = self.plane.admit(1, claim).ok_or(QueryRefused::Busy)?;
         let (class, tenant) = (permit.class(class), permit.tenant());
         let query_id = self.plane.query_ids(1);
-        if let Some(rolling) = self.rolling.as_ref().filter(|_| body.version.is_none()) {
-            let rolled = rolling.rolled(Drawn { uid: body.uid, query_id });
-            model = model.map(|model| match rolled.instead() {
-                Some(new) if rolled.is_of(&model.spec.id.name) => Arc::clone(new),
-                _ => model,
-            });
+        if body.version.is_none() {
+            model = self.rolled(model, Drawn { uid: body.uid, query_id });
         }
         let serving = &self.plane.serving;
         let longest = Duration::from_millis(serving.stream_max_ms);
@@ -157,8 +154,10 @@ impl App {
             return Ok(streaming);
         };
         let share = Share { class, tenant, ..self.share };
-        if let Some(reason) = refusal(&model, share, (arrived, due)) {
-            waiter.slot.fill(Answer::Default(reason));
+        let objective = due.saturating_duration_since(arrived);
+        let asking = Asking { share, queries: 1, objective, deadline: due };
+        if let (0, why_not) = room(&model, &asking, arrived) {
+            waiter.slot.fill(Answer::Default(why_not()));
             return Ok(streaming);
         }
         let key = self.plane.cache.key(model.serial, input.clone());
@@ -167,23 +166,15 @@ impl App {
         self.enqueue(&model, Arrival { share, deadline: due, queries });
         Ok(streaming)
     }
-}
 
-/// Why a model cannot answer a query in time, if it cannot.
-fn refusal(
-    model: &ModelHandle,
-    share: Share,
-    (arrived, due): (Instant, Instant),
-) -> Option<DefaultReason> {
-    let load = model.load();
-    let objective = due.saturating_duration_since(arrived);
-    let asking = Asking { share, queries: 1, objective, deadline: due };
-    if load.replicas == 0 {
-        Some(DefaultReason::NoReplica)
-    } else if load.room(&asking, model.intake().waiting(), arrived) == 0 {
-        Some(DefaultReason::overtaken())
-    } else {
-        None
+    /// The version that a rollout asks in place of this model, where it does.
+    fn rolled(&self, model: Option<Arc<ModelHandle>>, drawn: Drawn) -> Option<Arc<ModelHandle>> {
+        let Some(rolling) = &self.rolling else { return model };
+        let rolled = rolling.rolled(drawn);
+        model.map(|model| match rolled.instead() {
+            Some(new) if rolled.is_of(&model.spec.id.name) => Arc::clone(new),
+            _ => model,
+        })
     }
 }
 
