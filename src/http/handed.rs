@@ -34,20 +34,20 @@ struct Answered {
 
 /// Where they are handed over. Clones share it.
 #[derive(Debug, Clone)]
-pub struct Counter {
+pub struct HandOver {
     to: mpsc::Sender<Handed>,
     places: Arc<Semaphore>,
     at_once_max: usize,
 }
 
-/// A counter, and the other side of it; so many predictions are under way at once.
+/// Both sides of it; so many predictions are under way at once.
 #[must_use]
-pub fn counter(at_once_max: usize) -> (Counter, mpsc::Receiver<Handed>) {
+pub fn hand_over(at_once_max: usize) -> (HandOver, mpsc::Receiver<Handed>) {
     let (to, handed) = mpsc::channel(at_once_max.max(1));
-    (Counter { to, places: Arc::new(Semaphore::new(at_once_max)), at_once_max }, handed)
+    (HandOver { to, places: Arc::new(Semaphore::new(at_once_max)), at_once_max }, handed)
 }
 
-impl Counter {
+impl HandOver {
     /// Has a predict request answered.
     ///
     /// # Errors

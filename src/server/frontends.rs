@@ -31,7 +31,7 @@ use crate::grpc;
 use crate::http::body::BodyLimits;
 use crate::http::describe;
 use crate::http::gate::Gate;
-use crate::http::handed::{self, Counter, Handed};
+use crate::http::handed::{self, HandOver, Handed};
 use crate::http::health::{self, Readiness};
 use crate::http::limits::QueryLimits;
 use crate::http::management::ManagementState;
@@ -152,11 +152,11 @@ impl Frontends {
             Parsing::new(config.http.parse_threads, slice).map_err(StartError::Parsing)?;
         let reading = Reading { bodies: BodyLimits::from(&config.http), parsing };
         let (grpc, connections) = self.grpc(config, grpc, &acceptor);
-        let (counter, handed) = handed::counter(config.dashboard.predictions_max);
+        let (hand_over, handed) = handed::hand_over(config.dashboard.predictions_max);
         let elsewhere = Elsewhere { grpc: connections, handed: Arc::new(Mutex::new(Some(handed))) };
         let query = self.query(config, query, (&acceptor, reading.clone()), elsewhere);
         let others = vec![
-            self.management(config, management, &acceptor, (reading, counter))?,
+            self.management(config, management, &acceptor, (reading, hand_over))?,
             self.metrics(config, metrics, &acceptor),
         ];
         let serving = Serving {
@@ -290,7 +290,7 @@ impl Frontends {
         config: &Config,
         socket: TcpListener,
         acceptor: &ArbiterHandle,
-        (Reading { bodies: limits, parsing }, counter): (Reading, Counter),
+        (Reading { bodies: limits, parsing }, hand_over): (Reading, HandOver),
     ) -> Result<Frontend, StartError> {
         let deployer = Arc::new(Deployer {
             plane: Arc::clone(&self.plane),
@@ -324,7 +324,7 @@ impl Frontends {
             access: Arc::clone(&self.guard.access),
             past: Some(self.past(config)?),
             dashboard: self.dashboard(config),
-            counter: Some(counter),
+            hand_over: Some(hand_over),
             by: None,
             asker: Asker::default(),
             deploy: allowed.deploy,

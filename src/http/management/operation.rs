@@ -14,7 +14,7 @@ use crate::access::Access;
 use crate::config::Deploy;
 use crate::dashboard::Dashboard;
 use crate::http::errors::{self, ApiError};
-use crate::http::handed::Counter;
+use crate::http::handed::HandOver;
 use crate::http::health::Readiness;
 use crate::http::parsing::Parsing;
 use crate::http::schema::{self, Object, SchemaError};
@@ -55,7 +55,7 @@ pub struct ManagementState {
     /// What the pages are told by; none where there are none.
     pub dashboard: Option<Dashboard>,
     /// Where predictions are asked for; none where no queries are answered.
-    pub counter: Option<Counter>,
+    pub hand_over: Option<HandOver>,
     /// Whose key came with the request, if one was needed.
     pub by: Option<Arc<AccessKey>>,
     /// What else is known of who asks.

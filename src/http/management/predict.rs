@@ -46,8 +46,8 @@ async fn predict(
     let name = percent_decode_str(name).decode_utf8().map_or_else(|_| name.to_owned(), Cow::into);
     let asker = gate::asker(request);
     let body = body::read(request, payload, limits).await?;
-    match &state.counter {
-        Some(counter) => counter.predict(name, body, asker).await,
+    match &state.hand_over {
+        Some(hand_over) => hand_over.predict(name, body, asker).await,
         None => Err(ApiError::unavailable("This frontend answers no queries")),
     }
 }

@@ -107,7 +107,7 @@ impl InMemoryServer {
             access: Access::open(),
             past: None,
             dashboard: None,
-            counter: None,
+            hand_over: None,
             by: None,
             asker: Asker::default(),
             deploy: Deploy::Off,
