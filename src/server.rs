@@ -95,39 +95,94 @@ pub fn run(loaded: Loaded, again: Option<Reread>) -> Result<(), StartError> {
     })
 }
 
+/// What everything else is built on: ports, journal, metadata, and containers, which are taken in.
+struct Base {
+    readiness: Arc<Readiness>,
+    tls: Option<Tls>,
+    sockets: Sockets,
+    journal: Journal,
+    states: PolicyStateStore,
+    past: (History, PolicyStateStore),
+    plane: Arc<DataPlane>,
+    watchdog: Watchdog,
+    arbiters: DataArbiters,
+    list: ContainerList,
+    targets: FileSd,
+    metadata: Metadata,
+    pool: Kept<ContainerPool>,
+    launcher: Launcher,
+}
+
+/// Who keeps the metadata, and who may change it.
+struct Metadata {
+    catalog: Kept<CatalogWriter>,
+    redis: Option<RedisMetadata>,
+    writer: SharedWriter,
+    guard: Guard,
+}
+
+impl Base {
+    /// `files`: where names in the configuration are relative to, and the file it was read from.
+    async fn start(
+        config: &Config,
+        files: (&Path, Option<&Path>),
+        warnings: Vec<String>,
+    ) -> Result<Self, StartError> {
+        let readiness = Readiness::new();
+        let metrics = start_metrics(config, warnings);
+        let tls = Tls::load(&config.tls, &metrics)?;
+        let sockets = Sockets::bind(config)?;
+        let (journal, states, past) = open_journal(config)?;
+        readiness.meet(Condition::JournalReplayed);
+
+        let plane = DataPlane::new(config, Arc::clone(&metrics));
+        let (watchdog, arbiters) = data_threads(config);
+        let list = ContainerList::default();
+        let targets = FileSd::start(&config.metrics, list.scraped())?;
+        let catalog = keep_catalog(config, &metrics, &journal);
+        let kept = (&states, &plane.learned);
+        let redis = follow_redis(config, &catalog, &journal, kept, &list, &metrics).await;
+        let guard = Guard::start(config, &sockets, (&catalog, &journal), &metrics)?;
+        meet_when_known(&readiness, redis.as_ref(), &journal);
+        let writer = metadata_writer(&catalog, redis.as_ref(), &metrics);
+        let container_keys = ContainerKeys::new(&guard.access, &config.rpc);
+        let processes = processes(config, files, sockets.rpc_addr()?, &container_keys)?;
+        let (pool, launcher) = keep_pool(config, &plane, &arbiters, &list, processes);
+        let rpc = watched_thread("rpc", &watchdog);
+        actix::spawn(watchdog.clone().run(metrics));
+        let gate = gate::gate(&config.rpc, container_keys)?;
+        sockets.serve_rpc(&rpc, &plane, &list, &pool, gate)?;
+        readiness.meet(Condition::RpcBound);
+        let metadata = Metadata { catalog, redis, writer, guard };
+        Ok(Self {
+            readiness,
+            tls,
+            sockets,
+            journal,
+            states,
+            past,
+            plane,
+            watchdog,
+            arbiters,
+            list,
+            targets,
+            metadata,
+            pool,
+            launcher,
+        })
+    }
+}
+
 async fn start(loaded: Loaded) -> Result<Running, StartError> {
     let Loaded { config, read_from, base_dir, warnings } = loaded;
-    let readiness = Readiness::new();
-    let metrics = start_metrics(&config, warnings);
-    let tls = Tls::load(&config.tls, &metrics)?;
-    let sockets = Sockets::bind(&config)?;
-    let (journal, states, past) = open_journal(&config)?;
-    readiness.meet(Condition::JournalReplayed);
-
-    let plane = DataPlane::new(&config, Arc::clone(&metrics));
-    let (watchdog, arbiters) = data_threads(&config);
-    let list = ContainerList::default();
-    let targets = FileSd::start(&config.metrics, list.scraped())?;
-    let catalog = keep_catalog(&config, &metrics, &journal);
-    let kept = (&states, &plane.learned);
-    let redis = follow_redis(&config, &catalog, &journal, kept, &list, &metrics).await;
-    let guard = Guard::start(&config, &sockets, (&catalog, &journal), &metrics)?;
-    meet_when_known(&readiness, redis.as_ref(), &journal);
-    let writer = metadata_writer(&catalog, redis.as_ref(), &metrics);
-    let container_keys = ContainerKeys::new(&guard.access, &config.rpc);
-    let files = (base_dir.as_path(), read_from.as_deref());
-    let processes = processes(&config, files, sockets.rpc_addr()?, &container_keys)?;
-    let (pool, launcher) = keep_pool(&config, &plane, &arbiters, &list, processes);
-    let rpc = watched_thread("rpc", &watchdog);
-    actix::spawn(watchdog.clone().run(Arc::clone(&metrics)));
-    sockets.serve_rpc(&rpc, &plane, &list, &pool, gate::gate(&config.rpc, container_keys)?)?;
-    readiness.meet(Condition::RpcBound);
-
-    let (models, learned) = start_models(&config, &plane, arbiters, &pool, &catalog).await?;
+    let base = Base::start(&config, (base_dir.as_path(), read_from.as_deref()), warnings).await?;
+    let Base { plane, journal, readiness, pool, launcher, .. } = base;
+    let Metadata { catalog, redis, writer, guard } = base.metadata;
+    let (models, learned) = start_models(&config, &plane, base.arbiters, &pool, &catalog).await?;
     let bootstrap = Bootstrap::run_or_later(&config, &writer, journal.view()).await?;
 
-    let states = States::restored(states, &plane.learned, redis.as_ref());
-    let feedback = keep_feedback(&config, &metrics, &catalog, &states);
+    let states = States::restored(base.states, &plane.learned, redis.as_ref());
+    let feedback = keep_feedback(&config, &plane.metrics, &catalog, &states);
     let rollouts = keep_rollouts(&config, &plane, (&catalog, &journal), &writer, redis.as_ref());
     let serving = Frontends {
         workers: config.http.workers(),
@@ -135,19 +190,19 @@ async fn start(loaded: Loaded) -> Result<Running, StartError> {
         catalog,
         writer,
         view: journal.view(),
-        list,
+        list: base.list,
         states,
-        past,
+        past: base.past,
         feedback: feedback.clone(),
         readiness: Arc::clone(&readiness),
-        watchdog,
-        tls,
+        watchdog: base.watchdog,
+        tls: base.tls,
         pool: pool.clone(),
         children: launcher.seen.clone(),
         loaded: Arc::new(Semaphore::new(0)),
         guard,
     }
-    .serve(&config, sockets)
+    .serve(&config, base.sockets)
     .await?;
     let (drain_delay, patience) = time_to_stop(&config);
     let reloader = Reloader { bootstrap, pool: pool.clone(), launcher, config, file: read_from };
@@ -161,7 +216,7 @@ async fn start(loaded: Loaded) -> Result<Running, StartError> {
         feedback,
         rollouts,
         redis,
-        targets,
+        targets: base.targets,
         journal,
         reloader: Some(reloader),
         pool,
