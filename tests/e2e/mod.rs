@@ -26,6 +26,7 @@ mod learned;
 mod model_errors;
 mod plans;
 mod policies;
+mod priorities;
 mod quickstart;
 mod quotas;
 mod replicas;
