@@ -6,14 +6,12 @@
 # - A real Prometheus and promtool where the package prometheus cannot be installed.
 #
 # Needs Rust; gets the rest by itself where it is missing: redis-server, nginx, openssl, a browser, prometheus
-# and Python by apt-get (as root or with sudo), what test-requirements*.txt name into .venv. Without
-# anything missing it needs no network. `scripts/test.sh prepare` installs and runs nothing. Other
-# arguments go to `cargo test`, for example: scripts/test.sh --test all check_config
+# and Python by apt-get (as root or with sudo), what test-requirements*.txt name into .venv and
+# .venv-clients. Without anything missing it needs no network. `scripts/test.sh prepare` installs and
+# runs nothing. Other arguments go to `cargo test`, for example: scripts/test.sh --test all check_config
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-requirements=scripts/test-requirements.txt
-requirements_alone=scripts/test-requirements-alone.txt
 venv_python=.venv/bin/python
 
 say() { printf '== %s\n' "$*" >&2; }
@@ -45,9 +43,12 @@ need() {
     exit 1
 }
 
-# Whether .venv has exactly the pinned versions.
+# venv_is_ready VENV: whether it has exactly the pinned versions.
 venv_is_ready() {
-    [ -x "$venv_python" ] && "$venv_python" - "$requirements" "$requirements_alone" <<'PY' 2>/dev/null
+    local files
+    mapfile -t files < <(requirements "$1")
+    [ -x "$1/bin/python" ] && "$1/bin/python" - "${files[@]}" <<'PY' 2>/dev/null
+import numpy
 import sys
 from importlib.metadata import version
 for file in sys.argv[1:]:
@@ -55,35 +56,44 @@ for file in sys.argv[1:]:
         if "==" in line and not line.startswith("#"):
             name, pinned = line.strip().split("==")
             assert version(name.split("[")[0]) == pinned
-import joblib, numpy, pytest, sklearn, zmq
 PY
 }
 
-# pip for .venv; one outside can fill an environment that has none.
+# What belongs into a venv, with what that asks for, and what belongs into it alone.
+requirements() {
+    local of="scripts/test-requirements${1#.venv}"
+    printf '%s\n' "$of.txt" "$of-alone.txt"
+}
+
+# venv_pip VENV ...: its pip; one outside can fill an environment that has none.
 venv_pip() {
-    if "$venv_python" -m pip --version >/dev/null 2>&1; then
-        "$venv_python" -m pip --disable-pip-version-check -q "$@" >&2
+    local python=$1/bin/python
+    shift
+    if "$python" -m pip --version >/dev/null 2>&1; then
+        "$python" -m pip --disable-pip-version-check -q "$@" >&2
     else
-        python3 -m pip --python "$venv_python" -q "$@" >&2
+        python3 -m pip --python "$python" -q "$@" >&2
     fi
 }
 
 make_venv() {
-    venv_is_ready && return
-    say "python packages into .venv"
-    if ! "$venv_python" -c '' 2>/dev/null; then
-        rm -rf .venv
+    local venv=$1 files
+    venv_is_ready "$venv" && return
+    say "python packages into $venv"
+    if ! "$venv/bin/python" -c '' 2>/dev/null; then
+        rm -rf "$venv"
         # Debian keeps ensurepip, which venv needs to put pip into it, in a package of its own.
         python3 -c 'import ensurepip' 2>/dev/null || apt_install python3-venv || true
-        if ! python3 -m venv .venv >&2; then
-            rm -rf .venv
-            python3 -m venv --without-pip .venv >&2
+        if ! python3 -m venv "$venv" >&2; then
+            rm -rf "$venv"
+            python3 -m venv --without-pip "$venv" >&2
         fi
     fi
+    mapfile -t files < <(requirements "$venv")
     # Most modules are never imported: those that are get compiled then.
-    venv_pip install --no-compile -r "$requirements"
-    venv_pip install --no-deps -r "$requirements_alone"
-    venv_is_ready || { say ".venv lacks what $requirements names"; exit 1; }
+    venv_pip "$venv" install --no-compile -r "${files[0]}"
+    venv_pip "$venv" install --no-compile --no-deps -r "${files[1]}"
+    venv_is_ready "$venv" || { say "$venv lacks what ${files[*]} name"; exit 1; }
 }
 
 need cargo cargo
@@ -98,7 +108,9 @@ need curl curl
     need chromium-headless-shell chromium-headless-shell
 command -v promtool >/dev/null || apt_install prometheus ||
     say "prometheus cannot be installed here: its tests are skipped"
-make_venv
+make_venv .venv
+# For KServe's and MLServer's clients, which want other versions of what the others want, too.
+make_venv .venv-clients
 [ "${1:-}" = prepare ] && exit
 export CLIPPER_TEST_PYTHON="$PWD/$venv_python"
 export CARGO_TERM_COLOR=never

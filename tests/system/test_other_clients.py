@@ -1,151 +1,64 @@
-"""What KServe's and MLServer's Python clients put on the wire, byte by byte.
+"""KServe's and MLServer's own Python clients, unmodified.
 
-Their packages bring web frameworks and gigabytes of dependencies, so the requests stand here as
-``kserve.InferenceRESTClient`` 0.21 and ``mlserver.types.InferenceRequest`` 1.7 write them.
+What their packages ask for does not go together with that of the other clients, so that they have
+an environment of their own, which ``scripts/test.sh`` makes.
 """
 
 from __future__ import annotations
 
 import json
-import struct
-import urllib.error
-import urllib.request
-from typing import Any
+import os
+import subprocess
+from pathlib import Path
 
-import numpy as np
+import pytest
 
-from harness import Server
+from harness import ROOT, Server
 
-KSERVE_INFER = {
-    "id": "0f3c3bd8-4d36-4e0c-9bd3-6a2c0f7b5c11",
-    "model_name": "doubles",
-    "inputs": [
-        {"name": "input", "shape": [2, 2], "datatype": "FP64", "data": [1.5, 2.0, 3.0, 4.0]}
-    ],
-    "outputs": [{"name": "output"}],
-}
+CLIENTS = Path(os.environ.get("CLIPPER_TEST_CLIENTS", ROOT / ".venv-clients")) / "bin"
 
-MLSERVER_INFER = {
-    "id": "one",
-    "parameters": {"content_type": "np", "headers": {"x-user": "1"}},
-    "inputs": [
-        {
-            "name": "input",
-            "shape": [2, 2],
-            "datatype": "FP64",
-            "parameters": {"content_type": "np"},
-            "data": [[1.5, 2.0], [3.0, 4.0]],
-        }
-    ],
-}
+pytestmark = pytest.mark.skipif(
+    not (CLIENTS / "mlserver").exists(), reason=f"{CLIENTS} is missing: scripts/test.sh prepare"
+)
 
 
-def ask(served: Server, path: str, body: bytes | None = None, **headers: str) -> tuple[int, Any]:
-    """Status and JSON of an answer."""
-    sent = {"content-type": "application/json", "accept": "*/*"}
-    sent.update({name.replace("_", "-"): value for name, value in headers.items()})
-    request = urllib.request.Request(f"{served.query}{path}", body, sent)
-    try:
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return answer.status, json.loads(answer.read())
-    except urllib.error.HTTPError as error:
-        return error.code, json.loads(error.read())
-
-
-def test_kserve_infers(every_type: Server) -> None:
-    status, body = ask(every_type, "/v2/models/doubles/infer", json.dumps(KSERVE_INFER).encode())
-    assert status == 200 and body["id"] == KSERVE_INFER["id"], body
-    assert body["model_name"] == "doubles"
-    # InferOutput takes these members by name.
-    (output,) = body["outputs"]
-    assert {"name", "shape", "datatype", "data"} <= set(output)
-    assert (output["name"], output["shape"], output["data"]) == ("output", [2, 1], ["3.5", "7.0"])
-
-
-def test_kserve_infers_in_binary(every_type: Server) -> None:
-    tensor = np.array([[1.5, 2.0]]).tobytes()
-    asked = {
-        "id": "b",
-        "model_name": "doubles",
-        "inputs": [
-            {
-                "name": "input",
-                "shape": [1, 2],
-                "datatype": "FP64",
-                "parameters": {"binary_data_size": len(tensor)},
-            }
-        ],
-        "parameters": {"binary_data_output": False},
-    }
-    head = json.dumps(asked).encode()
-    status, body = ask(
-        every_type,
-        "/v2/models/doubles/infer",
-        head + tensor,
-        content_type="application/octet-stream",
-        inference_header_content_length=str(len(head)),
+def run(*command: str | Path, said: str) -> None:
+    done = subprocess.run(
+        [str(part) for part in command], capture_output=True, text=True, timeout=300
     )
-    assert status == 200 and body["outputs"][0]["data"] == ["3.5"], body
-    texts = struct.pack("<I", 2) + b"ab"
-    asked["inputs"] = [
-        {
-            "name": "input",
-            "shape": [1, 1],
-            "datatype": "BYTES",
-            "parameters": {"binary_data_size": len(texts)},
-        }
+    assert done.returncode == 0 and said in done.stdout + done.stderr, done
+
+
+def script(name: str, *arguments: str, said: str) -> None:
+    run(CLIENTS / "python", Path(__file__).with_name(name), *arguments, said=said)
+
+
+def test_kserve_infers_and_asks_after_health(every_type: Server) -> None:
+    script("kserve_client.py", every_type.query, every_type.grpc, said="kserve 6")
+
+
+def test_what_mlserver_writes_is_answered_as_it_reads_it(every_type: Server) -> None:
+    script("mlserver_client.py", every_type.query, said="mlserver ")
+
+
+@pytest.mark.parametrize("binary", [[], ["--binary-data"]])
+def test_mlserver_infers_a_file_in_batches(
+    every_type: Server, tmp_path: Path, binary: list[str]
+) -> None:
+    rows = [[1.5, 2.0], [3.0, 4.0], [0.5, 0.25]]
+    tensor = {"name": "input", "shape": [1, 2], "datatype": "FP64"}
+    asked = [
+        {"id": str(n), "inputs": [{**tensor, "data": row}]} for n, row in enumerate(rows)
     ]
-    head = json.dumps(asked).encode()
-    status, body = ask(
-        every_type,
-        "/v2/models/strings/infer",
-        head + texts,
-        content_type="application/octet-stream",
-        inference_header_content_length=str(len(head)),
-    )
-    assert status == 200 and body["outputs"][0]["data"] == ["AB"], body
-
-
-def test_kserve_asks_after_health(every_type: Server) -> None:
-    # is_server_live, is_server_ready and is_model_ready read these members of the answer.
-    assert ask(every_type, "/v2/health/live") == (200, {"live": True})
-    status, body = ask(every_type, "/v2/health/ready")
-    assert status == 200 and body["ready"] is True
-    status, body = ask(every_type, "/v2/models/doubles/ready")
-    assert (status, body["name"], body["ready"]) == (200, "doubles", True)
-    status, body = ask(every_type, "/v2/models/nobody/ready")
-    assert status != 200
-    status, body = ask(every_type, "/v2/models")
-    assert status == 200 and "doubles" in json.dumps(body)
-
-
-def test_mlserver_infers(every_type: Server) -> None:
-    body = json.dumps(MLSERVER_INFER).encode()
-    for path in ("/v2/models/doubles/infer", "/v2/models/doubles/versions/1/infer"):
-        status, answer = ask(every_type, path, body)
-        assert status == 200, answer
-        # The members that InferenceResponse requires.
-        assert {"model_name", "id", "outputs"} <= set(answer)
-        assert (answer["id"], answer["outputs"][0]["data"]) == ("one", ["3.5", "7.0"])
-    texts = {
-        "inputs": [
-            {
-                "name": "input",
-                "shape": [2, 1],
-                "datatype": "BYTES",
-                "parameters": {"content_type": "str"},
-                "data": ["ab", "c"],
-            }
-        ]
-    }
-    status, answer = ask(every_type, "/v2/models/strings/infer", json.dumps(texts).encode())
-    assert status == 200 and answer["outputs"][0]["data"] == ["AB", "C"], answer
-
-
-def test_mlserver_asks_for_metadata(every_type: Server) -> None:
-    status, answer = ask(every_type, "/v2")
-    assert status == 200 and {"name", "version", "extensions"} <= set(answer)
-    status, answer = ask(every_type, "/v2/models/doubles")
-    assert status == 200 and {"name", "platform", "inputs", "outputs"} <= set(answer)
-    status, answer = ask(every_type, "/v2/repository/index", b"{}")
-    assert status == 200 and {"name", "state"} <= set(answer[0])
+    given, answered = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    given.write_text("".join(json.dumps(one) + "\n" for one in asked))
+    addr = every_type.query.removeprefix("http://")
+    files = ["--input-data-path", given, "--output-data-path", answered]
+    options = ["--batch-size", "2", "--workers", "2", *binary]
+    command = [CLIENTS / "mlserver", "infer", "--url", addr, "--model-name", "doubles"]
+    run(*command, *files, *options, said="")
+    found = {}
+    for line in answered.read_text().splitlines():
+        one = json.loads(line)
+        found[one["id"]] = one["outputs"][0]["data"]
+    assert found == {"0": ["3.5"], "1": ["7.0"], "2": ["0.75"]}, found
