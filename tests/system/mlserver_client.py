@@ -1,5 +1,5 @@
-"""MLServer's own types and codecs, unmodified; run by ``test_other_clients.py`` in an environment of
-theirs. Its users post what these write and read the answer with them.
+"""MLServer's own types and codecs, unmodified; run by ``test_other_clients.py`` in an environment
+of theirs. Its users post what these write and read the answer with them.
 
     python mlserver_client.py http://QUERY_ADDR
 """
