@@ -12,7 +12,7 @@ pub mod actors;
 pub mod bootstrap;
 pub mod children;
 pub mod cli;
-pub mod config;
+pub use clipper_config as config;
 pub mod dashboard;
 pub mod declare;
 pub mod deploy;

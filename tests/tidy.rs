@@ -118,7 +118,7 @@ const OWNED: &[(&str, &[&str], &str)] = &[
     ("rten::", &["crates/onnx/"], "models run in containers, never in the server"),
     ("h2::", &["crates/grpc/"], "one crate speaks HTTP/2"),
     ("prometheus::", &["src/metrics/"], "metrics are declared in one place"),
-    ("toml::", &["src/config/"], "files are read in one place"),
+    ("toml::", &["crates/config/"], "files are read in one place"),
     ("ratatui::", &["crates/tools/src/top/"], "one command draws"),
     ("Instant::now", &["crates/clock/"], "tests must be able to move the clock"),
     ("SystemTime::now", &["crates/clock/"], "tests must be able to move the clock"),

@@ -37,8 +37,8 @@ macro_rules! section {
 
         impl $section {
             /// Its keys.
-            pub const KEYS: &[$crate::config::key::Key] = &[$(
-                $crate::config::key::Key {
+            pub const KEYS: &[$crate::key::Key] = &[$(
+                $crate::key::Key {
                     name: stringify!($key),
                     rule: $rule,
                     required: false,
@@ -49,7 +49,7 @@ macro_rules! section {
         }
     };
     (@flag $flag:literal, $value:literal) => {
-        Some($crate::config::key::Flag { name: $flag, value: $value })
+        Some($crate::key::Flag { name: $flag, value: $value })
     };
     (@flag) => { None };
 }
