@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::{Buf, Bytes, BytesMut};
 use clipper_domain::Input;
-use clipper_rpc::codec::{self, AnswerLimits, FromContainer, FromServer};
+use clipper_rpc::codec::{self, AnswerForm, AnswerLimits, FromContainer, FromServer};
 use clipper_rpc::streams;
 use clipper_rpc::wire::WireChunks;
 use clipper_rpc::zmtp::{Decoder, Incoming, Limits, LimitsOf};
@@ -41,11 +41,12 @@ fn over_the_wire(mut out: WireChunks) -> Vec<Bytes> {
 
 fuzz_target!(|data: &[u8]| {
     let frames = split(data);
-    // With and without the agreements that an answer may hold errors, and that its outputs may be in
-    // one frame.
-    let kinds = [None, Some(ERROR_MAX_BYTES)].map(|max| [(max, false), (max, true)]);
-    for (error_max_bytes, joined) in kinds.into_iter().flatten() {
-        let limits = AnswerLimits { outputs_max: ITEMS_MAX, error_max_bytes, joined };
+    // With and without the agreements that an answer may hold errors, that its outputs may be in one
+    // frame, and that it may say how long it was computed.
+    for agreed in 0..8 {
+        let error_max_bytes = (agreed & 1 != 0).then_some(ERROR_MAX_BYTES);
+        let (joined, computed) = (agreed & 2 != 0, agreed & 4 != 0);
+        let limits = AnswerLimits { outputs_max: ITEMS_MAX, error_max_bytes, joined, computed };
         let Ok(message) = codec::decode_from_container(frames.clone(), limits) else { continue };
         let again = match message.clone() {
             FromContainer::Heartbeat => codec::encode_container_heartbeat(),
@@ -55,13 +56,13 @@ fuzz_target!(|data: &[u8]| {
             }
             FromContainer::Build(build) => codec::encode_build(&build),
             FromContainer::Stream(news) => streams::encode_news(news),
-            FromContainer::Answer { message_id, outputs, errors } => {
+            FromContainer::Answer { message_id, outputs, errors, computed } => {
                 for &error in &errors {
                     let text = std::str::from_utf8(&outputs[error]).expect("checked");
                     assert!(!text.is_empty() && text.len() <= ERROR_MAX_BYTES);
                 }
                 assert!(error_max_bytes.is_some() || errors.is_empty());
-                codec::encode_answer(message_id, outputs, &errors, joined)
+                codec::encode_answer(message_id, outputs, &errors, AnswerForm { joined, computed })
             }
         };
         assert_eq!(codec::decode_from_container(again, limits), Ok(message));

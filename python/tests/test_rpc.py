@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 import socket
+import struct
 import threading
+import time
 import urllib.request
 from collections.abc import Callable
 from typing import Any
@@ -134,7 +136,7 @@ def test_an_error_goes_out_as_one_where_the_server_takes_errors(
 
     start(predict)
     replica = server.handshake()
-    assert (replica.rpc_version, replica.extensions) == (3, 39)
+    assert (replica.rpc_version, replica.extensions) == (3, 103)
     server.accept_extensions(replica.identity, 1, 65)
     sent = server.send_batch(replica.identity, 3, [[n] for n in range(64)])
     outputs, errors = server.expect_outputs_and_errors(sent)
@@ -157,6 +159,26 @@ def test_items_travel_in_one_frame_where_the_server_takes_that(
     assert frames[3:] == [u64(3, 2, 0, 1), b"ABC"]
     (alone,) = server.predict(replica.identity, 4, [b"d"])
     assert alone == "D"
+
+
+def test_it_says_how_long_it_has_computed_where_the_server_takes_that(
+    server: FakeServer, start: Start
+) -> None:
+    def predict(xs: Any) -> Any:
+        time.sleep(0.05)
+        return [len(x) for x in xs]
+
+    start(predict)
+    replica = server.handshake()
+    server.accept_extensions(replica.identity, protocol.COMPUTED, 65)
+    began = time.monotonic()
+    sent = server.send_batch(replica.identity, 3, [[1], [2]])
+    _, frames = server.recv()
+    took = time.monotonic() - began
+    assert frames[:3] == [u32(1), u32(sent), u64(32)]
+    count, *lengths, computed = struct.unpack("<4Q", frames[3])
+    assert (count, lengths, frames[4:]) == (2, [1, 1], [b"1", b"1"])
+    assert 50_000 <= computed <= took * 1e6
 
 
 def test_a_server_that_accepts_nothing_gets_outputs(server: FakeServer, start: Start) -> None:

@@ -37,7 +37,7 @@ use crate::supervision::kept::Kept;
 use clipper_clock as clock;
 use clipper_container::allowed::Allowed;
 use clipper_domain::{Input, InputType, ModelId};
-use clipper_rpc::codec::{self, Build, Extensions, FromServer};
+use clipper_rpc::codec::{self, AnswerForm, Build, Extensions, FromServer};
 use clipper_rpc::wire::WireChunks;
 use clipper_rpc::zmtp::{Decoder, Incoming, Limits, LimitsOf};
 use clipper_scheduling::dispatch::Arrival;
@@ -223,7 +223,8 @@ impl Peer {
             while let Some((message_id, batch)) = self.batch().await {
                 let outputs = vec![Bytes::from_static(output.as_bytes()); batch.len()];
                 seen.borrow_mut().extend(batch);
-                self.write(&codec::encode_answer(message_id, outputs, &[], false)).await;
+                let form = AnswerForm::default();
+                self.write(&codec::encode_answer(message_id, outputs, &[], form)).await;
             }
         });
         inputs

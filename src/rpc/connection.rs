@@ -31,7 +31,7 @@ const HANDSHAKE_LIMITS: Limits = Limits {
 };
 /// Nothing has been asked, so nothing can be answered.
 const NO_ANSWER: AnswerLimits =
-    AnswerLimits { outputs_max: 0, error_max_bytes: None, joined: false };
+    AnswerLimits { outputs_max: 0, error_max_bytes: None, joined: false, computed: false };
 /// A peer that says nothing for this long after the handshake is asked for its metadata: it may
 /// have reconnected to a restarted server and would otherwise stay silent until its own idle
 /// heartbeat. Before the handshake, the server waits as long to see whether it is an HTTP client.

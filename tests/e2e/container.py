@@ -38,10 +38,12 @@ def answer_frames(message_id, outputs):
     return mixed_frames(message_id, outputs, [False] * len(outputs))
 
 
-def mixed_frames(message_id, outputs, are_errors):
-    """Outputs, some of them marked as errors."""
-    sizes = [len(text) | (is_error << 63) for text, is_error in zip(outputs, are_errors)]
-    header = struct.pack("<%dQ" % (len(sizes) + 1), len(sizes), *sizes)
+def mixed_frames(message_id, outputs, are_errors, computed_us=None):
+    """Outputs, some of them marked as errors, and how long they were computed."""
+    words = [len(text) | (is_error << 63) for text, is_error in zip(outputs, are_errors)]
+    if computed_us is not None:
+        words.append(computed_us)
+    header = struct.pack("<%dQ" % (len(words) + 1), len(outputs), *words)
     return with_header(message_id, header) + outputs
 
 
@@ -172,7 +174,7 @@ class Container:
         time.sleep(self.options.input_ms / 1000 * len(inputs))
         outputs = [self.output(one) for one in inputs]
         are_errors = [self.is_error(one) for one in inputs]
-        normal = mixed_frames(message_id, outputs, are_errors)
+        normal = mixed_frames(message_id, outputs, are_errors, self.options.computed_us)
         if self.how == "hold":
             self.held.append((message_id, inputs))
             return
@@ -248,6 +250,7 @@ def main():
     parser.add_argument("--other-from", type=float, help="inputs from here get another answer")
     parser.add_argument("--error-from", type=float, help="inputs from here get an error")
     parser.add_argument("--input-ms", type=int, default=0, help="besides, for each input")
+    parser.add_argument("--computed-us", type=int, help="what it says of that, true or not")
     parser.add_argument("--idle-ms", type=int, default=5000, help="before a heartbeat")
     parser.add_argument("--quiet", action="store_true")
     Container(parser.parse_args()).run()

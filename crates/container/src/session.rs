@@ -16,7 +16,7 @@ use super::session_error::SessionError;
 use super::tensors;
 use clipper_clock::{self as clock, Backoff};
 use clipper_domain::{InputType, ModelId};
-use clipper_rpc::codec::{self, Build, Extensions, FromServer, NoticeLevel};
+use clipper_rpc::codec::{self, AnswerForm, Build, Extensions, FromServer, NoticeLevel};
 
 /// Who a container is and how patient it is.
 #[derive(Debug, Clone)]
@@ -182,6 +182,16 @@ struct Agreed {
     error_max_bytes: Option<usize>,
     /// Its messages and ours may have their items in one frame.
     joined: bool,
+    /// It takes how long a batch was computed.
+    computed: bool,
+}
+
+impl Agreed {
+    /// Of an answer that is computed `since` then.
+    fn form(&self, since: clock::Instant) -> AnswerForm {
+        let computed = self.computed.then(|| clock::now() - since);
+        AnswerForm { joined: self.joined, computed }
+    }
 }
 
 fn reply_to(
@@ -204,6 +214,7 @@ fn reply_to(
             let takes_errors = accepted.has(Extensions::QUERY_ERRORS);
             agreed.error_max_bytes = takes_errors.then_some(max as usize);
             agreed.joined = accepted.has(Extensions::JOINED);
+            agreed.computed = accepted.has(Extensions::COMPUTED);
             let build = options.build.as_ref().filter(|_| accepted.has(Extensions::BUILD));
             build.map(codec::encode_build)
         }
@@ -212,13 +223,16 @@ fn reply_to(
             None
         }
         FromServer::Predict { message_id, input_type: InputType::Tensors, inputs } => {
+            let since = clock::now();
             let answer = tensors::answer(model, &inputs, agreed.error_max_bytes.unwrap_or(0));
-            Some(codec::encode_answer(message_id, answer, &[], false))
+            let form = AnswerForm { joined: false, ..agreed.form(since) };
+            Some(codec::encode_answer(message_id, answer, &[], form))
         }
         FromServer::Predict { message_id, input_type, inputs } => {
+            let since = clock::now();
             let outputs = predict(model, input_type, &inputs);
             let (outputs, errors) = as_frames(outputs, agreed.error_max_bytes);
-            Some(codec::encode_answer(message_id, outputs, &errors, agreed.joined))
+            Some(codec::encode_answer(message_id, outputs, &errors, agreed.form(since)))
         }
     }
 }

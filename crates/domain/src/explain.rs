@@ -64,8 +64,8 @@ pub struct Times {
     pub queue: f64,
     /// From the first replica's beginning until that of the one whose answer counted.
     pub earlier_attempts: f64,
-    /// Between the server and the container; part of `container` where that does not say how long
-    /// it computed.
+    /// Between the server and the container, what of the wait for it was not computing; part of
+    /// `container` where that does not say how long it computed.
     pub network: Option<f64>,
     pub container: f64,
     /// From the model's answer until the client's.
@@ -111,6 +111,8 @@ pub enum Cause {
     SlowReplica,
     /// It took as long as usual.
     Model,
+    /// Between the server and the replica, and in what is around the model there.
+    Network,
     /// A model that others did not wait for.
     Straggler,
     Answer,

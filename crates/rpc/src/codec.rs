@@ -4,20 +4,25 @@
 //! container does the reverse with lists of frames, as `ZeroMQ` sockets take and give them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use super::answer::{self, Answer};
+pub use super::answer::{AnswerForm, AnswerLimits, encode_answer};
 pub use super::decode_error::{DecodeError, ErrorTextFault, NameFault, Part};
+use super::fields::{
+    TYPE_CONTENT, delimiter, header, items, number, same_length, u32_at, unknown, word,
+};
 use super::introduction::{self, Introduction, frame_count, rpc_version};
 use super::joined;
+use super::protocol::WORD_BYTES;
 pub use super::protocol::{Build, Extensions, NOTICE_MAX_BYTES, NoticeLevel, RPC_VERSION};
-use super::protocol::{ERROR_MARK, WORD_BYTES};
 use super::streams::{self, StreamNews, StreamOrder};
 use super::wire::{INLINE_MAX_BYTES, WireChunks};
 use clipper_domain::{Input, InputType, ModelName, ModelVersion, Signature};
 
 const TYPE_NEW_CONTAINER: u32 = 0;
-const TYPE_CONTENT: u32 = 1;
 const TYPE_HEARTBEAT: u32 = 2;
 const TYPE_BUILD: u32 = 3;
 
@@ -28,20 +33,8 @@ const HEARTBEAT_NOTICE: u32 = 3;
 
 const REQUEST_PREDICT: u32 = 0;
 
-/// Frames of an answer before its outputs.
-const ANSWER_HEAD_FRAMES: usize = 5;
 /// Frames of a predict message before its inputs.
 const PREDICT_HEAD_FRAMES: usize = 7;
-
-/// What an answer may hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct AnswerLimits {
-    pub outputs_max: usize,
-    /// Longest text of an error, bytes; `None` where errors were not negotiated.
-    pub error_max_bytes: Option<usize>,
-    /// Its outputs may be in one frame, as was negotiated.
-    pub joined: bool,
-}
 
 /// A message of a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,6 +60,8 @@ pub enum FromContainer {
         outputs: Vec<Bytes>,
         /// Which of the outputs are errors of the model, ascending; their text is UTF-8.
         errors: Vec<usize>,
+        /// How long the container says that it computed.
+        computed: Option<Duration>,
     },
     /// Which code and file it runs.
     Build(Build),
@@ -113,7 +108,7 @@ pub enum FromServer {
 /// # Errors
 /// What is wrong with the message. The connection is then to be closed.
 pub fn decode_from_container(
-    mut frames: Vec<Bytes>,
+    frames: Vec<Bytes>,
     limits: AnswerLimits,
 ) -> Result<FromContainer, DecodeError> {
     delimiter(&frames)?;
@@ -128,14 +123,8 @@ pub fn decode_from_container(
             Ok(FromContainer::NewContainer { name, version, input_type, extensions, signature })
         }
         TYPE_CONTENT => {
-            let message_id = u32_at(&frames, 2, Part::MessageId)?;
-            if limits.joined {
-                joined::take_apart(&mut frames, ANSWER_HEAD_FRAMES, 0, limits.outputs_max);
-            }
-            let header = header(&frames, 3, 1)?;
-            let errors = outputs(header, &frames[ANSWER_HEAD_FRAMES..], limits)?;
-            frames.drain(..ANSWER_HEAD_FRAMES);
-            Ok(FromContainer::Answer { message_id, outputs: frames, errors })
+            let Answer { message_id, outputs, errors, computed } = answer::decode(frames, limits)?;
+            Ok(FromContainer::Answer { message_id, outputs, errors, computed })
         }
         TYPE_BUILD => {
             frame_count(&frames, 3)?;
@@ -167,7 +156,7 @@ pub fn decode_from_server(
             if request != REQUEST_PREDICT {
                 return Err(unknown(Part::RequestType, request));
             }
-            joined::take_apart(&mut frames, PREDICT_HEAD_FRAMES, 1, inputs_max);
+            joined::take_apart(&mut frames, (PREDICT_HEAD_FRAMES, 1, 0), inputs_max);
             let header = header(&frames, 5, 2)?;
             let code = word(header, 0);
             let input_type = InputType::from_wire_code(code)
@@ -329,153 +318,6 @@ pub fn encode_new_container(
 #[must_use]
 pub fn encode_build(build: &Build) -> Vec<Bytes> {
     vec![Bytes::new(), number(TYPE_BUILD), build.as_bytes().clone()]
-}
-
-/// A container's answer to the predict message `message_id`. `errors` says which of the outputs are
-/// errors, ascending; only for a server that has accepted [`Extensions::QUERY_ERRORS`]. `joined`:
-/// it has accepted [`Extensions::JOINED`].
-#[must_use]
-pub fn encode_answer(
-    message_id: u32,
-    outputs: Vec<Bytes>,
-    errors: &[usize],
-    joined: bool,
-) -> Vec<Bytes> {
-    let mut header = Vec::with_capacity((1 + outputs.len()) * WORD_BYTES);
-    header.put_u64_le(outputs.len() as u64);
-    let mut errors = errors.iter().peekable();
-    for (index, output) in outputs.iter().enumerate() {
-        let mark = if errors.next_if_eq(&&index).is_some() { ERROR_MARK } else { 0 };
-        header.put_u64_le(output.len() as u64 | mark);
-    }
-    let mut frames = Vec::with_capacity(ANSWER_HEAD_FRAMES + outputs.len());
-    frames.push(Bytes::new());
-    frames.push(number(TYPE_CONTENT));
-    frames.push(number(message_id));
-    frames.push(Bytes::copy_from_slice(&(header.len() as u64).to_le_bytes()));
-    frames.push(Bytes::from(header));
-    match joined.then(|| joined::outputs(&outputs)).flatten() {
-        Some(joined) => frames.push(joined),
-        None => frames.extend(outputs),
-    }
-    frames
-}
-
-fn number(value: u32) -> Bytes {
-    Bytes::copy_from_slice(&value.to_le_bytes())
-}
-
-fn unknown(part: Part, value: u32) -> DecodeError {
-    DecodeError::Unknown { part, value: u64::from(value) }
-}
-
-fn delimiter(frames: &[Bytes]) -> Result<(), DecodeError> {
-    let bytes = frames.first().map(Bytes::len);
-    if bytes == Some(0) {
-        return Ok(());
-    }
-    Err(DecodeError::Malformed { part: Part::Delimiter, bytes })
-}
-
-fn u32_at(frames: &[Bytes], index: usize, part: Part) -> Result<u32, DecodeError> {
-    let frame = frames.get(index);
-    frame
-        .and_then(|frame| <[u8; 4]>::try_from(&frame[..]).ok())
-        .map(u32::from_le_bytes)
-        .ok_or(DecodeError::Malformed { part, bytes: frame.map(Bytes::len) })
-}
-
-/// The header whose length is in frame `index` and which is the frame behind it. It has at least
-/// `words_min` numbers and nothing but whole numbers.
-fn header(frames: &[Bytes], index: usize, words_min: usize) -> Result<&[u8], DecodeError> {
-    let announced = frames.get(index);
-    let announced = announced
-        .and_then(|frame| <[u8; 8]>::try_from(&frame[..]).ok())
-        .map(u64::from_le_bytes)
-        .ok_or(DecodeError::Malformed {
-            part: Part::HeaderBytes,
-            bytes: announced.map(Bytes::len),
-        })?;
-    let header = frames.get(index + 1).map(|frame| &frame[..]);
-    header
-        .filter(|header| {
-            header.len() as u64 == announced
-                && header.len() % WORD_BYTES == 0
-                && header.len() >= words_min * WORD_BYTES
-        })
-        .ok_or(DecodeError::Malformed { part: Part::Header, bytes: header.map(<[u8]>::len) })
-}
-
-/// Number `index` of a header that is known to have it.
-fn word(header: &[u8], index: usize) -> u64 {
-    header
-        .get(index * WORD_BYTES..)
-        .and_then(<[u8]>::first_chunk)
-        .map_or(0, |word| u64::from_le_bytes(*word))
-}
-
-/// Checks that number `count_at` of the header counts `frames`, and by `check`, which gets a
-/// frame's place and its number, that what follows are their lengths.
-fn items(
-    header: &[u8],
-    count_at: usize,
-    frames: &[Bytes],
-    max: usize,
-    mut check: impl FnMut(usize, u64, &Bytes) -> Result<(), DecodeError>,
-) -> Result<(), DecodeError> {
-    let count = word(header, count_at);
-    if count > max as u64 {
-        return Err(DecodeError::TooMany { count, max });
-    }
-    if count != frames.len() as u64 {
-        return Err(DecodeError::ItemCount { count, frames: frames.len() });
-    }
-    let (lengths, _) = header[(count_at + 1) * WORD_BYTES..].as_chunks::<WORD_BYTES>();
-    if lengths.len() != frames.len() {
-        let bytes = Some(header.len());
-        return Err(DecodeError::Malformed { part: Part::Header, bytes });
-    }
-    for (index, (length, frame)) in lengths.iter().zip(frames).enumerate() {
-        check(index, u64::from_le_bytes(*length), frame)?;
-    }
-    Ok(())
-}
-
-fn same_length(index: usize, announced: u64, frame: &Bytes) -> Result<(), DecodeError> {
-    if announced == frame.len() as u64 {
-        return Ok(());
-    }
-    Err(DecodeError::ItemBytes { index, announced, bytes: frame.len() })
-}
-
-/// Checks the outputs of an answer; those that are errors.
-fn outputs(
-    header: &[u8],
-    frames: &[Bytes],
-    limits: AnswerLimits,
-) -> Result<Vec<usize>, DecodeError> {
-    let mut errors = Vec::new();
-    items(header, 0, frames, limits.outputs_max, |index, announced, frame| {
-        match limits.error_max_bytes {
-            Some(max) if announced & ERROR_MARK != 0 => {
-                same_length(index, announced & !ERROR_MARK, frame)?;
-                error_text(frame, max).map_err(|why| DecodeError::ErrorText { index, why })?;
-                errors.push(index);
-                Ok(())
-            }
-            _ => same_length(index, announced, frame),
-        }
-    })?;
-    Ok(errors)
-}
-
-fn error_text(frame: &[u8], max: usize) -> Result<(), ErrorTextFault> {
-    match frame.len() {
-        0 => return Err(ErrorTextFault::Empty),
-        bytes if bytes > max => return Err(ErrorTextFault::TooLong { bytes, max }),
-        _ => {}
-    }
-    std::str::from_utf8(frame).map(|_| ()).map_err(|_| ErrorTextFault::NotText)
 }
 
 #[cfg(test)]

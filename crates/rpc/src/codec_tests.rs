@@ -9,10 +9,10 @@ use crate::zmtp::{Decoder, Incoming, Limits, LimitsOf};
 use bytes::BytesMut;
 
 const MAX: usize = 100;
-const PLAIN: AnswerLimits = AnswerLimits { outputs_max: MAX, error_max_bytes: None, joined: false };
+const PLAIN: AnswerLimits =
+    AnswerLimits { outputs_max: MAX, error_max_bytes: None, joined: false, computed: false };
 /// After both sides have agreed on errors.
-const WITH_ERRORS: AnswerLimits =
-    AnswerLimits { outputs_max: MAX, error_max_bytes: Some(16), joined: false };
+const WITH_ERRORS: AnswerLimits = AnswerLimits { error_max_bytes: Some(16), ..PLAIN };
 
 /// What pyzmq 27.3 wrote for the calls of the original's Python container.
 const PY_HEARTBEAT: &[u8] = b"\x01\x00\x00\x04\x02\0\0\0";
@@ -27,6 +27,8 @@ const ROUTER_PREDICT: &[u8] = b"\x01\x00\x01\x04\x03\0\0\0\x01\x04\x01\0\0\0\x01
     \x01\x04\0\0\0\0\x01\x08\x20\0\0\0\0\0\0\0\x01\x20\x03\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0\
     \x10\0\0\0\0\0\0\0\x08\0\0\0\0\0\0\0\x01\x10\0\0\0\0\0\0\xf8\x3f\0\0\0\0\0\0\0\xc0\
     \x00\x08\0\0\0\0\0\0\xd0\x3f";
+
+const FORM: AnswerForm = AnswerForm { joined: false, computed: None };
 
 fn frames_of(wire: &[u8]) -> Vec<Bytes> {
     let of = LimitsOf::Answers;
@@ -78,10 +80,10 @@ fn the_original_python_container_is_understood_and_imitated_to_the_byte() {
         })
     );
     let outputs = vec![Bytes::from_static(b"1"), Bytes::from("\u{e9}7")];
-    assert_eq!(written(&encode_answer(7, outputs.clone(), &[], false)), PY_ANSWER);
+    assert_eq!(written(&encode_answer(7, outputs.clone(), &[], FORM)), PY_ANSWER);
     assert_eq!(
         decode_from_container(frames_of(PY_ANSWER), PLAIN),
-        Ok(FromContainer::Answer { message_id: 7, outputs, errors: Vec::new() })
+        Ok(FromContainer::Answer { message_id: 7, outputs, errors: Vec::new(), computed: None })
     );
 }
 
@@ -181,8 +183,12 @@ fn a_wrong_answer_says_what_is_wrong() {
         answer(announced, &words(header), outputs).expect_err("should be refused")
     };
     assert!(answer(16, &words(&[1, 2]), &[b"ok"]).is_ok());
-    let empty =
-        Ok(FromContainer::Answer { message_id: 7, outputs: Vec::new(), errors: Vec::new() });
+    let empty = Ok(FromContainer::Answer {
+        message_id: 7,
+        outputs: Vec::new(),
+        errors: Vec::new(),
+        computed: None,
+    });
     assert_eq!(answer(8, &words(&[0]), &[]), empty);
     let header = |bytes| DecodeError::Malformed { part: Part::Header, bytes: Some(bytes) };
     assert_eq!(fault(0, &[], &[]), header(0));
@@ -272,7 +278,7 @@ fn a_build_is_visible_ascii_of_some_length() {
 #[test]
 fn an_error_needs_the_agreement_and_a_short_text() {
     let answer = |text: &'static [u8], limits| {
-        decode_from_container(encode_answer(7, vec![Bytes::from_static(text)], &[0], false), limits)
+        decode_from_container(encode_answer(7, vec![Bytes::from_static(text)], &[0], FORM), limits)
     };
     let fault = |text| match answer(text, WITH_ERRORS) {
         Err(DecodeError::ErrorText { index: 0, why }) => why,
@@ -282,9 +288,30 @@ fn an_error_needs_the_agreement_and_a_short_text() {
     assert_eq!(fault(b"0123456789abcdef!"), ErrorTextFault::TooLong { bytes: 17, max: 16 });
     assert_eq!(fault(b""), ErrorTextFault::Empty);
     assert_eq!(fault(b"\xff"), ErrorTextFault::NotText);
-    let length = ERROR_MARK | 2;
+    let length = protocol::ERROR_MARK | 2;
     let stranger = DecodeError::ItemBytes { index: 0, announced: length, bytes: 2 };
     assert_eq!(answer(b"no", PLAIN), Err(stranger), "nobody agreed");
+}
+
+#[test]
+fn a_computing_time_is_one_number_behind_the_lengths_and_needs_the_agreement() {
+    let form = AnswerForm { joined: false, computed: Some(Duration::from_micros(5_000)) };
+    let answer = encode_answer(7, vec![Bytes::from_static(b"1")], &[], form);
+    assert_eq!(answer[3], &b"\x18\0\0\0\0\0\0\0"[..]);
+    assert_eq!(answer[4][16..], b"\x88\x13\0\0\0\0\0\0"[..]);
+    let agreed = AnswerLimits { computed: true, ..PLAIN };
+    let computed = |answer: Vec<Bytes>| match decode_from_container(answer, agreed) {
+        Ok(FromContainer::Answer { computed, outputs, .. }) => (computed, outputs.len()),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(computed(answer.clone()), (form.computed, 1));
+    let untimed = encode_answer(7, vec![Bytes::from_static(b"1")], &[], FORM);
+    assert_eq!(computed(untimed), (None, 1), "it may leave it out");
+    let longest = AnswerForm { computed: Some(Duration::MAX), ..FORM };
+    let (found, _) = computed(encode_answer(7, vec![], &[], longest));
+    assert_eq!(found, Some(Duration::from_micros(u64::MAX)));
+    let refused = DecodeError::Malformed { part: Part::Header, bytes: Some(24) };
+    assert_eq!(decode_from_container(answer, PLAIN), Err(refused), "nobody agreed");
 }
 
 fn frames() -> impl Strategy<Value = Vec<Bytes>> {
@@ -310,9 +337,10 @@ proptest! {
 
     #[test]
     fn answers_come_back(message_id: u32, outputs in items()) {
-        let answer = encode_answer(message_id, outputs.clone(), &[], false);
+        let answer = encode_answer(message_id, outputs.clone(), &[], FORM);
         let read = decode_from_container(answer, PLAIN);
-        prop_assert_eq!(read, Ok(FromContainer::Answer { message_id, outputs, errors: vec![] }));
+        let (errors, computed) = (vec![], None);
+        prop_assert_eq!(read, Ok(FromContainer::Answer { message_id, outputs, errors, computed }));
     }
 
     #[test]
@@ -322,9 +350,10 @@ proptest! {
     ) {
         let errors: Vec<usize> = (0..texts.len()).filter(|at| bits & 1 << at != 0).collect();
         let outputs: Vec<Bytes> = texts.into_iter().map(Bytes::from).collect();
-        let answer = encode_answer(7, outputs.clone(), &errors, false);
+        let answer = encode_answer(7, outputs.clone(), &errors, FORM);
         let read = decode_from_container(answer, WITH_ERRORS);
-        prop_assert_eq!(read, Ok(FromContainer::Answer { message_id: 7, outputs, errors }));
+        let (message_id, computed) = (7, None);
+        prop_assert_eq!(read, Ok(FromContainer::Answer { message_id, outputs, errors, computed }));
     }
 
     #[test]

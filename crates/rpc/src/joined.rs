@@ -51,12 +51,11 @@ pub fn outputs(frames: &[Bytes]) -> Option<Bytes> {
 }
 
 /// Takes the items apart where they came in one frame, behind `head_frames` others of which the
-/// last one is the header; its number `count_at` counts them. What does not fit stays as it is, for
-/// those who check it.
+/// last one is the header; its number `count_at` counts them, and behind their lengths it may have
+/// `more_words`. What does not fit stays as it is, for those who check it.
 pub(super) fn take_apart(
     frames: &mut Vec<Bytes>,
-    head_frames: usize,
-    count_at: usize,
+    (head_frames, count_at, more_words): (usize, usize, usize),
     items_max: usize,
 ) {
     if frames.len() != head_frames + 1 {
@@ -67,8 +66,12 @@ pub(super) fn take_apart(
         return;
     };
     let Some((count, lengths)) = words.split_first() else { return };
-    let count = u64::from_le_bytes(*count);
-    if count < 2 || count != lengths.len() as u64 || lengths.len() > items_max {
+    let count = usize::try_from(u64::from_le_bytes(*count)).unwrap_or(usize::MAX);
+    if count < 2 || count > items_max {
+        return;
+    }
+    let Some((lengths, more)) = lengths.split_at_checked(count) else { return };
+    if more.len() > more_words {
         return;
     }
     let lengths = lengths.iter().map(|word| u64::from_le_bytes(*word) & !ERROR_MARK);

@@ -54,7 +54,8 @@
 //! | extensions | `""`, `u32` 3, `u32` 2, `u32` 2, `u32` accepted bits, `u32` longest error |
 //!
 //! From here on an answer may hold errors of the model: bit 63 of an output's length says that the
-//! output is the text of an error. With joined items those of a message may be in one frame.
+//! output is the text of an error. With joined items those of a message may be in one frame; with
+//! computing times the header of an answer has one number more, microseconds.
 //! Answers in pieces are [`streams`]. `docs/container-protocol.md` has the bytes.
 //!
 //! # Life of a container
@@ -70,10 +71,12 @@
 //! it, and memory grows with what has arrived, not with what is announced. The number of outputs in
 //! an answer is limited by the caller of [`codec::decode_from_container`].
 
+mod answer;
 pub mod client;
 pub mod codec;
 pub mod curve;
 mod decode_error;
+mod fields;
 mod frame;
 mod handshake;
 mod introduction;

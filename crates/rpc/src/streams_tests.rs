@@ -6,7 +6,7 @@ use crate::codec::{
 };
 
 const LIMITS: AnswerLimits =
-    AnswerLimits { outputs_max: 8, error_max_bytes: Some(64), joined: false };
+    AnswerLimits { outputs_max: 8, error_max_bytes: Some(64), joined: false, computed: false };
 
 fn read(frames: Vec<Bytes>) -> Result<FromContainer, DecodeError> {
     decode_from_container(frames, LIMITS)

@@ -284,7 +284,8 @@ async fn a_dealer_of_the_zeromq_crate_shakes_hands_and_talks() {
     let server = tokio::spawn(serve_one(listener, reply.clone()));
     let mut dealer = zeromq::DealerSocket::new();
     dealer.connect(&endpoint).await.unwrap();
-    let sent = codec::encode_answer(7, vec![Bytes::from(vec![b'1'; 1 << 20])], &[], false);
+    let form = codec::AnswerForm::default();
+    let sent = codec::encode_answer(7, vec![Bytes::from(vec![b'1'; 1 << 20])], &[], form);
     dealer.send(zeromq::ZmqMessage::try_from(sent.clone()).unwrap()).await.unwrap();
     let limit = std::time::Duration::from_secs(30);
     let received = tokio::time::timeout(limit, dealer.recv()).await.unwrap().unwrap();

@@ -22,8 +22,8 @@ pub enum TraceStep {
     Began(BatchId),
     /// The replica is gone before it has answered the batch.
     Failed(BatchId),
-    /// This replica has answered the batch.
-    Answered(BatchId, ReplicaId),
+    /// This replica has answered the batch, which it computed for so long, if it says so.
+    Answered(BatchId, ReplicaId, Option<Duration>),
     /// Its input has killed replicas.
     Poisonous,
 }
@@ -55,6 +55,8 @@ pub struct Attempt {
     /// When the replica began; none while another batch is before this one.
     pub began: Option<Instant>,
     pub ended: Option<(Instant, AttemptEnd)>,
+    /// How long the container says that it computed.
+    pub computed: Option<Duration>,
 }
 
 impl Attempt {
@@ -89,7 +91,14 @@ impl QueryTrace {
                     Some(_) => AttemptKind::Retry,
                 };
                 let began = to.begins.then_some(now);
-                self.attempts.push(Attempt { kind, to, sent: now, began, ended: None });
+                self.attempts.push(Attempt {
+                    kind,
+                    to,
+                    sent: now,
+                    began,
+                    ended: None,
+                    computed: None,
+                });
             }
             TraceStep::Sent(_) => {}
             TraceStep::Began(batch) => {
@@ -102,13 +111,14 @@ impl QueryTrace {
                     attempt.ended = Some((now, AttemptEnd::Failed));
                 }
             }
-            TraceStep::Answered(batch, replica) => {
+            TraceStep::Answered(batch, replica, computed) => {
                 let is_first = self.answered().is_none();
                 if let Some(attempt) = self.open(batch) {
                     let end = if is_first { AttemptEnd::Answered } else { AttemptEnd::Outrun };
                     // Its name in the dispatcher may be that of a lane.
                     attempt.to.replica = replica;
                     attempt.ended = Some((now, end));
+                    attempt.computed = computed;
                 }
             }
             TraceStep::Poisonous => self.is_poisonous = true,
@@ -163,8 +173,8 @@ mod tests {
         trace.note(TraceStep::Sent(to(8, 1)), at(4));
         trace.note(TraceStep::Sent(SentTo { begins: false, ..to(9, 2) }), at(5));
         trace.note(TraceStep::Began(BatchId(9)), at(6));
-        trace.note(TraceStep::Answered(BatchId(9), ReplicaId(2)), at(7));
-        trace.note(TraceStep::Answered(BatchId(8), ReplicaId(1)), at(8));
+        trace.note(TraceStep::Answered(BatchId(9), ReplicaId(2), None), at(7));
+        trace.note(TraceStep::Answered(BatchId(8), ReplicaId(1), None), at(8));
         let kinds: Vec<_> = trace.attempts.iter().map(|it| it.kind).collect();
         assert_eq!(kinds, [AttemptKind::First, AttemptKind::Retry, AttemptKind::Hedge]);
         let ends: Vec<_> = trace.attempts.iter().map(|it| it.ended).collect();

@@ -37,6 +37,9 @@ TENSORS = 8
 JOINED = 32
 """The extension by which the items of a message may be in one frame; a bit."""
 
+COMPUTED = 64
+"""The extension by which an answer says how long this container has computed; a bit."""
+
 JOINED_MAX_BYTES = 16 << 10
 """Joined outputs have at most so many bytes together."""
 
@@ -168,7 +171,7 @@ def new_container(
     reads the first four bytes; ``more_extensions`` are those that not every container knows.
     ``signature`` is what a container for tensors takes and gives.
     """
-    extensions = QUERY_ERRORS | NOTICES | BUILD | JOINED | more_extensions
+    extensions = QUERY_ERRORS | NOTICES | BUILD | JOINED | COMPUTED | more_extensions
     if signature is not None:
         extensions |= TENSORS
     frames = [
@@ -219,11 +222,14 @@ def prediction_response(
     outputs: Sequence[str],
     errors: Mapping[int, bytes] | None = None,
     joined: bool = False,
+    computed: float | None = None,
 ) -> list[bytes]:
     """The frames that answer batch ``message_id``, one output text for each input.
 
     ``errors`` has the texts that go out as errors in place of outputs, by position; only for a
     server that has accepted ``QUERY_ERRORS``. ``joined``: it has accepted ``JOINED``.
+    ``computed``: how long this container has computed, in seconds, where it has accepted
+    ``COMPUTED``.
     """
     frames = [output.encode("utf-8") for output in outputs]
     lengths = [len(frame) for frame in frames]
@@ -232,16 +238,22 @@ def prediction_response(
         lengths[position] = len(error) | _ERROR_MARK
     if joined and len(frames) > 1 and sum(map(len, frames)) <= JOINED_MAX_BYTES:
         frames = [b"".join(frames)]
-    return [*_answer_head(message_id, lengths), *frames]
+    return [*_answer_head(message_id, lengths, computed), *frames]
 
 
-def tensor_response(message_id: int, parts: Sequence[Buffer]) -> list[Buffer]:
+def tensor_response(
+    message_id: int, parts: Sequence[Buffer], computed: float | None = None
+) -> list[Buffer]:
     """The frames that answer batch ``message_id`` of tensors (``tensors.encode_answer``)."""
-    return [*_answer_head(message_id, [len(part) for part in parts]), *parts]
+    return [*_answer_head(message_id, [len(part) for part in parts], computed), *parts]
 
 
-def _answer_head(message_id: int, lengths: Sequence[int]) -> list[bytes]:
+def _answer_head(
+    message_id: int, lengths: Sequence[int], computed: float | None
+) -> list[bytes]:
     header = struct.pack(f"<{len(lengths) + 1}Q", len(lengths), *lengths)
+    if computed is not None:
+        header += _U64.pack(max(0, int(computed * 1e6)))
     return [
         b"",
         _U32.pack(_CONTENT),

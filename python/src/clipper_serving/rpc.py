@@ -219,6 +219,7 @@ class _Connection(Outgoing):
         self._batches = 0
         self._error_max_bytes: int | None = None
         self._joined = False
+        self._says_computed = False
         self._generators: Generators | None = None
         self._listens_to: object = None
         if client.streaming is not None:
@@ -389,6 +390,7 @@ class _Connection(Outgoing):
         takes_errors = extensions.accepted & protocol.QUERY_ERRORS
         self._error_max_bytes = extensions.error_max_bytes if takes_errors else None
         self._joined = bool(extensions.accepted & protocol.JOINED)
+        self._says_computed = bool(extensions.accepted & protocol.COMPUTED)
         build = self._client.build
         if build is not None and extensions.accepted & protocol.BUILD:
             self._send(protocol.build(build))
@@ -429,8 +431,11 @@ class _Connection(Outgoing):
             if self._error_max_bytes is not None:
                 for position, error in result.failed.items():
                     errors[position] = error_bytes(error, self._error_max_bytes)
-            texts, joined = result.texts, self._joined
-            self._send(protocol.prediction_response(request.message_id, texts, errors, joined))
+            form = (self._joined, self._computed(began))
+            answer = protocol.prediction_response(
+                request.message_id, result.texts, errors, *form
+            )
+            self._send(answer)
         self._count(len(result.texts), result.errors, (began, received, parsed, handled))
 
     def _answer_tensors(
@@ -450,10 +455,15 @@ class _Connection(Outgoing):
         if not self._lost:
             max_bytes = self._error_max_bytes or ERROR_MAX_BYTES
             parts = encode_answer(predictor.signature, answers, max_bytes)
-            self._send(protocol.tensor_response(request.message_id, parts))
+            computed = self._computed(began)
+            self._send(protocol.tensor_response(request.message_id, parts, computed))
         rows = sum(answer.rows for answer in answers)
         errors = sum(answer.rows for answer in answers if answer.error is not None)
         self._count(rows, errors, (began, received, parsed, handled))
+
+    def _computed(self, began: float) -> float | None:
+        """How long a batch has been computed, for a server that wants to know."""
+        return time.monotonic() - began if self._says_computed else None
 
     def _count(self, rows: int, errors: int, times: tuple[float, float, float, float]) -> None:
         """Count one batch; ``times``: when it began, was received, parsed and handled."""

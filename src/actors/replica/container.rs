@@ -4,6 +4,7 @@
 //! connection; what it had not answered goes back to the batcher (invariant C1). It never trusts
 //! the other end (invariants P3, C2): an answer counts only for a batch under way, whole.
 
+mod answers;
 mod identity;
 mod lane_state;
 mod lanes;
@@ -25,7 +26,7 @@ use tracing::{debug, debug_span, info, trace, warn};
 pub use self::identity::Identity;
 use self::lane_state::{Lanes, Piecewise};
 use super::dispatch::{FromReplica, ToReplica};
-use super::landing::{Landing, Outputs};
+use super::landing::Answered;
 use super::messages::{News, PoolOrder, ReplicaNews};
 use crate::actors::plane::data_plane::DataPlane;
 use crate::actors::plane::directory::ModelHandle;
@@ -33,12 +34,12 @@ use crate::logging::outsiders;
 use crate::metrics::RpcEnd;
 use crate::rpc::access::Security;
 use crate::rpc::places::Place;
-use crate::rpc::reader::{self, Asked, ReadError, Reader, Received, UNASKED_LIMITS};
+use crate::rpc::reader::{self, Asked, ReadError, Reader, Received};
 use crate::rpc::registration;
 use crate::supervision::control::Outbox;
 use clipper_clock::{self as clock, Instant};
 use clipper_domain::InputType;
-use clipper_rpc::codec::{self, AnswerLimits, Build, Extensions, FromContainer, NoticeLevel};
+use clipper_rpc::codec::{self, Build, Extensions, FromContainer, NoticeLevel};
 use clipper_rpc::receive::Held;
 use clipper_rpc::unasked::UnaskedMeter;
 use clipper_rpc::wire::WireChunks;
@@ -178,10 +179,11 @@ impl Container {
                 self.state_build(build, ctx);
             }
             Ok(FromContainer::Stream(news)) => self.hear_stream(news, bytes, ctx),
-            Ok(FromContainer::Answer { message_id, outputs, errors }) => {
+            Ok(FromContainer::Answer { message_id, outputs, errors, computed }) => {
                 match self.in_flight.iter().position(|batch| batch.message_id == message_id) {
                     Some(position) => {
-                        self.answer(position, (outputs, errors, held), bytes, ctx);
+                        let answer = Answered { outputs, errors, computed, held };
+                        self.answer(position, answer, bytes, ctx);
                     }
                     None => self.stray_answer(message_id, outputs.len(), bytes, ctx),
                 }
@@ -195,78 +197,10 @@ impl Container {
         }
     }
 
-    fn answer_limits(&self) -> AnswerLimits {
-        let rpc = &self.plane.rpc;
-        let accepted = self.identity.accepted();
-        let errors = accepted.has(Extensions::QUERY_ERRORS);
-        let error_max_bytes = errors.then_some(rpc.model_error_max_bytes as usize);
-        let joined = accepted.has(Extensions::JOINED);
-        AnswerLimits { outputs_max: rpc.frames_max, error_max_bytes, joined }
-    }
-
     /// The context of a batch's log lines.
     fn span(&self, message_id: u32) -> tracing::Span {
         let Identity { model, replica, .. } = &self.identity;
         debug_span!("batch", %model, %replica, message_id)
-    }
-
-    /// An answer that nobody awaits: of a batch that was given up, or of no batch at all.
-    fn stray_answer(
-        &mut self,
-        message_id: u32,
-        outputs: usize,
-        bytes: usize,
-        ctx: &mut Context<Self>,
-    ) {
-        if let Some(serving) = &self.serving {
-            serving.model.metrics.stray_answer();
-        }
-        debug!(replica = %self.identity.replica, message_id, "stray answer ignored");
-        let max = UNASKED_LIMITS.message_max_bytes;
-        if self.late_answers > 0 {
-            self.late_answers -= 1;
-        } else if bytes > max || outputs > UNASKED_LIMITS.frames_max {
-            let text = format!("it sent an answer of {bytes} bytes that nobody awaited");
-            self.end(RpcEnd::Flood, text, ctx);
-        }
-        self.count_unasked(bytes, ctx);
-    }
-
-    fn answer(
-        &mut self,
-        position: usize,
-        (outputs, errors, held): (Vec<Bytes>, Vec<usize>, Option<Held>),
-        bytes: usize,
-        ctx: &mut Context<Self>,
-    ) {
-        let answered = clock::now();
-        let Some(batch) = self.in_flight.get(position) else { return };
-        let sent = batch.flights.len();
-        let (outputs, errors) = match &self.identity.signature {
-            Some(signature) => match self.tensor_outputs(signature, &outputs, sent) {
-                Ok(outputs) => outputs,
-                Err(error) => return self.end(RpcEnd::Protocol, error.to_string(), ctx),
-            },
-            None if outputs.len() != sent => {
-                let text = format!("it answered {} outputs to {sent} inputs", outputs.len());
-                return self.end(RpcEnd::OutputCount, text, ctx);
-            }
-            None => {
-                let count = errors.len();
-                (Outputs::Texts { outputs, errors }, count)
-            }
-        };
-        let message_id = batch.message_id;
-        let Some(InFlight { flights, batch, .. }) = self.in_flight.remove(position) else { return };
-        let _span = self.span(message_id).entered();
-        debug!(queries = flights.len(), "batch answered");
-        if let Some(serving) = self.serving.as_ref().filter(|_| errors > 0) {
-            serving.model.metrics.model_errors(errors);
-        }
-        let replica = self.identity.replica;
-        Landing { flights, outputs, batch, replica, answered, held }.land(&self.plane, bytes);
-        self.busy_heartbeats = 0;
-        self.tell_batcher(FromReplica::Done { replica, batch, answered });
     }
 
     /// Ends a connection that talks too much: that takes time from all replicas on the thread.

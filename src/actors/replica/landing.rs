@@ -5,6 +5,7 @@
 //! a time.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tracing::{debug, trace};
@@ -20,6 +21,18 @@ use clipper_scheduling::ticket::DefaultReason;
 use clipper_scheduling::trace::TraceStep;
 use clipper_tensors::batch::{Content, Group};
 
+/// What a replica has answered to a batch.
+#[derive(Debug)]
+pub(super) struct Answered {
+    pub(super) outputs: Vec<Bytes>,
+    /// Which of them are errors, ascending.
+    pub(super) errors: Vec<usize>,
+    /// How long it says that it computed.
+    pub(super) computed: Option<Duration>,
+    /// The memory that the answer takes.
+    pub(super) held: Option<Held>,
+}
+
 /// An answer that is awaited and whole.
 #[derive(Debug)]
 pub(super) struct Landing {
@@ -30,6 +43,8 @@ pub(super) struct Landing {
     pub(super) batch: BatchId,
     pub(super) replica: ReplicaId,
     pub(super) answered: Instant,
+    /// How long the container says that it computed.
+    pub(super) computed: Option<Duration>,
     /// The memory that the answer takes.
     pub(super) held: Option<Held>,
 }
@@ -77,7 +92,7 @@ impl Landing {
             }
         }
         for flight in self.flights.iter() {
-            let step = TraceStep::Answered(self.batch, self.replica);
+            let step = TraceStep::Answered(self.batch, self.replica, self.computed);
             flight.note_step(step, self.answered);
         }
         match self.outputs {

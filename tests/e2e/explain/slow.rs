@@ -134,6 +134,49 @@ fn it_was_tried_again() {
     assert_eq!(ends, [(&first, &json!("failed")), (&retry, &json!("answered"))], "{retried}");
 }
 
+/// The bit of the extension by which containers say how long they have computed.
+const COMPUTED: &str = "64";
+
+#[test]
+fn the_container_says_what_of_the_wait_for_it_was_computing() {
+    let server = Server::start();
+    serve_one_by_one(&server, "m", PATIENT_US);
+    let options = ["--extensions", COMPUTED, "--slow-ms", LONG_MS, "--computed-us", "1000"];
+    let _container = Container::serving(&server, "m", &options);
+    let explained = explain(&server, "m", 1.0);
+    let times = &explained["times_ms"];
+    assert_eq!(times["container"], 1.0, "{explained}");
+    assert!(times["network"].as_f64().unwrap() >= 299.0, "{explained}");
+    assert!(causes(&explained).contains(&"network"), "{explained}");
+    assert_eq!(explained["models"][0]["times_ms"], *times);
+}
+
+#[test]
+fn a_container_that_claims_too_much_is_believed_what_was_measured() {
+    let server = Server::start();
+    serve_one_by_one(&server, "m", PATIENT_US);
+    let claim = u64::MAX.to_string();
+    let options = ["--extensions", COMPUTED, "--slow-ms", LONG_MS, "--computed-us", &claim];
+    let _container = Container::serving(&server, "m", &options);
+    let explained = explain(&server, "m", 1.0);
+    assert_eq!(explained["times_ms"]["network"], 0.0, "{explained}");
+    assert!(explained["times_ms"]["container"].as_f64().unwrap() >= 300.0, "{explained}");
+    assert!(!causes(&explained).contains(&"network"), "{explained}");
+}
+
+#[test]
+fn containers_of_the_box_say_it_and_others_need_not() {
+    let server = Server::with_config(&config_of_noop(1, 50_000, 1));
+    server.await_replicas("m", 1);
+    let times = explain(&server, "m", 1.0)["times_ms"].take();
+    assert!(times["container"].as_f64().unwrap() >= 50.0, "{times}");
+    assert!(times["network"].is_number(), "{times}");
+    serve_one_by_one(&server, "other", PATIENT_US);
+    let _container = Container::serving(&server, "other", &[]);
+    let explained = explain(&server, "other", 1.0);
+    assert!(explained["times_ms"]["network"].is_null(), "{explained}");
+}
+
 #[test]
 fn a_straggler_was_left_out() {
     let server = Server::start();

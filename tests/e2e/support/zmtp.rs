@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use bytes::{Bytes, BytesMut};
 use clipper_domain::{InputType, ModelName, ModelVersion};
 use clipper_rpc::client::{Handshake, Identity, Secret, Step};
-use clipper_rpc::codec::{self, Build, Extensions};
+use clipper_rpc::codec::{self, AnswerForm, Build, Extensions};
 use clipper_rpc::streams::{StreamNews, encode_news};
 use clipper_rpc::wire::WireChunks;
 use clipper_rpc::zmtp;
@@ -27,7 +27,9 @@ fn message(name: &str) -> Vec<Bytes> {
             codec::encode_new_container(&model, &version, kind, extensions, None)
         }
         "heartbeat" => codec::encode_container_heartbeat(),
-        "answer" => codec::encode_answer(1, vec![Bytes::from_static(b"7")], &[], false),
+        "answer" => {
+            codec::encode_answer(1, vec![Bytes::from_static(b"7")], &[], AnswerForm::default())
+        }
         "build" => codec::encode_build(&Build::parse(b"abc").unwrap()),
         "stream-news" => encode_news(StreamNews::Lanes(2)),
         other => panic!("no message is called {other}"),

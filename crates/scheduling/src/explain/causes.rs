@@ -69,7 +69,13 @@ fn of_time(record: &QueryRecord, model: &ModelRecord, spans: Spans) -> Vec<Becau
             ),
         ),
     ];
-    parts.extend(model.trace.decisive().map(|it| (spans.container, computing(model, it, spans))));
+    if let Some(attempt) = model.trace.decisive() {
+        let because = computing(model, attempt, spans);
+        // One that is slower than usual is the cause whatever part of it was.
+        let is_usual = because.cause == Cause::Model;
+        parts.push((if is_usual { spans.container } else { spans.replica() }, because));
+        parts.extend(spans.network.map(|time| (time, network(model, attempt, time))));
+    }
     parts.retain(|(time, _)| *time * WORTH_SAYING >= record.latency);
     if !gathered.is_zero() {
         let text = format!("It waited {} for others to share its batch", ms(gathered));
@@ -100,7 +106,7 @@ fn gathered(model: &ModelRecord) -> Duration {
 
 /// What is to be said of the replica that it was waited for.
 fn computing(model: &ModelRecord, attempt: &Attempt, spans: Spans) -> Because {
-    let (to, id, took) = (&attempt.to, &model.model, spans.container);
+    let (to, id, took) = (&attempt.to, &model.model, spans.replica());
     let more = if attempt.ended.is_none() { "had taken" } else { "took" };
     let batch = match to.queries {
         1 => "this query".to_owned(),
@@ -119,6 +125,14 @@ fn computing(model: &ModelRecord, attempt: &Attempt, spans: Spans) -> Because {
         }
         _ => because_of(Cause::Cold, format!("{text}, its first one since it had connected")),
     }
+}
+
+/// What passed between the server and a container beside computing.
+fn network(model: &ModelRecord, attempt: &Attempt, time: Duration) -> Because {
+    let id = &model.model;
+    let replica = number(attempt.to.replica).map_or_else(String::new, |n| format!("{n} of "));
+    let text = format!("{} passed on the way to replica {replica}{id} and back", ms(time));
+    because_of(Cause::Network, text)
 }
 
 /// Of attempts after the first one.

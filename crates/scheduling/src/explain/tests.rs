@@ -73,7 +73,7 @@ fn sent(at: u64, to: SentTo) -> (u64, TraceStep) {
 }
 
 fn answered(at: u64, batch: u64) -> (u64, TraceStep) {
-    (at, TraceStep::Answered(BatchId(batch), REPLICA))
+    (at, TraceStep::Answered(BatchId(batch), REPLICA, None))
 }
 
 fn failed(at: u64, batch: u64) -> (u64, TraceStep) {
@@ -90,6 +90,30 @@ fn an_ordinary_query_was_as_fast_as_its_model() {
     let times = explained.times_ms;
     assert_eq!((times.queue, times.container, times.answer), (1.0, 10.0, 1.0));
     assert_eq!(explained.outcome, "prediction");
+}
+
+#[test]
+fn what_a_container_says_of_its_computing_parts_the_wait_for_it() {
+    let explained = |computed: u64| {
+        let answered = TraceStep::Answered(BatchId(1), REPLICA, Some(ms(computed)));
+        let record = record(12, None, &[QUEUED, sent(1, to(1, 3)), (11, answered)]);
+        record.explained(String::new())
+    };
+    let of = |computed| {
+        let times = explained(computed).times_ms;
+        assert!((times.sum() - 12.0).abs() < 0.01, "{times:?}");
+        (times.network, times.container)
+    };
+    assert_eq!(of(7), (Some(3.0), 7.0));
+    assert_eq!(of(0), (Some(10.0), 0.0));
+    assert_eq!(of(500), (Some(0.0), 10.0), "it cannot have computed longer");
+    let causes = |computed| {
+        let because = explained(computed).because.into_iter().map(|it| it.cause);
+        because.collect::<Vec<_>>()
+    };
+    assert_eq!(causes(7), [Cause::Model, Cause::Network]);
+    assert_eq!(causes(2), [Cause::Network, Cause::Model]);
+    assert_eq!(causes(10), [Cause::Model]);
 }
 
 #[test]

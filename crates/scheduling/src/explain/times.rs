@@ -13,6 +13,8 @@ pub(super) struct Spans {
     pub admission: Duration,
     pub queue: Duration,
     pub earlier: Duration,
+    /// What the container did not compute; none where it does not say how long it did.
+    pub network: Option<Duration>,
     pub container: Duration,
     pub answer: Duration,
 }
@@ -39,13 +41,25 @@ impl Spans {
             admission: until(trace.queued),
             queue: until(first),
             earlier: until(decisive.and_then(|attempt| attempt.began)),
+            network: None,
             container: until(ended.map(|(at, _)| at)),
             answer: until(None),
         };
+        if let Some(computed) = decisive.and_then(|attempt| attempt.computed) {
+            // It may say anything, and the query may have come when it had begun.
+            let computed = computed.min(spans.container);
+            spans.network = Some(spans.container.saturating_sub(computed));
+            spans.container = computed;
+        }
         if waits_again && ended.is_some_and(|(_, how)| how == AttemptEnd::Failed) {
             spans.queue += std::mem::take(&mut spans.answer);
         }
         spans
+    }
+
+    /// From the batch's beginning until its answer.
+    pub fn replica(&self) -> Duration {
+        self.container + self.network.unwrap_or_default()
     }
 
     pub fn times(&self) -> Times {
@@ -53,7 +67,7 @@ impl Spans {
             admission: milliseconds(self.admission),
             queue: milliseconds(self.queue),
             earlier_attempts: milliseconds(self.earlier),
-            network: None,
+            network: self.network.map(milliseconds),
             container: milliseconds(self.container),
             answer: milliseconds(self.answer),
         }
