@@ -3,7 +3,6 @@
 use bytes::Bytes;
 use clipper_clock::{self as clock, Instant};
 use clipper_grpc::framed;
-use clipper_oip::Encoding;
 use clipper_oip::grpc::{ModelInferResponse, ModelStreamInferResponse, ParameterChoice, Request};
 use clipper_scheduling::budget::Held;
 
@@ -88,7 +87,7 @@ impl Service {
         let arrived = clock::now();
         let due = target.due(v2, arrived);
         let due = context.deadline.map_or(due, |deadline| deadline.min(due));
-        let read = arrival::parsed(body, (Encoding::Identity, due), &v2.limits, parse).await;
+        let read = arrival::parsed(body, due, &v2.limits, parse).await;
         let mut asked = ask::counted(read, v2, &target)?;
         if let Some(deadline) = context.deadline {
             let left = deadline.saturating_duration_since(arrived);

@@ -91,14 +91,14 @@ impl Reader {
     fn begin(&mut self, packed: Packed) -> Result<(), Refusal> {
         let is_packed = match (packed, self.context.encoding) {
             (Packed::No, _) => false,
-            (Packed::Yes, Some(Encoding::Gzip | Encoding::Deflate)) => true,
             (Packed::Yes, Some(Encoding::Identity)) => {
                 return Err(Refusal::invalid(
                     "grpc-encoding: a compressed message, but no encoding",
                 ));
             }
+            (Packed::Yes, Some(_)) => true,
             (Packed::Yes, None) => {
-                let cause = "grpc-encoding: only gzip and deflate are read";
+                let cause = format!("grpc-encoding: only {} are read", Encoding::NAMES);
                 return Err(Refusal::unimplemented(cause));
             }
             (Packed::Unknown(flag), _) => {

@@ -5,16 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::HttpRequest;
-use actix_web::http::header::CONTENT_LENGTH;
+use actix_web::http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 use actix_web::web::{Bytes, BytesMut, Payload};
 use futures_util::{FutureExt as _, StreamExt as _};
 use smallvec::SmallVec;
 
-use super::errors::{self, ApiError};
-use super::parsing::Unparsed;
+use super::errors::{self, ApiError, shown};
+use super::parsing::{Parsing, Unparsed};
 use super::serve::connection::Connection;
 use crate::config::HttpConfig;
 use clipper_clock::{self as clock, Instant};
+use clipper_oip::{Encoding, InflateError, inflate};
 use clipper_scheduling::budget::{Budget, Held};
 use clipper_scheduling::quota::Claim;
 
@@ -53,11 +54,12 @@ const PART_BYTES: usize = 256 << 10;
 
 /// A whole body, in the parts that it was read in. What it holds of the sum of all bodies is given
 /// back when it is dropped.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Body {
     parts: SmallVec<[Bytes; 1]>,
     bytes: usize,
     held: Option<Held>,
+    encoding: Encoding,
 }
 
 impl Body {
@@ -65,9 +67,10 @@ impl Body {
     #[must_use]
     pub fn of(text: Bytes, held: Option<Held>) -> Self {
         let bytes = text.len();
-        Self { parts: SmallVec::from_buf([text]), bytes, held }
+        Self { parts: SmallVec::from_buf([text]), bytes, held, encoding: Encoding::Identity }
     }
 
+    /// Bytes that came.
     #[must_use]
     pub fn size(&self) -> usize {
         self.bytes
@@ -78,10 +81,48 @@ impl Body {
         self.held.take()
     }
 
-    /// The text in one piece: copied, unless it came in one.
+    /// Whether it has to be inflated before anything can be read in it. How long that takes is not
+    /// known from its size.
+    #[must_use]
+    pub fn is_packed(&self) -> bool {
+        self.encoding != Encoding::Identity
+    }
+
+    /// The text in one piece, inflated within the limits, and what it holds of the sum of all
+    /// bodies. Takes long: for threads that may take their time.
+    ///
+    /// # Errors
+    /// 400 where it is not of its encoding, 413 above the limit of one body, 503 above that of all.
+    pub fn text(mut self, limits: &BodyLimits) -> Result<(Bytes, Option<Held>), ApiError> {
+        let (encoding, held) = (self.encoding, self.held.take());
+        let packed = self.join();
+        if encoding == Encoding::Identity {
+            return Ok((packed, held));
+        }
+        let mut held = held.unwrap_or_else(|| limits.all.hold());
+        let text = inflate(&packed, encoding, limits.max_bytes, |more| held.grow(more))
+            .map_err(|error| not_inflated(&error, limits))?;
+        drop(packed);
+        // Less is always granted.
+        let _ = held.resize(text.len());
+        Ok((text.into(), Some(held)))
+    }
+
+    /// The same body, inflated away from the thread that answers.
+    async fn unpacked(self, limits: &BodyLimits, parsing: &Parsing) -> Result<Self, ApiError> {
+        if !self.is_packed() {
+            return Ok(self);
+        }
+        let (bytes, limits) = (self.bytes, limits.clone());
+        let whole = parsing.aside(bytes, move || self.text(&limits)).await;
+        let (text, held) = whole.unwrap_or_else(|| Err(not_parsed(Unparsed::Broken)))?;
+        Ok(Self::of(text, held))
+    }
+
+    /// The text, of one that is not packed, in one piece: copied, unless it came in one.
     #[must_use]
     pub fn join(self) -> Bytes {
-        let Self { mut parts, bytes, held: _held } = self;
+        let Self { mut parts, bytes, held: _held, .. } = self;
         if parts.len() == 1 {
             return parts.pop().unwrap_or_default();
         }
@@ -98,7 +139,7 @@ impl Body {
 ///
 /// # Errors
 /// 413 over the limit, 503 when all bodies together are over theirs, 408 when the client is too
-/// slow, 400 when the framing is broken.
+/// slow, 400 when the framing is broken, 415 when it is compressed in a way that is not read.
 pub async fn read(
     request: &HttpRequest,
     payload: Payload,
@@ -107,7 +148,20 @@ pub async fn read(
     read_within(request, payload, limits, &mut Claim::default()).await
 }
 
-/// The same for somebody who may be limited: what is not within the claim is thrown away, so that
+/// The same, and inflated, away from the thread that answers.
+///
+/// # Errors
+/// Also what is wrong with a compressed body: see [`Body::text`].
+pub async fn read_unpacked(
+    request: &HttpRequest,
+    payload: Payload,
+    limits: &BodyLimits,
+    parsing: &Parsing,
+) -> Result<Body, ApiError> {
+    read(request, payload, limits).await?.unpacked(limits, parsing).await
+}
+
+/// [`read`] for somebody who may be limited: what is not within the claim is thrown away, so that
 /// the client sees why.
 ///
 /// # Errors
@@ -128,7 +182,8 @@ pub async fn read_within(
         return Err(too_much_in_sum(limits));
     }
     let mut claimed = if declared > limits.max_bytes { 0 } else { declared };
-    let mut refused = claim.grow(claimed).err();
+    let encoding = encoding(request);
+    let mut refused = claim.grow(claimed).err().map(ApiError::from);
     let connection = request.conn_data::<Rc<Connection>>();
     let mut pieces = Pieces::uncounted(UNCOUNTED_BYTES);
     let mut received: usize = 0;
@@ -149,7 +204,7 @@ pub async fn read_within(
             chunk.map_err(|broken| ApiError::new(errors::BROKEN_BODY, broken.to_string()))?;
         received = received.saturating_add(chunk.len());
         if received > claimed && received <= limits.max_bytes && refused.is_none() {
-            refused = claim.grow(received - claimed).err();
+            refused = claim.grow(received - claimed).err().map(ApiError::from);
             claimed = received;
         }
         if received <= limits.max_bytes && refused.is_none() {
@@ -166,13 +221,35 @@ pub async fn read_within(
     if received > limits.max_bytes {
         return Err(ApiError::too_large(limits.max_bytes));
     }
-    if let Some(exceeded) = refused {
-        return Err(exceeded.into());
+    if let Some(refused) = refused {
+        return Err(refused);
     }
     if let Some(connection) = connection {
         connection.body_read();
     }
-    Ok(pieces.finish())
+    Ok(Body { encoding: encoding?, ..pieces.finish() })
+}
+
+/// How the body of a request is compressed.
+fn encoding(request: &HttpRequest) -> Result<Encoding, ApiError> {
+    let mut named = request.headers().get_all(CONTENT_ENCODING);
+    let Some(name) = named.next() else { return Ok(Encoding::Identity) };
+    let read = Encoding::parse(name.as_bytes()).filter(|_| named.next().is_none());
+    read.ok_or_else(|| {
+        let name = shown(&String::from_utf8_lossy(name.as_bytes()));
+        let cause = format!("Content-Encoding '{name}' is not one of: {}", Encoding::NAMES);
+        ApiError::new(errors::ENCODING, cause)
+    })
+}
+
+fn not_inflated(error: &InflateError, limits: &BodyLimits) -> ApiError {
+    match error {
+        InflateError::Broken(_) => {
+            ApiError::new(errors::BROKEN_BODY, format!("Content-Encoding: {error}"))
+        }
+        InflateError::TooLong(max) => ApiError::too_large(*max),
+        InflateError::NoRoom => too_much_in_sum(limits),
+    }
 }
 
 /// Reads and forgets the body of a request that is refused anyway, if it is small: the connection
@@ -303,7 +380,7 @@ impl Pieces {
             parts = SmallVec::from_vec(full);
             parts.push(last.freeze());
         }
-        Body { parts, bytes, held }
+        Body { parts, bytes, held, encoding: Encoding::Identity }
     }
 }
 

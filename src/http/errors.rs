@@ -4,9 +4,10 @@
 //! management frontend's refusals (400) are plain text instead; see [`super::management`].
 
 use actix_web::http::StatusCode;
-use actix_web::http::header::{ALLOW, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
-use actix_web::{HttpResponse, ResponseError};
+use actix_web::http::header::{ACCEPT_ENCODING, ALLOW, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use actix_web::{HttpResponse, HttpResponseBuilder, ResponseError};
 use clipper_domain::printable::is_deceptive;
+use clipper_oip::Encoding;
 use clipper_scheduling::quota::Exceeded;
 use serde::Serialize;
 
@@ -110,6 +111,14 @@ pub const MEDIA_TYPE: Kind = Kind {
     retry_after_s: None,
     when: "a change of the metadata came as something else than JSON",
 };
+/// The body is compressed otherwise.
+pub const ENCODING: Kind = Kind {
+    label: "encoding",
+    error: "Unsupported content encoding",
+    status: StatusCode::UNSUPPORTED_MEDIA_TYPE,
+    retry_after_s: None,
+    when: "the body is compressed in a way that is not read; see the Accept-Encoding header",
+};
 /// The body is larger than configured.
 pub const TOO_LARGE: Kind = Kind {
     label: "too_large",
@@ -206,7 +215,7 @@ pub const HEAD_TOO_LARGE: Kind = Kind {
 pub const OTHER_LABEL: &str = "other";
 
 /// Every row, for documentation and tests.
-pub const TABLE: [Kind; 22] = [
+pub const TABLE: [Kind; 23] = [
     JSON,
     QUERY,
     UNAUTHORIZED,
@@ -218,6 +227,7 @@ pub const TABLE: [Kind; 22] = [
     TIMEOUT,
     BROKEN_BODY,
     MEDIA_TYPE,
+    ENCODING,
     TOO_LARGE,
     CONFLICT,
     TOO_MANY,
@@ -317,6 +327,18 @@ impl ApiError {
         Self::new(UNAVAILABLE, reason)
     }
 
+    /// Its answer without a body.
+    pub(super) fn answer(&self) -> HttpResponseBuilder {
+        let mut response = HttpResponse::build(self.status);
+        if let Some(seconds) = self.retry_after_s {
+            response.insert_header((RETRY_AFTER, seconds));
+        }
+        if self.label == ENCODING.label {
+            response.insert_header((ACCEPT_ENCODING, Encoding::NAMES));
+        }
+        response
+    }
+
     #[must_use]
     pub fn body(&self) -> String {
         // Serialising two strings cannot fail; an empty body would still carry the status.
@@ -341,10 +363,7 @@ impl ResponseError for ApiError {
     }
 
     fn error_response(&self) -> HttpResponse {
-        let mut response = HttpResponse::build(self.status);
-        if let Some(seconds) = self.retry_after_s {
-            response.insert_header((RETRY_AFTER, seconds));
-        }
+        let mut response = self.answer();
         if self.status == StatusCode::UNAUTHORIZED {
             response.insert_header((WWW_AUTHENTICATE, "Bearer realm=\"clipper\""));
         }

@@ -164,9 +164,7 @@ async fn dispatch(
         Verb::Update => {
             // One message counts as one query.
             claim.admit(1, clock::now()).map_err(ApiError::from)?;
-            let answer = Box::pin(update(&app, body, &frontend.limits)).await;
-            drop(claim);
-            answer
+            Box::pin(update(&app, (body, claim), &frontend.limits)).await
         }
     }
 }
@@ -198,20 +196,23 @@ fn of_feedback(limits: &QueryLimits, _: &AppFacts) -> Duration {
     limits.bodies.request
 }
 
-/// A long body is parsed first, elsewhere, by what `parser` makes.
+/// A body, how long it is of use, and what its request counts against.
+type Arrival<'a> = (Body, Patience, &'a mut Claim);
+
+/// A long body, or one that is compressed, is parsed first, elsewhere, by what `parser` makes.
 async fn prepare<T: Send + 'static, P>(
     app: &Addr<App>,
-    (mut body, patience): (Body, Patience),
+    (mut body, patience, claim): Arrival<'_>,
     limits: &QueryLimits,
     parser: impl FnOnce() -> P,
 ) -> Result<Prepared<T>, ApiError>
 where
     P: FnOnce(&[u8], &AppInputs) -> Result<T, ApiError> + Send + 'static,
 {
-    let held = body.take_held();
-    if limits.parsing.is_long(body.size()) {
-        return Box::pin(parsed(app, (body, held, patience), limits, parser())).await;
+    if body.is_packed() || limits.parsing.is_long(body.size()) {
+        return Box::pin(parsed(app, (body, patience, claim), limits, parser())).await;
     }
+    let held = body.take_held();
     let text = body.join();
     Ok(Prepared { body: RequestBody::Text(text.clone()), text, _held: held })
 }
@@ -220,32 +221,39 @@ where
 /// the body again.
 async fn parsed<T: Send + 'static>(
     app: &Addr<App>,
-    (body, held, patience): (Body, Option<Held>, Patience),
+    (body, patience, claim): Arrival<'_>,
     limits: &QueryLimits,
     parse: impl FnOnce(&[u8], &AppInputs) -> Result<T, ApiError> + Send + 'static,
 ) -> Result<Prepared<T>, ApiError> {
     let arrived = clock::now();
     let of = app.send(AskFacts).await.map_err(restarting)?;
     let facts = Arc::clone(&of.facts);
-    let (input_type, bytes) = (facts.spec.input_type, body.size());
+    let (input_type, bytes, is_packed) = (facts.spec.input_type, body.size(), body.is_packed());
     let deadline = arrived + patience(limits, &facts);
     let all = limits.bodies.clone();
     let parse = move || {
-        let text = body.join();
+        let (text, held) = body.text(&all)?;
         // Numbers may take more room than their text.
         let inputs = parse::input_bytes_max(&text, input_type);
         let mut held = held.unwrap_or_else(|| all.all.hold());
-        if !held.resize(inputs.max(bytes)) {
+        if !held.resize(inputs.max(text.len())) {
             return Err(body::too_much_in_sum(&all));
         }
-        let parsed = parse(&text, &of)?;
+        let (parsed, grown) = (parse(&text, &of)?, text.len().saturating_sub(bytes));
         drop(text);
         // Less is always granted.
         let _ = held.resize(inputs);
-        Ok((parsed, held))
+        Ok((parsed, held, grown))
     };
-    match limits.parsing.run(bytes, deadline, parse).await {
-        Ok(Ok((parsed, held))) => {
+    let parsing = &limits.parsing;
+    let done = if is_packed {
+        parsing.run_apart(bytes, deadline, parse).await
+    } else {
+        parsing.run(bytes, deadline, parse).await
+    };
+    match done {
+        Ok(Ok((parsed, held, grown))) => {
+            claim.grow(grown).map_err(ApiError::from)?;
             let body = RequestBody::Parsed(Box::new(parsed));
             Ok(Prepared { body, text: Bytes::new(), _held: Some(held) })
         }
@@ -277,12 +285,13 @@ fn predict_parser(
 async fn predict_stream(
     request: &HttpRequest,
     app: &Addr<App>,
-    (body, claim): (Body, Claim),
+    (body, mut claim): (Body, Claim),
     limits: &QueryLimits,
 ) -> Result<HttpResponse, ApiError> {
     let arrived = clock::now();
+    let arrival = (body, of_prediction as Patience, &mut claim);
     let Prepared { body, text, _held: held } =
-        prepare(app, (body, of_prediction), limits, || predict_parser(limits)).await?;
+        prepare(app, arrival, limits, || predict_parser(limits)).await?;
     let streaming = app
         .send(PredictStream { body, arrived, within: None, class: Class::Normal, claim })
         .await
@@ -296,13 +305,14 @@ async fn predict_stream(
 
 async fn predict(
     app: &Addr<App>,
-    (body, key, claim): (Body, Option<String>, Claim),
+    (body, key, mut claim): (Body, Option<String>, Claim),
     explaining: Explaining,
     limits: &QueryLimits,
 ) -> Result<HttpResponse, ApiError> {
     let (arrived, bounds) = (clock::now(), &limits.answers);
+    let arrival = (body, of_prediction as Patience, &mut claim);
     let Prepared { body, text, _held } =
-        prepare(app, (body, of_prediction), limits, || predict_parser(limits)).await?;
+        prepare(app, arrival, limits, || predict_parser(limits)).await?;
     let prediction = app
         .send(Predict {
             body,
@@ -350,7 +360,7 @@ pub async fn predict_for(
 
 async fn update(
     app: &Addr<App>,
-    body: Body,
+    (body, mut claim): (Body, Claim),
     limits: &QueryLimits,
 ) -> Result<HttpResponse, ApiError> {
     let inputs_max = limits.inputs_max;
@@ -372,7 +382,8 @@ async fn update(
             .insert_header((header::CONTENT_TYPE, "text/plain; charset=utf-8"))
             .body(text))
     };
-    let Prepared { body, text, _held } = prepare(app, (body, of_feedback), limits, parser).await?;
+    let Prepared { body, text, _held } =
+        prepare(app, (body, of_feedback as Patience, &mut claim), limits, parser).await?;
     let body = match body {
         RequestBody::Text(text) => RequestBody::Text(text),
         RequestBody::Parsed(parsed) => match *parsed {

@@ -24,6 +24,7 @@ mod inference_v2;
 mod inputs;
 mod learned;
 mod model_errors;
+mod packed;
 mod plans;
 mod policies;
 mod priorities;

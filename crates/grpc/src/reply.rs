@@ -118,7 +118,7 @@ fn response() -> Response<()> {
     let headers = response.headers_mut();
     let content_type = HeaderValue::from_static("application/grpc");
     headers.insert(http::header::CONTENT_TYPE, content_type);
-    headers.insert(ACCEPTS, HeaderValue::from_static("identity,deflate,gzip"));
+    headers.insert(ACCEPTS, HeaderValue::from_static("identity,deflate,gzip,zstd"));
     response
 }
 

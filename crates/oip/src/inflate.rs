@@ -7,6 +7,10 @@ use flate2::read::{MultiGzDecoder, ZlibDecoder};
 /// Bytes that are made before the next question whether there is room.
 const PIECE_BYTES: usize = 64 << 10;
 
+/// What a body in zstd may have its reader keep of what came before: 8 MiB, the most that RFC 9659
+/// lets a client ask for.
+const ZSTD_WINDOW_LOG: u32 = 23;
+
 /// How a body is encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Encoding {
@@ -14,9 +18,13 @@ pub enum Encoding {
     Gzip,
     /// What HTTP calls deflate: the zlib format.
     Deflate,
+    Zstd,
 }
 
 impl Encoding {
+    /// Those that are read beside none at all, as a client is told.
+    pub const NAMES: &'static str = "gzip, deflate, zstd";
+
     /// Reads the value of `Content-Encoding`; `None` for one that is not known.
     #[must_use]
     pub fn parse(value: &[u8]) -> Option<Self> {
@@ -24,6 +32,7 @@ impl Encoding {
             b"" | b"identity" => Self::Identity,
             b"gzip" | b"x-gzip" => Self::Gzip,
             b"deflate" => Self::Deflate,
+            b"zstd" => Self::Zstd,
             _ => return None,
         })
     }
@@ -58,6 +67,15 @@ pub fn inflate(
         Encoding::Identity => Box::new(body),
         Encoding::Gzip => Box::new(MultiGzDecoder::new(body)),
         Encoding::Deflate => Box::new(ZlibDecoder::new(body)),
+        // To zstd nothing is the end of no frame.
+        Encoding::Zstd if body.is_empty() => {
+            return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into());
+        }
+        Encoding::Zstd => {
+            let mut decoder = zstd::stream::read::Decoder::with_buffer(body)?;
+            decoder.window_log_max(ZSTD_WINDOW_LOG)?;
+            Box::new(decoder)
+        }
     };
     // In pieces: one that grows by being copied holds up to three times of what it needs.
     let (mut pieces, mut bytes) = (Vec::new(), 0);
@@ -109,11 +127,13 @@ mod tests {
     }
 
     #[test]
-    fn both_formats_give_the_body() {
+    fn every_format_gives_the_body() {
         let body: Vec<u8> = (0..200_000_u32).flat_map(u32::to_le_bytes).collect();
-        for (encoding, packed) in
-            [(Encoding::Gzip, gzip(&body)), (Encoding::Deflate, deflate(&body))]
-        {
+        for (encoding, packed) in [
+            (Encoding::Gzip, gzip(&body)),
+            (Encoding::Deflate, deflate(&body)),
+            (Encoding::Zstd, zstd::encode_all(&body[..], 3).unwrap()),
+        ] {
             assert_eq!(inflate(&packed, encoding, 1 << 20, |_| true).unwrap(), body);
             let cut = &packed[..packed.len() - 9];
             assert!(matches!(
@@ -125,24 +145,40 @@ mod tests {
         }
         assert_eq!(Encoding::parse(b" GZIP "), Some(Encoding::Gzip));
         assert_eq!(Encoding::parse(b"br"), None);
+        for name in Encoding::NAMES.split(", ") {
+            assert!(Encoding::parse(name.as_bytes()).is_some(), "{name}");
+        }
     }
 
     #[test]
     fn a_bomb_ends_at_the_bound_and_at_the_room() {
-        let bomb = gzip(&vec![0; 64 << 20]);
-        assert!(bomb.len() < 100_000);
-        let mut asked = 0;
-        let error = inflate(&bomb, Encoding::Gzip, 1 << 20, |bytes| {
-            asked += bytes;
-            true
-        });
-        assert!(matches!(error, Err(InflateError::TooLong(_))));
-        assert!(asked <= (1 << 20) + 2 * PIECE_BYTES, "{asked}");
-        let mut room = 10 * PIECE_BYTES;
-        let error = inflate(&bomb, Encoding::Gzip, 32 << 20, |bytes| {
-            room = room.saturating_sub(bytes);
-            room > 0
-        });
-        assert!(matches!(error, Err(InflateError::NoRoom)));
+        let blanks = vec![0; 64 << 20];
+        for (encoding, bomb) in [
+            (Encoding::Gzip, gzip(&blanks)),
+            (Encoding::Zstd, zstd::encode_all(&blanks[..], 3).unwrap()),
+        ] {
+            assert!(bomb.len() < 100_000);
+            let mut asked = 0;
+            let error = inflate(&bomb, encoding, 1 << 20, |bytes| {
+                asked += bytes;
+                true
+            });
+            assert!(matches!(error, Err(InflateError::TooLong(_))));
+            assert!(asked <= (1 << 20) + 2 * PIECE_BYTES, "{asked}");
+            let mut room = 10 * PIECE_BYTES;
+            let error = inflate(&bomb, encoding, 32 << 20, |bytes| {
+                room = room.saturating_sub(bytes);
+                room > 0
+            });
+            assert!(matches!(error, Err(InflateError::NoRoom)));
+        }
+    }
+
+    #[test]
+    fn a_window_above_the_bound_is_refused_before_it_is_made() {
+        // A frame that asks for 2 GiB of what came before: magic, descriptor, window descriptor.
+        let frame = [0x28, 0xb5, 0x2f, 0xfd, 0x00, 0xa8, 0x01, 0x00, 0x00];
+        let error = inflate(&frame, Encoding::Zstd, 1 << 20, |_| true).unwrap_err();
+        assert!(matches!(error, InflateError::Broken(_)), "{error}");
     }
 }

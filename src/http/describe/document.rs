@@ -8,6 +8,7 @@ use super::operation::{Body, Operation};
 use super::{management, notation, query};
 use crate::access::table::Port;
 use crate::http::errors::TABLE;
+use clipper_oip::Encoding;
 
 fn parameters(path: &str, query: &[(&str, &str)]) -> Vec<Value> {
     let names = path.split('{').skip(1).filter_map(|part| part.split('}').next());
@@ -99,7 +100,11 @@ fn operation(row: &Operation) -> Value {
         media["example"] = example;
     }
     let required = !matches!(row.body, Body::Optional(_));
-    told["requestBody"] = json!({"required": required, "content": {"application/json": media}});
+    told["requestBody"] = json!({
+        "description": format!("May be compressed; Content-Encoding is one of {}", Encoding::NAMES),
+        "required": required,
+        "content": {"application/json": media},
+    });
     told
 }
 

@@ -115,7 +115,7 @@ async fn post(
         Ok(asker) => asker,
         Err(failure) => return respond(Err(failure), SCHEMA, SCHEMA),
     };
-    let body = match body::read(&request, payload, &limits).await {
+    let body = match body::read_unpacked(&request, payload, &limits, &state.parsing).await {
         Ok(body) => body,
         Err(error) => return error.error_response(),
     };

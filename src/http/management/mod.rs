@@ -272,7 +272,7 @@ async fn post(
         Ok(asker) => asker,
         Err(failure) => return respond(Err(failure), endpoint.schema, endpoint.optional),
     };
-    let body = match body::read(&request, payload, &limits).await {
+    let body = match body::read_unpacked(&request, payload, &limits, &state.parsing).await {
         Ok(body) => body,
         Err(error) => return error.error_response(),
     };

@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use actix_web::HttpRequest;
-use actix_web::http::header::CONTENT_ENCODING;
 
 use super::super::body::{self, Body, BodyLimits};
 use super::super::errors::ApiError;
@@ -14,7 +13,7 @@ use super::errors;
 use crate::actors::plane::data_plane::DataPlane;
 use clipper_clock::Instant;
 use clipper_domain::{InputType, Signature};
-use clipper_oip::{Encoding, Infer, InferError, inflate, parse, parse_tensors};
+use clipper_oip::{Infer, InferError, parse, parse_tensors};
 use clipper_scheduling::bodies::Digests;
 use clipper_scheduling::budget::Held;
 use clipper_scheduling::quota::Claim;
@@ -32,6 +31,8 @@ pub(crate) struct Asked {
     /// What the request takes of limits until it has been asked.
     pub(crate) claim: Claim,
     pub(crate) explaining: Explaining,
+    /// Bytes that the body has more than came: it was compressed.
+    pub(super) grown: usize,
     _held: Option<Held>,
 }
 
@@ -43,6 +44,7 @@ impl Asked {
             key: None,
             claim: Claim::default(),
             explaining: Explaining::default(),
+            grown: 0,
             _held: held,
         }
     }
@@ -51,7 +53,6 @@ impl Asked {
 /// A body that has not been looked at.
 struct Arrived<P> {
     body: Body,
-    encoding: Encoding,
     parse: P,
     bodies: BodyLimits,
     plane: Arc<DataPlane>,
@@ -66,20 +67,19 @@ pub(super) async fn read(
     signature: Option<Arc<Signature>>,
     limits: &QueryLimits,
 ) -> Result<Asked, ApiError> {
-    let encoding = encoding(request)?;
     let header = request.headers().get(LENGTH_HEADER).map(|value| value.as_bytes().to_vec());
     let rows_max = limits.inputs_max;
     let parse = move |body: &[u8]| match &signature {
         Some(signature) => parse_tensors(body, header.as_deref(), signature, rows_max),
         None => parse(body, header.as_deref(), input_type, rows_max),
     };
-    parsed(body, (encoding, due), limits, parse).await
+    parsed(body, due, limits, parse).await
 }
 
 /// Reads what a body asks for, by `parse`, if that takes until `due` at the most.
 pub(crate) async fn parsed<P>(
     body: Body,
-    (encoding, due): (Encoding, Instant),
+    due: Instant,
     limits: &QueryLimits,
     parse: P,
 ) -> Result<Asked, ApiError>
@@ -88,10 +88,10 @@ where
 {
     let bytes = body.size();
     let (bodies, plane) = (limits.bodies.clone(), Arc::clone(&limits.plane));
-    let arrived = Arrived { body, encoding, parse, bodies, plane };
+    let is_packed = body.is_packed();
+    let arrived = Arrived { body, parse, bodies, plane };
     let parsing = &limits.parsing;
-    let read = if encoding != Encoding::Identity {
-        // How long that takes is not known from the length.
+    let read = if is_packed {
         parsing.run_apart(bytes, due, move || arrived.read(true)).await
     } else if parsing.is_long(bytes) {
         parsing.run(bytes, due, move || arrived.read(true)).await
@@ -101,32 +101,16 @@ where
     read.unwrap_or_else(|why| Err(body::not_parsed(why)))
 }
 
-pub(super) fn encoding(request: &HttpRequest) -> Result<Encoding, ApiError> {
-    let Some(value) = request.headers().get(CONTENT_ENCODING) else {
-        return Ok(Encoding::Identity);
-    };
-    Encoding::parse(value.as_bytes())
-        .ok_or_else(|| ApiError::json("Content-Encoding: only gzip and deflate are read"))
-}
-
 impl<P: FnOnce(&[u8]) -> Result<Infer, InferError>> Arrived<P> {
     /// `is_aside`: on a thread that may take its time.
     fn read(self, is_aside: bool) -> Result<Asked, ApiError> {
-        let Self { mut body, encoding, parse, bodies, plane } = self;
-        let mut held = body.take_held().unwrap_or_else(|| bodies.all.hold());
-        let parse = |body: &[u8]| parse(body).map_err(|error| errors::refused(&error));
-        let text = body.join();
-        let infer = if encoding == Encoding::Identity {
-            parse(&text)?
-        } else {
-            let whole = inflate(&text, encoding, bodies.max_bytes, |bytes| held.grow(bytes))
-                .map_err(|error| errors::not_inflated(&error, bodies.all.max_bytes()))?;
-            parse(&whole)?
-        };
+        let Self { body, parse, bodies, plane } = self;
+        let came = body.size();
+        let (text, held) = body.text(&bodies)?;
+        let grown = text.len().saturating_sub(came);
+        let infer = parse(&text).map_err(|error| errors::refused(&error))?;
         drop(text);
-        if held.bytes() == 0 {
-            return Ok(Asked::of(infer, Digests::new(), None));
-        }
+        let Some(mut held) = held else { return Ok(Asked::of(infer, Digests::new(), None)) };
         let inputs: usize = infer.inputs.iter().map(|input| input.0.len()).sum();
         if !held.resize(inputs) {
             return Err(body::too_much_in_sum(&bodies));
@@ -134,6 +118,6 @@ impl<P: FnOnce(&[u8]) -> Result<Infer, InferError>> Arrived<P> {
         let digest = |input| plane.cache.digest(input);
         let digests =
             if is_aside { infer.inputs.iter().map(digest).collect() } else { Digests::new() };
-        Ok(Asked::of(infer, digests, Some(held)))
+        Ok(Asked { grown, ..Asked::of(infer, digests, Some(held)) })
     }
 }

@@ -1,13 +1,13 @@
 //! Errors in the protocol's form, `{"error": text}`, with Triton's statuses.
 
-use actix_web::http::header::{ALLOW, HeaderValue, RETRY_AFTER};
+use actix_web::HttpResponse;
+use actix_web::http::header::{ALLOW, HeaderValue};
 use actix_web::http::{Method, StatusCode};
-use actix_web::{HttpResponse, HttpResponseBuilder};
 use serde::Serialize;
 
 use super::super::errors::{self, ApiError, ErrorLabel, shown};
 use crate::actors::apps::messages::QueryRefused;
-use clipper_oip::{Class, InferError, InflateError, OutputFault};
+use clipper_oip::{Class, InferError, OutputFault};
 use clipper_scheduling::ticket::DefaultReason;
 
 #[derive(Serialize)]
@@ -16,11 +16,7 @@ struct Body<'a> {
 }
 
 pub(super) fn response(error: &ApiError) -> HttpResponse {
-    let mut response = HttpResponseBuilder::new(error.status);
-    if let Some(seconds) = error.retry_after_s {
-        response.insert_header((RETRY_AFTER, seconds));
-    }
-    let mut response = response.json(Body { error: &error.cause });
+    let mut response = error.answer().json(Body { error: &error.cause });
     response.extensions_mut().insert(ErrorLabel(error.label));
     response
 }
@@ -77,19 +73,6 @@ pub(crate) fn refused(error: &InferError) -> ApiError {
         Class::Unsupported => errors::UNSUPPORTED,
     };
     ApiError::new(kind, error.to_string())
-}
-
-pub(super) fn not_inflated(error: &InflateError, bodies_max_bytes: usize) -> ApiError {
-    match error {
-        InflateError::Broken(_) => {
-            ApiError::new(errors::BROKEN_BODY, format!("Content-Encoding: {error}"))
-        }
-        InflateError::TooLong(max) => ApiError::too_large(*max),
-        InflateError::NoRoom => ApiError::new(
-            errors::OVERLOADED,
-            format!("All bodies under way are over http.bodies_max_bytes = {bodies_max_bytes}"),
-        ),
-    }
 }
 
 pub(crate) fn not_written(fault: OutputFault) -> ApiError {

@@ -11,6 +11,7 @@ use smallvec::SmallVec;
 
 use super::super::body;
 use super::super::errors::{self as kinds, ApiError, ErrorLabel};
+use super::super::limits::QueryLimits;
 use super::state::V2;
 use super::target::{self, Target};
 use super::tensors;
@@ -286,8 +287,8 @@ pub(super) async fn index(
     payload: Payload,
     v2: &V2,
 ) -> Result<HttpResponse, ApiError> {
-    let body = body::read(request, payload, &v2.limits.bodies).await?;
-    let body = body.join();
+    let QueryLimits { bodies, parsing, .. } = &v2.limits;
+    let body = body::read_unpacked(request, payload, bodies, parsing).await?.join();
     let asked: IndexRequest = match &*body {
         [] => IndexRequest::default(),
         text => serde_json::from_slice(text)
