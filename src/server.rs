@@ -56,7 +56,7 @@ use crate::children::seen::SeenChildren;
 use crate::children::{Bounds, ChildPlan, Children};
 use crate::config::{Config, Deploy, Loaded};
 use crate::http::health::{Condition, Readiness};
-use crate::logging::{self, outsiders};
+use crate::logging::{self, access as access_log, outsiders};
 use crate::metrics::{self, Metrics};
 use crate::store::history::History;
 use crate::store::policy_state::PolicyStateStore;
@@ -129,7 +129,7 @@ impl Base {
         warnings: Vec<String>,
     ) -> Result<Self, StartError> {
         let readiness = Readiness::new();
-        let metrics = start_metrics(config, warnings);
+        let metrics = start_metrics(config, warnings)?;
         let tls = Tls::load(&config.tls, &metrics)?;
         let sockets = Sockets::bind(config)?;
         let (journal, states, past) = open_journal(config)?;
@@ -250,15 +250,18 @@ fn keep_rollouts(
     })
 }
 
-fn start_metrics(config: &Config, warnings: Vec<String>) -> Arc<Metrics> {
+fn start_metrics(config: &Config, warnings: Vec<String>) -> Result<Arc<Metrics>, StartError> {
     for warning in warnings {
         warn!("environment: {warning}");
     }
     let metrics = Metrics::new();
     metrics.show_log_lines_lost(logging::lost_lines());
+    let file = config.access_log.file.clone();
+    access_log::start(&config.access_log).map_err(|error| StartError::AccessLog { file, error })?;
+    metrics.show_access_lines_lost(access_log::lost_lines());
     actix::spawn(metrics::keep_ticking(Arc::downgrade(&metrics)));
     actix::spawn(outsiders::keep_telling(config.log.clone()));
-    metrics
+    Ok(metrics)
 }
 
 fn watched_thread(name: &'static str, watchdog: &Watchdog) -> Arbiter {

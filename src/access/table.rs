@@ -20,6 +20,20 @@ pub enum Port {
     Containers,
 }
 
+impl Port {
+    /// As logs have it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Query => "query",
+            Self::Management => "management",
+            Self::Metrics => "metrics",
+            Self::Grpc => "grpc",
+            Self::Containers => "containers",
+        }
+    }
+}
+
 /// An endpoint, a method or a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Row {

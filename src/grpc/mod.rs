@@ -5,6 +5,7 @@
 //! limits and asks the actors; here messages are read and answers written. `clipper_grpc` speaks
 //! the protocol below. The threads are those of the query frontend, whose `App`s are asked.
 
+mod accessed;
 mod connection;
 mod health;
 mod infer;

@@ -10,6 +10,7 @@ use clipper_grpc::{Call, Gone, Limits, Reply, Status, health};
 use clipper_oip::Encoding;
 use clipper_oip::grpc as messages;
 
+use super::accessed::CallLine;
 use super::reader::{self, Context, Reader};
 use super::refusal::Refusal;
 use crate::access::table::{Port, asked};
@@ -232,18 +233,27 @@ impl Service {
         calls: &Rc<Calls>,
     ) -> Result<(), Gone> {
         let from = caller.from;
-        match self.admit(&call, caller) {
-            Ok(None) => self.carry_out(call, calls, None).await,
-            Ok(Some(holding)) => match self.limited(&call, &holding) {
-                None => self.carry_out(call, calls, Some((&holding, from))).await,
-                Some(limited) => limited.carry_out(call, calls, Some((&holding, from))).await,
-            },
+        let mut line = CallLine::of(&call, from);
+        let answered = match self.admit(&call, caller) {
+            Ok(None) => self.carry_out(call, calls, None, &mut line).await,
+            Ok(Some(holding)) => {
+                if let Some(line) = &mut line {
+                    line.is_of(&holding.holder().key);
+                }
+                let limited = self.limited(&call, &holding);
+                let service = limited.as_ref().unwrap_or(self);
+                service.carry_out(call, calls, Some((&holding, from)), &mut line).await
+            }
             Err(refused) => {
                 let refusal = told(refused, from);
-                self.count(&refusal);
+                self.refused(&refusal, &mut line);
                 call.reply.end(&refusal.status)
             }
+        };
+        if let Some(line) = line {
+            line.end(answered.is_err());
         }
+        answered
     }
 
     async fn carry_out(
@@ -251,6 +261,7 @@ impl Service {
         call: Call,
         calls: &Rc<Calls>,
         holding: Option<(&Holding, IpAddr)>,
+        line: &mut Option<CallLine>,
     ) -> Result<(), Gone> {
         let Call { path, arrived, timeout, has_broken_timeout, encoding, metadata, .. } = call;
         let (messages, mut reply) = (call.messages, call.reply);
@@ -274,9 +285,16 @@ impl Service {
         match answered {
             Ok(()) => reply.end(&Status::ok()),
             Err(refusal) => {
-                self.count(&refusal);
+                self.refused(&refusal, line);
                 reply.end(&refusal.status)
             }
+        }
+    }
+
+    fn refused(&self, refusal: &Refusal, line: &mut Option<CallLine>) {
+        self.count(refusal);
+        if let Some(line) = line {
+            line.refused(refusal);
         }
     }
 

@@ -10,6 +10,7 @@ use actix_web::web::{Bytes, BytesMut, Payload};
 use futures_util::{FutureExt as _, StreamExt as _};
 use smallvec::SmallVec;
 
+use super::accessed;
 use super::errors::{self, ApiError, shown};
 use super::parsing::{Parsing, Unparsed};
 use super::serve::connection::Connection;
@@ -227,6 +228,7 @@ pub async fn read_within(
     if let Some(connection) = connection {
         connection.body_read();
     }
+    accessed::received(request, received);
     Ok(Body { encoding: encoding?, ..pieces.finish() })
 }
 

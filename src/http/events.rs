@@ -11,6 +11,7 @@ use actix_web::{HttpRequest, HttpResponse};
 use futures_util::stream;
 use serde_json::Value;
 
+use super::accessed::{self, Later};
 use super::gate::{self, Holding};
 use super::serve::connection::Connection;
 use crate::actors::apps::streaming::{StreamEnd, StreamStep, Streaming};
@@ -49,25 +50,34 @@ pub fn respond<H: 'static>(
         connection.streams();
     }
     let (holding, from) = (gate::holding(request), request.peer_addr().map(|peer| peer.ip()));
-    let state = Some(Events { streaming, form, first, holding, from, _held: held });
+    let later = accessed::later();
+    let noted = later.clone();
+    let state = Some(Events { streaming, form, first, holding, from, later, _held: held });
     let events = stream::unfold(state, |state| async move {
         let mut events = state?;
         let (step, goes_on) = events.next().await?;
         let event = match &step {
             StreamStep::Piece(output) => event(None, &events.form.piece(output)),
             StreamStep::End(end) => {
+                if let Some(later) = &events.later {
+                    later.ended(end);
+                }
                 let (name, data) = events.form.end(&events.streaming, end)?;
                 event(name, &data)
             }
         };
         Some((Ok::<_, Infallible>(event), goes_on.then_some(events)))
     });
-    HttpResponse::Ok()
+    let mut response = HttpResponse::Ok()
         .insert_header((header::CONTENT_TYPE, "text/event-stream"))
         .insert_header((header::CACHE_CONTROL, "no-cache"))
         // Proxies that collect answers would make one of it.
         .insert_header(("X-Accel-Buffering", "no"))
-        .streaming(events)
+        .streaming(events);
+    if let Some(later) = noted {
+        later.note(&mut response);
+    }
+    response
 }
 
 /// The rest of an answer.
@@ -77,6 +87,7 @@ struct Events<F, H> {
     first: Option<StreamStep>,
     holding: Option<Rc<Holding>>,
     from: Option<IpAddr>,
+    later: Option<Later>,
     _held: H,
 }
 

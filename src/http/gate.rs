@@ -53,6 +53,12 @@ impl Gate {
         Self { browsers: Some(Arc::new(browsers)), ..Self::new(access, Port::Management) }
     }
 
+    /// The port that it is of.
+    #[must_use]
+    pub(super) fn port(&self) -> Port {
+        self.port
+    }
+
     /// Lets a request in, and says who asks if a key was needed.
     fn admit(&self, request: &ServiceRequest) -> Result<Option<Rc<Holding>>, ApiError> {
         let asks = self.access.asks();

@@ -1,8 +1,10 @@
 //! The HTTP frontends: text from outside becomes typed values here, and answers become text again.
 
+mod accessed;
 pub mod answer;
 pub mod body;
 pub mod describe;
+mod edge;
 pub mod errors;
 mod events;
 mod explaining;

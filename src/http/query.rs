@@ -11,6 +11,7 @@ use actix_web::web::{self, Bytes, Payload};
 use actix_web::{HttpRequest, HttpResponse, ResponseError as _};
 use percent_encoding::percent_decode_str;
 
+use super::accessed;
 use super::answer;
 use super::body::{self, Body};
 use super::errors::{self, ApiError, MODEL};
@@ -329,12 +330,13 @@ async fn predict(
         .map_err(|refused| refusal(refused, &text))?;
     let answers = prediction.answers().await;
     let answers = answers.map_err(|excess| answer::too_much(excess, None, bounds))?;
-    let model = answers.model.clone();
+    let (model, ended) = (answers.model.clone(), accessed::ended(&answers.answers));
     let mut response = if let [QueryAnswer::Error(why)] = answers.answers.as_slice() {
         ApiError::new(MODEL, &**why).error_response()
     } else {
         answer::respond(rendering::rendered(answers, &limits.parsing).await?, bounds)?
     };
+    accessed::note(&mut response, ended);
     explaining::name_model(&mut response, model.as_ref());
     Ok(response)
 }

@@ -3,13 +3,13 @@
 //! Logging never blocks and never panics, whatever stderr is: lines go through a bounded queue
 //! ([`sink`]), and what cannot be written is lost and counted (`clipper_log_lines_lost_total`).
 
+pub mod access;
+mod output;
 pub mod outsiders;
 pub mod sink;
 
 use std::backtrace::{Backtrace, BacktraceStatus};
-use std::fs::File;
 use std::io::{self, IsTerminal};
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicU64;
@@ -60,9 +60,7 @@ pub fn init(config: &LogConfig) -> Result<(), LogError> {
     };
     outsiders::configure(config);
     let sink = SINK.get_or_init(|| Sink::new(config.queue_max_bytes));
-    // A descriptor of its own: a write that waits must not hold the lock of `std::io::stderr`.
-    let output = std::io::stderr().as_fd().try_clone_to_owned();
-    let output = File::from(output.map_err(LogError::Stderr)?);
+    let output = output::stderr().map_err(LogError::Stderr)?;
     sink.write_to(output, tell_lost).map_err(LogError::Writer)?;
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -128,4 +126,5 @@ pub fn flush() {
     if let Some(sink) = SINK.get() {
         sink.flush(FLUSH_PATIENCE);
     }
+    access::flush(FLUSH_PATIENCE);
 }

@@ -144,7 +144,7 @@ impl Sink {
 
 /// Writes as much of `chunk` as can be; waits where the other end wants time.
 #[allow(clippy::disallowed_methods, reason = "the thread of the log has nothing else to do")]
-fn write(output: &mut impl Write, chunk: &[u8]) -> usize {
+pub(super) fn write(output: &mut impl Write, chunk: &[u8]) -> usize {
     let mut written = 0;
     while written < chunk.len() {
         match output.write(&chunk[written..]) {

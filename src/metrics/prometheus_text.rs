@@ -5,8 +5,8 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 
 use prometheus::core::Collector;
 use prometheus::proto::{MetricFamily, MetricType};
@@ -138,8 +138,11 @@ fn process_wide(metrics: &Metrics, dropped: u64) -> Vec<MetricFamily> {
     for (thread, count) in metrics.thread_stalls.lock().iter() {
         stalls.number(&[thread], float(*count));
     }
+    let counted = |lost: &OnceLock<Arc<AtomicU64>>| lost.get().map_or(0, |n| n.load(Relaxed));
     let mut lost = Family::new(&table::LOG_LINES_LOST);
-    lost.number(&[], float(metrics.log_lines_lost.get().map_or(0, |lost| lost.load(Relaxed))));
+    lost.number(&[], float(counted(&metrics.log_lines_lost)));
+    let mut access_lost = Family::new(&table::ACCESS_LINES_LOST);
+    access_lost.number(&[], float(counted(&metrics.access_lines_lost)));
     let mut commands = Family::new(&table::ADMIN_COMMANDS);
     commands.number(&["acknowledged"], float(metrics.admin_acknowledged.load(Relaxed)));
     commands.number(&["refused"], float(metrics.admin_refused.load(Relaxed)));
@@ -157,6 +160,7 @@ fn process_wide(metrics: &Metrics, dropped: u64) -> Vec<MetricFamily> {
         restarts,
         stalls,
         lost,
+        access_lost,
         explain_lost,
         commands,
         feedback,

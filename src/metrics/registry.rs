@@ -31,6 +31,7 @@ pub struct Metrics {
     /// Requests of which nothing was kept.
     pub explain_lost: Arc<AtomicU64>,
     pub(super) log_lines_lost: OnceLock<Arc<AtomicU64>>,
+    pub(super) access_lines_lost: OnceLock<Arc<AtomicU64>>,
     pub(super) admin_acknowledged: AtomicU64,
     pub(super) admin_refused: AtomicU64,
     pub(super) feedback_refused: AtomicU64,
@@ -77,6 +78,7 @@ impl Default for Metrics {
             thread_stalls: Mutex::default(),
             explain_lost: Arc::default(),
             log_lines_lost: OnceLock::new(),
+            access_lines_lost: OnceLock::new(),
             admin_acknowledged: AtomicU64::new(0),
             admin_refused: AtomicU64::new(0),
             feedback_refused: AtomicU64::new(0),
@@ -179,6 +181,11 @@ impl Metrics {
     pub fn show_log_lines_lost(&self, lost: Arc<AtomicU64>) {
         // A second counter would be a second log.
         let _ = self.log_lines_lost.set(lost);
+    }
+
+    /// The same of the access log.
+    pub fn show_access_lines_lost(&self, lost: Arc<AtomicU64>) {
+        let _ = self.access_lines_lost.set(lost);
     }
 
     /// Counts a start of a child process.

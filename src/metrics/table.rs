@@ -229,6 +229,9 @@ rows! {
     LOG_LINES_LOST = Counter "clipper_log_lines_lost_total", "lines", &[],
         "Log lines that could not be written: standard error was full, closed or not read.",
         "any increase";
+    ACCESS_LINES_LOST = Counter "clipper_access_log_lines_lost_total", "lines", &[],
+        "Lines of the access log that could not be written: its file or standard error takes none.",
+        "any increase";
     EXPLAIN_LOST = Counter "clipper_explain_lost_total", "requests", &[],
         "Requests of which nothing could be kept for `clipper explain`: somebody was reading.",
         "-";

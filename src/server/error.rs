@@ -60,6 +60,8 @@ pub enum StartError {
     Tls(#[from] TlsError),
     #[error("rpc.curve_key: {}: {why}", file.display())]
     CurveKey { file: PathBuf, why: CurveKeyFault },
+    #[error("access_log.file {}: {error}", file.display())]
+    AccessLog { file: PathBuf, error: io::Error },
     #[error("threads for parsing: {0}")]
     Parsing(io::Error),
 }

@@ -6,6 +6,7 @@
 //! far above what a healthy server needs.
 
 mod access;
+mod accesses;
 mod admin;
 mod admin_cli;
 mod applying;

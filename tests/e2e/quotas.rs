@@ -126,7 +126,7 @@ fn post_to(addr: SocketAddr, path: &str, key: &str, body: &Value) -> Answer {
     send(addr, "POST", path, &with_key(Some(key)), &body.to_string())
 }
 
-fn call(addr: SocketAddr, key: &str, input: u32) -> Status {
+pub(super) fn call(addr: SocketAddr, key: &str, input: u32) -> Status {
     let tensor = InferTensor {
         name: "input".to_owned(),
         datatype: "FP64".to_owned(),

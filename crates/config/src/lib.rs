@@ -3,6 +3,7 @@
 //! `config/default.toml` documents the keys for users, [`schema`] says what each of them accepts.
 
 mod access;
+mod access_log;
 mod containers;
 mod dashboard;
 mod deploy;
@@ -36,6 +37,7 @@ mod walk;
 
 pub use self::redis::{OnDataLoss, RedisConfig};
 pub use access::AccessConfig;
+pub use access_log::{AccessLogConfig, AccessLogMode};
 pub use containers::{ContainersConfig, Landlock, Network as ChildNetwork};
 pub use dashboard::DashboardConfig;
 pub use deploy::DeployConfig;

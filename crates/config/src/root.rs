@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::access::AccessConfig;
+use super::access_log::AccessLogConfig;
 use super::containers::ContainersConfig;
 use super::dashboard::DashboardConfig;
 use super::deploy::DeployConfig;
@@ -54,6 +55,7 @@ pub struct Config {
     pub journal: JournalConfig,
     pub metrics: MetricsConfig,
     pub log: LogConfig,
+    pub access_log: AccessLogConfig,
     /// Applications to register at start if missing.
     #[serde(rename = "application")]
     pub applications: Vec<ApplicationConfig>,
@@ -83,6 +85,7 @@ impl Default for Config {
             journal: JournalConfig::default(),
             metrics: MetricsConfig::default(),
             log: LogConfig::default(),
+            access_log: AccessLogConfig::default(),
             applications: Vec::new(),
             models: Vec::new(),
         }

@@ -3,6 +3,7 @@
 //! A test compares this with the structs and with the documented file.
 
 use super::access::AccessConfig;
+use super::access_log::AccessLogConfig;
 use super::containers::ContainersConfig;
 use super::dashboard::DashboardConfig;
 use super::deploy::DeployConfig;
@@ -67,6 +68,7 @@ pub const SECTIONS: &[(&str, &[Key])] = &[
     ("journal", JournalConfig::KEYS),
     ("metrics", MetricsConfig::KEYS),
     ("log", LogConfig::KEYS),
+    ("access_log", AccessLogConfig::KEYS),
 ];
 
 /// The list of applications.

@@ -42,6 +42,7 @@ use self::io::Io;
 use self::progress::Allowances;
 use self::seats::{Order, Seats};
 use self::watched::Watched;
+use super::edge::Edge;
 use super::gate::Gate;
 use super::parsing::give_way;
 use super::request_id::Identify;
@@ -233,9 +234,9 @@ async fn work(
     (gate, configure): (Gate, impl Fn(&mut web::ServiceConfig) + Clone + 'static),
     accepted: mpsc::Receiver<Accepted>,
 ) {
-    let app = map_config(HttpApp::new().wrap(gate).wrap(Identify).configure(configure), |()| {
-        AppConfig::default()
-    });
+    let edge = Edge::new(gate.port());
+    let app = HttpApp::new().wrap(gate).wrap(edge).wrap(Identify).configure(configure);
+    let app = map_config(app, |()| AppConfig::default());
     // Once: an actix-web application gives its endpoints away to the first that it makes.
     let Ok(endpoints) = app.into_factory().new_service(()).await else {
         return error!("an HTTP worker cannot start");

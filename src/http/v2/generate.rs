@@ -10,6 +10,7 @@ use clipper_oip::{As, Fault, INPUT, Infer, InferError, OutputForm, text_bytes};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::super::accessed;
 use super::super::answer::too_much;
 use super::super::body;
 use super::super::errors::{self as api, ApiError};
@@ -166,8 +167,12 @@ pub(super) async fn generate(
     let (mut streaming, of, _asked) = begin(request, payload, v2, (name, version)).await?;
     let bounds = &v2.limits.answers;
     let (mut whole, mut held) = (String::new(), bounds.all.hold());
+    let later = accessed::later();
     let mut is_default = false;
     while let Some(step) = streaming.next().await {
+        if let (Some(later), StreamStep::End(end)) = (&later, &step) {
+            later.ended(end);
+        }
         match step {
             StreamStep::Piece(piece) => {
                 let text = text(&piece);
@@ -188,7 +193,9 @@ pub(super) async fn generate(
         }
     }
     let told = of.told(&whole, is_default);
-    Ok(HttpResponse::Ok().content_type("application/json").body(told))
+    let mut response = HttpResponse::Ok().content_type("application/json").body(told);
+    accessed::note(&mut response, later.and_then(|later| later.taken()));
+    Ok(response)
 }
 
 impl Of {

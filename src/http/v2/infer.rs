@@ -4,12 +4,13 @@ use actix_web::http::header::HeaderValue;
 use actix_web::web::Payload;
 use actix_web::{HttpRequest, HttpResponse};
 
+use super::super::accessed;
 use super::super::body;
 use super::super::errors::ApiError;
 use super::super::explaining::{self, Explaining};
 use super::super::limits;
 use super::state::V2;
-use super::{answer, arrival, ask, target, tensors};
+use super::{answer, arrival, ask, errors, target, tensors};
 use clipper_clock as clock;
 
 /// Answers by what the models say, within the application's objective.
@@ -45,10 +46,13 @@ pub(super) async fn infer(
     let meant = ask::Meant { name, version, target: &target };
     let mut told = ask::ask(v2, &meant, &mut asked, arrived).await?;
     let (explained, model) = (std::mem::take(&mut told.explained), told.model.take());
-    let mut response = match told.tensors {
+    let ended = accessed::ended(&told.answers);
+    let response = match told.tensors {
         Some(_) => tensors::respond(told, &v2.limits).await,
         None => answer::respond(told, &v2.limits).await,
-    }?;
+    };
+    let mut response = response.unwrap_or_else(|error| errors::response(&error));
+    accessed::note(&mut response, ended);
     explaining::name_model(&mut response, model.as_ref());
     explaining::tell(&mut response, &explained);
     Ok(response)
