@@ -197,6 +197,20 @@ pub fn listed(port: Port, path: &str) -> Option<(Action, Option<Cow<'_, str>>)> 
     rows.find_map(|row| Some((row.action, name_in(path, row.path)?)))
 }
 
+/// The methods that an endpoint takes; none: it is not in the table.
+#[must_use]
+pub fn methods(port: Port, path: &str) -> Vec<&'static str> {
+    let path = path.strip_suffix('/').filter(|path| !path.is_empty()).unwrap_or(path);
+    let rows = TABLE.iter().filter(|row| row.port == port && name_in(path, row.path).is_some());
+    let mut methods: Vec<&str> = Vec::new();
+    for row in rows {
+        if !methods.contains(&row.method) {
+            methods.push(row.method);
+        }
+    }
+    methods
+}
+
 /// What a path that is no endpoint asks for.
 fn unlisted(port: Port) -> Action {
     match port {

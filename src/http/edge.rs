@@ -1,29 +1,35 @@
-//! What stands at the edge of a frontend, around its gate: a line of the access log for each
-//! request.
+//! What stands at the edge of a frontend, around its gate: whose pages may read its answers, and a
+//! line of the access log for each request.
 
 use std::future::{Future, Ready, ready};
 use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready as poll_ready};
 
 use actix_service::{Service, Transform};
 use actix_web::Error;
 use actix_web::body::BoxBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::header::HeaderValue;
+use futures_util::future::Either;
 use pin_project_lite::pin_project;
 
 use super::accessed::{self, Begun};
+use super::cors::Cors;
 use crate::access::table::Port;
 
 /// The edge of one frontend.
 #[derive(Debug, Clone)]
 pub struct Edge {
     port: Port,
+    cors: Option<Arc<Cors>>,
 }
 
 impl Edge {
     #[must_use]
-    pub fn new(port: Port) -> Self {
-        Self { port }
+    pub fn new(port: Port, cors: Option<Arc<Cors>>) -> Self {
+        Self { port, cors }
     }
 }
 
@@ -38,13 +44,16 @@ where
     type Future = Ready<Result<Edged<S>, ()>>;
 
     fn new_transform(&self, endpoints: S) -> Self::Future {
-        ready(Ok(Edged { edge: self.clone(), endpoints }))
+        // Its own: each worker counts references for itself.
+        let cors = self.cors.as_deref().cloned().map(Rc::new);
+        ready(Ok(Edged { port: self.port, cors, endpoints }))
     }
 }
 
 /// What is behind it.
 pub struct Edged<S> {
-    edge: Edge,
+    port: Port,
+    cors: Option<Rc<Cors>>,
     endpoints: S,
 }
 
@@ -59,18 +68,35 @@ where
     actix_service::forward_ready!(endpoints);
 
     fn call(&self, request: ServiceRequest) -> Self::Future {
-        let begun = accessed::begin();
-        Passing { answer: self.endpoints.call(request), begun, port: self.edge.port }
+        let (begun, port) = (accessed::begin(), self.port);
+        let Some(cors) = &self.cors else {
+            let answer = Either::Right(self.endpoints.call(request));
+            return Passing { answer, begun, port, marks: None };
+        };
+        let origin = cors.origin(&request);
+        let preflight = origin.as_ref().and_then(|origin| cors.preflight(&request, origin));
+        let answer = match preflight {
+            Some(answer) => Either::Left(ready(Ok(request.into_response(answer)))),
+            None => Either::Right(self.endpoints.call(request)),
+        };
+        Passing { answer, begun, port, marks: Some(Marks { cors: Rc::clone(cors), origin }) }
     }
+}
+
+/// Which page an answer is marked for.
+struct Marks {
+    cors: Rc<Cors>,
+    origin: Option<HeaderValue>,
 }
 
 pin_project! {
     /// An answer on its way out.
     pub struct Passing<F> {
         #[pin]
-        answer: F,
+        answer: Either<Ready<Result<ServiceResponse<BoxBody>, Error>>, F>,
         begun: Option<Begun>,
         port: Port,
+        marks: Option<Marks>,
     }
 }
 
@@ -82,7 +108,10 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let answer = poll_ready!(this.answer.poll(cx));
+        let mut answer = poll_ready!(this.answer.poll(cx));
+        if let (Some(marks), Ok(answer)) = (this.marks, &mut answer) {
+            marks.cors.mark(marks.origin.as_ref(), answer.headers_mut());
+        }
         Poll::Ready(match (this.begun, answer) {
             (Some(begun), Ok(answer)) => Ok(begun.answered(*this.port, answer)),
             (_, answer) => answer,

@@ -14,12 +14,13 @@ use actix_web::http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderName, Hea
 use actix_web::{Error, HttpMessage as _, ResponseError as _};
 use futures_util::future::Either;
 
+use super::cors::Cors;
 use super::errors::{self, ApiError, shown};
 pub use super::holding::{Asker, Holding, Memory, asker, ended, holder, holding};
 use super::serve::connection::{Connection, certificates};
 use crate::access::table::{Port, asked};
 use crate::access::{Access, Refused, Shown, browser};
-use crate::config::ManagementConfig;
+use crate::config::{HttpConfig, ManagementConfig};
 use crate::logging::outsiders;
 use clipper_domain::Action;
 
@@ -30,6 +31,8 @@ pub struct Gate {
     port: Port,
     /// What browsers are asked for; only where the server is managed.
     browsers: Option<Arc<Browsers>>,
+    /// Whose pages may read the answers, beside its own.
+    cors: Option<Arc<Cors>>,
 }
 
 /// What is asked of whatever a browser may have sent for a page.
@@ -42,7 +45,14 @@ struct Browsers {
 impl Gate {
     #[must_use]
     pub fn new(access: &Arc<Access>, port: Port) -> Self {
-        Self { access: Arc::clone(access), port, browsers: None }
+        Self { access: Arc::clone(access), port, browsers: None, cors: None }
+    }
+
+    /// The gate of the query frontend.
+    #[must_use]
+    pub fn of_queries(access: &Arc<Access>, config: &HttpConfig) -> Self {
+        let cors = Cors::new(Port::Query, &config.cors_origins, config.cors_credentials);
+        Self { cors, ..Self::new(access, Port::Query) }
     }
 
     /// The gate of the management frontend.
@@ -50,13 +60,21 @@ impl Gate {
     pub fn of_management(access: &Arc<Access>, config: &ManagementConfig) -> Self {
         let browsers =
             Browsers { hosts: config.hosts.clone(), takes_any_type: config.legacy_content_types };
-        Self { browsers: Some(Arc::new(browsers)), ..Self::new(access, Port::Management) }
+        let (port, origins) = (Port::Management, &config.cors_origins);
+        let cors = Cors::new(port, origins, config.cors_credentials);
+        Self { browsers: Some(Arc::new(browsers)), cors, ..Self::new(access, port) }
     }
 
     /// The port that it is of.
     #[must_use]
     pub(super) fn port(&self) -> Port {
         self.port
+    }
+
+    /// Whose pages may read the answers.
+    #[must_use]
+    pub(super) fn cors(&self) -> Option<Arc<Cors>> {
+        self.cors.clone()
     }
 
     /// Lets a request in, and says who asks if a key was needed.
@@ -72,7 +90,7 @@ impl Gate {
         }
         let (action, name) = asked(self.port, path);
         if let Some(browsers) = &self.browsers {
-            browsers.check(request, action)?;
+            browsers.check(request, action, self.cors.as_deref())?;
         }
         let from = || request.peer_addr().map(|peer| peer.ip());
         if !asks {
@@ -83,7 +101,7 @@ impl Gate {
             Ok(None) => Ok(None),
             Ok(Some(holding)) => {
                 if holding.holder().is_by_certificate() {
-                    check_page(request)?;
+                    check_page(request, self.cors.as_deref())?;
                 } else if let Some(connection) = request.conn_data::<Rc<Connection>>() {
                     connection.memory().let_in(path);
                 }
@@ -140,7 +158,12 @@ impl Gate {
 const METRICS: &str = "/metrics";
 
 impl Browsers {
-    fn check(&self, request: &ServiceRequest, action: Action) -> Result<(), ApiError> {
+    fn check(
+        &self,
+        request: &ServiceRequest,
+        action: Action,
+        cors: Option<&Cors>,
+    ) -> Result<(), ApiError> {
         let text = |name: HeaderName| {
             request.headers().get(name).map(|value| value.to_str().unwrap_or_default())
         };
@@ -160,8 +183,12 @@ impl Browsers {
         let origin = text(ORIGIN);
         if let Some(origin) = origin
             && !browser::is_origin_ours(origin, host.unwrap_or_default())
+            && !cors.is_some_and(|cors| cors.lets_in(origin))
         {
-            let cause = format!("Web pages of '{}' may not manage this server", shown(origin));
+            let cause = format!(
+                "Web pages of '{}' may not manage this server (management.cors_origins)",
+                shown(origin)
+            );
             return Err(ApiError::new(errors::FORBIDDEN, cause));
         }
         let changes = [Action::Operate, Action::ManageKeys].contains(&action);
@@ -176,12 +203,15 @@ impl Browsers {
 }
 
 /// A browser shows its user's certificate for every page that asks, also for those of strangers.
-fn check_page(request: &ServiceRequest) -> Result<(), ApiError> {
+fn check_page(request: &ServiceRequest, cors: Option<&Cors>) -> Result<(), ApiError> {
     let text = |name: HeaderName| {
         request.headers().get(name).map(|value| value.to_str().unwrap_or_default())
     };
     match text(ORIGIN) {
-        Some(origin) if !browser::is_origin_ours(origin, text(HOST).unwrap_or_default()) => {
+        Some(origin)
+            if !browser::is_origin_ours(origin, text(HOST).unwrap_or_default())
+                && !cors.is_some_and(|cors| cors.takes_certificates_of(origin)) =>
+        {
             let cause = format!("Web pages of '{}' may not use a certificate", shown(origin));
             Err(ApiError::new(errors::FORBIDDEN, cause))
         }

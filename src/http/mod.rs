@@ -3,6 +3,7 @@
 mod accessed;
 pub mod answer;
 pub mod body;
+pub mod cors;
 pub mod describe;
 mod edge;
 pub mod errors;

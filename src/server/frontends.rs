@@ -237,7 +237,7 @@ impl Frontends {
             tls: self.handshakes(config, Spoken::Query, &counts),
             ..Options::new(http, counts)
         };
-        let gate = Gate::new(&self.guard.access, Port::Query);
+        let gate = Gate::of_queries(&self.guard.access, http);
         Frontend::start(&options, socket, acceptor, &gate, move |app| {
             watchdog.watch("http", Arbiter::current());
             let routes = Routes::default();

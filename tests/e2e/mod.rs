@@ -13,6 +13,7 @@ mod applying;
 mod bounds;
 mod changing;
 mod choosing;
+mod cors;
 mod dashboard;
 mod deploy;
 mod described;

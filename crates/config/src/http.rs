@@ -86,6 +86,15 @@ section! {
         /// The same of all bodies of a connection together, bytes.
         http2_connection_window_bytes: u32 = 1 << 20, Rule::int(65_535, 1 << 30, "bytes");
 
+        /// Sites whose pages may ask this server on the query port (CORS), such as
+        /// "https://app.example.com"; their requests need keys as any other. ["*"]: those of all
+        /// sites. None (the default): browsers keep the answers from pages of other sites.
+        cors_origins: Vec<String> = Vec::new(), Rule::Origins { any: true };
+
+        /// Whether browsers may send such requests with the certificate of their user, and with
+        /// cookies, which nothing here reads. Not with ["*"].
+        cors_credentials: bool = false, Rule::Bool;
+
         /// Connections that the kernel keeps waiting, for bursts of new clients.
         backlog: u32 = 2048, Rule::int(1, 65_535, "connections");
 

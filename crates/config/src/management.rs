@@ -25,6 +25,14 @@ section! {
         /// stranger reaches it by a name of his that leads here.
         hosts: Vec<String> = Vec::new(), Rule::Names;
 
+        /// Sites whose pages may manage this server (CORS), each by its name, such as
+        /// "https://ops.example.com"; with keys and roles as any other client. None (the default):
+        /// only its own pages. Deployments are taken from no page.
+        cors_origins: Vec<String> = Vec::new(), Rule::Origins { any: false };
+
+        /// Whether browsers may send such requests with the certificate of their user.
+        cors_credentials: bool = false, Rule::Bool;
+
         /// Whether changes are taken whatever their content type, as the original does. Otherwise
         /// they have to be application/json, which no web page can send to another site unasked.
         /// clipper_admin sends that.

@@ -50,6 +50,10 @@ pub enum Rule {
     Allowed,
     /// A list of addresses and networks.
     Networks,
+    /// A list of sites as browsers name them, or, where `any` is true, of `*` alone.
+    Origins {
+        any: bool,
+    },
     /// A list of texts, the first of them not empty.
     CommandLine,
     InputType,
@@ -125,6 +129,16 @@ fn is_redis_url(text: &str) -> bool {
     !host.is_empty() && port.is_none_or(|p| p.parse::<u16>().is_ok())
 }
 
+/// Whether a text is a site as browsers name it: a scheme and a host, without a path.
+fn is_origin(text: &str) -> bool {
+    let Some((scheme, host)) = text.split_once("://") else { return false };
+    let of_scheme = |byte: u8| byte.is_ascii_lowercase() || b"+-.".contains(&byte);
+    let of_host = |byte: u8| byte.is_ascii_graphic() && !b"/?#@*,\"".contains(&byte);
+    let is_lower = !host.bytes().any(|byte| byte.is_ascii_uppercase());
+    let names = !scheme.is_empty() && !host.is_empty() && is_lower;
+    names && scheme.bytes().all(of_scheme) && host.bytes().all(of_host)
+}
+
 impl Rule {
     /// A whole number in a range.
     #[must_use]
@@ -176,6 +190,10 @@ impl Rule {
                 RUNTIMES.join(", ")
             ),
             Self::Networks => "a list of addresses such as [\"10.0.0.0/8\", \"::1\"]".into(),
+            Self::Origins { any } => {
+                let any = if *any { ", or [\"*\"]" } else { ", each by its name" };
+                format!("a list of sites such as [\"https://app.example.com\"]{any}")
+            }
             Self::CommandLine => "a list of texts such as [\"program\", \"argument\"]".into(),
             Self::InputType => "bytes, integers, floats, doubles, strings or tensors".into(),
             Self::Slo => format!("a whole number of microseconds, 1 to {}", i32::MAX),
@@ -222,6 +240,16 @@ impl Rule {
                     return Err(self.refuse(show(wrong)));
                 }
                 true
+            }
+            (Self::Origins { any }, Value::Array(items)) => {
+                let is_any = |items: &[Value]| matches!(items, [Value::String(all)] if all == "*");
+                let is_wrong = |item: &&Value| !item.as_str().is_some_and(is_origin);
+                match items.iter().find(is_wrong) {
+                    Some(wrong) if !(*any && is_any(items)) => {
+                        return Err(self.refuse(show(wrong)));
+                    }
+                    _ => true,
+                }
             }
             (Self::CommandLine, Value::Array(items)) => {
                 items.first().and_then(Value::as_str).is_some_and(|program| !program.is_empty())
@@ -284,6 +312,7 @@ impl Rule {
             | Self::Paths
             | Self::Allowed
             | Self::Networks
+            | Self::Origins { .. }
             | Self::CommandLine
             | Self::Signature => false,
         };
@@ -302,7 +331,7 @@ impl Rule {
             Self::Bool => {
                 Value::Boolean(text.trim().parse().map_err(|_| self.refuse(quote(text)))?)
             }
-            Self::Names | Self::Networks => self.read_list(text)?,
+            Self::Names | Self::Networks | Self::Origins { .. } => self.read_list(text)?,
             _ => Value::String(text.to_owned()),
         };
         self.check(&value)?;
@@ -401,6 +430,20 @@ mod tests {
             assert!(Rule::Networks.read(text).is_err(), "{text}");
         }
         assert_eq!(Rule::Names.read("a, b"), Ok(list(&["a", "b"])));
+    }
+
+    #[test]
+    fn sites_are_those_that_browsers_name() {
+        let (any, named) = (Rule::Origins { any: true }, Rule::Origins { any: false });
+        for good in ["https://a.example.com", "http://localhost:3000", "http://[::1]:8080"] {
+            assert!(named.read(good).is_ok() && any.read(good).is_ok(), "{good}");
+        }
+        for bad in ["a.com", "https://a.com/", "https://A.com", "null", "https://*.a.com", "://"] {
+            assert!(any.read(bad).is_err(), "{bad}");
+        }
+        assert!(any.read("*").is_ok() && any.read("*, https://a.com").is_err());
+        let told = named.read("*").unwrap_err().to_string();
+        assert!(told.contains("each by its name"), "{told}");
     }
 
     #[test]

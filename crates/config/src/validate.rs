@@ -36,6 +36,7 @@ pub(super) fn check(draft: &mut Draft, base_dir: &Path, known: Models) {
         addresses(draft, &config);
         tls(draft, &config);
         tokens(draft, &config);
+        cors(draft, &config);
         models(draft, &config, base_dir);
     }
     applications(draft, known);
@@ -187,6 +188,15 @@ fn tls(draft: &mut Draft, config: &Config) {
     if tls.is_on() && !is_set(&tls.key) {
         let problem = "it needs its key, and tls.key is empty".to_owned();
         blame(draft, ["tls.cert", "tls.key"], [problem.clone(), problem]);
+    }
+}
+
+/// Browsers take certificates to nobody who lets in every site.
+fn cors(draft: &mut Draft, config: &Config) {
+    let http = &config.http;
+    if http.cors_credentials && http.cors_origins.iter().any(|origin| origin == "*") {
+        let problem = "it needs sites by their names, and http.cors_origins has \"*\"".to_owned();
+        fault_at(draft, "http.cors_credentials", problem);
     }
 }
 

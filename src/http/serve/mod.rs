@@ -234,7 +234,7 @@ async fn work(
     (gate, configure): (Gate, impl Fn(&mut web::ServiceConfig) + Clone + 'static),
     accepted: mpsc::Receiver<Accepted>,
 ) {
-    let edge = Edge::new(gate.port());
+    let edge = Edge::new(gate.port(), gate.cors());
     let app = HttpApp::new().wrap(gate).wrap(edge).wrap(Identify).configure(configure);
     let app = map_config(app, |()| AppConfig::default());
     // Once: an actix-web application gives its endpoints away to the first that it makes.
