@@ -356,7 +356,7 @@ async fn prometheus_gets_text_and_clipper_admin_gets_json() {
     for (port_1390, accept, json) in [
         (false, None, true),
         (false, Some("*/*"), true),
-        (false, Some(PROMETHEUS), false),
+        (false, Some("text/plain"), false),
         (false, Some("text/html,application/xml;q=0.9,*/*;q=0.8"), true),
         (true, Some("application/json"), false),
         (true, None, false),
@@ -373,6 +373,12 @@ async fn prometheus_gets_text_and_clipper_admin_gets_json() {
             let flat = families.contains_key("app_simple_example_num_predictions_count");
             assert_eq!(flat, port_1390, "flat names belong to the metrics port");
         }
+    }
+    for port_1390 in [false, true] {
+        let (kind, body) = get(&metrics, port_1390, Some(PROMETHEUS)).await;
+        assert_eq!(kind, "application/openmetrics-text; version=1.0.0; charset=utf-8");
+        assert!(body.ends_with("\n# EOF\n") && body.contains("\nclipper_predictions_total{"));
+        assert_eq!(body.contains("\napp_simple_example_num_predictions_count "), port_1390);
     }
 }
 

@@ -14,9 +14,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use super::errors::{self, ApiError, other_method};
 use super::management::MetricsPage;
 use crate::metrics::{FlatNames, Metrics};
-use crate::metrics::{prometheus_text, write_clipper_json, write_prometheus_text};
+use crate::metrics::{open_metrics, prometheus_text};
+use crate::metrics::{write_clipper_json, write_open_metrics, write_prometheus_text};
 
 const PATH: &str = "/metrics";
+const OPEN_METRICS: &str = "openmetrics-text";
 const ALLOW: &str = "GET, HEAD, OPTIONS";
 
 /// Bytes of one piece of a page.
@@ -34,9 +36,10 @@ pub fn configure_query(metrics: Arc<Metrics>) -> impl Fn(&mut web::ServiceConfig
     configure(by_preference(metrics))
 }
 
-/// The route of the metrics port: always Prometheus text, the original's flat names included.
+/// The route of the metrics port: always a format of Prometheus, the original's flat names
+/// included.
 pub fn configure_metrics(metrics: Arc<Metrics>) -> impl Fn(&mut web::ServiceConfig) + Clone {
-    configure(pages(metrics, |_| Form::Text(FlatNames::Listed)))
+    configure(pages(metrics, |request| Form::of_prometheus(request, FlatNames::Listed)))
 }
 
 /// The page in the form that the request's `Accept` header prefers; JSON unless text is.
@@ -77,17 +80,28 @@ fn pages(metrics: Arc<Metrics>, form: fn(&HttpRequest) -> Form) -> MetricsPage {
 enum Form {
     Json,
     Text(FlatNames),
+    Open(FlatNames),
 }
 
 impl Form {
     fn preferred(request: &HttpRequest) -> Self {
-        if prefers_text(request) { Self::Text(FlatNames::LeftOut) } else { Self::Json }
+        if prefers_text(request) {
+            Self::of_prometheus(request, FlatNames::LeftOut)
+        } else {
+            Self::Json
+        }
+    }
+
+    /// `OpenMetrics` for those who name it and do not like the other format better.
+    fn of_prometheus(request: &HttpRequest, names: FlatNames) -> Self {
+        if prefers_open_metrics(request) { Self::Open(names) } else { Self::Text(names) }
     }
 
     fn write(self, metrics: &Metrics, out: impl io::Write) -> io::Result<()> {
         match self {
             Self::Json => write_clipper_json(metrics, out),
             Self::Text(names) => write_prometheus_text(metrics, names, out),
+            Self::Open(names) => write_open_metrics(metrics, names, out),
         }
     }
 
@@ -95,6 +109,7 @@ impl Form {
         let content_type = match self {
             Self::Json => HeaderValue::from_static("application/json"),
             Self::Text(_) => HeaderValue::from_static(prometheus_text::CONTENT_TYPE),
+            Self::Open(_) => HeaderValue::from_static(open_metrics::CONTENT_TYPE),
         };
         let mut response = HttpResponse::Ok();
         response.content_type(content_type).insert_header((header::VARY, "Accept"));
@@ -156,8 +171,16 @@ impl io::Write for Page {
 fn prefers_text(request: &impl HttpMessage) -> bool {
     let Ok(accept) = Accept::parse(request) else { return false };
     let text = quality(&accept, "text", "plain");
-    let open_metrics = quality(&accept, "application", "openmetrics-text");
+    let open_metrics = quality(&accept, "application", OPEN_METRICS);
     text.max(open_metrics) > quality(&accept, "application", "json")
+}
+
+/// Whether `OpenMetrics` is named, and liked as well as the older text.
+fn prefers_open_metrics(request: &impl HttpMessage) -> bool {
+    let Ok(accept) = Accept::parse(request) else { return false };
+    let is_named = accept.iter().any(|range| range.item.subtype() == OPEN_METRICS);
+    let weight = quality(&accept, "application", OPEN_METRICS);
+    is_named && weight > Quality::ZERO && weight >= quality(&accept, "text", "plain")
 }
 
 /// The weight a client gives to a media type, by its most specific range that matches (RFC 9110,
@@ -211,6 +234,31 @@ mod tests {
             assert!(text_for(&[accept]), "{accept}");
         }
         assert!(text_for(&["application/json;q=0.1", "text/plain"]), "two header lines");
+    }
+
+    #[test]
+    fn open_metrics_go_to_those_who_name_them() {
+        let open_for = |accept: &'static str| {
+            let request = TestRequest::default().insert_header((header::ACCEPT, accept));
+            prefers_open_metrics(&request.to_http_request())
+        };
+        for accept in [
+            "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.2",
+            "application/openmetrics-text",
+            "text/plain, application/openmetrics-text",
+        ] {
+            assert!(open_for(accept), "{accept}");
+        }
+        for accept in [
+            "text/plain",
+            "*/*",
+            "application/*",
+            "text/plain;q=0.6, application/openmetrics-text;q=0.5",
+            "application/openmetrics-text;q=0, text/plain",
+            "",
+        ] {
+            assert!(!open_for(accept), "{accept}");
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ use clipper_clock as clock;
 use clipper_domain::{AppName, Limits, Outcome, ReplicaId};
 use clipper_scheduling::quota::{Quota, Whose};
 
+use super::exemplars::Exemplars;
 use super::histogram::{Histogram, micros};
 use super::meter::{Meter, Rates};
 use super::policy::PolicyMetrics;
@@ -31,6 +32,8 @@ pub struct AppMetrics {
     pub rollout: RolloutMetrics,
     pub(super) rejected: AtomicU64,
     pub(super) latency: Histogram,
+    /// Requests of its buckets.
+    pub exemplars: Exemplars,
     /// Microseconds.
     pub(super) objective: AtomicU64,
     /// What its clients ask for, where that is limited.
@@ -46,6 +49,7 @@ impl Default for AppMetrics {
             rollout: RolloutMetrics::default(),
             rejected: AtomicU64::new(0),
             latency: Histogram::default(),
+            exemplars: Exemplars::default(),
             objective: AtomicU64::new(0),
             quota: RwLock::default(),
             meter: Mutex::new(Meter::new(clock::now())),

@@ -4,6 +4,7 @@
 //! both views, [`clipper_json`] and [`prometheus_text`], are computed when somebody asks.
 
 pub mod clipper_json;
+mod exemplars;
 mod family;
 pub mod file_sd;
 pub mod handles;
@@ -11,6 +12,7 @@ pub mod histogram;
 pub mod http;
 pub mod look;
 pub mod meter;
+pub mod open_metrics;
 pub mod policy;
 mod policy_states;
 pub mod prometheus_text;
@@ -25,7 +27,9 @@ mod watcher;
 
 pub use clipper_domain::Outcome;
 pub use clipper_json::{clipper_json_body, write_clipper_json};
+pub use exemplars::{Exemplar, Exemplars};
 pub use handles::{AppMetrics, ModelCounts, ModelMetrics};
+pub use open_metrics::write_open_metrics;
 pub use policy::{ChoiceMetrics, FeedbackEnd, ModelWeights, PolicyMetrics};
 pub use policy_states::{PolicyStateMetrics, Unsaved};
 pub use prometheus_text::{FlatNames, prometheus_text_body, write_prometheus_text};

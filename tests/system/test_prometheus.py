@@ -151,3 +151,41 @@ def test_promtool_accepts_what_is_really_shown(tmp_path: Path) -> None:
             code, said = promtool("check", "metrics", page=get(url))
             wrong = [line for line in said.splitlines() if not allowed.match(line)]
             assert code in (0, 3) and not wrong, said
+
+
+SCRAPING = """
+global: {{scrape_interval: 1s}}
+scrape_configs:
+  - job_name: clipper
+    static_configs: [{{targets: ["{target}"]}}]
+"""
+
+
+def test_a_real_prometheus_keeps_a_request_of_each_bucket(tmp_path: Path) -> None:
+    with server(tmp_path, CONFIG) as served, container(served, tmp_path, "sum", SUM_SOURCE):
+        until("a prediction", lambda: served.predict(APP, [1.5])["output"] == 1.5)
+        config = tmp_path / "scraping.yml"
+        config.write_text(SCRAPING.format(target=served.query.removeprefix("http://")))
+        (web,) = free_ports(1)
+        arguments = [f"--config.file={config}", f"--storage.tsdb.path={tmp_path / 'tsdb'}"]
+        arguments += [f"--web.listen-address=127.0.0.1:{web}", "--log.level=warn"]
+        arguments += ["--enable-feature=exemplar-storage"]
+        with process("prometheus", *arguments), load(served):
+            name = "clipper_prediction_duration_seconds_bucket"
+            asked = f"http://127.0.0.1:{web}/api/v1/query_exemplars?query={name}&start=0&end=4e9"
+
+            def kept() -> list[dict[str, dict[str, str]]]:
+                try:
+                    page = json.loads(get(asked))
+                except OSError:
+                    return []
+                return [one for series in page["data"] for one in series["exemplars"]]
+
+            found = until("an exemplar", kept)[0]
+            request = found["labels"]["request_id"]
+            assert re.fullmatch(r"[0-9a-f]{16}", request), found
+            # It is the same text as for those who ask for no exemplars, with what makes the form.
+            open_metrics = get(f"{served.query}/metrics", "application/openmetrics-text")
+            assert open_metrics.endswith("# EOF\n") and f"{name}{{app=" in open_metrics
+            assert " # {request_id=" in open_metrics
+            assert " # {" not in get(f"{served.query}/metrics", TEXT)

@@ -151,6 +151,7 @@ impl Prediction {
         let now = clock::now();
         let (answers, latency) = (&answered.closed.answers, now - of.arrived);
         count(&of.app, of.first_query_id, answers, latency);
+        of.app.metrics.exemplars.offer(latency, of.request_id.as_ref(), now);
         let is_default =
             |index: usize| answers.get(index).is_some_and(|a| a.default_reason().is_some());
         let record = |index| of.record(&answered, latency, index);

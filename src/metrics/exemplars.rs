@@ -1,0 +1,111 @@
+//! A recent request for each bucket of a latency histogram, so that whoever sees a slow bucket
+//! finds a query that was in it.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use clipper_clock::{self as clock, Instant};
+use parking_lot::Mutex;
+use smol_str::SmolStr;
+
+use super::histogram::micros;
+use super::table::DURATION_BOUNDS_US;
+
+/// A bucket has another one after so long, milliseconds. Until then a query costs two loads.
+const EVERY_MS: u64 = 1_000;
+
+/// One of each bound, and one for what is above all of them.
+const BUCKETS: usize = DURATION_BOUNDS_US.len() + 1;
+
+/// One request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exemplar {
+    /// How long it took.
+    pub micros: u64,
+    pub request_id: SmolStr,
+    /// When it was answered, Unix.
+    pub at_ms: u64,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    /// From when another one is taken, milliseconds after `since`.
+    due_ms: AtomicU64,
+    kept: Mutex<Option<Exemplar>>,
+}
+
+/// Those of one histogram; made by the first.
+#[derive(Debug)]
+pub struct Exemplars {
+    since: Instant,
+    slots: OnceLock<Box<[Slot; BUCKETS]>>,
+}
+
+impl Default for Exemplars {
+    fn default() -> Self {
+        Self { since: clock::now(), slots: OnceLock::new() }
+    }
+}
+
+impl Exemplars {
+    /// A request that was answered `now`. Mostly there is one of its bucket.
+    pub fn offer(&self, latency: Duration, request_id: Option<&SmolStr>, now: Instant) {
+        let Some(request_id) = request_id else { return };
+        let micros = micros(latency);
+        let bucket = DURATION_BOUNDS_US.partition_point(|bound| *bound < micros);
+        let slots = self.slots.get_or_init(Box::default);
+        let Some(slot) = slots.get(bucket) else { return };
+        let since = now.saturating_duration_since(self.since).as_millis();
+        let now_ms = u64::try_from(since).unwrap_or(u64::MAX);
+        let due_ms = slot.due_ms.load(Relaxed);
+        if now_ms < due_ms {
+            return;
+        }
+        let next = now_ms.saturating_add(EVERY_MS);
+        // One of those who come at once.
+        if slot.due_ms.compare_exchange(due_ms, next, Relaxed, Relaxed).is_ok()
+            && let Some(mut kept) = slot.kept.try_lock()
+        {
+            let (request_id, at_ms) = (request_id.clone(), clock::unix_millis());
+            *kept = Some(Exemplar { micros, request_id, at_ms });
+        }
+    }
+
+    /// What there is, by the index of its bucket.
+    #[must_use]
+    pub fn all(&self) -> Vec<(usize, Exemplar)> {
+        let Some(slots) = self.slots.get() else { return Vec::new() };
+        let kept = |(bucket, slot): (usize, &Slot)| Some((bucket, slot.kept.lock().clone()?));
+        slots.iter().enumerate().filter_map(kept).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_bucket_has_one_for_a_while() {
+        let exemplars = Exemplars::default();
+        let start = exemplars.since;
+        let offer = |ms: u64, id: &str, after_ms: u64| {
+            let (took, now) = (Duration::from_millis(ms), start + Duration::from_millis(after_ms));
+            exemplars.offer(took, Some(&SmolStr::new(id)), now);
+        };
+        let ids = || {
+            let all = exemplars.all();
+            all.iter().map(|(at, kept)| (*at, kept.request_id.to_string())).collect::<Vec<_>>()
+        };
+        exemplars.offer(Duration::from_millis(1), None, start);
+        assert_eq!(ids(), []);
+        offer(2, "a", 0);
+        offer(2, "b", 999);
+        offer(40_000, "above", 999);
+        let slow = |id: &str| (BUCKETS - 1, id.to_owned());
+        assert_eq!(ids(), [(4, "a".to_owned()), slow("above")]);
+        offer(2, "c", 1_000);
+        assert_eq!(ids(), [(4, "c".to_owned()), slow("above")]);
+        assert_eq!(exemplars.all()[0].1.micros, 2_000);
+    }
+}
