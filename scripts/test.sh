@@ -114,6 +114,8 @@ make_venv .venv-clients
 [ "${1:-}" = prepare ] && exit
 export CLIPPER_TEST_PYTHON="$PWD/$venv_python"
 export CARGO_TERM_COLOR=never
+# What a person may want to see afterwards, such as pictures of the dashboard's pages.
+export CLIPPER_TEST_ARTEFACTS=${CLIPPER_TEST_ARTEFACTS:-${CI_ARTIFACTS:-$PWD/target/artefacts}}
 
 log=$(mktemp)
 other=$(mktemp)
@@ -148,4 +150,5 @@ awk '
         exit !count
     }
 ' "$log" || failed=1
+printf 'artefacts: %s\n' "$CLIPPER_TEST_ARTEFACTS"
 exit "$failed"

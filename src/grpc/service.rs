@@ -129,7 +129,7 @@ impl Method {
 
 /// Why a call is refused, in the log and for its client.
 fn told(refused: Refused, from: IpAddr) -> Refusal {
-    gate::tell(&refused, Some(from));
+    gate::tell(&refused, Some(from), None);
     ApiError::from(refused).into()
 }
 

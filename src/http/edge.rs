@@ -1,5 +1,5 @@
-//! What stands at the edge of a frontend, around its gate: whose pages may read its answers, and a
-//! line of the access log for each request.
+//! What stands at the edge of a frontend, around its gate: whose pages may read its answers, the
+//! ids of requests in errors, and a line of the access log for each request.
 
 use std::future::{Future, Ready, ready};
 use std::pin::Pin;
@@ -17,6 +17,7 @@ use pin_project_lite::pin_project;
 
 use super::accessed::{self, Begun};
 use super::cors::Cors;
+use super::named_errors;
 use crate::access::table::Port;
 
 /// The edge of one frontend.
@@ -109,6 +110,10 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let mut answer = poll_ready!(this.answer.poll(cx));
+        if let Ok(told) = answer {
+            let is_error = told.status().as_u16() >= 400;
+            answer = Ok(if is_error { named_errors::named(*this.port, told) } else { told });
+        }
         if let (Some(marks), Ok(answer)) = (this.marks, &mut answer) {
             marks.cors.mark(marks.origin.as_ref(), answer.headers_mut());
         }

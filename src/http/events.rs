@@ -10,9 +10,11 @@ use actix_web::web::Bytes;
 use actix_web::{HttpRequest, HttpResponse};
 use futures_util::stream;
 use serde_json::Value;
+use smol_str::SmolStr;
 
 use super::accessed::{self, Later};
 use super::gate::{self, Holding};
+use super::request_id;
 use super::serve::connection::Connection;
 use crate::actors::apps::streaming::{StreamEnd, StreamStep, Streaming};
 use clipper_scheduling::output::Output;
@@ -50,9 +52,10 @@ pub fn respond<H: 'static>(
         connection.streams();
     }
     let (holding, from) = (gate::holding(request), request.peer_addr().map(|peer| peer.ip()));
-    let later = accessed::later();
+    let (request_id, later) = (request_id::of(request), accessed::later());
     let noted = later.clone();
-    let state = Some(Events { streaming, form, first, holding, from, later, _held: held });
+    let state =
+        Some(Events { streaming, form, first, holding, from, request_id, later, _held: held });
     let events = stream::unfold(state, |state| async move {
         let mut events = state?;
         let (step, goes_on) = events.next().await?;
@@ -87,6 +90,7 @@ struct Events<F, H> {
     first: Option<StreamStep>,
     holding: Option<Rc<Holding>>,
     from: Option<IpAddr>,
+    request_id: Option<SmolStr>,
     later: Option<Later>,
     _held: H,
 }
@@ -101,7 +105,7 @@ impl<F, H> Events<F, H> {
             biased;
             // Pieces may come without a pause.
             refused = gate::ended(self.holding.clone()) => {
-                gate::tell(&refused, self.from);
+                gate::tell(&refused, self.from, self.request_id.as_deref());
                 let why = StreamEnd::Error(refused.to_string().into());
                 Some((StreamStep::End(why), false))
             }

@@ -17,6 +17,7 @@ use futures_util::future::Either;
 use super::cors::Cors;
 use super::errors::{self, ApiError, shown};
 pub use super::holding::{Asker, Holding, Memory, asker, ended, holder, holding};
+use super::request_id;
 use super::serve::connection::{Connection, certificates};
 use crate::access::table::{Port, asked};
 use crate::access::{Access, Refused, Shown, browser};
@@ -108,7 +109,8 @@ impl Gate {
                 Ok(Some(holding))
             }
             Err(refused) => {
-                tell(&refused, from());
+                let id = request_id::of_service(request);
+                tell(&refused, from(), id.as_deref());
                 Err(refused.into())
             }
         }
@@ -220,11 +222,11 @@ fn check_page(request: &ServiceRequest, cors: Option<&Cors>) -> Result<(), ApiEr
 }
 
 /// Whoever reaches the port can cause such lines, so that they are limited.
-pub fn tell(refused: &Refused, from: Option<IpAddr>) {
+pub fn tell(refused: &Refused, from: Option<IpAddr>, request_id: Option<&str>) {
     let Some(from) = from else { return };
     if let Some(left_out) = outsiders::line("not allowed", from) {
         let refused = refused.in_full();
-        tracing::info!(%from, refused, left_out, "a request was refused");
+        tracing::info!(%from, refused, request_id, left_out, "a request was refused");
     }
 }
 

@@ -17,6 +17,7 @@ mod holding;
 pub mod limits;
 pub mod management;
 pub mod metrics;
+mod named_errors;
 pub mod parsing;
 pub mod query;
 mod rendering;

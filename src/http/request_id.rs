@@ -41,6 +41,12 @@ pub fn of(request: &HttpRequest) -> Option<SmolStr> {
     request.extensions().get::<RequestId>().map(|id| id.0.clone())
 }
 
+/// The id of a request that has not reached its handler.
+#[must_use]
+pub fn of_service(request: &ServiceRequest) -> Option<SmolStr> {
+    request.extensions().get::<RequestId>().map(|id| id.0.clone())
+}
+
 /// Gives each request an id, and each answer that of its request.
 #[derive(Debug, Clone, Copy)]
 pub struct Identify;

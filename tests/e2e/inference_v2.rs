@@ -61,7 +61,8 @@ fn page(answer: &Answer) -> Value {
 fn error(answer: &Answer) -> String {
     let page = page(answer);
     let members = page.as_object().unwrap();
-    assert_eq!(members.len(), 1, "{page}");
+    assert_eq!(members.len(), 2, "{page}");
+    assert_eq!(page["request_id"].as_str(), answer.header("x-request-id"), "{page}");
     page["error"].as_str().unwrap().to_owned()
 }
 

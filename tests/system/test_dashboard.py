@@ -1,8 +1,8 @@
 """The dashboard in a real browser, with real data: two applications, an ensemble, a rollout, a
 process that dies, and a flood of defaults.
 
-``CLIPPER_TEST_ARTEFACTS`` names a folder for screenshots of all pages. ``CLIPPER_WRITE_DOCS=1
-.venv/bin/python -m pytest tests/system/test_dashboard.py`` makes the one of README.
+``CLIPPER_TEST_ARTEFACTS`` names a folder for screenshots of all pages; ``scripts/test.sh`` sets it.
+``scripts/picture.sh`` makes the one of README.
 """
 
 from __future__ import annotations

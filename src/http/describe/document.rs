@@ -144,6 +144,7 @@ pub fn document(port: Port) -> Value {
                 "properties": {
                     "error": {"type": "string", "description": errors.join(", ")},
                     "cause": {"type": "string"},
+                    "request_id": {"type": "string", "description": "As in X-Request-Id"},
                 },
                 "required": ["error"],
             }},

@@ -4,6 +4,7 @@ use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse};
 
 use super::operation::{Failure, peer};
+use crate::http::request_id;
 use clipper_domain::asker::{NOTE_MAX_BYTES, REASON_HEADER, REQUEST_ID_HEADER, USER_HEADER};
 use clipper_domain::{Asker, Note};
 
@@ -25,7 +26,11 @@ pub(super) fn asker(request: &HttpRequest) -> Result<Asker, Failure> {
         key: None,
         user: note(USER_HEADER),
         from: peer(request).and_then(|from| Note::new(&from.to_canonical().to_string())),
-        request_id: note(REQUEST_ID_HEADER).or_else(made_up),
+        // That of its answer.
+        request_id: request_id::of(request)
+            .and_then(|id| Note::new(&id))
+            .or_else(|| note(REQUEST_ID_HEADER))
+            .or_else(made_up),
         why: note(REASON_HEADER),
         via: None,
     })

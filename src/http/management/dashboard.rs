@@ -13,6 +13,7 @@ use actix_web::{HttpRequest, HttpResponse, ResponseError as _};
 use futures_util::stream;
 use serde::Deserialize;
 use serde_json::json;
+use smol_str::SmolStr;
 
 use super::operation::{PAGE_ALLOW, is_page_request, resource};
 use crate::dashboard::{Dashboard, Topic, Viewer};
@@ -20,6 +21,7 @@ use crate::http::errors::{self, ApiError, other_method};
 use crate::http::events::event;
 use crate::http::gate::{self, Holding};
 use crate::http::health::Readiness;
+use crate::http::request_id;
 use crate::http::serve::connection::Connection;
 use clipper_domain::{Action, Role};
 
@@ -137,6 +139,7 @@ fn follow(
         viewer,
         holding: gate::holding(request),
         from: request.peer_addr().map(|peer| peer.ip()),
+        request_id: request_id::of(request),
         readiness: Arc::clone(readiness),
         has_ended: false,
     };
@@ -156,6 +159,7 @@ struct Following {
     viewer: Viewer,
     holding: Option<Rc<Holding>>,
     from: Option<IpAddr>,
+    request_id: Option<SmolStr>,
     readiness: Arc<Readiness>,
     has_ended: bool,
 }
@@ -175,7 +179,7 @@ impl Following {
         tokio::select! {
             biased;
             refused = gate::ended(holding) => {
-                gate::tell(&refused, self.from);
+                gate::tell(&refused, self.from, self.request_id.as_deref());
                 Some(self.end(&refused.to_string()))
             }
             () = changed => Some(Bytes::from_static(b": \n\n")),

@@ -22,7 +22,7 @@ use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 use tokio::time::Interval;
 
-use super::operation::{self, Failure, POST_ALLOW, resource, respond, tell_failure};
+use super::operation::{Failure, POST_ALLOW, resource, respond, tell_failure};
 use super::{asked, names};
 use crate::config::Deploy;
 use crate::deploy::progress::{Failed, Progress};
@@ -140,7 +140,7 @@ async fn post(
             ))
         }
         Err(failure) => {
-            tell_failure(PATH, &failure, operation::peer(&request));
+            tell_failure(PATH, &failure, &request);
             respond(Err(failure), SCHEMA, SCHEMA)
         }
     }

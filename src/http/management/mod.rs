@@ -279,7 +279,7 @@ async fn post(
     let outcome = run(endpoint, &state, body).await;
     match &outcome {
         Ok(_) => tracing::debug!(path = endpoint.path, "management request answered"),
-        Err(failure) => tell_failure(endpoint.path, failure, operation::peer(&request)),
+        Err(failure) => tell_failure(endpoint.path, failure, &request),
     }
     asked::named(respond(outcome, endpoint.schema, endpoint.optional), &state.asker)
 }

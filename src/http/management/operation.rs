@@ -17,6 +17,7 @@ use crate::http::errors::{self, ApiError};
 use crate::http::handed::HandOver;
 use crate::http::health::Readiness;
 use crate::http::parsing::Parsing;
+use crate::http::request_id;
 use crate::http::schema::{self, Object, SchemaError};
 use crate::logging::outsiders;
 use clipper_container::allowed::Allowed;
@@ -233,12 +234,14 @@ pub(super) fn optional<'a, T>(
 
 /// In words; as a text, so that what a request holds stays on one line. Whoever reaches the port
 /// can cause such lines, so that they are limited.
-pub(super) fn tell_failure(path: &'static str, failure: &Failure, from: Option<IpAddr>) {
-    let Some(from) = from else { return };
+pub(super) fn tell_failure(path: &'static str, failure: &Failure, request: &HttpRequest) {
+    let Some(from) = peer(request) else { return };
     if let Some(left_out) = outsiders::line(path, from) {
         let failure = failure.to_string();
         let failure = failure.trim_end();
-        tracing::info!(path, %from, failure, left_out, "management request failed");
+        let request_id = request_id::of(request);
+        let request_id = request_id.as_deref();
+        tracing::info!(path, %from, failure, request_id, left_out, "management request failed");
     }
 }
 

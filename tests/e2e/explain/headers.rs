@@ -6,7 +6,7 @@ use super::PATIENT_US;
 use super::forms::post;
 use crate::e2e::choosing;
 use crate::e2e::support::container::Container;
-use crate::e2e::support::http::get;
+use crate::e2e::support::http::{Answer, get};
 use crate::e2e::support::server::Server;
 
 const MODEL: &str = "x-clipper-model";
@@ -62,4 +62,28 @@ fn every_answer_has_the_id_of_its_request() {
     for addr in [server.query, server.management, server.metrics] {
         assert!(get(addr, "/livez").header(ID).is_some());
     }
+}
+
+#[test]
+fn an_error_says_which_request_it_is_about_where_its_form_is_ours() {
+    let server = Server::start();
+    server.add_app("none", "doubles", "-1", PATIENT_US);
+    let id = "X-Request-Id: about\r\n";
+    // Clients of the original know these: the header has it.
+    for path in ["/none/predict", "/none/update", "/nobody/predict"] {
+        let error = post(&server, path, id, &json!(7));
+        assert_eq!(error.header(ID), Some("about"), "{path}");
+        assert!(!error.text().contains("request_id"), "{}", error.text());
+    }
+    let of = |answer: &Answer| serde_json::from_slice::<Value>(&answer.body).unwrap();
+    let error = post(&server, "/v2/models/none/infer", id, &json!(7));
+    assert_eq!((error.status, &of(&error)["request_id"]), (400, &json!("about")));
+    let error = get(server.management, "/admin/no_such_thing");
+    assert_eq!(of(&error)["request_id"].as_str(), error.header(ID), "{}", error.text());
+    // Plain text as the original has it.
+    let error = server.admin("get_application", &json!({}));
+    assert!(error.status == 400 && error.header(ID).is_some(), "{}", error.text());
+    assert!(!error.text().contains("request_id"), "{}", error.text());
+    let line = server.says("management request failed");
+    assert!(line.contains(error.header(ID).unwrap()), "{line}");
 }
