@@ -6,8 +6,8 @@
 
 --cargo reads what `cargo metadata` says and keeps what is linked into the program: no crate that only
 builds or tests it, or is for another system (say `--filter-platform`). --python lists the distributions
-of the Python that runs this, --dpkg the packages of a Debian by its status file. Needs only Python's own
-library, 3.9 or later.
+of the Python that runs this, or those in a folder, --dpkg the packages of a Debian by its status file.
+Needs only Python's own library, 3.9 or later.
 """
 
 import argparse
@@ -99,9 +99,10 @@ class Crates:
         return found
 
 
-def of_python() -> Iterator[Component]:
+def of_python(folder: Optional[Path]) -> Iterator[Component]:
     seen = set()
-    for distribution in metadata.distributions():
+    path = sys.path if folder is None else [str(folder)]
+    for distribution in metadata.distributions(path=path):
         name = re.sub(r"[-_.]+", "-", distribution.metadata["Name"]).lower()
         if name not in seen:
             seen.add(name)
@@ -135,7 +136,8 @@ def bill(arguments: argparse.Namespace) -> Dict[str, Any]:
             for crate in [crates.root, *linked]
         ]
     if arguments.python:
-        components += sorted(of_python(), key=lambda found: str(found["name"]))
+        folder = None if arguments.python is True else arguments.python
+        components += sorted(of_python(folder), key=lambda found: str(found["name"]))
     if arguments.dpkg:
         components += of_debian(arguments.dpkg)
     text = json.dumps([root, components, dependencies], sort_keys=True)
@@ -157,7 +159,7 @@ def main() -> None:
     parser.add_argument("--root", required=True, metavar="NAME", help="the program or the image")
     parser.add_argument("--version", default="0", help="its version, without --cargo")
     parser.add_argument("--cargo", type=argparse.FileType("r"), metavar="FILE")
-    parser.add_argument("--python", action="store_true")
+    parser.add_argument("--python", nargs="?", const=True, type=Path, metavar="FOLDER")
     parser.add_argument("--dpkg", type=Path, metavar="FILE")
     json.dump(bill(parser.parse_args()), sys.stdout, indent=1)
     sys.stdout.write("\n")

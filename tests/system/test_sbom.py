@@ -65,6 +65,45 @@ def test_an_image_is_made_of_packages_too(tmp_path: Path) -> None:
     assert any(purl.startswith("pkg:pypi/pyzmq@") for purl in purls)
 
 
+def test_the_bill_has_each_package_that_its_own_tools_list(tmp_path: Path) -> None:
+    image = ["--root", "image", "--version", "1"]
+    made = {one["purl"] for one in bill("--python", *image)["components"]}
+    listed = subprocess.run(
+        [sys.executable, "-m", "pip", "list", "--format", "json"], capture_output=True, check=True
+    )
+    for one in json.loads(listed.stdout):
+        name = re.sub(r"[-_.]+", "-", one["name"]).lower()
+        assert f"pkg:pypi/{name}@{one['version']}" in made
+    status = Path("/var/lib/dpkg/status")
+    if status.exists():
+        said = bill("--dpkg", str(status), *image)["components"]
+        fields = "${db:Status-Status} ${Package} ${Version}\n"
+        query = ["dpkg-query", "--show", f"--showformat={fields}"]
+        rows = subprocess.run(query, capture_output=True, text=True, check=True).stdout
+        installed = [row.split() for row in rows.splitlines() if row.startswith("installed ")]
+        assert {(one["name"], one["version"]) for one in said} == {
+            (name, version) for _, name, version in installed
+        }
+    # A wheel of which only a library goes into an image.
+    info = tmp_path / "onnxruntime-1.2.3.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: onnxruntime\nVersion: 1.2.3\n")
+    said = bill("--python", str(tmp_path), *image)["components"]
+    assert [one["purl"] for one in said] == ["pkg:pypi/onnxruntime@1.2.3"]
+
+
+def test_whatever_is_copied_into_an_image_is_in_its_bill() -> None:
+    stages = {}
+    text = (ROOT / "deploy" / "Dockerfile").read_text().replace("\\\n", " ")
+    for body in text.split("\nFROM ")[1:]:
+        stages[body.split("\n", 1)[0].split()[-1]] = body
+    copied = {name: set(re.findall(r"--from=(\S+)", body)) for name, body in stages.items()}
+    assert "onnxruntime" in copied["server"]
+    # The base of the image by its list of packages.
+    base = stages["server"].split()[0]
+    assert copied["server"] - {"sbom"} | {base} <= copied["sbom"]
+
+
 def test_what_images_are_built_of_is_not_ignored() -> None:
     deploy = ROOT / "deploy"
     kept = {
