@@ -89,7 +89,7 @@ impl AdminArgs {
 fn ping(client: &Client) -> Outcome {
     let pong = client.get("/admin/ping", "*/*")?;
     if pong.trim() != "PONG" {
-        let why = format!("{} is there, but is no Clipper server", client.url());
+        let why = format!("{} is there, but is no Clipper server", client.shown());
         return Err(VerbFailure::Said(why));
     }
     let ready = match client.get("/readyz", "*/*") {
@@ -99,8 +99,8 @@ fn ping(client: &Client) -> Outcome {
     };
     let state = if ready { "ready" } else { "not ready" };
     Ok(Shown {
-        text: format!("{} answers and is {state}", client.url()),
-        json: json!({"url": client.url(), "ready": ready}),
+        text: format!("{} answers and is {state}", client.shown()),
+        json: json!({"url": client.shown(), "ready": ready}),
     })
 }
 

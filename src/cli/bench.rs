@@ -14,6 +14,7 @@ use super::remote::{KeyArg, TlsArgs};
 use super::value::{self, Expected};
 use clipper_clock as clock;
 use clipper_domain::printable::printable;
+use clipper_domain::shown_url::shown_url;
 use clipper_domain::{InputType, Signature};
 use clipper_tensors::{RowError, json};
 use clipper_tools::bench::inputs::tensors::{NoRequests, TensorPlan, TensorRows};
@@ -192,11 +193,12 @@ fn target(
     let host = host.trim_end_matches('/');
     let alpn: &[u8] = if protocol == Protocol::Grpc { b"h2" } else { b"http/1.1" };
     let tls = encrypted.map(|_| trust.connector(host, alpn)).transpose()?;
+    let shown = |url| shown_url(url).into_owned();
     let addr = host
         .to_socket_addrs()
-        .map_err(|error| BenchFailure::Url { url: url.to_owned(), error })?
+        .map_err(|error| BenchFailure::Url { url: shown(url), error })?
         .next()
-        .ok_or_else(|| BenchFailure::NoHost(url.to_owned()))?;
+        .ok_or_else(|| BenchFailure::NoHost(shown(url)))?;
     let key = key.map(str::to_owned);
     Ok(Target { addr, host: host.to_owned(), app: app.to_owned(), key, tls })
 }

@@ -153,7 +153,7 @@ impl DeployArgs {
             VerbFailure::Said(format!(
                 "{} ended the connection before it said what came of the deployment; look with \
                  `clipper admin models list`",
-                client.url()
+                client.shown()
             ))
         })
     }
@@ -248,7 +248,7 @@ impl DeployArgs {
             return Ok(None);
         }
         let app = AppDescription::deserialize(app);
-        app.map(Some).map_err(|error| VerbFailure::Said(format!("{}: {error}", client.url())))
+        app.map(Some).map_err(|error| VerbFailure::Said(format!("{}: {error}", client.shown())))
     }
 
     /// That of the command line, of the application's model, of the file: the first there is.

@@ -201,7 +201,7 @@ pub(super) fn understood<T: DeserializeOwned>(
     json: &Value,
 ) -> Result<T, VerbFailure> {
     T::deserialize(json).map_err(|error| {
-        VerbFailure::Said(format!("{endpoint} of {} is not understood: {error}", client.url()))
+        VerbFailure::Said(format!("{endpoint} of {} is not understood: {error}", client.shown()))
     })
 }
 

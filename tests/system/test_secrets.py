@@ -15,7 +15,9 @@ import time
 from pathlib import Path
 from urllib.parse import quote
 
+import grpc
 import httpx
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from harness import ROOT, Server, free_port, process, server, until
 from secured import (
     APPLICATION,
@@ -28,6 +30,7 @@ from secured import (
     tls_section,
     trusting,
 )
+from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 MODEL = """
 import logging, os
@@ -44,6 +47,10 @@ redis_url = "REDIS"
 
 [access]
 keys_file = "FOLDER/keys"
+jwt_keys = "FOLDER/jwks"
+jwt_issuer = "https://issuer.example"
+jwt_audience = "clipper"
+failures_per_minute = 60000
 
 [rpc]
 keys = "FOLDER/container-keys"
@@ -107,6 +114,33 @@ def test_a_secret_is_found_in_every_form() -> None:
     assert made.found_in(b"nothing") == set()
 
 
+class Issuer:
+    """Who makes tokens, and where his public key is read."""
+
+    def __init__(self, jwks: Path, made: Secrets) -> None:
+        self.key = Ed25519PrivateKey.generate()
+        self.made = made
+        public = self.text(self.key.public_key().public_bytes_raw())
+        found = {"kty": "OKP", "crv": "Ed25519", "use": "sig", "x": public}
+        jwks.write_text(json.dumps({"keys": [found]}))
+
+    @staticmethod
+    def text(part: bytes | dict[str, object]) -> str:
+        part = part if isinstance(part, bytes) else json.dumps(part).encode()
+        return base64.urlsafe_b64encode(part).decode().rstrip("=")
+
+    def token(self, what: str, **other: object) -> str:
+        """One that is good, but for what is said."""
+        claims = {"iss": "https://issuer.example", "aud": "clipper", "role": "predict"}
+        claims |= {"sub": what, "exp": int(time.time()) + 3600, **other}
+        signed = f"{self.text({'alg': 'EdDSA'})}.{self.text(claims)}"
+        signature = self.text(self.key.sign(signed.encode()))
+        # What signs, and all of it; the claims are no secret.
+        self.made.add(f"signature of token {what}", signature)
+        self.made.add(f"token {what}", f"{signed}.{signature}")
+        return f"{signed}.{signature}"
+
+
 def made_by(command: str) -> str:
     """The secret that a command has printed."""
     (found,) = re.findall(r"clk_[A-Za-z0-9_-]{20,}", command)
@@ -163,10 +197,69 @@ class Used:
         self.made.add(f"key {name}", key)
         return key
 
+    def call(self, key: str) -> None:
+        """The same over gRPC."""
+        trusted = grpc.ssl_channel_credentials(self.pair.cert.read_bytes())
+        with grpc.secure_channel(self.served.grpc, trusted) as channel:
+            stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+            named = service_pb2.ModelMetadataRequest(name="sum")
+            try:
+                stub.ModelMetadata(named, metadata=[("authorization", f"Bearer {key}")])
+            except grpc.RpcError as error:
+                self.note("errors over gRPC", str(error))
+
     def ask(self, url: str, body: object = None, **headers: str) -> None:
         data = json.dumps(body).encode() if body is not None else None
         _, text = ask(url, self.pair.cert, data, **headers)
         self.note("answers", text)
+
+
+def ask_in_every_way(used: Used, key: str) -> None:
+    query, management = used.served.query, used.served.management
+    bearer = {"authorization": f"Bearer {key}"}
+    feedback = {"uid": 1, "input": [1.0], "label": 1.0}
+    used.ask(f"{query}/digits/predict", {"input": [1.0]}, **bearer)
+    used.ask(f"{query}/digits/predict", {"input": "wrong"}, **bearer)
+    used.ask(f"{query}/digits/predict?explain=1", {"input": [1.0]}, **bearer)
+    used.ask(f"{query}/digits/update", feedback, **bearer)
+    used.ask(f"{management}/admin/delete_app", {"name": "none"}, **bearer)
+    used.ask(f"{management}/admin/get_all_applications", {"verbose": True}, **bearer)
+    used.ask(f"{used.served.metrics}/metrics", **bearer)
+    basic = base64.b64encode(f"any:{key}".encode()).decode()
+    used.ask(f"{query}/v2/models/sum", **{"authorization": f"Basic {basic}"})
+    used.call(key)
+    # Ways that are none.
+    used.call(f"{key}x")
+    used.ask(f"{query}/v2/models/sum", **{"authorization": key})
+    used.ask(f"{query}/v2/models/sum", **{"x-api-key": key})
+    for url in (query, management, used.served.metrics):
+        used.ask(f"{url}/digits/update?key={key}", feedback)
+        used.ask(f"{url}/digits/predict?explain=1&token={key}", {"input": [1.0]}, **bearer)
+        used.ask(f"{url}/metrics?access_token={key}")
+    used.ask(f"{query}/v2/models/sum/infer?key={key}", {"inputs": []}, **bearer)
+    with httpx.Client(http2=True, verify=trusting(used.pair.cert)) as client:
+        url = f"{query}/digits/predict?key={key}"
+        sent = client.post(url, json={"input": [2.0]}, headers=bearer)
+        used.note("answers", sent.content)
+
+
+def look_back(used: Used, folder: Path) -> None:
+    """What the server tells of all that was done."""
+    for words in (["log"], ["blame", "digits"], ["diff", "1..2"]):
+        used.command("journal", *words)
+    used.command("export", "--file", str(folder / "exported.toml"))
+    used.note("export", (folder / "exported.toml").read_bytes())
+    used.command("backup", str(folder / "whole.backup"))
+    used.note("backup", (folder / "whole.backup").read_bytes())
+    used.command("explain", "--default")
+    bearer = {"authorization": f"Bearer {used.root}"}
+    for path in ("/", "/admin/dashboard", "/admin/explain", "/openapi.json"):
+        used.ask(f"{used.served.management}{path}", **bearer)
+    used.ask(f"{used.served.management}/admin/journal/state", {"at": "1"}, **bearer)
+    # As an address, where there is nobody.
+    host = f"https://any:{used.root}@127.0.0.1:{free_port()}"
+    done = run("admin", "apps", "list", "--url", host)
+    used.note("errors of an address", done.stdout + done.stderr)
 
 
 def use(used: Used, folder: Path, container_keys: dict[str, dict[str, str]]) -> None:
@@ -181,21 +274,15 @@ def use(used: Used, folder: Path, container_keys: dict[str, dict[str, str]]) -> 
     query, management = served.query, served.management
     almost = keys["predict"][:-2] + "xx"
     made.add("almost a key", almost)
-    for key in [*keys.values(), gone, almost, used.root]:
-        bearer = {"authorization": f"Bearer {key}"}
-        used.ask(f"{query}/digits/predict", {"input": [1.0]}, **bearer)
-        used.ask(f"{query}/digits/predict", {"input": "wrong"}, **bearer)
-        used.ask(f"{management}/admin/delete_app", {"name": "none"}, **bearer)
-        used.ask(f"{management}/admin/get_all_applications", {"verbose": True}, **bearer)
-        used.ask(f"{served.metrics}/metrics", **bearer)
-        basic = base64.b64encode(f"any:{key}".encode()).decode()
-        used.ask(f"{query}/v2/models/sum", **{"authorization": f"Basic {basic}"})
-        # Ways that are none.
-        used.ask(f"{query}/v2/models/sum", **{"authorization": key})
-        used.ask(f"{query}/v2/models/sum", **{"x-api-key": key})
-        with httpx.Client(http2=True, verify=trusting(used.pair.cert)) as client:
-            sent = client.post(f"{query}/digits/predict", json={"input": [2.0]}, headers=bearer)
-            used.note("answers", sent.content)
+    issuer = Issuer(folder / "jwks", made)
+    tokens = [
+        issuer.token("good"),
+        issuer.token("expired", exp=int(time.time()) - 10),
+        issuer.token("for others", aud="others"),
+        Issuer(folder / "other-jwks", made).token("of a stranger"),
+    ]
+    for key in [*keys.values(), *tokens, gone, almost, used.root]:
+        ask_in_every_way(used, key)
     (folder / "model.py").write_text(MODEL)
     deploy = ["deploy", str(folder / "model.py") + ":predict", "--app", "deployed"]
     deploy += ["--slo-ms", "20000", "--default-output", "-1", "--python", sys.executable]
@@ -204,7 +291,9 @@ def use(used: Used, folder: Path, container_keys: dict[str, dict[str, str]]) -> 
     admin = {"authorization": f"Bearer {used.root}"}
     for values in ([1.0, 2.0], [1.0, 2.0, 3.0]):
         used.ask(f"{query}/deployed/predict", {"input": values}, **admin)
-    for name, settings in container_keys.items():
+    container_key = used.key("of-container", "container")
+    of_key = {"CLIPPER_RPC_KEY_NAME": "of-container", "CLIPPER_RPC_KEY": container_key}
+    for name, settings in {**container_keys, "by-key": of_key}.items():
         env = {**os.environ, **settings}
         command = ["-m", "clipper_serving", "serve", "model.py:predict", "--name", name]
         command += ["--version", "1", "--input-type", "doubles", "--metrics-port", "0"]
@@ -227,7 +316,32 @@ def use(used: Used, folder: Path, container_keys: dict[str, dict[str, str]]) -> 
     for pid in family(served.process.pid):
         used.note(f"arguments of {pid}", of_process(pid, "cmdline"))
         if pid != served.process.pid:
-            used.note(f"environment of {pid}", of_process(pid, "environ"))
+            environment = of_process(pid, "environ")
+            # That a process of the server has its own key there is how it gets it.
+            own = re.search(rb"\0CLIPPER_RPC_KEY=([0-9a-f]{64})\0", environment)
+            if own:
+                made.add(f"own key of {pid}", own[1])
+                environment = environment.replace(own[1], b"")
+            used.note(f"environment of {pid}", environment)
+    assert any(what.startswith("own key") for what in made.all), "deployed models have keys"
+    look_back(used, folder)
+
+
+def tell_of_wrong_passwords(used: Used, folder: Path, redis_port: int) -> None:
+    """Another server, whose passwords for Redis and for an issuer are wrong."""
+    folder.mkdir()
+    of_redis, of_issuer = (secrets.token_urlsafe(24) for _ in range(2))
+    used.made.add("wrong password of Redis", of_redis)
+    used.made.add("password of an issuer", of_issuer)
+    config = (
+        f'redis_url = "redis://:{of_redis}@127.0.0.1:{redis_port}"\n'
+        f'[access]\njwt_keys = "https://any:{of_issuer}@127.0.0.1:{free_port()}/jwks"\n'
+        'jwt_issuer = "i"\njwt_audience = "a"\n'
+    )
+    with server(folder, config, {"CLIPPER_LOG": "trace"}) as served:
+        for what in ("redis", "issuer"):
+            until(what, lambda what=what: any(what in line.lower() for line in served.lines))
+        used.note("log of a server with wrong passwords", "".join(served.lines))
 
 
 def test_no_secret_is_written_anywhere(tmp_path: Path) -> None:
@@ -263,6 +377,8 @@ def test_no_secret_is_written_anywhere(tmp_path: Path) -> None:
         "by-curve": {"CLIPPER_RPC_SERVER_KEY": server_key, "CLIPPER_RPC_SECRET_KEY": own["key"]},
         "wrong-plain": {"CLIPPER_RPC_KEY_NAME": "plain", "CLIPPER_RPC_KEY": wrong},
     }
+    # Who signs is known before the server starts.
+    Issuer(folder / "jwks", Secrets())
     port = free_port()
     redis = ["redis-server", "--port", str(port), "--save", "", "--bind", "127.0.0.1"]
     (folder / "redis.conf").write_text(f"requirepass {password}\n")
@@ -282,6 +398,7 @@ def test_no_secret_is_written_anywhere(tmp_path: Path) -> None:
                     of_key = [*export, "-n", str(table), "hgetall", key.decode()]
                     used.note("Redis", subprocess.run(of_key, capture_output=True).stdout)
         used.note("log", "".join(served.lines))
+        tell_of_wrong_passwords(used, tmp_path / "wrong", port)
         assert len(served.lines) > 1000, "the log is one at trace"
     data = tmp_path / "data"
     for words in (["list", "--json"], ["state"], ["verify"]):

@@ -28,6 +28,7 @@ pub mod outcome;
 pub mod plan;
 pub mod printable;
 pub mod rollout;
+pub mod shown_url;
 pub mod signature;
 pub mod tensor;
 

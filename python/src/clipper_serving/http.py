@@ -163,7 +163,9 @@ class HttpPool:
 
 def _parts_of(url: str) -> SplitResult:
     """The parts of a base address. Raises ``ValueError`` for what is none."""
-    form = f"{url!r} is not of the form http://host:port, with a path where a proxy has one"
+    # A password is nothing for a log.
+    shown = re.sub(r"(^|://).*@", r"\1***@", url)
+    form = f"{shown!r} is not of the form http://host:port, with a path where a proxy has one"
     if not re.match(r"https?://", url, re.IGNORECASE):
         raise ValueError(f"{form}: http:// is missing" if "://" not in url else form)
     parts = urlsplit(url)
@@ -174,7 +176,7 @@ def _parts_of(url: str) -> SplitResult:
     if not is_whole or parts.query or parts.fragment:
         raise ValueError(form)
     if parts.username is not None:
-        raise ValueError(f"{url!r}: user and password in an address are not sent")
+        raise ValueError(f"{shown!r}: user and password in an address are not sent")
     return parts
 
 

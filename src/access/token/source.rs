@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use clipper_clock::{self as clock, Instant};
+use clipper_domain::shown_url::shown_url;
 use clipper_tools::tls::{Trust, TrustError};
 use parking_lot::Mutex;
 
@@ -109,7 +110,7 @@ impl Source {
                 let at = clock::now();
                 *remote.asked.lock() =
                     if is_answered { Asked::Answered(at) } else { Asked::Failed(at) };
-                let of = |fault| KeySetError::Url { url: remote.url.clone(), fault };
+                let of = |fault| KeySetError::Url { url: remote.shown(), fault };
                 answer.map(Some).map_err(of)
             }
         }
@@ -119,12 +120,16 @@ impl Source {
     pub(super) fn name(&self) -> String {
         match self {
             Self::File(file) => file.display().to_string(),
-            Self::Url(remote) => remote.url.clone(),
+            Self::Url(remote) => remote.shown(),
         }
     }
 }
 
 impl Remote {
+    fn shown(&self) -> String {
+        shown_url(&self.url).into_owned()
+    }
+
     fn is_due(&self, now: Instant) -> bool {
         let is_missed = || self.is_missed.swap(false, Relaxed);
         match *self.asked.lock() {

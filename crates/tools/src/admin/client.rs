@@ -11,6 +11,7 @@ use ureq::http::{HeaderValue, Response};
 
 use clipper_domain::admin::ErrorBody;
 use clipper_domain::asker::{REASON_HEADER, USER_HEADER};
+use clipper_domain::shown_url::shown_url;
 
 use super::events::{EventReader, ServerEvent};
 use crate::tls::{self, Trust, TrustError};
@@ -67,6 +68,8 @@ pub enum UrlError {
 pub struct Client {
     agent: Agent,
     url: String,
+    /// The same for people to read.
+    shown: String,
     /// The header that says whose requests these are.
     authorization: Option<HeaderValue>,
     /// Who runs the command, and why.
@@ -95,7 +98,7 @@ impl Client {
         };
         let host = host.trim_end_matches('/');
         if host.is_empty() || host.contains(char::is_whitespace) {
-            return Err(UrlError::NotAnAddress(url.to_owned()));
+            return Err(UrlError::NotAnAddress(shown_url(url).into_owned()));
         }
         let mut config = Agent::config_builder();
         if scheme == "https" {
@@ -108,12 +111,9 @@ impl Client {
             .timeout_global(Some(timeout))
             .build()
             .new_agent();
-        Ok(Self {
-            agent,
-            url: format!("{scheme}://{host}"),
-            authorization: None,
-            notes: Vec::new(),
-        })
+        let url = format!("{scheme}://{host}");
+        let shown = shown_url(&url).into_owned();
+        Ok(Self { agent, url, shown, authorization: None, notes: Vec::new() })
     }
 
     /// The same client with a key for servers that ask for one.
@@ -155,9 +155,10 @@ impl Client {
         }
     }
 
+    /// Where it is, for people to read.
     #[must_use]
-    pub fn url(&self) -> &str {
-        &self.url
+    pub fn shown(&self) -> &str {
+        &self.shown
     }
 
     /// `POST /admin/{endpoint}`; the text of a successful answer.
@@ -296,7 +297,7 @@ impl Client {
     ) -> Result<Response<ureq::Body>, ClientError> {
         let mut response = sent.map_err(|error| match error {
             ureq::Error::Protocol(_) | ureq::Error::Http(_) => self.broken(error.to_string()),
-            _ => ClientError::Unreachable { url: self.url.clone(), why: plain(&error) },
+            _ => ClientError::Unreachable { url: self.shown.clone(), why: plain(&error) },
         })?;
         let status = response.status().as_u16();
         if status == 200 {
@@ -313,7 +314,7 @@ impl Client {
     }
 
     fn broken(&self, why: impl Into<String>) -> ClientError {
-        ClientError::Broken { url: self.url.clone(), why: why.into() }
+        ClientError::Broken { url: self.shown.clone(), why: why.into() }
     }
 }
 
@@ -385,7 +386,7 @@ mod tests {
     fn a_url_is_http_with_or_without_saying_so() {
         let trust = Trust { ca: Some("none.pem".into()), identity: None };
         let url =
-            |text| Client::new(text, Duration::from_secs(1), &trust).map(|c| c.url().to_owned());
+            |text| Client::new(text, Duration::from_secs(1), &trust).map(|c| c.shown().to_owned());
         assert_eq!(url("http://h:1338/").unwrap(), "http://h:1338");
         assert_eq!(url("h:1338").unwrap(), "http://h:1338");
         assert!(matches!(url("https://h:1338"), Err(UrlError::Trust(_))), "no such file");

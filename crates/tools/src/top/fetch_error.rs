@@ -15,6 +15,6 @@ impl FetchError {
             ClientError::Unreachable { why, .. } | ClientError::Broken { why, .. } => why,
             ClientError::Refused { status, why } => format!("status {status}: {why}"),
         };
-        Self { url: format!("{}{path}", client.url()), why }
+        Self { url: format!("{}{path}", client.shown()), why }
     }
 }
