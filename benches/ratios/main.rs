@@ -8,6 +8,7 @@ mod access;
 mod bare;
 mod cases;
 mod curve;
+mod explain;
 mod feedback;
 mod growth;
 mod history;
@@ -85,6 +86,8 @@ enum Case {
     History,
     /// CPU per hit over TLS, against one without.
     Tls,
+    /// CPU per hit and miss with the latest queries kept for `clipper explain`, against without.
+    Explain,
     /// 10,000 identical queries at once.
     Identical,
     /// 10,000 connections, 1,000 of them active.
@@ -131,6 +134,7 @@ fn run(cli: &Cli) -> Result<()> {
         Case::Feedback,
         Case::History,
         Case::Tls,
+        Case::Explain,
         Case::Identical,
         Case::Connections,
         Case::Keys,
@@ -153,6 +157,7 @@ fn run(cli: &Cli) -> Result<()> {
             Case::Feedback => feedback::feedback(&settings)?,
             Case::History => history::history(&settings)?,
             Case::Tls => tls::tls(&settings)?,
+            Case::Explain => explain::explain(&settings)?,
             Case::Identical => limits::identical(&settings)?,
             Case::Connections => limits::connections(&settings)?,
             Case::Keys => access::keys(&settings)?,

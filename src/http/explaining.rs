@@ -1,13 +1,15 @@
 //! Whether a client wants to know why it is answered so, and how it is told where the answer
 //! itself has no place for that.
 
+use std::cell::RefCell;
 use std::fmt::Write as _;
 
 use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse};
-use smol_str::SmolStr;
 
 use super::request_id;
+use crate::actors::apps::traced::Answerer;
+use clipper_domain::RequestId;
 use clipper_domain::explain::ExplainedQuery;
 
 /// In requests: `1`. In answers of the Open Inference Protocol: why.
@@ -23,18 +25,31 @@ static MODEL: HeaderName = HeaderName::from_static("x-clipper-model");
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Explaining {
     pub(crate) is_wanted: bool,
-    pub(crate) request_id: Option<SmolStr>,
+    pub(crate) request_id: Option<RequestId>,
 }
 
 impl Explaining {
     pub(super) fn of(request: &HttpRequest) -> Self {
-        Self { is_wanted: is_wanted(request), request_id: request_id::of(request) }
+        Self { is_wanted: is_wanted(request), request_id: request_id::named(request) }
     }
 }
 
+thread_local! {
+    /// What an answer of this thread had last, which mostly is what the next one has.
+    static LAST_MODEL: RefCell<HeaderValue> =
+        const { RefCell::new(HeaderValue::from_static("")) };
+}
+
 /// Says in an answer which models have answered.
-pub(super) fn name_model(response: &mut HttpResponse, model: Option<&SmolStr>) {
-    if let Some(value) = model.and_then(|model| HeaderValue::from_str(model).ok()) {
+pub(super) fn name_model(response: &mut HttpResponse, model: Option<&Answerer>) {
+    let Some(model) = model.map(Answerer::shown) else { return };
+    let value = LAST_MODEL.with_borrow_mut(|last| {
+        if last.as_bytes() != model.as_bytes() {
+            *last = HeaderValue::from_str(model).ok()?;
+        }
+        Some(last.clone())
+    });
+    if let Some(value) = value {
         response.headers_mut().insert(MODEL.clone(), value);
     }
 }

@@ -298,7 +298,7 @@ async fn predict_stream(
         .await
         .map_err(restarting)?
         .map_err(|refused| refusal(refused, &text))?;
-    let model = streaming.model().cloned();
+    let model = streaming.answerer();
     let mut response = events::respond(request, streaming, OfPredict, None, held);
     explaining::name_model(&mut response, model.as_ref());
     Ok(response)
@@ -329,8 +329,8 @@ async fn predict(
         .map_err(restarting)?
         .map_err(|refused| refusal(refused, &text))?;
     let answers = prediction.answers().await;
-    let answers = answers.map_err(|excess| answer::too_much(excess, None, bounds))?;
-    let (model, ended) = (answers.model.clone(), accessed::ended(&answers.answers));
+    let mut answers = answers.map_err(|excess| answer::too_much(excess, None, bounds))?;
+    let (model, ended) = (answers.model.take(), accessed::ended(&answers.answers));
     let mut response = if let [QueryAnswer::Error(why)] = answers.answers.as_slice() {
         ApiError::new(MODEL, &**why).error_response()
     } else {

@@ -1,116 +1,87 @@
 //! The id of a request: the client's, or one that is made; every answer has it in its header
 //! `X-Request-Id`.
+//!
+//! It is made with every request and read with few, so it stays a number until somebody wants the
+//! text.
 
-use std::future::{Future, Ready, ready};
-use std::pin::Pin;
-use std::task::{Context, Poll, ready as poll_ready};
+use std::rc::Rc;
 
-use actix_service::{Service, Transform};
-use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::dev::ServiceRequest;
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
-use actix_web::{Error, HttpMessage as _, HttpRequest};
-use pin_project_lite::pin_project;
-use smol_str::SmolStr;
+use actix_web::{HttpMessage as _, HttpRequest};
+use smol_str::{SmolStr, format_smolstr};
 
-static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+use super::serve::connection::Connection;
+use clipper_domain::RequestId;
+use clipper_domain::asker::REQUEST_ID_HEADER;
 
-/// A longer one of a client, or one with other than visible characters, is replaced.
-const MAX_BYTES: usize = 128;
+static REQUEST_ID: HeaderName = HeaderName::from_static(REQUEST_ID_HEADER);
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RequestId(SmolStr);
+/// How a request is called in the header of its answer.
+#[derive(Debug)]
+pub(super) enum Name {
+    Made(u64),
+    /// As it came.
+    Given(HeaderValue),
+}
 
-impl RequestId {
-    fn of(headers: &HeaderMap) -> Self {
-        let given = headers.get(&REQUEST_ID).map(HeaderValue::as_bytes);
-        let is_good = |text: &&[u8]| {
-            (1..=MAX_BYTES).contains(&text.len()) && text.iter().all(u8::is_ascii_graphic)
-        };
-        let given = given.filter(is_good).and_then(|text| std::str::from_utf8(text).ok());
-        given.map_or_else(Self::made, |text| Self(SmolStr::new(text)))
+impl Name {
+    /// That of the client, if it has sent a good one.
+    pub(super) fn of(headers: &HeaderMap) -> Self {
+        let given = headers.get(&REQUEST_ID).filter(|given| RequestId::may_be(given.as_bytes()));
+        given.map_or_else(|| Self::Made(rand::random()), |given| Self::Given(given.clone()))
     }
 
-    fn made() -> Self {
-        Self(smol_str::format_smolstr!("{:016x}", rand::random::<u64>()))
+    /// The number, if it is one.
+    pub(super) fn number(&self) -> Option<u64> {
+        match self {
+            Self::Made(number) => Some(*number),
+            Self::Given(_) => None,
+        }
+    }
+
+    /// The same for those who are not at the edge.
+    pub(super) fn id(&self) -> RequestId {
+        match self {
+            Self::Made(number) => RequestId::Made(*number),
+            Self::Given(text) => RequestId::Given(String::from_utf8_lossy(text.as_bytes()).into()),
+        }
+    }
+
+    /// Puts it into the headers of an answer; once.
+    pub(super) fn put(&mut self, headers: &mut HeaderMap) {
+        let value = match std::mem::replace(self, Self::Made(0)) {
+            Self::Given(value) => Ok(value),
+            Self::Made(number) => HeaderValue::from_bytes(&RequestId::digits(number)),
+        };
+        if let Ok(value) = value {
+            headers.insert(REQUEST_ID.clone(), value);
+        }
     }
 }
 
-/// The id of a request.
+/// The id of a request as text; none of one that came by no connection of this server.
 #[must_use]
 pub fn of(request: &HttpRequest) -> Option<SmolStr> {
-    request.extensions().get::<RequestId>().map(|id| id.0.clone())
+    named(request).map(|id| format_smolstr!("{id}"))
 }
 
 /// The id of a request that has not reached its handler.
 #[must_use]
 pub fn of_service(request: &ServiceRequest) -> Option<SmolStr> {
-    request.extensions().get::<RequestId>().map(|id| id.0.clone())
+    of(request.request())
 }
 
-/// Gives each request an id, and each answer that of its request.
-#[derive(Debug, Clone, Copy)]
-pub struct Identify;
-
-impl<S, B> Transform<S, ServiceRequest> for Identify
-where
-    S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error>,
-{
-    type Response = ServiceResponse<B>;
-    type Error = Error;
-    type Transform = Identifying<S>;
-    type InitError = ();
-    type Future = Ready<Result<Identifying<S>, ()>>;
-
-    fn new_transform(&self, endpoints: S) -> Self::Future {
-        ready(Ok(Identifying(endpoints)))
-    }
-}
-
-/// The endpoints behind it.
-pub struct Identifying<S>(S);
-
-impl<S, B> Service<ServiceRequest> for Identifying<S>
-where
-    S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error>,
-{
-    type Response = ServiceResponse<B>;
-    type Error = Error;
-    type Future = Identified<S::Future>;
-
-    fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.0.poll_ready(cx)
-    }
-
-    fn call(&self, request: ServiceRequest) -> Self::Future {
-        let id = RequestId::of(request.headers());
-        request.extensions_mut().insert(id.clone());
-        Identified { answer: self.0.call(request), id }
-    }
-}
-
-pin_project! {
-    /// An answer on its way to its header.
-    pub struct Identified<F> {
-        #[pin]
-        answer: F,
-        id: RequestId,
-    }
-}
-
-impl<F, B> Future for Identified<F>
-where
-    F: Future<Output = Result<ServiceResponse<B>, Error>>,
-{
-    type Output = F::Output;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let mut answer = poll_ready!(this.answer.poll(cx));
-        if let (Ok(answer), Ok(id)) = (&mut answer, HeaderValue::from_str(&this.id.0)) {
-            answer.headers_mut().insert(REQUEST_ID.clone(), id);
-        }
-        Poll::Ready(answer)
-    }
+/// [`of`], not yet text.
+pub(super) fn named(request: &HttpRequest) -> Option<RequestId> {
+    // Over HTTP/1.1 one request after the other is answered.
+    let Some(connection) = request.conn_data::<Rc<Connection>>() else {
+        return request.extensions().get::<RequestId>().cloned();
+    };
+    Some(match connection.request_number() {
+        Some(number) => RequestId::Made(number),
+        None => Name::of(request.headers()).id(),
+    })
 }
 
 #[cfg(test)]
@@ -119,18 +90,19 @@ mod tests {
 
     #[test]
     fn a_good_id_is_taken_and_another_one_replaced() {
-        let id = |text: &[u8]| {
+        let told = |text: &[u8]| {
             let mut headers = HeaderMap::new();
             headers.insert(REQUEST_ID.clone(), HeaderValue::from_bytes(text).unwrap());
-            RequestId::of(&headers).0
+            let mut name = Name::of(&headers);
+            let (id, is_made) = (name.id().to_string(), name.number().is_some());
+            let mut answer = HeaderMap::new();
+            name.put(&mut answer);
+            assert_eq!(answer.get(&REQUEST_ID).unwrap(), id.as_str());
+            (id, is_made)
         };
-        for good in ["7", "a-b_c/d.e:f", &"x".repeat(MAX_BYTES)] {
-            assert_eq!(id(good.as_bytes()), good);
-        }
-        for bad in [&b""[..], b"a b", b"\xc3\xa4", "x".repeat(MAX_BYTES + 1).as_bytes()] {
-            let made = id(bad);
-            assert!(made.len() == 16 && made.bytes().all(|b| b.is_ascii_hexdigit()), "{made}");
-        }
-        assert_ne!(RequestId::made(), RequestId::made());
+        assert_eq!(told(b"mine/7"), ("mine/7".to_owned(), false));
+        let (made, is_made) = told(b"a b");
+        assert!(is_made && made.len() == 16, "{made}");
+        assert_ne!(Name::of(&HeaderMap::new()).number(), Name::of(&HeaderMap::new()).number());
     }
 }

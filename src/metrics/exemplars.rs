@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use clipper_clock::{self as clock, Instant};
+use clipper_domain::RequestId;
 use parking_lot::Mutex;
-use smol_str::SmolStr;
+use smol_str::{SmolStr, format_smolstr};
 
 use super::histogram::micros;
 use super::table::DURATION_BOUNDS_US;
@@ -50,7 +51,7 @@ impl Default for Exemplars {
 
 impl Exemplars {
     /// A request that was answered `now`. Mostly there is one of its bucket.
-    pub fn offer(&self, latency: Duration, request_id: Option<&SmolStr>, now: Instant) {
+    pub fn offer(&self, latency: Duration, request_id: Option<&RequestId>, now: Instant) {
         let Some(request_id) = request_id else { return };
         let micros = micros(latency);
         let bucket = DURATION_BOUNDS_US.partition_point(|bound| *bound < micros);
@@ -67,7 +68,7 @@ impl Exemplars {
         if slot.due_ms.compare_exchange(due_ms, next, Relaxed, Relaxed).is_ok()
             && let Some(mut kept) = slot.kept.try_lock()
         {
-            let (request_id, at_ms) = (request_id.clone(), clock::unix_millis());
+            let (request_id, at_ms) = (format_smolstr!("{request_id}"), clock::unix_millis());
             *kept = Some(Exemplar { micros, request_id, at_ms });
         }
     }
@@ -91,7 +92,7 @@ mod tests {
         let start = exemplars.since;
         let offer = |ms: u64, id: &str, after_ms: u64| {
             let (took, now) = (Duration::from_millis(ms), start + Duration::from_millis(after_ms));
-            exemplars.offer(took, Some(&SmolStr::new(id)), now);
+            exemplars.offer(took, Some(&RequestId::Given(id.into())), now);
         };
         let ids = || {
             let all = exemplars.all();

@@ -106,8 +106,7 @@ mod tests {
     use std::time::Duration;
 
     use clipper_clock as clock;
-    use clipper_domain::{AppName, Outcome};
-    use smol_str::SmolStr;
+    use clipper_domain::{AppName, Outcome, RequestId};
 
     use super::*;
     use crate::metrics::prometheus_text_body;
@@ -126,9 +125,10 @@ mod tests {
             for (ms, id) in [(2, "fast"), (700, "slow \"one\""), (90_000, "above")] {
                 let took = Duration::from_millis(ms);
                 app.answered(Outcome::Prediction, 1, took);
-                app.exemplars.offer(took, Some(&SmolStr::new(id)), clock::now());
+                let id = RequestId::Given(id.into());
+                app.exemplars.offer(took, Some(&id), clock::now());
             }
-            let long = SmolStr::new("x".repeat(128));
+            let long = RequestId::Given("x".repeat(128).into());
             app.answered(Outcome::Prediction, 1, Duration::from_millis(20));
             app.exemplars.offer(Duration::from_millis(20), Some(&long), clock::now());
         }

@@ -38,7 +38,7 @@ pub struct ExplainedQuery {
 }
 
 /// Why a query is kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum KeptAs {
     Slow,

@@ -27,6 +27,7 @@ pub mod model;
 pub mod outcome;
 pub mod plan;
 pub mod printable;
+pub mod request_id;
 pub mod rollout;
 pub mod shown_url;
 pub mod signature;
@@ -45,5 +46,6 @@ pub use ids::{AppName, InvalidName, KeyName, Label, ModelId, ModelName, ModelVer
 pub use limits::Limits;
 pub use model::{BatchSize, ModelSpec, ModelUpdate};
 pub use outcome::Outcome;
+pub use request_id::RequestId;
 pub use signature::{InvalidSignature, Signature, TensorSpec};
 pub use tensor::{Input, InputType};

@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 
 use super::cache_key::CacheKey;
 use super::dispatch::Query;
+use super::notes::TraceNotes;
 use super::stream::Stream;
 use super::ticket::{Answer, Slot};
 use super::trace::{QueryTrace, TraceStep};
@@ -35,7 +36,6 @@ enum Stage {
 struct FlightState {
     stage: Stage,
     waiters: SmallVec<[Waiter; 1]>,
-    trace: QueryTrace,
 }
 
 impl FlightState {
@@ -64,6 +64,8 @@ pub struct Flight {
     stream: Option<Arc<Stream>>,
     /// Where its dispatcher keeps what it knows of it.
     note: AtomicU32,
+    /// What has happened to it.
+    notes: TraceNotes,
     state: Mutex<FlightState>,
 }
 
@@ -101,10 +103,10 @@ impl Flight {
         let deadline = first.deadline;
         let mut waiters = SmallVec::new();
         waiters.push(first);
-        let state =
-            Mutex::new(FlightState { stage: Stage::Queued, waiters, trace: QueryTrace::default() });
+        let state = Mutex::new(FlightState { stage: Stage::Queued, waiters });
         let note = AtomicU32::new(u32::MAX);
-        Arc::new(Self { key, arrived, deadline, is_shared, stream, note, state })
+        let of = TraceNotes::default();
+        Arc::new(Self { key, arrived, deadline, is_shared, stream, note, notes: of, state })
     }
 
     /// The input, in wire form.
@@ -172,7 +174,7 @@ impl Flight {
     /// What has happened to it so far.
     #[must_use]
     pub fn trace(&self) -> QueryTrace {
-        self.state.lock().trace.clone()
+        self.notes.read(self.arrived)
     }
 
     /// Ends it: every waiter gets `answer`. Later calls do nothing (invariant P1). Through the
@@ -235,7 +237,7 @@ impl Query for Arc<Flight> {
     }
 
     fn note_step(&self, step: TraceStep, now: Instant) {
-        self.state.lock().trace.note(step, now);
+        self.notes.note(step, self.arrived, now);
     }
 
     fn is(&self, other: &Self) -> bool {

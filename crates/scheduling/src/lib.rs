@@ -13,8 +13,8 @@
 //!   learned; [`gather`]: whether a small batch waits a little for a fuller one.
 //! - [`spin_wait`]: whether a model's thread stays awake for the next message.
 //! - [`run`]: counting what queries have in common.
-//! - [`trace`]: what has happened to a query; [`explain`]: why it was answered so;
-//!   [`recent`]: of which queries that is still known.
+//! - [`trace`]: what has happened to a query; [`explain`]: why it was answered so; [`recent`]: of
+//!   which queries that is still known, and [`pace`]: of how many in a second.
 //! - [`parse`], [`feedback`], [`tensor_bodies`]: request [`bodies`] into inputs in wire form.
 //! - [`output`]: a model's text into JSON, and its tensors.
 
@@ -32,7 +32,9 @@ pub mod gather;
 pub mod intake;
 pub mod latency;
 pub mod load;
+mod notes;
 pub mod output;
+pub mod pace;
 pub mod parse;
 pub mod quota;
 pub mod recent;

@@ -1,6 +1,6 @@
 //! What has happened to a query on its way through its model: facts for whoever explains its
-//! answer. The dispatcher and the replicas leave them with its flight; words are made of them by
-//! [`super::explain`].
+//! answer. The dispatcher and the replicas leave them with its flight ([`super::notes`]); words are
+//! made of them by [`super::explain`].
 
 use std::time::Duration;
 

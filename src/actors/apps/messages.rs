@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use actix::Message;
 use bytes::Bytes;
-use smol_str::SmolStr;
 use tokio::sync::oneshot;
 
 use super::inputs::AppInputs;
@@ -13,7 +12,7 @@ use super::prediction::{AppFacts, Prediction};
 use crate::actors::plane::directory::ModelEntry;
 use crate::metrics::FeedbackEnd;
 use clipper_clock::Instant;
-use clipper_domain::InputType;
+use clipper_domain::{InputType, RequestId};
 use clipper_scheduling::bodies::{BodyError, Feedback, PredictBody};
 use clipper_scheduling::quota::{Claim, Exceeded};
 use clipper_scheduling::share::Class;
@@ -45,7 +44,7 @@ pub struct Predict {
     /// The client wants to know why it gets the answers that it gets.
     pub explain: bool,
     /// The id of its request.
-    pub request_id: Option<SmolStr>,
+    pub request_id: Option<RequestId>,
 }
 
 /// Why a predict or update request is refused without an answer to its queries.

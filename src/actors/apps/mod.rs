@@ -18,4 +18,4 @@ pub mod rollouts;
 pub mod router;
 mod save_pace;
 pub mod streaming;
-mod traced;
+pub mod traced;

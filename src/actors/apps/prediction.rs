@@ -5,21 +5,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use smallvec::SmallVec;
-use smol_str::SmolStr;
-use tracing::{Instrument as _, debug, debug_span};
+use tracing::{Instrument as _, debug, debug_span, field};
 
 use super::asking::{Asked, SureAnswers};
 use super::chosen::ChosenOne;
 use super::ensemble::Ensemble;
+use super::traced::Answerer;
 use crate::actors::plane::data_plane::Permit;
-use crate::actors::plane::recent::explained;
+use crate::actors::plane::recent::{Ended, explained};
 use crate::metrics::{AppMetrics, Outcome};
 use clipper_clock::{self as clock, Instant};
 use clipper_domain::explain::ExplainedQuery;
-use clipper_domain::{AppSpec, OnModelError};
+use clipper_domain::{AppSpec, OnModelError, RequestId};
 use clipper_scheduling::budget::Held;
 use clipper_scheduling::explain::QueryRecord;
 use clipper_scheduling::output::Output;
+use clipper_scheduling::pace::OwnPaces;
 use clipper_scheduling::parse::FeedbackForm;
 use clipper_scheduling::ticket::{Answer, Closed, DefaultReason, Excess};
 
@@ -30,6 +31,8 @@ pub struct AppFacts {
     /// Its default output as JSON.
     pub default_output: Output,
     pub metrics: Arc<AppMetrics>,
+    /// What its worker has kept of it for whoever asks why it was answered so.
+    pub kept: OwnPaces,
     /// The name of its policy.
     pub policy: Arc<str>,
     /// The field of queries that its policy goes by.
@@ -65,7 +68,7 @@ pub(super) struct RequestFacts {
     pub(super) objective: Duration,
     /// The client wants to know why it gets them.
     pub(super) explain: bool,
-    pub(super) request_id: Option<SmolStr>,
+    pub(super) request_id: Option<RequestId>,
 }
 
 /// The answers to the queries of one request, on their way. Dropping it gives them up.
@@ -114,8 +117,8 @@ pub struct Answers {
     pub answers: SmallVec<[QueryAnswer; 1]>,
     /// What they take of the sum of all answers, where they have been counted.
     pub held: Option<Held>,
-    /// The models that have answered, or were to, as a header says them.
-    pub model: Option<SmolStr>,
+    /// The models that have answered, or were to.
+    pub model: Option<Answerer>,
     /// Why they are what they are: where the client asked for it, of the first.
     pub explained: Vec<ExplainedQuery>,
 }
@@ -128,7 +131,7 @@ impl Prediction {
     pub async fn answers(self) -> Result<Answers, Excess> {
         let Self { of, progress, permit } = self;
         let (app, query_id) = (&of.app.spec.name, of.first_query_id);
-        let request_id = of.request_id.as_deref();
+        let request_id = of.request_id.as_ref().map(field::display);
         let span = debug_span!("query", %app, query_id, request_id);
         let answered = match progress {
             Progress::One(mut asked) => {
@@ -150,22 +153,20 @@ impl Prediction {
         let answered = answered.inspect_err(|_| of.app.metrics.rejected())?;
         let now = clock::now();
         let (answers, latency) = (&answered.closed.answers, now - of.arrived);
-        count(&of.app, of.first_query_id, answers, latency);
+        let defaults = count(&of.app, of.first_query_id, answers, latency);
         of.app.metrics.exemplars.offer(latency, of.request_id.as_ref(), now);
-        let is_default =
-            |index: usize| answers.get(index).is_some_and(|a| a.default_reason().is_some());
-        let record = |index| of.record(&answered, latency, index);
-        let queries = (answers.len(), is_default);
+        let (objective, own) = (of.objective, &of.app.kept);
+        let ended = Ended { answers, defaults, latency, objective, own };
         let recent = &permit.plane().recent;
-        recent.keep(queries, (latency, of.objective), now, record);
+        recent.keep(&ended, now, |index| of.record(&answered, latency, index));
         let explained = if of.explain {
             of.explained(&answered, latency, recent.answer_max())
         } else {
             Vec::new()
         };
         drop(permit);
-        let model = answered.models.shown();
-        let SureAnswers { closed: Closed { answers, held }, confidences, .. } = answered;
+        let SureAnswers { closed: Closed { answers, held }, confidences, models } = answered;
+        let model = models.answerer();
         let confidences = confidences.into_iter().chain(std::iter::repeat(None));
         let told = |(answer, confidence)| told(&of.app, answer).sure(confidence);
         let answers = answers.into_iter().zip(confidences).map(told).collect();
@@ -208,7 +209,8 @@ impl RequestFacts {
     }
 }
 
-fn count(app: &AppFacts, first_query_id: u64, answers: &[Answer], latency: Duration) {
+/// How many of them are default outputs.
+fn count(app: &AppFacts, first_query_id: u64, answers: &[Answer], latency: Duration) -> usize {
     let mut ended = [0; Outcome::ALL.len()];
     for (query_id, answer) in (first_query_id..).zip(answers) {
         let outcome = match answer {
@@ -221,6 +223,7 @@ fn count(app: &AppFacts, first_query_id: u64, answers: &[Answer], latency: Durat
     for (outcome, queries) in Outcome::ALL.into_iter().zip(ended).filter(|(_, n)| *n > 0) {
         app.metrics.answered(outcome, queries, latency);
     }
+    answers.len() - ended[Outcome::Prediction as usize]
 }
 
 /// What the caller is told.

@@ -29,6 +29,7 @@ use clipper_domain::{
     PolicyParameters, Weight,
 };
 use clipper_scheduling::output::Output;
+use clipper_scheduling::pace::OwnPaces;
 use clipper_scheduling::quota::Quota;
 use clipper_selection::sticky::Sticky;
 
@@ -252,6 +253,7 @@ impl Router {
             default_output: Output::from_text(spec.default_output.as_bytes())
                 .unwrap_or_else(Output::null),
             metrics: self.plane.metrics.app(&spec.name),
+            kept: OwnPaces::default(),
             policy: Arc::from(spec.policy.as_str()),
             key_field,
             spec: spec.clone(),
@@ -310,6 +312,7 @@ impl Router {
             default_output: Output::null(),
             // Not among those of applications: what it does is counted with the model.
             metrics: Arc::default(),
+            kept: OwnPaces::default(),
             policy: Arc::from(DEFAULT_POLICY),
             key_field: None,
         })

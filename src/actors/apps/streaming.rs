@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
-use smol_str::SmolStr;
 use tracing::debug;
 
 use super::answering::room;
@@ -14,6 +13,7 @@ use super::app::App;
 use super::asking::due_within;
 use super::messages::{QueryRefused, RequestBody};
 use super::prediction::AppFacts;
+use super::traced::Answerer;
 use crate::actors::plane::data_plane::Permit;
 use crate::actors::plane::directory::ModelHandle;
 use crate::metrics::Outcome;
@@ -52,8 +52,8 @@ pub struct PredictStream {
 pub struct Streaming {
     app: Arc<AppFacts>,
     query_id: u64,
-    /// The model that is asked, as a header says it.
-    model: Option<SmolStr>,
+    /// The model that is asked.
+    model: Option<Arc<ModelHandle>>,
     arrived: Instant,
     /// When its first piece is due.
     due: Instant,
@@ -138,7 +138,7 @@ impl App {
         let streaming = Streaming {
             app,
             query_id,
-            model: model.as_ref().map(|model| model.shown().clone()),
+            model: model.clone(),
             arrived,
             due,
             until,
@@ -196,10 +196,10 @@ impl Streaming {
         self.query_id
     }
 
-    /// The model that is asked, as a header says it.
+    /// The model that is asked.
     #[must_use]
-    pub fn model(&self) -> Option<&SmolStr> {
-        self.model.as_ref()
+    pub fn answerer(&self) -> Option<Answerer> {
+        self.model.clone().map(Answerer::One)
     }
 
     /// Pieces that have come.

@@ -64,6 +64,25 @@ pub(super) struct TracedMember {
     pub(super) default: Option<DefaultReason>,
 }
 
+/// Who has answered a request, or was to.
+#[derive(Debug, Clone)]
+pub enum Answerer {
+    One(Arc<ModelHandle>),
+    /// Several models, as a header says them.
+    Several(SmolStr),
+}
+
+impl Answerer {
+    /// As a header says it.
+    #[must_use]
+    pub fn shown(&self) -> &str {
+        match self {
+            Self::One(model) => model.shown(),
+            Self::Several(models) => models,
+        }
+    }
+}
+
 /// The models that were asked for the queries of a request.
 #[derive(Debug)]
 pub(super) enum AskedModels {
@@ -74,18 +93,19 @@ pub(super) enum AskedModels {
 }
 
 impl AskedModels {
-    /// Those that have answered, or were to, as a header says them.
-    pub(super) fn shown(&self) -> Option<SmolStr> {
+    /// Those that have answered, or were to.
+    pub(super) fn answerer(self) -> Option<Answerer> {
         let queries = match self {
-            Self::One(model, _) => return model.as_ref().map(|of| of.model.shown().clone()),
+            Self::One(model, _) => return model.map(|of| Answerer::One(of.model)),
             Self::Several(queries) => queries,
         };
         let members = || queries.iter().flatten().flatten();
         let used: BTreeSet<&str> =
-            members().filter(|it| it.used).map(|it| it.model.shown().as_str()).collect();
-        let all = || members().map(|member| member.model.shown().as_str()).collect();
+            members().filter(|it| it.used).map(|it| it.model.shown()).collect();
+        let all = || members().map(|member| member.model.shown()).collect();
         let shown: BTreeSet<&str> = if used.is_empty() { all() } else { used };
-        (!shown.is_empty()).then(|| shown.into_iter().collect::<Vec<_>>().join(", ").into())
+        let text = shown.into_iter().collect::<Vec<_>>().join(", ");
+        (!text.is_empty()).then(|| Answerer::Several(text.into()))
     }
 
     /// What is known of them as far as query `index` goes, which was answered so.

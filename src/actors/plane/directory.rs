@@ -9,7 +9,6 @@ use arc_swap::ArcSwap;
 use futures_util::stream::{self, Stream};
 use parking_lot::RwLock;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
-use smol_str::SmolStr;
 
 use crate::actors::replica::dispatch::FromReplica;
 use crate::metrics::ModelMetrics;
@@ -32,7 +31,7 @@ pub struct ModelHandle {
     pub spec: ModelSpec,
     /// Number of this registration; part of every cache key.
     pub serial: u64,
-    shown: SmolStr,
+    shown: Box<str>,
     pub metrics: Arc<ModelMetrics>,
     signature: RwLock<Option<Arc<Signature>>>,
     batcher: RwLock<Option<Recipient<FromReplica>>>,
@@ -53,7 +52,7 @@ impl ModelHandle {
         curve: LatencyCurve,
     ) -> Self {
         Self {
-            shown: SmolStr::new(in_a_header(&spec.id)),
+            shown: in_a_header(&spec.id).into(),
             signature: RwLock::new(spec.signature.clone()),
             is_cached: AtomicBool::new(spec.cache),
             batch_size: AtomicI64::new(spec.batch_size.into()),
@@ -69,7 +68,7 @@ impl ModelHandle {
 
     /// Its name and version, as a header says them.
     #[must_use]
-    pub fn shown(&self) -> &SmolStr {
+    pub fn shown(&self) -> &str {
         &self.shown
     }
 

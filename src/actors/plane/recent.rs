@@ -1,7 +1,8 @@
 //! The latest queries of all workers, for whoever asks why they were answered so.
 //!
 //! Each worker keeps its own, behind a lock that nobody else takes but a reader, and that one only
-//! for a moment: a worker that finds it taken lets the query go and counts it.
+//! for a moment: a worker that finds it taken lets the query go and counts it. Of most requests
+//! nothing is kept, which is found out without the lock.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -15,24 +16,50 @@ use crate::store::history::moment::utc;
 use clipper_clock::{self as clock, Instant};
 use clipper_domain::explain::{ExplainedQueries, ExplainedQuery, KeptAs};
 use clipper_scheduling::explain::QueryRecord;
-use clipper_scheduling::recent::{RecentLimits, RecentQueries, Wanted};
+use clipper_scheduling::pace::{AllPaces, OwnPaces, PaceLimits};
+use clipper_scheduling::recent::{RecentLimits, RecentQueries, Wanted, newest};
+use clipper_scheduling::ticket::Answer;
 
 thread_local! {
     /// Which worker this thread is, once it has kept something.
     static WORKER: Cell<Option<usize>> = const { Cell::new(None) };
 }
 
+/// Those of one worker; on cache lines of its own.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Worker {
+    paces: AllPaces,
+    kept: Mutex<RecentQueries>,
+}
+
 /// Those of all workers.
 #[derive(Debug)]
 pub struct Recent {
-    workers: Vec<Mutex<RecentQueries>>,
+    workers: Vec<Worker>,
     is_on: bool,
+    /// Of the objective: a query that takes so much of it is slow.
+    slow_percent: u32,
+    paces: PaceLimits,
     /// Of one request.
     request_max: usize,
     answer_max: usize,
+    started: Instant,
     next_worker: AtomicUsize,
     /// Requests of which nothing was kept because somebody was reading.
     lost: Arc<AtomicU64>,
+}
+
+/// A request that has been answered.
+#[derive(Debug)]
+pub struct Ended<'a> {
+    pub answers: &'a [Answer],
+    /// So many of them are default outputs.
+    pub defaults: usize,
+    pub latency: Duration,
+    pub objective: Duration,
+    /// What its application has kept in this second.
+    pub own: &'a OwnPaces,
 }
 
 impl Recent {
@@ -43,15 +70,20 @@ impl Recent {
         let limits = RecentLimits {
             queries_max: config.queries_max.div_ceil(workers),
             max_bytes: config.max_bytes / workers,
-            slow_share: f64::from(config.slow_percent) / 100.0,
-            samples_per_second: config.samples_per_second.div_ceil(part),
-            records_per_second: config.records_per_second.div_ceil(part),
         };
+        let worker =
+            || Worker { paces: AllPaces::default(), kept: Mutex::new(RecentQueries::new(limits)) };
         Self {
-            workers: (0..workers).map(|_| Mutex::new(RecentQueries::new(limits))).collect(),
+            workers: std::iter::repeat_with(worker).take(workers).collect(),
             is_on: config.queries_max > 0,
+            slow_percent: config.slow_percent,
+            paces: PaceLimits {
+                samples: config.samples_per_second.div_ceil(part),
+                records: config.records_per_second.div_ceil(part),
+            },
             request_max: config.request_queries_max,
             answer_max: config.answer_queries_max,
+            started: clock::now(),
             next_worker: AtomicUsize::new(0),
             lost,
         }
@@ -69,29 +101,54 @@ impl Recent {
         self.answer_max
     }
 
-    /// Keeps what is worth it of the `queries` of a request, which took `latency` of its
-    /// `objective`; `record` says what is known of each. Defaults come first.
+    /// Keeps what is worth it of the queries of a request, defaults first; `record` says what is
+    /// known of each.
     pub fn keep(
         &self,
-        (queries, is_default): (usize, impl Fn(usize) -> bool),
-        (latency, objective): (Duration, Duration),
+        ended: &Ended<'_>,
         now: Instant,
         record: impl Fn(usize) -> Option<QueryRecord>,
     ) {
         let Some(worker) = self.workers.get(self.worker()).filter(|_| self.is_on) else { return };
-        let Some(mut kept) = worker.try_lock() else {
-            self.lost.fetch_add(1, Ordering::Relaxed);
+        let is_slow = ended.latency.as_nanos() * 100
+            >= ended.objective.as_nanos() * u128::from(self.slow_percent);
+        let second = now.saturating_duration_since(self.started).as_secs();
+        let is_ordinary = !is_slow && ended.defaults == 0;
+        if is_ordinary && !worker.paces.has_room_for_sample(self.paces, second) {
             return;
-        };
-        let of_kind = |default: bool| (0..queries).map(move |index| (index, default));
+        }
+        self.keep_some(worker, ended, (is_slow, second), record);
+    }
+
+    #[cold]
+    fn keep_some(
+        &self,
+        worker: &Worker,
+        ended: &Ended<'_>,
+        (is_slow, second): (bool, u64),
+        record: impl Fn(usize) -> Option<QueryRecord>,
+    ) {
+        let of_kind = |default: bool| (0..ended.answers.len()).map(move |index| (index, default));
         let defaults = of_kind(true).chain(of_kind(false));
+        let is_default = |index: usize| {
+            ended.answers.get(index).is_some_and(|answer| answer.default_reason().is_some())
+        };
         let chosen = defaults.filter(|(index, default)| is_default(*index) == *default);
         for (index, default) in chosen.take(self.request_max) {
-            if let Some(kind) = kept.takes(default, (latency, objective), now)
-                && let Some(record) = record(index)
-            {
-                kept.keep(kind, record);
+            let kind = match (default, is_slow) {
+                (true, _) => KeptAs::Default,
+                (false, true) => KeptAs::Slow,
+                (false, false) => KeptAs::Sample,
+            };
+            if !worker.paces.takes(kind, ended.own, (self.paces, second)) {
+                continue;
             }
+            let Some(record) = record(index) else { continue };
+            let Some(mut kept) = worker.kept.try_lock() else {
+                self.lost.fetch_add(1, Ordering::Relaxed);
+                return;
+            };
+            kept.keep(kind, record);
         }
     }
 
@@ -109,10 +166,10 @@ impl Recent {
     pub fn find(&self, wanted: &Wanted) -> ExplainedQueries {
         let mut found: Vec<(KeptAs, QueryRecord)> = Vec::new();
         for worker in &self.workers {
-            let of_worker = worker.lock().find(wanted);
+            let of_worker = worker.kept.lock().find(wanted);
             found.extend(of_worker);
         }
-        found.sort_by_key(|(_, record)| std::cmp::Reverse((record.arrived, record.query_id)));
+        found.sort_by_key(|(_, record)| newest(record));
         found.truncate(wanted.limit);
         let kept = |(kind, record): (KeptAs, QueryRecord)| ExplainedQuery {
             kept_as: Some(kind),

@@ -91,28 +91,26 @@ impl Landing {
                 trace!(query_ids = ?flight.query_ids(), "query answered");
             }
         }
-        for flight in self.flights.iter() {
-            let step = TraceStep::Answered(self.batch, self.replica, self.computed);
-            flight.note_step(step, self.answered);
-        }
-        match self.outputs {
+        let Self { flights, outputs, batch, replica, answered, computed, held } = self;
+        let step = TraceStep::Answered(batch, replica, computed);
+        let flights = flights.iter().inspect(|flight| flight.note_step(step, answered));
+        match outputs {
             Outputs::Texts { outputs, errors } => {
                 let mut errors = errors.iter().peekable();
-                for (index, (flight, text)) in self.flights.iter().zip(&outputs).enumerate() {
+                for (index, (flight, text)) in flights.zip(&outputs).enumerate() {
                     end(plane, flight, text, errors.next_if_eq(&&index).is_some());
                 }
             }
-            Outputs::Tensors(outputs) => outputs.end_all(plane, &self.flights),
+            Outputs::Tensors(outputs) => outputs.end_all(plane, flights),
         }
-        drop(self.held);
+        drop(held);
     }
 }
 
 impl TensorOutputs {
     /// Each row is copied, so that what the cache keeps holds nothing of its neighbours.
-    fn end_all(self, plane: &DataPlane, flights: &[Arc<Flight>]) {
+    fn end_all<'f>(self, plane: &DataPlane, mut flights: impl Iterator<Item = &'f Arc<Flight>>) {
         let Self { signature, groups } = self;
-        let mut flights = flights.iter();
         for group in groups {
             if let Content::Error(why) = &group.content {
                 let reason = DefaultReason::Model(Arc::from(String::from_utf8_lossy(why)));

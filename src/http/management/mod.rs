@@ -281,7 +281,7 @@ async fn post(
         Ok(_) => tracing::debug!(path = endpoint.path, "management request answered"),
         Err(failure) => tell_failure(endpoint.path, failure, &request),
     }
-    asked::named(respond(outcome, endpoint.schema, endpoint.optional), &state.asker)
+    respond(outcome, endpoint.schema, endpoint.optional)
 }
 
 /// Does what a request asks for. What may take long, on this one thread would keep everybody else

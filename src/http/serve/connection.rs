@@ -61,6 +61,8 @@ pub struct Connection {
     /// The first bytes that ever came.
     opening: Cell<[u8; 2]>,
     ending: Cell<Option<Ended>>,
+    /// The id of the request under way, if it is one that was made.
+    request_number: Cell<Option<u64>>,
     /// By what the client is known that has shown a certificate.
     certificates: Option<Rc<[SecretHash]>>,
     memory: Memory,
@@ -99,6 +101,7 @@ impl Connection {
             pipelines: Cell::new(false),
             opening: Cell::default(),
             ending: Cell::new(None),
+            request_number: Cell::new(None),
             certificates: io.client_certificate().map(|der| identities(der).into()),
             memory: Memory::default(),
         })
@@ -127,8 +130,15 @@ impl Connection {
         &self.memory
     }
 
-    /// A request's handler starts.
-    pub fn started(&self, has_body: bool) {
+    /// The id of the request under way; none if its client has named it.
+    #[must_use]
+    pub fn request_number(&self) -> Option<u64> {
+        self.request_number.get()
+    }
+
+    /// The handler of a request starts; `number` is the id that was made for it.
+    pub fn started(&self, has_body: bool, number: Option<u64>) {
+        self.request_number.set(number);
         self.change(|progress| progress.start(has_body));
         self.begun.set(self.begun.get() + 1);
         if self.begun.get() > 1 {

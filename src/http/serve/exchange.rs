@@ -24,6 +24,7 @@ use futures_util::Stream;
 
 use super::connection::Certificates;
 use crate::http::errors::{self, ApiError, ErrorLabel};
+use crate::http::request_id::Name;
 use crate::metrics::http::FrontendMetrics;
 
 /// What belongs to a connection of HTTP/1.1, and to none of HTTP/2.
@@ -61,15 +62,22 @@ where
             return send(refused.error_response(), answer, is_head).await;
         }
     };
+    let mut name = Name::of(request.headers());
+    request.extensions_mut().insert(name.id());
     let answered = tokio::select! {
         biased;
         () = answer.given_up() => return Err(Gone),
         answered = handlers.call(request) => answered,
     };
-    let response = match answered {
+    let mut response = match answered {
         Ok(response) => response.into_parts().1,
-        Err(error) => return send(error.error_response(), answer, is_head).await,
+        Err(error) => {
+            let mut response = error.error_response();
+            name.put(response.headers_mut());
+            return send(response, answer, is_head).await;
+        }
     };
+    name.put(response.headers_mut());
     if response.status().as_u16() >= 400 {
         let label = response.extensions().get::<ErrorLabel>().map(|label| label.0);
         metrics.error(label.unwrap_or(errors::OTHER_LABEL));

@@ -45,7 +45,6 @@ use self::watched::Watched;
 use super::edge::Edge;
 use super::gate::Gate;
 use super::parsing::give_way;
-use super::request_id::Identify;
 use crate::config::HttpConfig;
 use crate::metrics::http::FrontendMetrics;
 use clipper_grpc::Limits;
@@ -235,7 +234,7 @@ async fn work(
     accepted: mpsc::Receiver<Accepted>,
 ) {
     let edge = Edge::new(gate.port(), gate.cors());
-    let app = HttpApp::new().wrap(gate).wrap(edge).wrap(Identify).configure(configure);
+    let app = HttpApp::new().wrap(gate).wrap(edge).configure(configure);
     let app = map_config(app, |()| AppConfig::default());
     // Once: an actix-web application gives its endpoints away to the first that it makes.
     let Ok(endpoints) = app.into_factory().new_service(()).await else {

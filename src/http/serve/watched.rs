@@ -1,5 +1,5 @@
 //! What stands between actix-http and a frontend's handlers: it tells the connection when a request
-//! begins and ends, counts errors, and says `Connection: close` while the server drains.
+//! begins and ends, names it, counts errors, and says `Connection: close` while the server drains.
 
 use std::future::Future;
 use std::marker::PhantomData;
@@ -10,12 +10,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
 use actix_http::body::{BodySize, MessageBody};
-use actix_http::{ConnectionType, Payload, Request, Response};
+use actix_http::{ConnectionType, HttpMessage as _, Payload, Request, Response};
 use actix_service::Service;
 use actix_web::web::Bytes;
 use pin_project_lite::pin_project;
 
 use super::super::errors::{self, ErrorLabel};
+use super::super::request_id::Name;
 use super::connection::Connection;
 
 /// The flag that all workers of a frontend see. Each worker counts its references to it for itself:
@@ -52,13 +53,15 @@ where
 
     fn call(&self, mut request: Request) -> Self::Future {
         let has_body = !matches!(request.payload(), Payload::None);
+        let name = Name::of(request.headers());
         let under_way = request.conn_data::<Rc<Connection>>().map(|connection| {
-            connection.started(has_body);
+            connection.started(has_body, name.number());
             UnderWay(Rc::clone(connection))
         });
         Answer {
             handler: self.handlers.call(request),
             under_way,
+            name,
             draining: Rc::clone(&self.draining),
             body: PhantomData,
         }
@@ -80,6 +83,7 @@ pin_project! {
         #[pin]
         handler: F,
         under_way: Option<UnderWay>,
+        name: Name,
         draining: Rc<Draining>,
         body: PhantomData<B>,
     }
@@ -98,6 +102,7 @@ where
         let answered = ready!(this.handler.poll(cx));
         let under_way = this.under_way.take();
         let mut response: Response<B> = answered?.into();
+        this.name.put(response.headers_mut());
         if response.status().as_u16() >= 400
             && let Some(UnderWay(connection)) = &under_way
         {

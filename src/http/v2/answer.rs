@@ -10,13 +10,13 @@ use actix_web::body::{BodySize, MessageBody};
 use actix_web::http::header;
 use bytes::Bytes;
 use smallvec::SmallVec;
-use smol_str::SmolStr;
 
 use super::super::answer::too_much;
 use super::super::errors::ApiError;
 use super::super::limits::QueryLimits;
 use super::errors;
 use crate::actors::apps::prediction::QueryAnswer;
+use crate::actors::apps::traced::Answerer;
 use clipper_domain::explain::ExplainedQuery;
 use clipper_oip::{Answer, Defaults, OutputForm, Parts, TensorForm};
 use clipper_scheduling::budget::Held;
@@ -41,8 +41,8 @@ pub(crate) struct Told {
     pub(crate) answers: SmallVec<[QueryAnswer; 1]>,
     /// What they take of the sum of all answers, where they have been counted.
     pub(crate) held: Option<Held>,
-    /// The models that have answered, as a header says them.
-    pub(crate) model: Option<SmolStr>,
+    /// The models that have answered.
+    pub(crate) model: Option<Answerer>,
     /// Why, where the client asked for it.
     pub(crate) explained: Vec<ExplainedQuery>,
 }

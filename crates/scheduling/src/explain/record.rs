@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use clipper_clock::Instant;
 use clipper_domain::explain::CacheUse;
-use clipper_domain::{AppName, ModelId, ReplicaId};
+use clipper_domain::{AppName, ModelId, ReplicaId, RequestId};
 use smallvec::SmallVec;
-use smol_str::SmolStr;
 
 use crate::ticket::DefaultReason;
 use crate::trace::QueryTrace;
@@ -17,7 +16,7 @@ use crate::trace::QueryTrace;
 pub struct QueryRecord {
     pub query_id: u64,
     /// Of its request.
-    pub request_id: Option<SmolStr>,
+    pub request_id: Option<RequestId>,
     pub app: AppName,
     /// When its request had arrived.
     pub arrived: Instant,
