@@ -206,6 +206,9 @@ def test_operations(terminal: Terminal) -> None:
     container = "python -m clipper_serving serve model.py:predict --name sum --version 1"
     terminal.run("pip install ./python")
     for block in blocks("docs/operations.md"):
+        if block.language == "toml":
+            use(terminal, block)
+            continue
         if "journal" in block.text:
             terminal.end()
         for command in block.commands():

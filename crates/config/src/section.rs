@@ -19,6 +19,7 @@ macro_rules! section {
         $(#[doc = $about])*
         #[allow(
             clippy::doc_markdown,
+            rustdoc::bare_urls,
             rustdoc::broken_intra_doc_links,
             rustdoc::invalid_html_tags,
             reason = "users read these texts in a file"
