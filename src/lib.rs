@@ -25,3 +25,4 @@ pub mod server;
 pub mod store;
 pub mod supervision;
 pub mod tls;
+pub mod traces;

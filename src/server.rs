@@ -181,6 +181,7 @@ async fn start(loaded: Loaded) -> Result<Running, StartError> {
     let (models, learned) = start_models(&config, &plane, base.arbiters, &pool, &catalog).await?;
     let bootstrap = Bootstrap::run_or_later(&config, &writer, journal.view()).await?;
 
+    let traces = plane.traces.clone();
     let states = States::restored(base.states, &plane.learned, redis.as_ref());
     let feedback = keep_feedback(&config, &plane.metrics, &catalog, &states);
     let rollouts = keep_rollouts(&config, &plane, (&catalog, &journal), &writer, redis.as_ref());
@@ -217,6 +218,7 @@ async fn start(loaded: Loaded) -> Result<Running, StartError> {
         rollouts,
         redis,
         targets: base.targets,
+        traces,
         journal,
         reloader: Some(reloader),
         pool,

@@ -442,6 +442,7 @@ fn limit(metrics: &Metrics) {
 fn the_server_shows_exactly_the_metrics_of_the_table() {
     let metrics = busy();
     metrics.redis();
+    metrics.traces();
     metrics.tls();
     metrics.http.query.error("json");
     limit(&metrics);

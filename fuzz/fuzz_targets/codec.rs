@@ -9,9 +9,9 @@ use std::sync::Arc;
 use bytes::{Buf, Bytes, BytesMut};
 use clipper_domain::Input;
 use clipper_rpc::codec::{self, AnswerForm, AnswerLimits, FromContainer, FromServer};
-use clipper_rpc::streams;
 use clipper_rpc::wire::WireChunks;
 use clipper_rpc::zmtp::{Decoder, Incoming, Limits, LimitsOf};
+use clipper_rpc::{streams, traces};
 use libfuzzer_sys::fuzz_target;
 
 const ITEMS_MAX: usize = 64;
@@ -79,6 +79,11 @@ fuzz_target!(|data: &[u8]| {
                 }
                 FromServer::Notice { level, text } => codec::encode_notice(&mut out, level, &text),
                 FromServer::Stream(order) => streams::encode_order(&mut out, order),
+                // Without a trace nothing is written.
+                FromServer::Traces(of) if of.items.is_empty() => continue,
+                FromServer::Traces(of) => {
+                    traces::encode_traces(&mut out, of.message_id, of.items.into_iter());
+                }
                 FromServer::Predict { message_id, input_type, inputs } => {
                     let inputs: Vec<Input> =
                         inputs.iter().map(|input| Input(Arc::from(&input[..]))).collect();

@@ -136,7 +136,7 @@ def test_an_error_goes_out_as_one_where_the_server_takes_errors(
 
     start(predict)
     replica = server.handshake()
-    assert (replica.rpc_version, replica.extensions) == (3, 103)
+    assert (replica.rpc_version, replica.extensions) == (3, 231)
     server.accept_extensions(replica.identity, 1, 65)
     sent = server.send_batch(replica.identity, 3, [[n] for n in range(64)])
     outputs, errors = server.expect_outputs_and_errors(sent)

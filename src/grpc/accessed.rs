@@ -7,6 +7,7 @@ use clipper_clock::{self as clock, Instant};
 use clipper_grpc::{Call, Code, HeaderMap};
 
 use super::refusal::Refusal;
+use super::traced;
 use crate::access::table::Port;
 use crate::logging::access::{AccessLog, Line, log};
 use clipper_domain::AccessKey;
@@ -37,7 +38,7 @@ impl CallLine {
             let values = values.map(|value| String::from_utf8_lossy(value.as_ref()));
             values.collect::<Vec<Cow<'_, str>>>().join(",")
         };
-        let trace_id = text(metadata, "traceparent").and_then(|parent| parent.split('-').nth(1));
+        let trace = traced::of_metadata(metadata);
         let line = Line {
             port: Port::Grpc.name(),
             address: Some(log.client(from, forwarded)),
@@ -46,7 +47,7 @@ impl CallLine {
             status: 200,
             grpc_status: Some(Code::Ok.name()),
             request_id: text(metadata, "x-request-id").map(str::to_owned),
-            trace_id: trace_id.filter(|id| id.len() == 32).map(str::to_owned),
+            trace_id: trace.map(|trace| trace.parent.trace.to_string()),
             ..Line::default()
         };
         Some(Self { log, began: call.arrived, line })

@@ -2,13 +2,14 @@
 
 use bytes::Bytes;
 use clipper_clock::{self as clock, Instant};
-use clipper_grpc::framed;
+use clipper_grpc::{Status, framed};
 use clipper_oip::grpc::{ModelInferResponse, ModelStreamInferResponse, ParameterChoice, Request};
 use clipper_scheduling::budget::Held;
 
 use super::reader::{Context, Message};
 use super::refusal::Refusal;
 use super::service::Service;
+use super::traced;
 use crate::http::body::Body;
 use crate::http::errors::ApiError;
 use crate::http::limits;
@@ -43,11 +44,20 @@ impl Service {
     pub(super) async fn infer(
         &self,
         message: Message,
-        context: Context,
+        mut context: Context,
     ) -> Result<(Bytes, Option<Held>), Refusal> {
-        let Answered { told, asked: _asked } =
-            self.ask(self.read(message, context, &mut String::new()).await?).await?;
-        answer::written(told, self.limits(), unary_frame, Bytes::len).await
+        let open = traced::begin(&self.v2.plane, &mut context, "ModelInfer");
+        let answered = async {
+            let read = self.read(message, context, &mut String::new()).await?;
+            let Answered { told, asked: _asked } = self.ask(read).await?;
+            answer::written(told, self.limits(), unary_frame, Bytes::len).await
+        };
+        let answered = answered.await;
+        match &answered {
+            Ok(_) => traced::end(open, &Status::ok()),
+            Err(refusal) => traced::end(open, &refusal.status),
+        }
+        answered
     }
 
     /// What the models say.
@@ -97,6 +107,7 @@ impl Service {
         let key = |header: &str| context.metadata.get(header).map(AsRef::as_ref);
         asked.key = v2.routes.key(&name, key);
         asked.claim = claim;
+        asked.explaining.trace = context.trace;
         Ok(Read { name, version, target, asked, arrived, wants_empty_final })
     }
 }

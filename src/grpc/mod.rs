@@ -15,6 +15,7 @@ mod reader;
 mod refusal;
 mod service;
 mod stream;
+mod traced;
 
 use std::rc::Rc;
 

@@ -2,6 +2,7 @@
 //! Triton calls decoupled.
 
 use bytes::Bytes;
+use clipper_grpc::Code;
 use clipper_oip::grpc::ModelInferResponse;
 use clipper_scheduling::budget::Held;
 use futures_util::stream::{self, LocalBoxStream, StreamExt as _};
@@ -10,6 +11,7 @@ use smallvec::{SmallVec, smallvec};
 use super::infer::{Read, of_stream, response};
 use super::refusal::Refusal;
 use super::service::Service;
+use super::traced;
 use crate::actors::apps::prediction::QueryAnswer;
 use crate::actors::apps::streaming::{StreamEnd, StreamStep, Streaming};
 use crate::http::v2::answer::{self, Told};
@@ -17,6 +19,7 @@ use crate::http::v2::arrival::Asked;
 use crate::http::v2::ask::{self, Meant};
 use crate::http::v2::generate;
 use crate::http::v2::target::Target;
+use crate::traces::request::OpenRequest;
 
 /// A frame, and what it holds of the sum of all answers.
 pub(super) type Frame = (Bytes, Option<Held>);
@@ -28,8 +31,8 @@ struct Pieces<'s> {
     /// Of an answer that has no rows yet.
     told: Told,
     wants_empty_final: bool,
-    /// Lives until the answer has been sent.
-    _asked: Asked,
+    /// Live until the answer has been sent.
+    _lasting: (Asked, Option<OpenRequest>),
 }
 
 impl Service {
@@ -41,10 +44,24 @@ impl Service {
     }
 
     /// The frames that answer a request.
-    pub(super) async fn pieces(&self, read: Read) -> Result<LocalBoxStream<'_, Frame>, Refusal> {
+    pub(super) async fn pieces(
+        &self,
+        read: Read,
+        mut open: Option<OpenRequest>,
+    ) -> Result<LocalBoxStream<'_, Frame>, Refusal> {
         let Read { name, version, target, mut asked, arrived, wants_empty_final } = read;
         let meant = Meant { name: &name, version: version.as_deref(), target: &target };
-        let streaming = generate::stream(&self.v2, &meant, &mut asked, arrived).await?;
+        let streaming = match generate::stream(&self.v2, &meant, &mut asked, arrived).await {
+            Ok(streaming) => streaming,
+            Err(error) => {
+                let refusal = Refusal::from(error);
+                traced::end(open.take(), &refusal.status);
+                return Err(refusal);
+            }
+        };
+        if let Some(open) = &mut open {
+            open.answered(Code::Ok as u16);
+        }
         let infer = &mut asked.infer;
         let told = Told {
             version: ask::answered_by(&target),
@@ -58,7 +75,9 @@ impl Service {
             model: None,
             explained: Vec::new(),
         };
-        let pieces = Pieces { service: self, streaming, told, wants_empty_final, _asked: asked };
+        let lasting = (asked, open);
+        let pieces =
+            Pieces { service: self, streaming, told, wants_empty_final, _lasting: lasting };
         let frames = stream::unfold(pieces, |mut pieces| async move {
             loop {
                 let step = pieces.streaming.next().await?;

@@ -1,6 +1,7 @@
 //! The messages of a call, read within the limits of bodies over HTTP.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use clipper_clock::{self as clock, Instant};
@@ -13,6 +14,7 @@ use super::refusal::Refusal;
 use crate::http::body::{self, Body, BodyLimits, Pieces};
 use crate::http::errors::{self, ApiError};
 use crate::http::limits::QueryLimits;
+use crate::traces::request::RequestTrace;
 
 /// Messages up to this are not counted among all bodies under way: less than a connection takes
 /// for each call anyway.
@@ -27,6 +29,8 @@ pub(super) struct Context {
     pub(super) encoding: Option<Encoding>,
     /// All headers.
     pub(super) metadata: Rc<HeaderMap>,
+    /// The trace that a request of it belongs to.
+    pub(super) trace: Option<Arc<RequestTrace>>,
 }
 
 /// Reads the messages of one call.

@@ -269,6 +269,7 @@ impl Service {
             deadline: timeout.and_then(|timeout| arrived.checked_add(timeout)),
             encoding: encoding.map_or(Some(Encoding::Identity), |name| Encoding::parse(&name)),
             metadata: Rc::new(metadata),
+            trace: None,
         };
         let reader = Reader::new(messages, &self.limits().bodies, context.clone());
         let answered = if has_broken_timeout {

@@ -4,7 +4,7 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
-use clipper_grpc::{Reply, framed};
+use clipper_grpc::{Reply, Status, framed};
 use clipper_oip::grpc::ModelInferResponse;
 use futures_util::StreamExt as _;
 use futures_util::stream::{FuturesOrdered, LocalBoxStream, SelectAll};
@@ -14,6 +14,7 @@ use super::pieces::Frame;
 use super::reader::{Arrived, Context, Reader};
 use super::refusal::Refusal;
 use super::service::{REFLECTION, Service};
+use super::traced;
 use crate::http::serve::calls::Calls;
 use crate::http::v2::answer::{self, Told};
 
@@ -69,22 +70,27 @@ impl Service {
         ended.unwrap_or(Ok(()))
     }
 
-    async fn stream_answer(&self, arrived: Arrived, context: Context) -> Answer<'_> {
+    async fn stream_answer(&self, arrived: Arrived, mut context: Context) -> Answer<'_> {
         let mut id = String::new();
+        let mut open = traced::begin(&self.v2.plane, &mut context, "ModelStreamInfer");
         let answered = async {
             let message = arrived.message(self.limits()).await?;
             let read = self.read(message, context, &mut id).await?;
             if self.is_in_pieces(&read.target, read.asked.infer.inputs.len()) {
-                return Ok(Answer::Pieces(self.pieces(read).await?));
+                return Ok(Answer::Pieces(self.pieces(read, open.take()).await?));
             }
             let Answered { told, asked: _asked } = self.ask(read).await?;
             let whole = answer::written(told, self.limits(), stream_frame, Bytes::len).await?;
             Ok(Answer::Whole(whole))
         };
         match answered.await {
-            Ok(answer) => answer,
+            Ok(answer) => {
+                traced::end(open, &Status::ok());
+                answer
+            }
             Err(refusal) => {
                 let refusal: Refusal = refusal;
+                traced::end(open, &refusal.status);
                 self.count(&refusal);
                 let response = ModelInferResponse { id, ..ModelInferResponse::default() };
                 Answer::Whole((of_stream(response, refusal.status.message, true), None))

@@ -8,13 +8,12 @@ use std::task::{Context, Poll};
 
 use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::dev::ServiceResponse;
-use actix_web::http::header::HeaderMap;
 use actix_web::web::Bytes;
 use actix_web::{HttpMessage as _, HttpRequest, HttpResponse};
 use pin_project_lite::pin_project;
 
 use super::errors::ErrorLabel;
-use super::{gate, request_id};
+use super::{gate, request_id, trace_context};
 use crate::access::table::{Port, asked};
 use crate::actors::apps::prediction::QueryAnswer;
 use crate::actors::apps::streaming::StreamEnd;
@@ -114,14 +113,6 @@ pub(super) fn note(response: &mut HttpResponse, ended: Option<Ended>) {
     }
 }
 
-/// The id of a trace in the header `traceparent` (W3C).
-fn trace_id(headers: &HeaderMap) -> Option<String> {
-    let parent = headers.get("traceparent")?.to_str().ok()?;
-    let id = parent.split('-').nth(1)?;
-    let is_one = id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit());
-    is_one.then(|| id.to_owned())
-}
-
 fn client(log: &AccessLog, request: &HttpRequest) -> Option<IpAddr> {
     let peer = request.peer_addr()?.ip();
     let forwarded = || {
@@ -184,7 +175,7 @@ impl Begun {
             bytes_in: Some(received as u64),
             bytes_out: Some(0),
             request_id: request_id::of(request).map(Into::into),
-            trace_id: trace_id(request.headers()),
+            trace_id: trace_context::of(request).map(|it| it.parent.trace.to_string()),
             app,
             error: told.get::<ErrorLabel>().map(|label| label.0),
             ended: told.get::<Ended>().cloned(),
@@ -248,28 +239,5 @@ impl MessageBody for Counted {
             _ => {}
         }
         polled
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use actix_web::http::header::{HeaderName, HeaderValue};
-
-    use super::*;
-
-    #[test]
-    fn a_trace_id_is_that_of_a_well_formed_header() {
-        let of = |text: &'static str| {
-            let mut headers = HeaderMap::new();
-            let name = HeaderName::from_static("traceparent");
-            headers.insert(name, HeaderValue::from_static(text));
-            trace_id(&headers)
-        };
-        let id = "4bf92f3577b34da6a3ce929d0e0e4736";
-        let header = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-        assert_eq!(of(header).as_deref(), Some(id));
-        for wrong in ["", "00", "00-xyz-1-1", "00-4bf92f3577b34da6a3ce929d0e0e473z-1-1"] {
-            assert_eq!(of(wrong), None, "{wrong}");
-        }
     }
 }

@@ -1,5 +1,5 @@
 //! What stands at the edge of a frontend, around its gate: whose pages may read its answers, the
-//! ids of requests in errors, and a line of the access log for each request.
+//! ids of requests in errors, the end of a request's span, and a line of the access log for each.
 
 use std::future::{Future, Ready, ready};
 use std::pin::Pin;
@@ -18,6 +18,7 @@ use pin_project_lite::pin_project;
 use super::accessed::{self, Begun};
 use super::cors::Cors;
 use super::named_errors;
+use super::trace_context;
 use crate::access::table::Port;
 
 /// The edge of one frontend.
@@ -116,6 +117,9 @@ where
         }
         if let (Some(marks), Ok(answer)) = (this.marks, &mut answer) {
             marks.cors.mark(marks.origin.as_ref(), answer.headers_mut());
+        }
+        if let Ok(answer) = &answer {
+            trace_context::end(answer.request(), answer.status());
         }
         Poll::Ready(match (this.begun, answer) {
             (Some(begun), Ok(answer)) => Ok(begun.answered(*this.port, answer)),

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::net::IpAddr;
 use std::rc::Rc;
 
-use actix_web::http::header;
+use actix_web::http::{StatusCode, header};
 use actix_web::web::Bytes;
 use actix_web::{HttpRequest, HttpResponse};
 use futures_util::stream;
@@ -16,7 +16,9 @@ use super::accessed::{self, Later};
 use super::gate::{self, Holding};
 use super::request_id;
 use super::serve::connection::Connection;
+use super::trace_context;
 use crate::actors::apps::streaming::{StreamEnd, StreamStep, Streaming};
+use crate::traces::request::OpenRequest;
 use clipper_scheduling::output::Output;
 
 /// Whether a request wants server-sent events.
@@ -54,8 +56,17 @@ pub fn respond<H: 'static>(
     let (holding, from) = (gate::holding(request), request.peer_addr().map(|peer| peer.ip()));
     let (request_id, later) = (request_id::of(request), accessed::later());
     let noted = later.clone();
-    let state =
-        Some(Events { streaming, form, first, holding, from, request_id, later, _held: held });
+    let open = trace_context::take(request, StatusCode::OK);
+    let state = Some(Events {
+        streaming,
+        form,
+        first,
+        holding,
+        from,
+        request_id,
+        later,
+        _held: (held, open),
+    });
     let events = stream::unfold(state, |state| async move {
         let mut events = state?;
         let (step, goes_on) = events.next().await?;
@@ -92,7 +103,7 @@ struct Events<F, H> {
     from: Option<IpAddr>,
     request_id: Option<SmolStr>,
     later: Option<Later>,
-    _held: H,
+    _held: (H, Option<OpenRequest>),
 }
 
 impl<F, H> Events<F, H> {

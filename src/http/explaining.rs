@@ -3,12 +3,15 @@
 
 use std::cell::RefCell;
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse};
 
 use super::request_id;
+use super::traced;
 use crate::actors::apps::traced::Answerer;
+use crate::traces::request::RequestTrace;
 use clipper_domain::RequestId;
 use clipper_domain::explain::ExplainedQuery;
 
@@ -26,11 +29,14 @@ static MODEL: HeaderName = HeaderName::from_static("x-clipper-model");
 pub(crate) struct Explaining {
     pub(crate) is_wanted: bool,
     pub(crate) request_id: Option<RequestId>,
+    /// The trace that it belongs to.
+    pub(crate) trace: Option<Arc<RequestTrace>>,
 }
 
 impl Explaining {
     pub(super) fn of(request: &HttpRequest) -> Self {
-        Self { is_wanted: is_wanted(request), request_id: request_id::named(request) }
+        let (is_wanted, request_id) = (is_wanted(request), request_id::named(request));
+        Self { is_wanted, request_id, trace: traced::trace(request) }
     }
 }
 

@@ -24,4 +24,6 @@ mod rendering;
 pub mod request_id;
 pub mod schema;
 pub mod serve;
+pub mod trace_context;
+mod traced;
 pub mod v2;

@@ -22,6 +22,7 @@ use super::gate::Asker;
 use super::limits::{self, QueryLimits};
 use super::rendering;
 use super::schema::rapidjson_phrase;
+use super::traced;
 use super::v2;
 use super::v2::state::V2;
 use crate::actors::apps::app::App;
@@ -153,6 +154,9 @@ async fn dispatch(
             return Ok(refusal);
         }
     };
+    if matches!(verb, Verb::Predict) {
+        traced::begin(&request, &frontend.limits.plane, "/{app}/predict");
+    }
     let body = body::read_within(&request, payload, &frontend.limits.bodies, &mut claim).await?;
     match verb {
         Verb::Predict if events::are_wanted(request.headers().get(header::ACCEPT)) => {
@@ -294,7 +298,14 @@ async fn predict_stream(
     let Prepared { body, text, _held: held } =
         prepare(app, arrival, limits, || predict_parser(limits)).await?;
     let streaming = app
-        .send(PredictStream { body, arrived, within: None, class: Class::Normal, claim })
+        .send(PredictStream {
+            body,
+            arrived,
+            within: None,
+            class: Class::Normal,
+            claim,
+            trace: traced::trace(request),
+        })
         .await
         .map_err(restarting)?
         .map_err(|refused| refusal(refused, &text))?;
@@ -324,6 +335,7 @@ async fn predict(
             claim,
             explain: explaining.is_wanted,
             request_id: explaining.request_id,
+            trace: explaining.trace,
         })
         .await
         .map_err(restarting)?

@@ -23,6 +23,7 @@ pub mod rollout;
 mod rpc_end;
 pub mod table;
 mod tls;
+mod traces;
 mod watcher;
 
 pub use clipper_domain::Outcome;
@@ -36,4 +37,5 @@ pub use prometheus_text::{FlatNames, prometheus_text_body, write_prometheus_text
 pub use registry::{Metrics, keep_ticking};
 pub use rpc_end::RpcEnd;
 pub use tls::TlsMetrics;
+pub use traces::{SpanEnd, TraceMetrics};
 pub use watcher::RedisMetrics;

@@ -23,6 +23,7 @@ use super::registry::Metrics;
 use super::rpc_end::RpcEnd;
 use super::table::{self, Row};
 use super::tls::TlsMetrics;
+use super::traces::{SpanEnd, TraceMetrics};
 use super::watcher::RedisMetrics;
 use clipper_clock as clock;
 use clipper_domain::{AppName, ModelId, Outcome};
@@ -170,7 +171,8 @@ fn process_wide(metrics: &Metrics, dropped: u64) -> Vec<MetricFamily> {
     let families = families.into_iter().chain(of_policy_states(&metrics.policy_states));
     let redis = metrics.redis.get().map(of_redis).into_iter().flatten();
     let tls = metrics.tls.get().map(|tls| of_tls(tls, &metrics.http)).into_iter().flatten();
-    let families = families.chain(of_http(&metrics.http)).chain(tls);
+    let traces = metrics.traces.get().map(|traces| of_traces(traces)).into_iter().flatten();
+    let families = families.chain(traces).chain(of_http(&metrics.http)).chain(tls);
     let mut families: Vec<MetricFamily> = families.chain(redis).map(Family::finish).collect();
     families.extend(metrics.process.collect());
     families
@@ -225,6 +227,16 @@ fn of_tls(tls: &TlsMetrics, http: &HttpMetrics) -> [Family; 3] {
 }
 
 /// Absent in embedded mode.
+fn of_traces(traces: &TraceMetrics) -> [Family; 2] {
+    let mut spans = Family::new(&table::TRACE_SPANS);
+    for how in SpanEnd::ALL {
+        spans.number(&[how.label()], float(traces.count(how)));
+    }
+    let mut queue = Family::new(&table::TRACE_QUEUE);
+    queue.number(&[], float(traces.queued()));
+    [spans, queue]
+}
+
 fn of_redis(redis: &RedisMetrics) -> [Family; 7] {
     let rows = [
         (&table::REDIS_CONNECTED, &redis.connected),

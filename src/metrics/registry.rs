@@ -17,6 +17,7 @@ use super::policy_states::PolicyStateMetrics;
 use super::quotas::{KeyQuotas, OfKey};
 use super::rpc_end::RpcEnd;
 use super::tls::TlsMetrics;
+use super::traces::TraceMetrics;
 use super::watcher::RedisMetrics;
 
 /// All metrics of the process.
@@ -41,6 +42,7 @@ pub struct Metrics {
     /// The HTTP frontends.
     pub http: HttpMetrics,
     pub(super) tls: OnceLock<TlsMetrics>,
+    pub(super) traces: OnceLock<Arc<TraceMetrics>>,
     pub(super) keys: KeyQuotas,
     /// What removed models had counted, so that sums over all models never fall.
     pub(super) removed: Mutex<Totals>,
@@ -86,6 +88,7 @@ impl Default for Metrics {
             policy_states: PolicyStateMetrics::default(),
             http: HttpMetrics::default(),
             tls: OnceLock::new(),
+            traces: OnceLock::new(),
             keys: KeyQuotas::default(),
             removed: Mutex::default(),
             throughput: Mutex::new(Meter::new(clock::now())),
@@ -201,6 +204,11 @@ impl Metrics {
     /// The certificate of the ports with TLS; shown from the first call on.
     pub fn tls(&self) -> &TlsMetrics {
         self.tls.get_or_init(TlsMetrics::default)
+    }
+
+    /// The export of traces; shown from the first call on.
+    pub fn traces(&self) -> &Arc<TraceMetrics> {
+        self.traces.get_or_init(Arc::default)
     }
 
     /// Where it is known what holders of keys ask for; the first call counts.

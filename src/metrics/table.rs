@@ -235,6 +235,11 @@ rows! {
     EXPLAIN_LOST = Counter "clipper_explain_lost_total", "requests", &[],
         "Requests of which nothing could be kept for `clipper explain`: somebody was reading.",
         "-";
+    TRACE_SPANS = Counter "clipper_trace_spans_total", "spans", &["outcome"],
+        "Spans of traces that were exported, or why they were lost: see docs/traces.md.",
+        "any increase of an outcome other than exported: the log says why";
+    TRACE_QUEUE = Gauge "clipper_trace_queue_spans", "spans", &[],
+        "Spans that wait to be exported.", "near traces.queue_spans_max";
     ADMIN_COMMANDS = Counter "clipper_admin_commands_total", "commands", &["result"],
         "Commands of operators: result is acknowledged or refused.", "-";
     FEEDBACK_REFUSED = Counter "clipper_feedback_refused_total", "requests", &[],

@@ -19,6 +19,11 @@ use crate::http::health::Readiness;
 use crate::http::serve::{Frontend, Workers};
 use crate::store::Journal;
 use crate::supervision::kept::Kept;
+use crate::traces::Traces;
+use clipper_clock as clock;
+
+/// What is left of the time for requests under way is the exporter's of traces, and this at least.
+const LAST_SPANS: Duration = Duration::from_millis(250);
 
 /// What has to be stopped of a running server.
 pub(super) struct Running {
@@ -38,6 +43,8 @@ pub(super) struct Running {
     pub(super) pool: Kept<ContainerPool>,
     pub(super) redis: Option<RedisMetadata>,
     pub(super) targets: FileSd,
+    /// Exported before the end.
+    pub(super) traces: Option<Arc<Traces>>,
     pub(super) journal: Journal,
 }
 
@@ -51,6 +58,7 @@ impl Running {
         let Serving { queries, others, .. } = &self.serving;
         queries.iter().chain(others).for_each(Frontend::drain);
         tokio::time::sleep(self.drain_delay).await;
+        let until = clock::now() + self.patience;
         stop_frontends(self.serving, self.patience).await;
         self.learned.save().await;
         self.feedback.save().await;
@@ -64,6 +72,10 @@ impl Running {
         }
         self.targets.leave();
         self.journal.close().await;
+        if let Some(traces) = self.traces {
+            let left = until.saturating_duration_since(clock::now());
+            traces.flush(left.max(LAST_SPANS)).await;
+        }
         info!("stopped");
     }
 }

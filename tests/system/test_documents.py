@@ -385,6 +385,19 @@ def test_explain(terminal: Terminal) -> None:
         assert f'"{member}"' in shown, member
 
 
+def test_traces(terminal: Terminal) -> None:
+    config = SUM_CONFIG.replace("APPLICATION", "digits").replace('"sum"', '"digits-model"')
+    terminal.write("clipper.toml", config)
+    terminal.run("pip install ./python")
+    terminal.run("clipper serve --config clipper.toml")
+    document = "docs/traces.md"
+    run_document(terminal, document)
+    container = "clipper_serving serve model.py:predict --name digits-model --version 1"
+    terminal.run(f"python -m {container}")
+    ask = next(command for block in blocks(document) for command in block.commands())
+    until("the model answers", lambda: json.loads(terminal.run(ask))["output"] == 3.0)
+
+
 def test_history(terminal: Terminal) -> None:
     config = SUM_CONFIG.replace("APPLICATION", "digits").replace('"sum"', '"digits-model"')
     terminal.write("clipper.toml", config)
@@ -484,6 +497,7 @@ WITH_A_TEST_ABOVE = {
     "docs/declare.md",
     "docs/deploy.md",
     "docs/explain.md",
+    "docs/traces.md",
     "docs/first-python-model.md",
     # In test_hardening.py.
     "docs/hardening.md",

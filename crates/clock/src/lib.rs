@@ -19,9 +19,15 @@ pub fn now() -> Instant {
 
 /// Wall clock in Unix milliseconds; for records and logs, never for decisions.
 #[must_use]
-#[allow(clippy::disallowed_methods, reason = "this is the one place")]
 pub fn unix_millis() -> u64 {
+    unix_nanos() / 1_000_000
+}
+
+/// The same in nanoseconds, until the year 2554.
+#[must_use]
+#[allow(clippy::disallowed_methods, reason = "this is the one place")]
+pub fn unix_nanos() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
-        .map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
+        .map_or(0, |d| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX))
 }

@@ -32,6 +32,7 @@ pub mod schema;
 mod section;
 mod serving;
 mod tls;
+mod traces;
 mod validate;
 mod walk;
 
@@ -60,3 +61,4 @@ pub use root::Config;
 pub use rpc::RpcConfig;
 pub use serving::ServingConfig;
 pub use tls::{TlsConfig, TlsVersion};
+pub use traces::TracesConfig;

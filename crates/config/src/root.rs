@@ -22,6 +22,7 @@ use super::rollouts::RolloutsConfig;
 use super::rpc::RpcConfig;
 use super::serving::ServingConfig;
 use super::tls::TlsConfig;
+use super::traces::TracesConfig;
 
 /// Field names are the TOML keys.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -49,6 +50,8 @@ pub struct Config {
     pub serving: ServingConfig,
     /// Which queries are remembered.
     pub explain: ExplainConfig,
+    /// Requests as spans.
+    pub traces: TracesConfig,
     pub rollouts: RolloutsConfig,
     /// Replicas and child processes.
     pub containers: ContainersConfig,
@@ -80,6 +83,7 @@ impl Default for Config {
             rpc: RpcConfig::default(),
             serving: ServingConfig::default(),
             explain: ExplainConfig::default(),
+            traces: TracesConfig::default(),
             rollouts: RolloutsConfig::default(),
             containers: ContainersConfig::default(),
             journal: JournalConfig::default(),

@@ -22,6 +22,7 @@ use super::rpc::RpcConfig;
 use super::rule::{RUNTIMES, Rule};
 use super::serving::ServingConfig;
 use super::tls::TlsConfig;
+use super::traces::TracesConfig;
 use clipper_domain::limits::Class;
 use clipper_domain::{Limits, OnModelError, OnnxEngine, Weight};
 
@@ -63,6 +64,7 @@ pub const SECTIONS: &[(&str, &[Key])] = &[
     ("rpc", RpcConfig::KEYS),
     ("serving", ServingConfig::KEYS),
     ("explain", ExplainConfig::KEYS),
+    ("traces", TracesConfig::KEYS),
     ("rollouts", RolloutsConfig::KEYS),
     ("containers", ContainersConfig::KEYS),
     ("journal", JournalConfig::KEYS),

@@ -37,6 +37,7 @@ pub(super) fn check(draft: &mut Draft, base_dir: &Path, known: Models) {
         tls(draft, &config);
         tokens(draft, &config);
         cors(draft, &config);
+        traces(draft, &config);
         models(draft, &config, base_dir);
     }
     applications(draft, known);
@@ -138,8 +139,29 @@ fn other_pairs(config: &Config) -> [Pair; 7] {
     ]
 }
 
+fn trace_pairs(config: &Config) -> [Pair; 2] {
+    let traces = &config.traces;
+    [
+        (
+            "traces.retry_initial_ms",
+            traces.retry_initial_ms,
+            "traces.retry_max_ms",
+            traces.retry_max_ms,
+            "the first pause is the shortest",
+        ),
+        (
+            "traces.export_spans_max",
+            traces.export_spans_max as u64,
+            "traces.queue_spans_max",
+            traces.queue_spans_max as u64,
+            "a whole message could never wait",
+        ),
+    ]
+}
+
 fn limits(draft: &mut Draft, config: &Config) {
     let pairs = http_pairs(config).into_iter().chain(other_pairs(config));
+    let pairs = pairs.chain(trace_pairs(config));
     for (small, small_value, large, large_value, why) in pairs {
         if small_value > large_value {
             let too_large = format!("{small_value} is more than {large}, {large_value}: {why}");
@@ -222,6 +244,20 @@ fn tokens(draft: &mut Draft, config: &Config) {
             let problem = format!("{what}? access.jwt_keys needs {key}");
             blame(draft, [key, "access.jwt_keys"], [problem.clone(), problem]);
         }
+    }
+}
+
+fn traces(draft: &mut Draft, config: &Config) {
+    let endpoint = &config.traces.endpoint;
+    let rest = ["http://", "https://"].iter().find_map(|scheme| endpoint.strip_prefix(scheme));
+    let host = rest.and_then(|rest| rest.split(['/', '?', '#']).next()).unwrap_or_default();
+    let is_good = !host.is_empty() && !endpoint.contains(char::is_whitespace);
+    if !endpoint.is_empty() && !is_good {
+        let problem = format!(
+            "expected the http:// or https:// URL of a collector, such as http://127.0.0.1:4318, \
+             found {endpoint:?}"
+        );
+        fault_at(draft, "traces.endpoint", problem);
     }
 }
 

@@ -63,6 +63,7 @@ const FILES: &[(&str, &str)] = package_files![
     "stopping.py",
     "streaming.py",
     "tensors.py",
+    "traces.py",
     "wire_json.py",
     "wire_tensors.py",
 ];

@@ -201,8 +201,10 @@ fn reply_to(
     agreed: &mut Agreed,
 ) -> Option<Vec<Bytes>> {
     match message {
-        // It never says that it streams.
-        FromServer::Heartbeat { send_metadata: false } | FromServer::Stream(_) => None,
+        // It never says that it streams or wants traces.
+        FromServer::Heartbeat { send_metadata: false }
+        | FromServer::Stream(_)
+        | FromServer::Traces(_) => None,
         FromServer::Heartbeat { send_metadata: true } => Some(codec::encode_new_container(
             &options.model.name,
             &options.model.version,

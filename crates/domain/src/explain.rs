@@ -159,6 +159,19 @@ pub enum CacheUse {
     Off,
 }
 
+impl CacheUse {
+    /// As it is written.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Joined => "joined",
+            Self::Miss => "miss",
+            Self::Off => "off",
+        }
+    }
+}
+
 /// The batch that a query was part of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExplainedBatch {
@@ -185,6 +198,18 @@ pub enum BatchReason {
 }
 
 impl BatchReason {
+    /// As it is written.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::AllWaiting => "all_waiting",
+            Self::Full => "full",
+            Self::Gathered => "gathered",
+            Self::Limited => "limited",
+            Self::Ahead => "ahead",
+        }
+    }
+
     /// In words.
     #[must_use]
     pub fn text(self) -> &'static str {
@@ -225,6 +250,18 @@ pub enum AttemptKind {
     Hedge,
 }
 
+impl AttemptKind {
+    /// As it is written.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::First => "first",
+            Self::Retry => "retry",
+            Self::Hedge => "hedge",
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AttemptEnd {
@@ -236,8 +273,42 @@ pub enum AttemptEnd {
     Unanswered,
 }
 
+impl AttemptEnd {
+    /// As it is written.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::Failed => "failed",
+            Self::Outrun => "outrun",
+            Self::Unanswered => "unanswered",
+        }
+    }
+}
+
 /// Milliseconds with three decimals.
 #[must_use]
 pub fn milliseconds(time: std::time::Duration) -> f64 {
     (time.as_secs_f64() * 1e6).round() / 1e3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_as_they_are_written() {
+        fn same<T: Serialize + Copy>(all: &[T], label: fn(T) -> &'static str) {
+            for one in all {
+                assert_eq!(serde_json::to_value(one).unwrap(), label(*one));
+            }
+        }
+        use {AttemptEnd as End, BatchReason as Reason};
+        same(&[CacheUse::Hit, CacheUse::Joined, CacheUse::Miss, CacheUse::Off], CacheUse::label);
+        same(&[AttemptKind::First, AttemptKind::Retry, AttemptKind::Hedge], AttemptKind::label);
+        same(&[End::Answered, End::Failed, End::Outrun, End::Unanswered], End::label);
+        let reasons = [Reason::AllWaiting, Reason::Full, Reason::Gathered, Reason::Limited];
+        same(&reasons, Reason::label);
+        same(&[Reason::Ahead], Reason::label);
+    }
 }

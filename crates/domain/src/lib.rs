@@ -32,6 +32,7 @@ pub mod rollout;
 pub mod shown_url;
 pub mod signature;
 pub mod tensor;
+pub mod trace_context;
 
 pub use access::{AccessKey, Action, KeyTable, Pattern, Role, SecretHash};
 pub use app::{
@@ -49,3 +50,4 @@ pub use outcome::Outcome;
 pub use request_id::RequestId;
 pub use signature::{InvalidSignature, Signature, TensorSpec};
 pub use tensor::{Input, InputType};
+pub use trace_context::{SpanId, TraceContext, TraceId, TraceParent};

@@ -19,6 +19,7 @@ use super::joined;
 use super::protocol::WORD_BYTES;
 pub use super::protocol::{Build, Extensions, NOTICE_MAX_BYTES, NoticeLevel, RPC_VERSION};
 use super::streams::{self, StreamNews, StreamOrder};
+use super::traces::{self, BatchTraces, HEARTBEAT_TRACES};
 use super::wire::{INLINE_MAX_BYTES, WireChunks};
 use clipper_domain::{Input, InputType, ModelName, ModelVersion, Signature};
 
@@ -101,6 +102,8 @@ pub enum FromServer {
     },
     /// About answers in pieces.
     Stream(StreamOrder),
+    /// Which traces the items of the batch that follows belong to.
+    Traces(BatchTraces),
 }
 
 /// Reads a message of a container. The outputs of an answer are moved, not copied.
@@ -171,6 +174,9 @@ pub fn decode_from_server(
 
 fn heartbeat(frames: &[Bytes]) -> Result<FromServer, DecodeError> {
     let kind = u32_at(frames, 3, Part::HeartbeatKind)?;
+    if kind == HEARTBEAT_TRACES {
+        return traces::decode(frames).map(FromServer::Traces);
+    }
     if kind > HEARTBEAT_NOTICE {
         return streams::from_server(kind, frames).map(FromServer::Stream);
     }

@@ -28,6 +28,8 @@ pub enum Part {
     Credit,
     /// What a container of type tensors takes and gives.
     Signature,
+    /// Which traces items belong to.
+    Traces,
 }
 
 impl fmt::Display for Part {
@@ -46,6 +48,7 @@ impl fmt::Display for Part {
             Self::Lanes => "number of lanes",
             Self::Credit => "credit",
             Self::Signature => "signature",
+            Self::Traces => "traces",
         })
     }
 }

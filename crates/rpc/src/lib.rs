@@ -56,7 +56,8 @@
 //! From here on an answer may hold errors of the model: bit 63 of an output's length says that the
 //! output is the text of an error. With joined items those of a message may be in one frame; with
 //! computing times the header of an answer has one number more, microseconds.
-//! Answers in pieces are [`streams`]. `docs/container-protocol.md` has the bytes.
+//! Answers in pieces are [`streams`], the traces of items [`traces`]. `docs/container-protocol.md`
+//! has the bytes.
 //!
 //! # Life of a container
 //! It connects and sends a heartbeat. The server answers with kind 1, and the container sends
@@ -86,6 +87,7 @@ pub mod protocol;
 pub mod receive;
 pub mod streams;
 pub mod tensors;
+pub mod traces;
 pub mod unasked;
 pub mod wire;
 pub mod zmtp;

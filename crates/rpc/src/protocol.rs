@@ -41,12 +41,15 @@ impl Extensions {
     pub const JOINED: Self = Self(32);
     /// An answer may say how long the container has computed.
     pub const COMPUTED: Self = Self(64);
+    /// The container wants to know which trace an item belongs to.
+    pub const TRACES: Self = Self(128);
     /// Those of a container that answers whole batches only.
     pub const OF_BATCHES: Self = Self(
         Self::QUERY_ERRORS.0 | Self::NOTICES.0 | Self::BUILD.0 | Self::JOINED.0 | Self::COMPUTED.0,
     );
     /// All that this crate knows.
-    pub const KNOWN: Self = Self(Self::OF_BATCHES.0 | Self::TENSORS.0 | Self::STREAMS.0);
+    pub const KNOWN: Self =
+        Self(Self::OF_BATCHES.0 | Self::TENSORS.0 | Self::STREAMS.0 | Self::TRACES.0);
 
     /// Those of `self` that are in `other` as well.
     #[must_use]

@@ -10,9 +10,15 @@ use super::wire::WireChunks;
 
 /// Queues a batch of rows; large parts of them are queued by reference. Gives back the places of
 /// the rows in the order in which they are sent, which is that of the answer; what is no row is not
-/// among them.
-pub fn encode_predict(out: &mut WireChunks, message_id: u32, rows: &[&Input]) -> Vec<usize> {
+/// among them. `before` is told that order first, and may queue a message about it.
+pub fn encode_predict(
+    out: &mut WireChunks,
+    message_id: u32,
+    rows: &[&Input],
+    before: impl FnOnce(&mut WireChunks, &[usize]),
+) -> Vec<usize> {
     let joined = batch::join(rows.iter().copied());
+    before(out, &joined.order);
     let count = 1 + joined.frames.len();
     encode_predict_head(out, message_id, InputType::Tensors, count, |header| {
         header.put_u64_le(joined.description.len() as u64);
@@ -67,7 +73,10 @@ mod tests {
         };
         let rows = [input(3, 1), input(10_000, 2), input(3, 3), input(10_000, 4)];
         let mut out = WireChunks::new();
-        let order = encode_predict(&mut out, 7, &rows.iter().collect::<Vec<_>>());
+        let rows_of = rows.iter().collect::<Vec<_>>();
+        let order = encode_predict(&mut out, 7, &rows_of, |_, order| {
+            assert_eq!(order, [0, 2, 1, 3]);
+        });
         assert_eq!(order, [0, 2, 1, 3]);
         let message = frames(out.copy_to_bytes(out.remaining()));
         let read = decode_from_server(message, 100).unwrap();

@@ -7,14 +7,16 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
+use super::batch_id::BatchId;
 use super::cache_key::CacheKey;
 use super::dispatch::Query;
 use super::notes::TraceNotes;
+use super::query_context::{AttemptOf, QueryContext};
 use super::stream::Stream;
 use super::ticket::{Answer, Slot};
 use super::trace::{QueryTrace, TraceStep};
 use clipper_clock::Instant;
-use clipper_domain::Input;
+use clipper_domain::{Input, TraceContext, TraceParent};
 
 /// A query that waits for a flight.
 #[derive(Debug)]
@@ -62,6 +64,8 @@ pub struct Flight {
     pub(super) is_shared: bool,
     /// Its answer may come in pieces.
     stream: Option<Arc<Stream>>,
+    /// The first query and its trace, if that belongs to one.
+    trace: Option<(u64, Arc<QueryContext>)>,
     /// Where its dispatcher keeps what it knows of it.
     note: AtomicU32,
     /// What has happened to it.
@@ -101,12 +105,13 @@ impl Flight {
         (is_shared, stream): (bool, Option<Arc<Stream>>),
     ) -> Arc<Self> {
         let deadline = first.deadline;
+        let trace = first.slot.trace().map(|trace| (first.slot.query_id(), Arc::clone(trace)));
         let mut waiters = SmallVec::new();
         waiters.push(first);
         let state = Mutex::new(FlightState { stage: Stage::Queued, waiters });
         let note = AtomicU32::new(u32::MAX);
         let of = TraceNotes::default();
-        Arc::new(Self { key, arrived, deadline, is_shared, stream, note, notes: of, state })
+        Arc::new(Self { key, arrived, deadline, is_shared, stream, trace, note, notes: of, state })
     }
 
     /// The input, in wire form.
@@ -169,6 +174,29 @@ impl Flight {
     #[must_use]
     pub fn query_ids(&self) -> SmallVec<[u64; 1]> {
         self.state.lock().waiters.iter().map(|w| w.slot.query_id()).collect()
+    }
+
+    /// The trace that a container is told of which gets it in `batch`: the first query's.
+    #[must_use]
+    pub fn handed_on(&self, batch: BatchId) -> Option<TraceContext> {
+        let (query_id, trace) = self.trace.as_ref()?;
+        Some(trace.handed_on(self.attempt(*query_id, batch)))
+    }
+
+    /// The spans of all who wait for it while a container has it in `batch`, those that are made.
+    #[must_use]
+    pub fn spans(&self, batch: BatchId) -> SmallVec<[TraceParent; 1]> {
+        let state = self.state.lock();
+        let slots = state.waiters.iter().map(|waiter| &waiter.slot);
+        let recorded = slots.filter_map(|slot| {
+            let trace = slot.trace().filter(|trace| trace.is_recorded())?;
+            Some(trace.handed_on(self.attempt(slot.query_id(), batch)).parent)
+        });
+        recorded.collect()
+    }
+
+    fn attempt(&self, query_id: u64, batch: BatchId) -> AttemptOf {
+        AttemptOf { query_id, model: self.key.model, batch }
     }
 
     /// What has happened to it so far.

@@ -36,6 +36,7 @@ mod notes;
 pub mod output;
 pub mod pace;
 pub mod parse;
+pub mod query_context;
 pub mod quota;
 pub mod recent;
 pub mod run;

@@ -202,7 +202,8 @@ impl RecentQueries {
 }
 
 /// What a record takes, about: itself, and what it does not share with others.
-fn bytes(record: &QueryRecord) -> usize {
+#[must_use]
+pub fn bytes(record: &QueryRecord) -> usize {
     let text = |reason: &Option<DefaultReason>| match reason {
         Some(
             DefaultReason::Failed(why) | DefaultReason::Model(why) | DefaultReason::Doubtful(why),

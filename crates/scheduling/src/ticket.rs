@@ -12,6 +12,7 @@ use smallvec::SmallVec;
 
 use super::budget::{Budget, Held};
 use super::output::Output;
+use super::query_context::QueryContext;
 use clipper_domain::Outcome;
 
 /// Why a query is answered by the default output (invariant P2). Shown to clients.
@@ -158,6 +159,8 @@ struct TicketSlots {
     closed: AtomicBool,
     waker: AtomicWaker,
     first_query_id: u64,
+    /// Of the request, if it belongs to one.
+    trace: Option<Arc<QueryContext>>,
 }
 
 /// The waiting end: owned by the request's handler; dropping it tells everybody not to bother.
@@ -175,16 +178,26 @@ impl Ticket {
     /// A ticket for `queries` queries with consecutive ids, none answered.
     #[must_use]
     pub fn new(queries: usize, first_query_id: u64) -> Self {
-        Self::open(queries, first_query_id, None)
+        Self::open(queries, first_query_id, (None, None))
     }
 
-    /// The same within bounds: beyond them it is closed, and keeps nothing.
+    /// The same within bounds: beyond them it is closed, and keeps nothing. `trace`: what the
+    /// request belongs to.
     #[must_use]
-    pub fn within(bounds: &Arc<AnswerBounds>, queries: usize, first_query_id: u64) -> Self {
-        Self::open(queries, first_query_id, Some(Arc::clone(bounds)))
+    pub fn within(
+        bounds: &Arc<AnswerBounds>,
+        queries: usize,
+        first_query_id: u64,
+        trace: Option<Arc<QueryContext>>,
+    ) -> Self {
+        Self::open(queries, first_query_id, (Some(Arc::clone(bounds)), trace))
     }
 
-    fn open(queries: usize, first_query_id: u64, bounds: Option<Arc<AnswerBounds>>) -> Self {
+    fn open(
+        queries: usize,
+        first_query_id: u64,
+        (bounds, trace): (Option<Arc<AnswerBounds>>, Option<Arc<QueryContext>>),
+    ) -> Self {
         let mut answers = SmallVec::with_capacity(queries);
         answers.resize(queries, None);
         Self(Arc::new(TicketSlots {
@@ -192,6 +205,7 @@ impl Ticket {
             bounds,
             open: AtomicUsize::new(queries),
             first_query_id,
+            trace,
             ..TicketSlots::default()
         }))
     }
@@ -276,6 +290,12 @@ impl Slot {
         self.shared.first_query_id + self.index as u64
     }
 
+    /// The trace of its request, if that belongs to one.
+    #[must_use]
+    pub fn trace(&self) -> Option<&Arc<QueryContext>> {
+        self.shared.trace.as_ref()
+    }
+
     /// Whether somebody still waits for it.
     #[must_use]
     pub fn is_awaited(&self) -> bool {
@@ -324,7 +344,7 @@ mod tests {
         let bounds = Arc::new(AnswerBounds { max_bytes: 200_000, all: Arc::clone(&all) });
         let long = || output(&format!("\"{}\"", "x".repeat(49_998)));
         let request = || {
-            let ticket = Ticket::within(&bounds, 10, 0);
+            let ticket = Ticket::within(&bounds, 10, 0, None);
             let slots: Vec<Slot> = (0..10).map(|index| ticket.slot(index)).collect();
             (ticket, slots)
         };

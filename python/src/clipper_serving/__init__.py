@@ -1,6 +1,6 @@
 """Serve Python models through a Clipper server, call it, and manage it.
 
-Container side: ``serve``, ``container``, ``metrics``, ``loaders``.
+Container side: ``serve``, ``container``, ``metrics``, ``loaders``, ``current_trace``.
 Client side: ``Client``, ``AsyncClient``, ``Admin``, ``Prediction`` and the typed errors.
 """
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .serving import Container, container, serve
     from .stopping import StopSignal
     from .streaming import streams
+    from .traces import Trace, current_trace, current_traces
 
 __version__ = "0.1.0"
 
@@ -57,9 +58,12 @@ __all__ = [
     "ProtocolError",
     "ServerUnavailable",
     "StopSignal",
+    "Trace",
     "UnexpectedAnswer",
     "UnknownApplication",
     "container",
+    "current_trace",
+    "current_traces",
     "loaders",
     "metrics",
     "serve",
@@ -74,6 +78,7 @@ _MODULES = {
     "serving": ["Container", "container", "serve"],
     "stopping": ["StopSignal"],
     "streaming": ["streams"],
+    "traces": ["Trace", "current_trace", "current_traces"],
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Callable
 
 from .failures import INPUTS_FAILED, FailureLog
 from .input_types import InputType, decode_one, decode_rows, is_numeric
 from .outputs import WrongOutputCount, error_text, to_texts
+from .traces import NO_TRACES, Trace, Traces, current, of_positions
 
 _log = logging.getLogger(__name__)
 
@@ -103,8 +104,11 @@ class Predictor:
             return self._decode_each(frames)
         return self._decode_numeric(frames)
 
-    def run(self, batch: DecodedBatch) -> BatchResult:
-        """Predict a whole batch. Raises nothing that the model raises."""
+    def run(self, batch: DecodedBatch, traces: Mapping[int, Trace] = NO_TRACES) -> BatchResult:
+        """Predict a whole batch. Raises nothing that the model raises.
+
+        ``traces``: those that inputs belong to, by position.
+        """
         texts: dict[int, str] = {}
         failed: dict[int, Exception] = {}
 
@@ -118,7 +122,7 @@ class Predictor:
             take(position, error)
         search = _Search(self._fn, self._bisect_budget)
         for group in batch.groups:
-            outputs = search.run(group.inputs)
+            outputs = search.run(group.inputs, of_positions(traces, group.positions))
             self._explain(outputs)
             for position, output in zip(group.positions, outputs):
                 take(position, output)
@@ -194,14 +198,18 @@ class _Search:
         self._fn = fn
         self._deadline = time.monotonic() + budget_seconds
 
-    def run(self, inputs: Any) -> Sequence[str | Exception]:
+    def run(self, inputs: Any, traces: Traces) -> Sequence[str | Exception]:
         """One text or error for each input of the slice ``inputs``."""
         try:
-            return to_texts(self._fn(inputs), len(inputs))
+            with current(traces):
+                return to_texts(self._fn(inputs), len(inputs))
         except Exception as error:
             # A wrong count is no input's fault: which output belongs to which is not known.
             is_searched = not isinstance(error, WrongOutputCount) and len(inputs) > 1
             if is_searched and time.monotonic() < self._deadline:
                 half = len(inputs) // 2
-                return [*self.run(inputs[:half]), *self.run(inputs[half:])]
+                return [
+                    *self.run(inputs[:half], traces[:half]),
+                    *self.run(inputs[half:], traces[half:]),
+                ]
             return [error] * len(inputs)

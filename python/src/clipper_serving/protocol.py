@@ -15,6 +15,7 @@ from typing import Any, Union
 
 from .errors import ProtocolError
 from .input_types import InputType
+from .traces import Trace
 
 Buffer = Union[bytes, memoryview]
 
@@ -40,6 +41,9 @@ JOINED = 32
 COMPUTED = 64
 """The extension by which an answer says how long this container has computed; a bit."""
 
+TRACES = 128
+"""The extension by which the server says which trace an input belongs to; a bit."""
+
 JOINED_MAX_BYTES = 16 << 10
 """Joined outputs have at most so many bytes together."""
 
@@ -58,6 +62,7 @@ _NOTICE = 3
 _OPEN = 4
 _CREDIT = 5
 _CANCEL = 6
+_TRACES = 7
 _PREDICT = 0
 _FEEDBACK = 1
 
@@ -133,6 +138,14 @@ class Cancel:
 
 
 @dataclass(frozen=True)
+class BatchTraces:
+    """The traces that inputs of the batch with this id belong to, which follows, by position."""
+
+    message_id: int
+    traces: dict[int, Trace]
+
+
+@dataclass(frozen=True)
 class PredictRequest:
     """One batch: ``frames`` holds the raw bytes of each input, in order."""
 
@@ -149,7 +162,15 @@ class FeedbackRequest:
 
 
 ServerMessage = Union[
-    Heartbeat, Extensions, Notice, Open, Credit, Cancel, PredictRequest, FeedbackRequest
+    Heartbeat,
+    Extensions,
+    Notice,
+    Open,
+    Credit,
+    Cancel,
+    BatchTraces,
+    PredictRequest,
+    FeedbackRequest,
 ]
 
 
@@ -171,7 +192,7 @@ def new_container(
     reads the first four bytes; ``more_extensions`` are those that not every container knows.
     ``signature`` is what a container for tensors takes and gives.
     """
-    extensions = QUERY_ERRORS | NOTICES | BUILD | JOINED | COMPUTED | more_extensions
+    extensions = QUERY_ERRORS | NOTICES | BUILD | JOINED | COMPUTED | TRACES | more_extensions
     if signature is not None:
         extensions |= TENSORS
     frames = [
@@ -298,6 +319,8 @@ def _decode_heartbeat(frames: Sequence[Any]) -> ServerMessage:
         return Notice(Level(level), frames[5].decode("utf-8", "replace"))
     if kind in (_OPEN, _CREDIT, _CANCEL):
         return _decode_stream_order(kind, frames)
+    if kind == _TRACES:
+        return _decode_traces(frames)
     return Heartbeat(kind == _SEND_METADATA)
 
 
@@ -313,6 +336,19 @@ def _decode_stream_order(kind: int, frames: Sequence[Any]) -> ServerMessage:
         raise ProtocolError(f"an opened stream with {len(frames[5])} bytes instead of 8")
     pieces, piece_max_bytes = struct.unpack("<2I", frames[5])
     return Open(message_id, pieces, piece_max_bytes)
+
+
+def _decode_traces(frames: Sequence[Any]) -> BatchTraces:
+    if len(frames) != 6:
+        raise ProtocolError(f"traces in {len(frames)} frames instead of 6")
+    traces = {}
+    for line in bytes(frames[5]).decode("utf-8", "replace").splitlines():
+        try:
+            position, parent, *state = line.split(" ", 2)
+            traces[int(position)] = Trace(parent, *state)
+        except ValueError as error:
+            raise ProtocolError(f"{line!r} is no trace of an input") from error
+    return BatchTraces(_u32(frames[4], "message id"), traces)
 
 
 def _decode_content(frames: Sequence[Any]) -> ServerMessage:

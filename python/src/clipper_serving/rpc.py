@@ -13,7 +13,7 @@ import math
 import os
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,7 @@ from .rpc_keys import CurveKeys, NamedKey
 from .stopping import StopSignal
 from .streaming import Batch, Generators, Outgoing, StreamFn, error_of
 from .tensors import TensorPredictor, decode_batch, encode_answer
+from .traces import NO_TRACES, Trace
 
 _log = logging.getLogger(__name__)
 
@@ -220,6 +221,7 @@ class _Connection(Outgoing):
         self._error_max_bytes: int | None = None
         self._joined = False
         self._says_computed = False
+        self._traces: protocol.BatchTraces | None = None
         self._generators: Generators | None = None
         self._listens_to: object = None
         if client.streaming is not None:
@@ -343,6 +345,8 @@ class _Connection(Outgoing):
             self._agree(message)
         elif isinstance(message, protocol.Notice):
             self._hear(message)
+        elif isinstance(message, protocol.BatchTraces):
+            self._traces = message
         elif isinstance(message, protocol.PredictRequest):
             if self._generators is not None:
                 self._begin(self._generators, message)
@@ -423,7 +427,7 @@ class _Connection(Outgoing):
             return self._answer_tensors(predictor, request, began, received)
         batch = predictor.decode(request.input_type, request.frames)
         parsed = time.monotonic()
-        result = predictor.run(batch)
+        result = predictor.run(batch, self._traces_of(request))
         handled = time.monotonic()
         self._read_monitor()
         if not self._lost:
@@ -449,7 +453,7 @@ class _Connection(Outgoing):
             raise ProtocolError(f"a batch of {request.input_type.long_name} for tensors")
         groups = decode_batch(predictor.signature, request.frames)
         parsed = time.monotonic()
-        answers = predictor.run(groups)
+        answers = predictor.run(groups, self._traces_of(request))
         handled = time.monotonic()
         self._read_monitor()
         if not self._lost:
@@ -460,6 +464,13 @@ class _Connection(Outgoing):
         rows = sum(answer.rows for answer in answers)
         errors = sum(answer.rows for answer in answers if answer.error is not None)
         self._count(rows, errors, (began, received, parsed, handled))
+
+    def _traces_of(self, request: protocol.PredictRequest) -> Mapping[int, Trace]:
+        """What the server has said of it right before."""
+        said, self._traces = self._traces, None
+        if said is None or said.message_id != request.message_id:
+            return NO_TRACES
+        return said.traces
 
     def _computed(self, began: float) -> float | None:
         """How long a batch has been computed, for a server that wants to know."""
@@ -488,7 +499,7 @@ class _Connection(Outgoing):
         for frame in request.frames:
             batch = decode(request.input_type, [frame])
             inputs.append(batch.failed[0] if batch.failed else batch.groups[0].inputs[0])
-        generators.start(request.message_id, inputs)
+        generators.start(request.message_id, inputs, self._traces_of(request))
 
     def _order(self, order: protocol.Open | protocol.Credit | protocol.Cancel) -> None:
         generators = self._generators

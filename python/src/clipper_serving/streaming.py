@@ -16,14 +16,16 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import suppress
+from contextvars import Context
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Callable, Union
 
 from .errors import ClipperError
 from .failures import FailureLog
 from .outputs import error_bytes, error_text, to_text
+from .traces import NO_TRACES, Trace, context_of
 
 if TYPE_CHECKING:
     import asyncio
@@ -146,10 +148,18 @@ class Answer:
     piece_max: int = 0
     pieces: list[Any] = field(default_factory=list)
     generator: Any = None
+    context: Context | None = None
+    """In which it runs, if its input belongs to a trace."""
     room: asyncio.Semaphore | None = None
     task: asyncio.Task[None] | None = None
     is_on_loop: bool = False
     is_over: bool = False
+
+    def run(self, fn: Callable[..., Any], *arguments: Any) -> Any:
+        """Call something of it where ``current_trace`` is that of its input."""
+        if self.context is None:
+            return fn(*arguments)
+        return self.context.run(fn, *arguments)
 
 
 class Outgoing:
@@ -188,13 +198,28 @@ class Generators:
         """The batch with this id, which follows, is to be answered in pieces."""
         self._opened[message_id] = (credit, piece_max)
 
-    def start(self, message_id: int, inputs: list[Any]) -> None:
-        """Begin with a batch of decoded inputs, or the errors of those that are none."""
+    def start(
+        self,
+        message_id: int,
+        inputs: list[Any],
+        traces: Mapping[int, Trace] = NO_TRACES,
+    ) -> None:
+        """Begin with a batch of decoded inputs, or the errors of those that are none.
+
+        ``traces``: those that inputs belong to, by position.
+        """
         credit, piece_max = self._opened.pop(message_id, (0, 0))
         is_stream = piece_max > 0 and len(inputs) == 1
         batch = None if is_stream else Batch(message_id, len(inputs))
         answers = [
-            Answer(message_id, position, batch, credit, piece_max)
+            Answer(
+                message_id,
+                position,
+                batch,
+                credit,
+                piece_max,
+                context=context_of(traces.get(position)),
+            )
             for position in range(len(inputs))
         ]
         self._answers[message_id] = answers
@@ -202,7 +227,7 @@ class Generators:
             try:
                 if isinstance(one, Exception):
                     raise one
-                answer.generator = _started(self._fn, one)
+                answer.generator = answer.run(_started, self._fn, one)
             except Exception as error:
                 self._end(answer, error)
                 continue
@@ -256,7 +281,7 @@ class Generators:
                 continue
             blocked = 0
             try:
-                piece = next(answer.generator)
+                piece = answer.run(next, answer.generator)
             except StopIteration:
                 self._end(answer, None)
             except Exception as error:
@@ -358,7 +383,8 @@ class _Loop:
 
     def start(self, answer: Answer) -> None:
         answer.is_on_loop = True
-        self._loop.call_soon_threadsafe(self._begin, answer, answer.credit)
+        context = answer.context
+        self._loop.call_soon_threadsafe(self._begin, answer, answer.credit, context=context)
 
     def _begin(self, answer: Answer, credit: int) -> None:
         # On this thread, because it may belong to the loop of the thread that makes it.

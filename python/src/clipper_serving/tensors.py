@@ -21,6 +21,7 @@ from .errors import ConfigurationError, ProtocolError
 from .failures import INPUTS_FAILED, FailureLog
 from .outputs import error_bytes
 from .predictor import BISECT_BUDGET_SECONDS
+from .traces import NO_TRACES, Trace, Traces, current, of_positions
 
 _log = logging.getLogger(__name__)
 
@@ -304,28 +305,41 @@ class TensorPredictor:
         self._bisect_budget = bisect_budget_seconds
         self._failures = FailureLog(_log, INPUTS_FAILED)
 
-    def run(self, groups: Sequence[TensorGroup]) -> list[TensorGroup]:
-        """Predict a whole batch. Raises nothing that the model raises."""
+    def run(
+        self, groups: Sequence[TensorGroup], traces: Mapping[int, Trace] = NO_TRACES
+    ) -> list[TensorGroup]:
+        """Predict a whole batch. Raises nothing that the model raises.
+
+        ``traces``: those that rows belong to, by their position in the batch.
+        """
         answers = []
+        first = 0
         for group in groups:
             deadline = time.monotonic() + self._bisect_budget
-            answers += self._search(group.rows, group.arrays, deadline)
+            rows = range(first, first + group.rows)
+            first += group.rows
+            of_rows = of_positions(traces, rows)
+            answers += self._search(group.rows, group.arrays, deadline, of_rows)
         errors = [answer for answer in answers if answer.error is not None]
         if errors:
             self._failures.add(sum(answer.rows for answer in errors), errors[-1].error)
         return answers
 
-    def _search(self, rows: int, arrays: list[Array], deadline: float) -> list[TensorGroup]:
+    def _search(
+        self, rows: int, arrays: list[Array], deadline: float, traces: Traces
+    ) -> list[TensorGroup]:
         try:
-            return [TensorGroup(rows, self._call(rows, arrays))]
+            with current(traces):
+                return [TensorGroup(rows, self._call(rows, arrays))]
         except Exception as error:
             # What a function returns wrongly it returns wrongly for all.
             is_searched = rows > 1 and not isinstance(error, WrongOutputs)
             if is_searched and time.monotonic() < deadline:
                 half = rows // 2
+                first, second = [a[:half] for a in arrays], [a[half:] for a in arrays]
                 return [
-                    *self._search(half, [array[:half] for array in arrays], deadline),
-                    *self._search(rows - half, [array[half:] for array in arrays], deadline),
+                    *self._search(half, first, deadline, traces[:half]),
+                    *self._search(rows - half, second, deadline, traces[half:]),
                 ]
             return [TensorGroup(rows, [], error)]
 

@@ -67,8 +67,11 @@ impl App {
         let is_cached = self.facts.spec.cache && model.is_cached();
         let (mut answers, mut misses) = self.look_up(model, body, is_cached);
         if request.traced {
-            let looked_up = |hit: &Option<_>| TracedQuery::looked_up(hit.is_some(), is_cached);
-            traced.extend(answers.iter().map(looked_up));
+            let numbers = request.first_query_id..;
+            let looked_up = |(number, hit): (u64, &Option<_>)| {
+                TracedQuery::looked_up(number, hit.is_some(), is_cached)
+            };
+            traced.extend(numbers.zip(&answers).map(looked_up));
         }
         if misses.is_empty() {
             return ModelProgress::Ready(answers.into_iter().flatten().collect());
@@ -88,13 +91,14 @@ impl App {
                 return ModelProgress::Ready(answers.into_iter().flatten().collect());
             }
         }
-        let ticket = Ticket::within(&self.bounds, answers.len(), request.first_query_id);
+        let RequestTimes { first_query_id, trace, .. } = request;
+        let ticket = Ticket::within(&self.bounds, answers.len(), first_query_id, trace);
         for (index, answer) in answers.into_iter().enumerate() {
             if let Some(answer) = answer {
                 ticket.slot(index).fill(answer);
             }
         }
-        let queries = self.fly(&ticket, (misses, is_cached), request, traced);
+        let queries = self.fly(&ticket, (misses, is_cached), (arrived, deadline), traced);
         self.enqueue(model, Arrival { share, deadline, queries });
         ModelProgress::Waiting { ticket, deadline }
     }
@@ -129,10 +133,9 @@ impl App {
         &self,
         ticket: &Ticket,
         (misses, is_cached): (Misses, bool),
-        request: RequestTimes,
+        (arrived, deadline): (Instant, Instant),
         traced: &mut Traced,
     ) -> SmallVec<[Arc<Flight>; 1]> {
-        let (arrived, deadline) = (request.arrived, request.deadline());
         let mut queries = SmallVec::new();
         for (index, key) in misses {
             let waiter = Waiter { slot: ticket.slot(index), deadline };

@@ -91,9 +91,19 @@ impl App {
         let margin = Duration::from_micros(self.plane.serving.ensemble_margin_us);
         let (arrived, tenant) = (predict.arrived, permit.tenant());
         let class = permit.class(predict.class);
-        let traced = predict.explain || self.plane.recent.is_on();
-        let request =
-            RequestTimes { arrived, objective, margin, first_query_id, class, tenant, traced };
+        let is_recorded = predict.trace.as_ref().is_some_and(|trace| trace.is_recorded());
+        let traced = predict.explain || self.plane.recent.is_on() || is_recorded;
+        let trace = predict.trace.as_ref().map(|trace| Arc::clone(trace.context()));
+        let request = RequestTimes {
+            arrived,
+            objective,
+            margin,
+            first_query_id,
+            class,
+            tenant,
+            traced,
+            trace,
+        };
         let drawn = Drawn { uid: body.uid, query_id: first_query_id };
         let rolled = rolling.map(|rolling| rolling.rolled(drawn));
         let progress = match (chooser, model) {
@@ -115,6 +125,7 @@ impl App {
             objective: wanted,
             explain: predict.explain,
             request_id: predict.request_id,
+            trace: predict.trace,
         };
         Ok(Prediction { of, progress, permit })
     }
@@ -146,13 +157,15 @@ impl App {
         let rolled = rolled.filter(|rolled| rolled.is_of(&model.spec.id.name));
         let Some(rolled) = rolled else { return self.answer(model, body, request) };
         let copy = rolled.copy(&body);
-        let asked = self.answer(rolled.instead().cloned().unwrap_or(model), body, request);
+        let model = rolled.instead().cloned().unwrap_or(model);
+        let asked = self.answer(model, body, request.clone());
+        let arrived = request.arrived;
         let copy = copy.map(|Copy { model, body, room }| {
             let objective = request.objective * COPY_PATIENCE;
-            let request = RequestTimes { objective, traced: false, ..request };
+            let request = RequestTimes { objective, traced: false, trace: None, ..request };
             (self.answer(model, body, request).progress, room)
         });
-        Asked { watched: rolled.watch(request.arrived, copy), ..asked }
+        Asked { watched: rolled.watch(arrived, copy), ..asked }
     }
 
     /// After a change of the policy or the links.

@@ -12,6 +12,7 @@ use super::traced::{AskedModels, TracedModel};
 use crate::actors::plane::directory::ModelHandle;
 use clipper_clock::Instant;
 use clipper_scheduling::parse::PredictBody;
+use clipper_scheduling::query_context::QueryContext;
 use clipper_scheduling::share::{Class, Tenant};
 use clipper_scheduling::ticket::{Closed, Excess};
 
@@ -27,8 +28,8 @@ pub struct AskModel {
     pub rolled: Option<Arc<Rolled>>,
 }
 
-/// When a request came and until when it is answered.
-#[derive(Debug, Clone, Copy)]
+/// When a request came, until when it is answered, and for whom.
+#[derive(Debug, Clone)]
 pub struct RequestTimes {
     /// When it had arrived.
     pub arrived: Instant,
@@ -44,6 +45,8 @@ pub struct RequestTimes {
     pub tenant: Tenant,
     /// Whether somebody may want to know what happens to its queries.
     pub traced: bool,
+    /// The trace that it belongs to.
+    pub trace: Option<Arc<QueryContext>>,
 }
 
 /// How long an answer may take so that it arrives within `objective`: `early`

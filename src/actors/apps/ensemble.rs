@@ -84,7 +84,8 @@ impl Ensemble {
                     uid: self.several.chosen.uid,
                     key: None,
                 };
-                AskModel { model, body, request: self.request, rolled: self.rolled.clone() }
+                let (request, rolled) = (self.request.clone(), self.rolled.clone());
+                AskModel { model, body, request, rolled }
             });
             (places, message)
         };

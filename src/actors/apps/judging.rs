@@ -194,8 +194,10 @@ impl Judge {
             class: Class::Normal,
             tenant: Tenant::NOBODY,
             traced: false,
+            trace: None,
         };
-        let answers = models.into_iter().map(|model| async move {
+        let answers = models.into_iter().map(|model| (model, request.clone()));
+        let answers = answers.map(|(model, request)| async move {
             let inputs = std::iter::once(input.clone()).collect();
             let body = PredictBody {
                 inputs,

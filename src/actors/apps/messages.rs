@@ -11,6 +11,7 @@ use super::inputs::AppInputs;
 use super::prediction::{AppFacts, Prediction};
 use crate::actors::plane::directory::ModelEntry;
 use crate::metrics::FeedbackEnd;
+use crate::traces::request::RequestTrace;
 use clipper_clock::Instant;
 use clipper_domain::{InputType, RequestId};
 use clipper_scheduling::bodies::{BodyError, Feedback, PredictBody};
@@ -45,6 +46,8 @@ pub struct Predict {
     pub explain: bool,
     /// The id of its request.
     pub request_id: Option<RequestId>,
+    /// The trace that its request belongs to.
+    pub trace: Option<Arc<RequestTrace>>,
 }
 
 /// Why a predict or update request is refused without an answer to its queries.

@@ -14,6 +14,7 @@ use super::traced::Answerer;
 use crate::actors::plane::data_plane::Permit;
 use crate::actors::plane::recent::{Ended, explained};
 use crate::metrics::{AppMetrics, Outcome};
+use crate::traces::request::RequestTrace;
 use clipper_clock::{self as clock, Instant};
 use clipper_domain::explain::ExplainedQuery;
 use clipper_domain::{AppSpec, OnModelError, RequestId};
@@ -69,6 +70,7 @@ pub(super) struct RequestFacts {
     /// The client wants to know why it gets them.
     pub(super) explain: bool,
     pub(super) request_id: Option<RequestId>,
+    pub(super) trace: Option<Arc<RequestTrace>>,
 }
 
 /// The answers to the queries of one request, on their way. Dropping it gives them up.
@@ -132,7 +134,9 @@ impl Prediction {
         let Self { of, progress, permit } = self;
         let (app, query_id) = (&of.app.spec.name, of.first_query_id);
         let request_id = of.request_id.as_ref().map(field::display);
-        let span = debug_span!("query", %app, query_id, request_id);
+        let trace_id = of.trace.as_ref().map(|trace| trace.id());
+        let trace_id = trace_id.as_ref().map(field::display);
+        let span = debug_span!("query", %app, query_id, request_id, trace_id);
         let answered = match progress {
             Progress::One(mut asked) => {
                 let model = asked.traced.take();
@@ -158,7 +162,11 @@ impl Prediction {
         let (objective, own) = (of.objective, &of.app.kept);
         let ended = Ended { answers, defaults, latency, objective, own };
         let recent = &permit.plane().recent;
-        recent.keep(&ended, now, |index| of.record(&answered, latency, index));
+        let record = |index| of.record(&answered, latency, index);
+        recent.keep(&ended, now, record);
+        if let Some(trace) = &of.trace {
+            trace.keep(answers.len(), record);
+        }
         let explained = if of.explain {
             of.explained(&answered, latency, recent.answer_max())
         } else {

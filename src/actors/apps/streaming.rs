@@ -17,6 +17,7 @@ use super::traced::Answerer;
 use crate::actors::plane::data_plane::Permit;
 use crate::actors::plane::directory::ModelHandle;
 use crate::metrics::Outcome;
+use crate::traces::request::RequestTrace;
 use clipper_clock::{self as clock, Instant};
 use clipper_domain::OnModelError;
 use clipper_scheduling::dispatch::Arrival;
@@ -45,6 +46,8 @@ pub struct PredictStream {
     pub class: Class,
     /// What it takes of the limits that it counts against, until its end.
     pub claim: Claim,
+    /// The trace that its request belongs to.
+    pub trace: Option<Arc<RequestTrace>>,
 }
 
 /// An answer in pieces, on its way. Dropping it gives it up, and ends the model's work at it.
@@ -101,7 +104,7 @@ pub enum StreamEnd {
 
 impl App {
     fn stream(&self, request: PredictStream) -> Result<Streaming, QueryRefused> {
-        let PredictStream { body, arrived, within, class, mut claim } = request;
+        let PredictStream { body, arrived, within, class, mut claim, trace } = request;
         let body = self.body(body)?;
         if self.chooser.is_some() && body.version.is_none() {
             return Err(QueryRefused::NotStreamed(
@@ -131,7 +134,8 @@ impl App {
         let due = arrived + due_within(self.facts.spec.latency_slo.as_duration(), early);
         let due = due.min(until);
         let (stream, pieces) = Stream::new(&self.plane.streams, until);
-        let ticket = Ticket::within(&self.bounds, 1, query_id);
+        let context = trace.map(|trace| Arc::clone(trace.context()));
+        let ticket = Ticket::within(&self.bounds, 1, query_id, context);
         let waiter = Waiter { slot: ticket.slot(0), deadline: due };
         let (app, state) = (Arc::clone(&self.facts), State::Waiting(ticket, pieces));
         let (first, pieces) = (None, 0);

@@ -16,6 +16,8 @@ use clipper_scheduling::ticket::{Answer, DefaultReason};
 /// A query of one model.
 #[derive(Debug, Clone)]
 pub(super) struct TracedQuery {
+    /// By which the model's replicas know it.
+    number: u64,
     pub(super) cache: CacheUse,
     /// None if it was answered or refused at once.
     pub(super) flight: Option<Arc<Flight>>,
@@ -23,13 +25,13 @@ pub(super) struct TracedQuery {
 
 impl TracedQuery {
     /// One that was looked up in the cache, if that is used.
-    pub(super) fn looked_up(is_hit: bool, is_cached: bool) -> Self {
+    pub(super) fn looked_up(number: u64, is_hit: bool, is_cached: bool) -> Self {
         let cache = match (is_hit, is_cached) {
             (true, _) => CacheUse::Hit,
             (false, true) => CacheUse::Miss,
             (false, false) => CacheUse::Off,
         };
-        Self { cache, flight: None }
+        Self { number, cache, flight: None }
     }
 
     fn record(
@@ -39,8 +41,9 @@ impl TracedQuery {
         (used, default): (bool, Option<DefaultReason>),
     ) -> ModelRecord {
         let trace = self.flight.as_ref().map(|flight| flight.trace()).unwrap_or_default();
+        let of = (self.number, model.serial);
         let (model, cache) = (model.spec.id.clone(), self.cache);
-        ModelRecord { model, weight, used, default, cache, trace }
+        ModelRecord { model, of, weight, used, default, cache, trace }
     }
 }
 
@@ -119,7 +122,7 @@ impl AskedModels {
                     Answer::Default(DefaultReason::Doubtful(_)) => (false, None),
                     Answer::Default(reason) => (false, Some(reason.clone())),
                 };
-                let unknown = || TracedQuery::looked_up(false, false);
+                let unknown = || TracedQuery::looked_up(0, false, false);
                 let query = queries.get(index).cloned().unwrap_or_else(unknown);
                 let weight = weights.get(index).copied();
                 std::iter::once(query.record(model, weight, (used, default))).collect()

@@ -12,6 +12,7 @@ use super::learned_states::{LearnedLimits, LearnedStates};
 use super::recent::Recent;
 use crate::config::{Config, ContainersConfig, RpcConfig, ServingConfig};
 use crate::metrics::Metrics;
+use crate::traces::Traces;
 use clipper_domain::BatchSize;
 use clipper_rpc::receive::ReceiveBudget;
 use clipper_rpc::unasked::UnaskedBudget;
@@ -56,6 +57,8 @@ pub struct DataPlane {
     pub copies: Arc<Semaphore>,
     /// The latest queries, for whoever asks why they were answered so.
     pub recent: Recent,
+    /// Where requests and batches leave their spans, if anywhere.
+    pub traces: Option<Arc<Traces>>,
     next_query_id: AtomicU64,
     inflight: AtomicUsize,
 }
@@ -64,6 +67,7 @@ impl DataPlane {
     /// An empty data plane.
     #[must_use]
     pub fn new(config: &Config, metrics: Arc<Metrics>) -> Arc<Self> {
+        let traces = Traces::start(&config.traces, &metrics);
         let lost = Arc::clone(&metrics.explain_lost);
         let recent = Recent::new(&config.explain, config.http.workers(), lost);
         Arc::new(Self {
@@ -94,6 +98,7 @@ impl DataPlane {
             },
             copies: Arc::new(Semaphore::new(config.rollouts.copies_max)),
             recent,
+            traces,
             next_query_id: AtomicU64::new(0),
             inflight: AtomicUsize::new(0),
         })

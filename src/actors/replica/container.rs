@@ -5,6 +5,7 @@
 //! the other end (invariants P3, C2): an answer counts only for a batch under way, whole.
 
 mod answers;
+mod handed_on;
 mod identity;
 mod lane_state;
 mod lanes;
@@ -23,8 +24,10 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::oneshot;
 use tracing::{debug, debug_span, info, trace, warn};
 
+use self::handed_on::hand_on_traces;
 pub use self::identity::Identity;
 use self::lane_state::{Lanes, Piecewise};
+use super::batch_span::{self, BatchEnd};
 use super::dispatch::{FromReplica, ToReplica};
 use super::landing::Answered;
 use super::messages::{News, PoolOrder, ReplicaNews};
@@ -269,8 +272,11 @@ impl Container {
                 None => return,
             },
             input_type => {
+                let accepted = self.identity.accepted();
+                let of = (message_id, batch);
+                hand_on_traces(&mut self.unwritten, of, accepted, flights.iter());
                 let inputs = flights.iter().map(|flight| flight.input());
-                let form = (input_type, self.identity.accepted().has(Extensions::JOINED));
+                let form = (input_type, accepted.has(Extensions::JOINED));
                 codec::encode_predict(&mut self.unwritten, message_id, form, inputs);
                 flights
             }
@@ -307,6 +313,10 @@ impl Container {
         let Some(serving) = self.serving.take() else { return };
         let Identity { model, replica, .. } = &self.identity;
         let text: Arc<str> = format!("Replica {model}:{replica} failed: {text}").into();
+        for InFlight { batch, flights, .. } in &unanswered {
+            let (batch, end) = ((*batch, &flights[..]), BatchEnd::Failed(&text));
+            batch_span::leave(&self.plane, (model, *replica), batch, end);
+        }
         let cause = match why {
             RpcEnd::Retired | RpcEnd::Shutdown => Departure::Orderly(Arc::clone(&text)),
             RpcEnd::AnswerTooLarge => Departure::AnswerTooLarge(Arc::clone(&text)),

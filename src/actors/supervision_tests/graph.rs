@@ -231,6 +231,7 @@ impl Graph {
                 claim,
                 explain: false,
                 request_id: None,
+                trace: None,
             })
             .await?
             .unwrap();

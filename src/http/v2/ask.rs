@@ -64,6 +64,7 @@ pub(crate) async fn ask(
             claim,
             explain: explaining.is_wanted,
             request_id: explaining.request_id,
+            trace: explaining.trace,
         })
         .await
         .map_err(|_| ApiError::unavailable("The application's actor is being restarted"))?

@@ -15,6 +15,7 @@ use super::super::answer::too_much;
 use super::super::body;
 use super::super::errors::{self as api, ApiError};
 use super::super::events::{self, EventForm, described};
+use super::super::explaining::Explaining;
 use super::super::limits;
 use super::arrival::Asked;
 use super::state::V2;
@@ -246,6 +247,7 @@ async fn begin(
     let mut asked = ask::counted(parsed, v2, &target)?;
     claim.grow(asked.grown).map_err(ApiError::from)?;
     asked.claim = claim;
+    asked.explaining = Explaining::of(request);
     let meant = ask::Meant { name, version, target: &target };
     let streaming = stream(v2, &meant, &mut asked, arrived).await?;
     let of = Of {
@@ -271,8 +273,9 @@ pub(crate) async fn stream(
     let parsed = PredictBody { inputs, version: version_asked, ..PredictBody::default() };
     let body = RequestBody::Parsed(Box::new(parsed));
     let class = Class::of_priority(asked.infer.priority);
-    let claim = std::mem::take(&mut asked.claim);
-    app.send(PredictStream { body, arrived, within: asked.infer.timeout, class, claim })
+    let (claim, within) = (std::mem::take(&mut asked.claim), asked.infer.timeout);
+    let trace = asked.explaining.trace.take();
+    app.send(PredictStream { body, arrived, within, class, claim, trace })
         .await
         .map_err(|_| ApiError::unavailable("The application's actor is being restarted"))?
         .map_err(|refused| errors::not_asked(&refused, name, version))

@@ -25,6 +25,7 @@ use self::path::{Endpoint, Page};
 use self::state::V2;
 use super::body;
 use super::errors::ApiError;
+use super::traced;
 
 /// Whether a path belongs here. `/v2/predict` and `/v2/update` are those of an application `v2`.
 #[must_use]
@@ -62,6 +63,9 @@ async fn answer(
     v2: &V2,
     endpoint: Endpoint<'_>,
 ) -> HttpResponse {
+    if let Some(route) = endpoint.route() {
+        traced::begin(request, &v2.plane, route);
+    }
     let answered = match endpoint {
         Endpoint::Model { name, version, page: Page::Infer } => {
             infer::infer(request, payload, v2, &name, version.as_deref()).await

@@ -52,6 +52,20 @@ impl Endpoint<'_> {
             _ => PAGE,
         }
     }
+
+    /// What is asked for predictions, its names left out; none of the others.
+    pub(super) fn route(&self) -> Option<&'static str> {
+        let Self::Model { version, page, .. } = self else { return None };
+        Some(match (page, version.is_some()) {
+            (Page::Infer, false) => "/v2/models/{name}/infer",
+            (Page::Infer, true) => "/v2/models/{name}/versions/{version}/infer",
+            (Page::Generate, false) => "/v2/models/{name}/generate",
+            (Page::Generate, true) => "/v2/models/{name}/versions/{version}/generate",
+            (Page::GenerateStream, false) => "/v2/models/{name}/generate_stream",
+            (Page::GenerateStream, true) => "/v2/models/{name}/versions/{version}/generate_stream",
+            _ => return None,
+        })
+    }
 }
 
 /// The endpoint of a path, if it is one.

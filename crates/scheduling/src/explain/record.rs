@@ -8,8 +8,9 @@ use clipper_domain::explain::CacheUse;
 use clipper_domain::{AppName, ModelId, ReplicaId, RequestId};
 use smallvec::SmallVec;
 
+use crate::query_context::AttemptOf;
 use crate::ticket::DefaultReason;
-use crate::trace::QueryTrace;
+use crate::trace::{Attempt, QueryTrace};
 
 /// What is known of a query that has been answered.
 #[derive(Debug, Clone)]
@@ -35,6 +36,8 @@ pub struct QueryRecord {
 #[derive(Debug, Clone)]
 pub struct ModelRecord {
     pub model: ModelId,
+    /// By which its replicas know the query, and its own serial number.
+    pub of: (u64, u64),
     pub weight: Option<f64>,
     /// Its output is the answer, or part of it.
     pub used: bool,
@@ -42,6 +45,15 @@ pub struct ModelRecord {
     pub default: Option<DefaultReason>,
     pub cache: CacheUse,
     pub trace: QueryTrace,
+}
+
+impl ModelRecord {
+    /// One of its attempts, as the containers were told of it.
+    #[must_use]
+    pub fn attempt(&self, attempt: &Attempt) -> AttemptOf {
+        let (query_id, model) = self.of;
+        AttemptOf { query_id, model, batch: attempt.to.batch }
+    }
 }
 
 /// Lanes of a container have names from the other end, which say nothing to anybody.

@@ -42,6 +42,7 @@ fn record(latency: u64, default: Option<DefaultReason>, steps: &[(u64, TraceStep
     }
     let model = ModelRecord {
         model: ModelId::parse("m:1").unwrap(),
+        of: (7, 1),
         weight: None,
         used: default.is_none(),
         default: default.clone(),

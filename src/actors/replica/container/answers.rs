@@ -3,6 +3,7 @@
 use actix::prelude::*;
 use tracing::debug;
 
+use super::super::batch_span::{self, BatchEnd};
 use super::super::landing::{Answered, Landing, Outputs};
 use super::{Container, InFlight};
 use crate::actors::replica::dispatch::FromReplica;
@@ -76,6 +77,9 @@ impl Container {
             serving.model.metrics.model_errors(errors);
         }
         let replica = self.identity.replica;
+        let who = (&self.identity.model, replica);
+        let end = BatchEnd::Answered(computed);
+        batch_span::leave(&self.plane, who, (batch, &flights[..]), end);
         let landing = Landing { flights, outputs, batch, replica, answered, computed, held };
         landing.land(&self.plane, bytes);
         self.busy_heartbeats = 0;

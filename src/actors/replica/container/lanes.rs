@@ -13,6 +13,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 use tracing::debug;
 
+use super::super::batch_span::{self, BatchEnd};
 use super::lane_state::{Lanes, Piecewise, Rung};
 use super::{Container, InFlight};
 use crate::actors::replica::dispatch::FromReplica;
@@ -164,6 +165,8 @@ impl Container {
         let InFlight { batch, flights, piecewise, is_cancelled, .. } = ended;
         let _span = self.span(message_id).entered();
         debug!(failed = error.is_some(), "answer in pieces ended");
+        let who = (&self.identity.model, self.identity.replica);
+        batch_span::leave(&self.plane, who, (batch, &flights[..]), BatchEnd::Answered(None));
         for flight in flights.iter() {
             if let Some(text) = error {
                 if let Some(serving) = &self.serving {

@@ -6,10 +6,12 @@ use bytes::Bytes;
 
 use super::super::landing::{Outputs, TensorOutputs};
 use super::Container;
+use super::handed_on::hand_on_traces;
 use crate::actors::replica::dispatch::FromReplica;
 use clipper_clock as clock;
 use clipper_domain::{Input, Signature};
 use clipper_rpc::tensors;
+use clipper_rpc::wire::WireChunks;
 use clipper_scheduling::dispatch::BatchId;
 use clipper_scheduling::flight::Flight;
 use clipper_scheduling::ticket::DefaultReason;
@@ -42,7 +44,12 @@ impl Container {
             return None;
         }
         let inputs: Vec<&Input> = taken.iter().map(|flight| flight.input()).collect();
-        let order = tensors::encode_predict(&mut self.unwritten, message_id, &inputs);
+        let accepted = self.identity.accepted();
+        let before = |out: &mut WireChunks, order: &[usize]| {
+            let sent = order.iter().filter_map(|at| taken.get(*at).copied());
+            hand_on_traces(out, (message_id, batch), accepted, sent);
+        };
+        let order = tensors::encode_predict(&mut self.unwritten, message_id, &inputs, before);
         if order.len() == flights.len() && order.is_sorted() {
             return Some(flights);
         }
