@@ -8,6 +8,7 @@ use clipper_scheduling::budget::Held;
 
 use super::reader::{Context, Message};
 use super::refusal::Refusal;
+use super::said::Said;
 use super::service::Service;
 use super::traced;
 use crate::http::body::Body;
@@ -40,16 +41,19 @@ pub(super) struct Read {
 }
 
 impl Service {
-    /// The frame of the answer, and what it holds of the sum of all answers.
+    /// The frame of the answer and what it holds of the sum of all answers, or why there is none;
+    /// and what is said beside it.
     pub(super) async fn infer(
         &self,
         message: Message,
         mut context: Context,
-    ) -> Result<(Bytes, Option<Held>), Refusal> {
+    ) -> (Said, Result<(Bytes, Option<Held>), Refusal>) {
+        let mut said = Said::default();
         let open = traced::begin(&self.v2.plane, &mut context, "ModelInfer");
         let answered = async {
             let read = self.read(message, context, &mut String::new()).await?;
             let Answered { told, asked: _asked } = self.ask(read).await?;
+            said = Said::of(&told);
             answer::written(told, self.limits(), unary_frame, Bytes::len).await
         };
         let answered = answered.await;
@@ -57,7 +61,7 @@ impl Service {
             Ok(_) => traced::end(open, &Status::ok()),
             Err(refusal) => traced::end(open, &refusal.status),
         }
-        answered
+        (said, answered)
     }
 
     /// What the models say.
@@ -107,7 +111,7 @@ impl Service {
         let key = |header: &str| context.metadata.get(header).map(AsRef::as_ref);
         asked.key = v2.routes.key(&name, key);
         asked.claim = claim;
-        asked.explaining.trace = context.trace;
+        asked.explaining = context.explaining;
         Ok(Read { name, version, target, asked, arrived, wants_empty_final })
     }
 }

@@ -13,6 +13,7 @@ mod pages;
 mod pieces;
 mod reader;
 mod refusal;
+mod said;
 mod service;
 mod stream;
 mod traced;

@@ -10,6 +10,7 @@ use smallvec::{SmallVec, smallvec};
 
 use super::infer::{Read, of_stream, response};
 use super::refusal::Refusal;
+use super::said;
 use super::service::Service;
 use super::traced;
 use crate::actors::apps::prediction::QueryAnswer;
@@ -97,7 +98,8 @@ impl Pieces<'_> {
                 Some(self.row(QueryAnswer::Output(output), piece_frame).await)
             }
             StreamStep::End(StreamEnd::Complete) => {
-                self.wants_empty_final.then(|| (of_stream(self.empty(), String::new(), true), None))
+                let is_wanted = self.wants_empty_final || self.streaming.explained().is_some();
+                is_wanted.then(|| (of_stream(self.empty(), String::new(), true), None))
             }
             StreamStep::End(StreamEnd::Default { output, reason }) if self.told.takes_default => {
                 Some(self.row(QueryAnswer::Default { output, reason }, last_frame).await)
@@ -122,7 +124,7 @@ impl Pieces<'_> {
             answers: smallvec![answer],
             held: None,
             model: None,
-            explained: Vec::new(),
+            explained: self.streaming.explained().cloned().into_iter().collect(),
         };
         match answer::written(told, self.service.limits(), write, Bytes::len).await {
             Ok(frame) => frame,
@@ -137,12 +139,14 @@ impl Pieces<'_> {
 
     /// Whose answer it is, and nothing of it.
     fn empty(&self) -> ModelInferResponse {
-        ModelInferResponse {
+        let mut response = ModelInferResponse {
             model_name: self.told.name.clone(),
             model_version: self.told.version.clone().unwrap_or_default(),
             id: self.told.id.clone().unwrap_or_default(),
             ..ModelInferResponse::default()
-        }
+        };
+        said::put_in(self.streaming.explained(), &mut response);
+        response
     }
 }
 
@@ -151,5 +155,7 @@ fn piece_frame(told: &Told, max_bytes: usize) -> Result<Bytes, Refusal> {
 }
 
 fn last_frame(told: &Told, max_bytes: usize) -> Result<Bytes, Refusal> {
-    Ok(of_stream(response(told, max_bytes)?, String::new(), true))
+    let mut response = response(told, max_bytes)?;
+    said::put_in(told.explained.first(), &mut response);
+    Ok(of_stream(response, String::new(), true))
 }

@@ -1,7 +1,6 @@
 //! The messages of a call, read within the limits of bodies over HTTP.
 
 use std::rc::Rc;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use clipper_clock::{self as clock, Instant};
@@ -13,8 +12,8 @@ use futures_util::FutureExt as _;
 use super::refusal::Refusal;
 use crate::http::body::{self, Body, BodyLimits, Pieces};
 use crate::http::errors::{self, ApiError};
+use crate::http::explaining::Explaining;
 use crate::http::limits::QueryLimits;
-use crate::traces::request::RequestTrace;
 
 /// Messages up to this are not counted among all bodies under way: less than a connection takes
 /// for each call anyway.
@@ -29,8 +28,8 @@ pub(super) struct Context {
     pub(super) encoding: Option<Encoding>,
     /// All headers.
     pub(super) metadata: Rc<HeaderMap>,
-    /// The trace that a request of it belongs to.
-    pub(super) trace: Option<Arc<RequestTrace>>,
+    /// What they say to those who explain the answers.
+    pub(super) explaining: Explaining,
 }
 
 /// Reads the messages of one call.

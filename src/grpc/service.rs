@@ -13,6 +13,7 @@ use clipper_oip::grpc as messages;
 use super::accessed::CallLine;
 use super::reader::{self, Context, Reader};
 use super::refusal::Refusal;
+use super::said;
 use crate::access::table::{Port, asked};
 use crate::access::{Access, Refused, Shown};
 use crate::config::{Config, GrpcConfig};
@@ -268,9 +269,10 @@ impl Service {
         let context = Context {
             deadline: timeout.and_then(|timeout| arrived.checked_add(timeout)),
             encoding: encoding.map_or(Some(Encoding::Identity), |name| Encoding::parse(&name)),
+            explaining: said::asked(&metadata),
             metadata: Rc::new(metadata),
-            trace: None,
         };
+        said::name(&mut reply, context.explaining.request_id.as_ref());
         let reader = Reader::new(messages, &self.limits().bodies, context.clone());
         let answered = if has_broken_timeout {
             Err(Refusal::invalid("grpc-timeout: it is not a number of at most 8 digits and a unit"))
@@ -335,11 +337,13 @@ impl Service {
         let message = reader::only(reader, self.limits()).await?;
         let (frame, _held) = match method {
             Unary::Infer => {
-                tokio::select! {
+                let (said, answer) = tokio::select! {
                     biased;
-                    answer = self.infer(message, context) => answer?,
+                    answered = self.infer(message, context) => answered,
                     () = reply.given_up() => return Err(Refusal::gone()),
-                }
+                };
+                said.put(reply);
+                answer?
             }
             other => (self.page(other, message).await?, None),
         };

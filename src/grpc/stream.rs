@@ -13,6 +13,7 @@ use super::infer::{Answered, of_stream, response};
 use super::pieces::Frame;
 use super::reader::{Arrived, Context, Reader};
 use super::refusal::Refusal;
+use super::said::Said;
 use super::service::{REFLECTION, Service};
 use super::traced;
 use crate::http::serve::calls::Calls;
@@ -71,7 +72,7 @@ impl Service {
     }
 
     async fn stream_answer(&self, arrived: Arrived, mut context: Context) -> Answer<'_> {
-        let mut id = String::new();
+        let (mut id, mut said) = (String::new(), Said::default());
         let mut open = traced::begin(&self.v2.plane, &mut context, "ModelStreamInfer");
         let answered = async {
             let message = arrived.message(self.limits()).await?;
@@ -80,6 +81,7 @@ impl Service {
                 return Ok(Answer::Pieces(self.pieces(read, open.take()).await?));
             }
             let Answered { told, asked: _asked } = self.ask(read).await?;
+            said = Said::of(&told);
             let whole = answer::written(told, self.limits(), stream_frame, Bytes::len).await?;
             Ok(Answer::Whole(whole))
         };
@@ -92,7 +94,8 @@ impl Service {
                 let refusal: Refusal = refusal;
                 traced::end(open, &refusal.status);
                 self.count(&refusal);
-                let response = ModelInferResponse { id, ..ModelInferResponse::default() };
+                let mut response = ModelInferResponse { id, ..ModelInferResponse::default() };
+                said.put_in(&mut response);
                 Answer::Whole((of_stream(response, refusal.status.message, true), None))
             }
         }
@@ -120,5 +123,7 @@ impl Service {
 }
 
 fn stream_frame(told: &Told, max_bytes: usize) -> Result<Bytes, Refusal> {
-    Ok(of_stream(response(told, max_bytes)?, String::new(), true))
+    let mut response = response(told, max_bytes)?;
+    Said::of(told).put_in(&mut response);
+    Ok(of_stream(response, String::new(), true))
 }

@@ -31,7 +31,7 @@ pub(super) fn begin(
     let call = || Call::Grpc { service: messages::SERVICE, method };
     let traces = plane.traces.as_ref();
     let open = traces.and_then(|traces| OpenRequest::begin(traces, came.as_ref(), None, call));
-    context.trace = match &open {
+    context.explaining.trace = match &open {
         Some(open) => Some(Arc::clone(open.trace())),
         None => came.map(|came| Arc::new(RequestTrace::passed_on(came))),
     };

@@ -76,8 +76,7 @@ pub fn respond<H: 'static>(
                 if let Some(later) = &events.later {
                     later.ended(end);
                 }
-                let (name, data) = events.form.end(&events.streaming, end)?;
-                event(name, &data)
+                last(&events.form, &events.streaming, end)?
             }
         };
         Some((Ok::<_, Infallible>(event), goes_on.then_some(events)))
@@ -123,6 +122,15 @@ impl<F, H> Events<F, H> {
             step = self.streaming.next() => Some((step?, true)),
         }
     }
+}
+
+/// The last event, and one that explains the answer, if its client wants to know.
+fn last(form: &impl EventForm, streaming: &Streaming, end: &StreamEnd) -> Option<Bytes> {
+    let last = form.end(streaming, end).map(|(name, data)| event(name, &data));
+    let explained = streaming.explained().and_then(|why| serde_json::to_string(why).ok());
+    let explained = explained.map(|why| event(Some("explain"), &why));
+    let events: Vec<Bytes> = last.into_iter().chain(explained).collect();
+    (!events.is_empty()).then(|| events.concat().into())
 }
 
 /// One event. Each line of the data has a line of its own: JSON may have some between its values.

@@ -16,13 +16,15 @@ use clipper_domain::RequestId;
 use clipper_domain::explain::ExplainedQuery;
 
 /// In requests: `1`. In answers of the Open Inference Protocol: why.
-static EXPLAIN: HeaderName = HeaderName::from_static("x-clipper-explain");
+pub(crate) const EXPLAIN_HEADER: &str = "x-clipper-explain";
+static EXPLAIN: HeaderName = HeaderName::from_static(EXPLAIN_HEADER);
 
 /// A longer explanation is left out of a header: clients and proxies refuse those.
 const HEADER_MAX_BYTES: usize = 7 << 10;
 
 /// In answers: the model that has answered, or was to.
-static MODEL: HeaderName = HeaderName::from_static("x-clipper-model");
+pub(crate) const MODEL_HEADER: &str = "x-clipper-model";
+static MODEL: HeaderName = HeaderName::from_static(MODEL_HEADER);
 
 /// What a request says of itself to those who explain its answer.
 #[derive(Debug, Clone, Default)]
@@ -62,20 +64,30 @@ pub(super) fn name_model(response: &mut HttpResponse, model: Option<&Answerer>) 
 
 /// Whether a request asks for it: `?explain=1`, or the header.
 fn is_wanted(request: &HttpRequest) -> bool {
-    let is_yes = |value: &str| value == "1" || value == "true";
-    let header = request.headers().get(&EXPLAIN).and_then(|value| value.to_str().ok());
+    let header = request.headers().get(&EXPLAIN).map(HeaderValue::as_bytes);
     let mut parameters = request.query_string().split('&');
+    let is_wanted = |value: &str| is_yes(value.as_bytes());
     header.is_some_and(is_yes)
-        || parameters.any(|it| it.strip_prefix("explain=").is_some_and(is_yes))
+        || parameters.any(|it| it.strip_prefix("explain=").is_some_and(is_wanted))
 }
 
-/// Tells of the first query of a request.
-pub(super) fn tell(response: &mut HttpResponse, explained: &[ExplainedQuery]) {
-    let text = explained.first().and_then(|first| serde_json::to_string(first).ok());
-    let text = text.map(|text| ascii(&text)).filter(|text| text.len() <= HEADER_MAX_BYTES);
+/// Whether a value asks for it.
+pub(crate) fn is_yes(value: &[u8]) -> bool {
+    value == b"1" || value == b"true"
+}
+
+/// Tells why a query was answered so.
+pub(super) fn tell(response: &mut HttpResponse, explained: Option<&ExplainedQuery>) {
+    let text = in_a_header(explained);
     if let Some(value) = text.and_then(|text| HeaderValue::try_from(text).ok()) {
         response.headers_mut().insert(EXPLAIN.clone(), value);
     }
+}
+
+/// As a header takes it.
+pub(crate) fn in_a_header(explained: Option<&ExplainedQuery>) -> Option<String> {
+    let text = ascii(&serde_json::to_string(explained?).ok()?);
+    (text.len() <= HEADER_MAX_BYTES).then_some(text)
 }
 
 /// The same JSON in visible characters.

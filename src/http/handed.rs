@@ -12,6 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::body::Body;
 use super::errors::ApiError;
+use super::explaining::Explaining;
 use super::gate::Asker;
 use super::query;
 use super::v2::state::V2;
@@ -21,6 +22,7 @@ pub struct Handed {
     app: String,
     body: Body,
     asker: Asker,
+    explaining: Explaining,
     reply: oneshot::Sender<Answered>,
     _place: OwnedSemaphorePermit,
 }
@@ -52,11 +54,12 @@ impl HandOver {
     ///
     /// # Errors
     /// Too many are under way, or nobody answers queries at the moment.
-    pub async fn predict(
+    pub(super) async fn predict(
         &self,
         app: String,
         body: Body,
         asker: Asker,
+        explaining: Explaining,
     ) -> Result<HttpResponse, ApiError> {
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
             let max = self.at_once_max;
@@ -65,7 +68,7 @@ impl HandOver {
             ))
         })?;
         let (reply, answered) = oneshot::channel();
-        let handed = Handed { app, body, asker, reply, _place: place };
+        let handed = Handed { app, body, asker, explaining, reply, _place: place };
         let gone = || ApiError::unavailable("The thread that answers queries is being restarted");
         self.to.send(handed).await.map_err(|_| gone())?;
         let answered = answered.await.map_err(|_| gone())?;
@@ -82,8 +85,8 @@ pub async fn serve(v2: V2, mut handed: mpsc::Receiver<Handed>) {
     while let Some(handed) = handed.recv().await {
         let v2 = v2.clone();
         actix::spawn(async move {
-            let Handed { app, body, asker, reply, _place } = handed;
-            let response = query::predict_for(&v2, &app, body, asker).await;
+            let Handed { app, body, asker, explaining, reply, _place } = handed;
+            let response = query::predict_for(&v2, &app, (body, explaining), asker).await;
             let response = response.unwrap_or_else(|error| error.error_response());
             let (status, headers) = (response.status(), response.headers());
             let content_type = headers.get(header::CONTENT_TYPE).cloned();

@@ -8,7 +8,7 @@ pub mod describe;
 mod edge;
 pub mod errors;
 mod events;
-mod explaining;
+pub(crate) mod explaining;
 mod feedback;
 pub mod gate;
 pub mod handed;

@@ -294,6 +294,7 @@ async fn predict_stream(
     limits: &QueryLimits,
 ) -> Result<HttpResponse, ApiError> {
     let arrived = clock::now();
+    let explaining = Explaining::of(request);
     let arrival = (body, of_prediction as Patience, &mut claim);
     let Prepared { body, text, _held: held } =
         prepare(app, arrival, limits, || predict_parser(limits)).await?;
@@ -305,6 +306,8 @@ async fn predict_stream(
             class: Class::Normal,
             claim,
             trace: traced::trace(request),
+            explain: explaining.is_wanted,
+            request_id: explaining.request_id,
         })
         .await
         .map_err(restarting)?
@@ -357,10 +360,10 @@ async fn predict(
 ///
 /// # Errors
 /// It is refused.
-pub async fn predict_for(
+pub(super) async fn predict_for(
     v2: &V2,
     app: &str,
-    body: Body,
+    (body, explaining): (Body, Explaining),
     asker: Asker,
 ) -> Result<HttpResponse, ApiError> {
     let found = match v2.routes.of(app) {
@@ -369,7 +372,7 @@ pub async fn predict_for(
         Route::Starting => return Err(ApiError::unavailable("The server is starting")),
     };
     let claim = limits::claim_of(asker, &v2.routes, app)?;
-    predict(&found, (body, None, claim), Explaining::default(), &v2.limits).await
+    predict(&found, (body, None, claim), explaining, &v2.limits).await
 }
 
 async fn update(

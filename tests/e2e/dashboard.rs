@@ -5,14 +5,13 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::access::{post, send, with_key};
 use super::support::container::Container;
 use super::support::server::Server;
-use crate::support::served::{Http, PATIENCE, Served, until};
+use crate::support::served::{self, Http, PATIENCE, Process, Served, until};
 use crate::support::size;
 
 /// A page that is told.
@@ -219,51 +218,105 @@ fn application(n: usize) -> String {
     )
 }
 
-/// The share of a core and the MB that a server with so many applications takes, each of which has
-/// been asked, while so many pages are open.
-fn cost(section: &str, apps: usize, viewers: usize, wait: Duration) -> (f64, f64) {
-    let config = section.to_owned() + &(0..apps).map(application).collect::<String>();
-    let folder = tempfile::tempdir().unwrap();
-    let server = Served::start(&config, folder.path());
-    let mut client = Http::new(server.query);
-    for n in 0..apps {
-        let path = format!("/a{n}/predict");
-        let (status, text) = client.request("POST", &path, "{\"input\": [1.0]}").unwrap();
-        assert_eq!(status, 200, "{text}");
+/// Predictions a second while pages are open and while none are.
+const RATE: &str = "200";
+
+/// A server with so many applications, each of which has been asked. `a0` has a model.
+struct Asked {
+    server: Served,
+    /// What was measured in each window: percent of a core, and the 99th percentile of predictions,
+    /// milliseconds.
+    windows: Vec<(f64, f64)>,
+    _container: Process,
+    _folder: tempfile::TempDir,
+}
+
+impl Asked {
+    fn start(section: &str, apps: usize) -> Self {
+        let config = section.to_owned() + &(0..apps).map(application).collect::<String>();
+        let folder = tempfile::tempdir().unwrap();
+        let server = Served::start(&config, folder.path());
+        server.admin("/admin/add_model", &served::model("m"));
+        let link = json!({"app_name": "a0", "model_names": ["m"]});
+        server.admin("/admin/add_model_links", &link);
+        let container = server.noop("m");
+        server.await_replicas("m", 1);
+        let mut client = Http::new(server.query);
+        for n in 0..apps {
+            let path = format!("/a{n}/predict");
+            let (status, text) = client.request("POST", &path, "{\"input\": [1.0]}").unwrap();
+            assert_eq!(status, 200, "{text}");
+        }
+        Self { server, windows: Vec::new(), _container: container, _folder: folder }
     }
-    if viewers > 0 {
-        until("all have a history", || {
-            let path = format!("/admin/dashboard/history?app=a{}", apps - 1);
-            let (_, text) = Http::new(server.management).request("GET", &path, "").unwrap();
-            text.contains("end_ms").then_some(())
-        });
+
+    /// Predictions at a rate, for so many seconds.
+    fn measure(&mut self, seconds: usize) {
+        let before = self.server.cpu_ticks();
+        let output = std::process::Command::new(crate::binary())
+            .args(["bench", "--app", "a0", "--url", &format!("http://{}", self.server.query)])
+            .args(["--rate", RATE, "--warmup", "0", "--duration", &seconds.to_string(), "--json"])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let ticks = self.server.cpu_ticks() - before;
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let p99 = report["latency"]["p99_ms"].as_f64().unwrap();
+        let share = ticks as f64 / report["duration_s"].as_f64().unwrap();
+        self.windows.push((share, p99));
     }
-    let looking: Vec<Viewer> =
-        (0..viewers).map(|_| Viewer::open(server.management, "", None)).collect();
+
+    /// The medians of the windows, and the memory by now.
+    fn medians(&self) -> (f64, f64, f64) {
+        let median = |of: fn(&(f64, f64)) -> f64| {
+            let mut all: Vec<f64> = self.windows.iter().map(of).collect();
+            all.sort_by(f64::total_cmp);
+            all[all.len() / 2]
+        };
+        (median(|it| it.0), median(|it| it.1), self.server.resident_mb())
+    }
+}
+
+/// What open pages cost a server with applications that all have a history, and the predictions
+/// that it answers meanwhile; prints it. Windows with pages and of a server without a dashboard
+/// take turns. docs/benchmarks.md has the command for figures.
+#[test]
+fn many_pages_of_many_applications_cost_little() {
+    let apps = size("CLIPPER_TEST_DASHBOARD_APPS", 100, 1_000);
+    let viewers = size("CLIPPER_TEST_DASHBOARDS", 5, 20);
+    let seconds = size("CLIPPER_TEST_DASHBOARD_SECONDS", 1, 10);
+    let windows = size("CLIPPER_TEST_DASHBOARD_WINDOWS", 1, 5);
+    let mut off = Asked::start("[dashboard]\nenabled = false\n", apps);
+    let mut on = Asked::start("[dashboard]\nhistory_step_s = 1\n", apps);
+    let management = on.server.management;
+    until("all have a history", || {
+        let path = format!("/admin/dashboard/history?app=a{}", apps - 1);
+        let (_, text) = Http::new(management).request("GET", &path, "").unwrap();
+        text.contains("end_ms").then_some(())
+    });
+    let looking: Vec<Viewer> = (0..viewers).map(|_| Viewer::open(management, "", None)).collect();
     let stopped = AtomicBool::new(false);
     std::thread::scope(|scope| {
         for mut viewer in looking {
             let stopped = &stopped;
             scope.spawn(move || while !stopped.load(Relaxed) && viewer.next().is_some() {});
         }
-        let before = server.cpu_ticks();
-        // The time that is measured; nothing is waited for.
-        std::thread::sleep(wait);
-        let share = (server.cpu_ticks() - before) as f64 / 100.0 / wait.as_secs_f64();
+        for _ in 0..windows {
+            on.measure(seconds);
+            off.measure(seconds);
+        }
         stopped.store(true, Relaxed);
-        (share, server.resident_mb())
-    })
-}
-
-/// What open pages cost a server with applications that all have a history; prints it.
-#[test]
-fn many_pages_of_many_applications_cost_little() {
-    let apps = size("CLIPPER_TEST_DASHBOARD_APPS", 100, 1_000);
-    let viewers = size("CLIPPER_TEST_DASHBOARDS", 5, 20);
-    let wait = Duration::from_secs(size("CLIPPER_TEST_DASHBOARD_SECONDS", 1, 10) as u64);
-    let (without, mb_without) = cost("[dashboard]\nenabled = false\n", apps, 0, wait);
-    let (with, mb_with) = cost("[dashboard]\nhistory_step_s = 1\n", apps, viewers, wait);
-    let (cpu, mb) = ((with - without) * 100.0, mb_with - mb_without);
-    println!("{viewers} pages, {apps} applications: {cpu:.1} % of a core and {mb:.1} MB more");
-    assert!(mb < 30.0, "{mb_without} MB without, {mb_with} MB with pages");
+    });
+    let (cpu_on, p99_on, mb_on) = on.medians();
+    let (cpu_off, p99_off, mb_off) = off.medians();
+    println!(
+        "{viewers} pages, {apps} applications, {RATE} predictions a second, medians of {windows} \
+         windows of {seconds} s each:\n\
+         CPU, % of a core: {cpu_on:.1} with pages, {cpu_off:.1} without a dashboard, {:.1} more\n\
+         memory, MB: {mb_on:.1} with pages, {mb_off:.1} without, {:.1} more\n\
+         p99 of predictions, ms: {p99_on:.3} with pages, {p99_off:.3} without",
+        cpu_on - cpu_off,
+        mb_on - mb_off
+    );
+    assert!(mb_on - mb_off < 30.0, "{mb_off} MB without, {mb_on} MB with pages");
 }

@@ -83,10 +83,12 @@ SLOW_SUM = """
 import time
 
 def predict(inputs):
-    time.sleep(0.002 + 0.0005 * len(inputs))
+    slowest = max(float(values.max()) for values in inputs)
+    time.sleep(0.3 if slowest >= 1e9 else 0.002 + 0.0005 * len(inputs))
     return [float(values.sum()) for values in inputs]
 """
 
+SLOW_FROM = 1e9
 KEYS = ["observe", "admin"]
 
 
@@ -168,9 +170,7 @@ class Tab:
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
 
     def heard(self, message: Any) -> None:
-        # A server that keeps no explanations says so by its status.
-        is_absent = "/admin/explain" in str(message.location)
-        if message.type in ("error", "warning") and not is_absent:
+        if message.type in ("error", "warning"):
             self.complaints.append(f"{message.text} at {message.location}")
 
     def open(self, route: str, heading: str) -> None:
@@ -306,13 +306,37 @@ def test_predictions_are_made_by_a_form_of_the_input_type(tab: Tab) -> None:
     tab.page.get_by_role("button", name="Predict").click()
     tab.sees("A prediction.")
     tab.sees("6.5")
+    assert tab.page.get_by_label("Explanation").count() == 0
+    tab.page.get_by_label("Explain the answer").check()
+    tab.page.get_by_label("Numbers").fill("1.5, 2 3, 4")
+    tab.page.get_by_role("button", name="Predict").click()
+    why = tab.page.get_by_label("Explanation")
+    expect(why).to_contain_text("by the policy DefaultOutputSelectionPolicy", timeout=PATIENCE_MS)
+    expect(why).to_contain_text(re.compile("sum:[12], prediction, cache miss, replica"))
+    expect(why).to_contain_text("first attempt on replica")
     tab.page.get_by_label("Numbers").fill("1.5 x")
     tab.page.get_by_role("button", name="Predict").click()
     tab.sees("'x' is no number")
     tab.open("#/predict/flooded", "Try a prediction of flooded")
     tab.page.get_by_label("String").fill("hello")
+    tab.page.get_by_label("Explain the answer").check()
     tab.page.get_by_role("button", name="Predict").click()
     tab.sees("The default output")
+    expect(tab.page.get_by_label("Explanation")).to_contain_text("no replica after")
+
+
+def test_the_last_slow_and_defaulted_queries_are_explained(tab: Tab, world: World) -> None:
+    world.served.predict("flooded", "y")
+    tab.open("#/app/flooded", "flooded")
+    found = tab.page.get_by_label("Explained queries")
+    first = found.locator("details").first
+    expect(first).to_contain_text("no replica", timeout=PATIENCE_MS)
+    first.locator("summary").click()
+    expect(first).to_contain_text("The application is not linked to a model")
+    world.served.predict("crowd", [SLOW_FROM, 1.0])
+    tab.open("#/app/crowd", "crowd")
+    slow = tab.page.get_by_label("Explained queries").locator("details").first
+    expect(slow).to_contain_text(re.compile("Replica [0-9]+ of sum:1 took"), timeout=PATIENCE_MS)
 
 
 def test_with_keys_a_page_asks_for_one(browser: Browser, tmp_path: Path) -> None:

@@ -291,6 +291,41 @@ def test_a_stream_answers_in_order_and_outlives_errors(client: Any) -> None:
     client.stop_stream()
 
 
+def test_a_call_says_who_has_answered_and_why(channel: Any, client: Any) -> None:
+    stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+    request = service_pb2.ModelInferRequest(model_name="app-doubles")
+    tensor = request.inputs.add(name="input", datatype="FP64", shape=[1, 2])
+    tensor.contents.fp64_contents.extend([700.0, 0.5])
+
+    def ask(**metadata: str) -> dict[str, str]:
+        given = [(name.replace("_", "-"), value) for name, value in metadata.items()]
+        _, call = stub.ModelInfer.with_call(request, timeout=60, metadata=given)
+        return dict(call.initial_metadata())
+
+    plain = ask()
+    assert len(plain["x-request-id"]) == 16 and plain["x-clipper-model"] == "doubles:1"
+    assert "x-clipper-explain" not in plain
+    told = ask(x_request_id="mine", x_clipper_explain="1")
+    assert told["x-request-id"] == "mine"
+    why = json.loads(told["x-clipper-explain"])
+    assert (why["request_id"], why["app"], why["outcome"]) == ("mine", "app-doubles", "prediction")
+    assert why["models"][0]["model"] == "doubles"
+    with pytest.raises(grpc.RpcError) as refused:
+        stub.ModelInfer(service_pb2.ModelInferRequest(model_name="missing"), timeout=60)
+    metadata = [*refused.value.initial_metadata(), *refused.value.trailing_metadata()]
+    assert "x-request-id" in dict(metadata)
+
+    answers: queue.Queue[Any] = queue.Queue()
+    asked = {"x-clipper-explain": "true"}
+    client.start_stream(lambda result, error: answers.put((result, error)), headers=asked)
+    client.async_stream_infer("app-doubles", one_input(np.array([[701.0, 0.5]]), "FP64"))
+    result, error = answers.get(timeout=60)
+    client.stop_stream()
+    assert error is None
+    why = json.loads(result.get_response().parameters["clipper_explain"].string_param)
+    assert why["models"][0]["cache"] == "miss" and why["because"]
+
+
 def test_the_asyncio_client(every_type: Server) -> None:
     async def ask() -> None:
         async with aio.InferenceServerClient(every_type.grpc) as client:

@@ -28,13 +28,20 @@ const ACCEPTS: HeaderName = HeaderName::from_static("grpc-accept-encoding");
 pub struct Reply {
     respond: SendResponse<Bytes>,
     stream: Option<SendStream<Bytes>>,
+    /// What is still to be said beside the messages.
+    metadata: HeaderMap,
     /// For the client to make room for some of it.
     patience: Duration,
 }
 
 impl Reply {
     pub(crate) fn new(respond: SendResponse<Bytes>, patience: Duration) -> Self {
-        Self { respond, stream: None, patience }
+        Self { respond, stream: None, metadata: HeaderMap::new(), patience }
+    }
+
+    /// Says something in the headers of the answer, or in its trailers if those have gone.
+    pub fn say(&mut self, name: HeaderName, value: HeaderValue) {
+        self.metadata.insert(name, value);
     }
 
     /// Sends a message that is in its frame, as fast as the client takes it.
@@ -55,9 +62,11 @@ impl Reply {
     }
 
     fn stream(&mut self) -> Result<&mut SendStream<Bytes>, Gone> {
-        let stream = match self.stream.take() {
-            Some(stream) => stream,
-            None => self.respond.send_response(response(), false).map_err(|_| Gone)?,
+        let stream = if let Some(stream) = self.stream.take() {
+            stream
+        } else {
+            let response = response(std::mem::take(&mut self.metadata));
+            self.respond.send_response(response, false).map_err(|_| Gone)?
         };
         Ok(self.stream.insert(stream))
     }
@@ -68,11 +77,11 @@ impl Reply {
     /// The client has given the call up.
     pub fn end(mut self, status: &Status) -> Result<(), Gone> {
         if let Some(stream) = &mut self.stream {
-            let mut trailers = HeaderMap::with_capacity(4);
+            let mut trailers = self.metadata;
             put(status, &mut trailers);
             return stream.send_trailers(trailers).map_err(|_| Gone);
         }
-        let mut response = response();
+        let mut response = response(self.metadata);
         put(status, response.headers_mut());
         self.respond.send_response(response, true).map(drop).map_err(|_| Gone)
     }
@@ -113,9 +122,10 @@ pub(crate) async fn send(
     Ok(())
 }
 
-fn response() -> Response<()> {
+fn response(metadata: HeaderMap) -> Response<()> {
     let mut response = Response::new(());
     let headers = response.headers_mut();
+    *headers = metadata;
     let content_type = HeaderValue::from_static("application/grpc");
     headers.insert(http::header::CONTENT_TYPE, content_type);
     headers.insert(ACCEPTS, HeaderValue::from_static("identity,deflate,gzip,zstd"));

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
+use smallvec::SmallVec;
 use tracing::debug;
 
 use super::answering::room;
@@ -13,14 +14,17 @@ use super::app::App;
 use super::asking::due_within;
 use super::messages::{QueryRefused, RequestBody};
 use super::prediction::AppFacts;
-use super::traced::Answerer;
+use super::traced::{Answerer, AskedModels, TracedModel, TracedQuery};
 use crate::actors::plane::data_plane::Permit;
 use crate::actors::plane::directory::ModelHandle;
+use crate::actors::plane::recent::{Ended, explained};
 use crate::metrics::Outcome;
 use crate::traces::request::RequestTrace;
 use clipper_clock::{self as clock, Instant};
-use clipper_domain::OnModelError;
+use clipper_domain::explain::ExplainedQuery;
+use clipper_domain::{OnModelError, RequestId};
 use clipper_scheduling::dispatch::Arrival;
+use clipper_scheduling::explain::QueryRecord;
 use clipper_scheduling::flight::{Flight, Waiter};
 use clipper_scheduling::load::Asking;
 use clipper_scheduling::output::Output;
@@ -48,6 +52,10 @@ pub struct PredictStream {
     pub claim: Claim,
     /// The trace that its request belongs to.
     pub trace: Option<Arc<RequestTrace>>,
+    /// The client wants to know why it gets the answer that it gets.
+    pub explain: bool,
+    /// The id of its request.
+    pub request_id: Option<RequestId>,
 }
 
 /// An answer in pieces, on its way. Dropping it gives it up, and ends the model's work at it.
@@ -57,6 +65,12 @@ pub struct Streaming {
     query_id: u64,
     /// The model that is asked.
     model: Option<Arc<ModelHandle>>,
+    /// What happens to the query there.
+    flight: Option<Arc<Flight>>,
+    explain: bool,
+    request_id: Option<RequestId>,
+    /// Once it has ended, if the client wants to know.
+    explained: Option<ExplainedQuery>,
     arrived: Instant,
     /// When its first piece is due.
     due: Instant,
@@ -67,7 +81,7 @@ pub struct Streaming {
     first: Option<Duration>,
     pieces: u64,
     /// Room taken by the request.
-    _permit: Permit,
+    permit: Permit,
 }
 
 #[derive(Debug)]
@@ -104,7 +118,8 @@ pub enum StreamEnd {
 
 impl App {
     fn stream(&self, request: PredictStream) -> Result<Streaming, QueryRefused> {
-        let PredictStream { body, arrived, within, class, mut claim, trace } = request;
+        let PredictStream { body, arrived, within, class, mut claim, trace, .. } = request;
+        let (explain, request_id) = (request.explain, request.request_id);
         let body = self.body(body)?;
         if self.chooser.is_some() && body.version.is_none() {
             return Err(QueryRefused::NotStreamed(
@@ -138,18 +153,21 @@ impl App {
         let ticket = Ticket::within(&self.bounds, 1, query_id, context);
         let waiter = Waiter { slot: ticket.slot(0), deadline: due };
         let (app, state) = (Arc::clone(&self.facts), State::Waiting(ticket, pieces));
-        let (first, pieces) = (None, 0);
-        let streaming = Streaming {
+        let mut streaming = Streaming {
             app,
             query_id,
             model: model.clone(),
+            flight: None,
+            explain,
+            request_id,
+            explained: None,
             arrived,
             due,
             until,
             state,
-            first,
-            pieces,
-            _permit: permit,
+            first: None,
+            pieces: 0,
+            permit,
         };
         let Some(model) = model else {
             let is_linked = !self.linked.is_empty();
@@ -166,6 +184,7 @@ impl App {
         }
         let key = self.plane.cache.key(model.serial, input.clone());
         let flight = Flight::streamed(key, arrived, waiter, stream);
+        streaming.flight = Some(Arc::clone(&flight));
         let queries = std::iter::once(flight).collect();
         self.enqueue(&model, Arrival { share, deadline: due, queries });
         Ok(streaming)
@@ -206,6 +225,12 @@ impl Streaming {
         self.model.clone().map(Answerer::One)
     }
 
+    /// Why it was answered so, once it has ended and if the client wanted to know.
+    #[must_use]
+    pub fn explained(&self) -> Option<&ExplainedQuery> {
+        self.explained.as_ref()
+    }
+
     /// Pieces that have come.
     #[must_use]
     pub fn pieces(&self) -> u64 {
@@ -233,7 +258,7 @@ impl Streaming {
                 self.pieces += 1;
                 self.first.get_or_insert_with(|| clock::now() - self.arrived);
             }
-            StreamStep::End(end) => self.count(end),
+            StreamStep::End(end) => self.count(end.reason()),
         }
         Some(step)
     }
@@ -277,16 +302,58 @@ impl Streaming {
     }
 
     /// By how it ended, and when its first piece came.
-    fn count(&self, end: &StreamEnd) {
-        let outcome = match end {
-            StreamEnd::Complete => Outcome::Prediction,
-            StreamEnd::Default { reason, .. } | StreamEnd::Broken(reason) => reason.outcome(),
-            StreamEnd::Cut => Outcome::Late,
-            StreamEnd::Error(_) => Outcome::ModelError,
-        };
-        let latency = self.first.unwrap_or_else(|| clock::now() - self.arrived);
+    fn count(&mut self, reason: Option<DefaultReason>) {
+        let outcome = reason.as_ref().map_or(Outcome::Prediction, DefaultReason::outcome);
+        let now = clock::now();
+        let latency = self.first.unwrap_or_else(|| now - self.arrived);
         debug!(query_id = self.query_id, ?outcome, ?latency, "answered in pieces");
         self.app.metrics.answered(outcome, 1, latency);
+        let defaults = usize::from(reason.is_some());
+        let answer = reason.map_or_else(|| Answer::Output(Output::null()), Answer::Default);
+        let record = || self.record(&answer, latency);
+        let ended = Ended {
+            answers: std::slice::from_ref(&answer),
+            defaults,
+            latency,
+            objective: self.app.spec.latency_slo.as_duration(),
+            own: &self.app.kept,
+        };
+        self.permit.plane().recent.keep(&ended, now, |_| Some(record()));
+        self.explained = self.explain.then(|| explained(&record()));
+    }
+
+    /// What is known of it; its time is that until its first piece.
+    fn record(&self, answer: &Answer, latency: Duration) -> QueryRecord {
+        let mut query = TracedQuery::looked_up(self.query_id, false, false);
+        query.flight.clone_from(&self.flight);
+        let models = self.model.as_ref().map(|model| {
+            let queries = std::iter::once(query).collect();
+            TracedModel { model: Arc::clone(model), queries }
+        });
+        QueryRecord {
+            query_id: self.query_id,
+            request_id: self.request_id.clone(),
+            app: self.app.spec.name.clone(),
+            arrived: self.arrived,
+            latency,
+            objective: self.app.spec.latency_slo.as_duration(),
+            default: answer.default_reason().cloned(),
+            policy: Arc::clone(&self.app.policy),
+            confidence: None,
+            models: AskedModels::One(models, SmallVec::new()).records(0, answer),
+        }
+    }
+}
+
+impl StreamEnd {
+    /// Why there is no whole answer, if there is none.
+    fn reason(&self) -> Option<DefaultReason> {
+        match self {
+            Self::Complete => None,
+            Self::Default { reason, .. } | Self::Broken(reason) => Some(reason.clone()),
+            Self::Cut => Some(DefaultReason::Late),
+            Self::Error(why) => Some(DefaultReason::Model(Arc::clone(why))),
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use percent_encoding::percent_decode_str;
 use super::operation::{ManagementState, POST_ALLOW};
 use crate::http::body::{self, BodyLimits};
 use crate::http::errors::{ApiError, other_method};
+use crate::http::explaining::Explaining;
 use crate::http::gate;
 
 /// The path served here; what follows is the application's name.
@@ -47,7 +48,7 @@ async fn predict(
     let asker = gate::asker(request);
     let body = body::read(request, payload, limits).await?;
     match &state.hand_over {
-        Some(hand_over) => hand_over.predict(name, body, asker).await,
+        Some(hand_over) => hand_over.predict(name, body, asker, Explaining::of(request)).await,
         None => Err(ApiError::unavailable("This frontend answers no queries")),
     }
 }

@@ -15,7 +15,7 @@ use super::super::answer::too_much;
 use super::super::body;
 use super::super::errors::{self as api, ApiError};
 use super::super::events::{self, EventForm, described};
-use super::super::explaining::Explaining;
+use super::super::explaining::{self, Explaining};
 use super::super::limits;
 use super::arrival::Asked;
 use super::state::V2;
@@ -153,9 +153,19 @@ pub(super) async fn generate_stream(
     if let Some(StreamStep::End(end)) = &first
         && !of.is_answer(end)
     {
-        return Err(failure(end));
+        return Ok(about(errors::response(&failure(end)), &streaming));
     }
-    Ok(events::respond(request, streaming, of, first, asked))
+    let model = streaming.answerer();
+    let mut response = events::respond(request, streaming, of, first, asked);
+    explaining::name_model(&mut response, model.as_ref());
+    Ok(response)
+}
+
+/// Says in an answer which model was asked, and why it is so if its client wants to know.
+fn about(mut response: HttpResponse, streaming: &Streaming) -> HttpResponse {
+    explaining::name_model(&mut response, streaming.answerer().as_ref());
+    explaining::tell(&mut response, streaming.explained());
+    response
 }
 
 /// All of it.
@@ -189,12 +199,15 @@ pub(super) async fn generate(
                 whole = text(&output);
                 is_default = true;
             }
-            StreamStep::End(end) if !of.is_answer(&end) => return Err(failure(&end)),
+            StreamStep::End(end) if !of.is_answer(&end) => {
+                return Ok(about(errors::response(&failure(&end)), &streaming));
+            }
             StreamStep::End(_) => {}
         }
     }
     let told = of.told(&whole, is_default);
-    let mut response = HttpResponse::Ok().content_type("application/json").body(told);
+    let response = HttpResponse::Ok().content_type("application/json").body(told);
+    let mut response = about(response, &streaming);
     accessed::note(&mut response, later.and_then(|later| later.taken()));
     Ok(response)
 }
@@ -273,9 +286,11 @@ pub(crate) async fn stream(
     let parsed = PredictBody { inputs, version: version_asked, ..PredictBody::default() };
     let body = RequestBody::Parsed(Box::new(parsed));
     let class = Class::of_priority(asked.infer.priority);
-    let (claim, within) = (std::mem::take(&mut asked.claim), asked.infer.timeout);
-    let trace = asked.explaining.trace.take();
-    app.send(PredictStream { body, arrived, within, class, claim, trace })
+    let claim = std::mem::take(&mut asked.claim);
+    let Explaining { is_wanted: explain, request_id, trace } =
+        std::mem::take(&mut asked.explaining);
+    let within = asked.infer.timeout;
+    app.send(PredictStream { body, arrived, within, class, claim, trace, explain, request_id })
         .await
         .map_err(|_| ApiError::unavailable("The application's actor is being restarted"))?
         .map_err(|refused| errors::not_asked(&refused, name, version))

@@ -51,9 +51,10 @@ pub(super) async fn infer(
         Some(_) => tensors::respond(told, &v2.limits).await,
         None => answer::respond(told, &v2.limits).await,
     };
+    // A default output is an error here, and its client wants to know why all the more.
     let mut response = response.unwrap_or_else(|error| errors::response(&error));
     accessed::note(&mut response, ended);
     explaining::name_model(&mut response, model.as_ref());
-    explaining::tell(&mut response, &explained);
+    explaining::tell(&mut response, explained.first());
     Ok(response)
 }

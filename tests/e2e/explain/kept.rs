@@ -116,7 +116,9 @@ fn readers_and_a_flood_of_defaults_leave_each_other_alone() {
         assert!(found.len() <= 200, "{}", found.len());
     }
     stop.store(true, Ordering::SeqCst);
-    clients.into_iter().for_each(|client| client.join().unwrap());
+    for client in clients {
+        client.join().unwrap();
+    }
     assert!(!kept(&server, "?default").is_empty());
 }
 

@@ -4,7 +4,9 @@
 mod defaults;
 mod forms;
 mod headers;
+mod kept;
 mod slow;
+mod streams;
 
 use std::net::SocketAddr;
 use std::time::Instant;

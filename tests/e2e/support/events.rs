@@ -13,6 +13,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Events {
     stream: BufReader<TcpStream>,
     pub status: u16,
+    /// The lines of the head, as they came.
+    pub head: Vec<String>,
     text: String,
     ended: bool,
 }
@@ -34,17 +36,23 @@ impl Events {
             body.len()
         );
         (&stream).write_all(head.as_bytes()).unwrap();
-        let mut events =
-            Self { stream: BufReader::new(stream), status: 0, text: String::new(), ended: false };
+        let mut events = Self {
+            stream: BufReader::new(stream),
+            status: 0,
+            head: Vec::new(),
+            text: String::new(),
+            ended: false,
+        };
         let status = events.line();
         events.status = status.split(' ').nth(1).unwrap().parse().unwrap();
         let mut is_chunked = false;
         loop {
-            let line = events.line().to_lowercase();
-            is_chunked |= line == "transfer-encoding: chunked";
+            let line = events.line();
+            is_chunked |= line.to_lowercase() == "transfer-encoding: chunked";
             if line.is_empty() {
                 break;
             }
+            events.head.push(line);
         }
         events.ended = !is_chunked;
         events

@@ -187,6 +187,14 @@ fn who_others_did_not_wait_for_is_a_straggler() {
 }
 
 #[test]
+fn a_model_that_nobody_serves_is_not_what_was_waited_for() {
+    let mut query = record(90, None, &[QUEUED, sent(1, to(1, 3)), answered(88, 1)]);
+    query.models.extend(record(90, Some(DefaultReason::NoReplica), &[]).models);
+    assert_eq!(causes(&query), [Cause::SlowReplica]);
+    assert!(query.explained(String::new()).times_ms.container > 80.0);
+}
+
+#[test]
 fn times_add_up_whatever_has_happened() {
     let mut random = SmallRng::seed_from_u64(16);
     for _ in 0..2_000 {

@@ -18,7 +18,10 @@ impl QueryRecord {
     #[must_use]
     pub fn explained(&self, at: String) -> ExplainedQuery {
         let spans: Vec<Spans> = self.models.iter().map(|model| self.spans(model)).collect();
-        let waited = |at: &usize| spans.get(*at).map(|it| self.latency.saturating_sub(it.answer));
+        // Who answered or was refused at once was not waited for.
+        let is_awaited = |at: usize| self.models.get(at).is_some_and(ModelRecord::is_awaited);
+        let time = |at: usize| spans.get(at).map(|it| self.latency.saturating_sub(it.answer));
+        let waited = |at: &usize| (is_awaited(*at), time(*at));
         let main = (0..spans.len()).max_by_key(waited);
         let main = main.and_then(|at| Some((self.models.get(at)?, *spans.get(at)?)));
         let of_nobody = Spans { admission: self.latency, ..Spans::default() };
@@ -54,6 +57,10 @@ impl QueryRecord {
 }
 
 impl ModelRecord {
+    fn is_awaited(&self) -> bool {
+        self.trace.queued.is_some() || self.default == Some(DefaultReason::Late)
+    }
+
     fn explained(&self, arrived: Instant, spans: Spans) -> ExplainedModel {
         let decisive = self.trace.decisive();
         ExplainedModel {

@@ -21,15 +21,27 @@ function model(it) {
     attempts.length ? h("ol", {}, attempts) : null);
 }
 
+const reasons = (it) => it.because?.map(({ text }) => text) ?? [];
+
+function details(it, why) {
+  return [why.length ? h("ul", {}, why.map((text) => h("li", {}, text))) : null,
+    times(it.times_ms),
+    it.models?.length ? h("ul", {}, it.models.map(model)) : null];
+}
+
 function query(it) {
-  const why = it.because?.map(({ text }) => text) ?? [];
+  const why = reasons(it);
   return h("details", { "data-key": String(it.query_id) },
     h("summary", {}, `Query ${it.query_id}, `, time(it.at), `: ${it.outcome.replaceAll("_", " ")} `
       + `after ${ms(it.latency_ms)}`, why.length ? `. ${why[0]}` : ""),
-    it.default ? h("p", {}, it.default.explanation) : null,
-    why.length > 1 ? h("ul", {}, why.slice(1).map((text) => h("li", {}, text))) : null,
-    times(it.times_ms),
-    it.models?.length ? h("ul", {}, it.models.map(model)) : null);
+    it.default ? h("p", {}, it.default.explanation) : null, details(it, why.slice(1)));
+}
+
+/** Why one answer is what it is. */
+export function explanation(it) {
+  return h("section", { "aria-label": "Explanation" }, h("h2", {}, "Why"),
+    h("p", {}, `${it.outcome.replaceAll("_", " ")} after ${ms(it.latency_ms)} of `
+      + `${ms(it.slo_ms)}, by the policy ${it.policy.name}`), details(it, reasons(it)));
 }
 
 function list(title, queries, none) {

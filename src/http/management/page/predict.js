@@ -2,6 +2,7 @@
 
 import { post } from "./api.js";
 import { empty, h, ms } from "./dom.js";
+import { explanation } from "./explained.js";
 
 const numbers = (text) => text.split(/[\s,;[\]]+/).filter(Boolean).map((word) => {
   const value = Number(word);
@@ -73,14 +74,16 @@ function told(answer, took) {
   const output = typeof answer.output === "string" ? answer.output : JSON.stringify(answer.output);
   return [h("h2", {}, "Answer"), about, h("pre", { tabindex: "0", role: "group",
     "aria-label": "Output" }, output ?? JSON.stringify(answer)),
-  h("p", {}, `Query ${answer.query_id ?? "unknown"}, ${ms(took)} with the way from this page.`)];
+  h("p", {}, `Query ${answer.query_id ?? "unknown"}, ${ms(took)} with the way from this page.`),
+  answer.explain ? explanation(answer.explain) : null].filter(Boolean);
 }
 
-async function send(name, read, place, withKey) {
+async function send({ name, read, place }, explain, withKey) {
   const began = performance.now();
   try {
     const input = await read();
-    const answer = await post(`/admin/predict/${encodeURIComponent(name)}`, { input }, { withKey });
+    const path = `/admin/predict/${encodeURIComponent(name)}${explain ? "?explain=1" : ""}`;
+    const answer = await post(path, { input }, { withKey });
     place.replaceChildren(...told(answer, performance.now() - began));
   } catch (error) {
     const advice = error.status === 401 || error.status === 403
@@ -120,6 +123,7 @@ export async function predict(context, name) {
   const { nodes, read } = formOf(app.input_type, current?.signature);
   const place = h("div", { "aria-live": "polite", class: "answer" });
   const other = h("input", { id: "other-key", type: "password", autocomplete: "off" });
+  const explain = h("input", { id: "explain", type: "checkbox" });
   const button = h("button", {}, "Predict");
   main.replaceChildren(h("h1", {}, `Try a prediction of ${name}`),
     h("p", {}, h("a", { href: `#/app/${encodeURIComponent(name)}` }, "The application"),
@@ -127,11 +131,12 @@ export async function predict(context, name) {
     h("form", { async submit(event) {
       event.preventDefault();
       button.disabled = true;
-      await send(name, read, place, other.value.trim());
+      await send({ name, read, place }, explain.checked, other.value.trim());
       button.disabled = false;
     } }, nodes, you.may.includes("predict") ? null : [
       h("label", { for: "other-key" }, "Key for predictions"), other,
       h("p", { class: "hint" }, "Yours may only look. This one is used for this form alone.")],
+    h("p", {}, explain, " ", h("label", { for: "explain" }, "Explain the answer")),
     button), place);
   return undefined;
 }
