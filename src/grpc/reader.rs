@@ -189,7 +189,9 @@ impl Arrived {
         if self.encoding == Encoding::Identity && !parsing.is_long(bytes) {
             return self.join(&bodies);
         }
-        let joined = parsing.aside(bytes, move || self.join(&bodies)).await;
+        let is_packed = self.encoding != Encoding::Identity;
+        let most = if is_packed { bodies.max_bytes } else { bytes };
+        let joined = parsing.aside(most, move || self.join(&bodies)).await;
         joined.unwrap_or_else(|| Err(ApiError::unavailable("The message could not be read").into()))
     }
 

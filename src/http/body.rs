@@ -114,8 +114,8 @@ impl Body {
         if !self.is_packed() {
             return Ok(self);
         }
-        let (bytes, limits) = (self.bytes, limits.clone());
-        let whole = parsing.aside(bytes, move || self.text(&limits)).await;
+        let (most, limits) = (limits.max_bytes, limits.clone());
+        let whole = parsing.aside(most, move || self.text(&limits)).await;
         let (text, held) = whole.unwrap_or_else(|| Err(not_parsed(Unparsed::Broken)))?;
         Ok(Self::of(text, held))
     }

@@ -207,7 +207,8 @@ impl Parsing {
         Ok(parsed)
     }
 
-    /// The same where the time that it takes is not that of so many bytes: nothing is learnt.
+    /// The same where the time that it takes is not that of so many bytes: nothing is learnt. Of a
+    /// compressed body `bytes` is the most that may come of it, since half a kilobyte can be 16 MB.
     ///
     /// # Errors
     /// See [`Unparsed`].

@@ -252,7 +252,7 @@ async fn parsed<T: Send + 'static>(
     };
     let parsing = &limits.parsing;
     let done = if is_packed {
-        parsing.run_apart(bytes, deadline, parse).await
+        parsing.run_apart(limits.bodies.max_bytes, deadline, parse).await
     } else {
         parsing.run(bytes, deadline, parse).await
     };

@@ -8,6 +8,7 @@ use smol_str::SmolStr;
 use super::{request_id, trace_context};
 use crate::actors::plane::data_plane::DataPlane;
 use crate::traces::facts::Call;
+use crate::traces::otlp::shortened;
 use crate::traces::request::{OpenRequest, RequestTrace};
 
 /// Begins the span of a request to this route, where spans are made and it is to be recorded.
@@ -16,7 +17,7 @@ pub(super) fn begin(request: &HttpRequest, plane: &DataPlane, route: &'static st
     let call = || Call::Http {
         method: SmolStr::new(request.method().as_str()),
         route,
-        path: SmolStr::new(request.path()),
+        path: SmolStr::new(shortened(request.path())),
         is_tls: request.app_config().secure(),
     };
     let came = trace_context::of(request);

@@ -6,6 +6,7 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use clipper_domain::shown_url::shown_url;
 use clipper_tools::tls::{Trust, TrustError};
 use prost::Message as _;
 
@@ -110,8 +111,9 @@ impl Collector {
         Self { url, headers_file: config.headers_file.clone(), agent: None }
     }
 
-    pub(super) fn url(&self) -> &str {
-        &self.url
+    /// As it may be told.
+    pub(super) fn url(&self) -> Cow<'_, str> {
+        shown_url(&self.url)
     }
 
     /// Sends a message; takes no longer than `patience`.

@@ -116,9 +116,9 @@ impl Exporter {
         self.counts.ended(SpanEnd::Rejected, rejected);
         if rejected > 0 && !self.is_losing {
             let why = why.escape_debug();
-            warn!(to = self.collector.url(), rejected, "the collector rejects spans: {why}");
+            warn!(to = %self.collector.url(), rejected, "the collector rejects spans: {why}");
         } else if self.is_losing && rejected == 0 {
-            info!(to = self.collector.url(), "traces are exported again");
+            info!(to = %self.collector.url(), "traces are exported again");
         }
         self.is_losing = rejected > 0;
     }
@@ -128,7 +128,7 @@ impl Exporter {
         if !std::mem::replace(&mut self.is_losing, true) {
             let to = self.collector.url();
             warn!(
-                to,
+                %to,
                 spans,
                 "traces cannot be exported: {why}; meanwhile spans are lost and counted in \
                  clipper_trace_spans_total"

@@ -77,6 +77,18 @@ pub struct FinishedRequest {
     pub left_out: usize,
 }
 
+impl FinishedRequest {
+    /// What its client's texts take, bytes.
+    fn texts(&self) -> usize {
+        let path = match &self.call {
+            Call::Http { method, path, .. } => method.len() + path.len(),
+            Call::Grpc { .. } => 0,
+        };
+        let state = self.context.state.as_deref().map_or(0, str::len);
+        path + state + self.request_id.as_ref().map_or(0, SmolStr::len)
+    }
+}
+
 /// A batch that a replica has answered, or failed with.
 #[derive(Debug)]
 pub struct FinishedBatch {
@@ -140,7 +152,7 @@ impl Finished {
             }
             Self::Request(request) => {
                 let queries = request.queries.iter().map(recent::bytes).sum::<usize>();
-                size_of::<FinishedRequest>() + queries
+                size_of::<FinishedRequest>() + request.texts() + queries
             }
         }
     }

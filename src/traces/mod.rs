@@ -9,7 +9,7 @@
 mod collector;
 mod exporter;
 pub mod facts;
-mod otlp;
+pub mod otlp;
 mod queue;
 pub mod request;
 mod spans;
@@ -26,6 +26,7 @@ use self::queue::Queue;
 use crate::config::TracesConfig;
 use crate::metrics::Metrics;
 use clipper_clock as clock;
+use clipper_domain::shown_url::shown_url;
 use clipper_domain::{SpanId, TraceContext, TraceId, TraceParent};
 
 /// Where facts are left. Shared by all threads.
@@ -62,7 +63,7 @@ impl Traces {
             error!(%why, "the thread that exports traces cannot be started: none are exported");
             return None;
         }
-        info!(to = %collector::url(&config.endpoint), "traces are exported");
+        info!(to = %shown_url(&collector::url(&config.endpoint)), "traces are exported");
         let (one_in, queries_max) = (config.sample_one_in, config.request_queries_max);
         Some(Arc::new(Self { queue, one_in, queries_max }))
     }

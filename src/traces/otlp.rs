@@ -149,6 +149,12 @@ pub(super) struct PartialSuccess {
 /// A longer text is cut: the model's errors may have thousands of letters.
 pub(super) const TEXT_MAX_BYTES: usize = 1_024;
 
+/// As much of a text as is kept of it.
+#[must_use]
+pub fn shortened(text: &str) -> &str {
+    &text[..text.floor_char_boundary(TEXT_MAX_BYTES)]
+}
+
 /// In flags: it is known whether the parent is of another process, and it is.
 const HAS_IS_REMOTE: u32 = 0x100;
 const IS_REMOTE: u32 = 0x200;
@@ -169,7 +175,7 @@ pub(super) fn flags(of_header: u8, is_remote: bool) -> u32 {
 /// What attributes can have.
 impl From<&str> for Value {
     fn from(text: &str) -> Self {
-        Self::Text(text[..text.floor_char_boundary(TEXT_MAX_BYTES)].to_owned())
+        Self::Text(shortened(text).to_owned())
     }
 }
 

@@ -227,6 +227,18 @@ mod tests {
     }
 
     #[test]
+    fn what_a_client_writes_counts() {
+        let long = || "x".repeat(1_000);
+        let Finished::Request(mut request) = finished() else { panic!("a request") };
+        request.call =
+            Call::Http { method: "POST".into(), route: "/v2", path: long().into(), is_tls: false };
+        request.context.state = Some(long().into());
+        request.request_id = Some(long().into());
+        let more = Finished::Request(request).bytes() - finished().bytes();
+        assert_eq!(more, 3_000 + "POST".len());
+    }
+
+    #[test]
     fn a_request_of_more_spans_than_a_message_has_is_sent_alone() {
         let (queue, _) = queue(100, usize::MAX, 0);
         queue.push(finished());

@@ -11,6 +11,7 @@ use super::root::Config;
 use super::rule::{rpc_socket_addr, split_python_function};
 use super::schema;
 use super::walk::Draft;
+use clipper_domain::shown_url::shown_url;
 use clipper_domain::{DEFAULT_POLICY, InputType};
 
 /// Frames of a batch beside its inputs: delimiter, version, type, id, request type, header length,
@@ -255,7 +256,8 @@ fn traces(draft: &mut Draft, config: &Config) {
     if !endpoint.is_empty() && !is_good {
         let problem = format!(
             "expected the http:// or https:// URL of a collector, such as http://127.0.0.1:4318, \
-             found {endpoint:?}"
+             found {:?}",
+            shown_url(endpoint)
         );
         fault_at(draft, "traces.endpoint", problem);
     }

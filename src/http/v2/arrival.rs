@@ -92,7 +92,7 @@ where
     let arrived = Arrived { body, parse, bodies, plane };
     let parsing = &limits.parsing;
     let read = if is_packed {
-        parsing.run_apart(bytes, due, move || arrived.read(true)).await
+        parsing.run_apart(limits.bodies.max_bytes, due, move || arrived.read(true)).await
     } else if parsing.is_long(bytes) {
         parsing.run(bytes, due, move || arrived.read(true)).await
     } else {
