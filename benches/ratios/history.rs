@@ -6,16 +6,12 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use clipper::http::parsing::run_when_idle;
 use clipper_tools::admin::Client;
 use clipper_tools::bench::report::Report;
 use clipper_tools::bench::{Arrivals, Load};
 use clipper_tools::tls::Trust;
 use serde_json::json;
-use thread_priority::ThreadPriority;
-use thread_priority::unix::{
-    NormalThreadSchedulePolicy, ThreadSchedulePolicy, set_thread_priority_and_policy,
-    thread_native_id,
-};
 
 use crate::Result;
 use crate::process::{Process, pause, wait_for};
@@ -81,12 +77,7 @@ fn lookers(server: &Server, looks: &AtomicU64, over: &AtomicBool, between: Durat
         [Box::new(diff), Box::new(backup), Box::new(move || stream(management))];
     let again = |look: Box<dyn Fn() -> Result<()> + Send>| {
         // Those who look are usually elsewhere; here they at least give way.
-        let idle = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
-        if let Err(error) =
-            set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, idle)
-        {
-            note(error);
-        }
+        run_when_idle();
         while !over.load(Ordering::Relaxed) {
             match look() {
                 Ok(()) => looks.fetch_add(1, Ordering::Relaxed),

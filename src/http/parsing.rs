@@ -140,7 +140,7 @@ pub(super) fn give_way(niceness: i32) {
 
 /// Gives this thread's core to whoever else wants it, at once. Low priority alone would not: since
 /// Linux 6.6 a thread that wakes up waits until the one that runs has had its slice, 3 ms.
-fn run_when_idle() {
+pub fn run_when_idle() {
     let idle = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
     let priority = ThreadPriority::Min;
     // It also fails where the niceness of who began this thread may not be taken back; then that is

@@ -3,23 +3,17 @@
 use std::sync::Arc;
 
 use actix_web::{HttpMessage as _, HttpRequest};
-use smol_str::SmolStr;
 
 use super::{request_id, trace_context};
 use crate::actors::plane::data_plane::DataPlane;
 use crate::traces::facts::Call;
-use crate::traces::otlp::shortened;
 use crate::traces::request::{OpenRequest, RequestTrace};
 
 /// Begins the span of a request to this route, where spans are made and it is to be recorded.
 pub(super) fn begin(request: &HttpRequest, plane: &DataPlane, route: &'static str) {
     let Some(traces) = &plane.traces else { return };
-    let call = || Call::Http {
-        method: SmolStr::new(request.method().as_str()),
-        route,
-        path: SmolStr::new(shortened(request.path())),
-        is_tls: request.app_config().secure(),
-    };
+    let is_tls = request.app_config().secure();
+    let call = || Call::http(request.method().as_str(), route, request.path(), is_tls);
     let came = trace_context::of(request);
     let open = OpenRequest::begin(traces, came.as_ref(), request_id::of(request), call);
     if let Some(open) = open {

@@ -10,6 +10,8 @@ use clipper_scheduling::recent;
 use clipper_scheduling::trace::SentTo;
 use smol_str::SmolStr;
 
+use super::otlp::shortened;
+
 /// A moment by both clocks, by which other moments of the one are moments of the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Moment {
@@ -49,6 +51,14 @@ pub enum Call {
         service: &'static str,
         method: &'static str,
     },
+}
+
+impl Call {
+    /// One over HTTP to this route. Its path is a stranger's: no more is kept than is exported.
+    #[must_use]
+    pub fn http(method: &str, route: &'static str, path: &str, is_tls: bool) -> Self {
+        Self::Http { method: method.into(), route, path: shortened(path).into(), is_tls }
+    }
 }
 
 /// How a call ended: by its status, if it has come so far.

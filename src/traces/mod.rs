@@ -9,7 +9,7 @@
 mod collector;
 mod exporter;
 pub mod facts;
-pub mod otlp;
+mod otlp;
 mod queue;
 pub mod request;
 mod spans;

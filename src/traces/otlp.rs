@@ -147,11 +147,10 @@ pub(super) struct PartialSuccess {
 }
 
 /// A longer text is cut: the model's errors may have thousands of letters.
-pub(super) const TEXT_MAX_BYTES: usize = 1_024;
+const TEXT_MAX_BYTES: usize = 1_024;
 
 /// As much of a text as is kept of it.
-#[must_use]
-pub fn shortened(text: &str) -> &str {
+pub(super) fn shortened(text: &str) -> &str {
     &text[..text.floor_char_boundary(TEXT_MAX_BYTES)]
 }
 
@@ -181,7 +180,7 @@ impl From<&str> for Value {
 
 impl From<String> for Value {
     fn from(mut text: String) -> Self {
-        text.truncate(text.floor_char_boundary(TEXT_MAX_BYTES));
+        text.truncate(shortened(&text).len());
         Self::Text(text)
     }
 }

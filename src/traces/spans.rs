@@ -8,7 +8,9 @@ use std::num::NonZeroU64;
 use std::time::Duration;
 
 use super::facts::{Call, CallEnd, Finished, FinishedBatch, FinishedRequest, Moment};
-use super::otlp::{Code, KeyValue, Kind, Link, Span, Status, attribute, flags, span_id, trace_id};
+use super::otlp::{
+    Code, KeyValue, Kind, Link, Span, Status, attribute, flags, shortened, span_id, trace_id,
+};
 use clipper_clock::Instant;
 use clipper_domain::explain::{AttemptEnd, milliseconds};
 use clipper_domain::{ModelId, Outcome, ReplicaId, SpanId, TraceId, TraceParent};
@@ -301,8 +303,7 @@ fn of_attempt(to: &SentTo, computed: Option<Duration>, attributes: &mut Vec<KeyV
 
 fn fail(span: &mut Span, error_type: &str, why: Option<&str>) {
     span.attributes.push(attribute("error.type", error_type));
-    let message = why.unwrap_or_default();
-    let message = message[..message.floor_char_boundary(super::otlp::TEXT_MAX_BYTES)].to_owned();
+    let message = shortened(why.unwrap_or_default()).to_owned();
     span.status = Some(Status { code: Code::Error.into(), message });
 }
 
