@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
-use crate::config::{Config, Lists};
 use crate::declare::merge::{Remembered, merge};
 use crate::declare::{Declaration, InvalidEntry};
 use crate::store::event::Origin;
 use crate::store::plan::{STEPS_AT_ONCE, plan};
 use crate::store::soft_file::SoftFile;
 use crate::store::{CatalogView, ChangeError, SharedWriter};
+use clipper_config::{Config, Lists};
 use clipper_domain::difference::Became;
 use clipper_domain::{Command, CommandError, Plan, Step};
 

@@ -5,14 +5,13 @@
 //! out), [`rpc`] (a batch's way to a container and back), [`server`] (how it is put together).
 //!
 //! Architecture invariant: arrows point one way: grpc -> http -> actors -> {children, rpc, store}
-//! -> {supervision, metrics, config}.
+//! -> {supervision, metrics}.
 
 pub mod access;
 pub mod actors;
 pub mod bootstrap;
 pub mod children;
 pub mod cli;
-pub use clipper_config as config;
 pub mod dashboard;
 pub mod declare;
 pub mod deploy;

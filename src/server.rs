@@ -54,7 +54,6 @@ use crate::children::keys::ChildKeys;
 use crate::children::launch::{Launcher, NoPythonPackage};
 use crate::children::seen::SeenChildren;
 use crate::children::{Bounds, ChildPlan, Children};
-use crate::config::{Config, Deploy, Loaded};
 use crate::http::health::{Condition, Readiness};
 use crate::logging::{self, access as access_log, outsiders};
 use crate::metrics::{self, Metrics};
@@ -67,6 +66,7 @@ use crate::supervision::budget::RestartBudget;
 use crate::supervision::kept::Kept;
 use crate::supervision::watchdog::Watchdog;
 use crate::tls::Tls;
+use clipper_config::{Config, Deploy, Loaded};
 use clipper_container::allowed::Allowed;
 
 /// Serves until SIGTERM or SIGINT; `again` reads the configuration anew.

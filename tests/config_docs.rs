@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use clipper::config::{Config, ContainerConfig, ProcessConfig, schema};
+use clipper_config::{Config, ContainerConfig, ProcessConfig, schema};
 use toml::{Table, Value};
 
 const DEFAULT: &str = include_str!("../config/default.toml");
@@ -57,7 +57,7 @@ fn the_documented_defaults_are_the_defaults() {
 
 #[test]
 fn the_documented_file_is_what_the_declarations_say() {
-    let text = clipper::config::document::document();
+    let text = clipper_config::document::document();
     if std::env::var_os("CLIPPER_WRITE_DOCS").is_some() {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/default.toml");
         fs::write(file, &text).unwrap();

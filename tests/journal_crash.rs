@@ -10,12 +10,12 @@ use std::path::Path;
 use std::process::{Child, Command as Process, Stdio};
 use std::time::Duration;
 
-use clipper::config::JournalConfig;
 use clipper::store::event::{Envelope, Origin};
 use clipper::store::journal::Change;
 use clipper::store::projection::Catalog;
 use clipper::store::sled::SledLog;
 use clipper::store::{EventLog, StoreError, inspect};
+use clipper_config::JournalConfig;
 use clipper_domain::{BatchSize, Command, InputType, ModelId, ModelName, ModelSpec, ModelVersion};
 use rand::Rng;
 

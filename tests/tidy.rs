@@ -33,41 +33,29 @@ const MACHINE_PATHS: &[&str] = &[
 ];
 
 /// Each module of the server and the modules it may name, besides itself. Arrows point one way:
-/// http -> actors -> {store, rpc} -> {config, logging, metrics}. Arrows between crates are the
+/// http -> actors -> {store, rpc} -> {logging, metrics}. Arrows between crates are the
 /// compiler's business.
 const LAYERS: &[(&str, &[&str])] = &[
-    ("config", &[]),
-    ("access", &["config"]),
-    ("metrics", &["config"]),
-    ("logging", &["config"]),
-    ("store", &["config", "metrics"]),
-    ("tls", &["config", "metrics"]),
-    ("rpc", &["config", "logging", "metrics"]),
-    ("supervision", &["config", "metrics"]),
-    ("traces", &["config", "metrics"]),
-    ("children", &["access", "config", "metrics", "supervision"]),
+    ("access", &[]),
+    ("metrics", &[]),
+    ("logging", &[]),
+    ("store", &["metrics"]),
+    ("tls", &["metrics"]),
+    ("rpc", &["logging", "metrics"]),
+    ("supervision", &["metrics"]),
+    ("traces", &["metrics"]),
+    ("children", &["access", "metrics", "supervision"]),
     (
         "actors",
-        &[
-            "access",
-            "children",
-            "config",
-            "logging",
-            "metrics",
-            "rpc",
-            "store",
-            "supervision",
-            "traces",
-        ],
+        &["access", "children", "logging", "metrics", "rpc", "store", "supervision", "traces"],
     ),
-    ("deploy", &["actors", "config", "store", "supervision"]),
-    ("dashboard", &["actors", "children", "config", "metrics", "store"]),
+    ("deploy", &["actors", "store", "supervision"]),
+    ("dashboard", &["actors", "children", "metrics", "store"]),
     (
         "http",
         &[
             "access",
             "actors",
-            "config",
             "dashboard",
             "declare",
             "deploy",
@@ -79,9 +67,9 @@ const LAYERS: &[(&str, &[&str])] = &[
             "traces",
         ],
     ),
-    ("grpc", &["access", "actors", "config", "http", "logging", "metrics", "store", "traces"]),
-    ("declare", &["config", "store"]),
-    ("bootstrap", &["actors", "config", "declare", "store"]),
+    ("grpc", &["access", "actors", "http", "logging", "metrics", "store", "traces"]),
+    ("declare", &["store"]),
+    ("bootstrap", &["actors", "declare", "store"]),
     (
         "server",
         &[
@@ -89,7 +77,6 @@ const LAYERS: &[(&str, &[&str])] = &[
             "actors",
             "bootstrap",
             "children",
-            "config",
             "dashboard",
             "deploy",
             "grpc",
@@ -103,7 +90,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "traces",
         ],
     ),
-    ("cli", &["config", "declare", "logging", "server", "store", "tls"]),
+    ("cli", &["declare", "logging", "server", "store", "tls"]),
     ("lib", &[]),
     ("main", &["cli"]),
 ];

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use clipper::access::{Access, Refused, Shown, hash, new_secret};
-use clipper::config::AccessConfig;
 use clipper_clock as clock;
+use clipper_config::AccessConfig;
 use clipper_domain::access::listed::parse;
 use clipper_domain::admin::NewSecret;
 use clipper_domain::{Action, Limits};

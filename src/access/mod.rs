@@ -44,7 +44,7 @@ pub use self::secret::{hash, new_secret};
 use self::failures::Failures;
 use self::presented::Presented;
 use self::token::{KeySetError, Tokens};
-use crate::config::AccessConfig;
+use clipper_config::AccessConfig;
 
 /// What a request has come with.
 #[derive(Debug, Clone, Copy, Default)]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf, absolute};
 
 use nix::unistd::{Gid, Uid, User, geteuid};
 
-use crate::config::{ChildNetwork, Config, ContainersConfig, Landlock, ProcessConfig};
+use clipper_config::{ChildNetwork, Config, ContainersConfig, Landlock, ProcessConfig};
 
 /// Variables that name folders of programs and libraries, several with `:` between them.
 const LIBRARIES: [&str; 4] = ["VIRTUAL_ENV", "CONDA_PREFIX", "PYTHONPATH", "LD_LIBRARY_PATH"];

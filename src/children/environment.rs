@@ -35,7 +35,7 @@ pub(super) const REPLICA: &str = "CLIPPER_REPLICA";
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::ContainersConfig;
+    use clipper_config::ContainersConfig;
 
     #[test]
     fn only_what_is_named_is_passed_on_and_no_setting_ever() {

@@ -19,10 +19,10 @@ use super::process::{Alive, Process};
 use super::seat::{Seat, SeatState};
 use super::seen::Child;
 use super::turns::{Turn, Turns};
-use crate::config::ContainersConfig;
 use crate::metrics::Metrics;
 use crate::supervision::budget::{RestartBudget, Verdict};
 use crate::supervision::supervised::{Ended, Rested, Supervised, supervise};
+use clipper_config::ContainersConfig;
 
 /// The last lines of a process that has ended are waited for so long.
 const LAST_LINES_WAIT: Duration = Duration::from_millis(500);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::bounds::{Bounds, ChildUser, program_files};
 use super::keys::ChildKeys;
 use super::seen::SeenChildren;
-use crate::config::{InvalidId, ModelConfig, ProcessConfig};
+use clipper_config::{InvalidId, ModelConfig, ProcessConfig};
 use clipper_container::allowed::{Allowed, NotAllowed};
 use clipper_container::{lifeline, python};
 use clipper_domain::{InputType, ModelId, Runtime};

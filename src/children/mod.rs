@@ -40,8 +40,8 @@ use self::launch::{Launch, LaunchError, Launcher};
 use self::process::Alive;
 use self::seat::{Seat, SeatState};
 use self::turns::Turns;
-use crate::config::ContainersConfig;
 use crate::metrics::Metrics;
+use clipper_config::ContainersConfig;
 
 pub use self::bounds::{Bounds, NoUser};
 pub use self::probation::Probation;

@@ -16,7 +16,7 @@ use tracing::{debug, error, warn};
 use super::environment;
 use super::keys::{self, ChildKey};
 use super::launch::Launch;
-use crate::config::ContainersConfig;
+use clipper_config::ContainersConfig;
 
 /// The children that run, so that what others have left behind can be told from them.
 #[derive(Debug, Clone, Default)]

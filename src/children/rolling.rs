@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::seat::{Seat, SeatState};
-use crate::config::ContainersConfig;
+use clipper_config::ContainersConfig;
 
 /// Why, for the log.
 const ASKED: &str = "an operator asked for it";

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::seat::Seat;
-use crate::config::ContainersConfig;
+use clipper_config::ContainersConfig;
 
 /// Who may start. Cheap to clone.
 #[derive(Debug, Clone)]

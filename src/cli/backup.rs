@@ -12,9 +12,9 @@ use super::remote::{Outcome, ServerArgs, Shown, VerbFailure, ended};
 use super::settings::env_vars;
 use super::value;
 use super::whole_file::WholeFile;
-use crate::config::{Config, ConfigFaults, Override};
 use crate::store::backup::{BackupError, BackupReader, Contained, Restored, restore};
 use crate::store::history::moment::utc;
+use clipper_config::{Config, ConfigFaults, Override};
 use clipper_tools::admin::Client;
 
 /// `clipper backup`

@@ -7,7 +7,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::output::{answer, answer_json};
-use crate::config::{Config, ConfigFaults, Loaded};
+use clipper_config::{Config, ConfigFaults, Loaded};
 
 /// `clipper check-config`
 #[derive(Debug, Args)]

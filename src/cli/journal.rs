@@ -16,11 +16,11 @@ use super::output::{answer, answer_json, exit};
 use super::remote::ServerArgs;
 use super::settings::env_vars;
 use super::value;
-use crate::config::{Config, ConfigFaults, Override};
 use crate::store::StoreError;
 use crate::store::history::moment::{NoPoint, Point};
 use crate::store::inspect;
 use clipper_clock as clock;
+use clipper_config::{Config, ConfigFaults, Override};
 
 /// What can be asked of the journal.
 #[derive(Debug, Subcommand)]

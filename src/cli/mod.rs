@@ -39,9 +39,9 @@ use std::sync::Arc;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
-use crate::config::{Config, ConfigFaults};
 use crate::logging::{self, LogError};
 use crate::server::{self, StartError};
+use clipper_config::{Config, ConfigFaults};
 
 use self::output::{USAGE, exit};
 

@@ -3,9 +3,9 @@
 
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 
-use crate::config::document::default_of;
-use crate::config::rule::Rule;
-use crate::config::{Override, schema};
+use clipper_config::document::default_of;
+use clipper_config::rule::Rule;
+use clipper_config::{Override, schema};
 
 /// The keys that were set by a flag.
 #[derive(Debug)]

@@ -8,7 +8,6 @@ use clap::Args;
 use super::output::{answer, answer_json};
 use super::settings::env_vars;
 use super::value;
-use crate::config::{Config, ConfigFaults, Override};
 use crate::store::event::{Envelope, Event, Origin};
 use crate::store::projection::Catalog;
 use crate::store::redis::client::{Link, LinkError, Settings};
@@ -20,6 +19,7 @@ use crate::store::redis::writes::{Entries, writes};
 use crate::store::sled::SledLog;
 use crate::store::{EventLog as _, StoreError};
 use clipper_clock as clock;
+use clipper_config::{Config, ConfigFaults, Override};
 use clipper_domain::printable::printable;
 
 /// Events in one step: of a journal's change, of a transaction.

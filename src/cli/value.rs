@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clipper_domain::{InputType, OnnxEngine};
 
-use crate::config::rule::{NotAccepted, Rule};
+use clipper_config::rule::{NotAccepted, Rule};
 
 /// What the text of a flag should have been.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

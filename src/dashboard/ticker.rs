@@ -13,8 +13,8 @@ use super::history::History;
 use super::moment::{Moment, Sources};
 use super::picture::{self, Painter};
 use super::topic::Topic;
-use crate::config::DashboardConfig;
 use clipper_clock as clock;
+use clipper_config::DashboardConfig;
 
 /// The latest picture of each topic that is watched; `None` before the first.
 type Topics = BTreeMap<Topic, watch::Sender<Option<Bytes>>>;

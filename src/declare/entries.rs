@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::config::{ApplicationConfig, ContainerConfig, InvalidId, ModelConfig, PolicyConfig};
+use clipper_config::{ApplicationConfig, ContainerConfig, InvalidId, ModelConfig, PolicyConfig};
 use clipper_domain::app::{DefaultOutputTooLong, InvalidSlo, InvalidWeight};
 use clipper_domain::model::InvalidBatchSize;
 use clipper_domain::{

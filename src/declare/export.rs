@@ -1,7 +1,7 @@
 //! A state as the lists of a file that leads to it.
 
-use crate::config::{ApplicationConfig, ContainerConfig, Lists, ModelConfig, PolicyConfig};
 use crate::store::projection::Catalog;
+use clipper_config::{ApplicationConfig, ContainerConfig, Lists, ModelConfig, PolicyConfig};
 use clipper_domain::{AppSpec, Label, ModelName, ModelSpec, Runtime};
 
 /// The applications and models of a state, without keys and rollouts. Applied to an empty server,

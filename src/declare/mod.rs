@@ -11,9 +11,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub use self::entries::{DeclaredApp, DeclaredModel, InvalidEntry};
 pub use self::export::export;
-use crate::config::{ContainerConfig, Lists, ModelConfig};
 use crate::store::event::Event;
 use crate::store::projection::Catalog;
+use clipper_config::{ContainerConfig, Lists, ModelConfig};
 use clipper_domain::{AppName, AppSpec, InputType, ModelId, ModelName, ModelVersion, Replicas};
 
 /// Applications and models as somebody wants them.

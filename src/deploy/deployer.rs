@@ -8,9 +8,9 @@ use super::inputs::TrialInputs;
 use crate::actors::plane::data_plane::DataPlane;
 use crate::actors::pool::container_pool::ContainerPool;
 use crate::actors::pool::list::ContainerList;
-use crate::config::ManagementConfig;
 use crate::store::{CatalogView, SharedWriter};
 use crate::supervision::kept::Kept;
+use clipper_config::ManagementConfig;
 use clipper_container::allowed::Allowed;
 use clipper_domain::{Asker, Deployment};
 

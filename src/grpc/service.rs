@@ -16,7 +16,6 @@ use super::refusal::Refusal;
 use super::said;
 use crate::access::table::{Port, asked};
 use crate::access::{Access, Refused, Shown};
-use crate::config::{Config, GrpcConfig};
 use crate::http::errors::{ApiError, shown};
 use crate::http::gate::{self, Asker, Holding, Memory};
 use crate::http::limits::QueryLimits;
@@ -24,6 +23,7 @@ use crate::http::serve::calls::Calls;
 use crate::http::serve::handshake::Handshakes;
 use crate::http::v2::state::V2;
 use crate::metrics::http::FrontendMetrics;
+use clipper_config::{Config, GrpcConfig};
 use clipper_domain::{AccessKey, Action, SecretHash};
 
 /// What all threads say of the services.

@@ -21,8 +21,8 @@ use super::request_id;
 use super::serve::connection::{Connection, certificates};
 use crate::access::table::{Port, asked};
 use crate::access::{Access, Refused, Shown, browser};
-use crate::config::{HttpConfig, ManagementConfig};
 use crate::logging::outsiders;
+use clipper_config::{HttpConfig, ManagementConfig};
 use clipper_domain::Action;
 
 /// The gate of one frontend. Clones share it.

@@ -229,7 +229,7 @@ impl Memory {
 mod tests {
     use super::*;
     use crate::access::hash;
-    use crate::config::AccessConfig;
+    use clipper_config::AccessConfig;
     use clipper_domain::access::listed::parse;
 
     #[test]

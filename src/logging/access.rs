@@ -18,7 +18,7 @@ use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 
 use super::output::{self, Appended};
 use super::sink::Sink;
-use crate::config::{AccessLogConfig, AccessLogMode, LogFormat, Network};
+use clipper_config::{AccessLogConfig, AccessLogMode, LogFormat, Network};
 
 /// Longest text of a request that a line repeats, characters.
 const TEXT_MAX_CHARS: usize = 200;

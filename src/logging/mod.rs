@@ -22,7 +22,7 @@ use tracing_subscriber::filter::ParseError;
 use tracing_subscriber::fmt::format;
 
 use self::sink::{JsonLines, Sink};
-use crate::config::{LogConfig, LogFormat};
+use clipper_config::{LogConfig, LogFormat};
 
 /// Where lines go, from [`init`] on.
 static SINK: OnceLock<Sink> = OnceLock::new();

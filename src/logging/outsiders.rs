@@ -15,8 +15,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tracing::warn;
 
-use crate::config::LogConfig;
 use clipper_clock::{self as clock, Instant};
+use clipper_config::LogConfig;
 use clipper_domain::line_limit::{LeftOut, LineLimiter, LineLimits};
 
 struct Outsiders {

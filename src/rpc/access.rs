@@ -11,7 +11,7 @@ use clipper_rpc::curve::{self, SecretKey, Session};
 pub use clipper_rpc::zmtp::Credentials;
 use clipper_rpc::zmtp::Offer;
 
-use crate::config::{Network, RpcConfig};
+use clipper_config::{Network, RpcConfig};
 
 /// How often a container's key is looked at again.
 pub const KEY_CHECK: Duration = Duration::from_millis(250);

@@ -11,9 +11,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use crate::config::RpcConfig;
 use bytes::{BufMut as _, BytesMut};
 use clipper_clock as clock;
+use clipper_config::RpcConfig;
 use clipper_rpc::curve::Session;
 use clipper_rpc::receive::{FREE_BYTES, Held, ReceiveBudget, Share, Verdict};
 use clipper_rpc::zmtp::{Decoder, Incoming, Limits, LimitsOf, ZmtpError};

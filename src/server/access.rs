@@ -13,11 +13,11 @@ use crate::access::fresh::keep_fresh;
 use crate::access::listed::{Lists, VARIABLE};
 use crate::actors::catalog::keys::KeyKeeper;
 use crate::actors::catalog::writer::CatalogWriter;
-use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::store::Journal;
 use crate::supervision::budget::RestartBudget;
 use crate::supervision::kept::Kept;
+use clipper_config::Config;
 use clipper_domain::AccessKey;
 
 /// Who may do what, and what keeps it equal to the metadata.

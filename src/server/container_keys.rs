@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use crate::access::{self, Refused};
 use crate::children::keys::{self, ChildKeys};
-use crate::config::RpcConfig;
 use crate::rpc::access::{Access, Credentials, Pass, Rejected};
+use clipper_config::RpcConfig;
 use clipper_domain::access::{Denied, InvalidIdentity, KnownBy, PublicIdentity};
 use clipper_domain::{Action, ModelId};
 use clipper_rpc::curve::Key;
@@ -123,7 +123,7 @@ impl ContainerKeys {
 mod tests {
     use super::*;
     use crate::access::hash;
-    use crate::config::AccessConfig;
+    use clipper_config::AccessConfig;
     use clipper_domain::access::listed::parse;
     use clipper_domain::{ModelName, ModelVersion};
 

@@ -12,9 +12,9 @@ use crate::actors::pool::file_sd::FileSdError;
 use crate::bootstrap::BootstrapError;
 use crate::children::NoUser;
 use crate::children::launch::LaunchError;
-use crate::config::InvalidId;
 use crate::store::StoreError;
 use crate::tls::TlsError;
+use clipper_config::InvalidId;
 use clipper_rpc::curve::InvalidKey;
 
 #[derive(Debug, thiserror::Error)]

@@ -24,7 +24,6 @@ use crate::actors::plane::data_plane::DataPlane;
 use crate::actors::pool::container_pool::ContainerPool;
 use crate::actors::pool::list::ContainerList;
 use crate::children::seen::SeenChildren;
-use crate::config::{Config, Deploy};
 use crate::dashboard::{Dashboard, Sources};
 use crate::deploy::Deployer;
 use crate::grpc;
@@ -52,6 +51,7 @@ use crate::store::{CatalogView, SharedWriter};
 use crate::supervision::kept::Kept;
 use crate::supervision::watchdog::Watchdog;
 use crate::tls::Tls;
+use clipper_config::{Config, Deploy};
 use clipper_container::allowed::Allowed;
 use clipper_domain::Asker;
 

@@ -7,8 +7,8 @@ use tracing::info;
 
 use super::container_keys::ContainerKeys;
 use super::error::{CurveKeyFault, StartError};
-use crate::config::RpcConfig;
 use crate::rpc::access::Gate;
+use clipper_config::RpcConfig;
 use clipper_rpc::curve::SecretKey;
 
 /// Who may connect, and how.

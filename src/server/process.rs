@@ -10,8 +10,8 @@ use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use super::error::StartError;
-use crate::config::Config;
 use crate::logging;
+use clipper_config::Config;
 
 /// Files of a process that does nothing yet: the journal, the listeners, the log, Redis.
 const FILES_ALWAYS: u64 = 24;

@@ -16,8 +16,8 @@ use crate::actors::pool::messages::PlansOfFile;
 use crate::bootstrap::Bootstrap;
 use crate::children::ChildPlan;
 use crate::children::launch::{Launcher, launch_plan};
-use crate::config::{Config, ConfigFaults, Loaded};
 use crate::supervision::kept::Kept;
+use clipper_config::{Config, ConfigFaults, Loaded};
 use clipper_domain::ModelId;
 
 /// Reads the configuration, as at the start.

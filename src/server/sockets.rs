@@ -11,11 +11,11 @@ use crate::actors::plane::data_plane::DataPlane;
 use crate::actors::pool::container_pool::ContainerPool;
 use crate::actors::pool::list::ContainerList;
 use crate::actors::pool::messages::Register;
-use crate::config::Config;
 use crate::rpc::access::Gate;
 use crate::rpc::listener;
 use crate::rpc::registration::NotTaken;
 use crate::supervision::kept::Kept;
+use clipper_config::Config;
 
 /// All listening sockets, bound before anything is started: a port in use is a clear first error.
 pub(super) struct Sockets {

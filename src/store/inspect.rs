@@ -17,7 +17,7 @@ use super::projection::Catalog;
 use super::replay::replay;
 use super::scan::Fault;
 use super::sled::{OnFault, SledLog};
-use crate::config::JournalConfig;
+use clipper_config::JournalConfig;
 
 /// The events that are kept, from `from` on, at most `limit`; stops before the first fault.
 ///

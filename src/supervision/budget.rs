@@ -7,8 +7,8 @@
 
 use std::time::Duration;
 
-use crate::config::ContainersConfig;
 use clipper_clock::Backoff;
+use clipper_config::ContainersConfig;
 
 /// What to do about a death.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,8 +4,8 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use super::*;
-use crate::config::ContainersConfig;
 use clipper_clock::Instant;
+use clipper_config::ContainersConfig;
 
 /// Lives as long as it is told to, life after life.
 struct Scripted {

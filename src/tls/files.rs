@@ -10,7 +10,7 @@ use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, Error};
 use time::OffsetDateTime;
 
-use crate::config::TlsConfig;
+use clipper_config::TlsConfig;
 
 /// Largest file that is read: thousands of authorities.
 const FILE_MAX_BYTES: u64 = 4 << 20;

@@ -19,9 +19,9 @@ pub use self::files::TlsError;
 
 use self::files::{Identity, Key};
 use self::stamp::Stamps;
-use crate::config::{TlsConfig, TlsVersion};
 use crate::metrics::Metrics;
 use clipper_clock as clock;
+use clipper_config::{TlsConfig, TlsVersion};
 
 /// What a port speaks over TLS, by its names in ALPN.
 const HTTP: &[&[u8]] = &[b"h2", b"http/1.1"];

@@ -3,7 +3,7 @@
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use crate::config::TlsConfig;
+use clipper_config::TlsConfig;
 
 /// Device, inode, size and time of the last change: a file that is replaced, or a link that is
 /// turned to another, differs in one of them.

@@ -11,8 +11,8 @@ use clipper_tools::tls::{Trust, TrustError};
 use prost::Message as _;
 
 use super::otlp::ExportResponse;
-use crate::config::TracesConfig;
 use crate::metrics::SpanEnd;
+use clipper_config::TracesConfig;
 
 /// Where OTLP over HTTP has traces, below the URL of a collector.
 const PATH: &str = "/v1/traces";

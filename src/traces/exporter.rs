@@ -12,9 +12,9 @@ use super::facts::Finished;
 use super::otlp::{ExportRequest, Resource, ResourceSpans, Scope, ScopeSpans, attribute};
 use super::queue::{Queue, Taker};
 use super::spans;
-use crate::config::TracesConfig;
 use crate::metrics::{SpanEnd, TraceMetrics};
 use clipper_clock::{self as clock, Backoff, Instant};
+use clipper_config::TracesConfig;
 
 /// What the thread needs.
 pub(super) struct Exporter {

@@ -23,9 +23,9 @@ use tracing::{error, info};
 use self::exporter::Exporter;
 use self::facts::FinishedBatch;
 use self::queue::Queue;
-use crate::config::TracesConfig;
 use crate::metrics::Metrics;
 use clipper_clock as clock;
+use clipper_config::TracesConfig;
 use clipper_domain::shown_url::shown_url;
 use clipper_domain::{SpanId, TraceContext, TraceId, TraceParent};
 

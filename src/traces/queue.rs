@@ -13,9 +13,9 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::facts::Finished;
-use crate::config::TracesConfig;
 use crate::metrics::{SpanEnd, TraceMetrics};
 use clipper_clock::{self as clock, Instant};
+use clipper_config::TracesConfig;
 
 /// How far the queue is at its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,11 +3,11 @@
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 
-use clipper::config::JournalConfig;
 use clipper::store::EventLog as _;
 use clipper::store::event::{Envelope, Origin};
 use clipper::store::projection::Catalog;
 use clipper::store::sled::SledLog;
+use clipper_config::JournalConfig;
 use serde_json::json;
 
 use super::many::command;

@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use clipper::config::JournalConfig;
 use clipper::store::EventLog as _;
 use clipper::store::event::{Envelope, Origin};
 use clipper::store::projection::Catalog;
 use clipper::store::sled::SledLog;
+use clipper_config::JournalConfig;
 use clipper_domain::{AppName, AppSpec, AppUpdate, Command, DEFAULT_POLICY, InputType, LatencySlo};
 use serde_json::{Value, json};
 

@@ -15,9 +15,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use clipper::config::JournalConfig;
 use clipper::store::EventLog as _;
 use clipper::store::sled::SledLog;
+use clipper_config::JournalConfig;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rand::Rng as _;

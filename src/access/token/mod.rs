@@ -33,7 +33,7 @@ use self::jwk::{Algorithm, Signer};
 use self::source::Source;
 use super::holder::Holder;
 use super::secret::hash;
-use crate::config::AccessConfig;
+use clipper_config::AccessConfig;
 
 /// Longest token that is looked at.
 const TOKEN_MAX_BYTES: usize = 16 << 10;

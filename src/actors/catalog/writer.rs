@@ -25,7 +25,6 @@ use actix::prelude::*;
 use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::config::JournalConfig;
 use crate::store::event::{Author, Envelope, Event};
 use crate::store::journal::Change;
 use crate::store::projection::{Catalog, Effect};
@@ -33,6 +32,7 @@ use crate::store::replay::Replay;
 use crate::store::{CatalogView, ChangeError, Journal, MetadataWriter, StoreError};
 use crate::supervision::kept::{Kept, Lifeline};
 use clipper_clock as clock;
+use clipper_config::JournalConfig;
 use clipper_domain::{Command, CommandError};
 
 /// Sender: management handlers, bootstrap. Reply: after the change is durable and every subscriber

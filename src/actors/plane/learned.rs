@@ -11,8 +11,8 @@ use parking_lot::Mutex;
 use tracing::{info, warn};
 
 use super::data_plane::DataPlane;
-use crate::config::Config;
 use crate::store::soft_file::SoftFile;
+use clipper_config::Config;
 use clipper_domain::ModelId;
 use clipper_scheduling::latency::LatencyCurve;
 

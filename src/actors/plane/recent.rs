@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::config::ExplainConfig;
 use crate::store::history::moment::utc;
 use clipper_clock::{self as clock, Instant};
+use clipper_config::ExplainConfig;
 use clipper_domain::explain::{ExplainedQueries, ExplainedQuery, KeptAs};
 use clipper_scheduling::explain::QueryRecord;
 use clipper_scheduling::pace::{AllPaces, OwnPaces, PaceLimits};

@@ -17,9 +17,9 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tracing::{debug, error, info};
 
-use crate::config::MetricsConfig;
 use crate::metrics::file_sd::{MetricsAt, file_text, is_containers_page};
 use clipper_clock::{self as clock, Instant};
+use clipper_config::MetricsConfig;
 use clipper_domain::{ModelId, ReplicaId};
 
 type Target = (ModelId, ReplicaId);

@@ -15,7 +15,6 @@ use std::time::Duration;
 use tracing::{error, info, warn};
 
 use super::absences::SharedAbsences;
-use crate::config::OnDataLoss;
 use crate::metrics::Metrics;
 use crate::store::CatalogView;
 use crate::store::projection::Catalog;
@@ -28,6 +27,7 @@ use crate::store::redis::tables::{Key, Raw};
 use crate::store::redis::transaction::{Outcome, Transaction};
 use crate::store::redis::whole::WholeTables;
 use crate::store::redis::writes::{Entries, Write, of_catalog, of_key};
+use clipper_config::OnDataLoss;
 
 /// A frontend that restores lost tables and dies is replaced after this.
 const RESTORE_LEASE: Duration = Duration::from_secs(10);

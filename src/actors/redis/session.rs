@@ -20,7 +20,6 @@ use super::states::SharedStates;
 use crate::actors::catalog::writer::{Acknowledged, CatalogWriter, Record};
 use crate::actors::plane::learned_states::LearnedStates;
 use crate::actors::pool::list::ContainerList;
-use crate::config::RedisConfig;
 use crate::metrics::Metrics;
 use crate::store::CatalogView;
 use crate::store::event::{Author, Event, Origin};
@@ -35,6 +34,7 @@ use crate::store::redis::transaction::Transaction;
 use crate::store::redis::writes::{Entries, Write, key_of, related};
 use crate::supervision::kept::Kept;
 use clipper_clock::{self as clock, Instant};
+use clipper_config::RedisConfig;
 use clipper_domain::{Asker, ModelId};
 
 /// What the watcher works with.

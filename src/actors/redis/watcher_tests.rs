@@ -7,13 +7,13 @@ use crate::actors::catalog::writer::CatalogWriter;
 use crate::actors::paused::{on_paused_time, pass, plane, settle, until};
 use crate::actors::pool::list::ContainerList;
 use crate::actors::supervision_tests::Panic;
-use crate::config::{Config, RedisConfig};
 use crate::store::event::Origin;
 use crate::store::memory::MemoryDisk;
 use crate::store::policy_state::{PolicyStateStore, Put, SoftTable};
 use crate::store::redis::marker::Peer;
 use crate::store::{Journal, StoreError, samples};
 use clipper_clock::{self as clock, Instant};
+use clipper_config::{Config, RedisConfig};
 
 struct NoStates;
 

@@ -6,13 +6,13 @@ use serde::de::DeserializeOwned;
 use super::deploy::absolute;
 use super::names;
 use super::operation::{Act, Failure, ManagementState, Reply, optional};
-use crate::config::Lists;
 use crate::declare::{self, Declaration};
 use crate::http::schema::Object;
 use crate::store::history::Point;
 use crate::store::plan::{STEPS_AT_ONCE, after, back_to, plan};
 use crate::store::projection::Catalog;
 use clipper_clock as clock;
+use clipper_config::Lists;
 use clipper_domain::command::RefusedStep;
 use clipper_domain::{Command, CommandError, Note, Plan, Step};
 

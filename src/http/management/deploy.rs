@@ -24,7 +24,6 @@ use tokio::time::Interval;
 
 use super::operation::{Failure, POST_ALLOW, resource, respond, tell_failure};
 use super::{asked, names};
-use crate::config::Deploy;
 use crate::deploy::progress::{Failed, Progress};
 use crate::deploy::{DeployRequest, Deployer, TrialInputs};
 use crate::http::body::{self, BodyLimits};
@@ -32,6 +31,7 @@ use crate::http::errors::{self, ApiError, other_method, shown};
 use crate::http::gate::{self, Holding};
 use crate::http::health::Readiness;
 use crate::http::parsing::Parsing;
+use clipper_config::Deploy;
 use clipper_container::allowed::NotAllowed;
 use clipper_domain::deploy_model::{DeployBody, NewApp, UpdateApp};
 use clipper_domain::{

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::actors::apps::feedback::FeedbackQueue;
-use crate::config::JournalConfig;
 use crate::http::parsing::Parsing;
 use crate::store::history::History;
 use crate::store::policy_state::PolicyStateStore;
+use clipper_config::JournalConfig;
 
 /// The journal's past, and the threads that look into it: their own, so that nobody else waits.
 #[derive(Debug, Clone)]

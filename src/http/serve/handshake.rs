@@ -15,10 +15,10 @@ use super::acceptor::tell_and_close;
 use super::canned;
 use super::io::Io;
 use super::seats::{ConnectionSeat, Order, Seats};
-use crate::config::TlsConfig;
 use crate::logging::outsiders;
 use crate::metrics::http::{Ended, FrontendMetrics};
 use crate::tls::Port;
+use clipper_config::TlsConfig;
 
 /// For a client to read why its handshake failed.
 const LINGER: Duration = Duration::from_secs(1);

@@ -45,8 +45,8 @@ use self::watched::Watched;
 use super::edge::Edge;
 use super::gate::Gate;
 use super::parsing::give_way;
-use crate::config::HttpConfig;
 use crate::metrics::http::FrontendMetrics;
+use clipper_config::HttpConfig;
 use clipper_grpc::Limits;
 
 /// Connections that have given way and not yet ended, for each worker; above it newcomers are

@@ -8,12 +8,12 @@ use serde::Serialize;
 
 use super::format::BackupError;
 use super::reading::{BackupReader, Contained};
-use crate::config::JournalConfig;
 use crate::store::durable::{create_directory, sync_directory};
 use crate::store::error::StoreError;
 use crate::store::inspect;
 use crate::store::journal::{Change, EventLog as _};
 use crate::store::sled::{DIRECTORY, SledLog};
+use clipper_config::JournalConfig;
 
 /// Events written at a time.
 const GROUP: usize = 500;

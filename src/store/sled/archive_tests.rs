@@ -6,7 +6,6 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::super::SledLog;
-use crate::config::JournalConfig;
 use crate::store::difference::app_fields;
 use crate::store::error::StoreError;
 use crate::store::event::Envelope;
@@ -16,6 +15,7 @@ use crate::store::journal::{Change, EventLog as _};
 use crate::store::projection::Catalog;
 use crate::store::samples::{any_command, changes};
 use crate::store::view::CatalogView;
+use clipper_config::JournalConfig;
 
 /// A journal and what ought to be in it.
 struct World {

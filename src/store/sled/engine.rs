@@ -12,7 +12,6 @@ use ::sled::{Batch, Db, IVec, Tree};
 
 use super::chunks::{self, Stored, UNSYNCED_BYTES, UNSYNCED_ENTRIES};
 use super::files::{DATA_FILE, Files};
-use crate::config::JournalConfig;
 use crate::store::durable::create_directory;
 use crate::store::error::StoreError;
 use crate::store::head::{Acknowledged, Head};
@@ -22,6 +21,7 @@ use crate::store::record::{self, RecordError, VERSION};
 use crate::store::replay::{Snapshot, replay};
 use crate::store::scan::{Fault, Scan, scan};
 use crate::store::wal::{self, Numbered, Place, Recent, Wal};
+use clipper_config::JournalConfig;
 
 /// The store's directory within the data directory.
 pub(in crate::store) const DIRECTORY: &str = "journal";

@@ -34,8 +34,8 @@ use super::projection::Catalog;
 use super::record::{self, RecordError};
 use super::replay::{Replay, SnapshotOf, replay};
 use super::wal::Numbered;
-use crate::config::JournalConfig;
 use clipper_clock as clock;
+use clipper_config::JournalConfig;
 
 const DAY_MS: u64 = 86_400_000;
 

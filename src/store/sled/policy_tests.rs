@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use super::super::SledLog;
 use super::*;
-use crate::config::JournalConfig;
+use clipper_config::JournalConfig;
 
 const MAX: usize = 4;
 

@@ -9,7 +9,6 @@ use std::time::Duration;
 use actix_web::dev::ServerHandle;
 use actix_web::{App, HttpResponse, HttpServer};
 use clipper::access::Access;
-use clipper::config::Deploy;
 use clipper::http::body::BodyLimits;
 use clipper::http::health::Readiness;
 use clipper::http::management::ports::{
@@ -20,6 +19,7 @@ use clipper::http::parsing::Parsing;
 use clipper::store::CatalogView;
 use clipper::store::event::{Envelope, Origin};
 use clipper::store::projection::Catalog;
+use clipper_config::Deploy;
 use clipper_domain::{Asker, Command, InputType, ModelId, ModelName, ModelVersion, ReplicaId};
 use clipper_scheduling::budget::Budget;
 use futures_util::future::BoxFuture;
