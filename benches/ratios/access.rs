@@ -233,7 +233,7 @@ fn beside(plan: &Plan, flood: &Plan) -> Result<(Report, Report)> {
 }
 
 /// One who has a good key: alone, beside somebody who tries keys, and beside as much that goes to
-/// another program, which takes the same cores and the same generator: what is left is the server's.
+/// another program, which takes the same cores and generator: what is left is the server's part.
 pub(crate) fn wrong_keys(settings: &Settings) -> Result<Table> {
     let mut server = Server::start(settings, &sleepy())?;
     server.replicas(0, 1, SLEEP)?;

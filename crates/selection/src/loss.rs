@@ -102,7 +102,7 @@ mod tests {
             Loss { kind, scale }.of(said, truth)
         };
         let number = ModelValue::Number;
-        let label = |text: &str| ModelValue::Label(text.to_owned());
+        let label = |text: &str| ModelValue::Label(text.into());
         let vector = ModelValue::Vector(vec![0.25, 0.75]);
         assert_eq!(loss(LossKind::Absolute, 4.0, &number(1.0), &number(3.0)), Some(0.5));
         assert_eq!(loss(LossKind::Squared, 4.0, &number(1.0), &number(3.0)), Some(0.25));

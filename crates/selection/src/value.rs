@@ -1,6 +1,7 @@
 //! A model's output as a policy reads it: a label, a number, or a vector of numbers.
 
 use serde_json::Value;
+use smol_str::{SmolStr, ToSmolStr as _};
 
 /// What the outputs of an application's models are. Declared with the policy, so that each output
 /// is parsed once, in one way.
@@ -24,7 +25,7 @@ impl OutputKind {
 #[derive(Debug, Clone, PartialEq)]
 pub enum ModelValue {
     /// The class, as JSON; equal numbers are one class however they are written.
-    Label(String),
+    Label(SmolStr),
     Number(f64),
     /// At least one number, all finite.
     Vector(Vec<f64>),
@@ -43,8 +44,8 @@ impl ModelValue {
             return Some(match kind {
                 OutputKind::Number => Self::Number(f64::from(number)),
                 // Already as equal numbers are written.
-                _ if !text.starts_with('0') || text == "0" => Self::Label(text.to_owned()),
-                _ => Self::Label(number.to_string()),
+                _ if !text.starts_with('0') || text == "0" => Self::Label(text.into()),
+                _ => Self::Label(number.to_smolstr()),
             });
         }
         Self::read(kind, &serde_json::from_slice(json).ok()?)
@@ -55,8 +56,8 @@ impl ModelValue {
     pub fn read(kind: OutputKind, value: &Value) -> Option<Self> {
         match kind {
             OutputKind::Label => match value {
-                Value::Number(number) => Some(Self::Label(number.as_f64()?.to_string())),
-                Value::String(_) | Value::Bool(_) => Some(Self::Label(value.to_string())),
+                Value::Number(number) => Some(Self::Label(number.as_f64()?.to_smolstr())),
+                Value::String(_) | Value::Bool(_) => Some(Self::Label(value.to_smolstr())),
                 _ => None,
             },
             OutputKind::Number => value.as_f64().map(Self::Number),
@@ -72,7 +73,7 @@ impl ModelValue {
     #[must_use]
     pub fn to_json(&self) -> String {
         match self {
-            Self::Label(label) => label.clone(),
+            Self::Label(label) => label.to_string(),
             Self::Number(number) => Value::from(*number).to_string(),
             Self::Vector(numbers) => Value::from(numbers.as_slice()).to_string(),
         }
@@ -93,7 +94,7 @@ impl ModelValue {
 
     /// The class that it says, as a label: that of the greatest probability of a vector.
     #[must_use]
-    pub fn class(&self) -> Option<String> {
+    pub fn class(&self) -> Option<SmolStr> {
         match self {
             Self::Label(label) => Some(label.clone()),
             Self::Number(_) => None,
@@ -104,7 +105,7 @@ impl ModelValue {
                         best = index;
                     }
                 }
-                Some(best.to_string())
+                Some(best.to_smolstr())
             }
         }
     }
@@ -119,7 +120,7 @@ mod tests {
         let label = |json: &str| ModelValue::parse(OutputKind::Label, json.as_bytes());
         assert_eq!(label("7"), label("7.0"));
         assert_eq!((label("007"), label("0")), (label("7"), label("0.0")));
-        assert_eq!(label("7"), Some(ModelValue::Label("7".to_owned())));
+        assert_eq!(label("7"), Some(ModelValue::Label("7".into())));
         assert_ne!(label("7"), label("\"7\""));
         assert_eq!(label("\"c\\u0061t\""), label("\"cat\""));
         assert_eq!(label("[7]"), None);

@@ -148,7 +148,7 @@ mod tests {
 
     #[test]
     fn who_has_not_answered_counts_against_the_confidence() {
-        let labels = ["1", "2", "2"].map(|label| ModelValue::Label(label.to_owned()));
+        let labels = ["1", "2", "2"].map(|label| ModelValue::Label(label.into()));
         let vote = |member: usize| Vote { member, value: &labels[member], weight: 0.25 };
         let votes = [vote(0), vote(1), vote(2)];
         assert_eq!(majority(&votes, 1.0), Combination::Take { member: 1, confidence: Some(0.5) });

@@ -2,6 +2,10 @@
 //!
 //! Feedback names a query, or an input: then the last answer to it is meant. Each answer is judged
 //! once; what has left the window is late.
+//!
+//! Answers are found by hash maps, and each query would pay for them, whether or not there is ever
+//! feedback. So an answer is only put in a row, and feedback puts what has come since the last one
+//! into the maps.
 
 use std::collections::VecDeque;
 
@@ -45,6 +49,8 @@ pub struct FeedbackWindow {
     entries: VecDeque<Entry>,
     /// Entries that have left: those that are there are numbered from here.
     left: u64,
+    /// Entries before this number can be found.
+    findable: u64,
     // Query ids are given by the server, and inputs stand for themselves by a keyed hash.
     by_query: FxHashMap<u64, u64>,
     latest_of: FxHashMap<u64, u64>,
@@ -60,6 +66,7 @@ impl FeedbackWindow {
             max,
             entries: VecDeque::new(),
             left: 0,
+            findable: 0,
             by_query: FxHashMap::default(),
             latest_of: FxHashMap::default(),
             gone: None,
@@ -85,15 +92,29 @@ impl FeedbackWindow {
             let number = self.left;
             self.left += 1;
             self.gone = self.gone.max(Some(oldest.query_id));
-            self.by_query.remove(&oldest.query_id);
-            if self.latest_of.get(&oldest.input) == Some(&number) {
-                self.latest_of.remove(&oldest.input);
+            if number < self.findable {
+                self.by_query.remove(&oldest.query_id);
+                if self.latest_of.get(&oldest.input) == Some(&number) {
+                    self.latest_of.remove(&oldest.input);
+                }
             }
         }
-        let number = self.left + self.entries.len() as u64;
-        self.by_query.insert(query_id, number);
-        self.latest_of.insert(answer.input, number);
         self.entries.push_back(Entry { query_id, input: answer.input, answer: Some(answer) });
+    }
+
+    /// Lets at most `count` answers more be found that were added since. False: there are others
+    /// yet, so that somebody else may have the window between two calls.
+    pub fn find_more(&mut self, count: usize) -> bool {
+        let end = self.left + self.entries.len() as u64;
+        let from = self.findable.max(self.left);
+        let until = end.min(from.saturating_add(count as u64));
+        let first = usize::try_from(from - self.left).unwrap_or(usize::MAX);
+        for (entry, number) in self.entries.range(first..).zip(from..until) {
+            self.by_query.insert(entry.query_id, number);
+            self.latest_of.insert(entry.input, number);
+        }
+        self.findable = until;
+        until == end
     }
 
     /// The answer that feedback is about; it is judged now.
@@ -101,6 +122,7 @@ impl FeedbackWindow {
     /// # Errors
     /// Why there is none.
     pub fn judge(&mut self, subject: Subject) -> Result<GivenAnswer, Unmatched> {
+        self.find_more(usize::MAX);
         let number = match subject {
             Subject::Query(id) => match self.by_query.get(&id) {
                 Some(number) => *number,
@@ -144,6 +166,32 @@ mod tests {
         assert_eq!(window.judge(Subject::Input(1)), Err(Unmatched::Unknown));
         assert_eq!(window.len(), 2);
         assert_eq!((window.latest_of.len(), window.by_query.len()), (2, 2));
+    }
+
+    #[test]
+    fn answers_are_found_some_at_a_time_and_those_that_left_before_never() {
+        let mut window = FeedbackWindow::new(3);
+        for id in 0..5 {
+            window.add(id, answer(id));
+        }
+        assert!(window.by_query.is_empty());
+        assert!(!window.find_more(2));
+        assert_eq!((window.by_query.len(), window.latest_of.len()), (2, 2));
+        // One of those that were found leaves, and one that was not is found by the next.
+        window.add(5, answer(5));
+        assert_eq!(window.judge(Subject::Query(1)), Err(Unmatched::Late));
+        assert_eq!(window.judge(Subject::Query(2)), Err(Unmatched::Late));
+        assert_eq!(window.judge(Subject::Input(4)), Ok(answer(4)));
+        assert_eq!(window.judge(Subject::Query(5)), Ok(answer(5)));
+        assert!(window.find_more(1));
+        assert_eq!((window.by_query.len(), window.latest_of.len()), (3, 3));
+        // All that could be found leave before anybody looks again.
+        for id in 6..20 {
+            window.add(id, answer(id));
+        }
+        assert_eq!((window.by_query.len(), window.latest_of.len()), (0, 0));
+        assert_eq!(window.judge(Subject::Query(19)), Ok(answer(19)));
+        assert_eq!(window.by_query.len(), 3);
     }
 
     #[test]

@@ -54,7 +54,7 @@ fn every_policy(window: bool) -> Vec<PolicySpec> {
 
 fn value(kind: OutputKind, number: u8) -> ModelValue {
     match kind {
-        OutputKind::Label => ModelValue::Label(number.to_string()),
+        OutputKind::Label => ModelValue::Label(number.to_string().into()),
         OutputKind::Number => ModelValue::Number(f64::from(number)),
         OutputKind::Vector => {
             let sure = f64::from(number) / 255.0;
@@ -291,7 +291,7 @@ fn queries_with_the_same_key_stay_with_a_model() {
 
 #[test]
 fn a_window_finds_a_model_that_was_broken_and_repaired() {
-    let truth = Truth::Output(ModelValue::Label("1".to_owned()));
+    let truth = Truth::Output(ModelValue::Label("1".into()));
     let picks_of = |window: Option<u64>| {
         let mut parameters = json!({});
         if let Some(window) = window {
@@ -310,7 +310,7 @@ fn a_window_finds_a_model_that_was_broken_and_repaired() {
                 _ => round % 3 != 0,
             };
             on_best += u64::from(round >= 5_000 && picks[0].arm == 0);
-            let member = Member::Value(ModelValue::Label(u8::from(is_right).to_string()));
+            let member = Member::Value(ModelValue::Label(u8::from(is_right).to_string().into()));
             let given = given(&policy, picks, Members::from_elem(member, 1), AnswerOf::Member(0));
             state.learn(&policy.observe(&given, &truth).unwrap());
         }

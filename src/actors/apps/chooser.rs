@@ -21,6 +21,9 @@ use clipper_selection::sticky;
 use clipper_selection::value::OutputKind;
 use clipper_selection::window::{Subject, Unmatched};
 
+/// Answers that are made known to feedback while predictions wait for the window: some 0.1 ms.
+const LOOKED_UP: usize = 1_000;
+
 /// A policy at work.
 #[derive(Debug)]
 pub(super) struct Chooser {
@@ -231,6 +234,12 @@ impl Chooser {
         if answer.members.iter().any(|member| member.value().is_some()) {
             self.learned.window.lock().add(query_id, answer);
         }
+    }
+
+    /// Makes a slice of the answers that were kept since the last feedback known to it. False: there
+    /// are more.
+    pub(super) fn look_up(&self) -> bool {
+        self.learned.window.lock().find_more(LOOKED_UP)
     }
 
     /// What feedback teaches: whose predictions it is about, and what it contributes.

@@ -57,6 +57,9 @@ impl Judge {
             Feedback::One(item) => (vec![Ok(item)], false),
             Feedback::Several(items) => (items, true),
         };
+        while !chooser.look_up() {
+            tokio::task::yield_now().await;
+        }
         let mut taken = FeedbackTaken::default();
         let mut taught = Vec::with_capacity(items.len());
         let mut again = Vec::new();

@@ -38,7 +38,7 @@ pub fn regret(name: &str, game: Game, rounds: u64, seed: u64) -> f64 {
         let standing = policy.standing(&state);
         let query = SelectionQuery { seed: spread(seed ^ spread(round)), uid: 0, key: None };
         let picks = policy.select(&standing, &query);
-        let member = Member::Value(ModelValue::Label("0".to_owned()));
+        let member = Member::Value(ModelValue::Label("0".into()));
         if let [pick] = picks.as_slice() {
             let loss = losses[pick.arm];
             own += loss;
