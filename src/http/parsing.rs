@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 
 use thread_priority::ThreadPriority;
 use thread_priority::unix::{
@@ -26,6 +26,11 @@ const NICENESS: i32 = 5;
 const NICENESS_LONGEST: i32 = 15;
 /// A body that takes so many slices is among the longest.
 const LONGEST_SLICES: u32 = 10;
+/// After work that others look for, a thread rests for so many times as long as it took: two people
+/// who ask for the past again and again take half a core, whatever the machine has left.
+const RESTS: u32 = 3;
+/// The longest rest.
+const REST_MAX: Duration = Duration::from_secs(1);
 /// A thread of the pool ends after so long without work.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
@@ -95,12 +100,15 @@ struct Lane {
     /// Only for its blocking threads; `None` while it is dropped.
     threads: Option<Runtime>,
     free: Arc<Semaphore>,
+    /// How many times as long as its work took a thread rests.
+    rests: u32,
 }
 
 impl Lane {
     fn new(
         threads: usize,
         name: &str,
+        rests: u32,
         begin: impl Fn() + Send + Sync + 'static,
     ) -> std::io::Result<Arc<Self>> {
         let runtime = Builder::new_current_thread()
@@ -109,7 +117,8 @@ impl Lane {
             .thread_keep_alive(KEEP_ALIVE)
             .on_thread_start(begin)
             .build()?;
-        Ok(Arc::new(Self { threads: Some(runtime), free: Arc::new(Semaphore::new(threads)) }))
+        let free = Arc::new(Semaphore::new(threads));
+        Ok(Arc::new(Self { threads: Some(runtime), free, rests }))
     }
 
     /// What `work` gives and how long it took, if that is there by `until`.
@@ -120,14 +129,22 @@ impl Lane {
     ) -> Result<(T, Duration), Unparsed> {
         let thread = by(until, Arc::clone(&self.free).acquire_owned()).await;
         let thread = thread.ok_or(Unparsed::Crowded)?.map_err(|_| Unparsed::Broken)?;
+        let (tell, told) = oneshot::channel();
+        let rests = self.rests;
         let timed = move || {
             let _thread = thread;
             let start = clock::now();
             let done = work();
-            (done, clock::now().saturating_duration_since(start))
+            let took = clock::now().saturating_duration_since(start);
+            // Who has gone meanwhile does not get it, and the thread has worked all the same.
+            let _ = tell.send((done, took));
+            if rests > 0 {
+                #[allow(clippy::disallowed_methods, reason = "a thread of its own, which rests")]
+                std::thread::sleep(took.saturating_mul(rests).min(REST_MAX));
+            }
         };
-        let done = self.threads.as_ref().ok_or(Unparsed::Broken)?.spawn_blocking(timed);
-        by(until, done).await.ok_or(Unparsed::Overdue)?.map_err(|_| Unparsed::Broken)
+        self.threads.as_ref().ok_or(Unparsed::Broken)?.spawn_blocking(timed);
+        by(until, told).await.ok_or(Unparsed::Overdue)?.map_err(|_| Unparsed::Broken)
     }
 }
 
@@ -165,18 +182,18 @@ impl Parsing {
     /// # Errors
     /// The system has no room for a runtime.
     pub fn new(threads: usize, slice: Duration) -> std::io::Result<Self> {
-        let long = Lane::new(threads, "http-parse", || give_way(NICENESS))?;
-        let longest = Lane::new(threads, "http-parse", || give_way(NICENESS_LONGEST))?;
+        let long = Lane::new(threads, "http-parse", 0, || give_way(NICENESS))?;
+        let longest = Lane::new(threads, "http-parse", 0, || give_way(NICENESS_LONGEST))?;
         Ok(Self(Arc::new(Pool { long, longest, slice, pace: Pace::default() })))
     }
 
     /// Threads for long work that is no parsing: whatever its size, they run where a core has
-    /// nothing else to do.
+    /// nothing else to do, and rest after it for three times as long.
     ///
     /// # Errors
     /// The system has no room for a runtime.
     pub fn when_idle(threads: usize, name: &str) -> std::io::Result<Self> {
-        let longest = Lane::new(threads, name, run_when_idle)?;
+        let longest = Lane::new(threads, name, RESTS, run_when_idle)?;
         let (long, slice) = (Arc::clone(&longest), Duration::ZERO);
         Ok(Self(Arc::new(Pool { long, longest, slice, pace: Pace::default() })))
     }
@@ -273,6 +290,22 @@ mod tests {
         );
         assert_eq!(parsing.run(3, soon, || 8).await, Ok(8));
         assert_eq!(parsing.aside(3, || 9).await, Some(9));
+    }
+
+    #[tokio::test]
+    async fn who_looks_again_and_again_takes_a_share_of_a_thread_only() {
+        let looks = Parsing::when_idle(1, "look").unwrap();
+        let work = Duration::from_millis(20);
+        let looked = looks.aside(1, move || {
+            let start = clock::now();
+            while clock::now() < start + work {
+                std::hint::spin_loop();
+            }
+            clock::now()
+        });
+        let ended = looked.await.unwrap();
+        let next = looks.aside(1, clock::now).await.unwrap();
+        assert!(next >= ended + work * RESTS, "{:?}", next - ended);
     }
 
     #[tokio::test]
