@@ -236,7 +236,7 @@ impl Chooser {
         }
     }
 
-    /// Makes a slice of the answers that were kept since the last feedback known to it. False: there
+    /// Makes a slice of the answers that were kept since the last feedback findable. False: there
     /// are more.
     pub(super) fn look_up(&self) -> bool {
         self.learned.window.lock().find_more(LOOKED_UP)
