@@ -78,7 +78,7 @@ fuzz_target!(|data: &[u8]| {
     requests(*choice, header, body);
     answers(*choice, rest);
     let encoding = if choice & 1 == 0 { Encoding::Gzip } else { Encoding::Deflate };
-    if let Ok(whole) = inflate(rest, encoding, BYTES_MAX, |_| true) {
+    if let Ok(whole) = inflate(rest, encoding, BYTES_MAX, |_| true, |_| true) {
         assert!(whole.len() <= BYTES_MAX);
     }
 });

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use clipper_grpc::health::{self, HealthCheckRequest, HealthCheckResponse, ServingStatus};
 use clipper_grpc::{Reply, framed, reflection};
 use clipper_oip::grpc::SERVICE;
+use clipper_scheduling::quota::Claim;
 
 use super::reader::{self, Message, Reader};
 use super::refusal::Refusal;
@@ -45,7 +46,7 @@ impl Service {
         reply: &mut Reply,
         calls: &Rc<Calls>,
     ) -> Result<(), Refusal> {
-        let message = reader::only(reader, self.limits()).await?;
+        let message = reader::only(reader, Claim::default(), self.limits()).await?;
         let HealthCheckRequest { service } = reader::decoded(&message)?;
         let mut told = None;
         loop {

@@ -12,7 +12,6 @@ use super::said::Said;
 use super::service::Service;
 use super::traced;
 use crate::http::body::Body;
-use crate::http::errors::ApiError;
 use crate::http::limits;
 use crate::http::v2::answer::{self, Told};
 use crate::http::v2::arrival::{self, Asked};
@@ -79,7 +78,7 @@ impl Service {
         context: Context,
         id: &mut String,
     ) -> Result<Read, Refusal> {
-        let Message { bytes, held } = message;
+        let Message { bytes, held, mut claim } = message;
         let head = Request::read(&bytes).map_err(|error| errors::refused(&error))?;
         head.id().clone_into(id);
         let name = head.model_name.to_owned();
@@ -88,8 +87,7 @@ impl Service {
         drop(head);
         self.check_name(&name)?;
         let v2 = &self.v2;
-        let mut claim = limits::claim_of(self.asker.clone(), &v2.routes, &name)?;
-        claim.grow(bytes.len()).map_err(ApiError::from)?;
+        limits::claim_for(&mut claim, &v2.routes, &name, bytes.len())?;
         let target = target::find(&v2.view.read(), &name, version.as_deref())?;
         let (input_type, rows_max) = (target.input_type, v2.limits.inputs_max);
         let signature = tensors::wanted(&v2.plane, &target, &name)?;
@@ -101,7 +99,7 @@ impl Service {
         let arrived = clock::now();
         let due = target.due(v2, arrived);
         let due = context.deadline.map_or(due, |deadline| deadline.min(due));
-        let read = arrival::parsed(body, due, &v2.limits, parse).await;
+        let read = arrival::parsed((body, claim), due, &v2.limits, parse).await;
         let mut asked = ask::counted(read, v2, &target)?;
         if let Some(deadline) = context.deadline {
             let left = deadline.saturating_duration_since(arrived);
@@ -110,7 +108,6 @@ impl Service {
         }
         let key = |header: &str| context.metadata.get(header).map(AsRef::as_ref);
         asked.key = v2.routes.key(&name, key);
-        asked.claim = claim;
         asked.explaining = context.explaining;
         Ok(Read { name, version, target, asked, arrived, wants_empty_final })
     }

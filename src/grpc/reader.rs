@@ -5,8 +5,9 @@ use std::rc::Rc;
 use bytes::Bytes;
 use clipper_clock::{self as clock, Instant};
 use clipper_grpc::{HeaderMap, Messages, Packed, Part};
-use clipper_oip::{Encoding, InflateError, inflate};
+use clipper_oip::Encoding;
 use clipper_scheduling::budget::Held;
+use clipper_scheduling::quota::Claim;
 use futures_util::FutureExt as _;
 
 use super::refusal::Refusal;
@@ -14,6 +15,7 @@ use crate::http::body::{self, Body, BodyLimits, Pieces};
 use crate::http::errors::{self, ApiError};
 use crate::http::explaining::Explaining;
 use crate::http::limits::QueryLimits;
+use crate::http::opening::{self, Opened};
 
 /// Messages up to this are not counted among all bodies under way: less than a connection takes
 /// for each call anyway.
@@ -52,17 +54,15 @@ struct UnderWay {
 
 /// A message as it came.
 #[derive(Debug)]
-pub(super) struct Arrived {
-    body: Body,
-    /// How it is compressed.
-    encoding: Encoding,
-}
+pub(super) struct Arrived(Body);
 
 /// A message in one piece, and what it holds of the sum of all bodies.
 #[derive(Debug)]
 pub(super) struct Message {
     pub(super) bytes: Bytes,
     pub(super) held: Option<Held>,
+    /// What it takes of limits.
+    pub(super) claim: Claim,
 }
 
 impl Reader {
@@ -130,7 +130,7 @@ impl Reader {
     fn whole(&self, message: UnderWay) -> Arrived {
         let encoding = self.context.encoding.filter(|_| message.is_packed);
         let encoding = encoding.unwrap_or(Encoding::Identity);
-        Arrived { body: message.pieces.finish(), encoding }
+        Arrived(message.pieces.finish().encoded(encoding))
     }
 
     /// The next part; between two messages the client may take its time, until its deadline.
@@ -153,8 +153,13 @@ impl Reader {
     }
 }
 
-/// The one message of a call that has one. Its client has the time of a request for it.
-pub(super) async fn only(reader: &mut Reader, limits: &QueryLimits) -> Result<Message, Refusal> {
+/// The one message of a call that has one, which counts against what `claim` does. Its client has
+/// the time of a request for it.
+pub(super) async fn only(
+    reader: &mut Reader,
+    claim: Claim,
+    limits: &QueryLimits,
+) -> Result<Message, Refusal> {
     let until = clock::now() + limits.bodies.request;
     let arrived = match reader.next().now_or_never() {
         Some(arrived) => arrived?,
@@ -163,7 +168,7 @@ pub(super) async fn only(reader: &mut Reader, limits: &QueryLimits) -> Result<Me
         })??,
     };
     let arrived = arrived.ok_or_else(|| Refusal::invalid("the call has no message"))?;
-    arrived.message(limits).await
+    arrived.message(claim, limits).await
 }
 
 /// What a message says.
@@ -178,43 +183,20 @@ impl Arrived {
         self,
         limits: &QueryLimits,
     ) -> Result<M, Refusal> {
-        decoded(&self.message(limits).await?)
+        decoded(&self.message(Claim::default(), limits).await?)
     }
 
-    /// The message in one piece, decompressed; a long one is made so away from the threads that
-    /// answer queries.
-    pub(super) async fn message(self, limits: &QueryLimits) -> Result<Message, Refusal> {
-        let (parsing, bytes) = (&limits.parsing, self.body.size());
-        let bodies = limits.bodies.clone();
-        if self.encoding == Encoding::Identity && !parsing.is_long(bytes) {
-            return self.join(&bodies);
-        }
-        let is_packed = self.encoding != Encoding::Identity;
-        let most = if is_packed { bodies.max_bytes } else { bytes };
-        let joined = parsing.aside(most, move || self.join(&bodies)).await;
-        joined.unwrap_or_else(|| Err(ApiError::unavailable("The message could not be read").into()))
-    }
-
-    fn join(self, bodies: &BodyLimits) -> Result<Message, Refusal> {
-        let Self { mut body, encoding } = self;
-        let held = body.take_held();
-        let bytes = body.join();
-        if encoding == Encoding::Identity {
-            return Ok(Message { bytes, held });
-        }
-        let mut held = held.unwrap_or_else(|| bodies.all.hold());
-        let max = bodies.max_bytes;
-        let whole = inflate(&bytes, encoding, max, |more| held.grow(more));
-        let whole = whole.map_err(|error| match error {
-            InflateError::Broken(_) => {
-                let cause = format!("grpc-encoding: {error}");
-                ApiError::new(errors::BROKEN_BODY, cause).into()
-            }
-            InflateError::TooLong(max) => Refusal::too_long(max.saturating_add(1), max),
-            InflateError::NoRoom => body::too_much_in_sum(bodies).into(),
-        })?;
-        // Less is always granted.
-        let _ = held.resize(whole.len());
-        Ok(Message { bytes: whole.into(), held: Some(held) })
+    /// The message in one piece, decompressed; its claim pays for what came and for what comes of
+    /// it.
+    pub(super) async fn message(
+        self,
+        mut claim: Claim,
+        limits: &QueryLimits,
+    ) -> Result<Message, Refusal> {
+        claim.grow(self.0.size()).map_err(ApiError::from)?;
+        let within = (&limits.bodies, &limits.parsing);
+        let whole = |Opened { text, held, .. }: Opened| Ok((text, held));
+        let (bytes, held) = opening::opened(self.0, &mut claim, within, None, whole).await?;
+        Ok(Message { bytes, held, claim })
     }
 }

@@ -16,15 +16,17 @@ use super::refusal::Refusal;
 use super::said;
 use crate::access::table::{Port, asked};
 use crate::access::{Access, Refused, Shown};
+use crate::http::body::Terms;
 use crate::http::errors::{ApiError, shown};
 use crate::http::gate::{self, Asker, Holding, Memory};
-use crate::http::limits::QueryLimits;
+use crate::http::limits::{self, QueryLimits};
 use crate::http::serve::calls::Calls;
 use crate::http::serve::handshake::Handshakes;
 use crate::http::v2::state::V2;
 use crate::metrics::http::FrontendMetrics;
 use clipper_config::{Config, GrpcConfig};
 use clipper_domain::{AccessKey, Action, SecretHash};
+use clipper_scheduling::quota::Claim;
 
 /// What all threads say of the services.
 pub(super) static REFLECTION: LazyLock<Reflection> =
@@ -180,6 +182,7 @@ impl Service {
         let Parts { mut v2, settings, tls, metrics, access } = parts;
         // Whatever is made of a message keeps to the limit of messages.
         v2.limits.bodies.max_bytes = settings.connection.message_max_bytes;
+        v2.limits.bodies.terms = Terms::GRPC;
         Self { v2, settings, tls, metrics, access, limited: None, asker: Asker::default() }
     }
 
@@ -221,6 +224,11 @@ impl Service {
 
     pub(super) fn limits(&self) -> &QueryLimits {
         &self.v2.limits
+    }
+
+    /// What a message counts against before it says what it asks for.
+    pub(super) fn claim(&self) -> Claim {
+        limits::claim_by(self.asker.clone())
     }
 
     /// Answers a call of whoever may call.
@@ -334,7 +342,8 @@ impl Service {
         reply: &mut Reply,
         context: Context,
     ) -> Result<(), Refusal> {
-        let message = reader::only(reader, self.limits()).await?;
+        let claim = if method == Unary::Infer { self.claim() } else { Claim::default() };
+        let message = reader::only(reader, claim, self.limits()).await?;
         let (frame, _held) = match method {
             Unary::Infer => {
                 let (said, answer) = tokio::select! {

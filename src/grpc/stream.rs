@@ -75,7 +75,7 @@ impl Service {
         let (mut id, mut said) = (String::new(), Said::default());
         let mut open = traced::begin(&self.v2.plane, &mut context, "ModelStreamInfer");
         let answered = async {
-            let message = arrived.message(self.limits()).await?;
+            let message = arrived.message(self.claim(), self.limits()).await?;
             let read = self.read(message, context, &mut id).await?;
             if self.is_in_pieces(&read.target, read.asked.infer.inputs.len()) {
                 return Ok(Answer::Pieces(self.pieces(read, open.take()).await?));

@@ -12,11 +12,10 @@ use smallvec::SmallVec;
 
 use super::accessed;
 use super::errors::{self, ApiError, shown};
-use super::parsing::{Parsing, Unparsed};
 use super::serve::connection::Connection;
 use clipper_clock::{self as clock, Instant};
 use clipper_config::HttpConfig;
-use clipper_oip::{Encoding, InflateError, inflate};
+use clipper_oip::Encoding;
 use clipper_scheduling::budget::{Budget, Held};
 use clipper_scheduling::quota::Claim;
 
@@ -26,6 +25,22 @@ const DRAIN_TIMES: usize = 2;
 
 /// Bodies up to this are not counted in sum: about what the buffers of a connection hold anyway.
 const UNCOUNTED_BYTES: usize = 16 << 10;
+
+/// What clients of a protocol know of bodies, by name.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms {
+    /// What is over the limit of one body, and the setting that says it.
+    over: &'static str,
+    /// What names how a body is compressed.
+    pub encoding: &'static str,
+}
+
+impl Terms {
+    pub const HTTP: Self =
+        Self { over: "The body is over http.body_max_bytes", encoding: "Content-Encoding" };
+    pub const GRPC: Self =
+        Self { over: "The message is over grpc.message_max_bytes", encoding: "grpc-encoding" };
+}
 
 #[derive(Debug, Clone)]
 pub struct BodyLimits {
@@ -37,6 +52,15 @@ pub struct BodyLimits {
     pub request: Duration,
     /// All bodies under way; above it 503.
     pub all: Arc<Budget>,
+    pub terms: Terms,
+}
+
+impl BodyLimits {
+    /// 413 by the limit of one body.
+    #[must_use]
+    pub fn too_large(&self) -> ApiError {
+        ApiError::new(errors::TOO_LARGE, format!("{} = {}", self.terms.over, self.max_bytes))
+    }
 }
 
 impl From<&HttpConfig> for BodyLimits {
@@ -46,6 +70,7 @@ impl From<&HttpConfig> for BodyLimits {
             idle: Duration::from_millis(config.client_request_timeout_ms),
             request: Duration::from_millis(config.request_timeout_ms),
             all: Budget::new(config.bodies_max_bytes),
+            terms: Terms::HTTP,
         }
     }
 }
@@ -82,42 +107,16 @@ impl Body {
         self.held.take()
     }
 
-    /// Whether it has to be inflated before anything can be read in it. How long that takes is not
-    /// known from its size.
+    /// How it is compressed: by what it has to be inflated before anything can be read in it.
     #[must_use]
-    pub fn is_packed(&self) -> bool {
-        self.encoding != Encoding::Identity
+    pub fn encoding(&self) -> Encoding {
+        self.encoding
     }
 
-    /// The text in one piece, inflated within the limits, and what it holds of the sum of all
-    /// bodies. Takes long: for threads that may take their time.
-    ///
-    /// # Errors
-    /// 400 where it is not of its encoding, 413 above the limit of one body, 503 above that of all.
-    pub fn text(mut self, limits: &BodyLimits) -> Result<(Bytes, Option<Held>), ApiError> {
-        let (encoding, held) = (self.encoding, self.held.take());
-        let packed = self.join();
-        if encoding == Encoding::Identity {
-            return Ok((packed, held));
-        }
-        let mut held = held.unwrap_or_else(|| limits.all.hold());
-        let text = inflate(&packed, encoding, limits.max_bytes, |more| held.grow(more))
-            .map_err(|error| not_inflated(&error, limits))?;
-        drop(packed);
-        // Less is always granted.
-        let _ = held.resize(text.len());
-        Ok((text.into(), Some(held)))
-    }
-
-    /// The same body, inflated away from the thread that answers.
-    async fn unpacked(self, limits: &BodyLimits, parsing: &Parsing) -> Result<Self, ApiError> {
-        if !self.is_packed() {
-            return Ok(self);
-        }
-        let (most, limits) = (limits.max_bytes, limits.clone());
-        let whole = parsing.aside(most, move || self.text(&limits)).await;
-        let (text, held) = whole.unwrap_or_else(|| Err(not_parsed(Unparsed::Broken)))?;
-        Ok(Self::of(text, held))
+    /// The same bytes, which are compressed.
+    #[must_use]
+    pub fn encoded(self, encoding: Encoding) -> Self {
+        Self { encoding, ..self }
     }
 
     /// The text, of one that is not packed, in one piece: copied, unless it came in one.
@@ -149,19 +148,6 @@ pub async fn read(
     read_within(request, payload, limits, &mut Claim::default()).await
 }
 
-/// The same, and inflated, away from the thread that answers.
-///
-/// # Errors
-/// Also what is wrong with a compressed body: see [`Body::text`].
-pub async fn read_unpacked(
-    request: &HttpRequest,
-    payload: Payload,
-    limits: &BodyLimits,
-    parsing: &Parsing,
-) -> Result<Body, ApiError> {
-    read(request, payload, limits).await?.unpacked(limits, parsing).await
-}
-
 /// [`read`] for somebody who may be limited: what is not within the claim is thrown away, so that
 /// the client sees why.
 ///
@@ -176,7 +162,7 @@ pub async fn read_within(
     let drain_max = limits.max_bytes.saturating_mul(DRAIN_TIMES);
     let declared = declared_bytes(request).unwrap_or(0);
     if declared > drain_max {
-        return Err(ApiError::too_large(limits.max_bytes));
+        return Err(limits.too_large());
     }
     if declared > UNCOUNTED_BYTES && declared <= limits.max_bytes && !limits.all.has_room(declared)
     {
@@ -220,7 +206,7 @@ pub async fn read_within(
         }
     }
     if received > limits.max_bytes {
-        return Err(ApiError::too_large(limits.max_bytes));
+        return Err(limits.too_large());
     }
     if let Some(refused) = refused {
         return Err(refused);
@@ -242,16 +228,6 @@ fn encoding(request: &HttpRequest) -> Result<Encoding, ApiError> {
         let cause = format!("Content-Encoding '{name}' is not one of: {}", Encoding::NAMES);
         ApiError::new(errors::ENCODING, cause)
     })
-}
-
-fn not_inflated(error: &InflateError, limits: &BodyLimits) -> ApiError {
-    match error {
-        InflateError::Broken(_) => {
-            ApiError::new(errors::BROKEN_BODY, format!("Content-Encoding: {error}"))
-        }
-        InflateError::TooLong(max) => ApiError::too_large(*max),
-        InflateError::NoRoom => too_much_in_sum(limits),
-    }
 }
 
 /// Reads and forgets the body of a request that is refused anyway, if it is small: the connection
@@ -281,23 +257,6 @@ async fn in_time(
         };
         ApiError::new(errors::TIMEOUT, text)
     })
-}
-
-/// 503 by `http.parse_threads`.
-#[must_use]
-pub fn not_parsed(why: Unparsed) -> ApiError {
-    let cause = match why {
-        Unparsed::Crowded => {
-            "The bodies of others were parsed for as long as this one could wait \
-             (http.parse_threads)"
-        }
-        Unparsed::Overdue => {
-            "The body was not parsed within the latency objective: send fewer inputs at once, or \
-             give the application a longer objective"
-        }
-        Unparsed::Broken => return ApiError::unavailable("The body could not be parsed"),
-    };
-    ApiError::new(errors::OVERLOADED, cause)
 }
 
 /// 503 by `http.bodies_max_bytes`.
@@ -397,7 +356,7 @@ mod tests {
     fn limits(all: usize) -> BodyLimits {
         let all = Budget::new(all);
         let long = Duration::from_secs(60);
-        BodyLimits { max_bytes: 16 << 20, idle: long, request: long, all }
+        BodyLimits { max_bytes: 16 << 20, idle: long, request: long, all, terms: Terms::HTTP }
     }
 
     #[test]

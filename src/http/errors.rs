@@ -310,12 +310,6 @@ impl ApiError {
         Self::new(NOT_FOUND, format!("There is no {} here: {where_it_is}", shown(path)))
     }
 
-    /// The body is over `limit` bytes.
-    #[must_use]
-    pub fn too_large(limit: usize) -> Self {
-        Self::new(TOO_LARGE, format!("The body is over http.body_max_bytes = {limit}"))
-    }
-
     /// Too many queries at once.
     #[must_use]
     pub fn too_many(cause: impl Into<String>) -> Self {

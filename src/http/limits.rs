@@ -37,15 +37,39 @@ impl QueryLimits {
     }
 }
 
-/// What a request for an application counts against.
+/// What a request counts against before it is known which application it is for.
+#[must_use]
+pub fn claim_by(asker: Asker) -> Claim {
+    Claim::of(asker.name, asker.quota)
+}
+
+/// Has a request whose body has so many bytes by now count against its application, too.
 ///
 /// # Errors
-/// 429 where not even one query would be let through: nothing else has to be done then.
-pub fn claim_of(asker: Asker, routes: &Routes, app: &str) -> Result<Claim, ApiError> {
-    let claim = Claim::of(asker.name, asker.quota.into_iter().chain(routes.quota(app)));
+/// 429 where not even one query would be let through: nothing else has to be done then. Also by
+/// the body, or 413 where no wait would help.
+pub fn claim_for(
+    claim: &mut Claim,
+    routes: &Routes,
+    app: &str,
+    bytes: usize,
+) -> Result<(), ApiError> {
+    if let Some(quota) = routes.quota(app) {
+        claim.also(quota, bytes)?;
+    }
     if claim.is_limited() {
         claim.check(clock::now())?;
     }
+    Ok(())
+}
+
+/// What a request for an application counts against.
+///
+/// # Errors
+/// As [`claim_for`].
+pub fn claim_of(asker: Asker, routes: &Routes, app: &str) -> Result<Claim, ApiError> {
+    let mut claim = claim_by(asker);
+    claim_for(&mut claim, routes, app, 0)?;
     Ok(claim)
 }
 

@@ -18,6 +18,7 @@ pub mod limits;
 pub mod management;
 pub mod metrics;
 mod named_errors;
+pub mod opening;
 pub mod parsing;
 pub mod query;
 mod rendering;

@@ -20,6 +20,7 @@ use super::explaining::{self, Explaining};
 use super::feedback;
 use super::gate::Asker;
 use super::limits::{self, QueryLimits};
+use super::opening::{self, Opened};
 use super::rendering;
 use super::schema::rapidjson_phrase;
 use super::traced;
@@ -35,6 +36,7 @@ use crate::actors::apps::router::{Route, Routes};
 use crate::actors::apps::streaming::PredictStream;
 use clipper_clock as clock;
 use clipper_domain::InputType;
+use clipper_oip::Encoding;
 use clipper_scheduling::budget::Held;
 use clipper_scheduling::parse::{self, BodyError, PredictBody};
 use clipper_scheduling::quota::Claim;
@@ -204,7 +206,8 @@ fn of_feedback(limits: &QueryLimits, _: &AppFacts) -> Duration {
 /// A body, how long it is of use, and what its request counts against.
 type Arrival<'a> = (Body, Patience, &'a mut Claim);
 
-/// A long body, or one that is compressed, is parsed first, elsewhere, by what `parser` makes.
+/// A long body, or one that is compressed, is opened and parsed first, elsewhere, by what `parser`
+/// makes.
 async fn prepare<T: Send + 'static, P>(
     app: &Addr<App>,
     (mut body, patience, claim): Arrival<'_>,
@@ -214,7 +217,7 @@ async fn prepare<T: Send + 'static, P>(
 where
     P: FnOnce(&[u8], &AppInputs) -> Result<T, ApiError> + Send + 'static,
 {
-    if body.is_packed() || limits.parsing.is_long(body.size()) {
+    if body.encoding() != Encoding::Identity || limits.parsing.is_long(body.size()) {
         return Box::pin(parsed(app, (body, patience, claim), limits, parser())).await;
     }
     let held = body.take_held();
@@ -233,44 +236,27 @@ async fn parsed<T: Send + 'static>(
     let arrived = clock::now();
     let of = app.send(AskFacts).await.map_err(restarting)?;
     let facts = Arc::clone(&of.facts);
-    let (input_type, bytes, is_packed) = (facts.spec.input_type, body.size(), body.is_packed());
+    let input_type = facts.spec.input_type;
     let deadline = arrived + patience(limits, &facts);
     let all = limits.bodies.clone();
-    let parse = move || {
-        let (text, held) = body.text(&all)?;
+    let then = move |Opened { text, held, .. }: Opened| {
         // Numbers may take more room than their text.
         let inputs = parse::input_bytes_max(&text, input_type);
         let mut held = held.unwrap_or_else(|| all.all.hold());
         if !held.resize(inputs.max(text.len())) {
             return Err(body::too_much_in_sum(&all));
         }
-        let (parsed, grown) = (parse(&text, &of)?, text.len().saturating_sub(bytes));
+        let parsed = parse(&text, &of)?;
         drop(text);
         // Less is always granted.
         let _ = held.resize(inputs);
-        Ok((parsed, held, grown))
+        Ok((parsed, held))
     };
-    let parsing = &limits.parsing;
-    let done = if is_packed {
-        parsing.run_apart(limits.bodies.max_bytes, deadline, parse).await
-    } else {
-        parsing.run(bytes, deadline, parse).await
-    };
-    match done {
-        Ok(Ok((parsed, held, grown))) => {
-            claim.grow(grown).map_err(ApiError::from)?;
-            let body = RequestBody::Parsed(Box::new(parsed));
-            Ok(Prepared { body, text: Bytes::new(), _held: Some(held) })
-        }
-        Ok(Err(error)) => {
-            facts.metrics.rejected();
-            Err(error)
-        }
-        Err(why) => {
-            facts.metrics.rejected();
-            Err(body::not_parsed(why))
-        }
-    }
+    let within = (&limits.bodies, &limits.parsing);
+    let made = opening::opened(body, claim, within, Some(deadline), then).await;
+    let (parsed, held) = made.inspect_err(|_| facts.metrics.rejected())?;
+    let body = RequestBody::Parsed(Box::new(parsed));
+    Ok(Prepared { body, text: Bytes::new(), _held: Some(held) })
 }
 
 /// Reads the body of a predict request, where that takes long.
@@ -371,7 +357,8 @@ pub(super) async fn predict_for(
         Route::Unknown => return Err(ApiError::unknown_application(app)),
         Route::Starting => return Err(ApiError::unavailable("The server is starting")),
     };
-    let claim = limits::claim_of(asker, &v2.routes, app)?;
+    let mut claim = limits::claim_of(asker, &v2.routes, app)?;
+    claim.grow(body.size()).map_err(ApiError::from)?;
     predict(&found, (body, None, claim), explaining, &v2.limits).await
 }
 

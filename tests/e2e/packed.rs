@@ -5,11 +5,14 @@ use std::io::Write as _;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use bytes::Bytes;
+use clipper_grpc::client::Client;
+use clipper_grpc::{Code, Status};
 use flate2::Compression;
 use flate2::write::{GzEncoder, ZlibEncoder};
 use serde_json::{Value, json};
 
-use super::access::{clipper, made};
+use super::access::{self, clipper, made, with_key};
 use super::support::http::{Answer, Connection};
 use crate::support::served::{Process, Served, until};
 
@@ -211,4 +214,63 @@ fn what_a_body_is_inflated_to_counts_in_sum_and_for_its_key() {
         assert_eq!(answer.status, 413, "{path}: {}", answer.text());
         assert!(answer.text().contains("(body_bytes)"), "{path}: {}", answer.text());
     }
+}
+
+/// What a call of `ModelInfer` with this message, which is compressed, comes to.
+fn called(addr: SocketAddr, key: &str, encoding: &'static str, message: &[u8]) -> Status {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let stream = tokio::net::TcpStream::connect(addr).await.unwrap();
+        let path = "/inference.GRPCInferenceService/ModelInfer";
+        let (client, connection) = Client::open(stream, "test", path, None).await.unwrap();
+        tokio::spawn(connection);
+        let mut client = client.with_key(Some(key));
+        client.metadata.insert("grpc-encoding", encoding.parse().unwrap());
+        let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+        let frame = Bytes::from([&[1], &length[..], message].concat());
+        client.call(frame).await.unwrap().0
+    })
+}
+
+#[test]
+fn what_comes_of_a_body_costs_its_key_also_if_it_is_broken_or_endless() {
+    let (server, _replica, _folder) = start("");
+    let root = made(&clipper(&server, None, &["key", "add", "r", "--role", "admin", "--json"]));
+    let add = ["key", "add", "team", "--role", "predict", "--json", "--body-bytes", "50KiB"];
+    let key = made(&clipper(&server, Some(&root), &add));
+    let refused = || {
+        let page = access::send(server.metrics, "GET", "/metrics", &with_key(Some(&root)), "");
+        let page = page.text();
+        let sample = "clipper_key_limits_refused_total{key=\"team\",limit=\"body_bytes\"} ";
+        let value = page.lines().find_map(|line| line.strip_prefix(sample));
+        value.map_or(0.0, |value| value.parse::<f64>().unwrap())
+    };
+    // None of them is a request, and what is wrong with them is seen last.
+    let blanks = vec![b' '; 60_000];
+    let mut broken = packed("gzip", &blanks);
+    let checksum = broken.len() - 8;
+    broken[checksum] ^= 1;
+    let bomb = packed("zstd", &vec![b' '; 64 << 20]);
+    assert!(bomb.len() < 40_000, "{}", bomb.len());
+    let bodies = [("deflate", packed("deflate", &blanks)), ("gzip", broken), ("zstd", bomb)];
+    let mut expected = 0.0;
+    for (encoding, body) in &bodies {
+        let headers = format!("Content-Encoding: {encoding}\r\n{}", with_key(Some(&key)));
+        for path in ["/m/predict", "/m/update", "/v2/models/m/infer", "/v2/models/m/generate"] {
+            let answer = send(&mut Connection::open(server.query), path, &headers, body);
+            assert_eq!(answer.status, 413, "{path} {encoding}: {}", answer.text());
+            assert!(answer.text().contains("Key 'team' may have bodies of 51200"), "{path}");
+        }
+        let status = called(server.grpc.unwrap(), &key, encoding, body);
+        assert_eq!(status.code, Code::ResourceExhausted, "{encoding}: {status}");
+        assert!(status.message.contains("Key 'team' may have bodies of 51200"), "{status}");
+        expected += 5.0;
+        assert!((refused() - expected).abs() < 0.5, "{encoding}: {}", refused());
+    }
+    // They have given back what they took.
+    let whole = json!({"input": [1.0]}).to_string() + &" ".repeat(51_000);
+    let headers = format!("Content-Encoding: gzip\r\n{}", with_key(Some(&key)));
+    let body = packed("gzip", whole.as_bytes());
+    let answer = send(&mut Connection::open(server.query), "/m/predict", &headers, &body);
+    assert_eq!(answer.status, 200, "{}", answer.text());
 }

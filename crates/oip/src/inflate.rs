@@ -42,7 +42,7 @@ impl Encoding {
 #[derive(Debug, thiserror::Error)]
 pub enum InflateError {
     /// It is not of its format, or ends early.
-    #[error("the body is not of its Content-Encoding: {0}")]
+    #[error("the body is not of its encoding: {0}")]
     Broken(#[from] std::io::Error),
     /// It would be longer than a body may be.
     #[error("the body would be longer than {0} bytes")]
@@ -50,10 +50,15 @@ pub enum InflateError {
     /// There is no room for more in what all bodies may take together.
     #[error("there is no room for it")]
     NoRoom,
+    /// Whoever has sent it may not have so much.
+    #[error("it is more than who has sent it may have")]
+    Unpaid,
 }
 
 /// The body behind an encoding, at most `max_bytes` of it. `room_for` is asked before each piece
-/// whether there is room for so many bytes more.
+/// whether there is room for so many bytes more; `pays_for` after it whether whoever has sent the
+/// body may have so many in all, whatever comes of them: also of a body that turns out broken, or
+/// too long.
 ///
 /// # Errors
 /// See [`InflateError`].
@@ -62,6 +67,7 @@ pub fn inflate(
     encoding: Encoding,
     max_bytes: usize,
     mut room_for: impl FnMut(usize) -> bool,
+    mut pays_for: impl FnMut(usize) -> bool,
 ) -> Result<Vec<u8>, InflateError> {
     let mut decoder: Box<dyn Read + '_> = match encoding {
         Encoding::Identity => Box::new(body),
@@ -84,12 +90,16 @@ pub fn inflate(
             return Err(InflateError::NoRoom);
         }
         let mut piece = Vec::with_capacity(PIECE_BYTES);
-        let read = decoder.by_ref().take(PIECE_BYTES as u64).read_to_end(&mut piece)?;
-        bytes += read;
+        let read = decoder.by_ref().take(PIECE_BYTES as u64).read_to_end(&mut piece);
+        // Where it fails, the piece has what came before.
+        bytes += piece.len();
+        if !pays_for(bytes.min(max_bytes)) {
+            return Err(InflateError::Unpaid);
+        }
         if bytes > max_bytes {
             return Err(InflateError::TooLong(max_bytes));
         }
-        if read == 0 {
+        if read? == 0 {
             return Ok(joined(pieces, bytes));
         }
         pieces.push(piece);
@@ -126,6 +136,18 @@ mod tests {
         encoder.finish().unwrap()
     }
 
+    /// Why at most 1 MiB of a body is not made, and how much of it was paid for by who has so much.
+    fn paid(packed: &[u8], encoding: Encoding, has: usize) -> (InflateError, usize) {
+        let mut paid = 0;
+        let pays_for = |bytes: usize| {
+            assert!(bytes >= paid, "in all");
+            let pays = bytes <= has;
+            paid = if pays { bytes } else { paid };
+            pays
+        };
+        (inflate(packed, encoding, 1 << 20, |_| true, pays_for).unwrap_err(), paid)
+    }
+
     #[test]
     fn every_format_gives_the_body() {
         let body: Vec<u8> = (0..200_000_u32).flat_map(u32::to_le_bytes).collect();
@@ -134,13 +156,13 @@ mod tests {
             (Encoding::Deflate, deflate(&body)),
             (Encoding::Zstd, zstd::encode_all(&body[..], 3).unwrap()),
         ] {
-            assert_eq!(inflate(&packed, encoding, 1 << 20, |_| true).unwrap(), body);
+            let whole = inflate(&packed, encoding, 1 << 20, |_| true, |_| true);
+            assert_eq!(whole.unwrap(), body);
             let cut = &packed[..packed.len() - 9];
-            assert!(matches!(
-                inflate(cut, encoding, 1 << 20, |_| true),
-                Err(InflateError::Broken(_))
-            ));
-            let other = inflate(b"{\"inputs\": []}", encoding, 1 << 20, |_| true);
+            let (error, paid) = self::paid(cut, encoding, usize::MAX);
+            assert!(matches!(error, InflateError::Broken(_)), "{error}");
+            assert!(paid > body.len() - 4 * PIECE_BYTES, "what came before: {paid}");
+            let other = inflate(b"{\"inputs\": []}", encoding, 1 << 20, |_| true, |_| true);
             assert!(matches!(other, Err(InflateError::Broken(_))));
         }
         assert_eq!(Encoding::parse(b" GZIP "), Some(Encoding::Gzip));
@@ -159,18 +181,25 @@ mod tests {
         ] {
             assert!(bomb.len() < 100_000);
             let mut asked = 0;
-            let error = inflate(&bomb, encoding, 1 << 20, |bytes| {
+            let room_for = |bytes| {
                 asked += bytes;
                 true
-            });
+            };
+            let error = inflate(&bomb, encoding, 1 << 20, room_for, |_| true);
             assert!(matches!(error, Err(InflateError::TooLong(_))));
             assert!(asked <= (1 << 20) + 2 * PIECE_BYTES, "{asked}");
             let mut room = 10 * PIECE_BYTES;
-            let error = inflate(&bomb, encoding, 32 << 20, |bytes| {
+            let room_for = |bytes| {
                 room = room.saturating_sub(bytes);
                 room > 0
-            });
+            };
+            let error = inflate(&bomb, encoding, 32 << 20, room_for, |_| true);
             assert!(matches!(error, Err(InflateError::NoRoom)));
+            let (error, paid) = self::paid(&bomb, encoding, usize::MAX);
+            assert!(matches!(error, InflateError::TooLong(_)) && paid == 1 << 20, "{paid}");
+            let (error, paid) = self::paid(&bomb, encoding, 300_000);
+            assert!(matches!(error, InflateError::Unpaid), "{error}");
+            assert!((300_000 - PIECE_BYTES..=300_000).contains(&paid), "{paid}");
         }
     }
 
@@ -178,7 +207,7 @@ mod tests {
     fn a_window_above_the_bound_is_refused_before_it_is_made() {
         // A frame that asks for 2 GiB of what came before: magic, descriptor, window descriptor.
         let frame = [0x28, 0xb5, 0x2f, 0xfd, 0x00, 0xa8, 0x01, 0x00, 0x00];
-        let error = inflate(&frame, Encoding::Zstd, 1 << 20, |_| true).unwrap_err();
+        let error = inflate(&frame, Encoding::Zstd, 1 << 20, |_| true, |_| true).unwrap_err();
         assert!(matches!(error, InflateError::Broken(_)), "{error}");
     }
 }

@@ -308,10 +308,24 @@ impl Claim {
     /// Of a request of somebody that counts against these.
     #[must_use]
     pub fn of(by: Tenant, quotas: impl IntoIterator<Item = Arc<Quota>>) -> Self {
-        let part = |quota| Part { quota, queries: 0, bytes: 0 };
-        let mut parts = quotas.into_iter().map(part).peekable();
-        let parts = parts.peek().is_some().then(|| Box::new(parts.collect()));
-        Self { by, parts }
+        let mut claim = Self { by, parts: None };
+        quotas.into_iter().for_each(|quota| claim.count_against(quota));
+        claim
+    }
+
+    fn count_against(&mut self, quota: Arc<Quota>) {
+        self.parts.get_or_insert_default().push(Part { quota, queries: 0, bytes: 0 });
+    }
+
+    /// Counts against another quota as well, with so many bytes that its body has by now: who asks
+    /// may be known before it is known what for.
+    ///
+    /// # Errors
+    /// That has no room for them.
+    pub fn also(&mut self, quota: Arc<Quota>, bytes: usize) -> Result<(), Exceeded> {
+        self.count_against(quota);
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX / 2);
+        self.parts_mut().last_mut().map_or(Ok(()), |part| part.grow(bytes))
     }
 
     /// Who asks.

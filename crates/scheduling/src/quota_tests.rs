@@ -146,6 +146,22 @@ fn bodies_under_way_share_their_bytes() {
 }
 
 #[test]
+fn a_quota_that_joins_later_counts_the_body_that_is_there() {
+    let now = clock::now();
+    let key = of_key(limits([None, None, None, Some(100)]), now);
+    let app = of_app(limits([None, None, None, Some(50)]), now);
+    let mut claim = on([Arc::clone(&key)]);
+    assert!(claim.grow(40).is_ok() && claim.also(Arc::clone(&app), 40).is_ok());
+    let refused = claim.grow(20).unwrap_err();
+    assert_eq!(refused.whose, Whose::App(AppName::parse("b").unwrap()));
+    let mut other = on([Arc::clone(&key)]);
+    assert!(other.grow(20).is_ok());
+    assert!(other.also(Arc::clone(&app), 20).unwrap_err().wait.is_some());
+    drop((claim, other));
+    assert_eq!([key, app].map(|quota| quota.usage.bytes.load(Relaxed)), [0, 0]);
+}
+
+#[test]
 fn what_one_of_two_refuses_takes_nothing_of_the_others_rate() {
     let now = clock::now();
     let key = of_key(limits([Some(10), None, None, None]), now);

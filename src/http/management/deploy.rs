@@ -26,10 +26,11 @@ use super::operation::{Failure, POST_ALLOW, resource, respond, tell_failure};
 use super::{asked, names};
 use crate::deploy::progress::{Failed, Progress};
 use crate::deploy::{DeployRequest, Deployer, TrialInputs};
-use crate::http::body::{self, BodyLimits};
+use crate::http::body::BodyLimits;
 use crate::http::errors::{self, ApiError, other_method, shown};
 use crate::http::gate::{self, Holding};
 use crate::http::health::Readiness;
+use crate::http::opening;
 use crate::http::parsing::Parsing;
 use clipper_config::Deploy;
 use clipper_container::allowed::NotAllowed;
@@ -115,7 +116,7 @@ async fn post(
         Ok(asker) => asker,
         Err(failure) => return respond(Err(failure), SCHEMA, SCHEMA),
     };
-    let body = match body::read_unpacked(&request, payload, &limits, &state.parsing).await {
+    let body = match opening::read(&request, payload, &limits, &state.parsing).await {
         Ok(body) => body,
         Err(error) => return error.error_response(),
     };

@@ -47,6 +47,7 @@ use super::body::{self, Body, BodyLimits};
 use super::errors::{ApiError, other_method};
 use super::gate;
 use super::health;
+use super::opening;
 use super::schema::Object;
 
 #[derive(Clone, Copy)]
@@ -272,7 +273,7 @@ async fn post(
         Ok(asker) => asker,
         Err(failure) => return respond(Err(failure), endpoint.schema, endpoint.optional),
     };
-    let body = match body::read_unpacked(&request, payload, &limits, &state.parsing).await {
+    let body = match opening::read(&request, payload, &limits, &state.parsing).await {
         Ok(body) => body,
         Err(error) => return error.error_response(),
     };

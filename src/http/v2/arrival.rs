@@ -1,16 +1,15 @@
-//! A body on its way to what it asks for: decompressed and parsed within the limits, long ones
-//! away from the threads that answer queries.
+//! What a body asks for, read within the limits.
 
 use std::sync::Arc;
 
 use actix_web::HttpRequest;
 
-use super::super::body::{self, Body, BodyLimits};
+use super::super::body::{self, Body};
 use super::super::errors::ApiError;
 use super::super::explaining::Explaining;
 use super::super::limits::QueryLimits;
+use super::super::opening::{self, Opened};
 use super::errors;
-use crate::actors::plane::data_plane::DataPlane;
 use clipper_clock::Instant;
 use clipper_domain::{InputType, Signature};
 use clipper_oip::{Infer, InferError, parse, parse_tensors};
@@ -31,8 +30,6 @@ pub(crate) struct Asked {
     /// What the request takes of limits until it has been asked.
     pub(crate) claim: Claim,
     pub(crate) explaining: Explaining,
-    /// Bytes that the body has more than came: it was compressed.
-    pub(super) grown: usize,
     _held: Option<Held>,
 }
 
@@ -44,25 +41,16 @@ impl Asked {
             key: None,
             claim: Claim::default(),
             explaining: Explaining::default(),
-            grown: 0,
             _held: held,
         }
     }
-}
-
-/// A body that has not been looked at.
-struct Arrived<P> {
-    body: Body,
-    parse: P,
-    bodies: BodyLimits,
-    plane: Arc<DataPlane>,
 }
 
 /// Reads what the body of `request` asks for, if that takes until `due` at the most; a signature is
 /// that of type tensors.
 pub(super) async fn read(
     request: &HttpRequest,
-    body: Body,
+    arrived: (Body, Claim),
     (input_type, due): (InputType, Instant),
     signature: Option<Arc<Signature>>,
     limits: &QueryLimits,
@@ -73,12 +61,13 @@ pub(super) async fn read(
         Some(signature) => parse_tensors(body, header.as_deref(), signature, rows_max),
         None => parse(body, header.as_deref(), input_type, rows_max),
     };
-    parsed(body, due, limits, parse).await
+    parsed(arrived, due, limits, parse).await
 }
 
-/// Reads what a body asks for, by `parse`, if that takes until `due` at the most.
+/// Reads what a body asks for, by `parse`, if that takes until `due` at the most. The claim has
+/// paid for what came.
 pub(crate) async fn parsed<P>(
-    body: Body,
+    (body, mut claim): (Body, Claim),
     due: Instant,
     limits: &QueryLimits,
     parse: P,
@@ -86,28 +75,8 @@ pub(crate) async fn parsed<P>(
 where
     P: FnOnce(&[u8]) -> Result<Infer, InferError> + Send + 'static,
 {
-    let bytes = body.size();
     let (bodies, plane) = (limits.bodies.clone(), Arc::clone(&limits.plane));
-    let is_packed = body.is_packed();
-    let arrived = Arrived { body, parse, bodies, plane };
-    let parsing = &limits.parsing;
-    let read = if is_packed {
-        parsing.run_apart(limits.bodies.max_bytes, due, move || arrived.read(true)).await
-    } else if parsing.is_long(bytes) {
-        parsing.run(bytes, due, move || arrived.read(true)).await
-    } else {
-        Ok(arrived.read(false))
-    };
-    read.unwrap_or_else(|why| Err(body::not_parsed(why)))
-}
-
-impl<P: FnOnce(&[u8]) -> Result<Infer, InferError>> Arrived<P> {
-    /// `is_aside`: on a thread that may take its time.
-    fn read(self, is_aside: bool) -> Result<Asked, ApiError> {
-        let Self { body, parse, bodies, plane } = self;
-        let came = body.size();
-        let (text, held) = body.text(&bodies)?;
-        let grown = text.len().saturating_sub(came);
+    let then = move |Opened { text, held, is_aside }: Opened| {
         let infer = parse(&text).map_err(|error| errors::refused(&error))?;
         drop(text);
         let Some(mut held) = held else { return Ok(Asked::of(infer, Digests::new(), None)) };
@@ -118,6 +87,9 @@ impl<P: FnOnce(&[u8]) -> Result<Infer, InferError>> Arrived<P> {
         let digest = |input| plane.cache.digest(input);
         let digests =
             if is_aside { infer.inputs.iter().map(digest).collect() } else { Digests::new() };
-        Ok(Asked { grown, ..Asked::of(infer, digests, Some(held)) })
-    }
+        Ok(Asked::of(infer, digests, Some(held)))
+    };
+    let within = (&limits.bodies, &limits.parsing);
+    let asked = opening::opened(body, &mut claim, within, Some(due), then).await?;
+    Ok(Asked { claim, ..asked })
 }

@@ -256,10 +256,8 @@ async fn begin(
     let input_type = target.input_type;
     let parse = move |body: &[u8]| read(body, input_type);
     let due = target.due(v2, arrived);
-    let parsed = arrival::parsed(body, due, &v2.limits, parse).await;
+    let parsed = arrival::parsed((body, claim), due, &v2.limits, parse).await;
     let mut asked = ask::counted(parsed, v2, &target)?;
-    claim.grow(asked.grown).map_err(ApiError::from)?;
-    asked.claim = claim;
     asked.explaining = Explaining::of(request);
     let meant = ask::Meant { name, version, target: &target };
     let streaming = stream(v2, &meant, &mut asked, arrived).await?;

@@ -36,10 +36,8 @@ pub(super) async fn infer(
     let body = body::read_within(request, payload, &v2.limits.bodies, &mut claim).await?;
     let arrived = clock::now();
     let wanted = (target.input_type, target.due(v2, arrived));
-    let read = arrival::read(request, body, wanted, signature, &v2.limits).await;
+    let read = arrival::read(request, (body, claim), wanted, signature, &v2.limits).await;
     let mut asked = ask::counted(read, v2, &target)?;
-    claim.grow(asked.grown).map_err(ApiError::from)?;
-    asked.claim = claim;
     asked.explaining = Explaining::of(request);
     let key = |header: &str| request.headers().get(header).map(HeaderValue::as_bytes);
     asked.key = v2.routes.key(name, key);

@@ -9,9 +9,9 @@ use serde::Serialize;
 use serde_json::json;
 use smallvec::SmallVec;
 
-use super::super::body;
 use super::super::errors::{self as kinds, ApiError, ErrorLabel};
 use super::super::limits::QueryLimits;
+use super::super::opening;
 use super::state::V2;
 use super::target::{self, Target};
 use super::tensors;
@@ -288,7 +288,7 @@ pub(super) async fn index(
     v2: &V2,
 ) -> Result<HttpResponse, ApiError> {
     let QueryLimits { bodies, parsing, .. } = &v2.limits;
-    let body = body::read_unpacked(request, payload, bodies, parsing).await?.join();
+    let body = opening::read(request, payload, bodies, parsing).await?.join();
     let asked: IndexRequest = match &*body {
         [] => IndexRequest::default(),
         text => serde_json::from_slice(text)

@@ -9,7 +9,7 @@ use std::time::Duration;
 use actix_web::dev::ServerHandle;
 use actix_web::{App, HttpResponse, HttpServer};
 use clipper::access::Access;
-use clipper::http::body::BodyLimits;
+use clipper::http::body::{BodyLimits, Terms};
 use clipper::http::health::Readiness;
 use clipper::http::management::ports::{
     CatalogRead, ChangeError, ContainerInfo, Containers, Metadata, PolicyStates, RestartReplicas,
@@ -119,6 +119,7 @@ impl InMemoryServer {
             idle: Duration::from_secs(1),
             request: Duration::from_mins(1),
             all: Budget::new(1 << 30),
+            terms: Terms::HTTP,
         };
         let configure = configure(state, limits);
         let (started, running) = mpsc::channel();
