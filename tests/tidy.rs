@@ -1,6 +1,7 @@
 //! House rules that neither rustfmt nor clippy checks: layout, sizes, who may know whom.
 
 mod circles;
+mod map;
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
