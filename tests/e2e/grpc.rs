@@ -4,6 +4,7 @@
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -27,9 +28,9 @@ const GOAWAY: u8 = 7;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
-fn start(config: &str) -> (Served, Process, tempfile::TempDir) {
-    let folder = tempfile::tempdir().unwrap();
-    let server = Served::start(config, folder.path());
+fn start(config: &str) -> (Served, Process, Arc<tempfile::TempDir>) {
+    let folder = Arc::new(tempfile::tempdir().unwrap());
+    let server = Served::start(config, folder.path()).keeping(&folder);
     server.add_linked("m", 20_000_000);
     let replica = server.noop("m");
     server.await_replicas("m", 1);

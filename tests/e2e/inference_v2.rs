@@ -3,6 +3,7 @@
 //! Triton's own client is in `tests/system/test_triton_client.py`.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value, json};
@@ -14,10 +15,10 @@ const SLO_US: u32 = 20_000_000;
 const INFER: &str = "/v2/models/m/infer";
 
 /// Application `m` over doubles, whose model `m` answers 7; model `alone` without an application.
-fn start(config: &str) -> (Served, [Process; 2], tempfile::TempDir) {
-    let folder = tempfile::tempdir().unwrap();
+fn start(config: &str) -> (Served, [Process; 2], Arc<tempfile::TempDir>) {
+    let folder = Arc::new(tempfile::tempdir().unwrap());
     let config = format!("[serving]\ndirect_slo_micros = {SLO_US}\n{config}");
-    let server = Served::start(&config, folder.path());
+    let server = Served::start(&config, folder.path()).keeping(&folder);
     server.add_linked("m", SLO_US);
     server.admin("/admin/add_model", &crate::support::served::model("alone"));
     let replicas = ["m", "alone"].map(|model| server.noop(model));

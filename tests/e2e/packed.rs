@@ -3,6 +3,7 @@
 
 use std::io::Write as _;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
@@ -36,9 +37,9 @@ fn packed(encoding: &str, text: &[u8]) -> Vec<u8> {
 }
 
 /// Application `m` over doubles, whose model `m` answers 7.
-fn start(config: &str) -> (Served, Process, tempfile::TempDir) {
-    let folder = tempfile::tempdir().unwrap();
-    let server = Served::start(config, folder.path());
+fn start(config: &str) -> (Served, Process, Arc<tempfile::TempDir>) {
+    let folder = Arc::new(tempfile::tempdir().unwrap());
+    let server = Served::start(config, folder.path()).keeping(&folder);
     server.add_linked("m", SLO_US);
     let replica = server.noop("m");
     server.await_replicas("m", 1);

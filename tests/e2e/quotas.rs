@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::process::Command;
 
 use bytes::Bytes;
 use clipper_grpc::client::Client;
@@ -31,7 +32,10 @@ struct Guarded {
 
 impl Guarded {
     fn start(folder: &Path) -> Self {
-        let server = Served::start(CONFIG, folder);
+        // Its keys are made later, and are no part of its log at any level.
+        let mut command = Command::new(crate::binary());
+        command.env("CLIPPER_LOG", "trace");
+        let server = Served::start_by(command, CONFIG, folder);
         server.add_linked("a", SLO_US);
         let container = server.noop("a");
         server.await_replicas("a", 1);
@@ -381,7 +385,7 @@ fn limits_of_keys_are_kept_shown_changed_and_end_with_their_key() {
     let none = ["key", "limit", "root", "--rate", "5", "--burst", "0"];
     assert!(!clipper(&guarded.server, Some(&guarded.root), &none).status.success());
     guarded.server.kill_9();
-    let journal = std::process::Command::new(crate::binary())
+    let journal = Command::new(crate::binary())
         .args(["journal", "list", "--data-dir"])
         .arg(folder.path().join("data"))
         .output()

@@ -10,9 +10,9 @@ use crate::support::size;
 
 pub const GENEROUS_SLO_US: u32 = 20_000_000;
 
-pub fn start(config: &str) -> (Served, tempfile::TempDir) {
-    let folder = tempfile::tempdir().unwrap();
-    (Served::start(config, folder.path()), folder)
+pub fn start(config: &str) -> (Served, Arc<tempfile::TempDir>) {
+    let folder = Arc::new(tempfile::tempdir().unwrap());
+    (Served::start(config, folder.path()).keeping(&folder), folder)
 }
 
 pub fn connect(addr: SocketAddr) -> TcpStream {

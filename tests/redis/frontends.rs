@@ -1,7 +1,7 @@
 //! Several frontends on one Redis.
 
 use std::collections::BTreeSet;
-use std::sync::Barrier;
+use std::sync::{Arc, Barrier};
 
 use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
@@ -10,9 +10,10 @@ use serde_json::{Value, json};
 use crate::redis::harness::{Clipper, Redis, post, until_true};
 use crate::redis::size;
 
-fn two(redis: &Redis) -> ([Clipper; 2], tempfile::TempDir) {
-    let dir = tempfile::tempdir().unwrap();
-    let start = |name: &str| Clipper::start(&redis.url(), &dir.path().join(name), &[]);
+fn two(redis: &Redis) -> ([Clipper; 2], Arc<tempfile::TempDir>) {
+    let dir = Arc::new(tempfile::tempdir().unwrap());
+    let start =
+        |name: &str| Clipper::start(&redis.url(), &dir.path().join(name), &[]).keeping(&dir);
     ([start("a"), start("b")], dir)
 }
 

@@ -6,10 +6,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use serde_json::{Value, json};
+
+use crate::support::secrets::{self, Watch};
 
 /// Far above what any step takes; only a test that fails waits so long.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -204,6 +207,11 @@ impl Drop for Redis {
             let _ = child.kill();
             let _ = child.wait();
         }
+        if !std::thread::panicking() {
+            // Whatever it was told is in its file, in clear.
+            let found = secrets::found(&[self.dir.path()], &[]);
+            assert!(found.is_empty(), "a secret is in Redis:\n{}", found.join("\n"));
+        }
     }
 }
 
@@ -238,6 +246,8 @@ pub struct Clipper {
     pub metrics: SocketAddr,
     pub rpc: String,
     pub log: Arc<Mutex<Vec<String>>>,
+    heard: Option<JoinHandle<()>>,
+    watch: Watch,
 }
 
 impl Clipper {
@@ -263,12 +273,13 @@ impl Clipper {
         if !redis.is_empty() {
             command.args(["--redis-url", redis]);
         }
+        let watch = Watch::over(&mut command, "", data_dir);
         let mut child = command.spawn().unwrap();
         let log = Arc::new(Mutex::new(Vec::new()));
         let stderr = BufReader::new(child.stderr.take().unwrap());
         let (addresses, listening) = mpsc::channel();
         let kept = Arc::clone(&log);
-        std::thread::spawn(move || {
+        let heard = std::thread::spawn(move || {
             for line in stderr.lines().map_while(Result::ok) {
                 let parsed: Value = serde_json::from_str(&line).unwrap_or_default();
                 if parsed["message"] == "listening" {
@@ -294,7 +305,16 @@ impl Clipper {
             metrics: http("metrics"),
             rpc: text("rpc"),
             log,
+            heard: Some(heard),
+            watch,
         }
+    }
+
+    /// Keeps the folder of its data until that has been searched for secrets, which is when it
+    /// ends.
+    pub fn keeping(mut self, folder: &Arc<tempfile::TempDir>) -> Self {
+        self.watch.keep(folder);
+        self
     }
 
     pub fn kill(mut self) {
@@ -393,12 +413,19 @@ impl Clipper {
 
 impl Drop for Clipper {
     fn drop(&mut self) {
+        let has_failed = std::thread::panicking();
         if let Some(mut child) = self.child.take() {
+            if !has_failed {
+                self.watch.look(child.id(), self.metrics);
+            }
             let _ = child.kill();
             let _ = child.wait();
-            if std::thread::panicking() {
+            if has_failed {
                 println!("{}", self.log.lock().join("\n"));
             }
+        }
+        if !has_failed {
+            self.watch.end(self.heard.as_ref(), || self.log.lock().clone());
         }
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod container_server;
 pub mod random_changes;
+pub mod secrets;
 pub mod served;
 
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -5,7 +5,10 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+use super::secrets::Watch;
 
 /// Far above what any step takes; only a test that fails waits so long.
 pub const PATIENCE: Duration = Duration::from_mins(1);
@@ -42,6 +45,23 @@ pub struct Served {
     /// Where that is known.
     pub grpc: Option<SocketAddr>,
     log: Arc<Mutex<Vec<String>>>,
+    /// Who reads the log, until its end.
+    heard: Option<JoinHandle<()>>,
+    watch: Watch,
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        if self.is_up() {
+            self.watch.look(self.pid(), self.metrics);
+        }
+        let _ = self.process.0.kill();
+        let _ = self.process.0.wait();
+        self.watch.end(self.heard.as_ref(), || self.log.lock().unwrap().clone());
+    }
 }
 
 impl Served {
@@ -61,13 +81,13 @@ impl Served {
     /// The same run by `command`, which gets the arguments.
     pub fn start_by(mut command: Command, config: &str, data_dir: &Path) -> Self {
         let ports = ["127.0.0.1:0"; 4].map(|addr| addr.parse().unwrap());
-        arguments(&mut command, ports, config, data_dir);
+        let watch = arguments(&mut command, ports, config, data_dir);
         let child = command.stderr(Stdio::piped()).spawn().unwrap();
         let mut process = Process(child);
         let stderr = process.0.stderr.take().unwrap();
         let log = Arc::new(Mutex::new(Vec::new()));
         let keep = Arc::clone(&log);
-        std::thread::spawn(move || {
+        let heard = std::thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
                 keep.lock().unwrap().push(line);
             }
@@ -93,7 +113,16 @@ impl Served {
             grpc: line["grpc"].as_str().map(|text| text.parse().unwrap()),
             process,
             log,
+            heard: Some(heard),
+            watch,
         }
+    }
+
+    /// Keeps the folder of its data until that has been searched for secrets, which is when the
+    /// server ends.
+    pub fn keeping(mut self, folder: &Arc<tempfile::TempDir>) -> Self {
+        self.watch.keep(folder);
+        self
     }
 
     /// The same with another standard error, which is not read; waits until it is ready.
@@ -101,13 +130,14 @@ impl Served {
         let mut command = Command::new(crate::binary());
         let free = [(); 4].map(|()| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
         let ports = free.map(|listener| listener.local_addr().unwrap());
-        arguments(&mut command, ports, config, data_dir);
+        let watch = arguments(&mut command, ports, config, data_dir);
         let process = Process(command.stderr(stderr).spawn().unwrap());
         // With it goes this end of what it writes to.
         drop(command);
         let [query, management, metrics, rpc] = ports;
         let log = Arc::new(Mutex::new(Vec::new()));
-        let mut served = Self { process, query, management, metrics, rpc, grpc: None, log };
+        let (grpc, heard) = (None, None);
+        let mut served = Self { process, query, management, metrics, rpc, grpc, log, heard, watch };
         until("the server is ready", || {
             assert!(served.is_up(), "the server ended");
             let answer = Http::new(query).request("GET", "/readyz", "");
@@ -219,7 +249,12 @@ impl Served {
 }
 
 /// `serve` on these ports. Nobody waits for load balancers, unless the test says how long.
-fn arguments(command: &mut Command, ports: [SocketAddr; 4], config: &str, data_dir: &Path) {
+fn arguments(
+    command: &mut Command,
+    ports: [SocketAddr; 4],
+    config: &str,
+    data_dir: &Path,
+) -> Watch {
     let file = data_dir.join("clipper.toml");
     std::fs::write(&file, config).unwrap();
     let flags = ["--query-addr", "--management-addr", "--metrics-addr", "--rpc-addr"];
@@ -242,6 +277,7 @@ fn arguments(command: &mut Command, ports: [SocketAddr; 4], config: &str, data_d
         .arg(data_dir.join("data"))
         .stdin(Stdio::null())
         .stdout(Stdio::null());
+    Watch::over(command, config, &data_dir.join("data"))
 }
 
 fn is_value(rest: &str) -> bool {

@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from leaks import Watch
+
 ROOT = Path(__file__).resolve().parents[2]
 BINARY = Path(os.environ.get("CLIPPER_TEST_BINARY", ROOT / "target" / "debug" / "clipper"))
 
@@ -138,17 +140,19 @@ def server(folder: Path, config: str, env: dict[str, str] | None = None) -> Iter
     for flag in addresses:
         command += [flag, "127.0.0.1:0"]
     command += ["--rpc-addr", "tcp://127.0.0.1:0", "--log-format", "json"]
-    with process(
-        *command, env={**os.environ, **(env or {})}, cwd=folder, stderr=subprocess.PIPE
-    ) as running:
-        lines: list[str] = []
+    env = env or {}
+    watch = Watch(config, env, folder / "data")
+    own = {**os.environ, **watch.level(), **env}
+    lines: list[str] = []
+    with process(*command, env=own, cwd=folder, stderr=subprocess.PIPE) as running:
 
         def collect() -> None:
             assert running.stderr
             for line in running.stderr:
                 lines.append(line.decode("utf-8", "replace"))
 
-        threading.Thread(target=collect, daemon=True).start()
+        heard = threading.Thread(target=collect, daemon=True)
+        heard.start()
 
         def listening() -> dict[str, str] | None:
             assert running.poll() is None, "".join(lines)
@@ -156,7 +160,11 @@ def server(folder: Path, config: str, env: dict[str, str] | None = None) -> Iter
             found: dict[str, str] | None = json.loads(said[0]) if said else None
             return found
 
-        yield Server(running, lines, until("the server listens", listening))
+        served = Server(running, lines, until("the server listens", listening))
+        yield served
+        watch.look(running.pid, served.metrics)
+    heard.join(PATIENCE_SECONDS)
+    watch.end("".join(lines).encode())
 
 
 def container(

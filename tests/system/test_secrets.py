@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import os
 import re
@@ -13,12 +12,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from urllib.parse import quote
 
 import grpc
 import httpx
+import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from harness import ROOT, Server, free_port, process, server, until
+from leaks import LOOKS, Secrets, family, of_process
 from secured import (
     APPLICATION,
     Pair,
@@ -59,51 +59,6 @@ null_from = []
 """
 
 
-class Secrets:
-    """All that were made, by what they are."""
-
-    def __init__(self) -> None:
-        self.all: dict[str, bytes] = {}
-
-    def add(self, what: str, secret: str | bytes) -> str | bytes:
-        self.all[what] = secret.encode() if isinstance(secret, str) else secret
-        return secret
-
-    def forms(self) -> dict[bytes, str]:
-        """Each in every way of writing it that is in use."""
-        forms: dict[bytes, str] = {}
-        for what, secret in self.all.items():
-            raw = [secret]
-            text = secret.removeprefix(b"clk_")
-            for decode in (binascii.unhexlify, lambda t: base64.urlsafe_b64decode(t + b"==")):
-                try:
-                    raw.append(decode(text))
-                except (ValueError, binascii.Error):
-                    pass
-            for one in {secret, text, *raw}:
-                if len(one) < 16:
-                    continue
-                encoded = base64.b64encode(one).rstrip(b"=")
-                forms |= {
-                    form: what
-                    for form in (
-                        one,
-                        encoded,
-                        base64.urlsafe_b64encode(one).rstrip(b"="),
-                        binascii.hexlify(one),
-                        binascii.hexlify(one).upper(),
-                        quote(one).encode(),
-                        json.dumps(one.decode("latin-1")).strip('"').encode(),
-                        repr(one)[2:-1].encode(),
-                        ", ".join(map(str, one)).encode(),
-                    )
-                }
-        return forms
-
-    def found_in(self, text: bytes) -> set[str]:
-        return {what for form, what in self.forms().items() if form in text}
-
-
 def test_a_secret_is_found_in_every_form() -> None:
     """Otherwise that none is found says nothing."""
     made = Secrets()
@@ -112,6 +67,26 @@ def test_a_secret_is_found_in_every_form() -> None:
     for form in (key, key.hex().encode(), base64.b64encode(key), str(list(key)).encode()):
         assert made.found_in(b"before " + form + b" after") == {"key"}, form
     assert made.found_in(b"nothing") == set()
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "clk_" + "aB3-_" * 9,
+        '{"token":"eyJhbGciOiJFZERTQSJ9.eyJzdWIiOiJ4In0abc.c2lnbmF0dXJlLW9m-_w"}',
+        "-----BEGIN PRIVATE KEY-----",
+        "-----BEGIN EC PRIVATE KEY-----",
+        '"authorization": "Bearer 0123456789abcdef"',
+        "redis://:password@127.0.0.1:6379",
+    ],
+)
+def test_a_secret_is_found_by_its_looks(secret: str) -> None:
+    assert LOOKS.search(f"before {secret} after".encode())
+
+
+def test_what_only_resembles_a_secret_is_none() -> None:
+    for text in (b"clk_short", b"redis://***@127.0.0.1", b"http://127.0.0.1:1/a@b", b"a Bearer"):
+        assert not LOOKS.search(text), text
 
 
 class Issuer:
@@ -145,28 +120,6 @@ def made_by(command: str) -> str:
     """The secret that a command has printed."""
     (found,) = re.findall(r"clk_[A-Za-z0-9_-]{20,}", command)
     return found
-
-
-def family(pid: int) -> list[int]:
-    """A process and all below it."""
-    table = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            fields = (folder / "stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        table[int(folder.name)] = int(fields[1])
-    found = [pid]
-    for one in found:
-        found += [child for child, parent in table.items() if parent == one]
-    return found
-
-
-def of_process(pid: int, what: str) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/{what}").read_bytes()
-    except OSError:
-        return b""
 
 
 class Used:

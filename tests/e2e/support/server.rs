@@ -5,12 +5,14 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use super::http::{self, Answer};
 use super::{eventually, signal};
+use crate::support::secrets::Watch;
 
 /// Lines of the server's log that a failing test prints.
 const LOG_TAIL: usize = 60;
@@ -27,6 +29,8 @@ pub struct Server {
     pub rpc: String,
     data: Arc<tempfile::TempDir>,
     config: Option<PathBuf>,
+    heard: Option<JoinHandle<()>>,
+    watch: Watch,
 }
 
 /// One prediction as a client sees it.
@@ -105,17 +109,21 @@ impl Server {
         command.arg("--data-dir").arg(data.path().join("data"));
         command.env("CLIPPER_HTTP__DRAIN_DELAY_MS", "0").env("CLIPPER_GRPC_ADDR", "127.0.0.1:0");
         command.stdin(Stdio::null()).stderr(Stdio::piped());
+        let text = config.as_ref().and_then(|file| std::fs::read_to_string(file).ok());
+        let kept = data.path().join("data");
+        let watch = Watch::over(&mut command, &text.unwrap_or_default(), &kept);
         let mut process = command.spawn().unwrap();
         let log = Arc::new(Mutex::new(Vec::new()));
         let (stderr, lines) = (process.stderr.take().unwrap(), Arc::clone(&log));
-        std::thread::spawn(move || {
+        let heard = std::thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
                 lines.lock().unwrap().push(line);
             }
         });
         let [query, management, metrics] = http;
-        let rpc = String::new();
-        let mut server = Self { process, log, query, management, metrics, rpc, data, config };
+        let (rpc, heard) = (String::new(), Some(heard));
+        let mut server =
+            Self { process, log, query, management, metrics, rpc, data, config, heard, watch };
         server.read_addresses();
         eventually("the server is ready", || http::get(server.query, "/readyz").status == 200);
         server
@@ -273,12 +281,18 @@ impl From<&Answer> for Prediction {
 
 impl Drop for Server {
     fn drop(&mut self) {
+        let has_failed = std::thread::panicking();
+        if !has_failed && self.process.try_wait().is_ok_and(|ended| ended.is_none()) {
+            self.watch.look(self.pid(), self.metrics);
+        }
         let _ = self.process.kill();
         let _ = self.process.wait();
-        if std::thread::panicking() {
+        if has_failed {
             let log = self.log.lock().unwrap();
             let tail = log.len().saturating_sub(LOG_TAIL);
             eprintln!("the server's log ended with:\n{}", log[tail..].join("\n"));
+        } else {
+            self.watch.end(self.heard.as_ref(), || self.log.lock().unwrap().clone());
         }
     }
 }
