@@ -19,6 +19,7 @@ pub mod grpc;
 pub mod http;
 pub mod logging;
 pub mod metrics;
+pub mod priority;
 pub mod rpc;
 pub mod server;
 pub mod store;

@@ -39,6 +39,7 @@ const MACHINE_PATHS: &[&str] = &[
 const LAYERS: &[(&str, &[&str])] = &[
     ("access", &[]),
     ("metrics", &[]),
+    ("priority", &[]),
     ("logging", &[]),
     ("store", &["metrics"]),
     ("tls", &["metrics"]),
@@ -62,6 +63,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "deploy",
             "logging",
             "metrics",
+            "priority",
             "store",
             "supervision",
             "tls",
@@ -84,6 +86,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "http",
             "logging",
             "metrics",
+            "priority",
             "rpc",
             "store",
             "supervision",

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use clipper::http::parsing::run_when_idle;
+use clipper::priority::run_when_idle;
 use clipper_tools::admin::Client;
 use clipper_tools::bench::report::Report;
 use clipper_tools::bench::{Arrivals, Load};

@@ -13,12 +13,7 @@ use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Semaphore, oneshot};
 
-use thread_priority::ThreadPriority;
-use thread_priority::unix::{
-    NormalThreadSchedulePolicy, ThreadSchedulePolicy, set_thread_priority_and_policy,
-    thread_native_id,
-};
-
+use crate::priority::{give_way, run_when_idle};
 use clipper_clock::{self as clock, Instant};
 
 /// Of the threads, as of `nice`: whoever answers queries comes first, then bodies of a few slices.
@@ -148,25 +143,6 @@ impl Lane {
     }
 }
 
-/// Gives this thread a lower priority, as `nice` does.
-pub(super) fn give_way(niceness: i32) {
-    if let Err(error) = rustix::process::setpriority_process(None, niceness) {
-        tracing::debug!(%error, "a thread keeps its priority");
-    }
-}
-
-/// Gives this thread's core to whoever else wants it, at once. Low priority alone would not: since
-/// Linux 6.6 a thread that wakes up waits until the one that runs has had its slice, 3 ms.
-pub fn run_when_idle() {
-    let idle = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
-    let priority = ThreadPriority::Min;
-    // It also fails where the niceness of who began this thread may not be taken back; then that is
-    // done, and nothing is lost.
-    if set_thread_priority_and_policy(thread_native_id(), priority, idle).is_err() {
-        give_way(19);
-    }
-}
-
 /// What comes of `work`, if it is done by `until`.
 async fn by<T>(until: Option<Instant>, work: impl Future<Output = T>) -> Option<T> {
     match until {
@@ -188,7 +164,8 @@ impl Parsing {
     }
 
     /// Threads for long work that is no parsing: whatever its size, they run where a core has
-    /// nothing else to do, and rest after it for three times as long.
+    /// nothing else to do, rest after it for three times as long, and may hold no lock that others
+    /// need ([`run_when_idle`]).
     ///
     /// # Errors
     /// The system has no room for a runtime.

@@ -45,6 +45,7 @@ use crate::http::serve::{Frontend, Options};
 use crate::http::v2::state::V2;
 use crate::http::{management, metrics as metrics_pages, query};
 use crate::metrics::http::FrontendMetrics;
+use crate::priority::BACKGROUND;
 use crate::store::history::History;
 use crate::store::policy_state::PolicyStateStore;
 use crate::store::{CatalogView, SharedWriter};
@@ -78,10 +79,6 @@ pub(super) struct Frontends {
     pub(super) loaded: Arc<Semaphore>,
     pub(super) guard: Guard,
 }
-
-/// Of the thread that answers management: whoever answers queries comes first, also where somebody
-/// fetches backups and streams as fast as they come.
-const MANAGEMENT_NICENESS: i32 = 10;
 
 /// Threads that look into the journal's past.
 const HISTORY_THREADS: usize = 2;
@@ -335,7 +332,8 @@ impl Frontends {
         let explain = explain::configure(&self.plane);
         let counts = Arc::clone(&self.plane.metrics.http.management);
         let tls = self.handshakes(config, Spoken::Management, &counts);
-        let niceness = MANAGEMENT_NICENESS;
+        // Also where somebody fetches backups and streams as fast as they come.
+        let niceness = BACKGROUND;
         let options = Options { niceness, tls, ..Options::new(&config.http, counts) };
         let gate = Gate::of_management(&self.guard.access, &config.management);
         Ok(Frontend::start(&options, socket, acceptor, &gate, move |app| {

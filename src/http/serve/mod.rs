@@ -44,8 +44,8 @@ use self::seats::{Order, Seats};
 use self::watched::Watched;
 use super::edge::Edge;
 use super::gate::Gate;
-use super::parsing::give_way;
 use crate::metrics::http::FrontendMetrics;
+use crate::priority::give_way;
 use clipper_config::HttpConfig;
 use clipper_grpc::Limits;
 

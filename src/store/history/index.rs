@@ -27,7 +27,7 @@ impl Mark {
 }
 
 /// See the module's text.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Index {
     /// The number of the event before the first one that is kept.
     forgotten: u64,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use ::sled::Tree;
 use parking_lot::{Mutex, RwLock};
@@ -22,11 +23,13 @@ const RUN_MAX: usize = 256;
 /// See the module's text.
 pub(super) struct SledArchive {
     directory: PathBuf,
-    /// Exchanged when the engine is opened again.
+    /// Exchanged when the engine is opened again, which waits for those who read: no change is
+    /// taken meanwhile, and nobody else needs it.
     trees: RwLock<Option<Trees>>,
-    /// In the write-ahead log, and not, or not only, in the engine.
-    recent: Mutex<Vec<Numbered>>,
-    index: RwLock<Index>,
+    /// In the write-ahead log, and not, or not only, in the engine. Like the index no lock is held
+    /// while it is read, since whoever reads may be of low priority and every change needs them.
+    recent: Mutex<Arc<Vec<Numbered>>>,
+    index: RwLock<Arc<Index>>,
 }
 
 struct Trees {
@@ -45,7 +48,7 @@ impl SledArchive {
         Self {
             directory: directory.to_path_buf(),
             trees: RwLock::new(Some(Trees::of(engine))),
-            recent: Mutex::new(recent),
+            recent: Mutex::new(Arc::new(recent)),
             index: RwLock::default(),
         }
     }
@@ -65,44 +68,49 @@ impl SledArchive {
         let base = contents.snapshots.last().map_or(0, |snapshot| snapshot.seq);
         let events = &contents.scan.events;
         let forgotten = events.first().map_or(base, |first| first.seq - 1);
-        self.recent.lock().clone_from(&contents.unsettled);
-        *self.index.write() = Index::of(forgotten, events);
+        *self.recent.lock() = Arc::new(contents.unsettled.clone());
+        *self.index.write() = Arc::new(Index::of(forgotten, events));
     }
 
     /// What only the write-ahead log has.
-    pub(super) fn recent(&self) -> Vec<Numbered> {
-        self.recent.lock().clone()
+    pub(super) fn recent(&self) -> Arc<Vec<Numbered>> {
+        Arc::clone(&self.recent.lock())
     }
 
     /// Bytes of that.
     pub(super) fn recent_bytes(&self) -> usize {
-        chunks::bytes_of(&self.recent.lock())
+        chunks::bytes_of(&self.recent())
     }
 
     pub(super) fn keep_recent(&self, group: Vec<Numbered>) {
-        self.recent.lock().extend(group);
+        Arc::make_mut(&mut self.recent.lock()).extend(group);
     }
 
     /// The engine has it: whoever looks into the log first and into the engine then finds it.
     pub(super) fn drop_recent(&self) {
-        self.recent.lock().clear();
+        *self.recent.lock() = Arc::default();
     }
 
     /// These events are durable.
     pub(super) fn extend(&self, marks: Vec<Mark>) {
-        self.index.write().extend(marks);
+        Arc::make_mut(&mut self.index.write()).extend(marks);
     }
 
     /// What was forgotten before.
     pub(super) fn forget(&self, up_to: u64) -> u64 {
         let mut index = self.index.write();
         let before = index.forgotten();
-        index.forget(up_to);
+        Arc::make_mut(&mut index).forget(up_to);
         before
     }
 
+    /// As it is now: a change that comes while it is looked at is one of a copy.
+    fn indexed(&self) -> Arc<Index> {
+        Arc::clone(&self.index.read())
+    }
+
     pub(super) fn by(&self, unix_ms: u64) -> u64 {
-        self.index.read().by(unix_ms)
+        self.indexed().by(unix_ms)
     }
 
     /// The records of events that follow each other, by number.
@@ -110,7 +118,7 @@ impl SledArchive {
         // Before the engine is looked at: what has left it meanwhile is there.
         let is_asked = |(seq, _): &&Numbered| (from..=to).contains(seq);
         let mut found: BTreeMap<u64, Vec<u8>> =
-            self.recent.lock().iter().filter(is_asked).cloned().collect();
+            self.recent().iter().filter(is_asked).cloned().collect();
         self.with(|trees| {
             for record in chunks::records(&trees.journal, from, to) {
                 let (seq, record) = record?;
@@ -129,7 +137,7 @@ impl SledArchive {
     }
 
     fn not_kept(&self, seq: u64) -> StoreError {
-        let index = self.index.read();
+        let index = self.indexed();
         StoreError::NotKept { seq, oldest: index.forgotten() + 1, newest: index.last() }
     }
 }
@@ -194,7 +202,7 @@ impl Archive for SledArchive {
     }
 
     fn index(&self, look: &mut dyn FnMut(&Index)) {
-        look(&self.index.read());
+        look(&self.indexed());
     }
 }
 

@@ -199,7 +199,7 @@ impl SledLog {
         self.table.dirty.store(false, Ordering::Relaxed);
         let recent = self.archive.recent();
         self.write(|engine| {
-            engine.store([recent])?;
+            engine.store([recent.to_vec()])?;
             engine.sync()?;
             engine.wal.begin_again();
             Ok(())
