@@ -45,7 +45,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("tls", &["metrics"]),
     ("rpc", &["logging", "metrics"]),
     ("supervision", &["metrics"]),
-    ("traces", &["metrics"]),
+    ("traces", &["metrics", "priority"]),
     ("children", &["access", "metrics", "supervision"]),
     (
         "actors",

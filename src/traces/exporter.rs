@@ -13,6 +13,7 @@ use super::otlp::{ExportRequest, Resource, ResourceSpans, Scope, ScopeSpans, att
 use super::queue::{Queue, Taker};
 use super::spans;
 use crate::metrics::{SpanEnd, TraceMetrics};
+use crate::priority::{BACKGROUND, give_way};
 use clipper_clock::{self as clock, Backoff, Instant};
 use clipper_config::TracesConfig;
 
@@ -58,13 +59,14 @@ impl Exporter {
         }
     }
 
-    /// Begins, on a thread of its own.
+    /// Begins, on a thread of its own that gives way to those that answer queries.
     pub(super) fn start(self) -> io::Result<()> {
         let thread = std::thread::Builder::new().name("traces".to_owned());
         thread.spawn(move || self.run()).map(drop)
     }
 
     fn run(mut self) {
+        give_way(BACKGROUND);
         let Some(mut taker) = Taker::new(Arc::clone(&self.queue)) else { return };
         loop {
             let finished = taker.take();
