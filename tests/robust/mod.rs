@@ -10,6 +10,8 @@ mod cases;
 pub mod client;
 mod limits;
 
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use crate::support::served::{Served, until};
@@ -60,7 +62,13 @@ fn run(case: &Case, server: &mut Served, live: &LiveClient, quiet: Duration) -> 
     let counted = case.ends.map(|(label, _)| server.ended(label));
     live.window();
 
-    let outcome = (case.run)(server);
+    let outcome = match catch_unwind(AssertUnwindSafe(|| (case.run)(server))) {
+        Ok(outcome) => outcome,
+        Err(panic) => {
+            faults.push(format!("{}: {}", case.name, said(&*panic)));
+            return faults;
+        }
+    };
 
     live.await_answers(100);
     let window = live.window();
@@ -91,6 +99,12 @@ fn run(case: &Case, server: &mut Served, live: &LiveClient, quiet: Duration) -> 
         case.name, window.p99, window.answers
     );
     faults
+}
+
+/// What a case failed with.
+fn said(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it panicked")
 }
 
 #[test]
