@@ -1,36 +1,91 @@
 //! The access log's lines of calls.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::net::IpAddr;
+use std::rc::Rc;
 
 use clipper_clock::{self as clock, Instant};
-use clipper_grpc::{Call, Code, HeaderMap};
+use clipper_grpc::{Call, Code};
 
 use super::refusal::Refusal;
-use super::traced;
 use crate::access::table::Port;
-use crate::logging::access::{AccessLog, Line, log};
-use clipper_domain::AccessKey;
+use crate::actors::apps::prediction::QueryAnswer;
+use crate::actors::apps::streaming::StreamEnd;
+use crate::http::{accessed, trace_context};
+use crate::logging::access::{AccessLog, Ended, Line, log};
+use clipper_domain::{AccessKey, RequestId, TraceId};
 
-/// A longer id of a client is left out.
-const ID_MAX_BYTES: usize = 128;
-
-/// A call that will have a line, perhaps.
+/// A call that will have a line, perhaps. It is written when this is dropped.
 pub(super) struct CallLine {
     log: &'static AccessLog,
     began: Instant,
     line: Line,
+    noted: Rc<RefCell<Facts>>,
+    has_ended: bool,
 }
 
-fn text<'m>(metadata: &'m HeaderMap, name: &str) -> Option<&'m str> {
-    let value = metadata.get(name)?.to_str().ok()?;
-    let is_good = (1..=ID_MAX_BYTES).contains(&value.len());
-    (is_good && value.bytes().all(|byte| byte.is_ascii_graphic())).then_some(value)
+/// What its messages say, and what comes of them.
+#[derive(Debug, Default)]
+struct Facts {
+    app: Option<String>,
+    trace: Option<TraceId>,
+    bytes_in: u64,
+    ended: Option<Ended>,
+}
+
+/// Where whoever answers a call notes that, if anybody wants to know. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Noted(Option<Rc<RefCell<Facts>>>);
+
+impl Noted {
+    fn note(&self, note: impl FnOnce(&mut Facts)) {
+        if let Some(facts) = &self.0 {
+            note(&mut facts.borrow_mut());
+        }
+    }
+
+    /// So many bytes of a message have come.
+    pub(super) fn received(&self, bytes: usize) {
+        self.note(|facts| facts.bytes_in += bytes as u64);
+    }
+
+    /// The application or model that a message names; of a stream the first one counts.
+    pub(super) fn app(&self, name: &str) {
+        self.note(|facts| {
+            if facts.app.is_none() && !name.is_empty() {
+                facts.app = Some(name.to_owned());
+            }
+        });
+    }
+
+    /// The trace that begins with it, or goes on.
+    pub(super) fn trace(&self, id: TraceId) {
+        self.note(|facts| facts.trace = facts.trace.or(Some(id)));
+    }
+
+    /// What came of a message.
+    pub(super) fn answered(&self, answers: &[QueryAnswer]) {
+        self.note(|facts| facts.add(accessed::ended(answers)));
+    }
+
+    /// How an answer in pieces has ended.
+    pub(super) fn streamed(&self, end: &StreamEnd) {
+        self.note(|facts| facts.add(Some(accessed::of_stream(end))));
+    }
+}
+
+impl Facts {
+    fn add(&mut self, ended: Option<Ended>) {
+        if let Some(ended) = ended {
+            self.ended.get_or_insert_default().add(ended);
+        }
+    }
 }
 
 impl CallLine {
     /// Notes what a call says of itself, if anybody wants to know.
-    pub(super) fn of(call: &Call, from: IpAddr) -> Option<Self> {
+    pub(super) fn of(call: &Call, from: IpAddr, id: Option<&RequestId>) -> Option<Self> {
         let log = log()?;
         let metadata = &call.metadata;
         let forwarded = || {
@@ -38,19 +93,25 @@ impl CallLine {
             let values = values.map(|value| String::from_utf8_lossy(value.as_ref()));
             values.collect::<Vec<Cow<'_, str>>>().join(",")
         };
-        let trace = traced::of_metadata(metadata);
         let line = Line {
             port: Port::Grpc.name(),
             address: Some(log.client(from, forwarded)),
             method: "POST".to_owned(),
             path: call.path.clone(),
-            status: 200,
+            status: Some(200),
             grpc_status: Some(Code::Ok.name()),
-            request_id: text(metadata, "x-request-id").map(str::to_owned),
-            trace_id: trace.map(|trace| trace.parent.trace.to_string()),
+            bytes_out: Some(0),
+            request_id: id.map(ToString::to_string),
             ..Line::default()
         };
-        Some(Self { log, began: call.arrived, line })
+        let trace = trace_context::of_metadata(metadata).map(|trace| trace.parent.trace);
+        let noted = Rc::new(RefCell::new(Facts { trace, ..Facts::default() }));
+        Some(Self { log, began: call.arrived, line, noted, has_ended: false })
+    }
+
+    /// Where more of it is noted.
+    pub(super) fn noted(line: Option<&Self>) -> Noted {
+        Noted(line.map(|line| Rc::clone(&line.noted)))
     }
 
     /// Whose call it is.
@@ -64,10 +125,31 @@ impl CallLine {
         self.line.error = refusal.label;
     }
 
+    /// So many bytes of messages have gone.
+    pub(super) fn sent(&mut self, bytes: u64) {
+        self.line.bytes_out = Some(bytes);
+    }
+
     /// It has ended; `is_cut`: its client did not wait for that.
     pub(super) fn end(mut self, is_cut: bool) {
-        self.line.duration = clock::now().saturating_duration_since(self.began);
-        self.line.is_cut = is_cut;
-        self.log.add(&self.line);
+        (self.line.is_cut, self.has_ended) = (is_cut, true);
+    }
+}
+
+impl Drop for CallLine {
+    fn drop(&mut self) {
+        let Self { log, began, line, noted, has_ended } = self;
+        if !*has_ended {
+            line.is_cut = true;
+            line.grpc_status = Some(Code::Cancelled.name());
+        }
+        let Facts { app, trace, bytes_in, ended } = std::mem::take(&mut *noted.borrow_mut());
+        line.app = app;
+        line.trace_id = trace.map(|trace| trace.to_string());
+        line.bytes_in = Some(bytes_in);
+        line.is_gone = line.is_cut && ended.is_none();
+        line.ended = ended;
+        line.duration = clock::now().saturating_duration_since(*began);
+        log.add(line);
     }
 }

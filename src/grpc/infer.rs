@@ -6,6 +6,7 @@ use clipper_grpc::{Status, framed};
 use clipper_oip::grpc::{ModelInferResponse, ModelStreamInferResponse, ParameterChoice, Request};
 use clipper_scheduling::budget::Held;
 
+use super::accessed::Noted;
 use super::reader::{Context, Message};
 use super::refusal::Refusal;
 use super::said::Said;
@@ -37,6 +38,8 @@ pub(super) struct Read {
     pub(super) arrived: Instant,
     /// Whether an answer in pieces has a last message that says that it was the last.
     pub(super) wants_empty_final: bool,
+    /// Where what comes of it is noted.
+    pub(super) noted: Noted,
 }
 
 impl Service {
@@ -65,9 +68,10 @@ impl Service {
 
     /// What the models say.
     pub(super) async fn ask(&self, read: Read) -> Result<Answered, Refusal> {
-        let Read { name, version, target, mut asked, arrived, .. } = read;
+        let Read { name, version, target, mut asked, arrived, noted, .. } = read;
         let meant = Meant { name: &name, version: version.as_deref(), target: &target };
         let told = ask::ask(&self.v2, &meant, &mut asked, arrived).await?;
+        noted.answered(&told.answers);
         Ok(Answered { told, asked })
     }
 
@@ -85,6 +89,8 @@ impl Service {
         let version = (!head.model_version.is_empty()).then(|| head.model_version.to_owned());
         let wants_empty_final = head.wants_empty_final;
         drop(head);
+        let noted = context.noted;
+        noted.app(&name);
         self.check_name(&name)?;
         let v2 = &self.v2;
         limits::claim_for(&mut claim, &v2.routes, &name, bytes.len())?;
@@ -109,7 +115,7 @@ impl Service {
         let key = |header: &str| context.metadata.get(header).map(AsRef::as_ref);
         asked.key = v2.routes.key(&name, key);
         asked.explaining = context.explaining;
-        Ok(Read { name, version, target, asked, arrived, wants_empty_final })
+        Ok(Read { name, version, target, asked, arrived, wants_empty_final, noted })
     }
 }
 

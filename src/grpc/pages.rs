@@ -9,6 +9,7 @@ use clipper_oip::grpc::{
     ServerMetadataResponse, ServerReadyResponse,
 };
 
+use super::accessed::Noted;
 use super::reader::{self, Message};
 use super::refusal::Refusal;
 use super::service::{Service, Unary};
@@ -17,7 +18,12 @@ use clipper_domain::Action;
 
 impl Service {
     /// The frame of what `method` answers.
-    pub(super) async fn page(&self, method: Unary, message: Message) -> Result<Bytes, Refusal> {
+    pub(super) async fn page(
+        &self,
+        method: Unary,
+        message: Message,
+        noted: &Noted,
+    ) -> Result<Bytes, Refusal> {
         Ok(match method {
             Unary::ServerLive => framed(&ServerLiveResponse { live: true }),
             Unary::ServerReady => {
@@ -31,15 +37,21 @@ impl Service {
             Unary::Check => self.check(&message)?,
             Unary::Index => self.index(&message).await?,
             Unary::LoadOrUnload => return Err(errors::no_repository().into()),
-            Unary::ModelStatistics => self.statistics(&message).await?,
+            Unary::ModelStatistics => self.statistics(&message, noted).await?,
             Unary::ModelReady | Unary::ModelMetadata | Unary::ModelConfig | Unary::Infer => {
-                self.page_of_model(method, &message)?
+                self.page_of_model(method, &message, noted)?
             }
         })
     }
 
-    fn page_of_model(&self, method: Unary, message: &Message) -> Result<Bytes, Refusal> {
+    fn page_of_model(
+        &self,
+        method: Unary,
+        message: &Message,
+        noted: &Noted,
+    ) -> Result<Bytes, Refusal> {
         let of: OfModel = reader::decoded(message)?;
+        noted.app(&of.name);
         let (name, version) = (of.name.as_str(), version(&of));
         self.check_name(name)?;
         Ok(match method {
@@ -60,8 +72,9 @@ impl Service {
         })
     }
 
-    async fn statistics(&self, message: &Message) -> Result<Bytes, Refusal> {
+    async fn statistics(&self, message: &Message, noted: &Noted) -> Result<Bytes, Refusal> {
         let of: OfModel = reader::decoded(message)?;
+        noted.app(&of.name);
         match &self.limited {
             Some(key) if of.name.is_empty() => key.check(Action::Observe, None)?,
             _ => self.check_name(&of.name)?,

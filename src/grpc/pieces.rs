@@ -8,6 +8,7 @@ use clipper_scheduling::budget::Held;
 use futures_util::stream::{self, LocalBoxStream, StreamExt as _};
 use smallvec::{SmallVec, smallvec};
 
+use super::accessed::Noted;
 use super::infer::{Read, of_stream, response};
 use super::refusal::Refusal;
 use super::said;
@@ -32,6 +33,8 @@ struct Pieces<'s> {
     /// Of an answer that has no rows yet.
     told: Told,
     wants_empty_final: bool,
+    /// Where is noted how it ends.
+    noted: Noted,
     /// Live until the answer has been sent.
     _lasting: (Asked, Option<OpenRequest>),
 }
@@ -50,7 +53,7 @@ impl Service {
         read: Read,
         mut open: Option<OpenRequest>,
     ) -> Result<LocalBoxStream<'_, Frame>, Refusal> {
-        let Read { name, version, target, mut asked, arrived, wants_empty_final } = read;
+        let Read { name, version, target, mut asked, arrived, wants_empty_final, noted } = read;
         let meant = Meant { name: &name, version: version.as_deref(), target: &target };
         let streaming = match generate::stream(&self.v2, &meant, &mut asked, arrived).await {
             Ok(streaming) => streaming,
@@ -77,8 +80,9 @@ impl Service {
             explained: Vec::new(),
         };
         let lasting = (asked, open);
+        let service = self;
         let pieces =
-            Pieces { service: self, streaming, told, wants_empty_final, _lasting: lasting };
+            Pieces { service, streaming, told, wants_empty_final, noted, _lasting: lasting };
         let frames = stream::unfold(pieces, |mut pieces| async move {
             loop {
                 let step = pieces.streaming.next().await?;
@@ -93,6 +97,9 @@ impl Service {
 
 impl Pieces<'_> {
     async fn frame(&self, step: StreamStep) -> Option<Frame> {
+        if let StreamStep::End(end) = &step {
+            self.noted.streamed(end);
+        }
         match step {
             StreamStep::Piece(output) => {
                 Some(self.row(QueryAnswer::Output(output), piece_frame).await)

@@ -4,12 +4,13 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use clipper_clock::{self as clock, Instant};
-use clipper_grpc::{HeaderMap, Messages, Packed, Part};
+use clipper_grpc::{FRAME_HEAD_BYTES, HeaderMap, Messages, Packed, Part};
 use clipper_oip::Encoding;
 use clipper_scheduling::budget::Held;
 use clipper_scheduling::quota::Claim;
 use futures_util::FutureExt as _;
 
+use super::accessed::Noted;
 use super::refusal::Refusal;
 use crate::http::body::{self, Body, BodyLimits, Pieces};
 use crate::http::errors::{self, ApiError};
@@ -32,6 +33,8 @@ pub(super) struct Context {
     pub(super) metadata: Rc<HeaderMap>,
     /// What they say to those who explain the answers.
     pub(super) explaining: Explaining,
+    /// Where what is learnt of the call is noted.
+    pub(super) noted: Noted,
 }
 
 /// Reads the messages of one call.
@@ -92,6 +95,7 @@ impl Reader {
     }
 
     fn begin(&mut self, packed: Packed) -> Result<(), Refusal> {
+        self.context.noted.received(FRAME_HEAD_BYTES);
         let is_packed = match (packed, self.context.encoding) {
             (Packed::No, _) => false,
             (Packed::Yes, Some(Encoding::Identity)) => {
@@ -118,6 +122,7 @@ impl Reader {
     }
 
     fn push(&mut self, bytes: Bytes) -> Result<(), Refusal> {
+        self.context.noted.received(bytes.len());
         let Some(message) = &mut self.under_way else { return Ok(()) };
         message.received += bytes.len();
         if message.pieces.push(bytes, message.received, &self.limits) {

@@ -18,6 +18,7 @@ use crate::access::table::{Port, asked};
 use crate::access::{Access, Refused, Shown};
 use crate::http::body::Terms;
 use crate::http::errors::{ApiError, shown};
+use crate::http::explaining::Explaining;
 use crate::http::gate::{self, Asker, Holding, Memory};
 use crate::http::limits::{self, QueryLimits};
 use crate::http::serve::calls::Calls;
@@ -237,26 +238,31 @@ impl Service {
     /// Its client has given it up.
     pub(super) async fn answer(
         &self,
-        call: Call,
+        mut call: Call,
         caller: &Caller,
         calls: &Rc<Calls>,
     ) -> Result<(), Gone> {
         let from = caller.from;
-        let mut line = CallLine::of(&call, from);
-        let answered = match self.admit(&call, caller) {
+        let explaining = said::asked(&call.metadata);
+        let id = explaining.request_id.as_ref();
+        said::name(&mut call.reply, id);
+        let mut line = CallLine::of(&call, from, id);
+        let admitted = self.admit(&call, caller);
+        let call = (call, explaining);
+        let answered = match admitted {
             Ok(None) => self.carry_out(call, calls, None, &mut line).await,
             Ok(Some(holding)) => {
                 if let Some(line) = &mut line {
                     line.is_of(&holding.holder().key);
                 }
-                let limited = self.limited(&call, &holding);
+                let limited = self.limited(&call.0, &holding);
                 let service = limited.as_ref().unwrap_or(self);
                 service.carry_out(call, calls, Some((&holding, from)), &mut line).await
             }
             Err(refused) => {
                 let refusal = told(refused, from);
                 self.refused(&refusal, &mut line);
-                call.reply.end(&refusal.status)
+                call.0.reply.end(&refusal.status)
             }
         };
         if let Some(line) = line {
@@ -267,7 +273,7 @@ impl Service {
 
     async fn carry_out(
         &self,
-        call: Call,
+        (call, explaining): (Call, Explaining),
         calls: &Rc<Calls>,
         holding: Option<(&Holding, IpAddr)>,
         line: &mut Option<CallLine>,
@@ -277,10 +283,10 @@ impl Service {
         let context = Context {
             deadline: timeout.and_then(|timeout| arrived.checked_add(timeout)),
             encoding: encoding.map_or(Some(Encoding::Identity), |name| Encoding::parse(&name)),
-            explaining: said::asked(&metadata),
+            explaining,
             metadata: Rc::new(metadata),
+            noted: CallLine::noted(line.as_ref()),
         };
-        said::name(&mut reply, context.explaining.request_id.as_ref());
         let reader = Reader::new(messages, &self.limits().bodies, context.clone());
         let answered = if has_broken_timeout {
             Err(Refusal::invalid("grpc-timeout: it is not a number of at most 8 digits and a unit"))
@@ -293,6 +299,9 @@ impl Service {
                 answered = answered => answered,
             }
         };
+        if let Some(line) = line {
+            line.sent(reply.sent_bytes());
+        }
         match answered {
             Ok(()) => reply.end(&Status::ok()),
             Err(refusal) => {
@@ -354,7 +363,7 @@ impl Service {
                 said.put(reply);
                 answer?
             }
-            other => (self.page(other, message).await?, None),
+            other => (self.page(other, message, &context.noted).await?, None),
         };
         Ok(reply.message(frame).await?)
     }

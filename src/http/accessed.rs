@@ -1,49 +1,103 @@
 //! The access log's lines of requests over HTTP: what a request and its answer say of themselves.
 
-use std::cell::RefCell;
+use std::borrow::Cow;
+use std::cell::{Cell, OnceCell, RefCell};
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use actix_web::body::{BodySize, BoxBody, MessageBody};
-use actix_web::dev::ServiceResponse;
+use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::{Method, StatusCode, Uri};
 use actix_web::web::Bytes;
 use actix_web::{HttpMessage as _, HttpRequest, HttpResponse};
 use pin_project_lite::pin_project;
 
 use super::errors::ErrorLabel;
-use super::{gate, request_id, trace_context};
+use super::{request_id, trace_context};
 use crate::access::table::{Port, asked};
 use crate::actors::apps::prediction::QueryAnswer;
 use crate::actors::apps::streaming::StreamEnd;
 use crate::logging::access::{AccessLog, Ended, Line, log};
 use crate::metrics::Outcome;
 use clipper_clock::{self as clock, Instant};
+use clipper_domain::{AccessKey, RequestId, TraceId};
 
 /// A longer answer has its line when it has been sent, a shorter one when it is there.
 const SHORT_BYTES: u64 = 64 << 10;
 
-/// A request that will have a line, perhaps.
+/// The log, and when a request has begun.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Begun {
+struct Begun {
     log: &'static AccessLog,
     at: Instant,
 }
 
-/// Notes when a request has begun, if anybody wants to know.
-pub(super) fn begin() -> Option<Begun> {
-    log().map(|log| Begun { log, at: clock::now() })
+/// A request that will have a line, perhaps. Dropped before it is answered, it has one that says
+/// that its client has gone.
+#[derive(Debug)]
+pub(super) struct Awaited {
+    begun: Begun,
+    port: Port,
+    address: Option<IpAddr>,
+    method: Method,
+    uri: Uri,
+    id: Option<RequestId>,
+    noted: Rc<Noted>,
+    is_answered: bool,
 }
 
-/// How many bytes of a body came, in its request's extensions.
-struct Received(usize);
+/// What is learnt of a request on its way; in its extensions, too.
+#[derive(Debug, Default)]
+struct Noted {
+    /// Bytes of its body, once that is whole.
+    received: Cell<Option<usize>>,
+    trace: Cell<Option<TraceId>>,
+    key: OnceCell<Arc<AccessKey>>,
+}
+
+/// Notes that a request has begun, if anybody wants to know.
+pub(super) fn begin(port: Port, request: &ServiceRequest) -> Option<Box<Awaited>> {
+    let log = log()?;
+    let noted = Noted::default();
+    noted.trace.set(trace_context::of(request.request()).map(|it| it.parent.trace));
+    let noted = Rc::new(noted);
+    request.extensions_mut().insert(Rc::clone(&noted));
+    Some(Box::new(Awaited {
+        begun: Begun { log, at: clock::now() },
+        port,
+        address: client(log, request.request()),
+        method: request.method().clone(),
+        uri: request.uri().clone(),
+        id: request_id::named(request.request()),
+        noted,
+        is_answered: false,
+    }))
+}
+
+fn noted(request: &HttpRequest, note: impl FnOnce(&Noted)) {
+    if log().is_some()
+        && let Some(noted) = request.extensions().get::<Rc<Noted>>()
+    {
+        note(noted);
+    }
+}
 
 /// Notes how many bytes of its body a request had.
 pub(super) fn received(request: &HttpRequest, bytes: usize) {
-    if log().is_some() && bytes > 0 {
-        request.extensions_mut().insert(Received(bytes));
-    }
+    noted(request, |noted| noted.received.set(Some(bytes)));
+}
+
+/// Notes the trace that a request is recorded in.
+pub(super) fn traced(request: &HttpRequest, id: TraceId) {
+    noted(request, |noted| noted.trace.set(Some(id)));
+}
+
+/// Notes whose key a request was let in by.
+pub(super) fn is_of(request: &HttpRequest, key: &Arc<AccessKey>) {
+    noted(request, |noted| drop(noted.key.set(Arc::clone(key))));
 }
 
 /// What will have come of a query when its answer, which comes in pieces, has ended.
@@ -53,21 +107,7 @@ pub(super) struct Later(Rc<RefCell<Option<Ended>>>);
 impl Later {
     /// It has ended.
     pub(super) fn ended(&self, end: &StreamEnd) {
-        let of = |outcome: Outcome, reason: Option<String>| Ended {
-            queries: 1,
-            defaults: usize::from(outcome != Outcome::Prediction),
-            outcome: outcome.label(),
-            reason,
-        };
-        let ended = match end {
-            StreamEnd::Complete => of(Outcome::Prediction, None),
-            StreamEnd::Default { reason, .. } | StreamEnd::Broken(reason) => {
-                of(reason.outcome(), Some(reason.to_string()))
-            }
-            StreamEnd::Error(why) => of(Outcome::ModelError, Some(why.to_string())),
-            StreamEnd::Cut => of(Outcome::Late, Some("cut at serving.stream_max_ms".to_owned())),
-        };
-        *self.0.borrow_mut() = Some(ended);
+        *self.0.borrow_mut() = Some(of_stream(end));
     }
 
     /// What came of it, where it has ended.
@@ -81,13 +121,19 @@ impl Later {
     }
 }
 
+/// What came of a query that is answered in pieces.
+pub(crate) fn of_stream(end: &StreamEnd) -> Ended {
+    let (outcome, reason) = end.outcome();
+    Ended::of_one(outcome, reason)
+}
+
 /// Where the end of an answer in pieces is noted, if anybody wants to know.
 pub(super) fn later() -> Option<Later> {
     log().map(|_| Later::default())
 }
 
 /// What came of the queries of a request, if anybody wants to know.
-pub(super) fn ended(answers: &[QueryAnswer]) -> Option<Ended> {
+pub(crate) fn ended(answers: &[QueryAnswer]) -> Option<Ended> {
     log()?;
     let mut ended =
         Ended { queries: answers.len(), outcome: Outcome::Prediction.label(), ..Ended::default() };
@@ -123,64 +169,95 @@ fn client(log: &AccessLog, request: &HttpRequest) -> Option<IpAddr> {
     Some(log.client(peer, forwarded))
 }
 
-impl Begun {
+impl Awaited {
     /// The answer, whose line is written when it has been sent.
-    pub(super) fn answered(self, port: Port, response: ServiceResponse) -> ServiceResponse {
+    pub(super) fn answered(mut self, response: ServiceResponse) -> ServiceResponse {
+        self.is_answered = true;
         let is_error = response.status().as_u16() >= 400;
         let extensions = response.response().extensions();
         let is_default = extensions.get::<Ended>().is_some_and(|ended| ended.defaults > 0);
         let later = extensions.get::<Later>().cloned();
         drop(extensions);
         // Of one in pieces it is not known before its end.
-        if later.is_none() && !self.log.wants(is_error || is_default) {
+        if later.is_none() && !self.begun.log.wants(is_error || is_default) {
             return response;
         }
-        let mut line = self.line(port, &response);
+        let mut line = self.line_of(&response);
         let size = response.response().body().size();
-        let is_head = response.request().method() == actix_web::http::Method::HEAD;
+        let is_head = self.method == Method::HEAD;
         match size {
             BodySize::Sized(bytes) if bytes <= SHORT_BYTES || is_head => {
                 line.bytes_out = Some(if is_head { 0 } else { bytes });
-                self.end(&mut line);
+                self.begun.end(&mut line);
                 response
             }
             BodySize::None => {
-                self.end(&mut line);
+                self.begun.end(&mut line);
                 response
             }
             BodySize::Sized(_) | BodySize::Stream => {
                 line.is_cut = true;
-                let sent = Sent { begun: self, line, later };
+                let sent = Sent { begun: self.begun, line, later };
                 response.map_body(|_, body| BoxBody::new(Counted { body, sent }))
             }
         }
     }
 
+    /// It has ended without an answer of its own: by an error with this status.
+    pub(super) fn failed(mut self, status: StatusCode) {
+        self.is_answered = true;
+        let mut line = self.line();
+        line.status = Some(status.as_u16());
+        if self.begun.log.wants(true) {
+            self.begun.end(&mut line);
+        }
+    }
+
+    /// What is known of the request by itself.
+    fn line(&self) -> Line {
+        let path = self.uri.path();
+        let received = self.noted.received.get();
+        Line {
+            port: self.port.name(),
+            address: self.address,
+            key: self.noted.key.get().map(|key| key.name.to_string()),
+            method: self.method.as_str().to_owned(),
+            path: path.to_owned(),
+            bytes_in: received.map(|bytes| bytes as u64),
+            bytes_out: Some(0),
+            request_id: self.id.as_ref().map(ToString::to_string),
+            trace_id: self.noted.trace.get().map(|trace| trace.to_string()),
+            app: asked(self.port, path).1.map(Cow::into_owned),
+            ..Line::default()
+        }
+    }
+
+    /// With its answer.
+    fn line_of(&self, response: &ServiceResponse) -> Line {
+        let told = response.response().extensions();
+        let line = self.line();
+        Line {
+            status: Some(response.status().as_u16()),
+            bytes_in: Some(line.bytes_in.unwrap_or(0)),
+            error: told.get::<ErrorLabel>().map(|label| label.0),
+            ended: told.get::<Ended>().cloned(),
+            ..line
+        }
+    }
+}
+
+impl Drop for Awaited {
+    fn drop(&mut self) {
+        if !self.is_answered && self.begun.log.wants(true) {
+            self.begun.end(&mut Line { is_cut: true, is_gone: true, ..self.line() });
+        }
+    }
+}
+
+impl Begun {
     fn end(self, line: &mut Line) {
         line.duration = clock::now().saturating_duration_since(self.at);
         self.log.write(line);
-    }
-
-    fn line(self, port: Port, response: &ServiceResponse) -> Line {
-        let (request, told) = (response.request(), response.response().extensions());
-        let app = asked(port, request.path()).1.map(std::borrow::Cow::into_owned);
-        let received = request.extensions().get::<Received>().map_or(0, |received| received.0);
-        Line {
-            port: port.name(),
-            address: client(self.log, request),
-            key: gate::holder(request).map(|key| key.name.to_string()),
-            method: request.method().as_str().to_owned(),
-            path: request.path().to_owned(),
-            status: response.status().as_u16(),
-            bytes_in: Some(received as u64),
-            bytes_out: Some(0),
-            request_id: request_id::of(request).map(Into::into),
-            trace_id: trace_context::of(request).map(|it| it.parent.trace.to_string()),
-            app,
-            error: told.get::<ErrorLabel>().map(|label| label.0),
-            ended: told.get::<Ended>().cloned(),
-            ..Line::default()
-        }
     }
 }
 
@@ -196,6 +273,7 @@ impl Drop for Sent {
         let Self { begun, line, later } = self;
         if let Some(later) = later.take() {
             line.ended = later.taken();
+            line.is_gone = line.is_cut && line.ended.is_none();
             let is_default = line.ended.as_ref().is_some_and(|ended| ended.defaults > 0);
             if !begun.log.wants(is_default || line.is_cut) {
                 return;

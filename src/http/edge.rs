@@ -15,7 +15,7 @@ use actix_web::http::header::HeaderValue;
 use futures_util::future::Either;
 use pin_project_lite::pin_project;
 
-use super::accessed::{self, Begun};
+use super::accessed::{self, Awaited};
 use super::cors::Cors;
 use super::named_errors;
 use super::trace_context;
@@ -70,10 +70,10 @@ where
     actix_service::forward_ready!(endpoints);
 
     fn call(&self, request: ServiceRequest) -> Self::Future {
-        let (begun, port) = (accessed::begin(), self.port);
+        let (awaited, port) = (accessed::begin(self.port, &request), self.port);
         let Some(cors) = &self.cors else {
             let answer = Either::Right(self.endpoints.call(request));
-            return Passing { answer, begun, port, marks: None };
+            return Passing { answer, awaited, port, marks: None };
         };
         let origin = cors.origin(&request);
         let preflight = origin.as_ref().and_then(|origin| cors.preflight(&request, origin));
@@ -81,7 +81,7 @@ where
             Some(answer) => Either::Left(ready(Ok(request.into_response(answer)))),
             None => Either::Right(self.endpoints.call(request)),
         };
-        Passing { answer, begun, port, marks: Some(Marks { cors: Rc::clone(cors), origin }) }
+        Passing { answer, awaited, port, marks: Some(Marks { cors: Rc::clone(cors), origin }) }
     }
 }
 
@@ -92,11 +92,11 @@ struct Marks {
 }
 
 pin_project! {
-    /// An answer on its way out.
+    /// An answer on its way out. Dropped before, it leaves the line of a client that has gone.
     pub struct Passing<F> {
         #[pin]
         answer: Either<Ready<Result<ServiceResponse<BoxBody>, Error>>, F>,
-        begun: Option<Begun>,
+        awaited: Option<Box<Awaited>>,
         port: Port,
         marks: Option<Marks>,
     }
@@ -121,9 +121,13 @@ where
         if let Ok(answer) = &answer {
             trace_context::end(answer.request(), answer.status());
         }
-        Poll::Ready(match (this.begun, answer) {
-            (Some(begun), Ok(answer)) => Ok(begun.answered(*this.port, answer)),
-            (_, answer) => answer,
+        Poll::Ready(match (this.awaited.take(), answer) {
+            (Some(awaited), Ok(answer)) => Ok(awaited.answered(answer)),
+            (Some(awaited), Err(error)) => {
+                awaited.failed(error.as_response_error().status_code());
+                Err(error)
+            }
+            (None, answer) => answer,
         })
     }
 }

@@ -14,6 +14,7 @@ use actix_web::http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderName, Hea
 use actix_web::{Error, HttpMessage as _, ResponseError as _};
 use futures_util::future::Either;
 
+use super::accessed;
 use super::cors::Cors;
 use super::errors::{self, ApiError, shown};
 pub use super::holding::{Asker, Holding, Memory, asker, ended, holder, holding};
@@ -282,6 +283,7 @@ where
         match self.gate.admit(&request) {
             Ok(None) => {}
             Ok(Some(holding)) => {
+                accessed::is_of(request.request(), &holding.holder().key);
                 request.extensions_mut().insert(holding);
             }
             Err(error) => {

@@ -1,6 +1,6 @@
 //! The HTTP frontends: text from outside becomes typed values here, and answers become text again.
 
-mod accessed;
+pub(crate) mod accessed;
 pub mod answer;
 pub mod body;
 pub mod cors;

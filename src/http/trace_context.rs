@@ -13,8 +13,8 @@ use crate::traces::request::OpenRequest;
 use clipper_domain::TraceContext;
 
 /// Names of the headers.
-pub(crate) const TRACE_PARENT: &str = "traceparent";
-pub(crate) const TRACE_STATE: &str = "tracestate";
+const TRACE_PARENT: &str = "traceparent";
+const TRACE_STATE: &str = "tracestate";
 
 static PARENT: HeaderName = HeaderName::from_static(TRACE_PARENT);
 static STATE: HeaderName = HeaderName::from_static(TRACE_STATE);
@@ -25,6 +25,14 @@ fn of_headers(headers: &HeaderMap) -> Option<TraceContext> {
     headers.get(&PARENT)?;
     let all = |name| headers.get_all(name).map(HeaderValue::as_bytes);
     TraceContext::of(all(&PARENT), all(&STATE))
+}
+
+/// What the metadata of a call over gRPC say.
+#[must_use]
+pub(crate) fn of_metadata(metadata: &clipper_grpc::HeaderMap) -> Option<TraceContext> {
+    metadata.get(TRACE_PARENT)?;
+    let all = |name| metadata.get_all(name).into_iter().map(AsRef::as_ref);
+    TraceContext::of(all(TRACE_PARENT), all(TRACE_STATE))
 }
 
 /// The trace that a request belongs to: with the span of the request where that is recorded, else

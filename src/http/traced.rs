@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use actix_web::{HttpMessage as _, HttpRequest};
 
-use super::{request_id, trace_context};
+use super::{accessed, request_id, trace_context};
 use crate::actors::plane::data_plane::DataPlane;
 use crate::traces::facts::Call;
 use crate::traces::request::{OpenRequest, RequestTrace};
@@ -13,10 +13,14 @@ use crate::traces::request::{OpenRequest, RequestTrace};
 pub(super) fn begin(request: &HttpRequest, plane: &DataPlane, route: &'static str) {
     let Some(traces) = &plane.traces else { return };
     let is_tls = request.app_config().secure();
-    let call = || Call::http(request.method().as_str(), route, request.path(), is_tls);
+    let call = || {
+        let call = Call::http(request.method().as_str(), route, request.path(), is_tls);
+        (call, request_id::of(request))
+    };
     let came = trace_context::of(request);
-    let open = OpenRequest::begin(traces, came.as_ref(), request_id::of(request), call);
+    let open = OpenRequest::begin(traces, came.as_ref(), call);
     if let Some(open) = open {
+        accessed::traced(request, open.trace().id());
         let mut extensions = request.extensions_mut();
         extensions.insert(open.trace().context().context().clone());
         extensions.insert(open);

@@ -1,4 +1,4 @@
-//! The access log: a line for each request, once it has been answered.
+//! The access log: a line for each request, once it has been answered or its client has gone.
 //!
 //! Lines wait in a bounded queue of their own ([`super::sink`]), and what cannot be written is lost
 //! and counted (`clipper_access_log_lines_lost_total`). While it is off, a request costs one load.
@@ -19,6 +19,7 @@ use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 use super::output::{self, Appended};
 use super::sink::Sink;
 use clipper_config::{AccessLogConfig, AccessLogMode, LogFormat, Network};
+use clipper_domain::{GONE, Outcome};
 
 /// Longest text of a request that a line repeats, characters.
 const TEXT_MAX_CHARS: usize = 200;
@@ -97,7 +98,25 @@ pub struct Ended {
     pub reason: Option<String>,
 }
 
-/// One request that has been answered.
+impl Ended {
+    /// What came of one query: a prediction, unless there is a reason why not.
+    #[must_use]
+    pub fn of_one(outcome: Outcome, reason: Option<String>) -> Self {
+        let defaults = usize::from(outcome != Outcome::Prediction);
+        Self { queries: 1, defaults, outcome: outcome.label(), reason }
+    }
+
+    /// What came of further queries of the same request.
+    pub fn add(&mut self, later: Self) {
+        if self.queries == 0 || self.defaults == 0 && later.defaults > 0 {
+            (self.outcome, self.reason) = (later.outcome, later.reason);
+        }
+        self.queries += later.queries;
+        self.defaults += later.defaults;
+    }
+}
+
+/// One request that has been answered, or given up by its client.
 #[derive(Debug, Clone, Default)]
 pub struct Line {
     /// Of the server.
@@ -107,7 +126,8 @@ pub struct Line {
     pub key: Option<String>,
     pub method: String,
     pub path: String,
-    pub status: u16,
+    /// None where its client has not waited for one.
+    pub status: Option<u16>,
     /// Over gRPC.
     pub grpc_status: Option<&'static str>,
     /// Of bodies, where they are counted.
@@ -123,13 +143,17 @@ pub struct Line {
     pub ended: Option<Ended>,
     /// The client did not take the whole answer.
     pub is_cut: bool,
+    /// It has gone before anything came of its request.
+    pub is_gone: bool,
 }
 
 impl Line {
     /// Whether it has a line also where only some have.
     fn is_notable(&self) -> bool {
         let is_default = self.ended.as_ref().is_some_and(|ended| ended.defaults > 0);
-        self.status >= 400 || self.grpc_status.is_some_and(|code| code != GRPC_OK) || is_default
+        let is_refused = self.status.is_none_or(|status| status >= 400)
+            || self.grpc_status.is_some_and(|code| code != GRPC_OK);
+        is_refused || is_default || self.is_gone
     }
 }
 
@@ -215,7 +239,8 @@ struct Json<'a> {
     key: Option<String>,
     method: String,
     path: String,
-    status: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
     grpc_status: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -262,7 +287,7 @@ impl<'a> Json<'a> {
             request_id: text(&line.request_id),
             trace_id: line.trace_id.as_deref(),
             app: text(&line.app),
-            outcome: ended.map(|ended| ended.outcome),
+            outcome: ended.map(|ended| ended.outcome).or(line.is_gone.then_some(GONE)),
             queries: ended.map(|ended| ended.queries),
             defaults: ended.map(|ended| ended.defaults),
             reason: ended.and_then(|ended| text(&ended.reason)),
@@ -289,8 +314,9 @@ fn field(out: &mut String, name: &str, value: Option<impl fmt::Display>) {
 fn text(line: &Line) -> String {
     let of = Json::of(line);
     let mut out = of.time;
-    let Json { port, method, status, duration_us, .. } = of;
+    let Json { port, method, duration_us, .. } = of;
     let path = of.path.replace(' ', "%20");
+    let status = of.status.map_or_else(|| "-".to_owned(), |status| status.to_string());
     let _ = write!(out, " {port} {method} {path} {status} {duration_us}us");
     field(&mut out, "address", of.address);
     field(&mut out, "key", of.key);
@@ -330,14 +356,41 @@ mod tests {
         let some = all(AccessLogMode::Sampled, false);
         assert!((2_000..3_000).contains(&some), "{some}");
         let ended = |defaults| Some(Ended { queries: 2, defaults, ..Ended::default() });
-        assert!(!Line { status: 200, ended: ended(0), ..Line::default() }.is_notable());
+        let status = Some(200);
+        assert!(!Line { status, ended: ended(0), ..Line::default() }.is_notable());
         for line in [
-            Line { status: 200, ended: ended(1), ..Line::default() },
-            Line { status: 404, ..Line::default() },
-            Line { status: 200, grpc_status: Some("NOT_FOUND"), ..Line::default() },
+            Line { status, ended: ended(1), ..Line::default() },
+            Line { status: Some(404), ..Line::default() },
+            Line { status, grpc_status: Some("NOT_FOUND"), ..Line::default() },
+            Line { status: None, ..Line::default() },
+            Line { status, is_gone: true, ..Line::default() },
         ] {
             assert!(line.is_notable(), "{line:?}");
         }
+    }
+
+    #[test]
+    fn the_first_default_of_several_answers_says_how_they_ended() {
+        let mut all = Ended::default();
+        for (outcome, reason) in [
+            (Outcome::Prediction, None),
+            (Outcome::Late, Some("late".to_owned())),
+            (Outcome::Shed, Some("no room".to_owned())),
+        ] {
+            all.add(Ended::of_one(outcome, reason));
+        }
+        let (outcome, reason) = ("late", Some("late".to_owned()));
+        assert_eq!(all, Ended { queries: 3, defaults: 2, outcome, reason });
+    }
+
+    #[test]
+    fn who_has_gone_before_anything_came_of_it_is_named_so() {
+        let gone = Line { port: "query", is_cut: true, is_gone: true, ..Line::default() };
+        let told = text(&gone);
+        assert!(told.contains(" - 0us") && told.ends_with(" outcome=gone cut=true"), "{told}");
+        let ended = Some(Ended::of_one(Outcome::Prediction, None));
+        let told = json(&Line { status: Some(200), ended, ..gone });
+        assert!(told.contains("\"outcome\":\"prediction\""), "{told}");
     }
 
     #[test]
@@ -367,7 +420,7 @@ mod tests {
             address: Some("127.0.0.1".parse().unwrap()),
             method: "POST".to_owned(),
             path: format!("/a\n\u{202e} b/{}", "x".repeat(500)),
-            status: 200,
+            status: Some(200),
             request_id: Some("a=\"b\"".to_owned()),
             ended: Some(Ended {
                 queries: 1,

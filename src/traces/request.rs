@@ -79,21 +79,22 @@ pub struct OpenRequest {
 }
 
 impl OpenRequest {
-    /// Begins the span of a request that came with this trace; none if it is not recorded.
+    /// Begins the span of a request that came with this trace; none if it is not recorded. `call`:
+    /// what was asked, and the id of the request.
     #[must_use]
     pub fn begin(
         traces: &Arc<Traces>,
         came: Option<&TraceContext>,
-        request_id: Option<SmolStr>,
-        call: impl FnOnce() -> Call,
+        call: impl FnOnce() -> (Call, Option<SmolStr>),
     ) -> Option<Self> {
         let Begun { context, parent } = traces.begin(came)?;
+        let (call, request_id) = call();
         let trace = RequestTrace::of(QueryContext::recorded(context), traces.queries_max);
         Some(Self {
             traces: Arc::clone(traces),
             trace: Arc::new(trace),
             parent,
-            call: Some(call()),
+            call: Some(call),
             request_id,
             began: clock::now(),
             end: CallEnd::GivenUp,

@@ -1,5 +1,9 @@
 //! How a query can end.
 
+/// The outcome in lines and spans of a request that its client has not waited for; no query is
+/// counted so.
+pub const GONE: &str = "gone";
+
 /// How a query ended, as a label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Outcome {

@@ -5,7 +5,7 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use prost::Message;
 
 /// Of the frame, before the message.
-const HEAD_BYTES: usize = 5;
+pub const HEAD_BYTES: usize = 5;
 
 /// A message that is longer than one may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -26,7 +26,7 @@ pub use connection::{Connection, Next, Violation};
 pub use exchange::{Answer, Cut, Exchange, Pieces};
 pub use http::{self, HeaderMap};
 
-pub use frame::{Packed, Part, TooLong, framed};
+pub use frame::{HEAD_BYTES as FRAME_HEAD_BYTES, Packed, Part, TooLong, framed};
 pub use limits::Limits;
 pub use messages::{Broken, Messages};
 pub use reply::{Gone, Reply};

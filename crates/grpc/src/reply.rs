@@ -32,11 +32,13 @@ pub struct Reply {
     metadata: HeaderMap,
     /// For the client to make room for some of it.
     patience: Duration,
+    /// Bytes of messages that have gone.
+    sent: u64,
 }
 
 impl Reply {
     pub(crate) fn new(respond: SendResponse<Bytes>, patience: Duration) -> Self {
-        Self { respond, stream: None, metadata: HeaderMap::new(), patience }
+        Self { respond, stream: None, metadata: HeaderMap::new(), patience, sent: 0 }
     }
 
     /// Says something in the headers of the answer, or in its trailers if those have gone.
@@ -49,8 +51,16 @@ impl Reply {
     /// # Errors
     /// It takes nothing for too long, or has gone.
     pub async fn message(&mut self, frame: Bytes) -> Result<(), Gone> {
-        let patience = self.patience;
-        send(self.stream()?, frame, patience).await
+        let (patience, bytes) = (self.patience, frame.len() as u64);
+        send(self.stream()?, frame, patience).await?;
+        self.sent += bytes;
+        Ok(())
+    }
+
+    /// Bytes of messages that have gone, in their frames.
+    #[must_use]
+    pub fn sent_bytes(&self) -> u64 {
+        self.sent
     }
 
     /// The headers have gone, whether or not a message follows soon.

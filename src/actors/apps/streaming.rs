@@ -346,6 +346,29 @@ impl Streaming {
 }
 
 impl StreamEnd {
+    /// What came of it, and why it is no whole answer if it is none.
+    #[must_use]
+    pub fn outcome(&self) -> (Outcome, Option<String>) {
+        match self {
+            Self::Complete => (Outcome::Prediction, None),
+            Self::Default { reason, .. } | Self::Broken(reason) => {
+                (reason.outcome(), Some(reason.to_string()))
+            }
+            Self::Cut => (Outcome::Late, Some("It was cut at serving.stream_max_ms".to_owned())),
+            Self::Error(why) => (Outcome::ModelError, Some(why.to_string())),
+        }
+    }
+
+    /// Whether it is one that its client is answered, which takes default outputs or not.
+    #[must_use]
+    pub fn is_answer(&self, takes_default: bool) -> bool {
+        match self {
+            Self::Complete => true,
+            Self::Default { .. } => takes_default,
+            Self::Broken(_) | Self::Cut | Self::Error(_) => false,
+        }
+    }
+
     /// Why there is no whole answer, if there is none.
     fn reason(&self) -> Option<DefaultReason> {
         match self {

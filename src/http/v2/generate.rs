@@ -151,9 +151,12 @@ pub(super) async fn generate_stream(
     // Without a piece there is an error to answer, with its status.
     let first = streaming.next().await;
     if let Some(StreamStep::End(end)) = &first
-        && !of.is_answer(end)
+        && !end.is_answer(of.takes_default)
     {
-        return Ok(about(errors::response(&failure(end)), &streaming));
+        let ended = accessed::later().map(|_| accessed::of_stream(end));
+        let mut response = about(errors::response(&failure(end)), &streaming);
+        accessed::note(&mut response, ended);
+        return Ok(response);
     }
     let model = streaming.answerer();
     let mut response = events::respond(request, streaming, of, first, asked);
@@ -199,8 +202,10 @@ pub(super) async fn generate(
                 whole = text(&output);
                 is_default = true;
             }
-            StreamStep::End(end) if !of.is_answer(&end) => {
-                return Ok(about(errors::response(&failure(&end)), &streaming));
+            StreamStep::End(end) if !end.is_answer(of.takes_default) => {
+                let mut response = about(errors::response(&failure(&end)), &streaming);
+                accessed::note(&mut response, later.and_then(|later| later.taken()));
+                return Ok(response);
             }
             StreamStep::End(_) => {}
         }
@@ -210,16 +215,6 @@ pub(super) async fn generate(
     let mut response = about(response, &streaming);
     accessed::note(&mut response, later.and_then(|later| later.taken()));
     Ok(response)
-}
-
-impl Of {
-    fn is_answer(&self, end: &StreamEnd) -> bool {
-        match end {
-            StreamEnd::Complete => true,
-            StreamEnd::Default { .. } => self.takes_default,
-            _ => false,
-        }
-    }
 }
 
 /// Why there is no answer, or no more of it.
