@@ -227,14 +227,16 @@ fn of_tls(tls: &TlsMetrics, http: &HttpMetrics) -> [Family; 3] {
 }
 
 /// Absent in embedded mode.
-fn of_traces(traces: &TraceMetrics) -> [Family; 2] {
+fn of_traces(traces: &TraceMetrics) -> [Family; 3] {
     let mut spans = Family::new(&table::TRACE_SPANS);
     for how in SpanEnd::ALL {
         spans.number(&[how.label()], float(traces.count(how)));
     }
     let mut queue = Family::new(&table::TRACE_QUEUE);
     queue.number(&[], float(traces.queued()));
-    [spans, queue]
+    let mut passed_over = Family::new(&table::TRACE_PASSED_OVER);
+    passed_over.number(&[], float(traces.count_passed_over()));
+    [spans, queue, passed_over]
 }
 
 fn of_redis(redis: &RedisMetrics) -> [Family; 7] {

@@ -240,6 +240,9 @@ rows! {
         "any increase of an outcome other than exported: the log says why";
     TRACE_QUEUE = Gauge "clipper_trace_queue_spans", "spans", &[],
         "Spans that wait to be exported.", "near traces.queue_spans_max";
+    TRACE_PASSED_OVER = Counter "clipper_trace_passed_over_total", "requests", &[],
+        "Requests that were not recorded although their callers' flag says so.",
+        "any increase: traces.forced_per_second_max is too small, or somebody floods";
     ADMIN_COMMANDS = Counter "clipper_admin_commands_total", "commands", &["result"],
         "Commands of operators: result is acknowledged or refused.", "-";
     FEEDBACK_REFUSED = Counter "clipper_feedback_refused_total", "requests", &[],

@@ -57,6 +57,7 @@ impl SpanEnd {
 pub struct TraceMetrics {
     ended: [AtomicU64; SpanEnd::ALL.len()],
     queued: AtomicU64,
+    passed_over: AtomicU64,
 }
 
 impl TraceMetrics {
@@ -69,6 +70,16 @@ impl TraceMetrics {
     #[must_use]
     pub fn count(&self, how: SpanEnd) -> u64 {
         self.ended.get(how as usize).map_or(0, |count| count.load(Relaxed))
+    }
+
+    /// A request is not recorded although its caller wants that.
+    pub fn passed_over(&self) {
+        self.passed_over.fetch_add(1, Relaxed);
+    }
+
+    #[must_use]
+    pub fn count_passed_over(&self) -> u64 {
+        self.passed_over.load(Relaxed)
     }
 
     pub fn set_queued(&self, spans: usize) {

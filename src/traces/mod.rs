@@ -9,6 +9,7 @@
 mod collector;
 mod exporter;
 pub mod facts;
+mod forced;
 mod otlp;
 mod queue;
 pub mod request;
@@ -22,8 +23,9 @@ use tracing::{error, info};
 
 use self::exporter::Exporter;
 use self::facts::FinishedBatch;
+use self::forced::Forced;
 use self::queue::Queue;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, TraceMetrics};
 use clipper_clock as clock;
 use clipper_config::TracesConfig;
 use clipper_domain::shown_url::shown_url;
@@ -35,8 +37,11 @@ pub struct Traces {
     queue: Arc<Queue>,
     /// Of traces without a caller's, one in so many is recorded.
     one_in: u32,
+    /// Of those with a caller's, so many are recorded because he wants that.
+    forced: Forced,
     /// Queries of one request that have spans.
     queries_max: usize,
+    counts: Arc<TraceMetrics>,
 }
 
 /// A span of a request that has begun.
@@ -64,8 +69,17 @@ impl Traces {
             return None;
         }
         info!(to = %shown_url(&collector::url(&config.endpoint)), "traces are exported");
-        let (one_in, queries_max) = (config.sample_one_in, config.request_queries_max);
-        Some(Arc::new(Self { queue, one_in, queries_max }))
+        Some(Arc::new(Self::of(config, queue, Arc::clone(counts))))
+    }
+
+    fn of(config: &TracesConfig, queue: Arc<Queue>, counts: Arc<TraceMetrics>) -> Self {
+        Self {
+            queue,
+            one_in: config.sample_one_in,
+            forced: Forced::new(config.forced_per_second_max, clock::now()),
+            queries_max: config.request_queries_max,
+            counts,
+        }
     }
 
     /// Begins the span of a request that came with this; none if it is not to be recorded.
@@ -74,7 +88,8 @@ impl Traces {
         let span = SpanId(random_span());
         if let Some(came) = came {
             let parent = Some(came.parent.span);
-            return came.parent.is_sampled().then(|| Begun { context: came.at(span), parent });
+            let is_recorded = came.parent.is_sampled() && self.takes_forced();
+            return is_recorded.then(|| Begun { context: came.at(span), parent });
         }
         let id: NonZeroU128 = random_trace();
         let is_recorded = id.get().is_multiple_of(u128::from(self.one_in));
@@ -82,6 +97,17 @@ impl Traces {
             let parent = TraceParent::new(TraceId(id), span, true);
             Begun { context: TraceContext { parent, state: None }, parent: None }
         })
+    }
+
+    /// Whether a request is recorded whose caller wants that: not more of them than may be, beyond
+    /// those that would be anyway. By chance, since the trace's id is the caller's.
+    fn takes_forced(&self) -> bool {
+        let by_chance = || self.one_in > 0 && rand::random_ratio(1, self.one_in);
+        let is_taken = self.one_in == 1 || self.forced.admits(clock::now()) || by_chance();
+        if !is_taken {
+            self.counts.passed_over();
+        }
+        is_taken
     }
 
     /// Leaves what is known of a batch that has ended.
@@ -117,10 +143,14 @@ mod tests {
     use super::*;
 
     fn traces(one_in: u32) -> Traces {
-        let config = TracesConfig::default();
-        let metrics = Metrics::new();
-        let queue = Arc::new(Queue::new(&config, Arc::clone(metrics.traces())));
-        Traces { queue, one_in, queries_max: 1 }
+        let config = TracesConfig { sample_one_in: one_in, ..TracesConfig::default() };
+        of(&config)
+    }
+
+    fn of(config: &TracesConfig) -> Traces {
+        let counts = Arc::clone(Metrics::new().traces());
+        let queue = Arc::new(Queue::new(config, Arc::clone(&counts)));
+        Traces::of(config, queue, counts)
     }
 
     fn came(flags: &str) -> TraceContext {
@@ -139,6 +169,28 @@ mod tests {
         assert_ne!(begun.context.parent.span, sampled.parent.span);
         assert_eq!(begun.context.state, sampled.state);
         assert!(all.begin(Some(&came("00"))).is_none());
+    }
+
+    #[test]
+    fn callers_force_no_more_than_may_be() {
+        let forced = |sample_one_in, forced_per_second_max| {
+            let config =
+                TracesConfig { sample_one_in, forced_per_second_max, ..TracesConfig::default() };
+            let traces = of(&config);
+            let sampled = came("01");
+            let recorded = (0..4_000).filter(|_| traces.begin(Some(&sampled)).is_some()).count();
+            let passed_over = traces.counts.count_passed_over();
+            assert_eq!(recorded as u64 + passed_over, 4_000);
+            recorded
+        };
+        assert_eq!(forced(0, 0), 0);
+        assert_eq!(forced(1, 0), 4_000, "all are recorded anyway");
+        assert_eq!(forced(0, 10_000), 4_000);
+        let some = forced(4, 0);
+        assert!((700..1_300).contains(&some), "as many as of others: {some}");
+        let none = of(&TracesConfig { sample_one_in: 0, ..TracesConfig::default() });
+        assert!(none.begin(Some(&came("00"))).is_none());
+        assert_eq!(none.counts.count_passed_over(), 0, "nobody wanted it");
     }
 
     #[test]

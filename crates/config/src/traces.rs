@@ -25,6 +25,11 @@ section! {
         /// default) all of them, 100 one percent, 0 none. Where one comes, its flag decides.
         sample_one_in: u32 = 1, Rule::int(0, 1_000_000_000, "requests");
 
+        /// Requests of one second that are recorded because their callers' flag says so, which
+        /// anybody can send; of those beyond it one in sample_one_in is. It matters where that is
+        /// not 1.
+        forced_per_second_max: u32 = 100, Rule::int(0, 1_000_000_000, "requests");
+
         /// Queries of one request that have spans; of further ones only their number is told.
         request_queries_max: usize = 16, Rule::count("queries");
 
