@@ -35,8 +35,10 @@ struct Pieces<'s> {
     wants_empty_final: bool,
     /// Where is noted how it ends.
     noted: Noted,
-    /// Live until the answer has been sent.
-    _lasting: (Asked, Option<OpenRequest>),
+    /// Its span: that of a client that has gone, unless it ends otherwise.
+    open: Option<OpenRequest>,
+    /// Lives until the answer has been sent.
+    _asked: Asked,
 }
 
 impl Service {
@@ -63,9 +65,6 @@ impl Service {
                 return Err(refusal);
             }
         };
-        if let Some(open) = &mut open {
-            open.answered(Code::Ok as u16);
-        }
         let infer = &mut asked.infer;
         let told = Told {
             version: ask::answered_by(&target),
@@ -79,10 +78,15 @@ impl Service {
             model: None,
             explained: Vec::new(),
         };
-        let lasting = (asked, open);
-        let service = self;
-        let pieces =
-            Pieces { service, streaming, told, wants_empty_final, noted, _lasting: lasting };
+        let pieces = Pieces {
+            service: self,
+            streaming,
+            told,
+            wants_empty_final,
+            noted,
+            open,
+            _asked: asked,
+        };
         let frames = stream::unfold(pieces, |mut pieces| async move {
             loop {
                 let step = pieces.streaming.next().await?;
@@ -96,9 +100,9 @@ impl Service {
 }
 
 impl Pieces<'_> {
-    async fn frame(&self, step: StreamStep) -> Option<Frame> {
+    async fn frame(&mut self, step: StreamStep) -> Option<Frame> {
         if let StreamStep::End(end) = &step {
-            self.noted.streamed(end);
+            self.note(end);
         }
         match step {
             StreamStep::Piece(output) => {
@@ -113,6 +117,18 @@ impl Pieces<'_> {
             }
             StreamStep::End(end) => Some(self.refused(&generate::failure(&end).into())),
         }
+    }
+
+    /// How it ended, for the access log and its span.
+    fn note(&mut self, end: &StreamEnd) {
+        self.noted.streamed(end);
+        let Some(open) = &mut self.open else { return };
+        if end.is_answer(self.told.takes_default) {
+            return open.answered(Code::Ok as u16);
+        }
+        open.answered(Refusal::from(generate::failure(end)).status.code as u16);
+        let (outcome, why) = end.outcome();
+        open.broke_off(outcome, &why.unwrap_or_default());
     }
 
     async fn row(

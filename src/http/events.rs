@@ -56,7 +56,7 @@ pub fn respond<H: 'static>(
     let (holding, from) = (gate::holding(request), request.peer_addr().map(|peer| peer.ip()));
     let (request_id, later) = (request_id::of(request), accessed::later());
     let noted = later.clone();
-    let open = trace_context::take(request, StatusCode::OK);
+    let open = trace_context::take(request);
     let state = Some(Events {
         streaming,
         form,
@@ -65,7 +65,8 @@ pub fn respond<H: 'static>(
         from,
         request_id,
         later,
-        _held: (held, open),
+        open,
+        _held: held,
     });
     let events = stream::unfold(state, |state| async move {
         let mut events = state?;
@@ -73,9 +74,7 @@ pub fn respond<H: 'static>(
         let event = match &step {
             StreamStep::Piece(output) => event(None, &events.form.piece(output)),
             StreamStep::End(end) => {
-                if let Some(later) = &events.later {
-                    later.ended(end);
-                }
+                events.note(end);
                 last(&events.form, &events.streaming, end)?
             }
         };
@@ -102,10 +101,25 @@ struct Events<F, H> {
     from: Option<IpAddr>,
     request_id: Option<SmolStr>,
     later: Option<Later>,
-    _held: (H, Option<OpenRequest>),
+    /// Its span: that of a client that has gone, unless it ends otherwise.
+    open: Option<OpenRequest>,
+    _held: H,
 }
 
 impl<F, H> Events<F, H> {
+    /// How it ended, for the access log and its span.
+    fn note(&mut self, end: &StreamEnd) {
+        if let Some(later) = &self.later {
+            later.ended(end);
+        }
+        if let Some(open) = &mut self.open {
+            open.answered(StatusCode::OK.as_u16());
+            if let Some((outcome, why)) = end.failure() {
+                open.broke_off(outcome, &why);
+            }
+        }
+    }
+
     /// The next step, and whether others may follow. The answer ends with the key of who asked.
     async fn next(&mut self) -> Option<(StreamStep, bool)> {
         if let Some(first) = self.first.take() {

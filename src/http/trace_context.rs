@@ -43,16 +43,16 @@ pub fn of(request: &HttpRequest) -> Option<TraceContext> {
     began.or_else(|| of_headers(request.headers()))
 }
 
-/// The open span of a request whose answer goes on after its head, which has this status.
-pub(super) fn take(request: &HttpRequest, status: StatusCode) -> Option<OpenRequest> {
-    let mut open = request.extensions_mut().remove::<OpenRequest>()?;
-    open.answered(status.as_u16());
-    Some(open)
+/// The open span of a request whose answer goes on after its head.
+pub(super) fn take(request: &HttpRequest) -> Option<OpenRequest> {
+    request.extensions_mut().remove::<OpenRequest>()
 }
 
 /// Ends the span of a request that is answered with this status, if it has one here.
 pub(super) fn end(request: &HttpRequest, status: StatusCode) {
-    drop(take(request, status));
+    if let Some(mut open) = take(request) {
+        open.answered(status.as_u16());
+    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clipper_clock::{self as clock, Instant};
 use clipper_domain::explain::AttemptEnd;
-use clipper_domain::{ModelId, ReplicaId, SpanId, TraceContext, TraceParent};
+use clipper_domain::{ModelId, Outcome, ReplicaId, SpanId, TraceContext, TraceParent};
 use clipper_scheduling::explain::QueryRecord;
 use clipper_scheduling::recent;
 use clipper_scheduling::trace::SentTo;
@@ -81,6 +81,8 @@ pub struct FinishedRequest {
     pub began: Instant,
     pub ended: Moment,
     pub end: CallEnd,
+    /// By what its answer broke off after its head had gone, and why.
+    pub broken: Option<(Outcome, SmolStr)>,
     /// What is known of its queries.
     pub queries: Vec<QueryRecord>,
     /// Queries of which nothing is kept.
@@ -88,14 +90,15 @@ pub struct FinishedRequest {
 }
 
 impl FinishedRequest {
-    /// What its client's texts take, bytes.
+    /// What texts of its client and model take, bytes.
     fn texts(&self) -> usize {
         let path = match &self.call {
             Call::Http { method, path, .. } => method.len() + path.len(),
             Call::Grpc { .. } => 0,
         };
         let state = self.context.state.as_deref().map_or(0, str::len);
-        path + state + self.request_id.as_ref().map_or(0, SmolStr::len)
+        let why = self.broken.as_ref().map_or(0, |(_, why)| why.len());
+        path + state + why + self.request_id.as_ref().map_or(0, SmolStr::len)
     }
 }
 
@@ -116,6 +119,8 @@ pub struct FinishedBatch {
     pub computed: Option<Duration>,
     /// The spans of its queries.
     pub links: Vec<TraceParent>,
+    /// Those of its queries that are not among them.
+    pub links_left_out: usize,
 }
 
 /// What waits to become spans.

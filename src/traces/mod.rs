@@ -41,6 +41,7 @@ pub struct Traces {
     forced: Forced,
     /// Queries of one request that have spans.
     queries_max: usize,
+    batch_links_max: usize,
     counts: Arc<TraceMetrics>,
 }
 
@@ -78,8 +79,15 @@ impl Traces {
             one_in: config.sample_one_in,
             forced: Forced::new(config.forced_per_second_max, clock::now()),
             queries_max: config.request_queries_max,
+            batch_links_max: config.batch_links_max,
             counts,
         }
+    }
+
+    /// Queries of one batch that its span is linked with.
+    #[must_use]
+    pub fn batch_links_max(&self) -> usize {
+        self.batch_links_max
     }
 
     /// Begins the span of a request that came with this; none if it is not to be recorded.

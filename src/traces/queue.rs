@@ -193,6 +193,7 @@ mod tests {
             began: clock::now(),
             ended: Moment::now(),
             end: CallEnd::Status(0),
+            broken: None,
             queries: Vec::new(),
             left_out: 0,
         };

@@ -6,11 +6,12 @@ use parking_lot::Mutex;
 use smol_str::SmolStr;
 
 use super::facts::{Call, CallEnd, FinishedRequest, Moment};
+use super::otlp::shortened;
 use super::{Begun, Traces};
 use clipper_clock::{self as clock, Instant};
-use clipper_domain::{SpanId, TraceContext, TraceId};
+use clipper_domain::{Outcome, SpanId, TraceContext, TraceId};
 use clipper_scheduling::explain::QueryRecord;
-use clipper_scheduling::query_context::QueryContext;
+use clipper_scheduling::query_context::{Carried, QueryContext};
 
 /// The trace of a request, and where what is known of its queries is collected if it is recorded.
 #[derive(Debug)]
@@ -49,6 +50,12 @@ impl RequestTrace {
         &self.context
     }
 
+    /// The same for the queries of a ticket, in the order of the request's.
+    #[must_use]
+    pub fn carried(&self) -> Carried {
+        Carried { context: Arc::clone(&self.context), spans: self.queries_max }
+    }
+
     #[must_use]
     pub fn is_recorded(&self) -> bool {
         self.context.is_recorded()
@@ -63,6 +70,8 @@ impl RequestTrace {
         let room = self.queries_max.saturating_sub(collected.queries.len());
         collected.queries.extend((0..queries.min(room)).filter_map(record));
         collected.left_out += queries.saturating_sub(room);
+        drop(collected);
+        self.context.keep();
     }
 }
 
@@ -76,6 +85,7 @@ pub struct OpenRequest {
     request_id: Option<SmolStr>,
     began: Instant,
     end: CallEnd,
+    broken: Option<(Outcome, SmolStr)>,
 }
 
 impl OpenRequest {
@@ -98,6 +108,7 @@ impl OpenRequest {
             request_id,
             began: clock::now(),
             end: CallEnd::GivenUp,
+            broken: None,
         })
     }
 
@@ -109,6 +120,11 @@ impl OpenRequest {
     /// It is answered with this status.
     pub fn answered(&mut self, status: u16) {
         self.end = CallEnd::Status(status);
+    }
+
+    /// Its answer broke off after its head had gone, by this outcome and for this reason.
+    pub fn broke_off(&mut self, outcome: Outcome, why: &str) {
+        self.broken = Some((outcome, shortened(why).into()));
     }
 }
 
@@ -124,6 +140,7 @@ impl Drop for OpenRequest {
             began: self.began,
             ended: Moment::now(),
             end: self.end,
+            broken: self.broken.take(),
             queries,
             left_out,
         };

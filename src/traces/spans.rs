@@ -13,15 +13,14 @@ use super::otlp::{
 };
 use clipper_clock::Instant;
 use clipper_domain::explain::{AttemptEnd, milliseconds};
-use clipper_domain::{ModelId, Outcome, ReplicaId, SpanId, TraceId, TraceParent};
+use clipper_domain::{GONE, ModelId, Outcome, ReplicaId, SpanId, TraceId, TraceParent};
 use clipper_scheduling::dispatch::BatchId;
 use clipper_scheduling::explain::{ModelRecord, QueryRecord};
 use clipper_scheduling::query_context::QueryContext;
 use clipper_scheduling::ticket::DefaultReason;
 use clipper_scheduling::trace::{Attempt, SentTo};
 
-/// Further links of a batch are left out, and counted in its span.
-const LINKS_MAX: usize = 128;
+const ERROR_TYPE: &str = "error.type";
 
 /// Statuses from here on are the server's fault.
 const SERVER_ERRORS_FROM: u16 = 500;
@@ -86,11 +85,14 @@ impl<'r> Request<'r> {
         let mut span = self.span(&name(call), Kind::Server, id, (*began, ended.at));
         span.parent_span_id = parent.map_or_else(Vec::new, span_id);
         span.flags = flags(context.parent.flags(), parent.is_some());
-        let attributes = &mut span.attributes;
-        of_call(call, *end, attributes);
-        if is_failure(call, *end) {
+        of_call(call, *end, &mut span.attributes);
+        if let Some((outcome, why)) = &self.of.broken {
+            span.attributes.retain(|it| it.key != ERROR_TYPE);
+            fail(&mut span, outcome.label(), Some(why.as_str()));
+        } else if is_failure(call, *end) {
             span.status = Some(Status { code: Code::Error.into(), message: String::new() });
         }
+        let attributes = &mut span.attributes;
         if let Some(id) = request_id {
             attributes.push(attribute("clipper.request_id", id.as_str()));
         }
@@ -107,9 +109,23 @@ impl<'r> Request<'r> {
             attributes.push(attribute("clipper.policy", &*first.policy));
             attributes.push(attribute("clipper.slo_ms", milliseconds(first.objective)));
             let default = queries.iter().find_map(|query| query.default.as_ref());
-            of_outcome(default, attributes);
+            self.add_outcome(default, attributes);
         }
         span
+    }
+
+    /// What came of a query, or of the first default among several.
+    fn add_outcome(&self, default: Option<&DefaultReason>, attributes: &mut Vec<KeyValue>) {
+        let outcome = match (default, &self.of.broken) {
+            (Some(reason), _) => reason.outcome().label(),
+            (None, Some((outcome, _))) => outcome.label(),
+            (None, None) if self.of.end == CallEnd::GivenUp => GONE,
+            (None, None) => Outcome::Prediction.label(),
+        };
+        attributes.push(attribute("clipper.outcome", outcome));
+        if let Some(reason) = default {
+            attributes.push(attribute("clipper.default_reason", reason.to_string()));
+        }
     }
 
     fn add_query(&self, query: &QueryRecord, spans: &mut Vec<Span>) {
@@ -123,7 +139,7 @@ impl<'r> Request<'r> {
         let interval = (query.arrived, admitted);
         let mut admission = self.span("admission", Kind::Internal, id(ADMISSION, 0), interval);
         admission.attributes.push(of_query());
-        of_outcome(query.default.as_ref(), &mut admission.attributes);
+        self.add_outcome(query.default.as_ref(), &mut admission.attributes);
         if let Some(confidence) = query.confidence {
             admission.attributes.push(attribute("clipper.confidence", confidence));
         }
@@ -181,12 +197,11 @@ fn of_batch(batch: &FinishedBatch, seed: u64) -> Span {
     let (trace, id) = batch_place(seed, batch.serial, batch.to.batch);
     let moment: Moment = batch.ended;
     let (start, end) = (moment.unix(batch.began), moment.unix(moment.at));
-    let links = batch.links.iter().take(LINKS_MAX).map(|place| Link {
+    let links = batch.links.iter().map(|place| Link {
         trace_id: trace_id(place.trace),
         span_id: span_id(place.span),
         flags: flags(place.flags(), false),
     });
-    let left_out = batch.links.len().saturating_sub(LINKS_MAX);
     let mut span = Span {
         trace_id: trace_id(trace),
         span_id: span_id(id),
@@ -195,7 +210,7 @@ fn of_batch(batch: &FinishedBatch, seed: u64) -> Span {
         start_time_unix_nano: start,
         end_time_unix_nano: end.max(start),
         links: links.collect(),
-        dropped_links_count: u32::try_from(left_out).unwrap_or(u32::MAX),
+        dropped_links_count: u32::try_from(batch.links_left_out).unwrap_or(u32::MAX),
         flags: flags(1, false),
         ..Span::default()
     };
@@ -250,10 +265,10 @@ fn of_call(call: &Call, end: CallEnd, attributes: &mut Vec<KeyValue>) {
         CallEnd::Status(status) => {
             attributes.push(attribute(key, u64::from(status)));
             if is_failure(call, end) {
-                attributes.push(attribute("error.type", status.to_string()));
+                attributes.push(attribute(ERROR_TYPE, status.to_string()));
             }
         }
-        CallEnd::GivenUp => attributes.push(attribute("error.type", "given_up")),
+        CallEnd::GivenUp => attributes.push(attribute(ERROR_TYPE, "given_up")),
     }
 }
 
@@ -265,14 +280,6 @@ fn is_failure(call: &Call, end: CallEnd) -> bool {
         (_, CallEnd::GivenUp) => true,
         (Call::Http { .. }, CallEnd::Status(status)) => status >= SERVER_ERRORS_FROM,
         (Call::Grpc { .. }, CallEnd::Status(status)) => OF_GRPC.contains(&status),
-    }
-}
-
-fn of_outcome(default: Option<&DefaultReason>, attributes: &mut Vec<KeyValue>) {
-    let outcome = default.map_or(Outcome::Prediction, DefaultReason::outcome);
-    attributes.push(attribute("clipper.outcome", outcome.label()));
-    if let Some(reason) = default {
-        attributes.push(attribute("clipper.default_reason", reason.to_string()));
     }
 }
 
@@ -302,7 +309,7 @@ fn of_attempt(to: &SentTo, computed: Option<Duration>, attributes: &mut Vec<KeyV
 }
 
 fn fail(span: &mut Span, error_type: &str, why: Option<&str>) {
-    span.attributes.push(attribute("error.type", error_type));
+    span.attributes.push(attribute(ERROR_TYPE, error_type));
     let message = shortened(why.unwrap_or_default()).to_owned();
     span.status = Some(Status { code: Code::Error.into(), message });
 }

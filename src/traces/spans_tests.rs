@@ -90,6 +90,7 @@ fn request(
         began,
         ended: Moment { at: began + ms(100), unix_nanos: 1_000_000_000 },
         end: CallEnd::Status(status),
+        broken: None,
         queries: queries(began),
         left_out: 0,
     };
@@ -196,7 +197,8 @@ fn a_batch_and_its_queries_are_linked_both_ways() {
         end: AttemptEnd::Answered,
         error: None,
         computed: None,
-        links: vec![handed_on.parent; LINKS_MAX + 2],
+        links: vec![handed_on.parent; 3],
+        links_left_out: 2,
     };
     let batches = of(&batch.into(), SEED);
     let spans = spans_of(request);
@@ -206,7 +208,7 @@ fn a_batch_and_its_queries_are_linked_both_ways() {
     assert_eq!(container.links[0].span_id, batch.span_id);
     assert_eq!(batch.links[0].trace_id, container.trace_id);
     assert_eq!(batch.links[0].span_id, container.span_id);
-    assert_eq!((batch.links.len(), batch.dropped_links_count), (LINKS_MAX, 2));
+    assert_eq!((batch.links.len(), batch.dropped_links_count), (3, 2));
     assert_ne!(batch.trace_id, container.trace_id);
     assert!(batch.parent_span_id.is_empty());
     assert_eq!(interval(batch), interval(container));
@@ -278,6 +280,29 @@ fn what_fails_by_the_servers_fault_is_an_error() {
     let call = spans_of(call).remove(0);
     assert_eq!((call.name.as_str(), call.status.is_some()), ("s/m", true));
     assert_eq!(text(&call, "rpc.grpc.status_code").as_deref(), Some("14"));
+}
+
+#[test]
+fn an_answer_in_pieces_that_broke_off_is_an_error_and_says_why() {
+    let steps = [QUEUED, sent(20, 9)];
+    let why = DefaultReason::Failed("the replica is gone".into());
+    let (mut broken, _) = request(200, |began| vec![query(began, Some(why), &steps)]);
+    broken.broken = Some((Outcome::Failed, "the replica is gone".into()));
+    let spans = spans_of(broken);
+    let status = spans[0].status.as_ref().unwrap();
+    assert_eq!((status.code(), status.message.as_str()), (Code::Error, "the replica is gone"));
+    assert_eq!(text(&spans[0], "error.type").as_deref(), Some("failed"));
+    assert_eq!(text(&spans[0], "http.response.status_code").as_deref(), Some("200"));
+    // Of one that its client gave up nothing has come.
+    let (mut left, _) = request(200, |began| vec![query(began, None, &steps)]);
+    left.end = CallEnd::GivenUp;
+    let spans = spans_of(left);
+    assert_eq!(text(&spans[0], "error.type").as_deref(), Some("given_up"));
+    for span in &spans[..2] {
+        assert_eq!(text(span, "clipper.outcome").as_deref(), Some("gone"), "{}", span.name);
+    }
+    let attempt = text(named(&spans, "container")[0], "clipper.attempt.end");
+    assert_eq!(attempt.as_deref(), Some("unanswered"));
 }
 
 #[test]

@@ -177,6 +177,31 @@ def test_a_retry_is_two_attempts(tmp_path: Path) -> None:
         assert received.batch(second).status.code == Status.STATUS_CODE_UNSET
 
 
+def test_links_name_spans_that_are_exported_and_no_more_than_may_be(tmp_path: Path) -> None:
+    few = "request_queries_max = 4\nbatch_links_max = 3"
+    with collector() as received, traced(tmp_path, received.port, few) as served:
+        post(
+            served.management + "/admin/update_model",
+            {"model_name": "m", "model_version": "1", "batch_size": 32},
+        )
+        trace, _, header = parent()
+        batch = [[float(n)] for n in range(12)]
+        answer = ask(served, "/app/predict", {"input_batch": batch}, traceparent=header)
+        spans = received.whole(trace)
+        (request,) = spans["POST /{app}/predict"]
+        assert attributes(request)["clipper.queries"] == 12
+        exported = {it.span_id.hex() for it in spans["container"]}
+        assert len(exported) == 4
+        told = [it["output"][0].split("-")[2] for it in answer["batch_predictions"]]
+        assert set(told[:4]) == exported
+        assert set(told[4:]) == {request.span_id.hex()}, "those without a span of their own"
+        batches = {it.span_id: it for it in map(received.batch, spans["container"])}
+        linked = [link.span_id.hex() for it in batches.values() for link in it.links]
+        left_out = sum(it.dropped_links_count for it in batches.values())
+        assert set(linked) <= exported and len(linked) + left_out == 4
+        assert all(len(it.links) <= 3 for it in batches.values())
+
+
 def test_callers_force_no_more_than_may_be(tmp_path: Path) -> None:
     limit = "sample_one_in = 0\nforced_per_second_max = 1"
     with collector() as received, traced(tmp_path, received.port, limit) as served:

@@ -33,6 +33,10 @@ section! {
         /// Queries of one request that have spans; of further ones only their number is told.
         request_queries_max: usize = 16, Rule::count("queries");
 
+        /// Queries that the span of a batch is linked with; of further ones only their number is
+        /// told.
+        batch_links_max: usize = 128, Rule::count("queries");
+
         /// Spans that wait to be exported; beyond it new ones are lost and counted. Nobody waits
         /// for room.
         queue_spans_max: usize = 16_384, Rule::count("spans");

@@ -51,6 +51,14 @@ impl FlightState {
     }
 }
 
+/// Whose trace a container is told of.
+#[derive(Debug)]
+struct FirstTrace {
+    query_id: u64,
+    context: Arc<QueryContext>,
+    has_spans: bool,
+}
+
 /// One computation. It is queued, runs on a replica (perhaps again on another), and ends once.
 #[derive(Debug)]
 pub struct Flight {
@@ -64,8 +72,8 @@ pub struct Flight {
     pub(super) is_shared: bool,
     /// Its answer may come in pieces.
     stream: Option<Arc<Stream>>,
-    /// The first query and its trace, if that belongs to one.
-    trace: Option<(u64, Arc<QueryContext>)>,
+    /// That of the first query, if it belongs to one.
+    trace: Option<FirstTrace>,
     /// Where its dispatcher keeps what it knows of it.
     note: AtomicU32,
     /// What has happened to it.
@@ -105,7 +113,11 @@ impl Flight {
         (is_shared, stream): (bool, Option<Arc<Stream>>),
     ) -> Arc<Self> {
         let deadline = first.deadline;
-        let trace = first.slot.trace().map(|trace| (first.slot.query_id(), Arc::clone(trace)));
+        let trace = first.slot.trace().map(|context| FirstTrace {
+            query_id: first.slot.query_id(),
+            context: Arc::clone(context),
+            has_spans: first.slot.has_spans(),
+        });
         let mut waiters = SmallVec::new();
         waiters.push(first);
         let state = Mutex::new(FlightState { stage: Stage::Queued, waiters });
@@ -176,23 +188,33 @@ impl Flight {
         self.state.lock().waiters.iter().map(|w| w.slot.query_id()).collect()
     }
 
-    /// The trace that a container is told of which gets it in `batch`: the first query's.
+    /// The trace that a container is told of which gets it in `batch`: the first query's. Of one
+    /// without spans of its own the request's is what the container's are below.
     #[must_use]
     pub fn handed_on(&self, batch: BatchId) -> Option<TraceContext> {
-        let (query_id, trace) = self.trace.as_ref()?;
-        Some(trace.handed_on(self.attempt(*query_id, batch)))
+        let FirstTrace { query_id, context, has_spans } = self.trace.as_ref()?;
+        if !has_spans {
+            return Some(context.context().clone());
+        }
+        Some(context.handed_on(self.attempt(*query_id, batch)))
     }
 
-    /// The spans of all who wait for it while a container has it in `batch`, those that are made.
-    #[must_use]
-    pub fn spans(&self, batch: BatchId) -> SmallVec<[TraceParent; 1]> {
+    /// Adds the spans of all who wait for it while a container has it in `batch`, those that are
+    /// made, as long as there are less than `max`; gives how many are left out.
+    pub fn add_spans(&self, batch: BatchId, spans: &mut Vec<TraceParent>, max: usize) -> usize {
         let state = self.state.lock();
         let slots = state.waiters.iter().map(|waiter| &waiter.slot);
-        let recorded = slots.filter_map(|slot| {
-            let trace = slot.trace().filter(|trace| trace.is_recorded())?;
-            Some(trace.handed_on(self.attempt(slot.query_id(), batch)).parent)
-        });
-        recorded.collect()
+        let recorded = slots.filter_map(|slot| Some((slot, slot.recorded()?)));
+        let mut left_out = 0;
+        for (slot, trace) in recorded {
+            if spans.len() < max {
+                let of = self.attempt(slot.query_id(), batch);
+                spans.push(trace.handed_on(of).parent);
+            } else {
+                left_out += 1;
+            }
+        }
+        left_out
     }
 
     fn attempt(&self, query_id: u64, batch: BatchId) -> AttemptOf {

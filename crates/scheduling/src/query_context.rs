@@ -1,15 +1,28 @@
 //! The trace that a request's queries belong to, as far as it is handed on: to containers, and to
 //! the spans of batches.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use clipper_domain::{SpanId, TraceContext};
 
 use super::batch_id::BatchId;
 
 /// The trace of a request.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct QueryContext {
     context: TraceContext,
     is_recorded: bool,
+    /// What is known of its queries has been kept, to become spans.
+    is_kept: AtomicBool,
+}
+
+/// The same as the queries of a ticket carry it.
+#[derive(Debug, Clone)]
+pub struct Carried {
+    pub context: Arc<QueryContext>,
+    /// So many of the ticket's queries, the first ones, have spans.
+    pub spans: usize,
 }
 
 /// One attempt at a query: of whom, at which model (its serial number), in which batch.
@@ -24,19 +37,29 @@ impl QueryContext {
     /// One that is handed on as it came.
     #[must_use]
     pub fn passed_on(context: TraceContext) -> Self {
-        Self { context, is_recorded: false }
+        Self { context, is_recorded: false, is_kept: AtomicBool::new(false) }
     }
 
     /// One in which the request has a span of its own: that of `context`.
     #[must_use]
     pub fn recorded(context: TraceContext) -> Self {
-        Self { context, is_recorded: true }
+        Self { context, is_recorded: true, is_kept: AtomicBool::new(false) }
     }
 
     /// Whether the request and its queries have spans.
     #[must_use]
     pub fn is_recorded(&self) -> bool {
         self.is_recorded
+    }
+
+    /// What is known of its queries has been kept.
+    pub fn keep(&self) {
+        self.is_kept.store(true, Ordering::Release);
+    }
+
+    #[must_use]
+    pub fn is_kept(&self) -> bool {
+        self.is_kept.load(Ordering::Acquire)
     }
 
     /// The request's own place, or whoever's it came from.

@@ -12,7 +12,7 @@ use smallvec::SmallVec;
 
 use super::budget::{Budget, Held};
 use super::output::Output;
-use super::query_context::QueryContext;
+use super::query_context::{Carried, QueryContext};
 use clipper_domain::Outcome;
 
 /// Why a query is answered by the default output (invariant P2). Shown to clients.
@@ -160,7 +160,7 @@ struct TicketSlots {
     waker: AtomicWaker,
     first_query_id: u64,
     /// Of the request, if it belongs to one.
-    trace: Option<Arc<QueryContext>>,
+    trace: Option<Carried>,
 }
 
 /// The waiting end: owned by the request's handler; dropping it tells everybody not to bother.
@@ -188,7 +188,7 @@ impl Ticket {
         bounds: &Arc<AnswerBounds>,
         queries: usize,
         first_query_id: u64,
-        trace: Option<Arc<QueryContext>>,
+        trace: Option<Carried>,
     ) -> Self {
         Self::open(queries, first_query_id, (Some(Arc::clone(bounds)), trace))
     }
@@ -196,7 +196,7 @@ impl Ticket {
     fn open(
         queries: usize,
         first_query_id: u64,
-        (bounds, trace): (Option<Arc<AnswerBounds>>, Option<Arc<QueryContext>>),
+        (bounds, trace): (Option<Arc<AnswerBounds>>, Option<Carried>),
     ) -> Self {
         let mut answers = SmallVec::with_capacity(queries);
         answers.resize(queries, None);
@@ -293,7 +293,21 @@ impl Slot {
     /// The trace of its request, if that belongs to one.
     #[must_use]
     pub fn trace(&self) -> Option<&Arc<QueryContext>> {
-        self.shared.trace.as_ref()
+        self.shared.trace.as_ref().map(|trace| &trace.context)
+    }
+
+    /// Whether its query is to have spans of its own.
+    #[must_use]
+    pub fn has_spans(&self) -> bool {
+        let of = |trace: &Carried| trace.context.is_recorded() && self.index < trace.spans;
+        self.shared.trace.as_ref().is_some_and(of)
+    }
+
+    /// The trace in which it has them, or will have: none if its client has given it up.
+    #[must_use]
+    pub fn recorded(&self) -> Option<&Arc<QueryContext>> {
+        let context = self.trace().filter(|_| self.has_spans())?;
+        (self.is_awaited() || context.is_kept()).then_some(context)
     }
 
     /// Whether somebody still waits for it.
@@ -306,6 +320,7 @@ impl Slot {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clipper_domain::{TraceContext, TraceParent};
 
     fn output(text: &str) -> Answer {
         Answer::Output(Output::from_text(text.as_bytes()).expect("UTF-8"))
@@ -376,5 +391,30 @@ mod tests {
         let slot = ticket.slot(0);
         drop(ticket);
         assert!(!slot.is_awaited());
+    }
+
+    #[test]
+    fn as_many_queries_have_spans_as_may_have_and_none_that_was_given_up() {
+        let text = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let parent = TraceParent::parse(text).unwrap();
+        let bounds = Arc::new(AnswerBounds { max_bytes: 1_000, all: Budget::new(1_000) });
+        let context = Arc::new(QueryContext::recorded(TraceContext { parent, state: None }));
+        let ticket = || {
+            let trace = Carried { context: Arc::clone(&context), spans: 2 };
+            Ticket::within(&bounds, 3, 0, Some(trace))
+        };
+        let recorded =
+            |slots: &[Slot]| slots.iter().map(|slot| slot.recorded().is_some()).collect::<Vec<_>>();
+        let given_up = ticket();
+        let slots: Vec<Slot> = (0..3).map(|index| given_up.slot(index)).collect();
+        assert_eq!(recorded(&slots), [true, true, false]);
+        drop(given_up);
+        assert_eq!(recorded(&slots), [false; 3]);
+        // One that was answered late is kept.
+        context.keep();
+        assert_eq!(recorded(&slots), [true, true, false]);
+        let passed_on = QueryContext::passed_on(TraceContext { parent, state: None });
+        let trace = Carried { context: Arc::new(passed_on), spans: 2 };
+        assert!(Ticket::within(&bounds, 1, 0, Some(trace)).slot(0).recorded().is_none());
     }
 }

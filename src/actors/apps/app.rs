@@ -93,7 +93,7 @@ impl App {
         let class = permit.class(predict.class);
         let is_recorded = predict.trace.as_ref().is_some_and(|trace| trace.is_recorded());
         let traced = predict.explain || self.plane.recent.is_on() || is_recorded;
-        let trace = predict.trace.as_ref().map(|trace| Arc::clone(trace.context()));
+        let trace = predict.trace.as_ref().map(|trace| trace.carried());
         let request = RequestTimes {
             arrived,
             objective,
@@ -111,12 +111,7 @@ impl App {
                 self.choose(chooser, body, request, (ctx, rolled))
             }
             (_, Some(model)) => Progress::One(self.ask(AskModel { model, body, request, rolled })),
-            _ => {
-                let is_linked = !self.linked.is_empty();
-                let reason =
-                    if is_linked { DefaultReason::NoReplica } else { DefaultReason::Unlinked };
-                Progress::One(ModelProgress::defaults(queries, reason).into())
-            }
+            _ => Progress::One(ModelProgress::defaults(queries, self.without_model()).into()),
         };
         let of = RequestFacts {
             app: Arc::clone(&self.facts),

@@ -12,7 +12,7 @@ use super::traced::{AskedModels, TracedModel};
 use crate::actors::plane::directory::ModelHandle;
 use clipper_clock::Instant;
 use clipper_scheduling::parse::PredictBody;
-use clipper_scheduling::query_context::QueryContext;
+use clipper_scheduling::query_context::Carried;
 use clipper_scheduling::share::{Class, Tenant};
 use clipper_scheduling::ticket::{Closed, Excess};
 
@@ -46,7 +46,7 @@ pub struct RequestTimes {
     /// Whether somebody may want to know what happens to its queries.
     pub traced: bool,
     /// The trace that it belongs to.
-    pub trace: Option<Arc<QueryContext>>,
+    pub trace: Option<Carried>,
 }
 
 /// How long an answer may take so that it arrives within `objective`: `early`

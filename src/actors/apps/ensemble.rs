@@ -84,7 +84,10 @@ impl Ensemble {
                     uid: self.several.chosen.uid,
                     key: None,
                 };
-                let (request, rolled) = (self.request.clone(), self.rolled.clone());
+                let (mut request, rolled) = (self.request.clone(), self.rolled.clone());
+                if let Some(trace) = &mut request.trace {
+                    trace.spans = queries().take_while(|query| *query < trace.spans).count();
+                }
                 AskModel { model, body, request, rolled }
             });
             (places, message)

@@ -69,6 +69,8 @@ pub struct Streaming {
     flight: Option<Arc<Flight>>,
     explain: bool,
     request_id: Option<RequestId>,
+    /// The trace that its request belongs to.
+    trace: Option<Arc<RequestTrace>>,
     /// Once it has ended, if the client wants to know.
     explained: Option<ExplainedQuery>,
     arrived: Instant,
@@ -80,6 +82,8 @@ pub struct Streaming {
     /// When its first piece came.
     first: Option<Duration>,
     pieces: u64,
+    /// Its end has been.
+    is_counted: bool,
     /// Room taken by the request.
     permit: Permit,
 }
@@ -149,7 +153,7 @@ impl App {
         let due = arrived + due_within(self.facts.spec.latency_slo.as_duration(), early);
         let due = due.min(until);
         let (stream, pieces) = Stream::new(&self.plane.streams, until);
-        let context = trace.map(|trace| Arc::clone(trace.context()));
+        let context = trace.as_ref().map(|trace| trace.carried());
         let ticket = Ticket::within(&self.bounds, 1, query_id, context);
         let waiter = Waiter { slot: ticket.slot(0), deadline: due };
         let (app, state) = (Arc::clone(&self.facts), State::Waiting(ticket, pieces));
@@ -160,6 +164,7 @@ impl App {
             flight: None,
             explain,
             request_id,
+            trace,
             explained: None,
             arrived,
             due,
@@ -167,12 +172,11 @@ impl App {
             state,
             first: None,
             pieces: 0,
+            is_counted: false,
             permit,
         };
         let Some(model) = model else {
-            let is_linked = !self.linked.is_empty();
-            let reason = if is_linked { DefaultReason::NoReplica } else { DefaultReason::Unlinked };
-            waiter.slot.fill(Answer::Default(reason));
+            waiter.slot.fill(Answer::Default(self.without_model()));
             return Ok(streaming);
         };
         let share = Share { class, tenant, ..self.share };
@@ -188,6 +192,11 @@ impl App {
         let queries = std::iter::once(flight).collect();
         self.enqueue(&model, Arrival { share, deadline: due, queries });
         Ok(streaming)
+    }
+
+    /// Why there is no model to ask.
+    pub(super) fn without_model(&self) -> DefaultReason {
+        if self.linked.is_empty() { DefaultReason::Unlinked } else { DefaultReason::NoReplica }
     }
 
     /// The version that a rollout asks in place of this model, where it does.
@@ -303,6 +312,7 @@ impl Streaming {
 
     /// By how it ended, and when its first piece came.
     fn count(&mut self, reason: Option<DefaultReason>) {
+        self.is_counted = true;
         let outcome = reason.as_ref().map_or(Outcome::Prediction, DefaultReason::outcome);
         let now = clock::now();
         let latency = self.first.unwrap_or_else(|| now - self.arrived);
@@ -319,10 +329,13 @@ impl Streaming {
             own: &self.app.kept,
         };
         self.permit.plane().recent.keep(&ended, now, |_| Some(record()));
+        if let Some(trace) = &self.trace {
+            trace.keep(1, |_| Some(self.record(&answer, now - self.arrived)));
+        }
         self.explained = self.explain.then(|| explained(&record()));
     }
 
-    /// What is known of it; its time is that until its first piece.
+    /// What is known of it, and how long it took: for explanations that is until its first piece.
     fn record(&self, answer: &Answer, latency: Duration) -> QueryRecord {
         let mut query = TracedQuery::looked_up(self.query_id, false, false);
         query.flight.clone_from(&self.flight);
@@ -342,6 +355,20 @@ impl Streaming {
             confidence: None,
             models: AskedModels::One(models, SmallVec::new()).records(0, answer),
         }
+    }
+}
+
+/// Given up by whoever asked: what is known of it until then is.
+impl Drop for Streaming {
+    fn drop(&mut self) {
+        let Some(trace) = self.trace.as_ref().filter(|_| !self.is_counted) else { return };
+        let given_up = |_| {
+            let (answer, took) = (Answer::Output(Output::null()), clock::now() - self.arrived);
+            let mut record = self.record(&answer, took);
+            record.models.iter_mut().for_each(|model| model.used = false);
+            Some(record)
+        };
+        trace.keep(1, given_up);
     }
 }
 
@@ -367,6 +394,14 @@ impl StreamEnd {
             Self::Default { .. } => takes_default,
             Self::Broken(_) | Self::Cut | Self::Error(_) => false,
         }
+    }
+
+    /// What broke off, and why: nothing of a whole answer, or of a default output in its place.
+    #[must_use]
+    pub fn failure(&self) -> Option<(Outcome, String)> {
+        let is_failure = !self.is_answer(true);
+        let (outcome, why) = self.outcome();
+        is_failure.then(|| (outcome, why.unwrap_or_default()))
     }
 
     /// Why there is no whole answer, if there is none.

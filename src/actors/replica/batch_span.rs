@@ -28,7 +28,8 @@ pub(super) fn leave(
     end: BatchEnd<'_>,
 ) {
     let (Some(traces), Some(first)) = (&plane.traces, flights.first()) else { return };
-    let links: Vec<_> = flights.iter().flat_map(|flight| flight.spans(batch)).collect();
+    let (mut links, max) = (Vec::new(), traces.batch_links_max());
+    let left_out = flights.iter().map(|flight| flight.add_spans(batch, &mut links, max)).sum();
     if links.is_empty() {
         return;
     }
@@ -51,5 +52,6 @@ pub(super) fn leave(
         error,
         computed,
         links,
+        links_left_out: left_out,
     });
 }

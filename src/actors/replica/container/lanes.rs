@@ -26,6 +26,7 @@ use clipper_scheduling::flight::Flight;
 use clipper_scheduling::output::Output;
 use clipper_scheduling::stream::NoPlace;
 use clipper_scheduling::ticket::DefaultReason;
+use clipper_scheduling::trace::TraceStep;
 
 impl Container {
     /// Tells the batcher of this replica, once it is known how many queries it takes.
@@ -167,7 +168,11 @@ impl Container {
         debug!(failed = error.is_some(), "answer in pieces ended");
         let who = (&self.identity.model, self.identity.replica);
         batch_span::leave(&self.plane, who, (batch, &flights[..]), BatchEnd::Answered(None));
+        let step = TraceStep::Answered(batch, self.identity.replica, None);
         for flight in flights.iter() {
+            if !is_cancelled {
+                flight.note_step(step, answered);
+            }
             if let Some(text) = error {
                 if let Some(serving) = &self.serving {
                     serving.model.metrics.model_errors(1);
