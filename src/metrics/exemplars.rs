@@ -2,11 +2,11 @@
 //! finds a query that was in it.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use clipper_clock::{self as clock, Instant};
-use clipper_domain::RequestId;
+use clipper_domain::{RequestId, TraceParent};
 use parking_lot::Mutex;
 use smol_str::{SmolStr, format_smolstr};
 
@@ -25,6 +25,8 @@ pub struct Exemplar {
     /// How long it took.
     pub micros: u64,
     pub request_id: SmolStr,
+    /// Where its span is, if it has one.
+    pub span: Option<TraceParent>,
     /// When it was answered, Unix.
     pub at_ms: u64,
 }
@@ -33,6 +35,8 @@ pub struct Exemplar {
 struct Slot {
     /// From when another one is taken, milliseconds after `since`.
     due_ms: AtomicU64,
+    /// What is kept has a span.
+    has_span: AtomicBool,
     kept: Mutex<Option<Exemplar>>,
 }
 
@@ -50,8 +54,15 @@ impl Default for Exemplars {
 }
 
 impl Exemplars {
-    /// A request that was answered `now`. Mostly there is one of its bucket.
-    pub fn offer(&self, latency: Duration, request_id: Option<&RequestId>, now: Instant) {
+    /// A request that was answered `now`. Mostly there is one of its bucket; one with a span takes
+    /// the place of one without.
+    pub fn offer(
+        &self,
+        latency: Duration,
+        request_id: Option<&RequestId>,
+        span: Option<TraceParent>,
+        now: Instant,
+    ) {
         let Some(request_id) = request_id else { return };
         let micros = micros(latency);
         let bucket = DURATION_BOUNDS_US.partition_point(|bound| *bound < micros);
@@ -60,7 +71,8 @@ impl Exemplars {
         let since = now.saturating_duration_since(self.since).as_millis();
         let now_ms = u64::try_from(since).unwrap_or(u64::MAX);
         let due_ms = slot.due_ms.load(Relaxed);
-        if now_ms < due_ms {
+        let is_better = || span.is_some() && !slot.has_span.load(Relaxed);
+        if now_ms < due_ms && !is_better() {
             return;
         }
         let next = now_ms.saturating_add(EVERY_MS);
@@ -69,7 +81,8 @@ impl Exemplars {
             && let Some(mut kept) = slot.kept.try_lock()
         {
             let (request_id, at_ms) = (format_smolstr!("{request_id}"), clock::unix_millis());
-            *kept = Some(Exemplar { micros, request_id, at_ms });
+            *kept = Some(Exemplar { micros, request_id, span, at_ms });
+            slot.has_span.store(span.is_some(), Relaxed);
         }
     }
 
@@ -92,13 +105,13 @@ mod tests {
         let start = exemplars.since;
         let offer = |ms: u64, id: &str, after_ms: u64| {
             let (took, now) = (Duration::from_millis(ms), start + Duration::from_millis(after_ms));
-            exemplars.offer(took, Some(&RequestId::Given(id.into())), now);
+            exemplars.offer(took, Some(&RequestId::Given(id.into())), None, now);
         };
         let ids = || {
             let all = exemplars.all();
             all.iter().map(|(at, kept)| (*at, kept.request_id.to_string())).collect::<Vec<_>>()
         };
-        exemplars.offer(Duration::from_millis(1), None, start);
+        exemplars.offer(Duration::from_millis(1), None, None, start);
         assert_eq!(ids(), []);
         offer(2, "a", 0);
         offer(2, "b", 999);
@@ -108,5 +121,18 @@ mod tests {
         offer(2, "c", 1_000);
         assert_eq!(ids(), [(4, "c".to_owned()), slow("above")]);
         assert_eq!(exemplars.all()[0].1.micros, 2_000);
+    }
+
+    #[test]
+    fn one_with_a_span_is_kept_rather_than_one_without() {
+        let text = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let span = TraceParent::parse(text);
+        let exemplars = Exemplars::default();
+        for (id, span) in [("a", None), ("b", span), ("c", span), ("d", None)] {
+            let id = RequestId::Given(id.into());
+            exemplars.offer(Duration::from_millis(2), Some(&id), span, exemplars.since);
+        }
+        let (_, kept) = &exemplars.all()[0];
+        assert_eq!((kept.request_id.as_str(), kept.span), ("b", span));
     }
 }

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::io;
 
+use super::exemplars::Exemplar;
 use super::histogram::float;
 use super::prometheus_text::{FlatNames, write_prometheus_text};
 use super::registry::Metrics;
@@ -36,19 +37,38 @@ fn exemplars(metrics: &Metrics) -> HashMap<String, String> {
     let mut all = HashMap::new();
     for (app, of) in metrics.all_apps() {
         for (bucket, exemplar) in of.exemplars.all() {
-            if REQUEST_ID.len() + exemplar.request_id.chars().count() > LABELS_MAX_CHARS {
-                continue;
-            }
+            let Some(labels) = labels(&exemplar) else { continue };
             let bound = DURATION_BOUNDS_US.get(bucket);
             let bound = bound.map_or("+Inf".to_owned(), |us| (float(*us) / 1e6).to_string());
             let (name, app) = (table::PREDICTION_DURATION.name, escaped(app.as_str()));
             let sample = format!("{name}_bucket{{app=\"{app}\",le=\"{bound}\"}}");
-            let (id, took) = (escaped(&exemplar.request_id), float(exemplar.micros) / 1e6);
-            let at = float(exemplar.at_ms) / 1e3;
-            all.insert(sample, format!(" # {{{REQUEST_ID}=\"{id}\"}} {took} {at:.3}"));
+            let (took, at) = (float(exemplar.micros) / 1e6, float(exemplar.at_ms) / 1e3);
+            all.insert(sample, format!(" # {{{labels}}} {took} {at:.3}"));
         }
     }
     all
+}
+
+/// The labels of an exemplar, as many as there may be: its trace by which it is found, its span,
+/// its id.
+fn labels(exemplar: &Exemplar) -> Option<String> {
+    let id = (REQUEST_ID, exemplar.request_id.to_string());
+    let wanted = match exemplar.span {
+        None => vec![id],
+        Some(span) => {
+            let trace = ("trace_id", span.trace.to_string());
+            vec![trace, id, ("span_id", span.span.to_string())]
+        }
+    };
+    let mut left = LABELS_MAX_CHARS;
+    let mut labels = Vec::new();
+    for (name, value) in wanted {
+        if let Some(rest) = left.checked_sub(name.len() + value.chars().count()) {
+            left = rest;
+            labels.push(format!("{name}=\"{}\"", escaped(&value)));
+        }
+    }
+    (!labels.is_empty()).then(|| labels.join(","))
 }
 
 /// The value of a label.
@@ -106,7 +126,7 @@ mod tests {
     use std::time::Duration;
 
     use clipper_clock as clock;
-    use clipper_domain::{AppName, Outcome, RequestId};
+    use clipper_domain::{AppName, Outcome, RequestId, TraceParent};
 
     use super::*;
     use crate::metrics::prometheus_text_body;
@@ -118,6 +138,28 @@ mod tests {
     }
 
     #[test]
+    fn an_exemplar_names_its_trace_and_keeps_to_the_number_of_characters() {
+        let text = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let span = TraceParent::parse(text);
+        let of = |id: usize, span| {
+            labels(&Exemplar { micros: 1, request_id: "x".repeat(id).into(), span, at_ms: 1 })
+        };
+        let trace = "trace_id=\"4bf92f3577b34da6a3ce929d0e0e4736\"";
+        let at = "span_id=\"00f067aa0ba902b7\"";
+        let id = |count| format!("request_id=\"{}\"", "x".repeat(count));
+        for (count, expected) in [
+            (55, format!("{trace},{},{at}", id(55))),
+            (56, format!("{trace},{}", id(56))),
+            (78, format!("{trace},{}", id(78))),
+            (79, format!("{trace},{at}")),
+            (128, format!("{trace},{at}")),
+        ] {
+            assert_eq!(of(count, span).as_ref(), Some(&expected), "{count}");
+        }
+        assert_eq!((of(118, None), of(119, None)), (Some(id(118)), None));
+    }
+
+    #[test]
     fn it_is_the_other_text_but_for_what_differs() {
         let metrics = Metrics::new();
         for name in ["a", "say \"b\"\\"] {
@@ -126,11 +168,11 @@ mod tests {
                 let took = Duration::from_millis(ms);
                 app.answered(Outcome::Prediction, 1, took);
                 let id = RequestId::Given(id.into());
-                app.exemplars.offer(took, Some(&id), clock::now());
+                app.exemplars.offer(took, Some(&id), None, clock::now());
             }
             let long = RequestId::Given("x".repeat(128).into());
             app.answered(Outcome::Prediction, 1, Duration::from_millis(20));
-            app.exemplars.offer(Duration::from_millis(20), Some(&long), clock::now());
+            app.exemplars.offer(Duration::from_millis(20), Some(&long), None, clock::now());
         }
         let page = page(&metrics);
         assert!(page.ends_with("\n# EOF\n"));

@@ -9,7 +9,7 @@ use super::facts::{Call, CallEnd, FinishedRequest, Moment};
 use super::otlp::shortened;
 use super::{Begun, Traces};
 use clipper_clock::{self as clock, Instant};
-use clipper_domain::{Outcome, SpanId, TraceContext, TraceId};
+use clipper_domain::{Outcome, SpanId, TraceContext, TraceId, TraceParent};
 use clipper_scheduling::explain::QueryRecord;
 use clipper_scheduling::query_context::{Carried, QueryContext};
 
@@ -59,6 +59,12 @@ impl RequestTrace {
     #[must_use]
     pub fn is_recorded(&self) -> bool {
         self.context.is_recorded()
+    }
+
+    /// Where its span is, if it has one.
+    #[must_use]
+    pub fn span(&self) -> Option<TraceParent> {
+        self.is_recorded().then(|| self.context.context().parent)
     }
 
     /// Keeps what `record` knows of its `queries`, if it is recorded.

@@ -217,6 +217,16 @@ def test_callers_force_no_more_than_may_be(tmp_path: Path) -> None:
         until("one is recorded", lambda: received.spans)
 
 
+def test_exemplars_name_traces(tmp_path: Path) -> None:
+    with collector() as received, traced(tmp_path, received.port) as served:
+        ask(served, "/app/predict", {"input": [1.0]})
+        (request,) = until("it is exported", lambda: received.named("POST /{app}/predict"))
+        page = get(served.metrics + "/metrics", "application/openmetrics-text")
+        at = f'span_id="{request.span_id.hex()}"'
+        (exemplar,) = [line for line in page.splitlines() if at in line]
+        assert f'# {{trace_id="{request.trace_id.hex()}",request_id="' in exemplar, exemplar
+
+
 def test_other_protocols_take_the_header(tmp_path: Path) -> None:
     import numpy as np
     import tritonclient.grpc as triton

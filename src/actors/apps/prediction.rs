@@ -158,7 +158,8 @@ impl Prediction {
         let now = clock::now();
         let (answers, latency) = (&answered.closed.answers, now - of.arrived);
         let defaults = count(&of.app, of.first_query_id, answers, latency);
-        of.app.metrics.exemplars.offer(latency, of.request_id.as_ref(), now);
+        let span = of.trace.as_ref().and_then(|trace| trace.span());
+        of.app.metrics.exemplars.offer(latency, of.request_id.as_ref(), span, now);
         let (objective, own) = (of.objective, &of.app.kept);
         let ended = Ended { answers, defaults, latency, objective, own };
         let recent = &permit.plane().recent;

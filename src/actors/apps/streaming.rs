@@ -318,6 +318,8 @@ impl Streaming {
         let latency = self.first.unwrap_or_else(|| now - self.arrived);
         debug!(query_id = self.query_id, ?outcome, ?latency, "answered in pieces");
         self.app.metrics.answered(outcome, 1, latency);
+        let span = self.trace.as_ref().and_then(|trace| trace.span());
+        self.app.metrics.exemplars.offer(latency, self.request_id.as_ref(), span, now);
         let defaults = usize::from(reason.is_some());
         let answer = reason.map_or_else(|| Answer::Output(Output::null()), Answer::Default);
         let record = || self.record(&answer, latency);
