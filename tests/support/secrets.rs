@@ -199,6 +199,7 @@ impl Watch {
         for (name, text) in &self.seen {
             std::fs::write(seen.join(name), text).unwrap();
         }
+        assert!(self.data.exists(), "{} has gone unsearched: Served::keeping", self.data.display());
         let found = found(&[&seen, &self.data], &self.known);
         assert!(found.is_empty(), "a secret can be read:\n{}", found.join("\n"));
     }

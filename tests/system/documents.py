@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import BINARY, ROOT, free_ports, get, post, until
+from leaks import Secrets, check, files_below
 
 BLOCK = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.DOTALL | re.MULTILINE)
 FILE_NAME = re.compile(r"`(\w+\.(?:py|toml))`")
@@ -260,6 +261,12 @@ class Terminal:
     def end(self) -> None:
         for command in reversed(list(self.running)):
             self.stop(command)
+        # What is in the folder beside them the commands have put there.
+        kept = [file for file in files_below(self.folder) if "journal" in file.parts]
+        written = [*kept, *files_below(Path(self.places["/var/lib/clipper"]))]
+        if self.log.exists():
+            written.append(self.log)
+        check({str(file): file.read_bytes() for file in written}, Secrets())
 
     def expect(self, block: Block) -> None:
         """What was printed is what the document shows.
