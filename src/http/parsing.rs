@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Semaphore, oneshot};
 
-use crate::priority::{give_way, run_when_idle};
+use crate::priority::{BACKGROUND, give_way};
 use clipper_clock::{self as clock, Instant};
 
 /// Of the threads, as of `nice`: whoever answers queries comes first, then bodies of a few slices.
@@ -163,14 +163,14 @@ impl Parsing {
         Ok(Self(Arc::new(Pool { long, longest, slice, pace: Pace::default() })))
     }
 
-    /// Threads for long work that is no parsing: whatever its size, they run where a core has
-    /// nothing else to do, rest after it for three times as long, and may hold no lock that others
-    /// need ([`run_when_idle`]).
+    /// Threads for long work that is no parsing: whatever its size, they give way to those that
+    /// answer, rest after it for three times as long, and may hold no lock that others need
+    /// ([`BACKGROUND`]).
     ///
     /// # Errors
     /// The system has no room for a runtime.
-    pub fn when_idle(threads: usize, name: &str) -> std::io::Result<Self> {
-        let longest = Lane::new(threads, name, RESTS, run_when_idle)?;
+    pub fn for_the_past(threads: usize, name: &str) -> std::io::Result<Self> {
+        let longest = Lane::new(threads, name, RESTS, || give_way(BACKGROUND))?;
         let (long, slice) = (Arc::clone(&longest), Duration::ZERO);
         Ok(Self(Arc::new(Pool { long, longest, slice, pace: Pace::default() })))
     }
@@ -270,8 +270,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn who_looks_gives_way_and_does_not_starve() {
+        let looks = Parsing::for_the_past(1, "look").unwrap();
+        let stat = looks.aside(1, || std::fs::read_to_string("/proc/thread-self/stat").unwrap());
+        let stat = stat.await.unwrap();
+        // proc(5) counts them from 1, and the name is the second.
+        let (_, fields) = stat.rsplit_once(") ").unwrap();
+        let field = |number: usize| fields.split(' ').nth(number - 3).unwrap();
+        assert_eq!(field(19), BACKGROUND.to_string(), "niceness");
+        assert_eq!(
+            field(41),
+            "0",
+            "SCHED_OTHER: a thread that is idle never runs on a busy machine"
+        );
+    }
+
+    #[tokio::test]
     async fn who_looks_again_and_again_takes_a_share_of_a_thread_only() {
-        let looks = Parsing::when_idle(1, "look").unwrap();
+        let looks = Parsing::for_the_past(1, "look").unwrap();
         let work = Duration::from_millis(20);
         let looked = looks.aside(1, move || {
             let start = clock::now();

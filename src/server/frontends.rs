@@ -363,7 +363,7 @@ impl Frontends {
     /// The journal's past, looked into by threads of its own.
     fn past(&self, config: &Config) -> Result<Past, StartError> {
         let threads =
-            Parsing::when_idle(HISTORY_THREADS, "journal-look").map_err(StartError::Parsing)?;
+            Parsing::for_the_past(HISTORY_THREADS, "journal-look").map_err(StartError::Parsing)?;
         Ok(Past::new(self.past.clone(), self.feedback.clone(), threads, config.journal.clone()))
     }
 

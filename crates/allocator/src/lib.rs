@@ -1,6 +1,6 @@
 //! The allocator of every process of this project, and when it gives memory back.
 //!
-//! Architecture invariant: the only unsafe code is here.
+//! Architecture invariant: beside that of `clipper_priority`, the only unsafe code is here.
 
 use std::ffi::{c_int, c_long};
 

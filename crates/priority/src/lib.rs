@@ -1,0 +1,84 @@
+//! Threads that give way to those that answer queries.
+//!
+//! Architecture invariant: beside the allocator's, the only unsafe code is here.
+
+use std::io;
+
+/// How long such a thread may keep a core that others want, ns: the least that the kernel takes.
+///
+/// Niceness alone does not make it leave: since Linux 6.6 a thread that wakes up waits until the
+/// running one has had its slice, 3 ms, however nice that is. `SCHED_IDLE` would make it leave at
+/// once, and not come back where all cores are busy: an operator's questions would go unanswered.
+const SLICE_NS: u64 = 100_000;
+
+/// `struct sched_attr` of `sched_setattr(2)` in its first version, which all kernels take.
+#[repr(C)]
+struct Attributes {
+    size: u32,
+    policy: u32,
+    flags: u64,
+    nice: i32,
+    priority: u32,
+    /// Under `SCHED_OTHER` the slice, since Linux 6.12; passed over before.
+    runtime: u64,
+    deadline: u64,
+    period: u64,
+}
+
+/// The calling thread becomes as nice as that, 0 to 19, and its turns on a core become short.
+///
+/// # Errors
+/// The system refuses; the thread stays as it is.
+pub fn give_way(niceness: i32) -> io::Result<()> {
+    let attributes = Attributes {
+        size: 48,
+        policy: libc::SCHED_OTHER.unsigned_abs(),
+        flags: 0,
+        nice: niceness,
+        priority: 0,
+        runtime: SLICE_NS,
+        deadline: 0,
+        period: 0,
+    };
+    set(&attributes)
+}
+
+#[allow(unsafe_code, reason = "the C library has no function for it")]
+fn set(attributes: &Attributes) -> io::Result<()> {
+    const THIS_THREAD: libc::pid_t = 0;
+    const NO_FLAGS: libc::c_uint = 0;
+    // SAFETY: the kernel reads `size` bytes, which the struct has, and keeps no pointer.
+    let failed = unsafe {
+        libc::syscall(
+            libc::SYS_sched_setattr,
+            THIS_THREAD,
+            std::ptr::from_ref(attributes),
+            NO_FLAGS,
+        )
+    };
+    if failed == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The 19th field of `stat`, counted behind the name, which may have blanks.
+    fn niceness() -> i32 {
+        let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
+        let (_, fields) = stat.rsplit_once(") ").unwrap();
+        fields.split(' ').nth(16).unwrap().parse().unwrap()
+    }
+
+    #[test]
+    fn a_thread_becomes_nicer_and_its_siblings_do_not() {
+        let before = niceness();
+        let there = std::thread::spawn(|| {
+            give_way(15).unwrap();
+            niceness()
+        });
+        assert_eq!(there.join().unwrap(), 15);
+        assert_eq!(niceness(), before);
+        assert_eq!(size_of::<Attributes>(), 48);
+    }
+}
