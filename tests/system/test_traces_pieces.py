@@ -101,6 +101,7 @@ def test_an_answer_in_pieces_has_the_spans_of_others(
         # One that breaks off is no whole answer, although its status has gone.
         for input, outcome, message in [("20", "model_error", "unlucky"), ("dies", "failed", "")]:
             trace, _, header = parent()
+            (tmp_path / "read").unlink(missing_ok=True)
             with pieces(served, path, {key: input}, header) as answer:
                 assert answer.readline()
                 (tmp_path / "read").touch()
