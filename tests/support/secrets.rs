@@ -12,7 +12,7 @@ use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -205,6 +205,11 @@ impl Watch {
     }
 }
 
+/// Whether `grep` could read all that it was to: it has found something, or nothing.
+fn has_searched(output: &Output) -> bool {
+    output.status.code().is_some_and(|code| code <= 1)
+}
+
 /// Where in these folders is what looks like a secret, or is a known one.
 pub fn found(folders: &[&Path], known: &[String]) -> Vec<String> {
     let looks = LOOKS.map(str::to_owned);
@@ -216,8 +221,18 @@ pub fn found(folders: &[&Path], known: &[String]) -> Vec<String> {
                 writeln!(list, "{pattern}").unwrap();
             }
             let mut grep = Command::new("grep");
-            grep.env("LC_ALL", "C").args(["-rsaoH", "-m", "3", how, "-f"]).arg(list.path());
-            let output = grep.arg("--").args(folders).output().unwrap();
+            grep.env("LC_ALL", "C").args(["-raoH", "-m", "3", how, "-f"]).arg(list.path());
+            grep.arg("--").args(folders);
+            let mut output = grep.output().unwrap();
+            if !has_searched(&output) {
+                // What is slow to go may have removed a file as it was to be read.
+                output = grep.output().unwrap();
+            }
+            assert!(
+                has_searched(&output),
+                "not all was searched: {}",
+                String::from_utf8_lossy(&output.stderr)
+            );
             let text = String::from_utf8_lossy(&output.stdout);
             text.lines().take(20).map(str::to_owned).collect::<Vec<_>>()
         })
@@ -267,6 +282,13 @@ fn a_secret_is_found_by_its_looks_or_where_it_is_known() {
         assert!(is_found(&format!("before{known}after"), &watch.known), "{known}");
     }
     assert!(!is_found("nothing", &watch.known));
+}
+
+#[test]
+#[should_panic(expected = "not all was searched")]
+fn what_cannot_be_searched_fails_the_test() {
+    let folder = tempfile::tempdir().unwrap();
+    found(&[&folder.path().join("missing")], &[]);
 }
 
 /// A server with a key, whose data directory somebody writes to.

@@ -191,6 +191,7 @@ class Watch:
     def end(self, log: bytes) -> None:
         """Searches all that there is after its end."""
         self.seen["log"] = log
+        assert self.data.is_dir(), f"{self.data} has gone unsearched"
         for file in files_below(self.data):
             self.seen[str(file)] = file.read_bytes()
         check(self.seen, self.given)
