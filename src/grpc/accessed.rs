@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 
 use clipper_clock::{self as clock, Instant};
-use clipper_grpc::{Call, Code};
+use clipper_grpc::{Call, Code, Reply};
 
 use super::refusal::Refusal;
 use crate::access::table::Port;
@@ -125,14 +125,24 @@ impl CallLine {
         self.line.error = refusal.label;
     }
 
-    /// So many bytes of messages have gone.
-    pub(super) fn sent(&mut self, bytes: u64) {
-        self.line.bytes_out = Some(bytes);
-    }
-
     /// It has ended; `is_cut`: its client did not wait for that.
     pub(super) fn end(mut self, is_cut: bool) {
         (self.line.is_cut, self.has_ended) = (is_cut, true);
+    }
+}
+
+/// The reply to a call, while somebody writes it. Whatever ends that, the line of the call says how
+/// many bytes of messages have gone.
+pub(super) struct Counted<'c> {
+    pub(super) reply: &'c mut Reply,
+    pub(super) line: &'c mut Option<CallLine>,
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        if let Some(line) = self.line {
+            line.line.bytes_out = Some(self.reply.sent_bytes());
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use actix_web::http::StatusCode;
-use clipper_grpc::{Broken, Code, Status};
+use clipper_grpc::{Broken, Code, Status, TooLong};
 
 use crate::http::errors::{self, ApiError};
 use crate::http::v2::answer::{Unanswered, Why};
@@ -28,9 +28,9 @@ impl Refusal {
         Self { status, label: Some(errors::TIMEOUT.label) }
     }
 
-    pub(super) fn too_long(length: usize, max: usize) -> Self {
-        let cause =
-            format!("The message has {length} bytes, more than grpc.message_max_bytes = {max}");
+    /// `setting`: which one says how long a message may be.
+    fn too_long(TooLong { length, max }: &TooLong, setting: &str) -> Self {
+        let cause = format!("The message has {length} bytes, more than {setting} = {max}");
         ApiError::new(errors::TOO_LARGE, cause).into()
     }
 
@@ -99,7 +99,7 @@ impl From<Denied> for Refusal {
 impl From<Broken> for Refusal {
     fn from(broken: Broken) -> Self {
         match broken {
-            Broken::TooLong(too_long) => Self::too_long(too_long.length, too_long.max),
+            Broken::TooLong(too_long, setting) => Self::too_long(&too_long, setting),
             Broken::Cut => ApiError::new(errors::BROKEN_BODY, broken.to_string()).into(),
             Broken::Gone => Self::gone(),
         }

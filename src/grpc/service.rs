@@ -10,7 +10,7 @@ use clipper_grpc::{Call, Gone, Limits, Reply, Status, health};
 use clipper_oip::Encoding;
 use clipper_oip::grpc as messages;
 
-use super::accessed::CallLine;
+use super::accessed::{CallLine, Counted};
 use super::reader::{self, Context, Reader};
 use super::refusal::Refusal;
 use super::said;
@@ -25,7 +25,7 @@ use crate::http::serve::calls::Calls;
 use crate::http::serve::handshake::Handshakes;
 use crate::http::v2::state::V2;
 use crate::metrics::http::FrontendMetrics;
-use clipper_config::{Config, GrpcConfig};
+use clipper_config::Config;
 use clipper_domain::{AccessKey, Action, SecretHash};
 use clipper_scheduling::quota::Claim;
 
@@ -46,15 +46,14 @@ pub struct Settings {
 impl Settings {
     #[must_use]
     pub fn new(config: &Config) -> Self {
-        let Config { grpc, http, rpc, .. } = config;
-        let GrpcConfig { message_max_bytes, .. } = *grpc;
-        let message_max_bytes =
-            message_max_bytes.min(http.bodies_max_bytes).min(rpc.frame_max_bytes);
+        let Config { grpc, http, .. } = config;
+        let (message_max_bytes, message_max_setting) = message_max(config);
         Self {
             connection: Limits {
                 streams: grpc.streams_max,
                 headers_max_bytes: grpc.headers_max_bytes,
                 message_max_bytes,
+                message_max_setting,
                 stream_window_bytes: grpc.stream_window_bytes,
                 connection_window_bytes: grpc.connection_window_bytes,
                 handshake: Duration::from_millis(http.client_request_timeout_ms),
@@ -66,6 +65,14 @@ impl Settings {
             stream_requests_max: grpc.stream_requests_max,
         }
     }
+}
+
+/// How long a message may be, and by which setting.
+fn message_max(Config { grpc, http, rpc, .. }: &Config) -> (usize, &'static str) {
+    let own = (grpc.message_max_bytes, "grpc.message_max_bytes");
+    [(http.bodies_max_bytes, "http.bodies_max_bytes"), (rpc.frame_max_bytes, "rpc.frame_max_bytes")]
+        .into_iter()
+        .fold(own, |least, other| if other.0 < least.0 { other } else { least })
 }
 
 /// What the frontend needs on one thread.
@@ -183,7 +190,7 @@ impl Service {
         let Parts { mut v2, settings, tls, metrics, access } = parts;
         // Whatever is made of a message keeps to the limit of messages.
         v2.limits.bodies.max_bytes = settings.connection.message_max_bytes;
-        v2.limits.bodies.terms = Terms::GRPC;
+        v2.limits.bodies.terms = Terms::grpc(settings.connection.message_max_setting);
         Self { v2, settings, tls, metrics, access, limited: None, asker: Asker::default() }
     }
 
@@ -288,10 +295,11 @@ impl Service {
             noted: CallLine::noted(line.as_ref()),
         };
         let reader = Reader::new(messages, &self.limits().bodies, context.clone());
+        let counted = Counted { reply: &mut reply, line };
         let answered = if has_broken_timeout {
             Err(Refusal::invalid("grpc-timeout: it is not a number of at most 8 digits and a unit"))
         } else {
-            let answered = self.by_method(&path, reader, &mut reply, context, calls);
+            let answered = self.by_method(&path, reader, counted.reply, context, calls);
             tokio::select! {
                 biased;
                 // Pieces may come without a pause.
@@ -299,9 +307,7 @@ impl Service {
                 answered = answered => answered,
             }
         };
-        if let Some(line) = line {
-            line.sent(reply.sent_bytes());
-        }
+        drop(counted);
         match answered {
             Ok(()) => reply.end(&Status::ok()),
             Err(refusal) => {
@@ -373,6 +379,17 @@ impl Service {
 mod tests {
     use super::*;
     use crate::access::table::listed;
+
+    #[test]
+    fn the_least_of_three_settings_says_how_long_a_message_may_be() {
+        let mut config = Config::default();
+        let named = |config: &Config| Settings::new(config).connection.message_max_setting;
+        assert_eq!(named(&config), "grpc.message_max_bytes");
+        config.http.bodies_max_bytes = config.grpc.message_max_bytes - 1;
+        assert_eq!(named(&config), "http.bodies_max_bytes");
+        config.rpc.frame_max_bytes = config.http.bodies_max_bytes - 1;
+        assert_eq!(named(&config), "rpc.frame_max_bytes");
+    }
 
     #[test]
     fn every_method_of_the_files_is_served() {

@@ -29,17 +29,23 @@ const UNCOUNTED_BYTES: usize = 16 << 10;
 /// What clients of a protocol know of bodies, by name.
 #[derive(Debug, Clone, Copy)]
 pub struct Terms {
-    /// What is over the limit of one body, and the setting that says it.
-    over: &'static str,
+    /// What a body is.
+    body: &'static str,
+    /// The setting that says how long one may be.
+    setting: &'static str,
     /// What names how a body is compressed.
     pub encoding: &'static str,
 }
 
 impl Terms {
     pub const HTTP: Self =
-        Self { over: "The body is over http.body_max_bytes", encoding: "Content-Encoding" };
-    pub const GRPC: Self =
-        Self { over: "The message is over grpc.message_max_bytes", encoding: "grpc-encoding" };
+        Self { body: "body", setting: "http.body_max_bytes", encoding: "Content-Encoding" };
+
+    /// Those of gRPC, where this setting says how long a message may be.
+    #[must_use]
+    pub fn grpc(setting: &'static str) -> Self {
+        Self { body: "message", setting, encoding: "grpc-encoding" }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -59,7 +65,11 @@ impl BodyLimits {
     /// 413 by the limit of one body.
     #[must_use]
     pub fn too_large(&self) -> ApiError {
-        ApiError::new(errors::TOO_LARGE, format!("{} = {}", self.terms.over, self.max_bytes))
+        let Terms { body, setting, .. } = self.terms;
+        ApiError::new(
+            errors::TOO_LARGE,
+            format!("The {body} is over {setting} = {}", self.max_bytes),
+        )
     }
 }
 

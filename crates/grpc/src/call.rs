@@ -61,7 +61,7 @@ impl Call {
             encoding: header("grpc-encoding").filter(|name| *name != b"identity").map(Into::into),
             path: head.uri.path().to_owned(),
             metadata: head.headers,
-            messages: Messages::new(body, limits.message_max_bytes),
+            messages: Messages::new(body, limits),
             reply: Reply::new(respond, limits.write),
         })
     }

@@ -10,6 +10,8 @@ pub struct Limits {
     pub headers_max_bytes: u32,
     /// One message, compressed or not.
     pub message_max_bytes: usize,
+    /// The setting that this is the value of, for whoever is over it.
+    pub message_max_setting: &'static str,
     /// What a client may send of one call before it has been read.
     pub stream_window_bytes: u32,
     /// The same of all its calls together.

@@ -4,12 +4,14 @@ use bytes::Bytes;
 use h2::RecvStream;
 
 use crate::frame::{Frames, Part, TooLong};
+use crate::limits::Limits;
 
 /// Why no more can be read of a call.
 #[derive(Debug, thiserror::Error)]
 pub enum Broken {
-    #[error(transparent)]
-    TooLong(#[from] TooLong),
+    /// With the setting that says how long one may be.
+    #[error("{0}")]
+    TooLong(TooLong, &'static str),
     /// The client's side ended within a message.
     #[error("the call ends within a message")]
     Cut,
@@ -23,12 +25,14 @@ pub enum Broken {
 pub struct Messages {
     body: RecvStream,
     frames: Frames,
+    max_setting: &'static str,
     pending: Bytes,
 }
 
 impl Messages {
-    pub(crate) fn new(body: RecvStream, max_bytes: usize) -> Self {
-        Self { body, frames: Frames::new(max_bytes), pending: Bytes::new() }
+    pub(crate) fn new(body: RecvStream, limits: &Limits) -> Self {
+        let Limits { message_max_bytes, message_max_setting: max_setting, .. } = *limits;
+        Self { body, frames: Frames::new(message_max_bytes), max_setting, pending: Bytes::new() }
     }
 
     /// The next part of a message; `None` when the client has sent all.
@@ -40,7 +44,8 @@ impl Messages {
     /// See [`Broken`].
     pub async fn next(&mut self) -> Result<Option<Part>, Broken> {
         loop {
-            if let Some(part) = self.frames.next(&mut self.pending)? {
+            let part = self.frames.next(&mut self.pending);
+            if let Some(part) = part.map_err(|long| Broken::TooLong(long, self.max_setting))? {
                 return Ok(Some(part));
             }
             match self.body.data().await {

@@ -106,6 +106,7 @@ impl Options {
                 headers_max_bytes: config.http2_headers_max_bytes,
                 // Bodies have limits of their own.
                 message_max_bytes: 0,
+                message_max_setting: "",
                 stream_window_bytes: config.http2_stream_window_bytes,
                 connection_window_bytes: config.http2_connection_window_bytes,
                 handshake: head,
