@@ -1,9 +1,10 @@
 //! The access log's lines of calls.
 
 use std::borrow::Cow;
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use clipper_clock::{self as clock, Instant};
 use clipper_grpc::{Call, Code, Reply};
@@ -36,13 +37,37 @@ struct Facts {
 
 /// Where whoever answers a call notes that, if anybody wants to know. Clones share it.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Noted(Option<Rc<RefCell<Facts>>>);
+pub(super) struct Noted {
+    facts: Option<Rc<RefCell<Facts>>>,
+    /// Why it is answered no longer; only of calls that may go on for long.
+    refused: Option<Rc<OnceCell<Arc<str>>>>,
+}
 
 impl Noted {
     fn note(&self, note: impl FnOnce(&mut Facts)) {
-        if let Some(facts) = &self.0 {
+        if let Some(facts) = &self.facts {
             note(&mut facts.borrow_mut());
         }
+    }
+
+    /// The same of a call that ends with its key.
+    pub(super) fn ending_with_key(self) -> Self {
+        Self { refused: Some(Rc::default()), ..self }
+    }
+
+    /// Its key is no good any more: whatever is still answered will be dropped.
+    pub(super) fn refused(&self, why: &str) {
+        if let Some(refused) = &self.refused {
+            // Only the first one ends it.
+            let _ = refused.set(why.into());
+        }
+    }
+
+    /// How an answer in pieces has ended that is dropped before its end; `None`: its client gave
+    /// it up.
+    pub(super) fn dropped(&self) -> Option<StreamEnd> {
+        let why = self.refused.as_ref()?.get()?;
+        Some(StreamEnd::Unauthorized(Arc::clone(why)))
     }
 
     /// So many bytes of a message have come.
@@ -111,7 +136,7 @@ impl CallLine {
 
     /// Where more of it is noted.
     pub(super) fn noted(line: Option<&Self>) -> Noted {
-        Noted(line.map(|line| Rc::clone(&line.noted)))
+        Noted { facts: line.map(|line| Rc::clone(&line.noted)), refused: None }
     }
 
     /// Whose call it is.

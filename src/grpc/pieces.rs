@@ -37,6 +37,7 @@ struct Pieces<'s> {
     noted: Noted,
     /// Its span: that of a client that has gone, unless it ends otherwise.
     open: Option<OpenRequest>,
+    has_ended: bool,
     /// Lives until the answer has been sent.
     _asked: Asked,
 }
@@ -85,6 +86,7 @@ impl Service {
             wants_empty_final,
             noted,
             open,
+            has_ended: false,
             _asked: asked,
         };
         let frames = stream::unfold(pieces, |mut pieces| async move {
@@ -121,6 +123,7 @@ impl Pieces<'_> {
 
     /// How it ended, for the access log and its span.
     fn note(&mut self, end: &StreamEnd) {
+        self.has_ended = true;
         self.noted.streamed(end);
         let Some(open) = &mut self.open else { return };
         if end.is_answer(self.told.takes_default) {
@@ -170,6 +173,16 @@ impl Pieces<'_> {
         };
         said::put_in(self.streaming.explained(), &mut response);
         response
+    }
+}
+
+impl Drop for Pieces<'_> {
+    fn drop(&mut self) {
+        if !self.has_ended
+            && let Some(end) = self.noted.dropped()
+        {
+            self.note(&end);
+        }
     }
 }
 

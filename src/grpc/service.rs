@@ -10,7 +10,7 @@ use clipper_grpc::{Call, Gone, Limits, Reply, Status, health};
 use clipper_oip::Encoding;
 use clipper_oip::grpc as messages;
 
-use super::accessed::{CallLine, Counted};
+use super::accessed::{CallLine, Counted, Noted};
 use super::reader::{self, Context, Reader};
 use super::refusal::Refusal;
 use super::said;
@@ -144,11 +144,18 @@ fn told(refused: Refused, from: IpAddr) -> Refusal {
     ApiError::from(refused).into()
 }
 
-/// Ends when a call that may go on for long has to end: its key is no good any more.
-async fn ended(path: &str, holding: Option<(&Holding, IpAddr)>) -> Refusal {
+/// Whether a call may go on for long, and has to end once its key is no good any more.
+fn ends_with_key(path: &str, holding: Option<(&Holding, IpAddr)>) -> bool {
+    holding.is_some() && method(path).is_some_and(Method::goes_on)
+}
+
+/// Ends when a call that may go on for long has to end.
+async fn ended(path: &str, holding: Option<(&Holding, IpAddr)>, noted: &Noted) -> Refusal {
     match holding {
-        Some((holding, from)) if method(path).is_some_and(Method::goes_on) => {
-            told(holding.ended().await, from)
+        Some((holding, from)) if ends_with_key(path, Some((holding, from))) => {
+            let refused = holding.ended().await;
+            noted.refused(&refused.to_string());
+            told(refused, from)
         }
         _ => std::future::pending().await,
     }
@@ -287,12 +294,16 @@ impl Service {
     ) -> Result<(), Gone> {
         let Call { path, arrived, timeout, has_broken_timeout, encoding, metadata, .. } = call;
         let (messages, mut reply) = (call.messages, call.reply);
+        let mut noted = CallLine::noted(line.as_ref());
+        if ends_with_key(&path, holding) {
+            noted = noted.ending_with_key();
+        }
         let context = Context {
             deadline: timeout.and_then(|timeout| arrived.checked_add(timeout)),
             encoding: encoding.map_or(Some(Encoding::Identity), |name| Encoding::parse(&name)),
             explaining,
             metadata: Rc::new(metadata),
-            noted: CallLine::noted(line.as_ref()),
+            noted: noted.clone(),
         };
         let reader = Reader::new(messages, &self.limits().bodies, context.clone());
         let counted = Counted { reply: &mut reply, line };
@@ -303,7 +314,7 @@ impl Service {
             tokio::select! {
                 biased;
                 // Pieces may come without a pause.
-                refusal = ended(&path, holding) => Err(refusal),
+                refusal = ended(&path, holding, &noted) => Err(refusal),
                 answered = answered => answered,
             }
         };

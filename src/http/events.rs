@@ -19,6 +19,7 @@ use super::serve::connection::Connection;
 use super::trace_context;
 use crate::actors::apps::streaming::{StreamEnd, StreamStep, Streaming};
 use crate::traces::request::OpenRequest;
+use clipper_domain::UNAUTHORIZED;
 use clipper_scheduling::output::Output;
 
 /// Whether a request wants server-sent events.
@@ -130,7 +131,7 @@ impl<F, H> Events<F, H> {
             // Pieces may come without a pause.
             refused = gate::ended(self.holding.clone()) => {
                 gate::tell(&refused, self.from, self.request_id.as_deref());
-                let why = StreamEnd::Error(refused.to_string().into());
+                let why = StreamEnd::Unauthorized(refused.to_string().into());
                 Some((StreamStep::End(why), false))
             }
             step = self.streaming.next() => Some((step?, true)),
@@ -205,6 +206,7 @@ pub fn described(end: &StreamEnd) -> (&'static str, Option<String>) {
         StreamEnd::Default { reason, .. } => ("default", Some(reason.to_string())),
         StreamEnd::Broken(reason) => ("broken", Some(reason.to_string())),
         StreamEnd::Error(why) => ("error", Some(why.to_string())),
+        StreamEnd::Unauthorized(why) => (UNAUTHORIZED, Some(why.to_string())),
         StreamEnd::Cut => (
             "cut",
             Some("The answer had not ended within its time (serving.stream_max_ms)".to_owned()),

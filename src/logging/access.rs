@@ -101,9 +101,9 @@ pub struct Ended {
 impl Ended {
     /// What came of one query: a prediction, unless there is a reason why not.
     #[must_use]
-    pub fn of_one(outcome: Outcome, reason: Option<String>) -> Self {
-        let defaults = usize::from(outcome != Outcome::Prediction);
-        Self { queries: 1, defaults, outcome: outcome.label(), reason }
+    pub fn of_one(outcome: &'static str, reason: Option<String>) -> Self {
+        let defaults = usize::from(outcome != Outcome::Prediction.label());
+        Self { queries: 1, defaults, outcome, reason }
     }
 
     /// What came of further queries of the same request.
@@ -377,7 +377,7 @@ mod tests {
             (Outcome::Late, Some("late".to_owned())),
             (Outcome::Shed, Some("no room".to_owned())),
         ] {
-            all.add(Ended::of_one(outcome, reason));
+            all.add(Ended::of_one(outcome.label(), reason));
         }
         let (outcome, reason) = ("late", Some("late".to_owned()));
         assert_eq!(all, Ended { queries: 3, defaults: 2, outcome, reason });
@@ -388,7 +388,7 @@ mod tests {
         let gone = Line { port: "query", is_cut: true, is_gone: true, ..Line::default() };
         let told = text(&gone);
         assert!(told.contains(" - 0us") && told.ends_with(" outcome=gone cut=true"), "{told}");
-        let ended = Some(Ended::of_one(Outcome::Prediction, None));
+        let ended = Some(Ended::of_one(Outcome::Prediction.label(), None));
         let told = json(&Line { status: Some(200), ended, ..gone });
         assert!(told.contains("\"outcome\":\"prediction\""), "{told}");
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clipper_clock::{self as clock, Instant};
 use clipper_domain::explain::AttemptEnd;
-use clipper_domain::{ModelId, Outcome, ReplicaId, SpanId, TraceContext, TraceParent};
+use clipper_domain::{ModelId, ReplicaId, SpanId, TraceContext, TraceParent};
 use clipper_scheduling::explain::QueryRecord;
 use clipper_scheduling::recent;
 use clipper_scheduling::trace::SentTo;
@@ -82,7 +82,7 @@ pub struct FinishedRequest {
     pub ended: Moment,
     pub end: CallEnd,
     /// By what its answer broke off after its head had gone, and why.
-    pub broken: Option<(Outcome, SmolStr)>,
+    pub broken: Option<(&'static str, SmolStr)>,
     /// What is known of its queries.
     pub queries: Vec<QueryRecord>,
     /// Queries of which nothing is kept.

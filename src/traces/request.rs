@@ -9,7 +9,7 @@ use super::facts::{Call, CallEnd, FinishedRequest, Moment};
 use super::otlp::shortened;
 use super::{Begun, Traces};
 use clipper_clock::{self as clock, Instant};
-use clipper_domain::{Outcome, SpanId, TraceContext, TraceId, TraceParent};
+use clipper_domain::{SpanId, TraceContext, TraceId, TraceParent};
 use clipper_scheduling::explain::QueryRecord;
 use clipper_scheduling::query_context::{Carried, QueryContext};
 
@@ -91,7 +91,7 @@ pub struct OpenRequest {
     request_id: Option<SmolStr>,
     began: Instant,
     end: CallEnd,
-    broken: Option<(Outcome, SmolStr)>,
+    broken: Option<(&'static str, SmolStr)>,
 }
 
 impl OpenRequest {
@@ -129,7 +129,7 @@ impl OpenRequest {
     }
 
     /// Its answer broke off after its head had gone, by this outcome and for this reason.
-    pub fn broke_off(&mut self, outcome: Outcome, why: &str) {
+    pub fn broke_off(&mut self, outcome: &'static str, why: &str) {
         self.broken = Some((outcome, shortened(why).into()));
     }
 }

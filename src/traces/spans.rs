@@ -88,7 +88,7 @@ impl<'r> Request<'r> {
         of_call(call, *end, &mut span.attributes);
         if let Some((outcome, why)) = &self.of.broken {
             span.attributes.retain(|it| it.key != ERROR_TYPE);
-            fail(&mut span, outcome.label(), Some(why.as_str()));
+            fail(&mut span, outcome, Some(why.as_str()));
         } else if is_failure(call, *end) {
             span.status = Some(Status { code: Code::Error.into(), message: String::new() });
         }
@@ -118,7 +118,7 @@ impl<'r> Request<'r> {
     fn add_outcome(&self, default: Option<&DefaultReason>, attributes: &mut Vec<KeyValue>) {
         let outcome = match (default, &self.of.broken) {
             (Some(reason), _) => reason.outcome().label(),
-            (None, Some((outcome, _))) => outcome.label(),
+            (None, Some((outcome, _))) => outcome,
             (None, None) if self.of.end == CallEnd::GivenUp => GONE,
             (None, None) => Outcome::Prediction.label(),
         };

@@ -287,7 +287,7 @@ fn an_answer_in_pieces_that_broke_off_is_an_error_and_says_why() {
     let steps = [QUEUED, sent(20, 9)];
     let why = DefaultReason::Failed("the replica is gone".into());
     let (mut broken, _) = request(200, |began| vec![query(began, Some(why), &steps)]);
-    broken.broken = Some((Outcome::Failed, "the replica is gone".into()));
+    broken.broken = Some((Outcome::Failed.label(), "the replica is gone".into()));
     let spans = spans_of(broken);
     let status = spans[0].status.as_ref().unwrap();
     assert_eq!((status.code(), status.message.as_str()), (Code::Error, "the replica is gone"));

@@ -133,7 +133,7 @@ fn streams_and_watches_end_with_the_key_of_who_asked_and_with_no_other() {
     list(&keys, &["two"]);
     let changed = Instant::now();
     let (pieces, end) = first.rest();
-    assert_eq!((texts(&pieces), &end["end"]), (vec![], &json!("error")), "{end}");
+    assert_eq!((texts(&pieces), &end["end"]), (vec![], &json!("unauthorized")), "{end}");
     let reason = end["reason"].as_str().unwrap();
     assert!(reason.contains("Key 'one' is no good any more"), "{reason}");
     for call in revoked {

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import secrets
 import threading
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +16,6 @@ import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
 from collecting import CONFIG, attributes, collector, is_inside, parent
-from every_type import is_ready
 from harness import Server, container, server, until
 
 PIECES = """
@@ -51,22 +52,35 @@ input_type = "strings"
 """
 
 
+def shown(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"} if key else {}
+
+
 @contextmanager
-def chatting(tmp_path: Path, port: int) -> Iterator[Server]:
-    """A server whose model answers in pieces."""
-    config = CONFIG.format(port=port, more="").split("[[application]]")[0] + CHAT
+def chatting(tmp_path: Path, port: int, more: str = "", key: str = "") -> Iterator[Server]:
+    """A server whose model answers in pieces, to holders of this key if there is one."""
+
+    def is_ready() -> bool:
+        request = urllib.request.Request(f"{served.query}/v2/models/chat/ready", None, shown(key))
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return bool(answer.status == 200)
+        except urllib.error.HTTPError:
+            return False
+
+    config = CONFIG.format(port=port, more="").split("[[application]]")[0] + more + CHAT
     variables = {"CLIPPER_INPUT_TYPE": "strings", "CLIPPER_STREAMS": "2"}
     with (
         server(tmp_path, config) as served,
         container(served, tmp_path, "chat", PIECES, **variables),
     ):
-        until("chat is there", lambda: is_ready(served, "chat"))
+        until("chat is there", is_ready)
         yield served
 
 
-def pieces(served: Server, path: str, body: Any, header: str) -> Any:
+def pieces(served: Server, path: str, body: Any, header: str, key: str = "") -> Any:
     """An answer in pieces, not read yet."""
-    headers = {"traceparent": header, "Accept": "text/event-stream"}
+    headers = {"traceparent": header, "Accept": "text/event-stream", **shown(key)}
     data = json.dumps(body).encode()
     request = urllib.request.Request(served.query + path, data, headers)
     return urllib.request.urlopen(request, timeout=60)
@@ -149,3 +163,53 @@ def test_what_a_client_gives_up_says_so(tmp_path: Path) -> None:
         of = attributes(request)
         assert (of["error.type"], of["clipper.request_id"]) == ("given_up", "stream")
         assert len(spans["container"]) == 1
+
+
+def test_what_ends_with_its_key_says_so(tmp_path: Path) -> None:
+    import numpy as np
+    import tritonclient.grpc as triton
+
+    keys = tmp_path / "keys"
+    secret = {name: secrets.token_hex(16) for name in ("one", "two")}
+
+    def give(*names: str) -> None:
+        written = keys.with_suffix(".next")
+        written.write_text("".join(f"{it} predict {secret[it]}\n" for it in names))
+        written.replace(keys)
+
+    give("one", "two")
+    more = f'[access]\nkeys_file = "{keys}"\n[access_log]\nmode = "all"\nfile = "access.log"\n'
+    with collector() as received, chatting(tmp_path, received.port, more, secret["one"]) as served:
+        came = threading.Event()
+        grpc, _, header = parent()
+        headers = {"traceparent": header, "authorization": f"Bearer {secret['one']}"}
+        wanted = triton.InferInput("input", [1, 1], "BYTES")
+        wanted.set_data_from_numpy(np.array([[b"endless"]], dtype=object))
+        with triton.InferenceServerClient(served.grpc) as client:
+            client.start_stream(lambda result, error: came.set(), headers=headers)
+            client.async_stream_infer("chat", [wanted])
+            assert came.wait(60)
+            http, _, header = parent()
+            body = {"input": "endless"}
+            with pieces(served, "/chat/predict", body, header, secret["one"]) as answer:
+                assert answer.readline()
+                give("two")
+                end = json.loads(answer.read().split(b"data: ")[-1])
+            assert end["end"] == "unauthorized" and "Key 'one'" in end["reason"], end
+            spans = {trace: received.whole(trace) for trace in (grpc, http)}
+            client.stop_stream()
+    requests = [
+        spans[http]["POST /{app}/predict"][0],
+        spans[grpc]["inference.GRPCInferenceService/ModelStreamInfer"][0],
+    ]
+    for request in requests:
+        assert request.status.code == Status.STATUS_CODE_ERROR
+        assert "Key 'one'" in request.status.message
+        of = attributes(request)
+        assert (of["error.type"], of["clipper.outcome"]) == ("unauthorized", "unauthorized")
+    text = (tmp_path / "access.log").read_text()
+    lines = {it.get("trace_id"): it for it in map(json.loads, text.splitlines())}
+    for trace in (http, grpc):
+        line = lines[trace]
+        assert (line["queries"], line["defaults"]) == (1, 1), line
+        assert line["outcome"] == "unauthorized" and "Key 'one'" in line["reason"], line

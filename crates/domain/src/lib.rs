@@ -46,7 +46,7 @@ pub use deployment::{Deployment, OldReplicas, OnnxEngine, Replicas, Runtime};
 pub use ids::{AppName, InvalidName, KeyName, Label, ModelId, ModelName, ModelVersion, ReplicaId};
 pub use limits::Limits;
 pub use model::{BatchSize, ModelSpec, ModelUpdate};
-pub use outcome::{GONE, Outcome};
+pub use outcome::{GONE, Outcome, UNAUTHORIZED};
 pub use request_id::RequestId;
 pub use signature::{InvalidSignature, Signature, TensorSpec};
 pub use tensor::{Input, InputType};

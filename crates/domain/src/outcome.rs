@@ -4,6 +4,9 @@
 /// counted so.
 pub const GONE: &str = "gone";
 
+/// The same of an answer in pieces whose client's key was no good any more before its end.
+pub const UNAUTHORIZED: &str = "unauthorized";
+
 /// How a query ended, as a label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Outcome {

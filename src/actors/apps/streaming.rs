@@ -22,7 +22,7 @@ use crate::metrics::Outcome;
 use crate::traces::request::RequestTrace;
 use clipper_clock::{self as clock, Instant};
 use clipper_domain::explain::ExplainedQuery;
-use clipper_domain::{OnModelError, RequestId};
+use clipper_domain::{OnModelError, RequestId, UNAUTHORIZED};
 use clipper_scheduling::dispatch::Arrival;
 use clipper_scheduling::explain::QueryRecord;
 use clipper_scheduling::flight::{Flight, Waiter};
@@ -118,6 +118,8 @@ pub enum StreamEnd {
     Cut,
     /// The model's error, which the application passes on.
     Error(Arc<str>),
+    /// Its client's key is no good any more.
+    Unauthorized(Arc<str>),
 }
 
 impl App {
@@ -375,17 +377,19 @@ impl Drop for Streaming {
 }
 
 impl StreamEnd {
-    /// What came of it, and why it is no whole answer if it is none.
+    /// What came of it, as a label, and why it is no whole answer if it is none.
     #[must_use]
-    pub fn outcome(&self) -> (Outcome, Option<String>) {
-        match self {
+    pub fn outcome(&self) -> (&'static str, Option<String>) {
+        let (outcome, why) = match self {
             Self::Complete => (Outcome::Prediction, None),
             Self::Default { reason, .. } | Self::Broken(reason) => {
                 (reason.outcome(), Some(reason.to_string()))
             }
             Self::Cut => (Outcome::Late, Some("It was cut at serving.stream_max_ms".to_owned())),
             Self::Error(why) => (Outcome::ModelError, Some(why.to_string())),
-        }
+            Self::Unauthorized(why) => return (UNAUTHORIZED, Some(why.to_string())),
+        };
+        (outcome.label(), why)
     }
 
     /// Whether it is one that its client is answered, which takes default outputs or not.
@@ -394,13 +398,13 @@ impl StreamEnd {
         match self {
             Self::Complete => true,
             Self::Default { .. } => takes_default,
-            Self::Broken(_) | Self::Cut | Self::Error(_) => false,
+            Self::Broken(_) | Self::Cut | Self::Error(_) | Self::Unauthorized(_) => false,
         }
     }
 
     /// What broke off, and why: nothing of a whole answer, or of a default output in its place.
     #[must_use]
-    pub fn failure(&self) -> Option<(Outcome, String)> {
+    pub fn failure(&self) -> Option<(&'static str, String)> {
         let is_failure = !self.is_answer(true);
         let (outcome, why) = self.outcome();
         is_failure.then(|| (outcome, why.unwrap_or_default()))
@@ -409,7 +413,8 @@ impl StreamEnd {
     /// Why there is no whole answer, if there is none.
     fn reason(&self) -> Option<DefaultReason> {
         match self {
-            Self::Complete => None,
+            // Nothing has become of the query by then.
+            Self::Complete | Self::Unauthorized(_) => None,
             Self::Default { reason, .. } | Self::Broken(reason) => Some(reason.clone()),
             Self::Cut => Some(DefaultReason::Late),
             Self::Error(why) => Some(DefaultReason::Model(Arc::clone(why))),

@@ -224,6 +224,7 @@ pub(crate) fn failure(end: &StreamEnd) -> ApiError {
             errors::no_prediction(0, 1, reason)
         }
         StreamEnd::Error(why) => errors::model_error(0, 1, why),
+        StreamEnd::Unauthorized(why) => ApiError::new(api::UNAUTHORIZED, &**why),
         StreamEnd::Complete | StreamEnd::Cut => {
             let (_, why) = described(end);
             ApiError::new(api::NO_PREDICTION, why.unwrap_or_default())
