@@ -1,10 +1,10 @@
 //! Threads that give way to those that answer queries.
 
-/// Of what nobody waits for who asks for a prediction, as of `nice`: management, the journal's past,
-/// the export of traces.
+/// Of what nobody waits for who asks for a prediction, as of `nice`: management, the journal's
+/// past, the export of traces.
 ///
 /// Where all cores are busy such a thread gets a tenth of one, or less. So it holds no lock that
-/// answers, feedback or changes need but for as long as a pointer takes to be copied: what it reads
+/// answers, feedback or changes need but to copy a pointer or a few thousand bytes: what it reads
 /// is a copy, or shared and never locked while it is read.
 pub const BACKGROUND: i32 = 10;
 

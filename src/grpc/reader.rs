@@ -55,9 +55,12 @@ struct UnderWay {
     until: Instant,
 }
 
-/// A message as it came.
+/// A message as it came, and until when its call has time.
 #[derive(Debug)]
-pub(super) struct Arrived(Body);
+pub(super) struct Arrived {
+    body: Body,
+    deadline: Option<Instant>,
+}
 
 /// A message in one piece, and what it holds of the sum of all bodies.
 #[derive(Debug)]
@@ -135,7 +138,8 @@ impl Reader {
     fn whole(&self, message: UnderWay) -> Arrived {
         let encoding = self.context.encoding.filter(|_| message.is_packed);
         let encoding = encoding.unwrap_or(Encoding::Identity);
-        Arrived(message.pieces.finish().encoded(encoding))
+        let body = message.pieces.finish().encoded(encoding);
+        Arrived { body, deadline: self.context.deadline }
     }
 
     /// The next part; between two messages the client may take its time, until its deadline.
@@ -191,17 +195,24 @@ impl Arrived {
         decoded(&self.message(Claim::default(), limits).await?)
     }
 
-    /// The message in one piece, decompressed; its claim pays for what came and for what comes of
-    /// it.
+    /// The message in one piece, decompressed within its call's deadline, and within the time that
+    /// a request has; its claim pays for what came and for what comes of it.
     pub(super) async fn message(
         self,
         mut claim: Claim,
         limits: &QueryLimits,
     ) -> Result<Message, Refusal> {
-        claim.grow(self.0.size()).map_err(ApiError::from)?;
+        let Self { body, deadline } = self;
+        claim.grow(body.size()).map_err(ApiError::from)?;
         let within = (&limits.bodies, &limits.parsing);
         let whole = |Opened { text, held, .. }: Opened| Ok((text, held));
-        let (bytes, held) = opening::opened(self.0, &mut claim, within, None, whole).await?;
+        let at_most = clock::now() + limits.bodies.request;
+        let due = deadline.map_or(at_most, |deadline| deadline.min(at_most));
+        let made = opening::opened(body, &mut claim, within, Some(due), whole).await;
+        let (bytes, held) = made.map_err(|error| {
+            let is_over = deadline.is_some_and(|deadline| deadline <= clock::now());
+            if is_over { Refusal::deadline() } else { error.into() }
+        })?;
         Ok(Message { bytes, held, claim })
     }
 }

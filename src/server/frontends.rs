@@ -144,16 +144,14 @@ impl Frontends {
             actix::spawn(tls.keep_fresh());
         }
         let acceptor = Arbiter::new().handle();
-        let slice = Duration::from_micros(config.http.parse_slice_us);
-        let parsing =
-            Parsing::new(config.http.parse_threads, slice).map_err(StartError::Parsing)?;
-        let reading = Reading { bodies: BodyLimits::from(&config.http), parsing };
+        let bodies = BodyLimits::from(&config.http);
+        let reading = Reading { bodies: bodies.clone(), parsing: parsing(config)? };
         let (grpc, connections) = self.grpc(config, grpc, &acceptor);
         let (hand_over, handed) = handed::hand_over(config.dashboard.predictions_max);
         let elsewhere = Elsewhere { grpc: connections, handed: Arc::new(Mutex::new(Some(handed))) };
-        let query = self.query(config, query, (&acceptor, reading.clone()), elsewhere);
+        let query = self.query(config, query, (&acceptor, reading), elsewhere);
         let others = vec![
-            self.management(config, management, &acceptor, (reading, hand_over))?,
+            self.management(config, management, &acceptor, (bodies, hand_over))?,
             self.metrics(config, metrics, &acceptor),
         ];
         let serving = Serving {
@@ -287,8 +285,10 @@ impl Frontends {
         config: &Config,
         socket: TcpListener,
         acceptor: &ArbiterHandle,
-        (Reading { bodies: limits, parsing }, hand_over): (Reading, HandOver),
+        (limits, hand_over): (BodyLimits, HandOver),
     ) -> Result<Frontend, StartError> {
+        // Of its own: a thread is as nice as the one that begins it, and queries have others.
+        let parsing = parsing(config)?;
         let deployer = Arc::new(Deployer {
             plane: Arc::clone(&self.plane),
             pool: self.pool.clone(),
@@ -379,4 +379,10 @@ impl Frontends {
                 .configure(health::configure(Arc::clone(&readiness)));
         })
     }
+}
+
+/// Threads for long bodies.
+fn parsing(config: &Config) -> Result<Parsing, StartError> {
+    let slice = Duration::from_micros(config.http.parse_slice_us);
+    Parsing::new(config.http.parse_threads, slice).map_err(StartError::Parsing)
 }

@@ -20,6 +20,8 @@ const LOG_MAX_BYTES: u64 = 16 << 20;
 
 /// Put into the table at a time: one sync of the engine.
 const SETTLED_BYTES: usize = 96 << 10;
+/// Copied while those who keep feedback wait, bytes.
+const COPIED_AT_ONCE: usize = 16 << 10;
 
 /// See the module's text. Any thread may call.
 pub struct LoggedStates {
@@ -232,8 +234,8 @@ impl SoftTable for LoggedStates {
         // A copy first, and then the table without the lock: whoever asks may be of low priority,
         // and feedback is acknowledged by who needs that lock. What goes from one to the other
         // meanwhile is in both.
-        let (unsettled, is_rest) = self.unsettled.read().page(after, bytes);
-        let settled = self.table.page(after, bytes)?;
+        let (unsettled, is_rest) = self.unsettled.read().page(after, bytes.min(COPIED_AT_ONCE));
+        let settled = self.table.page(after, if is_rest { bytes } else { COPIED_AT_ONCE })?;
         // As far as both have come: what is after that is of the next page.
         let copied = unsettled.last().filter(|_| !is_rest).map(|(key, _)| key);
         let end = settled.last().map(|(key, _)| key).into_iter().chain(copied).min().cloned();

@@ -23,6 +23,8 @@ impl Forced {
         let second = now.saturating_duration_since(self.since).as_secs() & u64::from(u32::MAX);
         let next = |window: u64| {
             let (of, count) = (window >> 32, window & u64::from(u32::MAX));
+            // Another thread may have seen the next one begin.
+            let second = second.max(of);
             let count = if of == second { count } else { 0 };
             (count < u64::from(self.per_second_max)).then_some(second << 32 | (count + 1))
         };
@@ -46,6 +48,8 @@ mod tests {
             (0..10).filter(|_| forced.admits(now)).count()
         };
         assert_eq!([admitted(0), admitted(999), admitted(1_000), admitted(60_000)], [3, 0, 3, 3]);
+        // A thread that looked at the clock before takes of the same second.
+        assert_eq!(admitted(59_999), 0);
         assert!(!Forced::new(0, start).admits(start));
     }
 }

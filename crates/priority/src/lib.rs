@@ -4,6 +4,8 @@
 
 use std::io;
 
+use rustix::process::{getpriority_process, setpriority_process};
+
 /// How long such a thread may keep a core that others want, ns: the least that the kernel takes.
 ///
 /// Niceness alone does not make it leave: since Linux 6.6 a thread that wakes up waits until the
@@ -25,11 +27,13 @@ struct Attributes {
     period: u64,
 }
 
-/// The calling thread becomes as nice as that, 0 to 19, and its turns on a core become short.
+/// The calling thread becomes as nice as that, 0 to 19, unless it is nicer already, and its turns
+/// on a core become short. Where the system refuses the turns, it becomes nice all the same.
 ///
 /// # Errors
-/// The system refuses; the thread stays as it is.
+/// The system refuses both; the thread stays as it is.
 pub fn give_way(niceness: i32) -> io::Result<()> {
+    let niceness = niceness.max(getpriority_process(None)?);
     let attributes = Attributes {
         size: 48,
         policy: libc::SCHED_OTHER.unsigned_abs(),
@@ -40,7 +44,7 @@ pub fn give_way(niceness: i32) -> io::Result<()> {
         deadline: 0,
         period: 0,
     };
-    set(&attributes)
+    set(&attributes).or_else(|_| Ok(setpriority_process(None, niceness)?))
 }
 
 #[allow(unsafe_code, reason = "the C library has no function for it")]
@@ -63,11 +67,8 @@ fn set(attributes: &Attributes) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    /// The 19th field of `stat`, counted behind the name, which may have blanks.
     fn niceness() -> i32 {
-        let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
-        let (_, fields) = stat.rsplit_once(") ").unwrap();
-        fields.split(' ').nth(16).unwrap().parse().unwrap()
+        getpriority_process(None).unwrap()
     }
 
     #[test]
@@ -75,9 +76,10 @@ mod tests {
         let before = niceness();
         let there = std::thread::spawn(|| {
             give_way(15).unwrap();
+            give_way(5).unwrap();
             niceness()
         });
-        assert_eq!(there.join().unwrap(), 15);
+        assert_eq!(there.join().unwrap(), before.max(15), "and never less nice");
         assert_eq!(niceness(), before);
         assert_eq!(size_of::<Attributes>(), 48);
     }

@@ -289,17 +289,15 @@ async fn post(
 /// waiting: a large body, or a list of everything.
 async fn run(endpoint: Endpoint, state: &ManagementState, body: Body) -> Result<Reply, Failure> {
     let operation = endpoint.operation;
-    let (looks, plans) =
-        (matches!(operation, Operation::Look(_)), matches!(operation, Operation::Plan(_)));
-    let past = state.past.as_ref().filter(|_| looks || plans);
-    let place = past.filter(|_| looks).map(past::Past::look).transpose();
+    let looks = matches!(operation, Operation::Look(_));
+    // Whoever plans waits for nobody who only looks: plans are made where bodies are parsed.
+    let past = state.past.as_ref().filter(|_| looks);
+    let place = past.map(past::Past::look).transpose();
     let _place = place.map_err(Failure::Unavailable)?;
     let parsing = past.map_or(&state.parsing, |past| &past.threads);
     let decided = if past.is_some() || parsing.is_long(body.size()) || is_long(operation) {
         let of_thread = state.clone();
-        // Whoever plans waits for nobody who only looks.
-        let size = if plans && past.is_some() { 0 } else { body.size() };
-        let decided = parsing.aside(size, move || {
+        let decided = parsing.aside(body.size(), move || {
             endpoint.operation.decide(&body.join(), endpoint.schema, &of_thread)
         });
         decided.await.ok_or_else(|| Failure::Unavailable(BROKEN.to_owned()))??
