@@ -261,12 +261,13 @@ fn within_limits(server: &Served) -> String {
     // Until its objective it is taken for busy, however slow this machine is.
     let mut attacker = replica(server, "asked", 120_000_000);
     let _client = ask(server, "asked");
-    let asked = attacker.0.peek(&mut [0]).expect("the replica is asked");
-    assert_eq!(asked, 1, "the replica is closed and not asked");
+    // More than its heartbeats are answered with: one of those may come late.
+    let mut asked = [0; 50];
+    attacker.0.read_exact(&mut asked).expect("the replica is asked");
     attacker.send(&head(0, 64 << 20));
     let piece = vec![1; 1 << 20];
     let taken = (0..60).take_while(|_| attacker.send(&piece)).count();
-    assert_eq!(taken, 60, "MB were taken");
+    assert_eq!(taken, 60, "MB were taken after {asked:?}");
     let most = server.resident_mb();
     assert!(most < before + 200.0, "{before} to {most} MB");
     drop(attacker);
