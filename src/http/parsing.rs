@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Semaphore, oneshot};
 
-use crate::priority::{BACKGROUND, give_way};
+use crate::priority::{BACKGROUND, give_way, run_when_idle};
 use clipper_clock::{self as clock, Instant};
 
 /// Of the threads, as of `nice`: whoever answers queries comes first, then bodies of a few slices.
@@ -24,6 +24,8 @@ const LONGEST_SLICES: u32 = 10;
 /// After work that others look for, a thread rests for so many times as long as it took: two people
 /// who ask for the past again and again take half a core, whatever the machine has left.
 const RESTS: u32 = 3;
+/// Whoever looks waits so long for a core that has nothing else to do.
+const IDLE_PATIENCE: Duration = Duration::from_millis(250);
 /// The longest rest.
 const REST_MAX: Duration = Duration::from_secs(1);
 /// A thread of the pool ends after so long without work.
@@ -163,15 +165,15 @@ impl Parsing {
         Ok(Self(Arc::new(Pool { long, longest, slice, pace: Pace::default() })))
     }
 
-    /// Threads for long work that is no parsing: whatever its size, they give way to those that
-    /// answer, rest after it for three times as long, and may hold no lock that others need
-    /// ([`BACKGROUND`]).
+    /// Threads for [`Self::look`] and [`Self::when_idle`]. They rest after their work for three
+    /// times as long, and may hold no lock that others need ([`BACKGROUND`]).
     ///
     /// # Errors
     /// The system has no room for a runtime.
     pub fn for_the_past(threads: usize, name: &str) -> std::io::Result<Self> {
+        let long = Lane::new(threads, name, RESTS, run_when_idle)?;
         let longest = Lane::new(threads, name, RESTS, || give_way(BACKGROUND))?;
-        let (long, slice) = (Arc::clone(&longest), Duration::ZERO);
+        let slice = Duration::ZERO;
         Ok(Self(Arc::new(Pool { long, longest, slice, pace: Pace::default() })))
     }
 
@@ -226,6 +228,31 @@ impl Parsing {
     }
 }
 
+impl Parsing {
+    /// Does something that takes long where a core has nothing else to do. `None` as for
+    /// [`Self::aside`].
+    pub async fn when_idle<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        self.0.long.run(None, work).await.ok().map(|(done, _)| done)
+    }
+
+    /// The same for somebody who waits: what is not done soon, since no core has time, is begun
+    /// once more on a thread that gets its part of one. `None` as for [`Self::aside`].
+    pub async fn look<T: Send + 'static>(
+        &self,
+        work: impl Fn() -> T + Clone + Send + 'static,
+    ) -> Option<T> {
+        let soon = clock::now() + IDLE_PATIENCE;
+        let done = match self.0.long.run(Some(soon), work.clone()).await {
+            Err(Unparsed::Crowded | Unparsed::Overdue) => self.0.longest.run(None, work).await,
+            done => done,
+        };
+        done.ok().map(|(done, _)| done)
+    }
+}
+
 impl Drop for Lane {
     fn drop(&mut self) {
         if let Some(threads) = self.threads.take() {
@@ -270,26 +297,28 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_looks_gives_way_and_does_not_starve() {
+    async fn who_looks_is_answered_also_where_no_core_is_idle() {
         let looks = Parsing::for_the_past(1, "look").unwrap();
-        let stat = looks.aside(1, || std::fs::read_to_string("/proc/thread-self/stat").unwrap());
-        let stat = stat.await.unwrap();
-        // proc(5) counts them from 1, and the name is the second.
-        let (_, fields) = stat.rsplit_once(") ").unwrap();
-        let field = |number: usize| fields.split(' ').nth(number - 3).unwrap();
-        assert_eq!(field(19), BACKGROUND.to_string(), "niceness");
-        assert_eq!(
-            field(41),
-            "0",
-            "SCHED_OTHER: a thread that is idle never runs on a busy machine"
-        );
+        assert_eq!(looks.when_idle(|| 1).await, Some(1));
+        // The one thread for idle cores stands still.
+        let (go_on, wait) = std::sync::mpsc::channel::<()>();
+        let of_thread = looks.clone();
+        let stands = tokio::spawn(async move {
+            let _ = of_thread.when_idle(move || wait.recv().is_ok()).await;
+        });
+        while looks.0.long.free.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(looks.look(|| 2).await, Some(2));
+        go_on.send(()).unwrap();
+        stands.await.unwrap();
     }
 
     #[tokio::test]
     async fn who_looks_again_and_again_takes_a_share_of_a_thread_only() {
         let looks = Parsing::for_the_past(1, "look").unwrap();
         let work = Duration::from_millis(20);
-        let looked = looks.aside(1, move || {
+        let looked = looks.when_idle(move || {
             let start = clock::now();
             while clock::now() < start + work {
                 std::hint::spin_loop();
@@ -297,7 +326,7 @@ mod tests {
             clock::now()
         });
         let ended = looked.await.unwrap();
-        let next = looks.aside(1, clock::now).await.unwrap();
+        let next = looks.when_idle(clock::now).await.unwrap();
         assert!(next >= ended + work * RESTS, "{:?}", next - ended);
     }
 

@@ -9,9 +9,10 @@ use rustix::process::{getpriority_process, setpriority_process};
 /// How long such a thread may keep a core that others want, ns: the least that the kernel takes.
 ///
 /// Niceness alone does not make it leave: since Linux 6.6 a thread that wakes up waits until the
-/// running one has had its slice, 3 ms, however nice that is. `SCHED_IDLE` would make it leave at
-/// once, and not come back where all cores are busy: an operator's questions would go unanswered.
+/// running one has had its slice, 3 ms, however nice that is.
 const SLICE_NS: u64 = 100_000;
+/// As nice as a thread can be.
+const NICEST: i32 = 19;
 
 /// `struct sched_attr` of `sched_setattr(2)` in its first version, which all kernels take.
 #[repr(C)]
@@ -34,29 +35,31 @@ struct Attributes {
 /// The system refuses both; the thread stays as it is.
 pub fn give_way(niceness: i32) -> io::Result<()> {
     let niceness = niceness.max(getpriority_process(None)?);
-    let attributes = Attributes {
-        size: 48,
-        policy: libc::SCHED_OTHER.unsigned_abs(),
-        flags: 0,
-        nice: niceness,
-        priority: 0,
-        runtime: SLICE_NS,
-        deadline: 0,
-        period: 0,
-    };
-    set(&attributes).or_else(|_| Ok(setpriority_process(None, niceness)?))
+    set(libc::SCHED_OTHER, niceness).or_else(|_| Ok(setpriority_process(None, niceness)?))
+}
+
+/// The calling thread leaves its core at once to whoever wants it. Where all cores are busy it
+/// stands still for seconds.
+///
+/// # Errors
+/// As [`give_way`].
+pub fn run_when_idle() -> io::Result<()> {
+    set(libc::SCHED_IDLE, getpriority_process(None)?).or_else(|_| give_way(NICEST))
 }
 
 #[allow(unsafe_code, reason = "the C library has no function for it")]
-fn set(attributes: &Attributes) -> io::Result<()> {
+fn set(policy: libc::c_int, nice: i32) -> io::Result<()> {
     const THIS_THREAD: libc::pid_t = 0;
     const NO_FLAGS: libc::c_uint = 0;
+    let policy = policy.unsigned_abs();
+    let (size, flags, priority, runtime, deadline, period) = (48, 0, 0, SLICE_NS, 0, 0);
+    let attributes = Attributes { size, policy, flags, nice, priority, runtime, deadline, period };
     // SAFETY: the kernel reads `size` bytes, which the struct has, and keeps no pointer.
     let failed = unsafe {
         libc::syscall(
             libc::SYS_sched_setattr,
             THIS_THREAD,
-            std::ptr::from_ref(attributes),
+            std::ptr::from_ref(&attributes),
             NO_FLAGS,
         )
     };

@@ -294,13 +294,15 @@ async fn run(endpoint: Endpoint, state: &ManagementState, body: Body) -> Result<
     let past = state.past.as_ref().filter(|_| looks);
     let place = past.map(past::Past::look).transpose();
     let _place = place.map_err(Failure::Unavailable)?;
-    let parsing = past.map_or(&state.parsing, |past| &past.threads);
-    let decided = if past.is_some() || parsing.is_long(body.size()) || is_long(operation) {
-        let of_thread = state.clone();
-        let decided = parsing.aside(body.size(), move || {
-            endpoint.operation.decide(&body.join(), endpoint.schema, &of_thread)
-        });
-        decided.await.ok_or_else(|| Failure::Unavailable(BROKEN.to_owned()))??
+    let (parsing, schema) = (&state.parsing, endpoint.schema);
+    let decided = if let Some(past) = past {
+        let (of_thread, text) = (state.clone(), body.join());
+        let look = move || operation.decide(&text, schema, &of_thread);
+        past.threads.look(look).await.ok_or_else(|| Failure::Unavailable(BROKEN.to_owned()))??
+    } else if parsing.is_long(body.size()) || is_long(operation) {
+        let (of_thread, size) = (state.clone(), body.size());
+        let work = move || operation.decide(&body.join(), schema, &of_thread);
+        parsing.aside(size, work).await.ok_or_else(|| Failure::Unavailable(BROKEN.to_owned()))??
     } else {
         operation.decide(&body.join(), endpoint.schema, state)?
     };
