@@ -57,6 +57,10 @@ def zmtp_port() -> Iterator[int]:
                 with connection:
                     connection.recv(64 * 1024)
                     connection.sendall(b"\xff" + bytes(8) + b"\x7f\x03\x01NULL".ljust(54, b"\0"))
+                    connection.shutdown(socket.SHUT_WR)
+                    # What was not read would make the end a reset, and the greeting be lost.
+                    while connection.recv(64 * 1024):
+                        pass
 
         threading.Thread(target=greet, daemon=True).start()
         yield listening.getsockname()[1]

@@ -6,8 +6,10 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -83,9 +85,15 @@ def ended(process: subprocess.Popen[Any]) -> int:
 def read_until(process: subprocess.Popen[str], text: str) -> str:
     """The first line on standard error that holds ``text``."""
     assert process.stderr is not None
-    for line in iter(process.stderr.readline, ""):
-        if text in line:
-            return line
+    # One that says nothing and does not end must not hold up all tests.
+    late = threading.Timer(DEADLINE_SECONDS, process.kill)
+    late.start()
+    try:
+        for line in iter(process.stderr.readline, ""):
+            if text in line:
+                return line
+    finally:
+        late.cancel()
     raise AssertionError(f"the process ended without saying {text!r}")
 
 
@@ -138,12 +146,15 @@ def test_signals_end_it_cleanly(
     assert ended(process) == 0
 
 
-def test_it_ends_while_no_server_is_there(cli: Processes, server: FakeServer, model: Path) -> None:
-    server.close()
-    process = cli.start("serve", f"{model}:upper", "--port", str(server.port))
-    read_until(process, "cannot connect")
-    process.send_signal(signal.SIGTERM)
-    assert ended(process) == 0
+def test_it_ends_while_no_server_is_there(cli: Processes, model: Path) -> None:
+    with socket.socket() as silent:
+        # Bound, and not listening: nobody else gets the port meanwhile.
+        silent.bind(("127.0.0.1", 0))
+        port = silent.getsockname()[1]
+        process = cli.start("serve", f"{model}:upper", "--port", str(port))
+        read_until(process, "cannot connect")
+        process.send_signal(signal.SIGTERM)
+        assert ended(process) == 0
 
 
 def test_a_signal_at_any_moment_of_waiting_is_heard() -> None:
