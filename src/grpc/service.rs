@@ -144,20 +144,15 @@ fn told(refused: Refused, from: IpAddr) -> Refusal {
     ApiError::from(refused).into()
 }
 
-/// Whether a call may go on for long, and has to end once its key is no good any more.
-fn ends_with_key(path: &str, holding: Option<(&Holding, IpAddr)>) -> bool {
-    holding.is_some() && method(path).is_some_and(Method::goes_on)
-}
-
-/// Ends when a call that may go on for long has to end.
-async fn ended(path: &str, holding: Option<(&Holding, IpAddr)>, noted: &Noted) -> Refusal {
-    match holding {
-        Some((holding, from)) if ends_with_key(path, Some((holding, from))) => {
+/// Ends when a call has to end that goes on only as long as its key is good.
+async fn ended(lasting: Option<(&Holding, IpAddr)>, noted: &Noted) -> Refusal {
+    match lasting {
+        Some((holding, from)) => {
             let refused = holding.ended().await;
             noted.refused(&refused.to_string());
             told(refused, from)
         }
-        _ => std::future::pending().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -294,8 +289,9 @@ impl Service {
     ) -> Result<(), Gone> {
         let Call { path, arrived, timeout, has_broken_timeout, encoding, metadata, .. } = call;
         let (messages, mut reply) = (call.messages, call.reply);
+        let lasting = holding.filter(|_| method(&path).is_some_and(Method::goes_on));
         let mut noted = CallLine::noted(line.as_ref());
-        if ends_with_key(&path, holding) {
+        if lasting.is_some() {
             noted = noted.ending_with_key();
         }
         let context = Context {
@@ -314,7 +310,7 @@ impl Service {
             tokio::select! {
                 biased;
                 // Pieces may come without a pause.
-                refusal = ended(&path, holding, &noted) => Err(refusal),
+                refusal = ended(lasting, &noted) => Err(refusal),
                 answered = answered => answered,
             }
         };

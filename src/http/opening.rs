@@ -7,7 +7,8 @@ use actix_web::web::{Bytes, Payload};
 
 use super::body::{self, Body, BodyLimits};
 use super::errors::{self, ApiError};
-use super::parsing::{Parsing, Unparsed};
+use super::lane::Undone;
+use super::parsing::Parsing;
 use clipper_clock::Instant;
 use clipper_oip::{Encoding, InflateError, inflate};
 use clipper_scheduling::budget::Held;
@@ -62,7 +63,7 @@ async fn apart<T: Send + 'static>(
         (made, paying)
     };
     let done = match due {
-        None => parsing.aside(most, work).await.ok_or(Unparsed::Broken),
+        None => parsing.aside(most, work).await.ok_or(Undone::Broken),
         Some(due) if is_packed => parsing.run_apart(most, due, work).await,
         Some(due) => parsing.run(most, due, work).await,
     };
@@ -123,17 +124,17 @@ pub async fn read(
 
 /// 503 by `http.parse_threads`.
 #[must_use]
-pub fn not_parsed(why: Unparsed) -> ApiError {
+pub fn not_parsed(why: Undone) -> ApiError {
     let cause = match why {
-        Unparsed::Crowded => {
+        Undone::Crowded => {
             "The bodies of others were parsed for as long as this one could wait \
              (http.parse_threads)"
         }
-        Unparsed::Overdue => {
+        Undone::Overdue => {
             "The body was not parsed within the latency objective: send fewer inputs at once, or \
              give the application a longer objective"
         }
-        Unparsed::Broken => return ApiError::unavailable("The body could not be parsed"),
+        Undone::Broken => return ApiError::unavailable("The body could not be parsed"),
     };
     ApiError::new(errors::OVERLOADED, cause)
 }

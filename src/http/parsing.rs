@@ -10,26 +10,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::runtime::{Builder, Runtime};
-use tokio::sync::{Semaphore, oneshot};
-
-use crate::priority::{BACKGROUND, give_way, run_when_idle};
-use clipper_clock::{self as clock, Instant};
+use super::lane::{Lane, Undone};
+use crate::priority::give_way;
+use clipper_clock::Instant;
 
 /// Of the threads, as of `nice`: whoever answers queries comes first, then bodies of a few slices.
 const NICENESS: i32 = 5;
 const NICENESS_LONGEST: i32 = 15;
 /// A body that takes so many slices is among the longest.
 const LONGEST_SLICES: u32 = 10;
-/// After work that others look for, a thread rests for so many times as long as it took: two people
-/// who ask for the past again and again take half a core, whatever the machine has left.
-const RESTS: u32 = 3;
-/// Whoever looks waits so long for a core that has nothing else to do.
-const IDLE_PATIENCE: Duration = Duration::from_millis(250);
-/// The longest rest.
-const REST_MAX: Duration = Duration::from_secs(1);
-/// A thread of the pool ends after so long without work.
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
 /// How quickly bodies are parsed, as far as known. Pure.
 #[derive(Debug)]
@@ -68,17 +57,6 @@ impl Pace {
     }
 }
 
-/// Why a body has not been parsed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unparsed {
-    /// Others were before it for as long as it could wait.
-    Crowded,
-    /// It has begun, and was not done in time. It goes on, and has its thread until it ends.
-    Overdue,
-    /// The parser panicked, or the threads end.
-    Broken,
-}
-
 /// Where long bodies are parsed. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Parsing(Arc<Pool>);
@@ -91,68 +69,6 @@ struct Pool {
     pace: Pace,
 }
 
-/// Threads of one priority.
-#[derive(Debug)]
-struct Lane {
-    /// Only for its blocking threads; `None` while it is dropped.
-    threads: Option<Runtime>,
-    free: Arc<Semaphore>,
-    /// How many times as long as its work took a thread rests.
-    rests: u32,
-}
-
-impl Lane {
-    fn new(
-        threads: usize,
-        name: &str,
-        rests: u32,
-        begin: impl Fn() + Send + Sync + 'static,
-    ) -> std::io::Result<Arc<Self>> {
-        let runtime = Builder::new_current_thread()
-            .thread_name(name)
-            .max_blocking_threads(threads)
-            .thread_keep_alive(KEEP_ALIVE)
-            .on_thread_start(begin)
-            .build()?;
-        let free = Arc::new(Semaphore::new(threads));
-        Ok(Arc::new(Self { threads: Some(runtime), free, rests }))
-    }
-
-    /// What `work` gives and how long it took, if that is there by `until`.
-    async fn run<T: Send + 'static>(
-        &self,
-        until: Option<Instant>,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<(T, Duration), Unparsed> {
-        let thread = by(until, Arc::clone(&self.free).acquire_owned()).await;
-        let thread = thread.ok_or(Unparsed::Crowded)?.map_err(|_| Unparsed::Broken)?;
-        let (tell, told) = oneshot::channel();
-        let rests = self.rests;
-        let timed = move || {
-            let _thread = thread;
-            let start = clock::now();
-            let done = work();
-            let took = clock::now().saturating_duration_since(start);
-            // Who has gone meanwhile does not get it, and the thread has worked all the same.
-            let _ = tell.send((done, took));
-            if rests > 0 {
-                #[allow(clippy::disallowed_methods, reason = "a thread of its own, which rests")]
-                std::thread::sleep(took.saturating_mul(rests).min(REST_MAX));
-            }
-        };
-        self.threads.as_ref().ok_or(Unparsed::Broken)?.spawn_blocking(timed);
-        by(until, told).await.ok_or(Unparsed::Overdue)?.map_err(|_| Unparsed::Broken)
-    }
-}
-
-/// What comes of `work`, if it is done by `until`.
-async fn by<T>(until: Option<Instant>, work: impl Future<Output = T>) -> Option<T> {
-    match until {
-        Some(until) => tokio::time::timeout_at(until, work).await.ok(),
-        None => Some(work.await),
-    }
-}
-
 impl Parsing {
     /// At most `threads` at a time of each priority; a body that is parsed within `slice` does not
     /// need them.
@@ -162,18 +78,6 @@ impl Parsing {
     pub fn new(threads: usize, slice: Duration) -> std::io::Result<Self> {
         let long = Lane::new(threads, "http-parse", 0, || give_way(NICENESS))?;
         let longest = Lane::new(threads, "http-parse", 0, || give_way(NICENESS_LONGEST))?;
-        Ok(Self(Arc::new(Pool { long, longest, slice, pace: Pace::default() })))
-    }
-
-    /// Threads for [`Self::look`] and [`Self::when_idle`]. They rest after their work for three
-    /// times as long, and may hold no lock that others need ([`BACKGROUND`]).
-    ///
-    /// # Errors
-    /// The system has no room for a runtime.
-    pub fn for_the_past(threads: usize, name: &str) -> std::io::Result<Self> {
-        let long = Lane::new(threads, name, RESTS, run_when_idle)?;
-        let longest = Lane::new(threads, name, RESTS, || give_way(BACKGROUND))?;
-        let slice = Duration::ZERO;
         Ok(Self(Arc::new(Pool { long, longest, slice, pace: Pace::default() })))
     }
 
@@ -191,13 +95,13 @@ impl Parsing {
     /// Parses a body of so many bytes by `until`.
     ///
     /// # Errors
-    /// See [`Unparsed`].
+    /// See [`Undone`].
     pub async fn run<T: Send + 'static>(
         &self,
         bytes: usize,
         until: Instant,
         parse: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, Unparsed> {
+    ) -> Result<T, Undone> {
         let (parsed, took) = self.lane(bytes).run(Some(until), parse).await?;
         self.0.pace.observe(bytes, took);
         Ok(parsed)
@@ -207,13 +111,13 @@ impl Parsing {
     /// compressed body `bytes` is the most that may come of it, since half a kilobyte can be 16 MB.
     ///
     /// # Errors
-    /// See [`Unparsed`].
+    /// See [`Undone`].
     pub async fn run_apart<T: Send + 'static>(
         &self,
         bytes: usize,
         until: Instant,
         parse: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, Unparsed> {
+    ) -> Result<T, Undone> {
         self.lane(bytes).run(Some(until), parse).await.map(|(parsed, _)| parsed)
     }
 
@@ -228,43 +132,10 @@ impl Parsing {
     }
 }
 
-impl Parsing {
-    /// Does something that takes long where a core has nothing else to do. `None` as for
-    /// [`Self::aside`].
-    pub async fn when_idle<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> Option<T> {
-        self.0.long.run(None, work).await.ok().map(|(done, _)| done)
-    }
-
-    /// The same for somebody who waits: what is not done soon, since no core has time, is begun
-    /// once more on a thread that gets its part of one. `None` as for [`Self::aside`].
-    pub async fn look<T: Send + 'static>(
-        &self,
-        work: impl Fn() -> T + Clone + Send + 'static,
-    ) -> Option<T> {
-        let soon = clock::now() + IDLE_PATIENCE;
-        let done = match self.0.long.run(Some(soon), work.clone()).await {
-            Err(Unparsed::Crowded | Unparsed::Overdue) => self.0.longest.run(None, work).await,
-            done => done,
-        };
-        done.ok().map(|(done, _)| done)
-    }
-}
-
-impl Drop for Lane {
-    fn drop(&mut self) {
-        if let Some(threads) = self.threads.take() {
-            // Not by waiting: this may be an HTTP worker's thread.
-            threads.shutdown_background();
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clipper_clock as clock;
 
     #[test]
     fn what_fits_into_a_slice_follows_what_was_measured() {
@@ -288,46 +159,9 @@ mod tests {
         let soon = clock::now() + Duration::from_secs(60);
         assert!(parsing.is_long(1 << 20) && !parsing.is_long(100));
         assert_eq!(parsing.run(3, soon, || 7).await, Ok(7));
-        assert_eq!(
-            parsing.run(3, soon, || -> u8 { panic!("a test") }).await,
-            Err(Unparsed::Broken)
-        );
+        assert_eq!(parsing.run(3, soon, || -> u8 { panic!("a test") }).await, Err(Undone::Broken));
         assert_eq!(parsing.run(3, soon, || 8).await, Ok(8));
         assert_eq!(parsing.aside(3, || 9).await, Some(9));
-    }
-
-    #[tokio::test]
-    async fn who_looks_is_answered_also_where_no_core_is_idle() {
-        let looks = Parsing::for_the_past(1, "look").unwrap();
-        assert_eq!(looks.when_idle(|| 1).await, Some(1));
-        // The one thread for idle cores stands still.
-        let (go_on, wait) = std::sync::mpsc::channel::<()>();
-        let of_thread = looks.clone();
-        let stands = tokio::spawn(async move {
-            let _ = of_thread.when_idle(move || wait.recv().is_ok()).await;
-        });
-        while looks.0.long.free.available_permits() > 0 {
-            tokio::task::yield_now().await;
-        }
-        assert_eq!(looks.look(|| 2).await, Some(2));
-        go_on.send(()).unwrap();
-        stands.await.unwrap();
-    }
-
-    #[tokio::test]
-    async fn who_looks_again_and_again_takes_a_share_of_a_thread_only() {
-        let looks = Parsing::for_the_past(1, "look").unwrap();
-        let work = Duration::from_millis(20);
-        let looked = looks.when_idle(move || {
-            let start = clock::now();
-            while clock::now() < start + work {
-                std::hint::spin_loop();
-            }
-            clock::now()
-        });
-        let ended = looked.await.unwrap();
-        let next = looks.when_idle(clock::now).await.unwrap();
-        assert!(next >= ended + work * RESTS, "{:?}", next - ended);
     }
 
     #[tokio::test]
@@ -336,10 +170,10 @@ mod tests {
         let (go_on, wait) = std::sync::mpsc::channel::<()>();
         let soon = clock::now() + Duration::from_millis(20);
         let overdue = parsing.run(16 << 20, soon, move || wait.recv().is_ok()).await;
-        assert_eq!(overdue, Err(Unparsed::Overdue));
+        assert_eq!(overdue, Err(Undone::Overdue));
         let soon = clock::now() + Duration::from_millis(20);
         let next = parsing.run(16 << 20, soon, || 2).await;
-        assert_eq!(next, Err(Unparsed::Crowded), "the thread is still taken");
+        assert_eq!(next, Err(Undone::Crowded), "the thread is still taken");
         go_on.send(()).unwrap();
         let late = clock::now() + Duration::from_secs(60);
         assert_eq!(parsing.run(16 << 20, late, || 3).await, Ok(3));
@@ -354,13 +188,13 @@ mod tests {
             let late = clock::now() + Duration::from_secs(60);
             of_thread.run(16 << 20, late, move || wait.recv().is_ok()).await
         });
-        while parsing.0.longest.free.available_permits() > 0 {
+        while parsing.0.longest.has_free() {
             tokio::task::yield_now().await;
         }
         let soon = clock::now() + Duration::from_secs(60);
         assert_eq!(parsing.run(100_000, soon, || 1).await, Ok(1), "a shorter one");
         let at_once = clock::now();
-        assert_eq!(parsing.run(16 << 20, at_once, || 2).await, Err(Unparsed::Crowded));
+        assert_eq!(parsing.run(16 << 20, at_once, || 2).await, Err(Undone::Crowded));
         go_on.send(()).unwrap();
         assert_eq!(longest.await.unwrap(), Ok(true));
         assert_eq!(parsing.run(16 << 20, soon, || 3).await, Ok(3));

@@ -33,6 +33,7 @@ use crate::http::gate::Gate;
 use crate::http::handed::{self, HandOver, Handed};
 use crate::http::health::{self, Readiness};
 use crate::http::limits::QueryLimits;
+use crate::http::looking::Looking;
 use crate::http::management::ManagementState;
 use crate::http::management::deploy::{self, DeployState};
 use crate::http::management::explain;
@@ -362,8 +363,7 @@ impl Frontends {
 
     /// The journal's past, looked into by threads of its own.
     fn past(&self, config: &Config) -> Result<Past, StartError> {
-        let threads =
-            Parsing::for_the_past(HISTORY_THREADS, "journal-look").map_err(StartError::Parsing)?;
+        let threads = Looking::new(HISTORY_THREADS, "journal-look").map_err(StartError::Parsing)?;
         Ok(Past::new(self.past.clone(), self.feedback.clone(), threads, config.journal.clone()))
     }
 

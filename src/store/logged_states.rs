@@ -61,33 +61,19 @@ impl Unsettled {
         keys.len()
     }
 
-    /// Those after a key, about so many bytes, and whether these are all of them.
+    /// Those after a key, one at least and no more than so many bytes, and whether these are all.
     fn page(&self, after: Option<&str>, bytes: usize) -> (Vec<(String, String)>, bool) {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let (mut left, mut taken) = (bytes, Vec::new());
         for (key, value) in self.values.range::<str, _>((from, Bound::Unbounded)) {
-            if left == 0 {
-                return (taken, false);
-            }
-            left = left.saturating_sub(key.len() + value.text.len());
-            taken.push((key.clone(), value.text.clone()));
-        }
-        (taken, true)
-    }
-
-    /// The first ones, about so many bytes.
-    fn some(&self, bytes: usize) -> Vec<(String, String)> {
-        let mut left = bytes;
-        let mut taken = Vec::new();
-        for (key, value) in &self.values {
             let size = key.len() + value.text.len();
             if !taken.is_empty() && size > left {
-                break;
+                return (taken, false);
             }
             left = left.saturating_sub(size);
             taken.push((key.clone(), value.text.clone()));
         }
-        taken
+        (taken, true)
     }
 }
 
@@ -127,7 +113,7 @@ impl LoggedStates {
     /// The table's; nothing is lost.
     pub fn settle(&self) -> Result<bool, StoreError> {
         let _alone = self.moving.lock();
-        let some = self.unsettled.read().some(SETTLED_BYTES);
+        let (some, _) = self.unsettled.read().page(None, SETTLED_BYTES);
         for (key, text) in &some {
             // There was room for it when it came.
             self.table.put(key, text, usize::MAX)?;

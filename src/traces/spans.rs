@@ -4,6 +4,7 @@
 //! was asked, and `container` for each attempt. A batch has a span in a trace of its own, linked
 //! with the containers' spans of its queries, and they with it.
 
+use std::borrow::Cow;
 use std::num::NonZeroU64;
 use std::time::Duration;
 
@@ -19,8 +20,6 @@ use clipper_scheduling::explain::{ModelRecord, QueryRecord};
 use clipper_scheduling::query_context::QueryContext;
 use clipper_scheduling::ticket::DefaultReason;
 use clipper_scheduling::trace::{Attempt, SentTo};
-
-const ERROR_TYPE: &str = "error.type";
 
 /// Statuses from here on are the server's fault.
 const SERVER_ERRORS_FROM: u16 = 500;
@@ -87,10 +86,9 @@ impl<'r> Request<'r> {
         span.flags = flags(context.parent.flags(), parent.is_some());
         of_call(call, *end, &mut span.attributes);
         if let Some((outcome, why)) = &self.of.broken {
-            span.attributes.retain(|it| it.key != ERROR_TYPE);
             fail(&mut span, outcome, Some(why.as_str()));
-        } else if is_failure(call, *end) {
-            span.status = Some(Status { code: Code::Error.into(), message: String::new() });
+        } else if let Some(error_type) = failure(call, *end) {
+            fail(&mut span, &error_type, None);
         }
         let attributes = &mut span.attributes;
         if let Some(id) = request_id {
@@ -261,26 +259,21 @@ fn of_call(call: &Call, end: CallEnd, attributes: &mut Vec<KeyValue>) {
         Call::Http { .. } => "http.response.status_code",
         Call::Grpc { .. } => "rpc.grpc.status_code",
     };
-    match end {
-        CallEnd::Status(status) => {
-            attributes.push(attribute(key, u64::from(status)));
-            if is_failure(call, end) {
-                attributes.push(attribute(ERROR_TYPE, status.to_string()));
-            }
-        }
-        CallEnd::GivenUp => attributes.push(attribute(ERROR_TYPE, "given_up")),
+    if let CallEnd::Status(status) = end {
+        attributes.push(attribute(key, u64::from(status)));
     }
 }
 
-/// Whether the span of a call has failed: of HTTP by the server's fault, as conventions have it.
-fn is_failure(call: &Call, end: CallEnd) -> bool {
+/// By what a call has failed, if it has: over HTTP by the server's fault, as conventions have it.
+fn failure(call: &Call, end: CallEnd) -> Option<Cow<'static, str>> {
     /// Unknown, deadline exceeded, unimplemented, internal, unavailable, data loss.
     const OF_GRPC: [u16; 6] = [2, 4, 12, 13, 14, 15];
-    match (call, end) {
-        (_, CallEnd::GivenUp) => true,
-        (Call::Http { .. }, CallEnd::Status(status)) => status >= SERVER_ERRORS_FROM,
-        (Call::Grpc { .. }, CallEnd::Status(status)) => OF_GRPC.contains(&status),
-    }
+    let CallEnd::Status(status) = end else { return Some("given_up".into()) };
+    let is_failure = match call {
+        Call::Http { .. } => status >= SERVER_ERRORS_FROM,
+        Call::Grpc { .. } => OF_GRPC.contains(&status),
+    };
+    is_failure.then(|| status.to_string().into())
 }
 
 fn of_model(model: &ModelId, attributes: &mut Vec<KeyValue>) {
@@ -309,7 +302,7 @@ fn of_attempt(to: &SentTo, computed: Option<Duration>, attributes: &mut Vec<KeyV
 }
 
 fn fail(span: &mut Span, error_type: &str, why: Option<&str>) {
-    span.attributes.push(attribute(ERROR_TYPE, error_type));
+    span.attributes.push(attribute("error.type", error_type));
     let message = shortened(why.unwrap_or_default()).to_owned();
     span.status = Some(Status { code: Code::Error.into(), message });
 }

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
-use clipper_grpc::client::Client;
-use clipper_grpc::{Code, Status};
+use clipper_grpc::Code;
 use flate2::Compression;
 use flate2::write::{GzEncoder, ZlibEncoder};
 use serde_json::{Value, json};
 
 use super::access::{self, clipper, made, with_key};
+use super::quotas::called;
 use super::support::http::{Answer, Connection};
 use crate::support::served::{Process, Served, until};
 
@@ -217,20 +217,10 @@ fn what_a_body_is_inflated_to_counts_in_sum_and_for_its_key() {
     }
 }
 
-/// What a call of `ModelInfer` with this message, which is compressed, comes to.
-fn called(addr: SocketAddr, key: &str, encoding: &'static str, message: &[u8]) -> Status {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let stream = tokio::net::TcpStream::connect(addr).await.unwrap();
-        let path = "/inference.GRPCInferenceService/ModelInfer";
-        let (client, connection) = Client::open(stream, "test", path, None).await.unwrap();
-        tokio::spawn(connection);
-        let mut client = client.with_key(Some(key));
-        client.metadata.insert("grpc-encoding", encoding.parse().unwrap());
-        let length = u32::try_from(message.len()).unwrap().to_be_bytes();
-        let frame = Bytes::from([&[1], &length[..], message].concat());
-        client.call(frame).await.unwrap().0
-    })
+/// The frame of a message over gRPC that is compressed.
+fn framed(message: &[u8]) -> Bytes {
+    let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+    Bytes::from([&[1], &length[..], message].concat())
 }
 
 #[test]
@@ -262,7 +252,7 @@ fn what_comes_of_a_body_costs_its_key_also_if_it_is_broken_or_endless() {
             assert_eq!(answer.status, 413, "{path} {encoding}: {}", answer.text());
             assert!(answer.text().contains("Key 'team' may have bodies of 51200"), "{path}");
         }
-        let status = called(server.grpc.unwrap(), &key, encoding, body);
+        let status = called(server.grpc.unwrap(), &key, framed(body), Some(encoding));
         assert_eq!(status.code, Code::ResourceExhausted, "{encoding}: {status}");
         assert!(status.message.contains("Key 'team' may have bodies of 51200"), "{status}");
         expected += 5.0;

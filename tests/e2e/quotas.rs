@@ -143,13 +143,27 @@ pub(super) fn call(addr: SocketAddr, key: &str, input: u32) -> Status {
         raw_input_contents: vec![Bytes::copy_from_slice(&f64::from(input).to_le_bytes())],
         ..ModelInferRequest::default()
     };
+    called(addr, key, framed(&request), None)
+}
+
+/// What a call of `ModelInfer` with the message in this frame comes to.
+pub(super) fn called(
+    addr: SocketAddr,
+    key: &str,
+    frame: Bytes,
+    encoding: Option<&'static str>,
+) -> Status {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let stream = tokio::net::TcpStream::connect(addr).await.unwrap();
         let path = "/inference.GRPCInferenceService/ModelInfer";
         let (client, connection) = Client::open(stream, "test", path, None).await.unwrap();
         tokio::spawn(connection);
-        client.with_key(Some(key)).call(framed(&request)).await.unwrap().0
+        let mut client = client.with_key(Some(key));
+        if let Some(encoding) = encoding {
+            client.metadata.insert("grpc-encoding", encoding.parse().unwrap());
+        }
+        client.call(frame).await.unwrap().0
     })
 }
 

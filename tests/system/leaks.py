@@ -61,7 +61,7 @@ class Secrets:
                 except (ValueError, binascii.Error):
                     pass
             for one in {secret, text, *raw}:
-                if len(one) < 16:
+                if len(one) < SECRET_MIN:
                     continue
                 encoded = base64.b64encode(one).rstrip(b"=")
                 forms |= {

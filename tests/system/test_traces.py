@@ -17,6 +17,7 @@ from collecting import (
     CONFIG,
     MODEL,
     SLOW,
+    Collector,
     ask,
     attributes,
     collector,
@@ -26,7 +27,7 @@ from collecting import (
     parent,
     traced,
 )
-from harness import container, free_port, get, post, server, until
+from harness import Server, container, free_port, get, post, server, until
 
 
 def test_a_query_is_a_tree_of_spans_below_its_caller(tmp_path: Path) -> None:
@@ -132,20 +133,27 @@ def test_defaults_and_refusals_have_spans(tmp_path: Path) -> None:
         assert attributes(request)["http.response.status_code"] == 400
 
 
+def batched(
+    served: Server, received: Collector, batch_size: int, queries: int
+) -> tuple[dict[str, list[Span]], list[str]]:
+    """The spans of a request of so many queries, and those that containers were told of."""
+    post(
+        served.management + "/admin/update_model",
+        {"model_name": "m", "model_version": "1", "batch_size": batch_size},
+    )
+    trace, _, header = parent()
+    batch = [[float(n)] for n in range(queries)]
+    answer = ask(served, "/app/predict", {"input_batch": batch}, traceparent=header)
+    told = [it["output"][0].split("-")[2] for it in answer["batch_predictions"]]
+    return received.whole(trace), told
+
+
 def test_a_batch_is_linked_with_each_of_its_queries(tmp_path: Path) -> None:
     with collector() as received, traced(tmp_path, received.port) as served:
-        post(
-            served.management + "/admin/update_model",
-            {"model_name": "m", "model_version": "1", "batch_size": 8},
-        )
-        trace, _, header = parent()
-        batch = [[float(n)] for n in range(4)]
-        answer = ask(served, "/app/predict", {"input_batch": batch}, traceparent=header)
-        spans = received.whole(trace)
+        spans, told = batched(served, received, batch_size=8, queries=4)
         containers = spans["container"]
         assert len(containers) == 4
-        told = {it["output"][0].split("-")[2] for it in answer["batch_predictions"]}
-        assert told == {it.span_id.hex() for it in containers}
+        assert set(told) == {it.span_id.hex() for it in containers}
         batches = {received.batch(it).span_id: received.batch(it) for it in containers}
         linked = [link.span_id for it in batches.values() for link in it.links]
         assert sorted(linked) == sorted(it.span_id for it in containers)
@@ -180,19 +188,11 @@ def test_a_retry_is_two_attempts(tmp_path: Path) -> None:
 def test_links_name_spans_that_are_exported_and_no_more_than_may_be(tmp_path: Path) -> None:
     few = "request_queries_max = 4\nbatch_links_max = 3"
     with collector() as received, traced(tmp_path, received.port, few) as served:
-        post(
-            served.management + "/admin/update_model",
-            {"model_name": "m", "model_version": "1", "batch_size": 32},
-        )
-        trace, _, header = parent()
-        batch = [[float(n)] for n in range(12)]
-        answer = ask(served, "/app/predict", {"input_batch": batch}, traceparent=header)
-        spans = received.whole(trace)
+        spans, told = batched(served, received, batch_size=32, queries=12)
         (request,) = spans["POST /{app}/predict"]
         assert attributes(request)["clipper.queries"] == 12
         exported = {it.span_id.hex() for it in spans["container"]}
         assert len(exported) == 4
-        told = [it["output"][0].split("-")[2] for it in answer["batch_predictions"]]
         assert set(told[:4]) == exported
         assert set(told[4:]) == {request.span_id.hex()}, "those without a span of their own"
         batches = {it.span_id: it for it in map(received.batch, spans["container"])}

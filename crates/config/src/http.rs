@@ -63,8 +63,8 @@ section! {
         /// Threads for such bodies, of low priority, and as many again, of lower priority, for
         /// those that take ten times as long; the management frontend has as many of its own. A
         /// body that waits for one of them for as long as its application's objective gets 503.
-        /// Each thread takes at most the memory of a body's text
-        /// and twice that of its inputs; more of them are not faster than there are cores.
+        /// Each thread takes at most the memory of a body's text and twice that of its inputs; more
+        /// of them are not faster than there are cores.
         parse_threads: usize = 2, Rule::int(1, 1_024, "threads");
 
         /// Open connections of each frontend. For a further one that connection gives way which
