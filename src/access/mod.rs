@@ -21,9 +21,11 @@ mod refused;
 mod secret;
 mod standing;
 pub mod table;
+mod tarpit;
 pub mod token;
 
 use std::collections::HashMap;
+use std::future::Future;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -43,6 +45,7 @@ pub use self::secret::{hash, new_secret};
 
 use self::failures::Failures;
 use self::presented::Presented;
+use self::tarpit::Tarpit;
 use self::token::{KeySetError, Tokens};
 use clipper_config::AccessConfig;
 
@@ -76,6 +79,7 @@ pub struct Access {
     open_health: bool,
     open_metrics: bool,
     failures: Failures,
+    tarpit: Tarpit,
 }
 
 /// Where keys come from.
@@ -136,6 +140,7 @@ impl Access {
             open_health: config.open_health,
             open_metrics: config.open_metrics,
             failures: Failures::new(config.failures_per_minute),
+            tarpit: Tarpit::new(config.failures_per_minute),
         })
     }
 
@@ -349,6 +354,15 @@ impl Access {
             }
         }
         Err(refused)
+    }
+
+    /// Ends when a refusal may be answered; `None`: at once. Whoever comes too often waits.
+    pub fn hold(
+        &self,
+        refused: &Refused,
+        from: Option<IpAddr>,
+    ) -> Option<impl Future<Output = ()> + use<>> {
+        self.tarpit.hold(refused, from)
     }
 
     fn is_open(&self, action: Action) -> bool {

@@ -269,6 +269,9 @@ impl Service {
                 service.carry_out(call, calls, Some((&holding, from)), &mut line).await
             }
             Err(refused) => {
+                if let Some(held) = self.access.hold(&refused, Some(from)) {
+                    held.await;
+                }
                 let refusal = told(refused, from);
                 self.refused(&refusal, &mut line);
                 call.0.reply.end(&refusal.status)

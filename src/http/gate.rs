@@ -12,14 +12,15 @@ use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::Method;
 use actix_web::http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, ORIGIN};
 use actix_web::{Error, HttpMessage as _, ResponseError as _};
-use futures_util::future::Either;
+use futures_util::future::{Either, LocalBoxFuture};
 
 use super::accessed;
 use super::cors::Cors;
 use super::errors::{self, ApiError, shown};
 pub use super::holding::{Asker, Holding, Memory, asker, ended, holder, holding};
 use super::request_id;
-use super::serve::connection::{Connection, certificates};
+use super::serve::connection::Connection;
+use super::serve::shown::certificates;
 use crate::access::table::{Port, asked};
 use crate::access::{Access, Refused, Shown, browser};
 use crate::logging::outsiders;
@@ -80,7 +81,7 @@ impl Gate {
     }
 
     /// Lets a request in, and says who asks if a key was needed.
-    fn admit(&self, request: &ServiceRequest) -> Result<Option<Rc<Holding>>, ApiError> {
+    fn admit(&self, request: &ServiceRequest) -> Result<Option<Rc<Holding>>, Refusal> {
         let asks = self.access.asks();
         // As the router reads it: `%6D` is an `m` to it.
         let path = request.match_info().as_str();
@@ -112,7 +113,13 @@ impl Gate {
             Err(refused) => {
                 let id = request_id::of_service(request);
                 tell(&refused, from(), id.as_deref());
-                Err(refused.into())
+                let held = self.access.hold(&refused, from()).map(|held| -> Held {
+                    if let Some(connection) = request.conn_data::<Rc<Connection>>() {
+                        connection.is_held_back();
+                    }
+                    Box::pin(held)
+                });
+                Err(Refusal { error: refused.into(), held })
             }
         }
     }
@@ -155,6 +162,20 @@ impl Gate {
         let cause = "Metrics of this port are for the server's machine, or for a key of the role \
                      observe; access.open_metrics = true lets everybody read them";
         Err(ApiError::new(errors::FORBIDDEN, cause))
+    }
+}
+
+/// What is told to whoever is not let in, and what it waits for before that.
+struct Refusal {
+    error: ApiError,
+    held: Option<Held>,
+}
+
+type Held = LocalBoxFuture<'static, ()>;
+
+impl From<ApiError> for Refusal {
+    fn from(error: ApiError) -> Self {
+        Self { error, held: None }
     }
 }
 
@@ -275,7 +296,7 @@ where
 {
     type Response = ServiceResponse<BoxBody>;
     type Error = Error;
-    type Future = Either<Ready<Result<Self::Response, Error>>, S::Future>;
+    type Future = Either<LocalBoxFuture<'static, Result<Self::Response, Error>>, S::Future>;
 
     actix_service::forward_ready!(endpoints);
 
@@ -286,9 +307,14 @@ where
                 accessed::is_of(request.request(), &holding.holder().key);
                 request.extensions_mut().insert(holding);
             }
-            Err(error) => {
-                let refusal = request.into_response(error.error_response());
-                return Either::Left(ready(Ok(refusal)));
+            Err(Refusal { error, held }) => {
+                let answer = request.into_response(error.error_response());
+                return Either::Left(Box::pin(async {
+                    if let Some(held) = held {
+                        held.await;
+                    }
+                    Ok(answer)
+                }));
             }
         }
         Either::Right(self.endpoints.call(request))

@@ -5,9 +5,11 @@ use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use base64::Engine as _;
 use clipper::access::table::{Port, Row, TABLE};
+use clipper_clock as clock;
 use clipper_domain::{Action, Role};
 use clipper_grpc::client::Client;
 use clipper_grpc::{Code, framed};
@@ -302,6 +304,31 @@ fn wrong_keys_are_counted_and_limited_and_good_ones_are_good_meanwhile() {
     let count =
         server.metric("clipper_http_errors_total{frontend=\"query\",error=\"unauthorized\"}");
     assert!(count >= 20.0, "{count}");
+}
+
+/// Whoever goes on is answered slowly, so that his requests are read slowly; others are not.
+#[test]
+fn whoever_goes_on_with_wrong_keys_waits_for_each_refusal() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = guarded("[access]\nfailures_per_minute = 1\n", folder.path());
+    let request = |key: &str| {
+        let headers = with_key(Some(key));
+        format!("POST /a/predict HTTP/1.1\r\nHost: test\r\n{headers}Content-Length: 0\r\n\r\n")
+    };
+    let mut flood = Connection::open(server.query);
+    flood.send(request("wrong").as_bytes());
+    assert_eq!(flood.answer("POST").unwrap().status, 401);
+    let start = clock::now();
+    flood.send(request("wrong").repeat(2).as_bytes());
+    let mut good = Connection::open(server.query);
+    for _ in 0..10 {
+        good.send(request(&secret(Role::Predict)).as_bytes());
+        assert_eq!(good.answer("POST").unwrap().status, 404);
+    }
+    for n in 1..=2 {
+        assert_eq!(flood.answer("POST").unwrap().status, 429);
+        assert!(start.elapsed() >= Duration::from_secs(n), "{:?}", start.elapsed());
+    }
 }
 
 /// How `serve` ends that may not start, and what it says.

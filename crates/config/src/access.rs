@@ -73,8 +73,9 @@ section! {
         /// true.
         open_metrics: bool = false, Rule::Bool;
 
-        /// Wrong keys in a minute from one address, or as many at once; those after get 429. Good
-        /// keys from there are good meanwhile.
+        /// Wrong keys in a minute from one address, or as many at once; those after get 429.
+        /// Whoever goes on, or comes ten times as often without any key, waits a second for each
+        /// refusal. Good keys from there are good meanwhile.
         failures_per_minute: u32 = 60, Rule::int(1, 60_000, "wrong keys");
     }
 }

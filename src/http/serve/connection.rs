@@ -15,7 +15,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
 use actix_http::error::DispatchError;
-use actix_web::{HttpMessage as _, HttpRequest};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 use tracing::warn;
@@ -66,17 +65,6 @@ pub struct Connection {
     /// By what the client is known that has shown a certificate.
     certificates: Option<Rc<[SecretHash]>>,
     memory: Memory,
-}
-
-/// By what a client of HTTP/2 is known that has shown a certificate, in its requests' extensions.
-#[derive(Debug, Clone)]
-pub(super) struct Certificates(pub(super) Rc<[SecretHash]>);
-
-/// By what the client of a request is known that has shown a certificate.
-#[must_use]
-pub fn certificates(request: &HttpRequest) -> Option<Rc<[SecretHash]>> {
-    let over_http2 = request.extensions().get::<Certificates>().map(|shown| Rc::clone(&shown.0));
-    over_http2.or_else(|| request.conn_data::<Rc<Connection>>()?.certificates())
 }
 
 impl Connection {
@@ -153,6 +141,12 @@ impl Connection {
     pub fn body_read(&self) {
         self.change(Progress::complete);
         self.seat.set_waiting(None);
+    }
+
+    /// The answer to the request under way is held back: meanwhile the seat is for whoever has use
+    /// for it.
+    pub fn is_held_back(&self) {
+        self.seat.set_waiting(Some(clock::now()));
     }
 
     /// The request is answered in pieces.

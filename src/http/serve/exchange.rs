@@ -22,7 +22,7 @@ use clipper_grpc::http::{self, Response};
 use clipper_grpc::{Answer, Exchange, Gone, Pieces};
 use futures_util::Stream;
 
-use super::connection::Certificates;
+use super::shown::Certificates;
 use crate::http::errors::{self, ApiError, ErrorLabel};
 use crate::http::request_id::Name;
 use crate::metrics::http::FrontendMetrics;

@@ -16,10 +16,10 @@ use clipper_grpc::{Connection, Exchange, Limits, Next};
 use tracing::warn;
 
 use super::calls::{Calls, SentAway, Spoken, UnderWay};
-use super::connection::Certificates;
 use super::exchange::{self, Client};
 use super::io::Io;
 use super::seats::Taken;
+use super::shown::Certificates;
 use crate::access::certificate::identities;
 use crate::http::errors;
 use crate::logging::outsiders;

@@ -15,6 +15,7 @@ mod http2;
 pub(crate) mod io;
 pub mod progress;
 pub mod seats;
+pub mod shown;
 mod watched;
 
 use std::net::TcpListener;
