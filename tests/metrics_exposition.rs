@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::{App, HttpServer};
-use clipper::http::metrics::{configure_metrics, configure_query};
+use clipper::http::metrics::{Pages, configure_metrics, configure_query};
 use clipper::metrics::table::{CLIPPER_TABLE, TABLE};
 use clipper::metrics::{
     FeedbackEnd, FlatNames, Metrics, ModelWeights, Outcome, RpcEnd, prometheus_text_body,
@@ -315,8 +315,8 @@ fn names_that_become_equal_keep_the_first_and_count_the_rest() {
 
 /// Serves both kinds of listener and returns what each answers to an `Accept` header.
 async fn get(metrics: &Arc<Metrics>, port_1390: bool, accept: Option<&str>) -> (String, String) {
-    let (query, text) =
-        (configure_query(Arc::clone(metrics)), configure_metrics(Arc::clone(metrics)));
+    let pages = Pages::new(Arc::clone(metrics)).unwrap();
+    let (query, text) = (configure_query(pages.clone()), configure_metrics(pages));
     let server = HttpServer::new(move || {
         let app = App::new();
         if port_1390 { app.configure(text.clone()) } else { app.configure(query.clone()) }

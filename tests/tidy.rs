@@ -46,13 +46,13 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("rpc", &["logging", "metrics"]),
     ("supervision", &["metrics"]),
     ("traces", &["metrics", "priority"]),
-    ("children", &["access", "metrics", "supervision"]),
+    ("children", &["access", "metrics", "priority", "supervision"]),
     (
         "actors",
         &["access", "children", "logging", "metrics", "rpc", "store", "supervision", "traces"],
     ),
     ("deploy", &["actors", "store", "supervision"]),
-    ("dashboard", &["actors", "children", "metrics", "store"]),
+    ("dashboard", &["actors", "children", "metrics", "priority", "store"]),
     (
         "http",
         &[
@@ -94,7 +94,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "traces",
         ],
     ),
-    ("cli", &["declare", "logging", "server", "store", "tls"]),
+    ("cli", &["declare", "logging", "priority", "server", "store", "tls"]),
     ("lib", &[]),
     ("main", &["cli"]),
 ];

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use clipper::priority::run_when_idle;
+use clipper::priority::{BACKGROUND, as_others, come_first, give_way};
 use clipper_tools::admin::Client;
 use clipper_tools::bench::report::Report;
 use clipper_tools::bench::{Arrivals, Load};
@@ -77,7 +77,7 @@ fn lookers(server: &Server, looks: &AtomicU64, over: &AtomicBool, between: Durat
         [Box::new(diff), Box::new(backup), Box::new(move || stream(management))];
     let again = |look: Box<dyn Fn() -> Result<()> + Send>| {
         // Those who look are usually elsewhere; here they at least give way.
-        run_when_idle();
+        give_way(BACKGROUND);
         while !over.load(Ordering::Relaxed) {
             match look() {
                 Ok(()) => looks.fetch_add(1, Ordering::Relaxed),
@@ -98,10 +98,10 @@ fn lookers(server: &Server, looks: &AtomicU64, over: &AtomicBool, between: Durat
 fn log(settings: &Settings, server: &Server) -> Result<Process> {
     let printed = tempfile::NamedTempFile::new()?;
     let url = format!("http://{}", server.management);
-    let mut command = Command::new("chrt");
-    command.args(["--idle", "0"]).arg(&settings.clipper);
+    let mut command = Command::new("nice");
+    command.arg(&settings.clipper);
     command.args(["journal", "log", "-f", "--url", &url]).stdout(printed.reopen()?);
-    let log = Process::start(&mut command)?;
+    let log = as_others(|| Process::start(&mut command))?;
     let writer = client(server)?;
     let mut n = 0;
     wait_for("journal log -f prints a change", || {
@@ -118,6 +118,8 @@ fn window(
     server: &Server,
     between: Option<Duration>,
 ) -> Result<(Report, u64)> {
+    // Its threads are not what those who look may hold up.
+    come_first();
     let mut plan = plan(settings, server.query);
     plan.load = Load::Open { rate: RATE, arrivals: Arrivals::Poisson };
     let (over, looks) = (AtomicBool::new(false), AtomicU64::new(0));

@@ -13,6 +13,7 @@ use super::history::History;
 use super::moment::{Moment, Sources};
 use super::picture::{self, Painter};
 use super::topic::Topic;
+use crate::priority::Lane;
 use clipper_clock as clock;
 use clipper_config::DashboardConfig;
 
@@ -21,6 +22,8 @@ type Topics = BTreeMap<Topic, watch::Sender<Option<Bytes>>>;
 
 struct Shared {
     sources: Sources,
+    /// Where pictures are worked out.
+    threads: Arc<Lane>,
     config: DashboardConfig,
     moment: Mutex<Moment>,
     topics: Mutex<Topics>,
@@ -59,10 +62,11 @@ pub struct NoPlace {
 
 impl Dashboard {
     #[must_use]
-    pub fn new(sources: Sources, config: DashboardConfig) -> Self {
+    pub fn new(sources: Sources, config: DashboardConfig, threads: Arc<Lane>) -> Self {
         let history = History::new(config.history_points, config.history_applications_max);
         Self(Arc::new(Shared {
             sources,
+            threads,
             moment: Mutex::new(Moment::new(history)),
             topics: Mutex::default(),
             wake: Notify::new(),
@@ -128,8 +132,8 @@ impl Dashboard {
             step = if is_newcomer { step } else { now };
             let this = self.clone();
             let work = move || if is_newcomer { this.greet() } else { this.tick(ended) };
-            if let Err(error) = tokio::task::spawn_blocking(work).await {
-                tracing::error!(%error, "the dashboard is not told of this moment");
+            if self.0.threads.done(work).await.is_none() {
+                tracing::error!("the dashboard is not told of this moment");
             }
         }
     }

@@ -16,6 +16,7 @@ use super::management::MetricsPage;
 use crate::metrics::{FlatNames, Metrics};
 use crate::metrics::{open_metrics, prometheus_text};
 use crate::metrics::{write_clipper_json, write_open_metrics, write_prometheus_text};
+use crate::priority::Lane;
 
 const PATH: &str = "/metrics";
 const OPEN_METRICS: &str = "openmetrics-text";
@@ -29,23 +30,40 @@ const WHOLE_BYTES: usize = 1 << 20;
 const PIECES_AHEAD: usize = 4;
 /// Pages that are made at the same time, on one port; above it 503.
 const PAGES_MAX: usize = 4;
+/// Threads that make the pages of all three ports: each may wait for a slow client.
+const THREADS: usize = 3 * PAGES_MAX;
+
+/// What the pages of all ports are made of, and where.
+#[derive(Debug, Clone)]
+pub struct Pages {
+    metrics: Arc<Metrics>,
+    threads: Arc<Lane>,
+}
+
+impl Pages {
+    /// # Errors
+    /// The system has no room for threads.
+    pub fn new(metrics: Arc<Metrics>) -> io::Result<Self> {
+        Ok(Self { metrics, threads: Arc::new(Lane::background(THREADS, "metrics")?) })
+    }
+}
 
 /// The route of the query frontend: by content negotiation, JSON unless text is preferred.
 /// The text has the labelled metrics only.
-pub fn configure_query(metrics: Arc<Metrics>) -> impl Fn(&mut web::ServiceConfig) + Clone {
-    configure(by_preference(metrics))
+pub fn configure_query(pages: Pages) -> impl Fn(&mut web::ServiceConfig) + Clone {
+    configure(by_preference(pages))
 }
 
 /// The route of the metrics port: always a format of Prometheus, the original's flat names
 /// included.
-pub fn configure_metrics(metrics: Arc<Metrics>) -> impl Fn(&mut web::ServiceConfig) + Clone {
-    configure(pages(metrics, |request| Form::of_prometheus(request, FlatNames::Listed)))
+pub fn configure_metrics(pages: Pages) -> impl Fn(&mut web::ServiceConfig) + Clone {
+    configure(page(pages, |request| Form::of_prometheus(request, FlatNames::Listed)))
 }
 
 /// The page in the form that the request's `Accept` header prefers; JSON unless text is.
 #[must_use]
-pub fn by_preference(metrics: Arc<Metrics>) -> MetricsPage {
-    pages(metrics, Form::preferred)
+pub fn by_preference(pages: Pages) -> MetricsPage {
+    page(pages, Form::preferred)
 }
 
 fn configure(page: MetricsPage) -> impl Fn(&mut web::ServiceConfig) + Clone {
@@ -56,10 +74,10 @@ fn configure(page: MetricsPage) -> impl Fn(&mut web::ServiceConfig) + Clone {
     }
 }
 
-fn pages(metrics: Arc<Metrics>, form: fn(&HttpRequest) -> Form) -> MetricsPage {
+fn page(pages: Pages, form: fn(&HttpRequest) -> Form) -> MetricsPage {
     let places = Arc::new(Semaphore::new(PAGES_MAX));
     Arc::new(move |request: HttpRequest| {
-        let (metrics, places) = (Arc::clone(&metrics), Arc::clone(&places));
+        let (pages, places) = (pages.clone(), Arc::clone(&places));
         Box::pin(async move {
             let form = form(&request);
             match *request.method() {
@@ -71,7 +89,7 @@ fn pages(metrics: Arc<Metrics>, form: fn(&HttpRequest) -> Form) -> MetricsPage {
                 let cause = format!("{PAGES_MAX} pages of metrics are being made");
                 return ApiError::new(errors::OVERLOADED, cause).error_response();
             };
-            respond(form, metrics, place).await
+            respond(form, pages, place).await
         })
     })
 }
@@ -119,12 +137,16 @@ impl Form {
 
 /// The page, made elsewhere: with thousands of applications it takes seconds. One that is not large
 /// has its length.
-async fn respond(form: Form, metrics: Arc<Metrics>, place: OwnedSemaphorePermit) -> HttpResponse {
+async fn respond(form: Form, pages: Pages, place: OwnedSemaphorePermit) -> HttpResponse {
+    let Pages { metrics, threads } = pages;
     let (pieces, mut made) = mpsc::channel(PIECES_AHEAD);
-    let making = web::block(move || {
-        let _place = place;
-        let mut page = Page { pieces, piece: BytesMut::new() };
-        form.write(&metrics, &mut page).and_then(|()| io::Write::flush(&mut page))
+    let making = actix_web::rt::spawn(async move {
+        let page = move || {
+            let _place = place;
+            let mut page = Page { pieces, piece: BytesMut::new() };
+            form.write(&metrics, &mut page).and_then(|()| io::Write::flush(&mut page))
+        };
+        threads.done(page).await.ok_or_else(|| io::Error::other("the thread has ended"))?
     });
     let mut start = BytesMut::new();
     while start.len() <= WHOLE_BYTES {

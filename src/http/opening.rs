@@ -7,8 +7,8 @@ use actix_web::web::{Bytes, Payload};
 
 use super::body::{self, Body, BodyLimits};
 use super::errors::{self, ApiError};
-use super::lane::Undone;
 use super::parsing::Parsing;
+use crate::priority::Undone;
 use clipper_clock::Instant;
 use clipper_oip::{Encoding, InflateError, inflate};
 use clipper_scheduling::budget::Held;

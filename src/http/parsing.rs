@@ -10,8 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::lane::{Lane, Undone};
-use crate::priority::give_way;
+use crate::priority::{Lane, Undone};
 use clipper_clock::Instant;
 
 /// Of the threads, as of `nice`: whoever answers queries comes first, then bodies of a few slices.
@@ -63,8 +62,8 @@ pub struct Parsing(Arc<Pool>);
 
 #[derive(Debug)]
 struct Pool {
-    long: Arc<Lane>,
-    longest: Arc<Lane>,
+    long: Lane,
+    longest: Lane,
     slice: Duration,
     pace: Pace,
 }
@@ -76,8 +75,8 @@ impl Parsing {
     /// # Errors
     /// The system has no room for a runtime.
     pub fn new(threads: usize, slice: Duration) -> std::io::Result<Self> {
-        let long = Lane::new(threads, "http-parse", 0, || give_way(NICENESS))?;
-        let longest = Lane::new(threads, "http-parse", 0, || give_way(NICENESS_LONGEST))?;
+        let long = Lane::new(threads, "http-parse", NICENESS)?;
+        let longest = Lane::new(threads, "http-parse", NICENESS_LONGEST)?;
         Ok(Self(Arc::new(Pool { long, longest, slice, pace: Pace::default() })))
     }
 

@@ -62,8 +62,8 @@ pub enum StartError {
     CurveKey { file: PathBuf, why: CurveKeyFault },
     #[error("access_log.file {}: {error}", file.display())]
     AccessLog { file: PathBuf, error: io::Error },
-    #[error("threads for parsing: {0}")]
-    Parsing(io::Error),
+    #[error("threads beside those that answer: {0}")]
+    Threads(io::Error),
 }
 
 /// Why a file has no key of CURVE.

@@ -33,20 +33,20 @@ use crate::http::gate::Gate;
 use crate::http::handed::{self, HandOver, Handed};
 use crate::http::health::{self, Readiness};
 use crate::http::limits::QueryLimits;
-use crate::http::looking::Looking;
 use crate::http::management::ManagementState;
 use crate::http::management::deploy::{self, DeployState};
 use crate::http::management::explain;
 use crate::http::management::past::Past;
 use crate::http::management::ports::PolicyStates as _;
+use crate::http::metrics::{self as metrics_pages, Pages};
 use crate::http::parsing::Parsing;
 use crate::http::serve::acceptor::Accepted;
 use crate::http::serve::handshake::Handshakes;
 use crate::http::serve::{Frontend, Options};
 use crate::http::v2::state::V2;
-use crate::http::{management, metrics as metrics_pages, query};
+use crate::http::{management, query};
 use crate::metrics::http::FrontendMetrics;
-use crate::priority::BACKGROUND;
+use crate::priority::{BACKGROUND, Lane};
 use crate::store::history::History;
 use crate::store::policy_state::PolicyStateStore;
 use crate::store::{CatalogView, SharedWriter};
@@ -83,6 +83,11 @@ pub(super) struct Frontends {
 
 /// Threads that look into the journal's past.
 const HISTORY_THREADS: usize = 2;
+/// They rest for so many times as long as they worked: two people who ask for the past again and
+/// again take half a core, whatever the machine has left.
+const HISTORY_RESTS: u32 = 3;
+/// Threads that work out what pages are told of the present.
+const PRESENT_THREADS: usize = 2;
 
 /// What a port is for.
 #[derive(Debug, Clone, Copy)]
@@ -118,6 +123,7 @@ struct Elsewhere {
     grpc: GrpcConnections,
     /// Predictions that the management frontend is asked for; the first thread takes them.
     handed: Arc<Mutex<Option<mpsc::Receiver<Handed>>>>,
+    pages: Pages,
 }
 
 impl Frontends {
@@ -145,15 +151,20 @@ impl Frontends {
             actix::spawn(tls.keep_fresh());
         }
         let acceptor = Arbiter::new().handle();
+        let pages = Pages::new(Arc::clone(&self.plane.metrics)).map_err(StartError::Threads)?;
         let bodies = BodyLimits::from(&config.http);
         let reading = Reading { bodies: bodies.clone(), parsing: parsing(config)? };
         let (grpc, connections) = self.grpc(config, grpc, &acceptor);
         let (hand_over, handed) = handed::hand_over(config.dashboard.predictions_max);
-        let elsewhere = Elsewhere { grpc: connections, handed: Arc::new(Mutex::new(Some(handed))) };
+        let elsewhere = Elsewhere {
+            grpc: connections,
+            handed: Arc::new(Mutex::new(Some(handed))),
+            pages: pages.clone(),
+        };
         let query = self.query(config, query, (&acceptor, reading), elsewhere);
         let others = vec![
-            self.management(config, management, &acceptor, (bodies, hand_over))?,
-            self.metrics(config, metrics, &acceptor),
+            self.management(config, management, &acceptor, (bodies, hand_over, pages.clone()))?,
+            self.metrics(config, metrics, &acceptor, pages),
         ];
         let serving = Serving {
             queries: [query].into_iter().chain(grpc).collect(),
@@ -263,7 +274,7 @@ impl Frontends {
                 let parts = grpc::Parts { v2, settings, tls, metrics, access };
                 actix::spawn(grpc::serve(parts, connections));
             }
-            app.configure(metrics_pages::configure_query(Arc::clone(&plane.metrics)))
+            app.configure(metrics_pages::configure_query(elsewhere.pages.clone()))
                 .configure(health::configure(Arc::clone(&readiness)))
                 .configure(describe::configure(Port::Query))
                 .configure(query::configure(v2));
@@ -286,10 +297,11 @@ impl Frontends {
         config: &Config,
         socket: TcpListener,
         acceptor: &ArbiterHandle,
-        (limits, hand_over): (BodyLimits, HandOver),
+        (limits, hand_over, pages): (BodyLimits, HandOver, Pages),
     ) -> Result<Frontend, StartError> {
         // Of its own: a thread is as nice as the one that begins it, and queries have others.
         let parsing = parsing(config)?;
+        let present = Arc::new(background(PRESENT_THREADS, "dashboard")?);
         let deployer = Arc::new(Deployer {
             plane: Arc::clone(&self.plane),
             pool: self.pool.clone(),
@@ -316,12 +328,12 @@ impl Frontends {
             containers: Arc::new(OwnReplicas { list: self.list.clone(), pool: self.pool.clone() }),
             replicas_max: (allowed.deploy != Deploy::Off).then_some(allowed.deploy_replicas_max),
             states: self.states.clone(),
-            metrics: metrics_pages::by_preference(Arc::clone(&self.plane.metrics)),
+            metrics: metrics_pages::by_preference(pages),
             readiness: Arc::clone(&self.readiness),
             parsing,
             access: Arc::clone(&self.guard.access),
             past: Some(self.past(config)?),
-            dashboard: self.dashboard(config),
+            dashboard: self.dashboard(config, &present),
             hand_over: Some(hand_over),
             by: None,
             asker: Asker::default(),
@@ -330,7 +342,7 @@ impl Frontends {
             no_programs: None,
         };
         let rest = management::configure(state, limits);
-        let explain = explain::configure(&self.plane);
+        let explain = explain::configure(&self.plane, &present);
         let counts = Arc::clone(&self.plane.metrics.http.management);
         let tls = self.handshakes(config, Spoken::Management, &counts);
         // Also where somebody fetches backups and streams as fast as they come.
@@ -346,7 +358,7 @@ impl Frontends {
     }
 
     /// What the pages are told by.
-    fn dashboard(&self, config: &Config) -> Option<Dashboard> {
+    fn dashboard(&self, config: &Config, threads: &Arc<Lane>) -> Option<Dashboard> {
         let states = Arc::clone(&self.states);
         let sources = Sources {
             plane: Arc::clone(&self.plane),
@@ -356,33 +368,44 @@ impl Frontends {
             rollouts: Arc::new(move |app, id| states.rollout(app, id)),
         };
         let settings = &config.dashboard;
-        let dashboard = settings.enabled.then(|| Dashboard::new(sources, settings.clone()))?;
+        let dashboard = settings
+            .enabled
+            .then(|| Dashboard::new(sources, settings.clone(), Arc::clone(threads)))?;
         actix::spawn(dashboard.clone().run());
         Some(dashboard)
     }
 
     /// The journal's past, looked into by threads of its own.
     fn past(&self, config: &Config) -> Result<Past, StartError> {
-        let threads = Looking::new(HISTORY_THREADS, "journal-look").map_err(StartError::Parsing)?;
+        let threads = background(HISTORY_THREADS, "journal-look")?.resting(HISTORY_RESTS).into();
         Ok(Past::new(self.past.clone(), self.feedback.clone(), threads, config.journal.clone()))
     }
 
-    fn metrics(&self, config: &Config, socket: TcpListener, acceptor: &ArbiterHandle) -> Frontend {
-        let metrics = Arc::clone(&self.plane.metrics);
+    fn metrics(
+        &self,
+        config: &Config,
+        socket: TcpListener,
+        acceptor: &ArbiterHandle,
+        pages: Pages,
+    ) -> Frontend {
         let readiness = Arc::clone(&self.readiness);
-        let counts = Arc::clone(&metrics.http.metrics);
+        let counts = Arc::clone(&self.plane.metrics.http.metrics);
         let tls = self.handshakes(config, Spoken::Metrics, &counts);
         let options = Options { tls, ..Options::new(&config.http, counts) };
         let gate = Gate::new(&self.guard.access, Port::Metrics);
         Frontend::start(&options, socket, acceptor, &gate, move |app| {
-            app.configure(metrics_pages::configure_metrics(Arc::clone(&metrics)))
+            app.configure(metrics_pages::configure_metrics(pages.clone()))
                 .configure(health::configure(Arc::clone(&readiness)));
         })
     }
 }
 
+fn background(threads: usize, name: &str) -> Result<Lane, StartError> {
+    Lane::background(threads, name).map_err(StartError::Threads)
+}
+
 /// Threads for long bodies.
 fn parsing(config: &Config) -> Result<Parsing, StartError> {
     let slice = Duration::from_micros(config.http.parse_slice_us);
-    Parsing::new(config.http.parse_threads, slice).map_err(StartError::Parsing)
+    Parsing::new(config.http.parse_threads, slice).map_err(StartError::Threads)
 }

@@ -1,4 +1,9 @@
-//! Threads that give way to those that answer queries.
+//! Threads that answer queries, and those that give way to them.
+//!
+//! Niceness alone says how much of a core a thread gets, not how soon. Since Linux 6.12 a thread
+//! that wakes up takes the core at once from one whose turns are longer, and otherwise waits until
+//! the turn is over, 3 ms. So those that answer have the shortest turns there are: they need a
+//! core often and for a few microseconds.
 //!
 //! Architecture invariant: beside the allocator's, the only unsafe code is here.
 
@@ -6,13 +11,10 @@ use std::io;
 
 use rustix::process::{getpriority_process, setpriority_process};
 
-/// How long such a thread may keep a core that others want, ns: the least that the kernel takes.
-///
-/// Niceness alone does not make it leave: since Linux 6.6 a thread that wakes up waits until the
-/// running one has had its slice, 3 ms, however nice that is.
-const SLICE_NS: u64 = 100_000;
-/// As nice as a thread can be.
-const NICEST: i32 = 19;
+/// The least that the kernel takes, ns.
+const SHORT_TURN_NS: u64 = 100_000;
+/// What the kernel gives to whoever does not ask.
+const USUAL_TURN: u64 = 0;
 
 /// `struct sched_attr` of `sched_setattr(2)` in its first version, which all kernels take.
 #[repr(C)]
@@ -22,38 +24,57 @@ struct Attributes {
     flags: u64,
     nice: i32,
     priority: u32,
-    /// Under `SCHED_OTHER` the slice, since Linux 6.12; passed over before.
+    /// Of threads without a deadline the length of a turn, since Linux 6.12; passed over before.
     runtime: u64,
     deadline: u64,
     period: u64,
 }
 
-/// The calling thread becomes as nice as that, 0 to 19, unless it is nicer already, and its turns
-/// on a core become short. Where the system refuses the turns, it becomes nice all the same.
+/// The calling thread, and those that it starts from now on, take a core as soon as they want it
+/// from threads that do not do the same, of this process or others. It gets no more of it for that.
+///
+/// # Errors
+/// The system refuses it.
+pub fn come_first() -> io::Result<()> {
+    set(getpriority_process(None)?, SHORT_TURN_NS)
+}
+
+/// The calling thread, and what it starts, is as soon on a core again as other programs' threads.
+///
+/// # Errors
+/// The system refuses it.
+pub fn have_usual_turns() -> io::Result<()> {
+    set(getpriority_process(None)?, USUAL_TURN)
+}
+
+/// The calling thread becomes as nice as that, 0 to 19, unless it is nicer already, and gives up
+/// its core to those that [`come_first`]. Where the system knows no turns, it becomes nice all the
+/// same.
 ///
 /// # Errors
 /// The system refuses both; the thread stays as it is.
 pub fn give_way(niceness: i32) -> io::Result<()> {
     let niceness = niceness.max(getpriority_process(None)?);
-    set(libc::SCHED_OTHER, niceness).or_else(|_| Ok(setpriority_process(None, niceness)?))
-}
-
-/// The calling thread leaves its core at once to whoever wants it. Where all cores are busy it
-/// stands still for seconds.
-///
-/// # Errors
-/// As [`give_way`].
-pub fn run_when_idle() -> io::Result<()> {
-    set(libc::SCHED_IDLE, getpriority_process(None)?).or_else(|_| give_way(NICEST))
+    set(niceness, USUAL_TURN).or_else(|_| Ok(setpriority_process(None, niceness)?))
 }
 
 #[allow(unsafe_code, reason = "the C library has no function for it")]
-fn set(policy: libc::c_int, nice: i32) -> io::Result<()> {
+fn set(nice: i32, turn_ns: u64) -> io::Result<()> {
     const THIS_THREAD: libc::pid_t = 0;
     const NO_FLAGS: libc::c_uint = 0;
-    let policy = policy.unsigned_abs();
-    let (size, flags, priority, runtime, deadline, period) = (48, 0, 0, SLICE_NS, 0, 0);
-    let attributes = Attributes { size, policy, flags, nice, priority, runtime, deadline, period };
+    /// `SCHED_FLAG_KEEP_POLICY`: that of whoever started the process.
+    const KEEP_POLICY: u64 = 0x08;
+    let (size, policy, priority, deadline, period) = (48, 0, 0, 0, 0);
+    let attributes = Attributes {
+        size,
+        policy,
+        flags: KEEP_POLICY,
+        nice,
+        priority,
+        runtime: turn_ns,
+        deadline,
+        period,
+    };
     // SAFETY: the kernel reads `size` bytes, which the struct has, and keeps no pointer.
     let failed = unsafe {
         libc::syscall(
@@ -74,6 +95,13 @@ mod tests {
         getpriority_process(None).unwrap()
     }
 
+    /// Of the calling thread, ns, where the kernel tells.
+    fn turn_ns() -> Option<u64> {
+        let told = std::fs::read_to_string("/proc/thread-self/sched").ok()?;
+        let line = told.lines().find(|line| line.starts_with("se.slice"))?;
+        line.rsplit(':').next()?.trim().parse().ok()
+    }
+
     #[test]
     fn a_thread_becomes_nicer_and_its_siblings_do_not() {
         let before = niceness();
@@ -85,5 +113,27 @@ mod tests {
         assert_eq!(there.join().unwrap(), before.max(15), "and never less nice");
         assert_eq!(niceness(), before);
         assert_eq!(size_of::<Attributes>(), 48);
+    }
+
+    #[test]
+    fn those_that_a_thread_starts_have_turns_like_its_own_until_they_give_way() {
+        std::thread::spawn(|| {
+            let Some(usual) = turn_ns() else { return };
+            let nice = niceness();
+            come_first().unwrap();
+            assert_eq!(turn_ns(), Some(SHORT_TURN_NS));
+            let (started, later) = std::thread::spawn(|| {
+                let started = turn_ns();
+                give_way(10).unwrap();
+                (started, turn_ns())
+            })
+            .join()
+            .unwrap();
+            assert_eq!((started, later), (Some(SHORT_TURN_NS), Some(usual)));
+            have_usual_turns().unwrap();
+            assert_eq!((turn_ns(), niceness()), (Some(usual), nice));
+        })
+        .join()
+        .unwrap();
     }
 }

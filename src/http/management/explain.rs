@@ -9,6 +9,7 @@ use serde::Deserialize;
 use super::operation::resource;
 use crate::actors::plane::data_plane::DataPlane;
 use crate::http::errors::{self, ApiError, other_method};
+use crate::priority::Lane;
 use clipper_domain::explain::KeptAs;
 use clipper_scheduling::recent::Wanted;
 
@@ -30,16 +31,19 @@ struct Asked {
     limit: Option<usize>,
 }
 
-/// Adds the endpoint to the management frontend.
-pub fn configure(plane: &Arc<DataPlane>) -> impl Fn(&mut web::ServiceConfig) + Clone + use<> {
-    let plane = Arc::clone(plane);
+/// Adds the endpoint to the management frontend; `threads` look for the queries.
+pub fn configure(
+    plane: &Arc<DataPlane>,
+    threads: &Arc<Lane>,
+) -> impl Fn(&mut web::ServiceConfig) + Clone + use<> {
+    let (plane, threads) = (Arc::clone(plane), Arc::clone(threads));
     move |config| {
-        let plane = Arc::clone(&plane);
+        let (plane, threads) = (Arc::clone(&plane), Arc::clone(&threads));
         let handler = move |request: HttpRequest| {
-            let plane = Arc::clone(&plane);
+            let (plane, threads) = (Arc::clone(&plane), Arc::clone(&threads));
             async move {
                 if request.method() == Method::GET {
-                    respond(&request, plane).await
+                    respond(&request, plane, &threads).await
                 } else {
                     other_method(request.method(), "GET, OPTIONS")
                 }
@@ -49,15 +53,15 @@ pub fn configure(plane: &Arc<DataPlane>) -> impl Fn(&mut web::ServiceConfig) + C
     }
 }
 
-async fn respond(request: &HttpRequest, plane: Arc<DataPlane>) -> HttpResponse {
+async fn respond(request: &HttpRequest, plane: Arc<DataPlane>, threads: &Lane) -> HttpResponse {
     let wanted = match wanted(request.query_string()) {
         Ok(wanted) => wanted,
         Err(error) => return error.error_response(),
     };
     // Away from the one thread that answers everybody else.
-    let text = web::block(move || serde_json::to_vec(&plane.recent.find(&wanted))).await;
+    let text = threads.done(move || serde_json::to_vec(&plane.recent.find(&wanted))).await;
     match text {
-        Ok(Ok(text)) => HttpResponse::Ok()
+        Some(Ok(text)) => HttpResponse::Ok()
             .insert_header((header::CONTENT_TYPE, "application/json"))
             .insert_header((header::CACHE_CONTROL, "no-store"))
             .body(text),

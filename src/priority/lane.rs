@@ -1,4 +1,4 @@
-//! Threads of one priority, for work that would hold up those that answer queries.
+//! Threads that give way, for work that would hold up those that answer queries.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Semaphore, oneshot};
 
+use super::turns::{BACKGROUND, give_way};
 use clipper_clock::{self as clock, Instant};
 
 /// The longest rest.
@@ -24,9 +25,9 @@ pub enum Undone {
     Broken,
 }
 
-/// Threads of one priority.
+/// Threads of one priority. What they do not get done waits; dropping it ends them.
 #[derive(Debug)]
-pub(super) struct Lane {
+pub struct Lane {
     /// Only for its blocking threads; `None` while it is dropped.
     threads: Option<Runtime>,
     free: Arc<Semaphore>,
@@ -35,31 +36,50 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    /// At most `threads`, each of which `begin`s and rests `rests` times as long as its work took.
+    /// At most `threads`, as nice as that.
     ///
     /// # Errors
     /// The system has no room for a runtime.
-    pub(super) fn new(
-        threads: usize,
-        name: &str,
-        rests: u32,
-        begin: impl Fn() + Send + Sync + 'static,
-    ) -> std::io::Result<Arc<Self>> {
+    pub fn new(threads: usize, name: &str, niceness: i32) -> std::io::Result<Self> {
         let runtime = Builder::new_current_thread()
             .thread_name(name)
             .max_blocking_threads(threads)
             .thread_keep_alive(KEEP_ALIVE)
-            .on_thread_start(begin)
+            .on_thread_start(move || give_way(niceness))
             .build()?;
         let free = Arc::new(Semaphore::new(threads));
-        Ok(Arc::new(Self { threads: Some(runtime), free, rests }))
+        Ok(Self { threads: Some(runtime), free, rests: 0 })
+    }
+
+    /// For what nobody waits for who asks for a prediction.
+    ///
+    /// # Errors
+    /// The system has no room for a runtime.
+    pub fn background(threads: usize, name: &str) -> std::io::Result<Self> {
+        Self::new(threads, name, BACKGROUND)
+    }
+
+    /// After its work each thread rests for so many times as long as that took: whoever asks again
+    /// and again gets a part of a core, whatever the machine has left.
+    #[must_use]
+    pub fn resting(mut self, rests: u32) -> Self {
+        self.rests = rests;
+        self
+    }
+
+    /// What `work` gives, whenever a thread is free. `None`: it panicked, or the threads end.
+    pub async fn done<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        self.run(None, work).await.ok().map(|(done, _)| done)
     }
 
     /// What `work` gives and how long it took, if that is there by `until`.
     ///
     /// # Errors
     /// See [`Undone`].
-    pub(super) async fn run<T: Send + 'static>(
+    pub async fn run<T: Send + 'static>(
         &self,
         until: Option<Instant>,
         work: impl FnOnce() -> T + Send + 'static,
@@ -105,7 +125,28 @@ impl Drop for Lane {
 #[cfg(test)]
 impl Lane {
     /// Whether one of its threads has nothing to do.
-    pub(super) fn has_free(&self) -> bool {
+    pub fn has_free(&self) -> bool {
         self.free.available_permits() > 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_asks_again_and_again_takes_a_part_of_a_thread_only() {
+        let lane = Lane::background(1, "look").unwrap().resting(3);
+        let work = Duration::from_millis(20);
+        let looked = lane.done(move || {
+            let start = clock::now();
+            while clock::now() < start + work {
+                std::hint::spin_loop();
+            }
+            clock::now()
+        });
+        let ended = looked.await.unwrap();
+        let next = lane.done(clock::now).await.unwrap();
+        assert!(next >= ended + work * 3, "{:?}", next - ended);
     }
 }
