@@ -42,4 +42,5 @@ mod streams;
 pub mod support;
 mod tokens;
 mod top;
+mod turns;
 mod undoing;

@@ -1,0 +1,66 @@
+//! How soon which thread gets a core: those that answer at once, those that look last.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::json;
+
+use crate::e2e::support::http::get;
+use crate::e2e::support::server::Server;
+use crate::e2e::support::{config_of_noop, descendants_of};
+
+/// The shortest turn that Linux gives, ns.
+const SHORTEST_NS: u64 = 100_000;
+
+/// What the system says of a thread.
+#[derive(Debug)]
+struct Thread {
+    name: String,
+    nice: i32,
+    /// The length of its turns, ns, where the kernel tells.
+    turn_ns: Option<u64>,
+}
+
+impl Thread {
+    fn read(folder: &Path) -> Option<Self> {
+        let read = |file: &str| fs::read_to_string(folder.join(file)).ok();
+        let stat = read("stat")?;
+        let nice = stat.rsplit_once(')')?.1.split_whitespace().nth(16)?.parse().ok()?;
+        let sched = read("sched").unwrap_or_default();
+        let line = sched.lines().find(|line| line.starts_with("se.slice"));
+        let turn_ns = line.and_then(|line| line.rsplit(':').next()?.trim().parse().ok());
+        Some(Self { name: read("comm")?.trim().to_owned(), nice, turn_ns })
+    }
+
+    fn of(pid: u32) -> Vec<Self> {
+        let all = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+        all.filter_map(|entry| Self::read(&entry.unwrap().path())).collect()
+    }
+}
+
+#[test]
+fn those_that_answer_come_first_and_those_that_look_give_way() {
+    let server = Server::with_config(&config_of_noop(-1, 0, 1));
+    server.await_replicas("m", 1);
+    assert_eq!(server.predict("m", &json!({"input": [1.0]})).status, 200);
+    assert_eq!(get(server.metrics, "/metrics").status, 200);
+    assert_eq!(get(server.management, "/admin/explain").status, 200);
+    assert_eq!(server.admin("journal/log", &json!({})).status, 200);
+    let own = Thread::read(Path::new("/proc/thread-self")).unwrap();
+    let threads = Thread::of(server.pid());
+    for name in ["metrics", "dashboard", "journal-look"] {
+        let thread = threads.iter().find(|thread| thread.name == name);
+        let thread = thread.unwrap_or_else(|| panic!("no thread '{name}': {threads:#?}"));
+        assert_eq!(thread.nice, own.nice.max(10), "{thread:?}");
+        assert_eq!(thread.turn_ns, own.turn_ns, "{thread:?}");
+    }
+    let first: Vec<_> =
+        threads.iter().filter(|thread| thread.turn_ns == Some(SHORTEST_NS)).collect();
+    assert!(own.turn_ns.is_none() || first.len() >= 3, "{threads:#?}");
+    assert!(first.iter().all(|thread| thread.nice == own.nice), "{first:#?}");
+    for pid in descendants_of(server.pid()) {
+        for thread in Thread::of(pid) {
+            assert_eq!(thread.turn_ns, own.turn_ns, "of a model: {thread:?}");
+        }
+    }
+}
