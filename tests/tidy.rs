@@ -46,7 +46,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("rpc", &["logging", "metrics"]),
     ("supervision", &["metrics"]),
     ("traces", &["metrics", "priority"]),
-    ("children", &["access", "metrics", "priority", "supervision"]),
+    ("children", &["access", "metrics", "supervision"]),
     (
         "actors",
         &["access", "children", "logging", "metrics", "rpc", "store", "supervision", "traces"],
@@ -94,7 +94,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "traces",
         ],
     ),
-    ("cli", &["declare", "logging", "priority", "server", "store", "tls"]),
+    ("cli", &["declare", "logging", "server", "store", "tls"]),
     ("lib", &[]),
     ("main", &["cli"]),
 ];

@@ -6,7 +6,8 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use clipper::priority::{BACKGROUND, as_others, come_first, give_way};
+use clipper::priority::{BACKGROUND, give_way};
+use clipper_clock as clock;
 use clipper_tools::admin::Client;
 use clipper_tools::bench::report::Report;
 use clipper_tools::bench::{Arrivals, Load};
@@ -24,6 +25,8 @@ const EVENTS: u32 = 5_000;
 const RATE: f64 = 2_000.0;
 /// A change so often, in all windows, so that who follows has something to read.
 const CHANGE_EVERY: Duration = Duration::from_millis(50);
+/// What a program that does nothing else works for, before it rests again.
+const STINT: Duration = Duration::from_millis(16);
 /// Between two questions of one who looks: no break at all, or as people and pages ask.
 const PAUSES: [Duration; 3] =
     [Duration::ZERO, Duration::from_millis(100), Duration::from_millis(1_000)];
@@ -101,7 +104,7 @@ fn log(settings: &Settings, server: &Server) -> Result<Process> {
     let mut command = Command::new("nice");
     command.arg(&settings.clipper);
     command.args(["journal", "log", "-f", "--url", &url]).stdout(printed.reopen()?);
-    let log = as_others(|| Process::start(&mut command))?;
+    let log = Process::start(&mut command)?;
     let writer = client(server)?;
     let mut n = 0;
     wait_for("journal log -f prints a change", || {
@@ -112,19 +115,50 @@ fn log(settings: &Settings, server: &Server) -> Result<Process> {
     Ok(log)
 }
 
-/// What predictions take, beside those who look or without them.
-fn window(
-    settings: &Settings,
-    server: &Server,
-    between: Option<Duration>,
-) -> Result<(Report, u64)> {
-    // Its threads are not what those who look may hold up.
-    come_first();
+/// Who else has the cores in a window.
+#[derive(Clone, Copy)]
+enum Beside {
+    Nobody,
+    /// Those who look, with that between two questions.
+    Lookers(Duration),
+    /// A program of low priority that has nothing to do with the server, and takes such a part of
+    /// a core.
+    Elsewhere(f64),
+}
+
+/// Takes that part of a core.
+fn burn(part: f64, over: &AtomicBool) {
+    give_way(BACKGROUND);
+    let work = STINT.mul_f64(part.clamp(0.0, 1.0));
+    while !over.load(Ordering::Relaxed) {
+        let until = clock::now() + work;
+        while clock::now() < until {
+            std::hint::spin_loop();
+        }
+        pause(STINT.saturating_sub(work));
+    }
+}
+
+/// What was seen in a window.
+struct Seen {
+    report: Report,
+    looks: u64,
+    /// Of a core, that the server took.
+    part: f64,
+}
+
+/// What predictions take.
+fn window(settings: &Settings, server: &Server, beside: Beside) -> Result<Seen> {
     let mut plan = plan(settings, server.query);
     plan.load = Load::Open { rate: RATE, arrivals: Arrivals::Poisson };
     let (over, looks) = (AtomicBool::new(false), AtomicU64::new(0));
     let writer = client(server)?;
+    let between = match beside {
+        Beside::Lookers(between) => Some(between),
+        Beside::Nobody | Beside::Elsewhere(_) => None,
+    };
     let _log = between.map(|_| log(settings, server)).transpose()?;
+    let (start, used) = (clock::now(), server.process.cpu_us()?);
     let report = std::thread::scope(|scope| {
         let (over, looks) = (&over, &looks);
         scope.spawn(move || {
@@ -138,6 +172,9 @@ fn window(
                 pause(CHANGE_EVERY);
             }
         });
+        if let Beside::Elsewhere(part) = beside {
+            scope.spawn(move || burn(part, over));
+        }
         if let Some(between) = between {
             scope.spawn(move || {
                 if let Err(error) = lookers(server, looks, over, between) {
@@ -149,10 +186,13 @@ fn window(
         over.store(true, Ordering::Relaxed);
         report
     });
-    Ok((report?, looks.load(Ordering::Relaxed)))
+    let took = clock::now().saturating_duration_since(start).as_secs_f64() * 1e6;
+    let part = (server.process.cpu_us()? - used) / took;
+    Ok(Seen { report: report?, looks: looks.load(Ordering::Relaxed), part })
 }
 
-/// Windows with and without `diff`, `backup`, the stream and `log -f`, in turn.
+/// Windows without and with `diff`, `backup`, the stream and `log -f`, and with a program that takes
+/// as much of the cores, in turn: what that one costs is the machine's doing and not the server's.
 pub(crate) fn history(settings: &Settings) -> Result<Table> {
     let shape = Shape { apps: 10, ..Shape::RATIOS };
     let mut server = Server::start(settings, &shape)?;
@@ -160,17 +200,22 @@ pub(crate) fn history(settings: &Settings) -> Result<Table> {
     note(format_args!("{EVENTS} changes ..."));
     let writer = client(&server)?;
     (0..EVENTS).try_for_each(|n| change(&writer, n))?;
-    window(settings, &server, None)?;
-    let columns = ["p50 ms", "beside", "p99 ms", "beside", "ratio p99", "looks/s"];
+    window(settings, &server, Beside::Nobody)?;
+    let columns =
+        ["p50 ms", "beside", "p99 ms", "beside", "elsewhere", "ratio", "elsewhere", "looks/s"];
     let mut table = Table::new("history", &columns);
     for between in PAUSES {
         note(format_args!("{between:?} between two looks ..."));
-        let (mut alone, mut beside, mut looked) = (Vec::new(), Vec::new(), 0);
+        let (mut alone, mut beside, mut elsewhere, mut looked) =
+            (Vec::new(), Vec::new(), Vec::new(), 0);
         for _ in 0..settings.rounds {
-            alone.push(window(settings, &server, None)?.0);
-            let (report, looks) = window(settings, &server, Some(between))?;
-            beside.push(report);
-            looked += looks;
+            let without = window(settings, &server, Beside::Nobody)?;
+            let with = window(settings, &server, Beside::Lookers(between))?;
+            let other = Beside::Elsewhere(with.part - without.part);
+            elsewhere.push(window(settings, &server, other)?.report);
+            alone.push(without.report);
+            beside.push(with.report);
+            looked += with.looks;
         }
         let of = |reports: &[Report], of: fn(&Report) -> f64| {
             median(&reports.iter().map(of).collect::<Vec<_>>())
@@ -185,7 +230,9 @@ pub(crate) fn history(settings: &Settings) -> Result<Table> {
                 p50(&beside),
                 p99(&alone),
                 p99(&beside),
+                p99(&elsewhere),
                 p99(&beside) / p99(&alone),
+                p99(&elsewhere) / p99(&alone),
                 number(looked) / seconds,
             ],
         );
@@ -193,7 +240,8 @@ pub(crate) fn history(settings: &Settings) -> Result<Table> {
     table.note(format!(
         "Medians of {} alternating windows of {} s: {RATE} predictions a second, 20 changes a \
          second in all of them, {EVENTS} events. Beside: one each of diff, backup and the whole \
-         stream, again after so long, and log -f.",
+         stream, again after so long, and log -f. Elsewhere: a program that takes as much of a \
+         core as the server did for them.",
         settings.rounds, settings.seconds
     ));
     Ok(table)

@@ -16,7 +16,6 @@ use tracing::{debug, error, warn};
 use super::environment;
 use super::keys::{self, ChildKey};
 use super::launch::Launch;
-use crate::priority::as_others;
 use clipper_config::ContainersConfig;
 
 /// The children that run, so that what others have left behind can be told from them.
@@ -81,7 +80,7 @@ impl Process {
         }
         // Not to be seen as an orphan between its start and its entry.
         let mut running = alive.0.lock();
-        let mut child = as_others(|| command.spawn())?;
+        let mut child = command.spawn()?;
         let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).map(Pid::from_raw);
         running.extend(pid);
         drop(running);

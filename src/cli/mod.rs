@@ -40,7 +40,6 @@ use std::sync::Arc;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::logging::{self, LogError};
-use crate::priority::come_first;
 use crate::server::{self, StartError};
 use clipper_config::{Config, ConfigFaults};
 
@@ -190,8 +189,6 @@ impl ServeArgs {
         let read = move || Config::load(file.as_deref(), settings::env_vars(), &flags);
         let loaded = read()?;
         logging::init(&loaded.config.log)?;
-        // After the log has its thread, which answers nobody.
-        come_first();
         let again: Option<server::Reread> = match self.config {
             Some(_) => Some(Arc::new(read)),
             None => None,

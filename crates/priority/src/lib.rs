@@ -1,9 +1,9 @@
-//! Threads that answer queries, and those that give way to them.
+//! Threads that give way to those that answer queries.
 //!
 //! Niceness alone says how much of a core a thread gets, not how soon. Since Linux 6.12 a thread
 //! that wakes up takes the core at once from one whose turns are longer, and otherwise waits until
-//! the turn is over, 3 ms. So those that answer have the shortest turns there are: they need a
-//! core often and for a few microseconds.
+//! the turn is over, 3 ms, however nice that one is. So those that give way have long turns. Under
+//! `SCHED_IDLE` they would leave as soon, and stand still for seconds where all cores are busy.
 //!
 //! Architecture invariant: beside the allocator's, the only unsafe code is here.
 
@@ -11,10 +11,8 @@ use std::io;
 
 use rustix::process::{getpriority_process, setpriority_process};
 
-/// The least that the kernel takes, ns.
-const SHORT_TURN_NS: u64 = 100_000;
-/// What the kernel gives to whoever does not ask.
-const USUAL_TURN: u64 = 0;
+/// Of a thread that gives way, ns: long beside those of anybody who does not ask, 3 ms or less.
+const LONG_TURN_NS: u64 = 20_000_000;
 
 /// `struct sched_attr` of `sched_setattr(2)` in its first version, which all kernels take.
 #[repr(C)]
@@ -30,32 +28,15 @@ struct Attributes {
     period: u64,
 }
 
-/// The calling thread, and those that it starts from now on, take a core as soon as they want it
-/// from threads that do not do the same, of this process or others. It gets no more of it for that.
-///
-/// # Errors
-/// The system refuses it.
-pub fn come_first() -> io::Result<()> {
-    set(getpriority_process(None)?, SHORT_TURN_NS)
-}
-
-/// The calling thread, and what it starts, is as soon on a core again as other programs' threads.
-///
-/// # Errors
-/// The system refuses it.
-pub fn have_usual_turns() -> io::Result<()> {
-    set(getpriority_process(None)?, USUAL_TURN)
-}
-
-/// The calling thread becomes as nice as that, 0 to 19, unless it is nicer already, and gives up
-/// its core to those that [`come_first`]. Where the system knows no turns, it becomes nice all the
-/// same.
+/// The calling thread becomes as nice as that, 0 to 19, unless it is nicer already, and leaves its
+/// core at once to whoever wants it and does not give way. Where the system knows no turns, it
+/// becomes nice all the same.
 ///
 /// # Errors
 /// The system refuses both; the thread stays as it is.
 pub fn give_way(niceness: i32) -> io::Result<()> {
     let niceness = niceness.max(getpriority_process(None)?);
-    set(niceness, USUAL_TURN).or_else(|_| Ok(setpriority_process(None, niceness)?))
+    set(niceness, LONG_TURN_NS).or_else(|_| Ok(setpriority_process(None, niceness)?))
 }
 
 #[allow(unsafe_code, reason = "the C library has no function for it")]
@@ -116,22 +97,12 @@ mod tests {
     }
 
     #[test]
-    fn those_that_a_thread_starts_have_turns_like_its_own_until_they_give_way() {
+    fn a_thread_that_gives_way_has_long_turns() {
         std::thread::spawn(|| {
             let Some(usual) = turn_ns() else { return };
-            let nice = niceness();
-            come_first().unwrap();
-            assert_eq!(turn_ns(), Some(SHORT_TURN_NS));
-            let (started, later) = std::thread::spawn(|| {
-                let started = turn_ns();
-                give_way(10).unwrap();
-                (started, turn_ns())
-            })
-            .join()
-            .unwrap();
-            assert_eq!((started, later), (Some(SHORT_TURN_NS), Some(usual)));
-            have_usual_turns().unwrap();
-            assert_eq!((turn_ns(), niceness()), (Some(usual), nice));
+            give_way(10).unwrap();
+            assert_eq!(turn_ns(), Some(LONG_TURN_NS));
+            assert!(usual < LONG_TURN_NS, "{usual}");
         })
         .join()
         .unwrap();
