@@ -191,8 +191,9 @@ fn window(settings: &Settings, server: &Server, beside: Beside) -> Result<Seen> 
     Ok(Seen { report: report?, looks: looks.load(Ordering::Relaxed), part })
 }
 
-/// Windows without and with `diff`, `backup`, the stream and `log -f`, and with a program that takes
-/// as much of the cores, in turn: what that one costs is the machine's doing and not the server's.
+/// Windows without and with `diff`, `backup`, the stream and `log -f`, and with a program that
+/// takes as much of the cores, in turn: what that one costs is the machine's doing and not the
+/// server's.
 pub(crate) fn history(settings: &Settings) -> Result<Table> {
     let shape = Shape { apps: 10, ..Shape::RATIOS };
     let mut server = Server::start(settings, &shape)?;
@@ -202,7 +203,7 @@ pub(crate) fn history(settings: &Settings) -> Result<Table> {
     (0..EVENTS).try_for_each(|n| change(&writer, n))?;
     window(settings, &server, Beside::Nobody)?;
     let columns =
-        ["p50 ms", "beside", "p99 ms", "beside", "elsewhere", "ratio", "elsewhere", "looks/s"];
+        ["p50 ms", "beside", "p99 ms", "beside", "elsewhere", "of alone", "of alone", "looks/s"];
     let mut table = Table::new("history", &columns);
     for between in PAUSES {
         note(format_args!("{between:?} between two looks ..."));

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Semaphore, oneshot};
 
-use super::turns::{BACKGROUND, give_way};
+use super::turns::{BACKGROUND, give_way, run_when_idle};
 use clipper_clock::{self as clock, Instant};
 
 /// The longest rest.
@@ -36,19 +36,35 @@ pub struct Lane {
 }
 
 impl Lane {
+    fn begun_by(
+        threads: usize,
+        name: &str,
+        begin: impl Fn() + Send + Sync + 'static,
+    ) -> std::io::Result<Self> {
+        let runtime = Builder::new_current_thread()
+            .thread_name(name)
+            .max_blocking_threads(threads)
+            .thread_keep_alive(KEEP_ALIVE)
+            .on_thread_start(begin)
+            .build()?;
+        let free = Arc::new(Semaphore::new(threads));
+        Ok(Self { threads: Some(runtime), free, rests: 0 })
+    }
+
     /// At most `threads`, as nice as that.
     ///
     /// # Errors
     /// The system has no room for a runtime.
     pub fn new(threads: usize, name: &str, niceness: i32) -> std::io::Result<Self> {
-        let runtime = Builder::new_current_thread()
-            .thread_name(name)
-            .max_blocking_threads(threads)
-            .thread_keep_alive(KEEP_ALIVE)
-            .on_thread_start(move || give_way(niceness))
-            .build()?;
-        let free = Arc::new(Semaphore::new(threads));
-        Ok(Self { threads: Some(runtime), free, rests: 0 })
+        Self::begun_by(threads, name, move || give_way(niceness))
+    }
+
+    /// Where a core has nothing else to do.
+    ///
+    /// # Errors
+    /// The system has no room for a runtime.
+    pub fn idle(threads: usize, name: &str) -> std::io::Result<Self> {
+        Self::begun_by(threads, name, run_when_idle)
     }
 
     /// For what nobody waits for who asks for a prediction.

@@ -2,7 +2,9 @@
 //! that answer.
 
 mod lane;
+mod looking;
 mod turns;
 
 pub use self::lane::{Lane, Undone};
+pub use self::looking::Looking;
 pub use self::turns::{BACKGROUND, give_way};

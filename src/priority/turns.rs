@@ -10,7 +10,17 @@ pub const BACKGROUND: i32 = 10;
 
 /// Lets those who answer queries have this thread's core when they want it.
 pub fn give_way(niceness: i32) {
-    if let Err(error) = clipper_priority::give_way(niceness) {
+    told(clipper_priority::give_way(niceness));
+}
+
+/// Takes only a core that nobody wants: for what another thread does as well where there is none.
+/// What is said of [`BACKGROUND`] holds all the more.
+pub fn run_when_idle() {
+    told(clipper_priority::run_when_idle());
+}
+
+fn told(outcome: std::io::Result<()>) {
+    if let Err(error) = outcome {
         tracing::debug!(%error, "a thread keeps its priority");
     }
 }

@@ -46,7 +46,7 @@ use crate::http::serve::{Frontend, Options};
 use crate::http::v2::state::V2;
 use crate::http::{management, query};
 use crate::metrics::http::FrontendMetrics;
-use crate::priority::{BACKGROUND, Lane};
+use crate::priority::{BACKGROUND, Lane, Looking};
 use crate::store::history::History;
 use crate::store::policy_state::PolicyStateStore;
 use crate::store::{CatalogView, SharedWriter};
@@ -83,9 +83,6 @@ pub(super) struct Frontends {
 
 /// Threads that look into the journal's past.
 const HISTORY_THREADS: usize = 2;
-/// They rest for so many times as long as they worked: two people who ask for the past again and
-/// again take half a core, whatever the machine has left.
-const HISTORY_RESTS: u32 = 3;
 /// Threads that work out what pages are told of the present.
 const PRESENT_THREADS: usize = 2;
 
@@ -377,7 +374,7 @@ impl Frontends {
 
     /// The journal's past, looked into by threads of its own.
     fn past(&self, config: &Config) -> Result<Past, StartError> {
-        let threads = background(HISTORY_THREADS, "journal-look")?.resting(HISTORY_RESTS).into();
+        let threads = Looking::new(HISTORY_THREADS, "journal-look").map_err(StartError::Threads)?;
         Ok(Past::new(self.past.clone(), self.feedback.clone(), threads, config.journal.clone()))
     }
 

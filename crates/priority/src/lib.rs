@@ -2,8 +2,11 @@
 //!
 //! Niceness alone says how much of a core a thread gets, not how soon. Since Linux 6.12 a thread
 //! that wakes up takes the core at once from one whose turns are longer, and otherwise waits until
-//! the turn is over, 3 ms, however nice that one is. So those that give way have long turns. Under
-//! `SCHED_IDLE` they would leave as soon, and stand still for seconds where all cores are busy.
+//! the turn is over, 3 ms, however nice that one is. So those that give way have long turns.
+//!
+//! Whoever wakes up is sent to a core where nobody is, and may queue there beside another one; one
+//! where only `SCHED_IDLE` is counts as such. That costs others least, and stands still for seconds
+//! where all cores are busy.
 //!
 //! Architecture invariant: beside the allocator's, the only unsafe code is here.
 
@@ -13,6 +16,8 @@ use rustix::process::{getpriority_process, setpriority_process};
 
 /// Of a thread that gives way, ns: long beside those of anybody who does not ask, 3 ms or less.
 const LONG_TURN_NS: u64 = 20_000_000;
+/// As nice as a thread can be.
+const NICEST: i32 = 19;
 
 /// `struct sched_attr` of `sched_setattr(2)` in its first version, which all kernels take.
 #[repr(C)]
@@ -36,26 +41,29 @@ struct Attributes {
 /// The system refuses both; the thread stays as it is.
 pub fn give_way(niceness: i32) -> io::Result<()> {
     let niceness = niceness.max(getpriority_process(None)?);
-    set(niceness, LONG_TURN_NS).or_else(|_| Ok(setpriority_process(None, niceness)?))
+    set(None, niceness).or_else(|_| Ok(setpriority_process(None, niceness)?))
 }
 
+/// The calling thread takes a core that has nothing else to do; where there is none it stands
+/// still.
+///
+/// # Errors
+/// As [`give_way`].
+pub fn run_when_idle() -> io::Result<()> {
+    set(Some(libc::SCHED_IDLE), getpriority_process(None)?).or_else(|_| give_way(NICEST))
+}
+
+/// Another policy, or that of whoever started the process.
 #[allow(unsafe_code, reason = "the C library has no function for it")]
-fn set(nice: i32, turn_ns: u64) -> io::Result<()> {
+fn set(policy: Option<libc::c_int>, nice: i32) -> io::Result<()> {
     const THIS_THREAD: libc::pid_t = 0;
     const NO_FLAGS: libc::c_uint = 0;
-    /// `SCHED_FLAG_KEEP_POLICY`: that of whoever started the process.
+    /// `SCHED_FLAG_KEEP_POLICY`.
     const KEEP_POLICY: u64 = 0x08;
-    let (size, policy, priority, deadline, period) = (48, 0, 0, 0, 0);
-    let attributes = Attributes {
-        size,
-        policy,
-        flags: KEEP_POLICY,
-        nice,
-        priority,
-        runtime: turn_ns,
-        deadline,
-        period,
-    };
+    let flags = if policy.is_none() { KEEP_POLICY } else { 0 };
+    let policy = policy.unwrap_or_default().unsigned_abs();
+    let (size, priority, runtime, deadline, period) = (48, 0, LONG_TURN_NS, 0, 0);
+    let attributes = Attributes { size, policy, flags, nice, priority, runtime, deadline, period };
     // SAFETY: the kernel reads `size` bytes, which the struct has, and keeps no pointer.
     let failed = unsafe {
         libc::syscall(

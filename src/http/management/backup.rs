@@ -62,7 +62,7 @@ async fn make(
     // Feedback that was acknowledged before this began belongs to it.
     past.feedback.save().await;
     let (history, states) = (past.history.clone(), past.states.clone());
-    let mut made = pin!(past.threads.done(move || {
+    let mut made = pin!(past.threads.once(move || {
         let gone = |_| std::io::Error::from(std::io::ErrorKind::BrokenPipe);
         let put = |piece: Vec<u8>| -> Result<(), BackupError> {
             Ok(pieces.blocking_send(piece.into()).map_err(gone)?)

@@ -298,7 +298,7 @@ async fn run(endpoint: Endpoint, state: &ManagementState, body: Body) -> Result<
     let decided = if let Some(past) = past {
         let (of_thread, text) = (state.clone(), body.join());
         let look = move || operation.decide(&text, schema, &of_thread);
-        past.threads.done(look).await.ok_or_else(|| Failure::Unavailable(BROKEN.to_owned()))??
+        past.threads.look(look).await.ok_or_else(|| Failure::Unavailable(BROKEN.to_owned()))??
     } else if parsing.is_long(body.size()) || is_long(operation) {
         let (of_thread, size) = (state.clone(), body.size());
         let work = move || operation.decide(&body.join(), schema, &of_thread);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::actors::apps::feedback::FeedbackQueue;
-use crate::priority::Lane;
+use crate::priority::Looking;
 use crate::store::history::History;
 use crate::store::policy_state::PolicyStateStore;
 use clipper_config::JournalConfig;
@@ -14,7 +14,7 @@ use clipper_config::JournalConfig;
 #[derive(Debug, Clone)]
 pub struct Past {
     pub history: History,
-    pub threads: Arc<Lane>,
+    pub threads: Looking,
     pub limits: JournalConfig,
     /// Places of those that look.
     pub looks: Arc<Semaphore>,
@@ -32,7 +32,7 @@ impl Past {
     pub fn new(
         (history, states): (History, PolicyStateStore),
         feedback: FeedbackQueue,
-        threads: Arc<Lane>,
+        threads: Looking,
         limits: JournalConfig,
     ) -> Self {
         let looks = Arc::new(Semaphore::new(limits.looks_max));

@@ -200,7 +200,7 @@ impl Following {
         let (given, asked) = (self.given, Arc::clone(&self.asked));
         let seqs: Vec<u64> = (given + 1..=last.min(given + STEP)).collect();
         let history = self.past.history.clone();
-        let read = self.past.threads.done(move || -> Result<(u64, Vec<u8>), StoreError> {
+        let read = self.past.threads.look(move || -> Result<(u64, Vec<u8>), StoreError> {
             let events = history.events(&seqs, STEP_BYTES)?;
             let mut pieces = Vec::new();
             for envelope in events.iter().filter(|envelope| asked.wants(envelope)) {
