@@ -298,7 +298,9 @@ impl Frontends {
     ) -> Result<Frontend, StartError> {
         // Of its own: a thread is as nice as the one that begins it, and queries have others.
         let parsing = parsing(config)?;
-        let present = Arc::new(background(PRESENT_THREADS, "dashboard")?);
+        let present =
+            Lane::background(PRESENT_THREADS, "dashboard").map_err(StartError::Threads)?;
+        let present = Arc::new(present);
         let deployer = Arc::new(Deployer {
             plane: Arc::clone(&self.plane),
             pool: self.pool.clone(),
@@ -395,10 +397,6 @@ impl Frontends {
                 .configure(health::configure(Arc::clone(&readiness)));
         })
     }
-}
-
-fn background(threads: usize, name: &str) -> Result<Lane, StartError> {
-    Lane::background(threads, name).map_err(StartError::Threads)
 }
 
 /// Threads for long bodies.
