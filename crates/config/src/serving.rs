@@ -56,7 +56,8 @@ section! {
 
         /// A lone caller of a quick model waits for sleeping cores more than for the server.
         /// While its messages follow each other within this time, microseconds, the model's
-        /// thread stays awake between them, on a core that others may take. 0: never.
+        /// thread stays awake between them, on a core that others may take, and not where others
+        /// do take it. 0: never.
         stay_awake_us: u64 = 300, Rule::int(0, 10_000, "microseconds");
 
         /// What replicas have learned of their latency is saved this often, milliseconds, if it

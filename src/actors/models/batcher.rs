@@ -19,7 +19,6 @@ use crate::actors::replica::dispatch::FromReplica;
 use crate::supervision::kept::Lifeline;
 use clipper_clock::{self as clock, Instant};
 use clipper_scheduling::dispatch::Event;
-use clipper_scheduling::spin_wait::SpinWait;
 use clipper_scheduling::ticket::DefaultReason;
 
 /// The model version was retired: answer what waits by the default output and end. Sender: `Model`.
@@ -34,7 +33,6 @@ pub struct Batcher {
     model: Arc<ModelHandle>,
     dispatching: Dispatching,
     wake: Option<SpawnHandle>,
-    spin_wait: SpinWait,
     spin: Spin,
     _lifeline: Lifeline,
 }
@@ -49,9 +47,8 @@ impl Batcher {
         lifeline: Lifeline,
     ) -> Self {
         let dispatching = Dispatching::new(Arc::clone(&plane), Arc::clone(&model), queued);
-        let spin_wait = SpinWait::new(Duration::from_micros(plane.serving.stay_awake_us));
-        let spin = Spin::default();
-        Self { plane, model, dispatching, wake: None, spin_wait, spin, _lifeline: lifeline }
+        let spin = Spin::new(Duration::from_micros(plane.serving.stay_awake_us));
+        Self { plane, model, dispatching, wake: None, spin, _lifeline: lifeline }
     }
 
     /// Comes back when the dispatcher wants to be woken.
@@ -71,8 +68,7 @@ impl Batcher {
 
     /// Stays awake for the next message, if that pays.
     fn attend(&mut self, now: Instant, ctx: &mut Context<Self>) {
-        let time = self.spin_wait.heard(now, self.dispatching.has_lone_caller());
-        if let Some(spin) = time.and_then(|time| self.spin.prolong(now, time)) {
+        if let Some(spin) = self.spin.heard(now, self.dispatching.has_lone_caller()) {
             ctx.spawn(spin.into_actor(self));
         }
     }
