@@ -5,9 +5,10 @@
 //! the middle stays awake for as long as messages follow each other quickly, and only then.
 //!
 //! While it looks it offers its core to whoever waits for it. A core that others want does not fall
-//! asleep, so there is nothing to gain then, and much to lose: a thread that has given its core away
-//! is behind all others of that core for whole turns (Linux 6.18 takes a turn from it), however
-//! little they matter. So it sleeps for a while like any other, and is woken at its proper place.
+//! asleep, so there is nothing to gain then, and much to lose: a thread that has given its core
+//! away comes after all others of that core for a whole turn (Linux 6.18 takes one from it),
+//! however little they matter. So it sleeps for a while like any other, and is woken at its
+//! proper place.
 
 use std::time::Duration;
 
@@ -55,7 +56,8 @@ impl SpinWait {
         (alone && self.short >= MOST).then_some(self.pause_max)
     }
 
-    /// Others had the core from `begin`, when it was offered, to `end`. Whether to stay awake still.
+    /// Others had the core from `begin`, when it was offered, to `end`. Whether to stay awake
+    /// still.
     #[must_use]
     pub fn has_yielded(&mut self, begin: Instant, end: Instant) -> bool {
         if end.saturating_duration_since(begin) <= TURN_MAX {
