@@ -82,8 +82,6 @@ make_venv() {
     say "python packages into $venv"
     if ! "$venv/bin/python" -c '' 2>/dev/null; then
         rm -rf "$venv"
-        # Debian keeps ensurepip, which venv needs to put pip into it, in a package of its own.
-        python3 -c 'import ensurepip' 2>/dev/null || apt_install python3-venv || true
         if ! python3 -m venv "$venv" >&2; then
             rm -rf "$venv"
             python3 -m venv --without-pip "$venv" >&2
@@ -103,37 +101,53 @@ need nginx nginx-light
 need openssl openssl
 need python3 python3
 need curl curl
+# Debian keeps ensurepip, which venv needs to put pip into it, in a package of its own.
+python3 -c 'import ensurepip' 2>/dev/null || apt_install python3-venv || true
 # Pages of strangers are tried in a real browser; CLIPPER_TEST_CHROMIUM names another than Debian's.
 [ -n "${CLIPPER_TEST_CHROMIUM:-}" ] || command -v chromium >/dev/null ||
     need chromium-headless-shell chromium-headless-shell
 command -v promtool >/dev/null || apt_install prometheus ||
     say "prometheus cannot be installed here: its tests are skipped"
-make_venv .venv
-# For KServe's and MLServer's clients, which want other versions of what the others want, too.
-make_venv .venv-clients
-[ "${1:-}" = prepare ] && exit
+# The second for KServe's and MLServer's clients, which want other versions of what the others want.
+make_venvs() {
+    make_venv .venv &
+    local first=$!
+    make_venv .venv-clients
+    wait "$first"
+}
+if [ "${1:-}" = prepare ]; then
+    make_venvs
+    exit
+fi
 export CLIPPER_TEST_PYTHON="$PWD/$venv_python"
 export CARGO_TERM_COLOR=never
 # What a person may want to see afterwards, such as pictures of the dashboard's pages.
 export CLIPPER_TEST_ARTEFACTS=${CLIPPER_TEST_ARTEFACTS:-${CI_ARTIFACTS:-$PWD/target/artefacts}}
 
-log=$(mktemp)
-other=$(mktemp)
-trap 'rm -f "$log" "$other"' EXIT
+logs=$(mktemp -d)
+log=$logs/all
+# Nothing goes on behind a test run that was broken off.
+trap 'kill $(jobs -p) 2>/dev/null || true; rm -rf "$logs"' EXIT
 failed=0
 
+# What all of them need.
+make_venvs &
+making=$!
+cargo test --locked --workspace --no-run "$@"
+wait "$making"
+# Then all at once, because they wait more than they compute.
+declare -A beside
+for tests in tests/system python/tests; do # Each of its own: both have a conftest.py.
+    printf '     Running %s\n' "$tests" >"$logs/${tests//\//-}"
+    PYTHONPATH="$PWD/python/src" "$venv_python" -m pytest -p no:cacheprovider -rs "$tests" \
+        >>"$logs/${tests//\//-}" 2>&1 &
+    beside[$tests]=$!
+done
 cargo test --locked --workspace --no-fail-fast "$@" 2>&1 | tee "$log" || failed=1
-# Each of its own, because both have a conftest.py, and both at once: they wait more than they compute.
-# The second uses the binary that was built above.
-python_tests() {
-    PYTHONPATH="$PWD/python/src" "$venv_python" -m pytest -p no:cacheprovider -rs "$1"
-}
-python_tests python/tests >"$other" 2>&1 &
-beside=$!
-printf '     Running tests/system\n' | tee -a "$log"
-python_tests tests/system 2>&1 | tee -a "$log" || failed=1
-wait "$beside" || failed=1
-{ printf '     Running python/tests\n' && cat "$other"; } | tee -a "$log"
+for tests in "${!beside[@]}"; do
+    wait "${beside[$tests]}" || failed=1
+    tee -a "$log" <"$logs/${tests//\//-}"
+done
 
 # The runners' own summary lines once more, each under the name of what it sums up.
 say summary
