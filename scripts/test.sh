@@ -136,18 +136,19 @@ making=$!
 cargo test --locked --workspace --no-run "$@"
 wait "$making"
 # Then all at once, because they wait more than they compute.
-declare -A beside
-for tests in tests/system python/tests; do # Each of its own: both have a conftest.py.
-    printf '     Running %s\n' "$tests" >"$logs/${tests//\//-}"
-    PYTHONPATH="$PWD/python/src" "$venv_python" -m pytest -p no:cacheprovider -rs "$tests" \
-        >>"$logs/${tests//\//-}" 2>&1 &
-    beside[$tests]=$!
-done
+python_tests() {
+    printf '     Running %s\n' "$1"
+    PYTHONPATH="$PWD/python/src" "$venv_python" -m pytest -p no:cacheprovider -rs "$1"
+}
+# Each of its own: both have a conftest.py.
+python_tests tests/system >"$logs/system" 2>&1 &
+system=$!
+python_tests python/tests >"$logs/package" 2>&1 &
+package=$!
 cargo test --locked --workspace --no-fail-fast "$@" 2>&1 | tee "$log" || failed=1
-for tests in "${!beside[@]}"; do
-    wait "${beside[$tests]}" || failed=1
-    tee -a "$log" <"$logs/${tests//\//-}"
-done
+wait "$system" || failed=1
+wait "$package" || failed=1
+cat "$logs/system" "$logs/package" | tee -a "$log"
 
 # The runners' own summary lines once more, each under the name of what it sums up.
 say summary

@@ -33,6 +33,7 @@ pub struct SpinWait {
     pause_max: Duration,
     heard: Option<Instant>,
     short: f64,
+    /// When others last had the core for long.
     wanted: Option<Instant>,
     asleep_until: Option<Instant>,
 }
@@ -59,7 +60,7 @@ impl SpinWait {
     /// Others had the core from `begin`, when it was offered, to `end`. Whether to stay awake
     /// still.
     #[must_use]
-    pub fn has_yielded(&mut self, begin: Instant, end: Instant) -> bool {
+    pub fn yielded(&mut self, begin: Instant, end: Instant) -> bool {
         if end.saturating_duration_since(begin) <= TURN_MAX {
             return true;
         }
@@ -111,12 +112,12 @@ mod tests {
             let _ = hear(&mut spin_wait, quick);
         }
         let (_, now) = hear(&mut spin_wait, quick);
-        assert!(spin_wait.has_yielded(now, now + Duration::from_micros(60)), "those of the query");
+        assert!(spin_wait.yielded(now, now + Duration::from_micros(60)), "those of the query");
         assert_eq!(hear(&mut spin_wait, quick).0, Some(MAX));
         let others = Duration::from_micros(300);
-        assert!(spin_wait.has_yielded(now - TWICE_WITHIN, now - TWICE_WITHIN + others), "long ago");
-        assert!(spin_wait.has_yielded(now + others, now + 2 * others), "once");
-        assert!(!spin_wait.has_yielded(now + 2 * others, now + 3 * others), "twice");
+        assert!(spin_wait.yielded(now - TWICE_WITHIN, now - TWICE_WITHIN + others), "long ago");
+        assert!(spin_wait.yielded(now + others, now + 2 * others), "once");
+        assert!(!spin_wait.yielded(now + 2 * others, now + 3 * others), "twice");
         let asleep = (0..2_000).take_while(|_| hear(&mut spin_wait, quick).0.is_none()).count();
         assert_eq!(asleep, 1_671, "for 250 ms");
     }

@@ -38,7 +38,7 @@ impl Spin {
                 }
                 // Others that want this core come first, then whatever this thread has to do.
                 std::thread::yield_now();
-                if !wait.borrow_mut().has_yielded(begin, clock::now()) {
+                if !wait.borrow_mut().yielded(begin, clock::now()) {
                     break;
                 }
                 tokio::task::yield_now().await;
