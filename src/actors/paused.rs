@@ -237,7 +237,8 @@ impl Peer {
     }
 
     /// The next batch; none when the connection ends.
-    async fn batch(&mut self) -> Option<(u32, Vec<Bytes>)> {
+    /// What it is asked next: the message id and the inputs. None when the connection has ended.
+    pub(super) async fn batch(&mut self) -> Option<(u32, Vec<Bytes>)> {
         let mut decoder = Decoder::new(Limits {
             frames_max: 10_000,
             frame_max_bytes: 1 << 20,

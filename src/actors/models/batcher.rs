@@ -19,9 +19,9 @@ use crate::actors::replica::dispatch::FromReplica;
 use crate::supervision::kept::Lifeline;
 use clipper_clock::{self as clock, Instant};
 use clipper_scheduling::dispatch::Event;
-use clipper_scheduling::ticket::DefaultReason;
 
-/// The model version was retired: answer what waits by the default output and end. Sender: `Model`.
+/// The model version was retired: answer all queries by the default output, and end. Sender:
+/// `Model`.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct StopBatcher;
@@ -124,7 +124,11 @@ impl Handler<FromReplica> for Batcher {
                 self.take_in(now, ctx);
                 self.dispatching.done(replica, batch, now)
             }
-            FromReplica::Left { replica, cause } => self.dispatching.left(replica, &cause, now),
+            FromReplica::Left { replica, cause, owed } => {
+                let wake = self.dispatching.left(replica, &cause, now);
+                owed.take_over();
+                wake
+            }
         };
         self.set_wake(wake, now, ctx);
     }
@@ -134,9 +138,7 @@ impl Handler<StopBatcher> for Batcher {
     type Result = ();
 
     fn handle(&mut self, _: StopBatcher, ctx: &mut Self::Context) {
-        let mut waiting = self.dispatching.give_up_waiting();
-        self.model.intake().close(&mut waiting);
-        self.plane.abort_all(waiting, &DefaultReason::NoReplica);
+        self.dispatching.end();
         ctx.stop();
     }
 }

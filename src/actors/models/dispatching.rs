@@ -174,11 +174,27 @@ impl Dispatching {
         }
     }
 
-    pub(super) fn give_up_waiting(&mut self) -> Arrivals {
-        let empty = new_dispatcher(&self.plane, &self.model);
+    fn give_up_waiting(&mut self) -> Arrivals {
         let mut waiting = std::mem::take(&mut self.arrivals);
-        waiting.extend(std::mem::replace(&mut self.dispatcher, empty).into_waiting());
+        waiting.extend(self.take_dispatcher().into_waiting());
         waiting
+    }
+
+    /// Answers all by the default output, for there will be no successor. Also what replicas have:
+    /// nobody reads the mailboxes any more through which one would give it back.
+    pub(super) fn end(&mut self) {
+        let reason = DefaultReason::NoReplica;
+        let mut arrivals = std::mem::take(&mut self.arrivals);
+        self.model.intake().close(&mut arrivals);
+        self.plane.abort_all(arrivals, &reason);
+        for flight in self.take_dispatcher().into_unfinished() {
+            self.plane.cache.abort(&flight, reason.clone());
+        }
+    }
+
+    fn take_dispatcher(&mut self) -> Dispatcher<Arc<Flight>> {
+        let empty = new_dispatcher(&self.plane, &self.model);
+        std::mem::replace(&mut self.dispatcher, empty)
     }
 }
 

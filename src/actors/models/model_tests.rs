@@ -121,6 +121,64 @@ fn a_retired_models_queries_are_answered_and_nothing_of_it_comes_back() {
     });
 }
 
+/// A model with a replica that does not answer the query that it has.
+async fn with_a_query_under_way(room: usize) -> (Small, Peer, Ticket) {
+    let small = Small::start(room).await;
+    let mut peer = Peer::connect(&small.plane, &small.pool).await;
+    until("it is attached", || small.handle.replicas() == 1).await;
+    let asked = small.ask(1.0);
+    assert_eq!(peer.batch().await.unwrap().1.len(), 1);
+    (small, peer, asked)
+}
+
+#[test]
+fn what_replicas_have_is_answered_when_their_model_is_retired_whoever_hears_of_it_first() {
+    on_paused_time(async {
+        let room = 2;
+        for pool_is_first in [true, false] {
+            let (small, _peer, asked) = with_a_query_under_way(room).await;
+            let go_on = stall_full(&small.batcher().await, room).await;
+            let tell_pool = async || {
+                let retired = ModelChange::Retired(small.handle.spec.id.clone());
+                small.pool.send(ModelsChanged(vec![retired])).await.unwrap();
+                settle().await;
+            };
+            if pool_is_first {
+                tell_pool().await;
+            }
+            small.model.send(RetireModel).await.unwrap();
+            settle().await;
+            if !pool_is_first {
+                tell_pool().await;
+            }
+            drop(go_on);
+            until("it is answered", || is_answered(&asked)).await;
+            let answers = asked.close().unwrap().answers;
+            assert!(matches!(&answers[..], [Answer::Default(_)]), "{answers:?}");
+        }
+    });
+}
+
+#[test]
+fn what_a_replica_gives_back_to_a_batcher_that_dies_is_answered() {
+    on_paused_time(async {
+        let room = 2;
+        let (small, peer, asked) = with_a_query_under_way(room).await;
+        let batcher = small.batcher().await;
+        let go_on = stall_full(&batcher, room).await;
+        batcher.clone().try_send(Panic).unwrap();
+        drop(peer);
+        settle().await;
+        drop(go_on);
+        until("it is answered", || is_answered(&asked)).await;
+        let answers = asked.close().unwrap().answers;
+        let [Answer::Default(DefaultReason::Failed(why))] = &answers[..] else {
+            panic!("{answers:?}")
+        };
+        assert!(why.contains("the connection was closed"), "{why}");
+    });
+}
+
 /// Replicas come and die while their batcher does not get to its mailbox, which is full: first with
 /// nothing to do, where only the word of their departure tells of it, then under a flood.
 #[test]

@@ -34,7 +34,7 @@ pub struct DataPlane {
     pub rpc: RpcConfig,
     pub containers: ContainersConfig,
     /// Finished outputs and unfinished flights.
-    pub cache: PredictionCache,
+    pub cache: Arc<PredictionCache>,
     pub metrics: Arc<Metrics>,
     pub directory: Directory,
     /// What containers may send unasked.
@@ -74,7 +74,7 @@ impl DataPlane {
             serving: config.serving.clone(),
             rpc: config.rpc.clone(),
             containers: config.containers.clone(),
-            cache: PredictionCache::new(config.serving.cache_max_bytes),
+            cache: Arc::new(PredictionCache::new(config.serving.cache_max_bytes)),
             metrics,
             directory: Directory::default(),
             unasked: UnaskedBudget::new(config.rpc.unasked_limits()),

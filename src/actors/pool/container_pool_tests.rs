@@ -34,7 +34,7 @@ impl Handler<FromReplica> for Batcher {
                     None => drop(attached.send(())),
                 }
             }
-            FromReplica::Left { replica, cause } => self.left.push((replica, cause)),
+            FromReplica::Left { replica, cause, .. } => self.left.push((replica, cause)),
             FromReplica::Done { .. } => {}
         }
     }

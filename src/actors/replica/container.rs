@@ -28,7 +28,7 @@ use self::handed_on::hand_on_traces;
 pub use self::identity::Identity;
 use self::lane_state::{Lanes, Piecewise};
 use super::batch_span::{self, BatchEnd};
-use super::dispatch::{FromReplica, ToReplica};
+use super::dispatch::{FromReplica, Owed, ToReplica};
 use super::landing::Answered;
 use super::messages::{News, PoolOrder, ReplicaNews};
 use crate::actors::plane::data_plane::DataPlane;
@@ -50,7 +50,6 @@ use clipper_rpc::zmtp::{COMMAND_MAX_BYTES, Incoming};
 use clipper_scheduling::dispatch::{BatchId, Departure, Unanswered};
 use clipper_scheduling::flight::Flight;
 use clipper_scheduling::stream::Bell;
-use clipper_scheduling::ticket::DefaultReason;
 
 #[derive(Debug)]
 struct Serving {
@@ -328,11 +327,11 @@ impl Container {
             }
             _ => Departure::Broke(Arc::clone(&text)),
         };
-        let left = FromReplica::Left { replica: *replica, cause };
+        let flights = unanswered.iter().flat_map(|batch| batch.flights.iter().cloned());
+        let owed = Owed::new(Arc::clone(&self.plane.cache), flights, text);
+        let left = FromReplica::Left { replica: *replica, cause, owed };
         if serving.batcher.tell(left).is_err() {
-            for flight in unanswered.iter().flat_map(|batch| batch.flights.iter()) {
-                self.plane.cache.abort(flight, DefaultReason::Failed(Arc::clone(&text)));
-            }
+            debug!(%replica, "its batcher has ended, which ends what is unanswered");
         }
     }
 }

@@ -8,8 +8,10 @@ use tokio::sync::oneshot;
 
 use clipper_clock::Instant;
 use clipper_domain::ReplicaId;
+use clipper_scheduling::cache::PredictionCache;
 use clipper_scheduling::dispatch::{BatchId, Departure, Unanswered};
 use clipper_scheduling::flight::Flight;
+use clipper_scheduling::ticket::DefaultReason;
 
 /// To a `Container`. Sender: its `Batcher`; a deployment, which tries a replica out.
 #[derive(Debug, Message)]
@@ -49,5 +51,42 @@ pub enum FromReplica {
         answered: Instant,
     },
     /// It is gone, or was detached.
-    Left { replica: ReplicaId, cause: Departure },
+    Left {
+        replica: ReplicaId,
+        cause: Departure,
+        /// What it has not answered.
+        owed: Owed,
+    },
+}
+
+/// Queries that a replica gives back. Nobody else has them where the batcher ends before it has
+/// read that: whoever drops them ends them.
+#[derive(Debug)]
+pub struct Owed {
+    cache: Arc<PredictionCache>,
+    flights: Vec<Arc<Flight>>,
+    why: Arc<str>,
+}
+
+impl Owed {
+    pub(super) fn new(
+        cache: Arc<PredictionCache>,
+        flights: impl Iterator<Item = Arc<Flight>>,
+        why: Arc<str>,
+    ) -> Self {
+        Self { cache, flights: flights.collect(), why }
+    }
+
+    /// They are somebody's who ends them.
+    pub fn take_over(mut self) {
+        self.flights.clear();
+    }
+}
+
+impl Drop for Owed {
+    fn drop(&mut self) {
+        for flight in &self.flights {
+            self.cache.abort(flight, DefaultReason::Failed(Arc::clone(&self.why)));
+        }
+    }
 }

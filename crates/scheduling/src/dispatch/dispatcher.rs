@@ -175,6 +175,12 @@ impl<Q: Query> Dispatcher<Q> {
         })
     }
 
+    /// Gives up for good: everything that has not ended, also what a replica has.
+    pub fn into_unfinished(mut self) -> impl Iterator<Item = Q> {
+        let unfinished: Vec<_> = self.entries.drain().collect();
+        unfinished.into_iter().map(|entry| entry.query)
+    }
+
     fn arrived(&mut self, arrivals: &mut Vec<Arrival<Q>>, now: Instant) {
         let mut poisonous = 0;
         for arrival in arrivals.drain(..) {
