@@ -34,7 +34,7 @@ pub(super) async fn serve(io: TcpStream, peer: SocketAddr, seat: Taken, service:
             Err(_late) => Ok(Ended::HeadTimeout),
             Ok(None) => Ok(Ended::Closed),
             Ok(Some(Greeting::Other)) => Err(SentAway::Other),
-            Ok(Some(Greeting::Http2(io))) => speak(Io::Plain(io), calls, (&service, peer)).await,
+            Ok(Some(Greeting::Http2(io))) => speak(Io::plain(io), calls, (&service, peer)).await,
         }
     };
     let ended = ended.unwrap_or_else(|error| {
@@ -53,8 +53,8 @@ async fn speak(
     (service, peer): (&Rc<Service>, SocketAddr),
 ) -> Result<Ended, SentAway> {
     let certificates = io.client_certificate().map(identities).unwrap_or_default();
-    let memory = Memory::default();
-    let caller = Rc::new(Caller { from: peer.ip(), certificates, memory });
+    let (memory, receive_time) = (Memory::default(), io.receive_time().clone());
+    let caller = Rc::new(Caller { from: peer.ip(), certificates, memory, receive_time });
     let mut connection = Connection::open(io, service.settings.connection).await?;
     let spoken = Grpc { service: Rc::clone(service), caller, calls: Rc::clone(&calls) };
     calls.serve(&mut connection, service.settings.idle, &spoken).await

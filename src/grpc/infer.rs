@@ -1,7 +1,7 @@
 //! `ModelInfer`, and the part of `ModelStreamInfer` that is the same.
 
 use bytes::Bytes;
-use clipper_clock::{self as clock, Instant};
+use clipper_clock::Instant;
 use clipper_grpc::{Status, framed};
 use clipper_oip::grpc::{ModelInferResponse, ModelStreamInferResponse, ParameterChoice, Request};
 use clipper_scheduling::budget::Held;
@@ -89,6 +89,7 @@ impl Service {
         let version = (!head.model_version.is_empty()).then(|| head.model_version.to_owned());
         let wants_empty_final = head.wants_empty_final;
         drop(head);
+        let arrived = context.arrived();
         let noted = context.noted;
         noted.app(&name);
         self.check_name(&name)?;
@@ -102,7 +103,6 @@ impl Service {
             None => Request::read(message)?.infer(input_type, rows_max),
         };
         let body = Body::of(bytes, held);
-        let arrived = clock::now();
         let due = target.due(v2, arrived);
         let due = context.deadline.map_or(due, |deadline| deadline.min(due));
         let read = arrival::parsed((body, claim), due, &v2.limits, parse).await;

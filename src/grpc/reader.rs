@@ -17,6 +17,7 @@ use crate::http::errors::{self, ApiError};
 use crate::http::explaining::Explaining;
 use crate::http::limits::QueryLimits;
 use crate::http::opening::{self, Opened};
+use crate::http::serve::receive_time::ReceiveTime;
 
 /// Messages up to this are not counted among all bodies under way: less than a connection takes
 /// for each call anyway.
@@ -35,6 +36,15 @@ pub(super) struct Context {
     pub(super) explaining: Explaining,
     /// Where what is learnt of the call is noted.
     pub(super) noted: Noted,
+    /// When a message that has just been read had come, where that is known.
+    pub(super) receive_time: Option<ReceiveTime>,
+}
+
+impl Context {
+    /// When a message that has just been read had come.
+    pub(super) fn arrived(&self) -> Instant {
+        self.receive_time.as_ref().map_or_else(clock::now, ReceiveTime::last)
+    }
 }
 
 /// Reads the messages of one call.

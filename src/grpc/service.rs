@@ -23,6 +23,7 @@ use crate::http::gate::{self, Asker, Holding, Memory};
 use crate::http::limits::{self, QueryLimits};
 use crate::http::serve::calls::Calls;
 use crate::http::serve::handshake::Handshakes;
+use crate::http::serve::receive_time::ReceiveTime;
 use crate::http::v2::state::V2;
 use crate::metrics::http::FrontendMetrics;
 use clipper_config::Config;
@@ -104,6 +105,7 @@ pub(super) struct Caller {
     pub(super) certificates: Box<[SecretHash]>,
     /// Whose key came last.
     pub(super) memory: Memory,
+    pub(super) receive_time: ReceiveTime,
 }
 
 /// What a call is for.
@@ -257,7 +259,7 @@ impl Service {
         said::name(&mut call.reply, id);
         let mut line = CallLine::of(&call, from, id);
         let admitted = self.admit(&call, caller);
-        let call = (call, explaining);
+        let call = (call, explaining, caller.receive_time.clone());
         let answered = match admitted {
             Ok(None) => self.carry_out(call, calls, None, &mut line).await,
             Ok(Some(holding)) => {
@@ -285,7 +287,7 @@ impl Service {
 
     async fn carry_out(
         &self,
-        (call, explaining): (Call, Explaining),
+        (call, explaining, receive_time): (Call, Explaining, ReceiveTime),
         calls: &Rc<Calls>,
         holding: Option<(&Holding, IpAddr)>,
         line: &mut Option<CallLine>,
@@ -303,6 +305,7 @@ impl Service {
             explaining,
             metadata: Rc::new(metadata),
             noted: noted.clone(),
+            receive_time: Some(receive_time),
         };
         let reader = Reader::new(messages, &self.limits().bodies, context.clone());
         let counted = Counted { reply: &mut reply, line };

@@ -73,6 +73,8 @@ impl Service {
 
     async fn stream_answer(&self, arrived: Arrived, mut context: Context) -> Answer<'_> {
         let (mut id, mut said) = (String::new(), Said::default());
+        // A message may have waited for those before it, which is its client's choice.
+        context.receive_time = None;
         let mut open = traced::begin(&self.v2.plane, &mut context, "ModelStreamInfer");
         let answered = async {
             let message = arrived.message(self.claim(), self.limits()).await?;

@@ -27,7 +27,8 @@ pub(super) fn begin(
         (Call::Grpc { service: messages::SERVICE, method }, id)
     };
     let traces = plane.traces.as_ref();
-    let open = traces.and_then(|traces| OpenRequest::begin(traces, came.as_ref(), call));
+    let arrived = context.arrived();
+    let open = traces.and_then(|traces| OpenRequest::begin(traces, (came.as_ref(), arrived), call));
     if let Some(open) = &open {
         context.noted.trace(open.trace().id());
     }

@@ -23,6 +23,7 @@ use super::limits::{self, QueryLimits};
 use super::opening::{self, Opened};
 use super::rendering;
 use super::schema::rapidjson_phrase;
+use super::serve::shown;
 use super::traced;
 use super::v2;
 use super::v2::state::V2;
@@ -34,7 +35,7 @@ use crate::actors::apps::messages::{
 use crate::actors::apps::prediction::{AppFacts, QueryAnswer};
 use crate::actors::apps::router::{Route, Routes};
 use crate::actors::apps::streaming::PredictStream;
-use clipper_clock as clock;
+use clipper_clock::{self as clock, Instant};
 use clipper_domain::InputType;
 use clipper_oip::Encoding;
 use clipper_scheduling::budget::Held;
@@ -165,8 +166,8 @@ async fn dispatch(
             Box::pin(predict_stream(&request, &app, (body, claim), &frontend.limits)).await
         }
         Verb::Predict => {
-            let explaining = Explaining::of(&request);
-            predict(&app, (body, key, claim), explaining, &frontend.limits).await
+            let (explaining, arrived) = (Explaining::of(&request), shown::arrived(&request));
+            predict(&app, (body, key, claim), (explaining, arrived), &frontend.limits).await
         }
         Verb::Update => {
             // One message counts as one query.
@@ -279,7 +280,7 @@ async fn predict_stream(
     (body, mut claim): (Body, Claim),
     limits: &QueryLimits,
 ) -> Result<HttpResponse, ApiError> {
-    let arrived = clock::now();
+    let arrived = shown::arrived(request);
     let explaining = Explaining::of(request);
     let arrival = (body, of_prediction as Patience, &mut claim);
     let Prepared { body, text, _held: held } =
@@ -307,10 +308,10 @@ async fn predict_stream(
 async fn predict(
     app: &Addr<App>,
     (body, key, mut claim): (Body, Option<String>, Claim),
-    explaining: Explaining,
+    (explaining, arrived): (Explaining, Instant),
     limits: &QueryLimits,
 ) -> Result<HttpResponse, ApiError> {
-    let (arrived, bounds) = (clock::now(), &limits.answers);
+    let bounds = &limits.answers;
     let arrival = (body, of_prediction as Patience, &mut claim);
     let Prepared { body, text, _held } =
         prepare(app, arrival, limits, || predict_parser(limits)).await?;
@@ -359,7 +360,7 @@ pub(super) async fn predict_for(
     };
     let mut claim = limits::claim_of(asker, &v2.routes, app)?;
     claim.grow(body.size()).map_err(ApiError::from)?;
-    predict(&found, (body, None, claim), explaining, &v2.limits).await
+    predict(&found, (body, None, claim), (explaining, clock::now()), &v2.limits).await
 }
 
 async fn update(

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use actix_web::{HttpMessage as _, HttpRequest};
 
+use super::serve::shown;
 use super::{accessed, request_id, trace_context};
 use crate::actors::plane::data_plane::DataPlane;
 use crate::traces::facts::Call;
@@ -18,7 +19,8 @@ pub(super) fn begin(request: &HttpRequest, plane: &DataPlane, route: &'static st
         (call, request_id::of(request))
     };
     let came = trace_context::of(request);
-    let open = OpenRequest::begin(traces, came.as_ref(), call);
+    let came = (came.as_ref(), shown::arrived(request));
+    let open = OpenRequest::begin(traces, came, call);
     if let Some(open) = open {
         accessed::traced(request, open.trace().id());
         let mut extensions = request.extensions_mut();

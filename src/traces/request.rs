@@ -8,7 +8,7 @@ use smol_str::SmolStr;
 use super::facts::{Call, CallEnd, FinishedRequest, Moment};
 use super::otlp::shortened;
 use super::{Begun, Traces};
-use clipper_clock::{self as clock, Instant};
+use clipper_clock::Instant;
 use clipper_domain::{SpanId, TraceContext, TraceId, TraceParent};
 use clipper_scheduling::explain::QueryRecord;
 use clipper_scheduling::query_context::{Carried, QueryContext};
@@ -95,12 +95,12 @@ pub struct OpenRequest {
 }
 
 impl OpenRequest {
-    /// Begins the span of a request that came with this trace; none if it is not recorded. `call`:
-    /// what was asked, and the id of the request.
+    /// Begins the span of a request that came at `began` with this trace; none if it is not
+    /// recorded. `call`: what was asked, and the id of the request.
     #[must_use]
     pub fn begin(
         traces: &Arc<Traces>,
-        came: Option<&TraceContext>,
+        (came, began): (Option<&TraceContext>, Instant),
         call: impl FnOnce() -> (Call, Option<SmolStr>),
     ) -> Option<Self> {
         let Begun { context, parent } = traces.begin(came)?;
@@ -112,7 +112,7 @@ impl OpenRequest {
             parent,
             call: Some(call),
             request_id,
-            began: clock::now(),
+            began,
             end: CallEnd::GivenUp,
             broken: None,
         })

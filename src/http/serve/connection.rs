@@ -1,12 +1,11 @@
-//! One connection: a stream that knows what its client owes it, and the task that holds it to that.
+//! One connection: a stream that knows what its client owes it.
 //!
 //! actix-http reads whatever is sent, keeps what a client does not take, and looks at no clock but
 //! that of the first request's head. The stream gives it nothing to read while a request is being
 //! answered or an answer is not taken: there it only looks whether the client has gone. The task
-//! around its dispatcher ends the connection when its time is up.
+//! around its dispatcher (`guarded.rs`) ends the connection when its time is up.
 
 use std::cell::{Cell, RefCell};
-use std::future::Future;
 use std::io;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
@@ -14,18 +13,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
-use actix_http::error::DispatchError;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::Sleep;
-use tracing::warn;
 
 use super::canned::{self, Replaced};
 use super::io::Io;
-use super::progress::{Allowances, Overdue, Phase, Progress};
-use super::seats::{Order, Taken};
+use super::progress::{Allowances, Phase, Progress};
+use super::receive_time::ReceiveTime;
+use super::seats::Taken;
 use crate::access::certificate::identities;
 use crate::http::holding::Memory;
-use crate::logging::outsiders;
 use crate::metrics::http::{Ended, FrontendMetrics};
 use clipper_clock::{self as clock, Instant};
 use clipper_domain::SecretHash;
@@ -39,10 +35,11 @@ const PIPELINED_READ: usize = 1 << 10;
 /// What stream, task and handlers of one connection share, all on one thread.
 #[derive(Debug)]
 pub struct Connection {
-    progress: Cell<Progress>,
-    allowances: Allowances,
-    seat: Taken,
-    metrics: Arc<FrontendMetrics>,
+    pub(super) progress: Cell<Progress>,
+    receive_time: ReceiveTime,
+    pub(super) allowances: Allowances,
+    pub(super) seat: Taken,
+    pub(super) metrics: Arc<FrontendMetrics>,
     /// Waits for what was not read because a request was being answered.
     withheld: RefCell<Option<Waker>>,
     /// Whether this turn of the dispatcher may still read a piece of a head: one a turn, so that a
@@ -59,7 +56,7 @@ pub struct Connection {
     pipelines: Cell<bool>,
     /// The first bytes that ever came.
     opening: Cell<[u8; 2]>,
-    ending: Cell<Option<Ended>>,
+    pub(super) ending: Cell<Option<Ended>>,
     /// The id of the request under way, if it is one that was made.
     request_number: Cell<Option<u64>>,
     /// By what the client is known that has shown a certificate.
@@ -78,6 +75,7 @@ impl Connection {
     ) -> Rc<Self> {
         Rc::new(Self {
             progress: Cell::new(Progress::new(clock::now())),
+            receive_time: io.receive_time().clone(),
             allowances,
             seat,
             metrics,
@@ -160,7 +158,7 @@ impl Connection {
         let now = clock::now();
         self.change(|progress| progress.answer(now));
         self.seat.set_waiting(Some(now));
-        self.read_on();
+        self.read_on(now);
     }
 
     /// By when the request under way has to be complete.
@@ -169,14 +167,34 @@ impl Connection {
         self.progress.get().request_deadline(&self.allowances)
     }
 
-    fn read_on(&self) {
+    /// When what has been read last had come.
+    #[must_use]
+    pub(crate) fn receive_time(&self) -> &ReceiveTime {
+        &self.receive_time
+    }
+
+    /// The client does not take its answer.
+    fn block(&self) {
+        let now = clock::now();
+        self.change(|progress| progress.block(now));
+    }
+
+    /// The client has taken what there was of its answer.
+    fn unblock(&self) {
+        let now = clock::now();
+        self.change(|progress| progress.unblock(now));
+        self.read_on(now);
+    }
+
+    fn read_on(&self, now: Instant) {
+        self.receive_time.answered(now);
         if let Some(waker) = self.withheld.borrow_mut().take() {
             waker.wake();
         }
     }
 
     /// A turn of the dispatcher begins.
-    fn turn(&self) {
+    pub(super) fn turn(&self) {
         self.may_read_head.set(true);
         self.begun.set(0);
     }
@@ -257,8 +275,7 @@ impl Stream {
                 Poll::Ready(Ok(written)) => drop(self.own.drain(..written)),
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => {
-                    let now = clock::now();
-                    self.connection.change(|progress| progress.block(now));
+                    self.connection.block();
                     return Poll::Pending;
                 }
             }
@@ -275,12 +292,9 @@ impl Stream {
         let connection = &self.connection;
         let is_blocked = connection.progress.get().is_blocked();
         if flushed.is_pending() {
-            let now = clock::now();
-            connection.change(|progress| progress.block(now));
+            connection.block();
         } else if is_blocked {
-            let now = clock::now();
-            connection.change(|progress| progress.unblock(now));
-            connection.read_on();
+            connection.unblock();
         }
         flushed
     }
@@ -347,14 +361,9 @@ impl AsyncWrite for Stream {
         let written = Pin::new(&mut this.io).poll_write(cx, data);
         let connection = &this.connection;
         match &written {
-            Poll::Pending => {
-                let now = clock::now();
-                connection.change(|progress| progress.block(now));
-            }
+            Poll::Pending => connection.block(),
             Poll::Ready(Ok(n)) if *n == data.len() && connection.progress.get().is_blocked() => {
-                let now = clock::now();
-                connection.change(|progress| progress.unblock(now));
-                connection.read_on();
+                connection.unblock();
             }
             Poll::Ready(_) => {}
         }
@@ -379,115 +388,6 @@ impl Drop for Stream {
         if self.connection.ending.get() == Some(Ended::WriteTimeout) {
             // The kernel need not keep for minutes what nobody takes.
             let _ = self.io.set_zero_linger();
-        }
-    }
-}
-
-/// The task of one connection: actix-http's dispatcher `D`, and the clock.
-pub struct Guarded<D> {
-    dispatcher: Pin<Box<D>>,
-    connection: Rc<Connection>,
-    alarm: Option<Pin<Box<Sleep>>>,
-    is_listening: bool,
-}
-
-impl<D: Future<Output = Result<(), DispatchError>>> Guarded<D> {
-    /// Holds the connection that `dispatcher` serves to its allowances.
-    pub fn new(dispatcher: D, connection: Rc<Connection>) -> Self {
-        let dispatcher = Box::pin(dispatcher);
-        Self { dispatcher, connection, alarm: None, is_listening: false }
-    }
-
-    /// Why the connection has to end now, if it has to.
-    fn ordered(&mut self, cx: &mut Context<'_>) -> Option<Ended> {
-        let seat = &self.connection.seat;
-        // A task's waker stays the same; an order uses it up.
-        if !self.is_listening || seat.order() != Order::Stay {
-            self.is_listening = true;
-            seat.listen(cx.waker());
-        }
-        let progress = self.connection.progress.get();
-        match seat.order() {
-            Order::Stay => None,
-            Order::EndIfIdle => progress.is_idle().then_some(Ended::Shutdown),
-            Order::GiveWay => match progress.phase() {
-                Phase::Idle => Some(Ended::GaveWayIdle),
-                Phase::Head | Phase::Body => Some(Ended::GaveWay),
-                Phase::Answering => None,
-            },
-            Order::End => Some(Ended::Shutdown),
-        }
-    }
-
-    /// Waits for the deadline of what the connection waits for.
-    fn overdue(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
-        loop {
-            let progress = self.connection.progress.get();
-            let Some((deadline, why)) = progress.deadline(&self.connection.allowances) else {
-                return Poll::Pending;
-            };
-            let alarm =
-                self.alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
-            if deadline < alarm.deadline() {
-                alarm.as_mut().reset(deadline);
-            }
-            ready!(alarm.as_mut().poll(cx));
-            if deadline <= alarm.deadline() {
-                return Poll::Ready(match why {
-                    Overdue::Idle => Ended::Idle,
-                    Overdue::Head => Ended::HeadTimeout,
-                    Overdue::Request => Ended::RequestTimeout,
-                    Overdue::Write => Ended::WriteTimeout,
-                });
-            }
-            // It was set for something that has come in time.
-            alarm.as_mut().reset(deadline);
-        }
-    }
-
-    fn end(&mut self, cx: &mut Context<'_>, why: Ended) -> Poll<()> {
-        self.connection.ending.set(Some(why));
-        // It reads, is told that the connection is gone, and the client is told why.
-        let _ = self.dispatcher.as_mut().poll(cx);
-        self.connection.metrics.ended(why);
-        Poll::Ready(())
-    }
-
-    fn ended(&self, result: &Result<(), DispatchError>) {
-        let why = match result {
-            Err(DispatchError::Parse(error)) => {
-                let peer = self.connection.seat.peer();
-                if let Some(left_out) = outsiders::line("not HTTP", peer) {
-                    warn!(%peer, %error, left_out, "a client does not speak HTTP");
-                }
-                Ended::NotHttp
-            }
-            Err(DispatchError::Io(_)) | Ok(()) => match self.connection.progress.get().phase() {
-                Phase::Answering => Ended::Abandoned,
-                _ => Ended::Closed,
-            },
-            Err(_) => Ended::Closed,
-        };
-        self.connection.metrics.ended(why);
-    }
-}
-
-impl<D: Future<Output = Result<(), DispatchError>>> Future for Guarded<D> {
-    type Output = ();
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let this = self.get_mut();
-        if let Some(why) = this.ordered(cx) {
-            return this.end(cx, why);
-        }
-        this.connection.turn();
-        if let Poll::Ready(result) = this.dispatcher.as_mut().poll(cx) {
-            this.ended(&result);
-            return Poll::Ready(());
-        }
-        match this.overdue(cx) {
-            Poll::Ready(why) => this.end(cx, why),
-            Poll::Pending => Poll::Pending,
         }
     }
 }

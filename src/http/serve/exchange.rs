@@ -22,6 +22,7 @@ use clipper_grpc::http::{self, Response};
 use clipper_grpc::{Answer, Exchange, Gone, Pieces};
 use futures_util::Stream;
 
+use super::receive_time::ReceiveTime;
 use super::shown::Certificates;
 use crate::http::errors::{self, ApiError, ErrorLabel};
 use crate::http::request_id::Name;
@@ -37,6 +38,7 @@ pub(super) struct Client {
     pub(super) peer: SocketAddr,
     /// By what it is known, if it has shown a certificate.
     pub(super) certificates: Option<Certificates>,
+    pub(super) receive_time: ReceiveTime,
 }
 
 /// Answers a request.
@@ -95,6 +97,7 @@ fn request(head: &Parts, body: Pieces, client: Client) -> Result<Request, ApiErr
     if let Some(certificates) = client.certificates {
         request.extensions_mut().insert(certificates);
     }
+    request.extensions_mut().insert(client.receive_time);
     let broken = |what: &str| ApiError::new(errors::NOT_HTTP, format!("{what} is not one of HTTP"));
     let to = request.head_mut();
     let target = head.uri.path_and_query().ok_or_else(|| broken("The target of the request"))?;

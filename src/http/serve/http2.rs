@@ -66,9 +66,10 @@ where
         seat: Taken,
     ) -> Result<Ended, SentAway> {
         let certificates = io.client_certificate().map(|der| Certificates(identities(der).into()));
-        let idle = self.idle;
+        let (idle, receive_time) = (self.idle, io.receive_time().clone());
         let mut connection = Connection::open(io, self.limits).await?;
-        let requests = Requests { shared: self, client: Client { peer, certificates } };
+        let requests =
+            Requests { shared: self, client: Client { peer, certificates, receive_time } };
         Calls::new(seat).serve(&mut connection, idle, &requests).await
     }
 }

@@ -9,19 +9,27 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
+use super::receive_time::ReceiveTime;
+
 /// Bytes that are read ahead of an encrypted connection to see whether its client has gone: it
 /// says so inside the encryption.
 const AHEAD_BYTES: usize = 1 << 10;
 
 /// The bytes of one client.
 #[derive(Debug)]
-pub(crate) enum Io {
+pub(crate) struct Io {
+    form: Form,
+    receive_time: ReceiveTime,
+}
+
+#[derive(Debug)]
+enum Form {
     Plain(TcpStream),
     Tls(Box<Encrypted>),
 }
 
 #[derive(Debug)]
-pub(crate) struct Encrypted {
+struct Encrypted {
     stream: TlsStream<TcpStream>,
     /// Read while nothing was to be read, to be read first.
     ahead: Vec<u8>,
@@ -56,49 +64,59 @@ impl Look {
 }
 
 impl Io {
+    pub(crate) fn plain(stream: TcpStream) -> Self {
+        Self { form: Form::Plain(stream), receive_time: ReceiveTime::new() }
+    }
+
     pub(super) fn encrypted(stream: TlsStream<TcpStream>) -> Self {
-        Self::Tls(Box::new(Encrypted { stream, ahead: Vec::new() }))
+        let form = Form::Tls(Box::new(Encrypted { stream, ahead: Vec::new() }));
+        Self { form, receive_time: ReceiveTime::new() }
+    }
+
+    /// When what is read of it had come.
+    pub(crate) fn receive_time(&self) -> &ReceiveTime {
+        &self.receive_time
+    }
+
+    fn socket(&self) -> &TcpStream {
+        match &self.form {
+            Form::Plain(stream) => stream,
+            Form::Tls(tls) => tls.stream.get_ref().0,
+        }
     }
 
     pub(super) fn is_encrypted(&self) -> bool {
-        matches!(self, Self::Tls(_))
+        matches!(self.form, Form::Tls(_))
     }
 
     /// Whether both sides have chosen HTTP/2.
     pub(super) fn is_http2(&self) -> bool {
-        let Self::Tls(tls) = self else { return false };
+        let Form::Tls(tls) = &self.form else { return false };
         tls.stream.get_ref().1.alpn_protocol() == Some(b"h2")
     }
 
     /// The certificate that the client has shown, DER.
     pub(crate) fn client_certificate(&self) -> Option<&[u8]> {
-        match self {
-            Self::Plain(_) => None,
-            Self::Tls(tls) => {
-                let certificates = tls.stream.get_ref().1.peer_certificates()?;
-                certificates.first().map(AsRef::as_ref)
-            }
-        }
+        let Form::Tls(tls) = &self.form else { return None };
+        let certificates = tls.stream.get_ref().1.peer_certificates()?;
+        certificates.first().map(AsRef::as_ref)
     }
 
     /// Waits until there is something to read, or the client has gone, and leaves it unread.
     pub(super) fn poll_look(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Look>> {
-        match self {
-            Self::Plain(stream) => {
+        match &mut self.form {
+            Form::Plain(stream) => {
                 let mut byte = [MaybeUninit::uninit()];
                 let seen = ready!(stream.poll_peek(cx, &mut ReadBuf::uninit(&mut byte)))?;
                 Poll::Ready(Ok(if seen == 0 { Look::HasGone } else { Look::IsThere }))
             }
-            Self::Tls(tls) => tls.read_ahead(cx),
+            Form::Tls(tls) => tls.read_ahead(cx),
         }
     }
 
     /// What is not sent is not kept when it is closed.
     pub(super) fn set_zero_linger(&self) -> io::Result<()> {
-        match self {
-            Self::Plain(stream) => stream.set_zero_linger(),
-            Self::Tls(tls) => tls.stream.get_ref().0.set_zero_linger(),
-        }
+        self.socket().set_zero_linger()
     }
 }
 
@@ -109,18 +127,23 @@ impl AsyncRead for Io {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
-            Self::Tls(tls) if tls.ahead.is_empty() => {
+        let this = self.get_mut();
+        let read = match &mut this.form {
+            Form::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Form::Tls(tls) if tls.ahead.is_empty() => {
                 Pin::new(&mut tls.stream).poll_read(cx, buffer)
             }
-            Self::Tls(tls) => {
+            Form::Tls(tls) => {
                 let most = buffer.remaining().min(tls.ahead.len());
                 buffer.put_slice(tls.ahead.get(..most).unwrap_or_default());
                 tls.ahead.drain(..most);
                 Poll::Ready(Ok(()))
             }
+        };
+        if read.is_ready() {
+            this.receive_time.read(this.socket());
         }
+        read
     }
 }
 
@@ -131,9 +154,9 @@ impl AsyncWrite for Io {
         cx: &mut Context<'_>,
         data: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write(cx, data),
-            Self::Tls(tls) => Pin::new(&mut tls.stream).poll_write(cx, data),
+        match &mut self.get_mut().form {
+            Form::Plain(stream) => Pin::new(stream).poll_write(cx, data),
+            Form::Tls(tls) => Pin::new(&mut tls.stream).poll_write(cx, data),
         }
     }
 
@@ -143,9 +166,9 @@ impl AsyncWrite for Io {
         cx: &mut Context<'_>,
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
-            Self::Tls(tls) => Pin::new(&mut tls.stream).poll_write_vectored(cx, parts),
+        match &mut self.get_mut().form {
+            Form::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
+            Form::Tls(tls) => Pin::new(&mut tls.stream).poll_write_vectored(cx, parts),
         }
     }
 
@@ -154,16 +177,16 @@ impl AsyncWrite for Io {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Tls(tls) => Pin::new(&mut tls.stream).poll_flush(cx),
+        match &mut self.get_mut().form {
+            Form::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Form::Tls(tls) => Pin::new(&mut tls.stream).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Tls(tls) => Pin::new(&mut tls.stream).poll_shutdown(cx),
+        match &mut self.get_mut().form {
+            Form::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Form::Tls(tls) => Pin::new(&mut tls.stream).poll_shutdown(cx),
         }
     }
 }

@@ -10,10 +10,12 @@ pub(crate) mod calls;
 pub(crate) mod canned;
 pub mod connection;
 mod exchange;
+mod guarded;
 pub mod handshake;
 mod http2;
 pub(crate) mod io;
 pub mod progress;
+pub(crate) mod receive_time;
 pub mod seats;
 pub mod shown;
 mod watched;
@@ -36,7 +38,8 @@ use tracing::error;
 
 use self::acceptor::{Accepted, Acceptor, Worker};
 use self::canned::HTTP_LIMIT;
-use self::connection::{Connection, Guarded, Stream};
+use self::connection::{Connection, Stream};
+use self::guarded::Guarded;
 use self::handshake::Handshakes;
 use self::http2::Http2;
 use self::io::Io;
@@ -269,7 +272,7 @@ async fn work(
     };
     match options.tls {
         None => {
-            acceptor::serve_each(accepted, |io, peer, seat| serve(Io::Plain(io), peer, seat)).await;
+            acceptor::serve_each(accepted, |io, peer, seat| serve(Io::plain(io), peer, seat)).await;
         }
         Some(tls) => {
             let handlers = endpoints;

@@ -17,6 +17,7 @@ use super::super::errors::{self as api, ApiError};
 use super::super::events::{self, EventForm, described};
 use super::super::explaining::{self, Explaining};
 use super::super::limits;
+use super::super::serve::shown;
 use super::arrival::Asked;
 use super::state::V2;
 use super::{arrival, ask, errors, target};
@@ -248,7 +249,7 @@ async fn begin(
         }
     };
     let body = body::read_within(request, payload, &v2.limits.bodies, &mut claim).await?;
-    let arrived = clock::now();
+    let arrived = shown::arrived(request);
     let input_type = target.input_type;
     let parse = move |body: &[u8]| read(body, input_type);
     let due = target.due(v2, arrived);

@@ -9,9 +9,9 @@ use super::super::body;
 use super::super::errors::ApiError;
 use super::super::explaining::{self, Explaining};
 use super::super::limits;
+use super::super::serve::shown;
 use super::state::V2;
 use super::{answer, arrival, ask, errors, target, tensors};
-use clipper_clock as clock;
 
 /// Answers by what the models say, within the application's objective.
 pub(super) async fn infer(
@@ -34,7 +34,7 @@ pub(super) async fn infer(
         }
     };
     let body = body::read_within(request, payload, &v2.limits.bodies, &mut claim).await?;
-    let arrived = clock::now();
+    let arrived = shown::arrived(request);
     let wanted = (target.input_type, target.due(v2, arrived));
     let read = arrival::read(request, (body, claim), wanted, signature, &v2.limits).await;
     let mut asked = ask::counted(read, v2, &target)?;

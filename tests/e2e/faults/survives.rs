@@ -5,15 +5,16 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::Signal;
 use rand::{Rng, RngCore, SeedableRng};
 use serde_json::json;
 
 use super::{GENEROUS_SLO_US, ask, scene};
 use crate::e2e::support::bystander::Bystander;
 use crate::e2e::support::container::{Container, type_code};
-use crate::e2e::support::eventually;
 use crate::e2e::support::http::{Client, Connection};
 use crate::e2e::support::server::{Prediction, Server};
+use crate::e2e::support::{eventually, signal};
 
 #[test]
 fn random_bytes_on_the_rpc_port_hurt_nobody() {
@@ -170,4 +171,34 @@ fn deleting_a_model_under_load_answers_every_query() {
         client.join().expect("no query failed");
     }
     bystander.was_served(&server);
+}
+
+/// The objective counts from when the server's machine had the request, also where the server has
+/// no core to read it.
+#[test]
+fn what_the_server_is_kept_from_reading_is_as_late_as_its_client_finds_it() {
+    const SLO_US: u64 = 1_000_000;
+    let server = Server::start();
+    server.serve("m", "doubles", SLO_US);
+    let _container = Container::serving(&server, "m", &[]);
+    let request = |path: &str, body: &str| {
+        let length = body.len();
+        format!("POST {path} HTTP/1.1\r\nHost: test\r\nContent-Length: {length}\r\n\r\n{body}")
+    };
+    let infer = r#"{"inputs": [{"name": "input", "datatype": "FP64", "shape": [1, 1],
+                    "data": [2.5]}]}"#;
+    let mut predict = Connection::open(server.query);
+    signal(server.pid(), Signal::SIGSTOP);
+    // The kernel accepts it all the same.
+    let mut v2 = Connection::open(server.query);
+    predict.send(request("/m/predict", r#"{"input": [1.5]}"#).as_bytes());
+    v2.send(request("/v2/models/m/infer", infer).as_bytes());
+    std::thread::sleep(2 * Duration::from_micros(SLO_US));
+    signal(server.pid(), Signal::SIGCONT);
+    let late = "Failed to retrieve a prediction response within the specified latency SLO";
+    let prediction = Prediction::from(&predict.answer("POST").unwrap());
+    assert!(prediction.is_default(), "{prediction:?}");
+    assert_eq!(prediction.explanation(), late);
+    let answer = v2.answer("POST").unwrap();
+    assert!(answer.status != 200 && answer.text().contains(late), "{answer:?}");
 }
