@@ -17,6 +17,7 @@ use super::environment;
 use super::keys::{self, ChildKey};
 use super::launch::Launch;
 use clipper_config::ContainersConfig;
+use clipper_priority::make_group_nicer;
 
 /// The children that run, so that what others have left behind can be told from them.
 #[derive(Debug, Clone, Default)]
@@ -84,6 +85,11 @@ impl Process {
         let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).map(Pid::from_raw);
         running.extend(pid);
         drop(running);
+        if let Some(group) = pid
+            && let Err(error) = make_group_nicer(group.as_raw(), config.niceness.into())
+        {
+            debug!(%group, %error, "a container process stays as nice as the server");
+        }
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         // Waiting for a child closes its stdin, unless somebody else holds it.
         let lifeline = child.stdin.take();

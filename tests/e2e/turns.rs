@@ -1,4 +1,5 @@
-//! Who takes a core from whom: threads that look leave theirs to those that answer, and to models.
+//! Who takes a core from whom: threads that look leave theirs to those that answer, and to models;
+//! models leave theirs to those that answer.
 
 use std::fs;
 use std::path::Path;
@@ -67,9 +68,10 @@ fn those_that_look_give_way_to_those_that_answer() {
             && thread.turn_ns == own.turn_ns
     };
     assert!(threads.iter().filter(answers).count() >= 3, "{threads:#?}");
-    for pid in descendants_of(server.pid()) {
-        for thread in Thread::of(pid) {
-            assert_eq!(thread.turn_ns, own.turn_ns, "of a model: {thread:?}");
-        }
+    let models: Vec<u32> = descendants_of(server.pid());
+    assert!(models.len() >= 2, "a wrapper and its container: {models:?}");
+    for thread in models.into_iter().flat_map(Thread::of) {
+        assert_eq!(thread.turn_ns, own.turn_ns, "of a model: {thread:?}");
+        assert_eq!(thread.nice, (own.nice + 5).min(19), "of a model: {thread:?}");
     }
 }

@@ -79,6 +79,11 @@ section! {
         /// Longer than the longest import and loading of a model.
         connect_timeout_ms: u64 = 300_000, Rule::millis();
 
+        /// How much nicer children are than the server, 0 to 19: where all cores are busy it gets
+        /// what it needs first, so that answers go out in time, and models the rest; with 5 they
+        /// get a third of what the server may take. Where a core is idle this changes nothing.
+        niceness: u8 = 5, Rule::int(0, 19, "steps");
+
         /// After SIGTERM a child, with everything that it has started, gets this long,
         /// milliseconds; then SIGKILL.
         stop_grace_ms: u64 = 2_000, Rule::millis();

@@ -1,4 +1,4 @@
-//! Threads that give way to those that answer queries.
+//! Threads and processes that give way to those that answer queries.
 //!
 //! Niceness alone says how much of a core a thread gets, not how soon. Since Linux 6.12 a thread
 //! that wakes up takes the core at once from one whose turns are longer, and otherwise waits until
@@ -12,7 +12,7 @@
 
 use std::io;
 
-use rustix::process::{getpriority_process, setpriority_process};
+use rustix::process::{Pid, getpriority_process, setpriority_pgrp, setpriority_process};
 
 /// Of a thread that gives way, ns: long beside those of anybody who does not ask, 3 ms or less.
 const LONG_TURN_NS: u64 = 20_000_000;
@@ -51,6 +51,16 @@ pub fn give_way(niceness: i32) -> io::Result<()> {
 /// As [`give_way`].
 pub fn run_when_idle() -> io::Result<()> {
     set(Some(libc::SCHED_IDLE), getpriority_process(None)?).or_else(|_| give_way(NICEST))
+}
+
+/// A group of processes, and all that they start from now on, becomes nicer than the calling thread
+/// by so much. Their turns stay as they are: they share cores with each other.
+///
+/// # Errors
+/// There is no such group, or it is somebody else's.
+pub fn make_group_nicer(group: i32, by: i32) -> io::Result<()> {
+    let niceness = getpriority_process(None)?.saturating_add(by);
+    Ok(setpriority_pgrp(Pid::from_raw(group), niceness)?)
 }
 
 /// Another policy, or that of whoever started the process.
