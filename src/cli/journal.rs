@@ -47,8 +47,8 @@ pub(super) enum JournalCommand {
         place: JournalArgs,
     },
     /// Print the applications, models and links right after an event, or as they were at a time.
-    /// Asks the running server, unless a directory is given or the default one has a journal that
-    /// no server has open.
+    /// Asks the running server, unless a directory is given, or no server is named and the default
+    /// directory has a journal that none has open.
     State {
         /// The number of an event, a time such as 2026-01-31T23:59:59Z, or how long ago such as 2h
         /// [default: now].
@@ -171,6 +171,9 @@ fn verify(repair: bool, place: &JournalArgs) -> Result<ExitCode, JournalFailure>
 
 /// Of a directory if one is meant, else of the running server.
 fn state(at: Option<&str>, place: &JournalArgs, server: &ServerArgs) -> ExitCode {
+    if place.data_dir.is_none() && server.is_named() {
+        return running::state(at, place.json, server);
+    }
     let is_meant = place.data_dir.is_some() || place.config.is_some();
     match offline_state(at, place) {
         Err(JournalFailure::Journal(StoreError::NotThere { .. } | StoreError::InUse { .. }))

@@ -44,18 +44,16 @@ impl std::fmt::Debug for KeyArg {
     }
 }
 
+/// Where a server of this machine is managed, unless it is told otherwise.
+const USUAL_URL: &str = "http://127.0.0.1:1338";
+
 /// Which server.
+#[allow(clippy::doc_markdown, reason = "the help prints these texts as they are")]
 #[derive(Debug, Args)]
 pub(super) struct ServerArgs {
-    /// The management frontend.
-    #[arg(
-        long,
-        global = true,
-        value_name = "http://HOST:PORT",
-        default_value = "http://127.0.0.1:1338",
-        env = "CLIPPER_MANAGEMENT_URL"
-    )]
-    url: String,
+    /// The management frontend [default: http://127.0.0.1:1338].
+    #[arg(long, global = true, value_name = "http://HOST:PORT", env = "CLIPPER_MANAGEMENT_URL")]
+    url: Option<String>,
     #[command(flatten)]
     key: KeyArg,
     /// The longest wait for an answer, s.
@@ -125,12 +123,18 @@ impl TlsArgs {
 }
 
 impl ServerArgs {
+    /// Whether somebody says which server is meant.
+    pub(super) fn is_named(&self) -> bool {
+        self.url.is_some()
+    }
+
     pub(super) fn reason(&self) -> Option<&str> {
         self.reason.as_deref()
     }
 
     pub(super) fn client(&self) -> Result<Client, VerbFailure> {
-        let client = Client::new(&self.url, self.request_timeout, &self.tls.trust());
+        let url = self.url.as_deref().unwrap_or(USUAL_URL);
+        let client = Client::new(url, self.request_timeout, &self.tls.trust());
         let client = client.map_err(VerbFailure::Url)?.with_key(self.key.get());
         let client = client.map_err(VerbFailure::Key)?;
         Ok(client.with_notes(Some(&user()), self.reason.as_deref()))

@@ -1,5 +1,7 @@
 //! A bad change at night: found by `log`, understood by `blame` and `diff`, on a running server.
 
+use std::process::Command;
+
 use serde_json::{Value, json};
 
 use super::{clipper, done, set_slo, stop, told};
@@ -103,6 +105,28 @@ fn a_bad_change_is_found_and_understood_while_the_server_runs() {
 /// When an entry was recorded.
 fn told_at(entry: &Value) -> String {
     entry["at"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_server_that_is_named_is_asked_whatever_journal_lies_in_the_current_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let other = Served::start("", folder.path());
+    other.admin("/admin/add_app", &app("other", 20_000));
+    stop(other);
+    let elsewhere = tempfile::tempdir().unwrap();
+    let server = Served::start("", elsewhere.path());
+    let state = |named: bool| {
+        let mut command = Command::new(crate::binary());
+        command.current_dir(folder.path()).args(["journal", "state", "--json"]);
+        if named {
+            command.env("CLIPPER_MANAGEMENT_URL", format!("http://{}", server.management));
+        }
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()
+    };
+    assert_eq!(state(true)["catalog"]["apps"], json!({}));
+    assert_eq!(state(false)["catalog"]["apps"]["other"]["latency_slo"], 20_000);
 }
 
 #[test]

@@ -15,12 +15,9 @@ use serde_json::Value;
 
 use crate::support::served::Served;
 
-/// A command of the binary against a server, in a folder without a journal of its own, such as the
-/// one that whoever tries README's first command has in this one.
+/// A command of the binary against a server.
 fn clipper(server: &Served, args: &[&str]) -> Output {
-    let nowhere = tempfile::tempdir().unwrap();
     let mut command = Command::new(crate::binary());
-    command.current_dir(&nowhere);
     command.args(args).env("CLIPPER_MANAGEMENT_URL", format!("http://{}", server.management));
     command.output().unwrap()
 }
