@@ -68,7 +68,7 @@ fn those_that_look_give_way_to_those_that_answer() {
             && thread.turn_ns == own.turn_ns
     };
     assert!(threads.iter().filter(answers).count() >= 3, "{threads:#?}");
-    let models: Vec<u32> = descendants_of(server.pid());
+    let models = descendants_of(server.pid());
     assert!(models.len() >= 2, "a wrapper and its container: {models:?}");
     for thread in models.into_iter().flat_map(Thread::of) {
         assert_eq!(thread.turn_ns, own.turn_ns, "of a model: {thread:?}");

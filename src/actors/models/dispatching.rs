@@ -167,17 +167,12 @@ impl Dispatching {
 
     /// Leaves what waits to a successor, if there is to be one.
     pub(super) fn leave_waiting(&mut self) {
-        let waiting = self.give_up_waiting();
+        let mut waiting = std::mem::take(&mut self.arrivals);
+        waiting.extend(self.take_dispatcher().into_waiting());
         match self.successor.upgrade() {
             Some(successor) => successor.borrow_mut().extend(waiting),
             None => self.plane.abort_all(waiting, &DefaultReason::NoReplica),
         }
-    }
-
-    fn give_up_waiting(&mut self) -> Arrivals {
-        let mut waiting = std::mem::take(&mut self.arrivals);
-        waiting.extend(self.take_dispatcher().into_waiting());
-        waiting
     }
 
     /// Answers all by the default output, for there will be no successor. Also what replicas have:

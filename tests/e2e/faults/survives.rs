@@ -12,7 +12,7 @@ use serde_json::json;
 use super::{GENEROUS_SLO_US, ask, scene};
 use crate::e2e::support::bystander::Bystander;
 use crate::e2e::support::container::{Container, type_code};
-use crate::e2e::support::http::{Client, Connection};
+use crate::e2e::support::http::{Client, Connection, request};
 use crate::e2e::support::server::{Prediction, Server};
 use crate::e2e::support::{eventually, signal};
 
@@ -181,18 +181,14 @@ fn what_the_server_is_kept_from_reading_is_as_late_as_its_client_finds_it() {
     let server = Server::start();
     server.serve("m", "doubles", SLO_US);
     let _container = Container::serving(&server, "m", &[]);
-    let request = |path: &str, body: &str| {
-        let length = body.len();
-        format!("POST {path} HTTP/1.1\r\nHost: test\r\nContent-Length: {length}\r\n\r\n{body}")
-    };
-    let infer = r#"{"inputs": [{"name": "input", "datatype": "FP64", "shape": [1, 1],
+    let infer = br#"{"inputs": [{"name": "input", "datatype": "FP64", "shape": [1, 1],
                     "data": [2.5]}]}"#;
     let mut predict = Connection::open(server.query);
     signal(server.pid(), Signal::SIGSTOP);
     // The kernel accepts it all the same.
     let mut v2 = Connection::open(server.query);
-    predict.send(request("/m/predict", r#"{"input": [1.5]}"#).as_bytes());
-    v2.send(request("/v2/models/m/infer", infer).as_bytes());
+    predict.send(&request("POST", "/m/predict", br#"{"input": [1.5]}"#));
+    v2.send(&request("POST", "/v2/models/m/infer", infer));
     std::thread::sleep(2 * Duration::from_micros(SLO_US));
     signal(server.pid(), Signal::SIGCONT);
     let late = "Failed to retrieve a prediction response within the specified latency SLO";
