@@ -52,9 +52,10 @@ impl Asking {
     }
 }
 
-/// How long bytes have waited of which the kernel tells this: within a tick it cannot be known.
+/// How long bytes have waited at least of which the kernel tells this: it counts the ticks since
+/// they came, and the first of them may have come just after they did.
 fn waited(told: Duration, tick: Duration) -> Duration {
-    if told > tick { told } else { Duration::ZERO }
+    told.saturating_sub(tick)
 }
 
 /// When the last bytes of a stream came, that were read just now.
@@ -79,7 +80,7 @@ impl ReceiveTime {
         Self(Rc::default())
     }
 
-    /// When what has been read last had come; never earlier than before.
+    /// When what has been read last had come, at the latest; never earlier than before.
     #[must_use]
     pub(crate) fn last(&self) -> Instant {
         self.0.get().unwrap_or_else(clock::now)
@@ -143,9 +144,31 @@ mod tests {
     }
 
     #[test]
-    fn what_a_tick_may_have_added_counts_as_nothing() {
+    fn what_a_tick_may_have_added_does_not_count() {
         let tick = Duration::from_millis(4);
+        assert_eq!(waited(Duration::ZERO, tick), Duration::ZERO);
         assert_eq!(waited(tick, tick), Duration::ZERO);
-        assert_eq!(waited(tick * 2, tick), tick * 2);
+        assert_eq!(waited(tick * 2, tick), tick);
+    }
+
+    #[test]
+    fn nothing_came_before_it_was_sent() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let (mut stream, _) = listener.accept().await.unwrap();
+            // Each at another moment of a tick.
+            for n in 0..20 {
+                tokio::time::sleep(*TICK * 2 + *TICK * n / 20).await;
+                let sent = clock::now();
+                client.write_all(b"request").await.unwrap();
+                tokio::time::sleep(*TICK * 2).await;
+                stream.read_exact(&mut [0; 7]).await.unwrap();
+                let received = ReceiveTime::new();
+                received.read(&stream);
+                assert!(received.last() >= sent, "{:?} before", sent - received.last());
+            }
+        });
     }
 }
