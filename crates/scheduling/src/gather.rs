@@ -1,10 +1,13 @@
 //! Whether a small batch waits a little for a fuller one. Pure.
 //!
-//! It pays when a batch costs much by itself, whatever is in it, and when many queries are known to
-//! be under way: those just answered come back with the next question. A wait ends when most of
-//! the crowd has arrived; a single client never waits.
+//! It pays when a batch costs much by itself, whatever is in it, when replicas could not keep up
+//! with one query at a time, and when many queries are known to be under way: those just answered
+//! come back with the next question. A wait ends when most of the crowd has arrived; a single
+//! client never waits.
 
 use std::time::Duration;
+
+use clipper_clock::Instant;
 
 use crate::latency::LatencyCurve;
 
@@ -21,16 +24,38 @@ const FADE_IN_VAIN: f64 = 0.5;
 /// A wait pays if at least this share of a batch's time is there whatever its size.
 const FIXED_SHARE_MIN: f64 = 0.25;
 
-/// The recent number of queries under way at once, at most.
+/// Seconds over which the rate of queries is told.
+const RATE_OVER: f64 = 0.1;
+/// Share of the time that replicas would be busy with one query at a time, from where on it pays to
+/// save their time: below, whoever waits waits for nothing.
+const BUSY_MIN: f64 = 0.7;
+
+/// The recent number of queries under way at once, at most, and how many come.
 #[derive(Debug, Clone, Default)]
 pub struct Concurrency {
     peak: f64,
+    /// Queries a second, of late; `None` before the first.
+    rate: Option<(f64, Instant)>,
 }
 
 impl Concurrency {
-    /// So many queries wait or run, one more having arrived.
-    pub fn arrived(&mut self, under_way: usize) {
+    /// So many queries have just arrived, and so many wait or run.
+    pub fn arrived(&mut self, queries: usize, under_way: usize, now: Instant) {
         self.peak = self.peak.max(under_way as f64);
+        self.rate = Some((self.rate(now) + queries as f64 / RATE_OVER, now));
+    }
+
+    /// Queries a second, of late.
+    fn rate(&self, now: Instant) -> f64 {
+        let Some((rate, then)) = self.rate else { return 0.0 };
+        let passed = now.saturating_duration_since(then).as_secs_f64();
+        rate * (-passed / RATE_OVER).exp()
+    }
+
+    /// Whether so many replicas with this curve are busy with one query at a time.
+    #[must_use]
+    pub fn is_busy(&self, replicas: usize, curve: &LatencyCurve, now: Instant) -> bool {
+        self.rate(now) * curve.mean(1).as_secs_f64() >= BUSY_MIN * replicas as f64
     }
 
     /// Whether it is one query at a time.
@@ -67,6 +92,8 @@ impl Concurrency {
 
 #[cfg(test)]
 mod tests {
+    use clipper_clock as clock;
+
     use super::*;
 
     const OBJECTIVE: Duration = Duration::from_millis(100);
@@ -81,7 +108,7 @@ mod tests {
 
     fn concurrency(of: usize) -> Concurrency {
         let mut concurrency = Concurrency::default();
-        concurrency.arrived(of);
+        concurrency.arrived(of, of, clock::now());
         concurrency
     }
 
@@ -115,7 +142,7 @@ mod tests {
     fn a_crowd_that_has_gone_is_forgotten() {
         let mut concurrency = concurrency(64);
         for _ in 0..100 {
-            concurrency.arrived(1);
+            concurrency.arrived(1, 1, clock::now());
             concurrency.batch_sent();
         }
         assert_eq!(concurrency.worth_gathering(100, &curve(200, 2), OBJECTIVE), 1);
@@ -129,5 +156,31 @@ mod tests {
             concurrency.stayed_away();
         }
         assert_eq!(concurrency.worth_gathering(100, &curve(200, 2), OBJECTIVE), 1);
+    }
+
+    /// At so many queries a second, evenly, for two seconds.
+    fn at_rate(of: u32) -> (Concurrency, Instant) {
+        let (mut now, mut concurrency) = (clock::now(), Concurrency::default());
+        for _ in 0..2 * of {
+            now += Duration::from_secs(1) / of;
+            concurrency.arrived(1, 1, now);
+        }
+        (concurrency, now)
+    }
+
+    #[test]
+    fn replicas_are_busy_from_where_single_queries_take_most_of_their_time() {
+        let curve = curve(900, 100);
+        let is_busy = |rate, replicas| {
+            let (concurrency, now) = at_rate(rate);
+            concurrency.is_busy(replicas, &curve, now)
+        };
+        assert_eq!([600, 800].map(|rate| is_busy(rate, 1)), [false, true]);
+        assert_eq!([1_200, 1_600].map(|rate| is_busy(rate, 2)), [false, true]);
+        assert!(!Concurrency::default().is_busy(1, &curve, clock::now()));
+        let (concurrency, now) = at_rate(2_000);
+        assert!(concurrency.is_busy(1, &curve, now), "twice what it can do");
+        let later = now + Duration::from_millis(200);
+        assert!(!concurrency.is_busy(1, &curve, later), "nobody has come since");
     }
 }

@@ -182,9 +182,10 @@ impl<Q: Query> Dispatcher<Q> {
     }
 
     fn arrived(&mut self, arrivals: &mut Vec<Arrival<Q>>, now: Instant) {
-        let mut poisonous = 0;
+        let (mut poisonous, mut came) = (0, 0);
         for arrival in arrivals.drain(..) {
             let Arrival { share, deadline, queries } = arrival;
+            came += queries.len();
             let mut room = self.room(share, deadline, &queries, now);
             for query in queries {
                 if let Some(key) = self.entries.find(&query) {
@@ -211,7 +212,7 @@ impl<Q: Query> Dispatcher<Q> {
             }
         }
         self.count_some(Count::Poisonous, poisonous);
-        self.concurrency.arrived(self.queue.len() + self.in_flight);
+        self.concurrency.arrived(came, self.queue.len() + self.in_flight, now);
     }
 
     fn room(&self, share: Share, deadline: Instant, queries: &[Q], now: Instant) -> usize {

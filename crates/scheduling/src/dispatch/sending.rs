@@ -48,7 +48,8 @@ impl<Q: Query> Dispatcher<Q> {
         let objective = self.objective.tightest();
         let limit = self.replicas.batch_limit(replica, objective);
         let curve = replica.controller.curve();
-        if waiting >= self.concurrency.worth_gathering(limit, curve, objective) {
+        let is_busy = self.concurrency.is_busy(self.replicas.len(), curve, now);
+        if !is_busy || waiting >= self.concurrency.worth_gathering(limit, curve, objective) {
             self.gathering = None;
             return true;
         }

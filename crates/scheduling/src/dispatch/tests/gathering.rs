@@ -32,6 +32,29 @@ fn a_small_batch_waits_for_callers_that_come_back() {
 }
 
 #[test]
+fn where_replicas_have_time_nobody_waits_for_a_crowd() {
+    let sent_at_once_after = |quiet| {
+        let mut bench = crowd();
+        bench.now += quiet;
+        bench.ask(0, 1, OBJECTIVE);
+        bench.sent.len() == 1
+    };
+    assert!(!sent_at_once_after(ms(10)));
+    assert!(sent_at_once_after(ms(1_000)), "one at a time would do");
+}
+
+#[test]
+fn more_replicas_have_more_time() {
+    let sent_at_once_with = |replicas| {
+        let mut bench = crowd();
+        (1..replicas).for_each(|replica| bench.join(replica));
+        bench.ask(0, 1, OBJECTIVE);
+        bench.sent.len() == 1
+    };
+    assert!(!sent_at_once_with(2) && sent_at_once_with(20));
+}
+
+#[test]
 fn it_waits_for_one_tick() {
     let mut bench = crowd();
     bench.ask(0, 1, OBJECTIVE);
@@ -88,8 +111,11 @@ fn a_second_attempt_that_waits_hurries_nobody() {
     bench.now += ms(400);
     bench.on(Event::Time);
     assert_eq!(bench.sent.len(), 1, "there is no spare replica for it");
+    bench.ask(0, 16, OBJECTIVE);
+    bench.now += ms(10);
+    bench.answer();
     bench.ask(0, 1, OBJECTIVE);
-    assert_eq!(bench.sent.len(), 1, "a small batch waits as ever");
+    assert_eq!(bench.sent.len(), 2, "a small batch waits as ever");
 }
 
 /// One replica that takes 10 ms a query and has just begun with one.
