@@ -202,17 +202,28 @@ pub(crate) fn history(settings: &Settings) -> Result<Table> {
     let writer = client(&server)?;
     (0..EVENTS).try_for_each(|n| change(&writer, n))?;
     window(settings, &server, Beside::Nobody)?;
-    let columns =
-        ["p50 ms", "beside", "p99 ms", "beside", "elsewhere", "of alone", "of alone", "looks/s"];
+    let columns = [
+        "p50 ms",
+        "beside",
+        "p99 ms",
+        "beside",
+        "elsewhere",
+        "of alone",
+        "of alone",
+        "looks/s",
+        "cores",
+    ];
     let mut table = Table::new("history", &columns);
     for between in PAUSES {
         note(format_args!("{between:?} between two looks ..."));
-        let (mut alone, mut beside, mut elsewhere, mut looked) =
-            (Vec::new(), Vec::new(), Vec::new(), 0);
+        let (mut alone, mut beside, mut elsewhere, mut looked, mut parts) =
+            (Vec::new(), Vec::new(), Vec::new(), 0, Vec::new());
         for _ in 0..settings.rounds {
             let without = window(settings, &server, Beside::Nobody)?;
             let with = window(settings, &server, Beside::Lookers(between))?;
-            let other = Beside::Elsewhere(with.part - without.part);
+            let part = with.part - without.part;
+            parts.push(part);
+            let other = Beside::Elsewhere(part);
             elsewhere.push(window(settings, &server, other)?.report);
             alone.push(without.report);
             beside.push(with.report);
@@ -235,6 +246,7 @@ pub(crate) fn history(settings: &Settings) -> Result<Table> {
                 p99(&beside) / p99(&alone),
                 p99(&elsewhere) / p99(&alone),
                 number(looked) / seconds,
+                median(&parts),
             ],
         );
     }
@@ -242,7 +254,7 @@ pub(crate) fn history(settings: &Settings) -> Result<Table> {
         "Medians of {} alternating windows of {} s: {RATE} predictions a second, 20 changes a \
          second in all of them, {EVENTS} events. Beside: one each of diff, backup and the whole \
          stream, again after so long, and log -f. Elsewhere: a program that takes as much of a \
-         core as the server did for them.",
+         core as the server did for them, which the last column says.",
         settings.rounds, settings.seconds
     ));
     Ok(table)

@@ -9,8 +9,6 @@ use tokio::sync::{Semaphore, oneshot};
 use super::turns::{BACKGROUND, give_way, run_when_idle};
 use clipper_clock::{self as clock, Instant};
 
-/// The longest rest.
-const REST_MAX: Duration = Duration::from_secs(1);
 /// A thread of the pool ends after so long without work.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
@@ -31,8 +29,6 @@ pub struct Lane {
     /// Only for its blocking threads; `None` while it is dropped.
     threads: Option<Runtime>,
     free: Arc<Semaphore>,
-    /// How many times as long as its work took a thread rests.
-    rests: u32,
 }
 
 impl Lane {
@@ -48,7 +44,7 @@ impl Lane {
             .on_thread_start(begin)
             .build()?;
         let free = Arc::new(Semaphore::new(threads));
-        Ok(Self { threads: Some(runtime), free, rests: 0 })
+        Ok(Self { threads: Some(runtime), free })
     }
 
     /// At most `threads`, as nice as that.
@@ -75,14 +71,6 @@ impl Lane {
         Self::new(threads, name, BACKGROUND)
     }
 
-    /// After its work each thread rests for so many times as long as that took: whoever asks again
-    /// and again gets a part of a core, whatever the machine has left.
-    #[must_use]
-    pub fn resting(mut self, rests: u32) -> Self {
-        self.rests = rests;
-        self
-    }
-
     /// What `work` gives, whenever a thread is free. `None`: it panicked, or the threads end.
     pub async fn done<T: Send + 'static>(
         &self,
@@ -103,7 +91,6 @@ impl Lane {
         let thread = by(until, Arc::clone(&self.free).acquire_owned()).await;
         let thread = thread.ok_or(Undone::Crowded)?.map_err(|_| Undone::Broken)?;
         let (tell, told) = oneshot::channel();
-        let rests = self.rests;
         let timed = move || {
             let _thread = thread;
             let start = clock::now();
@@ -111,10 +98,6 @@ impl Lane {
             let took = clock::now().saturating_duration_since(start);
             // Who has gone meanwhile does not get it, and the thread has worked all the same.
             let _ = tell.send((done, took));
-            if rests > 0 {
-                #[allow(clippy::disallowed_methods, reason = "a thread of its own, which rests")]
-                std::thread::sleep(took.saturating_mul(rests).min(REST_MAX));
-            }
         };
         self.threads.as_ref().ok_or(Undone::Broken)?.spawn_blocking(timed);
         by(until, told).await.ok_or(Undone::Overdue)?.map_err(|_| Undone::Broken)
@@ -143,26 +126,5 @@ impl Lane {
     /// Whether one of its threads has nothing to do.
     pub fn has_free(&self) -> bool {
         self.free.available_permits() > 0
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn who_asks_again_and_again_takes_a_part_of_a_thread_only() {
-        let lane = Lane::background(1, "look").unwrap().resting(3);
-        let work = Duration::from_millis(20);
-        let looked = lane.done(move || {
-            let start = clock::now();
-            while clock::now() < start + work {
-                std::hint::spin_loop();
-            }
-            clock::now()
-        });
-        let ended = looked.await.unwrap();
-        let next = lane.done(clock::now).await.unwrap();
-        assert!(next >= ended + work * 3, "{:?}", next - ended);
     }
 }

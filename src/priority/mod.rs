@@ -3,6 +3,7 @@
 
 mod lane;
 mod looking;
+mod share;
 mod turns;
 
 pub use self::lane::{Lane, Undone};

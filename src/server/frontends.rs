@@ -376,7 +376,10 @@ impl Frontends {
 
     /// The journal's past, looked into by threads of its own.
     fn past(&self, config: &Config) -> Result<Past, StartError> {
-        let threads = Looking::new(HISTORY_THREADS, "journal-look").map_err(StartError::Threads)?;
+        let plane = Arc::clone(&self.plane);
+        let asked = move || plane.queries_asked();
+        let threads = Looking::new(HISTORY_THREADS, "journal-look", asked);
+        let threads = threads.map_err(StartError::Threads)?;
         Ok(Past::new(self.past.clone(), self.feedback.clone(), threads, config.journal.clone()))
     }
 

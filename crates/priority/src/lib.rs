@@ -11,8 +11,10 @@
 //! Architecture invariant: beside the allocator's, the only unsafe code is here.
 
 use std::io;
+use std::time::Duration;
 
 use rustix::process::{Pid, getpriority_process, setpriority_pgrp, setpriority_process};
+use rustix::time::{ClockId, clock_gettime};
 
 /// Of a thread that gives way, ns: long beside those of anybody who does not ask, 3 ms or less.
 const LONG_TURN_NS: u64 = 20_000_000;
@@ -61,6 +63,14 @@ pub fn run_when_idle() -> io::Result<()> {
 pub fn make_group_nicer(group: i32, by: i32) -> io::Result<()> {
     let niceness = getpriority_process(None)?.saturating_add(by);
     Ok(setpriority_pgrp(Pid::from_raw(group), niceness)?)
+}
+
+/// How long the calling thread has had a core, since it began.
+#[must_use]
+pub fn worked() -> Duration {
+    let worked = clock_gettime(ClockId::ThreadCPUTime);
+    let part = |part: i64| u64::try_from(part).unwrap_or(0);
+    Duration::from_secs(part(worked.tv_sec)) + Duration::from_nanos(part(worked.tv_nsec))
 }
 
 /// Another policy, or that of whoever started the process.

@@ -109,6 +109,11 @@ impl DataPlane {
         self.next_query_id.fetch_add(n as u64, Ordering::Relaxed)
     }
 
+    /// How many queries there were since the start.
+    pub fn queries_asked(&self) -> u64 {
+        self.next_query_id.load(Ordering::Relaxed)
+    }
+
     /// What the dispatcher of a model with this batch size keeps within.
     #[must_use]
     pub fn dispatch_limits(&self, batch_size: BatchSize) -> Limits {

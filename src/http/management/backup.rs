@@ -1,9 +1,7 @@
 //! `POST /admin/journal/backup`: journal and policy state in one file, while the server goes on.
 
-use std::cell::RefCell;
 use std::convert::Infallible;
-use std::future::poll_fn;
-use std::pin::pin;
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -16,7 +14,7 @@ use super::past::Past;
 use crate::http::errors::ApiError;
 use crate::http::gate::{self, Holding};
 use crate::http::serve::connection::Connection;
-use crate::store::backup::{BackupError, back_up};
+use crate::store::backup::{Backup, BackupError, Header};
 use clipper_clock as clock;
 
 /// The path served here.
@@ -24,9 +22,6 @@ pub(super) const PATH: &str = "/admin/journal/backup";
 
 /// Pieces that a slow client may be behind, of up to about a quarter of a megabyte each.
 const BEHIND_MAX: usize = 4;
-
-/// What a backup's thread has written and its client has not taken.
-type Written = Rc<RefCell<mpsc::Receiver<Bytes>>>;
 
 /// Begins one. A client that goes away ends it, and so does the end of the key that it came with,
 /// also while it reads nothing.
@@ -38,53 +33,66 @@ pub(super) fn respond(request: &HttpRequest, past: Past) -> HttpResponse {
         connection.streams();
     }
     let (pieces, written) = mpsc::channel::<Bytes>(BEHIND_MAX);
-    let written: Written = Rc::new(RefCell::new(written));
     let holding = gate::holding(request);
-    actix_web::rt::spawn(make(past, (pieces, place), (Rc::clone(&written), holding.clone())));
-    let body = stream::unfold((written, holding), |(written, holding)| async move {
+    actix_web::rt::spawn(make(past, (pieces, place), holding.clone()));
+    let body = stream::unfold((written, holding), |(mut written, holding)| async move {
         let piece = tokio::select! {
             biased;
             // Its client finds no end.
             _ = gate::ended(holding.clone()) => None,
-            piece = poll_fn(|cx| written.borrow_mut().poll_recv(cx)) => piece,
+            piece = written.recv() => piece,
         };
         Some((Ok::<_, Infallible>(piece?), (written, holding)))
     });
     HttpResponse::Ok().content_type("application/octet-stream").streaming(body)
 }
 
-/// Makes one on a thread of its own, and tells of its end.
+/// Makes one, and tells of its end. Ends with the key also where its client reads nothing, and
+/// would keep the place.
 async fn make(
     past: Past,
     (pieces, place): (mpsc::Sender<Bytes>, OwnedSemaphorePermit),
-    (written, holding): (Written, Option<Rc<Holding>>),
+    holding: Option<Rc<Holding>>,
 ) {
+    let made = tokio::select! {
+        made = write(&past, &pieces) => made,
+        _ = gate::ended(holding) => Err(gone()),
+    };
+    // Before its client sees the end.
+    drop(place);
+    drop(pieces);
+    match made {
+        Ok(header) => tracing::info!(last = header.last, "a backup was made"),
+        // Its client finds no end.
+        Err(error) => tracing::warn!(%error, "a backup was not finished"),
+    }
+}
+
+/// As fast as its client takes it and the threads get to it.
+async fn write(past: &Past, pieces: &mpsc::Sender<Bytes>) -> Result<Header, BackupError> {
     // Feedback that was acknowledged before this began belongs to it.
     past.feedback.save().await;
     let (history, states) = (past.history.clone(), past.states.clone());
-    let mut made = pin!(past.threads.once(move || {
-        let gone = |_| std::io::Error::from(std::io::ErrorKind::BrokenPipe);
-        let put = |piece: Vec<u8>| -> Result<(), BackupError> {
-            Ok(pieces.blocking_send(piece.into()).map_err(gone)?)
+    let made_at_ms = clock::unix_millis();
+    let begin = move || Backup::begin(history.clone(), states.clone(), made_at_ms);
+    let mut backup = past.threads.look(begin).await.ok_or_else(failed)??;
+    loop {
+        let from = backup.clone();
+        let step = move || {
+            let mut backup = from.clone();
+            backup.piece().map(|piece| (backup, piece))
         };
-        let made = back_up((&history, &states), clock::unix_millis(), put);
-        // Before its client sees the end.
-        drop(place);
-        drop(pieces);
-        made
-    }));
-    let made = tokio::select! {
-        made = &mut made => made,
-        _ = gate::ended(holding) => {
-            // Whoever reads nothing does not hear of it, and would keep the place.
-            written.borrow_mut().close();
-            made.await
-        }
-    };
-    match made {
-        Some(Ok(header)) => tracing::info!(last = header.last, "a backup was made"),
-        // Its client finds no end.
-        Some(Err(error)) => tracing::warn!(%error, "a backup was not finished"),
-        None => tracing::warn!("a backup was not finished: its thread failed"),
+        let (next, piece) = past.threads.look(step).await.ok_or_else(failed)??;
+        backup = next;
+        let Some(piece) = piece else { return Ok(backup.header().clone()) };
+        pieces.send(piece.into()).await.map_err(|_| gone())?;
     }
+}
+
+fn gone() -> BackupError {
+    io::Error::from(io::ErrorKind::BrokenPipe).into()
+}
+
+fn failed() -> BackupError {
+    io::Error::other("its thread failed").into()
 }

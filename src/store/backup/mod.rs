@@ -23,4 +23,4 @@ mod writing;
 pub use self::format::{BackupError, Header};
 pub use self::reading::{BackupReader, Contained};
 pub use self::restore::{Restored, restore};
-pub use self::running::back_up;
+pub use self::running::Backup;

@@ -13,48 +13,96 @@ const RUN: u64 = 256;
 /// Policy state read at a time, bytes.
 const PAGE_BYTES: usize = 256 << 10;
 
-/// Writes a backup to `put`, piece by piece; blocks as long as that takes.
-///
-/// # Errors
-/// The engine's, or that of `put`. `NotKept` if the journal was compacted meanwhile, more than it
-/// keeps: then a new attempt may be quicker.
-pub fn back_up(
-    (history, states): (&History, &PolicyStateStore),
-    made_at_ms: u64,
-    mut put: impl FnMut(Vec<u8>) -> Result<(), BackupError>,
-) -> Result<Header, BackupError> {
-    let (last, forgotten) = (history.last(), history.forgotten());
-    // Events before the oldest snapshot, of a journal that an older release has compacted, stay.
-    let bases = history.checkpoints()?;
-    let base = bases.into_iter().find(|base| *base >= forgotten).filter(|_| forgotten > 0);
-    let base = base.unwrap_or(0);
-    let version = env!("CARGO_PKG_VERSION").to_owned();
-    let header = Header { version, made_at_ms, base, last };
-    let mut writer = BackupWriter::default();
-    put(writer.header(&header))?;
-    if base > 0 {
-        let snapshot = history.checkpoint(base)?.filter(|snapshot| snapshot.seq == base);
+/// One that is being written, piece by piece. Each is read from the store when it is asked for, and
+/// may be asked for again of a clone.
+#[derive(Clone)]
+pub struct Backup {
+    history: History,
+    states: PolicyStateStore,
+    header: Header,
+    writer: BackupWriter,
+    next: Next,
+}
+
+/// What the next piece has.
+#[derive(Debug, Clone)]
+enum Next {
+    Header,
+    Snapshot,
+    /// From this one on.
+    Events(u64),
+    /// After this key.
+    States(Option<String>),
+    Nothing,
+}
+
+impl Backup {
+    /// Of everything up to now.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub fn begin(
+        history: History,
+        states: PolicyStateStore,
+        made_at_ms: u64,
+    ) -> Result<Self, BackupError> {
+        let (last, forgotten) = (history.last(), history.forgotten());
+        // Events before the oldest snapshot, of a journal that an older release has compacted,
+        // stay.
+        let bases = history.checkpoints()?;
+        let base = bases.into_iter().find(|base| *base >= forgotten).filter(|_| forgotten > 0);
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        let header = Header { version, made_at_ms, base: base.unwrap_or(0), last };
+        Ok(Self { history, states, header, writer: BackupWriter::default(), next: Next::Header })
+    }
+
+    #[must_use]
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// The next piece; `None` after the last one.
+    ///
+    /// # Errors
+    /// The engine's. `NotKept` if the journal was compacted meanwhile, more than it keeps: then a
+    /// new attempt may be quicker.
+    pub fn piece(&mut self) -> Result<Option<Vec<u8>>, BackupError> {
+        let (base, last) = (self.header.base, self.header.last);
+        let (piece, next) = match self.next.clone() {
+            Next::Header if base > 0 => (self.writer.header(&self.header), Next::Snapshot),
+            Next::Header => (self.writer.header(&self.header), Next::Events(1)),
+            Next::Snapshot => (self.snapshot()?, Next::Events(base + 1)),
+            Next::Events(next) if next <= last => {
+                let records = self.history.records(next, last.min(next + RUN - 1))?;
+                let next = next + records.len().max(1) as u64;
+                let events = records.iter();
+                let piece = events.flat_map(|(seq, record)| self.writer.event(*seq, record));
+                (piece.collect(), Next::Events(next))
+            }
+            Next::Events(_) => self.states(None)?,
+            Next::States(after) => self.states(after.as_deref())?,
+            Next::Nothing => return Ok(None),
+        };
+        self.next = next;
+        Ok(Some(piece))
+    }
+
+    fn snapshot(&mut self) -> Result<Vec<u8>, BackupError> {
+        let Header { base, last, .. } = self.header;
+        let snapshot = self.history.checkpoint(base)?.filter(|snapshot| snapshot.seq == base);
         let gone = StoreError::NotKept { seq: base, oldest: base + 1, newest: last };
         let record = record::encode(0, &snapshot.ok_or(gone)?);
-        put(writer.snapshot(&record.map_err(|error| not_encoded(&error))?))?;
+        Ok(self.writer.snapshot(&record.map_err(|error| not_encoded(&error))?))
     }
-    let mut next = base + 1;
-    while next <= last {
-        let records = history.records(next, last.min(next + RUN - 1))?;
-        next += records.len().max(1) as u64;
-        let piece: Vec<u8> =
-            records.iter().flat_map(|(seq, record)| writer.event(*seq, record)).collect();
-        put(piece)?;
+
+    /// The states after a key; the end where there are none.
+    fn states(&mut self, after: Option<&str>) -> Result<(Vec<u8>, Next), BackupError> {
+        let page = self.states.page(after, PAGE_BYTES)?;
+        let Some((key, _)) = page.last() else { return Ok((self.writer.end(), Next::Nothing)) };
+        let next = Next::States(Some(key.clone()));
+        let piece = page.iter().flat_map(|(key, value)| self.writer.state(key, value));
+        Ok((piece.collect(), next))
     }
-    let mut after: Option<String> = None;
-    loop {
-        let page = states.page(after.as_deref(), PAGE_BYTES)?;
-        let Some((key, _)) = page.last() else { break };
-        after = Some(key.clone());
-        put(page.iter().flat_map(|(key, value)| writer.state(key, value)).collect())?;
-    }
-    put(writer.end())?;
-    Ok(header)
 }
 
 fn not_encoded(error: &record::RecordError) -> BackupError {

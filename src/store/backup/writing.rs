@@ -7,7 +7,7 @@ use super::format::{
 };
 
 /// Makes the bytes of a backup, part by part.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct BackupWriter {
     parts: u64,
     checksums: crc32fast::Hasher,
@@ -37,7 +37,7 @@ impl BackupWriter {
     }
 
     /// The last bytes.
-    pub fn end(mut self) -> Vec<u8> {
+    pub fn end(&mut self) -> Vec<u8> {
         let checksum = self.checksums.clone().finalize();
         let end = json(&End { parts: self.parts, checksum });
         self.part(END, &[&end])
