@@ -49,7 +49,7 @@ impl Looking {
     ) -> Option<T> {
         self.share.turn().await;
         let share = Arc::clone(&self.share);
-        let work = move || share.charge(work.clone());
+        let work = move || share.charge(&work);
         let now = clock::now();
         if self.crowded_until.lock().is_some_and(|until| now < until) {
             return self.nice.done(work).await;

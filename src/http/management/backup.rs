@@ -77,15 +77,14 @@ async fn write(past: &Past, pieces: &mpsc::Sender<Bytes>) -> Result<Header, Back
     let begin = move || Backup::begin(history.clone(), states.clone(), made_at_ms);
     let mut backup = past.threads.look(begin).await.ok_or_else(failed)??;
     loop {
-        let from = backup.clone();
         let step = move || {
-            let mut backup = from.clone();
-            backup.piece().map(|piece| (backup, piece))
+            let mut next = backup.clone();
+            next.piece().map(|piece| (next, piece))
         };
         let (next, piece) = past.threads.look(step).await.ok_or_else(failed)??;
-        backup = next;
-        let Some(piece) = piece else { return Ok(backup.header().clone()) };
+        let Some(piece) = piece else { return Ok(next.header().clone()) };
         pieces.send(piece.into()).await.map_err(|_| gone())?;
+        backup = next;
     }
 }
 

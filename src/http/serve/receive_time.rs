@@ -103,6 +103,13 @@ mod tests {
 
     use super::*;
 
+    /// A client's end, and the server's.
+    async fn connected() -> (TcpStream, TcpStream) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (client, listener.accept().await.unwrap().0)
+    }
+
     #[test]
     fn the_kernel_is_asked_now_and_then_and_each_time_while_a_thread_is_late() {
         let (start, late) = (clock::now(), Duration::from_millis(20));
@@ -114,33 +121,28 @@ mod tests {
         assert!(Asking::after(late, start).is_due(start));
     }
 
-    #[test]
-    fn bytes_that_wait_unread_came_when_they_were_sent_and_after_the_last_answer() {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-            let (mut stream, _) = listener.accept().await.unwrap();
-            let received = ReceiveTime::new();
-            let mut late_read = async || {
-                client.write_all(b"request").await.unwrap();
-                let sent = clock::now();
-                let wait = *TICK * 20;
-                tokio::time::sleep(wait).await;
-                stream.read_exact(&mut [0; 7]).await.unwrap();
-                received.read(&stream);
-                (sent, wait)
-            };
-            let (sent, wait) = late_read().await;
-            let noted = received.last() - sent;
-            assert!(noted < wait / 2, "{noted:?} after it was sent, and read after {wait:?}");
-            let (_, wait) = late_read().await;
-            assert!(clock::now() - received.last() >= wait / 2);
-            let answered = clock::now();
-            received.answered(answered);
+    #[tokio::test]
+    async fn bytes_that_wait_unread_came_when_they_were_sent_and_after_the_last_answer() {
+        let (mut client, mut stream) = connected().await;
+        let received = ReceiveTime::new();
+        let mut late_read = async || {
+            client.write_all(b"request").await.unwrap();
+            let sent = clock::now();
+            let wait = *TICK * 20;
+            tokio::time::sleep(wait).await;
+            stream.read_exact(&mut [0; 7]).await.unwrap();
             received.read(&stream);
-            assert!(received.last() >= answered, "it waited for its client's last answer");
-        });
+            (sent, wait)
+        };
+        let (sent, wait) = late_read().await;
+        let noted = received.last() - sent;
+        assert!(noted < wait / 2, "{noted:?} after it was sent, and read after {wait:?}");
+        let (_, wait) = late_read().await;
+        assert!(clock::now() - received.last() >= wait / 2);
+        let answered = clock::now();
+        received.answered(answered);
+        received.read(&stream);
+        assert!(received.last() >= answered, "it waited for its client's last answer");
     }
 
     #[test]
@@ -151,24 +153,19 @@ mod tests {
         assert_eq!(waited(tick * 2, tick), tick);
     }
 
-    #[test]
-    fn nothing_came_before_it_was_sent() {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-            let (mut stream, _) = listener.accept().await.unwrap();
-            // Each at another moment of a tick.
-            for n in 0..20 {
-                tokio::time::sleep(*TICK * 2 + *TICK * n / 20).await;
-                let sent = clock::now();
-                client.write_all(b"request").await.unwrap();
-                tokio::time::sleep(*TICK * 2).await;
-                stream.read_exact(&mut [0; 7]).await.unwrap();
-                let received = ReceiveTime::new();
-                received.read(&stream);
-                assert!(received.last() >= sent, "{:?} before", sent - received.last());
-            }
-        });
+    #[tokio::test]
+    async fn nothing_came_before_it_was_sent() {
+        let (mut client, mut stream) = connected().await;
+        // Each at another moment of a tick.
+        for n in 0..20 {
+            tokio::time::sleep(*TICK * 2 + *TICK * n / 20).await;
+            let sent = clock::now();
+            client.write_all(b"request").await.unwrap();
+            tokio::time::sleep(*TICK * 2).await;
+            stream.read_exact(&mut [0; 7]).await.unwrap();
+            let received = ReceiveTime::new();
+            received.read(&stream);
+            assert!(received.last() >= sent, "{:?} before", sent - received.last());
+        }
     }
 }

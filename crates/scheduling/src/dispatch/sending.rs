@@ -48,8 +48,9 @@ impl<Q: Query> Dispatcher<Q> {
         let objective = self.objective.tightest();
         let limit = self.replicas.batch_limit(replica, objective);
         let curve = replica.controller.curve();
-        let is_busy = self.concurrency.is_busy(self.replicas.len(), curve, now);
-        if !is_busy || waiting >= self.concurrency.worth_gathering(limit, curve, objective) {
+        if waiting >= self.concurrency.worth_gathering(limit, curve, objective)
+            || !self.concurrency.is_busy(self.replicas.len(), curve, now)
+        {
             self.gathering = None;
             return true;
         }
