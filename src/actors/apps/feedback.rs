@@ -142,9 +142,6 @@ pub struct FeedbackKeeper {
     /// Told at the end of the next save.
     held: Vec<Acknowledgement>,
     is_settling: bool,
-    /// Users are being brought back for feedback that counts next: nobody may leave meanwhile. A
-    /// timer that is due comes before what a handler waits for.
-    is_loading: bool,
     catalog: Kept<CatalogWriter>,
     /// Feedback of others, which was on its way when they were deleted, leaves nothing.
     apps: BTreeSet<AppName>,
@@ -167,7 +164,6 @@ impl FeedbackKeeper {
             pace: SavePace::new(saved_within),
             held: Vec::new(),
             is_settling: false,
-            is_loading: false,
             catalog,
             apps: BTreeSet::new(),
             _lifeline: lifeline,
@@ -180,8 +176,7 @@ impl FeedbackKeeper {
         let held = std::mem::take(&mut self.held);
         let again = changed.clone();
         self.pace.begin(clock::now());
-        let may_leave = !self.is_loading;
-        let saved = self.write(move |keeping| keeping.save(changed, may_leave));
+        let saved = self.write(move |keeping| keeping.save(changed));
         saved.map(|failed, keeper, ctx| {
             keeper.changed.extend(failed.unwrap_or(again));
             keeper.pace.end(clock::now());
@@ -253,9 +248,9 @@ impl Actor for FeedbackKeeper {
         let pause = (self.saved_within / 4).max(Duration::from_millis(1));
         ctx.run_interval(pause, |keeper, ctx| {
             if !keeper.changed.is_empty() || keeper.keeping.learned.may_know_more() {
-                let saved = keeper.save();
-                // What comes meanwhile waits, as for every write.
-                ctx.wait(saved);
+                // In its turn: a timer that is due comes before what a handler waits for, and
+                // nobody may leave memory while they are being saved or brought back.
+                ctx.notify(SaveLearned);
             }
         });
         // Nothing waits for it to have begun.
@@ -293,10 +288,8 @@ impl Handler<Learn> for FeedbackKeeper {
                     self.observed(&app, &feedback, acknowledgement, ctx);
                     return done();
                 }
-                self.is_loading = true;
                 let loaded = self.write(move |keeping| keeping.load(unknown));
                 AtomicResponse::new(Box::pin(loaded.map(move |_, keeper, ctx| {
-                    keeper.is_loading = false;
                     keeper.observed(&app, &feedback, acknowledgement, ctx);
                 })))
             }

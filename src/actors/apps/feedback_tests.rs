@@ -22,23 +22,43 @@ use clipper_selection::state::ArmSums;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
+const SAVED_WITHIN: Duration = Duration::from_millis(10);
+
+/// Lets nobody pass while it is closed, unless that is for ever.
+#[derive(Default)]
+struct Gate {
+    closed: Mutex<bool>,
+    opened: Condvar,
+}
+
+impl Gate {
+    fn close(&self) {
+        *self.closed.lock() = true;
+    }
+
+    fn open(&self) {
+        *self.closed.lock() = false;
+        self.opened.notify_all();
+    }
+
+    fn pass(&self) {
+        self.opened.wait_while_for(&mut self.closed.lock(), |closed| *closed, PATIENCE);
+    }
+}
+
 /// A log in memory that can be held up.
 #[derive(Default)]
 struct Log {
     kept: Mutex<BTreeSet<(AppName, i64)>>,
-    held: Mutex<bool>,
-    released: Condvar,
+    records: Gate,
+    loads: Gate,
+    saves: Gate,
     saved: Mutex<BTreeMap<UserOf, Part>>,
     /// Users whose states it takes.
     room: Option<usize>,
 }
 
 impl Log {
-    fn hold(&self, held: bool) {
-        *self.held.lock() = held;
-        self.released.notify_all();
-    }
-
     fn users(&self, app: &str) -> usize {
         self.kept.lock().iter().filter(|(name, _)| name.as_str() == app).count()
     }
@@ -46,12 +66,12 @@ impl Log {
 
 impl FeedbackLog for Log {
     fn record(&self, app: &AppName, uid: i64, _: &str) {
-        let mut held = self.held.lock();
-        self.released.wait_while(&mut held, |held| *held);
+        self.records.pass();
         self.kept.lock().insert((app.clone(), uid));
     }
 
     fn save(&self, app: &AppName, uid: i64, own: &Part) -> Result<(), Unsaved> {
+        self.saves.pass();
         let (mut saved, user) = (self.saved.lock(), (app.clone(), uid));
         if self.room.is_some_and(|room| saved.len() >= room) && !saved.contains_key(&user) {
             return Err(Unsaved::Full);
@@ -61,6 +81,7 @@ impl FeedbackLog for Log {
     }
 
     fn load(&self, app: &AppName, uid: i64) -> Option<Part> {
+        self.loads.pass();
         self.saved.lock().get(&(app.clone(), uid)).cloned()
     }
 
@@ -91,11 +112,11 @@ impl Owner {
             });
         let (kept, followed) = (Arc::clone(&log), catalog.clone());
         let keeping = Keeping::of(Arc::clone(&log) as Arc<dyn FeedbackLog>);
-        let (of_keeper, save_every) = (keeping.clone(), Duration::from_millis(10));
+        let of_keeper = keeping.clone();
         let keeper = Kept::start("feedback_keeper", metrics, budget, move |lifeline| {
             let log: Arc<dyn FeedbackLog> = Arc::clone(&kept) as Arc<dyn FeedbackLog>;
             let keeping = Keeping { log, ..of_keeper.clone() };
-            FeedbackKeeper::new(keeping, save_every, followed.clone(), lifeline)
+            FeedbackKeeper::new(keeping, SAVED_WITHIN, followed.clone(), lifeline)
         });
         Self { log, catalog, keeping, queue: FeedbackQueue::new(keeper, queue_max) }
     }
@@ -111,14 +132,17 @@ impl Owner {
         Some(self.queue.learn(self.queue.room(1)?, &app_name(app), vec![uid], ""))
     }
 
-    /// So much feedback of each of these users in a row.
-    async fn observed(&self, app: &str, uids: &[i64]) {
+    /// Feedback of each of these users; what is given back ends when it is kept.
+    fn observe(&self, app: &str, uids: &[i64]) -> oneshot::Receiver<()> {
         let arms = BTreeMap::from([(ModelName::parse("m").unwrap(), ArmSums::of(1.0, 1.0))]);
         let taught = Contribution { window: None, arms };
         let feedback: Vec<_> = uids.iter().map(|uid| (*uid, taught.clone())).collect();
         let room = self.queue.room(uids.len()).unwrap();
-        let told = self.queue.observe(room, &app_name(app), feedback);
-        tokio::time::timeout(PATIENCE, told).await.unwrap().unwrap();
+        self.queue.observe(room, &app_name(app), feedback)
+    }
+
+    async fn observed(&self, app: &str, uids: &[i64]) {
+        tokio::time::timeout(PATIENCE, self.observe(app, uids)).await.unwrap().unwrap();
     }
 
     async fn until(&self, condition: impl Fn() -> bool) {
@@ -156,7 +180,7 @@ async fn what_waits_for_a_slow_disk_is_bounded_and_nobody_else_waits() {
     let owner = Owner::start(Arc::default(), 2);
     owner.run(add_app("a")).await;
     owner.until_it_follows("a").await;
-    owner.log.hold(true);
+    owner.log.records.close();
     let mut waiting = Vec::new();
     let full = async {
         let mut uid = 1;
@@ -169,7 +193,7 @@ async fn what_waits_for_a_slow_disk_is_bounded_and_nobody_else_waits() {
     };
     tokio::time::timeout(PATIENCE, full).await.unwrap();
     assert_eq!(waiting.len(), 2);
-    owner.log.hold(false);
+    owner.log.records.open();
     let (all, users) = (futures_util::future::join_all(waiting), 1);
     let told = tokio::time::timeout(PATIENCE, all).await.unwrap();
     assert!(told.iter().all(Result::is_ok));
@@ -218,6 +242,34 @@ async fn users_beyond_the_bound_leave_once_saved_and_lose_nothing() {
     for uid in uids {
         // Who is asked about comes back; the first question brings nothing.
         owner.until(|| owner.rounds("a", uid) == Some(3)).await;
+    }
+}
+
+#[actix::test]
+async fn nobody_leaves_while_they_are_being_saved() {
+    let owner = Owner::start(Arc::default(), 100);
+    owner.run(add_app("a")).await;
+    owner.until_it_follows("a").await;
+    let uids: Vec<i64> = (1..=20).collect();
+    owner.observed("a", &uids).await;
+    owner.until(|| owner.keeping.learned.users() <= 4).await;
+    owner.log.loads.close();
+    owner.log.saves.close();
+    let told = owner.observe("a", &uids);
+    // Another save is due once they have been brought back.
+    tokio::time::pause();
+    tokio::time::advance(SAVED_WITHIN).await;
+    tokio::time::resume();
+    owner.log.loads.open();
+    owner.until(|| owner.keeping.learned.users() == 21).await;
+    // For what must not happen.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let users = owner.keeping.learned.users();
+    owner.log.saves.open();
+    told.await.unwrap();
+    assert_eq!(users, 21);
+    for uid in uids {
+        owner.until(|| owner.rounds("a", uid) == Some(2)).await;
     }
 }
 

@@ -69,8 +69,8 @@ impl Keeping {
     }
 
     /// Saves these users' states, brings back who was asked about, and lets those leave memory who
-    /// are too many and saved, if anybody may leave. Tells who is to be saved again.
-    pub(super) fn save(&self, changed: BTreeSet<UserOf>, may_leave: bool) -> BTreeSet<UserOf> {
+    /// are too many and saved. Tells who is to be saved again.
+    pub(super) fn save(&self, changed: BTreeSet<UserOf>) -> BTreeSet<UserOf> {
         let mut failed = BTreeSet::new();
         let mut saved = BTreeSet::new();
         for user in changed {
@@ -100,7 +100,7 @@ impl Keeping {
         }
         self.learned.leave(&saved);
         self.load(self.learned.take_wanted());
-        let leaving = if may_leave { self.learned.too_many() } else { Vec::new() };
+        let leaving = self.learned.too_many();
         let leaving: Vec<UserOf> = leaving.into_iter().filter(|u| !failed.contains(u)).collect();
         let left = self.learned.drop_saved(&leaving);
         self.metrics.policy_states.users(left, self.learned.users());
