@@ -15,6 +15,8 @@ use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use serde_json::Value;
 
+use crate::support::ports::free_addr;
+
 const PREDICTION: &str = r#"{"query_id":1,"output":7,"default":false}"#;
 const LATE: &str =
     r#"{"query_id":1,"output":0,"default":true,"default_explanation":"No replica answered"}"#;
@@ -139,9 +141,7 @@ fn a_server_that_hangs_or_hangs_up_is_a_failure_and_the_run_ends() {
 
 #[test]
 fn no_server_is_one_clear_error() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let addr = listener.local_addr().unwrap();
-    drop(listener);
+    let addr = free_addr();
     let output = bench(addr, &[]);
     assert_eq!(output.status.code(), Some(1));
     let text = String::from_utf8_lossy(&output.stderr);

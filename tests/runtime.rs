@@ -63,7 +63,7 @@ async fn beside<T>(
 
 #[tokio::test]
 async fn held_out_digits_are_recognised_over_the_wire() {
-    let mut server = Server::start("tcp://127.0.0.1:0").await;
+    let mut server = Server::start().await;
     let model = load(&digits("digits.onnx"), Some(InputType::Doubles), None).unwrap();
     let options = options(&server);
     beside(options, model, async {
@@ -95,7 +95,7 @@ async fn held_out_digits_are_recognised_over_the_wire() {
 
 #[tokio::test]
 async fn an_input_of_a_wrong_length_spoils_only_itself() {
-    let mut server = Server::start("tcp://127.0.0.1:0").await;
+    let mut server = Server::start().await;
     let model = load(&digits("digits.onnx"), Some(InputType::Doubles), None).unwrap();
     let options = options(&server);
     beside(options, model, async {
@@ -120,7 +120,7 @@ async fn an_input_of_a_wrong_length_spoils_only_itself() {
 
 #[tokio::test]
 async fn a_container_comes_back_after_its_server() {
-    let mut server = Server::start("tcp://127.0.0.1:0").await;
+    let mut server = Server::start().await;
     let address = server.address.clone();
     let model = NoopModel {
         input_type: InputType::Integers,
@@ -135,7 +135,7 @@ async fn a_container_comes_back_after_its_server() {
             let outputs = server.predict(&container, 1, &[Bytes::from_static(b"1234")]).await;
             assert_eq!(outputs, ["ok"]);
             drop(server.socket.close().await);
-            server = Server::start(&address).await;
+            server = Server::start_at(&address).await;
         }
     })
     .await;
@@ -157,7 +157,7 @@ impl BatchModel for Held {
 
 #[tokio::test]
 async fn an_answer_is_sent_before_the_next_batch_is_computed() {
-    let mut server = Server::start("tcp://127.0.0.1:0").await;
+    let mut server = Server::start().await;
     let (let_go, held) = mpsc::channel();
     let (stop, stopped) = tokio::sync::oneshot::channel();
     let options = options(&server);
@@ -182,7 +182,7 @@ async fn an_answer_is_sent_before_the_next_batch_is_computed() {
 
 #[tokio::test]
 async fn a_silent_server_is_prodded_and_then_given_up() {
-    let mut server = Server::start("tcp://127.0.0.1:0").await;
+    let mut server = Server::start().await;
     let model =
         NoopModel { input_type: InputType::Bytes, output: "ok".to_owned(), sleep: Duration::ZERO };
     let mut options = options(&server);
@@ -210,7 +210,7 @@ async fn a_silent_server_is_prodded_and_then_given_up() {
 
 #[tokio::test]
 async fn broken_messages_cost_only_the_connection() {
-    let mut server = Server::start("tcp://127.0.0.1:0").await;
+    let mut server = Server::start().await;
     let model = NoopModel {
         input_type: InputType::Strings,
         output: "ok".to_owned(),

@@ -82,7 +82,7 @@ fn python_folder() -> (tempfile::TempDir, impl Fn(&str) -> String) {
 
 #[tokio::test]
 async fn a_python_function_answers_and_its_exceptions_are_answers() {
-    let mut server = Server::start("tcp://127.0.0.1:0").await;
+    let mut server = Server::start().await;
     let (_folder, function) = python_folder();
     let mut child =
         python_container(&function("total"), "doubles", &server.address).spawn().unwrap();
@@ -118,7 +118,7 @@ async fn a_python_function_gets_each_input_type_as_what_it_is() {
         ("strings", 4, r#"{"kind": "str", "length": 8}"#),
     ];
     for (input_type, code, expected) in cases {
-        let mut server = Server::start("tcp://127.0.0.1:0").await;
+        let mut server = Server::start().await;
         let mut child =
             python_container(&function("describe"), input_type, &server.address).spawn().unwrap();
         let container = server.register().await;
@@ -134,7 +134,7 @@ async fn a_python_function_gets_each_input_type_as_what_it_is() {
 #[tokio::test]
 async fn a_python_container_comes_back_after_its_server() {
     let (_folder, function) = python_folder();
-    let mut server = Server::start("tcp://127.0.0.1:0").await;
+    let mut server = Server::start().await;
     let address = server.address.clone();
     let _child = python_container(&function("echo"), "strings", &address).spawn().unwrap();
     for _ in 0..2 {
@@ -142,7 +142,7 @@ async fn a_python_container_comes_back_after_its_server() {
         let outputs = server.predict(&container, 4, &[Bytes::from("é{}")]).await;
         assert_eq!(outputs, ["é{}"]);
         drop(server.socket.close().await);
-        server = Server::start(&address).await;
+        server = Server::start_at(&address).await;
     }
 }
 
@@ -227,7 +227,7 @@ fn container_process(arguments: &[&str]) -> Command {
 
 #[tokio::test]
 async fn a_container_process_ends_with_its_server_even_inside_a_call() {
-    let mut server = Server::start("tcp://127.0.0.1:0").await;
+    let mut server = Server::start().await;
     let connect = format!("--connect={}", server.address);
     let mut child = container_process(&[
         "noop",
@@ -258,7 +258,7 @@ async fn a_container_process_ends_with_its_server_even_inside_a_call() {
 
 #[tokio::test]
 async fn a_container_process_ends_cleanly_on_sigterm() {
-    let mut server = Server::start("tcp://127.0.0.1:0").await;
+    let mut server = Server::start().await;
     let connect = format!("--connect={}", server.address);
     let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/digits/digits.onnx");
     let model = format!("--model={}", model.display());

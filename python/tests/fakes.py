@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import zmq
+from ports import free_port
 
 DEADLINE_SECONDS = 20.0
 """How long a test waits for what it expects; far beyond what it takes."""
@@ -70,10 +71,7 @@ class FakeServer:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket = self._context.socket(zmq.ROUTER)
         self._socket.setsockopt(zmq.LINGER, 0)
-        if port is None:
-            self.port = self._socket.bind_to_random_port("tcp://127.0.0.1")
-        else:
-            self._bind(port)
+        self._bind(free_port() if port is None else port)
         self._next_id = 0
 
     def close(self, linger: bool = False) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import ssl
 import threading
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fakes import FakeHttp
+from ports import free_port
 
 from clipper_serving import (
     AccessDenied,
@@ -307,11 +307,8 @@ def test_the_port_of_containers_is_no_http(zmtp_port: int) -> None:
 
 
 def test_a_server_that_is_not_there_is_asked_after() -> None:
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))
-        port = closed.getsockname()[1]
     with pytest.raises(ServerUnavailable, match="is the server running"):
-        Client(f"http://127.0.0.1:{port}").predict("app", [1])
+        Client(f"http://127.0.0.1:{free_port()}").predict("app", [1])
 
 
 def test_the_async_client(http: FakeHttp) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from fakes import FakeServer, wait_until
+from ports import free_port
 
 from clipper_serving import StopSignal, metrics
 from clipper_serving.metrics import MAX_SERIES, Registry
@@ -159,12 +160,6 @@ def test_unknown_paths_are_404() -> None:
     with MetricsServer(Registry(), "127.0.0.1", 0, lambda: True) as server:
         assert get(server.port, "/nothing")[0] == 404
         assert get(server.port, "/livez")[0] == 200
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_a_container_exposes_standard_and_user_metrics(

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::e2e::support::eventually;
 use crate::e2e::support::server::Server;
+use crate::support::ports::free_addr;
 
 /// `clipper` with `line` as its words, against `url`.
 pub fn clipper(url: &str, line: &[&str]) -> Output {
@@ -98,7 +99,7 @@ fn a_refusal_says_what_to_do_and_has_its_exit_code() {
 
 #[test]
 fn a_server_that_is_not_there_is_told_apart() {
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nobody = free_addr();
     let output = clipper(&format!("http://{nobody}"), &["admin", "models", "list"]);
     let says = text(&output.stderr);
     assert_eq!(output.status.code(), Some(3), "{says}");

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::http::{GENEROUS_SLO_US, connect, head_of, post, rest, signal, start};
+use crate::support::ports::free_addr;
 use crate::support::served::{Http, Process, until};
 
 #[test]
@@ -54,7 +55,7 @@ fn line_08_a_query_under_way_does_not_outlive_the_patience_of_a_stop() {
 /// nginx with two upstreams, in the foreground. A query can be asked again elsewhere, which nginx
 /// does with a POST only where it is told so.
 fn balancer(folder: &std::path::Path, upstreams: [SocketAddr; 2]) -> (Process, SocketAddr) {
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let free = free_addr();
     let place = folder.display();
     let [one, other] = upstreams;
     let config = format!(

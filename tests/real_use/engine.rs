@@ -127,7 +127,7 @@ async fn line_b_a_container_gives_the_labels_of_onnx_runtime() {
     for case in
         cases.iter().filter(|case| files.contains(&&*case.file) && case.output.contains("label"))
     {
-        let mut server = Server::start("tcp://127.0.0.1:0").await;
+        let mut server = Server::start().await;
         let mut container = tokio::process::Command::new(crate::binary())
             .args(["container", "onnx", "--name=m", "--version=1"])
             .arg(format!("--connect={}", server.address))

@@ -231,7 +231,7 @@ fn line_26_a_deployment_that_fails_says_what_helps() {
     let slow = "import time
 time.sleep(600)
 ";
-    let said = deploy(&server, slow, "model.py:predict", &["--timeout", "6"]);
+    let said = deploy(&server, slow, "model.py:predict", &["--timeout", "15"]);
     assert!(said.contains("still loading"), "{said}");
     assert!(said.contains("--timeout"), "{said}");
 }

@@ -109,7 +109,7 @@ fn line_12_sentinels_tell_where_the_primary_is() {
     let (first, second) = (Redis::start(), Redis::start());
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("sentinel.conf");
-    let port = crate::redis::harness::free_port();
+    let port = crate::support::ports::free_port();
     let text = format!(
         "port {port}\nbind 127.0.0.1\nsentinel monitor them 127.0.0.1 {} 1\n",
         port_of(&first.url())

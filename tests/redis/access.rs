@@ -6,7 +6,8 @@ use std::process::Command;
 use serde_json::json;
 
 use crate::redis::forms::write_dump;
-use crate::redis::harness::{Clipper, Redis, free_port, until_true};
+use crate::redis::harness::{Clipper, Redis, until_true};
+use crate::support::ports::free_port;
 
 #[test]
 fn where_notices_cannot_be_turned_on_the_log_says_so_and_changes_arrive_later() {

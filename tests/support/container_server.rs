@@ -8,6 +8,8 @@ use tokio::time::timeout;
 use zeromq::prelude::*;
 use zeromq::{RouterSocket, ZmqMessage};
 
+use super::ports::free_addr;
+
 /// Far above what any step takes; only a test that fails waits so long.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -40,8 +42,12 @@ pub struct Registered {
 }
 
 impl Server {
+    pub async fn start() -> Self {
+        Self::start_at(&format!("tcp://{}", free_addr())).await
+    }
+
     /// Binds `address`, waiting for it where an earlier socket still holds it.
-    pub async fn start(address: &str) -> Self {
+    pub async fn start_at(address: &str) -> Self {
         let bind = async {
             loop {
                 let mut socket = RouterSocket::new();

@@ -1,6 +1,7 @@
 //! What tests of several areas share.
 
 pub mod container_server;
+pub mod ports;
 pub mod random_changes;
 pub mod secrets;
 pub mod served;

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::ports::free_addr;
 use super::secrets::Watch;
 
 /// Far above what any step takes; only a test that fails waits so long.
@@ -128,8 +129,7 @@ impl Served {
     /// The same with another standard error, which is not read; waits until it is ready.
     pub fn start_unheard(stderr: Stdio, config: &str, data_dir: &Path) -> Self {
         let mut command = Command::new(crate::binary());
-        let free = [(); 4].map(|()| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
-        let ports = free.map(|listener| listener.local_addr().unwrap());
+        let ports = [(); 4].map(|()| free_addr());
         let watch = arguments(&mut command, ports, config, data_dir);
         let process = Process(command.stderr(stderr).spawn().unwrap());
         // With it goes this end of what it writes to.

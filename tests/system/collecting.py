@@ -17,7 +17,8 @@ from typing import Any
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from harness import Server, container, free_port, get, server, until
+from harness import Server, container, get, server, until
+from ports import free_port
 
 SLOW = 0.05
 """What the model takes, seconds."""

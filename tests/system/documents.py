@@ -22,8 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import BINARY, ROOT, free_ports, get, post, until
+from harness import BINARY, ROOT, get, post, until
 from leaks import Secrets, check, files_below
+from ports import free_port
 
 BLOCK = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.DOTALL | re.MULTILINE)
 FILE_NAME = re.compile(r"`(\w+\.(?:py|toml))`")
@@ -131,7 +132,7 @@ class Terminal:
             (shims / name).write_text(SHIM.format(name=name, body=body.strip()))
             (shims / name).chmod(0o755)
         names = (1337, 1338, 1390, 7000, 9090, 6379)
-        self.ports = dict(zip(names, free_ports(len(names))))
+        self.ports = {name: free_port() for name in names}
         self.places = {
             "/var/lib/clipper": str(folder / "lib"),
             "/var/backups/clipper": str(folder / "backup"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -56,26 +55,6 @@ def until(what: str, condition: Callable[[], T | None]) -> T:
             return found
         assert time.monotonic() < deadline, f"not in time: {what}"
         time.sleep(0.02)
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
-        return port
-
-
-def free_ports(number: int) -> list[int]:
-    """Different ones: all are held until the last is found."""
-    held = [socket.socket() for _ in range(number)]
-    for one in held:
-        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in held]
-    for one in held:
-        one.close()
-    return ports
 
 
 def get(url: str, accept: str = "*/*") -> str:

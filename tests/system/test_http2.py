@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
 import ssl
 import time
@@ -103,7 +104,8 @@ def test_everything_is_answered_as_over_http_1(guarded: Guarded) -> None:
                 for one in answers
             ]
             assert seen[0] == seen[1], (method, url, seen)
-            texts = [one.text for one in answers]
+            # Numbers of queries go on from one to the next, and from 9 to 10.
+            texts = [re.sub(r'"query_id":\d+', '"query_id":0', one.text) for one in answers]
             assert len(texts[0]) == len(texts[1]), (method, url, texts)
             assert "date" in answers[0].headers
     guarded.is_well()

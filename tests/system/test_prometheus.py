@@ -20,12 +20,13 @@ from harness import (
     SUM_SOURCE,
     Server,
     container,
-    free_ports,
+   
     get,
     process,
     server,
     until,
 )
+from ports import free_port
 
 PROMETHEUS = ROOT / "deploy" / "prometheus"
 TEXT = "text/plain;version=0.0.4"
@@ -93,7 +94,7 @@ def test_targets_are_up_and_every_expression_has_data(tmp_path: Path) -> None:
     folder = tmp_path / "prometheus"
     with server(tmp_path, CONFIG) as served, load(served):
         config = shipped_config(folder, served)
-        web, metrics_port = free_ports(2)
+        web, metrics_port = free_port(), free_port()
         # Both want the same port: the second finds another one and announces that.
         asked_for = {"CLIPPER_CONTAINER_METRICS_PORT": str(metrics_port)}
         arguments = [f"--config.file={config}", f"--storage.tsdb.path={tmp_path / 'tsdb'}"]
@@ -133,7 +134,7 @@ def test_targets_are_up_and_every_expression_has_data(tmp_path: Path) -> None:
 
 
 def test_promtool_accepts_what_is_really_shown(tmp_path: Path) -> None:
-    (port,) = free_ports(1)
+    port = free_port()
     asked_for = {"CLIPPER_CONTAINER_METRICS_PORT": str(port)}
     with (
         server(tmp_path, CONFIG) as served,
@@ -166,7 +167,7 @@ def test_a_real_prometheus_keeps_a_request_of_each_bucket(tmp_path: Path) -> Non
         until("a prediction", lambda: served.predict(APP, [1.5])["output"] == 1.5)
         config = tmp_path / "scraping.yml"
         config.write_text(SCRAPING.format(target=served.query.removeprefix("http://")))
-        (web,) = free_ports(1)
+        web = free_port()
         arguments = [f"--config.file={config}", f"--storage.tsdb.path={tmp_path / 'tsdb'}"]
         arguments += [f"--web.listen-address=127.0.0.1:{web}", "--log.level=warn"]
         arguments += ["--enable-feature=exemplar-storage"]

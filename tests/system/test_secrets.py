@@ -17,8 +17,9 @@ import grpc
 import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from harness import ROOT, Server, free_port, process, server, until
+from harness import ROOT, Server, process, server, until
 from leaks import LOOKS, Secrets, family, of_process
+from ports import free_port
 from secured import (
     APPLICATION,
     Pair,

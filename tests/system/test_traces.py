@@ -27,7 +27,8 @@ from collecting import (
     parent,
     traced,
 )
-from harness import Server, container, free_port, get, post, server, until
+from harness import Server, container, get, post, server, until
+from ports import free_port
 
 
 def test_a_query_is_a_tree_of_spans_below_its_caller(tmp_path: Path) -> None:
@@ -258,7 +259,9 @@ SMALL = "queue_spans_max = 40\nexport_spans_max = 10\nretry_for_ms = 200\ntimeou
 
 def test_a_collector_that_is_away_costs_spans_and_nothing_else(tmp_path: Path) -> None:
     port = free_port()
-    with traced(tmp_path, port, SMALL) as served:
+    # However slowly they are asked for, more spans come than are given up.
+    patient = SMALL.replace("retry_for_ms = 200", "retry_for_ms = 5000")
+    with traced(tmp_path, port, patient) as served:
         for lost in ["queue_full", "unreachable"]:
 
             def rises(lost: str = lost) -> bool:

@@ -1,7 +1,7 @@
 //! The real binary as a process of its own, on free ports, with a data directory of its own.
 
 use std::io::{BufRead, BufReader};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -12,13 +12,16 @@ use serde_json::{Value, json};
 
 use super::http::{self, Answer};
 use super::{eventually, signal};
+use crate::support::ports::free_addr;
 use crate::support::secrets::Watch;
 
 /// Lines of the server's log that a failing test prints.
 const LOG_TAIL: usize = 60;
 
-/// Any free ports for query, management and metrics.
-const FREE: [SocketAddr; 3] = [SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0); 3];
+/// For query, management and metrics.
+fn free_addrs() -> [SocketAddr; 3] {
+    [(); 3].map(|()| free_addr())
+}
 
 pub struct Server {
     process: Child,
@@ -57,12 +60,12 @@ impl Prediction {
 impl Server {
     /// A ready server with nothing registered.
     pub fn start() -> Self {
-        Self::start_in(Arc::new(tempfile::tempdir().unwrap()), None, "127.0.0.1:0", FREE)
+        Self::start_anywhere(Arc::new(tempfile::tempdir().unwrap()), None)
     }
 
     /// A ready server with the config file `config`.
     pub fn with_config_file(config: PathBuf) -> Self {
-        Self::start_in(Arc::new(tempfile::tempdir().unwrap()), Some(config), "127.0.0.1:0", FREE)
+        Self::start_anywhere(Arc::new(tempfile::tempdir().unwrap()), Some(config))
     }
 
     /// A ready server with a config file of this text; relative paths mean its data directory.
@@ -70,12 +73,12 @@ impl Server {
         let data = Arc::new(tempfile::tempdir().unwrap());
         let file = data.path().join("clipper.toml");
         std::fs::write(&file, text).unwrap();
-        Self::start_in(data, Some(file), "127.0.0.1:0", FREE)
+        Self::start_anywhere(data, Some(file))
     }
 
     /// Kills this one at once and starts another on its data and RPC port.
     pub fn restart(self) -> Self {
-        self.restart_with(FREE)
+        self.restart_with(free_addrs())
     }
 
     /// [`Self::restart`] on its HTTP ports as well.
@@ -88,6 +91,10 @@ impl Server {
         let (data, config, rpc) = (Arc::clone(&self.data), self.config.clone(), self.rpc.clone());
         drop(self);
         Self::start_in(data, config, rpc.strip_prefix("tcp://").unwrap(), http)
+    }
+
+    fn start_anywhere(data: Arc<tempfile::TempDir>, config: Option<PathBuf>) -> Self {
+        Self::start_in(data, config, &free_addr().to_string(), free_addrs())
     }
 
     fn start_in(
