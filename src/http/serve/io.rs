@@ -15,11 +15,50 @@ use super::receive_time::ReceiveTime;
 /// says so inside the encryption.
 const AHEAD_BYTES: usize = 1 << 10;
 
+/// Bytes that are read of one client before everybody else of this thread has had a turn, and
+/// whoever waits for a time: some tenths of a millisecond with what becomes of them. The runtime by
+/// itself looks at its timers after 61 turns, each of which may be a buffer full of a large body.
+const SLICE_BYTES: usize = 256 << 10;
+
 /// The bytes of one client.
 #[derive(Debug)]
 pub(crate) struct Io {
     form: Form,
     receive_time: ReceiveTime,
+    slice: Slice,
+}
+
+/// What has been read without a pause.
+#[derive(Default)]
+struct Slice {
+    bytes: usize,
+    others: Option<Pin<Box<dyn Future<Output = ()>>>>,
+}
+
+impl Slice {
+    /// Waits until everybody else has had a turn, if it is theirs.
+    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(others) = &mut self.others {
+            ready!(others.as_mut().poll(cx));
+            self.others = None;
+        }
+        Poll::Ready(())
+    }
+
+    /// So many bytes have been read, or none are there.
+    fn read(&mut self, bytes: Option<usize>) {
+        self.bytes = bytes.map_or(0, |bytes| self.bytes + bytes);
+        if self.bytes >= SLICE_BYTES {
+            self.bytes = 0;
+            self.others = Some(Box::pin(tokio::task::yield_now()));
+        }
+    }
+}
+
+impl std::fmt::Debug for Slice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Slice").field("bytes", &self.bytes).finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug)]
@@ -65,12 +104,15 @@ impl Look {
 
 impl Io {
     pub(crate) fn plain(stream: TcpStream) -> Self {
-        Self { form: Form::Plain(stream), receive_time: ReceiveTime::new() }
+        Self::new(Form::Plain(stream))
     }
 
     pub(super) fn encrypted(stream: TlsStream<TcpStream>) -> Self {
-        let form = Form::Tls(Box::new(Encrypted { stream, ahead: Vec::new() }));
-        Self { form, receive_time: ReceiveTime::new() }
+        Self::new(Form::Tls(Box::new(Encrypted { stream, ahead: Vec::new() })))
+    }
+
+    fn new(form: Form) -> Self {
+        Self { form, receive_time: ReceiveTime::new(), slice: Slice::default() }
     }
 
     /// When what is read of it had come.
@@ -128,6 +170,8 @@ impl AsyncRead for Io {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        ready!(this.slice.poll_turn(cx));
+        let before = buffer.filled().len();
         let read = match &mut this.form {
             Form::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
             Form::Tls(tls) if tls.ahead.is_empty() => {
@@ -140,6 +184,7 @@ impl AsyncRead for Io {
                 Poll::Ready(Ok(()))
             }
         };
+        this.slice.read(read.is_ready().then(|| buffer.filled().len() - before));
         if read.is_ready() {
             this.receive_time.read(this.socket());
         }
@@ -188,5 +233,45 @@ impl AsyncWrite for Io {
             Form::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Form::Tls(tls) => Pin::new(&mut tls.stream).poll_shutdown(cx),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::future::poll_fn;
+    use std::rc::Rc;
+
+    use super::*;
+
+    /// How often others had a turn while so many pieces of 64 KiB were read.
+    async fn turns(pieces: usize, is_there: impl Fn(usize) -> bool) -> usize {
+        let turns = Rc::new(Cell::new(0));
+        let counted = Rc::clone(&turns);
+        let others = actix_rt::spawn(async move {
+            loop {
+                tokio::task::yield_now().await;
+                counted.set(counted.get() + 1);
+            }
+        });
+        tokio::task::yield_now().await;
+        let (mut slice, before) = (Slice::default(), turns.get());
+        for piece in 0..pieces {
+            poll_fn(|cx| slice.poll_turn(cx)).await;
+            slice.read(is_there(piece).then_some(64 << 10));
+        }
+        others.abort();
+        turns.get() - before
+    }
+
+    #[actix::test]
+    async fn others_have_their_turn_after_each_slice() {
+        assert_eq!(turns(4, |_| true).await, 0);
+        assert_eq!(turns(101, |_| true).await, 25);
+        assert_eq!(
+            turns(101, |piece| piece % 4 < 3).await,
+            0,
+            "they had it when nothing was there"
+        );
     }
 }
