@@ -135,13 +135,14 @@ make_venvs &
 making=$!
 cargo test --locked --workspace --no-run "$@"
 wait "$making"
-# Then all at once, because they wait more than they compute.
+# Then all at once, and more of them than there are cores: they wait more than they compute.
+export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((2 * $(nproc)))}
 python_tests() {
     printf '     Running %s\n' "$1"
-    PYTHONPATH="$PWD/python/src" "$venv_python" -m pytest -p no:cacheprovider -rs "$1"
+    PYTHONPATH="$PWD/python/src" "$venv_python" -m pytest -p no:cacheprovider -rs "$@"
 }
-# Each of its own: both have a conftest.py.
-python_tests tests/system >"$logs/system" 2>&1 &
+# Each of its own: both have a conftest.py. Fixtures of a file are made once.
+python_tests tests/system --numprocesses "$(nproc)" --dist loadfile >"$logs/system" 2>&1 &
 system=$!
 python_tests python/tests >"$logs/package" 2>&1 &
 package=$!
