@@ -320,23 +320,30 @@ fn duplicate_identities(server: &Served) -> String {
 }
 
 fn stuck_reader(server: &Served) -> String {
-    // Long enough for a debug build on a busy machine to parse one input.
-    server.add_linked("stuck", 4_000_000);
+    // Long enough for a debug build on a busy machine to parse one input of each client.
+    const CLIENTS: usize = 8;
+    server.add_linked("stuck", 3_000_000);
     let _stuck = Attacker::registered(server.rpc, "stuck", b"");
     server.await_replicas("stuck", 1);
-    let mut http = Http::new(server.query);
     // 40,000 doubles: one input of 320 kB, far above the buffers of the two sockets in sum.
     let input = "1.5,".repeat(39_999);
-    let mut defaults = 0;
-    for number in 0..4 {
-        let body = format!("{{\"input\": [{input}{number}]}}");
-        let (status, text) = http.request("POST", "/stuck/predict", &body).unwrap();
-        assert_eq!(status, 200, "{text}");
-        assert!(text.contains("\"default\":true"), "{text}");
-        defaults += 1;
-    }
+    let query = server.query;
+    let ask = &|client: usize| {
+        let mut http = Http::new(query);
+        for number in (client..40).step_by(CLIENTS) {
+            let body = format!("{{\"input\": [{input}{number}]}}");
+            let (status, text) = http.request("POST", "/stuck/predict", &body).unwrap();
+            assert_eq!(status, 200, "{text}");
+            assert!(text.contains("\"default\":true"), "{text}");
+        }
+    };
+    std::thread::scope(|scope| {
+        for client in 0..CLIENTS {
+            scope.spawn(move || ask(client));
+        }
+    });
     server.await_replicas("stuck", 0);
-    format!("{defaults} default answers in time; dropped as hung")
+    "40 default answers in time; dropped as hung".to_owned()
 }
 
 fn reset_mid_message(server: &Served) -> String {
