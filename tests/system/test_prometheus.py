@@ -20,7 +20,6 @@ from harness import (
     SUM_SOURCE,
     Server,
     container,
-   
     get,
     process,
     server,

@@ -121,6 +121,14 @@ impl Owner {
         Self { log, catalog, keeping, queue: FeedbackQueue::new(keeper, queue_max) }
     }
 
+    /// One that serves application `a`.
+    async fn with_app(log: Arc<Log>, queue_max: usize) -> Self {
+        let owner = Self::start(log, queue_max);
+        owner.run(add_app("a")).await;
+        owner.until_it_follows("a").await;
+        owner
+    }
+
     /// Everybody has applied it when this returns.
     async fn run(&self, command: Command) {
         let execute = Execute { command, author: Origin::Admin.into() };
@@ -177,9 +185,7 @@ impl Owner {
 
 #[actix::test]
 async fn what_waits_for_a_slow_disk_is_bounded_and_nobody_else_waits() {
-    let owner = Owner::start(Arc::default(), 2);
-    owner.run(add_app("a")).await;
-    owner.until_it_follows("a").await;
+    let owner = Owner::with_app(Arc::default(), 2).await;
     owner.log.records.close();
     let mut waiting = Vec::new();
     let full = async {
@@ -221,17 +227,13 @@ async fn a_deleted_application_leaves_no_policy_state() {
 async fn what_an_application_left_that_was_deleted_in_its_absence_is_forgotten_at_the_start() {
     let log = Arc::new(Log::default());
     log.record(&app_name("gone"), 1, "");
-    let owner = Owner::start(Arc::clone(&log), 100);
-    owner.run(add_app("a")).await;
-    owner.until_it_follows("a").await;
+    let _owner = Owner::with_app(Arc::clone(&log), 100).await;
     assert_eq!(log.users("gone"), 0);
 }
 
 #[actix::test]
 async fn users_beyond_the_bound_leave_once_saved_and_lose_nothing() {
-    let owner = Owner::start(Arc::default(), 100);
-    owner.run(add_app("a")).await;
-    owner.until_it_follows("a").await;
+    let owner = Owner::with_app(Arc::default(), 100).await;
     let uids: Vec<i64> = (1..=20).collect();
     for _ in 0..3 {
         owner.observed("a", &uids).await;
@@ -247,9 +249,7 @@ async fn users_beyond_the_bound_leave_once_saved_and_lose_nothing() {
 
 #[actix::test]
 async fn nobody_leaves_while_they_are_being_saved() {
-    let owner = Owner::start(Arc::default(), 100);
-    owner.run(add_app("a")).await;
-    owner.until_it_follows("a").await;
+    let owner = Owner::with_app(Arc::default(), 100).await;
     let uids: Vec<i64> = (1..=20).collect();
     owner.observed("a", &uids).await;
     owner.until(|| owner.keeping.learned.users() <= 4).await;
@@ -276,9 +276,7 @@ async fn nobody_leaves_while_they_are_being_saved() {
 #[actix::test]
 async fn who_cannot_be_saved_stays_in_memory_and_others_have_none_of_their_own() {
     let log = Log { room: Some(3), ..Log::default() };
-    let owner = Owner::start(Arc::new(log), 100);
-    owner.run(add_app("a")).await;
-    owner.until_it_follows("a").await;
+    let owner = Owner::with_app(Arc::new(log), 100).await;
     owner.observed("a", &[1, 2, 3, 4, 5, 6]).await;
     // Everybody's state and two users have room on the disk; four users stay.
     owner.until(|| owner.keeping.learned.users() == 5).await;
