@@ -5,9 +5,10 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use serde_json::Value;
+
+use crate::support::signals::signal;
 
 const CONFIG: &str = r#"
 [http]
@@ -51,7 +52,7 @@ impl Server {
     }
 
     fn stop(mut self) {
-        kill(Pid::from_raw(i32::try_from(self.0.id()).unwrap()), Signal::SIGTERM).unwrap();
+        signal(self.0.id(), Signal::SIGTERM);
         assert_eq!(self.0.wait().unwrap().code(), Some(0), "SIGTERM ends it cleanly");
     }
 }

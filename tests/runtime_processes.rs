@@ -16,6 +16,7 @@ use tokio::time::timeout;
 use zeromq::prelude::*;
 
 use crate::support::container_server::{PATIENCE, Server, doubles, u32_frame, words};
+use crate::support::signals::signal;
 
 /// An interpreter with pyzmq and numpy.
 fn interpreter() -> OsString {
@@ -125,8 +126,7 @@ async fn a_python_function_gets_each_input_type_as_what_it_is() {
         assert_eq!(container.type_code, code.to_string());
         let outputs = server.predict(&container, code, &[Bytes::from_static(b"12345678")]).await;
         assert_eq!(outputs, [expected]);
-        let pid = i32::try_from(child.id().unwrap()).unwrap();
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGTERM).unwrap();
+        signal(child.id().unwrap(), nix::sys::signal::SIGTERM);
         assert!(ended(&mut child).await.success(), "SIGTERM is a clean end");
     }
 }
@@ -265,8 +265,7 @@ async fn a_container_process_ends_cleanly_on_sigterm() {
     let mut child =
         container_process(&["onnx", "--name=d", "--version=1", &model, &connect]).spawn().unwrap();
     assert_eq!(server.register().await.type_code, "2");
-    let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id().unwrap()).unwrap());
-    nix::sys::signal::kill(pid, nix::sys::signal::SIGTERM).unwrap();
+    signal(child.id().unwrap(), nix::sys::signal::SIGTERM);
     assert!(ended(&mut child).await.success());
 }
 

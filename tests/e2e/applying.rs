@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 
 use crate::e2e::admin_cli::{clipper, text};
 use crate::e2e::support::server::Server;
-use crate::e2e::support::{config_of_noop, eventually, signal};
+use crate::e2e::support::{config_of_noop, eventually};
+use crate::support::signals::signal;
 
 fn run(server: &Server, words: &[&str]) -> (Option<i32>, String) {
     let output = clipper(&format!("http://{}", server.management), words);

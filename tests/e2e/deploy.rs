@@ -13,7 +13,8 @@ use serde_json::{Value, json};
 use crate::e2e::admin_cli::text;
 use crate::e2e::support::http::{Connection, get};
 use crate::e2e::support::server::Server;
-use crate::e2e::support::{children_of, descendants_of, eventually, is_running, python, signal};
+use crate::e2e::support::{children_of, descendants_of, eventually, is_running, python};
+use crate::support::signals::signal;
 
 const MODELS: &str = "\
 import os

@@ -171,10 +171,12 @@ fn an_error_is_taken_only_from_a_container_that_has_announced_it() {
     for bits in ["0", "2"] {
         let before = server.connections_ended("protocol");
         let options = ["--extensions", bits, "--how", "an error"];
-        let _stranger = Container::serving(&server, "m", &options);
+        let stranger = Container::serving(&server, "m", &options);
         let answer = server.predict("m", &json!({"input": [2]}));
         assert!(answer.explanation().starts_with("Replica m:1:"), "{answer:?}");
         eventually("it is cut off", || server.connections_ended("protocol") > before);
+        // It would connect again by itself.
+        drop(stranger);
         server.await_replicas("m", 0);
     }
 }
@@ -192,11 +194,12 @@ fn a_container_with_broken_errors_is_cut_off_and_harms_nobody() {
     ];
     for (number, how) in broken.iter().enumerate() {
         let before = server.connections_ended("protocol");
-        let _container = Container::serving(&server, "m", &["--extensions", "1", "--how", how]);
+        let container = Container::serving(&server, "m", &["--extensions", "1", "--how", how]);
         let answer = server.predict("m", &json!({"input": [number]}));
         assert!(answer.is_default(), "{how}: {answer:?}");
         assert!(answer.explanation().starts_with("Replica m:1:"), "{how}: {answer:?}");
         eventually("it is cut off", || server.connections_ended("protocol") > before);
+        drop(container);
         server.await_replicas("m", 0);
     }
     let _container = Package::serving(&server);

@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 
 use super::access::{clipper, made, post, send, with_key};
 use super::support::http::{Answer, Connection};
-use super::support::signal;
 use crate::support::served::{Process, Served, until};
+use crate::support::signals::signal;
 
 /// So long nobody has to wait for an answer while a container stands still.
 const SLO_US: u32 = 300_000_000;

@@ -9,7 +9,8 @@ use serde_json::json;
 
 use crate::e2e::support::http::Client;
 use crate::e2e::support::server::{Prediction, Server};
-use crate::e2e::support::{config_of_noop, descendants_of, eventually, signal, within};
+use crate::e2e::support::{config_of_noop, descendants_of, eventually, within};
+use crate::support::signals::signal;
 
 const CLIENTS: u64 = 8;
 const KILLS: usize = 5;

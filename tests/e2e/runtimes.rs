@@ -6,9 +6,8 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 
 use crate::e2e::support::server::Server;
-use crate::e2e::support::{
-    config_of_noop, descendants_of, eventually, is_running, python, signal, within,
-};
+use crate::e2e::support::{config_of_noop, descendants_of, eventually, is_running, python, within};
+use crate::support::signals::signal;
 
 const FUNCTION: &str = "\
 import os

@@ -5,7 +5,8 @@ use serde_json::json;
 use crate::e2e::support::container::Container;
 use crate::e2e::support::http;
 use crate::e2e::support::server::Server;
-use crate::e2e::support::{descendants_of, eventually, is_running, signal};
+use crate::e2e::support::{descendants_of, eventually, is_running};
+use crate::support::signals::signal;
 use nix::sys::signal::Signal;
 
 const PATIENT_US: u64 = 25_000_000;

@@ -14,6 +14,7 @@ use std::process::{Command, Output};
 use serde_json::Value;
 
 use crate::support::served::Served;
+use crate::support::signals::signal;
 
 /// A command of the binary against a server.
 fn clipper(server: &Served, args: &[&str]) -> Output {
@@ -51,8 +52,7 @@ fn told(server: &Served, args: &[&str]) -> Value {
 }
 
 fn stop(server: Served) {
-    let pid = nix::unistd::Pid::from_raw(i32::try_from(server.pid()).unwrap());
-    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    signal(server.pid(), nix::sys::signal::Signal::SIGTERM);
     assert!(server.exit_status().success());
 }
 

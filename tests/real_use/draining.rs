@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::http::{GENEROUS_SLO_US, connect, head_of, post, rest, signal, start};
+use super::http::{GENEROUS_SLO_US, connect, head_of, post, rest, start};
 use crate::support::ports::free_addr;
 use crate::support::served::{Http, Process, until};
+use crate::support::signals::signal;
 
 #[test]
 fn line_08_draining_says_so_and_closes_after_the_delay() {

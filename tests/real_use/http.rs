@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::support::served::{Http, PATIENCE, Served, until};
+use crate::support::signals::signal;
 use crate::support::size;
 
 pub const GENEROUS_SLO_US: u32 = 20_000_000;
@@ -34,11 +35,6 @@ pub fn post(addr: SocketAddr, path: &str, body: &str) -> (u16, String) {
 
 pub fn head_of(path: &str, length: usize) -> String {
     format!("POST {path} HTTP/1.1\r\nHost: test\r\nContent-Length: {length}\r\n\r\n")
-}
-
-pub fn signal(pid: u32, signal: nix::sys::signal::Signal) {
-    let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap());
-    nix::sys::signal::kill(pid, signal).unwrap();
 }
 
 /// A body of about so many bytes, all numbers.

@@ -10,8 +10,8 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 
 use super::processes::{ask, await_answer, python_config, python_server};
-use super::signals::signal;
 use crate::support::served::{Served, app, until};
+use crate::support::signals::signal;
 
 const LOUD: &str = r#"
 import os, sys, time

@@ -17,8 +17,9 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::e2e::support::{descendants_of, is_running, python, signal};
+use crate::e2e::support::{descendants_of, is_running, python};
 use crate::support::served::{Http, Served, until};
+use crate::support::signals::signal;
 use crate::support::size;
 
 /// The latency objective, and what an answer may take beyond it.

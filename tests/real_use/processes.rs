@@ -8,8 +8,8 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use super::signals::signal;
 use crate::support::served::{Http, Served, until};
+use crate::support::signals::signal;
 
 /// A model that does to itself what real ones have done, one kind of harm for each input.
 const MODEL: &str = r#"

@@ -6,7 +6,8 @@ use std::process::{Child, Command, Stdio};
 use serde_json::{Value, json};
 
 use crate::e2e::support::server::Server;
-use crate::e2e::support::{descendants_of, eventually, is_running, python, signal};
+use crate::e2e::support::{descendants_of, eventually, is_running, python};
+use crate::support::signals::signal;
 
 /// An application and a model `m` for `input_type`, whose container runs `function`.
 fn config(folder: &Path, input_type: &str, source: &str) -> String {

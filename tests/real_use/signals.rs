@@ -5,14 +5,10 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 
 use crate::support::served::{Http, Served, app, until};
-
-pub(super) fn signal(pid: u32, signal: Signal) {
-    kill(Pid::from_raw(i32::try_from(pid).unwrap()), signal).unwrap();
-}
+use crate::support::signals::signal;
 
 /// Waits for the end; `None` only in a failing test.
 fn ended(child: &mut Child) -> std::process::ExitStatus {

@@ -18,12 +18,12 @@ use std::time::{Duration, Instant};
 use clipper::store::EventLog as _;
 use clipper::store::sled::SledLog;
 use clipper_config::JournalConfig;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use rand::Rng as _;
 use serde_json::{Value, json};
 
 use crate::support::served::{Http, Process, Served, until};
+use crate::support::signals::signal;
 use crate::support::{StopAtEnd, size};
 
 /// Snapshots and compaction all the time.
@@ -95,9 +95,7 @@ impl Device {
 
     /// What is there after a cut of the power right now.
     fn cut(&self, server: &Served) -> Mounted {
-        let pid = Pid::from_raw(i32::try_from(server.pid()).unwrap());
-        kill(pid, Signal::SIGSTOP).unwrap();
-        until("every thread has stopped", || all_stopped(server.pid()).then_some(()));
+        signal(server.pid(), Signal::SIGSTOP);
         let [image, copy] = ["image", "copy"].map(|n| self.folder.path().join(n));
         // What the server had asked for may still be on its way; a copy of a device that changes
         // meanwhile is no moment of it.
@@ -106,16 +104,9 @@ impl Device {
             (fs::read(&image).unwrap() == fs::read(&copy).unwrap()).then_some(())
         };
         until("the device is still", still);
-        kill(pid, Signal::SIGCONT).unwrap();
+        signal(server.pid(), Signal::SIGCONT);
         Mounted::new(&copy, &self.folder.path().join("after")).unwrap()
     }
-}
-
-fn all_stopped(pid: u32) -> bool {
-    fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten().all(|task| {
-        let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
-        stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T'))
-    })
 }
 
 /// The applications that a start on `data` would serve.

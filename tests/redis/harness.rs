@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use crate::support::ports::free_port;
 use crate::support::secrets::{self, Watch};
+use crate::support::signals::signal;
 
 /// Far above what any step takes; only a test that fails waits so long.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -119,9 +120,8 @@ impl Redis {
         }
     }
 
-    pub fn signal(&self, signal: nix::sys::signal::Signal) {
-        let pid = i32::try_from(self.child.as_ref().unwrap().id()).unwrap();
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).unwrap();
+    pub fn signal(&self, what: nix::sys::signal::Signal) {
+        signal(self.child.as_ref().unwrap().id(), what);
     }
 
     /// A connection of an operator to one table.
@@ -322,8 +322,7 @@ impl Clipper {
 
     pub fn stop(mut self) {
         let mut child = self.child.take().unwrap();
-        let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
-        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+        signal(child.id(), nix::sys::signal::Signal::SIGTERM);
         assert!(child.wait().unwrap().success());
     }
 

@@ -5,6 +5,7 @@ pub mod ports;
 pub mod random_changes;
 pub mod secrets;
 pub mod served;
+pub mod signals;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

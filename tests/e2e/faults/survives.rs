@@ -12,9 +12,10 @@ use serde_json::json;
 use super::{GENEROUS_SLO_US, ask, scene};
 use crate::e2e::support::bystander::Bystander;
 use crate::e2e::support::container::{Container, type_code};
+use crate::e2e::support::eventually;
 use crate::e2e::support::http::{Client, Connection, request};
 use crate::e2e::support::server::{Prediction, Server};
-use crate::e2e::support::{eventually, signal};
+use crate::support::signals::signal;
 
 #[test]
 fn random_bytes_on_the_rpc_port_hurt_nobody() {

@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 use super::support::events::Events;
 use super::support::http;
 use super::support::server::Server;
-use super::support::{descendants_of, eventually, python, signal};
+use super::support::{descendants_of, eventually, python};
+use crate::support::signals::signal;
 
 /// Generators that tell their steps by files of a folder, and wait for files.
 const MODEL: &str = "\

@@ -81,8 +81,3 @@ pub fn children_of(pid: u32) -> Vec<u32> {
         .flat_map(|list| list.split_whitespace().filter_map(|p| p.parse().ok()).collect::<Vec<_>>())
         .collect()
 }
-
-pub fn signal(pid: u32, signal: nix::sys::signal::Signal) {
-    let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap());
-    nix::sys::signal::kill(pid, signal).unwrap();
-}

@@ -10,10 +10,11 @@ use std::thread::JoinHandle;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
+use super::eventually;
 use super::http::{self, Answer};
-use super::{eventually, signal};
 use crate::support::ports::free_addr;
 use crate::support::secrets::Watch;
+use crate::support::signals::signal;
 
 /// Lines of the server's log that a failing test prints.
 const LOG_TAIL: usize = 60;
