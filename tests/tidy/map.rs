@@ -1,6 +1,6 @@
 //! The map in ARCHITECTURE.md is the one that the compiler and the other tests hold the code to.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::LAYERS;
 
@@ -33,5 +33,30 @@ fn the_pages_for_developers_name_files_that_are_there() {
                 assert!(Path::new(name).exists(), "{page} names {name}");
             }
         }
+    }
+}
+
+/// A name without a folder lies beside the path before it, one with a folder in the last folder
+/// that was named whole.
+#[test]
+fn short_names_of_files_lie_beside_the_path_before_them() {
+    let page = std::fs::read_to_string("ARCHITECTURE.md").unwrap();
+    let (_, ways) = page.split_once("## The way of a query").unwrap();
+    let (mut beside, mut folder) = (PathBuf::new(), PathBuf::new());
+    for name in ways.split('`').skip(1).step_by(2) {
+        let path = if name.starts_with("src/") || name.starts_with("crates/") {
+            if name.ends_with('/') {
+                folder = name.into();
+            }
+            PathBuf::from(name)
+        } else if Path::new(name).extension().is_none_or(|extension| extension != "rs") {
+            continue;
+        } else if name.contains('/') {
+            folder.join(name)
+        } else {
+            beside.join(name)
+        };
+        assert!(path.exists(), "ARCHITECTURE.md: {name} is not {}", path.display());
+        beside = if path.is_dir() { path } else { path.parent().unwrap().to_owned() };
     }
 }
