@@ -150,13 +150,15 @@ fn those_who_ask_an_application_share_its_room() {
     let now = clipper_clock::now();
     let of = |app, name| Share { tenant: Tenant::of(name), ..share(app) };
     let low = |share: Share| Share { class: Class::Low, ..share };
+    let high = |share: Share| Share { class: Class::High, ..share };
     let mut load = load(90);
-    load.apps = [(of(1, "flood"), 70), (low(of(1, "flood")), 10), (share(2), 10)]
+    let flood = of(1, "flood");
+    load.apps = [(flood, 60), (low(flood), 10), (high(flood), 10), (share(2), 10)]
         .into_iter()
         .map(|(share, waiting)| AppLoad { share, waiting })
         .collect();
     let ask = |share| load.room(&Asking { share, ..asking(50, now, ms(100)) }, 0, now);
-    assert_eq!(ask(of(1, "flood")), 0);
+    assert_eq!(ask(flood), 0);
     assert_eq!(ask(of(1, "calm")), 22, "half of the 45 of its application");
     assert_eq!(ask(low(of(1, "calm"))), 22, "alone in what it asks");
     assert_eq!(ask(share(1)), 22, "those without a name count as one");

@@ -21,6 +21,7 @@ use crate::latency::LatencyCurve;
 use crate::load::Load;
 use crate::share::{AppId, Share};
 use crate::ticket::DefaultReason;
+use crate::trace::TraceStep;
 
 const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
@@ -37,6 +38,8 @@ struct Inner {
     /// The first piece of its answer has gone out.
     begun: Cell<bool>,
     note: Cell<u32>,
+    /// How long its last batch had waited for more.
+    gathered: Cell<Duration>,
 }
 
 #[derive(Debug, Clone)]
@@ -74,6 +77,11 @@ impl Query for Asked {
     }
     fn set_note(&self, note: u32) {
         self.0.note.set(note);
+    }
+    fn note_step(&self, step: TraceStep, _now: Instant) {
+        if let TraceStep::Sent(to) = step {
+            self.0.gathered.set(to.gathered);
+        }
     }
 }
 
@@ -168,7 +176,17 @@ impl Bench {
         let query = |input| {
             let (awaited, begun, note) = (Cell::new(true), Cell::new(false), Cell::new(0));
             let joined_until = Cell::new(deadline);
-            Asked(Rc::new(Inner { arrived, deadline, input, joined_until, awaited, begun, note }))
+            let gathered = Cell::default();
+            Asked(Rc::new(Inner {
+                arrived,
+                deadline,
+                input,
+                joined_until,
+                awaited,
+                begun,
+                note,
+                gathered,
+            }))
         };
         let queries: Vec<_> = inputs.map(query).collect();
         let (share, asked) = (Share::equal(AppId(app)), queries.iter().cloned().collect());

@@ -141,7 +141,17 @@ fn it_asks_to_be_woken_for_the_first_thing_that_is_due_and_once() {
         let (awaited, note) = (Cell::new(true), Cell::new(0));
         let joined_until = Cell::new(deadline);
         let begun = Cell::new(false);
-        Asked(Rc::new(Inner { arrived, deadline, input: 900, joined_until, awaited, begun, note }))
+        let gathered = Cell::default();
+        Asked(Rc::new(Inner {
+            arrived,
+            deadline,
+            input: 900,
+            joined_until,
+            awaited,
+            begun,
+            note,
+            gathered,
+        }))
     };
     let queries = std::iter::once(query(bench.now, sooner)).collect();
     let arrival = Arrival { share: Share::equal(AppId(0)), deadline: sooner, queries };
@@ -199,4 +209,27 @@ fn a_full_queue_takes_no_more() {
     bench.ask(0, 5, LONG);
     assert_eq!((bench.resolved.len(), bench.dispatcher.load().waiting), (2, 3));
     assert!(bench.resolved[0].1.to_string().contains("serving.model_queue_max"));
+}
+
+#[test]
+fn another_batch_size_holds_from_the_next_batch_on() {
+    let mut bench = Bench::new(fixed(1));
+    bench.join(0);
+    bench.ask(0, 10, LONG);
+    bench.dispatcher.set_batch_size(fixed(4).batch_size);
+    bench.at(ms(10)).answer();
+    assert_eq!(bench.last_sent().2.len(), 4);
+    bench.dispatcher.set_batch_size(fixed(2).batch_size);
+    bench.join(1);
+    assert_eq!(bench.last_sent().2.len(), 2, "a new replica's too");
+}
+
+#[test]
+fn who_gives_up_for_good_gives_back_what_replicas_have_too() {
+    let mut bench = Bench::new(fixed(1));
+    bench.join(0);
+    bench.ask(0, 3, LONG);
+    let mut left: Vec<u64> = bench.dispatcher.into_unfinished().map(|q| q.0.input).collect();
+    left.sort_unstable();
+    assert_eq!(left, [0, 1, 2]);
 }

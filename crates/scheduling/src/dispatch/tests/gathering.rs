@@ -67,6 +67,15 @@ fn it_waits_for_one_tick() {
 }
 
 #[test]
+fn a_batch_that_has_waited_says_how_long() {
+    let mut bench = crowd();
+    let first = bench.ask(0, 1, OBJECTIVE).remove(0);
+    bench.now += WAIT / 4;
+    bench.ask(0, 4, OBJECTIVE);
+    assert_eq!((bench.sent.len(), first.0.gathered.get()), (1, WAIT / 4));
+}
+
+#[test]
 fn a_wait_in_vain_makes_the_next_ones_shorter_and_another_does_not() {
     let sends_three_at_once_after = |more: u64| {
         let mut bench = crowd();

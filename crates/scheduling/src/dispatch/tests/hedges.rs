@@ -75,6 +75,21 @@ fn a_hedge_costs_its_part_of_a_batch() {
 }
 
 #[test]
+fn a_hedge_that_took_what_was_expected_settles_for_that() {
+    let mut bench = two(Limits { hedge_share: 1.0, hedge_burst: ms(45), ..fixed(4) });
+    for (next, hedged) in [(2, 4), (3, 8)] {
+        bench.ask(0, 4, ms(500));
+        let (slow, ..) = bench.last_sent();
+        bench.at(ms(300)).on(Event::Time);
+        assert_eq!(bench.hedged(), hedged, "four of 10 ms");
+        bench.at(ms(340)).answer();
+        bench.lose(slow, died());
+        bench.join(next);
+        bench.start = bench.now;
+    }
+}
+
+#[test]
 fn a_hedge_costs_half_its_objective_where_no_latency_is_known() {
     for (burst, hedged) in [(ms(60), 1), (ms(40), 0)] {
         let mut bench = Bench::new(Limits { hedge_burst: burst, ..fixed(1) });
