@@ -128,6 +128,7 @@ mod tests {
         assert!(!budget.spend(ms(1)));
         budget.earn(Duration::from_secs(3_600));
         assert!(budget.spend(ms(100)) && !budget.spend(ms(1)), "no more than the burst");
+        assert!(!budget.is_overdrawn(), "all of it, and no more");
         let (n, expected) = (4, ms(10));
         budget.settle(&HedgesSent { n, expected }, ms(5));
         assert!(budget.is_overdrawn() && !budget.spend(ms(0)), "ten more than expected");

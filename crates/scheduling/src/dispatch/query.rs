@@ -28,9 +28,7 @@ pub trait Query: Clone {
     }
 
     /// Whether some of its answer has gone out already: then no other replica can take it over.
-    fn has_begun(&self) -> bool {
-        false
-    }
+    fn has_begun(&self) -> bool;
 
     fn arrived(&self) -> Instant;
 

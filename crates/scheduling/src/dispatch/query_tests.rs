@@ -24,6 +24,9 @@ impl Query for Noted {
     fn has_ended(&self) -> bool {
         false
     }
+    fn has_begun(&self) -> bool {
+        false
+    }
     fn arrived(&self) -> Instant {
         clipper_clock::now()
     }
