@@ -21,7 +21,7 @@ use crate::latency::LatencyCurve;
 use crate::load::Load;
 use crate::share::{AppId, Share};
 use crate::ticket::DefaultReason;
-use crate::trace::TraceStep;
+use crate::trace::{SentTo, TraceStep};
 
 const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
@@ -38,8 +38,8 @@ struct Inner {
     /// The first piece of its answer has gone out.
     begun: Cell<bool>,
     note: Cell<u32>,
-    /// How long its last batch had waited for more.
-    gathered: Cell<Duration>,
+    /// What was said of the batch that it was sent in last.
+    sent: Cell<Option<SentTo>>,
 }
 
 #[derive(Debug, Clone)]
@@ -80,7 +80,7 @@ impl Query for Asked {
     }
     fn note_step(&self, step: TraceStep, _now: Instant) {
         if let TraceStep::Sent(to) = step {
-            self.0.gathered.set(to.gathered);
+            self.0.sent.set(Some(to));
         }
     }
 }
@@ -176,7 +176,7 @@ impl Bench {
         let query = |input| {
             let (awaited, begun, note) = (Cell::new(true), Cell::new(false), Cell::new(0));
             let joined_until = Cell::new(deadline);
-            let gathered = Cell::default();
+            let sent = Cell::default();
             Asked(Rc::new(Inner {
                 arrived,
                 deadline,
@@ -185,7 +185,7 @@ impl Bench {
                 awaited,
                 begun,
                 note,
-                gathered,
+                sent,
             }))
         };
         let queries: Vec<_> = inputs.map(query).collect();

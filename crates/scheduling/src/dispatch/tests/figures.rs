@@ -141,7 +141,7 @@ fn it_asks_to_be_woken_for_the_first_thing_that_is_due_and_once() {
         let (awaited, note) = (Cell::new(true), Cell::new(0));
         let joined_until = Cell::new(deadline);
         let begun = Cell::new(false);
-        let gathered = Cell::default();
+        let sent = Cell::default();
         Asked(Rc::new(Inner {
             arrived,
             deadline,
@@ -150,7 +150,7 @@ fn it_asks_to_be_woken_for_the_first_thing_that_is_due_and_once() {
             awaited,
             begun,
             note,
-            gathered,
+            sent,
         }))
     };
     let queries = std::iter::once(query(bench.now, sooner)).collect();

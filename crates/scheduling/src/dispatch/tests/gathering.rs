@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::gather::WAIT;
+use clipper_domain::explain::BatchReason;
 
 const OBJECTIVE: Duration = ms(200);
 
@@ -67,12 +68,17 @@ fn it_waits_for_one_tick() {
 }
 
 #[test]
-fn a_batch_that_has_waited_says_how_long() {
+fn a_batch_says_whether_and_how_long_it_has_waited() {
+    let said = |query: &Asked| query.0.sent.get().map(|to| (to.reason, to.gathered));
     let mut bench = crowd();
     let first = bench.ask(0, 1, OBJECTIVE).remove(0);
     bench.now += WAIT / 4;
     bench.ask(0, 4, OBJECTIVE);
-    assert_eq!((bench.sent.len(), first.0.gathered.get()), (1, WAIT / 4));
+    assert_eq!(said(&first), Some((BatchReason::Gathered, WAIT / 4)));
+    bench.now += ms(1_000);
+    bench.answer();
+    let alone = bench.ask(0, 1, OBJECTIVE).remove(0);
+    assert_eq!(said(&alone), Some((BatchReason::AllWaiting, Duration::ZERO)));
 }
 
 #[test]

@@ -90,6 +90,21 @@ fn a_hedge_that_took_what_was_expected_settles_for_that() {
 }
 
 #[test]
+fn what_a_hedge_has_cost_is_gone() {
+    let mut bench = two(Limits { hedge_share: 0.001, hedge_burst: ms(45), ..fixed(4) });
+    bench.ask(0, 4, ms(500));
+    let (slow, ..) = bench.last_sent();
+    bench.at(ms(300)).on(Event::Time);
+    bench.at(ms(340)).answer();
+    bench.lose(slow, died());
+    bench.join(2);
+    bench.start = bench.now;
+    bench.ask(0, 4, ms(500));
+    bench.at(ms(300)).on(Event::Time);
+    assert_eq!(bench.hedged(), 4, "5 ms are left");
+}
+
+#[test]
 fn a_hedge_costs_half_its_objective_where_no_latency_is_known() {
     for (burst, hedged) in [(ms(60), 1), (ms(40), 0)] {
         let mut bench = Bench::new(Limits { hedge_burst: burst, ..fixed(1) });
