@@ -1,6 +1,7 @@
 //! What the dispatcher counts, publishes and asks to be woken for.
 
 use super::*;
+use clipper_domain::explain::BatchReason;
 
 impl Bench {
     /// As [`Bench::on`], and what was said of waking and publishing.
@@ -232,4 +233,19 @@ fn who_gives_up_for_good_gives_back_what_replicas_have_too() {
     let mut left: Vec<u64> = bench.dispatcher.into_unfinished().map(|q| q.0.input).collect();
     left.sort_unstable();
     assert_eq!(left, [0, 1, 2]);
+}
+
+#[test]
+fn a_batch_says_whether_its_replica_was_free_and_new() {
+    let mut bench = Bench::new(fixed(1));
+    bench.join(0);
+    let said = |queries: Vec<Asked>| queries[0].0.sent.get().map(|to| (to.reason, to.is_cold));
+    let first = bench.ask(0, 1, ms(100));
+    assert_eq!(said(first), Some((BatchReason::Full, true)));
+    bench.at(ms(10)).answer();
+    bench.learn();
+    let next = bench.ask(0, 1, LONG);
+    assert_eq!(said(next), Some((BatchReason::Full, false)));
+    let behind = bench.at(ms(9)).ask(0, 1, LONG);
+    assert_eq!(said(behind), Some((BatchReason::Ahead, false)));
 }
