@@ -79,11 +79,9 @@ venv_pip() {
 # fill VENV ...: installs by uv, which takes a quarter of pip's time; by pip where uv does not find
 # what pip is told to find.
 fill() {
-    local venv=$1 index
+    local venv=$1
     shift
-    index=${PIP_INDEX_URL:-$(python3 -m pip config get global.index-url 2>/dev/null || true)}
-    UV_DEFAULT_INDEX=${UV_DEFAULT_INDEX:-$index} "$venv/bin/python" -m uv pip install -q \
-        --python "$venv/bin/python" "$@" >&2 && return
+    "$venv/bin/python" -m uv pip install -q --python "$venv/bin/python" "$@" >&2 && return
     say "uv cannot fill $venv, pip does"
     # Most modules are never imported: those that are get compiled then.
     venv_pip "$venv" install --no-compile "$@"
@@ -102,6 +100,10 @@ make_venv() {
     fi
     mapfile -t files < <(requirements "$venv")
     venv_pip "$venv" install "$(grep '^uv==' scripts/test-requirements.txt)"
+    # It reads none of pip's settings.
+    local -x UV_DEFAULT_INDEX=${UV_DEFAULT_INDEX:-${PIP_INDEX_URL:-$(
+        python3 -m pip config get global.index-url 2>/dev/null || true
+    )}}
     fill "$venv" -r "${files[0]}"
     fill "$venv" --no-deps -r "${files[1]}"
     venv_is_ready "$venv" || { say "$venv lacks what ${files[*]} name"; exit 1; }

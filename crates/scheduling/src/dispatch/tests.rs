@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clipper_clock::Instant;
+use clipper_domain::explain::BatchReason;
 use clipper_domain::{BatchSize, ReplicaId};
 
 use super::*;
@@ -44,6 +45,21 @@ struct Inner {
 
 #[derive(Debug, Clone)]
 struct Asked(Rc<Inner>);
+
+impl Asked {
+    fn new(arrived: Instant, deadline: Instant, input: u64) -> Self {
+        Self(Rc::new(Inner {
+            arrived,
+            deadline,
+            input,
+            joined_until: Cell::new(deadline),
+            awaited: Cell::new(true),
+            begun: Cell::new(false),
+            note: Cell::new(0),
+            sent: Cell::default(),
+        }))
+    }
+}
 
 impl Query for Asked {
     fn awaited_until(&self, now: Instant) -> Option<Instant> {
@@ -173,22 +189,7 @@ impl Bench {
         objective: Duration,
     ) -> Vec<Asked> {
         let (arrived, deadline) = (self.now, self.now + objective);
-        let query = |input| {
-            let (awaited, begun, note) = (Cell::new(true), Cell::new(false), Cell::new(0));
-            let joined_until = Cell::new(deadline);
-            let sent = Cell::default();
-            Asked(Rc::new(Inner {
-                arrived,
-                deadline,
-                input,
-                joined_until,
-                awaited,
-                begun,
-                note,
-                sent,
-            }))
-        };
-        let queries: Vec<_> = inputs.map(query).collect();
+        let queries: Vec<_> = inputs.map(|input| Asked::new(arrived, deadline, input)).collect();
         let (share, asked) = (Share::equal(AppId(app)), queries.iter().cloned().collect());
         self.on(Event::Arrived(&mut vec![Arrival { share, deadline, queries: asked }]));
         queries

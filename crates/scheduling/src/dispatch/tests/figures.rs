@@ -1,7 +1,6 @@
 //! What the dispatcher counts, publishes and asks to be woken for.
 
 use super::*;
-use clipper_domain::explain::BatchReason;
 
 impl Bench {
     /// As [`Bench::on`], and what was said of waking and publishing.
@@ -138,23 +137,7 @@ fn it_asks_to_be_woken_for_the_first_thing_that_is_due_and_once() {
     let (wakes, _) = bench.say(Event::Done { replica: ReplicaId(7), batch: BatchId(0) });
     assert_eq!(wakes, [], "a later deadline changes nothing");
     let sooner = bench.now + ms(20);
-    let query = |arrived, deadline| {
-        let (awaited, note) = (Cell::new(true), Cell::new(0));
-        let joined_until = Cell::new(deadline);
-        let begun = Cell::new(false);
-        let sent = Cell::default();
-        Asked(Rc::new(Inner {
-            arrived,
-            deadline,
-            input: 900,
-            joined_until,
-            awaited,
-            begun,
-            note,
-            sent,
-        }))
-    };
-    let queries = std::iter::once(query(bench.now, sooner)).collect();
+    let queries = std::iter::once(Asked::new(bench.now, sooner, 900)).collect();
     let arrival = Arrival { share: Share::equal(AppId(0)), deadline: sooner, queries };
     let (wakes, _) = bench.say(Event::Arrived(&mut vec![arrival]));
     assert_eq!(wakes, [sooner]);

@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::gather::WAIT;
-use clipper_domain::explain::BatchReason;
 
 const OBJECTIVE: Duration = ms(200);
 
