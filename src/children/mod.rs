@@ -33,6 +33,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use clipper_domain::{InputType, ModelId, Replicas};
+use tokio::task::JoinHandle;
 use tracing::error;
 
 use self::keeper::Keeper;
@@ -71,6 +72,8 @@ pub struct Children {
 struct Running {
     launch: Launch,
     seats: Vec<Arc<Seat>>,
+    /// Replaces them one after the other.
+    rolling: Option<JoinHandle<()>>,
 }
 
 impl Running {
@@ -194,10 +197,12 @@ impl Children {
     fn settle(&mut self, id: &ModelId, plan: ChildPlan, tried: Vec<Arc<Seat>>) {
         let ChildPlan { launch, replicas } = plan;
         let before = self.running.remove(id);
-        let (mut seats, others) = match before {
-            Some(running) if running.launch == launch => (running.seats, Vec::new()),
-            Some(running) => (Vec::new(), running.seats),
-            None => (Vec::new(), Vec::new()),
+        let (mut seats, others, rolling) = match before {
+            Some(running) if running.launch == launch => {
+                (running.seats, Vec::new(), running.rolling)
+            }
+            Some(running) => (Vec::new(), running.seats, None),
+            None => (Vec::new(), Vec::new(), None),
         };
         seats.extend(tried);
         let wanted = usize::try_from(replicas).unwrap_or(usize::MAX);
@@ -207,7 +212,10 @@ impl Children {
             seats.push(self.spawn(id, number, launch.clone(), None));
         }
         too_many.iter().chain(&others).for_each(|seat| seat.stop());
-        self.running.insert(id.clone(), Running { launch, seats });
+        let rolling = rolling
+            .filter(|rolling| !rolling.is_finished())
+            .map(|rolling| rolling::spawn(&seats, &self.config, Some(rolling)));
+        self.running.insert(id.clone(), Running { launch, seats, rolling });
     }
 
     /// Other processes are planned from now on; `is_registered` says of which versions they run.
@@ -285,11 +293,14 @@ impl Children {
 
     /// Replaces the processes of the versions that `wanted` picks, one after the other where one
     /// of them serves. How many there are.
-    pub fn restart(&self, wanted: impl Fn(&ModelId) -> bool) -> usize {
+    pub fn restart(&mut self, wanted: impl Fn(&ModelId) -> bool) -> usize {
         let mut count = 0;
-        for (_, running) in self.running.iter().filter(|(id, _)| wanted(id)) {
+        for (_, running) in self.running.iter_mut().filter(|(id, _)| wanted(id)) {
             count += running.seats.len();
-            actix::spawn(rolling::restart(running.seats.clone(), Arc::clone(&self.config)));
+            rolling::outdate(&running.seats);
+            if running.rolling.as_ref().is_none_or(JoinHandle::is_finished) {
+                running.rolling = Some(rolling::spawn(&running.seats, &self.config, None));
+            }
         }
         count
     }

@@ -11,6 +11,8 @@ pub(super) struct SeatState {
     pub(super) phase: SeatPhase,
     /// The owner wants this process, by its count, replaced by another one, and why.
     pub(super) replace: Option<(u64, Arc<str>)>,
+    /// Processes up to this count are to be replaced when it is their turn.
+    pub(super) outdated: u64,
     /// Somebody has looked after it: earlier failures do not count.
     pub(super) forgiven: bool,
     /// Processes started so far.
@@ -42,6 +44,10 @@ impl SeatState {
 
     pub(super) fn is_over(&self) -> bool {
         self.phase == SeatPhase::Over
+    }
+
+    pub(super) fn is_outdated(&self) -> bool {
+        self.process > 0 && self.process <= self.outdated && !self.is_stopping()
     }
 }
 
@@ -96,6 +102,11 @@ impl Seat {
             state.replace = Some((state.process, Arc::from(why)));
             state.forgiven = true;
         });
+    }
+
+    /// Wants the process replaced that is there now, but not yet.
+    pub(super) fn outdate(&self) {
+        self.0.send_modify(|state| state.outdated = state.process);
     }
 
     /// The process with this number has a connection.
