@@ -120,18 +120,14 @@ struct ReadyBody {
     reasons: BTreeMap<&'static str, String>,
 }
 
-/// Adds the three paths to a frontend.
+/// Adds them to a frontend.
 pub fn configure(readiness: Arc<Readiness>) -> impl Fn(&mut web::ServiceConfig) + Clone {
     move |config| {
         config.app_data(web::Data::from(Arc::clone(&readiness)));
-        // One path each: a resource of several is found by a regular expression, which every
-        // prediction would have to pass first.
-        for path in ["/livez", "/livez/"] {
-            config.service(web::resource(path).route(web::to(live)));
-        }
-        for path in ["/readyz", "/readyz/", "/healthz", "/healthz/"] {
-            config.service(web::resource(path).route(web::to(ready)));
-        }
+        let (live_paths, ready_paths) =
+            (["/livez", "/livez/"], ["/readyz", "/readyz/", "/healthz", "/healthz/"]);
+        config.service(web::resource(live_paths).route(web::to(live)));
+        config.service(web::resource(ready_paths).route(web::to(ready)));
     }
 }
 

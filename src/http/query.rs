@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::Addr;
+use actix_web::guard::GuardContext;
 use actix_web::http::{Method, header};
 use actix_web::web::{self, Bytes, Payload};
 use actix_web::{HttpRequest, HttpResponse, ResponseError as _};
@@ -85,6 +86,14 @@ pub fn configure(v2: V2) -> impl FnOnce(&mut web::ServiceConfig) {
         app.app_data(web::Data::new(Frontend { routes, limits, v2 }));
         app.default_service(web::to(dispatch));
     }
+}
+
+/// Whether a request is for none of the endpoints here, so that routes have to be looked through.
+#[must_use]
+pub fn is_for_pages(request: &GuardContext<'_>) -> bool {
+    let path = request.head().uri.path();
+    let path = path.strip_suffix('/').unwrap_or(path);
+    !(v2::owns(path) || path.ends_with("/predict") || path.ends_with("/update"))
 }
 
 #[derive(Clone, Copy)]
@@ -458,7 +467,21 @@ fn cause(error: &BodyError, body: &[u8], schema: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use actix_web::test::TestRequest;
+
     use super::*;
+
+    #[test]
+    fn predictions_do_not_pass_the_pages() {
+        let is_for_pages =
+            |path: &str| is_for_pages(&TestRequest::with_uri(path).to_srv_request().guard_ctx());
+        for path in ["/a/predict", "/a/update/", "/a/predict?explain=1", "/v2/models/a/infer"] {
+            assert!(!is_for_pages(path), "{path}");
+        }
+        for path in ["/metrics", "/livez/", "/docs/style.css", "/%6Detrics", "/", "/a/predictor"] {
+            assert!(is_for_pages(path), "{path}");
+        }
+    }
 
     #[test]
     fn the_endpoints_are_found_with_or_without_a_last_slash() {

@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use actix::prelude::*;
+use actix_web::{guard, web};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc};
 use tracing::info;
@@ -271,10 +272,13 @@ impl Frontends {
                 let parts = grpc::Parts { v2, settings, tls, metrics, access };
                 actix::spawn(grpc::serve(parts, connections));
             }
-            app.configure(metrics_pages::configure_query(elsewhere.pages.clone()))
+            // One step for predictions to pass, not one for each page.
+            let pages = web::scope("").guard(guard::fn_guard(query::is_for_pages));
+            let pages = pages
+                .configure(metrics_pages::configure_query(elsewhere.pages.clone()))
                 .configure(health::configure(Arc::clone(&readiness)))
-                .configure(describe::configure(Port::Query))
-                .configure(query::configure(v2));
+                .configure(describe::configure(Port::Query));
+            app.service(pages).configure(query::configure(v2));
         })
     }
 

@@ -58,7 +58,6 @@ pub fn configure(port: Port) -> impl Fn(&mut web::ServiceConfig) + Clone {
             let handler = move |request: HttpRequest| async move {
                 respond(&request, port).unwrap_or_else(|| HttpResponse::NotFound().finish())
             };
-            // One path each, as those of health: predictions pass them.
             config.service(web::resource(path).route(web::to(handler)));
         }
     }
