@@ -114,6 +114,39 @@ impl Seen {
     fn held_up(&self, then: Instant) -> Duration {
         self.held_up.lock().unwrap().iter().filter(|(at, _)| *at >= then).map(|(_, by)| *by).sum()
     }
+
+    /// Prints what came of it, since `started`.
+    fn tell(&self, started: Instant, peak_mb: f64) {
+        let defaults = self.defaults.lock().unwrap();
+        println!(
+            "{} faults, {} requests in {:.0?}: {} crossed, {} late (slowest {} us), {} defaults, \
+             {} without an answer of status 200; peak {peak_mb:.0} MB",
+            self.faults.load(SeqCst),
+            self.answered.load(SeqCst),
+            started.elapsed(),
+            self.crossed.load(SeqCst),
+            self.late.load(SeqCst),
+            self.slowest_us.load(SeqCst),
+            defaults.values().sum::<u64>(),
+            self.refused.load(SeqCst),
+        );
+        for (why, count) in defaults.iter() {
+            println!("{count} defaults: {why:?}");
+        }
+        println!(
+            "the machine held up a thread of the highest priority for {:.1?}",
+            self.held_up(started)
+        );
+    }
+}
+
+/// Ends what runs beside the test, also where the test fails.
+struct Stopping<'a>(&'a AtomicBool);
+
+impl Drop for Stopping<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, SeqCst);
+    }
 }
 
 /// The highest priority that there is, for who takes times on the cores of what it measures: an
@@ -186,7 +219,11 @@ fn client(
     let mut http = Http::new(query);
     let pause = Duration::from_secs_f64(CLIENTS as f64 / rate);
     let mut next = Instant::now();
-    for n in (0..).take_while(|n| *n < requests || seen.faults.load(SeqCst) < faults) {
+    let goes_on = |n: &usize| {
+        let has_failed = seen.stop.load(SeqCst);
+        !has_failed && (*n < requests || seen.faults.load(SeqCst) < faults)
+    };
+    for n in (0..).take_while(goes_on) {
         if let Some(early) = next.checked_duration_since(Instant::now()) {
             std::thread::sleep(early);
         }
@@ -327,6 +364,7 @@ fn faults_of_every_kind_cross_nothing_and_lose_nothing() {
     let seen = Seen::default();
     let started = Instant::now();
     std::thread::scope(|scope| {
+        let stopping = Stopping(&seen.stop);
         scope.spawn(|| probe(&seen));
         scope.spawn(|| send_large_bodies(server.query, &seen));
         scope.spawn(|| be_a_stranger(server.rpc, &seen));
@@ -355,33 +393,14 @@ fn faults_of_every_kind_cross_nothing_and_lose_nothing() {
         for client in clients {
             client.join().unwrap();
         }
-        seen.stop.store(true, SeqCst);
+        drop(stopping);
     });
     let ended = Instant::now();
     server.await_replicas("chaos", REPLICAS);
     println!("all replicas were back after {:.1?}", ended.elapsed());
-    let defaults = seen.defaults.lock().unwrap();
-    println!(
-        "{faults} faults, {} requests in {:.0?}: {} crossed, {} late (slowest {} us), {} \
-         defaults, {} without an answer of status 200; peak {:.0} MB",
-        seen.answered.load(SeqCst),
-        started.elapsed(),
-        seen.crossed.load(SeqCst),
-        seen.late.load(SeqCst),
-        seen.slowest_us.load(SeqCst),
-        defaults.values().sum::<u64>(),
-        seen.refused.load(SeqCst),
-        server.peak_mb(),
-    );
-    for (why, count) in defaults.iter() {
-        println!("{count} defaults: {why:?}");
-    }
-    println!(
-        "the machine held up a thread of the highest priority for {:.1?}",
-        seen.held_up(started)
-    );
+    seen.tell(started, server.peak_mb());
     assert_eq!(seen.crossed.load(SeqCst), 0, "answers of other queries");
-    assert_eq!(defaults.get(""), None, "defaults without a reason");
+    assert_eq!(seen.defaults.lock().unwrap().get(""), None, "defaults without a reason");
     assert_eq!(seen.refused.load(SeqCst), 0, "requests without an answer");
     assert!(server.peak_mb() < 256.0, "{} MB", server.peak_mb());
     if full {
