@@ -11,7 +11,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
 use serde_json::{Value, json};
 
-use crate::support::served::{Http, Served};
+use crate::support::served::{Http, Served, until};
 
 /// Clients at the same time; each changes names of its own, so that it knows their state.
 const CLIENTS: usize = 4;
@@ -196,8 +196,13 @@ fn no_acknowledged_change_is_lost_when_the_server_is_killed() {
                 })
             })
             .collect();
+        let wanted = acknowledged.load(Ordering::Relaxed) + rng.random_range(0..10);
         gate.wait();
-        std::thread::sleep(Duration::from_micros(rng.random_range(0..150_000)));
+        until("changes are acknowledged", || {
+            (acknowledged.load(Ordering::Relaxed) >= wanted).then_some(())
+        });
+        // Anywhere within the change that is under way.
+        std::thread::sleep(Duration::from_micros(rng.random_range(0..20_000)));
         server.kill_9();
         let outcomes: Vec<_> = clients.into_iter().map(|client| client.join().unwrap()).collect();
 

@@ -97,7 +97,7 @@ impl Server {
                 .arg(dir.path().join("data"))
                 .args(["--query-addr", "127.0.0.1:0", "--management-addr", "127.0.0.1:0"])
                 .args(["--metrics-addr", "127.0.0.1:0", "--rpc-addr", "tcp://127.0.0.1:0"])
-                // Versions without such a port pass over it; the oldest refuse what they do not know.
+                // Versions without such a port pass over it; the oldest refuse to start.
                 .env("CLIPPER_GRPC_ADDR", "127.0.0.1:0")
                 .args(["--log-format", "json"])
                 .envs(shape.env.iter().map(|(key, value)| (key, value)))

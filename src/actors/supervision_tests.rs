@@ -215,6 +215,7 @@ async fn a_batcher_that_dies_at_each_start_is_given_up_until_the_model_is_regist
 async fn a_panicked_pools_replicas_serve_on_and_register_with_the_next_one() {
     let graph = Graph::serving(PATIENCE).await;
     let _container = graph.container("7", Duration::ZERO).await;
+    until("it is listed", async || !graph.list.all().is_empty()).await;
     let before = graph.list.all()[0].replica;
     kill(graph.pool.addr()).await;
     assert_eq!(graph.answer(1).await, "7", "served without a pool, by the replica it had");

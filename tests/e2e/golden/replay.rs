@@ -63,6 +63,10 @@ pub fn exchanges() -> Vec<Exchange> {
     lines.map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
+/// What a default output says whose model was not in time.
+const LATE: &str = "within the specified latency SLO";
+const TRIES: usize = 20;
+
 pub fn replay(targets: &Targets, world: &mut dyn World) -> Vec<Row> {
     let mut rows = Vec::new();
     for exchange in exchanges() {
@@ -72,11 +76,23 @@ pub fn replay(targets: &Targets, world: &mut dyn World) -> Vec<Row> {
         }
         let Some(addr) = targets.of(exchange.port) else { continue };
         let body = exchange.request_body.as_deref().unwrap_or_default();
-        let answer = client::call(addr, &exchange.method, &exchange.path, body.as_bytes());
+        let ask = || client::call(addr, &exchange.method, &exchange.path, body.as_bytes());
+        let mut answer = ask();
+        // A container that a busy machine makes late says nothing about the exchange.
+        for _ in 0..TRIES {
+            if exchange.body.contains(LATE) || !answer.as_ref().is_some_and(is_late) {
+                break;
+            }
+            answer = ask();
+        }
         let verdict = judge(&exchange, answer.as_ref());
         rows.push(Row { name: exchange.name, verdict });
     }
     rows
+}
+
+fn is_late(answer: &Answer) -> bool {
+    answer.text().contains(LATE)
 }
 
 fn prepare(step: &Step, targets: &Targets, world: &mut dyn World) {
