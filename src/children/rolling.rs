@@ -37,14 +37,15 @@ pub(super) fn spawn(
         if let Some(before) = before {
             let _ = before.await;
         }
-        let outdated =
-            || -> Vec<_> { seats.iter().filter(|seat| seat.state().is_outdated()).collect() };
-        // Others may be by the time that the last one is back.
+        // Others may be outdated by the time that the last one is back.
         loop {
-            let round = outdated();
+            let is_outdated = |seat: &&Arc<Seat>| seat.state().is_outdated();
+            let mut round: Vec<_> = seats.iter().filter(is_outdated).collect();
             if round.is_empty() {
                 return;
             }
+            // Who serves nobody was told at once and may never come back: it keeps nobody waiting.
+            round.sort_by_key(|seat| seat.state().connections == 0);
             for seat in round {
                 replace(seat, patience).await;
             }
@@ -124,6 +125,20 @@ mod tests {
             task.await.unwrap();
             assert_eq!(processes(&seats), [3, 3, 2]);
             assert_eq!(away.get(), 0);
+        });
+    }
+
+    #[test]
+    fn one_that_never_connects_keeps_nobody_from_its_turn() {
+        actix::System::new().block_on(async {
+            tokio::time::pause();
+            let broken = Seat::new();
+            broken.started(Some(Pid::from_raw(1)));
+            let seats = [broken, served(&Rc::default(), &Rc::default())];
+            outdate(&seats);
+            let _task = spawn(&seats, &ContainersConfig::default(), None);
+            tokio::time::sleep(START * 2).await;
+            assert_eq!(processes(&seats), [1, 2]);
         });
     }
 
