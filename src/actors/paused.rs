@@ -3,7 +3,6 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::future::Future;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -33,6 +32,7 @@ use crate::rpc::registration::{Introduction, Registration};
 use crate::store::samples;
 use crate::supervision::budget::RestartBudget;
 use crate::supervision::kept::Kept;
+pub(super) use crate::supervision::paused::on_paused_time;
 use clipper_clock as clock;
 use clipper_config::Config;
 use clipper_container::allowed::Allowed;
@@ -45,15 +45,6 @@ use clipper_scheduling::flight::{Flight, Waiter};
 use clipper_scheduling::latency::LatencyCurve;
 use clipper_scheduling::share::{AppId, Share};
 use clipper_scheduling::ticket::Ticket;
-
-/// Runs a test, its actors and its containers on one thread whose clock is paused.
-pub(super) fn on_paused_time<T>(test: impl Future<Output = T>) -> T {
-    let runtime = || {
-        let mut builder = tokio::runtime::Builder::new_current_thread();
-        builder.enable_all().start_paused(true).build().unwrap()
-    };
-    System::with_tokio_rt(runtime).block_on(test)
-}
 
 /// Waits for what needs no time to come about.
 pub(super) async fn until(what: &str, mut is_so: impl FnMut() -> bool) {

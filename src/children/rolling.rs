@@ -15,8 +15,7 @@ use clipper_config::ContainersConfig;
 /// Why, for the log.
 const ASKED: &str = "an operator asked for it";
 
-/// Wants those replaced that are there now: who serves nobody at once, the others by
-/// [`spawn`].
+/// Wants those replaced that are there now: who serves nobody at once, the others by [`spawn`].
 pub(super) fn outdate(seats: &[Arc<Seat>]) {
     for seat in seats {
         seat.outdate();
@@ -72,6 +71,7 @@ mod tests {
     use nix::unistd::Pid;
 
     use super::*;
+    use crate::supervision::paused::on_paused_time;
 
     /// How long a process takes to start.
     const START: Duration = Duration::from_secs(1);
@@ -109,8 +109,7 @@ mod tests {
 
     #[test]
     fn who_waits_for_its_turn_is_replaced_once_however_often_that_is_asked_for() {
-        actix::System::new().block_on(async {
-            tokio::time::pause();
+        on_paused_time(async {
             let (away, most_away) = (Rc::default(), Rc::default());
             let seats: Vec<_> = (0..3).map(|_| served(&away, &most_away)).collect();
             let config = ContainersConfig::default();
@@ -130,8 +129,7 @@ mod tests {
 
     #[test]
     fn one_that_never_connects_keeps_nobody_from_its_turn() {
-        actix::System::new().block_on(async {
-            tokio::time::pause();
+        on_paused_time(async {
             let broken = Seat::new();
             broken.started(Some(Pid::from_raw(1)));
             let seats = [broken, served(&Rc::default(), &Rc::default())];
@@ -144,8 +142,7 @@ mod tests {
 
     #[test]
     fn one_at_a_time_is_away() {
-        actix::System::new().block_on(async {
-            tokio::time::pause();
+        on_paused_time(async {
             let (away, most_away) = (Rc::default(), Rc::default());
             let seats: Vec<_> = (0..3).map(|_| served(&away, &most_away)).collect();
             outdate(&seats);

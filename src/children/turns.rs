@@ -65,6 +65,7 @@ mod tests {
     use nix::unistd::Pid;
 
     use super::*;
+    use crate::supervision::paused::on_paused_time;
 
     fn turns(at_once: usize) -> Turns {
         Turns { free: Arc::new(Semaphore::new(at_once)), longest: Duration::from_millis(500) }
@@ -82,16 +83,9 @@ mod tests {
         tokio::time::timeout(Duration::from_millis(ms), turns.wait()).await.is_ok()
     }
 
-    fn run(test: impl Future<Output = ()>) {
-        actix::System::new().block_on(async {
-            tokio::time::pause();
-            test.await;
-        });
-    }
-
     #[test]
     fn the_next_starts_once_the_first_has_connected() {
-        run(async {
+        on_paused_time(async {
             let turns = turns(1);
             let first = started(&turns).await;
             assert!(!is_next_within(&turns, 400).await, "two at once");
@@ -102,7 +96,7 @@ mod tests {
 
     #[test]
     fn the_next_starts_once_the_first_has_ended() {
-        run(async {
+        on_paused_time(async {
             let turns = turns(1);
             let first = started(&turns).await;
             first.ended();
@@ -112,7 +106,7 @@ mod tests {
 
     #[test]
     fn who_loads_for_long_keeps_others_for_a_turn_only() {
-        run(async {
+        on_paused_time(async {
             let turns = turns(2);
             let (_first, _second) = (started(&turns).await, started(&turns).await);
             assert!(!is_next_within(&turns, 400).await);

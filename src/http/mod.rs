@@ -6,6 +6,7 @@ pub mod body;
 pub mod cors;
 pub mod describe;
 mod edge;
+pub mod endpoint;
 pub mod errors;
 mod events;
 pub(crate) mod explaining;

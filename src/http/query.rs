@@ -1,20 +1,18 @@
 //! The query frontend: `POST /{app}/predict` and `POST /{app}/update`, and the way to
 //! [`super::v2`].
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::Addr;
-use actix_web::guard::GuardContext;
 use actix_web::http::{Method, header};
 use actix_web::web::{self, Bytes, Payload};
 use actix_web::{HttpRequest, HttpResponse, ResponseError as _};
-use percent_encoding::percent_decode_str;
 
 use super::accessed;
 use super::answer;
 use super::body::{self, Body};
+use super::endpoint::{Verb, endpoint};
 use super::errors::{self, ApiError, MODEL};
 use super::events::{self, OfPredict};
 use super::explaining::{self, Explaining};
@@ -86,32 +84,6 @@ pub fn configure(v2: V2) -> impl FnOnce(&mut web::ServiceConfig) {
         app.app_data(web::Data::new(Frontend { routes, limits, v2 }));
         app.default_service(web::to(dispatch));
     }
-}
-
-/// Whether a request is for none of the endpoints here, so that routes have to be looked through.
-#[must_use]
-pub fn is_for_pages(request: &GuardContext<'_>) -> bool {
-    let path = request.head().uri.path();
-    let path = path.strip_suffix('/').unwrap_or(path);
-    !(v2::owns(path) || path.ends_with("/predict") || path.ends_with("/update"))
-}
-
-#[derive(Clone, Copy)]
-enum Verb {
-    Predict,
-    Update,
-}
-
-/// Reads `/{app}/predict` or `/{app}/update`, with or without a slash at its end.
-fn endpoint(path: &str) -> Option<(Cow<'_, str>, Verb)> {
-    let path = path.strip_prefix('/')?;
-    let (app, verb) = path.strip_suffix('/').unwrap_or(path).split_once('/')?;
-    let verb = match verb {
-        "predict" => Verb::Predict,
-        "update" => Verb::Update,
-        _ => return None,
-    };
-    Some((percent_decode_str(app).decode_utf8().ok()?, verb))
 }
 
 /// Where a request goes.
@@ -463,38 +435,4 @@ fn cause(error: &BodyError, body: &[u8], schema: &str) -> String {
         BodyError::TooManyInputs(max) => format!("more than {max} inputs"),
     };
     format!("Error parsing JSON: {what}. Expected JSON schema: {schema}")
-}
-
-#[cfg(test)]
-mod tests {
-    use actix_web::test::TestRequest;
-
-    use super::*;
-
-    #[test]
-    fn predictions_do_not_pass_the_pages() {
-        let is_for_pages =
-            |path: &str| is_for_pages(&TestRequest::with_uri(path).to_srv_request().guard_ctx());
-        for path in ["/a/predict", "/a/update/", "/a/predict?explain=1", "/v2/models/a/infer"] {
-            assert!(!is_for_pages(path), "{path}");
-        }
-        for path in ["/metrics", "/livez/", "/docs/style.css", "/%6Detrics", "/", "/a/predictor"] {
-            assert!(is_for_pages(path), "{path}");
-        }
-    }
-
-    #[test]
-    fn the_endpoints_are_found_with_or_without_a_last_slash() {
-        let found = |path| endpoint(path).map(|(app, verb)| (app.into_owned(), verb));
-        for path in ["/digits/predict", "/digits/predict/"] {
-            assert!(matches!(found(path), Some((app, Verb::Predict)) if app == "digits"), "{path}");
-        }
-        assert!(matches!(found("/a%20b/update"), Some((app, Verb::Update)) if app == "a b"));
-        for path in
-            ["/", "//", "/predict", "/a/b/predict", "/digits/predict//", "/a/foo", "/%ff/predict"]
-        {
-            assert!(found(path).is_none(), "{path}");
-        }
-        assert!(matches!(found("//predict"), Some((app, _)) if app.is_empty()));
-    }
 }

@@ -30,6 +30,7 @@ use crate::deploy::Deployer;
 use crate::grpc;
 use crate::http::body::BodyLimits;
 use crate::http::describe;
+use crate::http::endpoint;
 use crate::http::gate::Gate;
 use crate::http::handed::{self, HandOver, Handed};
 use crate::http::health::{self, Readiness};
@@ -273,8 +274,8 @@ impl Frontends {
                 actix::spawn(grpc::serve(parts, connections));
             }
             // One step for predictions to pass, not one for each page.
-            let pages = web::scope("").guard(guard::fn_guard(query::is_for_pages));
-            let pages = pages
+            let pages = web::scope("")
+                .guard(guard::fn_guard(endpoint::is_for_pages))
                 .configure(metrics_pages::configure_query(elsewhere.pages.clone()))
                 .configure(health::configure(Arc::clone(&readiness)))
                 .configure(describe::configure(Port::Query));

@@ -7,5 +7,7 @@
 pub mod budget;
 pub mod control;
 pub mod kept;
+#[cfg(test)]
+pub(crate) mod paused;
 pub(crate) mod supervised;
 pub mod watchdog;

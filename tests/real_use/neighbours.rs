@@ -21,7 +21,7 @@ use serde_json::Value;
 use crate::e2e::support::{descendants_of, is_running, python};
 use crate::support::served::{Http, Served, until};
 use crate::support::signals::signal;
-use crate::support::size;
+use crate::support::{StopAtEnd, size};
 
 /// The latency objective, and what an answer may take beyond it.
 const SLO: Duration = Duration::from_millis(250);
@@ -58,8 +58,6 @@ def predict(inputs):
             os.write(2, b"\x1b[2J" + b"x" * 20000 + b"\xff\r" * 500)
     return [float(2 * x[0] + 1) for x in inputs]
 "#;
-
-const SERVING: &str = "clipper_replicas{model=\"chaos\",version=\"1\"}";
 
 #[derive(Debug, Clone, Copy)]
 enum Fault {
@@ -137,15 +135,6 @@ impl Seen {
             "the machine held up a thread of the highest priority for {:.1?}",
             self.held_up(started)
         );
-    }
-}
-
-/// Ends what runs beside the test, also where the test fails.
-struct Stopping<'a>(&'a AtomicBool);
-
-impl Drop for Stopping<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, SeqCst);
     }
 }
 
@@ -364,7 +353,7 @@ fn faults_of_every_kind_cross_nothing_and_lose_nothing() {
     let seen = Seen::default();
     let started = Instant::now();
     std::thread::scope(|scope| {
-        let stopping = Stopping(&seen.stop);
+        let _stop = StopAtEnd(&seen.stop);
         scope.spawn(|| probe(&seen));
         scope.spawn(|| send_large_bodies(server.query, &seen));
         scope.spawn(|| be_a_stranger(server.rpc, &seen));
@@ -382,7 +371,7 @@ fn faults_of_every_kind_cross_nothing_and_lose_nothing() {
             let due = seen.answered.load(SeqCst) + (requests / (faults + 1)) as u64;
             until("the load runs", || (seen.answered.load(SeqCst) >= due).then_some(()));
             until("half of the replicas serve", || {
-                (server.metric(SERVING) >= SERVE_BEFORE_A_FAULT).then_some(())
+                (server.replicas("chaos") >= SERVE_BEFORE_A_FAULT).then_some(())
             });
             inflict(&server, folder.path(), FAULTS[nth % FAULTS.len()], nth);
             seen.faults.fetch_add(1, SeqCst);
@@ -393,7 +382,6 @@ fn faults_of_every_kind_cross_nothing_and_lose_nothing() {
         for client in clients {
             client.join().unwrap();
         }
-        drop(stopping);
     });
     let ended = Instant::now();
     server.await_replicas("chaos", REPLICAS);

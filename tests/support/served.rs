@@ -243,12 +243,16 @@ impl Served {
         Process(child)
     }
 
+    /// Replicas of a model's version 1 that take queries.
+    pub fn replicas(&self, model: &str) -> f64 {
+        self.metric(&format!("clipper_replicas{{model=\"{model}\",version=\"1\"}}"))
+    }
+
     /// Waits until a version's number of attached replicas is `n`.
     pub fn await_replicas(&self, model: &str, n: u32) {
-        let sample = format!("clipper_replicas{{model=\"{model}\",version=\"1\"}}");
         let wanted = f64::from(n);
         until(&format!("{n} replicas of {model}"), || {
-            (self.metric(&sample).to_bits() == wanted.to_bits()).then_some(())
+            (self.replicas(model).to_bits() == wanted.to_bits()).then_some(())
         });
     }
 }
