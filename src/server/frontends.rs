@@ -9,7 +9,6 @@ use actix::prelude::*;
 use actix_web::{guard, web};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc};
-use tracing::info;
 
 use super::access::Guard;
 use super::error::StartError;
@@ -134,18 +133,17 @@ impl Frontends {
     ) -> Result<Serving, StartError> {
         let workers = u32::try_from(self.workers).unwrap_or(u32::MAX);
         let loaded = Arc::clone(&self.loaded);
+        let addresses = sockets.addresses()?;
         let serving = self.start(config, sockets)?;
         // Never closed.
         let _ = loaded.acquire_many(workers).await;
+        // Not before, for whoever waits for it asks for an application next.
+        addresses.say(&config.tls);
         Ok(serving)
     }
 
     fn start(self, config: &Config, sockets: Sockets) -> Result<Serving, StartError> {
-        let Sockets { query, management, metrics, grpc, rpc } = sockets;
-        let addr = |socket: &TcpListener| socket.local_addr().map_err(StartError::Socket);
-        let (query_addr, management_addr) = (addr(&query)?, addr(&management)?);
-        let (metrics_addr, rpc_addr) = (addr(&metrics)?, addr(&rpc)?);
-        let grpc_addr = grpc.as_ref().map(addr).transpose()?;
+        let Sockets { query, management, metrics, grpc, rpc: _ } = sockets;
         if let Some(tls) = self.tls.clone() {
             actix::spawn(tls.keep_fresh());
         }
@@ -170,16 +168,6 @@ impl Frontends {
             others,
             _guard: self.guard,
         };
-        let tls = &config.tls;
-        let scheme = |here: bool| if tls.is_on() && here { "https" } else { "http" };
-        info!(
-            query = %format_args!("{}://{query_addr}", scheme(tls.query)),
-            management = %format_args!("{}://{management_addr}", scheme(tls.management)),
-            metrics = %format_args!("{}://{metrics_addr}/metrics", scheme(tls.metrics)),
-            grpc = grpc_addr.map(|addr| addr.to_string()),
-            rpc = %format_args!("tcp://{rpc_addr}"),
-            "listening"
-        );
         Ok(serving)
     }
 

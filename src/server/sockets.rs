@@ -4,7 +4,7 @@ use std::net::{SocketAddr, TcpListener, ToSocketAddrs as _};
 use std::sync::Arc;
 
 use actix::prelude::*;
-use tracing::error;
+use tracing::{error, info};
 
 use super::error::StartError;
 use crate::actors::plane::data_plane::DataPlane;
@@ -15,7 +15,7 @@ use crate::rpc::access::Gate;
 use crate::rpc::listener;
 use crate::rpc::registration::NotTaken;
 use crate::supervision::kept::Kept;
-use clipper_config::Config;
+use clipper_config::{Config, TlsConfig};
 
 /// All listening sockets, bound before anything is started: a port in use is a clear first error.
 pub(super) struct Sockets {
@@ -25,6 +25,30 @@ pub(super) struct Sockets {
     /// Unless it is switched off.
     pub(super) grpc: Option<TcpListener>,
     pub(super) rpc: TcpListener,
+}
+
+/// Where the server listens.
+pub(super) struct Addresses {
+    query: SocketAddr,
+    management: SocketAddr,
+    metrics: SocketAddr,
+    grpc: Option<SocketAddr>,
+    rpc: SocketAddr,
+}
+
+impl Addresses {
+    /// Says so in the log.
+    pub(super) fn say(&self, tls: &TlsConfig) {
+        let scheme = |here: bool| if tls.is_on() && here { "https" } else { "http" };
+        info!(
+            query = %format_args!("{}://{}", scheme(tls.query), self.query),
+            management = %format_args!("{}://{}", scheme(tls.management), self.management),
+            metrics = %format_args!("{}://{}/metrics", scheme(tls.metrics), self.metrics),
+            grpc = self.grpc.map(|addr| addr.to_string()),
+            rpc = %format_args!("tcp://{}", self.rpc),
+            "listening"
+        );
+    }
 }
 
 impl Sockets {
@@ -45,6 +69,17 @@ impl Sockets {
             management: http("http.management_addr", config.http.management_addr)?,
             metrics: http("http.metrics_addr", config.http.metrics_addr)?,
             rpc: listen("rpc.addr", rpc, backlog)?,
+        })
+    }
+
+    pub(super) fn addresses(&self) -> Result<Addresses, StartError> {
+        let addr = |socket: &TcpListener| socket.local_addr().map_err(StartError::Socket);
+        Ok(Addresses {
+            query: addr(&self.query)?,
+            management: addr(&self.management)?,
+            metrics: addr(&self.metrics)?,
+            grpc: self.grpc.as_ref().map(addr).transpose()?,
+            rpc: addr(&self.rpc)?,
         })
     }
 
