@@ -100,8 +100,8 @@ def made_up(spec: Any, said: Any, length: int, random: np.random.Generator) -> n
     return random.integers(0, 2, shape).astype(dtype)
 
 
-def rows_for(one: onnxruntime.InferenceSession, said: dict) -> list[Arrays]:
-    """Rows of one shape that the model takes."""
+def rows_for(one: onnxruntime.InferenceSession, said: dict, count: int = ROWS) -> list[Arrays]:
+    """So many rows of one shape that the model takes."""
     fault = None
     for length in LENGTHS:
         random = np.random.default_rng(7)
@@ -110,7 +110,7 @@ def rows_for(one: onnxruntime.InferenceSession, said: dict) -> list[Arrays]:
                 spec.name: made_up(spec, said.get(spec.name), length, random)
                 for spec in one.get_inputs()
             }
-            for _ in range(ROWS)
+            for _ in range(count)
         ]
         try:
             one.run(None, rows[0])
