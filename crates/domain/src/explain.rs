@@ -221,7 +221,7 @@ impl BatchReason {
             }
             Self::Gathered => "All that waited, after a short wait for others",
             Self::Limited => "As few as there may be after a batch with it had failed",
-            Self::Ahead => "A full batch, sent while its replica computed the one before it",
+            Self::Ahead => "Sent while its replica computed the batch before it",
         }
     }
 }

@@ -46,6 +46,20 @@ impl BatchController {
         wanted.clamp(1, self.max)
     }
 
+    /// How many queries of such a batch are answered in time, if as many wait; at least 1. Of a
+    /// fixed size that takes too long a part only, and those may share a batch.
+    #[must_use]
+    pub fn in_time(&self, objective: Duration) -> usize {
+        let limit = self.limit(objective);
+        match self.size {
+            BatchSize::Fixed(_) => {
+                let fits = self.curve.largest_within(objective.mul_f64(SHARE)).unwrap_or(limit);
+                limit.min(fits.max(1))
+            }
+            BatchSize::Adaptive => limit,
+        }
+    }
+
     fn adaptive(&self, objective: Duration) -> usize {
         let explored = self.curve.explored.max(1);
         let Some(fits) = self.curve.largest_within(objective.mul_f64(SHARE)) else { return 1 };
@@ -154,6 +168,21 @@ mod tests {
         let mut controller = BatchController::new(size, 100, LatencyCurve::default());
         controller.record(7, OBJECTIVE * 10);
         assert_eq!(controller.limit(OBJECTIVE), 7);
+    }
+
+    #[test]
+    fn of_a_fixed_size_that_takes_too_long_a_part_is_in_time() {
+        let of = |queries| {
+            let size = BatchSize::Fixed(NonZeroU32::new(queries).expect("not zero"));
+            let mut controller = BatchController::new(size, 100, LatencyCurve::default());
+            assert_eq!(controller.in_time(OBJECTIVE), queries as usize, "nothing is known");
+            controller.record(1, OBJECTIVE / 10);
+            controller.in_time(OBJECTIVE)
+        };
+        assert_eq!([3, 4, 5, 100].map(of), [3, 4, 4, 4], "two such batches, and a reserve");
+        let mut slow = adaptive();
+        slow.record(1, OBJECTIVE);
+        assert_eq!(slow.in_time(OBJECTIVE), 1);
     }
 
     #[test]

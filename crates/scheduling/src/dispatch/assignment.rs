@@ -2,9 +2,10 @@
 //! behind that.
 //!
 //! A replica that gets its next batch only after its answer was read stands still meanwhile, a
-//! twentieth of the time with a model of 5 ms. So a full batch goes out shortly before the one
-//! under way is expected to end, and waits in the socket. Not earlier: until it begins, a query
-//! with a tighter deadline or a faster replica may turn up.
+//! twentieth of the time with a model of 5 ms. So a batch that is full, or has most of those who
+//! are known to come, goes out shortly before the one under way is expected to end, and waits in
+//! the socket. Not earlier: until it begins, a query with a tighter deadline or a faster replica
+//! may turn up.
 
 use std::time::Duration;
 

@@ -153,7 +153,7 @@ impl<Q: Query> Dispatcher<Q> {
         &self.published
     }
 
-    /// Whether queries come one at a time.
+    /// Whether requests come one at a time.
     #[must_use]
     pub fn has_lone_caller(&self) -> bool {
         self.concurrency.is_one()
@@ -182,7 +182,7 @@ impl<Q: Query> Dispatcher<Q> {
     }
 
     fn arrived(&mut self, arrivals: &mut Vec<Arrival<Q>>, now: Instant) {
-        let (mut poisonous, mut came) = (0, 0);
+        let (mut poisonous, mut came, requests) = (0, 0, arrivals.len());
         for arrival in arrivals.drain(..) {
             let Arrival { share, deadline, queries } = arrival;
             came += queries.len();
@@ -212,7 +212,8 @@ impl<Q: Query> Dispatcher<Q> {
             }
         }
         self.count_some(Count::Poisonous, poisonous);
-        self.concurrency.arrived(came, self.queue.len() + self.in_flight, now);
+        let under_way = self.queue.len() + self.in_flight;
+        self.concurrency.arrived(requests, came, under_way, now);
     }
 
     fn room(&self, share: Share, deadline: Instant, queries: &[Q], now: Instant) -> usize {

@@ -61,7 +61,7 @@ struct Part {
 
 impl Part {
     fn of(replica: &Replica, objective: Duration, batch_max: usize) -> Self {
-        let queries = replica.batch_limit(objective, batch_max);
+        let queries = replica.controller.in_time(objective).min(batch_max);
         let curve = replica.controller.curve();
         let (time, spread) = (curve.mean(queries), curve.spread(queries));
         let is_guess = queries > curve.explored;
@@ -175,12 +175,13 @@ impl Replicas {
         Some(self.idle.swap_remove(faster))
     }
 
-    /// The one that ends its batch first, if that is soon and a full batch waits for it; and when
-    /// it ends.
+    /// The one that ends its batch first, if that is soon and a full batch waits for it, or `most`
+    /// of those who could; and when it ends.
     pub fn ending(
         &self,
         now: Instant,
         waiting: usize,
+        most: usize,
         objective: Duration,
     ) -> Option<(ReplicaId, Instant)> {
         if waiting == 0 {
@@ -188,7 +189,8 @@ impl Replicas {
         }
         let ending = self.all.iter().filter_map(|(id, replica)| {
             let begins = replica.assignments.begins(now)?;
-            (waiting >= self.batch_limit(replica, objective)).then_some((*id, begins))
+            let enough = self.batch_limit(replica, objective).min(most);
+            (waiting >= enough).then_some((*id, begins))
         });
         ending.min_by_key(|(_, begins)| *begins)
     }

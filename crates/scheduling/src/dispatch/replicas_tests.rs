@@ -109,12 +109,18 @@ fn the_one_that_ends_first_gets_a_full_batch_ahead() {
     let now = clipper_clock::now();
     let mut two = replicas(4, &[ms(20), ms(10)]);
     all_busy(&mut two, now);
-    let ending = |two: &Replicas, after, waiting| two.ending(now + ms(after), waiting, OBJECTIVE);
+    let within = |two: &Replicas, after, waiting, most| {
+        two.ending(now + ms(after), waiting, most, OBJECTIVE)
+    };
+    let ending = |two: &Replicas, after, waiting| within(two, after, waiting, 100);
     assert_eq!(ending(&two, 5, 4), None, "too early");
     assert_eq!(ending(&two, 9, 4), Some((ReplicaId(1), now + ms(10))));
     assert_eq!(ending(&two, 9, 3), None, "no full batch");
     assert_eq!(ending(&two, 9, 0), None);
     assert_eq!(ending(&two, 19, 4), Some((ReplicaId(0), now + ms(20))));
+    assert_eq!(within(&two, 9, 2, 3), None, "others may come");
+    assert_eq!(within(&two, 9, 3, 3), Some((ReplicaId(1), now + ms(10))), "most are there");
+    assert_eq!(within(&two, 9, 0, 1), None);
 }
 
 #[test]

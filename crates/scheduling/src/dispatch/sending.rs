@@ -70,7 +70,8 @@ impl<Q: Query> Dispatcher<Q> {
         }
     }
 
-    /// Gives batches to replicas that are idle, or about to be if there is a full batch for them.
+    /// Gives batches to replicas that are idle, or about to be if there is a full batch for them,
+    /// or one that waiting would not make much fuller.
     pub(super) fn dispatch(&mut self, now: Instant) {
         let round = self.round;
         let is_overloaded =
@@ -78,7 +79,8 @@ impl<Q: Query> Dispatcher<Q> {
         loop {
             let objective = self.objective.tightest();
             let idle = self.replicas.pick_idle().map(|id| (id, now));
-            let ending = || self.replicas.ending(now, self.queue.len(), objective);
+            let (waiting, most) = (self.queue.len(), self.concurrency.most());
+            let ending = || self.replicas.ending(now, waiting, most, objective);
             let Some((id, begins)) = idle.or_else(ending) else { break };
             let Some(replica) = self.replicas.get(id) else { continue };
             let limit = self.replicas.batch_limit(replica, objective);
@@ -181,7 +183,7 @@ impl<Q: Query> Dispatcher<Q> {
         let expected = assignment.expected;
         let begins = replica.assignments.push(assignment, now, replica.busy(self.limits.busy));
         let reason = match reason {
-            BatchReason::Full if !begins => BatchReason::Ahead,
+            BatchReason::Full | BatchReason::AllWaiting if !begins => BatchReason::Ahead,
             BatchReason::AllWaiting if !self.gathered.is_zero() => BatchReason::Gathered,
             reason => reason,
         };

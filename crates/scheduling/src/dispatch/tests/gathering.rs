@@ -5,12 +5,27 @@ use crate::gather::WAIT;
 
 const OBJECTIVE: Duration = ms(200);
 
+impl Bench {
+    /// So many callers ask a new input each, at once.
+    fn ask_each(&mut self, callers: u64, objective: Duration) {
+        let (arrived, deadline) = (self.now, self.now + objective);
+        let arrival = |input| {
+            let queries = std::iter::once(Asked::new(arrived, deadline, input)).collect();
+            Arrival { share: Share::equal(AppId(0)), deadline, queries }
+        };
+        let inputs = self.next_input..self.next_input + callers;
+        self.next_input = inputs.end;
+        let mut arrivals: Vec<_> = inputs.map(arrival).collect();
+        self.on(Event::Arrived(&mut arrivals));
+    }
+}
+
 /// Up to eight queries at a time were asked, and a batch takes 10 ms whatever is in it.
 fn crowd() -> Bench {
     let mut bench = Bench::new(fixed(16));
     bench.join(0);
-    for queries in (1..=8).cycle().take(160) {
-        bench.ask(0, queries, OBJECTIVE);
+    for callers in (1..=8).cycle().take(160) {
+        bench.ask_each(callers, OBJECTIVE);
         bench.now += WAIT;
         bench.on(Event::Time);
         bench.now += ms(10);
@@ -29,6 +44,52 @@ fn a_small_batch_waits_for_callers_that_come_back() {
     }
     bench.ask(0, 1, OBJECTIVE);
     assert_eq!((bench.sent.len(), bench.last_sent().2.len()), (1, 5), "most of the crowd is there");
+}
+
+#[test]
+fn of_two_large_requests_none_waits_for_the_other() {
+    let mut bench = Bench::new(fixed(100));
+    bench.join(0);
+    for _ in 0..20 {
+        bench.ask(0, 30, OBJECTIVE);
+        bench.ask(0, 30, OBJECTIVE);
+        bench.now += ms(10);
+        bench.answer();
+        bench.answer();
+    }
+    bench.sent.clear();
+    bench.ask(0, 30, OBJECTIVE);
+    assert_eq!(bench.sent.len(), 1, "three quarters of two are one");
+}
+
+#[test]
+fn a_request_that_nobody_else_would_join_goes_ahead() {
+    let mut bench = Bench::new(fixed(100));
+    bench.join(0);
+    for _ in 0..20 {
+        bench.ask(0, 30, OBJECTIVE);
+        bench.now += ms(10);
+        bench.answer();
+    }
+    bench.sent.clear();
+    bench.ask(0, 30, OBJECTIVE);
+    bench.now += ms(5);
+    let second = bench.ask(0, 30, OBJECTIVE).remove(0);
+    assert_eq!(bench.sent.len(), 1, "not earlier than need be");
+    bench.now += ms(4);
+    bench.on(Event::Time);
+    assert_eq!(bench.sent.len(), 2, "the first is about to end");
+    assert_eq!(second.0.sent.get().map(|to| to.reason), Some(BatchReason::Ahead));
+}
+
+#[test]
+fn callers_at_once_are_admitted_where_a_full_batch_of_a_fixed_size_would_be_late() {
+    // It takes 10 ms whatever is in it, but that is not known before there was one of several.
+    let mut bench = Bench::new(fixed(64));
+    bench.join(0);
+    bench.learn();
+    bench.ask_each(5, OBJECTIVE);
+    assert_eq!((bench.resolved.len(), bench.last_sent().2.len()), (0, 5));
 }
 
 #[test]
@@ -72,7 +133,7 @@ fn a_batch_says_whether_and_how_long_it_has_waited() {
     let mut bench = crowd();
     let first = bench.ask(0, 1, OBJECTIVE).remove(0);
     bench.now += WAIT / 4;
-    bench.ask(0, 4, OBJECTIVE);
+    bench.ask_each(4, OBJECTIVE);
     assert_eq!(said(&first), Some((BatchReason::Gathered, WAIT / 4)));
     bench.now += ms(1_000);
     bench.answer();
@@ -86,7 +147,7 @@ fn a_wait_in_vain_makes_the_next_ones_shorter_and_another_does_not() {
         let mut bench = crowd();
         bench.ask(0, 1, OBJECTIVE);
         if more > 0 {
-            bench.ask(0, more, OBJECTIVE);
+            bench.ask_each(more, OBJECTIVE);
         }
         bench.now += WAIT;
         bench.on(Event::Time);
@@ -125,7 +186,7 @@ fn a_second_attempt_that_waits_hurries_nobody() {
     bench.now += ms(400);
     bench.on(Event::Time);
     assert_eq!(bench.sent.len(), 1, "there is no spare replica for it");
-    bench.ask(0, 16, OBJECTIVE);
+    bench.ask_each(16, OBJECTIVE);
     bench.now += ms(10);
     bench.answer();
     bench.ask(0, 1, OBJECTIVE);
