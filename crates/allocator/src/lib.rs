@@ -23,13 +23,21 @@ const PURGE_DELAY_OPTION: c_int = 15;
 mod sys {
     use super::{c_int, c_long};
 
-    // SAFETY: as `mimalloc.h` declares it. Any option and value may be given at any time.
+    // SAFETY: as `mimalloc.h` declares them. Any option and value may be given at any time, and
+    // any thread may collect what is its own.
     unsafe extern "C" {
         pub(super) safe fn mi_option_set(option: c_int, value: c_long);
+        pub(super) safe fn mi_collect(force: bool);
     }
 }
 
 /// To be called once, before threads are started.
 pub fn set_up() {
     sys::mi_option_set(PURGE_DELAY_OPTION, PURGE_DELAY_MS);
+}
+
+/// Gives the system what this thread has held and does not need any more, to be called where much
+/// of that has come to an end: otherwise pages that are kept for later stay in memory.
+pub fn give_back() {
+    sys::mi_collect(true);
 }
