@@ -8,6 +8,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use tracing::Level;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use super::confined::ConfinedArgs;
 #[cfg(feature = "onnx")]
@@ -181,16 +185,17 @@ pub fn run_cli(command: ContainerCommand) -> ExitCode {
         // A supervised container has its pipes and nothing else of its server.
         processes::close_inherited_files();
     }
-    // Fails only where a subscriber is set already, which is then the one to use.
-    let filter = tracing_subscriber::EnvFilter::new("info,zeromq=warn");
-    let _ = tracing_subscriber::fmt()
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(false)
         // Standard error ends with the server, and saying so there would be a panic.
         .log_internal_errors(false)
-        .without_time()
-        .with_env_filter(filter)
-        .try_init();
+        .without_time();
+    let filter = Targets::new().with_default(Level::INFO).with_target("zeromq", Level::WARN);
+    // Fails only where a subscriber is set already, which is then the one to use.
+    let _ = tracing_subscriber::registry().with(filter).with(lines).try_init();
+    // What described the command line, a third of what an idle container would hold.
+    clipper_allocator::give_back();
     match run_command(command) {
         Ok(code) => code,
         Err(error) => {

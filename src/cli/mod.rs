@@ -189,6 +189,8 @@ impl ServeArgs {
         let read = move || Config::load(file.as_deref(), settings::env_vars(), &flags);
         let loaded = read()?;
         logging::init(&loaded.config.log)?;
+        // What described the command line and the settings, and parsed filters of the log.
+        clipper_allocator::give_back();
         let again: Option<server::Reread> = match self.config {
             Some(_) => Some(Arc::new(read)),
             None => None,
@@ -209,8 +211,6 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             return if answer.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
         }
     };
-    // A description of all commands and their flags, a third of an idle container's memory.
-    clipper_allocator::give_back();
     match cli.command {
         Verb::Serve(args) => exit(args.run()),
         Verb::CheckConfig(args) => args.run(),
