@@ -63,6 +63,28 @@ pub struct Round {
     pub ends: Option<Instant>,
     /// Batches are larger than any that was seen: their time is a guess.
     pub is_guess: bool,
+    /// Smaller batches, where full ones take longer than the tightest objective leaves: a fixed
+    /// size is the most that may share one.
+    pub in_time: Batches,
+}
+
+/// A batch for each replica.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Batches {
+    pub queries: usize,
+    /// Expected time of the slowest.
+    pub time: Duration,
+    /// By how much one batch in a hundred exceeds that.
+    pub spread: Duration,
+}
+
+impl Batches {
+    /// What is answered by so many of them as end within `left`, after `under_way`.
+    fn within(self, left: Duration, under_way: Duration) -> usize {
+        let left = left.saturating_sub(under_way + self.spread);
+        let rounds = left.as_nanos() / self.time.as_nanos().max(1);
+        usize::try_from(rounds).unwrap_or(usize::MAX).saturating_mul(self.queries)
+    }
 }
 
 impl Round {
@@ -74,9 +96,9 @@ impl Round {
             ends.saturating_duration_since(now).max(overdue).min(self.time)
         });
         let left = deadline.saturating_duration_since(now).mul_f64(1.0 - RESERVE);
-        let left = left.saturating_sub(under_way + self.spread);
-        let rounds = left.as_nanos() / self.time.as_nanos().max(1);
-        usize::try_from(rounds).unwrap_or(usize::MAX).saturating_mul(self.queries)
+        let Self { queries, time, spread, .. } = *self;
+        let full = Batches { queries, time, spread };
+        full.within(left, under_way).max(self.in_time.within(left, under_way))
     }
 
     /// Whether a query that finds `ahead` others before it at `now` can be answered by `deadline`.
@@ -180,10 +202,14 @@ impl Load {
             (a - b).abs() > TOLERANCE * a.max(b)
         };
         let (new, old) = (&self.round, &published.round);
+        let (more, fewer) = (new.in_time.queries as f64, old.in_time.queries as f64);
+        let (more, fewer) = (more.max(fewer), more.min(fewer));
         let queues = self.waiting > 0 || published.waiting > 0;
         self.replicas != published.replicas
             || new.queries != old.queries
             || new.is_guess != old.is_guess
+            || more - fewer > TOLERANCE * more
+            || is_off(new.in_time.time, old.in_time.time)
             || self.curve.explored != published.curve.explored
             || is_off(new.time, old.time)
             || is_off(new.time + new.spread, old.time + old.spread)

@@ -13,7 +13,7 @@ fn share(app: u64) -> Share {
 
 /// Ten queries in ten milliseconds.
 fn round() -> Round {
-    Round { queries: 10, time: ms(10), spread: Duration::ZERO, ends: None, is_guess: false }
+    Round { queries: 10, time: ms(10), ..Round::default() }
 }
 
 /// So many queries with an objective of 100 ms wait, of no application.
@@ -52,6 +52,13 @@ fn capacity_is_what_whole_rounds_hold_until_the_deadline() {
     assert_eq!(of(round(), ms(100)), 90, "nine rounds in 92 ms");
     assert_eq!(of(Round { time: ms(7), ..round() }, ms(100)), 130, "13 of 7 ms");
     assert_eq!(of(Round { spread: ms(3), ..round() }, ms(100)), 80, "89 ms are left");
+    let smaller = |time, spread| Batches { queries: 3, time: ms(time), spread: ms(spread) };
+    let slow = |in_time| Round { time: ms(300), in_time, ..round() };
+    assert_eq!(of(slow(Batches::default()), ms(100)), 0, "a full one would be late");
+    assert_eq!(of(slow(smaller(40, 0)), ms(100)), 6, "two smaller ones are not");
+    assert_eq!(of(slow(smaller(40, 20)), ms(100)), 3);
+    assert_eq!(of(slow(smaller(40, 0)), ms(400)), 27, "nine of them are more than one of ten");
+    assert_eq!(of(slow(smaller(200, 0)), ms(400)), 10, "and one is not");
     let ends = |at: Instant| Round { ends: Some(at), ..round() };
     assert_eq!(of(ends(now + ms(5)), ms(100)), 80, "the round under way takes 5 ms");
     assert_eq!(of(ends(now + ms(50)), ms(100)), 80, "no round takes longer than one");
@@ -171,13 +178,15 @@ fn a_picture_differs_where_somebody_may_decide_otherwise() {
     let idle =
         || Load { replicas: 1, round: Round { time: ms(100), ..round() }, ..Load::default() };
     assert!(!Load::default().differs(&Load::default()) && !idle().differs(&idle()));
-    let changes: [fn(&mut Load); 6] = [
+    let changes: [fn(&mut Load); 8] = [
         |load| load.replicas += 1,
         |load| load.round.queries += 1,
         |load| load.round.is_guess = true,
         |load| load.curve.explored += 1,
         |load| load.round.time = ms(106),
         |load| load.round.spread = ms(30),
+        |load| load.round.in_time.queries = 1,
+        |load| load.round.in_time.time = ms(1),
     ];
     for (n, change) in changes.into_iter().enumerate() {
         let mut new = idle();

@@ -12,7 +12,7 @@ use super::assignment::Assignments;
 use super::busy::BusyLimits;
 use super::query::QueryKey;
 use crate::batch::BatchController;
-use crate::load::Round;
+use crate::load::{Batches, Round};
 
 #[derive(Debug)]
 pub(super) struct Replica {
@@ -61,11 +61,15 @@ struct Part {
 
 impl Part {
     fn of(replica: &Replica, objective: Duration, batch_max: usize) -> Self {
-        let queries = replica.controller.in_time(objective).min(batch_max);
         let curve = replica.controller.curve();
-        let (time, spread) = (curve.mean(queries), curve.spread(queries));
+        let batch = |queries| {
+            let (time, spread) = (curve.mean(queries), curve.spread(queries));
+            Batches { queries, time, spread }
+        };
+        let Batches { queries, time, spread } = batch(replica.batch_limit(objective, batch_max));
+        let in_time = batch(replica.controller.in_time(objective).min(batch_max));
         let is_guess = queries > curve.explored;
-        let round = Round { queries, time, spread, ends: None, is_guess };
+        let round = Round { queries, time, spread, ends: None, is_guess, in_time };
         Self { objective, batch_max, round }
     }
 }
@@ -208,6 +212,10 @@ impl Replicas {
             sum.time = sum.time.max(part.round.time);
             sum.spread = sum.spread.max(part.round.spread);
             sum.is_guess |= part.round.is_guess;
+            let (all, one) = (&mut sum.in_time, part.round.in_time);
+            all.queries += one.queries;
+            all.time = all.time.max(one.time);
+            all.spread = all.spread.max(one.spread);
         }
         sum
     }
