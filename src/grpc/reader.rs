@@ -96,7 +96,7 @@ impl Reader {
             };
             match part {
                 None => return Ok(None),
-                Some(Part::Begin { packed, length }) => self.begin(packed, length)?,
+                Some(Part::Begin { packed, .. }) => self.begin(packed)?,
                 Some(Part::Bytes(bytes)) => self.push(bytes)?,
                 Some(Part::End) => {
                     if let Some(message) = self.under_way.take() {
@@ -107,7 +107,7 @@ impl Reader {
         }
     }
 
-    fn begin(&mut self, packed: Packed, bytes: usize) -> Result<(), Refusal> {
+    fn begin(&mut self, packed: Packed) -> Result<(), Refusal> {
         self.context.noted.received(FRAME_HEAD_BYTES);
         let is_packed = match (packed, self.context.encoding) {
             (Packed::No, _) => false,
@@ -126,7 +126,7 @@ impl Reader {
             }
         };
         self.under_way = Some(UnderWay {
-            pieces: Pieces::uncounted(UNCOUNTED_BYTES).expecting(bytes),
+            pieces: Pieces::uncounted(UNCOUNTED_BYTES),
             received: 0,
             is_packed,
             until: clock::now() + self.limits.request,

@@ -88,10 +88,6 @@ impl From<&HttpConfig> for BodyLimits {
 /// Largest part of a body in memory: one that grew by being copied would hold up its worker.
 const PART_BYTES: usize = 256 << 10;
 
-/// A body that says how long it is, and is no longer than this, is read into one part. Longer ones
-/// are not given memory for what may never come.
-const WHOLE_BYTES: usize = 1 << 20;
-
 /// A whole body, in the parts that it was read in. What it holds of the sum of all bodies is given
 /// back when it is dropped.
 #[derive(Debug)]
@@ -186,7 +182,7 @@ pub async fn read_within(
     let encoding = encoding(request);
     let mut refused = claim.grow(claimed).err().map(ApiError::from);
     let connection = request.conn_data::<Rc<Connection>>();
-    let mut pieces = Pieces::uncounted(UNCOUNTED_BYTES).expecting(claimed);
+    let mut pieces = Pieces::uncounted(UNCOUNTED_BYTES);
     let mut received: usize = 0;
     let mut deadline = None;
     loop {
@@ -288,8 +284,6 @@ pub fn too_much_in_sum(limits: &BodyLimits) -> ApiError {
 pub struct Pieces {
     /// Up to so many bytes it is not counted among all bodies.
     uncounted: usize,
-    /// So many bytes are to come, if that was said.
-    expected: usize,
     /// What came first, while there is nothing else.
     first: Bytes,
     full: Vec<Bytes>,
@@ -303,13 +297,7 @@ impl Pieces {
     #[must_use]
     pub fn uncounted(uncounted: usize) -> Self {
         let (first, full, last) = (Bytes::new(), Vec::new(), BytesMut::new());
-        Self { uncounted, expected: 0, first, full, last, bytes: 0, held: None }
-    }
-
-    /// The same for a body that says how many bytes it has; 0: it does not.
-    #[must_use]
-    pub fn expecting(self, bytes: usize) -> Self {
-        Self { expected: bytes, ..self }
+        Self { uncounted, first, full, last, bytes: 0, held: None }
     }
 
     /// Adds a piece, with which the body has `received` bytes; `false` = all bodies together are
@@ -343,13 +331,10 @@ impl Pieces {
             self.last.extend_from_slice(fits);
             piece = rest;
             if !piece.is_empty() {
-                let is_first = self.last.capacity() == 0;
-                let room = if is_first && (self.bytes..=WHOLE_BYTES).contains(&self.expected) {
-                    self.expected
-                } else {
-                    self.bytes.clamp(UNCOUNTED_BYTES, PART_BYTES)
-                };
-                let full = std::mem::replace(&mut self.last, BytesMut::with_capacity(room));
+                let full = std::mem::replace(
+                    &mut self.last,
+                    BytesMut::with_capacity(self.bytes.clamp(UNCOUNTED_BYTES, PART_BYTES)),
+                );
                 if !full.is_empty() {
                     self.full.push(full.freeze());
                 }
@@ -382,31 +367,6 @@ mod tests {
         let all = Budget::new(all);
         let long = Duration::from_secs(60);
         BodyLimits { max_bytes: 16 << 20, idle: long, request: long, all, terms: Terms::HTTP }
-    }
-
-    #[test]
-    fn a_body_that_says_how_long_it_is_is_copied_once() {
-        let limits = limits(8 << 20);
-        let text: Vec<u8> = (0..700_000_u32).map(|n| b'a' + (n % 23) as u8).collect();
-        let read = |expected: usize| {
-            let mut pieces = Pieces::uncounted(UNCOUNTED_BYTES).expecting(expected);
-            let mut received = 0;
-            for piece in text.chunks(8_000) {
-                received += piece.len();
-                assert!(pieces.push(Bytes::copy_from_slice(piece), received, &limits));
-            }
-            let body = pieces.finish();
-            let (count, place) = (body.parts.len(), body.parts[0].as_ptr());
-            let whole = body.join();
-            assert!(whole == text);
-            (count, whole.as_ptr() == place)
-        };
-        assert_eq!(read(text.len()), (1, true));
-        // Who says something else is read all the same, as is who says too much or nothing.
-        for expected in [0, 1, 7_999, 8_000, 500_000, WHOLE_BYTES + 1, usize::MAX] {
-            assert!(!read(expected).1, "{expected}");
-        }
-        assert_eq!(limits.all.used(), 0);
     }
 
     #[test]
