@@ -46,11 +46,10 @@ impl BatchController {
         wanted.clamp(1, self.max)
     }
 
-    /// How many queries of such a batch are answered in time, if as many wait; at least 1. Of a
-    /// fixed size that takes too long a part only, and those may share a batch.
+    /// How many queries of a batch of at most `limit` are answered in time, if as many wait; at
+    /// least 1. Of a fixed size that takes too long a part only, and those may share a batch.
     #[must_use]
-    pub fn in_time(&self, objective: Duration) -> usize {
-        let limit = self.limit(objective);
+    pub fn in_time(&self, limit: usize, objective: Duration) -> usize {
         match self.size {
             BatchSize::Fixed(_) => {
                 let fits = self.curve.largest_within(objective.mul_f64(SHARE)).unwrap_or(limit);
@@ -175,14 +174,15 @@ mod tests {
         let of = |queries| {
             let size = BatchSize::Fixed(NonZeroU32::new(queries).expect("not zero"));
             let mut controller = BatchController::new(size, 100, LatencyCurve::default());
-            assert_eq!(controller.in_time(OBJECTIVE), queries as usize, "nothing is known");
+            let in_time = |of: &BatchController| of.in_time(of.limit(OBJECTIVE), OBJECTIVE);
+            assert_eq!(in_time(&controller), queries as usize, "nothing is known");
             controller.record(1, OBJECTIVE / 10);
-            controller.in_time(OBJECTIVE)
+            in_time(&controller)
         };
         assert_eq!([3, 4, 5, 100].map(of), [3, 4, 4, 4], "two such batches, and a reserve");
         let mut slow = adaptive();
         slow.record(1, OBJECTIVE);
-        assert_eq!(slow.in_time(OBJECTIVE), 1);
+        assert_eq!(slow.in_time(slow.limit(OBJECTIVE), OBJECTIVE), 1);
     }
 
     #[test]

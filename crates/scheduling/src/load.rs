@@ -53,19 +53,15 @@ impl ObjectiveCounts {
 /// What all replicas of a model take at once, and for how long.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Round {
-    /// Queries of a full batch for each replica; 0 while nothing is known.
-    pub queries: usize,
-    /// Expected time of the slowest batch.
-    pub time: Duration,
-    /// By how much one batch in a hundred exceeds that.
-    pub spread: Duration,
+    /// Full batches; of no queries while nothing is known.
+    pub full: Batches,
+    /// Smaller ones, where full ones take longer than the tightest objective leaves: a fixed size
+    /// is the most that may share one.
+    pub in_time: Batches,
     /// Expected end of the round under way; `None` while a replica is idle.
     pub ends: Option<Instant>,
     /// Batches are larger than any that was seen: their time is a guess.
     pub is_guess: bool,
-    /// Smaller batches, where full ones take longer than the tightest objective leaves: a fixed
-    /// size is the most that may share one.
-    pub in_time: Batches,
 }
 
 /// A batch for each replica.
@@ -79,6 +75,16 @@ pub struct Batches {
 }
 
 impl Batches {
+    /// These and those of another replica.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            queries: self.queries + other.queries,
+            time: self.time.max(other.time),
+            spread: self.spread.max(other.spread),
+        }
+    }
+
     /// What is answered by so many of them as end within `left`, after `under_way`.
     fn within(self, left: Duration, under_way: Duration) -> usize {
         let left = left.saturating_sub(under_way + self.spread);
@@ -93,12 +99,10 @@ impl Round {
         let under_way = self.ends.map_or(Duration::ZERO, |ends| {
             // A round that is overdue may well take as long again.
             let overdue = now.saturating_duration_since(ends);
-            ends.saturating_duration_since(now).max(overdue).min(self.time)
+            ends.saturating_duration_since(now).max(overdue).min(self.full.time)
         });
         let left = deadline.saturating_duration_since(now).mul_f64(1.0 - RESERVE);
-        let Self { queries, time, spread, .. } = *self;
-        let full = Batches { queries, time, spread };
-        full.within(left, under_way).max(self.in_time.within(left, under_way))
+        self.full.within(left, under_way).max(self.in_time.within(left, under_way))
     }
 
     /// Whether a query that finds `ahead` others before it at `now` can be answered by `deadline`.
@@ -106,7 +110,7 @@ impl Round {
     /// faster.
     #[must_use]
     pub fn can_make_it(&self, ahead: usize, now: Instant, deadline: Instant) -> bool {
-        ahead == 0 || self.queries == 0 || ahead < self.capacity(now, deadline)
+        ahead == 0 || self.full.queries == 0 || ahead < self.capacity(now, deadline)
     }
 }
 
@@ -151,7 +155,7 @@ impl Load {
     pub fn room(&self, asking: &Asking, more: usize, now: Instant) -> usize {
         let Asking { share, queries, objective, deadline } = *asking;
         let ahead = self.objectives.ahead_of(objective) + more;
-        if self.round.queries == 0 || (queries == 1 && ahead == 0) {
+        if self.round.full.queries == 0 || (queries == 1 && ahead == 0) {
             return queries;
         }
         let capacity = self.round.capacity(now, deadline);
@@ -159,7 +163,7 @@ impl Load {
         if ahead == 0 {
             // Nobody is kept waiting by a round that goes at once, and somebody has to find out
             // whether the model has become faster.
-            room = room.max(self.round.queries);
+            room = room.max(self.round.full.queries);
         }
         if self.round.is_guess && room > 0 {
             return queries;
@@ -197,22 +201,20 @@ impl Load {
     /// Whether somebody who has the `published` picture may decide otherwise than with this one.
     #[must_use]
     pub fn differs(&self, published: &Self) -> bool {
-        let is_off = |a: Duration, b: Duration| {
-            let (a, b) = (a.as_secs_f64(), b.as_secs_f64());
-            (a - b).abs() > TOLERANCE * a.max(b)
-        };
+        let is_off = |a: f64, b: f64| (a - b).abs() > TOLERANCE * a.max(b);
+        let takes_other_time = |a: Duration, b: Duration| is_off(a.as_secs_f64(), b.as_secs_f64());
         let (new, old) = (&self.round, &published.round);
-        let (more, fewer) = (new.in_time.queries as f64, old.in_time.queries as f64);
-        let (more, fewer) = (more.max(fewer), more.min(fewer));
+        let (full, old_full) = (new.full, old.full);
+        let (in_time, old_in_time) = (new.in_time, old.in_time);
         let queues = self.waiting > 0 || published.waiting > 0;
         self.replicas != published.replicas
-            || new.queries != old.queries
+            || full.queries != old_full.queries
             || new.is_guess != old.is_guess
-            || more - fewer > TOLERANCE * more
-            || is_off(new.in_time.time, old.in_time.time)
+            || is_off(in_time.queries as f64, old_in_time.queries as f64)
+            || takes_other_time(in_time.time, old_in_time.time)
             || self.curve.explored != published.curve.explored
-            || is_off(new.time, old.time)
-            || is_off(new.time + new.spread, old.time + old.spread)
+            || takes_other_time(full.time, old_full.time)
+            || takes_other_time(full.time + full.spread, old_full.time + old_full.spread)
             || queues
                 && (new.ends != old.ends
                     || self.waiting != published.waiting

@@ -12,8 +12,16 @@ fn share(app: u64) -> Share {
 }
 
 /// Ten queries in ten milliseconds.
+fn ten() -> Batches {
+    Batches { queries: 10, time: ms(10), ..Batches::default() }
+}
+
+fn round_of(full: Batches) -> Round {
+    Round { full, ..Round::default() }
+}
+
 fn round() -> Round {
-    Round { queries: 10, time: ms(10), ..Round::default() }
+    round_of(ten())
 }
 
 /// So many queries with an objective of 100 ms wait, of no application.
@@ -50,10 +58,10 @@ fn capacity_is_what_whole_rounds_hold_until_the_deadline() {
     let of = |round: Round, due: Duration| round.capacity(now, now + due);
     // 8 % of the time are not planned with.
     assert_eq!(of(round(), ms(100)), 90, "nine rounds in 92 ms");
-    assert_eq!(of(Round { time: ms(7), ..round() }, ms(100)), 130, "13 of 7 ms");
-    assert_eq!(of(Round { spread: ms(3), ..round() }, ms(100)), 80, "89 ms are left");
+    assert_eq!(of(round_of(Batches { time: ms(7), ..ten() }), ms(100)), 130, "13 of 7 ms");
+    assert_eq!(of(round_of(Batches { spread: ms(3), ..ten() }), ms(100)), 80, "89 ms are left");
     let smaller = |time, spread| Batches { queries: 3, time: ms(time), spread: ms(spread) };
-    let slow = |in_time| Round { time: ms(300), in_time, ..round() };
+    let slow = |in_time| Round { in_time, ..round_of(Batches { time: ms(300), ..ten() }) };
     assert_eq!(of(slow(Batches::default()), ms(100)), 0, "a full one would be late");
     assert_eq!(of(slow(smaller(40, 0)), ms(100)), 6, "two smaller ones are not");
     assert_eq!(of(slow(smaller(40, 20)), ms(100)), 3);
@@ -76,7 +84,7 @@ fn who_finds_nobody_before_it_can_always_make_it() {
     assert!(round.can_make_it(89, now, due) && !round.can_make_it(90, now, due));
     assert!(!round.can_make_it(91, now, due));
     assert!(round.can_make_it(0, now, now) && !round.can_make_it(1, now, now));
-    let unknown = Round { queries: 0, ..round };
+    let unknown = Round { full: Batches { queries: 0, ..ten() }, ..round };
     assert!(unknown.can_make_it(1_000, now, now), "nothing is known of the model");
 }
 
@@ -86,7 +94,7 @@ fn there_is_room_for_what_fits_behind_those_that_wait() {
     let room = |load: &Load, queries, more| load.room(&asking(queries, now, ms(100)), more, now);
     assert_eq!((room(&load(85), 10, 0), room(&load(85), 3, 0)), (5, 3));
     assert_eq!((room(&load(85), 10, 3), room(&load(85), 10, 5), room(&load(90), 1, 0)), (2, 0, 0));
-    let unknown = Load { round: Round { queries: 0, ..round() }, ..load(85) };
+    let unknown = Load { round: round_of(Batches { queries: 0, ..ten() }), ..load(85) };
     assert_eq!(room(&unknown, 1_000, 7), 1_000);
 }
 
@@ -147,7 +155,7 @@ fn classes_share_what_their_application_has_and_none_is_left_out() {
     assert_eq!(ask(&load, of(2, Class::High)), 33, "43 less ten");
     assert_eq!(ask(&load, of(3, Class::Low)), 30, "alone in its application");
     // Where there is a single place, it is not the highest class's alone.
-    load.round.queries = 1;
+    load.round.full.queries = 1;
     load.apps = [app(of(1, Class::High), 60)].into_iter().collect();
     assert_eq!(ask(&load, of(1, Class::Low)), 1);
 }
@@ -175,16 +183,19 @@ fn those_who_ask_an_application_share_its_room() {
 #[test]
 fn a_picture_differs_where_somebody_may_decide_otherwise() {
     let now = clipper_clock::now();
-    let idle =
-        || Load { replicas: 1, round: Round { time: ms(100), ..round() }, ..Load::default() };
+    let idle = || Load {
+        replicas: 1,
+        round: round_of(Batches { time: ms(100), ..ten() }),
+        ..Load::default()
+    };
     assert!(!Load::default().differs(&Load::default()) && !idle().differs(&idle()));
     let changes: [fn(&mut Load); 8] = [
         |load| load.replicas += 1,
-        |load| load.round.queries += 1,
+        |load| load.round.full.queries += 1,
         |load| load.round.is_guess = true,
         |load| load.curve.explored += 1,
-        |load| load.round.time = ms(106),
-        |load| load.round.spread = ms(30),
+        |load| load.round.full.time = ms(106),
+        |load| load.round.full.spread = ms(30),
         |load| load.round.in_time.queries = 1,
         |load| load.round.in_time.time = ms(1),
     ];
@@ -194,7 +205,7 @@ fn a_picture_differs_where_somebody_may_decide_otherwise() {
         assert!(new.differs(&idle()) && idle().differs(&new), "{n}");
     }
     let near = |time, spread| Load {
-        round: Round { time: ms(time), spread: ms(spread), ..round() },
+        round: round_of(Batches { time: ms(time), spread: ms(spread), ..ten() }),
         ..idle()
     };
     assert!(!near(105, 0).differs(&near(100, 0)), "five hundredths are nothing");

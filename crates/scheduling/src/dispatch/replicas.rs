@@ -66,10 +66,10 @@ impl Part {
             let (time, spread) = (curve.mean(queries), curve.spread(queries));
             Batches { queries, time, spread }
         };
-        let Batches { queries, time, spread } = batch(replica.batch_limit(objective, batch_max));
-        let in_time = batch(replica.controller.in_time(objective).min(batch_max));
-        let is_guess = queries > curve.explored;
-        let round = Round { queries, time, spread, ends: None, is_guess, in_time };
+        let limit = replica.batch_limit(objective, batch_max);
+        let in_time = batch(replica.controller.in_time(limit, objective));
+        let is_guess = limit > curve.explored;
+        let round = Round { full: batch(limit), in_time, ends: None, is_guess };
         Self { objective, batch_max, round }
     }
 }
@@ -208,14 +208,9 @@ impl Replicas {
             let part = replica.part.filter(|part| (part.objective, part.batch_max) == key);
             let part = part.unwrap_or_else(|| Part::of(replica, objective, batch_max));
             replica.part = Some(part);
-            sum.queries += part.round.queries;
-            sum.time = sum.time.max(part.round.time);
-            sum.spread = sum.spread.max(part.round.spread);
+            sum.full = sum.full.and(part.round.full);
+            sum.in_time = sum.in_time.and(part.round.in_time);
             sum.is_guess |= part.round.is_guess;
-            let (all, one) = (&mut sum.in_time, part.round.in_time);
-            all.queries += one.queries;
-            all.time = all.time.max(one.time);
-            all.spread = all.spread.max(one.spread);
         }
         sum
     }
@@ -292,6 +287,6 @@ mod tests {
                 assert_eq!(round, replicas.round(objective), "{step}");
             }
         }
-        assert!(replicas.round(long).queries <= 6);
+        assert!(replicas.round(long).full.queries <= 6);
     }
 }

@@ -128,13 +128,13 @@ fn a_round_is_as_long_as_its_slowest_batch() {
     let now = clipper_clock::now();
     let mut two = replicas(1, &[ms(10), ms(20)]);
     let round = two.round(OBJECTIVE);
-    assert_eq!((round.queries, round.ends, round.is_guess), (2, None, false));
-    assert!(round.time > ms(19) && round.time < ms(21), "{:?}", round.time);
+    assert_eq!((round.full.queries, round.ends, round.is_guess), (2, None, false));
+    assert!(round.full.time > ms(19) && round.full.time < ms(21), "{:?}", round.full.time);
     let spread = curve(ms(20)).spread(1);
-    assert_eq!(round.spread, spread);
+    assert_eq!(round.full.spread, spread);
     two.join(ReplicaId(2), replica(4, ms(1)));
     let round = two.round(OBJECTIVE);
-    assert_eq!((round.queries, round.is_guess), (6, true), "four were never tried");
+    assert_eq!((round.full.queries, round.is_guess), (6, true), "four were never tried");
     all_busy(&mut two, now);
     let ends = two.round(OBJECTIVE).ends.expect("all are busy") - now;
     assert!(ends > ms(19) && ends < ms(21), "the last of them: {ends:?}");

@@ -151,7 +151,7 @@ fn it_publishes_how_much_waits_and_when_a_round_ends() {
     assert_eq!(bench.dispatcher.load().replicas, 1);
     bench.ask(0, 3, LONG);
     let load = Arc::clone(bench.dispatcher.load());
-    assert_eq!((load.waiting, load.round.queries), (2, 1));
+    assert_eq!((load.waiting, load.round.full.queries), (2, 1));
     let ends = load.round.ends.expect("the only replica is busy");
     let after = ends - bench.now;
     assert!(after > ms(9) && after < ms(11), "{after:?}");
