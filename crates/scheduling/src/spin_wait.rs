@@ -19,10 +19,12 @@ const WEIGHT: f64 = 1.0 / 16.0;
 /// Share of pauses that must have been short.
 const MOST: f64 = 0.9;
 /// Whoever has had the core for longer than this is not on the way of the query that is waited for:
-/// a caller, a frontend and a container without a model to compute have it for 20 to 60 us.
-const TURN_MAX: Duration = Duration::from_micros(100);
-/// Once is chance: on a machine of its own a server sees about one such turn a second. Two so close
-/// are somebody at work; there are hundreds a second beside anything that computes.
+/// a caller and a frontend have it for 20 to 60 us, twice that on a slow machine, a container with
+/// a quick model for as long again. A thread that computes keeps it for 0.7 ms at least (Linux
+/// 6.18).
+const TURN_MAX: Duration = Duration::from_micros(300);
+/// Once is chance. Two so close are somebody at work; there are hundreds a second beside anything
+/// that computes.
 const TWICE_WITHIN: Duration = Duration::from_millis(20);
 /// How long not to stay awake after that: seldom enough to be no part of a p99.
 const ASLEEP: Duration = Duration::from_millis(250);
@@ -112,14 +114,17 @@ mod tests {
             let _ = hear(&mut spin_wait, quick);
         }
         let (_, now) = hear(&mut spin_wait, quick);
-        assert!(spin_wait.yielded(now, now + Duration::from_micros(60)), "those of the query");
+        for _ in 0..10 {
+            let of_the_query = now + Duration::from_micros(180);
+            assert!(spin_wait.yielded(now, of_the_query), "a slow machine, or a quick model");
+        }
         assert_eq!(hear(&mut spin_wait, quick).0, Some(MAX));
-        let others = Duration::from_micros(300);
+        let others = Duration::from_micros(700);
         assert!(spin_wait.yielded(now - TWICE_WITHIN, now - TWICE_WITHIN + others), "long ago");
         assert!(spin_wait.yielded(now + others, now + 2 * others), "once");
         assert!(!spin_wait.yielded(now + 2 * others, now + 3 * others), "twice");
         let asleep = (0..2_000).take_while(|_| hear(&mut spin_wait, quick).0.is_none()).count();
-        assert_eq!(asleep, 1_671, "for 250 ms");
+        assert_eq!(asleep, 1_679, "for 250 ms");
     }
 
     #[test]
