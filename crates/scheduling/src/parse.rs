@@ -24,9 +24,9 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// From here on the room for a body's one input is made at once: one that grows by being copied
-/// holds up to three times of what it needs.
-const LONG_BYTES: usize = 256 << 10;
+/// From here on the room for a body's one input is made at once: one that grows is copied each
+/// time, and holds up to three times of what it needs.
+const LONG_BYTES: usize = 8 << 10;
 
 /// Reads a predict body.
 ///
