@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use clipper_domain::TensorSpec;
-use clipper_tensors::row;
+use clipper_tensors::row::{self, Layout};
 use clipper_tensors::write::put_flat;
 
 use crate::answer::{Head, OutputFault};
@@ -131,20 +131,27 @@ impl TensorAnswer<'_> {
         let broken = OutputFault::NoTensors;
         let spec = outputs.get(wanted.at).ok_or(broken)?;
         let mut column = Column { spec, shape: Vec::new(), parts: Vec::new(), bytes: 0 };
+        column.parts.reserve(self.rows.len());
+        let mut last: Option<(Layout<'_>, Range<usize>)> = None;
         for (index, row) in self.rows.iter().enumerate() {
-            let (_, tensors) = row::read(row).ok_or(broken)?;
-            let tensor = tensors.get(wanted.at).filter(|tensor| tensor.is_of(spec));
-            let tensor = tensor.ok_or(broken)?;
-            let dims = std::iter::once(self.rows.len() as u64).chain(tensor.dims());
-            if column.shape.is_empty() {
-                column.shape = dims.collect();
-            } else if !dims.eq(column.shape.iter().copied()) {
-                return Err(OutputFault::Ragged { row: index });
-            }
-            let behind: usize = tensors.iter().skip(wanted.at).map(|t| t.data.len()).sum();
-            let start = row.len() - behind;
-            column.parts.push((row, start..start + tensor.data.len()));
-            column.bytes = column.bytes.saturating_add(tensor.data.len());
+            let place = if let Some((_, place)) = last.as_ref().filter(|last| last.0.is_of(row)) {
+                place.clone()
+            } else {
+                let layout = Layout::of(row).ok_or(broken)?;
+                let tensor = layout.tensors().get(wanted.at).filter(|tensor| tensor.is_of(spec));
+                let tensor = tensor.ok_or(broken)?;
+                let dims = std::iter::once(self.rows.len() as u64).chain(tensor.dims());
+                if column.shape.is_empty() {
+                    column.shape = dims.collect();
+                } else if !dims.eq(column.shape.iter().copied()) {
+                    return Err(OutputFault::Ragged { row: index });
+                }
+                let place = layout.places().nth(wanted.at).ok_or(broken)?;
+                last = Some((layout, place.clone()));
+                place
+            };
+            column.bytes = column.bytes.saturating_add(place.len());
+            column.parts.push((row, place));
         }
         Ok(column)
     }

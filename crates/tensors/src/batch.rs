@@ -15,7 +15,7 @@ use clipper_domain::signature::{RANK_MAX, TENSORS_MAX};
 use clipper_domain::{Datatype, Input, TensorSpec};
 use smallvec::SmallVec;
 
-use crate::row::{self, Part};
+use crate::row::{self, Layout, Part};
 
 /// The elements of one tensor of one group, in pieces of rows.
 #[derive(Debug, Default)]
@@ -40,9 +40,16 @@ pub fn join<'r>(rows: impl Iterator<Item = &'r Input>) -> Joined {
     let rows: Vec<&[u8]> = rows.map(|input| &input.0[..]).collect();
     let mut groups: Vec<Vec<usize>> = Vec::new();
     let mut known: HashMap<&[u8], usize> = HashMap::new();
+    let mut last: Option<(Layout<'_>, usize)> = None;
     for (at, bytes) in rows.iter().enumerate() {
-        let Some((head, _)) = row::read(bytes) else { continue };
-        let group = *known.entry(head).or_insert(groups.len());
+        let group = if let Some((_, group)) = last.as_ref().filter(|last| last.0.is_of(bytes)) {
+            *group
+        } else {
+            let Some(layout) = Layout::of(bytes) else { continue };
+            let group = *known.entry(layout.head()).or_insert(groups.len());
+            last = Some((layout, group));
+            group
+        };
         match groups.get_mut(group) {
             Some(members) => members.push(at),
             None => groups.push(vec![at]),
@@ -63,12 +70,12 @@ fn put(description: &mut Vec<u8>, word: u64) {
 
 impl Joined {
     fn add(&mut self, rows: &[&[u8]], members: &[usize]) {
-        let first = members.first().and_then(|at| row::read(rows.get(*at)?));
-        let Some((_, tensors)) = first else { return };
+        let first = members.first().and_then(|at| Layout::of(rows.get(*at)?));
+        let Some(mut layout) = first else { return };
         let description = &mut self.description;
         put(description, members.len() as u64);
-        put(description, tensors.len() as u64);
-        for tensor in &tensors {
+        put(description, layout.tensors().len() as u64);
+        for tensor in layout.tensors() {
             put(description, tensor.datatype.wire_code().into());
             put(description, 1 + tensor.dims().len() as u64);
             put(description, members.len() as u64);
@@ -76,20 +83,17 @@ impl Joined {
                 put(description, dim);
             }
         }
-        let mut frames: SmallVec<[Pieces; 4]> = tensors.iter().map(|_| Pieces::default()).collect();
+        let pieces = |_| Pieces { bytes: 0, of: Vec::with_capacity(members.len()) };
+        let mut frames: SmallVec<[Pieces; 4]> = layout.tensors().iter().map(pieces).collect();
         for at in members {
-            let Some((bytes, (_, tensors))) =
-                rows.get(*at).and_then(|bytes| Some((*bytes, row::read(bytes)?)))
-            else {
-                continue;
-            };
-            // The elements are what a row ends with.
-            let mut start = bytes.len() - tensors.iter().map(|t| t.data.len()).sum::<usize>();
-            for (frame, tensor) in frames.iter_mut().zip(&tensors) {
-                let end = start + tensor.data.len();
-                frame.bytes += end - start;
-                frame.of.push((*at, start..end));
-                start = end;
+            let Some(bytes) = rows.get(*at) else { continue };
+            if !layout.is_of(bytes) {
+                let Some(other) = Layout::of(bytes) else { continue };
+                layout = other;
+            }
+            for (frame, place) in frames.iter_mut().zip(layout.places()) {
+                frame.bytes += place.len();
+                frame.of.push((*at, place));
             }
         }
         self.frames.extend(frames);

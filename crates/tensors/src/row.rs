@@ -12,6 +12,7 @@
 //! the row's head: rows with equal heads can be joined. Two rows are equal if their bytes are,
 //! which is what the cache goes by.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use clipper_domain::signature::{RANK_MAX, TENSORS_MAX};
@@ -118,13 +119,91 @@ pub fn read(row: &[u8]) -> Option<(&[u8], Tensors<'_>)> {
     data.is_empty().then_some((head, tensors))
 }
 
+/// Where the tensors of a row are. Of many rows in turn most are laid out as the one before, which
+/// is seen sooner than each can be read.
+#[derive(Debug, Clone)]
+pub struct Layout<'r> {
+    /// All that stands before the elements.
+    before: &'r [u8],
+    /// Of the whole row.
+    bytes: usize,
+    tensors: Tensors<'r>,
+}
+
+impl<'r> Layout<'r> {
+    /// That of `row`; `None` for bytes that are no row.
+    #[must_use]
+    pub fn of(row: &'r [u8]) -> Option<Self> {
+        let (_, tensors) = read(row)?;
+        let elements: usize = tensors.iter().map(|tensor| tensor.data.len()).sum();
+        let before = row.get(..row.len() - elements)?;
+        Some(Self { before, bytes: row.len(), tensors })
+    }
+
+    /// Whether it is that of `row` as well.
+    #[must_use]
+    pub fn is_of(&self, row: &[u8]) -> bool {
+        row.len() == self.bytes && row.starts_with(self.before)
+    }
+
+    /// The row's head.
+    #[must_use]
+    pub fn head(&self) -> &'r [u8] {
+        let lengths = self.tensors.len() * WORD;
+        self.before.get(..self.before.len() - lengths).unwrap_or_default()
+    }
+
+    /// The tensors of the row that it was read of.
+    #[must_use]
+    pub fn tensors(&self) -> &[Tensor<'r>] {
+        &self.tensors
+    }
+
+    /// Where in the row the elements of each tensor are.
+    pub fn places(&self) -> impl Iterator<Item = Range<usize>> {
+        let mut end = self.before.len();
+        self.tensors.iter().map(move |tensor| {
+            let start = end;
+            end += tensor.data.len();
+            start..end
+        })
+    }
+}
+
 /// Whether `row` is one of these tensors.
 #[must_use]
 pub fn is_of(row: &[u8], specs: &[TensorSpec]) -> bool {
-    read(row).is_some_and(|(_, tensors)| {
-        tensors.len() == specs.len()
-            && tensors.iter().zip(specs).all(|(tensor, spec)| tensor.is_of(spec))
-    })
+    RowCheck::new(specs).takes(row)
+}
+
+/// Tells rows of some tensors, in turn, from others.
+#[derive(Debug)]
+pub struct RowCheck<'s, 'r> {
+    specs: &'s [TensorSpec],
+    /// That of the last row that was one.
+    last: Option<Layout<'r>>,
+}
+
+impl<'s, 'r> RowCheck<'s, 'r> {
+    #[must_use]
+    pub fn new(specs: &'s [TensorSpec]) -> Self {
+        Self { specs, last: None }
+    }
+
+    /// Whether `row` is one of the tensors.
+    pub fn takes(&mut self, row: &'r [u8]) -> bool {
+        if self.last.as_ref().is_some_and(|last| last.is_of(row)) {
+            return true;
+        }
+        let Some(layout) = Layout::of(row) else { return false };
+        let tensors = layout.tensors();
+        let takes = tensors.len() == self.specs.len()
+            && tensors.iter().zip(self.specs).all(|(tensor, spec)| tensor.is_of(spec));
+        if takes {
+            self.last = Some(layout);
+        }
+        takes
+    }
 }
 
 /// Elements of these dimensions, if that is a number that memory can hold.
@@ -197,7 +276,17 @@ mod tests {
         assert_eq!(tensors[1].dims().len(), 0);
         let longer = Part { data: b"\x03\0\0\0hey", ..text };
         assert_eq!(read(&build(&[x, longer])).unwrap().0, head, "texts of any length are joined");
+        let layout = Layout::of(&row).unwrap();
+        assert_eq!(layout.head(), head);
+        let places: Vec<_> = layout.places().collect();
+        assert_eq!(
+            places.iter().map(|place| &row[place.clone()]).collect::<Vec<_>>(),
+            [x.data, text.data]
+        );
+        assert!(layout.is_of(&build(&[Part { data: &[8; 8], ..x }, text])));
+        assert!(!layout.is_of(&build(&[x, longer])), "its elements are elsewhere");
         let other = Part { dims: &[1, 2], ..x };
+        assert!(!layout.is_of(&build(&[other, text])));
         assert_ne!(read(&build(&[other, text])).unwrap().0, head);
     }
 

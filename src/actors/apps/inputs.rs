@@ -10,7 +10,7 @@ use clipper_scheduling::bodies::{BodyError, Feedback, PredictBody};
 use clipper_scheduling::feedback::{InputsOf, feedback_body};
 use clipper_scheduling::ticket::DefaultReason;
 use clipper_scheduling::{parse, tensor_bodies};
-use clipper_tensors::row;
+use clipper_tensors::row::RowCheck;
 
 /// What is needed to read a body of an application.
 #[derive(Debug, Clone)]
@@ -80,7 +80,8 @@ pub fn are_of(inputs: &[Input], model: &ModelHandle) -> bool {
         return true;
     }
     let Some(signature) = model.signature() else { return false };
-    inputs.iter().all(|input| row::is_of(&input.0, signature.inputs()))
+    let mut check = RowCheck::new(signature.inputs());
+    inputs.iter().all(|input| check.takes(&input.0))
 }
 
 /// Why a model cannot be asked for inputs that are none of its.

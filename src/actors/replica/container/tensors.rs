@@ -16,7 +16,7 @@ use clipper_scheduling::dispatch::BatchId;
 use clipper_scheduling::flight::Flight;
 use clipper_scheduling::ticket::DefaultReason;
 use clipper_tensors::batch::{self, BatchError, Content, Expected};
-use clipper_tensors::row;
+use clipper_tensors::row::RowCheck;
 
 impl Container {
     /// Queues a batch; gives back its queries in the order in which they are sent. Those that are
@@ -29,12 +29,14 @@ impl Container {
     ) -> Option<Arc<[Arc<Flight>]>> {
         let signature = self.identity.signature.clone();
         let specs = signature.as_ref().map(|signature| signature.inputs()).unwrap_or_default();
-        let is_taken = |flight: &&Arc<Flight>| row::is_of(&flight.input().0, specs);
-        let taken: Vec<&Arc<Flight>> = flights.iter().filter(is_taken).collect();
-        if taken.len() < flights.len() {
+        let mut check = RowCheck::new(specs);
+        let (taken, others): (Vec<&Arc<Flight>>, Vec<_>) =
+            flights.iter().partition(|flight| check.takes(&flight.input().0));
+        drop(check);
+        if !others.is_empty() {
             let why = format!("Model {} takes other tensors", self.identity.model);
             let reason = DefaultReason::Failed(why.into());
-            for flight in flights.iter().filter(|flight| !is_taken(flight)) {
+            for flight in others {
                 self.plane.cache.abort(flight, reason.clone());
             }
         }
