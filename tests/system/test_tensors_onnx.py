@@ -108,8 +108,20 @@ def mixing() -> bytes:
     return model(nodes, [("x", FLOAT, ["n", 2])], [("y", FLOAT, ["n", 2])])
 
 
+def steps() -> bytes:
+    """The largest of each four numbers: steps first, as of a text that was read, rows second."""
+    nodes = [
+        helper.make_node("Unsqueeze", ["x", "second"], ["line"]),
+        helper.make_node("MaxPool", ["line"], ["most"], kernel_shape=[4], strides=[4]),
+        helper.make_node("Transpose", ["most"], ["y"], perm=[2, 0, 1]),
+    ]
+    constants = [onnx.numpy_helper.from_array(np.array([1], np.int64), "second")]
+    return model(nodes, [("x", FLOAT, ["n", "w"])], [("y", FLOAT, ["t", "n", 1])], constants)
+
+
 FILES = {
-    "embedding": embedding, "stateful": stateful, "layers": layers, "kinds": kinds, "mixing": mixing
+    "embedding": embedding, "stateful": stateful, "layers": layers, "kinds": kinds, "mixing": mixing,
+    "steps": steps,
 }  # fmt: skip
 CONFIG = "\n".join(
     f'[[model]]\nname = "{name}"\nversion = "1"\ninput_type = "tensors"\n' for name in FILES
@@ -191,6 +203,18 @@ def test_an_open_axis_that_is_no_row_is_found_by_the_trial(served: tuple[Server,
         y, following = session(folder, "layers").run(None, given)
         np.testing.assert_allclose(result.as_numpy("y")[row : row + 1], y, rtol=1e-6)
         np.testing.assert_allclose(result.as_numpy("next")[row], following, rtol=1e-6)
+
+
+def test_steps_before_the_rows_are_no_rows_though_a_short_input_has_but_one(
+    served: tuple[Server, Path],
+) -> None:
+    one, folder = served
+    x = np.random.default_rng(4).random((3, 20), dtype=np.float32)
+    result = ask(one, "steps", {"x": x})
+    for row in range(3):
+        (y,) = session(folder, "steps").run(None, {"x": x[row : row + 1]})
+        assert y.shape == (5, 1, 1)
+        np.testing.assert_array_equal(result.as_numpy("y")[row], y)
 
 
 def test_every_datatype(served: tuple[Server, Path]) -> None:

@@ -30,6 +30,10 @@ use crate::vetted;
 /// a whole window of a sound, or an image.
 const TRIAL_LENGTHS: [u64; 6] = [sample::OPEN_LENGTH, 1, 16, 64, 256, 512];
 
+/// What they have in a second look, the first that the model takes: an axis that follows the length
+/// of the input, as the steps of a text that was read, may have had one element by chance.
+const LONGER: [u64; 4] = [64, 16, 256, 512];
+
 /// Longest tensor of the trial, bytes: a file that claims more is damaged or hostile.
 const TRIAL_BYTES_MAX: usize = 1 << 30;
 
@@ -39,12 +43,16 @@ struct Port {
     spec: TensorSpec,
     /// Its first axis is the rows.
     has_rows: bool,
+    /// What the file calls the first axis; empty where it does not.
+    first_axis: String,
 }
 
 /// Rows that were made up, and what the model gives for each alone.
 struct Trial {
     rows: [Vec<JoinedTensor>; 2],
     alone: [Vec<JoinedTensor>; 2],
+    /// What open dimensions have where there are rows, and elsewhere.
+    lengths: (u64, u64),
 }
 
 /// A loaded model, ready to predict.
@@ -107,10 +115,15 @@ impl TensorModel {
     /// rows, and whether rows may share a run. A model that takes nothing that is made up is served
     /// row by row.
     fn learn(&mut self, mixes_rows: bool) -> Result<(), OnnxError> {
-        let Some(Trial { rows, alone: [one, other] }) = self.try_out()? else { return Ok(()) };
-        let given = one.iter().zip(&other);
-        for (port, (tensor, other)) in self.outputs.iter_mut().zip(given) {
-            let is_row = tensor.shape.first() == Some(&1);
+        let Some(trial) = self.try_out()? else { return Ok(()) };
+        let Trial { rows, alone: [one, other], lengths } = trial;
+        let doubtful = self.doubtful(&one);
+        let longer = if doubtful.contains(&true) { self.longer(lengths) } else { None };
+        let given = one.iter().zip(&other).zip(doubtful).enumerate();
+        for (port, (at, ((tensor, other), is_doubtful))) in self.outputs.iter_mut().zip(given) {
+            let longer = longer.as_ref().filter(|_| is_doubtful).and_then(|given| given.get(at));
+            let longer = longer.unwrap_or(tensor);
+            let is_row = [tensor, longer].iter().all(|tensor| tensor.shape.first() == Some(&1));
             if port.has_rows && !is_row {
                 // Its first axis is open and something else, such as the layers of a state.
                 port.has_rows = false;
@@ -122,7 +135,7 @@ impl TensorModel {
                 port.spec.shape = std::iter::once(-1).chain(open).collect();
             }
             // What the file says of a length need not be so, if it depends on what the input says.
-            for tensor in [tensor, other] {
+            for tensor in [tensor, other, longer] {
                 let given = tensor.shape.get(usize::from(port.has_rows)..).unwrap_or_default();
                 for (said, given) in port.spec.shape.iter_mut().skip(1).zip(given) {
                     *said = if u64::try_from(*said) == Ok(*given) { *said } else { -1 };
@@ -158,12 +171,38 @@ impl TensorModel {
                     }
                     _ => return Ok(None),
                 };
-                if let [Ok(one), Ok(other)] = rows.each_ref().map(|row| self.run_plain(row)) {
-                    return Ok(Some(Trial { rows, alone: [one, other] }));
+                if let [Ok(one), Ok(two)] = rows.each_ref().map(|row| self.run_plain(row)) {
+                    let lengths = (length, other);
+                    return Ok(Some(Trial { rows, alone: [one, two], lengths }));
                 }
             }
         }
         Ok(None)
+    }
+
+    /// Of which outputs the file does not say what was given: another rank, or a first axis that is
+    /// called otherwise than the rows of its inputs.
+    fn doubtful(&self, given: &[JoinedTensor]) -> Vec<bool> {
+        let is_named = |name: &String| {
+            self.inputs.iter().any(|port| port.has_rows && port.first_axis == *name)
+        };
+        let is_doubtful = |(port, given): (&Port, &JoinedTensor)| {
+            let is_of_rows = port.first_axis.is_empty() || is_named(&port.first_axis);
+            port.has_rows && (port.spec.shape.len() != given.shape.len() || !is_of_rows)
+        };
+        self.outputs.iter().zip(given).map(is_doubtful).collect()
+    }
+
+    /// What the model gives for a row that is longer than those of the trial, if it takes one.
+    fn longer(&mut self, (length, elsewhere): (u64, u64)) -> Option<Vec<JoinedTensor>> {
+        let is_open = |port: &Port| port.has_rows && port.spec.row_shape().contains(&-1);
+        if !self.inputs.iter().any(is_open) {
+            return None;
+        }
+        LONGER.into_iter().filter(|longer| *longer > length).find_map(|longer| {
+            let row = self.made_up(1, (longer, elsewhere)).ok()?;
+            self.run_plain(&row).ok()
+        })
     }
 
     /// One row, whose open dimensions are so long where there are rows, and elsewhere.
@@ -320,7 +359,7 @@ fn output_port(outlet: &Outlet) -> Option<Port> {
 }
 
 fn port(outlet: &Outlet) -> Option<Port> {
-    let ValueType::Tensor { ty, shape, .. } = outlet.dtype() else { return None };
+    let ValueType::Tensor { ty, shape, dimension_symbols } = outlet.dtype() else { return None };
     // How some exporters write an open dimension.
     let dims: Vec<i64> = shape.iter().map(|n| if *n > 0 { *n } else { -1 }).collect();
     let has_rows = matches!(dims.first(), Some(-1 | 1));
@@ -328,7 +367,8 @@ fn port(outlet: &Outlet) -> Option<Port> {
     let shape = std::iter::once(-1).chain(row.iter().copied()).collect();
     let name = outlet.name().to_owned();
     let spec = TensorSpec { name, datatype: datatype(*ty)?, shape, labels: Vec::new() };
-    Some(Port { spec, has_rows })
+    let first_axis = dimension_symbols.first().cloned().unwrap_or_default();
+    Some(Port { spec, has_rows, first_axis })
 }
 
 fn signature(inputs: &[Port], outputs: &[Port]) -> Result<Arc<Signature>, OnnxError> {
