@@ -165,6 +165,22 @@ mod tests {
     }
 
     #[test]
+    fn how_large_requests_are_is_what_those_of_late_were() {
+        let (mut concurrency, now) = (Concurrency::default(), clock::now());
+        let mut arrived = |requests: usize, each: usize| {
+            concurrency.arrived(requests, requests * each, 0, now);
+            concurrency.queries(1.0)
+        };
+        assert_eq!(arrived(1, 10), 10);
+        assert_eq!(arrived(1, 110), 20, "a tenth of the way for each");
+        assert_eq!(arrived(5, 120), 70);
+        assert_eq!(arrived(20, 30), 30, "all of it and no more");
+        assert_eq!(arrived(3, 0), 30, "requests without queries");
+        concurrency.arrived(0, 5, 0, now);
+        assert_eq!(concurrency.queries(1.0), 30, "queries without requests");
+    }
+
+    #[test]
     fn a_crowd_that_has_gone_is_forgotten() {
         let mut concurrency = concurrency(64);
         for _ in 0..100 {
