@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use clipper_domain::TensorSpec;
-use clipper_tensors::row::{self, Layout};
+use clipper_tensors::row::{self, ByLayout};
 use clipper_tensors::write::put_flat;
 
 use crate::answer::{Head, OutputFault};
@@ -132,13 +132,10 @@ impl TensorAnswer<'_> {
         let spec = outputs.get(wanted.at).ok_or(broken)?;
         let mut column = Column { spec, shape: Vec::new(), parts: Vec::new(), bytes: 0 };
         column.parts.reserve(self.rows.len());
-        let mut last: Option<(Layout<'_>, Range<usize>)> = None;
+        let mut place_of = ByLayout::default();
         for (index, row) in self.rows.iter().enumerate() {
-            let place = if let Some((_, place)) = last.as_ref().filter(|last| last.0.is_of(row)) {
-                place.clone()
-            } else {
-                let layout = Layout::of(row).ok_or(broken)?;
-                let tensor = layout.tensors().get(wanted.at).filter(|tensor| tensor.is_of(spec));
+            let place = place_of.of(row, |layout| {
+                let tensor = layout.tensors.get(wanted.at).filter(|tensor| tensor.is_of(spec));
                 let tensor = tensor.ok_or(broken)?;
                 let dims = std::iter::once(self.rows.len() as u64).chain(tensor.dims());
                 if column.shape.is_empty() {
@@ -146,10 +143,9 @@ impl TensorAnswer<'_> {
                 } else if !dims.eq(column.shape.iter().copied()) {
                     return Err(OutputFault::Ragged { row: index });
                 }
-                let place = layout.places().nth(wanted.at).ok_or(broken)?;
-                last = Some((layout, place.clone()));
-                place
-            };
+                layout.places().nth(wanted.at).ok_or(broken)
+            });
+            let place = place.ok_or(broken)?.clone()?;
             column.bytes = column.bytes.saturating_add(place.len());
             column.parts.push((row, place));
         }

@@ -117,12 +117,9 @@ impl TensorModel {
     fn learn(&mut self, mixes_rows: bool) -> Result<(), OnnxError> {
         let Some(trial) = self.try_out()? else { return Ok(()) };
         let Trial { rows, alone: [one, other], lengths } = trial;
-        let doubtful = self.doubtful(&one);
-        let longer = if doubtful.contains(&true) { self.longer(lengths) } else { None };
-        let given = one.iter().zip(&other).zip(doubtful).enumerate();
-        for (port, (at, ((tensor, other), is_doubtful))) in self.outputs.iter_mut().zip(given) {
-            let longer = longer.as_ref().filter(|_| is_doubtful).and_then(|given| given.get(at));
-            let longer = longer.unwrap_or(tensor);
+        let longer = self.second_look(&one, lengths);
+        let given = one.iter().zip(&other).zip(&longer);
+        for (port, ((tensor, other), longer)) in self.outputs.iter_mut().zip(given) {
             let is_row = [tensor, longer].iter().all(|tensor| tensor.shape.first() == Some(&1));
             if port.has_rows && !is_row {
                 // Its first axis is open and something else, such as the layers of a state.
@@ -178,6 +175,20 @@ impl TensorModel {
             }
         }
         Ok(None)
+    }
+
+    /// The outputs of a longer row: those of which the file does not say what was given. The others
+    /// are believed, and given again.
+    fn second_look(&mut self, given: &[JoinedTensor], lengths: (u64, u64)) -> Vec<JoinedTensor> {
+        let mut seen = given.to_vec();
+        let doubtful = self.doubtful(given);
+        if doubtful.contains(&true)
+            && let Some(longer) = self.longer(lengths)
+        {
+            let doubtful = seen.iter_mut().zip(longer).zip(doubtful).filter(|(_, is)| *is);
+            doubtful.for_each(|((seen, longer), _)| *seen = longer);
+        }
+        seen
     }
 
     /// Of which outputs the file does not say what was given: another rank, or a first axis that is

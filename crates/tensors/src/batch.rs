@@ -15,7 +15,7 @@ use clipper_domain::signature::{RANK_MAX, TENSORS_MAX};
 use clipper_domain::{Datatype, Input, TensorSpec};
 use smallvec::SmallVec;
 
-use crate::row::{self, Layout, Part};
+use crate::row::{self, ByLayout, Layout, Part};
 
 /// The elements of one tensor of one group, in pieces of rows.
 #[derive(Debug, Default)]
@@ -40,16 +40,11 @@ pub fn join<'r>(rows: impl Iterator<Item = &'r Input>) -> Joined {
     let rows: Vec<&[u8]> = rows.map(|input| &input.0[..]).collect();
     let mut groups: Vec<Vec<usize>> = Vec::new();
     let mut known: HashMap<&[u8], usize> = HashMap::new();
-    let mut last: Option<(Layout<'_>, usize)> = None;
+    let mut group_of = ByLayout::default();
     for (at, bytes) in rows.iter().enumerate() {
-        let group = if let Some((_, group)) = last.as_ref().filter(|last| last.0.is_of(bytes)) {
-            *group
-        } else {
-            let Some(layout) = Layout::of(bytes) else { continue };
-            let group = *known.entry(layout.head()).or_insert(groups.len());
-            last = Some((layout, group));
-            group
-        };
+        let next = groups.len();
+        let group = group_of.of(bytes, |layout| *known.entry(layout.head).or_insert(next));
+        let Some(group) = group.copied() else { continue };
         match groups.get_mut(group) {
             Some(members) => members.push(at),
             None => groups.push(vec![at]),
@@ -71,11 +66,11 @@ fn put(description: &mut Vec<u8>, word: u64) {
 impl Joined {
     fn add(&mut self, rows: &[&[u8]], members: &[usize]) {
         let first = members.first().and_then(|at| Layout::of(rows.get(*at)?));
-        let Some(mut layout) = first else { return };
+        let Some(Layout { tensors, .. }) = first else { return };
         let description = &mut self.description;
         put(description, members.len() as u64);
-        put(description, layout.tensors().len() as u64);
-        for tensor in layout.tensors() {
+        put(description, tensors.len() as u64);
+        for tensor in &tensors {
             put(description, tensor.datatype.wire_code().into());
             put(description, 1 + tensor.dims().len() as u64);
             put(description, members.len() as u64);
@@ -84,16 +79,14 @@ impl Joined {
             }
         }
         let pieces = |_| Pieces { bytes: 0, of: Vec::with_capacity(members.len()) };
-        let mut frames: SmallVec<[Pieces; 4]> = layout.tensors().iter().map(pieces).collect();
+        let mut frames: SmallVec<[Pieces; 4]> = tensors.iter().map(pieces).collect();
+        let mut places_of = ByLayout::<SmallVec<[Range<usize>; 4]>>::default();
         for at in members {
             let Some(bytes) = rows.get(*at) else { continue };
-            if !layout.is_of(bytes) {
-                let Some(other) = Layout::of(bytes) else { continue };
-                layout = other;
-            }
-            for (frame, place) in frames.iter_mut().zip(layout.places()) {
+            let places = places_of.of(bytes, |layout| layout.places().collect());
+            for (frame, place) in frames.iter_mut().zip(places.into_iter().flatten()) {
                 frame.bytes += place.len();
-                frame.of.push((*at, place));
+                frame.of.push((*at, place.clone()));
             }
         }
         self.frames.extend(frames);

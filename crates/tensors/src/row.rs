@@ -119,44 +119,31 @@ pub fn read(row: &[u8]) -> Option<(&[u8], Tensors<'_>)> {
     data.is_empty().then_some((head, tensors))
 }
 
-/// Where the tensors of a row are. Of many rows in turn most are laid out as the one before, which
-/// is seen sooner than each can be read.
+/// Where the tensors of a row are.
 #[derive(Debug, Clone)]
 pub struct Layout<'r> {
+    /// What rows have in common that can be joined.
+    pub head: &'r [u8],
     /// All that stands before the elements.
     before: &'r [u8],
     /// Of the whole row.
     bytes: usize,
-    tensors: Tensors<'r>,
+    /// Those of the row that it was read of.
+    pub tensors: Tensors<'r>,
 }
 
 impl<'r> Layout<'r> {
     /// That of `row`; `None` for bytes that are no row.
     #[must_use]
     pub fn of(row: &'r [u8]) -> Option<Self> {
-        let (_, tensors) = read(row)?;
-        let elements: usize = tensors.iter().map(|tensor| tensor.data.len()).sum();
-        let before = row.get(..row.len() - elements)?;
-        Some(Self { before, bytes: row.len(), tensors })
+        let (head, tensors) = read(row)?;
+        let before = row.get(..head.len() + tensors.len() * WORD)?;
+        Some(Self { head, before, bytes: row.len(), tensors })
     }
 
     /// Whether it is that of `row` as well.
-    #[must_use]
-    pub fn is_of(&self, row: &[u8]) -> bool {
+    fn is_of(&self, row: &[u8]) -> bool {
         row.len() == self.bytes && row.starts_with(self.before)
-    }
-
-    /// The row's head.
-    #[must_use]
-    pub fn head(&self) -> &'r [u8] {
-        let lengths = self.tensors.len() * WORD;
-        self.before.get(..self.before.len() - lengths).unwrap_or_default()
-    }
-
-    /// The tensors of the row that it was read of.
-    #[must_use]
-    pub fn tensors(&self) -> &[Tensor<'r>] {
-        &self.tensors
     }
 
     /// Where in the row the elements of each tensor are.
@@ -170,6 +157,30 @@ impl<'r> Layout<'r> {
     }
 }
 
+/// What is made of the layouts of many rows in turn. Most are laid out as the one before, which is
+/// seen sooner than each can be read.
+#[derive(Debug)]
+pub struct ByLayout<'r, T>(Option<(Layout<'r>, T)>);
+
+impl<T> Default for ByLayout<'_, T> {
+    fn default() -> Self {
+        Self(None)
+    }
+}
+
+impl<'r, T> ByLayout<'r, T> {
+    /// What `make` makes of the layout of `row`, or has made of that before; `None` for bytes that
+    /// are no row.
+    pub fn of(&mut self, row: &'r [u8], make: impl FnOnce(&Layout<'r>) -> T) -> Option<&T> {
+        if !self.0.as_ref().is_some_and(|(layout, _)| layout.is_of(row)) {
+            let layout = Layout::of(row)?;
+            let value = make(&layout);
+            self.0 = Some((layout, value));
+        }
+        self.0.as_ref().map(|(_, value)| value)
+    }
+}
+
 /// Whether `row` is one of these tensors.
 #[must_use]
 pub fn is_of(row: &[u8], specs: &[TensorSpec]) -> bool {
@@ -180,29 +191,23 @@ pub fn is_of(row: &[u8], specs: &[TensorSpec]) -> bool {
 #[derive(Debug)]
 pub struct RowCheck<'s, 'r> {
     specs: &'s [TensorSpec],
-    /// That of the last row that was one.
-    last: Option<Layout<'r>>,
+    taken: ByLayout<'r, bool>,
 }
 
 impl<'s, 'r> RowCheck<'s, 'r> {
     #[must_use]
     pub fn new(specs: &'s [TensorSpec]) -> Self {
-        Self { specs, last: None }
+        Self { specs, taken: ByLayout::default() }
     }
 
     /// Whether `row` is one of the tensors.
     pub fn takes(&mut self, row: &'r [u8]) -> bool {
-        if self.last.as_ref().is_some_and(|last| last.is_of(row)) {
-            return true;
-        }
-        let Some(layout) = Layout::of(row) else { return false };
-        let tensors = layout.tensors();
-        let takes = tensors.len() == self.specs.len()
-            && tensors.iter().zip(self.specs).all(|(tensor, spec)| tensor.is_of(spec));
-        if takes {
-            self.last = Some(layout);
-        }
-        takes
+        let Self { specs, taken } = self;
+        let is_taken = taken.of(row, |Layout { tensors, .. }| {
+            tensors.len() == specs.len()
+                && tensors.iter().zip(*specs).all(|(tensor, spec)| tensor.is_of(spec))
+        });
+        is_taken == Some(&true)
     }
 }
 
@@ -277,7 +282,7 @@ mod tests {
         let longer = Part { data: b"\x03\0\0\0hey", ..text };
         assert_eq!(read(&build(&[x, longer])).unwrap().0, head, "texts of any length are joined");
         let layout = Layout::of(&row).unwrap();
-        assert_eq!(layout.head(), head);
+        assert_eq!(layout.head, head);
         let places: Vec<_> = layout.places().collect();
         assert_eq!(
             places.iter().map(|place| &row[place.clone()]).collect::<Vec<_>>(),
