@@ -398,6 +398,8 @@ fn open_journal(config: &Config) -> Result<Opened, StartError> {
     let idle = Duration::from_millis(config.journal.policy_state_flush_ms);
     let archive = log.archive();
     let journal = Journal::start(Box::new(log), idle)?;
+    // What reading the journal took, a megabyte at least, before small things are put there.
+    clipper_allocator::give_back();
     info!(data_dir = %config.data_dir.display(), events = report.last_seq, "journal replayed");
     let past = (History::new(archive, journal.view()), states.clone());
     Ok((journal, states, past))
