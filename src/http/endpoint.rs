@@ -25,13 +25,12 @@ pub(super) enum Verb {
 /// as it is written there.
 fn named(path: &str) -> Option<(&str, Verb)> {
     let path = path.strip_prefix('/')?;
-    let (app, verb) = path.strip_suffix('/').unwrap_or(path).split_once('/')?;
-    let verb = match verb {
-        "predict" => Verb::Predict,
-        "update" => Verb::Update,
-        _ => return None,
+    let path = path.strip_suffix('/').unwrap_or(path);
+    let (app, verb) = match path.strip_suffix("/predict") {
+        Some(app) => (app, Verb::Predict),
+        None => (path.strip_suffix("/update")?, Verb::Update),
     };
-    Some((app, verb))
+    (!app.as_bytes().contains(&b'/')).then_some((app, verb))
 }
 
 /// Reads the path of an application's endpoint.

@@ -65,10 +65,15 @@ pub(super) fn name_model(response: &mut HttpResponse, model: Option<&Answerer>) 
 /// Whether a request asks for it: `?explain=1`, or the header.
 fn is_wanted(request: &HttpRequest) -> bool {
     let header = request.headers().get(&EXPLAIN).map(HeaderValue::as_bytes);
-    let mut parameters = request.query_string().split('&');
+    header.is_some_and(is_yes) || is_wanted_by(request.query_string())
+}
+
+fn is_wanted_by(query: &str) -> bool {
+    if query.is_empty() {
+        return false;
+    }
     let is_wanted = |value: &str| is_yes(value.as_bytes());
-    header.is_some_and(is_yes)
-        || parameters.any(|it| it.strip_prefix("explain=").is_some_and(is_wanted))
+    query.split('&').any(|it| it.strip_prefix("explain=").is_some_and(is_wanted))
 }
 
 /// Whether a value asks for it.

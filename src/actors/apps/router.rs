@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use actix::prelude::*;
+use rustc_hash::FxHashMap;
 use tracing::debug;
 
 use super::app::App;
@@ -40,7 +41,8 @@ pub struct Routes(Rc<RefCell<Table>>);
 #[derive(Debug, Default)]
 struct Table {
     loaded: bool,
-    apps: HashMap<AppName, Addr<App>>,
+    /// By names that operators choose, however strangers ask for them.
+    apps: FxHashMap<AppName, Addr<App>>,
     /// Of applications whose policy goes by a header, its name.
     key_headers: HashMap<AppName, Arc<str>>,
     /// Of applications that have limits.
