@@ -46,7 +46,7 @@ fn held_out() -> Vec<HeldOut> {
 fn options(server: &Server) -> ContainerOptions {
     let name = ModelName::parse("digits").unwrap();
     let id = ModelId::new(name, ModelVersion::parse("1").unwrap());
-    ContainerOptions::new(id, server.address.clone())
+    ContainerOptions::new(id, server.address.parse().unwrap())
 }
 
 /// Runs a container beside `script` until the script is done.
@@ -164,7 +164,7 @@ async fn an_answer_is_sent_before_the_next_batch_is_computed() {
     let container = tokio::task::spawn_blocking(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let until = async { stopped.await.unwrap() };
-        runtime.block_on(run_until(options, Held(held), until)).unwrap();
+        runtime.block_on(run_until(options, Held(held), until));
     });
     let replica = server.register().await;
     let mut asked = Vec::new();

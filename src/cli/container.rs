@@ -21,7 +21,9 @@ use super::value::flat_input_type;
 use super::value::{Expected, engine, input_type};
 use clipper_container::exec::{self, ExecOptions};
 use clipper_container::noop::NoopModel;
-use clipper_container::{BatchModel, ContainerKey, ContainerOptions, lifeline, processes, session};
+use clipper_container::{
+    BatchModel, ContainerKey, ContainerOptions, ServerAddress, lifeline, processes, session,
+};
 #[cfg(feature = "onnx")]
 use clipper_domain::OnnxEngine;
 use clipper_domain::{InputType, ModelId, ModelName, ModelVersion};
@@ -60,7 +62,7 @@ pub struct ReplicaArgs {
     pub model_version: ModelVersion,
     /// RPC address of the server.
     #[arg(long, default_value = "tcp://127.0.0.1:7000", value_name = "tcp://HOST:PORT")]
-    pub connect: String,
+    pub connect: ServerAddress,
     #[command(flatten)]
     pub key: KeyArgs,
 }
@@ -194,8 +196,6 @@ pub fn run_cli(command: ContainerCommand) -> ExitCode {
     let filter = Targets::new().with_default(Level::INFO).with_target("zeromq", Level::WARN);
     // Fails only where a subscriber is set already, which is then the one to use.
     let _ = tracing_subscriber::registry().with(filter).with(lines).try_init();
-    // What described the command line, a third of what an idle container would hold.
-    clipper_allocator::give_back();
     match run_command(command) {
         Ok(code) => code,
         Err(error) => {
@@ -282,5 +282,8 @@ fn serve(
 
 fn block_on<F: Future>(future: F) -> std::io::Result<F::Output> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    // What described the command line, and what a model was read into: together half of what an
+    // idle container would hold.
+    clipper_allocator::give_back();
     Ok(runtime.block_on(future))
 }

@@ -8,6 +8,7 @@
 //! Architecture invariant: nothing in here knows the server's actors; a container started by hand
 //! on another machine runs the same code as a supervised child.
 
+mod address;
 pub mod allowed;
 mod batch_model;
 pub mod confine;
@@ -22,6 +23,7 @@ pub mod session;
 mod session_error;
 mod tensors;
 
+pub use address::{AddressError, ServerAddress};
 pub use batch_model::{BatchModel, ModelError, ModelOutput, error_output};
 pub use link::ContainerKey;
-pub use session::{ContainerOptions, RuntimeError, run, run_until};
+pub use session::{ContainerOptions, run, run_until};

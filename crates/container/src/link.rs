@@ -1,7 +1,6 @@
 //! A container's connection: by the `zeromq` crate without a key, by our own codec with one.
 
 use std::pin::Pin;
-use std::str::FromStr as _;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -9,8 +8,9 @@ use futures_util::{Stream, StreamExt as _};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use zeromq::prelude::*;
-use zeromq::{DealerSocket, Endpoint, SocketEvent, SocketOptions, ZmqMessage};
+use zeromq::{DealerSocket, SocketEvent, SocketOptions, ZmqMessage};
 
+use super::address::ServerAddress;
 use super::session_error::SessionError;
 use clipper_rpc::client::{Handshake, Identity, Secret, Step};
 use clipper_rpc::curve::{ClientHandshake, Key, SecretKey};
@@ -66,7 +66,7 @@ pub(super) struct Keyed {
 
 impl Link {
     pub(super) async fn open(
-        address: &str,
+        address: &ServerAddress,
         timeout: Duration,
         key: Option<&ContainerKey>,
     ) -> Result<Self, SessionError> {
@@ -75,7 +75,7 @@ impl Link {
             options.connect_timeout(timeout);
             let mut socket = DealerSocket::with_options(options);
             let events = Box::pin(socket.monitor());
-            socket.connect(address).await.map_err(SessionError::Connect)?;
+            socket.connect(&address.to_string()).await.map_err(SessionError::Connect)?;
             return Ok(Self::Null { socket: Box::new(socket), events });
         };
         let opened = tokio::time::timeout(timeout, Keyed::open(address, key)).await;
@@ -121,11 +121,8 @@ impl Link {
 }
 
 impl Keyed {
-    async fn open(address: &str, key: &ContainerKey) -> Result<Self, SessionError> {
-        let Ok(Endpoint::Tcp(host, port)) = Endpoint::from_str(address) else {
-            return Err(SessionError::Disconnected);
-        };
-        let stream = TcpStream::connect((host.to_string(), port)).await?;
+    async fn open(address: &ServerAddress, key: &ContainerKey) -> Result<Self, SessionError> {
+        let stream = TcpStream::connect(address.host_and_port()).await?;
         stream.set_nodelay(true)?;
         let (buffer, decoder) = (BytesMut::with_capacity(8 << 10), Decoder::new(LIMITS));
         let mut keyed = Self { stream, buffer, decoder, out: WireChunks::new() };

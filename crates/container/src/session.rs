@@ -2,14 +2,13 @@
 //! (docs/container-protocol.md).
 
 use std::future::Future;
-use std::str::FromStr as _;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{sleep, sleep_until};
-use zeromq::Endpoint;
 
+use super::address::ServerAddress;
 use super::batch_model::{BatchModel, ModelError, ModelOutput, error_output};
 use super::link::{ContainerKey, Link};
 use super::session_error::SessionError;
@@ -24,7 +23,7 @@ pub struct ContainerOptions {
     /// The model version that it serves.
     pub model: ModelId,
     /// `tcp://host:port` of the server.
-    pub connect: String,
+    pub connect: ServerAddress,
     /// Silence after which a heartbeat is sent.
     pub heartbeat_interval: Duration,
     /// Silence of the server after which the connection is given up.
@@ -47,7 +46,7 @@ pub struct ContainerOptions {
 impl ContainerOptions {
     /// The protocol's times: heartbeat after 5 s, giving up after 30 s.
     #[must_use]
-    pub fn new(model: ModelId, connect: String) -> Self {
+    pub fn new(model: ModelId, connect: ServerAddress) -> Self {
         Self {
             model,
             connect,
@@ -63,22 +62,11 @@ impl ContainerOptions {
     }
 }
 
-/// Why a container cannot run at all. Losing the server is not among them: it is waited for.
-#[derive(Debug, thiserror::Error)]
-pub enum RuntimeError {
-    /// The address is not `tcp://host:port`.
-    #[error("cannot connect to '{0}': expected tcp://HOST:PORT")]
-    Address(String),
-    /// No signal handler or thread could be set up.
-    #[error("cannot set up the process: {0}")]
-    Setup(#[from] std::io::Error),
-}
-
 /// Serves `model` until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// See [`RuntimeError`].
-pub async fn run(options: ContainerOptions, model: impl BatchModel) -> Result<(), RuntimeError> {
+/// Signals cannot be heard.
+pub async fn run(options: ContainerOptions, model: impl BatchModel) -> std::io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let stop = async move {
@@ -87,27 +75,19 @@ pub async fn run(options: ContainerOptions, model: impl BatchModel) -> Result<()
             _ = interrupt.recv() => {}
         }
     };
-    run_until(options, model, stop).await
+    run_until(options, model, stop).await;
+    Ok(())
 }
 
 /// Serves `model` until `stop` is ready, reconnecting as often as it takes.
-///
-/// # Errors
-/// See [`RuntimeError`].
 pub async fn run_until(
     options: ContainerOptions,
     model: impl BatchModel,
     stop: impl Future<Output = ()>,
-) -> Result<(), RuntimeError> {
-    if !matches!(Endpoint::from_str(&options.connect), Ok(Endpoint::Tcp(..))) {
-        return Err(RuntimeError::Address(options.connect));
-    }
+) {
     tokio::select! {
-        () = reconnect_for_ever(&options, model) => Ok(()),
-        () = stop => {
-            tracing::info!(model = %options.model, "stopping");
-            Ok(())
-        }
+        () = reconnect_for_ever(&options, model) => {}
+        () = stop => tracing::info!(model = %options.model, "stopping"),
     }
 }
 

@@ -177,13 +177,13 @@ impl Graph {
     /// A container on a thread of its own that takes `sleep` for a batch and answers `output`.
     pub(super) async fn container(&self, output: &str, sleep: Duration) -> Arbiter {
         let before = self.replicas();
-        let mut options =
-            ContainerOptions::new(samples::model_id("m", "1"), format!("tcp://{}", self.rpc));
+        let address = format!("tcp://{}", self.rpc).parse().unwrap();
+        let mut options = ContainerOptions::new(samples::model_id("m", "1"), address);
         options.heartbeat_interval = Duration::from_millis(100);
         let model = NoopModel { input_type: InputType::Doubles, output: output.to_owned(), sleep };
         let thread = Arbiter::new();
         thread.spawn(async move {
-            session::run_until(options, model, std::future::pending()).await.unwrap();
+            session::run_until(options, model, std::future::pending()).await;
         });
         until("the container is attached", async || self.replicas() == before + 1).await;
         thread
