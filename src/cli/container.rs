@@ -282,8 +282,7 @@ fn serve(
 
 fn block_on<F: Future>(future: F) -> std::io::Result<F::Output> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    // What described the command line, and what a model was read into: together half of what an
-    // idle container would hold.
+    // What a model was read into.
     clipper_allocator::give_back();
     Ok(runtime.block_on(future))
 }

@@ -189,7 +189,7 @@ impl ServeArgs {
         let read = move || Config::load(file.as_deref(), settings::env_vars(), &flags);
         let loaded = read()?;
         logging::init(&loaded.config.log)?;
-        // What described the command line and the settings, and parsed filters of the log.
+        // What described the settings, and parsed filters of the log.
         clipper_allocator::give_back();
         let again: Option<server::Reread> = match self.config {
             Some(_) => Some(Arc::new(read)),
@@ -211,6 +211,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             return if answer.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
         }
     };
+    // What described the command line and read it, before anything that stays is put among it.
+    clipper_allocator::give_back();
     match cli.command {
         Verb::Serve(args) => exit(args.run()),
         Verb::CheckConfig(args) => args.run(),
