@@ -171,7 +171,6 @@ say summary
 awk '
     function keep(line) { lines[++count] = line }
     /^ +Running / { name = $2 == "unittests" ? $3 : $2 }
-    /^ +Doc-tests / { name = "doc tests" }
     /^test result: / { keep(name); keep($0); passed += $4; failed += $6 }
     /^(=+ )?([0-9]+ (passed|failed|error|skipped)|no tests ran).* in [0-9.]+s/ { keep(name); keep($0) }
     /^SKIPPED \[/ { keep($0) }

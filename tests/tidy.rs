@@ -240,6 +240,27 @@ fn files_start_with_what_they_are_and_stay_small() {
     findings.none();
 }
 
+/// No crate is asked for examples that run (`doctest = false`), so nobody is to take one for such.
+#[test]
+fn examples_in_documentation_are_not_taken_for_tests() {
+    let mut findings = Findings::default();
+    for source in rust() {
+        let mut is_open = false;
+        for (n, line) in source.text.lines().enumerate() {
+            let line = line.trim_start();
+            let doc = line.strip_prefix("///").or_else(|| line.strip_prefix("//!"));
+            let Some(fence) = doc.and_then(|doc| doc.trim_start().strip_prefix("```")) else {
+                continue;
+            };
+            is_open = !is_open;
+            if is_open && !["sh", "text"].contains(&fence) {
+                findings.add(&source, n + 1, "an example is ```text or ```sh: none is run");
+            }
+        }
+    }
+    findings.none();
+}
+
 #[test]
 fn nothing_is_unfinished_or_tied_to_one_machine() {
     let mut sources = Vec::new();

@@ -2,7 +2,7 @@
 //!
 //! Every line about a stranger's connection or message asks [`line()`] first:
 //!
-//! ```ignore
+//! ```text
 //! if let Some(left_out) = outsiders::line("http_parse", peer.ip()) {
 //!     warn!(%peer, left_out, "not HTTP");
 //! }
