@@ -189,8 +189,6 @@ impl ServeArgs {
         let read = move || Config::load(file.as_deref(), settings::env_vars(), &flags);
         let loaded = read()?;
         logging::init(&loaded.config.log)?;
-        // What described the settings, and parsed filters of the log.
-        clipper_allocator::give_back();
         let again: Option<server::Reread> = match self.config {
             Some(_) => Some(Arc::new(read)),
             None => None,
