@@ -11,7 +11,8 @@ use clipper_domain::Signature;
 use clipper_oip::grpc::Request;
 use clipper_oip::{TensorAnswer, parse_tensors};
 use clipper_tensors::batch::{self, Expected, Group};
-use clipper_tensors::{json, row};
+use clipper_tensors::json;
+use clipper_tensors::row::RowCheck;
 use libfuzzer_sys::fuzz_target;
 
 const ROWS_MAX: usize = 16;
@@ -32,7 +33,7 @@ fuzz_target!(|data: &[u8]| {
         0 => {
             let Ok(text) = std::str::from_utf8(rest) else { return };
             if let Ok(row) = json::read_row(text, signature.inputs(), &"input") {
-                assert!(row::is_of(&row, signature.inputs()));
+                assert!(RowCheck::new(signature.inputs()).takes(&row));
                 assert!(row.len() <= 64 + 16 * rest.len());
             }
             return;
@@ -47,7 +48,7 @@ fuzz_target!(|data: &[u8]| {
     let Ok(infer) = infer else { return };
     assert!((1..=ROWS_MAX).contains(&infer.inputs.len()));
     for input in &infer.inputs {
-        assert!(row::is_of(&input.0, signature.inputs()));
+        assert!(RowCheck::new(signature.inputs()).takes(&input.0));
         assert!(input.0.len() <= 256 + 8 * rest.len());
     }
 });
@@ -68,7 +69,7 @@ fn answers(signature: &Arc<Signature>, data: &[u8]) {
     let Ok(groups) = batch::parse(&frames, expected) else { return };
     assert_eq!(groups.iter().map(|group| group.rows).sum::<usize>(), ROWS_MAX);
     let rows: Vec<Arc<[u8]>> = groups.iter().flat_map(Group::rows).collect();
-    assert!(rows.iter().all(|row| row::is_of(row, specs)));
+    assert!(rows.iter().all(|row| RowCheck::new(specs).takes(row)));
     let outputs = [false, true].into_iter().enumerate();
     let outputs = outputs.map(|(at, binary)| clipper_oip::WantedOutput { at, binary }).collect();
     let form = clipper_oip::TensorForm { signature: Arc::clone(signature), outputs };

@@ -57,7 +57,7 @@ pub(super) fn trial_batches(examples: &[Input], batch_size: BatchSize) -> Vec<Ve
 
 #[cfg(test)]
 mod tests {
-    use clipper_tensors::row;
+    use clipper_tensors::row::RowCheck;
 
     use super::*;
 
@@ -77,7 +77,7 @@ mod tests {
         };
         for rows in [&[][..], &[r#"{"ids": [1, 2], "text": "a"}"#]] {
             let made = inputs(rows, 1_000).unwrap();
-            assert!(made.iter().all(|input| row::is_of(&input.0, signature.inputs())));
+            assert!(made.iter().all(|input| RowCheck::new(signature.inputs()).takes(&input.0)));
             assert_eq!(trial_batches(&made, BatchSize::Adaptive).concat().len(), 4);
         }
         let wrong = inputs(&[r#"{"ids": [1.5], "text": "a"}"#], 1_000).unwrap_err().to_string();

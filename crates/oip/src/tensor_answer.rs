@@ -130,8 +130,8 @@ impl TensorAnswer<'_> {
         let outputs = self.form.signature.outputs();
         let broken = OutputFault::NoTensors;
         let spec = outputs.get(wanted.at).ok_or(broken)?;
-        let mut column = Column { spec, shape: Vec::new(), parts: Vec::new(), bytes: 0 };
-        column.parts.reserve(self.rows.len());
+        let parts = Vec::with_capacity(self.rows.len());
+        let mut column = Column { spec, shape: Vec::new(), parts, bytes: 0 };
         let mut place_of = ByLayout::default();
         for (index, row) in self.rows.iter().enumerate() {
             let place = place_of.of(row, |layout| {

@@ -1,6 +1,7 @@
 //! Requests of several tensors as clients write them, and as they should not.
 
 use clipper_tensors::batch::is_as_long;
+use clipper_tensors::row::RowCheck;
 use proptest::prelude::*;
 
 use super::*;
@@ -36,7 +37,7 @@ fn inputs(tensors: &[&str]) -> String {
 fn json_and_binary_make_the_same_rows() {
     let json = read(&inputs(&[IDS, TEXT, IMAGE]), b"").unwrap();
     assert_eq!(json.inputs.len(), 2);
-    assert!(json.inputs.iter().all(|row| row::is_of(&row.0, signature().inputs())));
+    assert!(json.inputs.iter().all(|row| RowCheck::new(signature().inputs()).takes(&row.0)));
     let mut binary = b"\x01\0\0\0a\x02\0\0\0bc".to_vec();
     let numbers = (1..=8_u8).map(f32::from);
     binary.extend(numbers.flat_map(f32::to_le_bytes));

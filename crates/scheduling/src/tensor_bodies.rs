@@ -184,7 +184,7 @@ impl<'de> Visitor<'de> for &mut Batch<'_> {
 #[cfg(test)]
 mod tests {
     use clipper_domain::{Datatype, TensorSpec};
-    use clipper_tensors::row;
+    use clipper_tensors::row::RowCheck;
 
     use super::*;
     use crate::bodies::{FeedbackSays, FeedbackSubject};
@@ -211,7 +211,7 @@ mod tests {
     #[test]
     fn rows_are_read_by_the_signature() {
         let one = read(r#"{"input": {"x": [1, 2]}, "uid": 7}"#, 1).unwrap();
-        assert!(row::is_of(&one.inputs[0].0, signature().inputs()));
+        assert!(RowCheck::new(signature().inputs()).takes(&one.inputs[0].0));
         assert_eq!(one.uid, 7);
         let keyed = read(r#"{"input": {"x": [1, 2]}, "who": 9}"#, 1).unwrap();
         assert_eq!((one.key, keyed.key), (None, Some("9".to_owned())));

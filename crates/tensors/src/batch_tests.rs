@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::row::RowCheck;
 
 fn specs() -> Vec<TensorSpec> {
     let spec = |name: &str, datatype, shape: &[i64]| TensorSpec {
@@ -140,7 +141,8 @@ proptest! {
         if let Ok(groups) = parse(&frames, all(&specs, 3)) {
             let rows: usize = groups.iter().map(|group| group.rows).sum();
             prop_assert_eq!(rows, 3);
-            prop_assert!(groups.iter().flat_map(Group::rows).all(|row| row::is_of(&row, &specs)));
+            let mut rows = groups.iter().flat_map(Group::rows);
+            prop_assert!(rows.all(|row| RowCheck::new(&specs).takes(&row)));
         }
     }
 }

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::row::RowCheck;
 use crate::write::put_json;
 
 fn spec(name: &str, datatype: Datatype, shape: &[i64]) -> TensorSpec {
@@ -11,7 +12,7 @@ fn spec(name: &str, datatype: Datatype, shape: &[i64]) -> TensorSpec {
 
 fn row(json: &str, specs: &[TensorSpec]) -> Result<String, String> {
     let row = read_row(json, specs, &"input").map_err(|error| error.to_string())?;
-    assert!(row::is_of(&row, specs));
+    assert!(RowCheck::new(specs).takes(&row));
     let (_, tensors) = row::read(&row).unwrap();
     let texts = tensors.iter().map(|tensor| {
         let mut out = Vec::new();

@@ -181,12 +181,6 @@ impl<'r, T> ByLayout<'r, T> {
     }
 }
 
-/// Whether `row` is one of these tensors.
-#[must_use]
-pub fn is_of(row: &[u8], specs: &[TensorSpec]) -> bool {
-    RowCheck::new(specs).takes(row)
-}
-
 /// Tells rows of some tensors, in turn, from others.
 #[derive(Debug)]
 pub struct RowCheck<'s, 'r> {

@@ -143,6 +143,7 @@ fn letters(mut number: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::row::RowCheck;
 
     fn spec(datatype: Datatype, shape: &[i64]) -> TensorSpec {
         TensorSpec { name: "x".to_owned(), datatype, shape: shape.to_vec(), labels: Vec::new() }
@@ -158,7 +159,7 @@ mod tests {
             })
             .collect();
         let made = row(&specs, 3, 1_000, &mut harmless(1)).unwrap();
-        assert!(row::is_of(&made, &specs));
+        assert!(RowCheck::new(&specs).takes(&made));
         let (_, tensors) = row::read(&made).unwrap();
         for tensor in tensors {
             assert_eq!(tensor.dims().collect::<Vec<_>>(), [2, 3]);

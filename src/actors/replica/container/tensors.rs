@@ -31,8 +31,7 @@ impl Container {
         let specs = signature.as_ref().map(|signature| signature.inputs()).unwrap_or_default();
         let mut check = RowCheck::new(specs);
         let (taken, others): (Vec<&Arc<Flight>>, Vec<_>) =
-            flights.iter().partition(|flight| check.takes(&flight.input().0));
-        drop(check);
+            flights.iter().partition(move |flight| check.takes(&flight.input().0));
         if !others.is_empty() {
             let why = format!("Model {} takes other tensors", self.identity.model);
             let reason = DefaultReason::Failed(why.into());

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use clipper_domain::{Datatype, Signature, TensorSpec};
 use clipper_oip::grpc::{InferTensor, ModelInferRequest};
-use clipper_tensors::{row, sample, write};
+use clipper_tensors::row::{self, RowCheck};
+use clipper_tensors::{sample, write};
 use prost::Message as _;
 use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
@@ -77,8 +78,8 @@ impl TensorPlan {
                 all.filter(|bytes| *bytes <= BYTES_MAX).ok_or(NoRequests::TooLarge)?;
             }
             TensorRows::Given(rows) => {
-                let other = |row: &Arc<[u8]>| !row::is_of(row, inputs);
-                if let Some(at) = rows.iter().position(other) {
+                let mut check = RowCheck::new(inputs);
+                if let Some(at) = rows.iter().position(|row| !check.takes(row)) {
                     return Err(NoRequests::Other(at));
                 }
                 let head = |row: &Arc<[u8]>| row::read(row).map(|(head, _)| head.to_vec());
