@@ -175,10 +175,11 @@ impl Dispatching {
         }
     }
 
-    /// Answers all by the default output, for there will be no successor. Also what replicas have:
-    /// nobody reads the mailboxes any more through which one would give it back.
+    /// Answers all by the default output, for the model is deleted. Also what replicas have: nobody
+    /// reads the mailboxes any more through which one would give it back.
     pub(super) fn end(&mut self) {
-        let reason = DefaultReason::NoReplica;
+        let why = format!("Model {} was deleted before it answered", self.model.spec.id);
+        let reason = DefaultReason::Failed(why.into());
         let mut arrivals = std::mem::take(&mut self.arrivals);
         self.model.intake().close(&mut arrivals);
         self.plane.abort_all(arrivals, &reason);

@@ -114,7 +114,8 @@ fn a_retired_models_queries_are_answered_and_nothing_of_it_comes_back() {
         let batcher = small.batcher().await;
         small.model.send(RetireModel).await.unwrap();
         until("it is answered", || is_answered(&asked)).await;
-        assert_eq!(asked.close().unwrap().answers[..], [Answer::Default(DefaultReason::NoReplica)]);
+        let why = DefaultReason::Failed("Model m:1 was deleted before it answered".into());
+        assert_eq!(asked.close().unwrap().answers[..], [Answer::Default(why)]);
         pass(3_600_000).await;
         assert!(!batcher.connected() && !small.model.connected());
         assert!(small.handle.batcher().is_none());

@@ -247,7 +247,7 @@ impl Container {
     }
 
     fn detach(&mut self, ctx: &mut Context<Self>) {
-        self.leave(RpcEnd::Retired, "its model was retired");
+        self.leave(RpcEnd::Retired, "its model was deleted");
         let text = format!(
             "{} was deleted: this container gets no queries until it is registered again",
             self.identity.model
