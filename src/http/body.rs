@@ -7,7 +7,7 @@ use std::time::Duration;
 use actix_web::HttpRequest;
 use actix_web::http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 use actix_web::web::{Bytes, BytesMut, Payload};
-use futures_util::{FutureExt as _, StreamExt as _};
+use futures_util::StreamExt as _;
 use smallvec::SmallVec;
 
 use super::accessed;
@@ -184,19 +184,8 @@ pub async fn read_within(
     let connection = request.conn_data::<Rc<Connection>>();
     let mut pieces = Pieces::uncounted(UNCOUNTED_BYTES);
     let mut received: usize = 0;
-    let mut deadline = None;
-    loop {
-        // Most pieces are there: no timer is needed for them.
-        let next = if let Some(next) = payload.next().now_or_never() {
-            next
-        } else {
-            let whole = *deadline.get_or_insert_with(|| match connection {
-                Some(connection) => connection.request_deadline(),
-                None => clock::now() + limits.request,
-            });
-            in_time(&mut payload, limits, whole).await?
-        };
-        let Some(chunk) = next else { break };
+    let mut patience = Patience { limits, connection: connection.map(|it| &**it), whole: None };
+    while let Some(chunk) = patience.next(&mut payload).await? {
         let chunk =
             chunk.map_err(|broken| ApiError::new(errors::BROKEN_BODY, broken.to_string()))?;
         received = received.saturating_add(chunk.len());
@@ -251,22 +240,42 @@ pub async fn skip(request: &HttpRequest, payload: Payload, limits: &BodyLimits) 
 
 type Piece = Option<Result<Bytes, actix_web::error::PayloadError>>;
 
-/// The next piece; 408 after a pause, or at the deadline of the whole request.
-async fn in_time(
-    payload: &mut Payload,
-    limits: &BodyLimits,
-    whole: Instant,
-) -> Result<Piece, ApiError> {
-    let pause = clock::now() + limits.idle;
-    tokio::time::timeout_at(pause.min(whole), payload.next()).await.map_err(|_| {
-        let text = if pause < whole {
-            format!("No part of the body came for {} s", limits.idle.as_secs_f64())
+/// How long is waited for a body.
+struct Patience<'a> {
+    limits: &'a BodyLimits,
+    /// What came by HTTP/2 has none.
+    connection: Option<&'a Connection>,
+    /// The deadline of the whole request, once it was asked.
+    whole: Option<Instant>,
+}
+
+impl Patience<'_> {
+    fn whole(&mut self) -> Instant {
+        *self.whole.get_or_insert_with(|| match self.connection {
+            Some(connection) => connection.request_deadline(),
+            None => clock::now() + self.limits.request,
+        })
+    }
+
+    /// The next piece; 408 after a pause, or at the deadline of the whole request.
+    async fn next(&mut self, payload: &mut Payload) -> Result<Piece, ApiError> {
+        let idle = self.limits.idle;
+        let piece = payload.next();
+        let came = if let Some(connection) = self.connection {
+            connection.piece(piece, || self.whole().min(clock::now() + idle)).await
         } else {
-            let whole_s = limits.request.as_secs_f64();
-            format!("The request did not come within {whole_s} s (http.request_timeout_ms)")
+            tokio::time::timeout_at(self.whole().min(clock::now() + idle), piece).await.ok()
         };
-        ApiError::new(errors::TIMEOUT, text)
-    })
+        came.ok_or_else(|| {
+            let text = if clock::now() < self.whole() {
+                format!("No part of the body came for {} s", idle.as_secs_f64())
+            } else {
+                let whole_s = self.limits.request.as_secs_f64();
+                format!("The request did not come within {whole_s} s (http.request_timeout_ms)")
+            };
+            ApiError::new(errors::TIMEOUT, text)
+        })
+    }
 }
 
 /// 503 by `http.bodies_max_bytes`.
@@ -356,7 +365,7 @@ impl Pieces {
 }
 
 fn declared_bytes(request: &HttpRequest) -> Option<usize> {
-    request.headers().get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+    request.headers().get(&CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 //! around its dispatcher (`guarded.rs`) ends the connection when its time is up.
 
 use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
 use std::io;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
@@ -139,6 +140,37 @@ impl Connection {
     pub fn body_read(&self) {
         self.change(Progress::complete);
         self.seat.set_waiting(None);
+    }
+
+    /// Waits for a piece of the body under way, until `due`, which is asked if it is not there yet;
+    /// `None` = it did not come. The connection's own alarm wakes it: a timer would be made for
+    /// each request.
+    pub async fn piece<T>(
+        &self,
+        mut piece: impl Future<Output = T> + Unpin,
+        due: impl FnOnce() -> Instant,
+    ) -> Option<T> {
+        let (mut due, mut waits_until) = (Some(due), None);
+        poll_fn(|cx| {
+            if let Poll::Ready(piece) = Pin::new(&mut piece).poll(cx) {
+                return Poll::Ready(Some(piece));
+            }
+            if let Some(due) = due.take() {
+                let due = waits_until.insert(due());
+                self.change(|progress| progress.wake_reader_at(*due));
+            }
+            match waits_until {
+                Some(until) if clock::now() >= until => Poll::Ready(None),
+                _ => Poll::Pending,
+            }
+        })
+        .await
+    }
+
+    /// The time of who waits for a piece is up.
+    pub(super) fn wake_reader(&self, task: &Waker) {
+        self.change(Progress::reader_woken);
+        task.wake_by_ref();
     }
 
     /// The answer to the request under way is held back: meanwhile the seat is for whoever has use

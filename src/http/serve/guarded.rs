@@ -68,6 +68,10 @@ impl<D: Future<Output = Result<(), DispatchError>>> Guarded<D> {
                 return Poll::Ready(match why {
                     Overdue::Idle => Ended::Idle,
                     Overdue::Head => Ended::HeadTimeout,
+                    Overdue::Piece => {
+                        self.connection.wake_reader(cx.waker());
+                        continue;
+                    }
                     Overdue::Request => Ended::RequestTimeout,
                     Overdue::Write => Ended::WriteTimeout,
                 });

@@ -39,6 +39,8 @@ pub enum Overdue {
     Idle,
     /// A request's head did not end.
     Head,
+    /// The next piece of a request's body did not come: its reader is woken, and says so.
+    Piece,
     /// A request's body did not end.
     Request,
     /// The client does not read.
@@ -53,12 +55,14 @@ pub struct Progress {
     since: Instant,
     /// Since when a write waits for the client.
     blocked: Option<Instant>,
+    /// When whoever reads the body wants to be woken, whatever has come.
+    reader_wake: Option<Instant>,
 }
 
 impl Progress {
     #[must_use]
     pub fn new(now: Instant) -> Self {
-        Self { phase: Phase::Idle, since: now, blocked: None }
+        Self { phase: Phase::Idle, since: now, blocked: None, reader_wake: None }
     }
 
     /// What it waits for.
@@ -96,6 +100,17 @@ impl Progress {
     /// A request's head is complete, and its handler runs.
     pub fn start(&mut self, has_body: bool) {
         self.phase = if has_body { Phase::Body } else { Phase::Answering };
+        self.reader_wake = None;
+    }
+
+    /// Whoever reads the body waits for a piece of it, until then.
+    pub fn wake_reader_at(&mut self, due: Instant) {
+        self.reader_wake = Some(due);
+    }
+
+    /// Whoever reads the body was woken.
+    pub fn reader_woken(&mut self) {
+        self.reader_wake = None;
     }
 
     /// The request's body is complete.
@@ -131,7 +146,7 @@ impl Progress {
         self.since + allowances.request
     }
 
-    /// When the connection ends if nothing happens until then, and why.
+    /// What happens to the connection if nothing else does until then.
     #[must_use]
     pub fn deadline(&self, allowances: &Allowances) -> Option<(Instant, Overdue)> {
         if let Some(since) = self.blocked {
@@ -141,7 +156,9 @@ impl Progress {
             Phase::Idle => Some((self.since + allowances.idle, Overdue::Idle)),
             Phase::Head => Some((self.since + allowances.head, Overdue::Head)),
             Phase::Body => {
-                Some((self.since + allowances.request + REQUEST_GRACE, Overdue::Request))
+                let end = (self.since + allowances.request + REQUEST_GRACE, Overdue::Request);
+                let wake = self.reader_wake.map(|wake| (wake, Overdue::Piece));
+                Some(wake.filter(|wake| wake.0 < end.0).unwrap_or(end))
             }
             // Bounded by the objective of the application, or the operation's own limit.
             Phase::Answering => None,
@@ -177,6 +194,13 @@ mod tests {
         progress.start(true);
         assert_eq!(deadline(&progress), Some((second(65) + REQUEST_GRACE, Overdue::Request)));
         assert_eq!(progress.request_deadline(&ALLOWANCES), start + second(65));
+        progress.wake_reader_at(start + second(30));
+        assert_eq!(deadline(&progress), Some((second(30), Overdue::Piece)));
+        progress.wake_reader_at(start + second(300));
+        assert_eq!(deadline(&progress), Some((second(65) + REQUEST_GRACE, Overdue::Request)));
+        progress.wake_reader_at(start + second(40));
+        progress.reader_woken();
+        assert_eq!(deadline(&progress), Some((second(65) + REQUEST_GRACE, Overdue::Request)));
         progress.complete();
         assert_eq!(deadline(&progress), None);
         assert_eq!(progress.waits_since(), None);
