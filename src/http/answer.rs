@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 
 use actix_web::HttpResponse;
 use actix_web::body::{BodySize, MessageBody};
-use actix_web::http::header;
+use actix_web::http::header::{self, HeaderValue};
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::errors::{self, ApiError, MODEL};
@@ -26,6 +26,9 @@ const SHORT_BYTES: usize = UNCOUNTED_BYTES;
 const PIECE_BYTES: usize = 32 << 10;
 /// Pieces in a row before others on the thread have their turn.
 const PIECES_IN_A_ROW: usize = 8;
+
+/// The type of what is answered as JSON.
+pub(super) static JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 const BATCH_START: &[u8] = b"{\"batch_predictions\":[";
 const BATCH_END: &[u8] = b"]}";
@@ -70,7 +73,7 @@ struct Text(Answers);
 impl Text {
     fn respond(self, held: Option<Held>, bounds: &AnswerBounds) -> Result<HttpResponse, ApiError> {
         let mut response = HttpResponse::Ok();
-        response.insert_header((header::CONTENT_TYPE, "application/json"));
+        response.insert_header((header::CONTENT_TYPE, JSON.clone()));
         // The length of a short one need not be known.
         if let [QueryAnswer::Output(output)] = self.0.answers.as_slice()
             && output.json().len() < SHORT_BYTES / 2

@@ -25,12 +25,12 @@ pub(super) enum Verb {
 /// as it is written there.
 fn named(path: &str) -> Option<(&str, Verb)> {
     let path = path.strip_prefix('/')?;
-    let path = path.strip_suffix('/').unwrap_or(path);
-    let (app, verb) = match path.strip_suffix("/predict") {
-        Some(app) => (app, Verb::Predict),
-        None => (path.strip_suffix("/update")?, Verb::Update),
-    };
-    (!app.as_bytes().contains(&b'/')).then_some((app, verb))
+    let (app, rest) = path.split_at(path.bytes().position(|byte| byte == b'/')?);
+    match rest {
+        "/predict" | "/predict/" => Some((app, Verb::Predict)),
+        "/update" | "/update/" => Some((app, Verb::Update)),
+        _ => None,
+    }
 }
 
 /// Reads the path of an application's endpoint.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use smallvec::SmallVec;
-use tracing::{Instrument as _, debug, debug_span, field};
+use tracing::{Span, debug, debug_span, field};
 
 use super::asking::{Asked, SureAnswers};
 use super::chosen::ChosenOne;
@@ -132,28 +132,19 @@ impl Prediction {
     /// They take too much room.
     pub async fn answers(self) -> Result<Answers, Excess> {
         let Self { of, progress, permit } = self;
-        let (app, query_id) = (&of.app.spec.name, of.first_query_id);
-        let request_id = of.request_id.as_ref().map(field::display);
-        let trace_id = of.trace.as_ref().map(|trace| trace.id());
-        let trace_id = trace_id.as_ref().map(field::display);
-        let span = debug_span!("query", %app, query_id, request_id, trace_id);
         let answered = match progress {
             Progress::One(mut asked) => {
                 let model = asked.traced.take();
-                let closed = asked.closed().instrument(span.clone()).await;
-                closed.map(|closed| SureAnswers::of(closed, model))
+                asked.closed().await.map(|closed| SureAnswers::of(closed, model))
             }
             Progress::Chosen(mut asked, chosen) => {
                 let model = asked.traced.take();
-                let closed = asked.closed().instrument(span.clone()).await;
-                closed.map(|closed| chosen.answered(closed, model))
+                asked.closed().await.map(|closed| chosen.answered(closed, model))
             }
             // Boxed: most requests have one model.
-            Progress::Several(ensemble) => {
-                Box::pin(ensemble.answers().instrument(span.clone())).await
-            }
+            Progress::Several(ensemble) => Box::pin(ensemble.answers()).await,
         };
-        let _span = span.entered();
+        let _span = of.span().entered();
         let answered = answered.inspect_err(|_| of.app.metrics.rejected())?;
         let now = clock::now();
         let (answers, latency) = (&answered.closed.answers, now - of.arrived);
@@ -176,14 +167,23 @@ impl Prediction {
         drop(permit);
         let SureAnswers { closed: Closed { answers, held }, confidences, models } = answered;
         let model = models.answerer();
-        let confidences = confidences.into_iter().chain(std::iter::repeat(None));
-        let told = |(answer, confidence)| told(&of.app, answer).sure(confidence);
-        let answers = answers.into_iter().zip(confidences).map(told).collect();
+        let mut confidences = confidences.into_iter();
+        let told = |answer| told(&of.app, answer).sure(confidences.next().flatten());
+        let answers = answers.into_iter().map(told).collect();
         Ok(Answers { first_query_id: of.first_query_id, answers, held, model, explained })
     }
 }
 
 impl RequestFacts {
+    /// The context of log lines about it.
+    fn span(&self) -> Span {
+        let (app, query_id) = (&self.app.spec.name, self.first_query_id);
+        let request_id = self.request_id.as_ref().map(field::display);
+        let trace_id = self.trace.as_ref().map(|trace| trace.id());
+        let trace_id = trace_id.as_ref().map(field::display);
+        debug_span!("query", %app, query_id, request_id, trace_id)
+    }
+
     fn explained(
         &self,
         answered: &SureAnswers,
@@ -229,8 +229,11 @@ fn count(app: &AppFacts, first_query_id: u64, answers: &[Answer], latency: Durat
         ended[outcome as usize] += 1;
         debug!(query_id, ?outcome, ?latency, "answered");
     }
-    for (outcome, queries) in Outcome::ALL.into_iter().zip(ended).filter(|(_, n)| *n > 0) {
-        app.metrics.answered(outcome, queries, latency);
+    for outcome in &Outcome::ALL {
+        let queries = ended[*outcome as usize];
+        if queries > 0 {
+            app.metrics.answered(*outcome, queries, latency);
+        }
     }
     answers.len() - ended[Outcome::Prediction as usize]
 }

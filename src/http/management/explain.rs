@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::operation::resource;
 use crate::actors::plane::data_plane::DataPlane;
+use crate::http::answer::JSON;
 use crate::http::errors::{self, ApiError, other_method};
 use crate::priority::Lane;
 use clipper_domain::explain::KeptAs;
@@ -62,7 +63,7 @@ async fn respond(request: &HttpRequest, plane: Arc<DataPlane>, threads: &Lane) -
     let text = threads.done(move || serde_json::to_vec(&plane.recent.find(&wanted))).await;
     match text {
         Some(Ok(text)) => HttpResponse::Ok()
-            .insert_header((header::CONTENT_TYPE, "application/json"))
+            .insert_header((header::CONTENT_TYPE, JSON.clone()))
             .insert_header((header::CACHE_CONTROL, "no-store"))
             .body(text),
         _ => ApiError::unavailable("The answer could not be written").error_response(),

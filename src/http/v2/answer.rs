@@ -11,7 +11,7 @@ use actix_web::http::header;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use super::super::answer::too_much;
+use super::super::answer::{JSON, too_much};
 use super::super::errors::ApiError;
 use super::super::limits::QueryLimits;
 use super::errors;
@@ -195,7 +195,7 @@ fn response(parts: Parts, form: OutputForm, held: Option<Held>) -> HttpResponse 
         response.insert_header(("Inference-Header-Content-Length", parts.json.len()));
         response.insert_header((header::CONTENT_TYPE, "application/octet-stream"));
     } else {
-        response.insert_header((header::CONTENT_TYPE, "application/json"));
+        response.insert_header((header::CONTENT_TYPE, JSON.clone()));
     }
     let Parts { mut json, binary } = parts;
     let binary = binary.unwrap_or_default();

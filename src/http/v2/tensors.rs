@@ -6,6 +6,7 @@ use actix_web::HttpResponse;
 use actix_web::http::header;
 use bytes::Bytes;
 
+use super::super::answer::JSON;
 use super::super::errors::ApiError;
 use super::super::limits::QueryLimits;
 use super::answer::{Sent, Told, Unanswered, Why, written};
@@ -49,7 +50,7 @@ pub(super) async fn respond(told: Told, limits: &QueryLimits) -> Result<HttpResp
         response.insert_header(("Inference-Header-Content-Length", json.len()));
         response.insert_header((header::CONTENT_TYPE, "application/octet-stream"));
     } else {
-        response.insert_header((header::CONTENT_TYPE, "application/json"));
+        response.insert_header((header::CONTENT_TYPE, JSON.clone()));
     }
     if held.is_none() {
         for part in &binary {
