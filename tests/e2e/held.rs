@@ -181,8 +181,8 @@ fn who_follows_the_journal_or_deploys_ends_with_his_key_and_nobody_else() {
 #[test]
 fn a_download_of_a_backup_ends_with_its_key_even_where_nobody_reads_it() {
     let folder = tempfile::tempdir().unwrap();
-    // Nothing else may end it.
-    let patient = "[http]\nwrite_timeout_ms = 3600000\n";
+    // Nothing else may end it; and each page that sled writes would be in the log, as numbers.
+    let patient = "[http]\nwrite_timeout_ms = 3600000\n[log]\nfilter = \"trace,sled=info\"\n";
     let (server, keys) = listed(patient, folder.path(), &["root", "root-2"]);
     let manage = |path: &str, body: &Value| {
         let (status, told) = post(server.management, path, Some(&secret("root-2")), body);
