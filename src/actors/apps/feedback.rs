@@ -24,6 +24,10 @@ use clipper_clock as clock;
 use clipper_domain::AppName;
 use clipper_selection::state::Contribution;
 
+/// While nobody gives feedback and all users are in memory, it is looked so seldom whether some
+/// have left it.
+const IDLE_LOOK: Duration = Duration::from_secs(1);
+
 /// What feedback leaves.
 #[derive(Debug)]
 enum Lesson {
@@ -139,6 +143,8 @@ pub struct FeedbackKeeper {
     /// Users whose state has changed since it was saved.
     changed: BTreeSet<UserOf>,
     pace: SavePace,
+    /// Looks whether there is something to save.
+    next_look: Option<SpawnHandle>,
     /// Told at the end of the next save.
     held: Vec<Acknowledgement>,
     is_settling: bool,
@@ -162,12 +168,44 @@ impl FeedbackKeeper {
             saved_within,
             changed: BTreeSet::new(),
             pace: SavePace::new(saved_within),
+            next_look: None,
             held: Vec::new(),
             is_settling: false,
             catalog,
             apps: BTreeSet::new(),
             _lifeline: lifeline,
         }
+    }
+
+    /// More often than promised: what comes right after a save has the rest of the time for its
+    /// own.
+    fn soon(&self) -> Duration {
+        (self.saved_within / 4).max(Duration::from_millis(1))
+    }
+
+    fn look_in(&mut self, pause: Duration, ctx: &mut Context<Self>) {
+        let before = self.next_look.replace(ctx.run_later(pause, Self::look));
+        if let Some(before) = before {
+            ctx.cancel_future(before);
+        }
+    }
+
+    fn look_soon(&mut self, ctx: &mut Context<Self>) {
+        if !self.changed.is_empty() {
+            self.look_in(self.soon(), ctx);
+        }
+    }
+
+    fn look(&mut self, ctx: &mut Context<Self>) {
+        self.next_look = None;
+        let has_work = !self.changed.is_empty() || self.keeping.learned.may_know_more();
+        if has_work {
+            // In its turn: a timer that is due comes before what a handler waits for, and nobody
+            // may leave memory while they are being saved or brought back.
+            ctx.notify(SaveLearned);
+        }
+        let pause = if has_work { self.soon() } else { self.soon().max(IDLE_LOOK) };
+        self.look_in(pause, ctx);
     }
 
     /// Saves what has changed since the last call, and makes room.
@@ -180,6 +218,7 @@ impl FeedbackKeeper {
         saved.map(|failed, keeper, ctx| {
             keeper.changed.extend(failed.unwrap_or(again));
             keeper.pace.end(clock::now());
+            keeper.look_soon(ctx);
             held.into_iter().for_each(Acknowledgement::tell);
             keeper.settle(ctx);
         })
@@ -218,7 +257,11 @@ impl FeedbackKeeper {
     ) {
         self.keeping.learned.learn(app, feedback);
         let users = feedback.iter().map(|(uid, _)| (app.clone(), *uid));
+        let was_saved = self.changed.is_empty();
         self.changed.extend(users.chain([(app.clone(), EVERYBODY)]));
+        if was_saved {
+            self.look_soon(ctx);
+        }
         if self.pace.taught(clock::now()) {
             return acknowledgement.tell();
         }
@@ -244,15 +287,7 @@ impl Actor for FeedbackKeeper {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        // More often: what comes right after a save has the rest of the time for its own.
-        let pause = (self.saved_within / 4).max(Duration::from_millis(1));
-        ctx.run_interval(pause, |keeper, ctx| {
-            if !keeper.changed.is_empty() || keeper.keeping.learned.may_know_more() {
-                // In its turn: a timer that is due comes before what a handler waits for, and
-                // nobody may leave memory while they are being saved or brought back.
-                ctx.notify(SaveLearned);
-            }
-        });
+        self.look_in(self.soon(), ctx);
         // Nothing waits for it to have begun.
         drop(follower::follow(self.catalog.clone(), ctx.address().recipient()));
     }

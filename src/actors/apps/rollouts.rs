@@ -58,6 +58,8 @@ struct Running {
 pub struct RolloutKeeper {
     parts: RolloutParts,
     running: BTreeMap<AppName, Running>,
+    /// Looks at them from time to time, while there are any.
+    looks: Option<SpawnHandle>,
     since: Instant,
     _lifeline: Lifeline,
 }
@@ -72,7 +74,8 @@ impl RolloutKeeper {
     /// One that follows the catalog when it is started.
     #[must_use]
     pub fn new(parts: RolloutParts, lifeline: Lifeline) -> Self {
-        Self { parts, running: BTreeMap::new(), since: clock::now(), _lifeline: lifeline }
+        let running = BTreeMap::new();
+        Self { parts, running, looks: None, since: clock::now(), _lifeline: lifeline }
     }
 
     fn serve(&mut self, spec: &AppSpec) {
@@ -106,6 +109,20 @@ impl RolloutKeeper {
                 let running = Running { machine, outcomes, is_busy: false };
                 self.running.insert(spec.name.clone(), running);
             }
+        }
+    }
+
+    fn look_while_there_are_any(&mut self, ctx: &mut Context<Self>) {
+        match self.looks {
+            None if !self.running.is_empty() => {
+                let every = Duration::from_millis(self.parts.config.look_interval_ms);
+                self.looks = Some(ctx.run_interval(every, Self::look));
+            }
+            Some(looks) if self.running.is_empty() => {
+                ctx.cancel_future(looks);
+                self.looks = None;
+            }
+            _ => {}
         }
     }
 
@@ -218,8 +235,6 @@ impl Actor for RolloutKeeper {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        let every = Duration::from_millis(self.parts.config.look_interval_ms);
-        ctx.run_interval(every, Self::look);
         // Nothing waits for it to have begun.
         drop(follower::follow(self.parts.catalog.clone(), ctx.address().recipient()));
     }
@@ -228,7 +243,7 @@ impl Actor for RolloutKeeper {
 impl Handler<Followed> for RolloutKeeper {
     type Result = ();
 
-    fn handle(&mut self, followed: Followed, _: &mut Self::Context) {
+    fn handle(&mut self, followed: Followed, ctx: &mut Self::Context) {
         if followed.is_state() {
             self.running.clear();
         }
@@ -239,5 +254,6 @@ impl Handler<Followed> for RolloutKeeper {
                 _ => {}
             }
         }
+        self.look_while_there_are_any(ctx);
     }
 }
