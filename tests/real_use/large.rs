@@ -1,6 +1,7 @@
 //! Bodies and answers that are large: nobody else is late, and memory is bounded.
 
 use std::io::{Read as _, Write as _};
+use std::net::SocketAddr;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -113,6 +114,28 @@ fn figures(took: Mutex<Vec<Duration>>) -> (usize, Duration, Duration, usize) {
     (took.len(), took[took.len() / 2], *took.last().unwrap(), late)
 }
 
+/// Asks this application with so many numbers, with pauses of so many milliseconds; once at least,
+/// however little time the machine has.
+fn ask_until(
+    end: Instant,
+    query: SocketAddr,
+    (app, numbers, pause_ms): (&str, usize, u64),
+    took: &Mutex<Vec<Duration>>,
+) {
+    let (mut http, rest) = (Http::new(query), ",0.25".repeat(numbers - 1));
+    for n in 1.. {
+        let body = format!("{{\"input\":[{n}{rest}]}}");
+        let start = Instant::now();
+        let (status, text) = http.request("POST", &format!("/{app}/predict"), &body).unwrap();
+        took.lock().unwrap().push(start.elapsed());
+        assert!(status == 200 || status == 503, "{status} {text}");
+        if Instant::now() >= end {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(pause_ms));
+    }
+}
+
 /// Clients of large bodies, each with its own, beside three applications of others: one of single
 /// inputs, one of bodies that are parsed aside too, one that gives feedback and asks for lists.
 /// Only the full size asserts times, which other work on a machine stretches.
@@ -128,45 +151,37 @@ fn line_09a_four_clients_of_large_bodies_delay_nobody() {
     for name in ["quick", "medium", "large"] {
         server.await_replicas(name, 1);
     }
+    let bodies: Vec<String> = (0..4)
+        .map(|client| numbers(16_000_000).replace(":[0.1", &format!(":[{client}.1")))
+        .collect();
     let before = server.resident_mb();
     let end = Instant::now() + time;
     let (sent, refused) = (AtomicU64::new(0), AtomicU64::new(0));
     let took = Mutex::new(Vec::new());
     let medium_took = Mutex::new(Vec::new());
-    let ask = |app: &'static str, numbers: usize, pause: u64, took: &Mutex<Vec<Duration>>| {
-        let (mut http, mut n) = (Http::new(server.query), 0);
-        let rest = ",0.25".repeat(numbers - 1);
-        while Instant::now() < end {
-            n += 1;
-            let body = format!("{{\"input\":[{n}{rest}]}}");
-            let start = Instant::now();
-            let path = format!("/{app}/predict");
-            let (status, text) = http.request("POST", &path, &body).unwrap();
-            took.lock().unwrap().push(start.elapsed());
-            assert!(status == 200 || status == 503, "{status} {text}");
-            std::thread::sleep(Duration::from_millis(pause));
-        }
-    };
+    let query = server.query;
     std::thread::scope(|scope| {
-        for client in 0..4 {
-            let (query, sent, refused) = (server.query, &sent, &refused);
-            let body = numbers(16_000_000).replace(":[0.1", &format!(":[{client}.1"));
+        for body in &bodies {
+            let (sent, refused) = (&sent, &refused);
             scope.spawn(move || {
                 let mut http = Http::new(query);
-                while Instant::now() < end {
-                    match http.request("POST", "/large/predict", &body).unwrap() {
+                loop {
+                    match http.request("POST", "/large/predict", body).unwrap() {
                         (200, _) => sent.fetch_add(1, Ordering::Relaxed),
                         (503, _) => refused.fetch_add(1, Ordering::Relaxed),
                         (status, text) => panic!("{status} {text}"),
                     };
+                    if Instant::now() >= end {
+                        return;
+                    }
                 }
             });
         }
-        scope.spawn(|| ask("quick", 1, 1, &took));
+        scope.spawn(|| ask_until(end, query, ("quick", 1, 1), &took));
         // Parsed aside, too: it must not wait behind the large ones. A debug build takes longer.
         let elements = if cfg!(debug_assertions) { 8_000 } else { 40_000 };
         let medium_took = &medium_took;
-        scope.spawn(move || ask("medium", elements, 50, medium_took));
+        scope.spawn(move || ask_until(end, query, ("medium", elements, 50), medium_took));
     });
     let peak = server.peak_mb();
     let (all, median, longest, late) = figures(took);
