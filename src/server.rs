@@ -108,13 +108,13 @@ struct Base {
     arbiters: DataArbiters,
     list: ContainerList,
     targets: FileSd,
-    metadata: Metadata,
+    metadata: MetadataParts,
     pool: Kept<ContainerPool>,
     launcher: Launcher,
 }
 
 /// Who keeps the metadata, and who may change it.
-struct Metadata {
+struct MetadataParts {
     catalog: Kept<CatalogWriter>,
     redis: Option<RedisMetadata>,
     writer: SharedWriter,
@@ -153,7 +153,7 @@ impl Base {
         let gate = gate::gate(&config.rpc, container_keys)?;
         sockets.serve_rpc(&rpc, &plane, &list, &pool, gate)?;
         readiness.meet(Condition::RpcBound);
-        let metadata = Metadata { catalog, redis, writer, guard };
+        let metadata = MetadataParts { catalog, redis, writer, guard };
         Ok(Self {
             readiness,
             tls,
@@ -177,7 +177,7 @@ async fn start(loaded: Loaded) -> Result<Running, StartError> {
     let Loaded { config, read_from, base_dir, warnings } = loaded;
     let base = Base::start(&config, (base_dir.as_path(), read_from.as_deref()), warnings).await?;
     let Base { plane, journal, readiness, pool, launcher, .. } = base;
-    let Metadata { catalog, redis, writer, guard } = base.metadata;
+    let MetadataParts { catalog, redis, writer, guard } = base.metadata;
     let (models, learned) = start_models(&config, &plane, base.arbiters, &pool, &catalog).await?;
     let bootstrap = Bootstrap::run_or_later(&config, &writer, journal.view()).await?;
 

@@ -65,7 +65,7 @@ pub struct Access {
     keys: ArcSwap<KeyTable>,
     /// Of the keys that have limits.
     quotas: ArcSwap<HashMap<KeyName, Arc<Quota>>>,
-    sources: Mutex<Sources>,
+    sources: Mutex<KeySources>,
     /// Of an issuer.
     tokens: Option<Tokens>,
     /// Told whenever the keys change.
@@ -84,13 +84,13 @@ pub struct Access {
 
 /// Where keys come from.
 #[derive(Debug)]
-struct Sources {
+struct KeySources {
     metadata: Vec<AccessKey>,
     /// Of files or the environment; they are there whatever becomes of those of the metadata.
     listed: Arc<[AccessKey]>,
 }
 
-impl Sources {
+impl KeySources {
     fn all(&self) -> impl Iterator<Item = AccessKey> {
         self.metadata.iter().chain(self.listed.iter()).cloned()
     }
@@ -126,7 +126,7 @@ impl Access {
         tokens: Option<Tokens>,
         opens_without_keys: bool,
     ) -> Arc<Self> {
-        let sources = Sources { metadata: Vec::new(), listed: listed.into() };
+        let sources = KeySources { metadata: Vec::new(), listed: listed.into() };
         let keys = KeyTable::new(sources.all());
         Arc::new(Self {
             epoch: AtomicU64::default(),
@@ -165,7 +165,7 @@ impl Access {
         true
     }
 
-    fn change(&self, change: impl FnOnce(&mut Sources)) {
+    fn change(&self, change: impl FnOnce(&mut KeySources)) {
         let mut sources = self.sources.lock();
         change(&mut sources);
         let keys: Vec<AccessKey> = sources.all().collect();

@@ -18,10 +18,10 @@ use super::probation::Probation;
 use super::process::{Alive, Process};
 use super::seat::{Seat, SeatState};
 use super::seen::Child;
-use super::turns::{Turn, Turns};
+use super::turns::{StartTurn, Turns};
 use crate::metrics::Metrics;
 use crate::supervision::budget::{RestartBudget, Verdict};
-use crate::supervision::supervised::{Ended, Rested, Supervised, supervise};
+use crate::supervision::supervised::{LifeEnd, Rested, Supervised, supervise};
 use clipper_config::ContainersConfig;
 
 /// The last lines of a process that has ended are waited for so long.
@@ -101,7 +101,7 @@ impl Keeper {
     }
 
     /// Waits until it may start. `None`: it is not wanted any more.
-    async fn turn(&self, state: &mut watch::Receiver<SeatState>) -> Option<Turn> {
+    async fn turn(&self, state: &mut watch::Receiver<SeatState>) -> Option<StartTurn> {
         tokio::select! {
             turn = self.turns.wait() => turn,
             _ = state.wait_for(SeatState::is_stopping) => None,
@@ -165,20 +165,20 @@ struct KeptProcess {
 }
 
 impl Supervised for KeptProcess {
-    async fn live(&mut self) -> Ended {
+    async fn live(&mut self) -> LifeEnd {
         let keeper = &self.keeper;
         let ProcessEnd::Why(why) = keeper.run_once(&mut self.state).await else {
-            return Ended::Unwanted;
+            return LifeEnd::Unwanted;
         };
         let has_served = keeper.seat.state().has_served;
         keeper.seat.ended();
         keeper.seen.ended(&why, has_served);
         if let Some(trial) = keeper.trial.as_ref().filter(|trial| !trial.is_adopted()) {
             trial.exited(why);
-            return Ended::Unwanted;
+            return LifeEnd::Unwanted;
         }
         self.why = why;
-        Ended::Died { has_served }
+        LifeEnd::Died { has_served }
     }
 
     fn died(&mut self, verdict: Verdict) {

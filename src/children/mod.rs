@@ -63,20 +63,20 @@ pub struct Children {
     launcher: Launcher,
     alive: Alive,
     turns: Turns,
-    running: HashMap<ModelId, Running>,
+    running: HashMap<ModelId, RunningVersion>,
     /// Processes of versions that are not registered.
     trials: HashMap<ModelId, TriedOut>,
 }
 
 /// The processes of a version, all of one kind.
-struct Running {
+struct RunningVersion {
     launch: Launch,
     seats: Vec<Arc<Seat>>,
     /// Replaces them one after the other.
     rolling: Option<JoinHandle<()>>,
 }
 
-impl Running {
+impl RunningVersion {
     fn stop(&self) {
         self.seats.iter().for_each(|seat| seat.stop());
     }
@@ -215,7 +215,7 @@ impl Children {
         let rolling = rolling
             .filter(|rolling| !rolling.is_finished())
             .map(|rolling| rolling::spawn(&seats, &self.config, Some(rolling)));
-        self.running.insert(id.clone(), Running { launch, seats, rolling });
+        self.running.insert(id.clone(), RunningVersion { launch, seats, rolling });
     }
 
     /// Other processes are planned from now on; `is_registered` says of which versions they run.

@@ -78,7 +78,7 @@ pub struct SeenChild {
 }
 
 #[derive(Debug, Default)]
-struct Told {
+struct PlaceHistory {
     failures: u32,
     last_end: Option<ChildEnd>,
     /// Shared with whoever looks, mostly for the rest of it.
@@ -92,7 +92,7 @@ pub(super) struct Child {
     number: u32,
     seat: watch::Receiver<SeatState>,
     lines_max: usize,
-    told: Mutex<Told>,
+    told: Mutex<PlaceHistory>,
 }
 
 impl Child {

@@ -21,7 +21,7 @@ pub(super) struct Turns {
 }
 
 /// The right to start a process; over when it is dropped.
-pub(super) struct Turn {
+pub(super) struct StartTurn {
     permit: OwnedSemaphorePermit,
     longest: Duration,
 }
@@ -40,13 +40,13 @@ impl Turns {
     }
 
     /// In the order of asking. `None`: the server ends.
-    pub(super) async fn wait(&self) -> Option<Turn> {
+    pub(super) async fn wait(&self) -> Option<StartTurn> {
         let permit = Arc::clone(&self.free).acquire_owned().await.ok()?;
-        Some(Turn { permit, longest: self.longest })
+        Some(StartTurn { permit, longest: self.longest })
     }
 }
 
-impl Turn {
+impl StartTurn {
     /// Lets the next one start once this process has connected or ended, and at the latest after
     /// `containers.start_turn_ms`: who loads for a minute must not keep all others waiting.
     pub(super) fn last_until_served(self, seat: &Seat) {

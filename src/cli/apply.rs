@@ -11,7 +11,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::output::{answer, exit};
-use super::plan::{Ended, PlanArgs};
+use super::plan::{PlanArgs, PlanEnd};
 use super::remote::{ServerArgs, VerbFailure};
 use super::whole_file::WholeFile;
 use clipper_clock as clock;
@@ -83,7 +83,7 @@ impl ApplyArgs {
         let waits = !self.plan.dry_run && !self.timeout.is_zero() && !wanted.is_empty();
         let before = if waits { connected(client)? } else { Vec::new() };
         let ended = self.plan.carry_out(client, "apply", &body)?;
-        if let Ended::There(steps) = &ended
+        if let PlanEnd::There(steps) = &ended
             && waits
         {
             let replaced: Vec<&StepDescription> = steps.iter().filter(|s| replaces(s)).collect();

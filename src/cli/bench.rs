@@ -250,7 +250,7 @@ impl BenchArgs {
         if self.input_type != InputType::Tensors {
             return if self.rows.is_some() { Err(BenchFailure::RowsOfOther) } else { Ok(None) };
         }
-        Asked::new(target, &self.tls.trust())?.find_app(target, self.protocol)?;
+        QueryFrontend::new(target, &self.tls.trust())?.find_app(target, self.protocol)?;
         let signature = signature::of(target, self.protocol, self.timeout);
         let unknown = |why| BenchFailure::Signature { app: self.app.clone(), why };
         let signature = signature.map_err(unknown)?;
@@ -267,7 +267,7 @@ impl BenchArgs {
 
     pub(super) fn run(&self) -> ExitCode {
         let result = self.plan().and_then(|plan| {
-            let asked = Asked::new(&plan.target, &self.tls.trust())?;
+            let asked = QueryFrontend::new(&plan.target, &self.tls.trust())?;
             asked.find_app(&plan.target, plan.inputs.protocol)?;
             // The gRPC port does not tell of the cache.
             let is_told = plan.inputs.protocol != Protocol::Grpc;
@@ -327,13 +327,13 @@ impl BenchArgs {
 }
 
 /// The query frontend, for questions beside the load.
-struct Asked {
+struct QueryFrontend {
     agent: ureq::Agent,
     /// Scheme and host.
     url: String,
 }
 
-impl Asked {
+impl QueryFrontend {
     fn new(target: &Target, trust: &Trust) -> Result<Self, BenchFailure> {
         let mut config = ureq::Agent::config_builder();
         let is_encrypted = target.tls.is_some();
@@ -375,7 +375,7 @@ struct Lookups {
 const HITS_EXPECTED: f64 = 0.02;
 
 impl Lookups {
-    fn of(asked: &Asked, target: &Target) -> Option<Self> {
+    fn of(asked: &QueryFrontend, target: &Target) -> Option<Self> {
         let url = format!("{}/metrics", asked.url);
         let page = target
             .authorized(asked.agent.get(&url))

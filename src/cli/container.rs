@@ -87,7 +87,7 @@ pub struct KeyArgs {
 
 /// Why a container has no key that it could show.
 #[derive(Debug, thiserror::Error)]
-enum KeyError {
+enum ContainerKeyError {
     #[error("CLIPPER_RPC_KEY_NAME and CLIPPER_RPC_KEY belong together")]
     Half,
     #[error("CLIPPER_RPC_SERVER_KEY and CLIPPER_RPC_SECRET_KEY belong together")]
@@ -97,22 +97,22 @@ enum KeyError {
 }
 
 impl KeyArgs {
-    fn key(self) -> Result<Option<ContainerKey>, KeyError> {
+    fn key(self) -> Result<Option<ContainerKey>, ContainerKeyError> {
         let Self { key_name, key_secret, server_key, own_key } = self;
         match (server_key, own_key) {
             (Some(server), Some(own)) => {
-                let invalid = |what| move |error| KeyError::Invalid(what, error);
+                let invalid = |what| move |error| ContainerKeyError::Invalid(what, error);
                 let server = Key::parse(&server).map_err(invalid("CLIPPER_RPC_SERVER_KEY"))?;
                 let own = SecretKey::parse(&own).map_err(invalid("CLIPPER_RPC_SECRET_KEY"))?;
                 return Ok(Some(ContainerKey::Curve { server, own }));
             }
             (None, None) => {}
-            _ => return Err(KeyError::HalfCurve),
+            _ => return Err(ContainerKeyError::HalfCurve),
         }
         match (key_name, key_secret) {
             (Some(name), Some(secret)) => Ok(Some(ContainerKey::Secret(Secret { name, secret }))),
             (None, None) => Ok(None),
-            _ => Err(KeyError::Half),
+            _ => Err(ContainerKeyError::Half),
         }
     }
 }

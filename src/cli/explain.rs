@@ -79,15 +79,15 @@ impl ExplainArgs {
                          and a sample of the others";
             return Err(VerbFailure::Said(format!("No such query is known: {known}")));
         }
-        let text = found.queries.iter().map(|query| Text(query).to_string());
+        let text = found.queries.iter().map(|query| ExplainedText(query).to_string());
         Ok(Shown { text: text.collect::<Vec<_>>().join("\n\n"), json })
     }
 }
 
 /// One query for people.
-struct Text<'a>(&'a ExplainedQuery);
+struct ExplainedText<'a>(&'a ExplainedQuery);
 
-impl fmt::Display for Text<'_> {
+impl fmt::Display for ExplainedText<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let query = self.0;
         let kept = match query.kept_as {

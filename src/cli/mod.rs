@@ -50,11 +50,11 @@ use self::output::{USAGE, exit};
 #[command(name = "clipper", version, arg_required_else_help = true)]
 pub struct Cli {
     #[command(subcommand)]
-    command: Verb,
+    command: CommandVerb,
 }
 
 #[derive(Debug, Subcommand)]
-enum Verb {
+enum CommandVerb {
     /// Run the server.
     Serve(ServeArgs),
     /// Check a config file and print everything that is wrong with it.
@@ -212,28 +212,30 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     // What described the command line and read it, before anything that stays is put among it.
     clipper_allocator::give_back();
     match cli.command {
-        Verb::Serve(args) => exit(args.run()),
-        Verb::CheckConfig(args) => args.run(),
-        Verb::Import(args) => exit(args.import()),
-        Verb::Export(ExportArgs { file: Some(file), server, .. }) => apply::export(&server, &file),
-        Verb::Export(ExportArgs { transfer, .. }) => exit(transfer.export()),
-        Verb::Apply(args) => args.run(),
-        Verb::Rollback(args) => args.run(),
-        Verb::Backup(args) => args.run(),
-        Verb::Restore(args) => args.run(),
-        Verb::Journal { what } => what.run(),
-        Verb::Admin(args) => args.run(),
-        Verb::Deploy(args) => args.run(),
-        Verb::Explain(args) => args.run(),
+        CommandVerb::Serve(args) => exit(args.run()),
+        CommandVerb::CheckConfig(args) => args.run(),
+        CommandVerb::Import(args) => exit(args.import()),
+        CommandVerb::Export(ExportArgs { file: Some(file), server, .. }) => {
+            apply::export(&server, &file)
+        }
+        CommandVerb::Export(ExportArgs { transfer, .. }) => exit(transfer.export()),
+        CommandVerb::Apply(args) => args.run(),
+        CommandVerb::Rollback(args) => args.run(),
+        CommandVerb::Backup(args) => args.run(),
+        CommandVerb::Restore(args) => args.run(),
+        CommandVerb::Journal { what } => what.run(),
+        CommandVerb::Admin(args) => args.run(),
+        CommandVerb::Deploy(args) => args.run(),
+        CommandVerb::Explain(args) => args.run(),
         #[cfg(feature = "onnx")]
-        Verb::Inspect(args) => args.run(),
-        Verb::Rollout(args) => args.run(),
-        Verb::Key(args) => args.run(),
-        Verb::Bench(args) => args.run(),
-        Verb::Top(args) => args.run(),
-        Verb::Cert { what } => what.run(),
-        Verb::Container { runtime } => crate::cli::container::run_cli(runtime),
-        Verb::Completions { shell } => {
+        CommandVerb::Inspect(args) => args.run(),
+        CommandVerb::Rollout(args) => args.run(),
+        CommandVerb::Key(args) => args.run(),
+        CommandVerb::Bench(args) => args.run(),
+        CommandVerb::Top(args) => args.run(),
+        CommandVerb::Cert { what } => what.run(),
+        CommandVerb::Container { runtime } => crate::cli::container::run_cli(runtime),
+        CommandVerb::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "clipper", &mut script);
             // A closed stdout is the reader's choice.

@@ -38,7 +38,7 @@ pub(super) struct PlanArgs {
 }
 
 /// What came of it.
-pub(super) enum Ended {
+pub(super) enum PlanEnd {
     /// Everything is as it is wanted, by these steps.
     There(Vec<StepDescription>),
     Pending,
@@ -53,7 +53,7 @@ impl PlanArgs {
         client: &Client,
         endpoint: &str,
         body: &Value,
-    ) -> Result<Ended, VerbFailure> {
+    ) -> Result<PlanEnd, VerbFailure> {
         let mut tries = 0;
         loop {
             let about = self.shown(client, endpoint, body)?;
@@ -61,13 +61,13 @@ impl PlanArgs {
                 return Err(VerbFailure::Said("Nothing was changed: see above".to_owned()));
             }
             if about.steps.is_empty() {
-                return Ok(Ended::There(Vec::new()));
+                return Ok(PlanEnd::There(Vec::new()));
             }
             if self.dry_run {
-                return Ok(Ended::Pending);
+                return Ok(PlanEnd::Pending);
             }
             if !self.yes && !self.is_confirmed(about.steps.len())? {
-                return Ok(Ended::NotAsked);
+                return Ok(PlanEnd::NotAsked);
             }
             match asked(client, endpoint, body, &json!({"base": about.base})) {
                 Ok(done) => return self.told(done),
@@ -98,7 +98,7 @@ impl PlanArgs {
         Ok(about)
     }
 
-    fn told(&self, done: PlanDescription) -> Result<Ended, VerbFailure> {
+    fn told(&self, done: PlanDescription) -> Result<PlanEnd, VerbFailure> {
         if self.json {
             answer_json(json(&done));
         }
@@ -113,7 +113,7 @@ impl PlanArgs {
         if !self.json {
             answer(format_args!("Done: {}", changes(done.steps.len())));
         }
-        Ok(Ended::There(done.steps))
+        Ok(PlanEnd::There(done.steps))
     }
 
     fn is_confirmed(&self, steps: usize) -> Result<bool, VerbFailure> {
@@ -152,7 +152,7 @@ fn asked(
     understood(client, endpoint, &answer)
 }
 
-impl Ended {
+impl PlanEnd {
     /// The exit code.
     pub(super) fn code(&self) -> ExitCode {
         match self {

@@ -20,7 +20,7 @@ use clipper_config::DashboardConfig;
 /// The latest picture of each topic that is watched; `None` before the first.
 type Topics = BTreeMap<Topic, watch::Sender<Option<Bytes>>>;
 
-struct Shared {
+struct DashboardState {
     sources: Sources,
     /// Where pictures are worked out.
     threads: Arc<Lane>,
@@ -35,7 +35,7 @@ struct Shared {
 
 /// What all pages are told by. Clones share it.
 #[derive(Clone)]
-pub struct Dashboard(Arc<Shared>);
+pub struct Dashboard(Arc<DashboardState>);
 
 /// A page that is told. Dropping it leaves.
 #[derive(Debug)]
@@ -64,7 +64,7 @@ impl Dashboard {
     #[must_use]
     pub fn new(sources: Sources, config: DashboardConfig, threads: Arc<Lane>) -> Self {
         let history = History::new(config.history_points, config.history_applications_max);
-        Self(Arc::new(Shared {
+        Self(Arc::new(DashboardState {
             sources,
             threads,
             moment: Mutex::new(Moment::new(history)),

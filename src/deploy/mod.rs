@@ -29,7 +29,7 @@ pub use self::deployer::{DeployRequest, Deployer};
 use self::error::{Phase, TrialError};
 pub use self::inputs::TrialInputs;
 use self::progress::{Failed, Progress, failed, failed_with_output};
-use self::trial::{Watched, tell};
+use self::trial::{WatchedTrial, tell};
 use crate::actors::pool::container_pool::ContainerPool;
 use crate::actors::pool::list::OtherServer;
 use crate::actors::pool::trial::{EndTrial, StartTrial, Trial};
@@ -129,7 +129,7 @@ impl Deployer {
         tell(told, Progress::Started { model: id.to_string() });
         let mut phase = Phase::Connecting;
         let DeployRequest { mut deployment, inputs, timeout, asker } = request;
-        let mut watched = Watched { state: &mut trial.state, phase: &mut phase, told };
+        let mut watched = WatchedTrial { state: &mut trial.state, phase: &mut phase, told };
         let tried = self.try_out(&deployment, inputs, &mut watched, started);
         let tried = match tokio::time::timeout(timeout, tried).await {
             Ok(tried) => tried,

@@ -28,7 +28,7 @@ use clipper_scheduling::ticket::{Answer, Ticket};
 const TRIAL_SERIAL: u64 = 0;
 
 /// A trial under way, and who is told of it.
-pub(super) struct Watched<'t> {
+pub(super) struct WatchedTrial<'t> {
     pub(super) state: &'t mut watch::Receiver<TrialState>,
     pub(super) phase: &'t mut Phase,
     pub(super) told: &'t mpsc::Sender<Progress>,
@@ -40,10 +40,10 @@ impl Deployer {
         &self,
         deployment: &Deployment,
         inputs: TrialInputs,
-        watched: &mut Watched<'_>,
+        watched: &mut WatchedTrial<'_>,
         started: Instant,
     ) -> Result<LatencyCurve, TrialError> {
-        let Watched { state, phase, told } = watched;
+        let WatchedTrial { state, phase, told } = watched;
         let container = connected(state).await?;
         let after_ms = u64::try_from((clock::now() - started).as_millis()).unwrap_or(u64::MAX);
         let signature = state.borrow().signature.clone();

@@ -17,7 +17,7 @@ use crate::http::serve::canned;
 use crate::http::serve::io::Io;
 use crate::http::serve::seats::Taken;
 use crate::logging::outsiders;
-use crate::metrics::http::Ended;
+use crate::metrics::http::ConnectionEnd;
 
 /// Serves one client until it goes, or has to.
 pub(super) async fn serve(io: TcpStream, peer: SocketAddr, seat: Taken, service: Rc<Service>) {
@@ -31,8 +31,8 @@ pub(super) async fn serve(io: TcpStream, peer: SocketAddr, seat: Taken, service:
     } else {
         let calls = Calls::new(seat);
         match tokio::time::timeout(limits.handshake, greet(io)).await {
-            Err(_late) => Ok(Ended::HeadTimeout),
-            Ok(None) => Ok(Ended::Closed),
+            Err(_late) => Ok(ConnectionEnd::HeadTimeout),
+            Ok(None) => Ok(ConnectionEnd::Closed),
             Ok(Some(Greeting::Other)) => Err(SentAway::Other),
             Ok(Some(Greeting::Http2(io))) => speak(Io::plain(io), calls, (&service, peer)).await,
         }
@@ -42,7 +42,7 @@ pub(super) async fn serve(io: TcpStream, peer: SocketAddr, seat: Taken, service:
             warn!(%peer, %error, left_out, "a client does not speak gRPC");
         }
         service.metrics.error(errors::NOT_HTTP.label);
-        Ended::NotHttp
+        ConnectionEnd::NotHttp
     });
     service.metrics.ended(ended);
 }
@@ -51,7 +51,7 @@ async fn speak(
     io: Io,
     calls: Rc<Calls>,
     (service, peer): (&Rc<Service>, SocketAddr),
-) -> Result<Ended, SentAway> {
+) -> Result<ConnectionEnd, SentAway> {
     let certificates = io.client_certificate().map(identities).unwrap_or_default();
     let (memory, receive_time) = (Memory::default(), io.receive_time().clone());
     let caller = Rc::new(Caller { from: peer.ip(), certificates, memory, receive_time });

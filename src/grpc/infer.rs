@@ -24,7 +24,7 @@ use crate::http::v2::{errors, target, tensors};
 const FINAL: &str = "triton_final_response";
 
 /// What is to be answered, and what its request holds until then.
-pub(super) struct Answered {
+pub(super) struct InferAnswer {
     pub(super) told: Told,
     pub(super) asked: Asked,
 }
@@ -54,7 +54,7 @@ impl Service {
         let open = traced::begin(&self.v2.plane, &mut context, "ModelInfer");
         let answered = async {
             let read = self.read(message, context, &mut String::new()).await?;
-            let Answered { told, asked: _asked } = self.ask(read).await?;
+            let InferAnswer { told, asked: _asked } = self.ask(read).await?;
             said = Said::of(&told);
             answer::written(told, self.limits(), unary_frame, Bytes::len).await
         };
@@ -67,12 +67,12 @@ impl Service {
     }
 
     /// What the models say.
-    pub(super) async fn ask(&self, read: Read) -> Result<Answered, Refusal> {
+    pub(super) async fn ask(&self, read: Read) -> Result<InferAnswer, Refusal> {
         let Read { name, version, target, mut asked, arrived, noted, .. } = read;
         let meant = Meant { name: &name, version: version.as_deref(), target: &target };
         let told = ask::ask(&self.v2, &meant, &mut asked, arrived).await?;
         noted.answered(&told.answers);
-        Ok(Answered { told, asked })
+        Ok(InferAnswer { told, asked })
     }
 
     /// What a message asks for; `id` becomes that of the request, for the answer of one that fails.

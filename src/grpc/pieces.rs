@@ -27,7 +27,7 @@ use crate::traces::request::OpenRequest;
 pub(super) type Frame = (Bytes, Option<Held>);
 
 /// The frames of one answer in pieces.
-struct Pieces<'s> {
+struct AnswerFrames<'s> {
     service: &'s Service,
     streaming: Streaming,
     /// Of an answer that has no rows yet.
@@ -79,7 +79,7 @@ impl Service {
             model: None,
             explained: Vec::new(),
         };
-        let pieces = Pieces {
+        let pieces = AnswerFrames {
             service: self,
             streaming,
             told,
@@ -101,7 +101,7 @@ impl Service {
     }
 }
 
-impl Pieces<'_> {
+impl AnswerFrames<'_> {
     async fn frame(&mut self, step: StreamStep) -> Option<Frame> {
         if let StreamStep::End(end) = &step {
             self.note(end);
@@ -176,7 +176,7 @@ impl Pieces<'_> {
     }
 }
 
-impl Drop for Pieces<'_> {
+impl Drop for AnswerFrames<'_> {
     fn drop(&mut self) {
         if !self.has_ended
             && let Some(end) = self.noted.dropped()

@@ -53,12 +53,12 @@ pub(super) struct Reader {
     messages: Messages,
     limits: BodyLimits,
     context: Context,
-    under_way: Option<UnderWay>,
+    under_way: Option<BegunMessage>,
 }
 
 /// A message that has begun.
 #[derive(Debug)]
-struct UnderWay {
+struct BegunMessage {
     pieces: Pieces,
     received: usize,
     is_packed: bool,
@@ -125,7 +125,7 @@ impl Reader {
                 return Err(Refusal::invalid(format!("a message begins with {flag}, not 0 or 1")));
             }
         };
-        self.under_way = Some(UnderWay {
+        self.under_way = Some(BegunMessage {
             pieces: Pieces::uncounted(UNCOUNTED_BYTES),
             received: 0,
             is_packed,
@@ -145,7 +145,7 @@ impl Reader {
         }
     }
 
-    fn whole(&self, message: UnderWay) -> Arrived {
+    fn whole(&self, message: BegunMessage) -> Arrived {
         let encoding = self.context.encoding.filter(|_| message.is_packed);
         let encoding = encoding.unwrap_or(Encoding::Identity);
         let body = message.pieces.finish().encoded(encoding);

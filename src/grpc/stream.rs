@@ -9,7 +9,7 @@ use clipper_oip::grpc::ModelInferResponse;
 use futures_util::StreamExt as _;
 use futures_util::stream::{FuturesOrdered, LocalBoxStream, SelectAll};
 
-use super::infer::{Answered, of_stream, response};
+use super::infer::{InferAnswer, of_stream, response};
 use super::pieces::Frame;
 use super::reader::{Arrived, Context, Reader};
 use super::refusal::Refusal;
@@ -20,7 +20,7 @@ use crate::http::serve::calls::Calls;
 use crate::http::v2::answer::{self, Told};
 
 /// What answers one request.
-enum Answer<'s> {
+enum StreamedAnswer<'s> {
     Whole(Frame),
     Pieces(LocalBoxStream<'s, Frame>),
 }
@@ -44,8 +44,8 @@ impl Service {
             tokio::select! {
                 biased;
                 answer = answers.next(), if !answers.is_empty() => match answer {
-                    Some(Answer::Whole((frame, _held))) => reply.message(frame).await?,
-                    Some(Answer::Pieces(frames)) => pieces.push(frames),
+                    Some(StreamedAnswer::Whole((frame, _held))) => reply.message(frame).await?,
+                    Some(StreamedAnswer::Pieces(frames)) => pieces.push(frames),
                     None => {}
                 },
                 piece = pieces.next(), if !pieces.is_empty() => {
@@ -71,7 +71,7 @@ impl Service {
         ended.unwrap_or(Ok(()))
     }
 
-    async fn stream_answer(&self, arrived: Arrived, mut context: Context) -> Answer<'_> {
+    async fn stream_answer(&self, arrived: Arrived, mut context: Context) -> StreamedAnswer<'_> {
         let (mut id, mut said) = (String::new(), Said::default());
         // A message may have waited for those before it, which is its client's choice.
         context.receive_time = None;
@@ -80,12 +80,12 @@ impl Service {
             let message = arrived.message(self.claim(), self.limits()).await?;
             let read = self.read(message, context, &mut id).await?;
             if self.is_in_pieces(&read.target, read.asked.infer.inputs.len()) {
-                return Ok(Answer::Pieces(self.pieces(read, open.take()).await?));
+                return Ok(StreamedAnswer::Pieces(self.pieces(read, open.take()).await?));
             }
-            let Answered { told, asked: _asked } = self.ask(read).await?;
+            let InferAnswer { told, asked: _asked } = self.ask(read).await?;
             said = Said::of(&told);
             let whole = answer::written(told, self.limits(), stream_frame, Bytes::len).await?;
-            Ok(Answer::Whole(whole))
+            Ok(StreamedAnswer::Whole(whole))
         };
         match answered.await {
             Ok(answer) => {
@@ -98,7 +98,7 @@ impl Service {
                 self.count(&refusal);
                 let mut response = ModelInferResponse { id, ..ModelInferResponse::default() };
                 said.put_in(&mut response);
-                Answer::Whole((of_stream(response, refusal.status.message, true), None))
+                StreamedAnswer::Whole((of_stream(response, refusal.status.message, true), None))
             }
         }
     }

@@ -30,7 +30,7 @@ const SHORT_BYTES: u64 = 64 << 10;
 
 /// The log, and when a request has begun.
 #[derive(Debug, Clone, Copy)]
-struct Begun {
+struct LoggedRequest {
     log: &'static AccessLog,
     at: Instant,
 }
@@ -39,19 +39,19 @@ struct Begun {
 /// that its client has gone.
 #[derive(Debug)]
 pub(super) struct Awaited {
-    begun: Begun,
+    begun: LoggedRequest,
     port: Port,
     address: Option<IpAddr>,
     method: Method,
     uri: Uri,
     id: Option<RequestId>,
-    noted: Rc<Noted>,
+    noted: Rc<NotedRequest>,
     is_answered: bool,
 }
 
 /// What is learnt of a request on its way; in its extensions, too.
 #[derive(Debug, Default)]
-struct Noted {
+struct NotedRequest {
     /// Bytes of its body, once that is whole.
     received: Cell<Option<usize>>,
     trace: Cell<Option<TraceId>>,
@@ -61,12 +61,12 @@ struct Noted {
 /// Notes that a request has begun, if anybody wants to know.
 pub(super) fn begin(port: Port, request: &ServiceRequest) -> Option<Box<Awaited>> {
     let log = log()?;
-    let noted = Noted::default();
+    let noted = NotedRequest::default();
     noted.trace.set(trace_context::of(request.request()).map(|it| it.parent.trace));
     let noted = Rc::new(noted);
     request.extensions_mut().insert(Rc::clone(&noted));
     Some(Box::new(Awaited {
-        begun: Begun { log, at: clock::now() },
+        begun: LoggedRequest { log, at: clock::now() },
         port,
         address: client(log, request.request()),
         method: request.method().clone(),
@@ -77,9 +77,9 @@ pub(super) fn begin(port: Port, request: &ServiceRequest) -> Option<Box<Awaited>
     }))
 }
 
-fn noted(request: &HttpRequest, note: impl FnOnce(&Noted)) {
+fn noted(request: &HttpRequest, note: impl FnOnce(&NotedRequest)) {
     if log().is_some()
-        && let Some(noted) = request.extensions().get::<Rc<Noted>>()
+        && let Some(noted) = request.extensions().get::<Rc<NotedRequest>>()
     {
         note(noted);
     }
@@ -197,7 +197,7 @@ impl Awaited {
             }
             BodySize::Sized(_) | BodySize::Stream => {
                 line.is_cut = true;
-                let sent = Sent { begun: self.begun, line, later };
+                let sent = SentLine { begun: self.begun, line, later };
                 response.map_body(|_, body| BoxBody::new(Counted { body, sent }))
             }
         }
@@ -254,7 +254,7 @@ impl Drop for Awaited {
     }
 }
 
-impl Begun {
+impl LoggedRequest {
     fn end(self, line: &mut Line) {
         line.duration = clock::now().saturating_duration_since(self.at);
         self.log.write(line);
@@ -262,13 +262,13 @@ impl Begun {
 }
 
 /// A line that waits for the end of its answer.
-struct Sent {
-    begun: Begun,
+struct SentLine {
+    begun: LoggedRequest,
     line: Line,
     later: Option<Later>,
 }
 
-impl Drop for Sent {
+impl Drop for SentLine {
     fn drop(&mut self) {
         let Self { begun, line, later } = self;
         if let Some(later) = later.take() {
@@ -288,7 +288,7 @@ pin_project! {
     struct Counted {
         #[pin]
         body: BoxBody,
-        sent: Sent,
+        sent: SentLine,
     }
 }
 

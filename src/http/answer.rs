@@ -42,7 +42,7 @@ const AFTER_OUTPUT: &[u8] = b",\"default\":false}";
 /// 413 if it is over its limit, 503 if all answers together are over theirs.
 pub fn respond(mut answers: Answers, bounds: &AnswerBounds) -> Result<HttpResponse, ApiError> {
     let held = answers.held.take();
-    Text(answers).respond(held, bounds)
+    AnswerText(answers).respond(held, bounds)
 }
 
 /// The refusal of an answer that has, or would have, so many bytes.
@@ -68,9 +68,9 @@ pub fn too_much(excess: Excess, bytes: Option<usize>, bounds: &AnswerBounds) -> 
 
 /// The JSON text of answers, written a part at a time.
 #[derive(Debug)]
-struct Text(Answers);
+struct AnswerText(Answers);
 
-impl Text {
+impl AnswerText {
     fn respond(self, held: Option<Held>, bounds: &AnswerBounds) -> Result<HttpResponse, ApiError> {
         let mut response = HttpResponse::Ok();
         response.insert_header((header::CONTENT_TYPE, JSON.clone()));
@@ -220,7 +220,7 @@ impl Text {
 
 /// A long answer on its way.
 struct Streamed {
-    text: Text,
+    text: AnswerText,
     bytes: usize,
     /// What is written next, and how many bytes of it have been.
     part: usize,
@@ -295,10 +295,10 @@ mod tests {
         QueryAnswer::Output(Output::from_text(text.as_bytes()).unwrap())
     }
 
-    fn answers(answers: Vec<QueryAnswer>) -> Text {
+    fn answers(answers: Vec<QueryAnswer>) -> AnswerText {
         let (model, explained) = (None, Vec::new());
         let answers = answers.into();
-        Text(Answers { answers, first_query_id: 9, held: None, model, explained })
+        AnswerText(Answers { answers, first_query_id: 9, held: None, model, explained })
     }
 
     fn limits(max_bytes: usize, all: usize) -> AnswerBounds {

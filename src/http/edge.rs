@@ -81,12 +81,12 @@ where
             Some(answer) => Either::Left(ready(Ok(request.into_response(answer)))),
             None => Either::Right(self.endpoints.call(request)),
         };
-        Passing { answer, awaited, port, marks: Some(Marks { cors: Rc::clone(cors), origin }) }
+        Passing { answer, awaited, port, marks: Some(CorsMarks { cors: Rc::clone(cors), origin }) }
     }
 }
 
 /// Which page an answer is marked for.
-struct Marks {
+struct CorsMarks {
     cors: Rc<Cors>,
     origin: Option<HeaderValue>,
 }
@@ -98,7 +98,7 @@ pin_project! {
         answer: Either<Ready<Result<ServiceResponse<BoxBody>, Error>>, F>,
         awaited: Option<Box<Awaited>>,
         port: Port,
-        marks: Option<Marks>,
+        marks: Option<CorsMarks>,
     }
 }
 

@@ -261,7 +261,7 @@ pub struct ApiError {
 pub struct ErrorLabel(pub &'static str);
 
 #[derive(Serialize)]
-struct Body<'a> {
+struct WrittenError<'a> {
     error: &'a str,
     cause: &'a str,
 }
@@ -336,7 +336,8 @@ impl ApiError {
     #[must_use]
     pub fn body(&self) -> String {
         // Serialising two strings cannot fail; an empty body would still carry the status.
-        serde_json::to_string(&Body { error: self.error, cause: &self.cause }).unwrap_or_default()
+        serde_json::to_string(&WrittenError { error: self.error, cause: &self.cause })
+            .unwrap_or_default()
     }
 }
 

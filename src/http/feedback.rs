@@ -8,18 +8,18 @@ use crate::metrics::FeedbackEnd;
 use clipper_scheduling::parse::BodyError;
 
 #[derive(Serialize)]
-struct Told {
+struct FeedbackCounts {
     /// Well formed, and counted below.
     taken: usize,
     learned: usize,
     late: usize,
     double: usize,
     unknown: usize,
-    refused: Vec<Refused>,
+    refused: Vec<RefusedFeedback>,
 }
 
 #[derive(Serialize)]
-struct Refused {
+struct RefusedFeedback {
     index: usize,
     cause: String,
 }
@@ -27,7 +27,7 @@ struct Refused {
 /// What became of each; 400 if all were refused.
 pub(super) fn respond(taken: &FeedbackTaken) -> HttpResponse {
     let ended = |end: FeedbackEnd| taken.ended.get(end as usize).copied().unwrap_or(0);
-    let refused = |(index, why): &(usize, FeedbackRefused)| Refused {
+    let refused = |(index, why): &(usize, FeedbackRefused)| RefusedFeedback {
         index: *index,
         cause: match why {
             FeedbackRefused::Body(error) => cause(error),
@@ -36,7 +36,7 @@ pub(super) fn respond(taken: &FeedbackTaken) -> HttpResponse {
             }
         },
     };
-    let told = Told {
+    let told = FeedbackCounts {
         taken: taken.ended.iter().sum(),
         learned: ended(FeedbackEnd::Learned),
         late: ended(FeedbackEnd::Late),

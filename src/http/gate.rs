@@ -81,7 +81,7 @@ impl Gate {
     }
 
     /// Lets a request in, and says who asks if a key was needed.
-    fn admit(&self, request: &ServiceRequest) -> Result<Option<Rc<Holding>>, Refusal> {
+    fn admit(&self, request: &ServiceRequest) -> Result<Option<Rc<Holding>>, GateRefusal> {
         let asks = self.access.asks();
         // As the router reads it: `%6D` is an `m` to it.
         let path = request.match_info().as_str();
@@ -119,7 +119,7 @@ impl Gate {
                     }
                     Box::pin(held)
                 });
-                Err(Refusal { error: refused.into(), held })
+                Err(GateRefusal { error: refused.into(), held })
             }
         }
     }
@@ -166,14 +166,14 @@ impl Gate {
 }
 
 /// What is told to whoever is not let in, and what it waits for before that.
-struct Refusal {
+struct GateRefusal {
     error: ApiError,
     held: Option<Held>,
 }
 
 type Held = LocalBoxFuture<'static, ()>;
 
-impl From<ApiError> for Refusal {
+impl From<ApiError> for GateRefusal {
     fn from(error: ApiError) -> Self {
         Self { error, held: None }
     }
@@ -307,7 +307,7 @@ where
                 accessed::is_of(request.request(), &holding.holder().key);
                 request.extensions_mut().insert(holding);
             }
-            Err(Refusal { error, held }) => {
+            Err(GateRefusal { error, held }) => {
                 let answer = request.into_response(error.error_response());
                 return Either::Left(Box::pin(async {
                     if let Some(held) = held {

@@ -23,12 +23,12 @@ pub struct Handed {
     body: Body,
     asker: Asker,
     explaining: Explaining,
-    reply: oneshot::Sender<Answered>,
+    reply: oneshot::Sender<WholeAnswer>,
     _place: OwnedSemaphorePermit,
 }
 
 /// Its answer, whole.
-struct Answered {
+struct WholeAnswer {
     status: StatusCode,
     content_type: Option<HeaderValue>,
     body: Bytes,
@@ -92,7 +92,7 @@ pub async fn serve(v2: V2, mut handed: mpsc::Receiver<Handed>) {
             let content_type = headers.get(header::CONTENT_TYPE).cloned();
             let body = to_bytes(response.into_body()).await.unwrap_or_default();
             // Who asked may have gone.
-            let _ = reply.send(Answered { status, content_type, body });
+            let _ = reply.send(WholeAnswer { status, content_type, body });
         });
     }
 }

@@ -96,8 +96,8 @@ pub fn holder(request: &HttpRequest) -> Option<Arc<AccessKey>> {
 /// Whose header came last over a connection: the next request mostly has the same one, which is
 /// compared then and not hashed and looked up.
 #[derive(Debug)]
-struct Known {
-    header: Header,
+struct LastKnown {
+    header: KeyHeader,
     /// Of the keys: when they change, everybody is looked up again.
     epoch: u64,
     until_ms: Option<u64>,
@@ -107,15 +107,15 @@ struct Known {
 }
 
 /// It does not stay in memory that is given back.
-struct Header(Box<[u8]>);
+struct KeyHeader(Box<[u8]>);
 
-impl fmt::Debug for Header {
+impl fmt::Debug for KeyHeader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Header")
     }
 }
 
-impl Header {
+impl KeyHeader {
     /// Takes as long whatever differs; several bytes at a time.
     fn is(&self, header: &[u8]) -> bool {
         let ((words, rest), (others, other_rest)) = (self.0.as_chunks::<8>(), header.as_chunks());
@@ -127,20 +127,20 @@ impl Header {
     }
 }
 
-impl Drop for Header {
+impl Drop for KeyHeader {
     fn drop(&mut self) {
         self.0.zeroize();
     }
 }
 
-impl Known {
+impl LastKnown {
     /// `epoch` is that of the keys before the header was looked up.
     fn new(header: &[u8], epoch: u64, holding: &Rc<Holding>) -> Option<Self> {
         if header.len() > HEADER_MAX_BYTES {
             return None;
         }
         let until_ms = holding.access.until(&holding.holder).ok()?;
-        let header = Header(header.into());
+        let header = KeyHeader(header.into());
         let path = Box::default();
         Some(Self { header, epoch, until_ms, holding: Rc::clone(holding), path })
     }
@@ -169,7 +169,7 @@ impl Known {
 
 /// What a connection remembers of who asks.
 #[derive(Debug, Default)]
-pub struct Memory(RefCell<Option<Known>>);
+pub struct Memory(RefCell<Option<LastKnown>>);
 
 impl Memory {
     /// As [`Access::check`]; without a memory everybody is looked up.
@@ -203,7 +203,7 @@ impl Memory {
         let epoch = access.epoch();
         let holding = Holding::new(access.holder(shown)?, access);
         if let Some((memory, header)) = remembering {
-            memory.0.replace(Known::new(header, epoch, &holding));
+            memory.0.replace(LastKnown::new(header, epoch, &holding));
         }
         Ok(holding)
     }
@@ -241,7 +241,7 @@ mod tests {
         let known = |header: &[u8]| {
             let epoch = access.epoch();
             let holder = access.holder(Shown { header: Some(header), ..Shown::default() }).unwrap();
-            Known::new(header, epoch, &Holding::new(holder, &access))
+            LastKnown::new(header, epoch, &Holding::new(holder, &access))
         };
         let found = known(&header).unwrap();
         assert_eq!(found.find(&header, &access).unwrap().holder.key.name.as_str(), "one");
@@ -261,9 +261,9 @@ mod tests {
         access.take_listed(parse(&format!("other predict {other}"), hash).unwrap());
         assert!(found.find(&header, &access).is_none(), "it was taken out");
         let soon = clock::unix_millis() + 60_000;
-        let later = Known { epoch: access.epoch(), until_ms: Some(soon), ..found };
+        let later = LastKnown { epoch: access.epoch(), until_ms: Some(soon), ..found };
         assert!(later.find(&header, &access).is_some());
-        let over = Known { until_ms: Some(clock::unix_millis()), ..later };
+        let over = LastKnown { until_ms: Some(clock::unix_millis()), ..later };
         assert!(over.find(&header, &access).is_none());
     }
 }

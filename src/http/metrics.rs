@@ -57,13 +57,13 @@ pub fn configure_query(pages: Pages) -> impl Fn(&mut web::ServiceConfig) + Clone
 /// The route of the metrics port: always a format of Prometheus, the original's flat names
 /// included.
 pub fn configure_metrics(pages: Pages) -> impl Fn(&mut web::ServiceConfig) + Clone {
-    configure(page(pages, |request| Form::of_prometheus(request, FlatNames::Listed)))
+    configure(page(pages, |request| PageForm::of_prometheus(request, FlatNames::Listed)))
 }
 
 /// The page in the form that the request's `Accept` header prefers; JSON unless text is.
 #[must_use]
 pub fn by_preference(pages: Pages) -> MetricsPage {
-    page(pages, Form::preferred)
+    page(pages, PageForm::preferred)
 }
 
 fn configure(page: MetricsPage) -> impl Fn(&mut web::ServiceConfig) + Clone {
@@ -74,7 +74,7 @@ fn configure(page: MetricsPage) -> impl Fn(&mut web::ServiceConfig) + Clone {
     }
 }
 
-fn page(pages: Pages, form: fn(&HttpRequest) -> Form) -> MetricsPage {
+fn page(pages: Pages, form: fn(&HttpRequest) -> PageForm) -> MetricsPage {
     let places = Arc::new(Semaphore::new(PAGES_MAX));
     Arc::new(move |request: HttpRequest| {
         let (pages, places) = (pages.clone(), Arc::clone(&places));
@@ -95,13 +95,13 @@ fn page(pages: Pages, form: fn(&HttpRequest) -> Form) -> MetricsPage {
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Form {
+enum PageForm {
     Json,
     Text(FlatNames),
     Open(FlatNames),
 }
 
-impl Form {
+impl PageForm {
     fn preferred(request: &HttpRequest) -> Self {
         if prefers_text(request) {
             Self::of_prometheus(request, FlatNames::LeftOut)
@@ -137,13 +137,13 @@ impl Form {
 
 /// The page, made elsewhere: with thousands of applications it takes seconds. One that is not large
 /// has its length.
-async fn respond(form: Form, pages: Pages, place: OwnedSemaphorePermit) -> HttpResponse {
+async fn respond(form: PageForm, pages: Pages, place: OwnedSemaphorePermit) -> HttpResponse {
     let Pages { metrics, threads } = pages;
     let (pieces, mut made) = mpsc::channel(PIECES_AHEAD);
     let making = actix_web::rt::spawn(async move {
         let page = move || {
             let _place = place;
-            let mut page = Page { pieces, piece: BytesMut::new() };
+            let mut page = SentPage { pieces, piece: BytesMut::new() };
             form.write(&metrics, &mut page).and_then(|()| io::Write::flush(&mut page))
         };
         threads.done(page).await.ok_or_else(|| io::Error::other("the thread has ended"))?
@@ -168,12 +168,12 @@ async fn respond(form: Form, pages: Pages, place: OwnedSemaphorePermit) -> HttpR
 }
 
 /// A page on its way to a client; writing waits for the client.
-struct Page {
+struct SentPage {
     pieces: mpsc::Sender<Bytes>,
     piece: BytesMut,
 }
 
-impl io::Write for Page {
+impl io::Write for SentPage {
     fn write(&mut self, text: &[u8]) -> io::Result<usize> {
         self.piece.extend_from_slice(text);
         if self.piece.len() >= PIECE_BYTES {

@@ -68,7 +68,7 @@ fn schema(verb: Verb, input_type: InputType) -> String {
 
 /// What the handlers of one worker share.
 #[derive(Clone)]
-struct Frontend {
+struct QueryHandlers {
     routes: Routes,
     limits: QueryLimits,
     v2: V2,
@@ -81,7 +81,7 @@ struct Frontend {
 pub fn configure(v2: V2) -> impl FnOnce(&mut web::ServiceConfig) {
     move |app| {
         let (routes, limits) = (v2.routes.clone(), v2.limits.clone());
-        app.app_data(web::Data::new(Frontend { routes, limits, v2 }));
+        app.app_data(web::Data::new(QueryHandlers { routes, limits, v2 }));
         app.default_service(web::to(dispatch));
     }
 }
@@ -124,7 +124,7 @@ fn route(request: &HttpRequest, routes: &Routes) -> Routed {
 async fn dispatch(
     request: HttpRequest,
     payload: Payload,
-    frontend: web::Data<Frontend>,
+    frontend: web::Data<QueryHandlers>,
 ) -> Result<HttpResponse, ApiError> {
     // What is not a usual prediction is boxed: the largest of these futures would be moved about
     // and allocated for each request.

@@ -90,29 +90,29 @@ pub fn type_name(value: &RawValue) -> &'static str {
 #[derive(Debug)]
 pub struct Object<'a> {
     body: &'a [u8],
-    members: Members<'a>,
+    members: MemberList<'a>,
 }
 
 #[derive(Debug)]
-struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+struct MemberList<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 
-impl<'de> Deserialize<'de> for Members<'de> {
+impl<'de> Deserialize<'de> for MemberList<'de> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         struct InOrder;
         impl<'de> Visitor<'de> for InOrder {
-            type Value = Members<'de>;
+            type Value = MemberList<'de>;
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str("an object")
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut members = Vec::new();
-                while let Some((Key(key), value)) = map.next_entry()? {
+                while let Some((MemberName(key), value)) = map.next_entry()? {
                     if members.len() == MEMBERS_MAX {
                         return Err(A::Error::custom(TOO_MANY_MEMBERS));
                     }
                     members.push((key, value));
                 }
-                Ok(Members(members))
+                Ok(MemberList(members))
             }
         }
         from.deserialize_map(InOrder)
@@ -121,7 +121,7 @@ impl<'de> Deserialize<'de> for Members<'de> {
 
 /// A member's name, borrowed where it holds no escape.
 #[derive(serde::Deserialize)]
-struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
+struct MemberName<'a>(#[serde(borrow)] Cow<'a, str>);
 
 const TOO_MANY_MEMBERS: &str = "Too many members in an object";
 
@@ -261,7 +261,7 @@ impl<'a> Object<'a> {
     }
 
     fn decode(&self, text: &'a RawValue) -> Result<Cow<'a, str>, SchemaError> {
-        let Key(decoded) =
+        let MemberName(decoded) =
             serde_json::from_str(text.get()).map_err(|error| self.syntax(text, &error))?;
         Ok(decoded)
     }

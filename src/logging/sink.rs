@@ -22,19 +22,19 @@ const CHUNK_BYTES: usize = 64 << 10;
 
 /// The queue of lines. Clones share it.
 #[derive(Debug, Clone)]
-pub struct Sink(Arc<Shared>);
+pub struct Sink(Arc<SinkState>);
 
 #[derive(Debug)]
-struct Shared {
+struct SinkState {
     max_bytes: usize,
-    queue: Mutex<Queue>,
+    queue: Mutex<LineQueue>,
     filled: Condvar,
     emptied: Condvar,
     lost: Arc<AtomicU64>,
 }
 
 #[derive(Debug, Default)]
-struct Queue {
+struct LineQueue {
     lines: VecDeque<Vec<u8>>,
     bytes: usize,
     /// The thread has lines that it has not written yet.
@@ -46,7 +46,7 @@ impl Sink {
     #[must_use]
     pub fn new(max_bytes: usize) -> Self {
         let (queue, filled, emptied) = (Mutex::default(), Condvar::new(), Condvar::new());
-        Self(Arc::new(Shared { max_bytes, queue, filled, emptied, lost: Arc::default() }))
+        Self(Arc::new(SinkState { max_bytes, queue, filled, emptied, lost: Arc::default() }))
     }
 
     /// Counts the lines that could not be written.
@@ -87,7 +87,7 @@ impl Sink {
     /// Waits until all is written, but no longer than `patience`.
     pub fn flush(&self, patience: Duration) {
         let mut queue = self.0.queue.lock();
-        let is_busy = |queue: &mut Queue| queue.is_writing || !queue.lines.is_empty();
+        let is_busy = |queue: &mut LineQueue| queue.is_writing || !queue.lines.is_empty();
         self.0.emptied.wait_while_for(&mut queue, is_busy, patience);
     }
 

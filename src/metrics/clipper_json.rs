@@ -44,9 +44,9 @@ pub struct Leaf {
     pub fields: Vec<(&'static str, String)>,
 }
 
-struct Fields<'a>(&'a [(&'static str, String)]);
+struct JsonFields<'a>(&'a [(&'static str, String)]);
 
-impl Serialize for Fields<'_> {
+impl Serialize for JsonFields<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
     }
@@ -55,7 +55,7 @@ impl Serialize for Fields<'_> {
 impl Serialize for Leaf {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(Some(1))?;
-        map.serialize_entry(&self.name, &Fields(&self.fields))?;
+        map.serialize_entry(&self.name, &JsonFields(&self.fields))?;
         map.end()
     }
 }

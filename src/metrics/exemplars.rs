@@ -32,7 +32,7 @@ pub struct Exemplar {
 }
 
 #[derive(Debug, Default)]
-struct Slot {
+struct ExemplarSlot {
     /// From when another one is taken, milliseconds after `since`.
     due_ms: AtomicU64,
     /// What is kept has a span.
@@ -44,7 +44,7 @@ struct Slot {
 #[derive(Debug)]
 pub struct Exemplars {
     since: Instant,
-    slots: OnceLock<Box<[Slot; BUCKETS]>>,
+    slots: OnceLock<Box<[ExemplarSlot; BUCKETS]>>,
 }
 
 impl Default for Exemplars {
@@ -90,7 +90,8 @@ impl Exemplars {
     #[must_use]
     pub fn all(&self) -> Vec<(usize, Exemplar)> {
         let Some(slots) = self.slots.get() else { return Vec::new() };
-        let kept = |(bucket, slot): (usize, &Slot)| Some((bucket, slot.kept.lock().clone()?));
+        let kept =
+            |(bucket, slot): (usize, &ExemplarSlot)| Some((bucket, slot.kept.lock().clone()?));
         slots.iter().enumerate().filter_map(kept).collect()
     }
 }

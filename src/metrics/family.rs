@@ -5,7 +5,7 @@ use prometheus::proto::{
 };
 
 use super::histogram::{Snapshot, float};
-use super::table::{Kind, Row};
+use super::table::{MetricKind, Row};
 
 /// Samples of one row of the table.
 pub(super) struct Family {
@@ -29,8 +29,8 @@ impl Family {
     /// Adds a counter or gauge.
     pub(super) fn number(&mut self, labels: &[&str], value: f64) {
         let mut sample = match self.row.kind {
-            Kind::Gauge => gauge_sample(value),
-            Kind::Counter | Kind::Histogram => {
+            MetricKind::Gauge => gauge_sample(value),
+            MetricKind::Counter | MetricKind::Histogram => {
                 let mut counter = Counter::default();
                 counter.set_value(value);
                 let mut sample = Metric::default();
@@ -71,9 +71,9 @@ impl Family {
 
     pub(super) fn finish(self) -> MetricFamily {
         let kind = match self.row.kind {
-            Kind::Counter => MetricType::COUNTER,
-            Kind::Gauge => MetricType::GAUGE,
-            Kind::Histogram => MetricType::HISTOGRAM,
+            MetricKind::Counter => MetricType::COUNTER,
+            MetricKind::Gauge => MetricType::GAUGE,
+            MetricKind::Histogram => MetricType::HISTOGRAM,
         };
         family(self.row.name.to_owned(), self.row.help.to_owned(), kind, self.samples)
     }

@@ -49,7 +49,7 @@ impl MetricsAt {
 }
 
 #[derive(Serialize)]
-struct Group<'a> {
+struct TargetGroup<'a> {
     targets: [SocketAddr; 1],
     labels: Labels<'a>,
 }
@@ -72,7 +72,7 @@ pub fn file_text<'a>(
         let entry = by_address.entry(address).or_insert((replica, model));
         *entry = (*entry).max((replica, model));
     }
-    let groups = by_address.iter().map(|(address, (replica, model))| Group {
+    let groups = by_address.iter().map(|(address, (replica, model))| TargetGroup {
         targets: [*address],
         labels: Labels {
             model: model.name.as_str(),

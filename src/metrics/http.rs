@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 /// Why a connection of a frontend ended, as a label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Ended {
+pub enum ConnectionEnd {
     /// By its client, or by `Connection: close`.
     Closed,
     /// By its client while a request of it was being answered.
@@ -37,7 +37,7 @@ pub enum Ended {
     HandshakeFailed,
 }
 
-impl Ended {
+impl ConnectionEnd {
     /// Every reason, in the order of declaration.
     pub const ALL: [Self; 13] = [
         Self::Closed,
@@ -82,14 +82,14 @@ type Gauge = Box<dyn Fn() -> usize + Send + Sync>;
 /// Counters of one frontend.
 #[derive(Default)]
 pub struct FrontendMetrics {
-    ended: [AtomicU64; Ended::ALL.len()],
+    ended: [AtomicU64; ConnectionEnd::ALL.len()],
     errors: Mutex<BTreeMap<&'static str, u64>>,
     open: OnceLock<Gauge>,
     handshakes: AtomicU64,
 }
 
 impl FrontendMetrics {
-    pub fn ended(&self, why: Ended) {
+    pub fn ended(&self, why: ConnectionEnd) {
         if let Some(count) = self.ended.get(why as usize) {
             count.fetch_add(1, Relaxed);
         }
@@ -118,8 +118,11 @@ impl FrontendMetrics {
         self.handshakes.load(Relaxed)
     }
 
-    pub(super) fn counts(&self) -> impl Iterator<Item = (Ended, u64)> + '_ {
-        Ended::ALL.into_iter().zip(&self.ended).map(|(why, count)| (why, count.load(Relaxed)))
+    pub(super) fn counts(&self) -> impl Iterator<Item = (ConnectionEnd, u64)> + '_ {
+        ConnectionEnd::ALL
+            .into_iter()
+            .zip(&self.ended)
+            .map(|(why, count)| (why, count.load(Relaxed)))
     }
 
     pub(super) fn errors(&self) -> BTreeMap<&'static str, u64> {

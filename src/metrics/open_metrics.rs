@@ -27,7 +27,7 @@ pub fn write_open_metrics(
     flat_names: FlatNames,
     mut out: impl io::Write,
 ) -> io::Result<()> {
-    let mut lines = Lines { exemplars: exemplars(metrics), head: String::new(), out: &mut out };
+    let mut lines = LineTaker { exemplars: exemplars(metrics), head: String::new(), out: &mut out };
     write_prometheus_text(metrics, flat_names, &mut lines)?;
     out.write_all(b"# EOF\n")
 }
@@ -77,14 +77,14 @@ fn escaped(text: &str) -> String {
 }
 
 /// Takes text of the other format, whole lines at a time.
-struct Lines<W> {
+struct LineTaker<W> {
     exemplars: HashMap<String, String>,
     /// The first line of a family, until its kind is known.
     head: String,
     out: W,
 }
 
-impl<W: io::Write> Lines<W> {
+impl<W: io::Write> LineTaker<W> {
     fn line(&mut self, line: &str, text: &mut String) {
         // Writing to memory does not fail.
         let _ = if let Some(help) = line.strip_prefix("# HELP ") {
@@ -105,7 +105,7 @@ impl<W: io::Write> Lines<W> {
     }
 }
 
-impl<W: io::Write> io::Write for Lines<W> {
+impl<W: io::Write> io::Write for LineTaker<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let lines = std::str::from_utf8(bytes).map_err(io::Error::other)?;
         let mut text = String::with_capacity(lines.len() + lines.len() / 8);

@@ -4,7 +4,7 @@
 
 /// What a metric is to Prometheus.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum MetricKind {
     /// Only grows.
     Counter,
     /// Goes up and down.
@@ -13,7 +13,7 @@ pub enum Kind {
     Histogram,
 }
 
-impl Kind {
+impl MetricKind {
     /// As in a `TYPE` line.
     #[must_use]
     pub fn label(self) -> &'static str {
@@ -31,7 +31,7 @@ pub struct Row {
     /// Its name.
     pub name: &'static str,
     /// What it is to Prometheus.
-    pub kind: Kind,
+    pub kind: MetricKind,
     /// What one unit of its value is.
     pub unit: &'static str,
     /// The names of its labels.
@@ -68,7 +68,7 @@ macro_rules! rows {
             #[doc = $help]
             pub const $id: Row = Row {
                 name: $name,
-                kind: Kind::$kind,
+                kind: MetricKind::$kind,
                 unit: $unit,
                 labels: $labels,
                 help: $help,

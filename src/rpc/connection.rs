@@ -59,7 +59,7 @@ fn broken(error: &ZmtpError) -> Refused {
 }
 
 #[derive(Debug)]
-pub(super) struct Connection {
+pub(super) struct ContainerConnection {
     stream: TcpStream,
     /// What has been read and not looked at.
     buffer: BytesMut,
@@ -68,7 +68,7 @@ pub(super) struct Connection {
     security: Security,
 }
 
-impl Connection {
+impl ContainerConnection {
     /// A connection of which `unread` has been read already.
     pub(super) fn new(
         stream: TcpStream,

@@ -17,9 +17,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tracing::{debug, warn};
 
 use super::access::{Gate, Security};
-use super::connection::Connection;
+use super::connection::ContainerConnection;
 use super::flooders::FloodLimits;
-use super::places::{Line, Place, Places};
+use super::places::{Place, Places, WaitingLine};
 use super::registration::{KnownModels, NotTaken, Refused, Registration, WhyNot};
 use super::waiting::WaitingRoom;
 use crate::logging::outsiders;
@@ -63,8 +63,8 @@ where
         addresses_max: config.flood_addresses_max,
     };
     let places = Arc::new(Places::new(flood));
-    let waiting = WaitingRoom { line: Line::default(), known, config, unasked };
-    let (handshakes, help) = (Line::default(), help.into());
+    let waiting = WaitingRoom { line: WaitingLine::default(), known, config, unasked };
+    let (handshakes, help) = (WaitingLine::default(), help.into());
     let reception = Reception { waiting, handshakes, help, gate, register };
     let mut backoff = Backoff::new(ACCEPT_BACKOFF.0, ACCEPT_BACKOFF.1);
     loop {
@@ -128,7 +128,7 @@ fn ended(metrics: &Metrics, peer: SocketAddr, refused: &Refused) {
 #[derive(Clone)]
 struct Reception<K, R> {
     waiting: WaitingRoom<K>,
-    handshakes: Line,
+    handshakes: WaitingLine,
     help: Arc<str>,
     gate: Gate,
     register: R,
@@ -187,7 +187,7 @@ where
         tune(&stream).map_err(closed)?;
         let unasked = self.waiting.unasked.meter();
         let (unread, security) = (BytesMut::with_capacity(1 << 10), Security::default());
-        let mut connection = Connection::new(stream, unread, unasked, security);
+        let mut connection = ContainerConnection::new(stream, unread, unasked, security);
         let deadline = Duration::from_millis(self.waiting.config.handshake_timeout_ms);
         let introduced = connection.introduction(&self.help, (&self.gate, peer.ip()));
         let introduction = tokio::time::timeout(deadline, introduced).await.map_err(|_| {
@@ -205,7 +205,7 @@ where
             && let Ok(stream) = TcpStream::from_std(stream)
         {
             let unasked = self.waiting.unasked.meter();
-            let mut connection = Connection::new(stream, unread, unasked, security);
+            let mut connection = ContainerConnection::new(stream, unread, unasked, security);
             connection.notice(NoticeLevel::Error, &refused.text).await;
         }
     }

@@ -78,7 +78,7 @@ impl Drop for Place {
 /// Connections of one kind, oldest first: where there are too many, the oldest gives way. Those who
 /// only hold places go first that way, and nobody can keep newcomers out by holding them.
 #[derive(Clone, Default)]
-pub(super) struct Line(Arc<Mutex<LineTable>>);
+pub(super) struct WaitingLine(Arc<Mutex<LineTable>>);
 
 #[derive(Default)]
 struct LineTable {
@@ -87,9 +87,9 @@ struct LineTable {
     oldest_first: BTreeMap<u64, oneshot::Sender<()>>,
 }
 
-impl Line {
+impl WaitingLine {
     /// A place for one more of at most `max`, and what ends when it is taken away.
-    pub(super) fn join(&self, max: usize) -> (Turn, oneshot::Receiver<()>) {
+    pub(super) fn join(&self, max: usize) -> (LinePlace, oneshot::Receiver<()>) {
         let mut table = self.0.lock();
         while table.oldest_first.len() >= max.max(1) {
             table.oldest_first.pop_first();
@@ -98,7 +98,7 @@ impl Line {
         let number = table.next;
         table.next += 1;
         table.oldest_first.insert(number, evict);
-        (Turn { line: self.clone(), number }, evicted)
+        (LinePlace { line: self.clone(), number }, evicted)
     }
 
     /// Ends the oldest. False if there is none.
@@ -107,13 +107,13 @@ impl Line {
     }
 }
 
-/// A place in a [`Line`], given back when dropped.
-pub(super) struct Turn {
-    line: Line,
+/// A place in a [`WaitingLine`], given back when dropped.
+pub(super) struct LinePlace {
+    line: WaitingLine,
     number: u64,
 }
 
-impl Drop for Turn {
+impl Drop for LinePlace {
     fn drop(&mut self) {
         self.line.0.lock().oldest_first.remove(&self.number);
     }
@@ -125,7 +125,7 @@ mod tests {
 
     #[test]
     fn the_oldest_gives_way_and_who_leaves_frees_its_place() {
-        let line = Line::default();
+        let line = WaitingLine::default();
         let (first, mut first_ends) = line.join(2);
         let (_second, mut second_ends) = line.join(2);
         drop(first);

@@ -52,9 +52,9 @@ pub fn answer_limits(config: &RpcConfig) -> Limits {
 
 /// Whether answers of a container are awaited. Set by its actor, read where its bytes arrive.
 #[derive(Debug, Clone, Default)]
-pub struct Asked(Arc<AtomicBool>);
+pub struct AwaitsAnswers(Arc<AtomicBool>);
 
-impl Asked {
+impl AwaitsAnswers {
     /// Says so from now on.
     pub fn set(&self, asked: bool) {
         self.0.store(asked, Ordering::Relaxed);
@@ -93,7 +93,7 @@ pub struct Reader<R> {
     decoder: Decoder,
     buffer: BytesMut,
     answers: Limits,
-    asked: Asked,
+    asked: AwaitsAnswers,
     share: Share,
     /// Set while there is no room for what arrives.
     pause: Option<Pin<Box<Sleep>>>,
@@ -107,7 +107,7 @@ impl<R> Reader<R> {
         io: R,
         unread: &[u8],
         answers: Limits,
-        asked: Asked,
+        asked: AwaitsAnswers,
         budget: &ReceiveBudget,
     ) -> Self {
         let decoder = Decoder::new(UNASKED_LIMITS);

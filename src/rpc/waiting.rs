@@ -10,8 +10,8 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 use super::access::KEY_CHECK;
-use super::connection::Connection;
-use super::places::Line;
+use super::connection::ContainerConnection;
+use super::places::WaitingLine;
 use super::registration::{Introduction, KnownModels, Refused, Registration};
 use crate::metrics::RpcEnd;
 use clipper_clock as clock;
@@ -23,7 +23,7 @@ use clipper_rpc::unasked::UnaskedBudget;
 /// Where those who wait are.
 #[derive(Clone)]
 pub(super) struct WaitingRoom<K> {
-    pub(super) line: Line,
+    pub(super) line: WaitingLine,
     pub(super) known: K,
     pub(super) config: RpcConfig,
     pub(super) unasked: UnaskedBudget,
@@ -35,7 +35,8 @@ impl<K: KnownModels> WaitingRoom<K> {
         let Registration { stream, unread, introduction, peer, security, place } = registration;
         let closed = |error| Refused::new(RpcEnd::Closed, error);
         let stream = tokio::net::TcpStream::from_std(stream).map_err(closed)?;
-        let mut connection = Connection::new(stream, unread, self.unasked.meter(), security);
+        let mut connection =
+            ContainerConnection::new(stream, unread, self.unasked.meter(), security);
         let listed = self.known.list(&introduction);
         if let Err(refused) = self.until_known(&mut connection, &introduction).await {
             if introduction.extensions.has(Extensions::NOTICES) {
@@ -50,7 +51,7 @@ impl<K: KnownModels> WaitingRoom<K> {
 
     async fn until_known(
         &self,
-        connection: &mut Connection,
+        connection: &mut ContainerConnection,
         introduction: &Introduction,
     ) -> Result<(), Refused> {
         let model = &introduction.model;

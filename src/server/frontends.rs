@@ -89,7 +89,7 @@ const PRESENT_THREADS: usize = 2;
 
 /// What a port is for.
 #[derive(Debug, Clone, Copy)]
-enum Spoken {
+enum PortUse {
     Query,
     Management,
     Metrics,
@@ -175,15 +175,15 @@ impl Frontends {
     fn handshakes(
         &self,
         config: &Config,
-        port: Spoken,
+        port: PortUse,
         counts: &Arc<FrontendMetrics>,
     ) -> Option<Handshakes> {
         let (tls, config) = (self.tls.as_ref()?, &config.tls);
         let (is_on, spoken) = match port {
-            Spoken::Query => (config.query, &tls.http),
-            Spoken::Management => (config.management, &tls.http),
-            Spoken::Metrics => (config.metrics, &tls.http),
-            Spoken::Grpc => (config.grpc, &tls.grpc),
+            PortUse::Query => (config.query, &tls.http),
+            PortUse::Management => (config.management, &tls.http),
+            PortUse::Metrics => (config.metrics, &tls.http),
+            PortUse::Grpc => (config.grpc, &tls.grpc),
         };
         is_on.then(|| Handshakes::new(spoken.clone(), config, Arc::clone(counts)))
     }
@@ -223,12 +223,12 @@ impl Frontends {
         let counts = Arc::clone(&self.plane.metrics.http.query);
         let grpc_counts = Arc::clone(&self.plane.metrics.http.grpc);
         let (settings, access) = (grpc::Settings::new(config), Arc::clone(&self.guard.access));
-        let grpc_tls = self.handshakes(config, Spoken::Grpc, &grpc_counts);
+        let grpc_tls = self.handshakes(config, PortUse::Grpc, &grpc_counts);
         // Who leaves while a query waits does not want its answer.
         let options = Options {
             workers: self.workers,
             abandons: true,
-            tls: self.handshakes(config, Spoken::Query, &counts),
+            tls: self.handshakes(config, PortUse::Query, &counts),
             ..Options::new(http, counts)
         };
         let gate = Gate::of_queries(&self.guard.access, http);
@@ -336,7 +336,7 @@ impl Frontends {
         let rest = management::configure(state, limits);
         let explain = explain::configure(&self.plane, &present);
         let counts = Arc::clone(&self.plane.metrics.http.management);
-        let tls = self.handshakes(config, Spoken::Management, &counts);
+        let tls = self.handshakes(config, PortUse::Management, &counts);
         // Also where somebody fetches backups and streams as fast as they come.
         let niceness = BACKGROUND;
         let options = Options { niceness, tls, ..Options::new(&config.http, counts) };
@@ -385,7 +385,7 @@ impl Frontends {
     ) -> Frontend {
         let readiness = Arc::clone(&self.readiness);
         let counts = Arc::clone(&self.plane.metrics.http.metrics);
-        let tls = self.handshakes(config, Spoken::Metrics, &counts);
+        let tls = self.handshakes(config, PortUse::Metrics, &counts);
         let options = Options { tls, ..Options::new(&config.http, counts) };
         let gate = Gate::new(&self.guard.access, Port::Metrics);
         Frontend::start(&options, socket, acceptor, &gate, move |app| {

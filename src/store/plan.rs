@@ -9,7 +9,7 @@ mod steps;
 use std::collections::BTreeSet;
 
 pub use self::back::back_to;
-use self::steps::{Draft, linked};
+use self::steps::{PlanDraft, linked};
 use super::projection::Catalog;
 use clipper_domain::command::{Plan, RefusedStep, Step};
 use clipper_domain::{AppName, CommandError, ModelName};
@@ -25,7 +25,7 @@ pub const STEPS_AT_ONCE: usize = 500;
 /// change.
 #[must_use]
 pub fn plan(base: u64, current: &Catalog, wanted: &Catalog) -> Plan {
-    let steps = Draft { current, wanted }.steps();
+    let steps = PlanDraft { current, wanted }.steps();
     let (steps, refused) = arrange(current, wanted, steps);
     Plan { base, steps, refused }
 }

@@ -33,7 +33,7 @@ pub struct Scan {
 }
 
 /// One change of which not all records have been seen.
-struct Open {
+struct OpenChange {
     first: u64,
     at: usize,
     events: usize,
@@ -49,7 +49,7 @@ struct Open {
 /// a journal is not damaged and must not be cut.
 pub fn scan<K: AsRef<[u8]>, V: AsRef<[u8]>>(records: &[(K, V)]) -> Result<Scan, StoreError> {
     let mut scan = Scan::default();
-    let mut open: Option<Open> = None;
+    let mut open: Option<OpenChange> = None;
     for (at, (key, value)) in records.iter().enumerate() {
         let expected = scan.events.last().map(|e| e.seq + 1);
         let before = open.as_ref().map(|o| o.following);
@@ -63,7 +63,7 @@ pub fn scan<K: AsRef<[u8]>, V: AsRef<[u8]>>(records: &[(K, V)]) -> Result<Scan, 
                     let events = scan.events.len();
                     let (first, offset) = (record.value.seq, scan.bytes);
                     let following = record.following;
-                    open = Some(Open { first, at, events, offset, following });
+                    open = Some(OpenChange { first, at, events, offset, following });
                 }
                 scan.events.push(record.value);
                 scan.bytes += value.as_ref().len() as u64;
@@ -130,7 +130,7 @@ fn check(
 /// Ends a scan at a fault; an incomplete change before it belongs to the fault.
 fn stop<K: AsRef<[u8]>, V: AsRef<[u8]>>(
     mut scan: Scan,
-    open: Option<Open>,
+    open: Option<OpenChange>,
     records: &[(K, V)],
     (mut at, mut seq, reason): (usize, u64, String),
 ) -> Result<Scan, StoreError> {

@@ -21,10 +21,10 @@ pub type CatalogRead<'a> = MappedRwLockReadGuard<'a, Catalog>;
 
 /// A handle to the durable catalog; clones share it. Only the catalog writer changes it.
 #[derive(Debug, Clone)]
-pub struct CatalogView(Arc<Shared>);
+pub struct CatalogView(Arc<ViewState>);
 
 #[derive(Debug)]
-struct Shared {
+struct ViewState {
     state: RwLock<Versioned>,
     /// The number of the last event that the state includes, for whoever waits for the next.
     last: watch::Sender<u64>,
@@ -35,7 +35,7 @@ impl CatalogView {
     #[must_use]
     pub fn new(seq: u64, catalog: Catalog) -> Self {
         let state = RwLock::new(Versioned { seq, catalog: Arc::new(catalog) });
-        Self(Arc::new(Shared { state, last: watch::Sender::new(seq) }))
+        Self(Arc::new(ViewState { state, last: watch::Sender::new(seq) }))
     }
 
     /// The catalog, consistent as of one event, until the guard is dropped.

@@ -167,7 +167,7 @@ fn encode(generation: u64, number: u32, records: &[Numbered]) -> Option<Vec<u8>>
     Some(group)
 }
 
-struct Group<'b> {
+struct WalGroup<'b> {
     generation: u64,
     number: u32,
     payload: &'b [u8],
@@ -183,7 +183,7 @@ fn read(bytes: &[u8]) -> Recent {
         match group(rest) {
             Some(group) => {
                 page += pages(group.payload.len());
-                groups.push(Group { page, ..group });
+                groups.push(WalGroup { page, ..group });
             }
             None => page += 1,
         }
@@ -197,21 +197,21 @@ fn read(bytes: &[u8]) -> Recent {
     Recent { records, end: end.unwrap_or_default() }
 }
 
-fn group(bytes: &[u8]) -> Option<Group<'_>> {
+fn group(bytes: &[u8]) -> Option<WalGroup<'_>> {
     let (header, rest) = bytes.split_at_checked(HEADER)?;
-    let header = Fields(header);
+    let header = LittleEndian(header);
     let (magic, generation) = (header.0.get(..4)?, header.u64(4)?);
     let (number, length, wanted) = (header.u32(12)?, header.u32(16)?, header.u32(20)?);
     let payload = rest.get(..usize::try_from(length).ok()?)?;
     let found = checksum(header.0.get(..CHECKED_HEADER)?, payload);
-    (magic == MAGIC && found == wanted).then_some(Group { generation, number, payload, page: 0 })
+    (magic == MAGIC && found == wanted).then_some(WalGroup { generation, number, payload, page: 0 })
 }
 
 fn records(payload: &[u8]) -> Vec<Numbered> {
     let mut records = Vec::new();
     let mut rest = payload;
     while let Some((header, tail)) = rest.split_at_checked(RECORD_HEADER) {
-        let header = Fields(header);
+        let header = LittleEndian(header);
         let length = header.u32(8).and_then(|length| usize::try_from(length).ok());
         let record = length.and_then(|length| tail.split_at_checked(length));
         // The checksum holds, so there is nothing else.
@@ -223,9 +223,9 @@ fn records(payload: &[u8]) -> Vec<Numbered> {
 }
 
 /// Numbers in bytes, little-endian.
-struct Fields<'b>(&'b [u8]);
+struct LittleEndian<'b>(&'b [u8]);
 
-impl Fields<'_> {
+impl LittleEndian<'_> {
     fn u32(&self, at: usize) -> Option<u32> {
         self.0.get(at..)?.first_chunk().map(|bytes| u32::from_le_bytes(*bytes))
     }

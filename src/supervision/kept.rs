@@ -17,7 +17,7 @@ use tokio::sync::{oneshot, watch};
 use tracing::{error, warn};
 
 use super::budget::{RestartBudget, Verdict};
-use super::supervised::{Ended, Rested, Supervised, supervise};
+use super::supervised::{LifeEnd, Rested, Supervised, supervise};
 use crate::metrics::Metrics;
 
 /// Held by a supervised actor: it is dropped with the actor, however that ends.
@@ -126,7 +126,7 @@ struct SupervisedActor<C: Child> {
 }
 
 impl<C: Child> Supervised for SupervisedActor<C> {
-    async fn live(&mut self) -> Ended {
+    async fn live(&mut self) -> LifeEnd {
         let gone = self.gone.take().unwrap_or_else(|| {
             let (lifeline, gone) = lifeline();
             self.current.send_replace(self.child.start(lifeline));
@@ -134,8 +134,8 @@ impl<C: Child> Supervised for SupervisedActor<C> {
         });
         tokio::select! {
             biased;
-            () = self.current.closed() => Ended::Unwanted,
-            _ = gone => Ended::Died { has_served: false },
+            () = self.current.closed() => LifeEnd::Unwanted,
+            _ = gone => LifeEnd::Died { has_served: false },
         }
     }
 

@@ -8,7 +8,7 @@ use clipper_clock as clock;
 /// Something that is to run.
 pub(crate) trait Supervised {
     /// Starts it and waits for its end.
-    async fn live(&mut self) -> Ended;
+    async fn live(&mut self) -> LifeEnd;
 
     /// It has died, and this is done about it.
     fn died(&mut self, verdict: Verdict);
@@ -19,7 +19,7 @@ pub(crate) trait Supervised {
 
 /// How a life has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ended {
+pub(crate) enum LifeEnd {
     /// As it was told to; none is to take its place.
     Unwanted,
     Died {
@@ -42,7 +42,7 @@ pub(crate) enum Rested {
 pub(crate) async fn supervise(mut supervised: impl Supervised, mut budget: RestartBudget) {
     loop {
         let started = clock::now();
-        let Ended::Died { has_served } = supervised.live().await else { return };
+        let LifeEnd::Died { has_served } = supervised.live().await else { return };
         let verdict = budget.ended(clock::now() - started, has_served);
         supervised.died(verdict);
         let Verdict::Restart { pause, .. } = verdict else { return };

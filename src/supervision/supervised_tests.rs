@@ -16,11 +16,11 @@ struct Scripted {
 }
 
 impl Supervised for Scripted {
-    async fn live(&mut self) -> Ended {
+    async fn live(&mut self) -> LifeEnd {
         self.started.borrow_mut().push(clock::now());
-        let Some((lived, has_served)) = self.lives.pop() else { return Ended::Unwanted };
+        let Some((lived, has_served)) = self.lives.pop() else { return LifeEnd::Unwanted };
         tokio::time::sleep(lived).await;
-        Ended::Died { has_served }
+        LifeEnd::Died { has_served }
     }
 
     fn died(&mut self, verdict: Verdict) {

@@ -17,13 +17,13 @@ const FILE_MAX_BYTES: u64 = 4 << 20;
 
 /// The setting that names a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Key {
+pub(super) enum FileKey {
     Cert,
     Private,
     ClientCa,
 }
 
-impl Key {
+impl FileKey {
     fn name(self) -> &'static str {
         match self {
             Self::Cert => "tls.cert",
@@ -44,7 +44,7 @@ pub struct TlsError {
 
 impl TlsError {
     #[allow(clippy::needless_pass_by_value, reason = "errors are passed on")]
-    pub(super) fn unusable(key: Key, file: &Path, why: impl ToString) -> Self {
+    pub(super) fn unusable(key: FileKey, file: &Path, why: impl ToString) -> Self {
         Self { setting: key.name(), file: file.to_owned(), why: why.to_string() }
     }
 
@@ -55,21 +55,21 @@ impl TlsError {
             }
             other => other.to_string(),
         };
-        Self::unusable(Key::Private, &config.key, why)
+        Self::unusable(FileKey::Private, &config.key, why)
     }
 }
 
 /// Who the server is.
-pub(super) struct Identity {
+pub(super) struct ServerIdentity {
     pub(super) chain: Vec<CertificateDer<'static>>,
     pub(super) key: PrivateKeyDer<'static>,
     cert: PathBuf,
 }
 
-impl Identity {
+impl ServerIdentity {
     pub(super) fn read(cert: &Path, key: &Path) -> Result<Self, TlsError> {
-        let chain = certificates(Key::Cert, cert)?;
-        let text = read(Key::Private, key)?;
+        let chain = certificates(FileKey::Cert, cert)?;
+        let text = read(FileKey::Private, key)?;
         let key = PrivateKeyDer::from_pem_slice(&text).map_err(|error| {
             let why = match error {
                 pem::Error::NoItemsFound if has(&text, b"ENCRYPTED") => {
@@ -78,14 +78,14 @@ impl Identity {
                 pem::Error::NoItemsFound => "there is no private key in it (PEM)".to_owned(),
                 other => other.to_string(),
             };
-            TlsError::unusable(Key::Private, key, why)
+            TlsError::unusable(FileKey::Private, key, why)
         })?;
         Ok(Self { chain, key, cert: cert.to_owned() })
     }
 
     /// Until when the certificate is valid, Unix seconds.
     pub(super) fn check_dates(&self, now: u64) -> Result<u64, TlsError> {
-        let fail = |why: String| TlsError::unusable(Key::Cert, &self.cert, why);
+        let fail = |why: String| TlsError::unusable(FileKey::Cert, &self.cert, why);
         let leaf = self.chain.first().ok_or_else(|| fail("it is empty".to_owned()))?;
         let leaf = ParsedCertificate::try_from(leaf).map_err(|error| fail(error.to_string()))?;
         match dates(&leaf, now) {
@@ -129,7 +129,7 @@ fn has(text: &[u8], word: &[u8]) -> bool {
     text.windows(word.len()).any(|window| window == word)
 }
 
-fn read(key: Key, file: &Path) -> Result<Vec<u8>, TlsError> {
+fn read(key: FileKey, file: &Path) -> Result<Vec<u8>, TlsError> {
     use std::io::Read as _;
     let fail = |error: std::io::Error| TlsError::unusable(key, file, error);
     let mut text = Vec::new();
@@ -141,7 +141,7 @@ fn read(key: Key, file: &Path) -> Result<Vec<u8>, TlsError> {
     Ok(text)
 }
 
-fn certificates(key: Key, file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+fn certificates(key: FileKey, file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let text = read(key, file)?;
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
     let chain = chain.map_err(|error| TlsError::unusable(key, file, error))?;
@@ -154,9 +154,9 @@ fn certificates(key: Key, file: &Path) -> Result<Vec<CertificateDer<'static>>, T
 /// The authorities in a file.
 pub(super) fn authorities(file: &Path) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
-    for certificate in certificates(Key::ClientCa, file)? {
+    for certificate in certificates(FileKey::ClientCa, file)? {
         let added = roots.add(certificate);
-        added.map_err(|error| TlsError::unusable(Key::ClientCa, file, error))?;
+        added.map_err(|error| TlsError::unusable(FileKey::ClientCa, file, error))?;
     }
     Ok(roots)
 }
@@ -175,14 +175,15 @@ mod tests {
     }
 
     fn told(cert: &Path, key: &Path) -> String {
-        Identity::read(cert, key).err().map(|error| error.to_string()).unwrap_or_default()
+        ServerIdentity::read(cert, key).err().map(|error| error.to_string()).unwrap_or_default()
     }
 
     #[test]
     fn a_certificate_is_read_and_its_dates_hold() {
         let dir = made();
         let identity =
-            Identity::read(&dir.path().join("cert.pem"), &dir.path().join("key.pem")).unwrap();
+            ServerIdentity::read(&dir.path().join("cert.pem"), &dir.path().join("key.pem"))
+                .unwrap();
         let now = clipper_clock::unix_millis() / 1_000;
         let expires = identity.check_dates(now).unwrap();
         assert!((now + 29 * DAY..=now + 31 * DAY).contains(&expires), "{expires}");

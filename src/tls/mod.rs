@@ -17,7 +17,7 @@ use tracing::{info, warn};
 
 pub use self::files::TlsError;
 
-use self::files::{Identity, Key};
+use self::files::{FileKey, ServerIdentity};
 use self::stamp::Stamps;
 use crate::metrics::Metrics;
 use clipper_clock as clock;
@@ -64,7 +64,8 @@ impl Tls {
         }
         // Before the files: a change while they are read is seen.
         let stamps = Stamps::of(config);
-        let Loaded { http, grpc, expires } = Loaded::from_files(config, clock::unix_millis())?;
+        let LoadedFiles { http, grpc, expires } =
+            LoadedFiles::from_files(config, clock::unix_millis())?;
         metrics.tls().expires.store(expires, Relaxed);
         let port = |config| Port(Arc::new(ArcSwap::new(config)));
         let (http, grpc) = (port(http), port(grpc));
@@ -81,7 +82,7 @@ impl Tls {
             let looked = tokio::task::spawn_blocking(move || {
                 let stamps = Stamps::of(&config);
                 let is_new = stamps != before;
-                (stamps, is_new.then(|| Loaded::from_files(&config, clock::unix_millis())))
+                (stamps, is_new.then(|| LoadedFiles::from_files(&config, clock::unix_millis())))
             });
             if let Ok((stamps, Some(loaded))) = looked.await {
                 self.stamps = stamps;
@@ -90,10 +91,10 @@ impl Tls {
         }
     }
 
-    fn take(&self, loaded: Result<Loaded, TlsError>) {
+    fn take(&self, loaded: Result<LoadedFiles, TlsError>) {
         let counts = self.metrics.tls();
         match loaded {
-            Ok(Loaded { http, grpc, expires }) => {
+            Ok(LoadedFiles { http, grpc, expires }) => {
                 self.http.0.store(http);
                 self.grpc.0.store(grpc);
                 counts.expires.store(expires, Relaxed);
@@ -110,16 +111,16 @@ impl Tls {
 }
 
 /// What the files make.
-struct Loaded {
+struct LoadedFiles {
     http: Arc<ServerConfig>,
     grpc: Arc<ServerConfig>,
     /// Unix seconds.
     expires: u64,
 }
 
-impl Loaded {
+impl LoadedFiles {
     fn from_files(config: &TlsConfig, now_ms: u64) -> Result<Self, TlsError> {
-        let identity = Identity::read(&config.cert, &config.key)?;
+        let identity = ServerIdentity::read(&config.cert, &config.key)?;
         let expires = identity.check_dates(now_ms / 1_000)?;
         let clients = if config.client_ca.as_os_str().is_empty() {
             None
@@ -143,14 +144,14 @@ fn versions(min: TlsVersion) -> &'static [&'static SupportedProtocolVersion] {
 
 fn server_config(
     config: &TlsConfig,
-    identity: &Identity,
+    identity: &ServerIdentity,
     clients: Option<RootCertStore>,
     protocols: &[&[u8]],
 ) -> Result<Arc<ServerConfig>, TlsError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(versions(config.min_version))
-        .map_err(|error| TlsError::unusable(Key::Cert, &config.cert, error))?;
+        .map_err(|error| TlsError::unusable(FileKey::Cert, &config.cert, error))?;
     let builder = match clients {
         None => builder.with_no_client_auth(),
         Some(roots) => {
@@ -159,8 +160,9 @@ fn server_config(
                 if config.client_required { verifier } else { verifier.allow_unauthenticated() };
             let verifier = verifier.build();
             builder.with_client_cert_verifier(
-                verifier
-                    .map_err(|error| TlsError::unusable(Key::ClientCa, &config.client_ca, error))?,
+                verifier.map_err(|error| {
+                    TlsError::unusable(FileKey::ClientCa, &config.client_ca, error)
+                })?,
             )
         }
     };
@@ -170,6 +172,6 @@ fn server_config(
     server.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
     server.session_storage = rustls::server::ServerSessionMemoryCache::new(SESSIONS_MAX);
     server.ticketer = rustls::crypto::ring::Ticketer::new()
-        .map_err(|error| TlsError::unusable(Key::Cert, &config.cert, error))?;
+        .map_err(|error| TlsError::unusable(FileKey::Cert, &config.cert, error))?;
     Ok(Arc::new(server))
 }

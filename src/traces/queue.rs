@@ -19,7 +19,7 @@ use clipper_config::TracesConfig;
 
 /// How far the queue is at its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
+enum QueueStage {
     Open,
     /// Nothing more comes; what there is may be exported until then.
     Closing(Instant),
@@ -39,7 +39,7 @@ pub(super) struct Queue {
     /// Spans of one message.
     message_spans: usize,
     exporter: Mutex<Option<Thread>>,
-    stage: watch::Sender<Stage>,
+    stage: watch::Sender<QueueStage>,
     counts: Arc<TraceMetrics>,
 }
 
@@ -56,7 +56,7 @@ impl Queue {
             max_bytes: config.queue_max_bytes,
             message_spans: config.export_spans_max,
             exporter: Mutex::default(),
-            stage: watch::channel(Stage::Open).0,
+            stage: watch::channel(QueueStage::Open).0,
             counts,
         }
     }
@@ -67,7 +67,7 @@ impl Queue {
         let before = self.spans.fetch_add(spans, Relaxed);
         let held = self.bytes.fetch_add(bytes, Relaxed);
         let fits = before + spans <= self.spans_max && held + bytes <= self.max_bytes;
-        let is_open = *self.stage.borrow() == Stage::Open;
+        let is_open = *self.stage.borrow() == QueueStage::Open;
         if !fits || !is_open || self.to.try_send(finished).is_err() {
             self.taken(spans, bytes);
             let why = if is_open { SpanEnd::QueueFull } else { SpanEnd::Stopped };
@@ -96,7 +96,7 @@ impl Queue {
 
     /// Lets nothing in any more; what there is may be exported until then.
     pub(super) fn close(&self, until: Instant) {
-        self.stage.send_replace(Stage::Closing(until));
+        self.stage.send_replace(QueueStage::Closing(until));
         self.wake();
     }
 
@@ -104,7 +104,7 @@ impl Queue {
     pub(super) async fn emptied(&self) {
         let mut stage = self.stage.subscribe();
         // The sender is this queue's.
-        let _ = stage.wait_for(|stage| *stage == Stage::Empty).await;
+        let _ = stage.wait_for(|stage| *stage == QueueStage::Empty).await;
     }
 }
 
@@ -163,15 +163,15 @@ impl Taker {
     /// Until when may be exported; none as long as more comes.
     pub(super) fn until(&self) -> Option<Instant> {
         match *self.queue.stage.borrow() {
-            Stage::Open => None,
-            Stage::Closing(until) => Some(until),
-            Stage::Empty => Some(clock::now()),
+            QueueStage::Open => None,
+            QueueStage::Closing(until) => Some(until),
+            QueueStage::Empty => Some(clock::now()),
         }
     }
 
     /// Nothing is left.
     pub(super) fn end(self) {
-        self.queue.stage.send_replace(Stage::Empty);
+        self.queue.stage.send_replace(QueueStage::Empty);
     }
 }
 

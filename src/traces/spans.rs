@@ -32,12 +32,12 @@ const QUEUE: u64 = 2;
 /// The spans of one that has ended; `seed` is that of the places of batches.
 pub(super) fn of(finished: &Finished, seed: u64) -> Vec<Span> {
     match finished {
-        Finished::Request(request) => Request::new(request, seed).spans(),
+        Finished::Request(request) => RequestSpans::new(request, seed).spans(),
         Finished::Batch(batch) => vec![of_batch(batch, seed)],
     }
 }
 
-struct Request<'r> {
+struct RequestSpans<'r> {
     of: &'r FinishedRequest,
     context: QueryContext,
     seed: u64,
@@ -46,7 +46,7 @@ struct Request<'r> {
 /// From when to when.
 type Interval = (Instant, Instant);
 
-impl<'r> Request<'r> {
+impl<'r> RequestSpans<'r> {
     fn new(of: &'r FinishedRequest, seed: u64) -> Self {
         Self { of, context: QueryContext::recorded(of.context.clone()), seed }
     }

@@ -100,7 +100,7 @@ struct FileSet {
 
 /// The names in a file.
 #[derive(Clone, PartialEq, prost::Message)]
-struct File {
+struct FilePart {
     #[prost(string, tag = "1")]
     name: String,
     #[prost(string, tag = "2")]
@@ -110,9 +110,9 @@ struct File {
     #[prost(message, repeated, tag = "4")]
     messages: Vec<Type>,
     #[prost(message, repeated, tag = "5")]
-    enums: Vec<Named>,
+    enums: Vec<NamedPart>,
     #[prost(message, repeated, tag = "6")]
-    service: Vec<Service>,
+    service: Vec<ServicePart>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -122,19 +122,19 @@ struct Type {
     #[prost(message, repeated, tag = "3")]
     nested: Vec<Type>,
     #[prost(message, repeated, tag = "4")]
-    enums: Vec<Named>,
+    enums: Vec<NamedPart>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
-struct Service {
+struct ServicePart {
     #[prost(string, tag = "1")]
     name: String,
     #[prost(message, repeated, tag = "2")]
-    method: Vec<Named>,
+    method: Vec<NamedPart>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
-struct Named {
+struct NamedPart {
     #[prost(string, tag = "1")]
     name: String,
 }
@@ -159,7 +159,7 @@ impl Reflection {
         for set in sets {
             let files = FileSet::decode(Bytes::from_static(set)).unwrap_or_default().file;
             for text in files {
-                if let Ok(file) = File::decode(text.clone()) {
+                if let Ok(file) = FilePart::decode(text.clone()) {
                     found.add(file, text);
                 }
             }
@@ -168,11 +168,11 @@ impl Reflection {
         found
     }
 
-    fn add(&mut self, file: File, text: Bytes) {
-        let File { name, package, dependency, messages, enums, service } = file;
+    fn add(&mut self, file: FilePart, text: Bytes) {
+        let FilePart { name, package, dependency, messages, enums, service } = file;
         let full = |inner: &str| format!("{package}.{inner}");
         let mut symbols: Vec<String> = enums.iter().map(|named| full(&named.name)).collect();
-        for Service { name, method } in &service {
+        for ServicePart { name, method } in &service {
             let service = full(name);
             symbols.extend(method.iter().map(|method| format!("{service}.{}", method.name)));
             let paths = method.iter().map(|method| format!("/{service}/{}", method.name));

@@ -241,7 +241,7 @@ impl Answer<'_> {
             }
             let fault =
                 OutputFault::Number { row: index / each, datatype, why: NumberFault::Range };
-            Held::of(number, datatype).ok_or(fault)?.put(is_binary, &mut data);
+            HeldNumber::of(number, datatype).ok_or(fault)?.put(is_binary, &mut data);
             within(data.len(), max_bytes)?;
         }
         if !is_binary {
@@ -292,14 +292,14 @@ fn numbers_of(json: &[u8]) -> Option<Vec<Number>> {
 }
 
 /// A number as its datatype holds it.
-enum Held {
+enum HeldNumber {
     Int32(i32),
     Int64(i64),
     Fp32(f32),
     Fp64(f64),
 }
 
-impl Held {
+impl HeldNumber {
     #[allow(clippy::cast_possible_truncation, reason = "f64 to f32 rounds; overflow is checked")]
     fn of(number: &Number, datatype: Datatype) -> Option<Self> {
         Some(match datatype {

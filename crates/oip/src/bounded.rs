@@ -24,13 +24,13 @@ impl<T, const MAX: usize> Default for AtMost<T, MAX> {
 
 impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for AtMost<T, MAX> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_seq(Elements(PhantomData))
+        deserializer.deserialize_seq(BoundedElements(PhantomData))
     }
 }
 
-struct Elements<T, const MAX: usize>(PhantomData<T>);
+struct BoundedElements<T, const MAX: usize>(PhantomData<T>);
 
-impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for Elements<T, MAX> {
+impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for BoundedElements<T, MAX> {
     type Value = AtMost<T, MAX>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -21,7 +21,7 @@ pub(crate) fn from_json(
     if matches!(datatype, Datatype::Fp16 | Datatype::Bf16) {
         return Err(Fault::BinaryOnly(datatype));
     }
-    let mut context = Context {
+    let mut context = LevelContext {
         datatype,
         input_type,
         shape,
@@ -34,7 +34,7 @@ pub(crate) fn from_json(
     };
     let mut json = serde_json::Deserializer::from_str(data);
     let read = Level::outermost(&mut context).deserialize(&mut json);
-    let Context { fault, count, wire, texts, .. } = context;
+    let LevelContext { fault, count, wire, texts, .. } = context;
     match (fault, read) {
         (Some(fault), _) => Err(fault),
         (None, Err(error)) => Err(Fault::Json(shown(&error.to_string()))),
@@ -47,7 +47,7 @@ pub(crate) fn from_json(
 }
 
 /// What the levels share, and the first thing found wrong: serde's errors cannot carry it.
-struct Context<'s> {
+struct LevelContext<'s> {
     datatype: Datatype,
     input_type: InputType,
     shape: &'s [u64],
@@ -60,7 +60,7 @@ struct Context<'s> {
     fault: Option<Fault>,
 }
 
-impl Context<'_> {
+impl LevelContext<'_> {
     fn fail(&mut self, fault: Fault) -> Refused {
         self.fault.get_or_insert(fault);
         Refused
@@ -111,7 +111,7 @@ impl Context<'_> {
     }
 }
 
-impl Elements for Context<'_> {
+impl Elements for LevelContext<'_> {
     fn element(&mut self, level: usize, element: Element<'_>) -> Result<(), Refused> {
         let Some(leaf) = level.checked_sub(1) else {
             return Err(self.fail(Fault::Json("it is not an array".to_owned())));

@@ -39,7 +39,7 @@ const TRIAL_BYTES_MAX: usize = 1 << 30;
 
 /// An input or output of the file.
 #[derive(Debug, Clone)]
-struct Port {
+struct FilePort {
     spec: TensorSpec,
     /// Its first axis is the rows.
     has_rows: bool,
@@ -48,7 +48,7 @@ struct Port {
 }
 
 /// Rows that were made up, and what the model gives for each alone.
-struct Trial {
+struct TrialRows {
     rows: [Vec<JoinedTensor>; 2],
     alone: [Vec<JoinedTensor>; 2],
     /// What open dimensions have where there are rows, and elsewhere.
@@ -60,8 +60,8 @@ pub struct TensorModel {
     session: Session,
     info: EngineInfo,
     signature: Arc<Signature>,
-    inputs: Vec<Port>,
-    outputs: Vec<Port>,
+    inputs: Vec<FilePort>,
+    outputs: Vec<FilePort>,
     /// Rows may share a run.
     joins: bool,
 }
@@ -90,7 +90,7 @@ impl TensorModel {
         let session = guarded(|| ort_engine::session(&loaded.environment, path, threads));
         let session = session.map_err(plan)?;
         let inputs = ports("input", session.inputs())?;
-        let outputs: Vec<Port> = session.outputs().iter().filter_map(output_port).collect();
+        let outputs: Vec<FilePort> = session.outputs().iter().filter_map(output_port).collect();
         if outputs.is_empty() {
             return Err(OnnxError::Input("none of its outputs is a tensor".to_owned()));
         }
@@ -116,7 +116,7 @@ impl TensorModel {
     /// row by row.
     fn learn(&mut self, mixes_rows: bool) -> Result<(), OnnxError> {
         let Some(trial) = self.try_out()? else { return Ok(()) };
-        let Trial { rows, alone: [one, other], lengths } = trial;
+        let TrialRows { rows, alone: [one, other], lengths } = trial;
         let longer = self.second_look(&one, lengths);
         let given = one.iter().zip(&other).zip(&longer);
         for (port, ((tensor, other), longer)) in self.outputs.iter_mut().zip(given) {
@@ -154,7 +154,7 @@ impl TensorModel {
     }
 
     /// Two rows that the model takes, of the first lengths that it takes.
-    fn try_out(&mut self) -> Result<Option<Trial>, OnnxError> {
+    fn try_out(&mut self) -> Result<Option<TrialRows>, OnnxError> {
         for (at, length) in TRIAL_LENGTHS.into_iter().enumerate() {
             // The open axes of what has no rows are often those of the rows, which are one here.
             let elsewhere = if length == 1 { vec![1] } else { vec![length, 1] };
@@ -170,7 +170,7 @@ impl TensorModel {
                 };
                 if let [Ok(one), Ok(two)] = rows.each_ref().map(|row| self.run_plain(row)) {
                     let lengths = (length, other);
-                    return Ok(Some(Trial { rows, alone: [one, two], lengths }));
+                    return Ok(Some(TrialRows { rows, alone: [one, two], lengths }));
                 }
             }
         }
@@ -197,7 +197,7 @@ impl TensorModel {
         let is_named = |name: &String| {
             self.inputs.iter().any(|port| port.has_rows && port.first_axis == *name)
         };
-        let is_doubtful = |(port, given): (&Port, &JoinedTensor)| {
+        let is_doubtful = |(port, given): (&FilePort, &JoinedTensor)| {
             let is_of_rows = port.first_axis.is_empty() || is_named(&port.first_axis);
             port.has_rows && (port.spec.shape.len() != given.shape.len() || !is_of_rows)
         };
@@ -206,7 +206,7 @@ impl TensorModel {
 
     /// What the model gives for a row that is longer than those of the trial, if it takes one.
     fn longer(&mut self, (length, elsewhere): (u64, u64)) -> Option<Vec<JoinedTensor>> {
-        let is_open = |port: &Port| port.has_rows && port.spec.row_shape().contains(&-1);
+        let is_open = |port: &FilePort| port.has_rows && port.spec.row_shape().contains(&-1);
         if !self.inputs.iter().any(is_open) {
             return None;
         }
@@ -222,7 +222,7 @@ impl TensorModel {
         variant: u8,
         (length, elsewhere): (u64, u64),
     ) -> Result<Vec<JoinedTensor>, sample::TooLarge> {
-        let tensor = |port: &Port| {
+        let tensor = |port: &FilePort| {
             let open = if port.has_rows { length } else { elsewhere };
             let mut numbers = sample::harmless(variant);
             let made = sample::tensor(&port.spec, open, TRIAL_BYTES_MAX, &mut numbers);
@@ -352,7 +352,7 @@ fn datatype(element: TensorElementType) -> Option<Datatype> {
     })
 }
 
-fn ports(side: &str, outlets: &[Outlet]) -> Result<Vec<Port>, OnnxError> {
+fn ports(side: &str, outlets: &[Outlet]) -> Result<Vec<FilePort>, OnnxError> {
     let refuse = |outlet: &Outlet| {
         let (name, kind) = (outlet.name(), outlet.dtype());
         OnnxError::Input(format!("the {side} '{name}' is of type {kind}, which no tensor has"))
@@ -361,7 +361,7 @@ fn ports(side: &str, outlets: &[Outlet]) -> Result<Vec<Port>, OnnxError> {
 }
 
 /// Maps and sequences have no tensor: they are left out.
-fn output_port(outlet: &Outlet) -> Option<Port> {
+fn output_port(outlet: &Outlet) -> Option<FilePort> {
     let port = port(outlet);
     if port.is_none() {
         tracing::info!(output = outlet.name(), kind = %outlet.dtype(), "left out: it is no tensor");
@@ -369,7 +369,7 @@ fn output_port(outlet: &Outlet) -> Option<Port> {
     port
 }
 
-fn port(outlet: &Outlet) -> Option<Port> {
+fn port(outlet: &Outlet) -> Option<FilePort> {
     let ValueType::Tensor { ty, shape, dimension_symbols } = outlet.dtype() else { return None };
     // How some exporters write an open dimension.
     let dims: Vec<i64> = shape.iter().map(|n| if *n > 0 { *n } else { -1 }).collect();
@@ -379,11 +379,11 @@ fn port(outlet: &Outlet) -> Option<Port> {
     let name = outlet.name().to_owned();
     let spec = TensorSpec { name, datatype: datatype(*ty)?, shape, labels: Vec::new() };
     let first_axis = dimension_symbols.first().cloned().unwrap_or_default();
-    Some(Port { spec, has_rows, first_axis })
+    Some(FilePort { spec, has_rows, first_axis })
 }
 
-fn signature(inputs: &[Port], outputs: &[Port]) -> Result<Arc<Signature>, OnnxError> {
-    let specs = |ports: &[Port]| ports.iter().map(|port| port.spec.clone()).collect();
+fn signature(inputs: &[FilePort], outputs: &[FilePort]) -> Result<Arc<Signature>, OnnxError> {
+    let specs = |ports: &[FilePort]| ports.iter().map(|port| port.spec.clone()).collect();
     let signature = Signature::new(specs(inputs), specs(outputs));
     signature.map(Arc::new).map_err(|why| OnnxError::Input(why.to_string()))
 }

@@ -170,8 +170,8 @@ fn unknown_operator(node: &NodeProto) -> Option<String> {
 
 /// What is known of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Kind {
-    element: Held,
+struct ValueKind {
+    element: Datum,
     /// Whether it comes from what callers send; else from shapes and constants alone.
     from_input: bool,
     /// The number of dimensions, where it is known.
@@ -179,7 +179,7 @@ struct Kind {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Held {
+enum Datum {
     Float,
     Int32,
     Int64,
@@ -188,7 +188,7 @@ enum Held {
     Other,
 }
 
-impl Held {
+impl Datum {
     fn of_onnx(number: i32) -> Self {
         match number {
             1 => Self::Float,
@@ -204,7 +204,7 @@ impl Held {
 struct Follower<'a> {
     graph: &'a GraphProto,
     opset: i64,
-    kinds: HashMap<&'a str, Kind>,
+    kinds: HashMap<&'a str, ValueKind>,
     refused: Vec<String>,
 }
 
@@ -254,16 +254,16 @@ impl<'a> Follower<'a> {
     }
 
     fn constant(&mut self, name: &'a str, tensor: &TensorProto) {
-        let element = Held::of_onnx(tensor.data_type.map_or(0, |kind| kind.0));
-        if element == Held::Other {
+        let element = Datum::of_onnx(tensor.data_type.map_or(0, |kind| kind.0));
+        if element == Datum::Other {
             let kind = tensor.data_type.map_or_else(|| "no".to_owned(), |kind| kind.to_string());
             self.refuse(format!("the constant '{name}' has elements of type {kind}"));
         }
-        if element == Held::Int64 && !fits_32_bits(tensor) && !self.only_slices(name) {
+        if element == Datum::Int64 && !fits_32_bits(tensor) && !self.only_slices(name) {
             self.refuse(format!("the constant '{name}' has integers of more than 32 bits"));
         }
         let rank = Some(tensor.dims.len());
-        self.kinds.insert(name, Kind { element, from_input: false, rank });
+        self.kinds.insert(name, ValueKind { element, from_input: false, rank });
     }
 
     /// Whether `name` only says where slices begin and end: there the largest numbers stand for the
@@ -273,7 +273,7 @@ impl<'a> Follower<'a> {
         users.all(|node| node.op_type.as_deref() == Some("Slice"))
     }
 
-    fn kind(&self, node: &NodeProto, index: usize) -> Option<Kind> {
+    fn kind(&self, node: &NodeProto, index: usize) -> Option<ValueKind> {
         self.kinds.get(node.input.get(index)?.as_str()).copied()
     }
 
@@ -284,17 +284,17 @@ impl<'a> Follower<'a> {
         }
         let inputs: Vec<&str> =
             node.input.iter().map(String::as_str).filter(|name| !name.is_empty()).collect();
-        let known: Vec<Kind> =
+        let known: Vec<ValueKind> =
             inputs.iter().filter_map(|name| self.kinds.get(name).copied()).collect();
         if known.len() != inputs.len() {
             self.refuse(format!("{operator} uses a value that nothing gives"));
         }
         let from_input = known.iter().any(|kind| kind.from_input);
-        if known.iter().any(|kind| kind.element == Held::Other) {
+        if known.iter().any(|kind| kind.element == Datum::Other) {
             self.refuse(format!("{operator} works on elements of an unsupported type"));
         }
         if ARITHMETIC.contains(&operator)
-            && known.iter().any(|kind| kind.element == Held::Int64 && kind.from_input)
+            && known.iter().any(|kind| kind.element == Datum::Int64 && kind.from_input)
         {
             self.refuse(format!("{operator} calculates with 64-bit integers"));
         }
@@ -304,44 +304,44 @@ impl<'a> Follower<'a> {
         let first = self.result(operator, node, from_input);
         for (index, output) in node.output.iter().enumerate() {
             let second = index > 0 && operator == "TopK";
-            let element = if second { Held::Int64 } else { first.element };
-            self.kinds.insert(output, Kind { element, ..first });
+            let element = if second { Datum::Int64 } else { first.element };
+            self.kinds.insert(output, ValueKind { element, ..first });
         }
     }
 
     fn constant_node(&mut self, node: &'a NodeProto) {
         let Some(output) = node.output.first() else { return };
-        let mut kind = Kind { element: Held::Other, from_input: false, rank: None };
+        let mut kind = ValueKind { element: Datum::Other, from_input: false, rank: None };
         for attribute in &node.attribute {
             if let Some(tensor) = &attribute.t {
                 return self.constant(output, tensor);
             }
             kind.element = match attribute.name.as_deref() {
-                Some("value_float" | "value_floats") => Held::Float,
-                Some("value_int" | "value_ints") if ints_fit(attribute) => Held::Int64,
-                _ => Held::Other,
+                Some("value_float" | "value_floats") => Datum::Float,
+                Some("value_int" | "value_ints") if ints_fit(attribute) => Datum::Int64,
+                _ => Datum::Other,
             };
         }
-        if kind.element == Held::Other {
+        if kind.element == Datum::Other {
             self.refuse("a Constant of an unsupported type".to_owned());
         }
         self.kinds.insert(output, kind);
     }
 
     /// What the operator's first output is.
-    fn result(&self, operator: &str, node: &NodeProto, from_input: bool) -> Kind {
+    fn result(&self, operator: &str, node: &NodeProto, from_input: bool) -> ValueKind {
         let first = self.kind(node, 0);
-        let of_first = first.map_or(Held::Other, |kind| kind.element);
+        let of_first = first.map_or(Datum::Other, |kind| kind.element);
         let (element, from_input) = match operator {
-            "Shape" | "Size" => (Held::Int64, false),
+            "Shape" | "Size" => (Datum::Int64, false),
             "Equal" | "Greater" | "GreaterOrEqual" | "Less" | "LessOrEqual" | "Not" | "And"
-            | "Or" | "Xor" => (Held::Flag, from_input),
-            "Where" => (self.kind(node, 1).map_or(Held::Other, |kind| kind.element), from_input),
-            "Cast" => (Held::of_onnx(number(node, "to").unwrap_or(0)), from_input),
+            | "Or" | "Xor" => (Datum::Flag, from_input),
+            "Where" => (self.kind(node, 1).map_or(Datum::Other, |kind| kind.element), from_input),
+            "Cast" => (Datum::of_onnx(number(node, "to").unwrap_or(0)), from_input),
             "ConstantOfShape" => (filled_with(node), from_input),
             _ => (of_first, from_input),
         };
-        Kind { element, from_input, rank: rank(operator, first.and_then(|kind| kind.rank)) }
+        ValueKind { element, from_input, rank: rank(operator, first.and_then(|kind| kind.rank)) }
     }
 
     /// What of the operator's attributes and types is not computed as the standard says.
@@ -349,11 +349,11 @@ impl<'a> Follower<'a> {
         let first = self.kind(node, 0);
         let refuse = |why: &str| Some(why.to_owned());
         match operator {
-            "Cast" => cast_condition(first?.element, Held::of_onnx(number(node, "to")?)),
+            "Cast" => cast_condition(first?.element, Datum::of_onnx(number(node, "to")?)),
             "Conv" | "ConvTranspose" | "AveragePool" | "MaxPool" => pool_condition(operator, node),
             "Softmax" | "LogSoftmax" if self.opset < 13 => self.old_softmax(node),
             "TopK" if node.output.len() > 2 => refuse("has too many outputs"),
-            "Div" if first.is_some_and(|kind| kind.element != Held::Float && kind.from_input) => {
+            "Div" if first.is_some_and(|kind| kind.element != Datum::Float && kind.from_input) => {
                 refuse("divides integers")
             }
             "MatMul" if self.kind(node, 1).is_some_and(|right| right.rank == Some(1)) => {
@@ -368,7 +368,7 @@ impl<'a> Follower<'a> {
             "BatchNormalization" | "LayerNormalization" if outputs(node) > 1 => {
                 refuse("gives more than one output")
             }
-            "ConstantOfShape" if filled_with(node) == Held::Other => {
+            "ConstantOfShape" if filled_with(node) == Datum::Other => {
                 refuse("fills with elements of an unsupported type")
             }
             _ => None,
@@ -399,13 +399,13 @@ fn rank(operator: &str, first: Option<usize>) -> Option<usize> {
     }
 }
 
-fn cast_condition(from: Held, to: Held) -> Option<String> {
+fn cast_condition(from: Datum, to: Datum) -> Option<String> {
     match (from, to) {
-        (_, Held::Other) => Some("to a type that is not float, int32, int64 or bool".to_owned()),
-        (Held::Float, Held::Int64) => Some("from float to 64-bit integers".to_owned()),
-        (Held::Int64, Held::Int32) => Some("from 64-bit to 32-bit integers".to_owned()),
+        (_, Datum::Other) => Some("to a type that is not float, int32, int64 or bool".to_owned()),
+        (Datum::Float, Datum::Int64) => Some("from float to 64-bit integers".to_owned()),
+        (Datum::Int64, Datum::Int32) => Some("from 64-bit to 32-bit integers".to_owned()),
         // Flags are numbers in the engine, of which any but 0 would have to become 1.
-        (Held::Float | Held::Int32 | Held::Int64, Held::Flag) => Some("to bool".to_owned()),
+        (Datum::Float | Datum::Int32 | Datum::Int64, Datum::Flag) => Some("to bool".to_owned()),
         _ => None,
     }
 }
@@ -443,14 +443,14 @@ fn number(node: &NodeProto, name: &str) -> Option<i32> {
     attribute(node, name)?.i.and_then(|number| i32::try_from(number).ok())
 }
 
-fn filled_with(node: &NodeProto) -> Held {
+fn filled_with(node: &NodeProto) -> Datum {
     let tensor = attribute(node, "value").and_then(|value| value.t.as_ref());
     match tensor {
         Some(tensor) if fits_32_bits(tensor) => {
-            Held::of_onnx(tensor.data_type.map_or(0, |kind| kind.0))
+            Datum::of_onnx(tensor.data_type.map_or(0, |kind| kind.0))
         }
-        Some(_) => Held::Other,
-        None => Held::Float,
+        Some(_) => Datum::Other,
+        None => Datum::Float,
     }
 }
 
@@ -475,10 +475,10 @@ fn fits_32_bits(tensor: &TensorProto) -> bool {
     raw && tensor.int64_data.iter().all(|int| fits(*int))
 }
 
-fn declared(value: &ValueInfoProto) -> Option<Kind> {
+fn declared(value: &ValueInfoProto) -> Option<ValueKind> {
     let tensor = value.r#type.as_ref()?.tensor_type.as_ref()?;
     let rank = tensor.shape.as_ref().map(|shape| shape.dim.len());
-    Some(Kind { element: Held::of_onnx(tensor.elem_type?.0), from_input: true, rank })
+    Some(ValueKind { element: Datum::of_onnx(tensor.elem_type?.0), from_input: true, rank })
 }
 
 /// The nodes that `output` needs, in their order.

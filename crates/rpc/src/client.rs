@@ -41,7 +41,7 @@ pub enum Step {
 }
 
 #[derive(Debug)]
-enum State {
+enum ClientState {
     Greeting,
     Welcome,
     Ready,
@@ -54,13 +54,13 @@ const METADATA: &[u8] = b"\x0bSocket-Type\0\0\0\x06DEALER\x08Identity\0\0\0\0";
 #[derive(Debug)]
 pub struct Handshake {
     identity: Identity,
-    state: State,
+    state: ClientState,
 }
 
 impl Handshake {
     #[must_use]
     pub fn new(identity: Identity) -> Self {
-        Self { identity, state: State::Greeting }
+        Self { identity, state: ClientState::Greeting }
     }
 
     /// What is to be sent first.
@@ -82,7 +82,7 @@ impl Handshake {
     /// The server refuses, or does not follow the protocol.
     pub fn advance(&mut self, buf: &mut BytesMut) -> Result<Step, ZmtpError> {
         match self.state {
-            State::Greeting => {
+            ClientState::Greeting => {
                 if buf.len() < GREETING_BYTES {
                     return Ok(Step::More);
                 }
@@ -96,10 +96,10 @@ impl Handshake {
                     let name = String::from_utf8_lossy(theirs.get(..end).unwrap_or_default());
                     return Err(ZmtpError::Mechanism(name.into_owned()));
                 }
-                self.state = State::Welcome;
+                self.state = ClientState::Welcome;
                 Ok(Step::Send(command(&self.hello())))
             }
-            State::Welcome => {
+            ClientState::Welcome => {
                 let Some(body) = take_command(buf, "WELCOME")? else { return Ok(Step::More) };
                 refused(&body)?;
                 let initiate = match &mut self.identity {
@@ -109,10 +109,10 @@ impl Handshake {
                     Identity::Secret(_) => return Err(ZmtpError::MalformedCommand("WELCOME")),
                     Identity::Curve(handshake) => handshake.welcome(&body, METADATA)?,
                 };
-                self.state = State::Ready;
+                self.state = ClientState::Ready;
                 Ok(Step::Send(command(&initiate)))
             }
-            State::Ready => {
+            ClientState::Ready => {
                 let Some(body) = take_command(buf, "READY")? else { return Ok(Step::More) };
                 refused(&body)?;
                 match &self.identity {

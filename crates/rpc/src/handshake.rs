@@ -87,7 +87,7 @@ impl Offer {
 }
 
 #[derive(Debug)]
-enum State {
+enum HandshakeState {
     /// So many bytes of the greeting are checked.
     Greeting(usize),
     /// Of NULL.
@@ -112,7 +112,7 @@ enum State {
 /// is its owner's business.
 #[derive(Debug)]
 pub struct Handshake {
-    state: State,
+    state: HandshakeState,
     offer: Offer,
     session: Option<Session>,
 }
@@ -133,7 +133,7 @@ impl Handshake {
     /// Likewise, with these mechanisms.
     #[must_use]
     pub fn offering(offer: Offer) -> Self {
-        Self { state: State::Greeting(0), offer, session: None }
+        Self { state: HandshakeState::Greeting(0), offer, session: None }
     }
 
     /// The server's greeting, version 3.1, where NULL is the mechanism.
@@ -173,7 +173,7 @@ impl Handshake {
     /// The connection is then to be closed.
     pub fn advance(&mut self, buf: &mut BytesMut) -> Result<Step, ZmtpError> {
         loop {
-            if let State::Greeting(checked) = &mut self.state {
+            if let HandshakeState::Greeting(checked) = &mut self.state {
                 let arrived = buf.len().min(GREETING_BYTES);
                 for (at, byte) in buf.iter().enumerate().take(arrived).skip(*checked) {
                     check_greeting_byte(at, *byte)?;
@@ -188,30 +188,32 @@ impl Handshake {
                 }
                 continue;
             }
-            match std::mem::replace(&mut self.state, State::Over) {
-                State::Finished(peer) => {
-                    self.state = State::Finished(peer.clone());
+            match std::mem::replace(&mut self.state, HandshakeState::Over) {
+                HandshakeState::Finished(peer) => {
+                    self.state = HandshakeState::Finished(peer.clone());
                     return Ok(Step::Done(peer));
                 }
-                State::Unspoken(wanted) => {
+                HandshakeState::Unspoken(wanted) => {
                     return Err(ZmtpError::Unspoken { wanted, offered: self.offer.names() });
                 }
-                State::PlainDecided(version) => {
-                    self.state = State::PlainInitiate(version);
+                HandshakeState::PlainDecided(version) => {
+                    self.state = HandshakeState::PlainInitiate(version);
                     return Ok(Step::Send(command(b"\x07WELCOME")));
                 }
-                State::CurveDecided(version, handshake, initiated) => {
+                HandshakeState::CurveDecided(version, handshake, initiated) => {
                     let peer = parse_metadata(version, &initiated.metadata)?;
                     let ready = handshake.ready(&initiated.session, METADATA);
                     self.session = Some(initiated.session);
-                    self.state = State::Finished(peer);
+                    self.state = HandshakeState::Finished(peer);
                     return Ok(Step::Send(command(&ready)));
                 }
                 waiting => {
                     let expected = match &waiting {
-                        State::Ready(_) => "READY",
-                        State::PlainHello(_) | State::CurveHello(..) => "HELLO",
-                        State::PlainInitiate(_) | State::CurveInitiate(..) => "INITIATE",
+                        HandshakeState::Ready(_) => "READY",
+                        HandshakeState::PlainHello(_) | HandshakeState::CurveHello(..) => "HELLO",
+                        HandshakeState::PlainInitiate(_) | HandshakeState::CurveInitiate(..) => {
+                            "INITIATE"
+                        }
                         _ => return Err(ZmtpError::MalformedCommand("repeated")),
                     };
                     let Some(body) = take_command(buf, expected)? else {
@@ -235,20 +237,22 @@ impl Handshake {
             if name != b"NULL" {
                 return Err(ZmtpError::Mechanism(lossy(name)));
             }
-            self.state = State::Ready(version);
+            self.state = HandshakeState::Ready(version);
             return Ok(None);
         }
         let (spoken, state) = match (name, self.offer.curve.as_deref()) {
-            (b"NULL", _) if self.offer.null => (&b"NULL"[..], State::Ready(version)),
-            (b"PLAIN", _) if self.offer.plain => (&b"PLAIN"[..], State::PlainHello(version)),
+            (b"NULL", _) if self.offer.null => (&b"NULL"[..], HandshakeState::Ready(version)),
+            (b"PLAIN", _) if self.offer.plain => {
+                (&b"PLAIN"[..], HandshakeState::PlainHello(version))
+            }
             (b"CURVE", Some(offer)) => {
                 let handshake = Box::new(ServerHandshake::new(offer.clone()));
-                (&b"CURVE"[..], State::CurveHello(version, handshake))
+                (&b"CURVE"[..], HandshakeState::CurveHello(version, handshake))
             }
             // libzmq tells its user that the mechanisms differ.
             (other, _) => {
                 let ours: &[u8] = if self.offer.plain { b"PLAIN" } else { b"CURVE" };
-                (ours, State::Unspoken(lossy(other)))
+                (ours, HandshakeState::Unspoken(lossy(other)))
             }
         };
         self.state = state;
@@ -257,32 +261,32 @@ impl Handshake {
     }
 
     /// Takes the command that was awaited.
-    fn hear(&mut self, awaited: State, body: &Bytes) -> Result<Step, ZmtpError> {
+    fn hear(&mut self, awaited: HandshakeState, body: &Bytes) -> Result<Step, ZmtpError> {
         match awaited {
-            State::Ready(version) => {
-                self.state = State::Finished(parse_ready(version, body)?);
+            HandshakeState::Ready(version) => {
+                self.state = HandshakeState::Finished(parse_ready(version, body)?);
                 Ok(Step::Send(Bytes::from_static(READY)))
             }
-            State::PlainHello(version) => {
+            HandshakeState::PlainHello(version) => {
                 let credentials = parse_plain_hello(body)?;
-                self.state = State::PlainDecided(version);
+                self.state = HandshakeState::PlainDecided(version);
                 Ok(Step::Decide(credentials))
             }
-            State::PlainInitiate(version) => {
+            HandshakeState::PlainInitiate(version) => {
                 let metadata = body.strip_prefix(b"\x08INITIATE");
                 let metadata = metadata.ok_or_else(|| unexpected(body, "INITIATE"))?;
-                self.state = State::Finished(parse_metadata(version, metadata)?);
+                self.state = HandshakeState::Finished(parse_metadata(version, metadata)?);
                 Ok(Step::Send(Bytes::from_static(READY)))
             }
-            State::CurveHello(version, mut handshake) => {
+            HandshakeState::CurveHello(version, mut handshake) => {
                 let welcome = handshake.hello(body)?;
-                self.state = State::CurveInitiate(version, handshake);
+                self.state = HandshakeState::CurveInitiate(version, handshake);
                 Ok(Step::Send(command(&welcome)))
             }
-            State::CurveInitiate(version, mut handshake) => {
+            HandshakeState::CurveInitiate(version, mut handshake) => {
                 let initiated = Box::new(handshake.initiate(body)?);
                 let credentials = Credentials::Curve(initiated.client);
-                self.state = State::CurveDecided(version, handshake, initiated);
+                self.state = HandshakeState::CurveDecided(version, handshake, initiated);
                 Ok(Step::Decide(credentials))
             }
             _ => Err(ZmtpError::MalformedCommand("unexpected")),

@@ -38,7 +38,7 @@ pub enum Verdict {
 }
 
 #[derive(Debug)]
-struct Entry {
+struct MessageEntry {
     bytes: usize,
     /// When it last grew; `None` once it is whole, and nothing of it is awaited.
     grew: Option<Instant>,
@@ -47,13 +47,13 @@ struct Entry {
 }
 
 #[derive(Debug, Default)]
-struct Table {
+struct MessageTable {
     used: usize,
     next: u64,
-    entries: HashMap<u64, Entry>,
+    entries: HashMap<u64, MessageEntry>,
 }
 
-impl Table {
+impl MessageTable {
     /// The largest message that has stopped arriving.
     fn largest_stalled(&self, stall: Duration, now: Instant) -> Option<u64> {
         let stalled = self.entries.iter().filter(|(_, entry)| {
@@ -83,7 +83,7 @@ impl Table {
 #[derive(Debug, Clone)]
 pub struct ReceiveBudget {
     limits: ReceiveLimits,
-    table: Arc<Mutex<Table>>,
+    table: Arc<Mutex<MessageTable>>,
 }
 
 impl ReceiveBudget {
@@ -134,7 +134,7 @@ impl Share {
         let key = *self.key.get_or_insert_with(|| {
             let key = table.next;
             table.next += 1;
-            let entry = Entry { bytes: 0, grew: Some(now), given_up: false, waker: None };
+            let entry = MessageEntry { bytes: 0, grew: Some(now), given_up: false, waker: None };
             table.entries.insert(key, entry);
             key
         });

@@ -28,7 +28,7 @@ pub struct Waiter {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
+enum FlightStage {
     Queued,
     Running,
     Done,
@@ -36,7 +36,7 @@ enum Stage {
 
 #[derive(Debug)]
 struct FlightState {
-    stage: Stage,
+    stage: FlightStage,
     waiters: SmallVec<[Waiter; 1]>,
 }
 
@@ -47,7 +47,7 @@ impl FlightState {
     }
 
     fn is_forgotten(&self, now: Instant) -> bool {
-        self.stage == Stage::Queued && self.live_until(now).is_none()
+        self.stage == FlightStage::Queued && self.live_until(now).is_none()
     }
 }
 
@@ -120,7 +120,7 @@ impl Flight {
         });
         let mut waiters = SmallVec::new();
         waiters.push(first);
-        let state = Mutex::new(FlightState { stage: Stage::Queued, waiters });
+        let state = Mutex::new(FlightState { stage: FlightStage::Queued, waiters });
         let note = AtomicU32::new(u32::MAX);
         let of = TraceNotes::default();
         Arc::new(Self { key, arrived, deadline, is_shared, stream, trace, note, notes: of, state })
@@ -169,7 +169,7 @@ impl Flight {
     /// The waiter, for a new flight.
     pub fn join(&self, waiter: Waiter, now: Instant) -> Result<(), Waiter> {
         let mut state = self.state.lock();
-        if state.stage == Stage::Done || state.is_forgotten(now) {
+        if state.stage == FlightStage::Done || state.is_forgotten(now) {
             return Err(waiter);
         }
         state.waiters.push(waiter);
@@ -232,7 +232,7 @@ impl Flight {
     pub(super) fn end(&self, answer: &Answer) {
         let waiters = {
             let mut state = self.state.lock();
-            state.stage = Stage::Done;
+            state.stage = FlightStage::Done;
             std::mem::take(&mut state.waiters)
         };
         for waiter in waiters {
@@ -249,21 +249,21 @@ impl Query for Arc<Flight> {
     fn take(&self, now: Instant) -> Option<Instant> {
         let mut state = self.state.lock();
         let until = state.live_until(now)?;
-        if state.stage == Stage::Queued {
-            state.stage = Stage::Running;
+        if state.stage == FlightStage::Queued {
+            state.stage = FlightStage::Running;
         }
         Some(until)
     }
 
     fn put_back(&self) {
         let mut state = self.state.lock();
-        if state.stage == Stage::Running {
-            state.stage = Stage::Queued;
+        if state.stage == FlightStage::Running {
+            state.stage = FlightStage::Queued;
         }
     }
 
     fn has_ended(&self) -> bool {
-        self.state.lock().stage == Stage::Done
+        self.state.lock().stage == FlightStage::Done
     }
 
     fn arrived(&self) -> Instant {

@@ -9,10 +9,10 @@ pub use super::tensor_output::TensorRow;
 /// One output as a JSON value, ready to be copied into an answer, or as tensors, of which that is
 /// made when it is asked for. Cheap to clone; texts of up to 23 bytes need no memory of their own.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Output(Form);
+pub struct Output(HeldOutput);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Form {
+enum HeldOutput {
     Json(SmolStr),
     Tensors(Box<LazyRow>),
 }
@@ -27,35 +27,35 @@ impl Output {
     pub fn from_text(text: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(text).ok()?;
         if serde_json::from_str::<IgnoredAny>(text).is_ok() {
-            return Some(Self(Form::Json(SmolStr::new(text.trim()))));
+            return Some(Self(HeldOutput::Json(SmolStr::new(text.trim()))));
         }
-        serde_json::to_string(text).ok().map(|quoted| Self(Form::Json(SmolStr::from(quoted))))
+        serde_json::to_string(text).ok().map(|quoted| Self(HeldOutput::Json(SmolStr::from(quoted))))
     }
 
     /// JSON's `null`.
     #[must_use]
     pub fn null() -> Self {
-        Self(Form::Json(SmolStr::new_static("null")))
+        Self(HeldOutput::Json(SmolStr::new_static("null")))
     }
 
     #[must_use]
     pub fn from_tensors(row: TensorRow) -> Self {
-        Self(Form::Tensors(Box::new(LazyRow::new(row))))
+        Self(HeldOutput::Tensors(Box::new(LazyRow::new(row))))
     }
 
     #[must_use]
     pub fn json(&self) -> &[u8] {
         match &self.0 {
-            Form::Json(text) => text.as_bytes(),
-            Form::Tensors(row) => row.json(),
+            HeldOutput::Json(text) => text.as_bytes(),
+            HeldOutput::Tensors(row) => row.json(),
         }
     }
 
     #[must_use]
     pub fn tensors(&self) -> Option<&std::sync::Arc<TensorRow>> {
         match &self.0 {
-            Form::Json(_) => None,
-            Form::Tensors(row) => Some(&row.row),
+            HeldOutput::Json(_) => None,
+            HeldOutput::Tensors(row) => Some(&row.row),
         }
     }
 
@@ -63,8 +63,8 @@ impl Output {
     #[must_use]
     pub fn bytes(&self) -> usize {
         match &self.0 {
-            Form::Json(text) => text.len(),
-            Form::Tensors(row) => row.row.bytes.len(),
+            HeldOutput::Json(text) => text.len(),
+            HeldOutput::Tensors(row) => row.row.bytes.len(),
         }
     }
 }

@@ -14,12 +14,12 @@ pub const OF_ITS_OWN: u32 = 4;
 
 /// What was taken in a second: as [`clipper_clock::Second`] counts, but behind a shared reference.
 #[derive(Debug, Default)]
-struct Pace {
+struct TakenPace {
     second: AtomicU64,
     taken: AtomicU32,
 }
 
-impl Pace {
+impl TakenPace {
     fn has_room(&self, max: u32, second: u64) -> bool {
         let is_new = self.second.load(Relaxed) != second;
         max > if is_new { 0 } else { self.taken.load(Relaxed) }
@@ -49,15 +49,15 @@ pub struct PaceLimits {
 /// What one worker has taken of all applications.
 #[derive(Debug, Default)]
 pub struct AllPaces {
-    samples: Pace,
-    records: Pace,
+    samples: TakenPace,
+    records: TakenPace,
 }
 
 /// What one worker has taken of one application.
 #[derive(Debug, Default)]
 pub struct OwnPaces {
-    slow: Pace,
-    defaults: Pace,
+    slow: TakenPace,
+    defaults: TakenPace,
 }
 
 impl AllPaces {

@@ -131,7 +131,7 @@ pub(super) fn read(body: &[u8], mut context: Context) -> Result<Fields, BodyErro
     }
     let mut json = Deserializer::from_slice(body);
     let fields = (&mut json)
-        .deserialize_any_with(Body { context: &mut context })
+        .deserialize_any_with(BodyVisitor { context: &mut context })
         .and_then(|fields| json.end().map(|()| fields));
     match (fields, context.fault) {
         (_, Some(fault)) => Err(fault),
@@ -149,20 +149,20 @@ trait DeserializeAnyWith<'de>: serde::Deserializer<'de> + Sized {
 
 impl<'de, D: serde::Deserializer<'de>> DeserializeAnyWith<'de> for D {}
 
-struct Body<'c> {
+struct BodyVisitor<'c> {
     context: &'c mut Context,
 }
 
-impl Body<'_> {
+impl BodyVisitor<'_> {
     fn refuse<E: Error>(self, found: &'static str) -> E {
         self.context.fail(BodyError::NotAnObject(found))
     }
 }
 
-impl<'de> Visitor<'de> for Body<'_> {
+impl<'de> Visitor<'de> for BodyVisitor<'_> {
     type Value = Fields;
     expecting!("an object");
-    refuse!(Body::refuse; null, bool, number, string, array);
+    refuse!(BodyVisitor::refuse; null, bool, number, string, array);
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
         let context = self.context;
@@ -176,10 +176,10 @@ impl<'de> Visitor<'de> for Body<'_> {
                     fields.input = Some(map.next_value_seed(one)?);
                 }
                 "input_batch" if fields.batch.is_none() => {
-                    fields.batch = Some(map.next_value_seed(Batch { context: &mut *context })?);
+                    fields.batch = Some(map.next_value_seed(BatchSeed { context: &mut *context })?);
                 }
                 "version" if fields.version.is_none() => {
-                    let text = Text { key: "version", context: &mut *context };
+                    let text = TextSeed { key: "version", context: &mut *context };
                     fields.version = Some(map.next_value_seed(text)?);
                 }
                 "uid" if fields.uid.is_none() => {
@@ -209,22 +209,22 @@ fn mismatch(key: &str, expected: &str, found: &str) -> BodyError {
     ))
 }
 
-struct Batch<'c> {
+struct BatchSeed<'c> {
     context: &'c mut Context,
 }
 
-seed!(Batch => Inputs);
+seed!(BatchSeed => Inputs);
 
-impl Batch<'_> {
+impl BatchSeed<'_> {
     fn refuse<E: Error>(self, found: &str) -> E {
         self.context.fail(mismatch("input_batch", "Array of inputs", found))
     }
 }
 
-impl<'de> Visitor<'de> for Batch<'_> {
+impl<'de> Visitor<'de> for BatchSeed<'_> {
     type Value = Inputs;
     expecting!("an array of inputs");
-    refuse!(Batch::refuse; null, bool, number, string, object);
+    refuse!(BatchSeed::refuse; null, bool, number, string, object);
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Inputs, A::Error> {
         let mut inputs = Inputs::new();
@@ -304,7 +304,7 @@ impl<'de> Visitor<'de> for OneInput<'_> {
         }
         let mut position = 0;
         loop {
-            let element = Element { position, context: &mut *self.context };
+            let element = NumberSeed { position, context: &mut *self.context };
             if seq.next_element_seed(element)?.is_none() {
                 break;
             }
@@ -318,14 +318,14 @@ impl<'de> Visitor<'de> for OneInput<'_> {
 }
 
 /// One number of an input, appended to the context's `wire`.
-struct Element<'c> {
+struct NumberSeed<'c> {
     position: usize,
     context: &'c mut Context,
 }
 
-seed!(Element => ());
+seed!(NumberSeed => ());
 
-impl Element<'_> {
+impl NumberSeed<'_> {
     fn refuse<E: Error>(self, found: &str) -> E {
         let wanted = match self.context.input_type {
             InputType::Integers => "int",
@@ -381,10 +381,10 @@ impl Element<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Element<'_> {
+impl<'de> Visitor<'de> for NumberSeed<'_> {
     type Value = ();
     expecting!("a number");
-    refuse!(Element::refuse; null, bool, string, array, object);
+    refuse!(NumberSeed::refuse; null, bool, string, array, object);
 
     fn visit_i64<E: Error>(self, number: i64) -> Result<(), E> {
         self.integer(number, number as f64)
@@ -399,23 +399,23 @@ impl<'de> Visitor<'de> for Element<'_> {
     }
 }
 
-struct Text<'c> {
+struct TextSeed<'c> {
     key: &'static str,
     context: &'c mut Context,
 }
 
-seed!(Text => String);
+seed!(TextSeed => String);
 
-impl Text<'_> {
+impl TextSeed<'_> {
     fn refuse<E: Error>(self, found: &str) -> E {
         self.context.fail(mismatch(self.key, "String", found))
     }
 }
 
-impl<'de> Visitor<'de> for Text<'_> {
+impl<'de> Visitor<'de> for TextSeed<'_> {
     type Value = String;
     expecting!("a string");
-    refuse!(Text::refuse; null, bool, number, array, object);
+    refuse!(TextSeed::refuse; null, bool, number, array, object);
 
     fn visit_str<E: Error>(self, text: &str) -> Result<String, E> {
         Ok(text.to_owned())

@@ -247,13 +247,13 @@ impl Quota {
 
 /// What one request takes of a quota.
 #[derive(Debug)]
-struct Part {
+struct QuotaUse {
     quota: Arc<Quota>,
     queries: u64,
     bytes: u64,
 }
 
-impl Part {
+impl QuotaUse {
     fn hold(&mut self, queries: u64) -> Result<(), Exceeded> {
         let quota = &self.quota;
         if let Some(max) = quota.limits.concurrent.map(|max| u64::from(max.get())) {
@@ -289,7 +289,7 @@ impl Part {
     }
 }
 
-impl Drop for Part {
+impl Drop for QuotaUse {
     fn drop(&mut self) {
         self.quota.usage.queries.fetch_sub(self.queries, Relaxed);
         self.quota.usage.bytes.fetch_sub(self.bytes, Relaxed);
@@ -301,7 +301,7 @@ impl Drop for Part {
 #[derive(Debug, Default)]
 pub struct Claim {
     by: Tenant,
-    parts: Option<Box<SmallVec<[Part; 2]>>>,
+    parts: Option<Box<SmallVec<[QuotaUse; 2]>>>,
 }
 
 impl Claim {
@@ -314,7 +314,7 @@ impl Claim {
     }
 
     fn count_against(&mut self, quota: Arc<Quota>) {
-        self.parts.get_or_insert_default().push(Part { quota, queries: 0, bytes: 0 });
+        self.parts.get_or_insert_default().push(QuotaUse { quota, queries: 0, bytes: 0 });
     }
 
     /// Counts against another quota as well, with so many bytes that its body has by now: who asks
@@ -334,14 +334,14 @@ impl Claim {
         self.by
     }
 
-    fn parts(&self) -> &[Part] {
+    fn parts(&self) -> &[QuotaUse] {
         match &self.parts {
             Some(parts) => parts,
             None => &[],
         }
     }
 
-    fn parts_mut(&mut self) -> &mut [Part] {
+    fn parts_mut(&mut self) -> &mut [QuotaUse] {
         match &mut self.parts {
             Some(parts) => parts,
             None => &mut [],

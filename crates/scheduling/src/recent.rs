@@ -25,12 +25,12 @@ pub struct RecentLimits {
 
 /// Some of them, the oldest first.
 #[derive(Debug, Default)]
-struct Group {
+struct RecentGroup {
     records: VecDeque<QueryRecord>,
     bytes: usize,
 }
 
-impl Group {
+impl RecentGroup {
     fn push(&mut self, record: QueryRecord, bytes: usize) {
         self.bytes += bytes;
         self.records.push_back(record);
@@ -52,7 +52,7 @@ enum Short {
 }
 
 impl Short {
-    fn taken(self, group: &Group) -> usize {
+    fn taken(self, group: &RecentGroup) -> usize {
         match self {
             Self::Places => group.records.len(),
             Self::Bytes => group.bytes,
@@ -67,9 +67,9 @@ type Whose = (AppName, KeptAs);
 #[derive(Debug)]
 pub struct RecentQueries {
     limits: RecentLimits,
-    samples: Group,
+    samples: RecentGroup,
     /// Slow ones and defaults; none of them is empty.
-    groups: HashMap<Whose, Group>,
+    groups: HashMap<Whose, RecentGroup>,
     len: usize,
     bytes: usize,
 }
@@ -102,7 +102,7 @@ pub fn newest(record: &QueryRecord) -> impl Ord + use<> {
 impl RecentQueries {
     #[must_use]
     pub fn new(limits: RecentLimits) -> Self {
-        let (samples, groups) = (Group::default(), HashMap::new());
+        let (samples, groups) = (RecentGroup::default(), HashMap::new());
         Self { limits, samples, groups, len: 0, bytes: 0 }
     }
 
@@ -157,7 +157,7 @@ impl RecentQueries {
         let from = if own.unwrap_or(0) + more > part {
             whose.clone()
         } else {
-            let oldest = |group: &Group| group.records.front().map(|it| Reverse(it.arrived));
+            let oldest = |group: &RecentGroup| group.records.front().map(|it| Reverse(it.arrived));
             let most = self.groups.iter().max_by_key(|(_, it)| (short.taken(it), oldest(it)));
             most?.0.clone()
         };

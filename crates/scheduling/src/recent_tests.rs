@@ -120,7 +120,7 @@ proptest! {
         for (id, (app, kind, long)) in (0..).zip(kept) {
             let (app, kind) = (APPS[app], KINDS[kind]);
             let of = |recent: &RecentQueries| -> HashMap<Whose, (usize, usize)> {
-                let group = |(whose, group): (&Whose, &Group)| {
+                let group = |(whose, group): (&Whose, &RecentGroup)| {
                     (whose.clone(), (group.records.len(), group.bytes))
                 };
                 recent.groups.iter().map(group).collect()
@@ -134,7 +134,7 @@ proptest! {
                     prop_assert_eq!(after.get(&whose), Some(&(queries, bytes)), "{:?}", whose);
                 }
             }
-            let sum = |of: fn(&Group) -> usize| {
+            let sum = |of: fn(&RecentGroup) -> usize| {
                 recent.groups.values().map(of).sum::<usize>() + of(&recent.samples)
             };
             prop_assert_eq!(sum(|group| group.records.len()), recent.len());

@@ -60,7 +60,7 @@ impl Bell {
 }
 
 #[derive(Debug)]
-struct Queue {
+struct PieceQueue {
     pieces: VecDeque<Output>,
     held: Held,
     /// Pieces taken since credits were given for them.
@@ -74,7 +74,7 @@ pub struct Stream {
     pieces_max: u32,
     /// When it ends at the latest.
     pub until: Instant,
-    queue: Mutex<Queue>,
+    queue: Mutex<PieceQueue>,
     caller: AtomicWaker,
     has_begun: AtomicBool,
     is_complete: AtomicBool,
@@ -86,7 +86,7 @@ impl Stream {
     #[must_use]
     pub fn new(bounds: &StreamBounds, until: Instant) -> (Arc<Self>, Pieces) {
         let held = bounds.all.hold();
-        let queue = Queue { pieces: VecDeque::new(), held, taken: 0, bell: None };
+        let queue = PieceQueue { pieces: VecDeque::new(), held, taken: 0, bell: None };
         let stream = Arc::new(Self {
             pieces_max: bounds.pieces_max,
             until,

@@ -19,7 +19,7 @@ use super::update::update_of;
 
 /// The members of a body, not looked into.
 #[derive(Debug, Deserialize)]
-struct Members<'b> {
+struct BodyMembers<'b> {
     #[serde(borrow, default)]
     input: Option<&'b RawValue>,
     #[serde(borrow, default)]
@@ -36,7 +36,7 @@ struct Members<'b> {
     loss: Option<Value>,
 }
 
-fn members(body: &[u8]) -> Result<Members<'_>, BodyError> {
+fn members(body: &[u8]) -> Result<BodyMembers<'_>, BodyError> {
     let found = match body.trim_ascii_start().first() {
         Some(b'{') => None,
         Some(b'[') => Some("Array"),
@@ -115,7 +115,7 @@ fn member(body: &[u8], name: &str) -> Option<Value> {
 /// # Errors
 /// See [`BodyError`].
 pub fn update_body(body: &[u8], signature: Option<&Signature>) -> Result<UpdateBody, BodyError> {
-    let Members { input, uid, label, query_id, loss, .. } = members(body)?;
+    let BodyMembers { input, uid, label, query_id, loss, .. } = members(body)?;
     let input = input.map(|input| row(input, signature, &"input")).transpose()?;
     update_of(Fields { input, uid, label, query_id, loss, ..Fields::default() })
 }
@@ -137,7 +137,7 @@ fn batch_of(
     signature: Option<&Signature>,
     inputs_max: usize,
 ) -> Result<Inputs, BodyError> {
-    let mut batch = Batch { signature, inputs_max, inputs: Inputs::new(), fault: None };
+    let mut batch = TensorBatch { signature, inputs_max, inputs: Inputs::new(), fault: None };
     let mut json = serde_json::Deserializer::from_str(json.get());
     let read = json.deserialize_any(&mut batch);
     match (batch.fault, read) {
@@ -147,14 +147,14 @@ fn batch_of(
     }
 }
 
-struct Batch<'s> {
+struct TensorBatch<'s> {
     signature: Option<&'s Signature>,
     inputs_max: usize,
     inputs: Inputs,
     fault: Option<BodyError>,
 }
 
-impl<'de> Visitor<'de> for &mut Batch<'_> {
+impl<'de> Visitor<'de> for &mut TensorBatch<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -34,7 +34,7 @@ pub enum Unmatched {
 }
 
 #[derive(Debug)]
-struct Entry {
+struct GivenEntry {
     query_id: u64,
     input: u64,
     /// Until it is judged.
@@ -46,7 +46,7 @@ pub struct FeedbackWindow {
     max: usize,
     /// In the order in which they came: memory is touched from end to end, since each query adds
     /// one and drops one.
-    entries: VecDeque<Entry>,
+    entries: VecDeque<GivenEntry>,
     /// Entries that have left: those that are there are numbered from here.
     left: u64,
     /// Entries before this number can be found.
@@ -99,7 +99,7 @@ impl FeedbackWindow {
                 }
             }
         }
-        self.entries.push_back(Entry { query_id, input: answer.input, answer: Some(answer) });
+        self.entries.push_back(GivenEntry { query_id, input: answer.input, answer: Some(answer) });
     }
 
     /// Lets at most `count` answers more be found that were added since. False: there are others

@@ -33,7 +33,7 @@ pub fn read_row(
     let mut members: Vec<Option<(Dims, Vec<u8>)>> = specs.iter().map(|_| None).collect();
     let mut fault = None;
     let mut json = serde_json::Deserializer::from_str(json);
-    let row = Row { specs, members: &mut members, fault: &mut fault, place };
+    let row = RowReader { specs, members: &mut members, fault: &mut fault, place };
     let read = json.deserialize_any(row).and_then(|()| json.end());
     if let Some(fault) = fault {
         return Err(fault);
@@ -53,21 +53,21 @@ pub fn read_row(
 /// # Errors
 /// What is wrong with them.
 pub fn read_data(json: &str, datatype: Datatype, shape: &[i64]) -> Result<Vec<u8>, Fault> {
-    let mut reader = Reader::new(datatype, shape);
+    let mut reader = TensorReader::new(datatype, shape);
     let mut json = serde_json::Deserializer::from_str(json);
     let read = Level::outermost(&mut reader).deserialize(&mut json).and_then(|()| json.end());
     let (_, data) = reader.finish(read)?;
     Ok(data)
 }
 
-struct Row<'c, P> {
+struct RowReader<'c, P> {
     specs: &'c [TensorSpec],
     members: &'c mut [Option<(Dims, Vec<u8>)>],
     fault: &'c mut Option<RowError>,
     place: &'c P,
 }
 
-impl<P: fmt::Display> Row<'_, P> {
+impl<P: fmt::Display> RowReader<'_, P> {
     fn fail<E: Error>(&mut self, member: &str, fault: Fault) -> E {
         let field = match member {
             "" => self.place.to_string(),
@@ -82,7 +82,7 @@ impl<P: fmt::Display> Row<'_, P> {
     }
 }
 
-impl<'de, P: fmt::Display> Visitor<'de> for Row<'_, P> {
+impl<'de, P: fmt::Display> Visitor<'de> for RowReader<'_, P> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -100,7 +100,7 @@ impl<'de, P: fmt::Display> Visitor<'de> for Row<'_, P> {
                 return Err(self.fail(&name, Fault::Twice));
             }
             let Some(spec) = self.specs.get(at) else { continue };
-            let mut reader = Reader::new(spec.datatype, spec.row_shape());
+            let mut reader = TensorReader::new(spec.datatype, spec.row_shape());
             let read = map.next_value_seed(Level::outermost(&mut reader));
             match reader.finish(read.as_ref().copied().map_err(ToString::to_string)) {
                 Ok(member) => self.members[at] = Some(member),
@@ -147,7 +147,7 @@ pub fn names(specs: &[TensorSpec]) -> String {
 }
 
 /// Reads the arrays of one tensor.
-struct Reader<'s> {
+struct TensorReader<'s> {
     datatype: Datatype,
     /// -1 is any number.
     wanted: &'s [i64],
@@ -164,7 +164,7 @@ fn shown<N: fmt::Display>(shape: impl IntoIterator<Item = N>) -> String {
     shape.into_iter().map(|n| n.to_string()).collect::<Vec<_>>().join(", ")
 }
 
-impl<'s> Reader<'s> {
+impl<'s> TensorReader<'s> {
     fn new(datatype: Datatype, wanted: &'s [i64]) -> Self {
         let (data, lengths) = (Vec::new(), SmallVec::new());
         Self { datatype, wanted, data, count: 0, lengths, depth: None, fault: None }
@@ -288,7 +288,7 @@ fn flat(count: usize, wanted: &[i64]) -> Result<Dims, Fault> {
     Ok(wanted.iter().map(dim).collect())
 }
 
-impl Elements for Reader<'_> {
+impl Elements for TensorReader<'_> {
     fn element(&mut self, level: usize, element: Element<'_>) -> Result<(), Refused> {
         self.stands(level)?;
         match element {

@@ -8,11 +8,11 @@ use half::{bf16, f16};
 /// Appends the elements in `data` as arrays nested as `dims` say; without dimensions the one
 /// element. What is not finite is `null`, bytes that are not UTF-8 are `{"b64": "..."}`.
 pub fn put_json(datatype: Datatype, dims: &[u64], data: &[u8], out: &mut Vec<u8>) {
-    let mut elements = Elements { datatype, left: data };
+    let mut elements = ElementWriter { datatype, left: data };
     put_level(&mut elements, dims, out);
 }
 
-fn put_level(elements: &mut Elements<'_>, dims: &[u64], out: &mut Vec<u8>) {
+fn put_level(elements: &mut ElementWriter<'_>, dims: &[u64], out: &mut Vec<u8>) {
     let Some((count, inner)) = dims.split_first() else { return elements.put_next(out) };
     out.push(b'[');
     for at in 0..*count {
@@ -31,7 +31,7 @@ fn put_level(elements: &mut Elements<'_>, dims: &[u64], out: &mut Vec<u8>) {
 /// Appends the elements in `data` as one flat list, without its brackets; commas stand between
 /// them. `is_first`: nothing stands before them.
 pub fn put_flat(datatype: Datatype, data: &[u8], mut is_first: bool, out: &mut Vec<u8>) {
-    let mut elements = Elements { datatype, left: data };
+    let mut elements = ElementWriter { datatype, left: data };
     while !elements.left.is_empty() {
         if !std::mem::take(&mut is_first) {
             out.push(b',');
@@ -40,12 +40,12 @@ pub fn put_flat(datatype: Datatype, data: &[u8], mut is_first: bool, out: &mut V
     }
 }
 
-struct Elements<'d> {
+struct ElementWriter<'d> {
     datatype: Datatype,
     left: &'d [u8],
 }
 
-impl Elements<'_> {
+impl ElementWriter<'_> {
     fn take<const N: usize>(&mut self) -> [u8; N] {
         // Its length was checked when the row was made.
         let Some((element, rest)) = self.left.split_first_chunk() else {

@@ -16,7 +16,7 @@ const NOT_IN_NAMES: &AsciiSet = &CONTROLS.add(b',').add(b':').add(b'/').add(b'%'
 
 /// What is expected of tokens, and which of their claims say what.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Expected {
+pub(super) struct ExpectedClaims {
     pub(super) issuer: String,
     pub(super) audience: String,
     pub(super) role_claim: String,
@@ -25,7 +25,7 @@ pub(super) struct Expected {
     pub(super) limits: Limits,
 }
 
-impl Expected {
+impl ExpectedClaims {
     /// The key of whoever has a token with these claims.
     pub(super) fn key(
         &self,

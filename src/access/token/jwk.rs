@@ -38,7 +38,7 @@ impl Algorithm {
 
 /// A key as the file has it.
 #[derive(Deserialize)]
-struct Written {
+struct WrittenKey {
     kty: String,
     kid: Option<String>,
     #[serde(rename = "use")]
@@ -53,7 +53,7 @@ struct Written {
 
 #[derive(Deserialize)]
 struct WrittenSet {
-    keys: Vec<Written>,
+    keys: Vec<WrittenKey>,
 }
 
 /// What is wrong with a JWKS.
@@ -106,8 +106,8 @@ pub(super) fn parse(text: &str) -> Result<Vec<Signer>, KeySetFault> {
     if signers.is_empty() { Err(KeySetFault::Empty) } else { Ok(signers) }
 }
 
-fn signer(key: Written) -> Result<Option<Signer>, &'static str> {
-    let Written { kty, kid, purpose, alg, crv, n, e, x, y } = key;
+fn signer(key: WrittenKey) -> Result<Option<Signer>, &'static str> {
+    let WrittenKey { kty, kid, purpose, alg, crv, n, e, x, y } = key;
     let algorithm = match (kty.as_str(), crv.as_deref()) {
         ("RSA", _) => Algorithm::Rs256,
         ("EC", Some("P-256")) => Algorithm::Es256,

@@ -27,7 +27,7 @@ use serde_json::{Map, Value};
 pub use self::jwk::KeySetFault;
 pub use self::source::{KeySetError, UrlFault, is_url};
 
-use self::claims::Expected;
+use self::claims::ExpectedClaims;
 use self::fault::TokenFault;
 use self::jwk::{Algorithm, Signer};
 use self::source::Source;
@@ -42,7 +42,7 @@ const TOKEN_MAX_BYTES: usize = 16 << 10;
 #[derive(Debug)]
 pub(super) struct Tokens {
     source: Source,
-    expected: Expected,
+    expected: ExpectedClaims,
     signers: ArcSwap<Vec<Signer>>,
     /// Those that were taken, by their hash: the key of each, and of whose key its signature is.
     taken: Cache<SecretHash, (Arc<AccessKey>, SecretHash)>,
@@ -51,7 +51,7 @@ pub(super) struct Tokens {
 }
 
 #[derive(Deserialize)]
-struct Header {
+struct TokenHeader {
     alg: String,
     kid: Option<String>,
     crit: Option<Value>,
@@ -68,7 +68,7 @@ impl Tokens {
         }
         let tokens = Self {
             source: Source::of(&config.jwt_keys, Duration::from_millis(config.jwt_keys_refresh_ms)),
-            expected: Expected {
+            expected: ExpectedClaims {
                 issuer: config.jwt_issuer.clone(),
                 audience: config.jwt_audience.clone(),
                 role_claim: config.jwt_role_claim.clone(),
@@ -139,7 +139,7 @@ impl Tokens {
         let parts = text.rsplit_once('.').filter(|_| token.len() <= TOKEN_MAX_BYTES);
         let (signed, signature) = parts.ok_or(TokenFault::Form)?;
         let (header, claims) = signed.split_once('.').ok_or(TokenFault::Form)?;
-        let header: Header = json(header)?;
+        let header: TokenHeader = json(header)?;
         if header.crit.is_some() {
             return Err(TokenFault::Critical);
         }

@@ -55,13 +55,13 @@ pub(super) enum Source {
 pub(super) struct Remote {
     url: String,
     refresh: Duration,
-    asked: Mutex<Asked>,
+    asked: Mutex<LastFetch>,
     /// A token came by a key that is not known.
     is_missed: AtomicBool,
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Asked {
+enum LastFetch {
     Never,
     Answered(Instant),
     Failed(Instant),
@@ -75,7 +75,7 @@ impl Source {
             Some(url) => Self::Url(Remote {
                 url: url.to_owned(),
                 refresh,
-                asked: Mutex::new(Asked::Never),
+                asked: Mutex::new(LastFetch::Never),
                 is_missed: AtomicBool::new(false),
             }),
         }
@@ -109,7 +109,7 @@ impl Source {
                 let is_answered = answer.is_ok();
                 let at = clock::now();
                 *remote.asked.lock() =
-                    if is_answered { Asked::Answered(at) } else { Asked::Failed(at) };
+                    if is_answered { LastFetch::Answered(at) } else { LastFetch::Failed(at) };
                 let of = |fault| KeySetError::Url { url: remote.shown(), fault };
                 answer.map(Some).map_err(of)
             }
@@ -133,9 +133,11 @@ impl Remote {
     fn is_due(&self, now: Instant) -> bool {
         let is_missed = || self.is_missed.swap(false, Relaxed);
         match *self.asked.lock() {
-            Asked::Never => true,
-            Asked::Failed(at) => now >= at + ASK_AGAIN,
-            Asked::Answered(at) => now >= at + self.refresh || now >= at + ASK_AGAIN && is_missed(),
+            LastFetch::Never => true,
+            LastFetch::Failed(at) => now >= at + ASK_AGAIN,
+            LastFetch::Answered(at) => {
+                now >= at + self.refresh || now >= at + ASK_AGAIN && is_missed()
+            }
         }
     }
 }
@@ -177,9 +179,9 @@ mod tests {
         let Source::Url(remote) = &source else { panic!("a URL") };
         let start = clock::now();
         assert!(remote.is_due(start));
-        *remote.asked.lock() = Asked::Failed(start);
+        *remote.asked.lock() = LastFetch::Failed(start);
         assert!(!remote.is_due(start) && remote.is_due(start + ASK_AGAIN));
-        *remote.asked.lock() = Asked::Answered(start);
+        *remote.asked.lock() = LastFetch::Answered(start);
         assert!(!remote.is_due(start + ASK_AGAIN) && remote.is_due(start + ASK_AGAIN * 10));
         source.missed();
         assert!(!remote.is_due(start), "not by each wrong token");

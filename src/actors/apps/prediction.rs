@@ -12,7 +12,7 @@ use super::chosen::ChosenOne;
 use super::ensemble::Ensemble;
 use super::traced::Answerer;
 use crate::actors::plane::data_plane::Permit;
-use crate::actors::plane::recent::{Ended, explained};
+use crate::actors::plane::recent::{AnsweredRequest, explained};
 use crate::metrics::{AppMetrics, Outcome};
 use crate::traces::request::RequestTrace;
 use clipper_clock::{self as clock, Instant};
@@ -152,7 +152,7 @@ impl Prediction {
         let span = of.trace.as_ref().and_then(|trace| trace.span());
         of.app.metrics.exemplars.offer(latency, of.request_id.as_ref(), span, now);
         let (objective, own) = (of.objective, &of.app.kept);
-        let ended = Ended { answers, defaults, latency, objective, own };
+        let ended = AnsweredRequest { answers, defaults, latency, objective, own };
         let recent = &permit.plane().recent;
         let record = |index| of.record(&answered, latency, index);
         recent.keep(&ended, now, record);

@@ -43,7 +43,7 @@ pub(super) struct Rolling {
 
 /// What a rollout does with one request.
 #[derive(Debug)]
-struct Turn {
+struct RolloutTurn {
     side: Side,
     /// Answers instead of its model's current version.
     instead: Option<Arc<ModelHandle>>,
@@ -55,7 +55,7 @@ struct Turn {
 #[derive(Debug)]
 pub struct Rolled {
     rolling: Arc<Rolling>,
-    turn: Turn,
+    turn: RolloutTurn,
 }
 
 /// A copy that is to be asked of the other version.
@@ -91,18 +91,18 @@ impl Rolling {
         Arc::new(Rolled { rolling: Arc::clone(self), turn: self.turn(drawn) })
     }
 
-    fn turn(&self, drawn: Drawn) -> Turn {
+    fn turn(&self, drawn: Drawn) -> RolloutTurn {
         let plan = &self.outcomes.plan;
-        let stays = Turn { side: Side::Old, instead: None, copy_to: None };
+        let stays = RolloutTurn { side: Side::Old, instead: None, copy_to: None };
         let is_new = !self.outcomes.is_suspended()
             && side(self.percent, self.outcomes.id, drawn) == Side::New;
         let new = is_new.then(|| self.serving(&plan.to.version)).flatten();
         let Some(new) = new else { return stays };
         if plan.kind == RolloutKind::Shadow {
-            return Turn { copy_to: Some(new), ..stays };
+            return RolloutTurn { copy_to: Some(new), ..stays };
         }
         let copy_to = plan.compares().then(|| self.serving(&plan.from.version)).flatten();
-        Turn { side: Side::New, instead: Some(new), copy_to }
+        RolloutTurn { side: Side::New, instead: Some(new), copy_to }
     }
 
     /// Room for a copy to `model`, unless it has anything else to do: last in the queue, first to

@@ -48,7 +48,7 @@ pub struct RolloutParts {
 }
 
 /// A rollout that runs.
-struct Running {
+struct RunningRollout {
     machine: RolloutMachine,
     outcomes: Arc<RolloutOutcomes>,
     /// It is being looked at.
@@ -57,7 +57,7 @@ struct Running {
 
 pub struct RolloutKeeper {
     parts: RolloutParts,
-    running: BTreeMap<AppName, Running>,
+    running: BTreeMap<AppName, RunningRollout>,
     /// Looks at them from time to time, while there are any.
     looks: Option<SpawnHandle>,
     since: Instant,
@@ -65,7 +65,7 @@ pub struct RolloutKeeper {
 }
 
 /// What everybody has seen of a rollout, and whether this server decides about it.
-struct Look {
+struct RolloutLook {
     decides: bool,
     sums: RolloutSums,
 }
@@ -106,7 +106,7 @@ impl RolloutKeeper {
             }
             _ => {
                 let machine = RolloutMachine::new(rollout.clone());
-                let running = Running { machine, outcomes, is_busy: false };
+                let running = RunningRollout { machine, outcomes, is_busy: false };
                 self.running.insert(spec.name.clone(), running);
             }
         }
@@ -140,7 +140,13 @@ impl RolloutKeeper {
         }
     }
 
-    fn decide(&mut self, app: &AppName, id: u64, look: Option<Look>, ctx: &mut Context<Self>) {
+    fn decide(
+        &mut self,
+        app: &AppName,
+        id: u64,
+        look: Option<RolloutLook>,
+        ctx: &mut Context<Self>,
+    ) {
         let now = clock::now() - self.since;
         let Some(running) = self.running.get_mut(app).filter(|running| running.outcomes.id == id)
         else {
@@ -149,7 +155,7 @@ impl RolloutKeeper {
         let decides = look.as_ref().is_some_and(|look| look.decides);
         let obstacle = obstacle(&self.parts.view, app, running.machine.rollout());
         let action = match &look {
-            Some(Look { decides: true, sums }) => {
+            Some(RolloutLook { decides: true, sums }) => {
                 running.machine.on(RolloutInput::Look { sums, obstacle }, now)
             }
             _ => running.machine.on(RolloutInput::StandBy, now),
@@ -201,8 +207,8 @@ async fn seen(
     app: AppName,
     id: u64,
     own: RolloutSums,
-) -> Option<Look> {
-    let Some(redis) = redis else { return Some(Look { decides: true, sums: own }) };
+) -> Option<RolloutLook> {
+    let Some(redis) = redis else { return Some(RolloutLook { decides: true, sums: own }) };
     let text = serde_json::to_string(&own).ok()?;
     let shared = redis.share_rollout(app, id, text).await?;
     let mut sums = own;
@@ -212,7 +218,7 @@ async fn seen(
             Err(error) => debug!(%error, "sums of another frontend are passed over"),
         }
     }
-    Some(Look { decides: shared.decides, sums })
+    Some(RolloutLook { decides: shared.decides, sums })
 }
 
 fn obstacle(view: &CatalogView, app: &AppName, rollout: &Rollout) -> Option<String> {

@@ -36,10 +36,10 @@ use clipper_selection::sticky::Sticky;
 
 /// The worker's applications by name, read by its request handlers on the same thread.
 #[derive(Debug, Clone, Default)]
-pub struct Routes(Rc<RefCell<Table>>);
+pub struct Routes(Rc<RefCell<RouteTable>>);
 
 #[derive(Debug, Default)]
-struct Table {
+struct RouteTable {
     loaded: bool,
     /// By names that operators choose, however strangers ask for them.
     apps: FxHashMap<AppName, Addr<App>>,
@@ -121,14 +121,14 @@ pub struct AppOfModel(pub ModelName, pub InputType);
 
 /// An application as its actor is started with it, or told of it.
 #[derive(Debug)]
-struct Served {
+struct ServedApp {
     facts: Arc<AppFacts>,
     linked: Vec<Arc<ModelEntry>>,
     /// To the actor that lives now.
     changes: Option<Outbox<AppChange>>,
 }
 
-impl Served {
+impl ServedApp {
     /// One that is dead takes the newest definition when it is started again.
     fn tell(&self, change: AppChange) {
         let told = self.changes.as_ref().map(|changes| changes.tell(change));
@@ -139,8 +139,8 @@ impl Served {
 }
 
 /// An application's actor, and what it is started with.
-struct Running {
-    served: Rc<RefCell<Served>>,
+struct RunningApp {
+    served: Rc<RefCell<ServedApp>>,
     /// Supervises it as long as it is held.
     _actor: Kept<App>,
 }
@@ -150,7 +150,7 @@ struct AppChild {
     plane: Arc<DataPlane>,
     feedback: FeedbackQueue,
     routes: Routes,
-    served: Rc<RefCell<Served>>,
+    served: Rc<RefCell<ServedApp>>,
 }
 
 impl Child for AppChild {
@@ -170,8 +170,8 @@ impl Child for AppChild {
 
 /// What a router that has ended leaves to its successor.
 #[derive(Default)]
-struct Inheritance {
-    apps: HashMap<AppName, Running>,
+struct RouterInheritance {
+    apps: HashMap<AppName, RunningApp>,
     /// Told once, when the first snapshot is in place.
     on_loaded: Option<Box<dyn FnOnce()>>,
 }
@@ -181,8 +181,8 @@ pub struct Router {
     catalog: Kept<CatalogWriter>,
     feedback: FeedbackQueue,
     routes: Routes,
-    keeps: Inheritance,
-    left: Rc<RefCell<Inheritance>>,
+    keeps: RouterInheritance,
+    left: Rc<RefCell<RouterInheritance>>,
     _lifeline: Lifeline,
 }
 
@@ -197,7 +197,7 @@ impl Router {
         on_loaded: impl FnOnce() + 'static,
     ) -> Kept<Self> {
         let on_loaded: Option<Box<dyn FnOnce()>> = Some(Box::new(on_loaded));
-        let left = Rc::new(RefCell::new(Inheritance { apps: HashMap::new(), on_loaded }));
+        let left = Rc::new(RefCell::new(RouterInheritance { apps: HashMap::new(), on_loaded }));
         let budget = RestartBudget::for_actor(&plane.containers);
         Kept::start("router", Arc::clone(&plane.metrics), budget, move |lifeline| Self {
             plane: Arc::clone(&plane),
@@ -273,7 +273,7 @@ impl Router {
             of: spec.name.to_string(),
             remedy: "register the application anew",
         };
-        let served = Rc::new(RefCell::new(Served { facts, linked: Vec::new(), changes: None }));
+        let served = Rc::new(RefCell::new(ServedApp { facts, linked: Vec::new(), changes: None }));
         let child = AppChild {
             plane: Arc::clone(&self.plane),
             feedback: self.feedback.clone(),
@@ -282,7 +282,7 @@ impl Router {
         };
         let budget = RestartBudget::for_actor(&self.plane.containers);
         let actor = Kept::supervise(role, Arc::clone(&self.plane.metrics), budget, child);
-        self.keeps.apps.insert(spec.name.clone(), Running { served, _actor: actor });
+        self.keeps.apps.insert(spec.name.clone(), RunningApp { served, _actor: actor });
     }
 
     fn stop(&mut self, name: &AppName) {

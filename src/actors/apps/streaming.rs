@@ -17,7 +17,7 @@ use super::prediction::AppFacts;
 use super::traced::{Answerer, AskedModels, TracedModel, TracedQuery};
 use crate::actors::plane::data_plane::Permit;
 use crate::actors::plane::directory::ModelHandle;
-use crate::actors::plane::recent::{Ended, explained};
+use crate::actors::plane::recent::{AnsweredRequest, explained};
 use crate::metrics::Outcome;
 use crate::traces::request::RequestTrace;
 use clipper_clock::{self as clock, Instant};
@@ -78,7 +78,7 @@ pub struct Streaming {
     due: Instant,
     /// When it has to have ended.
     until: Instant,
-    state: State,
+    state: StreamState,
     /// When its first piece came.
     first: Option<Duration>,
     pieces: u64,
@@ -89,7 +89,7 @@ pub struct Streaming {
 }
 
 #[derive(Debug)]
-enum State {
+enum StreamState {
     Waiting(Ticket, Pieces),
     /// Its last output goes out before this end.
     Ending(StreamEnd),
@@ -158,7 +158,7 @@ impl App {
         let context = trace.as_ref().map(|trace| trace.carried());
         let ticket = Ticket::within(&self.bounds, 1, query_id, context);
         let waiter = Waiter { slot: ticket.slot(0), deadline: due };
-        let (app, state) = (Arc::clone(&self.facts), State::Waiting(ticket, pieces));
+        let (app, state) = (Arc::clone(&self.facts), StreamState::Waiting(ticket, pieces));
         let mut streaming = Streaming {
             app,
             query_id,
@@ -250,14 +250,14 @@ impl Streaming {
 
     /// The next piece, or how the answer ended; nothing after that.
     pub async fn next(&mut self) -> Option<StreamStep> {
-        let step = match std::mem::replace(&mut self.state, State::Ended) {
-            State::Ended => return None,
-            State::Ending(end) => StreamStep::End(end),
-            State::Waiting(ticket, mut pieces) => {
+        let step = match std::mem::replace(&mut self.state, StreamState::Ended) {
+            StreamState::Ended => return None,
+            StreamState::Ending(end) => StreamStep::End(end),
+            StreamState::Waiting(ticket, mut pieces) => {
                 let limit = if self.first.is_some() { self.until } else { self.due };
                 match next_piece(&ticket, &mut pieces, limit).await {
                     Some(piece) => {
-                        self.state = State::Waiting(ticket, pieces);
+                        self.state = StreamState::Waiting(ticket, pieces);
                         StreamStep::Piece(piece)
                     }
                     None => self.ended(ticket, &pieces),
@@ -287,7 +287,7 @@ impl Streaming {
             Some(Answer::Output(_)) if is_complete => StreamStep::End(StreamEnd::Complete),
             // It came from a container that does not answer in pieces.
             Some(Answer::Output(output)) => {
-                self.state = State::Ending(StreamEnd::Complete);
+                self.state = StreamState::Ending(StreamEnd::Complete);
                 StreamStep::Piece(output)
             }
             Some(Answer::Default(DefaultReason::Late)) | None if has_begun => {
@@ -325,7 +325,7 @@ impl Streaming {
         let defaults = usize::from(reason.is_some());
         let answer = reason.map_or_else(|| Answer::Output(Output::null()), Answer::Default);
         let record = || self.record(&answer, latency);
-        let ended = Ended {
+        let ended = AnsweredRequest {
             answers: std::slice::from_ref(&answer),
             defaults,
             latency,

@@ -119,7 +119,7 @@ type Reply = oneshot::Sender<Result<Acknowledged, ChangeError>>;
 const APPLYING_MAX: usize = 2;
 
 /// What is asked of the writer.
-enum Request {
+enum WriterRequest {
     Decide(Command),
     Record { events: Vec<Event>, more: bool },
 }
@@ -180,15 +180,15 @@ impl CatalogWriter {
         }
     }
 
-    fn accept(&mut self, request: Request, author: &Author, reply: Reply) {
+    fn accept(&mut self, request: WriterRequest, author: &Author, reply: Reply) {
         let recorded_at_ms = clock::unix_millis();
         let (decided, more) = match request {
-            Request::Decide(command) => {
+            WriterRequest::Decide(command) => {
                 // What waits to be written moves the state on, too.
                 let checked = command.check_base(self.next_seq.saturating_sub(1));
                 (checked.and_then(|()| self.accepted.decide(&command)), false)
             }
-            Request::Record { events, more } => (Ok(events), more),
+            WriterRequest::Record { events, more } => (Ok(events), more),
         };
         let decision = decided.map(|events| {
             let envelope = |event| {
@@ -206,7 +206,7 @@ impl CatalogWriter {
     /// `journal.commit_timeout_ms`.
     fn request(
         &mut self,
-        request: Request,
+        request: WriterRequest,
         author: &Author,
         ctx: &mut Context<Self>,
     ) -> ResponseFuture<Result<Acknowledged, ChangeError>> {
@@ -425,7 +425,7 @@ impl Handler<Execute> for CatalogWriter {
     type Result = ResponseFuture<Result<Acknowledged, ChangeError>>;
 
     fn handle(&mut self, msg: Execute, ctx: &mut Context<Self>) -> Self::Result {
-        self.request(Request::Decide(msg.command), &msg.author, ctx)
+        self.request(WriterRequest::Decide(msg.command), &msg.author, ctx)
     }
 }
 
@@ -454,7 +454,7 @@ impl Handler<Record> for CatalogWriter {
 
     fn handle(&mut self, msg: Record, ctx: &mut Context<Self>) -> Self::Result {
         let Record { events, author, more } = msg;
-        self.request(Request::Record { events, more }, &author, ctx)
+        self.request(WriterRequest::Record { events, more }, &author, ctx)
     }
 }
 

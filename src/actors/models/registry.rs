@@ -53,7 +53,7 @@ impl RunningModel {
 
 /// What an actor that has ended leaves to its successor.
 #[derive(Default)]
-struct Inheritance {
+struct RegistryInheritance {
     running: HashMap<ModelId, RunningModel>,
     last_serial: u64,
     /// What the pool has not been told yet.
@@ -70,7 +70,7 @@ pub struct Models {
     changes: Vec<ModelChange>,
     /// Told when the catalog's first state is in place.
     loaded: Option<oneshot::Receiver<()>>,
-    left: Rc<RefCell<Inheritance>>,
+    left: Rc<RefCell<RegistryInheritance>>,
     _lifeline: Lifeline,
 }
 
@@ -85,10 +85,10 @@ impl Models {
         kept_curves: HashMap<ModelId, LatencyCurve>,
     ) -> Kept<Self> {
         plane.curves.keep(kept_curves);
-        let left = Rc::<RefCell<Inheritance>>::default();
+        let left = Rc::<RefCell<RegistryInheritance>>::default();
         let budget = RestartBudget::for_actor(&plane.containers);
         Kept::start("models", Arc::clone(&plane.metrics), budget, move |lifeline| {
-            let Inheritance { running, last_serial, changes } = left.take();
+            let RegistryInheritance { running, last_serial, changes } = left.take();
             Self {
                 plane: Arc::clone(&plane),
                 arbiters: arbiters.clone(),
@@ -277,7 +277,7 @@ impl Actor for Models {
 /// Also where it panics, before its parent hears of its end.
 impl Drop for Models {
     fn drop(&mut self) {
-        self.left.replace(Inheritance {
+        self.left.replace(RegistryInheritance {
             running: std::mem::take(&mut self.running),
             last_serial: self.last_serial,
             changes: std::mem::take(&mut self.changes),

@@ -28,7 +28,7 @@ thread_local! {
 /// Those of one worker; on cache lines of its own.
 #[derive(Debug)]
 #[repr(align(128))]
-struct Worker {
+struct WorkerRecent {
     paces: AllPaces,
     kept: Mutex<RecentQueries>,
 }
@@ -36,7 +36,7 @@ struct Worker {
 /// Those of all workers.
 #[derive(Debug)]
 pub struct Recent {
-    workers: Vec<Worker>,
+    workers: Vec<WorkerRecent>,
     is_on: bool,
     /// Of the objective: a query that takes so much of it is slow.
     slow_percent: u32,
@@ -52,7 +52,7 @@ pub struct Recent {
 
 /// A request that has been answered.
 #[derive(Debug)]
-pub struct Ended<'a> {
+pub struct AnsweredRequest<'a> {
     pub answers: &'a [Answer],
     /// So many of them are default outputs.
     pub defaults: usize,
@@ -71,8 +71,10 @@ impl Recent {
             queries_max: config.queries_max.div_ceil(workers),
             max_bytes: config.max_bytes / workers,
         };
-        let worker =
-            || Worker { paces: AllPaces::default(), kept: Mutex::new(RecentQueries::new(limits)) };
+        let worker = || WorkerRecent {
+            paces: AllPaces::default(),
+            kept: Mutex::new(RecentQueries::new(limits)),
+        };
         Self {
             workers: std::iter::repeat_with(worker).take(workers).collect(),
             is_on: config.queries_max > 0,
@@ -105,7 +107,7 @@ impl Recent {
     /// known of each.
     pub fn keep(
         &self,
-        ended: &Ended<'_>,
+        ended: &AnsweredRequest<'_>,
         now: Instant,
         record: impl Fn(usize) -> Option<QueryRecord>,
     ) {
@@ -123,8 +125,8 @@ impl Recent {
     #[cold]
     fn keep_some(
         &self,
-        worker: &Worker,
-        ended: &Ended<'_>,
+        worker: &WorkerRecent,
+        ended: &AnsweredRequest<'_>,
         (is_slow, second): (bool, u64),
         record: impl Fn(usize) -> Option<QueryRecord>,
     ) {

@@ -16,7 +16,7 @@ use clipper_selection::rollout::split::Side;
 use clipper_selection::rollout::sums::{GuardSums, RolloutSums, millionths};
 
 #[derive(Debug, Default)]
-struct Count {
+struct OutcomeCount {
     seen: AtomicU64,
     /// Millionths.
     bad: AtomicU64,
@@ -28,7 +28,7 @@ pub struct RolloutOutcomes {
     pub plan: RolloutPlan,
     exposed: AtomicU64,
     /// In the order of the plan's guards.
-    counts: Vec<Count>,
+    counts: Vec<OutcomeCount>,
     losses: Mutex<LossPairs>,
     suspended: AtomicBool,
     progress: Mutex<Option<LiveProgress>>,
@@ -41,7 +41,7 @@ impl RolloutOutcomes {
             id: rollout.id,
             plan: rollout.plan.clone(),
             exposed: AtomicU64::new(0),
-            counts: rollout.plan.guards.iter().map(|_| Count::default()).collect(),
+            counts: rollout.plan.guards.iter().map(|_| OutcomeCount::default()).collect(),
             losses: Mutex::default(),
             suspended: AtomicBool::new(false),
             progress: Mutex::default(),
@@ -109,7 +109,7 @@ impl RolloutOutcomes {
     /// Everything that was counted here.
     #[must_use]
     pub fn sums(&self) -> RolloutSums {
-        let sums = |(guard, count): (&Guard, &Count)| match guard {
+        let sums = |(guard, count): (&Guard, &OutcomeCount)| match guard {
             Guard::Loss => self.losses.lock().sums().clone(),
             _ => GuardSums {
                 // Read first: what comes meanwhile is counted as good at most.
@@ -135,7 +135,7 @@ impl RolloutOutcomes {
     }
 }
 
-impl Count {
+impl OutcomeCount {
     fn add(&self, bad: usize, of: usize) {
         self.seen.fetch_add(1, Relaxed);
         if bad > 0 {

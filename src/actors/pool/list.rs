@@ -38,10 +38,10 @@ type Replicas = BTreeMap<(ModelId, ReplicaId), ContainerInfo>;
 /// The list of connected replicas, readable from any thread: this server's, and those that other
 /// frontends have put into the shared table.
 #[derive(Debug, Clone, Default)]
-pub struct ContainerList(Arc<Lists>);
+pub struct ContainerList(Arc<ReplicaLists>);
 
 #[derive(Debug, Default)]
-struct Lists {
+struct ReplicaLists {
     own: RwLock<Replicas>,
     others: RwLock<Replicas>,
     servers: RwLock<Vec<OtherServer>>,

@@ -47,7 +47,7 @@ pub(super) fn guess_numbers(data_dir: &Path, containers: &ContainerList) {
 }
 
 /// What is in the table of containers, as far as one connection knows.
-pub(super) struct Rows {
+pub(super) struct ContainerRows {
     containers: ContainerList,
     lease_ms: u64,
     slot: Option<u32>,
@@ -61,7 +61,7 @@ pub(super) struct Rows {
     peers: BTreeMap<String, Peer>,
 }
 
-impl Rows {
+impl ContainerRows {
     pub(super) fn new(containers: ContainerList, lease_ms: u64, me: Peer) -> Self {
         Self {
             containers,

@@ -15,7 +15,7 @@ use super::loss::{DataLoss, evicted_since};
 use super::malformed::Malformed;
 use super::not_recorded::NotRecorded;
 use super::notices::{Announcement, Notices};
-use super::rows::Rows;
+use super::rows::ContainerRows;
 use super::states::SharedStates;
 use crate::actors::catalog::writer::{Acknowledged, CatalogWriter, Record};
 use crate::actors::plane::learned_states::LearnedStates;
@@ -91,7 +91,7 @@ pub(super) struct Session {
     pub(super) parts: RedisParts,
     pub(super) link: Link,
     pub(super) remembered: Remembered,
-    pub(super) rows: Rows,
+    pub(super) rows: ContainerRows,
     pub(super) states: SharedStates,
     pub(super) loss: DataLoss,
     pub(super) malformed: Malformed,
@@ -131,7 +131,11 @@ impl Session {
         let mut session = Self {
             link,
             remembered,
-            rows: Rows::new(parts.containers.clone(), parts.config.lease_ms, parts.me.clone()),
+            rows: ContainerRows::new(
+                parts.containers.clone(),
+                parts.config.lease_ms,
+                parts.me.clone(),
+            ),
             states: SharedStates::new(states, learned, view, me),
             loss,
             malformed: Malformed::new(metrics),

@@ -38,15 +38,15 @@ type Told = HashMap<UserOf, u64>;
 
 /// What the store has.
 #[derive(Default)]
-struct Kept {
+struct StoredStates {
     /// Of the default policy.
     texts: Vec<Learnt>,
     /// Users whose parts are newer than what the table has of them.
     untold: Vec<UserOf>,
 }
 
-fn kept(states: &PolicyStateStore, told: &Told) -> Result<Kept, StoreError> {
-    let mut kept = Kept::default();
+fn kept(states: &PolicyStateStore, told: &Told) -> Result<StoredStates, StoreError> {
+    let mut kept = StoredStates::default();
     states.each(|key, value| match learned_of(key) {
         None => kept.texts.push((key.to_owned(), value.to_owned())),
         Some(user) => {

@@ -137,7 +137,7 @@ impl MetadataWriter for RedisMetadata {
         author: Author,
     ) -> BoxFuture<'static, Result<(), ChangeError>> {
         let (reply, answered) = oneshot::channel();
-        let change = Change { change: Execute { command, author }, reply };
+        let change = CatalogChange { change: Execute { command, author }, reply };
         let sent = self.watcher.addr().try_send(change);
         let (limit, queue_max) = (self.change_timeout, self.queue_max);
         Box::pin(async move {
@@ -180,7 +180,7 @@ pub struct RedisWatcher {
     /// The open connection; absent too while something is done on it.
     session: Option<Session>,
     /// Changes that came before the first attempt has ended.
-    early: Vec<Change>,
+    early: Vec<CatalogChange>,
     learnt: Vec<Learnt>,
     absences: SharedAbsences,
     _lifeline: Lifeline,
@@ -223,7 +223,7 @@ impl RedisWatcher {
         self.backoff.reset();
         self.parts.metrics.redis().connected.store(1, Relaxed);
         self.availability.send_replace(Availability::Following);
-        ctx.notify(Look);
+        ctx.notify(NoticesArrived);
         for change in std::mem::take(&mut self.early) {
             ctx.notify(change);
         }
@@ -258,7 +258,7 @@ impl RedisWatcher {
         ctx.wait(done.into_actor(self).map(|(session, result), watcher, ctx| match result {
             Ok(()) => {
                 if session.has_more() {
-                    ctx.notify(Look);
+                    ctx.notify(NoticesArrived);
                 }
                 watcher.session = Some(session);
             }
@@ -310,7 +310,7 @@ impl Actor for RedisWatcher {
         let arrived = Arc::clone(&self.arrived);
         ctx.add_message_stream(futures_util::stream::unfold(arrived, |arrived| async move {
             arrived.notified().await;
-            Some((Look, arrived))
+            Some((NoticesArrived, arrived))
         }));
         self.connect(ctx);
     }
@@ -320,15 +320,15 @@ impl Actor for RedisWatcher {
 /// its events are durable here. Full mailbox: refused at once.
 #[derive(Message)]
 #[rtype(result = "()")]
-struct Change {
+struct CatalogChange {
     change: Execute,
     reply: Reply,
 }
 
-impl Handler<Change> for RedisWatcher {
+impl Handler<CatalogChange> for RedisWatcher {
     type Result = ();
 
-    fn handle(&mut self, change: Change, ctx: &mut Context<Self>) {
+    fn handle(&mut self, change: CatalogChange, ctx: &mut Context<Self>) {
         let now = self.availability.borrow().clone();
         match now {
             Availability::Following => self.with_session(ctx, |session| {
@@ -346,12 +346,12 @@ impl Handler<Change> for RedisWatcher {
 /// Notices have arrived. Sender: the connection, through a stream.
 #[derive(Message)]
 #[rtype(result = "()")]
-struct Look;
+struct NoticesArrived;
 
-impl Handler<Look> for RedisWatcher {
+impl Handler<NoticesArrived> for RedisWatcher {
     type Result = ();
 
-    fn handle(&mut self, _: Look, ctx: &mut Context<Self>) {
+    fn handle(&mut self, _: NoticesArrived, ctx: &mut Context<Self>) {
         self.with_session(ctx, |session| Box::pin(session.look()));
     }
 }

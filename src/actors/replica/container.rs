@@ -29,7 +29,7 @@ pub use self::identity::Identity;
 use self::lane_state::{Lanes, Piecewise};
 use super::batch_span::{self, BatchEnd};
 use super::dispatch::{FromReplica, Owed, ToReplica};
-use super::landing::Answered;
+use super::landing::LandedBatch;
 use super::messages::{News, PoolOrder, ReplicaNews};
 use crate::actors::plane::data_plane::DataPlane;
 use crate::actors::plane::directory::ModelHandle;
@@ -37,7 +37,7 @@ use crate::logging::outsiders;
 use crate::metrics::RpcEnd;
 use crate::rpc::access::Security;
 use crate::rpc::places::Place;
-use crate::rpc::reader::{self, Asked, ReadError, Reader, Received};
+use crate::rpc::reader::{self, AwaitsAnswers, ReadError, Reader, Received};
 use crate::rpc::registration;
 use crate::supervision::control::Outbox;
 use clipper_clock::{self as clock, Instant};
@@ -52,7 +52,7 @@ use clipper_scheduling::flight::Flight;
 use clipper_scheduling::stream::Bell;
 
 #[derive(Debug)]
-struct Serving {
+struct ServedModel {
     model: Arc<ModelHandle>,
     batcher: Outbox<FromReplica>,
 }
@@ -74,7 +74,7 @@ pub struct Container {
     plane: Arc<DataPlane>,
     identity: Identity,
     pool: Outbox<ReplicaNews>,
-    serving: Option<Serving>,
+    serving: Option<ServedModel>,
     write_half: Arc<OwnedWriteHalf>,
     unwritten: WireChunks,
     waiting_to_write: bool,
@@ -91,7 +91,7 @@ pub struct Container {
     /// Counts messages that are no awaited answer.
     unasked: UnaskedMeter,
     /// Whether an answer may come.
-    asked: Asked,
+    asked: AwaitsAnswers,
     /// Answers that may still come although nobody waits for them any more.
     late_answers: usize,
     /// The same of pieces of answers.
@@ -134,7 +134,7 @@ impl Container {
             next_message_id: 0,
             last_heard: clock::now(),
             unasked,
-            asked: Asked::default(),
+            asked: AwaitsAnswers::default(),
             late_answers: 0,
             late_pieces: 0,
             lanes,
@@ -184,7 +184,7 @@ impl Container {
             Ok(FromContainer::Answer { message_id, outputs, errors, computed }) => {
                 match self.in_flight.iter().position(|batch| batch.message_id == message_id) {
                     Some(position) => {
-                        let answer = Answered { outputs, errors, computed, held };
+                        let answer = LandedBatch { outputs, errors, computed, held };
                         self.answer(position, answer, bytes, ctx);
                     }
                     None => self.stray_answer(message_id, outputs.len(), bytes, ctx),
@@ -239,7 +239,7 @@ impl Container {
         if self.serving.as_ref().is_some_and(|serving| serving.batcher.leads_to(&batcher)) {
             return;
         }
-        self.serving = Some(Serving { model, batcher: Outbox::new(batcher) });
+        self.serving = Some(ServedModel { model, batcher: Outbox::new(batcher) });
         let Identity { model, replica, .. } = &self.identity;
         let text = format!("this container serves {model} as replica {replica}");
         self.notice(NoticeLevel::Info, &text, ctx);

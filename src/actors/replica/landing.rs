@@ -23,7 +23,7 @@ use clipper_tensors::batch::{Content, Group};
 
 /// What a replica has answered to a batch.
 #[derive(Debug)]
-pub(super) struct Answered {
+pub(super) struct LandedBatch {
     pub(super) outputs: Vec<Bytes>,
     /// Which of them are errors, ascending.
     pub(super) errors: Vec<usize>,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::operation::{Body, Operation};
+use super::operation::{BodySchema, Operation};
 use super::{management, notation, query};
 use crate::access::table::Port;
 use crate::http::errors::TABLE;
@@ -91,15 +91,17 @@ fn operation(row: &Operation) -> Value {
         "responses": responses,
     });
     let schema = match row.body {
-        Body::None => return told,
-        Body::Notation(text) => notation::schema(text),
-        Body::Schema(text) | Body::Optional(text) => serde_json::from_str(text).unwrap_or_default(),
+        BodySchema::None => return told,
+        BodySchema::Notation(text) => notation::schema(text),
+        BodySchema::Schema(text) | BodySchema::Optional(text) => {
+            serde_json::from_str(text).unwrap_or_default()
+        }
     };
     let mut media = json!({"schema": schema});
     if let Ok(example) = serde_json::from_str::<Value>(row.example) {
         media["example"] = example;
     }
-    let required = !matches!(row.body, Body::Optional(_));
+    let required = !matches!(row.body, BodySchema::Optional(_));
     told["requestBody"] = json!({
         "description": format!("May be compressed; Content-Encoding is one of {}", Encoding::NAMES),
         "required": required,

@@ -2,7 +2,7 @@
 
 /// What the body of a request has to be.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Body {
+pub(super) enum BodySchema {
     None,
     /// In the notation of refusals.
     Notation(&'static str),
@@ -14,7 +14,7 @@ pub(super) enum Body {
 
 /// What the answer is where all went well.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Answer {
+pub(super) enum AnswerSchema {
     Json,
     Text,
     /// Server-sent events, or something else that only ends with the connection.
@@ -25,7 +25,7 @@ pub(super) enum Answer {
     Archive,
 }
 
-impl Answer {
+impl AnswerSchema {
     pub(super) fn types(self) -> &'static [&'static str] {
         match self {
             Self::Json => &["application/json"],
@@ -44,8 +44,8 @@ pub(super) struct Operation {
     pub(super) method: &'static str,
     pub(super) path: &'static str,
     pub(super) summary: &'static str,
-    pub(super) body: Body,
-    pub(super) answer: Answer,
+    pub(super) body: BodySchema,
+    pub(super) answer: AnswerSchema,
     /// A body that works on a server with the application `digits` of type doubles, its model
     /// `digits:1` and a replica of it; empty: none is needed, or it needs what such a server lacks.
     pub(super) example: &'static str,
@@ -55,8 +55,8 @@ pub(super) const fn op(
     method: &'static str,
     path: &'static str,
     summary: &'static str,
-    body: Body,
-    answer: Answer,
+    body: BodySchema,
+    answer: AnswerSchema,
     example: &'static str,
 ) -> Operation {
     Operation { method, path, summary, body, answer, example }

@@ -1,14 +1,14 @@
 //! The endpoints of the query frontend.
 
-use super::operation::{Answer, Body, Operation, op};
+use super::operation::{AnswerSchema, BodySchema, Operation, op};
 
-const PREDICT: Body = Body::Schema(
+const PREDICT: BodySchema = BodySchema::Schema(
     r#"{"type": "object", "description": "input or input_batch, of the application's type",
         "properties": {"input": {}, "input_batch": {"type": "array"},
                        "version": {"type": "string"}},
         "anyOf": [{"required": ["input"]}, {"required": ["input_batch"]}]}"#,
 );
-const UPDATE: Body = Body::Schema(
+const UPDATE: BodySchema = BodySchema::Schema(
     r#"{"type": "object", "description": "One, or several as feedback",
         "properties": {"uid": {"type": "integer"}, "input": {},
                        "query_id": {"description": "An integer, in place of uid and input"},
@@ -16,7 +16,7 @@ const UPDATE: Body = Body::Schema(
                        "loss": {"description": "A number from 0 to 1, in place of label"},
                        "feedback": {"description": "A list of such objects, in place of all"}}}"#,
 );
-const INFER: Body = Body::Schema(
+const INFER: BodySchema = BodySchema::Schema(
     r#"{"type": "object", "required": ["inputs"],
         "properties": {"id": {"type": ["string", "null"]},
           "parameters": {"type": ["object", "null"]},
@@ -27,24 +27,24 @@ const INFER: Body = Body::Schema(
               "parameters": {"type": ["object", "null"]}, "data": {"type": "array"}}}},
           "outputs": {"type": ["array", "null"], "items": {"type": "object"}}}}"#,
 );
-const GENERATE: Body = Body::Schema(
+const GENERATE: BodySchema = BodySchema::Schema(
     r#"{"type": "object", "required": ["text_input"],
         "properties": {"text_input": {"type": "string"}, "id": {"type": ["string", "null"]},
                        "parameters": {"type": ["object", "null"]}}}"#,
 );
-const OBJECT: Body = Body::Optional(r#"{"type": "object"}"#);
+const OBJECT: BodySchema = BodySchema::Optional(r#"{"type": "object"}"#);
 
 const fn get(path: &'static str, summary: &'static str) -> Operation {
-    op("GET", path, summary, Body::None, Answer::Json, "")
+    op("GET", path, summary, BodySchema::None, AnswerSchema::Json, "")
 }
 
 const fn post(
     path: &'static str,
     summary: &'static str,
-    body: Body,
+    body: BodySchema,
     example: &'static str,
 ) -> Operation {
-    op("POST", path, summary, body, Answer::Json, example)
+    op("POST", path, summary, body, AnswerSchema::Json, example)
 }
 
 const DIGIT: &str = r#"{"input": [1.0, 2.0]}"#;
@@ -54,7 +54,14 @@ const TENSOR: &str = r#"{"inputs": [{"name": "input", "shape": [1, 2], "datatype
 
 pub(super) const OPERATIONS: &[Operation] = &[
     post("/{name}/predict", "A prediction, or the default output in time", PREDICT, DIGIT),
-    op("POST", "/{name}/update", "What would have been right", UPDATE, Answer::Page, FEEDBACK),
+    op(
+        "POST",
+        "/{name}/update",
+        "What would have been right",
+        UPDATE,
+        AnswerSchema::Page,
+        FEEDBACK,
+    ),
     post("/v2/models/{name}/infer", "Open Inference Protocol: predictions", INFER, TENSOR),
     post(
         "/v2/models/{name}/versions/{version}/infer",
@@ -74,7 +81,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         "/v2/models/{name}/generate_stream",
         "A text for a text, in pieces",
         GENERATE,
-        Answer::Stream,
+        AnswerSchema::Stream,
         "",
     ),
     op(
@@ -82,7 +89,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         "/v2/models/{name}/versions/{version}/generate_stream",
         "The same of one version of a model",
         GENERATE,
-        Answer::Stream,
+        AnswerSchema::Stream,
         "",
     ),
     get("/v2", "Name, version and extensions of the server"),
@@ -101,11 +108,18 @@ pub(super) const OPERATIONS: &[Operation] = &[
     post("/v2/repository/index", "All models and their states", OBJECT, "{}"),
     post("/v2/repository/models/{name}/load", "Makes a model ready, if it can be", OBJECT, ""),
     post("/v2/repository/models/{name}/unload", "Takes a model away", OBJECT, ""),
-    op("GET", "/metrics", "Clipper JSON, or Prometheus text", Body::None, Answer::Page, ""),
+    op(
+        "GET",
+        "/metrics",
+        "Clipper JSON, or Prometheus text",
+        BodySchema::None,
+        AnswerSchema::Page,
+        "",
+    ),
     get("/livez", "Whether the server's threads turn"),
     get("/readyz", "Whether it takes traffic, and what is missing"),
     get("/healthz", "The same"),
     get("/openapi.json", "This description"),
-    op("GET", "/docs", "This description, to be read", Body::None, Answer::Html, ""),
-    op("GET", "/docs/{file}", "A file of that page", Body::None, Answer::Html, ""),
+    op("GET", "/docs", "This description, to be read", BodySchema::None, AnswerSchema::Html, ""),
+    op("GET", "/docs/{file}", "A file of that page", BodySchema::None, AnswerSchema::Html, ""),
 ];

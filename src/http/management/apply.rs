@@ -38,13 +38,13 @@ pub(super) const ROLLBACK_SCHEMA: &str = r#"
 pub(super) const EXPORT_SCHEMA: &str = "\n  {}\n";
 
 /// How a plan is asked for.
-pub(super) struct Asked {
+pub(super) struct ApplyParams {
     is_dry_run: bool,
     /// The last event of the state that was looked at.
     base: Option<u64>,
 }
 
-impl Asked {
+impl ApplyParams {
     pub(super) fn read(body: &Object<'_>) -> Result<Self, Failure> {
         let base = optional(body, "base", Object::integer)?;
         Ok(Self {
@@ -61,7 +61,7 @@ fn list<T: DeserializeOwned>(body: &Object<'_>, key: &str) -> Result<Vec<T>, Fai
 }
 
 pub(super) fn apply(body: &Object<'_>, state: &ManagementState) -> Result<Act, Failure> {
-    let asked = Asked::read(body)?;
+    let asked = ApplyParams::read(body)?;
     let prune = optional(body, "prune", Object::bool)?.unwrap_or(false);
     let lists = Lists { applications: list(body, "application")?, models: list(body, "model")? };
     let declaration = Declaration::read(&lists, true).map_err(Failure::of)?;
@@ -76,7 +76,7 @@ pub(super) fn apply(body: &Object<'_>, state: &ManagementState) -> Result<Act, F
 
 /// What is served becomes what it was.
 pub(super) fn rollback(body: &Object<'_>, state: &ManagementState) -> Result<Act, Failure> {
-    let asked = Asked::read(body)?;
+    let asked = ApplyParams::read(body)?;
     let to = body.string("to")?;
     let app = optional(body, "app_name", Object::string)?;
     let app = app.map(|name| names::app(&name)).transpose()?;
@@ -107,7 +107,7 @@ pub(super) fn export(_: &Object<'_>, state: &ManagementState) -> Result<Reply, F
 /// Shows a plan, or makes it: all of it or nothing, or says how far it came.
 pub(super) fn carry_out(
     made: Plan,
-    asked: &Asked,
+    asked: &ApplyParams,
     state: &ManagementState,
 ) -> Result<Act, Failure> {
     if let Some(base) = asked.base.filter(|base| *base != made.base) {

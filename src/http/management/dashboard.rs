@@ -37,13 +37,13 @@ const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Asked {
+struct DashboardParams {
     app: Option<String>,
     model: Option<String>,
     version: Option<String>,
 }
 
-impl Asked {
+impl DashboardParams {
     fn of(request: &HttpRequest) -> Result<Self, ApiError> {
         let asked = web::Query::<Self>::from_query(request.query_string());
         Ok(asked.map_err(|error| ApiError::new(errors::QUERY, error.to_string()))?.0)
@@ -74,12 +74,14 @@ pub(super) fn configure(
         Err(error) => error.error_response(),
     });
     let past = dashboard.clone();
-    get(config, HISTORY, move |request| match Asked::of(request).map(|asked| asked.app) {
-        Ok(Some(app)) => {
-            HttpResponse::Ok().content_type("application/json").body(past.history(&app))
+    get(config, HISTORY, move |request| {
+        match DashboardParams::of(request).map(|asked| asked.app) {
+            Ok(Some(app)) => {
+                HttpResponse::Ok().content_type("application/json").body(past.history(&app))
+            }
+            Ok(None) => ApiError::new(errors::QUERY, "Expected app=NAME").error_response(),
+            Err(error) => error.error_response(),
         }
-        Ok(None) => ApiError::new(errors::QUERY, "Expected app=NAME").error_response(),
-        Err(error) => error.error_response(),
     });
     let settings = dashboard.clone();
     get(config, YOU, move |request| {
@@ -127,7 +129,7 @@ fn follow(
     dashboard: &Dashboard,
     readiness: &Arc<Readiness>,
 ) -> Result<HttpResponse, ApiError> {
-    let topic = Asked::of(request)?.topic()?;
+    let topic = DashboardParams::of(request)?.topic()?;
     if request.method() == actix_web::http::Method::HEAD {
         return Ok(HttpResponse::Ok().content_type("text/event-stream").finish());
     }
@@ -135,7 +137,7 @@ fn follow(
     if let Some(connection) = request.conn_data::<Rc<Connection>>() {
         connection.streams();
     }
-    let following = Following {
+    let following = PageFollower {
         viewer,
         holding: gate::holding(request),
         from: request.peer_addr().map(|peer| peer.ip()),
@@ -155,7 +157,7 @@ fn follow(
 }
 
 /// A page that is told.
-struct Following {
+struct PageFollower {
     viewer: Viewer,
     holding: Option<Rc<Holding>>,
     from: Option<IpAddr>,
@@ -164,7 +166,7 @@ struct Following {
     has_ended: bool,
 }
 
-impl Following {
+impl PageFollower {
     /// The next event; none after the last.
     async fn next(&mut self) -> Option<Bytes> {
         if self.has_ended {

@@ -337,7 +337,7 @@ fn default_input(input_type: InputType) -> &'static str {
 }
 
 /// A deployment under way and what is still to be told of it.
-struct Told {
+struct ToldProgress {
     /// Gone when it has ended.
     deployment: Option<LocalBoxFuture<'static, Progress>>,
     /// What came of it; told after every step.
@@ -360,7 +360,8 @@ fn lines(
     let deployment: LocalBoxFuture<'static, Progress> = Box::pin(deployer.deploy(request, told));
     let readiness = Arc::clone(&state.readiness);
     let signs = tokio::time::interval(SIGN_OF_LIFE);
-    let told = Told { deployment: Some(deployment), last: None, steps, signs, readiness, holding };
+    let told =
+        ToldProgress { deployment: Some(deployment), last: None, steps, signs, readiness, holding };
     stream::unfold(told, |mut told| async move {
         let progress = told.next().await?;
         let mut line = serde_json::to_vec(&progress).unwrap_or_default();
@@ -369,7 +370,7 @@ fn lines(
     })
 }
 
-impl Told {
+impl ToldProgress {
     /// The next line; none after the last.
     async fn next(&mut self) -> Option<Progress> {
         loop {

@@ -24,7 +24,7 @@ const LIMIT_MAX: usize = 200;
 /// What comes with the path.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Asked {
+struct ExplainParams {
     query_id: Option<u64>,
     slow: Option<String>,
     default: Option<String>,
@@ -71,9 +71,9 @@ async fn respond(request: &HttpRequest, plane: Arc<DataPlane>, threads: &Lane) -
 }
 
 fn wanted(parameters: &str) -> Result<Wanted, ApiError> {
-    let asked = web::Query::<Asked>::from_query(parameters);
+    let asked = web::Query::<ExplainParams>::from_query(parameters);
     let asked = asked.map_err(|error| ApiError::new(errors::QUERY, error.to_string()))?;
-    let Asked { query_id, slow, default, app, limit } = asked.into_inner();
+    let ExplainParams { query_id, slow, default, app, limit } = asked.into_inner();
     let kept_as = match (slow, default) {
         (None, None) => None,
         (Some(_), None) => Some(KeptAs::Slow),

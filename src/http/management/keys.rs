@@ -38,7 +38,7 @@ pub(super) const ROTATE_SCHEMA: &str = r#"
 "#;
 
 /// By what a key is to be known.
-struct Made {
+struct NewKey {
     known_by: KnownBy,
     hash: SecretHash,
     /// Shown this once, if there is one.
@@ -46,7 +46,7 @@ struct Made {
 }
 
 /// What stands in the place of a secret, or a new one.
-fn made(body: &Object<'_>) -> Result<Made, Failure> {
+fn made(body: &Object<'_>) -> Result<NewKey, Failure> {
     let curve = optional(body, "curve", Object::string)?;
     let certificate = optional(body, "certificate", Object::string)?;
     let public = match (&curve, &certificate) {
@@ -60,11 +60,11 @@ fn made(body: &Object<'_>) -> Result<Made, Failure> {
     if let Some(public) = public {
         let public = public.map_err(Failure::of)?;
         let hash = hash(public.as_bytes());
-        return Ok(Made { known_by: public.known_by(), hash, secret: None });
+        return Ok(NewKey { known_by: public.known_by(), hash, secret: None });
     }
     let none = || Failure::Unavailable("The system gives no random numbers".to_owned());
     let secret = new_secret().ok_or_else(none)?;
-    Ok(Made { known_by: KnownBy::Secret, hash: hash(secret.as_bytes()), secret: Some(secret) })
+    Ok(NewKey { known_by: KnownBy::Secret, hash: hash(secret.as_bytes()), secret: Some(secret) })
 }
 
 /// So many seconds from now, Unix milliseconds.
@@ -98,7 +98,7 @@ pub(super) fn add(body: &Object<'_>, state: &ManagementState) -> Result<Act, Fai
     let only = optional(body, "app", Object::string)?;
     let only = only
         .map(|text| Pattern::parse(&text).map_err(|why| Failure::Refused(format!("app: {why}"))));
-    let Made { known_by, hash, secret } = made(body)?;
+    let NewKey { known_by, hash, secret } = made(body)?;
     let key = AccessKey {
         name,
         role,
@@ -117,7 +117,7 @@ pub(super) fn add(body: &Object<'_>, state: &ManagementState) -> Result<Act, Fai
 pub(super) fn rotate(body: &Object<'_>, state: &ManagementState) -> Result<Act, Failure> {
     let name = names::key(&body.string("name")?)?;
     let previous_until_ms = in_seconds(body, "keep_old_s")?;
-    let Made { known_by, hash, secret } = made(body)?;
+    let NewKey { known_by, hash, secret } = made(body)?;
     let Some(known) = state.metadata.catalog().key(name.as_str()).cloned() else {
         return Err(Failure::Refused(unknown(name.as_str(), state)));
     };

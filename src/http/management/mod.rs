@@ -51,7 +51,7 @@ use super::opening;
 use super::schema::Object;
 
 #[derive(Clone, Copy)]
-struct Endpoint {
+struct OriginalEndpoint {
     path: &'static str,
     /// Shown in the errors of its body; the texts differ in spacing, as in the original.
     schema: &'static str,
@@ -64,43 +64,43 @@ const fn change(
     path: &'static str,
     schema: &'static str,
     run: fn(&Object<'_>) -> Result<Change, Failure>,
-) -> Endpoint {
-    Endpoint { path, schema, optional: "", operation: Operation::Change(run) }
+) -> OriginalEndpoint {
+    OriginalEndpoint { path, schema, optional: "", operation: Operation::Change(run) }
 }
 
 const fn read(
     path: &'static str,
     schema: &'static str,
     run: fn(&Object<'_>, &ManagementState) -> Result<Reply, Failure>,
-) -> Endpoint {
-    Endpoint { path, schema, optional: "", operation: Operation::Read(run) }
+) -> OriginalEndpoint {
+    OriginalEndpoint { path, schema, optional: "", operation: Operation::Read(run) }
 }
 
 const fn look(
     path: &'static str,
     schema: &'static str,
     run: fn(&Object<'_>, &past::Past) -> Result<Reply, Failure>,
-) -> Endpoint {
-    Endpoint { path, schema, optional: schema, operation: Operation::Look(run) }
+) -> OriginalEndpoint {
+    OriginalEndpoint { path, schema, optional: schema, operation: Operation::Look(run) }
 }
 
 const fn act(
     path: &'static str,
     schema: &'static str,
     run: fn(&Object<'_>, &ManagementState) -> Result<Act, Failure>,
-) -> Endpoint {
-    Endpoint { path, schema, optional: "", operation: Operation::Act(run) }
+) -> OriginalEndpoint {
+    OriginalEndpoint { path, schema, optional: "", operation: Operation::Act(run) }
 }
 
 const fn plan(
     path: &'static str,
     schema: &'static str,
     run: fn(&Object<'_>, &ManagementState) -> Result<Act, Failure>,
-) -> Endpoint {
-    Endpoint { path, schema, optional: schema, operation: Operation::Plan(run) }
+) -> OriginalEndpoint {
+    OriginalEndpoint { path, schema, optional: schema, operation: Operation::Plan(run) }
 }
 
-impl Endpoint {
+impl OriginalEndpoint {
     const fn with_optional(self, optional: &'static str) -> Self {
         Self { optional, ..self }
     }
@@ -108,7 +108,7 @@ impl Endpoint {
 
 const VERBOSE_SCHEMA: &str = "\n  {\n    \"verbose\" := bool\n  }\n";
 
-const ENDPOINTS: [Endpoint; 36] = [
+const ENDPOINTS: [OriginalEndpoint; 36] = [
     change("/admin/add_app", apps::ADD_SCHEMA, apps::add).with_optional(apps::ADD_OPTIONAL),
     change("/admin/update_app", apps::UPDATE_SCHEMA, apps::update)
         .with_optional(apps::UPDATE_SCHEMA),
@@ -159,7 +159,7 @@ const METRICS: &str = "/admin/metrics";
 #[must_use]
 pub fn notation(path: &str) -> Option<&'static str> {
     let found = ENDPOINTS.iter().find(|endpoint| endpoint.path == path);
-    let text = |it: &Endpoint| if it.optional.is_empty() { it.schema } else { it.optional };
+    let text = |it: &OriginalEndpoint| if it.optional.is_empty() { it.schema } else { it.optional };
     found.map(text).or((path == deploy::PATH).then_some(deploy::SCHEMA))
 }
 
@@ -259,7 +259,7 @@ fn unknown(path: &str) -> ApiError {
 }
 
 async fn post(
-    endpoint: Endpoint,
+    endpoint: OriginalEndpoint,
     mut state: ManagementState,
     limits: BodyLimits,
     request: HttpRequest,
@@ -287,7 +287,11 @@ async fn post(
 
 /// Does what a request asks for. What may take long, on this one thread would keep everybody else
 /// waiting: a large body, or a list of everything.
-async fn run(endpoint: Endpoint, state: &ManagementState, body: Body) -> Result<Reply, Failure> {
+async fn run(
+    endpoint: OriginalEndpoint,
+    state: &ManagementState,
+    body: Body,
+) -> Result<Reply, Failure> {
     let operation = endpoint.operation;
     let looks = matches!(operation, Operation::Look(_));
     // Whoever plans waits for nobody who only looks: plans are made where bodies are parsed.

@@ -40,7 +40,7 @@ const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
 /// What comes with the path.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Asked {
+struct StreamParams {
     /// Those after this event; without it, those from now on.
     after: Option<u64>,
     app: Option<String>,
@@ -48,9 +48,9 @@ struct Asked {
 }
 
 /// A follower, and where it is.
-struct Following {
+struct JournalFollower {
     past: Past,
-    asked: Arc<Asked>,
+    asked: Arc<StreamParams>,
     /// The last event that it was given, or that it did not ask for.
     given: u64,
     last: watch::Receiver<u64>,
@@ -92,8 +92,8 @@ fn begin(
     request: &HttpRequest,
     past: Past,
     readiness: Arc<Readiness>,
-) -> Result<Following, ApiError> {
-    let asked = web::Query::<Asked>::from_query(request.query_string());
+) -> Result<JournalFollower, ApiError> {
+    let asked = web::Query::<StreamParams>::from_query(request.query_string());
     let asked = asked.map_err(|error| ApiError::new(errors::QUERY, error.to_string()))?.0;
     let resumed = match request.headers().get("last-event-id").map(HeaderValue::to_str) {
         Some(id) => {
@@ -118,7 +118,7 @@ fn begin(
         let max = past.limits.followers_max;
         ApiError::unavailable(format!("{max} follow already (journal.followers_max)"))
     })?;
-    Ok(Following {
+    Ok(JournalFollower {
         past,
         asked: Arc::new(asked),
         given,
@@ -136,7 +136,7 @@ fn lost(given: u64, forgotten: u64) -> String {
     format!("The journal has forgotten events {from} to {forgotten} (journal.keep_events)")
 }
 
-impl Following {
+impl JournalFollower {
     /// The next piece; none after the last.
     async fn next(&mut self) -> Option<Bytes> {
         if self.has_ended {
@@ -223,7 +223,7 @@ impl Following {
     }
 }
 
-impl Asked {
+impl StreamParams {
     fn wants(&self, envelope: &Envelope) -> bool {
         let event = &envelope.event;
         let app = self.app.as_deref();

@@ -15,7 +15,7 @@ use tracing::{error, warn};
 use super::canned;
 use super::seats::{Seats, Taken};
 use crate::logging::outsiders;
-use crate::metrics::http::{Ended, FrontendMetrics};
+use crate::metrics::http::{ConnectionEnd, FrontendMetrics};
 
 /// First and longest pause after a failed accept.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
@@ -31,20 +31,20 @@ pub struct Accepted {
     stream: TcpStream,
     peer: SocketAddr,
     seat: Taken,
-    load: Load,
+    load: WorkerLoad,
 }
 
 /// How many connections a worker has; one more while this lives.
-struct Load(Arc<AtomicUsize>);
+struct WorkerLoad(Arc<AtomicUsize>);
 
-impl Load {
+impl WorkerLoad {
     fn more(of: &Arc<AtomicUsize>) -> Self {
         of.fetch_add(1, Ordering::Relaxed);
         Self(Arc::clone(of))
     }
 }
 
-impl Drop for Load {
+impl Drop for WorkerLoad {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -143,7 +143,7 @@ impl Acceptor {
         let Some(worker) = turn.min_by_key(load).and_then(|at| self.workers.get(at)) else {
             return;
         };
-        let load = Load::more(&worker.open);
+        let load = WorkerLoad::more(&worker.open);
         let accepted = Accepted { stream, peer, seat, load };
         if let Err(full) = worker.connections.try_send(accepted) {
             // It has so much to do that even those who give way have not ended.
@@ -154,7 +154,7 @@ impl Acceptor {
     }
 
     fn refuse(&self, stream: TcpStream, peer: SocketAddr) {
-        self.metrics.ended(Ended::Refused);
+        self.metrics.ended(ConnectionEnd::Refused);
         if let Some(left_out) = outsiders::line("HTTP connections", peer.ip()) {
             let limit = self.limit;
             warn!(%peer, left_out, "refused: {limit}, and all are being answered");

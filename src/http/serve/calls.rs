@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 
 use super::io::Io;
 use super::seats::{Order, Taken};
-use crate::metrics::http::Ended;
+use crate::metrics::http::ConnectionEnd;
 
 /// A client that has given up so many calls, and more than it let be answered, is sent away: it
 /// has the server begin what it does not want ("rapid reset").
@@ -131,42 +131,42 @@ impl Calls {
         connection: &mut Connection<Io>,
         idle: Duration,
         spoken: &impl Spoken,
-    ) -> Result<Ended, SentAway> {
+    ) -> Result<ConnectionEnd, SentAway> {
         let mut obeyed = Order::Stay;
-        let mut why = Ended::Closed;
+        let mut why = ConnectionEnd::Closed;
         let mut unused = pin!(self.unused(idle));
         loop {
             let event = tokio::select! {
                 biased;
-                order = self.ordered(obeyed) => Event::Ordered(order),
-                next = spoken.next(connection) => Event::Next(next),
-                () = &mut unused, if why == Ended::Closed => Event::Unused,
+                order = self.ordered(obeyed) => CallEvent::Ordered(order),
+                next = spoken.next(connection) => CallEvent::Next(next),
+                () = &mut unused, if why == ConnectionEnd::Closed => CallEvent::Unused,
             };
             match event {
-                Event::Next(Next::Call(call)) => {
+                CallEvent::Next(Next::Call(call)) => {
                     if asks_too_much(self.given_up.get(), self.answered.get()) {
                         connection.calm().await;
                         return Err(SentAway::GivesUp);
                     }
                     spoken.begin(call, self.begin());
-                    if why == Ended::Closed && spoken.is_draining() {
-                        why = Ended::Shutdown;
+                    if why == ConnectionEnd::Closed && spoken.is_draining() {
+                        why = ConnectionEnd::Shutdown;
                         connection.drain();
                     }
                 }
-                Event::Next(Next::Refused) => spoken.refused(),
-                Event::Next(Next::Closed) => return Ok(why),
-                Event::Next(Next::Silent) => return Ok(Ended::WriteTimeout),
-                Event::Next(Next::Broken(error)) => return Err(error.into()),
-                Event::Unused => {
-                    why = Ended::Idle;
+                CallEvent::Next(Next::Refused) => spoken.refused(),
+                CallEvent::Next(Next::Closed) => return Ok(why),
+                CallEvent::Next(Next::Silent) => return Ok(ConnectionEnd::WriteTimeout),
+                CallEvent::Next(Next::Broken(error)) => return Err(error.into()),
+                CallEvent::Unused => {
+                    why = ConnectionEnd::Idle;
                     connection.drain();
                 }
-                Event::Ordered(order) => {
+                CallEvent::Ordered(order) => {
                     obeyed = order;
                     why = match order {
-                        Order::Stay | Order::EndIfIdle | Order::End => Ended::Shutdown,
-                        Order::GiveWay => Ended::GaveWayIdle,
+                        Order::Stay | Order::EndIfIdle | Order::End => ConnectionEnd::Shutdown,
+                        Order::GiveWay => ConnectionEnd::GaveWayIdle,
                     };
                     if order == Order::End || order == Order::GiveWay && self.open.get() == 0 {
                         connection.end().await;
@@ -181,7 +181,7 @@ impl Calls {
 }
 
 /// What happens to a connection.
-enum Event<C> {
+enum CallEvent<C> {
     Ordered(Order),
     Next(Next<C>),
     Unused,

@@ -3,7 +3,7 @@
 use actix_web::http::StatusCode;
 
 use super::super::errors::{self, ApiError};
-use crate::metrics::http::Ended;
+use crate::metrics::http::ConnectionEnd;
 
 /// The setting that limits connections of the HTTP frontends.
 pub const HTTP_LIMIT: &str = "http.connections_max";
@@ -68,17 +68,17 @@ fn not_http(opening: [u8; 2]) -> &'static str {
 
 /// What a client is told at the end of its connection; `None` = nothing.
 #[must_use]
-pub fn last_words(why: Ended) -> Option<Vec<u8>> {
+pub fn last_words(why: ConnectionEnd) -> Option<Vec<u8>> {
     let error = match why {
-        Ended::HeadTimeout => ApiError::new(
+        ConnectionEnd::HeadTimeout => ApiError::new(
             errors::TIMEOUT,
             "The head of the request did not come in time (http.client_request_timeout_ms)",
         ),
-        Ended::RequestTimeout => ApiError::new(
+        ConnectionEnd::RequestTimeout => ApiError::new(
             errors::TIMEOUT,
             "The request did not come in time (http.request_timeout_ms)",
         ),
-        Ended::GaveWay => too_many_connections(HTTP_LIMIT),
+        ConnectionEnd::GaveWay => too_many_connections(HTTP_LIMIT),
         _ => return None,
     };
     Some(whole(&error))

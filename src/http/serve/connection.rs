@@ -23,7 +23,7 @@ use super::receive_time::ReceiveTime;
 use super::seats::Taken;
 use crate::access::certificate::identities;
 use crate::http::holding::Memory;
-use crate::metrics::http::{Ended, FrontendMetrics};
+use crate::metrics::http::{ConnectionEnd, FrontendMetrics};
 use clipper_clock::{self as clock, Instant};
 use clipper_domain::SecretHash;
 
@@ -57,7 +57,7 @@ pub struct Connection {
     pipelines: Cell<bool>,
     /// The first bytes that ever came.
     opening: Cell<[u8; 2]>,
-    pub(super) ending: Cell<Option<Ended>>,
+    pub(super) ending: Cell<Option<ConnectionEnd>>,
     /// The id of the request under way, if it is one that was made.
     request_number: Cell<Option<u64>>,
     /// By what the client is known that has shown a certificate.
@@ -294,7 +294,7 @@ impl Stream {
     }
 
     /// Says why the connection ends, if the client is to know; what cannot be sent at once is not.
-    fn say_why(&mut self, cx: &mut Context<'_>, why: Ended) {
+    fn say_why(&mut self, cx: &mut Context<'_>, why: ConnectionEnd) {
         if let Some(last_words) = canned::last_words(why) {
             let _ = Pin::new(&mut self.io).poll_write(cx, &last_words);
         }
@@ -417,7 +417,7 @@ impl AsyncWrite for Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        if self.connection.ending.get() == Some(Ended::WriteTimeout) {
+        if self.connection.ending.get() == Some(ConnectionEnd::WriteTimeout) {
             // The kernel need not keep for minutes what nobody takes.
             let _ = self.io.set_zero_linger();
         }

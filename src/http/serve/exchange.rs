@@ -91,7 +91,7 @@ fn request(head: &Parts, body: Pieces, client: Client) -> Result<Request, ApiErr
     let payload = if body.is_over() {
         Payload::None
     } else {
-        Payload::Stream { payload: Box::pin(Body(body)) as _ }
+        Payload::Stream { payload: Box::pin(ReceivedBody(body)) as _ }
     };
     let mut request = Request::with_payload(payload);
     if let Some(certificates) = client.certificates {
@@ -135,9 +135,9 @@ fn name_host(head: &Parts, to: &mut actix_http::RequestHead) -> Result<(), ApiEr
 }
 
 /// The body of a request as handlers read it.
-struct Body(Pieces);
+struct ReceivedBody(Pieces);
 
-impl Stream for Body {
+impl Stream for ReceivedBody {
     type Item = Result<Bytes, PayloadError>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {

@@ -13,7 +13,7 @@ use super::connection::Connection;
 use super::progress::{Overdue, Phase};
 use super::seats::Order;
 use crate::logging::outsiders;
-use crate::metrics::http::Ended;
+use crate::metrics::http::ConnectionEnd;
 
 /// The task of one connection: actix-http's dispatcher `D`, and the clock.
 pub struct Guarded<D> {
@@ -31,7 +31,7 @@ impl<D: Future<Output = Result<(), DispatchError>>> Guarded<D> {
     }
 
     /// Why the connection has to end now, if it has to.
-    fn ordered(&mut self, cx: &mut Context<'_>) -> Option<Ended> {
+    fn ordered(&mut self, cx: &mut Context<'_>) -> Option<ConnectionEnd> {
         let seat = &self.connection.seat;
         // A task's waker stays the same; an order uses it up.
         if !self.is_listening || seat.order() != Order::Stay {
@@ -41,18 +41,18 @@ impl<D: Future<Output = Result<(), DispatchError>>> Guarded<D> {
         let progress = self.connection.progress.get();
         match seat.order() {
             Order::Stay => None,
-            Order::EndIfIdle => progress.is_idle().then_some(Ended::Shutdown),
+            Order::EndIfIdle => progress.is_idle().then_some(ConnectionEnd::Shutdown),
             Order::GiveWay => match progress.phase() {
-                Phase::Idle => Some(Ended::GaveWayIdle),
-                Phase::Head | Phase::Body => Some(Ended::GaveWay),
+                Phase::Idle => Some(ConnectionEnd::GaveWayIdle),
+                Phase::Head | Phase::Body => Some(ConnectionEnd::GaveWay),
                 Phase::Answering => None,
             },
-            Order::End => Some(Ended::Shutdown),
+            Order::End => Some(ConnectionEnd::Shutdown),
         }
     }
 
     /// Waits for the deadline of what the connection waits for.
-    fn overdue(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
+    fn overdue(&mut self, cx: &mut Context<'_>) -> Poll<ConnectionEnd> {
         loop {
             let progress = self.connection.progress.get();
             let Some((deadline, why)) = progress.deadline(&self.connection.allowances) else {
@@ -66,14 +66,14 @@ impl<D: Future<Output = Result<(), DispatchError>>> Guarded<D> {
             ready!(alarm.as_mut().poll(cx));
             if deadline <= alarm.deadline() {
                 return Poll::Ready(match why {
-                    Overdue::Idle => Ended::Idle,
-                    Overdue::Head => Ended::HeadTimeout,
+                    Overdue::Idle => ConnectionEnd::Idle,
+                    Overdue::Head => ConnectionEnd::HeadTimeout,
                     Overdue::Piece => {
                         self.connection.wake_reader(cx.waker());
                         continue;
                     }
-                    Overdue::Request => Ended::RequestTimeout,
-                    Overdue::Write => Ended::WriteTimeout,
+                    Overdue::Request => ConnectionEnd::RequestTimeout,
+                    Overdue::Write => ConnectionEnd::WriteTimeout,
                 });
             }
             // It was set for something that has come in time.
@@ -81,7 +81,7 @@ impl<D: Future<Output = Result<(), DispatchError>>> Guarded<D> {
         }
     }
 
-    fn end(&mut self, cx: &mut Context<'_>, why: Ended) -> Poll<()> {
+    fn end(&mut self, cx: &mut Context<'_>, why: ConnectionEnd) -> Poll<()> {
         self.connection.ending.set(Some(why));
         // It reads, is told that the connection is gone, and the client is told why.
         let _ = self.dispatcher.as_mut().poll(cx);
@@ -96,13 +96,13 @@ impl<D: Future<Output = Result<(), DispatchError>>> Guarded<D> {
                 if let Some(left_out) = outsiders::line("not HTTP", peer) {
                     warn!(%peer, %error, left_out, "a client does not speak HTTP");
                 }
-                Ended::NotHttp
+                ConnectionEnd::NotHttp
             }
             Err(DispatchError::Io(_)) | Ok(()) => match self.connection.progress.get().phase() {
-                Phase::Answering => Ended::Abandoned,
-                _ => Ended::Closed,
+                Phase::Answering => ConnectionEnd::Abandoned,
+                _ => ConnectionEnd::Closed,
             },
-            Err(_) => Ended::Closed,
+            Err(_) => ConnectionEnd::Closed,
         };
         self.connection.metrics.ended(why);
     }

@@ -16,7 +16,7 @@ use super::canned;
 use super::io::Io;
 use super::seats::{ConnectionSeat, Order, Seats};
 use crate::logging::outsiders;
-use crate::metrics::http::{Ended, FrontendMetrics};
+use crate::metrics::http::{ConnectionEnd, FrontendMetrics};
 use crate::tls::Port;
 use clipper_config::TlsConfig;
 
@@ -37,7 +37,7 @@ pub struct Handshakes {
 }
 
 /// A connection without a handshake.
-struct Failed(Ended, String);
+struct FailedHandshake(ConnectionEnd, String);
 
 impl Handshakes {
     #[must_use]
@@ -52,15 +52,15 @@ impl Handshakes {
         let (place, _) = self.places.take(seat.peer())?;
         let shaken = tokio::select! {
             biased;
-            why = ordered(seat) => Err(Failed(why, "it had to end".to_owned())),
+            why = ordered(seat) => Err(FailedHandshake(why, "it had to end".to_owned())),
             _ = ordered(&place) => {
                 let why = "it gave way to others (tls.handshakes_max)".to_owned();
-                Err(Failed(Ended::HandshakeTimeout, why))
+                Err(FailedHandshake(ConnectionEnd::HandshakeTimeout, why))
             }
             shaken = tokio::time::timeout(self.patience, self.accept(io)) => {
                 shaken.unwrap_or_else(|_| {
                     let why = "it did not come to its end in time (tls.handshake_timeout_ms)";
-                    Err(Failed(Ended::HandshakeTimeout, why.to_owned()))
+                    Err(FailedHandshake(ConnectionEnd::HandshakeTimeout, why.to_owned()))
                 })
             }
         };
@@ -69,10 +69,13 @@ impl Handshakes {
                 self.metrics.handshake();
                 Some(io)
             }
-            Err(Failed(ended, why)) => {
+            Err(FailedHandshake(ended, why)) => {
                 self.metrics.ended(ended);
                 let peer = seat.peer();
-                let is_ours = matches!(ended, Ended::Closed | Ended::Shutdown | Ended::GaveWayIdle);
+                let is_ours = matches!(
+                    ended,
+                    ConnectionEnd::Closed | ConnectionEnd::Shutdown | ConnectionEnd::GaveWayIdle
+                );
                 if !is_ours && let Some(left_out) = outsiders::line("TLS", peer) {
                     warn!(%peer, left_out, "a TLS handshake failed: {why}");
                 }
@@ -81,12 +84,12 @@ impl Handshakes {
         }
     }
 
-    async fn accept(&self, io: TcpStream) -> Result<Io, Failed> {
-        let closed = |error: io::Error| Failed(Ended::Closed, error.to_string());
+    async fn accept(&self, io: TcpStream) -> Result<Io, FailedHandshake> {
+        let closed = |error: io::Error| FailedHandshake(ConnectionEnd::Closed, error.to_string());
         io.set_nodelay(true).map_err(closed)?;
         let mut first = [0];
         if io.peek(&mut first).await.map_err(closed)? == 0 {
-            return Err(Failed(Ended::Closed, "it said nothing".to_owned()));
+            return Err(FailedHandshake(ConnectionEnd::Closed, "it said nothing".to_owned()));
         }
         if first != [HANDSHAKE_RECORD] {
             let told = ApiError::new(
@@ -96,7 +99,10 @@ impl Handshakes {
             self.metrics.error(errors::NOT_HTTP.label);
             // Who cannot read that has lost nothing.
             let _ = tell_and_close(io, &canned::whole(&told)).await;
-            return Err(Failed(Ended::NotHttp, "it speaks without TLS".to_owned()));
+            return Err(FailedHandshake(
+                ConnectionEnd::NotHttp,
+                "it speaks without TLS".to_owned(),
+            ));
         }
         let accepted = TlsAcceptor::from(self.port.current()).accept(io).into_fallible().await;
         let (error, io) = match accepted {
@@ -104,23 +110,26 @@ impl Handshakes {
             Err(failed) => failed,
         };
         if [io::ErrorKind::UnexpectedEof, io::ErrorKind::ConnectionReset].contains(&error.kind()) {
-            return Err(Failed(Ended::HandshakeFailed, "its client went away".to_owned()));
+            return Err(FailedHandshake(
+                ConnectionEnd::HandshakeFailed,
+                "its client went away".to_owned(),
+            ));
         }
         // A client of TLS 1.3 sends on before it has heard; closed with that unread the connection
         // would be reset, and the alert that says why lost with it.
         let _ = tokio::time::timeout(LINGER, tell_and_close(io, &[])).await;
-        Err(Failed(Ended::HandshakeFailed, error.to_string()))
+        Err(FailedHandshake(ConnectionEnd::HandshakeFailed, error.to_string()))
     }
 }
 
 /// Ends with the order to end.
-async fn ordered(seat: &ConnectionSeat) -> Ended {
+async fn ordered(seat: &ConnectionSeat) -> ConnectionEnd {
     poll_fn(|cx| {
         seat.listen(cx.waker());
         match seat.order() {
             Order::Stay => Poll::Pending,
-            Order::GiveWay => Poll::Ready(Ended::GaveWayIdle),
-            Order::EndIfIdle | Order::End => Poll::Ready(Ended::Shutdown),
+            Order::GiveWay => Poll::Ready(ConnectionEnd::GaveWayIdle),
+            Order::EndIfIdle | Order::End => Poll::Ready(ConnectionEnd::Shutdown),
         }
     })
     .await

@@ -23,7 +23,7 @@ use super::shown::Certificates;
 use crate::access::certificate::identities;
 use crate::http::errors;
 use crate::logging::outsiders;
-use crate::metrics::http::{Ended, FrontendMetrics};
+use crate::metrics::http::{ConnectionEnd, FrontendMetrics};
 
 /// What all connections of a worker share.
 pub(super) struct Http2<S> {
@@ -36,7 +36,7 @@ pub(super) struct Http2<S> {
 }
 
 /// The requests of one client.
-struct Requests<S> {
+struct ClientRequests<S> {
     shared: Rc<Http2<S>>,
     client: Client,
 }
@@ -54,7 +54,7 @@ where
                 warn!(%peer, %error, left_out, "a client breaks the rules of HTTP/2");
             }
             metrics.error(errors::NOT_HTTP.label);
-            Ended::NotHttp
+            ConnectionEnd::NotHttp
         });
         metrics.ended(ended);
     }
@@ -64,17 +64,17 @@ where
         io: Io,
         peer: SocketAddr,
         seat: Taken,
-    ) -> Result<Ended, SentAway> {
+    ) -> Result<ConnectionEnd, SentAway> {
         let certificates = io.client_certificate().map(|der| Certificates(identities(der).into()));
         let (idle, receive_time) = (self.idle, io.receive_time().clone());
         let mut connection = Connection::open(io, self.limits).await?;
         let requests =
-            Requests { shared: self, client: Client { peer, certificates, receive_time } };
+            ClientRequests { shared: self, client: Client { peer, certificates, receive_time } };
         Calls::new(seat).serve(&mut connection, idle, &requests).await
     }
 }
 
-impl<S, B> Spoken for Requests<S>
+impl<S, B> Spoken for ClientRequests<S>
 where
     S: Service<Request, Response = ServiceResponse<B>, Error = Error> + 'static,
     B: MessageBody + 'static,

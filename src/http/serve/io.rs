@@ -23,7 +23,7 @@ const SLICE_BYTES: usize = 256 << 10;
 /// The bytes of one client.
 #[derive(Debug)]
 pub(crate) struct Io {
-    form: Form,
+    form: IoKind,
     receive_time: ReceiveTime,
     slice: Slice,
 }
@@ -62,7 +62,7 @@ impl std::fmt::Debug for Slice {
 }
 
 #[derive(Debug)]
-enum Form {
+enum IoKind {
     Plain(TcpStream),
     Tls(Box<Encrypted>),
 }
@@ -104,14 +104,14 @@ impl Look {
 
 impl Io {
     pub(crate) fn plain(stream: TcpStream) -> Self {
-        Self::new(Form::Plain(stream))
+        Self::new(IoKind::Plain(stream))
     }
 
     pub(super) fn encrypted(stream: TlsStream<TcpStream>) -> Self {
-        Self::new(Form::Tls(Box::new(Encrypted { stream, ahead: Vec::new() })))
+        Self::new(IoKind::Tls(Box::new(Encrypted { stream, ahead: Vec::new() })))
     }
 
-    fn new(form: Form) -> Self {
+    fn new(form: IoKind) -> Self {
         Self { form, receive_time: ReceiveTime::new(), slice: Slice::default() }
     }
 
@@ -122,24 +122,24 @@ impl Io {
 
     fn socket(&self) -> &TcpStream {
         match &self.form {
-            Form::Plain(stream) => stream,
-            Form::Tls(tls) => tls.stream.get_ref().0,
+            IoKind::Plain(stream) => stream,
+            IoKind::Tls(tls) => tls.stream.get_ref().0,
         }
     }
 
     pub(super) fn is_encrypted(&self) -> bool {
-        matches!(self.form, Form::Tls(_))
+        matches!(self.form, IoKind::Tls(_))
     }
 
     /// Whether both sides have chosen HTTP/2.
     pub(super) fn is_http2(&self) -> bool {
-        let Form::Tls(tls) = &self.form else { return false };
+        let IoKind::Tls(tls) = &self.form else { return false };
         tls.stream.get_ref().1.alpn_protocol() == Some(b"h2")
     }
 
     /// The certificate that the client has shown, DER.
     pub(crate) fn client_certificate(&self) -> Option<&[u8]> {
-        let Form::Tls(tls) = &self.form else { return None };
+        let IoKind::Tls(tls) = &self.form else { return None };
         let certificates = tls.stream.get_ref().1.peer_certificates()?;
         certificates.first().map(AsRef::as_ref)
     }
@@ -147,12 +147,12 @@ impl Io {
     /// Waits until there is something to read, or the client has gone, and leaves it unread.
     pub(super) fn poll_look(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Look>> {
         match &mut self.form {
-            Form::Plain(stream) => {
+            IoKind::Plain(stream) => {
                 let mut byte = [MaybeUninit::uninit()];
                 let seen = ready!(stream.poll_peek(cx, &mut ReadBuf::uninit(&mut byte)))?;
                 Poll::Ready(Ok(if seen == 0 { Look::HasGone } else { Look::IsThere }))
             }
-            Form::Tls(tls) => tls.read_ahead(cx),
+            IoKind::Tls(tls) => tls.read_ahead(cx),
         }
     }
 
@@ -173,11 +173,11 @@ impl AsyncRead for Io {
         ready!(this.slice.poll_turn(cx));
         let before = buffer.filled().len();
         let read = match &mut this.form {
-            Form::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
-            Form::Tls(tls) if tls.ahead.is_empty() => {
+            IoKind::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
+            IoKind::Tls(tls) if tls.ahead.is_empty() => {
                 Pin::new(&mut tls.stream).poll_read(cx, buffer)
             }
-            Form::Tls(tls) => {
+            IoKind::Tls(tls) => {
                 let most = buffer.remaining().min(tls.ahead.len());
                 buffer.put_slice(tls.ahead.get(..most).unwrap_or_default());
                 tls.ahead.drain(..most);
@@ -200,8 +200,8 @@ impl AsyncWrite for Io {
         data: &[u8],
     ) -> Poll<io::Result<usize>> {
         match &mut self.get_mut().form {
-            Form::Plain(stream) => Pin::new(stream).poll_write(cx, data),
-            Form::Tls(tls) => Pin::new(&mut tls.stream).poll_write(cx, data),
+            IoKind::Plain(stream) => Pin::new(stream).poll_write(cx, data),
+            IoKind::Tls(tls) => Pin::new(&mut tls.stream).poll_write(cx, data),
         }
     }
 
@@ -212,8 +212,8 @@ impl AsyncWrite for Io {
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         match &mut self.get_mut().form {
-            Form::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
-            Form::Tls(tls) => Pin::new(&mut tls.stream).poll_write_vectored(cx, parts),
+            IoKind::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
+            IoKind::Tls(tls) => Pin::new(&mut tls.stream).poll_write_vectored(cx, parts),
         }
     }
 
@@ -223,15 +223,15 @@ impl AsyncWrite for Io {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.get_mut().form {
-            Form::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Form::Tls(tls) => Pin::new(&mut tls.stream).poll_flush(cx),
+            IoKind::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            IoKind::Tls(tls) => Pin::new(&mut tls.stream).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.get_mut().form {
-            Form::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Form::Tls(tls) => Pin::new(&mut tls.stream).poll_shutdown(cx),
+            IoKind::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            IoKind::Tls(tls) => Pin::new(&mut tls.stream).poll_shutdown(cx),
         }
     }
 }

@@ -32,17 +32,17 @@ static TICK: LazyLock<Duration> = LazyLock::new(|| {
 });
 
 thread_local! {
-    static THIS_THREAD: Cell<Asking> = const { Cell::new(Asking { next: None }) };
+    static THIS_THREAD: Cell<NextQuestion> = const { Cell::new(NextQuestion { next: None }) };
 }
 
 /// When a thread asks the kernel next.
 #[derive(Debug, Clone, Copy)]
-struct Asking {
+struct NextQuestion {
     /// At once while it reads late.
     next: Option<Instant>,
 }
 
-impl Asking {
+impl NextQuestion {
     fn is_due(self, now: Instant) -> bool {
         self.next.is_none_or(|next| next <= now)
     }
@@ -67,7 +67,7 @@ fn last_of(stream: &TcpStream) -> Instant {
     // Not known of what is no connection any more.
     let told = getsockopt(stream, TcpInfo).map_or(0, |info| info.tcpi_last_data_recv);
     let waited = waited(Duration::from_millis(told.into()), *TICK);
-    THIS_THREAD.set(Asking::after(waited, now));
+    THIS_THREAD.set(NextQuestion::after(waited, now));
     now.checked_sub(waited).unwrap_or(now)
 }
 
@@ -113,12 +113,12 @@ mod tests {
     #[test]
     fn the_kernel_is_asked_now_and_then_and_each_time_while_a_thread_is_late() {
         let (start, late) = (clock::now(), Duration::from_millis(20));
-        let asking = Asking { next: None };
+        let asking = NextQuestion { next: None };
         assert!(asking.is_due(start));
-        let asking = Asking::after(Duration::ZERO, start);
+        let asking = NextQuestion::after(Duration::ZERO, start);
         assert!(!asking.is_due(start) && !asking.is_due(start + ASK_EVERY / 2));
         assert!(asking.is_due(start + ASK_EVERY));
-        assert!(Asking::after(late, start).is_due(start));
+        assert!(NextQuestion::after(late, start).is_due(start));
     }
 
     #[tokio::test]

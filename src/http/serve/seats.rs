@@ -102,12 +102,12 @@ impl Drop for Taken {
 pub struct Seats {
     max: usize,
     start: Instant,
-    table: Mutex<Table>,
+    table: Mutex<SeatTable>,
     emptied: Notify,
 }
 
 #[derive(Debug, Default)]
-struct Table {
+struct SeatTable {
     next: u64,
     seats: HashMap<u64, Arc<ConnectionSeat>>,
     /// Who is to give way next, the first one last.
@@ -151,7 +151,7 @@ impl Seats {
     }
 
     /// Tells one connection to give way. Its seat is free at once; it ends within a moment.
-    fn make_room(&self, table: &mut Table) -> bool {
+    fn make_room(&self, table: &mut SeatTable) -> bool {
         for _ in 0..2 {
             while let Some(id) = table.candidates.pop() {
                 let waits = |seat: &Arc<ConnectionSeat>| {

@@ -56,7 +56,7 @@ where
         let name = Name::of(request.headers());
         let under_way = request.conn_data::<Rc<Connection>>().map(|connection| {
             connection.started(has_body, name.number());
-            UnderWay(Rc::clone(connection))
+            UnansweredRequest(Rc::clone(connection))
         });
         Answer {
             handler: self.handlers.call(request),
@@ -69,9 +69,9 @@ where
 }
 
 /// A request that has not been answered to its end; dropping it tells the connection.
-struct UnderWay(Rc<Connection>);
+struct UnansweredRequest(Rc<Connection>);
 
-impl Drop for UnderWay {
+impl Drop for UnansweredRequest {
     fn drop(&mut self) {
         self.0.answered();
     }
@@ -82,7 +82,7 @@ pin_project! {
     pub struct Answer<F, B> {
         #[pin]
         handler: F,
-        under_way: Option<UnderWay>,
+        under_way: Option<UnansweredRequest>,
         name: Name,
         draining: Rc<Draining>,
         body: PhantomData<B>,
@@ -104,7 +104,7 @@ where
         let mut response: Response<B> = answered?.into();
         this.name.put(response.headers_mut());
         if response.status().as_u16() >= 400
-            && let Some(UnderWay(connection)) = &under_way
+            && let Some(UnansweredRequest(connection)) = &under_way
         {
             let label = response.extensions().get::<ErrorLabel>().map(|label| label.0);
             connection.metrics().error(label.unwrap_or(errors::OTHER_LABEL));
@@ -121,7 +121,7 @@ pin_project! {
     pub struct Sent<B> {
         #[pin]
         body: B,
-        _under_way: Option<UnderWay>,
+        _under_way: Option<UnansweredRequest>,
     }
 }
 

@@ -11,12 +11,12 @@ use clipper_oip::{Class, InferError, OutputFault};
 use clipper_scheduling::ticket::DefaultReason;
 
 #[derive(Serialize)]
-struct Body<'a> {
+struct WrittenOipError<'a> {
     error: &'a str,
 }
 
 pub(super) fn response(error: &ApiError) -> HttpResponse {
-    let mut response = error.answer().json(Body { error: &error.cause });
+    let mut response = error.answer().json(WrittenOipError { error: &error.cause });
     response.extensions_mut().insert(ErrorLabel(error.label));
     response
 }

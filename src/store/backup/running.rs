@@ -21,12 +21,12 @@ pub struct Backup {
     states: PolicyStateStore,
     header: Header,
     writer: BackupWriter,
-    next: Next,
+    next: NextPiece,
 }
 
 /// What the next piece has.
 #[derive(Debug, Clone)]
-enum Next {
+enum NextPiece {
     Header,
     Snapshot,
     /// From this one on.
@@ -53,7 +53,13 @@ impl Backup {
         let base = bases.into_iter().find(|base| *base >= forgotten).filter(|_| forgotten > 0);
         let version = env!("CARGO_PKG_VERSION").to_owned();
         let header = Header { version, made_at_ms, base: base.unwrap_or(0), last };
-        Ok(Self { history, states, header, writer: BackupWriter::default(), next: Next::Header })
+        Ok(Self {
+            history,
+            states,
+            header,
+            writer: BackupWriter::default(),
+            next: NextPiece::Header,
+        })
     }
 
     #[must_use]
@@ -69,19 +75,21 @@ impl Backup {
     pub fn piece(&mut self) -> Result<Option<Vec<u8>>, BackupError> {
         let (base, last) = (self.header.base, self.header.last);
         let (piece, next) = match self.next.clone() {
-            Next::Header if base > 0 => (self.writer.header(&self.header), Next::Snapshot),
-            Next::Header => (self.writer.header(&self.header), Next::Events(1)),
-            Next::Snapshot => (self.snapshot()?, Next::Events(base + 1)),
-            Next::Events(next) if next <= last => {
+            NextPiece::Header if base > 0 => {
+                (self.writer.header(&self.header), NextPiece::Snapshot)
+            }
+            NextPiece::Header => (self.writer.header(&self.header), NextPiece::Events(1)),
+            NextPiece::Snapshot => (self.snapshot()?, NextPiece::Events(base + 1)),
+            NextPiece::Events(next) if next <= last => {
                 let records = self.history.records(next, last.min(next + RUN - 1))?;
                 let next = next + records.len().max(1) as u64;
                 let events = records.iter();
                 let piece = events.flat_map(|(seq, record)| self.writer.event(*seq, record));
-                (piece.collect(), Next::Events(next))
+                (piece.collect(), NextPiece::Events(next))
             }
-            Next::Events(_) => self.states(None)?,
-            Next::States(after) => self.states(after.as_deref())?,
-            Next::Nothing => return Ok(None),
+            NextPiece::Events(_) => self.states(None)?,
+            NextPiece::States(after) => self.states(after.as_deref())?,
+            NextPiece::Nothing => return Ok(None),
         };
         self.next = next;
         Ok(Some(piece))
@@ -96,10 +104,12 @@ impl Backup {
     }
 
     /// The states after a key; the end where there are none.
-    fn states(&mut self, after: Option<&str>) -> Result<(Vec<u8>, Next), BackupError> {
+    fn states(&mut self, after: Option<&str>) -> Result<(Vec<u8>, NextPiece), BackupError> {
         let page = self.states.page(after, PAGE_BYTES)?;
-        let Some((key, _)) = page.last() else { return Ok((self.writer.end(), Next::Nothing)) };
-        let next = Next::States(Some(key.clone()));
+        let Some((key, _)) = page.last() else {
+            return Ok((self.writer.end(), NextPiece::Nothing));
+        };
+        let next = NextPiece::States(Some(key.clone()));
         let piece = page.iter().flat_map(|(key, value)| self.writer.state(key, value));
         Ok((piece.collect(), next))
     }

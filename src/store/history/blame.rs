@@ -42,7 +42,7 @@ impl History {
                 Err(error) => return Err(error),
             }
         }
-        let mut made = Made::default();
+        let mut made = MembersMadeBy::default();
         while !seqs.is_empty() {
             let events = self.events(&seqs, STEP_BYTES)?;
             for envelope in &events {
@@ -61,11 +61,11 @@ impl History {
 
 /// What has made the members of one application, as far as it is known.
 #[derive(Default)]
-struct Made {
+struct MembersMadeBy {
     by: BTreeMap<String, LogEntry>,
 }
 
-impl Made {
+impl MembersMadeBy {
     fn follow(&mut self, state: &mut Catalog, app: &str, envelope: &Envelope) {
         let before = app_fields(state, app).unwrap_or_default();
         state.fold(&envelope.event);

@@ -20,7 +20,7 @@ const PASSED_OVER: &[&str] = &["id", "name", "rollout"];
 const POLICY: &[&str] = &["policy", "policy_parameters"];
 
 /// Between two states.
-pub(super) struct Draft<'c> {
+pub(super) struct PlanDraft<'c> {
     pub(super) current: &'c Catalog,
     pub(super) wanted: &'c Catalog,
 }
@@ -84,7 +84,7 @@ pub(super) fn linked(app: &AppName, models: Vec<ModelName>, wanted: &Catalog) ->
     of_link(Became::Added, app, &about, command)
 }
 
-impl Draft<'_> {
+impl PlanDraft<'_> {
     pub(super) fn steps(&self) -> Vec<Step> {
         let mut steps = Vec::new();
         self.end_rollouts(&mut steps);

@@ -10,10 +10,10 @@ const IDLE_MAX_S: u64 = 1;
 /// have been several, or one that has left.
 #[must_use]
 pub fn writer(list: &str, database: i64) -> Option<Asker> {
-    let mut writers = list.lines().filter_map(Client::read).filter(|client| {
+    let mut writers = list.lines().filter_map(RedisClient::read).filter(|client| {
         client.database == database && client.idle_s <= IDLE_MAX_S && writes(client.command)
     });
-    let Client { address, user, .. } = writers.next().filter(|_| writers.next().is_none())?;
+    let RedisClient { address, user, .. } = writers.next().filter(|_| writers.next().is_none())?;
     let user = Some(user).filter(|user| *user != "default").and_then(Note::new);
     Some(Asker { from: Note::new(address), user, ..Asker::default() })
 }
@@ -24,7 +24,7 @@ const WRITE: [&str; 17] = [
     "hdel", "sadd", "srem", "del", "unlink", "rename", "restore",
 ];
 
-struct Client<'l> {
+struct RedisClient<'l> {
     address: &'l str,
     user: &'l str,
     database: i64,
@@ -32,7 +32,7 @@ struct Client<'l> {
     command: &'l str,
 }
 
-impl<'l> Client<'l> {
+impl<'l> RedisClient<'l> {
     fn read(line: &'l str) -> Option<Self> {
         let field = |name: &str| {
             line.split(' ').find_map(|field| field.strip_prefix(name)?.strip_prefix('='))

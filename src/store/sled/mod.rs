@@ -48,7 +48,7 @@ pub struct SledLog {
     logged: Option<Arc<LoggedStates>>,
     last_appended: u64,
     /// Appended, to be written at the next flush.
-    appended: Appended,
+    appended: Flushed,
     /// What of them is looked for.
     marks: Vec<Mark>,
     archive: Arc<SledArchive>,
@@ -60,7 +60,7 @@ pub struct SledLog {
 }
 
 /// What a flush has to do.
-enum Appended {
+enum Flushed {
     Nothing,
     /// A group for the write-ahead log.
     Group(Vec<Numbered>),
@@ -96,7 +96,7 @@ impl SledLog {
             table,
             logged: None,
             last_appended: report.last_seq,
-            appended: Appended::Nothing,
+            appended: Flushed::Nothing,
             marks: Vec::new(),
             archive,
             failed: None,
@@ -215,7 +215,7 @@ impl SledLog {
         // The files have it.
         self.archive.drop_recent();
         self.marks.clear();
-        self.appended = Appended::Nothing;
+        self.appended = Flushed::Nothing;
         let (engine, policy) = Engine::open_existing(&self.directory, &self.config)?;
         self.table.attach(policy, &engine.files);
         self.archive.attach(&engine);
@@ -240,7 +240,7 @@ impl EventLog for SledLog {
             let fits = log.engine.as_ref().is_some_and(|engine| engine.wal.has_room_for(&group));
             fits && log.archive.recent_bytes() + bytes_of(&group) <= UNSYNCED_BYTES
         };
-        if !matches!(self.appended, Appended::Nothing) {
+        if !matches!(self.appended, Flushed::Nothing) {
             self.flush()?;
         }
         if !has_room(self) {
@@ -248,10 +248,10 @@ impl EventLog for SledLog {
         }
         if has_room(self) {
             self.read = None;
-            self.appended = Appended::Group(group);
+            self.appended = Flushed::Group(group);
         } else {
             self.write(|engine| engine.store(records))?;
-            self.appended = Appended::InEngine;
+            self.appended = Flushed::InEngine;
         }
         self.last_appended = last;
         self.marks = changes.iter().flatten().map(Mark::of).collect();
@@ -260,13 +260,13 @@ impl EventLog for SledLog {
 
     fn flush(&mut self) -> Result<(), StoreError> {
         let seq = self.last_appended;
-        match std::mem::replace(&mut self.appended, Appended::Nothing) {
-            Appended::Nothing => return self.engine().map(|_| ()),
-            Appended::Group(group) => {
+        match std::mem::replace(&mut self.appended, Flushed::Nothing) {
+            Flushed::Nothing => return self.engine().map(|_| ()),
+            Flushed::Group(group) => {
                 self.write(|engine| engine.keep_recent(&group))?;
                 self.archive.keep_recent(group);
             }
-            Appended::InEngine => self.settle()?,
+            Flushed::InEngine => self.settle()?,
         }
         let engine = self.engine()?;
         // Or it is on the disk, and nobody will find it there.

@@ -16,12 +16,12 @@ use crate::ids::KeyName;
 /// one are the same here, and take the same steps.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct KeyTable {
-    by_hash: HashMap<SecretHash, Found>,
+    by_hash: HashMap<SecretHash, FoundKey>,
     is_of_people: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Found {
+struct FoundKey {
     key: Arc<AccessKey>,
     /// Unix milliseconds from which it is no good.
     until_ms: Option<u64>,
@@ -54,10 +54,10 @@ impl KeyTable {
             if let Some(previous) = key.previous {
                 let until =
                     key.expires_at_ms.map_or(previous.until_ms, |at| at.min(previous.until_ms));
-                let found = Found { key: Arc::clone(&key), until_ms: Some(until) };
+                let found = FoundKey { key: Arc::clone(&key), until_ms: Some(until) };
                 by_hash.insert(previous.hash, found);
             }
-            by_hash.insert(key.hash, Found { until_ms: key.expires_at_ms, key });
+            by_hash.insert(key.hash, FoundKey { until_ms: key.expires_at_ms, key });
         }
         Self { by_hash, is_of_people }
     }
@@ -85,7 +85,7 @@ impl KeyTable {
         now_ms: u64,
     ) -> Result<Standing<'_>, Unidentified> {
         let found = self.by_hash.get(hash).filter(|found| found.key.known_by == known_by);
-        let Found { key, until_ms } = found.ok_or(Unidentified::Unknown)?;
+        let FoundKey { key, until_ms } = found.ok_or(Unidentified::Unknown)?;
         if until_ms.is_some_and(|until| until <= now_ms) {
             return Err(Unidentified::Expired(key.name.clone()));
         }

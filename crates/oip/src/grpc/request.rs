@@ -35,13 +35,13 @@ pub struct Request<'m> {
     pub wants_empty_final: bool,
     id: &'m str,
     parameters: RequestParameters,
-    inputs: Vec<Tensor<'m>>,
+    inputs: Vec<RequestTensor<'m>>,
     outputs: Vec<Output<'m>>,
     raw: Vec<&'m [u8]>,
 }
 
 #[derive(Debug, Default)]
-struct Tensor<'m> {
+struct RequestTensor<'m> {
     name: &'m str,
     datatype: &'m str,
     shape: Vec<u64>,
@@ -210,7 +210,7 @@ impl<'m> Request<'m> {
     }
 }
 
-impl<'m> Tensor<'m> {
+impl<'m> RequestTensor<'m> {
     /// Its elements, as a model of type tensors takes them; no field is its raw data.
     fn read(
         &self,
@@ -261,8 +261,8 @@ fn from_raw_part(
     from_binary(bytes, datatype, input_type, rows)
 }
 
-fn tensor<'m>(field: Arguments<'_>, value: Value<'m>) -> Result<Tensor<'m>, InferError> {
-    let mut tensor = Tensor::default();
+fn tensor<'m>(field: Arguments<'_>, value: Value<'m>) -> Result<RequestTensor<'m>, InferError> {
+    let mut tensor = RequestTensor::default();
     let mut parameters = 0;
     // Of those that may be there often, each has a bound of its own.
     for read in fields(field, bytes(field, value)?, FIELDS_MAX) {

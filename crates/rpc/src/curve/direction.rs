@@ -25,9 +25,9 @@ type Salsa20 = SalsaCore<U10>;
 type Block = salsa20::cipher::Block<Salsa20>;
 
 /// What two keys have in common.
-pub(super) struct Shared(Zeroizing<[u8; KEY_BYTES]>);
+pub(super) struct SharedKey(Zeroizing<[u8; KEY_BYTES]>);
 
-impl Shared {
+impl SharedKey {
     /// As `crypto_box` makes it.
     pub(super) fn between(public: &Key, secret: &SecretKey) -> Self {
         let point = Zeroizing::new((secret.0.to_scalar() * MontgomeryPoint(public.0)).0);
@@ -46,7 +46,7 @@ impl fmt::Debug for Direction {
 }
 
 impl Direction {
-    pub(super) fn new(shared: &Shared, prefix: &[u8; PREFIX_BYTES]) -> Self {
+    pub(super) fn new(shared: &SharedKey, prefix: &[u8; PREFIX_BYTES]) -> Self {
         let key = hsalsa::<U10>((&*shared.0).into(), prefix.into());
         Self(Zeroizing::new(key.into()))
     }
@@ -54,7 +54,7 @@ impl Direction {
     /// Seals what stands behind the room for the tag.
     pub(super) fn seal(&self, number: [u8; NUMBER_BYTES], room: &mut [u8]) {
         let Some((tag, text)) = room.split_at_mut_checked(TAG_BYTES) else { return };
-        let opened = Opened::new(&self.0, number);
+        let opened = OpenedBox::new(&self.0, number);
         let poly1305 = opened.poly1305();
         opened.apply(text);
         tag.copy_from_slice(&tag_of(poly1305, text));
@@ -68,7 +68,7 @@ impl Direction {
         sealed: &'b mut [u8],
     ) -> Option<&'b [u8]> {
         let (tag, text) = sealed.split_at_mut_checked(TAG_BYTES)?;
-        let opened = Opened::new(&self.0, number);
+        let opened = OpenedBox::new(&self.0, number);
         let expected = tag_of(opened.poly1305(), text);
         if !bool::from(expected.as_slice().ct_eq(tag)) {
             return None;
@@ -79,12 +79,12 @@ impl Direction {
 }
 
 /// The stream of one box.
-struct Opened {
+struct OpenedBox {
     salsa20: Salsa20,
     first: Block,
 }
 
-impl Opened {
+impl OpenedBox {
     fn new(key: &[u8; KEY_BYTES], number: [u8; NUMBER_BYTES]) -> Self {
         let mut salsa20 = Salsa20::new(key.into(), &number.into());
         let mut first = Block::default();
@@ -132,7 +132,7 @@ mod tests {
         let prefix = b"CurveZMQMESSAGES";
         let (one, other) = (SecretKey::from_random([1; 32]), SecretKey::from_random([2; 32]));
         let theirs = boxes::between(&other.public(), &one);
-        let shared = Shared::between(&one.public(), &other);
+        let shared = SharedKey::between(&one.public(), &other);
         let direction = Direction::new(&shared, prefix);
         for len in (0..200_u64).chain([255, 256, 257, 1_000, 5_000]) {
             let number = (len + 1).to_be_bytes();

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use bytes::{Buf as _, BufMut as _, BytesMut};
 
 use super::boxes::TAG_BYTES;
-use super::direction::{Direction, NUMBER_BYTES, PREFIX_BYTES, Shared};
+use super::direction::{Direction, NUMBER_BYTES, PREFIX_BYTES, SharedKey};
 use super::keys::{Key, SecretKey};
 use crate::zmtp_error::ZmtpError;
 
@@ -38,15 +38,15 @@ pub(super) struct Numbers {
 
 impl Session {
     pub(super) fn of_server(client: &Key, own: &SecretKey, numbers: Numbers) -> Self {
-        Self::new(&Shared::between(client, own), (FROM_SERVER, FROM_CLIENT), numbers)
+        Self::new(&SharedKey::between(client, own), (FROM_SERVER, FROM_CLIENT), numbers)
     }
 
     pub(super) fn of_client(server: &Key, own: &SecretKey, numbers: Numbers) -> Self {
-        Self::new(&Shared::between(server, own), (FROM_CLIENT, FROM_SERVER), numbers)
+        Self::new(&SharedKey::between(server, own), (FROM_CLIENT, FROM_SERVER), numbers)
     }
 
     fn new(
-        shared: &Shared,
+        shared: &SharedKey,
         (ours, theirs): (&[u8; PREFIX_BYTES], &[u8; PREFIX_BYTES]),
         Numbers { sent, received }: Numbers,
     ) -> Self {

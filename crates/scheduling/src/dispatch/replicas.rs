@@ -25,7 +25,7 @@ pub(super) struct Replica {
     /// Anything at all.
     pub has_answered: bool,
     /// Its part of a round, until it learns.
-    part: Option<Part>,
+    part: Option<RoundPart>,
 }
 
 impl Replica {
@@ -53,13 +53,13 @@ impl Replica {
 /// What one replica adds to a round. With hundreds of them it is not worked out for all after each
 /// batch of one.
 #[derive(Debug, Clone, Copy)]
-struct Part {
+struct RoundPart {
     objective: Duration,
     batch_max: usize,
     round: Round,
 }
 
-impl Part {
+impl RoundPart {
     fn of(replica: &Replica, objective: Duration, batch_max: usize) -> Self {
         let curve = replica.controller.curve();
         let batch = |queries| {
@@ -206,7 +206,7 @@ impl Replicas {
         for replica in self.all.values_mut() {
             let key = (objective, batch_max);
             let part = replica.part.filter(|part| (part.objective, part.batch_max) == key);
-            let part = part.unwrap_or_else(|| Part::of(replica, objective, batch_max));
+            let part = part.unwrap_or_else(|| RoundPart::of(replica, objective, batch_max));
             replica.part = Some(part);
             sum.full = sum.full.and(part.round.full);
             sum.in_time = sum.in_time.and(part.round.in_time);

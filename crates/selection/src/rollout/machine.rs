@@ -34,7 +34,7 @@ pub enum RolloutAction {
 
 /// When a step began, as far as this server has watched it.
 #[derive(Debug, Clone)]
-struct Watched {
+struct WatchedStep {
     since: Duration,
     /// What had been seen by then.
     before: RolloutSums,
@@ -43,7 +43,7 @@ struct Watched {
 #[derive(Debug)]
 pub struct RolloutMachine {
     rollout: Rollout,
-    watched: Option<Watched>,
+    watched: Option<WatchedStep>,
 }
 
 impl RolloutMachine {
@@ -91,7 +91,7 @@ impl RolloutMachine {
             return Some(RolloutAction::End(RolloutEnd::RolledBack { evidence }));
         }
         if self.watched.is_none() {
-            self.watched = Some(Watched { since: now, before: sums.clone() });
+            self.watched = Some(WatchedStep { since: now, before: sums.clone() });
         }
         if self.waits_for(sums, now).is_some() {
             return None;

@@ -113,7 +113,7 @@ impl Template {
     }
 
     fn predict(plan: &InputPlan) -> Self {
-        let row = Row::new(plan.input_type, plan.len);
+        let row = JsonRow::new(plan.input_type, plan.len);
         let mut body = Vec::new();
         let mut holes = Vec::new();
         let mut push_row = |body: &mut Vec<u8>| {
@@ -141,7 +141,7 @@ impl Template {
     }
 
     /// A body whose holes hold the digits of `row`.
-    fn of(row: &Row, body: Vec<u8>, holes: Vec<usize>) -> Self {
+    fn of(row: &JsonRow, body: Vec<u8>, holes: Vec<usize>) -> Self {
         let (digits, base) = (row.digits, row.base);
         Self { body, holes, digits, base, binary: None, json_bytes: None }
     }
@@ -232,13 +232,13 @@ fn is_text(input_type: InputType) -> bool {
 }
 
 /// One row, and the tensor of all of them without its data. Bytes are written as text.
-fn tensor(plan: &InputPlan) -> (Row, String) {
+fn tensor(plan: &InputPlan) -> (JsonRow, String) {
     let datatype = Datatype::of(plan.input_type).name();
     let (rows, len) = (plan.batch.unwrap_or(1), plan.len);
     let (row, shape) = if is_text(plan.input_type) {
-        (Row::new(InputType::Strings, len), format!("[{rows}]"))
+        (JsonRow::new(InputType::Strings, len), format!("[{rows}]"))
     } else {
-        (Row::new(plan.input_type, len), format!("[{rows},{len}]"))
+        (JsonRow::new(plan.input_type, len), format!("[{rows},{len}]"))
     };
     let name = clipper_oip::INPUT;
     let tensor = format!("\"name\":\"{name}\",\"shape\":{shape},\"datatype\":\"{datatype}\"");
@@ -259,14 +259,14 @@ fn put_binary(input_type: InputType, number: u64, body: &mut [u8], hole: usize) 
 }
 
 /// One input as JSON.
-struct Row {
+struct JsonRow {
     text: String,
     hole: usize,
     digits: usize,
     base: u64,
 }
 
-impl Row {
+impl JsonRow {
     fn new(input_type: InputType, len: usize) -> Self {
         let numbers = |first: String, other: &str| {
             let rest = format!(",{other}").repeat(len.saturating_sub(1));
@@ -299,12 +299,12 @@ impl Row {
 /// Where the numbers come from; shared by all threads, so that unique inputs are unique.
 #[derive(Debug)]
 pub struct InputSource {
-    kind: Kind,
+    kind: InputOrder,
     capacity: u64,
 }
 
 #[derive(Debug)]
-enum Kind {
+enum InputOrder {
     Unique(AtomicU64),
     Same(u64),
     Zipf(Arc<[f64]>),
@@ -316,9 +316,9 @@ impl InputSource {
     pub fn new(plan: &InputPlan, seed: u64) -> Self {
         let start = SmallRng::seed_from_u64(seed).random();
         let kind = match plan.choice {
-            Choice::Unique => Kind::Unique(AtomicU64::new(start)),
-            Choice::Same => Kind::Same(start),
-            Choice::Zipf { exponent, keys } => Kind::Zipf(zipf_table(exponent, keys)),
+            Choice::Unique => InputOrder::Unique(AtomicU64::new(start)),
+            Choice::Same => InputOrder::Same(start),
+            Choice::Zipf { exponent, keys } => InputOrder::Zipf(zipf_table(exponent, keys)),
         };
         // Of tensors any number is a row of its own.
         let is_flat = plan.input_type != InputType::Tensors;
@@ -328,9 +328,9 @@ impl InputSource {
     /// The next input's number.
     pub fn next(&self, rng: &mut SmallRng) -> u64 {
         let number = match &self.kind {
-            Kind::Unique(counter) => counter.fetch_add(1, Ordering::Relaxed),
-            Kind::Same(number) => *number,
-            Kind::Zipf(table) => {
+            InputOrder::Unique(counter) => counter.fetch_add(1, Ordering::Relaxed),
+            InputOrder::Same(number) => *number,
+            InputOrder::Zipf(table) => {
                 let draw: f64 = rng.random();
                 table.partition_point(|bound| *bound <= draw) as u64
             }

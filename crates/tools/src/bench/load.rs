@@ -131,10 +131,10 @@ async fn load(
         came: Notify::new(),
         ended: Cell::new(false),
     };
-    let clients = streams.into_iter().map(|stream| Caller::new(&thread, stream));
+    let clients = streams.into_iter().map(|stream| LoadCaller::new(&thread, stream));
     match plan.load {
         Load::Closed => {
-            futures_util::future::join_all(clients.map(Caller::closed_loop)).await;
+            futures_util::future::join_all(clients.map(LoadCaller::closed_loop)).await;
         }
         Load::Open { rate, arrivals } => {
             let phase = float(share.index as u64) / float(share.of as u64);
@@ -142,7 +142,7 @@ async fn load(
             let length = plan.warmup + plan.duration;
             let schedule = Schedule::new(rate, arrivals, phase, length, share.seed(plan.seed));
             let pacing = thread.pace(schedule);
-            let clients = futures_util::future::join_all(clients.map(Caller::open_loop));
+            let clients = futures_util::future::join_all(clients.map(LoadCaller::open_loop));
             let (paced, _) = tokio::join!(pacing, clients);
             paced.map_err(BenchError::io("the timer failed"))?;
         }
@@ -231,7 +231,7 @@ impl Thread<'_> {
     }
 }
 
-struct Caller<'a> {
+struct LoadCaller<'a> {
     thread: &'a Thread<'a>,
     stream: Option<Wire>,
     /// What `stream` has become where gRPC is spoken.
@@ -241,7 +241,7 @@ struct Caller<'a> {
     response: Vec<u8>,
 }
 
-impl<'a> Caller<'a> {
+impl<'a> LoadCaller<'a> {
     fn new(thread: &'a Thread<'a>, stream: Wire) -> Self {
         let request = thread.requests.first();
         let response = Vec::with_capacity(RESPONSE_BYTES);

@@ -6,13 +6,13 @@ use super::plan::Plan;
 use super::wire;
 
 /// A whole request.
-struct Request {
+struct WholeRequest {
     bytes: Vec<u8>,
     /// Where its body begins.
     body_at: usize,
 }
 
-impl Request {
+impl WholeRequest {
     fn new(plan: &Plan, body: &[u8], json_bytes: Option<usize>) -> Self {
         let head = if plan.inputs.protocol == Protocol::Grpc {
             grpc::before(&plan.target.app, body.len())
@@ -36,51 +36,53 @@ impl Request {
 }
 
 /// Those of one plan.
-pub(super) struct Requests(Kind);
+pub(super) struct Requests(RequestKind);
 
-enum Kind {
+enum RequestKind {
     /// New numbers.
-    Numbers(Request, Template),
+    Numbers(WholeRequest, Template),
     /// New elements.
-    Elements(Request, Body),
+    Elements(WholeRequest, Body),
     /// One for each row that is given.
-    Given(Vec<Request>),
+    Given(Vec<WholeRequest>),
 }
 
 impl Requests {
     pub(super) fn new(plan: &Plan) -> Self {
         let Some(tensors) = &plan.tensors else {
             let template = Template::new(&plan.inputs);
-            let request = Request::new(plan, &template.body, template.json_bytes);
-            return Self(Kind::Numbers(request, template));
+            let request = WholeRequest::new(plan, &template.body, template.json_bytes);
+            return Self(RequestKind::Numbers(request, template));
         };
         let bodies = tensors.bodies(plan.inputs.protocol, plan.inputs.batch);
-        let of = |body: &Body| Request::new(plan, &body.bytes, body.json_bytes);
+        let of = |body: &Body| WholeRequest::new(plan, &body.bytes, body.json_bytes);
         if tensors.are_given() {
-            return Self(Kind::Given(bodies.iter().map(of).collect()));
+            return Self(RequestKind::Given(bodies.iter().map(of).collect()));
         }
         let body = bodies.into_iter().next().unwrap_or_default();
-        Self(Kind::Elements(of(&body), body))
+        Self(RequestKind::Elements(of(&body), body))
     }
 
     /// The first request of a connection.
     pub(super) fn first(&self) -> Vec<u8> {
         match &self.0 {
-            Kind::Numbers(request, _) | Kind::Elements(request, _) => request.bytes.clone(),
-            Kind::Given(_) => Vec::new(),
+            RequestKind::Numbers(request, _) | RequestKind::Elements(request, _) => {
+                request.bytes.clone()
+            }
+            RequestKind::Given(_) => Vec::new(),
         }
     }
 
     /// Makes the next request of one that was sent.
     pub(super) fn renew(&self, request: &mut Vec<u8>, mut next: impl FnMut() -> u64) {
         match &self.0 {
-            Kind::Numbers(Request { body_at, .. }, template) => {
+            RequestKind::Numbers(WholeRequest { body_at, .. }, template) => {
                 template.fill(request.get_mut(*body_at..).unwrap_or_default(), next);
             }
-            Kind::Elements(Request { body_at, .. }, body) => {
+            RequestKind::Elements(WholeRequest { body_at, .. }, body) => {
                 body.fill(request.get_mut(*body_at..).unwrap_or_default(), next);
             }
-            Kind::Given(all) => {
+            RequestKind::Given(all) => {
                 let at = usize::try_from(next() % all.len().max(1) as u64).unwrap_or(0);
                 request.clear();
                 request.extend_from_slice(all.get(at).map_or(&[], |one| &one.bytes));

@@ -43,20 +43,20 @@ pub enum NoSignature {
 }
 
 #[derive(Deserialize)]
-struct Page {
-    inputs: Vec<TensorInfo>,
-    outputs: Vec<TensorInfo>,
+struct MetadataPage {
+    inputs: Vec<NamedTensor>,
+    outputs: Vec<NamedTensor>,
 }
 
 #[derive(Deserialize)]
-struct TensorInfo {
+struct NamedTensor {
     name: String,
     datatype: String,
     shape: Vec<i64>,
 }
 
-fn specs(infos: impl IntoIterator<Item = TensorInfo>) -> Result<Vec<TensorSpec>, NoSignature> {
-    let spec = |TensorInfo { name, datatype, shape }| match Datatype::parse(&datatype) {
+fn specs(infos: impl IntoIterator<Item = NamedTensor>) -> Result<Vec<TensorSpec>, NoSignature> {
+    let spec = |NamedTensor { name, datatype, shape }| match Datatype::parse(&datatype) {
         Some(datatype) => Ok(TensorSpec { name, datatype, shape, labels: Vec::new() }),
         None => Err(NoSignature::Datatype(datatype)),
     };
@@ -96,7 +96,7 @@ pub fn of(
     Ok(Signature::new(specs(page.inputs)?, specs(page.outputs)?)?)
 }
 
-fn by_grpc(target: &Target, timeout: Duration) -> Result<Page, NoSignature> {
+fn by_grpc(target: &Target, timeout: Duration) -> Result<MetadataPage, NoSignature> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let message = OfModel { name: target.app.clone(), version: String::new() }.encode_to_vec();
     let length = u32::try_from(message.len()).unwrap_or(u32::MAX).to_be_bytes();
@@ -122,8 +122,8 @@ fn by_grpc(target: &Target, timeout: Duration) -> Result<Page, NoSignature> {
     }
     let ModelMetadataResponse { inputs, outputs, .. } = ModelMetadataResponse::decode(message)?;
     let infos = |tensors: Vec<TensorMetadata>| {
-        let info = |TensorMetadata { name, datatype, shape }| TensorInfo { name, datatype, shape };
+        let info = |TensorMetadata { name, datatype, shape }| NamedTensor { name, datatype, shape };
         tensors.into_iter().map(info).collect()
     };
-    Ok(Page { inputs: infos(inputs), outputs: infos(outputs) })
+    Ok(MetadataPage { inputs: infos(inputs), outputs: infos(outputs) })
 }

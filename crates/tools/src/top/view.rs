@@ -137,7 +137,7 @@ impl View {
         // Another process counts from zero.
         let before = before.filter(|before| start(before) == start(now) && before.at < now.at);
         let seconds = before.map(|before| (now.at - before.at).as_secs_f64());
-        let span = Span { before: before.map(|b| &b.samples), now: &now.samples, seconds };
+        let span = SampleSpan { before: before.map(|b| &b.samples), now: &now.samples, seconds };
         let nothing = Definitions::default();
         let definitions = now.definitions.as_ref().unwrap_or(&nothing);
         let applications = span.applications(definitions);
@@ -154,7 +154,7 @@ impl View {
     }
 }
 
-struct Span<'s> {
+struct SampleSpan<'s> {
     before: Option<&'s Samples>,
     now: &'s Samples,
     seconds: Option<f64>,
@@ -162,7 +162,7 @@ struct Span<'s> {
 
 type Pairs<'p> = &'p [(&'p str, &'p str)];
 
-impl Span<'_> {
+impl SampleSpan<'_> {
     /// How much a counter has grown; a series that was not there before began at 0.
     fn grown(&self, name: &str, labels: Pairs<'_>) -> Option<f64> {
         let before = self.before?.value(name, labels).unwrap_or(0.0);

@@ -4,7 +4,7 @@ use actix::prelude::*;
 use tracing::debug;
 
 use super::super::batch_span::{self, BatchEnd};
-use super::super::landing::{Answered, Landing, Outputs};
+use super::super::landing::{LandedBatch, Landing, Outputs};
 use super::{Container, InFlight};
 use crate::actors::replica::dispatch::FromReplica;
 use crate::metrics::RpcEnd;
@@ -48,7 +48,7 @@ impl Container {
     pub(super) fn answer(
         &mut self,
         position: usize,
-        Answered { outputs, errors, computed, held }: Answered,
+        LandedBatch { outputs, errors, computed, held }: LandedBatch,
         bytes: usize,
         ctx: &mut Context<Self>,
     ) {

@@ -65,19 +65,19 @@ const FILES: &[(&str, &str, &[u8])] = files![
 ];
 
 /// A file as it goes over the wire.
-struct File {
+struct PageFile {
     name: &'static str,
     kind: &'static str,
-    plain: Form,
-    gzip: Form,
+    plain: EncodedFile,
+    gzip: EncodedFile,
 }
 
-struct Form {
+struct EncodedFile {
     bytes: Bytes,
     etag: HeaderValue,
 }
 
-impl Form {
+impl EncodedFile {
     fn new(bytes: Bytes) -> Self {
         let digest = digest(&SHA256, &bytes);
         let sum = digest.as_ref().get(..12).unwrap_or_default();
@@ -88,13 +88,13 @@ impl Form {
 }
 
 /// Made once, when the first page is asked for.
-fn files() -> &'static [File] {
-    static MADE: OnceLock<Vec<File>> = OnceLock::new();
+fn files() -> &'static [PageFile] {
+    static MADE: OnceLock<Vec<PageFile>> = OnceLock::new();
     MADE.get_or_init(|| {
         let make = |(name, kind, bytes): &(&'static str, &'static str, &'static [u8])| {
             let plain = Bytes::from_static(bytes);
             let gzip = compressed(bytes).map_or_else(|| plain.clone(), Bytes::from);
-            File { name, kind, plain: Form::new(plain), gzip: Form::new(gzip) }
+            PageFile { name, kind, plain: EncodedFile::new(plain), gzip: EncodedFile::new(gzip) }
         };
         FILES.iter().map(make).collect()
     })
@@ -130,7 +130,7 @@ fn serve(request: &HttpRequest, name: &str) -> HttpResponse {
     respond(request, name).unwrap_or_else(|| HttpResponse::NotFound().finish())
 }
 
-impl File {
+impl PageFile {
     fn respond(&self, method: &Method, headers: &HeaderMap) -> HttpResponse {
         let is_gzip = takes_gzip(headers);
         let form = if is_gzip { &self.gzip } else { &self.plain };

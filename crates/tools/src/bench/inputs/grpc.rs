@@ -4,14 +4,15 @@ use clipper_oip::grpc::{InferTensor, ModelInferRequest};
 use clipper_oip::{Datatype, INPUT};
 use prost::Message as _;
 
-use super::{InputPlan, Row, Template, binary_row, is_text};
+use super::{InputPlan, JsonRow, Template, binary_row, is_text};
 
 impl Template {
     /// All of the message but the name of the model, for which [`before`] is.
     pub(super) fn grpc(plan: &InputPlan) -> Self {
         let (len, rows) = (plan.len, plan.batch.unwrap_or(1));
         let is_text = is_text(plan.input_type);
-        let row = Row::new(if is_text { super::InputType::Strings } else { plan.input_type }, len);
+        let row =
+            JsonRow::new(if is_text { super::InputType::Strings } else { plan.input_type }, len);
         let (one, hole) = binary_row(plan.input_type, len);
         let whole = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
         let shape = if is_text { vec![whole(rows)] } else { vec![whole(rows), whole(len)] };
