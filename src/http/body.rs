@@ -184,8 +184,8 @@ pub async fn read_within(
     let connection = request.conn_data::<Rc<Connection>>();
     let mut pieces = Pieces::uncounted(UNCOUNTED_BYTES);
     let mut received: usize = 0;
-    let mut patience = Patience { limits, connection: connection.map(|it| &**it), whole: None };
-    while let Some(chunk) = patience.next(&mut payload).await? {
+    let mut reader = BodyReader { limits, connection: connection.map(|it| &**it), whole: None };
+    while let Some(chunk) = reader.next(&mut payload).await? {
         let chunk =
             chunk.map_err(|broken| ApiError::new(errors::BROKEN_BODY, broken.to_string()))?;
         received = received.saturating_add(chunk.len());
@@ -240,8 +240,8 @@ pub async fn skip(request: &HttpRequest, payload: Payload, limits: &BodyLimits) 
 
 type Piece = Option<Result<Bytes, actix_web::error::PayloadError>>;
 
-/// How long is waited for a body.
-struct Patience<'a> {
+/// Reads a body, for as long as may be waited for it.
+struct BodyReader<'a> {
     limits: &'a BodyLimits,
     /// What came by HTTP/2 has none.
     connection: Option<&'a Connection>,
@@ -249,7 +249,7 @@ struct Patience<'a> {
     whole: Option<Instant>,
 }
 
-impl Patience<'_> {
+impl BodyReader<'_> {
     fn whole(&mut self) -> Instant {
         *self.whole.get_or_insert_with(|| match self.connection {
             Some(connection) => connection.request_deadline(),
