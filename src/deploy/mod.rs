@@ -185,6 +185,7 @@ impl Deployer {
         }
     }
 
+    /// Starts the trial. That goes on where nobody waits any more: a guard ends what has begun.
     async fn start(&self, deployment: &Deployment) -> Result<(TrialGuard, Trial), Failed> {
         let id = deployment.model.id.clone();
         let start = StartTrial {
@@ -193,10 +194,14 @@ impl Deployer {
             replicas: deployment.replicas.clone(),
             lines_max: self.config.deploy_output_lines_max,
         };
-        let trial = self.pool.send(start).await;
-        let trial = trial.map_err(|_| failed("the container pool is being restarted"))?;
-        let trial = trial.map_err(|refused| failed(refused.to_string()))?;
-        Ok((TrialGuard { pool: self.pool.clone(), id: Some(id) }, trial))
+        let pool = self.pool.clone();
+        let restarted = || failed("the container pool is being restarted");
+        let starting = actix::spawn(async move {
+            let trial = pool.send(start).await.map_err(|_| restarted())?;
+            let trial = trial.map_err(|refused| failed(refused.to_string()))?;
+            Ok((TrialGuard { pool, id: Some(id) }, trial))
+        });
+        starting.await.unwrap_or_else(|_| Err(restarted()))
     }
 
     /// Makes the change. It goes on, and ends the trial where it fails, if nobody waits any more.

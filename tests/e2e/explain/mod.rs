@@ -21,6 +21,10 @@ const PATIENT_US: u64 = 20_000_000;
 /// For queries that are to be late.
 const SHORT_US: u64 = 500_000;
 
+/// By so much may the kernel's time of arrival be early: its clock goes in steps of up to 10 ms,
+/// and catches up where its core was taken away.
+const KERNEL_TICK_MS: f64 = 10.0;
+
 /// Asks application `app` one input; the whole answer.
 fn ask(query: SocketAddr, app: &str, input: f64) -> Value {
     let asked = Instant::now();
@@ -32,7 +36,8 @@ fn ask(query: SocketAddr, app: &str, input: f64) -> Value {
     let explained = &answer["explain"];
     adds_up(explained);
     let seen_ms = asked.elapsed().as_secs_f64() * 1e3;
-    assert!(explained["latency_ms"].as_f64().unwrap() <= seen_ms, "{seen_ms}: {explained}");
+    let told_ms = explained["latency_ms"].as_f64().unwrap();
+    assert!(told_ms <= seen_ms + KERNEL_TICK_MS, "{seen_ms}: {explained}");
     answer
 }
 
