@@ -96,6 +96,7 @@ fn the_input_kills_replicas() {
     let kinds: Vec<_> = attempts.iter().map(|attempt| &attempt["kind"]).collect();
     assert_eq!(kinds, [&json!("first"), &json!("retry")], "{explained}");
     assert!(causes(&explained).contains(&"retry"), "{explained}");
+    eventually("the dead are gone", || server.replicas("m") < 1.0);
     // It is remembered, and refused at once.
     let _third = Container::serving(&server, "m", &[]);
     let again = explain(&server, "m", 13.0);
