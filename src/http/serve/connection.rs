@@ -148,21 +148,19 @@ impl Connection {
     pub async fn piece<T>(
         &self,
         mut piece: impl Future<Output = T> + Unpin,
-        due: impl FnOnce() -> Instant,
+        mut due: impl FnMut() -> Instant,
     ) -> Option<T> {
-        let (mut due, mut waits_until) = (Some(due), None);
+        let mut waits_until = None;
         poll_fn(|cx| {
             if let Poll::Ready(piece) = Pin::new(&mut piece).poll(cx) {
                 return Poll::Ready(Some(piece));
             }
-            if let Some(due) = due.take() {
-                let due = waits_until.insert(due());
-                self.change(|progress| progress.wake_reader_at(*due));
-            }
-            match waits_until {
-                Some(until) if clock::now() >= until => Poll::Ready(None),
-                _ => Poll::Pending,
-            }
+            let until = *waits_until.get_or_insert_with(|| {
+                let until = due();
+                self.change(|progress| progress.wake_reader_at(until));
+                until
+            });
+            if clock::now() < until { Poll::Pending } else { Poll::Ready(None) }
         })
         .await
     }
